@@ -1,0 +1,1 @@
+"""What reacts to facts: participants, the saga log, intake."""

@@ -1,0 +1,1 @@
+"""Everything replaceable: settings, database, Kafka, venues, metrics, the local stack."""

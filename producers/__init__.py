@@ -1,0 +1,1 @@
+"""What puts facts on Kafka: starts, signals, the venue feed, the operator desk."""

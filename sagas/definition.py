@@ -1,0 +1,92 @@
+"""The definition language: a saga is a value that any process can import without importing a handler."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from sagas.soundness import check
+from sagas.step import AnyStep, Step
+from schemas.message import Event, Message
+from schemas.registry import Registry
+
+Out = TypeVar("Out", bound=Event)
+Last = TypeVar("Last", bound=Event)
+Messages = tuple[type[Message], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Saga(Generic[Last]):
+    """Steps in a causal order, a version, and the time the whole may take.
+
+    A chain is written with `then`, whose types must fit; a step that branches off an earlier event, or joins
+    several, with `also`.
+    """
+
+    name: str
+    version: int
+    deadline: timedelta
+    messages: Messages
+    steps: tuple[AnyStep, ...]
+    registry: Registry
+
+    def then(self, following: Step[Last, Out, Any]) -> "Saga[Out]":
+        """Append a step that reacts to the last one's event. Raises `DefinitionError` if the whole cannot work."""
+        return self.also(following)
+
+    def also(self, branch: Step[Any, Out, Any]) -> "Saga[Out]":
+        """Append a step that reacts to any earlier event, or joins several. Raises as `then` does."""
+        return _define(EmptySaga(self.name, self.version, self.deadline, self.messages), (*self.steps, branch))
+
+    @property
+    def start(self) -> type[Event]:
+        """Give the event that starts the saga."""
+        return self.steps[0].on[0]
+
+    def step(self, name: str) -> AnyStep:
+        """Find a step by name; raises `KeyError`."""
+        for candidate in self.steps:
+            if candidate.name == name:
+                return candidate
+        raise KeyError(f"saga {self.name!r} has no step {name!r}; it has {[s.name for s in self.steps]}")
+
+
+AnySaga = Saga[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EmptySaga:
+    """A saga without steps yet: the only thing it can do is take its first."""
+
+    name: str
+    version: int
+    deadline: timedelta
+    messages: Messages
+
+    def then(self, first: Step[Any, Out, Any]) -> Saga[Out]:
+        """Take the step that reacts to the start."""
+        return _define(self, (first,))
+
+
+def saga(name: str, *, version: int, deadline: timedelta, messages: Iterable[type[Message]] | None = None) -> EmptySaga:
+    """Begin a definition. `messages` lists what may cross the wire; without it, what the steps name is taken."""
+    return EmptySaga(name, version, deadline, None if messages is None else tuple(messages))
+
+
+def seconds(count: float) -> timedelta:
+    """Read well: `timeout=seconds(2)`."""
+    return timedelta(seconds=count)
+
+
+def minutes(count: float) -> timedelta:
+    """Read well: `deadline=minutes(5)`."""
+    return timedelta(minutes=count)
+
+
+def _define(empty: EmptySaga, steps: tuple[AnyStep, ...]) -> Saga[Any]:
+    messages = empty.messages
+    if messages is None:
+        messages = tuple(dict.fromkeys(message for each in steps for message in each.messages))
+    registry = Registry(empty.name, messages)
+    check(empty.name, steps, registry)
+    return Saga(empty.name, empty.version, empty.deadline, empty.messages, steps, registry)

@@ -1,0 +1,289 @@
+"""The state machine: a pure function of facts.
+
+A state holds what has been said, as sets of steps (bits) and rounds; what the saga *is* follows from that.
+So step facts commute and repeat freely: only a deadline and a person's decisions depend on where they stand.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from sagas.definition import AnySaga
+from sagas.fact import Fact, Meaning
+from sagas.soundness import ancestors, predecessors
+from sagas.status import Status
+from sagas.step import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything said of one saga so far.
+
+    `done refused barred unknown compensated skipped bar_asked` are sets of steps, bit i for step i. `failed` and
+    `undo_failed` give each step's latest failed round (0: none), `rounds` and `undo_rounds` the current ones,
+    `undo_asked` the latest round in which the compensation was asked for.
+    """
+
+    failed: tuple[int, ...]
+    undo_failed: tuple[int, ...]
+    rounds: tuple[int, ...]
+    undo_rounds: tuple[int, ...]
+    undo_asked: tuple[int, ...]
+    started: bool = False
+    reported: bool = False
+    done: int = 0
+    refused: int = 0
+    barred: int = 0
+    unknown: int = 0
+    compensated: int = 0
+    skipped: int = 0
+    bar_asked: int = 0
+    taking_back: bool = False
+    overdue: bool = False
+    contradictions: frozenset[str] = frozenset()
+    decisions: frozenset[str] = frozenset()
+    resolved: Status | None = None
+    resolved_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BarStep:
+    """Ask the owner of this step to settle it."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompensateStep:
+    """Ask the owner of this step to take it back."""
+
+    step: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStep:
+    """Ask the owner of this step to run it again from its stored input."""
+
+    step: int
+    round: int
+
+
+Order = BarStep | CompensateStep | RetryStep
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What one fact came to: the state after it, the orders now due, and whether a person's decision was refused."""
+
+    state: State
+    status: Status
+    orders: tuple[Order, ...] = ()
+    refusal: str = ""
+
+
+class Machine:
+    """The rules of one saga, compiled from its definition; holds no state of any saga."""
+
+    def __init__(self, saga: AnySaga) -> None:
+        self.saga = saga
+        self._before = predecessors(saga.steps)
+        self._retriable = self._set(Kind.RETRIABLE)
+        self._pivot = self._set(Kind.PIVOT)
+        self._compensatable = self._set(Kind.COMPENSATABLE)
+        self._size = len(saga.steps)
+
+    @cached_property
+    def _all(self) -> int:
+        return (1 << self._size) - 1
+
+    @cached_property
+    def _point_of_no_return(self) -> int:
+        """The steps that, once done, leave only the way forward: the pivot, or else what must-succeed steps need."""
+        if self._pivot:
+            return self._pivot
+        reached = ancestors(self._before)
+        needed = 0
+        for index in bits(self._retriable):
+            needed |= reached[index]
+        return needed & self._compensatable or self._all
+
+    def _set(self, kind: Kind) -> int:
+        return sum(1 << index for index, each in enumerate(self.saga.steps) if each.kind is kind)
+
+    def begin(self) -> State:
+        """Give the state of a saga of which nothing is known."""
+        zeros, ones = (0,) * self._size, (1,) * self._size
+        return State(failed=zeros, undo_failed=zeros, rounds=ones, undo_rounds=ones, undo_asked=zeros)
+
+    def passed(self, state: State) -> bool:
+        """Say whether the pivot has happened."""
+        return state.done & self._point_of_no_return == self._point_of_no_return
+
+    def status(self, state: State) -> Status:
+        """Derive the saga's state from what has been said."""
+        if state.resolved is not None and len(state.contradictions) <= state.resolved_after:
+            return state.resolved
+        if self.passed(state):
+            return self._forward_status(state)
+        if self._takes_back(state):
+            return self._backward_status(state)
+        return Status.RUNNING if state.reported else Status.IDLE
+
+    def _forward_status(self, state: State) -> Status:
+        before = ~self._retriable & self._all
+        spoiled = (state.refused | state.barred | self._failed(state)) & before & ~state.done
+        undone = state.compensated or any(state.undo_failed)
+        if spoiled or undone or self._failed(state) & ~state.done:
+            return Status.FAILED
+        if state.done != self._all:
+            return Status.RUNNING
+        return Status.FAILED if state.contradictions else Status.COMPLETED
+
+    def _backward_status(self, state: State) -> Status:
+        if self._outstanding(state) or self._left(state):
+            return Status.COMPENSATING
+        stands = state.done & ~state.compensated
+        return Status.FAILED if stands or state.contradictions else Status.ABORTED
+
+    def _takes_back(self, state: State) -> bool:
+        negative = state.refused | state.barred | state.unknown | self._failed(state)
+        return state.taking_back or bool(negative & ~self._retriable)
+
+    def _failed(self, state: State) -> int:
+        """The steps that failed in their current round and have not succeeded since."""
+        pairs = enumerate(zip(state.failed, state.rounds, strict=True))
+        return sum(1 << index for index, (failed, current) in pairs if failed == current) & ~state.done
+
+    def _undo_failed(self, state: State) -> int:
+        pairs = enumerate(zip(state.undo_failed, state.undo_rounds, strict=True))
+        return sum(1 << index for index, (failed, current) in pairs if failed == current) & ~state.compensated
+
+    def _outstanding(self, state: State) -> int:
+        """The steps whose trigger is known and whose outcome is not; none past the pivot is asked after."""
+        if not state.started:
+            return 0
+        open_ = self._all & ~(state.done | state.refused | state.barred | self._failed(state) | self._retriable)
+        return sum(1 << index for index in bits(open_) if self._before[index] & ~state.done == 0)
+
+    def _left(self, state: State) -> int:
+        """The steps that are done and whose compensation has neither succeeded nor failed for good."""
+        return state.done & self._compensatable & ~state.compensated & ~self._undo_failed(state)
+
+    def fold(self, state: State, fact: Fact) -> Folded:
+        """Take in one fact, and say what is due now. Never raises: a decision that cannot be taken is refused."""
+        if fact.meaning.by_operator or fact.meaning is Meaning.DEADLINE:
+            return self._decide(state, fact)
+        return self._due(_take_in(state, fact))
+
+    def _due(self, state: State, orders: tuple[Order, ...] = ()) -> Folded:
+        status = self.status(state)
+        if status is not Status.COMPENSATING:
+            return Folded(state, status, orders)
+        outstanding = self._outstanding(state)
+        bars = outstanding & ~state.bar_asked
+        if bars:
+            orders = (*orders, *(BarStep(index) for index in bits(bars)))
+            state = replace(state, bar_asked=state.bar_asked | bars)
+        left = self._left(state)
+        if not outstanding and left:
+            last = left.bit_length() - 1
+            current = state.undo_rounds[last]
+            if state.undo_asked[last] < current:
+                orders = (*orders, CompensateStep(last, current))
+                state = replace(state, undo_asked=_put(state.undo_asked, last, current))
+        return Folded(state, status, orders)
+
+    def _decide(self, state: State, fact: Fact) -> Folded:
+        if fact.meaning is Meaning.DEADLINE:
+            return self._take_back(replace(state, overdue=True))
+        if fact.id in state.decisions:
+            return self._due(state)
+        state = replace(state, decisions=state.decisions | {fact.id})
+        if fact.meaning is Meaning.ABORT:
+            folded = self._take_back(state)
+            taken = folded.state.taking_back
+            return (
+                folded
+                if taken
+                else replace(folded, refusal="the saga is past its pivot, or has ended; nothing is taken back")
+            )
+        if self.status(state) is not Status.FAILED:
+            return replace(self._due(state), refusal=f"the saga is {self.status(state)}, not FAILED")
+        if fact.meaning is Meaning.RESOLVE:
+            resolved = replace(state, resolved=fact.outcome, resolved_after=len(state.contradictions))
+            return self._due(resolved)
+        return self._again(state, fact)
+
+    def _take_back(self, state: State) -> Folded:
+        if self.status(state) in {Status.IDLE, Status.RUNNING} and not self.passed(state):
+            state = replace(state, taking_back=True)
+        return self._due(state)
+
+    def _again(self, state: State, fact: Fact) -> Folded:
+        """Retry or skip a step that failed for good."""
+        index, passed = fact.step, self.passed(state)
+        chosen = 1 << index
+        if fact.meaning is Meaning.RETRY and passed and self._failed(state) & self._retriable & chosen:
+            current = state.rounds[index] + 1
+            retried = replace(state, rounds=_put(state.rounds, index, current))
+            return self._due(retried, (RetryStep(index, current),))
+        if not passed and self._undo_failed(state) & chosen:
+            if fact.meaning is Meaning.SKIP:
+                return self._due(replace(state, skipped=state.skipped | chosen))
+            rounds = _put(state.undo_rounds, index, state.undo_rounds[index] + 1)
+            return self._due(replace(state, undo_rounds=rounds, skipped=state.skipped & ~chosen))
+        name = self.saga.steps[index].name
+        return replace(self._due(state), refusal=f"{name!r} has not failed in a way that this could mend")
+
+    def names(self, steps: int) -> list[str]:
+        """Name the steps of a set, in the order of the definition."""
+        return [self.saga.steps[index].name for index in bits(steps)]
+
+    def missing(self, state: State) -> list[str]:
+        """Name the steps that the saga is waiting for now: to report, to settle, or to be taken back."""
+        status = self.status(state)
+        if status is Status.COMPENSATING:
+            return self.names(self._outstanding(state) or self._left(state))
+        if status in {Status.IDLE, Status.RUNNING}:
+            open_ = self._all & ~state.done
+            return self.names(sum(1 << i for i in bits(open_) if self._before[i] & ~state.done == 0))
+        return self.names(self._failed(state) | self._undo_failed(state)) if status is Status.FAILED else []
+
+
+def bits(steps: int) -> Iterator[int]:
+    """List the members of a set of steps, lowest first."""
+    while steps:
+        low = steps & -steps
+        yield low.bit_length() - 1
+        steps ^= low
+
+
+def _put(values: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:
+    return (*values[:index], value, *values[index + 1 :])
+
+
+_GROWING = {
+    Meaning.DONE: "done",
+    Meaning.REFUSED: "refused",
+    Meaning.BARRED: "barred",
+    Meaning.UNKNOWN: "unknown",
+    Meaning.COMPENSATED: "compensated",
+}
+_ROUNDED = {Meaning.FAILED: "failed", Meaning.COMPENSATION_FAILED: "undo_failed"}
+
+
+def _take_in(state: State, fact: Fact) -> State:
+    """Record a step fact: sets grow, rounds keep their maximum, so order and repeats make no difference."""
+    if fact.meaning is Meaning.STARTED:
+        return replace(state, started=True)
+    if fact.meaning is Meaning.RECORDED:
+        return state
+    if (members := _GROWING.get(fact.meaning)) is not None:
+        return replace(state, reported=True, **{members: getattr(state, members) | 1 << fact.step})
+    if (rounds := _ROUNDED.get(fact.meaning)) is not None:
+        latest = max(getattr(state, rounds)[fact.step], fact.round)
+        return replace(state, reported=True, **{rounds: _put(getattr(state, rounds), fact.step, latest)})
+    if fact.meaning is Meaning.CONTRADICTED:
+        return replace(state, reported=True, contradictions=state.contradictions | {f"{fact.step}:{fact.id}"})
+    return replace(state, reported=True)

@@ -1,0 +1,163 @@
+"""One step of a saga, as a typed value.
+
+The kind of a step falls out of what is given: `compensate` makes it compensatable; `rejects` without it makes it
+the pivot, after which nothing is taken back; neither makes it a step that is tried until it succeeds.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import Any, Generic, Never, TypeVar, cast, overload
+
+from sagas.backoff import Retry
+from sagas.errors import DefinitionError
+from schemas.message import Compensation, Event, Message
+
+In = TypeVar("In", bound=Event)
+Out = TypeVar("Out", bound=Event)
+Rejected = TypeVar("Rejected", bound=Event)
+Back = TypeVar("Back", bound=Compensation)
+Undone = TypeVar("Undone", bound=Event)
+
+DEFAULT_TIMEOUT = timedelta(seconds=5)
+COMPENSATION_RETRY = Retry(attempts=10, initial=0.2, factor=2.0, maximum=30.0)
+
+
+class Kind(Enum):
+    """What may become of a step once it has happened."""
+
+    COMPENSATABLE = "compensatable"
+    PIVOT = "pivot"
+    RETRIABLE = "retriable"
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[In, Out, Rejected]):
+    """One participant's share of a saga: an `In` comes in, an `Out` or a `Rejected` goes out.
+
+    `on` holds one event type, or several for a join. `waits_for` makes it a waiting step: it answers
+    when its trigger and what the outside says of it are both there. `timeout` is for one attempt.
+    """
+
+    name: str
+    on: tuple[type[Event], ...]
+    emits: type[Out]
+    rejects: type[Rejected] | None = None
+    waits_for: type[Event] | None = None
+    timeout: timedelta = DEFAULT_TIMEOUT
+    retry: Retry = field(default_factory=Retry)
+
+    @property
+    def kind(self) -> Kind:
+        """Say whether this is the pivot or must succeed; a compensatable step overrides it."""
+        return Kind.RETRIABLE if self.rejects is None else Kind.PIVOT
+
+    @property
+    def back(self) -> tuple[type[Compensation], type[Event]] | None:
+        """Give the compensation and the event that confirms it, if the step can be taken back."""
+        return None
+
+    @property
+    def messages(self) -> tuple[type[Message], ...]:
+        """List every message the step names."""
+        options = (self.emits, self.rejects, self.waits_for, *(self.back or ()))
+        return (*self.on, *(message for message in options if message is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class CompensatableStep(Step[In, Out, Rejected], Generic[In, Out, Rejected, Back, Undone]):
+    """A step that can be taken back: a `Back` comes in, an `Undone` goes out."""
+
+    compensate: type[Back] = field(kw_only=True)
+    compensated: type[Undone] = field(kw_only=True)
+    compensation_retry: Retry = COMPENSATION_RETRY
+
+    @property
+    def kind(self) -> Kind:
+        """Say that this step can be taken back."""
+        return Kind.COMPENSATABLE
+
+    @property
+    def back(self) -> tuple[type[Compensation], type[Event]]:
+        """Give the compensation and the event that confirms it."""
+        return self.compensate, self.compensated
+
+
+AnyStep = Step[Any, Any, Any]
+
+
+@overload
+def step(
+    name: str,
+    *,
+    on: type[In] | tuple[type[In], ...],
+    emits: type[Out],
+    rejects: type[Rejected],
+    compensate: type[Back],
+    compensated: type[Undone],
+    waits_for: type[Event] | None = None,
+    timeout: timedelta = ...,
+    retry: Retry | None = None,
+    compensation_retry: Retry = ...,
+) -> CompensatableStep[In, Out, Rejected, Back, Undone]: ...
+@overload
+def step(
+    name: str,
+    *,
+    on: type[In] | tuple[type[In], ...],
+    emits: type[Out],
+    compensate: type[Back],
+    compensated: type[Undone],
+    waits_for: type[Event] | None = None,
+    timeout: timedelta = ...,
+    retry: Retry | None = None,
+    compensation_retry: Retry = ...,
+) -> CompensatableStep[In, Out, Never, Back, Undone]: ...
+@overload
+def step(
+    name: str,
+    *,
+    on: type[In] | tuple[type[In], ...],
+    emits: type[Out],
+    rejects: type[Rejected],
+    waits_for: type[Event] | None = None,
+    timeout: timedelta = ...,
+    retry: Retry | None = None,
+) -> Step[In, Out, Rejected]: ...
+@overload
+def step(
+    name: str,
+    *,
+    on: type[In] | tuple[type[In], ...],
+    emits: type[Out],
+    waits_for: type[Event] | None = None,
+    timeout: timedelta = ...,
+    retry: Retry | None = None,
+) -> Step[In, Out, Never]: ...
+def step(
+    name: str,
+    *,
+    on: Any,
+    emits: Any,
+    rejects: Any = None,
+    compensate: Any = None,
+    compensated: Any = None,
+    waits_for: type[Event] | None = None,
+    timeout: timedelta = DEFAULT_TIMEOUT,
+    retry: Retry | None = None,
+    compensation_retry: Retry = COMPENSATION_RETRY,
+) -> Any:
+    """Make a step; see the module for how its kind is found. Raises `DefinitionError` for half a compensation."""
+    if (compensate is None) != (compensated is None):
+        raise DefinitionError(f"step {name!r}: give compensate and compensated together, or neither")
+    triggers = cast("tuple[type[Event], ...]", on if isinstance(on, tuple) else (on,))
+    retriable = rejects is None and compensate is None
+    given = retry or (Retry(attempts=20, maximum=30.0) if retriable else Retry())
+    if compensate is None:
+        plain: AnyStep = Step(name, triggers, emits, rejects, waits_for, timeout, given)
+        return plain
+    back: AnyStep = CompensatableStep(
+        name, triggers, emits, rejects, waits_for, timeout, given,
+        compensate=compensate, compensated=compensated, compensation_retry=compensation_retry,
+    )  # fmt: skip
+    return back

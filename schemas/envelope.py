@@ -1,0 +1,119 @@
+"""What surrounds a payload on Kafka: CloudEvents 1.0 in binary mode, plus our own `ts_` headers.
+
+Routing and folding need these headers alone; the value stays the plain JSON of one schema.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+from uuid import UUID
+
+Header = tuple[str, bytes]
+
+CONTEXT_LIMIT: Final = 64 * 1024
+"""Bytes of `ts_context` a saga may carry by default."""
+
+TYPE: Final = "ce_type"
+ID: Final = "ce_id"
+SAGA_ID: Final = "ce_correlationid"
+STEP: Final = "ts_step"
+ROUND: Final = "ts_round"
+CONTEXT: Final = "ts_context"
+
+_FIELDS: Final = {
+    "ce_id": "id",
+    "ce_source": "source",
+    "ce_type": "type",
+    "ce_time": "time",
+    "ce_correlationid": "saga_id",
+    "ce_causationid": "causation",
+    "ce_sequence": "sequence",
+    "ce_expirytime": "expiry",
+    "ce_recordedtime": "recorded",
+    "traceparent": "traceparent",
+    "tracestate": "tracestate",
+    "ts_step": "step",
+    "ts_request": "request",
+}
+_NUMBERS: Final = {"ts_round": "round", "ts_attempt": "attempt", "ts_started": "started"}
+
+
+class EnvelopeError(ValueError):
+    """The headers of a record are not those of a CloudEvent of ours; the message names the header."""
+
+
+class ContextTooLargeError(ValueError):
+    """A saga's context would pass its limit; put the bulk elsewhere and carry a reference (`dataref`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The headers of one record.
+
+    `time` is RFC 3339 in UTC with nanoseconds, where the effect was decided; `started` the nanoseconds since 1970 at
+    which the attempt began; `context` a JSON object of the saga's facts by event name; `request` the hash of the start.
+    """
+
+    type: str
+    id: str
+    source: str
+    saga_id: str
+    time: str
+    causation: str = ""
+    sequence: str = ""
+    expiry: str = ""
+    recorded: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+    step: str = ""
+    request: str = ""
+    round: int = 1
+    attempt: int = 1
+    started: int = 0
+    context: bytes = b""
+
+    def to_headers(self) -> list[Header]:
+        """Write the headers; what is empty is left out."""
+        headers: list[Header] = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
+        headers += [(name, text.encode()) for name, field in _FIELDS.items() if (text := getattr(self, field))]
+        headers.append(("ce_subject", self.saga_id.encode()))
+        if self.step:
+            headers += [(name, str(getattr(self, field)).encode()) for name, field in _NUMBERS.items()]
+        if self.context:
+            headers.append((CONTEXT, self.context))
+        return headers
+
+    @classmethod
+    def from_headers(cls, headers: Iterable[Header]) -> Self:
+        """Read the headers of a record; raises `EnvelopeError` naming what is missing or unreadable."""
+        found = dict(headers)
+        try:
+            texts = {field: found[name].decode() for name, field in _FIELDS.items() if found.get(name)}
+            numbers = {field: int(found[name]) for name, field in _NUMBERS.items() if found.get(name)}
+        except ValueError as error:
+            raise EnvelopeError(f"a header cannot be read: {error}") from None
+        check_required(found)
+        return cls(**texts, **numbers, context=found.get(CONTEXT) or b"")  # pyright: ignore[reportArgumentType]
+
+
+def check_required(found: Mapping[str, bytes]) -> None:
+    """Refuse headers without type, id, source, time or a saga id that is a UUID; raises `EnvelopeError`."""
+    for name in ("ce_type", "ce_id", "ce_source", "ce_time", "ce_correlationid"):
+        if not found.get(name):
+            raise EnvelopeError(f"header {name} is missing")
+    try:
+        UUID(found[SAGA_ID].decode())
+    except ValueError:
+        raise EnvelopeError(f"header {SAGA_ID} is not a UUID") from None
+
+
+def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) -> bytes:
+    """Append `"name": value` to the JSON object `context` without parsing it; raises `ContextTooLargeError`.
+
+    A name that is there already is appended again: readers take the last, as JSON parsers do.
+    """
+    member = b'"%s":%s' % (name.encode(), value)
+    spliced = b"%s,%s}" % (context[:-1], member) if len(context) > 2 else b"{%s}" % member  # noqa: PLR2004 - "{}"
+    if len(spliced) > limit:
+        raise ContextTooLargeError(f"context of {len(spliced)} bytes passes the limit of {limit}; carry a dataref")
+    return spliced

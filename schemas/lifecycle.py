@@ -1,0 +1,142 @@
+"""Facts and commands that every saga has, whatever its steps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.message import Command, Event
+
+StepName = Annotated[str, Field(min_length=1, max_length=100)]
+Reason = Annotated[str, Field(max_length=2000)]
+Direction = Literal["forward", "back"]
+
+
+class AttemptFailed(Event):
+    """One attempt of a step, or of its compensation, is known not to have happened; another follows."""
+
+    step: StepName
+    direction: Direction
+    attempt: int
+    reason: Reason
+
+
+class StepFailed(Event):
+    """A step is known not to have happened and will not be tried again in this round."""
+
+    step: StepName
+    attempts: int
+    reason: Reason
+
+
+class StepUnknown(Event):
+    """A step's attempt has run out of time and nobody knows yet whether it happened."""
+
+    step: StepName
+    attempt: int
+    reason: Reason
+
+
+class StepBarred(Event):
+    """A step has not happened and never will: its owner has closed the door."""
+
+    step: StepName
+
+
+class StepContradicted(Event):
+    """The far side says something that contradicts what its step has answered (a fill after all, a busted trade)."""
+
+    step: StepName
+    venue_id: str
+    reason: Reason
+
+
+class CompensationFailed(Event):
+    """A compensation is out of attempts, or could not be done at all; what its step did still stands."""
+
+    step: StepName
+    attempts: int
+    reason: Reason
+
+
+class DeadlineElapsed(Event):
+    """The saga's time is up; published by the saga log, which folds it in its turn like any other fact."""
+
+    deadline: str
+
+
+class StartRefused(Event):
+    """A start came under a key that an earlier, different request holds; recorded, never counted."""
+
+    idempotency_key: str
+    request_hash: str
+    reason: Reason
+
+
+class OperatorFact(Event):
+    """A person's decision about one saga, with who and why."""
+
+    operator: Annotated[str, Field(min_length=1, max_length=100)]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class RetryRequested(OperatorFact):
+    """Run a failed step past the pivot, or a failed compensation, again in a new round."""
+
+    step: StepName
+
+
+class AbortRequested(OperatorFact):
+    """Take the saga back while that is still possible."""
+
+
+class SkipRequested(OperatorFact):
+    """Leave one failed compensation standing; the saga stays FAILED until it is resolved."""
+
+    step: StepName
+
+
+class ResolveRequested(OperatorFact):
+    """Close a FAILED saga by hand, with the evidence in the reason."""
+
+    outcome: Literal["ABORTED", "COMPLETED"]
+
+
+class ParkReleased(OperatorFact):
+    """Let a parked record, and those of its saga behind it, go on (`retry`) or be left out for good (`discard`)."""
+
+    topic: str
+    partition: int
+    offset: int
+    action: Literal["retry", "discard"]
+
+
+class Bar(Command):
+    """Settle an outstanding step: answer *barred*, or with its true outcome."""
+
+    step: StepName
+
+
+class Retry(Command):
+    """Run a failed step again, from its stored input, in a new round."""
+
+    step: StepName
+    round: int
+
+
+MESSAGES = (
+    AbortRequested,
+    AttemptFailed,
+    Bar,
+    CompensationFailed,
+    DeadlineElapsed,
+    ParkReleased,
+    ResolveRequested,
+    Retry,
+    RetryRequested,
+    SkipRequested,
+    StartRefused,
+    StepBarred,
+    StepContradicted,
+    StepFailed,
+    StepUnknown,
+)

@@ -1,0 +1,37 @@
+"""Wire name and version ↔ class."""
+
+from collections.abc import Iterable
+
+from schemas.lifecycle import MESSAGES as LIFECYCLE
+from schemas.message import Message, wire_type
+
+
+class UnknownMessageError(LookupError):
+    """No class is registered for this name and version; deploy a version that knows it, or release it as discarded."""
+
+
+class Registry:
+    """All messages of one saga, its own and those every saga has."""
+
+    def __init__(self, saga: str, messages: Iterable[type[Message]]) -> None:
+        self.saga = saga
+        self._by_type: dict[str, type[Message]] = {}
+        for message in (*LIFECYCLE, *messages):
+            known = self._by_type.setdefault(wire_type(saga, message), message)
+            if known is not message:
+                raise ValueError(f"{saga}: {known.__qualname__} and {message.__qualname__} share one wire type")
+
+    def __contains__(self, message: type[Message]) -> bool:
+        """Say whether this very class is registered."""
+        return self._by_type.get(wire_type(self.saga, message)) is message
+
+    def find(self, ce_type: str) -> type[Message]:
+        """Give the class of a wire type; raises `UnknownMessageError`."""
+        try:
+            return self._by_type[ce_type]
+        except KeyError:
+            raise UnknownMessageError(f"no message {ce_type!r} is registered for saga {self.saga!r}") from None
+
+    def items(self) -> Iterable[tuple[str, type[Message]]]:
+        """List (wire type, class), sorted by wire type."""
+        return sorted(self._by_type.items())

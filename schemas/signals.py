@@ -1,0 +1,27 @@
+"""What a strategy says on `trade.signals`; the signal router turns it into starts."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.amounts import Price, Quantity
+from schemas.message import Event
+from schemas.trade import Key, OrderType, Side, Symbol, TimeInForce
+
+
+class SignalRaised(Event):
+    """A strategy wants `side` of `symbol`; which accounts trade it, and how much at most, the router's rules say."""
+
+    signal_id: Key
+    strategy: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    symbol: Symbol
+    side: Side
+    quantity: Quantity
+    order_type: OrderType = OrderType.MARKET
+    limit_price: Price | None = None
+    time_in_force: TimeInForce = TimeInForce.IOC
+    observed_price: Price
+    observed_at: int = Field(description="Nanoseconds since 1970 UTC of the bar that raised it")
+
+
+MESSAGES = (SignalRaised,)
