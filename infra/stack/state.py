@@ -1,0 +1,109 @@
+"""What a stack remembers of itself between commands: ports, process ids, secrets."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.errors import CommandError
+from infra.stack.ports import LOOPBACK
+from infra.stack.process import ProcessId
+
+STATE_FILE = "state.json"
+
+
+class PostgresState(BaseModel):
+    """PostgreSQL's data folder, port, password and process; `data` may lie outside the stack's folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    port: int = 0
+    password: str = ""
+    data: str = ""
+    process: ProcessId | None = None
+
+    @property
+    def url(self) -> str:
+        """Give the URL of the stack's database."""
+        return f"postgresql://tradesaga:{self.password}@{LOOPBACK}:{self.port}/tradesaga"
+
+
+class KafkaState(BaseModel):
+    """Kafka's two ports and its process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    port: int = 0
+    controller_port: int = 0
+    process: ProcessId | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """Give the address that clients connect to first."""
+        return f"{LOOPBACK}:{self.port}"
+
+
+class ServiceState(BaseModel):
+    """One supervised process: its metrics or HTTP port and how often it was started."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    port: int = 0
+    process: ProcessId | None = None
+    starts: int = 0
+
+
+class StackState(BaseModel):
+    """The whole state file; given servers (not started by us) have neither port nor process here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kafka: str = ""
+    database_url: str = ""
+    venue_url: str = ""
+    venue_key: str = ""
+    venue_secret: str = ""
+    http_port: int = 0
+    postgres: PostgresState = PostgresState()
+    broker: KafkaState = KafkaState()
+    supervisor: ProcessId | None = None
+    services: tuple[ServiceState, ...] = ()
+
+
+def read_state(home: Path) -> StackState:
+    """Read the stack's state; an empty one when there is none yet. Raises CommandError when it is not readable."""
+    file = home / STATE_FILE
+    try:
+        return StackState.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return StackState()
+    except (OSError, ValidationError) as error:
+        what = "the stack's state file cannot be read"
+        do = f"restore it, or remove it once no server of this stack runs ({type(error).__name__})"
+        raise CommandError("state-unreadable", what, str(file), do) from error
+
+
+def write_state(home: Path, state: StackState) -> None:
+    """Replace the state file in one step; only its owner may read it, for it holds a password."""
+    home.mkdir(parents=True, exist_ok=True)
+    draft = home / f".{STATE_FILE}.{os.getpid()}.{secrets.token_hex(4)}"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(state.model_dump(mode="json"), file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(home / STATE_FILE)
+
+
+@contextlib.contextmanager
+def lock(home: Path) -> Generator[None]:
+    """Hold the stack's folder alone, so that two commands never start or stop the same servers at once."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "stack.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

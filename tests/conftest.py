@@ -1,0 +1,141 @@
+"""Real Kafka and PostgreSQL for tests: started once per run, shared by all workers, stopped at the end."""
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+
+from infra.stack.servers import start_servers, stop_servers
+from infra.stack.state import lock
+
+RUN_FOLDER = "TRADESAGA_TEST_RUN"
+PREFIX = "tradesaga-tests-"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where the servers of this test run are, and the name of the migrated database that others are copied from."""
+
+    kafka: str
+    database_url: str
+    template: str
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the run's folder once, in the process that starts the workers; they inherit its name."""
+    if RUN_FOLDER not in os.environ:
+        _sweep()
+        folder = Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        os.environ[RUN_FOLDER] = str(folder)
+        config.stash[_owned] = folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what this run started, once all its workers have ended."""
+    folder = config.stash.get(_owned, None)
+    if folder is not None:
+        _remove(folder)
+        del os.environ[RUN_FOLDER]
+
+
+_owned = pytest.StashKey[Path]()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Stack:
+    """Give the run's servers, starting them at the first request; given ones are taken from the environment."""
+    folder = Path(os.environ[RUN_FOLDER])
+    folder.mkdir(mode=0o711, exist_ok=True)
+    os.environ.setdefault("TRADESAGA_KAFKA_HEAP", "256m")
+    kafka, url = os.environ.get("TRADESAGA_KAFKA"), os.environ.get("TRADESAGA_DATABASE_URL")
+    if not (kafka and url):
+        state = start_servers(folder)
+        kafka, url = state.kafka, state.database_url
+    template = f"template_{folder.name.rsplit('-', 1)[1]}"
+    with lock(folder):
+        marker = folder / "template"
+        if not marker.exists():
+            _make_template(url, template)
+            marker.write_text(url)
+    return Stack(kafka, url, template)
+
+
+@pytest.fixture
+def kafka(stack: Stack) -> str:
+    """Give the broker's bootstrap address; topics are the test's own affair, so name them uniquely."""
+    return stack.kafka
+
+
+@pytest.fixture
+def database_url(stack: Stack) -> Iterator[str]:
+    """Give the URL of a fresh, migrated database of this test alone."""
+    with _fresh_database(stack) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(stack: Stack) -> Iterator[str]:
+    """Give the URL of a fresh, migrated database that the tests of one module share."""
+    with _fresh_database(stack) as url:
+        yield url
+
+
+@contextmanager
+def _fresh_database(stack: Stack) -> Generator[str]:
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    asyncio.run(_execute(stack.database_url, f"CREATE DATABASE {name} TEMPLATE {stack.template}"))
+    try:
+        yield _named(stack.database_url, name)
+    finally:
+        asyncio.run(_execute(stack.database_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+
+def _make_template(url: str, name: str) -> None:
+    """Create and migrate the database that every test's own is copied from."""
+    asyncio.run(_execute(url, f"CREATE DATABASE {name}"))
+    if importlib.util.find_spec("infra.database") is not None:
+        from infra.database import migrate
+
+        migrate(_named(url, name))
+
+
+def _named(url: str, database: str) -> str:
+    return f"{url.rsplit('/', 1)[0]}/{database}"
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _remove(folder: Path) -> None:
+    """Stop the folder's servers or, when they were given, drop the template; then remove the folder."""
+    if not folder.exists():
+        return
+    stop_servers(folder)
+    marker = folder / "template"
+    if os.environ.get("TRADESAGA_DATABASE_URL") and marker.exists():
+        name = f"template_{folder.name.rsplit('-', 1)[1]}"
+        asyncio.run(_execute(marker.read_text(), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    shutil.rmtree(folder)
+
+
+def _sweep() -> None:
+    """Stop the servers of earlier runs that were killed before they could do so themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = int(folder.name.removeprefix(PREFIX).split("-")[0])
+        if not psutil.pid_exists(owner):
+            _remove(folder)
