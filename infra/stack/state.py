@@ -12,9 +12,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import CommandError
 from infra.stack.ports import LOOPBACK
-from infra.stack.process import ProcessId
 
 STATE_FILE = "state.json"
+
+
+class ProcessId(BaseModel):
+    """A pid with its start time, so that it is not confused with a later process of the same number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    started: float
 
 
 class PostgresState(BaseModel):

@@ -1,0 +1,97 @@
+"""The one console script: its sub-commands are found by entry point, its errors end as one sentence."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from infra.errors import CommandError, ExitCode
+from infra.failures import describe, unexpected
+
+COMMANDS = "tradesaga.commands"
+
+
+class _SortedGroup(TyperGroup):
+    """Lists the commands by name, whichever package they come from."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx))
+
+
+def main() -> None:
+    """Run the command that the arguments name and exit with its code."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run a command and give its exit code; with `--json` its error is JSON on stderr, otherwise one sentence."""
+    as_json = "--json" in arguments
+    try:
+        code = assemble()(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except typer.TyperException as error:
+        if not error.format_message():  # no command was named: the help has been printed instead
+            return ExitCode.USAGE
+        return _report(_misuse(error), as_json=as_json)
+    except Exception as error:  # the one place where whatever is left becomes a sentence
+        if os.environ.get("TRADESAGA_DEBUG"):
+            raise
+        return _report(describe(error), as_json=as_json)
+    return code if isinstance(code, int) else ExitCode.FINE
+
+
+def assemble() -> typer.Typer:
+    """Compose the commands of all installed packages; one that cannot be loaded is named and left out."""
+    root = typer.Typer(
+        cls=_SortedGroup, no_args_is_help=True, add_completion=False, help="Sagas for trades over Kafka and PostgreSQL."
+    )
+    root.callback()(_keep_as_group)
+    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+        try:
+            command = point.load()
+        except (ImportError, AttributeError) as error:
+            problem = unexpected(error)
+            typer.echo(f"tradesaga: the commands of `{point.name}` are missing: {problem.what}", err=True)
+            continue
+        if isinstance(command, typer.Typer):
+            root.add_typer(command)
+        else:
+            root.command(point.name)(command)
+    return root
+
+
+def _keep_as_group() -> None:
+    """Sagas for trades over Kafka and PostgreSQL."""
+
+
+def _misuse(error: typer.TyperException) -> CommandError:
+    """Say what is wrong with the arguments and where the right ones are explained."""
+    what = error.format_message().strip().splitlines()[0].rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "tradesaga")
+    return CommandError("usage", what, path, f"see `{path} --help`", ExitCode.USAGE)
+
+
+def _report(error: CommandError, *, as_json: bool) -> int:
+    text = json.dumps(error.as_json()) if as_json else f"tradesaga: {error}"
+    typer.echo(text, err=True)
+    return int(error.exit_code)
+
+
+def _reader_gone() -> int:
+    """Leave quietly when the reader of our output (a pager, `head`) has left; stdout must not be flushed again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.CHECK_FAILED
+
+
+if __name__ == "__main__":
+    main()

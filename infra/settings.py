@@ -1,0 +1,143 @@
+"""What a process must know before it starts, read once from the environment and the local stack's state."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from infra.errors import CommandError, ExitCode, unavailable
+from infra.stack.state import StackState, read_state
+
+PREFIX = "TRADESAGA_"
+SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Every setting, each from TRADESAGA_<NAME>; a port of 0 means that none is served."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    home: Path = Path(".tradesaga")
+    kafka: str = ""
+    database_url: SecretStr = SecretStr("")
+    service_databases: dict[str, SecretStr] = {}
+    """Database URLs by service, from TRADESAGA_DATABASE_URL_<SERVICE>; the others use `database_url`."""
+    venue_url: str = ""
+    venue_key: SecretStr = SecretStr("")
+    venue_secret: SecretStr = SecretStr("")
+    http_host: str = "127.0.0.1"
+    http_port: Port = 0
+    metrics_port: Port = 0
+    session_timeout_ms: Annotated[int, Field(ge=1000)] = 6000
+    """How long Kafka waits for a silent consumer before others get its partitions."""
+    heartbeat_ms: Annotated[int, Field(ge=100)] = 1500
+    database_connections: Annotated[int, Field(ge=1, le=100)] = 8
+    """Connections that one process keeps at most."""
+    statement_timeout_ms: Annotated[int, Field(ge=100)] = 30000
+    context_limit: Annotated[int, Field(ge=1024)] = 64 * 1024
+    """Bytes of earlier facts that one saga may carry along."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "json"
+    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of sagas whose spans are recorded, when the tracing extra is installed."""
+    app: Annotated[tuple[str, ...], NoDecode] = ()
+    """Modules to import for further sagas and services, comma-separated."""
+
+    @field_validator("app", mode="before")
+    @classmethod
+    def _split_app(cls, value: Any) -> Any:
+        return [part for part in re.split(r"[,\s]+", value) if part] if isinstance(value, str) else value
+
+    @field_validator("kafka")
+    @classmethod
+    def _check_kafka(cls, value: str) -> str:
+        for server in filter(None, value.split(",")):
+            host, _, port = server.strip().rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError("give the broker as HOST:PORT, several separated by commas")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, value: SecretStr) -> SecretStr:
+        return _checked_dsn(value)
+
+    @field_validator("service_databases")
+    @classmethod
+    def _check_databases(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        return {service: _checked_dsn(url) for service, url in value.items()}
+
+    def brokers(self) -> str:
+        """Give Kafka's bootstrap servers. Raises CommandError when none are known."""
+        if not self.kafka:
+            raise _absent("Kafka", self.home, "TRADESAGA_KAFKA")
+        return self.kafka
+
+    def database_for(self, service: str = "") -> str:
+        """Give the database URL of the service. Raises CommandError when none is known."""
+        url = self.service_databases.get(service, self.database_url).get_secret_value()
+        if not url:
+            raise _absent("PostgreSQL", self.home, "TRADESAGA_DATABASE_URL")
+        return url
+
+    def changed(self, **values: Any) -> Self:
+        """Give a copy with some settings changed, checked like the first."""
+        return type(self).model_validate({**dict(self), **values})
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """Read the environment, then fill what it leaves open from the stack that runs in `home`.
+
+    Raises CommandError (exit 2) naming the variable that is wrong, never its value: it may hold a password.
+    """
+    given: dict[str, Any] = _service_databases() | ({} if home is None else {"home": home})
+    try:
+        settings = Settings(**given)
+        return Settings(**given, **_from_stack(settings, read_state(settings.home)))
+    except ValidationError as error:
+        raise _refused(error) from error
+
+
+def _service_databases() -> dict[str, Any]:
+    """Collect TRADESAGA_DATABASE_URL_CASH and the like."""
+    found = {
+        name.removeprefix(SERVICE_DATABASE).lower(): url
+        for name, url in os.environ.items()
+        if name.startswith(SERVICE_DATABASE)
+    }
+    return {"service_databases": found} if found else {}
+
+
+def _from_stack(settings: Settings, state: StackState) -> dict[str, Any]:
+    """Choose from the stack's state what nobody has set."""
+    known = state.model_dump(include={"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port"})
+    return {name: value for name, value in known.items() if value and name not in settings.model_fields_set}
+
+
+def _checked_dsn(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not url:
+        return value
+    parts = urlsplit(url)
+    if not re.fullmatch(r"postgres(ql)?", parts.scheme) or not parts.path.strip("/"):
+        raise ValueError("give it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    return value
+
+
+def _refused(error: ValidationError) -> CommandError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+    name = name.replace(f"{PREFIX}SERVICE_DATABASES_", SERVICE_DATABASE)
+    reason = first["msg"].removeprefix("Value error, ")
+    return CommandError("settings-invalid", f"{name} is not valid", "environment", reason, ExitCode.USAGE)
+
+
+def _absent(server: str, home: Path, variable: str) -> CommandError:
+    return unavailable(
+        "stack-absent", f"no {server} is known", str(home), f"start the stack with `tradesaga up`, or set {variable}"
+    )

@@ -1,0 +1,83 @@
+"""Run services: each an async function of the settings that ends only when it is cancelled."""
+
+import asyncio
+import importlib
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+import structlog
+import uvloop
+
+from infra.errors import CommandError, ExitCode
+from infra.settings import Settings
+
+Service = Callable[[Settings], Awaitable[None]]
+SERVICES = "tradesaga.services"
+PATIENCE = 20.0
+
+
+def service_names() -> list[str]:
+    """List the services that the installed packages declare."""
+    return sorted(point.name for point in entry_points(group=SERVICES))
+
+
+def find_services(names: Sequence[str], modules: Sequence[str] = ()) -> dict[str, Service]:
+    """Load the named services; a module's own are taken from its mapping `services`. Raises CommandError (exit 3)."""
+    own: dict[str, Service] = {}
+    for module in modules:
+        own |= getattr(_imported(module), "services", {})
+    return {name: own[name] if name in own else _load(name, own) for name in names}
+
+
+def run_services(services: Mapping[str, Service], settings: Settings) -> None:
+    """Run the services in one event loop until a signal asks for the end. Raises what a service raises."""
+    uvloop.run(serve(services, settings))
+
+
+async def serve(services: Mapping[str, Service], settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, or until one service ends: then the others are cancelled and waited for."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    log = structlog.get_logger("tradesaga.run")
+    tasks = [asyncio.ensure_future(_run(name, service, settings)) for name, service in services.items()]
+    waiter = asyncio.ensure_future(stop.wait())
+    log.info("running", services=list(services))
+    await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in tasks if task.done()]
+    await _cancel([waiter, *tasks])
+    for task in failed:
+        task.result()
+    log.info("stopped", services=list(services))
+
+
+async def _run(name: str, service: Service, settings: Settings) -> None:
+    await service(settings)
+    raise CommandError("service-ended", f"service {name} ended by itself", name, "read its log", ExitCode.CHECK_FAILED)
+
+
+async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel and wait, in seconds, for a clean end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=PATIENCE)
+
+
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        do = "give --app a module that Python can import from here"
+        raise CommandError("app-missing", f"{error}", module, do, ExitCode.NOT_FOUND) from error
+
+
+def _load(name: str, own: Mapping[str, Service]) -> Service:
+    for point in entry_points(group=SERVICES, name=name):
+        return point.load()
+    known = ", ".join(sorted({*service_names(), *own})) or "none"
+    raise CommandError(
+        "service-unknown", f"there is no service {name}", SERVICES, f"known: {known}", ExitCode.NOT_FOUND
+    )
