@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
+from sagas.errors import DefinitionError
 from sagas.soundness import check
 from sagas.step import AnyStep, Step
 from schemas.message import Event, Message
@@ -69,7 +70,12 @@ class EmptySaga:
 
 
 def saga(name: str, *, version: int, deadline: timedelta, messages: Iterable[type[Message]] | None = None) -> EmptySaga:
-    """Begin a definition. `messages` lists what may cross the wire; without it, what the steps name is taken."""
+    """Begin a definition. `messages` lists what may cross the wire; without it, what the steps name is taken.
+
+    Raises `DefinitionError` for a version below 1 or a deadline that is no time at all.
+    """
+    if version < 1 or deadline <= timedelta():
+        raise DefinitionError(f"{name}: version {version} must be 1 or more, and deadline {deadline} above zero")
     return EmptySaga(name, version, deadline, None if messages is None else tuple(messages))
 
 
@@ -87,6 +93,9 @@ def _define(empty: EmptySaga, steps: tuple[AnyStep, ...]) -> Saga[Any]:
     messages = empty.messages
     if messages is None:
         messages = tuple(dict.fromkeys(message for each in steps for message in each.messages))
-    registry = Registry(empty.name, messages)
+    try:
+        registry = Registry(empty.name, messages)
+    except ValueError as error:
+        raise DefinitionError(f"{error}; rename one of them") from None
     check(empty.name, steps, registry)
     return Saga(empty.name, empty.version, empty.deadline, empty.messages, steps, registry)

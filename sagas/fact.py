@@ -50,6 +50,9 @@ class Fact:
     outcome: Status | None = None
 
 
+_OF_A_STEP: Final = frozenset({
+    Meaning.ATTEMPTED, Meaning.FAILED, Meaning.UNKNOWN, Meaning.BARRED, Meaning.COMPENSATION_FAILED,
+})  # fmt: skip
 _GENERIC: Final[dict[type[Event], Meaning]] = {
     lifecycle.AttemptFailed: Meaning.ATTEMPTED,
     lifecycle.StepFailed: Meaning.FAILED,
@@ -96,8 +99,8 @@ class Vocabulary:
         Raises `KeyError` for an unknown type or step, and `pydantic.ValidationError` for a value not of its type.
         """
         meaning, index = self._meanings[ce_type]
-        if index < 0 and step:
-            index = self._steps[step]
+        if meaning in _OF_A_STEP:
+            return Fact(meaning, self._steps[step], round_, ce_id)
         if meaning is Meaning.CONTRADICTED:
             said = lifecycle.StepContradicted.from_wire(value)
             return Fact(meaning, self._steps[said.step], id=said.venue_id)
@@ -107,4 +110,6 @@ class Vocabulary:
         if meaning is Meaning.RESOLVE:
             resolved = lifecycle.ResolveRequested.from_wire(value)
             return Fact(meaning, id=ce_id, outcome=Status(resolved.outcome))
+        if meaning is Meaning.ABORT:
+            lifecycle.AbortRequested.from_wire(value)
         return Fact(meaning, index, round_, ce_id)

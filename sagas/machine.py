@@ -6,11 +6,11 @@ So step facts commute and repeat freely: only a deadline and a person's decision
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Final
 
 from sagas.definition import AnySaga
 from sagas.fact import Fact, Meaning
-from sagas.soundness import ancestors, predecessors
+from sagas.soundness import predecessors
 from sagas.status import Status
 from sagas.step import Kind
 
@@ -92,21 +92,11 @@ class Machine:
         self._pivot = self._set(Kind.PIVOT)
         self._compensatable = self._set(Kind.COMPENSATABLE)
         self._size = len(saga.steps)
-
-    @cached_property
-    def _all(self) -> int:
-        return (1 << self._size) - 1
-
-    @cached_property
-    def _point_of_no_return(self) -> int:
-        """The steps that, once done, leave only the way forward: the pivot, or else what must-succeed steps need."""
-        if self._pivot:
-            return self._pivot
-        reached = ancestors(self._before)
-        needed = 0
-        for index in bits(self._retriable):
-            needed |= reached[index]
-        return needed & self._compensatable or self._all
+        self._all = (1 << self._size) - 1
+        # Without a pivot, steps that must succeed make what they need the point of no return; without those there is
+        # none: a saga whose every step can be taken back can be taken back until it has ended.
+        self._returns = not self._pivot and not self._retriable
+        self._firm = self._pivot or self._compensatable
 
     def _set(self, kind: Kind) -> int:
         return sum(1 << index for index, each in enumerate(self.saga.steps) if each.kind is kind)
@@ -117,28 +107,26 @@ class Machine:
         return State(failed=zeros, undo_failed=zeros, rounds=ones, undo_rounds=ones, undo_asked=zeros)
 
     def passed(self, state: State) -> bool:
-        """Say whether the pivot has happened."""
-        return state.done & self._point_of_no_return == self._point_of_no_return
+        """Say whether the pivot has happened, or what stands for one: all that the steps which must succeed need."""
+        return state.done & self._firm == self._firm and not self._returns
 
     def status(self, state: State) -> Status:
         """Derive the saga's state from what has been said."""
         if state.resolved is not None and len(state.contradictions) <= state.resolved_after:
             return state.resolved
         if self.passed(state):
-            return self._forward_status(state)
-        if self._takes_back(state):
+            if self._spoiled(state):
+                return Status.FAILED
+        elif self._takes_back(state):
             return self._backward_status(state)
-        return Status.RUNNING if state.reported else Status.IDLE
-
-    def _forward_status(self, state: State) -> Status:
-        before = ~self._retriable & self._all
-        spoiled = (state.refused | state.barred | self._failed(state)) & before & ~state.done
-        undone = state.compensated or any(state.undo_failed)
-        if spoiled or undone or self._failed(state) & ~state.done:
-            return Status.FAILED
         if state.done != self._all:
-            return Status.RUNNING
+            return Status.RUNNING if state.reported else Status.IDLE
         return Status.FAILED if state.contradictions else Status.COMPLETED
+
+    def _spoiled(self, state: State) -> bool:
+        """Say whether a saga past its pivot has a step that will not happen, or one taken back that should stand."""
+        missing = (state.refused | state.barred) & ~state.done | self._failed(state)
+        return bool(missing or state.compensated or any(state.undo_failed))
 
     def _backward_status(self, state: State) -> Status:
         if self._outstanding(state) or self._left(state):
@@ -148,16 +136,17 @@ class Machine:
 
     def _takes_back(self, state: State) -> bool:
         negative = state.refused | state.barred | state.unknown | self._failed(state)
-        return state.taking_back or bool(negative & ~self._retriable)
+        return state.taking_back or negative & ~self._retriable != 0
 
     def _failed(self, state: State) -> int:
         """The steps that failed in their current round and have not succeeded since."""
-        pairs = enumerate(zip(state.failed, state.rounds, strict=True))
-        return sum(1 << index for index, (failed, current) in pairs if failed == current) & ~state.done
+        return _equal(state.failed, state.rounds) & ~state.done if any(state.failed) else 0
 
     def _undo_failed(self, state: State) -> int:
-        pairs = enumerate(zip(state.undo_failed, state.undo_rounds, strict=True))
-        return sum(1 << index for index, (failed, current) in pairs if failed == current) & ~state.compensated
+        """The steps that stand because their compensation failed in its current round."""
+        if not any(state.undo_failed):
+            return 0
+        return _equal(state.undo_failed, state.undo_rounds) & state.done & ~state.compensated
 
     def _outstanding(self, state: State) -> int:
         """The steps whose trigger is known and whose outcome is not; none past the pivot is asked after."""
@@ -172,53 +161,56 @@ class Machine:
 
     def fold(self, state: State, fact: Fact) -> Folded:
         """Take in one fact, and say what is due now. Never raises: a decision that cannot be taken is refused."""
-        if fact.meaning.by_operator or fact.meaning is Meaning.DEADLINE:
+        if fact.meaning is Meaning.DEADLINE:
+            return self._due(self._turn_back(replace(state, overdue=True)))
+        if fact.meaning in _DECISIONS:
             return self._decide(state, fact)
         return self._due(_take_in(state, fact))
 
-    def _due(self, state: State, orders: tuple[Order, ...] = ()) -> Folded:
+    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
         status = self.status(state)
         if status is not Status.COMPENSATING:
-            return Folded(state, status, orders)
+            return Folded(state, status, orders, refusal)
         outstanding = self._outstanding(state)
-        bars = outstanding & ~state.bar_asked
-        if bars:
+        if bars := outstanding & ~state.bar_asked:
             orders = (*orders, *(BarStep(index) for index in bits(bars)))
             state = replace(state, bar_asked=state.bar_asked | bars)
+        if not outstanding:
+            state, orders = self._take_back_last(state, orders)
+        return Folded(state, status, orders, refusal)
+
+    def _take_back_last(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
+        """Ask for the last step that stands to be taken back, unless the answer to an earlier asking is still due."""
         left = self._left(state)
-        if not outstanding and left:
-            last = left.bit_length() - 1
-            current = state.undo_rounds[last]
-            if state.undo_asked[last] < current:
-                orders = (*orders, CompensateStep(last, current))
-                state = replace(state, undo_asked=_put(state.undo_asked, last, current))
-        return Folded(state, status, orders)
+        if _equal(state.undo_asked, state.undo_rounds) & left:
+            return state, orders
+        last = left.bit_length() - 1
+        current = state.undo_rounds[last]
+        asked = replace(state, undo_asked=_put(state.undo_asked, last, current))
+        return asked, (*orders, CompensateStep(last, current))
+
+    def _turn_back(self, state: State) -> State:
+        """Take the saga back from here on, unless it is past its pivot, on its way back already, or has ended."""
+        if self.status(state) in _FORWARD and not self.passed(state):
+            return replace(state, taking_back=True)
+        return state
 
     def _decide(self, state: State, fact: Fact) -> Folded:
-        if fact.meaning is Meaning.DEADLINE:
-            return self._take_back(replace(state, overdue=True))
+        """Follow a person's decision, once; one that cannot be followed is refused and changes nothing."""
         if fact.id in state.decisions:
             return self._due(state)
         state = replace(state, decisions=state.decisions | {fact.id})
+        status = self.status(state)
         if fact.meaning is Meaning.ABORT:
-            folded = self._take_back(state)
-            taken = folded.state.taking_back
-            return (
-                folded
-                if taken
-                else replace(folded, refusal="the saga is past its pivot, or has ended; nothing is taken back")
-            )
-        if self.status(state) is not Status.FAILED:
-            return replace(self._due(state), refusal=f"the saga is {self.status(state)}, not FAILED")
+            if status is not Status.COMPENSATING and (status not in _FORWARD or self.passed(state)):
+                where = "past its pivot" if self.passed(state) else str(status)
+                return self._due(state, refusal=f"the saga is {where}; nothing is taken back")
+            return self._due(self._turn_back(state))
+        if status is not Status.FAILED:
+            return self._due(state, refusal=f"the saga is {status}, not FAILED")
         if fact.meaning is Meaning.RESOLVE:
-            resolved = replace(state, resolved=fact.outcome, resolved_after=len(state.contradictions))
-            return self._due(resolved)
+            return self._due(replace(state, resolved=fact.outcome, resolved_after=len(state.contradictions)))
         return self._again(state, fact)
-
-    def _take_back(self, state: State) -> Folded:
-        if self.status(state) in {Status.IDLE, Status.RUNNING} and not self.passed(state):
-            state = replace(state, taking_back=True)
-        return self._due(state)
 
     def _again(self, state: State, fact: Fact) -> Folded:
         """Retry or skip a step that failed for good."""
@@ -234,7 +226,7 @@ class Machine:
             rounds = _put(state.undo_rounds, index, state.undo_rounds[index] + 1)
             return self._due(replace(state, undo_rounds=rounds, skipped=state.skipped & ~chosen))
         name = self.saga.steps[index].name
-        return replace(self._due(state), refusal=f"{name!r} has not failed in a way that this could mend")
+        return self._due(state, refusal=f"{name!r} has not failed in a way that this could mend")
 
     def names(self, steps: int) -> list[str]:
         """Name the steps of a set, in the order of the definition."""
@@ -259,18 +251,29 @@ def bits(steps: int) -> Iterator[int]:
         steps ^= low
 
 
+def _equal(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """Give the set of steps for which both hold the same round."""
+    same = 0
+    for index, (one, other) in enumerate(zip(left, right, strict=True)):
+        if one == other:
+            same |= 1 << index
+    return same
+
+
 def _put(values: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:
     return (*values[:index], value, *values[index + 1 :])
 
 
-_GROWING = {
+_DECISIONS: Final = frozenset(meaning for meaning in Meaning if meaning.by_operator)
+_FORWARD: Final = frozenset({Status.IDLE, Status.RUNNING})
+_GROWING: Final = {
     Meaning.DONE: "done",
     Meaning.REFUSED: "refused",
     Meaning.BARRED: "barred",
     Meaning.UNKNOWN: "unknown",
     Meaning.COMPENSATED: "compensated",
 }
-_ROUNDED = {Meaning.FAILED: "failed", Meaning.COMPENSATION_FAILED: "undo_failed"}
+_ROUNDED: Final = {Meaning.FAILED: "failed", Meaning.COMPENSATION_FAILED: "undo_failed"}
 
 
 def _take_in(state: State, fact: Fact) -> State:

@@ -1,13 +1,14 @@
 """What types cannot say of a definition, checked when it is made: a saga that could never work is refused at import."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 
 from pydantic import ValidationError
 
 from sagas.errors import DefinitionError
 from sagas.step import AnyStep, Kind
+from schemas.lifecycle import MESSAGES as LIFECYCLE
 from schemas.message import Event
 from schemas.registry import Registry
 
@@ -66,9 +67,24 @@ def _check_events(saga: str, steps: Sequence[AnyStep], registry: Registry) -> No
     start = steps[0].on[0]
     if any(answer is start for answer, _ in answers):
         raise DefinitionError(f"{saga}: {start.__name__} starts the saga, so no step may emit it")
+    _check_origins(saga, steps, {start, *(answer for answer, _ in answers)})
     for message in chain.from_iterable(each.messages for each in steps):
         if message not in registry:
             raise DefinitionError(f"{saga}: {message.__name__} is not registered; add it to the saga's messages")
+
+
+def _check_origins(saga: str, steps: Sequence[AnyStep], own: Collection[type[Event]]) -> None:
+    for message in own:
+        if message in LIFECYCLE:
+            raise DefinitionError(
+                f"{saga}: {message.__name__} means the same in every saga; give the step its own event"
+            )
+    for each in steps:
+        if (outside := each.waits_for) is not None and outside in own:
+            raise DefinitionError(
+                f"{saga}: {each.name!r} waits for {outside.__name__} from outside, yet the saga itself says it; "
+                f"react to it with `on`"
+            )
 
 
 def _answers(step: AnyStep) -> list[type[Event]]:

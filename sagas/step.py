@@ -147,10 +147,17 @@ def step(
     retry: Retry | None = None,
     compensation_retry: Retry = COMPENSATION_RETRY,
 ) -> Any:
-    """Make a step; see the module for how its kind is found. Raises `DefinitionError` for half a compensation."""
+    """Make a step; see the module for how its kind is found.
+
+    Raises `DefinitionError` for half a compensation, no trigger, or no time for an attempt.
+    """
     if (compensate is None) != (compensated is None):
         raise DefinitionError(f"step {name!r}: give compensate and compensated together, or neither")
     triggers = cast("tuple[type[Event], ...]", on if isinstance(on, tuple) else (on,))
+    if not triggers:
+        raise DefinitionError(f"step {name!r}: `on` is empty; name the event or events that it reacts to")
+    if timeout <= timedelta():
+        raise DefinitionError(f"step {name!r}: timeout {timeout} leaves an attempt no time; give more than zero")
     retriable = rejects is None and compensate is None
     given = retry or (Retry(attempts=20, maximum=30.0) if retriable else Retry())
     if compensate is None:
