@@ -21,9 +21,9 @@ ROUND: Final = "ts_round"
 CONTEXT: Final = "ts_context"
 
 _FIELDS: Final = {
+    "ce_type": "type",
     "ce_id": "id",
     "ce_source": "source",
-    "ce_type": "type",
     "ce_time": "time",
     "ce_correlationid": "saga_id",
     "ce_causationid": "causation",
@@ -74,8 +74,8 @@ class Envelope:
 
     def to_headers(self) -> list[Header]:
         """Write the headers; what is empty is left out."""
-        headers: list[Header] = [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
-        headers += [(name, text.encode()) for name, field in _FIELDS.items() if (text := getattr(self, field))]
+        headers = [(name, text.encode()) for name, field in _FIELDS.items() if (text := getattr(self, field))]
+        headers += [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
         headers.append(("ce_subject", self.saga_id.encode()))
         if self.step:
             headers += [(name, str(getattr(self, field)).encode()) for name, field in _NUMBERS.items()]

@@ -1,0 +1,44 @@
+"""Wall time in nanoseconds, and ids that sort by it."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
+
+import uuid_utils
+
+_SECOND = 1_000_000_000
+
+
+class Clock(Protocol):
+    """Where the time comes from; tests and simulations bring their own."""
+
+    def now(self) -> int:
+        """Give nanoseconds since 1970 UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> int:
+        """Give nanoseconds since 1970 UTC."""
+        return time.time_ns()
+
+
+def format_time(nanoseconds: int) -> str:
+    """Write RFC 3339 in UTC with nine decimals: `2026-11-23T14:03:07.120000000Z`."""
+    seconds, rest = divmod(nanoseconds, _SECOND)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Read what `format_time` writes, or any RFC 3339 time in UTC; raises `ValueError`."""
+    whole, _, rest = text.removesuffix("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
+    return int(moment.timestamp()) * _SECOND + int(rest.ljust(9, "0")[:9] or 0)
+
+
+def new_id() -> UUID:
+    """Give a UUIDv7 (RFC 9562): unique, and near its neighbours in an index."""
+    return UUID(int=uuid_utils.uuid7().int)

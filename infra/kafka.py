@@ -1,0 +1,171 @@
+# ruff: noqa: ARG002 - the listener's signature is aiokafka's
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeArgument=false, reportIncompatibleMethodOverride=false
+"""The edge to aiokafka, which is untyped in part: a producer and a consumer with the settings that are safe here.
+
+aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0002 lists what is set here, and why.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from infra.codec import Record
+from schemas.envelope import Header
+
+Place = tuple[str, int]
+"""A topic and a partition."""
+
+Wants = Callable[[str, Sequence[Header]], bool]
+"""Says, from a record's topic and headers, whether the reader has any use for it."""
+
+
+class KafkaUnavailableError(Exception):
+    """The broker did not answer, or did not take a record; what was sent may or may not be there."""
+
+
+class Producer:
+    """An idempotent producer. Once it has failed it is thrown away: it may be poisoned for good (aiokafka#1017)."""
+
+    def __init__(self, bootstrap: str, client_id: str) -> None:
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            client_id=client_id,
+            enable_idempotence=True,
+            linger_ms=1,
+            max_batch_size=128 * 1024,
+            request_timeout_ms=20_000,
+        )
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaUnavailableError`."""
+        try:
+            await self._producer.start()
+        except (KafkaError, OSError) as error:
+            await self._producer.stop()
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+
+    async def stop(self) -> None:
+        """Flush and disconnect; what cannot be flushed is left to the next owner of its lane."""
+        await self._producer.stop()
+
+    async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
+        """Queue one record; the future resolves when the broker has it. Raises `KafkaUnavailableError`."""
+        try:
+            future = await self._producer.send(topic, value, key=key, headers=list(headers))
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(f"{topic}: {error}") from error
+        return cast("asyncio.Future[Any]", future)
+
+
+class Consumer:
+    """A member of a consumer group that commits nothing by itself and starts at the beginning."""
+
+    def __init__(self, bootstrap: str, group: str, topics: Collection[str], client_id: str, session_ms: int) -> None:
+        self._topics = list(topics)
+        # Range keeps partition n of events and of commands with one member, so that a saga has one owner in a group.
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            client_id=client_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=max(300, session_ms // 5),
+            rebalance_timeout_ms=max(15_000, session_ms),
+            max_poll_interval_ms=300_000,
+            max_partition_fetch_bytes=512 * 1024,
+            fetch_max_wait_ms=100,
+            request_timeout_ms=20_000,
+            metadata_max_age_ms=60_000,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+        )
+
+    async def start(
+        self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Join the group. Raises `KafkaUnavailableError`.
+
+        Records may be delivered before `on_assigned` has run: whoever polls must gate them.
+        """
+        self._consumer.subscribe(self._topics, listener=_Listener(on_revoked, on_assigned))
+        try:
+            await self._consumer.start()
+        except (KafkaError, OSError) as error:
+            await self._consumer.stop()
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+
+    async def stop(self) -> None:
+        """Leave the group."""
+        await self._consumer.stop()
+
+    def assignment(self) -> set[Place]:
+        """Give the partitions that are this member's now."""
+        return {(place.topic, place.partition) for place in self._consumer.assignment()}
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Read on from `offset`; what was fetched ahead is dropped. Raises `KafkaUnavailableError` if not assigned."""
+        try:
+            self._consumer.seek(TopicPartition(*place), offset)
+        except IllegalStateError as error:
+            raise KafkaUnavailableError(f"{place} is assigned to another member now") from error
+
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
+        """Wait for records; give, by partition, the offset after the last one read and the wanted ones among them.
+
+        Never cancel this: a cancelled `getmany` stops the enforcement of `max_poll_interval` for good.
+        """
+        fetched = cast(
+            "Mapping[Any, list[Any]]", await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
+        )
+        return {
+            (place.topic, place.partition): (
+                records[-1].offset + 1,
+                [_read(record) for record in records if wants(record.topic, record.headers)],
+            )
+            for place, records in fetched.items()
+        }
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Ask the broker for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+        partitions = [TopicPartition(*place) for place in places]
+        try:
+            begins = await self._consumer.beginning_offsets(partitions)
+            ends = await self._consumer.end_offsets(partitions)
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
+
+    async def commit(self, offsets: Mapping[Place, int]) -> bool:
+        """Tell the group how far we are, for lag displays; the database has the truth. False if no member."""
+        named = {TopicPartition(*place): OffsetAndMetadata(offset, "") for place, offset in offsets.items()}
+        try:
+            async with asyncio.timeout(10):
+                await self._consumer.commit(named)
+        except (CommitFailedError, IllegalStateError, KafkaError, TimeoutError):
+            return False
+        return True
+
+
+class _Listener(ConsumerRebalanceListener):
+    def __init__(self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]) -> None:
+        self._on_revoked = on_revoked
+        self._on_assigned = on_assigned
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        await self._on_revoked()
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        await self._on_assigned()
+
+
+def _read(record: Any) -> Record:
+    return Record(
+        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value or b"", record.headers
+    )

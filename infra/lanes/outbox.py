@@ -1,0 +1,62 @@
+"""Outbox rows: insert-only, numbered without gaps by their lane, published by the lane's owner alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from infra.codec import Outgoing, dump_headers, load_headers
+
+_INSERT = """
+WITH numbered AS (
+    UPDATE lane SET last_seq = n.last_seq FROM unnest($1::int[], $2::bigint[]) AS n (id, last_seq) WHERE lane.id = n.id
+)
+INSERT INTO outbox (lane, seq, id, aggregatetype, aggregateid, type, headers, payload)
+SELECT * FROM unnest(
+    $3::int[], $4::bigint[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[])
+"""
+
+_UNPUBLISHED = """
+SELECT lane, seq, id, aggregatetype, aggregateid, type, headers, payload
+FROM outbox WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One record to publish, with its place in its lane."""
+
+    lane: int
+    seq: int
+    record: Outgoing
+
+
+async def insert(connection: asyncpg.Connection, rows: Sequence[OutboxRow]) -> None:
+    """Write rows, and move their lanes' numbers with them, in one statement; the fence must have been passed before."""
+    last = {row.lane: row.seq for row in rows}
+    await connection.execute(
+        _INSERT,
+        list(last),
+        list(last.values()),
+        [row.lane for row in rows],
+        [row.seq for row in rows],
+        [row.record.id for row in rows],
+        [row.record.topic for row in rows],
+        [row.record.key for row in rows],
+        [row.record.type for row in rows],
+        [dump_headers(row.record.headers) for row in rows],
+        [row.record.value for row in rows],
+    )
+
+
+async def load_unpublished(connection: asyncpg.Connection, lane: int, after: int, limit: int = 1000) -> list[OutboxRow]:
+    """Read the rows of a lane that nobody is known to have published, in order."""
+    found = await connection.fetch(_UNPUBLISHED, lane, after, limit)
+    return [OutboxRow(row["lane"], row["seq"], _record(row)) for row in found]
+
+
+def _record(row: asyncpg.Record) -> Outgoing:
+    headers = load_headers(row["headers"])
+    ce_id: UUID = row["id"]
+    return Outgoing(row["aggregatetype"], row["aggregateid"], ce_id, row["type"], headers, row["payload"])

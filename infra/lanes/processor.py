@@ -1,0 +1,90 @@
+"""What a worker runs: the port between the step path and those who judge records."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import asyncpg
+
+from infra.codec import Outgoing, Record
+from infra.lanes.outbox import OutboxRow
+from infra.lanes.store import Lane
+from schemas.envelope import Header
+
+
+class InDoubtError(Exception):
+    """The worker cannot know what it has done: it must drop what it remembers and claim its lanes anew."""
+
+
+class ConflictError(Exception):
+    """Another owner wrote a row between our reading and our writing it: the batch is to be judged again."""
+
+
+class OffsetRangeError(Exception):
+    """The stored offset is not on the broker: the topic was made anew or cut; a person must say what is true."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One open batch: the connection, the lanes that passed the fence, and what is to be published after the commit."""
+
+    sql: asyncpg.Connection
+    lanes: dict[int, Lane]
+    rows: list[OutboxRow] = field(default_factory=list[OutboxRow])
+    _next: dict[int, int] = field(default_factory=dict[int, int])
+
+    def emit(self, lane: int, record: Outgoing) -> None:
+        """Add a record to the outbox, behind the others of its lane."""
+        seq = self._next.get(lane, self.lanes[lane].last_seq) + 1
+        self._next[lane] = seq
+        self.rows.append(OutboxRow(lane, seq, record))
+
+    def next_seq(self, lane: int) -> int:
+        """Give the number that the lane's next row will have."""
+        return self._next.get(lane, self.lanes[lane].last_seq) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A record and the lane it came in by."""
+
+    lane: int
+    record: Record
+
+
+class Processor(Protocol):
+    """What a worker runs: it judges records and its own timers inside the batch's transaction."""
+
+    group: str
+    topics: Sequence[str]
+
+    def wants(self, topic: str, headers: Sequence[Header]) -> bool:
+        """Say whether a record is of use; called for each record of the topics."""
+        ...
+
+    async def open(self, sql: asyncpg.Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
+        """Forget everything; these are the lanes now. `wake` tells the worker that there is work without a record."""
+        ...
+
+    def due_in(self) -> float | None:
+        """Give the seconds until there is work of its own (0: now), or None if there is none."""
+        ...
+
+    async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
+        """Judge and write. May be called again after a rollback, with the same records: it changes only the transaction.
+
+        Raises `ConflictError` to have the batch judged again.
+        """
+        ...
+
+    def committed(self) -> None:
+        """Do what had to wait for the commit of the last `apply`: start calls, keep caches."""
+        ...
+
+    def full(self) -> bool:
+        """Say whether fetching should wait until some work is done."""
+        ...
+
+    async def close(self) -> None:
+        """Stop what runs on the side."""
+        ...

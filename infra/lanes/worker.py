@@ -1,0 +1,291 @@
+"""The step path of one consumer group in one process: claim, fetch, commit, publish; when in doubt, start over."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import cast
+
+import asyncpg
+import structlog
+
+from infra.codec import Record
+from infra.kafka import Consumer, KafkaUnavailableError, Place
+from infra.lanes import outbox, store
+from infra.lanes.health import Health
+from infra.lanes.processor import ConflictError, InDoubtError, OffsetRangeError, Processor, Received, Transaction
+from infra.lanes.publisher import Publisher, PublishError
+from infra.lanes.store import Lane
+
+BATCH = 1000
+"""Records a transaction takes at most."""
+
+_REDO = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError, ConflictError)
+_PASSING = (
+    InDoubtError, PublishError, KafkaUnavailableError, OSError, TimeoutError,
+    asyncpg.PostgresError, asyncpg.InterfaceError,
+)  # fmt: skip
+_COMMIT_EVERY = 5.0
+"""Seconds between the offsets we show to Kafka."""
+_Chunk = tuple[Lane, int, list[Record]]
+"""Records of one poll of one partition, and the offset that follows them."""
+
+
+class Worker:
+    """Runs one processor for ever; `run` returns only by being cancelled."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        pool: asyncpg.Pool,
+        bootstrap: str,
+        owner: str,
+        *,
+        session_ms: int = 10_000,
+        batch: int = BATCH,
+    ) -> None:
+        self._processor = processor
+        self._pool = pool
+        self._bootstrap = bootstrap
+        self._owner = owner
+        self._session_ms = session_ms
+        self._batch = batch
+        self._log = structlog.get_logger("worker").bind(group=processor.group)
+        self.health = Health()
+        self._assigned = False
+        self._generation = 0
+        self._lanes: dict[Place, Lane] = {}
+        self._unsought: dict[Place, Lane] = {}
+        self._ready: dict[Place, Lane] = {}
+        self._inbox: list[_Chunk] = []
+        self._held = 0
+        self._wake = asyncio.Event()
+        self._batch_done = asyncio.Event()
+        self._batch_done.set()
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Join the group and work; every failure that may pass is met by starting over, with a growing pause."""
+        consumer = Consumer(
+            self._bootstrap, self._processor.group, self._processor.topics, self._owner, self._session_ms
+        )
+        await consumer.start(self._on_revoked, self._on_assigned)
+        fetching = asyncio.create_task(self._fetch(consumer), name=f"fetch {self._processor.group}")
+        try:
+            while True:
+                await self._session(consumer, fetching)
+                if fetching.done():
+                    fetching.result()
+                await asyncio.sleep(min(5.0, 0.05 * 2**self._failures) if self._failures else 0)
+        finally:
+            await self._batch_done.wait()
+            fetching.cancel()
+            await asyncio.wait([fetching])
+            await consumer.commit({place: lane.next_offset for place, lane in self._ready.items()})
+            await consumer.stop()
+
+    async def _on_revoked(self) -> None:
+        self._generation += 1
+        self._assigned = False
+        self._forget()
+        self._wake.set()
+        # A batch that is under way may finish: the fence decides whether it counts.
+        await asyncio.wait_for(self._batch_done.wait(), self._session_ms / 2000)
+
+    async def _on_assigned(self) -> None:
+        self._generation += 1
+        self._assigned = True
+        self._wake.set()
+
+    def _forget(self) -> None:
+        self._lanes, self._unsought, self._ready = {}, {}, {}
+        self._inbox, self._held = [], 0
+        self.health.ready = False
+
+    async def _fetch(self, consumer: Consumer) -> None:
+        """Fetch for ever. Seeking happens here, between two polls, so what a poll returns was read after the seek."""
+        committed = time.monotonic()
+        while True:
+            self._seek(consumer)
+            if self._held > 4 * self._batch or self._processor.full():
+                await asyncio.sleep(0.005)
+                continue
+            ready = dict(self._ready)
+            fetched = await consumer.poll(self._processor.wants, 500, self._batch)
+            self.health.polled = time.monotonic()
+            for place, (offset, records) in fetched.items():
+                lane = ready.get(place)
+                if lane is not None and self._ready.get(place) is lane:
+                    self._inbox.append((lane, offset, records))
+                    self._held += len(records)
+            self._wake.set()
+            if time.monotonic() - committed > _COMMIT_EVERY and self._ready:
+                committed = time.monotonic()
+                await consumer.commit({place: lane.next_offset for place, lane in self._ready.items()})
+
+    def _seek(self, consumer: Consumer) -> None:
+        unsought, self._unsought = self._unsought, {}
+        for place, lane in unsought.items():
+            try:
+                consumer.seek(place, lane.next_offset)
+            except KafkaUnavailableError as error:
+                self._log.info("lane lost before its first record", why=str(error))
+                continue
+            self._ready[place] = lane
+
+    async def _session(self, consumer: Consumer, fetching: "asyncio.Task[None]") -> None:
+        """Work with one assignment, one set of epochs and one producer, until any of them is in doubt."""
+        generation = self._generation
+        places = sorted(consumer.assignment()) if self._assigned else []
+        if not places:
+            await self._sleep(0.5)
+            return
+        try:
+            async with AsyncExitStack() as stack:
+                sql = cast("asyncpg.Connection", await stack.enter_async_context(self._pool.acquire()))
+                lanes = await self._claim(consumer, sql, places)
+                publisher = await stack.enter_async_context(Publisher(self._bootstrap, self._owner, lanes))
+                await self._republish(sql, publisher, lanes)
+                stack.push_async_callback(self._processor.close)
+                await self._processor.open(sql, lanes, self._wake.set)
+                if generation != self._generation:
+                    return
+                self._begin(lanes)
+                await self._work(sql, publisher, generation, fetching)
+        except OffsetRangeError as error:
+            self.health.halted, self._failures = str(error), 8
+            self._log.critical("halted", why=str(error))
+        except _PASSING as error:
+            self._failures = min(self._failures + 1, 8)
+            self.health.restarts += 1
+            self._log.warning("starting over", why=f"{type(error).__name__}: {error}")
+        finally:
+            self._forget()
+
+    def _begin(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = {(lane.topic, lane.partition): lane for lane in lanes}
+        self._unsought = dict(self._lanes)
+        self.health.lanes, self.health.ready, self.health.halted, self._failures = len(lanes), True, "", 0
+        self._log.info("lanes claimed", lanes=len(lanes))
+
+    async def _claim(self, consumer: Consumer, sql: asyncpg.Connection, places: Sequence[Place]) -> list[Lane]:
+        await self._check_membership(consumer, sql, places)
+        lanes = await store.claim(sql, self._processor.group, places, self._owner)
+        await self._check_offsets(consumer, lanes)
+        return lanes
+
+    async def _check_membership(self, consumer: Consumer, sql: asyncpg.Connection, places: Sequence[Place]) -> None:
+        """Claim only as a member in good standing: one that slept past its session would fence the rightful owner."""
+        known = await store.read_offsets(sql, self._processor.group, places)
+        if known and not await consumer.commit(known):
+            raise InDoubtError("the group does not know this member now; waiting to join again")
+
+    async def _check_offsets(self, consumer: Consumer, lanes: Sequence[Lane]) -> None:
+        ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
+        for lane in lanes:
+            first, following = ranges[lane.topic, lane.partition]
+            if lane.epoch == 1:
+                lane.next_offset = first
+            if not first <= lane.next_offset <= following:
+                raise OffsetRangeError(
+                    f"{lane.topic}[{lane.partition}]: the database is at offset {lane.next_offset}, the broker holds "
+                    f"{first} to {following}; nothing is read until a person has said which is right"
+                )
+
+    async def _republish(self, sql: asyncpg.Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
+        """Publish what the former owner may have left unpublished, before anything new is read."""
+        for lane in lanes:
+            after = lane.acked_seq
+            while rows := await outbox.load_unpublished(sql, lane.id, after):
+                await publisher.publish(rows)
+                after = rows[-1].seq
+        await publisher.drain()
+
+    async def _work(
+        self, sql: asyncpg.Connection, publisher: Publisher, generation: int, fetching: "asyncio.Task[None]"
+    ) -> None:
+        while generation == self._generation and not fetching.done():
+            due = self._processor.due_in()
+            if not self._inbox and due != 0:
+                await self._sleep(1.0 if due is None else min(due, 1.0))
+            if publisher.failure is not None:
+                raise PublishError(f"publishing failed: {publisher.failure}")
+            if generation != self._generation or not (self._inbox or self._processor.due_in() == 0):
+                continue
+            self._batch_done.clear()
+            try:
+                await self._commit_batch(sql, publisher, self._take())
+            finally:
+                self._batch_done.set()
+            await publisher.room()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return
+        finally:
+            self._wake.clear()
+
+    def _take(self) -> list[_Chunk]:
+        taken: list[_Chunk] = []
+        count = 0
+        while self._inbox and count < self._batch:
+            chunk = self._inbox.pop(0)
+            taken.append(chunk)
+            count += len(chunk[2])
+        self._held -= count
+        return taken
+
+    async def _commit_batch(self, sql: asyncpg.Connection, publisher: Publisher, taken: list[_Chunk]) -> None:
+        offsets: dict[int, int] = {}
+        for lane, offset, _ in taken:
+            offsets[lane.id] = offset
+        received = [Received(lane.id, record) for lane, _, records in taken for record in records]
+        if received or self._processor.due_in() == 0 or self._marks_due():
+            transaction = await self._transact(sql, received, offsets)
+            for row in transaction.rows:
+                transaction.lanes[row.lane].last_seq = row.seq
+            self._drop_fenced(transaction.lanes)
+            self._processor.committed()
+            await publisher.publish(transaction.rows)
+            self.health.batches += 1
+            self.health.records += len(received)
+            self.health.committed = time.monotonic()
+        for lane, offset, _ in taken:
+            lane.next_offset = offset
+
+    def _marks_due(self) -> bool:
+        """Records that nobody wanted move the offset too, but are not worth a transaction each time."""
+        return time.monotonic() - self.health.committed > 1.0
+
+    async def _transact(
+        self, sql: asyncpg.Connection, received: Sequence[Received], offsets: dict[int, int]
+    ) -> Transaction:
+        for attempt in range(5):
+            try:
+                async with sql.transaction():
+                    alive = await store.advance(sql, self._lanes.values(), offsets)
+                    lanes = {lane.id: lane for lane in self._lanes.values() if lane.id in alive}
+                    transaction = Transaction(sql, lanes)
+                    await self._processor.apply(transaction, [r for r in received if r.lane in lanes])
+                    if transaction.rows:
+                        await outbox.insert(sql, transaction.rows)
+            except _REDO as error:
+                self._log.info("batch redone", why=type(error).__name__, attempt=attempt + 1)
+                await asyncio.sleep(0.01 * 2**attempt)
+            else:
+                return transaction
+        raise InDoubtError("a batch met conflicts five times over")
+
+    def _drop_fenced(self, alive: dict[int, Lane]) -> None:
+        fenced = {place: lane for place, lane in self._lanes.items() if lane.id not in alive}
+        if not fenced:
+            return
+        self.health.fenced += len(fenced)
+        self._log.warning("fenced", lanes=sorted(fenced))
+        for place in fenced:
+            self._lanes.pop(place, None)
+            self._ready.pop(place, None)
+        self._inbox = [chunk for chunk in self._inbox if chunk[0].id in alive]
+        raise InDoubtError(f"another owner has claimed {sorted(fenced)}")
