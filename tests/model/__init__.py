@@ -1,0 +1,1 @@
+"""The saga protocol as a model whose every reachable state is visited."""
