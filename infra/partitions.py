@@ -1,0 +1,110 @@
+"""Partitions, made ahead of time: a month of the audit log, a day of the outbox, which is dropped once published."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import asyncpg
+
+from infra.database import Connection
+
+LOCK: Final = 7_263_410_953
+MONTHS_AHEAD: Final = 2
+DAYS_AHEAD: Final = 3
+OUTBOX_DAYS_KEPT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One partition to be: the rows of `table` whose `column` lies in [start, end)."""
+
+    table: str
+    column: str
+    start: datetime
+    end: datetime
+
+    @property
+    def name(self) -> str:
+        """Name the partition after its table and first day."""
+        return f"{self.table}_{self.start:%Y%m%d}"
+
+
+def spans(now: datetime) -> Iterator[Span]:
+    """List the partitions that should exist at `now`: the current ones and those ahead."""
+    month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(MONTHS_AHEAD + 1):
+        following = (month + timedelta(days=32)).replace(day=1)
+        yield Span("saga_event", "recorded_at", month, following)
+        month = following
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for ahead in range(DAYS_AHEAD + 1):
+        yield Span("outbox", "created_at", day + timedelta(days=ahead), day + timedelta(days=ahead + 1))
+
+
+async def ensure_partitions(sql: Connection) -> list[str]:
+    """Make what is missing and drop outbox partitions that every lane has published; says what was done.
+
+    Safe to call from any number of processes, once an hour or so. A partition that cannot be locked now, or whose
+    rows lie in the default partition already, is left as it is: rows always have a place to go.
+    """
+    done: list[str] = []
+    if not await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        return done
+    try:
+        now = await sql.fetchval("SELECT clock_timestamp()")
+        existing = await _existing(sql)
+        missing = [span for span in spans(now) if span.name not in existing]
+        done += [f"created {span.name}" for span in missing if await _create(sql, span)]
+        done += [f"dropped {name}" for name in sorted(existing) if await _drop_published(sql, name, now)]
+    finally:
+        await sql.execute("SELECT pg_advisory_unlock($1)", LOCK)
+    return done
+
+
+async def _existing(sql: Connection) -> set[str]:
+    rows = await sql.fetch(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+        " WHERE inhparent IN ('saga_event'::regclass, 'outbox'::regclass)"
+    )
+    return {row[0] for row in rows}
+
+
+async def _create(sql: Connection, span: Span) -> bool:
+    """Build the partition beside its table and attach it, which lets readers and writers go on."""
+    bounds = f"'{span.start.isoformat()}'", f"'{span.end.isoformat()}'"
+    try:
+        async with sql.transaction():
+            taken = f"SELECT EXISTS (SELECT FROM {span.table}_default WHERE {span.column} >= {bounds[0]}"
+            if await sql.fetchval(f"{taken} AND {span.column} < {bounds[1]})"):
+                return False
+            await sql.execute(
+                f"CREATE TABLE {span.name} (LIKE {span.table} INCLUDING ALL);"
+                f"ALTER TABLE {span.table} ATTACH PARTITION {span.name} FOR VALUES FROM ({bounds[0]}) TO ({bounds[1]})"
+            )
+            if span.table == "saga_event":
+                # Row triggers are inherited; this one, for statements, is not.
+                await sql.execute(
+                    f"CREATE TRIGGER saga_event_keep BEFORE TRUNCATE ON {span.name}"
+                    " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+                )
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CheckViolationError):
+        return False
+    return True
+
+
+async def _drop_published(sql: Connection, name: str, now: datetime) -> bool:
+    """Drop an outbox partition of days past, if none of its rows is beyond its lane's published mark."""
+    if not name.startswith("outbox_2") or name >= f"outbox_{now - timedelta(days=OUTBOX_DAYS_KEPT):%Y%m%d}":
+        return False
+    try:
+        async with sql.transaction():
+            if await sql.fetchval(
+                f"SELECT EXISTS (SELECT FROM {name} o LEFT JOIN lane l ON l.id = o.lane"
+                " WHERE l.id IS NULL OR o.seq > l.published_seq)"
+            ):
+                return False
+            await sql.execute(f"DROP TABLE {name}")
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+        return False
+    return True
