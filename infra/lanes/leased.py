@@ -1,0 +1,269 @@
+"""A writer that Kafka does not feed (HTTP, command line, venue feed): it leases a lane, commits, then publishes."""
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from uuid import uuid4
+
+import asyncpg
+import structlog
+
+from infra.database import Connection, Pool
+from infra.kafka import KafkaUnavailableError
+from infra.lanes import leases, outbox, store
+from infra.lanes.group_commit import (
+    REDO,
+    FunctionFailedError,
+    LeasedTransaction,
+    Request,
+    answer,
+    fail,
+    fill,
+    fill_guarded,
+)
+from infra.lanes.health import Health
+from infra.lanes.outbox import OutboxRow
+from infra.lanes.processor import InDoubtError
+from infra.lanes.publisher import Publisher, PublishError
+from infra.lanes.store import Lane
+
+BATCH: Final = 500
+"""Functions that share a transaction at most."""
+
+_PASSING = (
+    InDoubtError, PublishError, KafkaUnavailableError, OSError, TimeoutError,
+    asyncpg.PostgresError, asyncpg.InterfaceError,
+)  # fmt: skip
+_COMMIT_LIMIT: Final = 20.0
+"""Seconds a batch may take; the server's own limits are shorter."""
+_DRAIN_LIMIT: Final = 15.0
+"""Seconds that closing waits for the broker."""
+
+T = TypeVar("T")
+
+
+class NotWrittenError(Exception):
+    """Nothing was written, and nothing will be: the writer had no lane, no database or no broker in time."""
+
+
+class WriteUnknownError(Exception):
+    """The commit was not answered: what the function wrote may or may not be there. Look, or write idempotently."""
+
+
+def name_owner(service: str) -> str:
+    """Name this process as an owner of lanes: no two processes, and no two lives of one, share a name."""
+    return f"{service}@{socket.gethostname()}:{os.getpid()}-{uuid4().hex[:8]}"
+
+
+class LeasedWriter:
+    """Owns one of `count` lanes of (`group`, `topic`) while it is entered; `write` may be called concurrently.
+
+    A lane whose owner has died lapses after `lease` seconds; whoever of the group is alive then publishes its rows.
+    """
+
+    def __init__(
+        self, pool: Pool, bootstrap: str, group: str, topic: str, count: int, *, owner: str, lease: float = 10.0
+    ) -> None:
+        self._pool = pool
+        self._bootstrap = bootstrap
+        self._place = (group, topic)
+        self._count = count
+        self._owner = owner
+        self._lease = timedelta(seconds=lease)
+        self._log = structlog.get_logger("writer").bind(group=group)
+        self.health = Health()
+        self._queue: deque[Request[Any]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._why = "it has only just started"
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name=f"writer {self._place[0]}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_COMMIT_LIMIT + _DRAIN_LIMIT)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for request in self._queue:
+            fail(request, NotWrittenError("the writer has been closed"))
+
+    @property
+    def depth(self) -> int:
+        """Give the number of functions that wait for a transaction."""
+        return len(self._queue)
+
+    async def write(self, run: Callable[[LeasedTransaction], Awaitable[T]], *, patience: float = 10.0) -> T:
+        """Run a function in the next group commit and give its result once that is committed.
+
+        The function may be called more than once before it counts, so it changes nothing but the transaction. What it
+        raises is raised here and takes back what it alone wrote. Raises `NotWrittenError` if after `patience` seconds
+        no transaction could be begun, `WriteUnknownError` if the commit was not answered.
+        """
+        if self._closing or self._task is None:
+            raise NotWrittenError("the writer is not open")
+        request = Request(run, asyncio.get_running_loop().create_future())
+        self._queue.append(request)
+        self._wake.set()
+        try:
+            await asyncio.wait([request.future], timeout=patience)
+            while not request.future.done() and request.taken:
+                await asyncio.wait([request.future], timeout=0.1)
+            if not request.future.done():
+                raise NotWrittenError(f"no transaction within {patience:g} s: {self._why}")
+        finally:
+            request.future.cancel()
+        return request.future.result()
+
+    async def _run(self) -> None:
+        failures = 0
+        while not (self._closing and (failures or not self._queue)):
+            try:
+                await self._session()
+                failures = 0
+            except _PASSING as error:
+                failures = 1 if self.health.ready else min(failures + 1, 5)
+                self._why = f"{type(error).__name__}: {error}"
+                self.health.ready = False
+                self.health.restarts += 1
+                self._log.warning("starting over", why=self._why)
+                await asyncio.sleep(0.05 * 2**failures)
+        self.health.ready = False
+
+    async def _session(self) -> None:
+        """Write with one connection, one epoch and one producer, until any of them is in doubt."""
+        async with AsyncExitStack() as stack:
+            sql = await stack.enter_async_context(self._pool.acquire(timeout=10))
+            await leases.declare(sql, self._place, self._count)
+            lane = await leases.take(sql, self._place, self._owner, self._lease)
+            if lane is None:
+                raise InDoubtError(f"all {self._count} lanes of {self._place[0]} are leased to other processes")
+            publisher = await stack.enter_async_context(Publisher(self._bootstrap, self._owner, [lane]))
+            await _republish(sql, publisher, lane)
+            orphans = asyncio.create_task(self._adopt_orphans(lane.id), name=f"orphans {self._place[0]}")
+            stack.push_async_callback(_end, orphans)
+            self.health.lanes, self.health.ready = 1, True
+            self._log.info("lane leased", lane=lane.partition, epoch=lane.epoch)
+            await self._work(sql, lane, publisher)
+            await asyncio.wait_for(publisher.drain(), _DRAIN_LIMIT)
+            await leases.release(sql, lane)
+
+    async def _work(self, sql: Connection, lane: Lane, publisher: Publisher) -> None:
+        while not self._closing or self._queue:
+            if not self._queue:
+                await self._sleep(self._lease.total_seconds() / 3)
+            if publisher.failure is not None:
+                raise PublishError(f"publishing failed: {publisher.failure}")
+            batch = self._take()
+            rows = await self._commit(sql, lane, batch)
+            for request in batch:
+                answer(request)
+            if rows:
+                lane.last_seq = rows[-1].seq
+                await publisher.publish(rows)
+                await publisher.room()
+
+    def _take(self) -> list[Request[Any]]:
+        batch: list[Request[Any]] = []
+        while self._queue and len(batch) < BATCH:
+            request = self._queue.popleft()
+            if not request.future.done():
+                request.taken = True
+                batch.append(request)
+        return batch
+
+    async def _commit(self, sql: Connection, lane: Lane, batch: list[Request[Any]]) -> list[OutboxRow]:
+        """Commit a batch, or put it back and raise if it is known not to be written."""
+        committing = asyncio.Event()
+        try:
+            async with asyncio.timeout(_COMMIT_LIMIT):
+                rows = await self._transact(sql, lane, batch, committing)
+        except BaseException as error:
+            if not committing.is_set():
+                for request in reversed(batch):
+                    request.taken = False
+                    self._queue.appendleft(request)
+                raise
+            for request in batch:
+                fail(request, WriteUnknownError(f"the commit was not answered: {error or type(error).__name__}"))
+            raise InDoubtError("a commit was not answered") from error
+        self.health.batches += 1
+        self.health.records += len(batch)
+        self.health.committed = self.health.polled = time.monotonic()
+        return rows
+
+    async def _transact(
+        self, sql: Connection, lane: Lane, batch: Sequence[Request[Any]], committing: asyncio.Event
+    ) -> list[OutboxRow]:
+        """Try without savepoints; only if a function fails, do the batch again with one for each."""
+        guarded = False
+        for attempt in range(6):
+            try:
+                async with sql.transaction():
+                    if not await store.advance(sql, [lane], {}):
+                        self.health.fenced += 1
+                        raise InDoubtError(f"lane {lane.partition} has been taken over by another owner")
+                    await leases.renew(sql, lane, self._lease)
+                    rows = await (fill_guarded if guarded else fill)(sql, lane, batch)
+                    if rows:
+                        await outbox.insert(sql, rows)
+                    committing.set()
+            except REDO as error:
+                committing.clear()
+                self._log.info("batch redone", why=type(error).__name__)
+                await asyncio.sleep(0.01 * 2**attempt)
+            except FunctionFailedError:
+                guarded = True
+            else:
+                return rows
+        raise InDoubtError("a batch met conflicts six times over")
+
+    async def _adopt_orphans(self, mine: int) -> None:
+        """Publish what writers of this group that have died left in their lanes."""
+        heir = f"{self._owner}/heir"
+        while True:
+            try:
+                async with self._pool.acquire(timeout=10) as sql:
+                    while lane := await leases.adopt(sql, self._place, heir, self._lease, mine):
+                        async with Publisher(self._bootstrap, self._owner, [lane]) as publisher:
+                            await _republish(sql, publisher, lane)
+                        await leases.release(sql, lane)
+                        self._log.info("orphaned lane published", lane=lane.partition)
+            except _PASSING as error:
+                self._log.warning("orphans wait", why=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(self._lease.total_seconds() / 2)
+
+    async def _sleep(self, seconds: float) -> None:
+        self._wake.clear()
+        if self._closing or self._queue:
+            return
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+async def _republish(sql: Connection, publisher: Publisher, lane: Lane) -> None:
+    after = lane.acked_seq
+    while rows := await outbox.load_unpublished(sql, lane.id, after):
+        await publisher.publish(rows)
+        after = rows[-1].seq
+    await publisher.drain()
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,64 @@
+# pyright: reportUnknownMemberType=false, reportPrivateImportUsage=false
+"""Kafka seen from outside: confluent-kafka, a client that shares no line with ours."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+_PATIENCE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One record as this client read it."""
+
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: dict[str, bytes]
+
+
+@contextmanager
+def temporary_topic(kafka: str, prefix: str, partitions: int = 1) -> Generator[str]:
+    """Give a topic that is deleted afterwards."""
+    name = f"{prefix}-{uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_topics([NewTopic(name, partitions, 1)])[name].result()
+    try:
+        yield name
+    finally:
+        admin.delete_topics([name])[name].result()
+
+
+def read_topic(kafka: str, topic: str, count: int, partitions: int = 1) -> list[Seen]:
+    """Read a topic from its beginning: `count` records, and whatever else has arrived by then."""
+    settings = {"bootstrap.servers": kafka, "group.id": uuid4().hex, "auto.offset.reset": "earliest"}
+    consumer = Consumer(settings)
+    consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
+    found: list[Seen] = []
+    try:
+        while len(found) < count:
+            message = consumer.poll(_PATIENCE)
+            assert message is not None, f"{topic} holds {len(found)} records, {count} are wanted"
+            found.append(_seen(message))
+        while (message := consumer.poll(0.3)) is not None:
+            found.append(_seen(message))
+    finally:
+        consumer.close()
+    return found
+
+
+def _seen(message: Message) -> Seen:
+    assert message.error() is None, message.error()
+    headers: dict[str, bytes] = {}
+    for name, value in message.headers() or []:
+        headers[name] = value if isinstance(value, bytes) else str(value or "").encode()
+    key, value = message.key(), message.value()
+    assert isinstance(key, bytes)
+    assert isinstance(value, bytes)
+    return Seen(message.partition() or 0, message.offset() or 0, key, value, headers)
