@@ -52,6 +52,15 @@ class Outgoing:
         """Wrap `value` for `topic`, keyed by its saga."""
         return cls(topic, envelope.saga_id, UUID(envelope.id), envelope.type, envelope.to_headers(), value)
 
+    @classmethod
+    def of_stored(cls, topic: str, headers: list[Header], value: bytes) -> "Outgoing":
+        """Wrap a record that was kept, to be published again byte for byte."""
+        found = dict(headers)
+        return cls(
+            topic, found["ce_correlationid"].decode(), UUID(found["ce_id"].decode()), found["ce_type"].decode(),
+            headers, value,
+        )  # fmt: skip
+
     @property
     def size(self) -> int:
         """Give about what the broker counts: key, headers and value, in bytes."""

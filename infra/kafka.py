@@ -144,6 +144,8 @@ class Consumer:
 
     async def commit(self, offsets: Mapping[Place, int]) -> bool:
         """Tell the group how far we are, for lag displays; the database has the truth. False if no member."""
+        if not offsets:
+            return True
         named = {TopicPartition(*place): OffsetAndMetadata(offset, "") for place, offset in offsets.items()}
         try:
             async with asyncio.timeout(10):

@@ -58,6 +58,11 @@ class Step(Generic[In, Out, Rejected]):
         return None
 
     @property
+    def undo_retry(self) -> Retry:
+        """Give the attempts at taking the step back."""
+        return COMPENSATION_RETRY
+
+    @property
     def messages(self) -> tuple[type[Message], ...]:
         """List every message the step names."""
         options = (self.emits, self.rejects, self.waits_for, *(self.back or ()))
@@ -81,6 +86,11 @@ class CompensatableStep(Step[In, Out, Rejected], Generic[In, Out, Rejected, Back
     def back(self) -> tuple[type[Compensation], type[Event]]:
         """Give the compensation and the event that confirms it."""
         return self.compensate, self.compensated
+
+    @property
+    def undo_retry(self) -> Retry:
+        """Give the attempts at taking the step back."""
+        return self.compensation_retry
 
 
 AnyStep = Step[Any, Any, Any]

@@ -1,0 +1,183 @@
+"""Binds plain async functions to the steps of a saga, in the service that owns them.
+
+A refusal is a returned value. An exception means "it has not happened, try again"; `OutcomeUnknownError` from a remote
+call means "nobody knows": the far side is asked, and nothing is sent again.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from consumers.context import StepContext, Work
+from infra.database import Connection
+from sagas.definition import AnySaga
+from sagas.errors import DefinitionError, SagaError
+from sagas.step import AnyStep, CompensatableStep, Step
+from schemas.message import Compensation, Event
+
+__all__ = ["CompensationImpossibleError", "Participant", "StepContext", "Work"]
+
+In = TypeVar("In", bound=Event)
+Out = TypeVar("Out", bound=Event)
+Rejected = TypeVar("Rejected", bound=Event)
+Back = TypeVar("Back", bound=Compensation)
+Undone = TypeVar("Undone", bound=Event)
+Report = TypeVar("Report", bound=Event)
+
+Handler = Callable[[In, StepContext], Awaitable[Out | Rejected]]
+BatchHandler = Callable[[Sequence[Work[In]], Connection], Awaitable[Sequence[Out | Rejected]]]
+Undo = Callable[[Back, StepContext], Awaitable[Undone]]
+BatchUndo = Callable[[Sequence[Work[Back]], Connection], Awaitable[Sequence[Undone]]]
+Query = Callable[[In, StepContext], Awaitable[Out | Rejected | None]]
+Poll = Callable[[StepContext], Awaitable[Sequence[Event]]]
+Conclude = Callable[[Sequence[Any], StepContext], Out | Rejected | None]
+Holds = Callable[[StepContext], Sequence[tuple[str, str]]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class CompensationImpossibleError(SagaError):
+    """Raised by a compensation that can never be done (the order is filled): no more attempts are made."""
+
+
+@dataclass(slots=True)
+class Binding:
+    """The functions of one step; which are needed follows from whether it is local, remote or waiting."""
+
+    step: AnyStep
+    handle: Callable[..., Awaitable[Any]] | None = None
+    handle_batch: Callable[..., Awaitable[Sequence[Any]]] | None = None
+    compensate: Callable[..., Awaitable[Any]] | None = None
+    compensate_batch: Callable[..., Awaitable[Sequence[Any]]] | None = None
+    call: Callable[..., Awaitable[Any]] | None = None
+    query: Callable[..., Awaitable[Any]] | None = None
+    undo: Callable[..., Awaitable[Any]] | None = None
+    correlate: Callable[[Any], str] | None = None
+    conclude: Callable[..., Any] | None = None
+    poll: Poll | None = None
+    bar: Poll | None = None
+    contradict: Callable[..., str | None] | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Say whether the step waits for the outside."""
+        return self.step.waits_for is not None
+
+    @property
+    def remote(self) -> bool:
+        """Say whether the step's effect is outside the database."""
+        return self.call is not None
+
+    def missing(self) -> list[str]:
+        """Name the decorators that are still needed for the step to run."""
+        if self.waiting:
+            needed = {"correlates": self.correlate, "concludes": self.conclude, "polls": self.poll, "bars": self.bar}
+        elif self.remote:
+            needed = {"queries": self.query}
+        else:
+            needed = {"handles": self.handle or self.handle_batch}
+        if self.step.back is not None:
+            needed["compensates"] = self.compensate or self.compensate_batch or self.undo
+        return [name for name, function in needed.items() if function is None]
+
+
+class Participant:
+    """One service's share of a saga. `holds` names what may be paused for a step, as (scope, key) pairs."""
+
+    def __init__(self, name: str, saga: AnySaga, *, holds: Holds | None = None) -> None:
+        self.name = name
+        self.saga = saga
+        self.holds = holds
+        self.bindings: dict[str, Binding] = {}
+
+    @property
+    def group(self) -> str:
+        """Name the consumer group."""
+        return f"{self.saga.name}-{self.name}"
+
+    def check(self) -> None:
+        """Raise `DefinitionError` naming what is not bound, before the first record is read."""
+        if not self.bindings:
+            raise DefinitionError(f"participant {self.name!r} handles no step of {self.saga.name!r}")
+        for binding in self.bindings.values():
+            if missing := binding.missing():
+                raise DefinitionError(
+                    f"participant {self.name!r}: step {binding.step.name!r} still needs @{', @'.join(missing)}"
+                )
+
+    def _binding(self, step: AnyStep) -> Binding:
+        if step not in self.saga.steps:
+            raise DefinitionError(f"participant {self.name!r}: saga {self.saga.name!r} has no step {step.name!r}")
+        return self.bindings.setdefault(step.name, Binding(step))
+
+    def _bind(self, step: AnyStep, role: str) -> Callable[[F], F]:
+        binding = self._binding(step)
+
+        def bind(function: F) -> F:
+            if getattr(binding, role) is not None:
+                raise DefinitionError(f"participant {self.name!r}: {step.name!r} has a second function for {role!r}")
+            setattr(binding, role, function)
+            return function
+
+        return bind
+
+    def handles(
+        self, step: Step[In, Out, Rejected]
+    ) -> Callable[[Handler[In, Out, Rejected]], Handler[In, Out, Rejected]]:
+        """Bind a local handler: it runs in the batch's transaction, in a savepoint of its own."""
+        return self._bind(step, "handle")
+
+    def handles_batch(
+        self, step: Step[In, Out, Rejected]
+    ) -> Callable[[BatchHandler[In, Out, Rejected]], BatchHandler[In, Out, Rejected]]:
+        """Bind a local handler for many at once: as many answers as works, in their order."""
+        return self._bind(step, "handle_batch")
+
+    def compensates(
+        self, step: CompensatableStep[Any, Any, Any, Back, Undone]
+    ) -> Callable[[Undo[Back, Undone]], Undo[Back, Undone]]:
+        """Bind a local compensation."""
+        return self._bind(step, "compensate")
+
+    def compensates_batch(
+        self, step: CompensatableStep[Any, Any, Any, Back, Undone]
+    ) -> Callable[[BatchUndo[Back, Undone]], BatchUndo[Back, Undone]]:
+        """Bind a local compensation for many at once."""
+        return self._bind(step, "compensate_batch")
+
+    def calls(
+        self, step: Step[In, Out, Rejected]
+    ) -> Callable[[Handler[In, Out, Rejected]], Handler[In, Out, Rejected]]:
+        """Bind a remote handler: it runs outside any transaction, once its intent is committed."""
+        return self._bind(step, "call")
+
+    def queries(self, step: Step[In, Out, Rejected]) -> Callable[[Query[In, Out, Rejected]], Query[In, Out, Rejected]]:
+        """Bind the question what became of a call; None says that the far side does not know it."""
+        return self._bind(step, "query")
+
+    def undoes(
+        self, step: CompensatableStep[Any, Any, Any, Back, Undone]
+    ) -> Callable[[Undo[Back, Undone]], Undo[Back, Undone]]:
+        """Bind a remote compensation; it must bear being called again."""
+        return self._bind(step, "undo")
+
+    def correlates(self, step: AnyStep) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
+        """Bind the function that gives a report's own id at the far side."""
+        return self._bind(step, "correlate")
+
+    def concludes(self, step: Step[Any, Out, Rejected]) -> Callable[[Conclude[Out, Rejected]], Conclude[Out, Rejected]]:
+        """Bind the pure function from all reports so far to the answer, or None while it is open."""
+        return self._bind(step, "conclude")
+
+    def polls(self, step: AnyStep) -> Callable[[Poll], Poll]:
+        """Bind the question what the far side knows, asked when reports stay away for the step's timeout."""
+        return self._bind(step, "poll")
+
+    def bars(self, step: AnyStep) -> Callable[[Poll], Poll]:
+        """Bind what makes the far side unable to produce the fact any more; it returns the final reports."""
+        return self._bind(step, "bar")
+
+    def contradicts(
+        self, step: Step[Any, Out, Rejected]
+    ) -> Callable[[Callable[[Out | Rejected | None, Any], str | None]], Callable[..., str | None]]:
+        """Bind the pure function that says why a late report contradicts the answer (None: barred), or None."""
+        return self._bind(step, "contradict")

@@ -1,0 +1,131 @@
+"""Remote calls: after their intent is committed, outside any transaction, side by side, each under a time limit."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from consumers.context import StepContext
+from consumers.participant import Binding, CompensationImpossibleError
+from consumers.runtime.cause import Cause
+from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
+from sagas.errors import OutcomeUnknownError
+
+IN_FLIGHT_LIMIT = 512
+"""Calls under way at which fetching waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question to, or demand on, the far side."""
+
+    kind: CallKind
+    binding: Binding
+    saga_id: UUID
+    attempt: int
+    ctx: StepContext
+    cause: Cause | None
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        """Give the key of the row for which it is made."""
+        return self.saga_id, self.binding.step.name
+
+
+class Calls:
+    """The calls under way, at most one for each row, and what has come of those that ended."""
+
+    def __init__(self, limit: int = IN_FLIGHT_LIMIT) -> None:
+        self._limit = limit
+        self._tasks: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._wake: Callable[[], None] = lambda: None
+        self.completions: deque[Completion] = deque()
+
+    def __contains__(self, key: tuple[UUID, str]) -> bool:
+        """Say whether a call for this row is under way, or its completion not yet judged."""
+        return key in self._tasks
+
+    @property
+    def full(self) -> bool:
+        """Say whether no more calls should be taken on."""
+        return len(self._tasks) >= self._limit
+
+    async def open(self, wake: Callable[[], None]) -> None:
+        """Forget all calls; `wake` is called at each completion."""
+        await self.close()
+        self._wake = wake
+
+    async def close(self) -> None:
+        """Abandon what is under way: its outcome is unknown, as it would be after a crash."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._tasks.clear()
+        self.completions.clear()
+
+    def start(self, call: Call) -> None:
+        """Begin a call, unless one is under way for the same row."""
+        if call.key not in self._tasks:
+            self._tasks[call.key] = asyncio.create_task(self._run(call), name=f"{call.kind.value} {call.key}")
+
+    def judged(self, completion: Completion) -> None:
+        """Forget a completion that a committed batch has dealt with."""
+        self.completions.remove(completion)
+        self._tasks.pop(completion.key, None)
+
+    async def _run(self, call: Call) -> None:
+        outcome = await _attempt(call)
+        self.completions.append(Completion(call.saga_id, call.binding.step.name, call.kind, call.attempt, outcome))
+        self._wake()
+
+
+async def _attempt(call: Call) -> Outcome:
+    limit = call.binding.step.timeout.total_seconds()
+    try:
+        async with asyncio.timeout(limit):
+            return await _ask(call)
+    except TimeoutError:
+        return _unknown(call, f"no answer within {limit:g} s")
+    except OutcomeUnknownError as error:
+        return _unknown(call, str(error))
+    except CompensationImpossibleError as error:
+        return Failed(str(error), final=True)
+    except Exception as error:
+        call.ctx.log.warning("attempt failed", call=call.kind.value, exc_info=error)
+        reason = f"{type(error).__name__}: {error}"
+        return Failed(reason) if call.kind in {CallKind.CALL, CallKind.UNDO} else _unknown(call, reason)
+
+
+def _unknown(call: Call, reason: str) -> Unknown:
+    """Only the call itself makes an outcome unknown; a question that went unanswered is no news."""
+    return Unknown(reason, news=call.kind is CallKind.CALL)
+
+
+async def _ask(call: Call) -> Outcome:
+    binding, event = call.binding, call.cause.event if call.cause is not None else None
+    match call.kind:
+        case CallKind.CALL:
+            return _answered(await _bound(binding.call)(event, call.ctx))
+        case CallKind.QUERY:
+            found = await _bound(binding.query)(event, call.ctx)
+            return Absent() if found is None else _answered(found)
+        case CallKind.UNDO:
+            return _answered(await _bound(binding.undo)(event, call.ctx))
+        case CallKind.POLL:
+            return Reported(await _bound(binding.poll)(call.ctx))
+        case CallKind.BAR:
+            return Reported(await _bound(binding.bar)(call.ctx))
+
+
+def _answered(event: Any) -> Answered:
+    return Answered(event, event.to_wire())
+
+
+def _bound(function: Callable[..., Awaitable[Any]] | None) -> Callable[..., Awaitable[Any]]:
+    if function is None:
+        raise RuntimeError("a function of this step is not bound; Participant.check was not called")
+    return function

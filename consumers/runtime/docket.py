@@ -1,0 +1,141 @@
+"""One batch under judgement: its rows, what it will publish, and what starts once it is committed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import Counter
+
+from consumers.context import StepContext
+from consumers.participant import Binding
+from consumers.runtime.calls import Call, Calls
+from consumers.runtime.cause import Cause
+from consumers.runtime.local import Item
+from consumers.runtime.message import Message
+from consumers.runtime.outcome import CallKind
+from consumers.runtime.row import Key, Row
+from consumers.runtime.speaker import Speaker
+from infra import metrics
+from infra.codec import Outgoing, pack, unpack
+from infra.lanes.processor import Transaction
+from sagas.row import RowStatus
+from schemas.envelope import Envelope
+from schemas.message import Event
+from schemas.message import Message as Payload
+
+CALL_MARGIN = 1.0
+"""Seconds past a call's time limit at which its row is taken up again, should its caller have died."""
+
+_RESULTS = {
+    RowStatus.DONE: "done",
+    RowStatus.REFUSED: "refused",
+    RowStatus.FAILED: "failed",
+    RowStatus.BARRED: "barred",
+}
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What judging needs besides the messages: fixed for a participant."""
+
+    saga: str
+    bindings: Mapping[str, Binding]
+    payloads: Mapping[str, type[Payload]]
+    speaker: Speaker
+    calls: Calls
+    now: Callable[[], int]
+    chance: Callable[[], float]
+    skew_ns: int
+    held: Callable[[StepContext], bool]
+
+
+@dataclass
+class Docket:
+    """What the judging of a batch changes: nothing outside it, so that a batch rolled back can be judged again."""
+
+    around: Surroundings
+    transaction: Transaction
+    rows: dict[Key, Row]
+    dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
+    calls: list[Call] = field(default_factory=list[Call])
+    local: dict[Key, Item] = field(default_factory=dict[Key, Item])
+    counts: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+    def open_row(self, message: Message, status: RowStatus) -> Row:
+        """Begin the row of a step of which nothing was known."""
+        row = Row(message.saga_id, message.binding.step.name, message.lane, status, started=self.around.now())
+        self.rows[row.key] = row
+        return row
+
+    def touch(self, row: Row) -> None:
+        """Have the row written; its `wait` is written too, so it must be right."""
+        self.dirty[row.key] = row
+
+    def stored(self, framed: bytes | None) -> Cause:
+        """Read a message kept in a row; raises `ValueError` if the row holds none."""
+        if framed is None:
+            raise ValueError("the row holds no input")
+        return Cause.stored(framed, self.around.payloads)
+
+    def context(
+        self, row: Row, binding: Binding, cause: Cause, *, local: bool = False, back: bool = False
+    ) -> StepContext:
+        """Make what a handler is told."""
+        timeout_ns = int(binding.step.timeout.total_seconds() * 1e9)
+        return StepContext(
+            saga_id=row.saga_id,
+            step=row.step,
+            attempt=row.back_attempt if back else row.attempt,
+            key=f"{row.saga_id}:{row.step}{':back' if back else ''}",
+            expires_ns=row.started + timeout_ns,
+            facts=cause.envelope.context,
+            traceparent=cause.envelope.traceparent,
+            sql=self.transaction.sql if local else None,
+        )
+
+    def call(self, kind: CallKind, row: Row, binding: Binding, cause: Cause) -> None:
+        """Have the far side called once this batch is committed; if nothing comes of it, the row is taken up again."""
+        undo = kind is CallKind.UNDO
+        context = self.context(row, binding, cause, back=undo)
+        self.calls.append(Call(kind, binding, row.saga_id, context.attempt, context, cause))
+        row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN
+        self.touch(row)
+
+    def say(self, row: Row, cause: Cause, fact: Event, *, back: bool = False) -> Outgoing:
+        """Make a fact of ours, whose value nobody has written yet."""
+        return self.around.speaker.say(row, cause, fact, fact.to_wire(), back=back)
+
+    def answer(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
+        """End the step forward: the row keeps what it said, and says the same again whenever asked."""
+        row.settle(status, pack(said.headers, said.value))
+        self.transaction.emit(lane, said)
+        self.touch(row)
+        result = _RESULTS[status]
+        self.count(metrics.STEPS_EXECUTED, row.step, result)
+        seconds = (self.around.now() - row.started) / 1e9
+        histogram = metrics.STEP_SECONDS.labels(self.around.saga, row.step, result)
+        self.counts.append(lambda: histogram.observe(seconds))
+
+    def answer_back(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
+        """End the compensation, for this round."""
+        row.status, row.wait, row.back_input = status, None, None
+        row.back_answer = pack(said.headers, said.value)
+        self.transaction.emit(lane, said)
+        self.touch(row)
+        self.count(metrics.STEPS_COMPENSATED, row.step, "compensated" if status is RowStatus.COMPENSATED else "failed")
+
+    def emit_again(self, lane: int, packed: bytes | None) -> None:
+        """Publish a stored answer once more, byte for byte; what was lost may have been the first one."""
+        if packed is None:
+            return
+        headers, value = unpack(packed)
+        self.transaction.emit(lane, Outgoing.of_stored(self.around.speaker.topic, headers, value))
+
+    def count(self, counter: Counter, *labels: str) -> None:
+        """Count once the batch is committed."""
+        child = counter.labels(self.around.saga, *labels)
+        self.counts.append(child.inc)
+
+
+def request_of(packed: bytes | None) -> str:
+    """Give the hash of the start that a stored answer goes back to."""
+    return Envelope.from_headers(unpack(packed)[0]).request if packed else ""

@@ -1,0 +1,163 @@
+"""What each message meets: its row, and by the row's status alone, what it may do."""
+
+from consumers.runtime import waiting
+from consumers.runtime.cause import Cause, join, keep, split
+from consumers.runtime.docket import CALL_MARGIN, Docket, request_of
+from consumers.runtime.local import Item, run_local
+from consumers.runtime.message import Kind, Message
+from consumers.runtime.outcome import CallKind, Completion
+from consumers.runtime.row import Row
+from consumers.runtime.settlement import bar, fail_undo, run, settle, settle_undo, undo
+from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+
+
+async def take(docket: Docket, message: Message) -> None:
+    """Judge a message; one for a row that a handler is about to change waits for that handler."""
+    if message.key in docket.local:
+        await flush(docket)
+    row = docket.rows.get(message.key)
+    match message.kind:
+        case Kind.TRIGGER:
+            _take_trigger(docket, message, row)
+        case Kind.BAR:
+            _take_bar(docket, message, row)
+        case Kind.COMPENSATE:
+            _take_compensation(docket, message, row)
+        case Kind.RETRY:
+            _take_retry(docket, message, row)
+        case Kind.REPORT:
+            waiting.take_report(docket, message, row)
+
+
+def take_due(docket: Docket, row: Row) -> None:
+    """Go on with a row whose time has come."""
+    binding = docket.around.bindings[row.step]
+    match row.status:
+        case RowStatus.RETRY:
+            run(docket, row, binding, docket.stored(row.input), row.lane)
+        case RowStatus.INTENT:
+            docket.call(CallKind.QUERY, row, binding, docket.stored(row.input))
+        case RowStatus.WAITING:
+            kind = CallKind.BAR if row.bar_seen else CallKind.POLL
+            docket.call(kind, row, binding, waiting.cause_of(docket, row))
+        case RowStatus.COMPENSATING:
+            undo(docket, row, binding, docket.stored(row.back_input), row.lane)
+        case _:
+            row.wait = None
+            docket.touch(row)
+
+
+async def take_completion(docket: Docket, completion: Completion) -> None:
+    """Judge the end of a call, if its row is still where the call was made for."""
+    if completion.key in docket.local:
+        await flush(docket)
+    row = docket.rows.get(completion.key)
+    if row is None or row.lane not in docket.transaction.lanes:
+        return
+    outcome = completion.outcome
+    match completion.kind:
+        case CallKind.UNDO if (row.status, row.back_attempt) == (RowStatus.COMPENSATING, completion.attempt):
+            settle_undo(docket, row, docket.stored(row.back_input), outcome, row.lane)
+        case CallKind.POLL | CallKind.BAR if row.status is RowStatus.WAITING:
+            waiting.take_answer(docket, row, completion)
+        case CallKind.CALL | CallKind.QUERY if (row.status, row.attempt) == (RowStatus.INTENT, completion.attempt):
+            settle(docket, row, docket.stored(row.input), outcome, row.lane)
+        case _:
+            return
+
+
+async def flush(docket: Docket) -> None:
+    """Run the local handlers that are due, all of one step and direction together."""
+    items, docket.local = list(docket.local.values()), {}
+    groups: dict[tuple[str, bool], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.row.step, item.back), []).append(item)
+    for (step, back), group in groups.items():
+        outcomes = await run_local(docket.around.bindings[step], group, docket.transaction.sql)
+        finish = settle_undo if back else settle
+        for item, outcome in zip(group, outcomes, strict=True):
+            finish(docket, item.row, item.cause, outcome, item.lane)
+
+
+def _take_trigger(docket: Docket, message: Message, row: Row | None) -> None:
+    reaction = meet_trigger(row.status if row else None)
+    gathers = message.binding.waiting or len(message.binding.step.on) > 1
+    if gathers and reaction in {Reaction.RUN, Reaction.STORE}:
+        _gather(docket, message, row or docket.open_row(message, RowStatus.WAITING))
+    elif row is None:
+        cause = Cause.of(message)
+        cause.read()
+        row = docket.open_row(message, RowStatus.INTENT)
+        row.attempt = 0
+        run(docket, row, message.binding, cause, message.lane)
+    elif reaction is Reaction.QUERY and message.key not in docket.around.calls:
+        row.wait = 0.0
+        docket.touch(row)
+    elif reaction is Reaction.EMIT_AGAIN and request_of(row.answer) in {"", message.envelope.request}:
+        docket.emit_again(message.lane, row.answer)
+
+
+def _gather(docket: Docket, message: Message, row: Row) -> None:
+    """Keep the input of a waiting step or of a join; answer, or run, once all of it is there."""
+    binding, framed = message.binding, keep(message)
+    types = {docket.stored(each).envelope.type for each in split(row.input)}
+    if message.envelope.type not in types:
+        row.input = (row.input or b"") + framed
+    row.lane = message.lane
+    docket.touch(row)
+    if binding.waiting:
+        row.wait = binding.step.timeout.total_seconds()
+        waiting.conclude(docket, row, message.lane)
+    elif len(types | {message.envelope.type}) == len(binding.step.on):
+        row.attempt = 0
+        row.status = RowStatus.INTENT
+        run(docket, row, binding, join([docket.stored(each) for each in split(row.input)]), message.lane)
+
+
+def _take_bar(docket: Docket, message: Message, row: Row | None) -> None:
+    binding = message.binding
+    gathering = row is not None and row.status is RowStatus.WAITING and not binding.waiting
+    status = RowStatus.RETRY if gathering else row.status if row else None
+    match meet_bar(status, waiting_step=binding.waiting):
+        case Reaction.CLOSE:
+            bar(docket, row or docket.open_row(message, RowStatus.BARRED), Cause.of(message), message.lane)
+        case Reaction.ASK_FAR_SIDE:
+            row = row or docket.open_row(message, RowStatus.WAITING)
+            row.bar_seen, row.back_input = True, row.back_input or keep(message)
+            if not waiting.conclude(docket, row, message.lane):
+                docket.call(CallKind.BAR, row, binding, waiting.cause_of(docket, row))
+        case Reaction.SETTLE if row is not None:
+            row.bar_seen = True
+            under_way = row.key in docket.around.calls
+            row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN if under_way else 0.0
+            docket.touch(row)
+        case _:
+            docket.emit_again(message.lane, row.answer if row else None)
+
+
+def _take_compensation(docket: Docket, message: Message, row: Row | None) -> None:
+    round_ = message.envelope.round
+    reaction = meet_compensation(row.status if row else None, round_=round_, row_round=row.back_round if row else 0)
+    if reaction is Reaction.ALERT:
+        found = row.status.name if row else "no row"
+        row = row or docket.open_row(message, RowStatus.COMPENSATION_FAILED)
+        row.back_round = round_
+        fail_undo(docket, row, Cause.of(message), f"nothing here to take back: {found}", message.lane)
+    elif row is not None and reaction is Reaction.COMPENSATE:
+        cause = Cause.of(message)
+        cause.read()
+        row.back_round, row.back_attempt, row.back_input = round_, 0, keep(message)
+        undo(docket, row, message.binding, cause, message.lane)
+    elif row is not None and reaction is Reaction.EMIT_BACK_AGAIN:
+        docket.emit_again(message.lane, row.back_answer)
+
+
+def _take_retry(docket: Docket, message: Message, row: Row | None) -> None:
+    if row is None:
+        return
+    reaction = meet_retry(row.status, round_=message.envelope.round, row_round=row.round)
+    if reaction is Reaction.RUN:
+        row.round, row.attempt, row.bar_seen = message.envelope.round, 0, False
+        run(docket, row, message.binding, docket.stored(row.input), message.lane)
+    elif reaction is Reaction.EMIT_AGAIN:
+        docket.emit_again(message.lane, row.answer)

@@ -1,0 +1,102 @@
+"""Which records concern which steps of a participant, and what they are to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from uuid import UUID
+
+from consumers.participant import Binding, Participant
+from infra.codec import Record
+from schemas.envelope import SAGA_ID, STEP, TYPE, Envelope, EnvelopeError, Header
+from schemas.lifecycle import Bar, Retry
+from schemas.message import Message as Payload
+from schemas.message import wire_type
+
+
+class Kind(Enum):
+    """What a record is to the step it concerns."""
+
+    TRIGGER = "trigger"
+    REPORT = "report"
+    BAR = "bar"
+    RETRY = "retry"
+    COMPENSATE = "compensate"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record for one step; `payload` is the class of its value, which nobody has read yet."""
+
+    kind: Kind
+    binding: Binding
+    payload: type[Payload]
+    lane: int
+    saga_id: UUID
+    envelope: Envelope
+    record: Record
+
+    @property
+    def value(self) -> bytes:
+        """Give the payload's bytes."""
+        return self.record.value
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        """Give the key of the row on which it will be judged."""
+        return self.saga_id, self.binding.step.name
+
+
+class Router:
+    """The wire types that concern a participant, compiled once."""
+
+    def __init__(self, participant: Participant) -> None:
+        saga = participant.saga.name
+        self._bindings = participant.bindings
+        self._routes: dict[bytes, list[tuple[Kind, Binding, type[Payload]]]] = {}
+        for binding in participant.bindings.values():
+            step = binding.step
+            for event in step.on:
+                self._add(wire_type(saga, event), Kind.TRIGGER, binding, event)
+            if step.waits_for is not None:
+                self._add(wire_type(saga, step.waits_for), Kind.REPORT, binding, step.waits_for)
+            if step.back is not None:
+                self._add(wire_type(saga, step.back[0]), Kind.COMPENSATE, binding, step.back[0])
+        self._by_step: dict[bytes, tuple[Kind, type[Payload]]] = {
+            wire_type(saga, Bar).encode(): (Kind.BAR, Bar),
+            wire_type(saga, Retry).encode(): (Kind.RETRY, Retry),
+        }
+
+    def _add(self, ce_type: str, kind: Kind, binding: Binding, payload: type[Payload]) -> None:
+        self._routes.setdefault(ce_type.encode(), []).append((kind, binding, payload))
+
+    def wants(self, headers: Sequence[Header]) -> bool:
+        """Say whether a record concerns any step, from two headers at most."""
+        for name, value in headers:
+            if name == TYPE:
+                return value in self._routes or (value in self._by_step and self._named(headers) is not None)
+        return False
+
+    def _named(self, headers: Sequence[Header]) -> Binding | None:
+        for name, value in headers:
+            if name == STEP:
+                return self._bindings.get((value or b"").decode("utf-8", "replace"))
+        return None
+
+    def read(self, lane: int, record: Record) -> list[Message]:
+        """Give the messages a wanted record holds; raises `EnvelopeError` when its headers cannot be read."""
+        headers = record.headers
+        envelope = Envelope.from_headers(headers)
+        saga_id = _uuid(record, envelope)
+        ce_type = envelope.type.encode()
+        if (by_step := self._by_step.get(ce_type)) is not None:
+            binding = self._named(headers)
+            routes = [(by_step[0], binding, by_step[1])] if binding is not None else []
+        else:
+            routes = self._routes[ce_type]
+        return [Message(kind, binding, payload, lane, saga_id, envelope, record) for kind, binding, payload in routes]
+
+
+def _uuid(record: Record, envelope: Envelope) -> UUID:
+    if record.key is not None and record.key != envelope.saga_id.encode():
+        raise EnvelopeError(f"key and header {SAGA_ID} differ")
+    return UUID(envelope.saga_id)

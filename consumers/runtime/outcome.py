@@ -1,0 +1,73 @@
+"""What came of an attempt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from uuid import UUID
+
+from schemas.message import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The handler's event: done, refused or taken back."""
+
+    event: Event
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Known not to have happened; `final` when another attempt would end the same way."""
+
+    reason: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It may have happened; `news` if nobody could know before."""
+
+    reason: str
+    news: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The far side does not know it, which is an answer only once the attempt is void there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the far side says of a waiting step."""
+
+    reports: Sequence[Event]
+
+
+Outcome = Answered | Failed | Unknown | Absent | Reported
+
+
+class CallKind(Enum):
+    """What is asked of the far side."""
+
+    CALL = "call"
+    QUERY = "query"
+    UNDO = "undo"
+    POLL = "poll"
+    BAR = "bar"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A remote call has ended; it counts only if the row is still at the attempt for which it was made."""
+
+    saga_id: UUID
+    step: str
+    kind: CallKind
+    attempt: int
+    outcome: Outcome
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        """Give the key of the row on which it will be judged."""
+        return self.saga_id, self.step

@@ -1,0 +1,34 @@
+"""A participant as a service: its own consumer group, its own connections, until it is cancelled."""
+
+import os
+import socket
+
+from consumers.participant import Participant
+from consumers.runtime.processor import StepProcessor
+from infra import metrics
+from infra.database import open_pool
+from infra.lanes.worker import Worker
+from infra.settings import Settings
+
+
+def owner_name(service: str) -> str:
+    """Name this process as the owner of lanes, for people who look at the table."""
+    return f"{service}@{socket.gethostname()}:{os.getpid()}"
+
+
+async def serve(participant: Participant, settings: Settings) -> None:
+    """Run the participant until cancelled. Raises `CommandError` (exit 5) when a server is not there at the start."""
+    url = settings.database_for(participant.name)
+    pool = await open_pool(url, min_size=1, max_size=2, application_name=f"tradesaga {participant.name}")
+    try:
+        worker = Worker(
+            StepProcessor(participant),
+            pool,
+            settings.brokers(),
+            owner_name(participant.name),
+            session_ms=settings.session_timeout_ms,
+        )
+        metrics.watch_worker(participant.group, worker.health)
+        await worker.run()
+    finally:
+        await pool.close()

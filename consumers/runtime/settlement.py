@@ -1,0 +1,141 @@
+"""Beginning an attempt, and writing down what came of it."""
+
+from consumers.participant import Binding
+from consumers.runtime.cause import Cause, frame
+from consumers.runtime.docket import Docket
+from consumers.runtime.local import Item
+from consumers.runtime.outcome import Absent, Answered, CallKind, Failed, Outcome, Unknown
+from consumers.runtime.row import Row
+from infra import metrics
+from infra.codec import Outgoing
+from sagas.row import RowStatus
+from sagas.step import Kind
+from schemas.lifecycle import AttemptFailed, CompensationFailed, Direction, StepBarred, StepFailed, StepUnknown
+
+HOLD_AGAIN = 1.0
+"""Seconds between two looks at a step that a hold keeps from starting."""
+
+
+def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> None:
+    """Begin the next attempt, unless a hold keeps the step from starting; `row.attempt` is that of the last one."""
+    if row.input is None:
+        row.input = frame(cause)
+    if docket.around.held(docket.context(row, binding, cause)):
+        row.status, row.wait = RowStatus.RETRY, HOLD_AGAIN
+        docket.touch(row)
+        return
+    row.attempt += 1
+    row.started = docket.around.now()
+    if row.attempt > 1:
+        docket.count(metrics.STEP_RETRIES, row.step, "forward")
+    if binding.remote:
+        row.status = RowStatus.INTENT
+        docket.call(CallKind.CALL, row, binding, cause)
+    else:
+        docket.local[row.key] = Item(row, cause, lane, docket.context(row, binding, cause, local=True))
+
+
+def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> None:
+    """Begin the next attempt at a compensation."""
+    row.back_attempt += 1
+    row.started = docket.around.now()
+    if row.back_attempt > 1:
+        docket.count(metrics.STEP_RETRIES, row.step, "back")
+    if binding.undo is not None:
+        row.status = RowStatus.COMPENSATING
+        docket.call(CallKind.UNDO, row, binding, cause)
+    else:
+        context = docket.context(row, binding, cause, local=True, back=True)
+        docket.local[row.key] = Item(row, cause, lane, context, back=True)
+
+
+def settle(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:
+    """Write down what came of a forward attempt, and say it."""
+    step = docket.around.bindings[row.step].step
+    speaker = docket.around.speaker
+    match outcome:
+        case Answered(event, value) if isinstance(event, step.emits):
+            docket.answer(row, RowStatus.DONE, speaker.say_done(row, cause, event, value), lane)
+        case Answered(event, value) if step.rejects is not None and isinstance(event, step.rejects):
+            docket.answer(row, RowStatus.REFUSED, speaker.say(row, cause, event, value), lane)
+        case Failed():
+            _fail(docket, row, cause, outcome, lane)
+        case Unknown():
+            _ask_again(docket, row, cause, outcome, lane)
+        case Absent():
+            _absent(docket, row, cause, lane)
+        case _:
+            _fail(docket, row, cause, Failed("the handler returned an event that is not its step's"), lane)
+
+
+def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> None:
+    """Go on to the next attempt, or end: barred if a bar waits for it, failed if attempts are out."""
+    retry = docket.around.bindings[row.step].step.retry
+    docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "forward")
+    if row.bar_seen:
+        bar(docket, row, cause, lane)
+    elif failed.final or row.attempt >= retry.attempts:
+        fact = StepFailed(step=row.step, attempts=row.attempt, reason=failed.reason[:2000])
+        docket.answer(row, RowStatus.FAILED, docket.say(row, cause, fact), lane)
+    else:
+        row.status, row.wait = RowStatus.RETRY, retry.delay(row.attempt, docket.around.chance()).total_seconds()
+        docket.touch(row)
+        docket.transaction.emit(lane, _attempt(docket, row, cause, failed.reason))
+
+
+def _ask_again(docket: Docket, row: Row, cause: Cause, unknown: Unknown, lane: int) -> None:
+    """Tell, once an attempt, that nobody knows, so that the saga can be settled; then ask until somebody does."""
+    if unknown.news and not row.bar_seen and docket.around.bindings[row.step].step.kind is not Kind.RETRIABLE:
+        fact = StepUnknown(step=row.step, attempt=row.attempt, reason=unknown.reason[:2000])
+        docket.transaction.emit(lane, docket.say(row, cause, fact))
+        docket.count(metrics.STEPS_EXECUTED, row.step, "unknown")
+    row.wait = 0.1 + 0.9 * docket.around.chance()
+    docket.touch(row)
+
+
+def _absent(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
+    """Believe "not found" only once the attempt is void at the far side, its clock being off by the skew at most."""
+    timeout_ns = docket.around.bindings[row.step].step.timeout.total_seconds() * 1e9
+    left = (row.started + timeout_ns + docket.around.skew_ns - docket.around.now()) / 1e9
+    if left <= 0:
+        _fail(docket, row, cause, Failed("the far side does not know it, and the attempt is void there"), lane)
+    else:
+        row.wait = left
+        docket.touch(row)
+
+
+def bar(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
+    """Close the step for good: it has not happened, and will not."""
+    docket.answer(row, RowStatus.BARRED, docket.say(row, cause, StepBarred(step=row.step)), lane)
+
+
+def settle_undo(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:
+    """Write down what came of an attempt at a compensation, and say it."""
+    step = docket.around.bindings[row.step].step
+    if isinstance(outcome, Answered) and step.back is not None and isinstance(outcome.event, step.back[1]):
+        said = docket.around.speaker.say(row, cause, outcome.event, outcome.value, back=True)
+        docket.answer_back(row, RowStatus.COMPENSATED, said, lane)
+        return
+    reason = outcome.reason if isinstance(outcome, Failed | Unknown) else "the answer is not the compensation's"
+    final = isinstance(outcome, Failed) and outcome.final
+    docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "back")
+    if final or row.back_attempt >= step.undo_retry.attempts:
+        fail_undo(docket, row, cause, reason, lane)
+        return
+    row.status = RowStatus.COMPENSATING
+    row.wait = step.undo_retry.delay(row.back_attempt, docket.around.chance()).total_seconds()
+    docket.touch(row)
+    docket.transaction.emit(lane, _attempt(docket, row, cause, reason, back=True))
+
+
+def fail_undo(docket: Docket, row: Row, cause: Cause, reason: str, lane: int) -> None:
+    """Give the compensation up, for this round: what the step did still stands."""
+    fact = CompensationFailed(step=row.step, attempts=row.back_attempt, reason=reason[:2000])
+    docket.answer_back(row, RowStatus.COMPENSATION_FAILED, docket.say(row, cause, fact, back=True), lane)
+
+
+def _attempt(docket: Docket, row: Row, cause: Cause, reason: str, *, back: bool = False) -> Outgoing:
+    direction: Direction = "back" if back else "forward"
+    attempt = row.back_attempt if back else row.attempt
+    fact = AttemptFailed(step=row.step, direction=direction, attempt=attempt, reason=reason[:2000])
+    return docket.say(row, cause, fact, back=back)

@@ -1,0 +1,119 @@
+"""Waiting steps: they answer when their trigger and what the outside says of them are both there."""
+
+from collections.abc import Sequence
+
+import orjson
+
+from consumers.participant import Binding
+from consumers.runtime.cause import Cause
+from consumers.runtime.docket import Docket
+from consumers.runtime.message import Message
+from consumers.runtime.outcome import Completion, Reported
+from consumers.runtime.row import Row
+from consumers.runtime.settlement import bar
+from infra import metrics
+from infra.codec import unpack
+from sagas.row import RowStatus
+from schemas.envelope import Envelope
+from schemas.lifecycle import StepContradicted
+from schemas.message import Event
+from schemas.message import Message as Payload
+
+_CONTRADICTED = "!"
+"""Before the id of a report that has been told as a contradiction."""
+
+
+def take_report(docket: Docket, message: Message, row: Row | None) -> None:
+    """Keep a report, and answer if it was the last one missing; or say that it contradicts the answer given."""
+    report = message.payload.from_wire(message.value)
+    row = row or docket.open_row(message, RowStatus.WAITING)
+    if row.status is RowStatus.WAITING:
+        if _keep(row, message.binding, [report]):
+            row.wait = message.binding.step.timeout.total_seconds() if row.input else None
+            docket.touch(row)
+            conclude(docket, row, message.lane)
+        return
+    _contradict(docket, message, row, report)
+
+
+def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
+    """Take in what a poll, or a bar, brought from the far side."""
+    binding = docket.around.bindings[row.step]
+    if isinstance(completion.outcome, Reported):
+        _keep(row, binding, completion.outcome.reports)
+    row.wait = 0.2 + 0.3 * docket.around.chance() if row.bar_seen else binding.step.timeout.total_seconds()
+    docket.touch(row)
+    conclude(docket, row, row.lane)
+
+
+def conclude(docket: Docket, row: Row, lane: int) -> bool:
+    """Answer if the reports suffice and the trigger, or a bar, is there; say whether the step is answered now."""
+    if row.input is None and not row.bar_seen:
+        return False
+    binding = docket.around.bindings[row.step]
+    cause = cause_of(docket, row)
+    answer = _conclusion(docket, row, binding, cause)
+    if answer is None:
+        return False
+    value = answer.to_wire()
+    if isinstance(answer, binding.step.emits):
+        said = docket.around.speaker.say_done(row, cause, answer, value)
+        docket.answer(row, RowStatus.DONE, said, lane)
+    elif row.bar_seen:
+        bar(docket, row, cause, lane)
+    else:
+        docket.answer(row, RowStatus.REFUSED, docket.around.speaker.say(row, cause, answer, value), lane)
+    return True
+
+
+def cause_of(docket: Docket, row: Row) -> Cause:
+    """Give the trigger, or where only a bar has come, the bar, which carries the saga's context too."""
+    return docket.stored(row.input or row.back_input)
+
+
+def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> Event | None:
+    if binding.conclude is None or binding.step.waits_for is None:
+        raise RuntimeError(f"step {row.step!r} does not wait; Participant.check was not called")
+    reports = [binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(row).values()]
+    return binding.conclude(reports, docket.context(row, binding, cause))
+
+
+def _reports(row: Row) -> dict[str, object]:
+    return orjson.loads(row.reports) if row.reports else {}
+
+
+def _keep(row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
+    """Store reports under the far side's own ids; say whether any was new."""
+    known = _reports(row)
+    before = len(known)
+    for report in reports:
+        if binding.correlate is not None:
+            known.setdefault(binding.correlate(report), orjson.loads(report.to_wire()))
+    row.reports = orjson.dumps(known)
+    return len(known) > before
+
+
+def _contradict(docket: Docket, message: Message, row: Row, report: Payload) -> None:
+    binding = message.binding
+    if binding.contradict is None or binding.correlate is None:
+        return
+    venue_id = binding.correlate(report)
+    known = _reports(row)
+    reason = binding.contradict(_answered(row, binding), report)
+    if reason is None or venue_id in known or _CONTRADICTED + venue_id in known:
+        return
+    row.reports = orjson.dumps({**known, _CONTRADICTED + venue_id: None})
+    docket.touch(row)
+    fact = StepContradicted(step=row.step, venue_id=venue_id, reason=reason[:2000])
+    docket.transaction.emit(message.lane, docket.say(row, Cause.of(message), fact))
+    docket.count(metrics.CONTRADICTIONS, row.step)
+
+
+def _answered(row: Row, binding: Binding) -> Event | None:
+    """Give what the step answered; None where it was barred."""
+    if row.status is RowStatus.BARRED or row.answer is None:
+        return None
+    headers, value = unpack(row.answer)
+    done = Envelope.from_headers(headers).type.split(".")[-2] == binding.step.emits.NAME
+    said = binding.step.emits if done else binding.step.rejects
+    return said.from_wire(value) if said is not None else None

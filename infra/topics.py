@@ -1,0 +1,57 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Topics as the catalogue has them: made where they are missing, refused where they differ."""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from infra.errors import CommandError, ExitCode, unavailable
+from schemas.topics import SIGNALS, Topic, saga_topics
+
+
+def all_topics(sagas: Iterable[str]) -> list[Topic]:
+    """List the topics that these sagas, and the strategies, need."""
+    return [topic for saga in sorted(sagas) for topic in saga_topics(saga)] + [SIGNALS]
+
+
+async def ensure_topics(bootstrap: str, topics: Iterable[Topic], *, replicas: int = 1) -> list[str]:
+    """Make the topics that are missing, and give their names.
+
+    Raises `CommandError`: exit 5 when the broker does not answer, exit 4 when a topic has another number of
+    partitions, which would move keys.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=20_000)
+    try:
+        await admin.start()
+        return await _ensure(admin, list(topics), replicas)
+    except (KafkaError, OSError) as error:
+        raise unavailable(
+            "kafka_unavailable", f"Kafka does not answer: {error}", bootstrap, "start it, or correct TRADESAGA_KAFKA"
+        ) from error
+    finally:
+        await admin.close()
+
+
+async def _ensure(admin: AIOKafkaAdminClient, topics: list[Topic], replicas: int) -> list[str]:
+    known: dict[str, int] = {
+        described["topic"]: len(described["partitions"]) for described in await admin.describe_topics()
+    }
+    for topic in topics:
+        if known.get(topic.name, topic.partitions) != topic.partitions:
+            raise CommandError(
+                "partitions_differ",
+                f"topic {topic.name} has {known[topic.name]} partitions, not {topic.partitions}",
+                "Kafka",
+                "make a new generation of the topic; partitions of a keyed topic are never changed",
+                ExitCode.REFUSED,
+            )
+    missing = [topic for topic in topics if topic.name not in known]
+    if missing:
+        wanted = [NewTopic(t.name, t.partitions, replicas, topic_configs=t.configuration) for t in missing]
+        answer = cast("Any", await admin.create_topics(wanted))
+        for name, code, *_ in answer.topic_errors:
+            if code and for_code(code) is not TopicAlreadyExistsError:
+                raise for_code(code)(f"topic {name} could not be made")
+    return [topic.name for topic in missing]
