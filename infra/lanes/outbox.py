@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from infra.codec import Outgoing, dump_headers, load_headers
+from infra.database import Connection
 
 _INSERT = """
 WITH numbered AS (
@@ -32,7 +33,7 @@ class OutboxRow:
     record: Outgoing
 
 
-async def insert(connection: asyncpg.Connection, rows: Sequence[OutboxRow]) -> None:
+async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     """Write rows, and move their lanes' numbers with them, in one statement; the fence must have been passed before."""
     last = {row.lane: row.seq for row in rows}
     await connection.execute(
@@ -50,7 +51,7 @@ async def insert(connection: asyncpg.Connection, rows: Sequence[OutboxRow]) -> N
     )
 
 
-async def load_unpublished(connection: asyncpg.Connection, lane: int, after: int, limit: int = 1000) -> list[OutboxRow]:
+async def load_unpublished(connection: Connection, lane: int, after: int, limit: int = 1000) -> list[OutboxRow]:
     """Read the rows of a lane that nobody is known to have published, in order."""
     found = await connection.fetch(_UNPUBLISHED, lane, after, limit)
     return [OutboxRow(row["lane"], row["seq"], _record(row)) for row in found]

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import asyncpg
-
 from infra.codec import Outgoing, Record
+from infra.database import Connection
 from infra.lanes.outbox import OutboxRow
 from infra.lanes.store import Lane
 from schemas.envelope import Header
@@ -28,7 +27,7 @@ class OffsetRangeError(Exception):
 class Transaction:
     """One open batch: the connection, the lanes that passed the fence, and what is to be published after the commit."""
 
-    sql: asyncpg.Connection
+    sql: Connection
     lanes: dict[int, Lane]
     rows: list[OutboxRow] = field(default_factory=list[OutboxRow])
     _next: dict[int, int] = field(default_factory=dict[int, int])
@@ -62,7 +61,7 @@ class Processor(Protocol):
         """Say whether a record is of use; called for each record of the topics."""
         ...
 
-    async def open(self, sql: asyncpg.Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
+    async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
         """Forget everything; these are the lanes now. `wake` tells the worker that there is work without a record."""
         ...
 
@@ -71,7 +70,7 @@ class Processor(Protocol):
         ...
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
-        """Judge and write. May be called again after a rollback, with the same records: it changes only the transaction.
+        """Judge and write. May be called again after a rollback, with the same records: changes only the transaction.
 
         Raises `ConflictError` to have the batch judged again.
         """

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import asyncpg
+from infra.database import Connection
 
 _CLAIM = """
 INSERT INTO lane AS l ("group", topic, partition, epoch, owner)
@@ -45,9 +45,7 @@ class Lane:
     acked_seq: int
 
 
-async def claim(
-    connection: asyncpg.Connection, group: str, partitions: Sequence[tuple[str, int]], owner: str
-) -> list[Lane]:
+async def claim(connection: Connection, group: str, partitions: Sequence[tuple[str, int]], owner: str) -> list[Lane]:
     """Claim lanes under new epochs; whoever held them is fenced from this statement's commit on.
 
     Waits, within `lock_timeout`, for a transaction of the former owner that is still open.
@@ -62,7 +60,7 @@ async def claim(
 
 
 async def read_offsets(
-    connection: asyncpg.Connection, group: str, partitions: Sequence[tuple[str, int]]
+    connection: Connection, group: str, partitions: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], int]:
     """Give the next offset of each lane that exists already."""
     rows = await connection.fetch('SELECT topic, partition, next_offset FROM lane WHERE "group" = $1', group)
@@ -70,7 +68,7 @@ async def read_offsets(
     return {place: known[place] for place in partitions if place in known}
 
 
-async def advance(connection: asyncpg.Connection, lanes: Iterable[Lane], offsets: dict[int, int]) -> set[int]:
+async def advance(connection: Connection, lanes: Iterable[Lane], offsets: dict[int, int]) -> set[int]:
     """Pass the fence: lock the lanes that are still mine, move their offsets and marks, give their ids.
 
     A lane that is not returned has a new owner: nothing of it may be written or published. `offsets` gives the new

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import cast
 
 import asyncpg
 import structlog
 
 from infra.codec import Record
+from infra.database import Connection, Pool
 from infra.kafka import Consumer, KafkaUnavailableError, Place
 from infra.lanes import outbox, store
 from infra.lanes.health import Health
@@ -37,7 +37,7 @@ class Worker:
     def __init__(
         self,
         processor: Processor,
-        pool: asyncpg.Pool,
+        pool: Pool,
         bootstrap: str,
         owner: str,
         *,
@@ -142,7 +142,7 @@ class Worker:
             return
         try:
             async with AsyncExitStack() as stack:
-                sql = cast("asyncpg.Connection", await stack.enter_async_context(self._pool.acquire()))
+                sql = await stack.enter_async_context(self._pool.acquire())
                 lanes = await self._claim(consumer, sql, places)
                 publisher = await stack.enter_async_context(Publisher(self._bootstrap, self._owner, lanes))
                 await self._republish(sql, publisher, lanes)
@@ -168,13 +168,13 @@ class Worker:
         self.health.lanes, self.health.ready, self.health.halted, self._failures = len(lanes), True, "", 0
         self._log.info("lanes claimed", lanes=len(lanes))
 
-    async def _claim(self, consumer: Consumer, sql: asyncpg.Connection, places: Sequence[Place]) -> list[Lane]:
+    async def _claim(self, consumer: Consumer, sql: Connection, places: Sequence[Place]) -> list[Lane]:
         await self._check_membership(consumer, sql, places)
         lanes = await store.claim(sql, self._processor.group, places, self._owner)
         await self._check_offsets(consumer, lanes)
         return lanes
 
-    async def _check_membership(self, consumer: Consumer, sql: asyncpg.Connection, places: Sequence[Place]) -> None:
+    async def _check_membership(self, consumer: Consumer, sql: Connection, places: Sequence[Place]) -> None:
         """Claim only as a member in good standing: one that slept past its session would fence the rightful owner."""
         known = await store.read_offsets(sql, self._processor.group, places)
         if known and not await consumer.commit(known):
@@ -192,7 +192,7 @@ class Worker:
                     f"{first} to {following}; nothing is read until a person has said which is right"
                 )
 
-    async def _republish(self, sql: asyncpg.Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
+    async def _republish(self, sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
         """Publish what the former owner may have left unpublished, before anything new is read."""
         for lane in lanes:
             after = lane.acked_seq
@@ -202,7 +202,7 @@ class Worker:
         await publisher.drain()
 
     async def _work(
-        self, sql: asyncpg.Connection, publisher: Publisher, generation: int, fetching: "asyncio.Task[None]"
+        self, sql: Connection, publisher: Publisher, generation: int, fetching: "asyncio.Task[None]"
     ) -> None:
         while generation == self._generation and not fetching.done():
             due = self._processor.due_in()
@@ -237,7 +237,7 @@ class Worker:
         self._held -= count
         return taken
 
-    async def _commit_batch(self, sql: asyncpg.Connection, publisher: Publisher, taken: list[_Chunk]) -> None:
+    async def _commit_batch(self, sql: Connection, publisher: Publisher, taken: list[_Chunk]) -> None:
         offsets: dict[int, int] = {}
         for lane, offset, _ in taken:
             offsets[lane.id] = offset
@@ -259,9 +259,7 @@ class Worker:
         """Records that nobody wanted move the offset too, but are not worth a transaction each time."""
         return time.monotonic() - self.health.committed > 1.0
 
-    async def _transact(
-        self, sql: asyncpg.Connection, received: Sequence[Received], offsets: dict[int, int]
-    ) -> Transaction:
+    async def _transact(self, sql: Connection, received: Sequence[Received], offsets: dict[int, int]) -> Transaction:
         for attempt in range(5):
             try:
                 async with sql.transaction():
