@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.errors import CommandError, ExitCode, unavailable
@@ -17,6 +17,19 @@ SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+def _checked_dsn(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not url:
+        return value
+    parts = urlsplit(url)
+    if not re.fullmatch(r"postgres(ql)?", parts.scheme) or not parts.path.strip("/"):
+        raise ValueError("give it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    return value
+
+
+Dsn = Annotated[SecretStr, AfterValidator(_checked_dsn)]
+
+
 class Settings(BaseSettings):
     """Every setting, each from TRADESAGA_<NAME>; a port of 0 means that none is served."""
 
@@ -24,8 +37,8 @@ class Settings(BaseSettings):
 
     home: Path = Path(".tradesaga")
     kafka: str = ""
-    database_url: SecretStr = SecretStr("")
-    service_databases: dict[str, SecretStr] = {}
+    database_url: Dsn = SecretStr("")
+    service_databases: dict[str, Dsn] = {}
     """Database URLs by service, from TRADESAGA_DATABASE_URL_<SERVICE>; the others use `database_url`."""
     venue_url: str = ""
     venue_key: SecretStr = SecretStr("")
@@ -61,16 +74,6 @@ class Settings(BaseSettings):
             if not host or not port.isdigit():
                 raise ValueError("give the broker as HOST:PORT, several separated by commas")
         return value
-
-    @field_validator("database_url")
-    @classmethod
-    def _check_database(cls, value: SecretStr) -> SecretStr:
-        return _checked_dsn(value)
-
-    @field_validator("service_databases")
-    @classmethod
-    def _check_databases(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        return {service: _checked_dsn(url) for service, url in value.items()}
 
     def brokers(self) -> str:
         """Give Kafka's bootstrap servers. Raises CommandError when none are known."""
@@ -117,16 +120,6 @@ def _from_stack(settings: Settings, state: StackState) -> dict[str, Any]:
     """Choose from the stack's state what nobody has set."""
     known = state.model_dump(include={"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port"})
     return {name: value for name, value in known.items() if value and name not in settings.model_fields_set}
-
-
-def _checked_dsn(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    if not url:
-        return value
-    parts = urlsplit(url)
-    if not re.fullmatch(r"postgres(ql)?", parts.scheme) or not parts.path.strip("/"):
-        raise ValueError("give it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    return value
 
 
 def _refused(error: ValidationError) -> CommandError:

@@ -85,7 +85,8 @@ def _download(cache: Path, jar: Jar) -> None:
 
 def _resolve(jar: Jar, staging: Path) -> Path:
     logging.getLogger("jgo").setLevel(logging.ERROR)
-    context = MavenContext(repo_cache=staging, timeout=60)
+    mirror = os.environ.get("TRADESAGA_MAVEN_MIRROR")
+    context = MavenContext(repo_cache=staging, remote_repos={"mirror": mirror} if mirror else None, timeout=60)
     try:
         return context.project(jar.group, jar.name).at_version(jar.version).artifact().resolve()
     except (requests.RequestException, RuntimeError, OSError) as error:
@@ -93,7 +94,7 @@ def _resolve(jar: Jar, staging: Path) -> Path:
             "download-failed",
             f"{jar.file_name} of Kafka could not be downloaded ({type(error).__name__})",
             f"{jar.group}:{jar.name}:{jar.version}",
-            "check the network and try again, or set TRADESAGA_KAFKA to a broker that runs already",
+            "check the network, or set TRADESAGA_MAVEN_MIRROR, or TRADESAGA_KAFKA to a broker that runs already",
         ) from error
 
 

@@ -1,17 +1,30 @@
 """Free TCP ports on loopback, chosen once and remembered."""
 
+import secrets
 import socket
+from pathlib import Path
 
 from infra.errors import unavailable
 
 LOOPBACK = "127.0.0.1"
+LOWEST = 15000
+ATTEMPTS = 1000
+LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+USUAL_EPHEMERAL_START = 32768
 
 
 def free_port() -> int:
-    """Ask the kernel for a port that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])
+    """Choose a port that nothing uses now, below those that the kernel lends to outgoing connections.
+
+    Were it one of those, a client that keeps connecting to a server which is down could be lent the server's own
+    port, connect to itself, and so keep the server from coming back.
+    """
+    ceiling = _ephemeral_start()
+    for _ in range(ATTEMPTS):
+        port = LOWEST + secrets.randbelow(max(ceiling - LOWEST, 1000))
+        if not is_taken(port):
+            return port
+    raise unavailable("port-missing", "no free port was found", LOOPBACK, "stop some of the programs that listen there")
 
 
 def is_taken(port: int) -> bool:
@@ -47,3 +60,10 @@ def claim(port: int, server: str, state_file: str) -> int:
             f"stop that program, or set the port to 0 in {state_file} to have another one chosen",
         )
     return port
+
+
+def _ephemeral_start() -> int:
+    try:
+        return int(LOCAL_PORT_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return USUAL_EPHEMERAL_START

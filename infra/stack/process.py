@@ -14,6 +14,7 @@ from infra.stack.state import ProcessId
 
 POLL_SECONDS = 0.05
 TAIL_BYTES = 4096
+LARGEST_LOG = 20 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Launch:
 def launch(program: Launch) -> ProcessId:
     """Start the program in a session of its own, its output appended to its log."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
+    _turn_over(program.log)
     with program.log.open("ab") as log:
         child = subprocess.Popen(
             list(program.argv),
@@ -107,6 +109,12 @@ def tail(log: Path, lines: int = 5) -> str:
         file.seek(max(0, file.tell() - TAIL_BYTES))
         text = file.read().decode(errors="replace")
     return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip()) or "its log is empty"
+
+
+def _turn_over(log: Path) -> None:
+    """Put a log that has grown large aside at a start, one generation of it."""
+    if log.exists() and log.stat().st_size > LARGEST_LOG:
+        log.replace(log.with_suffix(".log.1"))
 
 
 def _reap(pid: int) -> None:

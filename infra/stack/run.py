@@ -11,6 +11,7 @@ import structlog
 import uvloop
 
 from infra.errors import CommandError, ExitCode
+from infra.probes import probes
 from infra.settings import Settings
 
 Service = Callable[[Settings], Awaitable[None]]
@@ -46,9 +47,12 @@ async def serve(services: Mapping[str, Service], settings: Settings) -> None:
     tasks = [asyncio.ensure_future(_run(name, service, settings)) for name, service in services.items()]
     waiter = asyncio.ensure_future(stop.wait())
     log.info("running", services=list(services))
-    await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    failed = [task for task in tasks if task.done()]
-    await _cancel([waiter, *tasks])
+    try:
+        async with probes(settings.http_host, settings.metrics_port):
+            await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        failed = [task for task in tasks if task.done()]
+        await _cancel([waiter, *tasks])
     for task in failed:
         task.result()
     log.info("stopped", services=list(services))

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -56,19 +56,22 @@ class KafkaState(BaseModel):
         return f"{LOOPBACK}:{self.port}"
 
 
-class ServiceState(BaseModel):
-    """One supervised process: its metrics or HTTP port and how often it was started."""
+class PartState(BaseModel):
+    """One supervised process: its `tradesaga` command, what services it runs, its port and how often it was started."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
+    command: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
     port: int = 0
     process: ProcessId | None = None
     starts: int = 0
 
 
 class StackState(BaseModel):
-    """The whole state file; given servers (not started by us) have neither port nor process here."""
+    """The whole state file; a server that is not our own was given by the environment and is never started here."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,8 +83,10 @@ class StackState(BaseModel):
     http_port: int = 0
     postgres: PostgresState = PostgresState()
     broker: KafkaState = KafkaState()
+    own_postgres: bool = True
+    own_broker: bool = True
     supervisor: ProcessId | None = None
-    services: tuple[ServiceState, ...] = ()
+    parts: tuple[PartState, ...] = ()
 
 
 def read_state(home: Path) -> StackState:
@@ -108,10 +113,18 @@ def write_state(home: Path, state: StackState) -> None:
     draft.replace(home / STATE_FILE)
 
 
+def change_state(home: Path, change: Callable[[StackState], StackState]) -> StackState:
+    """Read, change and replace the state file, nobody else doing so meanwhile."""
+    with lock(home, "state.lock"):
+        state = change(read_state(home))
+        write_state(home, state)
+    return state
+
+
 @contextlib.contextmanager
-def lock(home: Path) -> Generator[None]:
-    """Hold the stack's folder alone, so that two commands never start or stop the same servers at once."""
+def lock(home: Path, name: str = "stack.lock") -> Generator[None]:
+    """Hold a lock file of the stack, so that two commands never start or stop the same servers at once."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "stack.lock").open("w") as file:
+    with (home / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,0 +1,92 @@
+"""What of a stack runs now, looked up from the processes themselves and not from what was once recorded."""
+
+import http.client
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.stack.parts import VENUE
+from infra.stack.ports import LOOPBACK, accepts
+from infra.stack.process import is_alive
+from infra.stack.servers import own_servers
+from infra.stack.state import PartState, StackState, read_state
+
+State = Literal["running", "starting", "stopped"]
+
+
+class ServiceStatus(BaseModel):
+    """One service: services that share a process share its pid and its metrics."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    pid: int | None
+    state: State
+    metrics: str | None
+
+
+class StackStatus(BaseModel):
+    """Where each server answers, or null where it does not run; a given server is shown as given, unprobed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kafka: str | None
+    database: str | None
+    venue: str | None
+    http: str | None
+    services: tuple[ServiceStatus, ...]
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether both servers and every service run."""
+        return bool(self.kafka and self.database) and all(service.state == "running" for service in self.services)
+
+
+def look(home: Path) -> StackStatus:
+    """Look at every process of the stack."""
+    state = read_state(home)
+    alive = own_servers(state)
+    services = tuple(_of_service(name, part) for part in state.parts for name in part.serves)
+    return StackStatus(
+        kafka=(state.kafka or None) if alive.get("kafka", True) else None,
+        database=(state.database_url or None) if alive.get("postgres", True) else None,
+        venue=_venue(state),
+        http=f"http://{LOOPBACK}:{state.http_port}" if state.http_port and accepts(state.http_port) else None,
+        services=services,
+    )
+
+
+def is_ready(part: PartState) -> bool:
+    """Tell whether the part's process runs and says that it is ready."""
+    return is_alive(part.process) and _probe(part.port)
+
+
+def _venue(state: StackState) -> str | None:
+    part = next((part for part in state.parts if part.name == VENUE), None)
+    if part is not None and not is_ready(part):
+        return None
+    return state.venue_url or None
+
+
+def _of_service(name: str, part: PartState) -> ServiceStatus:
+    if not is_alive(part.process) or part.process is None:
+        return ServiceStatus(name=name, pid=None, state="stopped", metrics=None)
+    return ServiceStatus(
+        name=name,
+        pid=part.process.pid,
+        state="running" if _probe(part.port) else "starting",
+        metrics=f"http://{LOOPBACK}:{part.port}/metrics",
+    )
+
+
+def _probe(port: int) -> bool:
+    """Ask /readyz, waiting two seconds at most."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
