@@ -2,10 +2,12 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 from uuid import UUID
 
 import uuid_utils
+from asyncpg.pgproto import pgproto
 
 _SECOND = 1_000_000_000
 
@@ -29,7 +31,12 @@ class SystemClock:
 def format_time(nanoseconds: int) -> str:
     """Write RFC 3339 in UTC with nine decimals: `2026-11-23T14:03:07.120000000Z`."""
     seconds, rest = divmod(nanoseconds, _SECOND)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_format_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=64)
+def _format_second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_time(text: str) -> int:
@@ -41,4 +48,9 @@ def parse_time(text: str) -> int:
 
 def new_id() -> UUID:
     """Give a UUIDv7 (RFC 9562): unique, and near its neighbours in an index."""
-    return UUID(int=uuid_utils.uuid7().int)
+    return pgproto.UUID(uuid_utils.uuid7().bytes)
+
+
+def read_id(text: str) -> UUID:
+    """Read a UUID into the database driver's own subclass, several times as fast as the standard one."""
+    return pgproto.UUID(text)

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import NamedTuple
 from uuid import UUID
 
 import orjson
 
+from infra.clock import read_id
 from schemas.envelope import Envelope, Header
 
 
@@ -36,7 +38,7 @@ class Record(NamedTuple):
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outgoing:
     """A record about to be published: headers and value are fixed from here on, byte for byte."""
 
@@ -50,21 +52,24 @@ class Outgoing:
     @classmethod
     def of(cls, topic: str, envelope: Envelope, value: bytes) -> "Outgoing":
         """Wrap `value` for `topic`, keyed by its saga."""
-        return cls(topic, envelope.saga_id, UUID(envelope.id), envelope.type, envelope.to_headers(), value)
+        return cls(topic, envelope.saga_id, read_id(envelope.id), envelope.type, envelope.to_headers(), value)
 
     @classmethod
     def of_stored(cls, topic: str, headers: list[Header], value: bytes) -> "Outgoing":
         """Wrap a record that was kept, to be published again byte for byte."""
         found = dict(headers)
-        return cls(
-            topic, found["ce_correlationid"].decode(), UUID(found["ce_id"].decode()), found["ce_type"].decode(),
-            headers, value,
-        )  # fmt: skip
+        ce_id = read_id(found["ce_id"].decode())
+        return cls(topic, found["ce_correlationid"].decode(), ce_id, found["ce_type"].decode(), headers, value)
+
+    @cached_property
+    def header_text(self) -> str:
+        """Give the headers as the database keeps them; written once, for the outbox and the step's row."""
+        return dump_headers(self.headers)
 
     @property
-    def size(self) -> int:
-        """Give about what the broker counts: key, headers and value, in bytes."""
-        return len(self.key) + len(self.value) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+    def packed(self) -> bytes:
+        """Give the record as one value, which `unpack` reads."""
+        return self.header_text.encode() + b"\0" + self.value
 
 
 def dump_headers(headers: Iterable[Header]) -> str:

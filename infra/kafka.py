@@ -8,12 +8,14 @@ aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.partitioner import DefaultPartitioner, murmur2
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from infra.codec import Record
@@ -41,6 +43,7 @@ class Producer:
             linger_ms=1,
             max_batch_size=128 * 1024,
             request_timeout_ms=20_000,
+            partitioner=_Partitioner(),
         )
 
     async def start(self) -> None:
@@ -165,6 +168,15 @@ class _Listener(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         await self._on_assigned()
+
+
+class _Partitioner(DefaultPartitioner):
+    """Java's default partitioner; a saga's key comes many times over, and hashing it is slow in Python."""
+
+    _hash = staticmethod(lru_cache(maxsize=65_536)(murmur2))
+
+    def __call__(self, key: Any, all_partitions: Any, available: Any) -> Any:
+        return all_partitions[(self._hash(key) & 0x7FFFFFFF) % len(all_partitions)]
 
 
 def _read(record: Any) -> Record:

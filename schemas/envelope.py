@@ -3,10 +3,10 @@
 Routing and folding need these headers alone; the value stays the plain JSON of one schema.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
-from uuid import UUID
 
 Header = tuple[str, bytes]
 
@@ -20,22 +20,25 @@ STEP: Final = "ts_step"
 ROUND: Final = "ts_round"
 CONTEXT: Final = "ts_context"
 
-_FIELDS: Final = {
-    "ce_type": "type",
-    "ce_id": "id",
-    "ce_source": "source",
-    "ce_time": "time",
-    "ce_correlationid": "saga_id",
-    "ce_causationid": "causation",
-    "ce_sequence": "sequence",
-    "ce_expirytime": "expiry",
-    "ce_recordedtime": "recorded",
-    "traceparent": "traceparent",
-    "tracestate": "tracestate",
-    "ts_step": "step",
-    "ts_request": "request",
-}
-_NUMBERS: Final = {"ts_round": "round", "ts_attempt": "attempt", "ts_started": "started"}
+_TEXTS: Final = (
+    ("ce_type", "type"),
+    ("ce_id", "id"),
+    ("ce_source", "source"),
+    ("ce_time", "time"),
+    ("ce_correlationid", "saga_id"),
+    ("ce_causationid", "causation"),
+    ("ce_sequence", "sequence"),
+    ("ce_expirytime", "expiry"),
+    ("ce_recordedtime", "recorded"),
+    ("traceparent", "traceparent"),
+    ("tracestate", "tracestate"),
+    ("ts_step", "step"),
+    ("ts_request", "request"),
+)
+_REQUIRED: Final = ("ce_type", "ce_id", "ce_source", "ce_time", "ce_correlationid")
+_FIXED: Final[tuple[Header, ...]] = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
+_NUMBERS: Final = (("ts_round", 1), ("ts_attempt", 1), ("ts_started", 0))
+_UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class EnvelopeError(ValueError):
@@ -74,11 +77,23 @@ class Envelope:
 
     def to_headers(self) -> list[Header]:
         """Write the headers; what is empty is left out."""
-        headers = [(name, text.encode()) for name, field in _FIELDS.items() if (text := getattr(self, field))]
-        headers += [("ce_specversion", b"1.0"), ("content-type", b"application/json")]
-        headers.append(("ce_subject", self.saga_id.encode()))
+        saga_id = self.saga_id.encode()
+        headers: list[Header] = [
+            ("ce_type", self.type.encode()),
+            ("ce_id", self.id.encode()),
+            ("ce_source", self.source.encode()),
+            ("ce_time", self.time.encode()),
+            ("ce_correlationid", saga_id),
+            ("ce_subject", saga_id),
+            *_FIXED,
+        ]
+        for name, field in _TEXTS[len(_REQUIRED) :]:
+            if text := getattr(self, field):
+                headers.append((name, text.encode()))
         if self.step:
-            headers += [(name, str(getattr(self, field)).encode()) for name, field in _NUMBERS.items()]
+            headers.append(("ts_round", b"%d" % self.round))
+            headers.append(("ts_attempt", b"%d" % self.attempt))
+            headers.append(("ts_started", b"%d" % self.started))
         if self.context:
             headers.append((CONTEXT, self.context))
         return headers
@@ -87,24 +102,22 @@ class Envelope:
     def from_headers(cls, headers: Iterable[Header]) -> Self:
         """Read the headers of a record; raises `EnvelopeError` naming what is missing or unreadable."""
         found = dict(headers)
+        check_required(found)
         try:
-            texts = {field: found[name].decode() for name, field in _FIELDS.items() if found.get(name)}
-            numbers = {field: int(found[name]) for name, field in _NUMBERS.items() if found.get(name)}
+            texts = {field: found[name].decode() for name, field in _TEXTS if found.get(name)}
+            round_, attempt, started = (int(found.get(name) or default) for name, default in _NUMBERS)
         except ValueError as error:
             raise EnvelopeError(f"a header cannot be read: {error}") from None
-        check_required(found)
-        return cls(**texts, **numbers, context=found.get(CONTEXT) or b"")  # pyright: ignore[reportArgumentType]
+        return cls(**texts, round=round_, attempt=attempt, started=started, context=found.get(CONTEXT) or b"")
 
 
 def check_required(found: Mapping[str, bytes]) -> None:
     """Refuse headers without type, id, source, time or a saga id that is a UUID; raises `EnvelopeError`."""
-    for name in ("ce_type", "ce_id", "ce_source", "ce_time", "ce_correlationid"):
+    for name in _REQUIRED:
         if not found.get(name):
             raise EnvelopeError(f"header {name} is missing")
-    try:
-        UUID(found[SAGA_ID].decode())
-    except ValueError:
-        raise EnvelopeError(f"header {SAGA_ID} is not a UUID") from None
+    if not _UUID.fullmatch(found[SAGA_ID]):
+        raise EnvelopeError(f"header {SAGA_ID} is not a UUID in lower case")
 
 
 def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) -> bytes:

@@ -1,9 +1,11 @@
 """One batch under judgement: its rows, what it will publish, and what starts once it is committed."""
 
+from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from consumers.context import StepContext
 from consumers.participant import Binding
@@ -15,13 +17,14 @@ from consumers.runtime.outcome import CallKind
 from consumers.runtime.row import Key, Row
 from consumers.runtime.speaker import Speaker
 from infra import metrics
-from infra.codec import Outgoing, pack, unpack
+from infra.codec import Outgoing, unpack
 from infra.lanes.processor import Transaction
 from sagas.row import RowStatus
 from schemas.envelope import Envelope
 from schemas.message import Event
 from schemas.message import Message as Payload
 
+Metric = TypeVar("Metric", Counter, Histogram)
 CALL_MARGIN = 1.0
 """Seconds past a call's time limit at which its row is taken up again, should its caller have died."""
 
@@ -46,6 +49,14 @@ class Surroundings:
     chance: Callable[[], float]
     skew_ns: int
     held: Callable[[StepContext], bool]
+    _children: dict[tuple[object, ...], Any] = field(default_factory=dict[tuple[object, ...], Any])
+
+    def child(self, metric: Metric, *labels: str) -> Metric:
+        """Give a metric's child for these labels; found once, since finding it costs more than counting."""
+        key = (id(metric), *labels)
+        if key not in self._children:
+            self._children[key] = metric.labels(self.saga, *labels)
+        return self._children[key]
 
 
 @dataclass
@@ -55,10 +66,12 @@ class Docket:
     around: Surroundings
     transaction: Transaction
     rows: dict[Key, Row]
+    holding: bool = False
     dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
     calls: list[Call] = field(default_factory=list[Call])
     local: dict[Key, Item] = field(default_factory=dict[Key, Item])
-    counts: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    counts: Tally[Counter] = field(default_factory=Tally[Counter])
+    seconds: list[tuple[Histogram, float]] = field(default_factory=list[tuple[Histogram, float]])
 
     def open_row(self, message: Message, status: RowStatus) -> Row:
         """Begin the row of a step of which nothing was known."""
@@ -106,19 +119,18 @@ class Docket:
 
     def answer(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
         """End the step forward: the row keeps what it said, and says the same again whenever asked."""
-        row.settle(status, pack(said.headers, said.value))
+        row.settle(status, said.packed)
         self.transaction.emit(lane, said)
         self.touch(row)
         result = _RESULTS[status]
         self.count(metrics.STEPS_EXECUTED, row.step, result)
-        seconds = (self.around.now() - row.started) / 1e9
-        histogram = metrics.STEP_SECONDS.labels(self.around.saga, row.step, result)
-        self.counts.append(lambda: histogram.observe(seconds))
+        histogram = self.around.child(metrics.STEP_SECONDS, row.step, result)
+        self.seconds.append((histogram, (self.around.now() - row.started) / 1e9))
 
     def answer_back(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
         """End the compensation, for this round."""
         row.status, row.wait, row.back_input = status, None, None
-        row.back_answer = pack(said.headers, said.value)
+        row.back_answer = said.packed
         self.transaction.emit(lane, said)
         self.touch(row)
         self.count(metrics.STEPS_COMPENSATED, row.step, "compensated" if status is RowStatus.COMPENSATED else "failed")
@@ -132,8 +144,7 @@ class Docket:
 
     def count(self, counter: Counter, *labels: str) -> None:
         """Count once the batch is committed."""
-        child = counter.labels(self.around.saga, *labels)
-        self.counts.append(child.inc)
+        self.counts[self.around.child(counter, *labels)] += 1
 
 
 def request_of(packed: bytes | None) -> str:

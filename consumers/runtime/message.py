@@ -6,6 +6,7 @@ from enum import Enum
 from uuid import UUID
 
 from consumers.participant import Binding, Participant
+from infra.clock import read_id
 from infra.codec import Record
 from schemas.envelope import SAGA_ID, STEP, TYPE, Envelope, EnvelopeError, Header
 from schemas.lifecycle import Bar, Retry
@@ -99,4 +100,4 @@ class Router:
 def _uuid(record: Record, envelope: Envelope) -> UUID:
     if record.key is not None and record.key != envelope.saga_id.encode():
         raise EnvelopeError(f"key and header {SAGA_ID} differ")
-    return UUID(envelope.saga_id)
+    return read_id(envelope.saga_id)

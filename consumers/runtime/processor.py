@@ -112,7 +112,7 @@ class StepProcessor:
         rows = {row.key: row for row in due} | await load(sql, keys)
         if self._participant.holds is not None:
             self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(_HOLDS)}
-        docket = Docket(self._around, transaction, rows)
+        docket = Docket(self._around, transaction, rows, holding=bool(self._holds))
         for completion in completions:
             await judgement.take_completion(docket, completion)
         for row in due:
@@ -154,7 +154,7 @@ class StepProcessor:
         return messages
 
     def _held(self, ctx: StepContext) -> bool:
-        if not self._holds or self._participant.holds is None:
+        if self._participant.holds is None:
             return False
         saga_id: UUID = ctx.saga_id
         return ("saga", str(saga_id)) in self._holds or any(
@@ -168,8 +168,10 @@ class StepProcessor:
             return
         for completion in self._completions:
             self._calls.judged(completion)
-        for count in docket.counts:
-            count()
+        for child, number in docket.counts.items():
+            child.inc(number)
+        for child, seconds in docket.seconds:
+            child.observe(seconds)
         for call in docket.calls:
             self._calls.start(call)
         timers, upcoming = self._upcoming

@@ -18,10 +18,8 @@ HOLD_AGAIN = 1.0
 
 def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> None:
     """Begin the next attempt, unless a hold keeps the step from starting; `row.attempt` is that of the last one."""
-    if row.input is None:
-        row.input = frame(cause)
-    if docket.around.held(docket.context(row, binding, cause)):
-        row.status, row.wait = RowStatus.RETRY, HOLD_AGAIN
+    if docket.holding and docket.around.held(docket.context(row, binding, cause)):
+        row.status, row.wait, row.input = RowStatus.RETRY, HOLD_AGAIN, row.input or frame(cause)
         docket.touch(row)
         return
     row.attempt += 1
@@ -29,7 +27,7 @@ def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> 
     if row.attempt > 1:
         docket.count(metrics.STEP_RETRIES, row.step, "forward")
     if binding.remote:
-        row.status = RowStatus.INTENT
+        row.status, row.input = RowStatus.INTENT, row.input or frame(cause)
         docket.call(CallKind.CALL, row, binding, cause)
     else:
         docket.local[row.key] = Item(row, cause, lane, docket.context(row, binding, cause, local=True))
@@ -72,6 +70,7 @@ def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> 
     """Go on to the next attempt, or end: barred if a bar waits for it, failed if attempts are out."""
     retry = docket.around.bindings[row.step].step.retry
     docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "forward")
+    row.input = row.input or frame(cause)
     if row.bar_seen:
         bar(docket, row, cause, lane)
     elif failed.final or row.attempt >= retry.attempts:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from infra.codec import Outgoing, dump_headers, load_headers
+from infra.codec import Outgoing, load_headers
 from infra.database import Connection
 
 _INSERT = """
@@ -46,7 +46,7 @@ async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
         [row.record.topic for row in rows],
         [row.record.key for row in rows],
         [row.record.type for row in rows],
-        [dump_headers(row.record.headers) for row in rows],
+        [row.record.header_text for row in rows],
         [row.record.value for row in rows],
     )
 
