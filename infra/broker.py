@@ -1,0 +1,62 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""What the broker knows of topics and groups: counts of partitions, and how far a group is behind.
+
+Another edge to aiokafka, which is untyped in part.
+"""
+
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from infra.errors import CommandError, ExitCode, unavailable
+from infra.kafka import KafkaUnavailableError, Place
+
+
+@asynccontextmanager
+async def _administration(bootstrap: str) -> AsyncGenerator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=10_000)
+    try:
+        await client.start()
+        yield client
+    except (KafkaError, OSError) as error:
+        raise KafkaUnavailableError(f"{bootstrap}: {error or type(error).__name__}") from error
+    finally:
+        await client.close()
+
+
+async def count_partitions(bootstrap: str, topics: Collection[str]) -> dict[str, int]:
+    """Count the partitions of topics. Raises `CommandError` for one that is missing, `KafkaUnavailableError`."""
+    async with _administration(bootstrap) as client:
+        found = cast("list[Mapping[str, Any]]", await client.describe_topics(list(topics)))
+    counts = {each["topic"]: len(each["partitions"]) for each in found if not each["error_code"]}
+    for topic in topics:
+        if not counts.get(topic):
+            do = "create it: `tradesaga up` does, or your platform's tool does from `tradesaga schema topics`"
+            raise CommandError("topic-missing", f"Kafka has no topic {topic}", bootstrap, do, ExitCode.UNAVAILABLE)
+    return counts
+
+
+async def measure_lag(bootstrap: str, group: str, places: Collection[Place]) -> dict[Place, int]:
+    """Count the records that `group` has still to read, by what it last showed to the broker (some seconds ago)."""
+    partitions = [TopicPartition(*place) for place in places]
+    async with _administration(bootstrap) as client:
+        committed = cast("Mapping[Any, Any]", await client.list_consumer_group_offsets(group, partitions=partitions))
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=10_000)
+    try:
+        await consumer.start()
+        ends = await consumer.end_offsets(partitions)
+        begins = await consumer.beginning_offsets(partitions)
+    except (KafkaError, OSError) as error:
+        raise unavailable("kafka-unavailable", f"Kafka does not answer: {error}", bootstrap, "start it") from error
+    finally:
+        await consumer.stop()
+    positions = {each: committed[each].offset if each in committed else -1 for each in partitions}
+    return {
+        (each.topic, each.partition): max(0, ends[each] - (at if (at := positions[each]) >= 0 else begins[each]))
+        for each in partitions
+    }

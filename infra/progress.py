@@ -1,0 +1,49 @@
+"""The state of a saga as the `progress` column keeps it: compact JSON of what differs from a saga just begun."""
+
+from dataclasses import fields
+from typing import Any, Final, cast
+
+import orjson
+
+from sagas.machine import Machine, State
+from sagas.status import Status
+
+_FIELDS: Final = tuple(field.name for field in fields(State))
+
+
+class ProgressError(ValueError):
+    """Stored progress does not fit the definition: it was written under another one, or it is damaged."""
+
+
+def encode_progress(machine: Machine, state: State) -> bytes:
+    """Write what differs from `machine.begin()`."""
+    begun = machine.begin()
+    differing = {name: value for name in _FIELDS if (value := getattr(state, name)) != getattr(begun, name)}
+    return orjson.dumps(differing, default=sorted)  # sets are the one thing JSON has not
+
+
+def decode_progress(machine: Machine, progress: bytes) -> State:
+    """Read what `encode_progress` wrote for the same definition; raises `ProgressError`."""
+    begun = machine.begin()
+    try:
+        stored: dict[str, Any] = orjson.loads(progress)
+        state = State(**{name: _typed(stored.get(name), getattr(begun, name)) for name in _FIELDS})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ProgressError(f"progress cannot be read: {error}") from None
+    if unknown := stored.keys() - set(_FIELDS):
+        raise ProgressError(f"progress holds {sorted(unknown)}, which this version does not know")
+    return state
+
+
+def _typed(stored: Any, begun: Any) -> Any:
+    """Give a stored value the type of its field; `begun` is the field's value in a saga just begun."""
+    if stored is None:
+        return begun
+    if isinstance(begun, tuple):
+        steps = len(cast("tuple[int, ...]", begun))
+        if len(stored) != steps:
+            raise ProgressError(f"progress is of {len(stored)} steps; the definition has {steps}")
+        return tuple(stored)
+    if isinstance(begun, frozenset):
+        return frozenset(stored)
+    return Status(stored) if begun is None else type(begun)(stored)

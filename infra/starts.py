@@ -1,0 +1,172 @@
+"""Taking starts in, by whatever door: the same request is the same saga, another one under its key never counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from infra.clock import format_time, new_id
+from infra.codec import Outgoing, unpack
+from infra.database import Connection
+from infra.strict_json import StrictJsonError, check_json
+from infra.tracing import new_traceparent
+from sagas.definition import AnySaga
+from schemas import identity
+from schemas.envelope import Envelope, splice
+from schemas.lifecycle import StartRefused
+from schemas.message import Event, wire_type
+from schemas.topics import events_topic
+
+SIZE_LIMIT: Final = 64 * 1024
+"""Bytes of a start's payload."""
+_SHOWN: Final = 3
+
+_INSERT: Final = """
+INSERT INTO start_request (saga_id, saga, request_hash, record)
+SELECT saga_id, $2, request_hash, record
+FROM unnest($1::uuid[], $3::text[], $4::bytea[]) AS t (saga_id, request_hash, record) ORDER BY saga_id
+ON CONFLICT (saga_id) DO NOTHING RETURNING saga_id
+"""
+_READ: Final = "SELECT saga_id, request_hash, record FROM start_request WHERE saga_id = ANY($1::uuid[])"
+
+
+class StartInvalidError(ValueError):
+    """A request that starts nothing; `kind` is a slug to count by, the message names the fields, never their values."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A valid request, and what it came with: `causation` is the id of the client's own event."""
+
+    request: Event
+    saga_id: UUID
+    key: str
+    hash: str
+    causation: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A new saga; `record` is its start on the events topic."""
+
+    saga_id: UUID
+    record: Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """The saga is known and so is this very request; `record` is the stored one, harmless to publish again."""
+
+    saga_id: UUID
+    record: Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another request holds the key; `record` is the `StartRefused` that says so on the events topic."""
+
+    saga_id: UUID
+    record: Outgoing
+
+
+Verdict = Accepted | Same | Conflict
+
+
+def check_startable(saga: AnySaga) -> None:
+    """Raise `TypeError` for a saga whose start has no `idempotency_key` or `account`: it has no id to be found by."""
+    missing = {"idempotency_key", "account"} - saga.start.model_fields.keys()
+    if missing:
+        raise TypeError(f"{saga.start.__qualname__} starts {saga.name!r} and so needs the fields {sorted(missing)}")
+
+
+def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
+    """Validate a payload as strictly as a producer's own: unknown fields are errors. Raises `StartInvalidError`."""
+    if len(value) > limit:
+        raise StartInvalidError("too-large", f"the request has {len(value)} bytes; {limit} are allowed")
+    try:
+        check_json(value)
+        return saga.start.model_validate_json(value)
+    except StrictJsonError as error:
+        raise StartInvalidError("not-json", f"the request is not JSON that we take: {error}") from None
+    except ValidationError as error:
+        raise StartInvalidError("invalid", _explain(error)) from None
+
+
+def order_start(
+    saga: AnySaga, request: Event, *, causation: str = "", traceparent: str = "", tracestate: str = ""
+) -> Start:
+    """Give a valid request its identity; without a trace it begins one, which nobody records."""
+    key, account = str(getattr(request, "idempotency_key", "")), str(getattr(request, "account", ""))
+    saga_id = identity.saga_id(saga.name, account, key)
+    trace = traceparent or new_traceparent()
+    return Start(request, saga_id, key, identity.request_hash(request), causation, trace, tracestate)
+
+
+async def accept(sql: Connection, saga: AnySaga, starts: Sequence[Start], *, source: str, now: int) -> list[Verdict]:
+    """Judge starts, in two statements, inside the caller's transaction; the caller publishes the records.
+
+    A transaction elsewhere that holds one of the keys is waited for. `now` is nanoseconds since 1970.
+    """
+    records = {start.saga_id: (start.hash, _begin(saga, start, source, now)) for start in reversed(starts)}
+    rows = sorted((saga_id, hash_, record.packed) for saga_id, (hash_, record) in records.items())
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    inserted = await sql.fetch(_INSERT, columns[0], saga.name, columns[1], columns[2])
+    new = {row["saga_id"] for row in inserted}
+    if len(new) < len(records):
+        for row in await sql.fetch(_READ, [saga_id for saga_id in records if saga_id not in new]):
+            stored = Outgoing.of_stored(events_topic(saga.name), *unpack(row["record"]))
+            records[row["saga_id"]] = (row["request_hash"], stored)
+    verdicts: list[Verdict] = []
+    for start in starts:
+        hash_, record = records[start.saga_id]
+        if start.hash != hash_:
+            verdicts.append(Conflict(start.saga_id, _refuse(saga, start, source, now)))
+        elif start.saga_id in new:
+            new.discard(start.saga_id)
+            verdicts.append(Accepted(start.saga_id, record))
+        else:
+            verdicts.append(Same(start.saga_id, record))
+    return verdicts
+
+
+def _begin(saga: AnySaga, start: Start, source: str, now: int) -> Outgoing:
+    value = start.request.to_wire()
+    context = splice(b"", saga.start.NAME, value)
+    envelope = _envelope(wire_type(saga.name, saga.start), start, source, now, context)
+    return Outgoing.of(events_topic(saga.name), envelope, value)
+
+
+def _refuse(saga: AnySaga, start: Start, source: str, now: int) -> Outgoing:
+    reason = "another request has started a saga under this key"
+    refused = StartRefused(idempotency_key=start.key, request_hash=start.hash, reason=reason)
+    envelope = _envelope(wire_type(saga.name, StartRefused), start, source, now, b"")
+    return Outgoing.of(events_topic(saga.name), envelope, refused.to_wire())
+
+
+def _envelope(ce_type: str, start: Start, source: str, now: int, context: bytes) -> Envelope:
+    return Envelope(
+        type=ce_type,
+        id=str(new_id()),
+        source=source,
+        saga_id=str(start.saga_id),
+        time=format_time(now),
+        causation=start.causation,
+        traceparent=start.traceparent,
+        tracestate=start.tracestate,
+        request=start.hash,
+        context=context,
+    )
+
+
+def _explain(error: ValidationError) -> str:
+    wrong = error.errors(include_url=False, include_input=False, include_context=False)
+    told = [f"{'.'.join(map(str, each['loc'])) or 'request'}: {each['msg']}" for each in wrong[:_SHOWN]]
+    return "; ".join(told + ([f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []))
