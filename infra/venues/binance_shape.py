@@ -1,0 +1,173 @@
+"""Reads Binance's JSON into what the port speaks. Amounts stay the strings they come as until they are `Decimal`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Final
+
+from sagas.venue import Balance, Fill, OrderReport, OrderStatus, SymbolRules, VenueTrade
+from schemas.trade import OrderType, Side, TimeInForce
+
+Json = Mapping[str, Any]
+
+_MILLISECOND: Final = 1_000_000
+_STATUS: Final = {
+    "NEW": OrderStatus.ACKNOWLEDGED,
+    "PENDING_NEW": OrderStatus.ACKNOWLEDGED,
+    "PARTIALLY_FILLED": OrderStatus.PARTIALLY_FILLED,
+    "PENDING_CANCEL": OrderStatus.PARTIALLY_FILLED,
+    "FILLED": OrderStatus.FILLED,
+    "CANCELED": OrderStatus.CANCELLED,
+    "REJECTED": OrderStatus.REJECTED,
+    "EXPIRED": OrderStatus.EXPIRED,
+    "EXPIRED_IN_MATCH": OrderStatus.EXPIRED,
+}
+
+
+def read_status(name: str) -> OrderStatus:
+    """Read an order's status."""
+    return _STATUS[name]
+
+
+def read_listings(info: Json) -> tuple[dict[str, SymbolRules], dict[str, str]]:
+    """Read `exchangeInfo` into rules by `BASE/QUOTE`, and into the venue's names for these."""
+    rules: dict[str, SymbolRules] = {}
+    names: dict[str, str] = {}
+    for entry in info["symbols"]:
+        filters = {one["filterType"]: one for one in entry["filters"]}
+        size = filters["LOT_SIZE"]
+        notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {"minNotional": "0"}
+        symbol = f"{entry['baseAsset']}/{entry['quoteAsset']}"
+        names[symbol] = entry["symbol"]
+        rules[symbol] = SymbolRules(
+            symbol=symbol,
+            base=entry["baseAsset"],
+            quote=entry["quoteAsset"],
+            tick=Decimal(filters["PRICE_FILTER"]["tickSize"]),
+            lot=Decimal(size["stepSize"]),
+            minimum_quantity=Decimal(size["minQty"]),
+            maximum_quantity=Decimal(size["maxQty"]),
+            minimum_notional=Decimal(notional["minNotional"]),
+        )
+    return rules, names
+
+
+def read_order(symbol: str, view: Json) -> OrderReport:
+    """Read an order, without its fills."""
+    kind = OrderType(view["type"])
+    return OrderReport(
+        client_order_id=view["clientOrderId"],
+        venue_order_id=str(view["orderId"]),
+        symbol=symbol,
+        side=Side(view["side"]),
+        type=kind,
+        time_in_force=TimeInForce(view["timeInForce"]),
+        quantity=Decimal(view["origQty"]),
+        price=Decimal(view["price"]) if kind is OrderType.LIMIT else None,
+        status=read_status(view["status"]),
+        filled=Decimal(view["executedQty"]),
+        quote=Decimal(view["cummulativeQuoteQty"]),
+        time=int(view.get("updateTime") or view["transactTime"]) * _MILLISECOND,
+        reason=str(view.get("rejectReason", "")),
+    )
+
+
+def read_placed(symbol: str, view: Json) -> OrderReport:
+    """Read the full answer to a new order, its fills included."""
+    time = int(view["transactTime"])
+    fills = [
+        VenueTrade(
+            Fill(
+                trade_id=str(fill["tradeId"]),
+                quantity=Decimal(fill["qty"]),
+                price=Decimal(fill["price"]),
+                fee=Decimal(fill["commission"]),
+                fee_asset=fill["commissionAsset"],
+                time=time * _MILLISECOND,
+            ),
+            symbol,
+            Side(view["side"]),
+            str(view["orderId"]),
+        )
+        for fill in view.get("fills", ())
+    ]
+    return with_fills(read_order(symbol, view), fills)
+
+
+def read_cancelled(symbol: str, view: Json) -> OrderReport:
+    """Read the answer to a cancellation, where `clientOrderId` may be the cancellation's own."""
+    return read_order(symbol, {**view, "clientOrderId": view["origClientOrderId"]})
+
+
+def with_fills(report: OrderReport, trades: Iterable[VenueTrade]) -> OrderReport:
+    """Add those trades that the order's executed quantity covers: later ones belong to a later report."""
+    fills: list[Fill] = []
+    left = report.filled
+    for trade in trades:
+        if trade.bust_of is None and left > 0:
+            left -= trade.fill.quantity
+            fills.append(trade.fill)
+    return replace(report, fills=tuple(fills))
+
+
+def read_trade(symbol: str, view: Json) -> VenueTrade:
+    """Read a line of the trade history; a bust is written from the other side, with its fee given back."""
+    bust_of = view.get("bustOf")
+    return VenueTrade(
+        fill=Fill(
+            trade_id=str(view["id"]),
+            quantity=Decimal(view["qty"]),
+            price=Decimal(view["price"]),
+            fee=Decimal(view["commission"]),
+            fee_asset=view["commissionAsset"],
+            time=int(view["time"]) * _MILLISECOND,
+        ),
+        symbol=symbol,
+        side=Side.BUY if view["isBuyer"] else Side.SELL,
+        venue_order_id=str(view["orderId"]),
+        bust_of=None if bust_of is None else str(bust_of),
+    )
+
+
+def read_event_trade(symbol: str, event: Json) -> VenueTrade:
+    """Read the trade inside an `executionReport`."""
+    bust_of = event.get("bustOf")
+    return VenueTrade(
+        fill=Fill(
+            trade_id=str(event["t"]),
+            quantity=Decimal(event["l"]),
+            price=Decimal(event["L"]),
+            fee=Decimal(event["n"]),
+            fee_asset=event["N"] or "",
+            time=int(event["T"]) * _MILLISECOND,
+        ),
+        symbol=symbol,
+        side=Side(event["S"]),
+        venue_order_id=str(event["i"]),
+        bust_of=None if bust_of is None else str(bust_of),
+    )
+
+
+def read_event_order(symbol: str, event: Json) -> OrderReport:
+    """Read the order inside an `executionReport`."""
+    kind = OrderType(event["o"])
+    return OrderReport(
+        client_order_id=event["C"] or event["c"],
+        venue_order_id=str(event["i"]),
+        symbol=symbol,
+        side=Side(event["S"]),
+        type=kind,
+        time_in_force=TimeInForce(event["f"]),
+        quantity=Decimal(event["q"]),
+        price=Decimal(event["p"]) if kind is OrderType.LIMIT else None,
+        status=read_status(event["X"]),
+        filled=Decimal(event["z"]),
+        quote=Decimal(event["Z"]),
+        time=int(event["T"]) * _MILLISECOND,
+        reason="" if event["r"] == "NONE" else str(event["r"]),
+    )
+
+
+def read_balances(account: Json) -> dict[str, Balance]:
+    """Read an account's balances."""
+    return {entry["asset"]: Balance(Decimal(entry["free"]), Decimal(entry["locked"])) for entry in account["balances"]}
