@@ -10,7 +10,7 @@ VenueError
 └── VenueUnknown      sent and not answered: ask, never repeat
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -218,10 +218,11 @@ class VenuePort(Protocol):
         """Give what may be traded, by symbol."""
         ...
 
-    def reports(self, cursor: str | None = None) -> AsyncIterator[VenueReport]:
+    def reports(self, cursor: str | None = None) -> AsyncGenerator[VenueReport]:
         """Stream what happens to the account's orders: at least once each, in order per order, for ever.
 
         From a stored cursor nothing after it is left out, whatever broke meanwhile; with None, from the beginning.
+        `aclose` it when done.
         """
         ...
 
