@@ -57,7 +57,10 @@ class TradeRequested(Event):
 
 
 class OrderValidated(Event):
-    """The order obeys the venue's rules; `hold` is the most it can take from the account."""
+    """The order obeys the venue's rules; `hold` is the most it can take from the account.
+
+    `worst_price` is the limit that a market order goes out with, so that this holds for it too.
+    """
 
     base: Asset
     quote: Asset
@@ -65,6 +68,7 @@ class OrderValidated(Event):
     hold: Amount
     notional: Amount
     fee_rate: Amount
+    worst_price: Price | None = None
 
 
 class ValidationRejected(Event):

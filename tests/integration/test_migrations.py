@@ -14,10 +14,12 @@ from sqlalchemy.pool import NullPool
 
 from infra.database import migrate, open_pool, session
 from infra.errors import CommandError, ExitCode
+from infra.ledger import tables as book
 from infra.partitions import ensure_partitions, spans
 from infra.tables import METADATA
 
 pytestmark = pytest.mark.stack
+assert book.account.metadata is METADATA
 
 
 async def test_tables_mirror_the_migrated_database(database_url: str) -> None:

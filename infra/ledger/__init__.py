@@ -1,0 +1,1 @@
+"""The book: accounts, instruments, orders, exposure, and the double-entry ledger that holds the money."""
