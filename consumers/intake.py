@@ -1,0 +1,218 @@
+"""The front door on Kafka: what anybody puts on `<saga>.starts` becomes a saga, a refusal, or a dead letter."""
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import structlog
+
+from consumers.dead_letters import Fault, dead_letter
+from infra import metrics
+from infra.clock import Clock, SystemClock
+from infra.codec import Record
+from infra.database import Connection, open_pool
+from infra.lanes.processor import Received, Transaction
+from infra.lanes.store import Lane
+from infra.lanes.worker import Worker
+from infra.registered import registered_sagas
+from infra.settings import Settings
+from infra.starts import (
+    SIZE_LIMIT,
+    Accepted,
+    Conflict,
+    Start,
+    StartInvalidError,
+    Verdict,
+    accept,
+    check_startable,
+    order_start,
+    read_start,
+)
+from infra.strict_json import StrictJsonError, check_json
+from infra.tracing import next_traceparent
+from sagas.definition import AnySaga
+from schemas.envelope import ID, TYPE, Header
+from schemas.message import wire_type
+from schemas.topics import starts_topic
+
+DATABASE: Final = "saga_log"
+"""Start requests lie beside the checkpoints."""
+_STRUCTURED: Final = "application/cloudevents+json"
+_BATCHED: Final = "application/cloudevents-batch"
+_ID_LIMIT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A start as it was sent: its payload, and what its CloudEvent attributes say of it."""
+
+    value: bytes
+    type: str = ""
+    id: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+class Intake:
+    """Takes starts of one saga: CloudEvents in binary or structured mode, or a bare JSON payload."""
+
+    def __init__(self, saga: AnySaga, clock: Clock | None = None) -> None:
+        check_startable(saga)
+        self.group = f"{saga.name}-intake"
+        self.topics: Sequence[str] = (starts_topic(saga.name),)
+        self._saga = saga
+        self._type = wire_type(saga.name, saga.start)
+        self._clock = clock or SystemClock()
+        self._counts: Counter[str] = Counter()
+        self._dead: Counter[str] = Counter()
+
+    def wants(self, topic: str, headers: Sequence[Header]) -> bool:  # noqa: ARG002 - all are answered
+        """Take every record of the topic."""
+        return True
+
+    async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
+        """Nothing is remembered between batches."""
+
+    def due_in(self) -> float | None:
+        """Give None: starts come as records alone."""
+        return None
+
+    async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
+        """Judge the starts, in two statements, and publish what they come to."""
+        self._counts, self._dead = Counter(), Counter()
+        now = self._clock.now()
+        valid: list[tuple[int, Start]] = []
+        for each in received:
+            try:
+                valid.append((each.lane, self._read(each.record)))
+            except StartInvalidError as error:
+                fault = Fault(error.kind, str(error), "intake")
+                transaction.emit(each.lane, dead_letter(self._saga.name, self.group, each.record, fault, now))
+                self._dead[error.kind] += 1
+        if not valid:
+            return
+        source = f"/{self._saga.name}/intake"
+        starts = [start for _, start in valid]
+        verdicts = await accept(transaction.sql, self._saga, starts, source=source, now=now)
+        for (lane, _), verdict in zip(valid, verdicts, strict=True):
+            transaction.emit(lane, verdict.record)
+            self._counts[_name(verdict)] += 1
+
+    def committed(self) -> None:
+        """Count what was committed."""
+        for result, count in self._counts.items():
+            metrics.STARTS.labels(self._saga.name, result).inc(count)
+        for kind, count in self._dead.items():
+            metrics.STARTS.labels(self._saga.name, "invalid").inc(count)
+            metrics.DEAD_LETTERS.labels(self.group, kind).inc(count)
+        self._counts, self._dead = Counter(), Counter()
+
+    def full(self) -> bool:
+        """Never: a batch ends before the next begins."""
+        return False
+
+    async def close(self) -> None:
+        """Nothing runs on the side."""
+
+    def _read(self, record: Record) -> Start:
+        """Give the start that a record asks for; raises `StartInvalidError`."""
+        asked = _unwrap(record)
+        if asked.type and asked.type != self._type:
+            raise StartInvalidError("wrong-type", f"the type is {asked.type[:100]!r}; this door takes {self._type!r}")
+        request = read_start(self._saga, asked.value)
+        trace = next_traceparent(asked.traceparent)
+        state = asked.tracestate[:512] if trace else ""
+        return order_start(self._saga, request, causation=asked.id[:_ID_LIMIT], traceparent=trace, tracestate=state)
+
+
+def _unwrap(record: Record) -> _Asked:
+    """Take a start out of its CloudEvent; without any attributes the value is the payload itself."""
+    kind = _text(record, "content-type").split(";")[0].strip().lower()
+    if kind.startswith(_BATCHED):
+        raise StartInvalidError("batched", "one record is one start; send the events of a batch one by one")
+    if kind == _STRUCTURED:
+        return _open_structured(record)
+    parent, state = _text(record, "traceparent"), _text(record, "tracestate")
+    return _Asked(record.value, _text(record, TYPE), _text(record, ID), parent, state)
+
+
+def _open_structured(record: Record) -> _Asked:
+    if len(record.value) > 2 * SIZE_LIMIT:
+        raise StartInvalidError("too-large", f"the event has {len(record.value)} bytes; {2 * SIZE_LIMIT} are allowed")
+    try:
+        event = check_json(record.value)
+    except StrictJsonError as error:
+        raise StartInvalidError("not-json", f"the event is not JSON that we take: {error}") from None
+    if not isinstance(event, dict):
+        raise StartInvalidError("not-an-event", "the value is no JSON object, so it is no CloudEvent")
+    found = cast("dict[str, Any]", event)
+    missing = [name for name in ("specversion", "id", "source", "type") if not isinstance(found.get(name), str)]
+    if missing:
+        raise StartInvalidError("not-an-event", f"the CloudEvent lacks {', '.join(missing)}")
+    parent = str(found.get("traceparent") or _text(record, "traceparent"))
+    state = str(found.get("tracestate") or _text(record, "tracestate"))
+    return _Asked(_data(found), _encodable(found["type"]), _encodable(found["id"]), parent, _encodable(state))
+
+
+def _data(event: dict[str, Any]) -> bytes:
+    """Give the payload of a structured event. Amounts are strings there, so no number is harmed on the way."""
+    if "data_base64" in event:
+        try:
+            return base64.b64decode(str(event["data_base64"]), validate=True)
+        except binascii.Error as error:
+            raise StartInvalidError("not-json", f"data_base64 is not base64: {error}") from None
+    if "data" not in event:
+        raise StartInvalidError("not-an-event", "the CloudEvent has no data")
+    return json.dumps(event["data"]).encode()
+
+
+def _text(record: Record, header: str) -> str:
+    return record.header(header).decode("utf-8", "replace").replace("\0", "")
+
+
+def _encodable(text: str) -> str:
+    """JSON can spell half a surrogate pair, which no header can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _name(verdict: Verdict) -> str:
+    match verdict:
+        case Accepted():
+            return "accepted"
+        case Conflict():
+            return "conflict"
+        case _:
+            return "same"
+
+
+def _has_front_door(saga: AnySaga) -> bool:
+    try:
+        check_startable(saga)
+    except TypeError as error:
+        structlog.get_logger("intake").warning("saga cannot be started from outside", why=str(error))
+        return False
+    return True
+
+
+async def serve(settings: Settings) -> None:
+    """Take starts of every registered saga that can be started from outside, until cancelled.
+
+    Raises `CommandError` when a server is not there at the start.
+    """
+    sagas = [saga for saga in registered_sagas(settings.app).values() if _has_front_door(saga)]
+    url = settings.database_for(DATABASE)
+    pool = await open_pool(url, max_size=max(1, len(sagas)), application_name="tradesaga intake")
+    async with pool, asyncio.TaskGroup() as group:
+        for saga in sagas:
+            processor = Intake(saga)
+            owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
+            worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
+            metrics.watch_worker(processor.group, worker.health)
+            group.create_task(worker.run(), name=processor.group)

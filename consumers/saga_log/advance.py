@@ -1,0 +1,91 @@
+"""One fact into one checkpoint; whose turn it is, is judged elsewhere."""
+
+from typing import Final, NamedTuple
+
+import orjson
+from pydantic import ValidationError
+
+from consumers.saga_log.checkpoint import Checkpoint
+from consumers.saga_log.reading import Reading, UnfoldableError, explain
+from consumers.saga_log.rules import CONTEXT_CEILING, Rules
+from infra.codec import Record
+from sagas.fact import Fact, Meaning
+from sagas.machine import Folded, Order
+from sagas.status import Status
+from schemas import identity
+from schemas.envelope import ContextTooLargeError, splice
+
+_ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
+
+
+class Advance(NamedTuple):
+    """A checkpoint after a fact; its record is not counted in `seq` and `head` yet."""
+
+    checkpoint: Checkpoint | None
+    fact: Fact
+    orders: tuple[Order, ...] = ()
+    added: str | None = None
+    error: str | None = None
+
+
+def advance(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
+    """Fold one fact; raises `UnfoldableError`."""
+    fact = reading.fact
+    if fact.meaning is Meaning.STARTED:
+        return _start(rules, checkpoint, record, reading)
+    if checkpoint is None:
+        if reading.type == rules.start_refused:
+            # There are two front doors: the refusal may overtake the start that it lost against.
+            return Advance(None, fact)
+        raise UnfoldableError("unknown-saga", "the saga's start is not known here")
+    if checkpoint.sealed or checkpoint.version != rules.saga.version:
+        running = f"the saga runs under version {checkpoint.version} of {rules.saga.name!r}"
+        raise UnfoldableError("version", f"{running}; this saga log knows version {rules.saga.version}")
+    folded = rules.machine.fold(checkpoint.state, fact)
+    context, added = checkpoint.context, None
+    if fact.meaning is Meaning.DONE and not checkpoint.state.done >> fact.step & 1:
+        added = rules.saga.steps[fact.step].emits.NAME
+        context = _spliced(context, added, record.value)
+    return Advance(_after(checkpoint, folded, context, fact), fact, folded.orders, added, folded.refusal or None)
+
+
+def _start(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
+    if checkpoint is not None:
+        same = reading.request_hash == checkpoint.request_hash
+        error = None if same else "another request has started this saga; this one does not count"
+        return Advance(checkpoint, reading.fact, error=error)
+    try:
+        request = rules.saga.start.from_wire(record.value)
+    except ValidationError as error:
+        raise UnfoldableError("invalid-value", explain(error)) from None
+    folded = rules.machine.fold(rules.machine.begin(), reading.fact)
+    begun = Checkpoint(
+        version=rules.saga.version,
+        state=folded.state,
+        status=folded.status,
+        context=_spliced(b"", rules.saga.start.NAME, record.value),
+        request_hash=reading.request_hash or identity.request_hash(request),
+        seq=0,
+        head=b"",
+        created_ms=record.recorded_ms,
+        updated_ms=record.recorded_ms,
+        deadline_ms=record.recorded_ms + rules.deadline_ms,
+        deadline_pending=True,
+    )
+    return Advance(begun, reading.fact, folded.orders, rules.saga.start.NAME)
+
+
+def _after(checkpoint: Checkpoint, folded: Folded, context: bytes, fact: Fact) -> Checkpoint:
+    pending = checkpoint.deadline_pending and folded.status not in _ENDED and fact.meaning is not Meaning.DEADLINE
+    return checkpoint._replace(state=folded.state, status=folded.status, context=context, deadline_pending=pending)
+
+
+def _spliced(context: bytes, name: str, value: bytes) -> bytes:
+    """Add a fact to the context; what is no JSON would spoil all of it, so it is refused first."""
+    try:
+        orjson.loads(value)
+        return splice(context, name, value, CONTEXT_CEILING)
+    except orjson.JSONDecodeError as error:
+        raise UnfoldableError("invalid-value", f"the value is not JSON: {error}") from None
+    except ContextTooLargeError as error:
+        raise UnfoldableError("context-too-large", str(error)) from None

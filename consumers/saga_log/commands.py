@@ -1,0 +1,78 @@
+"""What the saga log says: commands to the steps' owners, and the deadline as a fact."""
+
+from typing import Final
+from uuid import UUID
+
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
+from consumers.saga_log.rules import Rules
+from infra.clock import format_time, new_id
+from infra.codec import Outgoing, Record
+from infra.tracing import new_traceparent, next_traceparent
+from sagas.machine import BarStep, CompensateStep, Order, RetryStep
+from schemas.envelope import ID, Envelope
+from schemas.lifecycle import Bar, DeadlineElapsed, Retry
+from schemas.message import Command, wire_type
+from schemas.topics import commands_topic, events_topic
+
+_REASON_LIMIT: Final = 2000
+
+
+def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: int) -> Outgoing:
+    """Give the command for an order; `record` is what brought it about, `now` nanoseconds since 1970.
+
+    Raises `ValueError` for a saga whose start is not known: it has no orders.
+    """
+    checkpoint = tracked.checkpoint
+    if checkpoint is None:
+        raise ValueError(f"saga {tracked.saga_id} has not started; it has no orders")
+    message, round_ = _message(rules, checkpoint, order)
+    envelope = Envelope(
+        type=wire_type(rules.saga.name, type(message)),
+        id=str(new_id()),
+        source=source(rules),
+        saga_id=str(tracked.saga_id),
+        time=format_time(now),
+        causation=_text(record, ID),
+        traceparent=next_traceparent(_text(record, "traceparent")),
+        tracestate=_text(record, "tracestate"),
+        step=rules.saga.steps[order.step].name,
+        round=round_,
+        context=checkpoint.context,
+    )
+    return Outgoing.of(commands_topic(rules.saga.name), envelope, message.to_wire())
+
+
+def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: int) -> Outgoing:
+    """Give the fact that the saga's time is up; it counts once it comes back, in its turn."""
+    envelope = Envelope(
+        type=wire_type(rules.saga.name, DeadlineElapsed),
+        id=str(new_id()),
+        source=source(rules),
+        saga_id=str(saga_id),
+        time=format_time(now),
+        traceparent=new_traceparent(),
+    )
+    elapsed = DeadlineElapsed(deadline=format_time(checkpoint.deadline_ms * 1_000_000))
+    return Outgoing.of(events_topic(rules.saga.name), envelope, elapsed.to_wire())
+
+
+def source(rules: Rules) -> str:
+    """Name the saga log as the source of what it says."""
+    return f"/{rules.saga.name}/saga-log"
+
+
+def _message(rules: Rules, checkpoint: Checkpoint, order: Order) -> tuple[Command, int]:
+    step = rules.saga.steps[order.step]
+    match order:
+        case BarStep():
+            return Bar(step=step.name), checkpoint.state.rounds[order.step]
+        case RetryStep(round=round_):
+            return Retry(step=step.name, round=round_), round_
+        case CompensateStep(round=round_):
+            if step.back is None:
+                raise ValueError(f"{step.name!r} cannot be taken back")
+            return step.back[0](reason=rules.cause(checkpoint.state)[:_REASON_LIMIT]), round_
+
+
+def _text(record: Record, header: str) -> str:
+    return record.header(header).decode("utf-8", "replace")

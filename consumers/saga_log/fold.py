@@ -1,0 +1,85 @@
+"""The fold: one record into one saga. Pure, so that a replay comes to the same, and emits nothing."""
+
+from consumers.saga_log.advance import advance
+from consumers.saga_log.checkpoint import Parked, Tracked
+from consumers.saga_log.outcome import DeadLetter, Entry, Outcome, count, enter, status_of
+from consumers.saga_log.reading import Reading, UnfoldableError, read
+from consumers.saga_log.release import release
+from consumers.saga_log.rules import Rules
+from infra.codec import Record, load_headers
+from sagas.fact import Meaning
+
+
+def fold_record(rules: Rules, tracked: Tracked | None, record: Record) -> Outcome:
+    """Fold a record into its saga; `tracked` is None where it names none. Never raises, whatever the record holds."""
+    entry = enter(record)
+    if tracked is None:
+        return _stray(record, None, entry, DeadLetter(record, "no-saga", "header ce_correlationid is no UUID"))
+    if record.key != str(tracked.saga_id).encode():
+        return _stray(record, tracked, entry, DeadLetter(record, "wrong-key", "the key is not the saga's id"))
+    if record.partition != tracked.home:
+        reason = f"the saga belongs to partition {tracked.home} of {record.topic}, not to {record.partition}"
+        return _stray(record, tracked, entry, DeadLetter(record, "wrong-partition", reason))
+    try:
+        reading = read(rules, record)
+        if reading.type == rules.released:
+            return _release(rules, tracked, record, entry, reading)
+        if tracked.parked and not _begins(tracked, reading):
+            return _park(tracked, record, entry, f"waits behind offset {tracked.parked[0].record.offset}")
+        return _advance(rules, tracked, record, entry, reading)
+    except UnfoldableError as error:
+        return _set_aside(rules, tracked, record, entry, error)
+
+
+def _begins(tracked: Tracked, reading: Reading) -> bool:
+    """Say whether this is the start of a saga of which something has come too early: it need not wait for that."""
+    return tracked.checkpoint is None and reading.fact.meaning is Meaning.STARTED
+
+
+def _advance(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
+    advanced = advance(rules, tracked.checkpoint, record, reading)
+    checkpoint, written = count(advanced.checkpoint, record, entry, added=advanced.added, error=advanced.error)
+    after = tracked._replace(checkpoint=checkpoint)
+    refused = advanced.error is not None
+    return Outcome(record, after, written, status_of(tracked), advanced.fact, advanced.orders, refused=refused)
+
+
+def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
+    letting = release(rules, tracked, record.value)
+    added, error = ",".join(letting.added) or None, letting.error or None
+    checkpoint, written = count(letting.checkpoint, record, entry, added=added, error=error)
+    return Outcome(
+        record,
+        tracked._replace(checkpoint=checkpoint, parked=tuple(letting.queue)),
+        written,
+        before=status_of(tracked),
+        fact=reading.fact,
+        orders=tuple(letting.orders),
+        released=tuple(letting.gone),
+        dead=tuple(letting.dead),
+        refused=letting.refused,
+    )
+
+
+def _stray(record: Record, tracked: Tracked | None, entry: Entry, letter: DeadLetter) -> Outcome:
+    """A record of no saga, or in the wrong place: it goes to the dead letters and holds nobody up."""
+    _, written = count(None, record, entry, error=f"dead letter: {letter.reason}")
+    return Outcome(record, tracked, written, dead=(letter,))
+
+
+def _set_aside(rules: Rules, tracked: Tracked, record: Record, entry: Entry, error: UnfoldableError) -> Outcome:
+    """Park the record, unless it is one that should let others go: that one is only recorded."""
+    letter = DeadLetter(record, error.kind, str(error))
+    if entry.event_type != rules.released:
+        return _park(tracked, record, entry, letter.reason)._replace(dead=(letter,))
+    checkpoint, written = count(tracked.checkpoint, record, entry, error=f"ignored: {error}")
+    after = tracked._replace(checkpoint=checkpoint)
+    return Outcome(record, after, written, status_of(tracked), dead=(letter,), refused=True)
+
+
+def _park(tracked: Tracked, record: Record, entry: Entry, reason: str) -> Outcome:
+    checkpoint, written = count(tracked.checkpoint, record, entry, error=f"parked: {reason}")
+    # As it will be read back, so that letting it go comes to the same from memory and from its row.
+    parked = Parked(record._replace(headers=load_headers(entry.headers)), reason)
+    after = tracked._replace(checkpoint=checkpoint, parked=(*tracked.parked, parked))
+    return Outcome(record, after, written, status_of(tracked), parked=parked)

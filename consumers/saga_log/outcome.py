@@ -1,0 +1,91 @@
+"""What comes of one record: the saga after it, its row in the audit log, and what is to be done."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from consumers.saga_log.chain import link
+from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.reading import clean, event_time, started
+from infra.codec import Record, dump_headers
+from sagas.fact import Fact
+from sagas.machine import Order
+from sagas.status import Status
+from schemas.envelope import STEP, TYPE
+
+
+class Entry(NamedTuple):
+    """A record's row in the audit log. `added` names the members that it adds to the context, whose value it is."""
+
+    headers: str
+    event_type: str | None
+    step: str | None
+    time: int | None
+    started: int | None
+    hash: bytes = b""
+    seq: int | None = None
+    added: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A parked record that waits no longer, and how it was let go: `retry` or `discard`."""
+
+    parked: Parked
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record to be copied to the dead letters; `kind` is a slug, `reason` a sentence."""
+
+    record: Record
+    kind: str
+    reason: str
+
+
+class Outcome(NamedTuple):
+    """What came of one record; `before` is the saga's state before it, `refused` says that it asked in vain."""
+
+    record: Record
+    tracked: Tracked | None
+    entry: Entry
+    before: Status | None = None
+    fact: Fact | None = None
+    orders: tuple[Order, ...] = ()
+    parked: Parked | None = None
+    released: tuple[Released, ...] = ()
+    dead: tuple[DeadLetter, ...] = ()
+    refused: bool = False
+
+
+def enter(record: Record) -> Entry:
+    """Begin a record's row from its headers, whatever they hold."""
+    headers = dict(record.headers)
+    return Entry(
+        headers=dump_headers(record.headers),
+        event_type=_text(headers.get(TYPE)),
+        step=_text(headers.get(STEP)),
+        time=event_time(headers),
+        started=started(headers),
+    )
+
+
+def count(
+    checkpoint: Checkpoint | None, record: Record, entry: Entry, *, added: str | None = None, error: str | None = None
+) -> tuple[Checkpoint | None, Entry]:
+    """Count the record in its saga's chain and finish its row; what comes before a start is counted in no chain."""
+    if checkpoint is None:
+        return None, entry._replace(hash=link(b"", record, entry.headers), added=added, error=error)
+    seq, head = checkpoint.seq + 1, link(checkpoint.head, record, entry.headers)
+    after = checkpoint._replace(seq=seq, head=head, updated_ms=record.recorded_ms)
+    return after, entry._replace(seq=seq, hash=head, added=added, error=error)
+
+
+def status_of(tracked: Tracked) -> Status | None:
+    """Give the saga's state, if its start is known."""
+    return tracked.checkpoint.status if tracked.checkpoint is not None else None
+
+
+def _text(header: bytes | None) -> str | None:
+    return clean(header.decode("utf-8", "backslashreplace")) if header else None

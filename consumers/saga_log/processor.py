@@ -1,0 +1,176 @@
+"""The saga log as a worker runs it: one fold a batch, a constant number of statements, nothing kept uncommitted."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from consumers.dead_letters import Fault, dead_letter
+from consumers.saga_log import store
+from consumers.saga_log.account import tell
+from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.commands import command, deadline_elapsed
+from consumers.saga_log.fold import fold_record
+from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.reading import saga_of
+from consumers.saga_log.rules import Rules
+from infra.clock import Clock, SystemClock
+from infra.database import Connection
+from infra.lanes.processor import Received, Transaction
+from infra.lanes.store import Lane
+from schemas.envelope import Header
+
+CACHED: Final = 10_000
+"""Sagas kept in memory: about 3 kB each."""
+DUE_LIMIT: Final = 500
+
+
+@dataclass
+class _Batch:
+    """What a batch has come to so far; thrown away when it is judged again."""
+
+    known: dict[UUID, Tracked]
+    outcomes: list[tuple[Lane, Outcome]] = field(default_factory=list[tuple[Lane, Outcome]])
+    touched: dict[UUID, int] = field(default_factory=dict[UUID, int])
+    next_due: float | None = None
+    asked: bool = False
+
+
+class SagaLog:
+    """Folds `<saga>.events` into checkpoints and the audit log."""
+
+    def __init__(self, rules: Rules, clock: Clock | None = None) -> None:
+        self.group = f"{rules.saga.name}-log"
+        self.topics: Sequence[str] = (rules.topic,)
+        self._rules = rules
+        self._clock = clock or SystemClock()
+        self._cache: OrderedDict[UUID, Tracked] = OrderedDict()
+        self._parked: set[UUID] = set()
+        self._next_due: float | None = None
+        self._batch = _Batch({})
+
+    def wants(self, topic: str, headers: Sequence[Header]) -> bool:  # noqa: ARG002 - every record has its row
+        """Take every record of the topic."""
+        return True
+
+    async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:  # noqa: ARG002
+        """Forget everything; find the sagas of these lanes of which records wait, and the next deadline."""
+        self._cache.clear()
+        places = [lane.partition for lane in lanes]
+        self._parked = await store.parked_sagas(sql, self.group, self._rules.topic, places)
+        self._next_due = _at(await store.next_due_in(sql, [lane.id for lane in lanes]))
+
+    def due_in(self) -> float | None:
+        """Give the seconds to the next deadline."""
+        return None if self._next_due is None else max(0.0, self._next_due - time.monotonic())
+
+    async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
+        """Fold the records, write what has changed, and put commands and due deadlines into the outbox."""
+        sql = transaction.sql
+        overdue: list[UUID] = []
+        asked = self.due_in() == 0
+        if asked:
+            overdue = await store.find_due(sql, transaction.lanes, DUE_LIMIT)
+        sagas = [saga_of(each.record) for each in received]
+        batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
+        self._elapse(transaction, batch, overdue)
+        for saga_id, each in zip(sagas, received, strict=True):
+            self._fold(transaction, batch, saga_id, each)
+        await self._write(sql, batch)
+        if asked:
+            batch.asked, batch.next_due = True, _at(await store.next_due_in(sql, transaction.lanes))
+
+    def committed(self) -> None:
+        """Keep what the batch has come to, and count it."""
+        batch, self._batch = self._batch, _Batch({})
+        for saga_id in batch.touched:
+            self._keep(batch.known[saga_id])
+        while len(self._cache) > CACHED:
+            self._cache.popitem(last=False)
+        if batch.asked:
+            self._next_due = batch.next_due
+        self._expect(batch.known[saga_id] for saga_id in batch.touched)
+        tell(self._rules, self.group, [outcome for _, outcome in batch.outcomes])
+
+    def full(self) -> bool:
+        """Never: a batch ends before the next begins."""
+        return False
+
+    async def close(self) -> None:
+        """Nothing runs on the side."""
+
+    async def _gather(self, sql: Connection, sagas: set[UUID]) -> dict[UUID, Tracked]:
+        """Give the sagas as they are now: from memory, or from the database in one statement."""
+        known = {saga_id: tracked for saga_id in sagas if (tracked := self._cache.get(saga_id)) is not None}
+        unknown = sagas - known.keys()
+        if not unknown:
+            return known
+        checkpoints = await store.load(sql, self._rules, unknown)
+        waiting = unknown & self._parked
+        parked = await store.load_parked(sql, self.group, waiting) if waiting else {}
+        for saga_id in unknown:
+            home = self._rules.home(saga_id)
+            known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, ()))
+        return known
+
+    def _elapse(self, transaction: Transaction, batch: _Batch, overdue: Iterable[UUID]) -> None:
+        """Publish the deadlines that have passed; each comes back as a record and counts then."""
+        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
+        for saga_id in overdue:
+            tracked = batch.known[saga_id]
+            checkpoint, lane = tracked.checkpoint, lanes.get(tracked.home)
+            if checkpoint is None or lane is None or not checkpoint.deadline_pending:
+                continue
+            transaction.emit(lane, deadline_elapsed(self._rules, saga_id, checkpoint, self._clock.now()))
+            batch.known[saga_id] = tracked._replace(checkpoint=checkpoint._replace(deadline_pending=False))
+            batch.touched[saga_id] = lane
+
+    def _fold(self, transaction: Transaction, batch: _Batch, saga_id: UUID | None, each: Received) -> None:
+        before = batch.known[saga_id] if saga_id is not None else None
+        outcome = fold_record(self._rules, before, each.record)
+        batch.outcomes.append((transaction.lanes[each.lane], outcome))
+        after, now = outcome.tracked, self._clock.now()
+        if after is not None and after is not before:
+            batch.known[after.saga_id] = after
+            batch.touched[after.saga_id] = each.lane
+            for order in outcome.orders:
+                transaction.emit(each.lane, command(self._rules, after, order, each.record, now))
+        for letter in outcome.dead:
+            fault = Fault(letter.kind, letter.reason)
+            transaction.emit(each.lane, dead_letter(self._rules.saga.name, self.group, letter.record, fault, now))
+
+    async def _write(self, sql: Connection, batch: _Batch) -> None:
+        touched = sorted(batch.touched.items())
+        await store.write(sql, self._rules, [(lane, batch.known[saga_id]) for saga_id, lane in touched])
+        await store.enter(sql, batch.outcomes)
+        outcomes = [outcome for _, outcome in batch.outcomes]
+        set_aside = [(o.tracked.saga_id, o.parked) for o in outcomes if o.parked is not None and o.tracked is not None]
+        await store.park(sql, self.group, set_aside)
+        await store.release(sql, self.group, outcomes)
+
+    def _keep(self, tracked: Tracked) -> None:
+        """Remember a saga while its lane is ours; one that has ended is seldom heard of again."""
+        if tracked.parked:
+            self._parked.add(tracked.saga_id)
+        else:
+            self._parked.discard(tracked.saga_id)
+        self._cache.pop(tracked.saga_id, None)
+        checkpoint = tracked.checkpoint
+        if tracked.parked or (checkpoint is not None and not checkpoint.status.final):
+            self._cache[tracked.saga_id] = tracked
+
+    def _expect(self, sagas: Iterable[Tracked]) -> None:
+        """Look again no later than at the first of these deadlines by our own clock; the database's then decides."""
+        pending = (
+            s.checkpoint.deadline_ms for s in sagas if s.checkpoint is not None and s.checkpoint.deadline_pending
+        )
+        first = min(pending, default=None)
+        if first is not None:
+            at = time.monotonic() + first / 1000 - self._clock.now() / 1_000_000_000
+            self._next_due = at if self._next_due is None else min(at, self._next_due)
+
+
+def _at(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + max(0.0, seconds)

@@ -1,0 +1,108 @@
+"""From a record to the fact it states, or to the reason why it cannot be folded."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from consumers.saga_log.rules import Rules
+from infra.clock import parse_time, read_id
+from infra.codec import Record
+from sagas.fact import Fact
+from schemas.envelope import SAGA_ID, STEP, TYPE
+
+REQUIRED: Final = (TYPE, "ce_id", "ce_source", "ce_time")
+MAX_ROUND: Final = 2**31 - 1
+MAX_TIME: Final = 2**63 - 1
+_TEXT_LIMIT: Final = 500
+_ALL_SHOWN: Final = 3
+
+
+class UnfoldableError(ValueError):
+    """A record has no meaning for its saga; `kind` is the slug that counts it."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(clean(reason))
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A record's fact and what of its headers the fold asks for."""
+
+    fact: Fact
+    type: str
+    request_hash: str
+
+
+def saga_of(record: Record) -> UUID | None:
+    """Give the saga id, if the header holds one in its canonical spelling."""
+    raw = record.header(SAGA_ID)
+    try:
+        found = read_id(raw.decode())
+    except ValueError:
+        return None
+    return found if str(found).encode() == raw else None
+
+
+def read(rules: Rules, record: Record) -> Reading:
+    """Give what the record says; raises `UnfoldableError`."""
+    headers = dict(record.headers)
+    for name in REQUIRED:
+        if not headers.get(name):
+            raise UnfoldableError("headers", f"header {name} is missing")
+    try:
+        ce_type, ce_id = headers[TYPE].decode(), headers["ce_id"].decode()
+        step, request_hash = (headers.get(STEP) or b"").decode(), (headers.get("ts_request") or b"").decode()
+        round_ = int(headers.get("ts_round") or 1)
+    except ValueError as error:
+        raise UnfoldableError("headers", f"a header cannot be read: {error}") from None
+    if not 1 <= round_ <= MAX_ROUND:
+        raise UnfoldableError("headers", f"header ts_round is {round_}")
+    try:
+        fact = rules.vocabulary.read(ce_type, ce_id, step, round_, record.value)
+    except KeyError as error:
+        raise UnfoldableError("unknown-type", _unknown(rules, ce_type, error)) from None
+    except ValidationError as error:
+        raise UnfoldableError("invalid-value", explain(error)) from None
+    return Reading(fact, ce_type, request_hash)
+
+
+def explain(error: ValidationError) -> str:
+    """Say which fields are wrong and why, without their values: those may be confidential."""
+    wrong = error.errors(include_url=False, include_input=False, include_context=False)
+    told = [f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in wrong[:_ALL_SHOWN]]
+    if len(wrong) > _ALL_SHOWN:
+        told.append(f"and {len(wrong) - _ALL_SHOWN} more")
+    return "; ".join(told)
+
+
+def clean(text: str) -> str:
+    """Make a text fit for PostgreSQL, which has no NUL in text, and for one line."""
+    return text.replace("\0", "\\0")[:_TEXT_LIMIT]
+
+
+def event_time(headers: dict[str, bytes]) -> int | None:
+    """Give the nanoseconds of `ce_time`, if it is a time that 64 bits hold."""
+    try:
+        found = parse_time((headers.get("ce_time") or b"").decode())
+    except (ValueError, OverflowError):
+        return None
+    return found if -MAX_TIME <= found <= MAX_TIME else None
+
+
+def started(headers: dict[str, bytes]) -> int | None:
+    """Give the nanoseconds at which the attempt began, if the header says so."""
+    try:
+        found = int(headers.get("ts_started") or 0)
+    except ValueError:
+        return None
+    return found if 0 < found <= MAX_TIME else None
+
+
+def _unknown(rules: Rules, ce_type: str, error: KeyError) -> str:
+    missing = str(error.args[0]) if error.args else ""
+    if missing == ce_type:
+        return f"no message {ce_type!r} is known to saga {rules.saga.name!r} version {rules.saga.version}"
+    return f"saga {rules.saga.name!r} version {rules.saga.version} has no step {missing!r}"

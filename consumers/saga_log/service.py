@@ -1,0 +1,33 @@
+"""The saga log as a process: one worker for each registered saga."""
+
+import asyncio
+import os
+import socket
+
+from consumers.saga_log.processor import SagaLog
+from consumers.saga_log.rules import Rules
+from infra.broker import count_partitions
+from infra.database import open_pool
+from infra.lanes.worker import Worker
+from infra.metrics import watch_worker
+from infra.registered import registered_sagas
+from infra.settings import Settings
+from schemas.topics import events_topic
+
+DATABASE = "saga_log"
+"""Names the database of checkpoints, audit log, parked records and start requests: TRADESAGA_DATABASE_URL_SAGA_LOG."""
+
+
+async def serve(settings: Settings) -> None:
+    """Fold the facts of every registered saga until cancelled. Raises `CommandError` when a server is not there."""
+    sagas = registered_sagas(settings.app)
+    counts = await count_partitions(settings.brokers(), [events_topic(name) for name in sagas])
+    url = settings.database_for(DATABASE)
+    pool = await open_pool(url, max_size=max(1, len(sagas)), application_name="tradesaga saga-log")
+    async with pool, asyncio.TaskGroup() as group:
+        for name, saga in sagas.items():
+            processor = SagaLog(Rules(saga, counts[events_topic(name)]))
+            owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
+            worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
+            watch_worker(processor.group, worker.health)
+            group.create_task(worker.run(), name=processor.group)

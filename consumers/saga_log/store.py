@@ -1,0 +1,219 @@
+"""The saga log's tables: each function is one statement, whatever the size of the batch."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.rules import Rules
+from infra.codec import Record, dump_headers, load_headers
+from infra.database import Connection
+from infra.lanes.store import Lane
+from infra.progress import ProgressError, decode_progress, encode_progress
+from sagas.status import Status
+
+_LOAD: Final = """
+SELECT saga_id, version, state, context, progress, seq, head, deadline, deadline_due IS NOT NULL AS pending,
+    request_hash, created_at, updated_at
+FROM saga WHERE saga_id = ANY($1::uuid[])
+"""
+# A saga of another version of its definition keeps what only that version can read; its progress comes empty.
+_WRITE: Final = """
+INSERT INTO saga AS s (saga_id, lane, version, state, current_step_index, completed_steps, compensated_steps, context,
+    progress, seq, head, deadline, deadline_due, request_hash, created_at, updated_at, name)
+SELECT *, $17 FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::smallint[], $6::json[], $7::json[],
+    $8::json[], $9::bytea[], $10::int[], $11::bytea[], $12::timestamptz[], $13::timestamptz[], $14::text[],
+    $15::timestamptz[], $16::timestamptz[])
+ON CONFLICT (saga_id) DO UPDATE SET state = excluded.state, context = excluded.context, seq = excluded.seq,
+    head = excluded.head,
+    (current_step_index, completed_steps, compensated_steps, progress) = (SELECT
+        CASE WHEN sealed THEN s.current_step_index ELSE excluded.current_step_index END,
+        CASE WHEN sealed THEN s.completed_steps ELSE excluded.completed_steps END,
+        CASE WHEN sealed THEN s.compensated_steps ELSE excluded.compensated_steps END,
+        CASE WHEN sealed THEN s.progress ELSE excluded.progress END
+        FROM (VALUES (excluded.progress = '')) AS t (sealed)),
+    deadline_due = excluded.deadline_due, updated_at = excluded.updated_at, lane = excluded.lane
+"""
+_ENTER: Final = """
+INSERT INTO saga_event (topic, partition, "offset", recorded_at, saga_id, seq, event_type, step_name, event_time,
+    started, context_added, error, headers, value, hash, writer_epoch)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::uuid[], $6::int[], $7::text[],
+    $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::bytea[],
+    $16::bigint[])
+"""
+_PARK: Final = """
+INSERT INTO parked ("group", topic, partition, "offset", saga_id, reason, recorded_at, headers, value)
+SELECT $1, * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[], $7::timestamptz[], $8::text[],
+    $9::bytea[])
+"""
+_RELEASE: Final = """
+UPDATE parked p SET released = r.action, released_at = r.at
+FROM unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::timestamptz[])
+    AS r (topic, partition, "offset", action, at)
+WHERE p."group" = $1 AND p.topic = r.topic AND p.partition = r.partition AND p."offset" = r."offset"
+"""
+_PARKED_SAGAS: Final = """
+SELECT DISTINCT saga_id FROM parked
+WHERE "group" = $1 AND topic = $2 AND partition = ANY($3::int[]) AND released IS NULL AND saga_id IS NOT NULL
+"""
+_PARKED: Final = """
+SELECT topic, partition, "offset", saga_id, reason, recorded_at, headers, value FROM parked
+WHERE "group" = $1 AND saga_id = ANY($2::uuid[]) AND released IS NULL ORDER BY topic, partition, "offset"
+"""
+# The database's clock decides: a process whose own is wrong ends no saga.
+_DUE: Final = """
+SELECT saga_id FROM saga WHERE lane = ANY($1::int[]) AND deadline_due <= clock_timestamp()
+ORDER BY deadline_due LIMIT $2
+"""
+_NEXT_DUE: Final = """
+SELECT extract(epoch FROM min(deadline_due) - clock_timestamp())::float8
+FROM saga WHERE lane = ANY($1::int[]) AND deadline_due IS NOT NULL
+"""
+
+
+def moment(milliseconds: int) -> datetime:
+    """Give a broker time as PostgreSQL takes it."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def milliseconds(at: datetime) -> int:
+    """Give what `moment` was given."""
+    return round(at.timestamp() * 1000)
+
+
+async def load(sql: Connection, rules: Rules, sagas: Collection[UUID]) -> dict[UUID, Checkpoint]:
+    """Read the checkpoints of sagas."""
+    return {row["saga_id"]: _checkpoint(rules, row) for row in await sql.fetch(_LOAD, list(sagas))}
+
+
+async def write(sql: Connection, rules: Rules, touched: Sequence[tuple[int, Tracked]]) -> None:
+    """Write checkpoints, each with the lane that it belongs to."""
+    rows = [_row(rules, lane, tracked.saga_id, tracked.checkpoint) for lane, tracked in touched if tracked.checkpoint]
+    if rows:
+        await sql.execute(_WRITE, *zip(*rows, strict=True), rules.saga.name)
+
+
+async def enter(sql: Connection, outcomes: Sequence[tuple[Lane, Outcome]]) -> None:
+    """Write one row a record."""
+    rows = [_entry(lane.epoch, outcome) for lane, outcome in outcomes]
+    if rows:
+        await sql.execute(_ENTER, *zip(*rows, strict=True))
+
+
+async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]]) -> None:
+    """Set records aside."""
+    rows = [
+        (record.topic, record.partition, record.offset, saga_id, reason, record.recorded_at,
+         dump_headers(record.headers), record.value)
+        for saga_id, (record, reason) in parked
+    ]  # fmt: skip
+    if rows:
+        await sql.execute(_PARK, group, *zip(*rows, strict=True))
+
+
+async def release(sql: Connection, group: str, outcomes: Sequence[Outcome]) -> None:
+    """Mark parked records as let go."""
+    rows = [
+        (*released.parked.place, released.action, outcome.record.recorded_at)
+        for outcome in outcomes
+        for released in outcome.released
+    ]
+    if rows:
+        await sql.execute(_RELEASE, group, *zip(*rows, strict=True))
+
+
+async def parked_sagas(sql: Connection, group: str, topic: str, partitions: Collection[int]) -> set[UUID]:
+    """Name the sagas of these partitions of which records wait."""
+    return {row["saga_id"] for row in await sql.fetch(_PARKED_SAGAS, group, topic, list(partitions))}
+
+
+async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, tuple[Parked, ...]]:
+    """Read what waits of these sagas, oldest first."""
+    found: dict[UUID, tuple[Parked, ...]] = {}
+    for row in await sql.fetch(_PARKED, group, list(sagas)):
+        saga_id: UUID = row["saga_id"]
+        key, headers = str(saga_id).encode(), load_headers(row["headers"])
+        at = milliseconds(row["recorded_at"])
+        record = Record(row["topic"], row["partition"], row["offset"], at, key, row["value"] or b"", headers)
+        found[saga_id] = (*found.get(saga_id, ()), Parked(record, row["reason"]))
+    return found
+
+
+async def find_due(sql: Connection, lanes: Collection[int], limit: int) -> list[UUID]:
+    """Name the sagas of these lanes whose deadline has passed and is not published."""
+    return [row["saga_id"] for row in await sql.fetch(_DUE, list(lanes), limit)]
+
+
+async def next_due_in(sql: Connection, lanes: Collection[int]) -> float | None:
+    """Give the seconds to the next deadline of these lanes, negative when it has passed, None when there is none."""
+    return await sql.fetchval(_NEXT_DUE, list(lanes))
+
+
+def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
+    sealed = False
+    try:
+        state = decode_progress(rules.machine, row["progress"])
+    except ProgressError:
+        state, sealed = rules.machine.begin(), True
+    return Checkpoint(
+        version=row["version"],
+        state=state,
+        status=Status(row["state"]),
+        context=row["context"].encode(),
+        request_hash=row["request_hash"],
+        seq=row["seq"],
+        head=row["head"],
+        created_ms=milliseconds(row["created_at"]),
+        updated_ms=milliseconds(row["updated_at"]),
+        deadline_ms=milliseconds(row["deadline"]),
+        deadline_pending=row["pending"],
+        sealed=sealed,
+    )
+
+
+def _row(rules: Rules, lane: int, saga_id: UUID, checkpoint: Checkpoint) -> tuple[Any, ...]:
+    state, deadline = checkpoint.state, moment(checkpoint.deadline_ms)
+    return (
+        saga_id,
+        lane,
+        checkpoint.version,
+        checkpoint.status.value,
+        rules.first_open(state),
+        rules.names(state.done),
+        rules.names(state.compensated),
+        checkpoint.context.decode(),
+        b"" if checkpoint.sealed else encode_progress(rules.machine, state),
+        checkpoint.seq,
+        checkpoint.head,
+        deadline,
+        deadline if checkpoint.deadline_pending else None,
+        checkpoint.request_hash,
+        moment(checkpoint.created_ms),
+        moment(checkpoint.updated_ms),
+    )
+
+
+def _entry(epoch: int, outcome: Outcome) -> tuple[Any, ...]:
+    record, entry, tracked = outcome.record, outcome.entry, outcome.tracked
+    return (
+        record.topic,
+        record.partition,
+        record.offset,
+        record.recorded_at,
+        tracked.saga_id if tracked is not None else None,
+        entry.seq,
+        entry.event_type,
+        entry.step,
+        entry.time,
+        entry.started,
+        entry.added,
+        entry.error,
+        entry.headers,
+        record.value,
+        entry.hash,
+        epoch,
+    )
