@@ -1,6 +1,5 @@
 """The state of a saga as the `progress` column keeps it: compact JSON of what differs from a saga just begun."""
 
-from dataclasses import fields
 from typing import Any, Final, cast
 
 import orjson
@@ -8,7 +7,7 @@ import orjson
 from sagas.machine import Machine, State
 from sagas.status import Status
 
-_FIELDS: Final = tuple(field.name for field in fields(State))
+_FIELDS: Final = State._fields
 
 
 class ProgressError(ValueError):
@@ -18,7 +17,7 @@ class ProgressError(ValueError):
 def encode_progress(machine: Machine, state: State) -> bytes:
     """Write what differs from `machine.begin()`."""
     begun = machine.begin()
-    differing = {name: value for name in _FIELDS if (value := getattr(state, name)) != getattr(begun, name)}
+    differing = {name: now for name, now, first in zip(_FIELDS, state, begun, strict=True) if now != first}
     return orjson.dumps(differing, default=sorted)  # sets are the one thing JSON has not
 
 

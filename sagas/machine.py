@@ -5,8 +5,8 @@ So step facts commute and repeat freely: only a deadline and a person's decision
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from sagas.definition import AnySaga
 from sagas.fact import Fact, Meaning
@@ -15,8 +15,7 @@ from sagas.status import Status
 from sagas.step import Kind
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Everything said of one saga so far.
 
     `done refused barred unknown compensated skipped bar_asked` are sets of steps, bit i for step i. `failed` and
@@ -93,6 +92,8 @@ class Machine:
         self._compensatable = self._set(Kind.COMPENSATABLE)
         self._size = len(saga.steps)
         self._all = (1 << self._size) - 1
+        zeros, ones = (0,) * self._size, (1,) * self._size
+        self._begun = State(failed=zeros, undo_failed=zeros, rounds=ones, undo_rounds=ones, undo_asked=zeros)
         # Without a pivot, steps that must succeed make what they need the point of no return; without those there is
         # none: a saga whose every step can be taken back can be taken back until it has ended.
         self._returns = not self._pivot and not self._retriable
@@ -103,8 +104,7 @@ class Machine:
 
     def begin(self) -> State:
         """Give the state of a saga of which nothing is known."""
-        zeros, ones = (0,) * self._size, (1,) * self._size
-        return State(failed=zeros, undo_failed=zeros, rounds=ones, undo_rounds=ones, undo_asked=zeros)
+        return self._begun
 
     def passed(self, state: State) -> bool:
         """Say whether the pivot has happened, or what stands for one: all that the steps which must succeed need."""
@@ -162,7 +162,7 @@ class Machine:
     def fold(self, state: State, fact: Fact) -> Folded:
         """Take in one fact, and say what is due now. Never raises: a decision that cannot be taken is refused."""
         if fact.meaning is Meaning.DEADLINE:
-            return self._due(self._turn_back(replace(state, overdue=True)))
+            return self._due(self._turn_back(state._replace(overdue=True)))
         if fact.meaning in _DECISIONS:
             return self._decide(state, fact)
         return self._due(_take_in(state, fact))
@@ -174,7 +174,7 @@ class Machine:
         outstanding = self._outstanding(state)
         if bars := outstanding & ~state.bar_asked:
             orders = (*orders, *(BarStep(index) for index in bits(bars)))
-            state = replace(state, bar_asked=state.bar_asked | bars)
+            state = state._replace(bar_asked=state.bar_asked | bars)
         if not outstanding:
             state, orders = self._take_back_last(state, orders)
         return Folded(state, status, orders, refusal)
@@ -186,20 +186,20 @@ class Machine:
             return state, orders
         last = left.bit_length() - 1
         current = state.undo_rounds[last]
-        asked = replace(state, undo_asked=_put(state.undo_asked, last, current))
+        asked = state._replace(undo_asked=_put(state.undo_asked, last, current))
         return asked, (*orders, CompensateStep(last, current))
 
     def _turn_back(self, state: State) -> State:
         """Take the saga back from here on, unless it is past its pivot, on its way back already, or has ended."""
         if self.status(state) in _FORWARD and not self.passed(state):
-            return replace(state, taking_back=True)
+            return state._replace(taking_back=True)
         return state
 
     def _decide(self, state: State, fact: Fact) -> Folded:
         """Follow a person's decision, once; one that cannot be followed is refused and changes nothing."""
         if fact.id in state.decisions:
             return self._due(state)
-        state = replace(state, decisions=state.decisions | {fact.id})
+        state = state._replace(decisions=state.decisions | {fact.id})
         status = self.status(state)
         if fact.meaning is Meaning.ABORT:
             if status is not Status.COMPENSATING and (status not in _FORWARD or self.passed(state)):
@@ -209,7 +209,7 @@ class Machine:
         if status is not Status.FAILED:
             return self._due(state, refusal=f"the saga is {status}, not FAILED")
         if fact.meaning is Meaning.RESOLVE:
-            return self._due(replace(state, resolved=fact.outcome, resolved_after=len(state.contradictions)))
+            return self._due(state._replace(resolved=fact.outcome, resolved_after=len(state.contradictions)))
         return self._again(state, fact)
 
     def _again(self, state: State, fact: Fact) -> Folded:
@@ -218,13 +218,13 @@ class Machine:
         chosen = 1 << index
         if fact.meaning is Meaning.RETRY and passed and self._failed(state) & self._retriable & chosen:
             current = state.rounds[index] + 1
-            retried = replace(state, rounds=_put(state.rounds, index, current))
+            retried = state._replace(rounds=_put(state.rounds, index, current))
             return self._due(retried, (RetryStep(index, current),))
         if not passed and self._undo_failed(state) & chosen:
             if fact.meaning is Meaning.SKIP:
-                return self._due(replace(state, skipped=state.skipped | chosen))
+                return self._due(state._replace(skipped=state.skipped | chosen))
             rounds = _put(state.undo_rounds, index, state.undo_rounds[index] + 1)
-            return self._due(replace(state, undo_rounds=rounds, skipped=state.skipped & ~chosen))
+            return self._due(state._replace(undo_rounds=rounds, skipped=state.skipped & ~chosen))
         name = self.saga.steps[index].name
         return self._due(state, refusal=f"{name!r} has not failed in a way that this could mend")
 
@@ -279,14 +279,14 @@ _ROUNDED: Final = {Meaning.FAILED: "failed", Meaning.COMPENSATION_FAILED: "undo_
 def _take_in(state: State, fact: Fact) -> State:
     """Record a step fact: sets grow, rounds keep their maximum, so order and repeats make no difference."""
     if fact.meaning is Meaning.STARTED:
-        return replace(state, started=True)
+        return state._replace(started=True)
     if fact.meaning is Meaning.RECORDED:
         return state
     if (members := _GROWING.get(fact.meaning)) is not None:
-        return replace(state, reported=True, **{members: getattr(state, members) | 1 << fact.step})
+        return state._replace(reported=True, **{members: getattr(state, members) | 1 << fact.step})
     if (rounds := _ROUNDED.get(fact.meaning)) is not None:
         latest = max(getattr(state, rounds)[fact.step], fact.round)
-        return replace(state, reported=True, **{rounds: _put(getattr(state, rounds), fact.step, latest)})
+        return state._replace(reported=True, **{rounds: _put(getattr(state, rounds), fact.step, latest)})
     if fact.meaning is Meaning.CONTRADICTED:
-        return replace(state, reported=True, contradictions=state.contradictions | {f"{fact.step}:{fact.id}"})
-    return replace(state, reported=True)
+        return state._replace(reported=True, contradictions=state.contradictions | {f"{fact.step}:{fact.id}"})
+    return state._replace(reported=True)
