@@ -1,0 +1,40 @@
+"""A test kit for anybody's saga: scenarios, any order and repeats, crashes anywhere, and taking back what was done."""
+
+from sagas.testing.crashes import Outcome, survives_crashes
+from sagas.testing.happenings import (
+    Happening,
+    aborted,
+    attempt_failed,
+    barred,
+    compensation_failed,
+    contradicted,
+    failed,
+    resolved,
+    retried,
+    skipped,
+    unknown,
+)
+from sagas.testing.identity import restores
+from sagas.testing.rehearsal import Part, Rehearsal
+from sagas.testing.scenario import Scenario, given
+
+__all__ = [
+    "Happening",
+    "Outcome",
+    "Part",
+    "Rehearsal",
+    "Scenario",
+    "aborted",
+    "attempt_failed",
+    "barred",
+    "compensation_failed",
+    "contradicted",
+    "failed",
+    "given",
+    "resolved",
+    "restores",
+    "retried",
+    "skipped",
+    "survives_crashes",
+    "unknown",
+]

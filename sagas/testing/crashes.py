@@ -1,0 +1,149 @@
+"""Crashing everywhere: a saga must end the same whatever moment its processes die at."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+
+from sagas.definition import AnySaga
+from sagas.fact import Meaning
+from sagas.row import RowStatus
+from sagas.status import Status
+from sagas.testing.rehearsal import Answer, Rehearsal
+
+ENOUGH = 10_000
+"""Commits after which a run is taken to go round in circles."""
+
+
+class Outcome(Enum):
+    """What becomes of a step in a rehearsal."""
+
+    SUCCEEDS = "succeeds"
+    REFUSES = "refuses"
+    FAILS = "fails in every attempt"
+    ANSWER_LOST = "happens, unheard"
+    CALL_LOST = "never arrives, and stays so"
+    STANDS = "succeeds, and cannot be taken back"
+
+
+def survives_crashes(
+    saga: AnySaga,
+    *,
+    ends: Status | frozenset[Status],
+    outcomes: Mapping[str, Outcome] | None = None,
+    remote: Collection[str] = (),
+    deadline_after: int | None = None,
+) -> int:
+    """Play the saga once whole, then once for each commit with all processes dying right after it.
+
+    `outcomes` tells what becomes of steps by name, `remote` which are calls, `deadline_after` the number of commits
+    after which the deadline elapses (where a crash moves it past the pivot, give both ends). Gives the number of
+    crashes survived; raises `AssertionError` naming the first that ends otherwise, leaves something standing, or makes
+    the log's state differ from its facts.
+    """
+    wanted = frozenset({ends}) if isinstance(ends, Status) else ends
+    script = _Script(saga, outcomes or {}, frozenset(remote), deadline_after)
+    whole = script.play(crash_after=None)
+    _hold(saga, whole, wanted, "without a crash")
+    for point in range(whole.commits):
+        _hold(saga, script.play(crash_after=point), wanted, f"after a crash behind commit {point} of {whole.commits}")
+    return whole.commits
+
+
+@dataclass(frozen=True, slots=True)
+class _Played:
+    rehearsal: Rehearsal
+    commits: int
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the processes know by heart, and lose when they die."""
+
+    triggered: set[int] = field(default_factory=set[int])
+    timed_out: set[int] = field(default_factory=set[int])
+    delivered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    saga: AnySaga
+    outcomes: Mapping[str, Outcome]
+    remote: frozenset[str]
+    deadline_after: int | None
+
+    def play(self, crash_after: int | None) -> _Played:
+        rehearsal, memory, commits = Rehearsal(self.saga, remote=self.remote), _Memory(), 0
+        while (action := self._next(rehearsal, memory)) is not None:
+            action()
+            if commits == crash_after:
+                memory = _Memory()
+                _rebuild(rehearsal)
+            if commits == self.deadline_after:
+                rehearsal.say(Meaning.DEADLINE)
+            commits += 1
+            if commits > ENOUGH:
+                raise AssertionError(f"{self.saga.name}: no end after {ENOUGH} commits; it is {rehearsal.status}")
+        return _Played(rehearsal, commits)
+
+    def _next(self, rehearsal: Rehearsal, memory: _Memory) -> Callable[[], None] | None:
+        """Choose what happens next: the log first, then commands, then triggers, then what is due."""
+        if rehearsal.folded < len(rehearsal.facts):
+            return lambda: _ignore(rehearsal.fold())
+        if memory.delivered < len(rehearsal.orders):
+            order = rehearsal.orders[memory.delivered]
+            memory.delivered += 1
+            return partial(rehearsal.deliver, order, fail=self._becomes(order.step) is Outcome.STANDS)
+        for step in range(len(self.saga.steps)):
+            if step not in memory.triggered and rehearsal.triggered(step):
+                memory.triggered.add(step)
+                return partial(rehearsal.trigger, step, self._answer(step))
+        driven = (self._drive(rehearsal, memory, step) for step in range(len(self.saga.steps)))
+        return next((action for action in driven if action is not None), None)
+
+    def _drive(self, rehearsal: Rehearsal, memory: _Memory, step: int) -> Callable[[], None] | None:
+        """Choose what the owner, or the far side, of a step that is under way does next."""
+        part, outcome = rehearsal.parts[step], self._becomes(step)
+        lost = outcome in {Outcome.ANSWER_LOST, Outcome.CALL_LOST}
+        if part.status is RowStatus.WAITING:
+            happened = outcome is not Outcome.REFUSES
+            return (
+                partial(rehearsal.conclude, step) if part.closed else partial(rehearsal.report, step, happened=happened)
+            )
+        if part.status is RowStatus.INTENT:
+            if part.calling:
+                return partial(rehearsal.lose if outcome is Outcome.CALL_LOST else rehearsal.land, step)
+            if lost and step not in memory.timed_out:
+                memory.timed_out.add(step)
+                return partial(rehearsal.time_out, step)
+        if part.status in {RowStatus.INTENT, RowStatus.RETRY}:
+            last = outcome in {Outcome.FAILS, Outcome.CALL_LOST}
+            return partial(rehearsal.settle, step, self._answer(step), last=last)
+        return None
+
+    def _becomes(self, step: int) -> Outcome:
+        return self.outcomes.get(self.saga.steps[step].name, Outcome.SUCCEEDS)
+
+    def _answer(self, step: int) -> Answer:
+        answers = {Outcome.REFUSES: Answer.REFUSED, Outcome.FAILS: Answer.RAISED}
+        return answers.get(self._becomes(step), Answer.DONE)
+
+
+def _ignore(_: object) -> None:
+    """Orders are kept by the rehearsal; the script has no use for them."""
+
+
+def _rebuild(rehearsal: Rehearsal) -> None:
+    """Fold the topic anew, as a recovery from nothing would, and hold the checkpoint to the same state."""
+    state = rehearsal.machine.begin()
+    for fact in rehearsal.facts[: rehearsal.folded]:
+        state = rehearsal.machine.fold(state, fact).state
+    if state != rehearsal.state:
+        raise AssertionError(f"{rehearsal.saga.name}: the checkpoint {rehearsal.state} is not its facts' {state}")
+
+
+def _hold(saga: AnySaga, played: _Played, ends: frozenset[Status], when: str) -> None:
+    if broken := played.rehearsal.find_broken():
+        raise AssertionError(f"{saga.name}: {broken}, {when}")
+    if played.rehearsal.status not in ends:
+        raise AssertionError(f"{saga.name}: ends {played.rehearsal.status}, not {' or '.join(sorted(ends))}, {when}")

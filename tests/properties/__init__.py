@@ -1,0 +1,1 @@
+"""What holds for every saga and every history, not only for the ones somebody thought of."""

@@ -1,0 +1,62 @@
+"""When an order may be given, read from the facts that were folded rather than from the machine that gave it."""
+
+from sagas.fact import Meaning
+from sagas.machine import BarStep, CompensateStep, Order
+from sagas.soundness import ancestors, predecessors
+from sagas.step import Kind
+from sagas.testing import Rehearsal
+
+OUTCOMES = (Meaning.DONE, Meaning.REFUSED, Meaning.BARRED, Meaning.FAILED)
+
+
+def check_order(play: Rehearsal, order: Order) -> None:
+    """Hold one order, just given, to the rules; raises `AssertionError` naming the one that is broken."""
+    kind = play.saga.steps[order.step].kind
+    if isinstance(order, BarStep):
+        assert kind is not Kind.RETRIABLE, "no bar goes past the pivot"
+        assert order.step in _ready(play), "only what has been triggered is outstanding"
+        assert order.step not in _settled(play), "what has answered is not asked again"
+    elif isinstance(order, CompensateStep):
+        _check_compensation(play, order)
+    else:
+        assert kind is Kind.RETRIABLE, "only what must succeed is run again"
+
+
+def _check_compensation(play: Rehearsal, order: CompensateStep) -> None:
+    done, settled = _heard(play, Meaning.DONE), _settled(play)
+    pivots = {index for index, each in enumerate(play.saga.steps) if each.kind is Kind.PIVOT}
+    bars = {each.step for each in play.orders if isinstance(each, BarStep)}
+    before = ancestors(predecessors(play.saga.steps))
+    standing = done - _heard(play, Meaning.COMPENSATED) - _heard(play, Meaning.COMPENSATION_FAILED)
+    earlier = [each for each in play.orders if isinstance(each, CompensateStep) and each != order]
+
+    assert order.step in done, "what is not known to have happened is not taken back"
+    assert not pivots & done, "past the pivot nothing is taken back"
+    assert bars <= settled, "every bar is answered first"
+    assert _ready(play) <= settled, "nothing is outstanding"
+    assert not any(before[each] >> order.step & 1 for each in standing), "last step first"
+    assert all(_is_answered(play, each) for each in earlier), "one at a time"
+
+
+def _heard(play: Rehearsal, meaning: Meaning) -> set[int]:
+    return {fact.step for fact in play.facts[: play.folded] if fact.meaning is meaning}
+
+
+def _settled(play: Rehearsal) -> set[int]:
+    return set[int]().union(*(_heard(play, meaning) for meaning in OUTCOMES))
+
+
+def _ready(play: Rehearsal) -> set[int]:
+    """Give the steps before and at the pivot whose triggers are all known."""
+    done, before = _heard(play, Meaning.DONE), predecessors(play.saga.steps)
+    early = [index for index, each in enumerate(play.saga.steps) if each.kind is not Kind.RETRIABLE]
+    return {index for index in early if all(other in done for other in range(index) if before[index] >> other & 1)}
+
+
+def _is_answered(play: Rehearsal, order: CompensateStep) -> bool:
+    about = (fact for fact in play.facts[: play.folded] if fact.step == order.step)
+    return any(
+        fact.meaning is Meaning.COMPENSATED
+        or (fact.meaning is Meaning.COMPENSATION_FAILED and fact.round >= order.round)
+        for fact in about
+    )

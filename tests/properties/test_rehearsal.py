@@ -1,0 +1,193 @@
+"""Owners that follow the row rules and a log that follows the machine, with everything late, twice and reordered."""
+
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sagas.definition import AnySaga
+from sagas.fact import Meaning
+from sagas.machine import BarStep, CompensateStep, Order
+from sagas.row import RowStatus
+from sagas.status import Status
+from sagas.testing import Rehearsal
+from sagas.testing.rehearsal import Answer
+from tests.properties.bustle import Bustle
+from tests.properties.definitions import sagas
+from tests.properties.order_rules import check_order
+
+
+class Troupe(RuleBasedStateMachine):
+    """Plays one random saga in a random order of events, then lets it come to rest and looks at what stands."""
+
+    @initialize(saga=sagas(), remote=st.sets(st.integers(0, 6)), patience=st.integers(1, 12))
+    def begin(self, saga: AnySaga, remote: set[int], patience: int) -> None:
+        """Raise the curtain; `patience` is the number of facts before anybody turns back."""
+        self.patience = patience
+        self.delivered = 0
+        self.play = Rehearsal(saga, remote=[f"step-{index}" for index in remote])
+
+    @rule(facts=st.integers(1, 4))
+    def fold(self, facts: int) -> None:
+        """Let the saga log read on; whatever it orders must be allowed by what it knows."""
+        for _ in range(min(facts, len(self.play.facts) - self.play.folded)):
+            for order in self.play.fold():
+                check_order(self.play, order)
+
+    @precondition(lambda self: bool(self._fresh()))
+    @rule(data=st.data())
+    def trigger(self, data: st.DataObject) -> None:
+        """Deliver a trigger for the first time."""
+        step = data.draw(st.sampled_from(self._fresh()))
+        self.play.trigger(step, data.draw(st.sampled_from(self._answers(step))))
+
+    @rule(data=st.data())
+    def trigger_again(self, data: st.DataObject) -> None:
+        """Deliver a trigger that has come before; what the handler would say now must not matter."""
+        known = [index for index, part in enumerate(self.play.parts) if part.status is not None]
+        step = data.draw(st.sampled_from(known)) if known else 0
+        if known and self.play.triggered(step):
+            self.play.trigger(step, data.draw(st.sampled_from(self._answers(step))))
+
+    @precondition(lambda self: bool(self._under_way()))
+    @rule(data=st.data())
+    def far_side(self, data: st.DataObject) -> None:
+        """Let the far side take a call, or the network lose it, or the outside report."""
+        step = data.draw(st.sampled_from(self._under_way()))
+        if self.play.is_waiting(step):
+            self.play.report(step, happened=data.draw(st.booleans()))
+            self.play.conclude(step)
+        else:
+            data.draw(st.sampled_from([self.play.land, self.play.lose, self.play.time_out]))(step)
+
+    @precondition(lambda self: bool(self._under_way()))
+    @rule(data=st.data(), last=st.booleans())
+    def settle(self, data: st.DataObject, last: bool) -> None:
+        """Let an owner drive on what is due."""
+        step = data.draw(st.sampled_from(self._under_way()))
+        self.play.settle(step, data.draw(st.sampled_from(self._answers(step))), last=last)
+
+    @precondition(lambda self: self.delivered < len(self.play.orders))
+    @rule(fails=st.integers(0, 3))
+    def deliver(self, fails: int) -> None:
+        """Deliver the next command; a compensation may fail."""
+        self.play.deliver(self.play.orders[self.delivered], fail=fails == 1)
+        self.delivered += 1
+
+    @precondition(lambda self: bool(self.play.orders))
+    @rule(data=st.data())
+    def deliver_again(self, data: st.DataObject) -> None:
+        """Deliver any command given so far, out of order or again."""
+        self.play.deliver(data.draw(st.sampled_from(self.play.orders)))
+
+    @precondition(lambda self: self.play.folded > 1)
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """Let a fact that is on the topic come again, under the same id."""
+        self.play.facts.append(data.draw(st.sampled_from(self.play.facts)))
+
+    @precondition(lambda self: len(self.play.facts) >= self.patience)
+    @rule(meaning=st.sampled_from([Meaning.DEADLINE, Meaning.ABORT]))
+    def turn_back(self, meaning: Meaning) -> None:
+        """Let the deadline pass, or an operator abort."""
+        self.play.say(meaning)
+
+    @precondition(lambda self: self.play.status is Status.FAILED)
+    @rule(data=st.data(), meaning=st.sampled_from([Meaning.RETRY, Meaning.RETRY, Meaning.SKIP]))
+    def mend(self, data: st.DataObject, meaning: Meaning) -> None:
+        """Let an operator try again what failed, or leave it; now and then what has not failed."""
+        mendable = {RowStatus.FAILED, RowStatus.COMPENSATION_FAILED}
+        aims = [index for index, part in enumerate(self.play.parts) if part.status in mendable] or [0]
+        self.play.say(meaning, data.draw(st.sampled_from(aims) | self._steps()))
+        self._drain()
+
+    @precondition(lambda self: self.play.status in {Status.COMPENSATING, Status.FAILED})
+    @rule()
+    def rest(self) -> None:
+        """Let everybody do once whatever is due."""
+        self._drain()
+
+    @invariant()
+    def state_is_its_facts(self) -> None:
+        """Folding the topic from the start gives the state that is kept, at any moment."""
+        state = self.play.machine.begin()
+        for fact in self.play.facts[: self.play.folded]:
+            state = self.play.machine.fold(state, fact).state
+
+        assert state == self.play.state
+
+    def teardown(self) -> None:
+        """Let everything come to rest: then no promise is broken, and nothing hangs."""
+        if not hasattr(self, "play"):
+            return
+        for _ in range(200):
+            before = self._seen()
+            self._drain()
+            if self._seen() == before:
+                break
+
+        assert self.play.find_broken() == ""
+
+    def _drain(self) -> None:
+        while self.play.folded < len(self.play.facts):
+            self.fold(1)
+        for order in list(self.play.orders):
+            if isinstance(order, CompensateStep) or not self._answered(order):
+                self._deliver_quietly(order)
+        for step in self._fresh():
+            self.play.trigger(step)
+        for step in range(len(self.play.parts)):
+            self.play.land(step)
+            self.play.settle(step)
+            if self.play.is_waiting(step):
+                self.play.report(step, happened=True)
+                self.play.conclude(step)
+
+    def _deliver_quietly(self, order: Order) -> None:
+        """Deliver what has not been answered; repeats of answers would keep the topic growing for ever."""
+        part = self.play.parts[order.step]
+        if isinstance(order, CompensateStep) and part.status is not RowStatus.DONE and part.back_round >= order.round:
+            return
+        self.play.deliver(order)
+
+    def _answered(self, order: Order) -> bool:
+        settled = self.play.parts[order.step].status not in {None, RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING}
+        part = self.play.parts[order.step]
+        return settled if isinstance(order, BarStep) else part.round >= getattr(order, "round", 0)
+
+    def _seen(self) -> tuple[Any, ...]:
+        rows = tuple((part.status, part.round, part.back_round, part.stands) for part in self.play.parts)
+        return self.play.state, len(self.play.facts), rows
+
+    def _fresh(self) -> list[int]:
+        return [
+            index for index, part in enumerate(self.play.parts) if part.status is None and self.play.triggered(index)
+        ]
+
+    def _under_way(self) -> list[int]:
+        driven = {RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING}
+        return [index for index, part in enumerate(self.play.parts) if part.status in driven]
+
+    def _steps(self) -> st.SearchStrategy[int]:
+        return st.integers(0, len(self.play.parts) - 1)
+
+    def _answers(self, step: int) -> list[Answer]:
+        refusable = self.play.saga.steps[step].rejects is not None and not self.play.is_waiting(step)
+        return [Answer.DONE, Answer.DONE, Answer.DONE, Answer.RAISED, *([Answer.REFUSED] if refusable else [])]
+
+
+TestTroupe = Troupe.TestCase
+TestTroupe.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+@settings(max_examples=600, deadline=None)
+@given(sagas(), st.sets(st.integers(0, 6)), st.integers(0, 2**32))
+def test_a_bustling_saga_comes_to_rest_with_every_promise_kept(saga: AnySaga, remote: set[int], seed: int) -> None:
+    """Crowded runs, with failures, losses, deadlines and operators: whole, taken back, or FAILED for a reason."""
+    play = Rehearsal(saga, remote=[f"step-{index}" for index in remote])
+
+    Bustle(play, random.Random(seed)).run()
+
+    assert play.find_broken() == ""
