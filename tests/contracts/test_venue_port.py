@@ -15,7 +15,10 @@ from infra.venues.ccxt_adapter import CcxtVenue
 from infra.venues.ccxt_client import VenueAddress
 from infra.venues.memory import SimulatedVenue
 from infra.venues.paper.faults import Fault
-from infra.venues.paper.settings import Listing
+from infra.venues.paper.launch import listen_on
+from infra.venues.paper.server import Door, serve
+from infra.venues.paper.settings import Listing, PaperSettings
+from infra.venues.paper.venue import Venue
 from infra.venues.report_tracker import CursorError
 from sagas.venue import (
     EXPIRED,
@@ -29,7 +32,7 @@ from sagas.venue import (
     VenueUnknown,
 )
 from schemas.trade import OrderType, Side, TimeInForce
-from tests.venues.paper_process import KEY, SECRET, PaperProcess, small_market
+from tests.venues.paper_process import ADMIN_KEY, KEY, SECRET, small_market
 
 SYMBOL = "EUR/USD"
 CLOSES = ("1.10000", "1.10000", "1.09000", "1.12000")
@@ -76,23 +79,23 @@ class MemoryRig:
 
 
 class PaperRig:
-    """ccxt over a paper venue's process."""
+    """ccxt over the paper venue: its HTTP and WebSocket API and its ledger, served by this process to be quick."""
 
-    def __init__(self, folder: Path) -> None:
-        self.paper = PaperProcess(folder, small_market(folder, CLOSES)).start()
-        self.port = CcxtVenue(VenueAddress(self.paper.url, KEY, SECRET, timeout=5))
+    def __init__(self, paper: Venue, url: str) -> None:
+        self.paper = paper
+        self.port = CcxtVenue(VenueAddress(url, KEY, SECRET, timeout=5))
 
     async def step(self) -> None:
         """Close the next bar."""
-        await self.paper.step()
+        await self.paper.step("EURUSD")
 
     async def bust(self, trade_id: str) -> None:
         """Take a trade back."""
-        await self.paper.admin("POST", "bust", {"tradeId": int(trade_id)})
+        await self.paper.bust(int(trade_id))
 
     async def fault(self, **rule: Any) -> None:
         """Have something go wrong."""
-        await self.paper.fault(**rule)
+        self.paper.faults.add(Fault.model_validate(rule))
 
 
 def order(name: str, quantity: int = 100, price: str | None = None, **other: Any) -> NewOrder:
@@ -439,7 +442,13 @@ class TestCcxtOnPaperVenue(VenueContract):
     @pytest.fixture
     async def rig(self, tmp_path: Path) -> AsyncIterator[PaperRig]:
         """Give the adapter and its venue."""
-        rig = PaperRig(tmp_path)
+        paper = Venue(PaperSettings.model_validate(small_market(tmp_path, CLOSES)), tmp_path / "ledger.sqlite")
+        door, ready, stop = Door(listen_on("127.0.0.1", 0), ADMIN_KEY), asyncio.Event(), asyncio.Event()
+        serving = asyncio.create_task(serve(paper, door, ready.set, stop))
+        await ready.wait()
+        rig = PaperRig(paper, f"http://127.0.0.1:{door.socket.getsockname()[1]}")
         yield rig
         await rig.port.close()
-        rig.paper.stop()
+        stop.set()
+        await serving
+        paper.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ class Door:
     admin_key: str
 
 
-async def serve(venue: Venue, door: Door, ready: Callable[[], None]) -> None:
-    """Run until SIGTERM or SIGINT; what was accepted is durable before this returns."""
+async def serve(venue: Venue, door: Door, ready: Callable[[], None], stop: asyncio.Event) -> None:
+    """Run until `stop`; what was accepted is durable before this returns."""
     config = uvicorn.Config(
         build_application(venue, door.admin_key),
         http=BreakableProtocol,
@@ -42,18 +41,17 @@ async def serve(venue: Venue, door: Door, ready: Callable[[], None]) -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,
     )
     server = _Server(config, ready)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(venue.journal.run())
         for account in venue.settings.accounts:
             await venue.open_account(account)
-        market = group.create_task(venue.run_market())
+        helpers = [group.create_task(venue.run_market()), group.create_task(server.end_with(stop))]
         await server.serve([door.socket])
-        market.cancel()
+        for helper in helpers:
+            helper.cancel()
         venue.journal.stop()
 
 
@@ -90,8 +88,9 @@ class _Server(uvicorn.Server):
         """Leave signals alone."""
         yield
 
-    def stop(self) -> None:
-        """End gracefully."""
+    async def end_with(self, stop: asyncio.Event) -> None:
+        """End gracefully once asked to."""
+        await stop.wait()
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
