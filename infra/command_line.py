@@ -11,7 +11,6 @@ import typer
 from typer.core import TyperGroup
 
 from infra.errors import CommandError, ExitCode
-from infra.failures import describe, unexpected
 
 COMMANDS = "tradesaga.commands"
 
@@ -31,8 +30,9 @@ def main() -> None:
 def execute(arguments: Sequence[str]) -> int:
     """Run a command and give its exit code; with `--json` its error is JSON on stderr, otherwise one sentence."""
     as_json = "--json" in arguments
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
     try:
-        code = assemble()(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
+        code = assemble(wanted)(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
@@ -45,22 +45,25 @@ def execute(arguments: Sequence[str]) -> int:
     except Exception as error:  # the one place where whatever is left becomes a sentence
         if os.environ.get("TRADESAGA_DEBUG"):
             raise
-        return _report(describe(error), as_json=as_json)
+        return _report(_described(error), as_json=as_json)
     return code if isinstance(code, int) else ExitCode.FINE
 
 
-def assemble() -> typer.Typer:
-    """Compose the commands of all installed packages; one that cannot be loaded is named and left out."""
+def assemble(wanted: str = "") -> typer.Typer:
+    """Compose the commands of all installed packages; one that cannot be loaded is named and left out.
+
+    An entry point of the wanted command's own name is loaded alone: a service need not carry all commands' imports.
+    """
     root = typer.Typer(
         cls=_SortedGroup, no_args_is_help=True, add_completion=False, help="Sagas for trades over Kafka and PostgreSQL."
     )
     root.callback()(_keep_as_group)
-    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+    points = entry_points(group=COMMANDS)
+    for point in sorted(points.select(name=wanted) or points, key=lambda point: point.name):
         try:
             command = point.load()
         except (ImportError, AttributeError) as error:
-            problem = unexpected(error)
-            typer.echo(f"tradesaga: the commands of `{point.name}` are missing: {problem.what}", err=True)
+            typer.echo(f"tradesaga: the commands of `{point.name}` are missing: {error}", err=True)
             continue
         if isinstance(command, typer.Typer):
             root.add_typer(command)
@@ -79,6 +82,14 @@ def _misuse(error: typer.TyperException) -> CommandError:
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "tradesaga")
     return CommandError("usage", what, path, f"see `{path} --help`", ExitCode.USAGE)
+
+
+def _described(error: Exception) -> CommandError:
+    if isinstance(error, CommandError):
+        return error
+    from infra.failures import describe  # noqa: PLC0415  # the servers' clients are heavy, and seldom needed here
+
+    return describe(error)
 
 
 def _report(error: CommandError, *, as_json: bool) -> int:

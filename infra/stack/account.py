@@ -8,6 +8,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from infra.errors import CommandError, ExitCode
+
 NOBODY = 65534
 
 
@@ -36,13 +38,17 @@ def data_folder(home: Path, account: int | None) -> Path:
     inside = home.resolve() / "postgres"
     if is_reachable(home, account):
         return inside
-    key = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]
-    return outside_folder() / key / "postgres"
+    return outside_folder() / _short_key(home) / "postgres"
 
 
 def outside_folder() -> Path:
-    """Name the folder under the system's temporary one that other accounts can reach."""
-    return Path(tempfile.gettempdir()).resolve() / "tradesaga-postgres"
+    """Make the folder under the system's temporary one that other accounts can reach; it must be our own."""
+    folder = Path(tempfile.gettempdir()).resolve() / "tradesaga-postgres"
+    folder.mkdir(mode=0o711, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        do = "remove it, or set TMPDIR to a folder that only you may write to"
+        raise CommandError("folder-foreign", "the folder belongs to somebody else", str(folder), do, ExitCode.REFUSED)
+    return folder
 
 
 def make_owned(folder: Path, account: int | None) -> None:
@@ -59,15 +65,17 @@ def within_reach(programs: Path, account: int | None) -> Path:
     """Give PostgreSQL's installation folder, or a copy of it that the account can reach."""
     if is_reachable(programs / "bin" / "postgres", account):
         return programs
-    key = hashlib.sha256(str(programs.resolve()).encode()).hexdigest()[:16]
-    copy = outside_folder() / f"programs-{key}"
+    copy = outside_folder() / f"programs-{_short_key(programs)}"
     if not copy.exists():
-        copy.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=copy.parent))
         shutil.copytree(programs, draft, dirs_exist_ok=True)
         draft.chmod(0o755)
         draft.replace(copy)
     return copy
+
+
+def _short_key(path: Path) -> str:
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
 def _may(path: Path, account: int, owner: int, other: int) -> bool:

@@ -1,22 +1,35 @@
-"""Run services: each an async function of the settings that ends only when it is cancelled."""
+"""`tradesaga run`: services, each an async function of the settings that ends only when it is cancelled."""
 
 import asyncio
 import importlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import structlog
+import typer
 import uvloop
 
 from infra.errors import CommandError, ExitCode
 from infra.probes import probes
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 
 Service = Callable[[Settings], Awaitable[None]]
 SERVICES = "tradesaga.services"
 PATIENCE = 20.0
+
+
+def run(
+    services: Annotated[list[str], typer.Argument(help="Services to run together in this process.")],
+    *,
+    directory: Annotated[Path | None, typer.Option("--dir", help="The stack's folder.")] = None,
+    app: Annotated[list[str] | None, typer.Option("--app", help="A module with further `services`.")] = None,
+) -> None:
+    """Run services in the foreground until SIGTERM or Ctrl-C."""
+    settings = load_settings(directory)
+    uvloop.run(serve(find_services(services, (*settings.app, *(app or ()))), settings))
 
 
 def service_names() -> list[str]:
@@ -32,13 +45,11 @@ def find_services(names: Sequence[str], modules: Sequence[str] = ()) -> dict[str
     return {name: own[name] if name in own else _load(name, own) for name in names}
 
 
-def run_services(services: Mapping[str, Service], settings: Settings) -> None:
-    """Run the services in one event loop until a signal asks for the end. Raises what a service raises."""
-    uvloop.run(serve(services, settings))
-
-
 async def serve(services: Mapping[str, Service], settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, or until one service ends: then the others are cancelled and waited for."""
+    """Run until SIGTERM or SIGINT, or until one service ends: then the others are cancelled and waited for.
+
+    Raises what a service raises.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):

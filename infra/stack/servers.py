@@ -9,7 +9,6 @@ import typer
 from infra.errors import CommandError, ExitCode
 from infra.stack.kafka import start_kafka, stop_kafka
 from infra.stack.postgres import start_postgres, stop_postgres
-from infra.stack.process import is_alive
 from infra.stack.state import StackState, change_state, lock, read_state
 
 
@@ -29,15 +28,6 @@ def revive_servers(home: Path) -> StackState:
     kafka = "" if state.own_broker else state.kafka
     database_url = "" if state.own_postgres else state.database_url
     return start_servers(home, kafka, database_url)
-
-
-def own_servers(state: StackState) -> dict[str, bool]:
-    """Tell of each server that the stack runs itself whether its process is alive."""
-    servers = {
-        "postgres": (state.own_postgres, state.postgres.process),
-        "kafka": (state.own_broker, state.broker.process),
-    }
-    return {name: is_alive(process) for name, (own, process) in servers.items() if own}
 
 
 def stop_servers(home: Path) -> StackState:

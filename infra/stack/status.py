@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from infra.stack.parts import VENUE
 from infra.stack.ports import LOOPBACK, accepts
 from infra.stack.process import is_alive
-from infra.stack.servers import own_servers
 from infra.stack.state import PartState, StackState, read_state
 
 State = Literal["running", "starting", "stopped"]
@@ -55,6 +54,15 @@ def look(home: Path) -> StackStatus:
         http=f"http://{LOOPBACK}:{state.http_port}" if state.http_port and accepts(state.http_port) else None,
         services=services,
     )
+
+
+def own_servers(state: StackState) -> dict[str, bool]:
+    """Tell of each server that the stack runs itself whether its process is alive."""
+    servers = {
+        "postgres": (state.own_postgres, state.postgres.process),
+        "kafka": (state.own_broker, state.broker.process),
+    }
+    return {name: is_alive(process) for name, (own, process) in servers.items() if own}
 
 
 def is_ready(part: PartState) -> bool:

@@ -15,8 +15,9 @@ import structlog
 from infra.errors import CommandError
 from infra.stack.parts import start_part, stop_parts
 from infra.stack.process import is_alive
-from infra.stack.servers import own_servers, revive_servers
+from infra.stack.servers import revive_servers
 from infra.stack.state import read_state
+from infra.stack.status import own_servers
 
 LOOK_SECONDS = 0.25
 FIRST_DELAY = 0.5
