@@ -37,6 +37,11 @@ STEPS_COMPENSATED = Counter(
 STEP_SECONDS = Histogram(
     "tradesaga_step_seconds", "From an attempt's start to its answer", ("saga", "step", "result"), buckets=_FAST
 )
+VENUE_REPORTS = Counter(
+    "tradesaga_venue_reports",
+    "Reports of the venue; result is published or foreign (no order of ours)",
+    ("venue", "result"),
+)
 CONTRADICTIONS = Counter(
     "tradesaga_contradictions", "Outside facts that contradict what a step has answered", ("saga", "step")
 )

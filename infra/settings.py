@@ -2,6 +2,7 @@
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -43,6 +44,10 @@ class Settings(BaseSettings):
     venue_url: str = ""
     venue_key: SecretStr = SecretStr("")
     venue_secret: SecretStr = SecretStr("")
+    venue_name: Annotated[str, Field(min_length=1, max_length=64)] = "paper"
+    """What accounts, instruments and reports call the venue."""
+    venue_fee_rate: Annotated[Decimal, Field(ge=0, lt=1)] = Decimal("0.001")
+    """The highest fee the venue charges, as a part of an order's value; holds include it."""
     http_host: str = "127.0.0.1"
     http_port: Port = 0
     metrics_port: Port = 0

@@ -218,6 +218,10 @@ class VenuePort(Protocol):
         """Give what may be traded, by symbol."""
         ...
 
+    async def prices(self) -> Mapping[str, Decimal]:
+        """Give the last price of each symbol that has one."""
+        ...
+
     def reports(self, cursor: str | None = None) -> AsyncGenerator[VenueReport]:
         """Stream what happens to the account's orders: at least once each, in order per order, for ever.
 

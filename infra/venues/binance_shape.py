@@ -52,6 +52,11 @@ def read_listings(info: Json) -> tuple[dict[str, SymbolRules], dict[str, str]]:
     return rules, names
 
 
+def read_prices(symbols: Mapping[str, str], views: Iterable[Json]) -> dict[str, Decimal]:
+    """Read last prices; a symbol that the listings do not have is left out."""
+    return {symbols[view["symbol"]]: Decimal(view["price"]) for view in views if view["symbol"] in symbols}
+
+
 def read_order(symbol: str, view: Json) -> OrderReport:
     """Read an order, without its fills."""
     kind = OrderType(view["type"])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from infra.venues import binance_shape as shape
@@ -90,6 +91,11 @@ class CcxtVenue:
     async def rules(self) -> Mapping[str, SymbolRules]:
         """Give what may be traded, as the venue has it now."""
         return await self._history.rules()
+
+    async def prices(self) -> Mapping[str, Decimal]:
+        """Give the last price of each symbol that has one."""
+        symbols = await self._history.symbols()
+        return await self._client.call("publicGetTickerPrice", {}, lambda views: shape.read_prices(symbols, views))
 
     def reports(self, cursor: str | None = None) -> AsyncGenerator[VenueReport]:
         """Stream what happens to the account's orders, over breaks and restarts; `aclose` it when done."""

@@ -140,6 +140,10 @@ class SimulatedVenue:
             for symbol, one in self._listings.items()
         }  # fmt: skip
 
+    async def prices(self) -> Mapping[str, Decimal]:
+        """Give the close of each symbol's last bar."""
+        return {symbol: self._exchange.book(one.symbol).bar.close for symbol, one in self._listings.items()}
+
     async def reports(self, cursor: str | None = None) -> AsyncGenerator[VenueReport]:
         """Stream what happens; a cursor is the number of reports dealt with."""
         if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):

@@ -1,0 +1,182 @@
+"""The venue feed: what the venue says of our orders, as facts on the sagas' own topic, and what it says of the market.
+
+The feed decides nothing. It publishes every report at least once, with the cursor behind it stored in the same
+transaction; the execution service knows a repeated one by the venue's own ids.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from decimal import Decimal
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from infra import metrics
+from infra.clock import format_time, new_id
+from infra.codec import Outgoing
+from infra.database import Pool, open_pool
+from infra.lanes.group_commit import LeasedTransaction
+from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from infra.ledger.instruments import save_instruments, save_prices
+from infra.settings import Settings
+from infra.venues.access import open_venue
+from sagas.trade import trade
+from sagas.trading.client_orders import saga_of
+from sagas.trading.orders import Instrument
+from sagas.venue import Fill, SymbolRules, VenueError, VenuePort
+from sagas.venue import VenueReport as Report
+from schemas.envelope import Envelope
+from schemas.message import wire_type
+from schemas.topics import events_topic
+from schemas.trade import VenueFill, VenueReport
+
+GROUP: Final = "trade-venue-feed"
+PRICES_EVERY: Final = 1.0
+RULES_EVERY: Final = 300
+"""Seconds between two looks at prices, and looks at prices between two looks at rules."""
+BATCH: Final = 500
+_PAUSE: Final = 0.5
+
+_SAVE_CURSOR = """
+INSERT INTO venue_cursor (venue, cursor) VALUES ($1, $2)
+ON CONFLICT (venue) DO UPDATE SET cursor = excluded.cursor, updated_at = clock_timestamp()
+"""
+
+log = structlog.get_logger("venue-feed")
+
+
+async def serve(settings: Settings) -> None:
+    """Run the feed until cancelled."""
+    pool = await open_pool(settings.database_for("execution"), max_size=4, application_name="tradesaga venue-feed")
+    venue = open_venue(settings)
+    owner = name_owner("venue-feed")
+    async with pool, LeasedWriter(pool, settings.brokers(), GROUP, settings.venue_name, 4, owner=owner) as writer:
+        metrics.watch_worker(GROUP, writer.health)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow_reports(venue, settings.venue_name, pool, writer), name="reports")
+                group.create_task(
+                    follow_market(venue, settings.venue_name, pool, settings.venue_fee_rate), name="market"
+                )
+        finally:
+            await venue.close()
+
+
+async def follow_reports(venue: VenuePort, name: str, pool: Pool, writer: LeasedWriter) -> None:
+    """Publish reports from the stored cursor on; after any failure go back to what is stored, and on from there."""
+    while True:
+        cursor = await pool.fetchval("SELECT cursor FROM venue_cursor WHERE venue = $1", name)
+        try:
+            await _follow(venue, name, writer, cursor)
+        except (VenueError, NotWrittenError, WriteUnknownError, OSError) as error:
+            log.warning("reports start over", why=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(_PAUSE)
+
+
+async def _follow(venue: VenuePort, name: str, writer: LeasedWriter, cursor: str | None) -> None:
+    inbox: asyncio.Queue[Report] = asyncio.Queue(maxsize=4 * BATCH)
+
+    async def listen() -> None:
+        async with aclosing(venue.reports(cursor)) as reports:
+            async for report in reports:
+                await inbox.put(report)
+
+    listening = asyncio.create_task(listen(), name="venue reports")
+    try:
+        while True:
+            batch = await _gather(inbox, listening)
+            await writer.write(partial(_publish, name, batch))
+            _count(name, batch)
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+async def _gather(inbox: "asyncio.Queue[Report]", listening: "asyncio.Task[None]") -> list[Report]:
+    """Wait for one report, and take those that have come with it; raises what ended the stream."""
+    first = asyncio.ensure_future(inbox.get())
+    await asyncio.wait([first, listening], return_when=asyncio.FIRST_COMPLETED)
+    if not first.done():
+        first.cancel()
+        listening.result()
+        raise OSError("the venue's stream has ended")
+    batch = [first.result()]
+    while len(batch) < BATCH and not inbox.empty():
+        batch.append(inbox.get_nowait())
+    return batch
+
+
+async def _publish(name: str, batch: Sequence[Report], transaction: LeasedTransaction) -> None:
+    for report in batch:
+        saga_id = saga_of(report.client_order_id)
+        if saga_id is not None:
+            transaction.publish(_fact(name, saga_id, report))
+    await transaction.sql.execute(_SAVE_CURSOR, name, batch[-1].cursor)
+
+
+def _fact(name: str, saga_id: UUID, report: Report) -> Outgoing:
+    value = VenueReport(
+        venue=name,
+        report_id=report.report_id,
+        kind=report.kind.value,
+        client_order_id=report.client_order_id,
+        venue_order_id=report.venue_order_id,
+        symbol=report.symbol,
+        cumulative_quantity=report.cumulative_quantity,
+        cumulative_quote=report.cumulative_quote,
+        fill=_fill(report.fill),
+        reason=report.reason[:500],
+        venue_time=report.time,
+    )
+    envelope = Envelope(
+        type=wire_type(trade.name, VenueReport),
+        id=str(new_id()),
+        source=f"/{trade.name}/venue/{name}",
+        saga_id=str(saga_id),
+        time=format_time(report.time),
+    )
+    return Outgoing.of(events_topic(trade.name), envelope, value.to_wire())
+
+
+def _fill(fill: Fill | None) -> VenueFill | None:
+    """Write an execution. A bust gives its fee back: the fact says how much, its kind says which way."""
+    if fill is None:
+        return None
+    return VenueFill(
+        trade_id=fill.trade_id, quantity=fill.quantity, price=fill.price, fee=abs(fill.fee), fee_asset=fill.fee_asset
+    )
+
+
+def _count(name: str, batch: Sequence[Report]) -> None:
+    foreign = sum(1 for report in batch if saga_of(report.client_order_id) is None)
+    metrics.VENUE_REPORTS.labels(name, "published").inc(len(batch) - foreign)
+    if foreign:
+        metrics.VENUE_REPORTS.labels(name, "foreign").inc(foreign)
+        log.warning("reports of orders that are not ours", count=foreign)
+
+
+async def follow_market(venue: VenuePort, name: str, pool: Pool, fee_rate: Decimal) -> None:
+    """Keep the rules and last prices of the venue's symbols; without them market orders are refused, never guessed."""
+    looks = 0
+    while True:
+        try:
+            async with pool.acquire() as sql:
+                if looks % RULES_EVERY == 0:
+                    rules = (await venue.rules()).values()
+                    await save_instruments(sql, name, [_instrument(one, fee_rate) for one in rules])
+                await save_prices(sql, name, await venue.prices())
+            looks += 1
+        except VenueError as error:
+            log.warning("no prices", why=str(error))
+        await asyncio.sleep(PRICES_EVERY)
+
+
+def _instrument(rules: SymbolRules, fee_rate: Decimal) -> Instrument:
+    return Instrument(
+        symbol=rules.symbol, base=rules.base, quote=rules.quote, tick=rules.tick, lot=rules.lot,
+        min_quantity=rules.minimum_quantity, max_quantity=rules.maximum_quantity, min_notional=rules.minimum_notional,
+        fee_rate=fee_rate, collar=Decimal("0.02"),
+    )  # fmt: skip
