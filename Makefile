@@ -1,0 +1,53 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv from pinned, hashed packages.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lint test test-full demo demo-selftest bench lock clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
+
+venv: $(READY) ## Create .venv with every pinned package (done by the others when needed)
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lint: $(READY) ## Check format, style, types and the import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: $(READY) ## Run the tests that need nothing but Python
+	$(PYTEST) -m "not full"
+
+test-full: $(READY) ## Run all tests, those included that need Debian's tools
+	$(PYTEST)
+
+demo: $(READY) ## Trade on real prices through the whole stack and check every cent
+	$(BIN)/python -m tests.demo
+
+demo-selftest: $(READY) ## Corrupt each source of the demo's checks and see that they notice
+	$(BIN)/python -m tests.demo --selftest
+
+bench: $(READY) ## Measure the saga path beside its floor
+	$(BIN)/python -m tests.benchmarks
+
+lock: $(READY) ## Pin all packages anew, with hashes
+	$(COMPILE) --all-extras --group dev --upgrade -o requirements-dev.lock
+	$(COMPILE) --extra demo --extra tracing -c requirements-dev.lock -o requirements.lock
+
+clean: ## Remove what was built; a stack's data in .tradesaga stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

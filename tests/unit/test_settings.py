@@ -1,0 +1,95 @@
+"""Settings come from the environment, then from the stack that runs; a wrong one is named, never shown."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from infra.errors import CommandError, ExitCode
+from infra.settings import load_settings
+from infra.stack.state import PostgresState, StackState, change_state, read_state, write_state
+
+URL = "postgresql://user:hidden-password@127.0.0.1:5432/trades"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAFKA", "DATABASE_URL", "HOME", "VENUE_URL"):
+        monkeypatch.delenv(f"TRADESAGA_{name}", raising=False)
+
+
+def test_the_running_stack_fills_what_the_environment_leaves_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state file gives the addresses; a variable that is set wins over it."""
+    write_state(tmp_path, StackState(kafka="127.0.0.1:1", database_url=URL, http_port=8080))
+    monkeypatch.setenv("TRADESAGA_KAFKA", "127.0.0.1:2")
+    settings = load_settings(tmp_path)
+    assert settings.brokers() == "127.0.0.1:2"
+    assert settings.database_for("cash") == URL
+    assert settings.http_port == 8080
+
+
+def test_a_service_may_have_its_own_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRADESAGA_DATABASE_URL_CASH is cash's alone."""
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL", URL)
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL_CASH", URL.replace("trades", "cash"))
+    settings = load_settings(tmp_path)
+    assert settings.database_for("cash").endswith("/cash")
+    assert settings.database_for("risk") == URL
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TRADESAGA_DATABASE_URL", "mysql://user:hidden-password@host/trades"),
+        ("TRADESAGA_DATABASE_URL", "postgresql://user:hidden-password@host"),
+        ("TRADESAGA_DATABASE_URL_CASH", "hidden-password"),
+        ("TRADESAGA_KAFKA", "hidden-password"),
+        ("TRADESAGA_HTTP_PORT", "70000"),
+        ("TRADESAGA_LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_kept_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The error is a usage error that names the variable and how to write it."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CommandError, match=name) as caught:
+        load_settings(tmp_path)
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert "hidden-password" not in str(caught.value)
+
+
+def test_without_any_server_the_error_says_how_to_get_one(tmp_path: Path) -> None:
+    """Neither a stack nor a variable: exit code 5 and the two ways out."""
+    settings = load_settings(tmp_path)
+    for ask in (settings.brokers, settings.database_for):
+        with pytest.raises(CommandError, match="tradesaga up") as caught:
+            ask()
+        assert caught.value.exit_code is ExitCode.UNAVAILABLE
+
+
+def test_settings_do_not_change_and_hide_their_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy may differ; the value itself is frozen, and its text shows no password."""
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL", URL)
+    settings = load_settings(tmp_path)
+    assert settings.changed(metrics_port=9000).metrics_port == 9000
+    assert settings.metrics_port == 0
+    assert "hidden-password" not in repr(settings)
+    with pytest.raises(ValidationError):
+        settings.metrics_port = 1
+
+
+def test_a_damaged_state_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Nothing is started or stopped on a guess."""
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(CommandError, match=r"state\.json"):
+        read_state(tmp_path)
+
+
+def test_the_state_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    """It holds the database's password."""
+    change_state(tmp_path, lambda state: state.model_copy(update={"postgres": PostgresState(password="p")}))
+    assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0
+    assert read_state(tmp_path).postgres.password == "p"
