@@ -36,9 +36,7 @@ class DecimalText:
         return core_schema.json_or_python_schema(
             json_schema=wire,
             python_schema=value,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                format_decimal, return_schema=core_schema.str_schema()
-            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(format_decimal, return_schema=text),
         )
 
 
