@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ from infra import command_line
 from infra.command_line import execute
 from infra.errors import CommandError, ExitCode
 
+Install = Callable[[Callable[..., None]], None]
 ENDS = [
     (CommandError("gone", "it is gone", "there", "look elsewhere", ExitCode.NOT_FOUND), ExitCode.NOT_FOUND, "gone"),
     (CommandError("no", "it is refused", "there", "ask", ExitCode.REFUSED), ExitCode.REFUSED, "no"),
@@ -26,21 +28,28 @@ ENDS = [
 ]
 
 
+def _offer(monkeypatch: pytest.MonkeyPatch, points: EntryPoints) -> None:
+    def entry_points(group: str) -> EntryPoints:
+        return points.select(group=group)
+
+    monkeypatch.setattr(command_line, "entry_points", entry_points)
+
+
 @pytest.fixture
-def with_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+def with_command(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Install a function as the only command, `act`."""
 
     def install(act: Callable[..., None]) -> None:
         monkeypatch.setattr(sys.modules[__name__], "_act", act, raising=False)
         points = EntryPoints([EntryPoint("act", f"{__name__}:_act", command_line.COMMANDS)])
-        monkeypatch.setattr(command_line, "entry_points", lambda group: points)
+        _offer(monkeypatch, points)
 
     return install
 
 
 @pytest.mark.parametrize(("error", "code", "slug"), ENDS)
 def test_an_error_is_one_sentence_or_one_json_object(
-    with_command: Callable[[Callable[..., None]], None],
+    with_command: Install,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
     code: ExitCode,
@@ -62,9 +71,7 @@ def test_an_error_is_one_sentence_or_one_json_object(
     assert shown.keys() == {"code", "what", "where", "do"}
 
 
-def test_ctrl_c_ends_a_command_with_its_own_code(
-    with_command: Callable[[Callable[..., None]], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_ends_a_command_with_its_own_code(with_command: Install, capsys: pytest.CaptureFixture[str]) -> None:
     """130, as shells expect, and nothing printed."""
 
     def act() -> None:
@@ -75,7 +82,7 @@ def test_ctrl_c_ends_a_command_with_its_own_code(
     assert not capsys.readouterr().err
 
 
-def test_a_commands_own_exit_code_is_kept(with_command: Callable[[Callable[..., None]], None]) -> None:
+def test_a_commands_own_exit_code_is_kept(with_command: Install) -> None:
     """`typer.Exit` passes through; a plain return is 0."""
 
     def act(code: int) -> None:
@@ -105,7 +112,7 @@ def test_a_package_that_cannot_be_loaded_does_not_take_the_others_with_it(
             EntryPoint("status", "infra.stack.display:status", command_line.COMMANDS),
         ]
     )
-    monkeypatch.setattr(command_line, "entry_points", lambda group: points)
+    _offer(monkeypatch, points)
     assert execute(["--help"]) == ExitCode.FINE
     captured = capsys.readouterr()
     assert "broken" in captured.err
@@ -113,7 +120,7 @@ def test_a_package_that_cannot_be_loaded_does_not_take_the_others_with_it(
 
 
 def test_the_trace_of_an_unexpected_error_is_kept_in_a_file(
-    with_command: Callable[[Callable[..., None]], None], capsys: pytest.CaptureFixture[str]
+    with_command: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The sentence names the file; TRADESAGA_DEBUG shows the trace at once."""
 
@@ -123,13 +130,10 @@ def test_the_trace_of_an_unexpected_error_is_kept_in_a_file(
     with_command(act)
     assert execute(["act", "--json"]) == ExitCode.CHECK_FAILED
     where = json.loads(capsys.readouterr().err)["error"]["where"]
-    with open(where) as log:
-        assert "LookupError: nothing there" in log.read()
+    assert "LookupError: nothing there" in Path(where).read_text()
 
 
-def test_debug_shows_the_trace(
-    with_command: Callable[[Callable[..., None]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debug_shows_the_trace(with_command: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """For those who mend the program itself."""
 
     def act() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
@@ -68,7 +69,7 @@ def test_services_come_from_modules_and_unknown_ones_are_not_found(
 ) -> None:
     """A module's `services` mapping counts like an installed package's entry points."""
     (tmp_path / "app_of_mine.py").write_text("async def tick(settings): ...\nservices = {'tick': tick}\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert list(find_services(["tick"], ["app_of_mine"])) == ["tick"]
     for names, modules in ((["nobody"], []), ([], ["no_such_module"])):
         with pytest.raises(CommandError) as caught:
@@ -91,10 +92,8 @@ async def test_probes_tell_whether_the_workers_are_ready(monkeypatch: pytest.Mon
     monkeypatch.setattr(metrics, "workers", lambda: {"cash": health})
     port = free_port()
     async with probes("127.0.0.1", port):
-        assert await asyncio.to_thread(_get, port, "/readyz") == (
-            503,
-            '{"ready": false, "workers": {"cash": "starting"}}',
-        )
+        status, body = await asyncio.to_thread(_get, port, "/readyz")
+        assert (status, body) == (503, '{"ready": false, "workers": {"cash": "starting"}}')
         health.ready = True
         assert (await asyncio.to_thread(_get, port, "/readyz"))[0] == 200
         health.halted = "offsets are gone"
