@@ -50,6 +50,9 @@ class Producer:
         """Connect. Raises `KafkaUnavailableError`."""
         try:
             await self._producer.start()
+        except asyncio.CancelledError:
+            await self._producer.stop()
+            raise
         except (KafkaError, OSError) as error:
             await self._producer.stop()
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
@@ -100,6 +103,9 @@ class Consumer:
         self._consumer.subscribe(self._topics, listener=_Listener(on_revoked, on_assigned))
         try:
             await self._consumer.start()
+        except asyncio.CancelledError:
+            await self._consumer.stop()
+            raise
         except (KafkaError, OSError) as error:
             await self._consumer.stop()
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error

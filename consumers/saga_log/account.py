@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -12,21 +13,30 @@ from infra import metrics
 from sagas.fact import Meaning
 from sagas.status import Status
 
-_ENDED = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
+_TOLD: Final = 20
+"""Records in trouble that one batch puts into the log; a flood of them is counted, not told one by one."""
+_ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
 
 
 def tell(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
     """Count what was committed, and log what somebody should look at."""
     name = rules.saga.name
     facts: Counter[str] = Counter()
+    troubles = 0
     for outcome in outcomes:
         facts[_result(outcome)] += 1
         if outcome.parked is not None or outcome.dead or outcome.released:
-            _tell_trouble(group, outcome)
+            _count_trouble(group, outcome)
+            troubles += 1
+            if troubles <= _TOLD:
+                _tell_trouble(outcome)
         if outcome.fact is not None:
             _tell_fact(rules, outcome, outcome.fact.meaning)
     for result, count in facts.items():
         metrics.FACTS.labels(name, result).inc(count)
+    if troubles > _TOLD:
+        left = troubles - _TOLD
+        structlog.get_logger("saga-log").error("more records were parked or copied", count=left, where="audit log")
 
 
 def _result(outcome: Outcome) -> str:
@@ -70,20 +80,26 @@ def _tell_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
         _log(rules, outcome).error("saga failed: a person is needed", stands=stands, why=why)
 
 
-def _tell_trouble(group: str, outcome: Outcome) -> None:
+def _count_trouble(group: str, outcome: Outcome) -> None:
+    if outcome.parked is not None:
+        metrics.PARKED.labels(group).inc()
+    for letter in outcome.dead:
+        metrics.DEAD_LETTERS.labels(group, letter.kind).inc()
+    for released in outcome.released:
+        metrics.RELEASED.labels(group, released.action).inc()
+
+
+def _tell_trouble(outcome: Outcome) -> None:
     record = outcome.record
     log = structlog.get_logger("saga-log").bind(
         saga_id=str(outcome.tracked.saga_id) if outcome.tracked is not None else None,
         place=f"{record.topic}[{record.partition}]@{record.offset}",
     )
     if outcome.parked is not None:
-        metrics.PARKED.labels(group).inc()
         log.warning("record parked", why=outcome.parked.reason)
     for letter in outcome.dead:
-        metrics.DEAD_LETTERS.labels(group, letter.kind).inc()
         log.error("record copied to the dead letters", kind=letter.kind, why=letter.reason)
     for released in outcome.released:
-        metrics.RELEASED.labels(group, released.action).inc()
         log.info("parked record released", action=released.action, offset=released.parked.record.offset)
 
 

@@ -1,0 +1,173 @@
+"""The front door on real Kafka: starts in every mode, repeated, in conflict, and broken."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from cloudevents.core.v1.event import CloudEvent
+
+from consumers.intake import Intake
+from consumers.saga_log.processor import SagaLog
+from infra.codec import Record
+from infra.database import session
+from infra.lanes import store
+from infra.lanes.processor import Received, Transaction
+from infra.starts import Accepted, Conflict, accept, order_start
+from schemas import identity
+from schemas.envelope import Header
+from tests.integration.saga_log_rig import Rig, open_rig
+from tests.sagas import OrderAsked
+from tests.waiting import until
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+async def rig(kafka: str, database_url: str) -> AsyncIterator[Rig]:
+    """Give a saga with topics and a database of its own."""
+    async with open_rig(kafka, database_url) as rig:
+        yield rig
+
+
+def payload(key: str = "k", **fields: str) -> bytes:
+    """Give a start's JSON."""
+    return json.dumps({"idempotency_key": key, "account": "A", **fields}).encode()
+
+
+async def start(rig: Rig, value: bytes, headers: list[Header] | None = None, key: bytes = b"any") -> Record:
+    """Put a record on the starts topic."""
+    return await rig.put(rig.topic("starts"), key, value, headers or [])
+
+
+async def answered(rig: Rig, count: int) -> None:
+    """Wait until intake has answered so many starts, by its outbox."""
+
+    async def there() -> bool:
+        return await rig.pool.fetchval("SELECT count(*) FROM outbox") >= count
+
+    await until(there)
+
+
+async def test_a_bare_payload_becomes_a_saga(rig: Rig) -> None:
+    """One record of plain JSON, with no header and any key, starts the saga that its account and key name."""
+    async with rig.running(Intake(rig.saga)), rig.running(SagaLog(rig.rules)):
+        await start(rig, payload("bare"))
+        saga_id = identity.saga_id(rig.saga.name, "A", "bare")
+        row = await rig.reached(saga_id, "IDLE")
+    (event,) = await rig.read("events", 1)
+    asked = OrderAsked(idempotency_key="bare", account="A")
+    assert event.key == str(saga_id).encode()
+    assert event.value == asked.to_wire()
+    assert event.headers["ts_request"].decode() == identity.request_hash(asked) == row["request_hash"]
+    assert json.loads(event.headers["ts_context"]) == {"order-asked": json.loads(asked.to_wire())}
+    assert json.loads(row["context"]) == {"order-asked": json.loads(asked.to_wire())}
+
+
+async def test_cloudevents_of_both_modes_are_taken(rig: Rig) -> None:
+    """The client's id becomes the cause of ours, and its trace goes on; data may be JSON or base64."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    ce_type = f"{rig.saga.name}.order-asked.v1"
+    binary = [("ce_specversion", "1.0"), ("ce_id", "mine-1"), ("ce_source", "/me"), ("ce_type", ce_type)]
+    binary += [("traceparent", trace), ("content-type", "application/json")]
+    made = CloudEvent(attributes={"id": "mine-2", "source": "/me", "type": ce_type, "specversion": "1.0"})
+    structured = {**made.get_attributes(), "data": json.loads(payload("structured"))}
+    encoded = {**made.get_attributes(), "data_base64": base64.b64encode(payload("encoded")).decode()}
+    kind = [("content-type", b"application/cloudevents+json; charset=utf-8")]
+    async with rig.running(Intake(rig.saga)):
+        await start(rig, payload("binary"), [(name, text.encode()) for name, text in binary])
+        await start(rig, json.dumps(structured, default=str).encode(), kind)
+        await start(rig, json.dumps(encoded, default=str).encode(), kind)
+        events = {event.key.decode(): event for event in await rig.read("events", 3)}
+    ids = {key: str(identity.saga_id(rig.saga.name, "A", key)) for key in ("binary", "structured", "encoded")}
+    assert events[ids["binary"]].headers["ce_causationid"] == b"mine-1"
+    assert events[ids["binary"]].headers["traceparent"][:36] == trace[:36].encode()
+    assert events[ids["structured"]].headers["ce_causationid"] == b"mine-2"
+    assert events[ids["encoded"]].value == payload_of("encoded")
+
+
+def payload_of(key: str) -> bytes:
+    """Give the payload as it is published."""
+    return OrderAsked(idempotency_key=key, account="A").to_wire()
+
+
+async def test_the_same_again_is_the_same_and_another_is_refused(rig: Rig) -> None:
+    """A repeated request is published again byte for byte; a differing one under its key is refused."""
+    async with rig.running(Intake(rig.saga)), rig.running(SagaLog(rig.rules)):
+        for value in (payload(), payload(), payload(quantity="11"), payload(symbol="GOOG")):
+            await start(rig, value)
+        await rig.recorded(4)
+        saga_id = identity.saga_id(rig.saga.name, "A", "k")
+        row = await rig.reached(saga_id, "IDLE")
+    first, again, *refused = await rig.read("events", 4)
+    assert (first.value, first.headers) == (again.value, again.headers)
+    assert [each.headers["ce_type"].decode().split(".")[1] for each in refused] == ["start-refused", "start-refused"]
+    assert '"quantity":"10"' in row["context"]
+    assert row["seq"] == 4
+    assert await rig.pool.fetchval("SELECT count(*) FROM start_request") == 1
+
+
+async def test_what_cannot_start_anything_is_a_dead_letter(rig: Rig) -> None:
+    """Each kind of bad start goes to the dead letters with its reason; a good one behind them all is taken."""
+    other = [("ce_type", b"other.order-asked.v1")]
+    structured = [("content-type", b"application/cloudevents+json")]
+    bad: list[tuple[bytes, list[Header], bytes]] = [
+        (b"", [], b"not-json"),
+        (b"\xff\xfe\x00", [], b"not-json"),
+        (b"[" * 50_000, [], b"not-json"),
+        (b'{"a":NaN}', [], b"not-json"),
+        (b'{"account":"A","account":"B"}', [], b"not-json"),
+        (b"x" * 70_000, [], b"too-large"),
+        (b"[]", [], b"invalid"),
+        (payload(unknown="1"), [], b"invalid"),
+        (b'{"account":"A"}', [], b"invalid"),
+        (payload(), other, b"wrong-type"),
+        (b"[]", structured, b"not-an-event"),
+        (b'{"specversion":"1.0"}', structured, b"not-an-event"),
+        (b'{"specversion":"1.0","id":"\\ud800","source":"s","type":"\\udfff"}', structured, b"not-an-event"),
+        (b"[]", [("content-type", b"application/cloudevents-batch+json")], b"batched"),
+    ]
+    async with rig.running(Intake(rig.saga)):
+        for value, headers, _ in bad:
+            await start(rig, value, headers)
+        await start(rig, payload("good"))
+        letters = await rig.read("dead-letters", len(bad))
+        await rig.read("events", 1)
+    wanted = sorted((value, kind) for value, _, kind in bad)
+    assert sorted((letter.value, letter.headers["ts_dlt_error_type"]) for letter in letters) == wanted
+    assert all(letter.headers["ts_dlt_error_message"] for letter in letters)
+
+
+async def test_doors_that_take_the_same_key_at_once_agree(rig: Rig) -> None:
+    """Two intakes judge two requests under one key in open transactions: one wins, the other is refused."""
+
+    async def judge(quantity: str) -> object:
+        async with rig.pool.acquire() as sql, sql.transaction():
+            request = OrderAsked(idempotency_key="race", account="A", quantity=quantity)
+            starts = [order_start(rig.saga, request)]
+            (verdict,) = await accept(sql, rig.saga, starts, source="/test", now=0)
+            await asyncio.sleep(0.2)
+            return type(verdict)
+
+    assert {await each for each in asyncio.as_completed([judge("1"), judge("2")])} == {Accepted, Conflict}
+
+
+async def test_a_batch_takes_as_many_statements_whatever_its_size(rig: Rig, database_url: str) -> None:
+    """One insert and one read judge two hundred starts as they do two."""
+    intake = Intake(rig.saga)
+    counts: list[int] = []
+    async with session(database_url) as sql:
+        (lane,) = await store.claim(sql, intake.group, [(rig.topic("starts"), 0)], "test")
+        seen: list[str] = []
+        sql.add_query_logger(lambda query: seen.append(query.query))
+        for size in (2, 4, 200):
+            values = [payload(str(number // 2)) for number in range(size)]
+            received = [Received(lane.id, Record("t", 0, 0, 0, None, value, [])) for value in values]
+            async with sql.transaction():
+                seen.clear()
+                await intake.apply(Transaction(sql, {lane.id: lane}), received)
+                counts.append(len(seen))
+            intake.committed()
+    # The first batch also teaches the driver the types of its parameters.
+    assert counts[1:] == [2, 2]
