@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import new as hmac
@@ -63,11 +63,12 @@ class PaperProcess:
         file.write_text(json.dumps(self.config))
         command = [sys.executable, "-m", "infra.command_line", "venue", "--dir", str(self.folder / "ledger")]
         options = ["--port", str(self.port), "--config", str(file), "--admin-key", ADMIN_KEY, *self.options]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with (self.folder / "stderr.log").open("a") as errors:
+            self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise AssertionError(f"the venue did not start: {self.process.communicate()[1]}")
+            raise AssertionError(f"the venue did not start: {self.errors}")
         self.port = int(json.loads(line)["venue"].rpartition(":")[2])
         return self
 
@@ -75,6 +76,11 @@ class PaperProcess:
     def url(self) -> str:
         """Where the venue listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def errors(self) -> str:
+        """What the process has written to stderr."""
+        return (self.folder / "stderr.log").read_text()
 
     def kill(self) -> None:
         """End the process as a loss of power would."""
@@ -127,6 +133,11 @@ class PaperProcess:
             response = await client.request(method, f"/api/v3/{path}", headers=headers, content=content)
         return Answer(response.status_code, response.json())
 
+    async def text(self, path: str) -> str:
+        """Read a page that is no JSON."""
+        async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+            return (await client.get(path)).text
+
     async def place(self, name: str, quantity: object = 100, price: object = None, **values: Any) -> Answer:
         """Place an order to buy; a limit order if there is a price."""
         limit: dict[str, Any] = (
@@ -142,7 +153,7 @@ class PaperProcess:
         return await self.call("POST", "order", **{**order, **values})
 
 
-async def soon(condition: Any, patience: float = 10.0) -> None:
+async def soon(condition: Callable[[], Awaitable[bool]], patience: float = 10.0) -> None:
     """Wait until an async condition holds."""
     deadline = asyncio.get_running_loop().time() + patience
     while not await condition():
