@@ -1,0 +1,118 @@
+"""Execution: places orders at the venue, and answers for what becomes of them there."""
+
+from collections.abc import Sequence
+
+from consumers.participant import CompensationImpossibleError, Participant, StepContext
+from consumers.services.pausing import account_of
+from infra.venues.wire_reports import report_order
+from sagas.trade import confirm_fill, place_order, trade
+from sagas.trading import fills
+from sagas.trading.client_orders import client_order_id
+from sagas.venue import (
+    EXPIRED,
+    NewOrder,
+    OrderReport,
+    OrderStatus,
+    VenuePort,
+    VenueRejected,
+    VenueUnavailable,
+    VenueUnknown,
+)
+from schemas import trade as t
+
+
+def execution_participant(port: VenuePort, venue: str) -> Participant:
+    """Bind the venue's port to the steps that need it."""
+    participant = Participant("execution", trade, holds=lambda ctx: [*account_of(ctx), ("venue", venue)])
+    desk = Desk(port, venue)
+    participant.calls(place_order)(desk.place)
+    participant.queries(place_order)(desk.query)
+    participant.undoes(place_order)(desk.cancel)
+    participant.correlates(confirm_fill)(fills.identify)
+    participant.concludes(confirm_fill)(conclude)
+    participant.polls(confirm_fill)(desk.poll)
+    participant.bars(confirm_fill)(desk.bar)
+    participant.contradicts(confirm_fill)(fills.contradict)
+    return participant
+
+
+class Desk:
+    """One saga's one order at a time, under an id that leads back to the saga."""
+
+    def __init__(self, port: VenuePort, venue: str) -> None:
+        self._port = port
+        self._venue = venue
+
+    async def place(self, event: t.RiskAccepted, ctx: StepContext) -> t.OrderPlaced | t.OrderRejected:  # noqa: ARG002
+        """Place the order; a refusal because the attempt is void means that it may be tried again."""
+        try:
+            return self._placed(await self._port.place(_order(ctx)))
+        except VenueRejected as refusal:
+            if refusal.code == EXPIRED:
+                raise VenueUnavailable(f"the attempt was void when it reached the venue: {refusal.reason}") from refusal
+            return t.OrderRejected(code=refusal.code[:500], reason=refusal.reason[:500])
+
+    async def query(self, event: t.RiskAccepted, ctx: StepContext) -> t.OrderPlaced | t.OrderRejected | None:  # noqa: ARG002
+        """Ask what became of a call that was not answered."""
+        report = await self._find(ctx)
+        return None if report is None else self._placed(report)
+
+    async def cancel(self, command: t.CancelOrder, ctx: StepContext) -> t.OrderCancelled:  # noqa: ARG002
+        """Take the order off the book; impossible once any of it is filled."""
+        report = await self._end(ctx)
+        if report.filled:
+            raise CompensationImpossibleError(
+                f"{report.filled:f} {report.symbol} of order {report.client_order_id} are filled already"
+            )
+        return t.OrderCancelled(client_order_id=report.client_order_id)
+
+    async def poll(self, ctx: StepContext) -> list[t.VenueReport]:
+        """Ask the venue for the order: a report may have been lost on its way here."""
+        report = await self._find(ctx)
+        return [] if report is None else report_order(self._venue, report)
+
+    async def bar(self, ctx: StepContext) -> list[t.VenueReport]:
+        """End the order and give all that was filled of it until then."""
+        return report_order(self._venue, await self._end(ctx))
+
+    async def _find(self, ctx: StepContext) -> OrderReport | None:
+        return await self._port.query(client_order_id(ctx.saga_id), ctx.get(t.TradeRequested).symbol)
+
+    async def _end(self, ctx: StepContext) -> OrderReport:
+        """Cancel, and give the order as it ended; raises `VenueUnknown` as long as it has not, or is not found."""
+        order_id = client_order_id(ctx.saga_id)
+        report = await self._port.cancel(order_id, ctx.get(t.TradeRequested).symbol)
+        if report is None:
+            raise VenueUnknown(f"{self._venue} does not find order {order_id}, which it took")
+        if not report.status.final:
+            raise VenueUnknown(f"{self._venue} has not ended order {order_id} yet: it is {report.status}")
+        return report
+
+    def _placed(self, report: OrderReport) -> t.OrderPlaced | t.OrderRejected:
+        if report.status is OrderStatus.REJECTED:
+            return t.OrderRejected(code="rejected", reason=report.reason[:500])
+        return t.OrderPlaced(
+            venue=self._venue, client_order_id=report.client_order_id, venue_order_id=report.venue_order_id
+        )
+
+
+def conclude(reports: Sequence[t.VenueReport], ctx: StepContext) -> t.TradeFilled | t.TradeUnfilled | None:
+    """Say how the order ended, once that is known."""
+    order = ctx.get(t.OrderValidated)
+    return fills.conclude(reports, ctx.get(t.TradeRequested).quantity, (order.quote, order.base))
+
+
+def _order(ctx: StepContext) -> NewOrder:
+    """Write the order; a market order as one that takes what is there up to its worst price, and no more."""
+    request, order = ctx.get(t.TradeRequested), ctx.get(t.OrderValidated)
+    market = request.order_type is t.OrderType.MARKET
+    return NewOrder(
+        client_order_id=client_order_id(ctx.saga_id),
+        symbol=request.symbol,
+        side=request.side,
+        type=t.OrderType.LIMIT,
+        quantity=request.quantity,
+        expires=ctx.expires_ns,
+        price=order.worst_price if market else request.limit_price,
+        time_in_force=t.TimeInForce.IOC if market else request.time_in_force,
+    )

@@ -1,0 +1,12 @@
+"""What an operator may pause: a paused account's trades stop before their next step forward; none is taken back."""
+
+from collections.abc import Sequence
+
+from consumers.participant import StepContext
+from schemas.trade import TradeRequested
+
+
+def account_of(ctx: StepContext) -> Sequence[tuple[str, str]]:
+    """Name the account as what may be paused."""
+    request = ctx.find(TradeRequested)
+    return [("account", request.account)] if request is not None else []

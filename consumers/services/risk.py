@@ -1,0 +1,106 @@
+"""Risk: says whether an order may be placed at all, and whether it fits its account's limits."""
+
+from collections.abc import Sequence
+
+from consumers.participant import Participant, Work
+from consumers.runtime.service import serve
+from consumers.services.pausing import account_of
+from infra.database import Connection
+from infra.ledger.exposure import Key, lock_exposures, set_exposures, take_out
+from infra.ledger.orders import Listing, Registration, find_listings, mark, register
+from infra.settings import Settings
+from sagas.trade import check_risk, trade, validate_order
+from sagas.trading.exposure import Exposure, count_in
+from sagas.trading.orders import Refusal, assess
+from schemas import trade as t
+
+participant = Participant("risk", trade, holds=account_of)
+
+
+async def risk(settings: Settings) -> None:
+    """Run the service until it is cancelled."""
+    await serve(participant, settings)
+
+
+@participant.handles_batch(validate_order)
+async def validate(
+    works: Sequence[Work[t.TradeRequested]], sql: Connection
+) -> list[t.OrderValidated | t.ValidationRejected]:
+    """Hold orders to their instruments' rules and enter the good ones in the order register."""
+    answers: list[t.OrderValidated | t.ValidationRejected] = []
+    entered: list[Registration] = []
+    listings = await find_listings(sql, [work.event for work in works])
+    for work, listing in zip(works, listings, strict=True):
+        judged = _judge(work, listing)
+        if isinstance(judged, Refusal):
+            answers.append(t.ValidationRejected(code=judged.code, reason=judged.reason))
+        else:
+            entered.append(judged[0])
+            answers.append(judged[1])
+    await register(sql, entered)
+    return answers
+
+
+def _judge(work: Work[t.TradeRequested], listing: Listing) -> tuple[Registration, t.OrderValidated] | Refusal:
+    request, instrument = work.event, listing.instrument
+    if listing.venue is None:
+        return Refusal("unknown_account", f"there is no account {request.account}")
+    if listing.status != "open":
+        return Refusal("account_closed", f"account {request.account} is closed")
+    if instrument is None:
+        return Refusal("unknown_symbol", f"{request.symbol} is not traded at {listing.venue}")
+    terms = assess(request, instrument)
+    if isinstance(terms, Refusal):
+        return terms
+    validated = t.OrderValidated(
+        base=instrument.base,
+        quote=instrument.quote,
+        hold_asset=terms.hold_asset,
+        hold=terms.hold,
+        notional=terms.notional,
+        fee_rate=instrument.fee_rate,
+        worst_price=terms.worst_price if request.order_type is t.OrderType.MARKET else None,
+    )
+    return Registration(work.saga_id, request, listing.venue, instrument.quote, terms), validated
+
+
+@participant.compensates_batch(validate_order)
+async def withdraw(works: Sequence[Work[t.WithdrawOrder]], sql: Connection) -> list[t.OrderWithdrawn]:
+    """Take orders out of the register."""
+    await mark(sql, [work.saga_id for work in works], "WITHDRAWN")
+    return [t.OrderWithdrawn() for _ in works]
+
+
+@participant.handles_batch(check_risk)
+async def check(works: Sequence[Work[t.FundsReserved]], sql: Connection) -> list[t.RiskAccepted | t.RiskRejected]:
+    """Count orders into their accounts' exposure, one after the other, as long as they fit."""
+    keys = [_key(work) for work in works]
+    known = await lock_exposures(sql, keys)
+    after: dict[Key, Exposure] = {}
+    answers: list[t.RiskAccepted | t.RiskRejected] = []
+    for work, key in zip(works, keys, strict=True):
+        limits, before = known[key]
+        counted = count_in(limits, after.get(key, before), work.ctx.get(t.OrderValidated).notional)
+        if isinstance(counted, Refusal):
+            answers.append(t.RiskRejected(code=counted.code, reason=counted.reason))
+        else:
+            after[key] = counted
+            answers.append(t.RiskAccepted(exposure=counted.notional))
+    await set_exposures(sql, after)
+    accepted = zip(works, answers, strict=True)
+    await mark(sql, [work.saga_id for work, answer in accepted if isinstance(answer, t.RiskAccepted)], "COUNTED")
+    return answers
+
+
+@participant.compensates_batch(check_risk)
+async def release(works: Sequence[Work[t.ReleaseRisk]], sql: Connection) -> list[t.RiskReleased]:
+    """Take orders out of the exposure again."""
+    keys = [_key(work) for work in works]
+    notionals = [work.ctx.get(t.OrderValidated).notional for work in works]
+    left = await take_out(sql, zip(keys, notionals, strict=True))
+    await mark(sql, [work.saga_id for work in works], "RELEASED")
+    return [t.RiskReleased(exposure=left[key]) for key in keys]
+
+
+def _key(work: Work[t.FundsReserved] | Work[t.ReleaseRisk]) -> Key:
+    return Key(work.ctx.get(t.TradeRequested).account, work.ctx.get(t.OrderValidated).quote)

@@ -1,0 +1,67 @@
+"""Settlement: books what was filled, and releases the rest of the hold."""
+
+from collections.abc import Sequence
+
+from consumers.participant import Participant, Work
+from consumers.runtime.service import serve
+from infra.database import Connection
+from infra.ledger.entries import Booking, book
+from infra.ledger.exposure import Key, take_out
+from infra.ledger.orders import mark
+from infra.settings import Settings
+from sagas.trade import settle_trade, trade
+from sagas.trading.postings import Fill, Holding, Settlement, settle
+from schemas.trade import FundsReserved, OrderPlaced, OrderValidated, TradeFilled, TradeRequested, TradeSettled
+
+participant = Participant("settlement", trade)
+"""Nothing here can be paused: what was filled is owed."""
+
+
+async def settlement(settings: Settings) -> None:
+    """Run the service until it is cancelled."""
+    await serve(participant, settings)
+
+
+@participant.handles_batch(settle_trade)
+async def settle_fills(works: Sequence[Work[TradeFilled]], sql: Connection) -> list[TradeSettled]:
+    """Book fills, and take their orders out of the accounts' exposure."""
+    done = [_settle(work) for work in works]
+    await book(
+        sql, [Booking(work.saga_id, work.ctx.step, each.postings) for work, each in zip(works, done, strict=True)]
+    )
+    await take_out(
+        sql,
+        [
+            (
+                Key(work.ctx.get(TradeRequested).account, work.ctx.get(OrderValidated).quote),
+                work.ctx.get(OrderValidated).notional,
+            )
+            for work in works
+        ],
+    )
+    await mark(sql, [work.saga_id for work in works], "SETTLED")
+    return [_tell(work, each) for work, each in zip(works, done, strict=True)]
+
+
+def _settle(work: Work[TradeFilled]) -> Settlement:
+    request, order = work.ctx.get(TradeRequested), work.ctx.get(OrderValidated)
+    holding = Holding(
+        account=request.account,
+        venue=work.ctx.get(OrderPlaced).venue,
+        side=request.side,
+        base=order.base,
+        quote=order.quote,
+        amount=work.ctx.get(FundsReserved).amount,
+    )
+    filled = work.event
+    return settle(holding, Fill(filled.quantity, filled.quote_amount, filled.fee, filled.fee_asset))
+
+
+def _tell(work: Work[TradeFilled], done: Settlement) -> TradeSettled:
+    if done.borne:
+        # More than was set aside: the venue traded or charged beyond the order's terms.
+        work.ctx.log.warning("the house bears a part of the trade", borne={k: str(v) for k, v in done.borne.items()})
+    filled = work.event
+    return TradeSettled(
+        quantity=filled.quantity, quote_amount=filled.quote_amount, fee=filled.fee, released=done.released
+    )

@@ -1,0 +1,77 @@
+"""The ledger's SQL: accounts locked in one order, entries posted in one statement.
+
+Balances change by entries alone: a trigger applies them, and refuses any that do not sum to zero per asset.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+from infra.database import Connection
+from sagas.trading.postings import Kind, Place, Postings
+
+_OPEN = """
+INSERT INTO ledger_account (owner, asset, kind)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING
+"""
+_LOCK = """
+SELECT a.owner, a.asset, a.kind, a.balance
+FROM ledger_account a JOIN unnest($1::text[], $2::text[], $3::text[]) AS k (owner, asset, kind)
+    ON (a.owner, a.asset, a.kind) = (k.owner, k.asset, k.kind)
+ORDER BY a.owner, a.asset, a.kind FOR UPDATE OF a
+"""
+_POST = """
+INSERT INTO ledger_entry (saga_id, step, direction, owner, asset, kind, amount)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::numeric[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """The postings of one effect of one saga; the ledger takes each (saga, step, direction, place) once."""
+
+    saga_id: UUID
+    step: str
+    postings: Postings
+    direction: Literal["forward", "back"] = "forward"
+
+
+async def open_places(sql: Connection, places: Iterable[Place]) -> None:
+    """Have these accounts exist, at zero if they did not; what can be available can be held, too."""
+    wanted = set(places)
+    wanted |= {place._replace(kind=Kind.HELD) for place in wanted if place.kind is Kind.AVAILABLE}
+    await sql.execute(_OPEN, *_columns(wanted))
+
+
+async def lock_places(sql: Connection, places: Iterable[Place]) -> dict[Place, Decimal]:
+    """Lock those of the accounts that exist until the transaction ends, and give their balances."""
+    rows = await sql.fetch(_LOCK, *_columns(places))
+    return {Place(row[0], row[1], Kind(row[2])): row[3] for row in rows}
+
+
+async def post(sql: Connection, bookings: Iterable[Booking]) -> None:
+    """Write the entries of these effects and move the balances; the accounts are locked by the caller."""
+    rows: list[tuple[Any, ...]] = [
+        (booking.saga_id, booking.step, booking.direction, *place, amount)
+        for booking in bookings
+        for place, amount in booking.postings.items()
+    ]
+    if rows:
+        await sql.execute(_POST, *(list(column) for column in zip(*rows, strict=True)))
+
+
+async def book(sql: Connection, bookings: Iterable[Booking]) -> Mapping[Place, Decimal]:
+    """Open what is missing, lock, and post; gives the balances from before."""
+    all_bookings = list(bookings)
+    places = {place for booking in all_bookings for place in booking.postings}
+    await open_places(sql, places)
+    balances = await lock_places(sql, places)
+    await post(sql, all_bookings)
+    return balances
+
+
+def _columns(places: Iterable[Place]) -> list[list[str]]:
+    ordered = sorted(set(places))
+    return [[place[column] for place in ordered] for column in range(3)]
