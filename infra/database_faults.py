@@ -7,6 +7,10 @@ import asyncpg
 from infra.errors import CommandError, ExitCode, unavailable
 
 SETTING = "TRADESAGA_DATABASE_URL"
+DATABASE_ERRORS = (
+    asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError,
+)  # fmt: skip
+"""All that talking to PostgreSQL raises; the third is asyncpg's word for a session that ended while it was idle."""
 
 
 def explain(error: BaseException, url: str) -> CommandError | None:
@@ -20,7 +24,7 @@ def explain(error: BaseException, url: str) -> CommandError | None:
             SETTING,
             "give it as postgresql://user:password@host:port/database",
         )
-    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
+    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return _unreachable(error, _where(url))
     return None
 

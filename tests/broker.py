@@ -1,4 +1,4 @@
-# pyright: reportUnknownMemberType=false, reportPrivateImportUsage=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateImportUsage=false
 """Kafka seen from outside: confluent-kafka, a client that shares no line with ours."""
 
 from collections.abc import Generator
@@ -27,12 +27,21 @@ class Seen:
 def temporary_topic(kafka: str, prefix: str, partitions: int = 1) -> Generator[str]:
     """Give a topic that is deleted afterwards."""
     name = f"{prefix}-{uuid4().hex[:8]}"
-    admin = AdminClient({"bootstrap.servers": kafka})
-    admin.create_topics([NewTopic(name, partitions, 1)])[name].result()
-    try:
+    with temporary_topics(kafka, [name], partitions):
         yield name
+
+
+@contextmanager
+def temporary_topics(kafka: str, names: list[str], partitions: int) -> Generator[None]:
+    """Make topics, and delete them afterwards."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for made in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+        made.result()
+    try:
+        yield
     finally:
-        admin.delete_topics([name])[name].result()
+        for gone in admin.delete_topics(names).values():
+            gone.result()
 
 
 def read_topic(kafka: str, topic: str, count: int, partitions: int = 1) -> list[Seen]:

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
 
-import asyncpg
 import structlog
 
 from infra.database import Connection, Pool
+from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError
 from infra.lanes import leases, outbox, store
 from infra.lanes.group_commit import (
@@ -38,8 +38,7 @@ BATCH: Final = 500
 """Functions that share a transaction at most."""
 
 _PASSING = (
-    InDoubtError, PublishError, KafkaUnavailableError, OSError, TimeoutError,
-    asyncpg.PostgresError, asyncpg.InterfaceError,
+    InDoubtError, PublishError, KafkaUnavailableError, *DATABASE_ERRORS,
 )  # fmt: skip
 _COMMIT_LIMIT: Final = 20.0
 """Seconds a batch may take; the server's own limits are shorter."""
@@ -101,6 +100,11 @@ class LeasedWriter:
         for request in self._queue:
             fail(request, NotWrittenError("the writer has been closed"))
 
+    async def failed(self) -> None:
+        """Wait until the writer ends by itself, which only a fault makes it do, and raise that."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
     @property
     def depth(self) -> int:
         """Give the number of functions that wait for a transaction."""
@@ -113,7 +117,7 @@ class LeasedWriter:
         raises is raised here and takes back what it alone wrote. Raises `NotWrittenError` if after `patience` seconds
         no transaction could be begun, `WriteUnknownError` if the commit was not answered.
         """
-        if self._closing or self._task is None:
+        if self._closing or self._task is None or self._task.done():
             raise NotWrittenError("the writer is not open")
         request = Request(run, asyncio.get_running_loop().create_future())
         self._queue.append(request)

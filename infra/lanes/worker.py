@@ -10,6 +10,7 @@ import structlog
 
 from infra.codec import Record
 from infra.database import Connection, Pool
+from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import Consumer, KafkaUnavailableError, Place
 from infra.lanes import outbox, store
 from infra.lanes.health import Health
@@ -22,8 +23,7 @@ BATCH = 1000
 
 _REDO = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError, ConflictError)
 _PASSING = (
-    InDoubtError, PublishError, KafkaUnavailableError, OSError, TimeoutError,
-    asyncpg.PostgresError, asyncpg.InterfaceError,
+    InDoubtError, PublishError, KafkaUnavailableError, *DATABASE_ERRORS,
 )  # fmt: skip
 _COMMIT_EVERY = 5.0
 """Seconds between the offsets we show to Kafka."""

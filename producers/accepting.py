@@ -1,0 +1,36 @@
+"""How HTTP and the command line start sagas: the request, its start in the outbox, and a verdict in one transaction."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from infra.lanes.group_commit import LeasedTransaction
+from infra.metrics import STARTS
+from infra.starts import Accepted, Conflict, Same, Start, Verdict, accept
+from sagas.definition import AnySaga
+
+LANES: Final = ("starts", "http", 16)
+"""Group, topic and number of the lanes that all who start sagas share, so that any of them publishes for the dead."""
+
+_RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}
+
+
+def accepting(
+    saga: AnySaga, starts: Sequence[Start], source: str
+) -> Callable[[LeasedTransaction], Awaitable[list[Verdict]]]:
+    """Make the function that a writer runs; what was stored before is not published again: the outbox sees to that."""
+
+    async def run(transaction: LeasedTransaction) -> list[Verdict]:
+        verdicts = await accept(transaction.sql, saga, starts, source=source, now=time.time_ns())
+        for verdict in verdicts:
+            if not isinstance(verdict, Same):
+                transaction.publish(verdict.record)
+        return verdicts
+
+    return run
+
+
+def count(saga: AnySaga, verdicts: Sequence[Verdict]) -> None:
+    """Count verdicts, once they are committed."""
+    for verdict in verdicts:
+        STARTS.labels(saga.name, _RESULTS[type(verdict)]).inc()

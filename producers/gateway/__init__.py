@@ -1,0 +1,1 @@
+"""The HTTP API: trades are started and looked at; loopback only, until there is access control."""

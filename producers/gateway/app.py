@@ -1,0 +1,116 @@
+"""The routes, and what each answers."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import orjson
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from infra.database import Pool
+from infra.lanes.leased import LeasedWriter
+from infra.starts import Accepted, Conflict, Start, order_start
+from infra.tracing import new_traceparent, next_traceparent
+from producers.accepting import accepting, count
+from producers.gateway.body import read_body
+from producers.gateway.limits import Limits
+from producers.gateway.load import Load
+from producers.gateway.reading import Query as Asked
+from producers.gateway.reading import read_one, read_page
+from producers.gateway.refusal import add_handlers, refuse, refuse_query
+from sagas.definition import AnySaga
+from sagas.status import Status
+from schemas.message import Event
+
+PAGE: Final = 500
+_BODY: Final = "requestBody"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What the routes need: where starts go, where sagas are read, and how much is let in."""
+
+    saga: AnySaga
+    writer: LeasedWriter
+    pool: Pool
+    load: Load
+    limits: Limits
+    hosts: frozenset[str]
+    trace_ratio: float = 0.0
+
+
+def build_app(gateway: Gateway) -> FastAPI:
+    """Put the API together."""
+
+    async def know_host(request: Request) -> None:
+        host = request.headers.get("host", "").lower()
+        if host not in gateway.hosts:
+            do = "use the address that `tradesaga status` shows"
+            raise refuse(421, "wrong-host", f"this server is not {host[:64]!r}", "Host", do)
+
+    checks = [Depends(know_host)]
+    app = FastAPI(title="tradesaga", version="1", docs_url=None, redoc_url=None, dependencies=checks)
+    add_handlers(app)
+    app.add_exception_handler(RequestValidationError, refuse_query)
+    schema = gateway.saga.start.model_json_schema()
+    body = {_BODY: {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+    @app.post("/v1/trades", status_code=202, openapi_extra=body, summary="Start a trade")
+    async def start(request: Request) -> Response:
+        return await _start(gateway, request)
+
+    @app.get("/v1/sagas", summary="List sagas, newest first")
+    async def page(
+        state: Status | None = None,
+        account: Annotated[str | None, Query(max_length=64)] = None,
+        symbol: Annotated[str | None, Query(max_length=32)] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
+    ) -> Response:
+        saga = gateway.saga
+        asked = Asked(saga.name, saga.start.NAME, state and state.value, account, symbol, limit, cursor)
+        return _json(await read_page(gateway.pool, asked))
+
+    @app.get("/v1/sagas/{saga_id}", summary="Show one saga and its events")
+    async def one(saga_id: UUID) -> Response:
+        found = await read_one(gateway.pool, saga_id)
+        if found is None:
+            do = "check the id; a start that was just accepted is known here within a moment"
+            raise refuse(404, "not-found", "no saga with this id is known", str(saga_id), do)
+        return _json(found)
+
+    _ = start, page, one
+    return app
+
+
+async def _start(gateway: Gateway, request: Request) -> Response:
+    if (busy := gateway.load.refusal(gateway.writer.depth)) is not None:
+        raise busy
+    wanted = await read_body(request, gateway.saga, gateway.limits.body_bytes)
+    start = _traced(gateway, wanted, request)
+    run = accepting(gateway.saga, [start], "gateway")
+    verdicts = await gateway.writer.write(run, patience=gateway.limits.patience_seconds)
+    count(gateway.saga, verdicts)
+    url = f"/v1/sagas/{start.saga_id}"
+    if isinstance(verdicts[0], Conflict):
+        what = "this idempotency key has started another trade already"
+        raise refuse(409, "key-taken", what, url, "use a new key for a new trade, or send the first request unchanged")
+    new = isinstance(verdicts[0], Accepted)
+    if new:
+        gateway.load.accepted(start.saga_id)
+    return _json({"saga_id": str(start.saga_id), "state_url": url}, 202 if new else 200, {"Location": url})
+
+
+def _traced(gateway: Gateway, wanted: Event, request: Request) -> Start:
+    """Take the caller's trace over, or begin one."""
+    trace = next_traceparent(request.headers.get("traceparent", ""))
+    state = request.headers.get("tracestate", "")[:512] if trace else ""
+    return order_start(
+        gateway.saga, wanted, traceparent=trace or new_traceparent(gateway.trace_ratio), tracestate=state
+    )
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    text = orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z)
+    return Response(text, status, headers, media_type="application/json")

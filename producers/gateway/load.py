@@ -1,0 +1,76 @@
+"""How busy the system is: sagas under way, and how far the saga log is behind what was accepted here."""
+
+import asyncio
+import time
+from collections import deque
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from infra.database import Pool
+from infra.database_faults import DATABASE_ERRORS
+from producers.gateway.limits import Limits
+from producers.gateway.refusal import Refusal, refuse
+
+_LOOK_SECONDS: Final = 0.5
+_SAMPLE_SECONDS: Final = 0.2
+_IN_FLIGHT: Final = """
+SELECT count(*) FROM (
+    SELECT 1 FROM saga WHERE name = $1 AND state IN ('IDLE', 'RUNNING', 'COMPENSATING') LIMIT $2
+) AS open
+"""
+
+
+class Load:
+    """Looks twice a second while `watch` runs; between two looks its answers cost nothing."""
+
+    def __init__(self, pool: Pool, saga: str, limits: Limits) -> None:
+        self._pool = pool
+        self._saga = saga
+        self._limits = limits
+        self._in_flight = 0
+        self._samples: deque[tuple[float, UUID]] = deque()
+        self._log = structlog.get_logger("gateway")
+
+    @property
+    def lag(self) -> float:
+        """Give the age in seconds of the oldest accepted start that is not known to be recorded."""
+        return time.monotonic() - self._samples[0][0] if self._samples else 0.0
+
+    def accepted(self, saga_id: UUID) -> None:
+        """Note a new saga; a few of them a second are followed until the saga log has them."""
+        now = time.monotonic()
+        if not self._samples or now - self._samples[-1][0] > _SAMPLE_SECONDS:
+            self._samples.append((now, saga_id))
+
+    def refusal(self, waiting: int) -> Refusal | None:
+        """Say why nothing more is taken in now, if that is so; `waiting` is the writer's queue."""
+        limits = self._limits
+        if waiting >= limits.waiting:
+            return _busy(f"{waiting} requests wait to be stored")
+        if self._in_flight >= limits.in_flight:
+            return _busy(f"{self._in_flight} trades are under way")
+        if self.lag > limits.lag_seconds:
+            return _busy(f"the saga log is {self.lag:.0f} s behind")
+        return None
+
+    async def watch(self) -> None:
+        """Look for ever; a database that does not answer leaves the last answer standing."""
+        while True:
+            try:
+                await self._look()
+            except DATABASE_ERRORS as error:
+                self._log.warning("load unknown", why=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        self._in_flight = await self._pool.fetchval(_IN_FLIGHT, self._saga, self._limits.in_flight)
+        while self._samples:
+            if not await self._pool.fetchval("SELECT true FROM saga WHERE saga_id = $1", self._samples[0][1]):
+                return
+            self._samples.popleft()
+
+
+def _busy(what: str) -> Refusal:
+    return refuse(429, "too-busy", what, "/v1/trades", "send the same request again later", Retry_After="1")

@@ -1,0 +1,93 @@
+"""What the API answers when it does not do what it was asked: a status, and the error that the commands show too."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from infra.database_faults import DATABASE_ERRORS
+from infra.errors import CommandError
+from infra.lanes.leased import NotWrittenError, WriteUnknownError
+
+_LATER: Final = {"Retry-After": "1"}
+_log = structlog.get_logger("gateway")
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+    """Ends a request with this status and error."""
+
+    def __init__(self, status: int, error: CommandError, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.error = error
+        self.headers = headers
+
+
+def refuse(status: int, code: str, what: str, where: str, do: str, **headers: str) -> Refusal:
+    """Make a refusal; header names are given with underscores."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Refusal(status, CommandError(code, what, where, do), named)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Give every failure of `app` the one error shape."""
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _not_here)
+    app.add_exception_handler(NotWrittenError, _not_written)
+    app.add_exception_handler(WriteUnknownError, _unknown)
+    for lost in DATABASE_ERRORS:
+        app.add_exception_handler(lost, _database)
+    app.add_exception_handler(Exception, _broken)
+
+
+def _answer(status: int, error: CommandError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(error.as_json(), status, headers)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette's shape
+    known: Any = error
+    return _answer(known.status, known.error, known.headers)
+
+
+async def refuse_query(request: Request, error: Exception) -> JSONResponse:
+    """Say which parameter of the address is wrong."""
+    known: Any = error
+    first = known.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or request.url.path
+    return _answer(422, CommandError("invalid", first["msg"], where, "correct it; /openapi.json says what it may be"))
+
+
+async def _not_here(request: Request, error: Exception) -> JSONResponse:
+    known: Any = error
+    where = f"{request.method} {request.url.path}"
+    if known.status_code == 405:  # noqa: PLR2004
+        wrong = CommandError("method-not-allowed", "this path does not take that method", where, "see /openapi.json")
+    else:
+        wrong = CommandError("not-found", "there is nothing at this path", where, "see /openapi.json")
+    return _answer(known.status_code, wrong, known.headers)
+
+
+async def _not_written(request: Request, error: Exception) -> JSONResponse:
+    do = "send the same request again; nothing has been stored"
+    return _answer(503, CommandError("unavailable", str(error), request.url.path, do), _LATER)
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    do = "send the same request again: under the same key it is the same trade, stored or not"
+    return _answer(503, CommandError("outcome-unknown", str(error), request.url.path, do), _LATER)
+
+
+async def _database(request: Request, error: Exception) -> JSONResponse:
+    _log.warning("database", path=request.url.path, why=f"{type(error).__name__}: {error}")
+    wrong = CommandError("database-unavailable", "PostgreSQL does not answer", request.url.path, "try again")
+    return _answer(503, wrong, _LATER)
+
+
+async def _broken(request: Request, error: Exception) -> JSONResponse:
+    _log.error("request failed", path=request.url.path, exc_info=error)
+    wrong = CommandError("unexpected", "the request met a fault of ours", request.url.path, "look at the gateway's log")
+    return _answer(500, wrong)

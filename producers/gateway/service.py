@@ -1,0 +1,100 @@
+"""The gateway as a service of `tradesaga run`: one writer, one pool, one HTTP server, until it is cancelled."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+from contextlib import AsyncExitStack
+
+import structlog
+import uvicorn
+
+from infra.database import open_pool
+from infra.errors import unavailable
+from infra.lanes.leased import LeasedWriter, name_owner
+from infra.metrics import watch_worker
+from infra.settings import Settings
+from producers.accepting import LANES
+from producers.gateway.app import Gateway, build_app
+from producers.gateway.limits import Limits
+from producers.gateway.load import Load
+from sagas.definition import AnySaga
+from sagas.trade import trade
+
+NAME = "gateway"
+_GRACE = 5
+
+
+async def serve(settings: Settings, saga: AnySaga = trade) -> None:
+    """Serve until cancelled; what was accepted is then published before this returns.
+
+    Raises `CommandError` (exit 5) when the port is taken or PostgreSQL is not there at the start.
+    """
+    with _listen(settings.http_host, settings.http_port) as listener:
+        async with AsyncExitStack() as stack:
+            pool = await open_pool(settings.database_for(NAME), max_size=4, application_name="tradesaga gateway")
+            stack.push_async_callback(pool.close)
+            group, topic, count = LANES
+            writer = LeasedWriter(pool, settings.brokers(), group, topic, count, owner=name_owner(NAME))
+            await stack.enter_async_context(writer)
+            watch_worker(NAME, writer.health)
+            limits = Limits()
+            load = Load(pool, saga.name, limits)
+            watching = asyncio.create_task(load.watch(), name="gateway load")
+            stack.callback(watching.cancel)
+            host, port = listener.getsockname()[:2]
+            hosts = _names(settings.http_host, port)
+            gateway = Gateway(saga, writer, pool, load, limits, hosts, settings.trace_ratio)
+            structlog.get_logger(NAME).info("listening", url=f"http://{host}:{port}")
+            await _serve(gateway, listener)
+
+
+async def _serve(gateway: Gateway, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        build_app(gateway),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        limit_concurrency=gateway.limits.waiting + 100,
+        h11_max_incomplete_event_size=16 * 1024,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listener]), name="gateway http")
+    failing = asyncio.create_task(gateway.writer.failed(), name="gateway writer")
+    try:
+        await asyncio.wait([serving, failing], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.should_exit = True
+        await asyncio.wait([serving])
+        failing.cancel()
+    await failing
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which leaves signals to whoever runs the service."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        do = "stop the program that listens there, or set TRADESAGA_HTTP_PORT to another port"
+        what = f"the HTTP port is not to be had: {error.strerror}"
+        raise unavailable("port-taken", what, f"{host}:{port}", do) from None
+    return listener
+
+
+def _names(host: str, port: int) -> frozenset[str]:
+    """List the Host headers that are ours: a page of a stranger's name that resolves to loopback is not let in."""
+    hosts = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
+    return frozenset({*hosts, *(f"{name}:{port}" for name in hosts)})
