@@ -11,7 +11,9 @@ from consumers.context import StepContext
 from consumers.participant import Binding, CompensationImpossibleError
 from consumers.runtime.cause import Cause
 from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
+from consumers.runtime.speaker import check_size
 from sagas.errors import OutcomeUnknownError
+from schemas.envelope import ContextTooLargeError
 
 IN_FLIGHT_LIMIT = 512
 """Calls under way at which fetching waits."""
@@ -109,20 +111,31 @@ async def _ask(call: Call) -> Outcome:
     binding, event = call.binding, call.cause.event if call.cause is not None else None
     match call.kind:
         case CallKind.CALL:
-            return _answered(await _bound(binding.call)(event, call.ctx))
+            return _answered(call, await _bound(binding.call)(event, call.ctx))
         case CallKind.QUERY:
             found = await _bound(binding.query)(event, call.ctx)
-            return Absent() if found is None else _answered(found)
+            return Absent() if found is None else _answered(call, found)
         case CallKind.UNDO:
-            return _answered(await _bound(binding.undo)(event, call.ctx))
+            return _answered(call, await _bound(binding.undo)(event, call.ctx))
         case CallKind.POLL:
             return Reported(await _bound(binding.poll)(call.ctx))
         case CallKind.BAR:
             return Reported(await _bound(binding.bar)(call.ctx))
 
 
-def _answered(event: Any) -> Answered:
-    return Answered(event, event.to_wire())
+def _answered(call: Call, event: Any) -> Answered:
+    """Take the answer. What is no answer of the step says nothing of the effect, which may well have happened."""
+    step = call.binding.step
+    back = (step.back[1],) if step.back is not None else ()
+    fit = back if call.kind is CallKind.UNDO else (step.emits, *((step.rejects,) if step.rejects is not None else ()))
+    if not isinstance(event, fit):
+        raise OutcomeUnknownError(f"the handler returned {type(event).__name__}, which is no answer of {step.name!r}")
+    value = event.to_wire()
+    try:
+        check_size(event, value)
+    except ContextTooLargeError as error:
+        raise OutcomeUnknownError(str(error)) from error
+    return Answered(event, value)
 
 
 def _bound(function: Callable[..., Awaitable[Any]] | None) -> Callable[..., Awaitable[Any]]:

@@ -39,13 +39,16 @@ class Cause:
 
     @classmethod
     def stored(cls, framed: bytes, payloads: Mapping[str, type[Payload]]) -> "Cause":
-        """Take the cause from a row's input; of a join's several, the last one to come."""
-        headers, value = unpack(split(framed)[-1][_LENGTH:])
-        envelope = Envelope.from_headers(headers)
-        return cls(envelope, value, payloads[envelope.type])
+        """Take the cause from a row's input; several make a join. Raises `ValueError`, `LookupError`."""
+        causes: list[Cause] = []
+        for part in split(framed):
+            headers, value = unpack(part[_LENGTH:])
+            envelope = Envelope.from_headers(headers)
+            causes.append(cls(envelope, value, payloads[envelope.type]))
+        return causes[0] if len(causes) == 1 else _join(causes)
 
 
-def join(causes: Sequence[Cause]) -> Cause:
+def _join(causes: Sequence[Cause]) -> Cause:
     """Give the last of a join's causes, its context merged from all by event name."""
     merged: dict[str, Any] = {}
     for cause in causes:
@@ -60,7 +63,7 @@ def keep(message: Message) -> bytes:
 
 
 def frame(cause: Cause) -> bytes:
-    """Pack a cause for a row; of a join, what it was merged to."""
+    """Pack a cause for a row."""
     return _framed(pack(cause.envelope.to_headers(), cause.value))
 
 

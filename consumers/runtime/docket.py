@@ -11,7 +11,7 @@ from consumers.context import StepContext
 from consumers.participant import Binding
 from consumers.runtime.calls import Call, Calls
 from consumers.runtime.cause import Cause
-from consumers.runtime.local import Item
+from consumers.runtime.local import Budget, Item
 from consumers.runtime.message import Message
 from consumers.runtime.outcome import CallKind
 from consumers.runtime.row import Key, Row
@@ -41,6 +41,7 @@ class Surroundings:
     """What judging needs besides the messages: fixed for a participant."""
 
     saga: str
+    group: str
     bindings: Mapping[str, Binding]
     payloads: Mapping[str, type[Payload]]
     speaker: Speaker
@@ -67,6 +68,7 @@ class Docket:
     transaction: Transaction
     rows: dict[Key, Row]
     holding: bool = False
+    budget: Budget = field(default_factory=Budget)
     dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
     calls: list[Call] = field(default_factory=list[Call])
     local: dict[Key, Item] = field(default_factory=dict[Key, Item])
@@ -113,7 +115,11 @@ class Docket:
         row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN
         self.touch(row)
 
-    def say(self, row: Row, cause: Cause, fact: Event, *, back: bool = False) -> Outgoing:
+    def under_way(self, row: Row) -> bool:
+        """Say whether the far side is being asked for this row, or will be once this batch is committed."""
+        return row.key in self.around.calls or any(call.key == row.key for call in self.calls)
+
+    def say(self, row: Row, cause: Cause | None, fact: Event, *, back: bool = False) -> Outgoing:
         """Make a fact of ours, whose value nobody has written yet."""
         return self.around.speaker.say(row, cause, fact, fact.to_wire(), back=back)
 

@@ -1,20 +1,20 @@
 """What each message meets: its row, and by the row's status alone, what it may do."""
 
 from consumers.runtime import waiting
-from consumers.runtime.cause import Cause, join, keep, split
+from consumers.runtime.cause import Cause, keep, split
 from consumers.runtime.docket import CALL_MARGIN, Docket, request_of
 from consumers.runtime.local import Item, run_local
 from consumers.runtime.message import Kind, Message
 from consumers.runtime.outcome import CallKind, Completion
 from consumers.runtime.row import Row
 from consumers.runtime.settlement import bar, fail_undo, run, settle, settle_undo, undo
+from consumers.runtime.speaker import CONTEXT_CEILING
 from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from schemas.envelope import ContextTooLargeError
 
 
-async def take(docket: Docket, message: Message) -> None:
-    """Judge a message; one for a row that a handler is about to change waits for that handler."""
-    if message.key in docket.local:
-        await flush(docket)
+def take(docket: Docket, message: Message) -> None:
+    """Judge a message. Its row must be as the database has it: what a handler is about to change is flushed first."""
     row = docket.rows.get(message.key)
     match message.kind:
         case Kind.TRIGGER:
@@ -47,10 +47,8 @@ def take_due(docket: Docket, row: Row) -> None:
             docket.touch(row)
 
 
-async def take_completion(docket: Docket, completion: Completion) -> None:
+def take_completion(docket: Docket, completion: Completion) -> None:
     """Judge the end of a call, if its row is still where the call was made for."""
-    if completion.key in docket.local:
-        await flush(docket)
     row = docket.rows.get(completion.key)
     if row is None or row.lane not in docket.transaction.lanes:
         return
@@ -73,7 +71,7 @@ async def flush(docket: Docket) -> None:
     for item in items:
         groups.setdefault((item.row.step, item.back), []).append(item)
     for (step, back), group in groups.items():
-        outcomes = await run_local(docket.around.bindings[step], group, docket.transaction.sql)
+        outcomes = await run_local(docket.around.bindings[step], group, docket.transaction.sql, docket.budget)
         finish = settle_undo if back else settle
         for item, outcome in zip(group, outcomes, strict=True):
             finish(docket, item.row, item.cause, outcome, item.lane)
@@ -85,33 +83,43 @@ def _take_trigger(docket: Docket, message: Message, row: Row | None) -> None:
     if gathers and reaction in {Reaction.RUN, Reaction.STORE}:
         _gather(docket, message, row or docket.open_row(message, RowStatus.WAITING))
     elif row is None:
-        cause = Cause.of(message)
-        cause.read()
+        cause = _readable(message)
         row = docket.open_row(message, RowStatus.INTENT)
         row.attempt = 0
         run(docket, row, message.binding, cause, message.lane)
-    elif reaction is Reaction.QUERY and message.key not in docket.around.calls:
+    elif reaction is Reaction.QUERY and not docket.under_way(row):
         row.wait = 0.0
         docket.touch(row)
     elif reaction is Reaction.EMIT_AGAIN and request_of(row.answer) in {"", message.envelope.request}:
         docket.emit_again(message.lane, row.answer)
 
 
+def _readable(message: Message) -> Cause:
+    """Give a trigger as a cause; raises `ValueError` for one that its step cannot begin with."""
+    cause = Cause.of(message)
+    cause.read()
+    if len(cause.envelope.context) > CONTEXT_CEILING:
+        size = len(cause.envelope.context)
+        raise ContextTooLargeError(f"context of {size} bytes passes the ceiling of {CONTEXT_CEILING}; carry a dataref")
+    return cause
+
+
 def _gather(docket: Docket, message: Message, row: Row) -> None:
     """Keep the input of a waiting step or of a join; answer, or run, once all of it is there."""
-    binding, framed = message.binding, keep(message)
-    types = {docket.stored(each).envelope.type for each in split(row.input)}
-    if message.envelope.type not in types:
-        row.input = (row.input or b"") + framed
+    binding, causes = message.binding, [docket.stored(each) for each in split(row.input)]
+    if message.envelope.type not in {cause.envelope.type for cause in causes}:
+        causes.append(_readable(message))
+        row.input = (row.input or b"") + keep(message)
     row.lane = message.lane
     docket.touch(row)
+    if len(causes) < len(binding.step.on):
+        return
     if binding.waiting:
         row.wait = binding.step.timeout.total_seconds()
         waiting.conclude(docket, row, message.lane)
-    elif len(types | {message.envelope.type}) == len(binding.step.on):
-        row.attempt = 0
-        row.status = RowStatus.INTENT
-        run(docket, row, binding, join([docket.stored(each) for each in split(row.input)]), message.lane)
+    else:
+        row.attempt, row.status = 0, RowStatus.INTENT
+        run(docket, row, binding, docket.stored(row.input), message.lane)
 
 
 def _take_bar(docket: Docket, message: Message, row: Row | None) -> None:
@@ -128,8 +136,7 @@ def _take_bar(docket: Docket, message: Message, row: Row | None) -> None:
                 docket.call(CallKind.BAR, row, binding, waiting.cause_of(docket, row))
         case Reaction.SETTLE if row is not None:
             row.bar_seen = True
-            under_way = row.key in docket.around.calls
-            row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN if under_way else 0.0
+            row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN if docket.under_way(row) else 0.0
             docket.touch(row)
         case _:
             docket.emit_again(message.lane, row.answer if row else None)

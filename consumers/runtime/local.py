@@ -1,9 +1,10 @@
 """Local handlers: inside the batch's transaction, each in a savepoint, or all of a step at once."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -12,12 +13,17 @@ from pydantic import ValidationError
 from consumers.context import StepContext, Work
 from consumers.participant import Binding, CompensationImpossibleError
 from consumers.runtime.cause import Cause
-from consumers.runtime.outcome import Answered, Failed, Outcome
+from consumers.runtime.outcome import Answered, Failed, Outcome, Postponed
 from consumers.runtime.row import Row
-from consumers.runtime.speaker import check_size
+from consumers.runtime.speaker import check_fit, check_size
 from infra.database import Connection
 from schemas.envelope import ContextTooLargeError
 from schemas.message import Event
+
+LIMIT: Final = 6.0
+"""Seconds a local handler has at most, whatever its step allows: PostgreSQL ends a session that idles for eight."""
+BUDGET: Final = 8.0
+"""Seconds that the local handlers of one batch may take together once one of them has run out of time."""
 
 _ROLLS_BACK_ALL = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.PostgresConnectionError)
 """Errors after which the whole transaction is void, so that only the worker can go on."""
@@ -34,19 +40,37 @@ class Item:
     back: bool = False
 
 
-async def run_local(binding: Binding, items: Sequence[Item], sql: Connection) -> list[Outcome]:
+@dataclass(slots=True)
+class Budget:
+    """The time of one batch: handlers that hang must not hold the others' transaction for as long as they like."""
+
+    ends: float = field(default_factory=lambda: time.monotonic() + BUDGET)
+    hung: bool = False
+
+    @property
+    def spent(self) -> bool:
+        """Say whether what has not run yet is to wait for another batch."""
+        return self.hung and time.monotonic() > self.ends
+
+
+async def run_local(binding: Binding, items: Sequence[Item], sql: Connection, budget: Budget) -> list[Outcome]:
     """Run the handler of one step, in one direction, for all items; give an outcome for each, in their order."""
     back = items[0].back
     batch = binding.compensate_batch if back else binding.handle_batch
     single = binding.compensate if back else binding.handle
-    limit = binding.step.timeout.total_seconds()
+    limit = min(binding.step.timeout.total_seconds(), LIMIT)
     if batch is not None:
         if (outcomes := await _run_together(batch, items, sql, limit)) is not None:
             return outcomes
-        return [await _run_alone(_one_of(batch, sql), item, sql, limit) for item in items]
+        single = _one_of(batch, sql)
     if single is None:
         raise RuntimeError(f"step {binding.step.name!r} has no local handler; Participant.check was not called")
-    return [await _run_alone(single, item, sql, limit) for item in items]
+    outcomes = list[Outcome]()
+    for item in items:
+        outcome: Outcome = Postponed() if budget.spent else await _run_alone(single, item, sql, limit)
+        budget.hung = budget.hung or (isinstance(outcome, Failed) and outcome.hung)
+        outcomes.append(outcome)
+    return outcomes
 
 
 async def _run_together(
@@ -73,7 +97,7 @@ async def _run_alone(handler: Callable[..., Awaitable[Any]], item: Item, sql: Co
     except _ROLLS_BACK_ALL:
         raise
     except TimeoutError:
-        return Failed(f"no answer within {limit:g} s")
+        return Failed(f"no answer within {limit:g} s", hung=True)
     except ValidationError as error:
         return Failed(f"unreadable {item.cause.payload.NAME}: {error.errors(include_url=False)[0]['msg']}", final=True)
     except (ContextTooLargeError, CompensationImpossibleError) as error:
@@ -92,6 +116,8 @@ def _one_of(batch: Callable[..., Awaitable[Sequence[Any]]], sql: Connection) -> 
 
 def _answer(item: Item, event: Event) -> Answered:
     value = event.to_wire()
-    if not item.back:
-        check_size(item.cause.envelope.context, event, value)
+    if item.back:
+        check_size(event, value)
+    else:
+        check_fit(item.cause.envelope.context, event, value)
     return Answered(event, value)

@@ -3,15 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from typing import Final
 from uuid import UUID
 
 from consumers.participant import Binding, Participant
 from infra.clock import read_id
 from infra.codec import Record
+from infra.keys import partition_of
 from schemas.envelope import SAGA_ID, STEP, TYPE, Envelope, EnvelopeError, Header
 from schemas.lifecycle import Bar, Retry
 from schemas.message import Message as Payload
 from schemas.message import wire_type
+
+MAX_ROUND: Final = 2**15 - 1
+_home = lru_cache(maxsize=65_536)(partition_of)
 
 
 class Kind(Enum):
@@ -48,10 +54,11 @@ class Message:
 
 
 class Router:
-    """The wire types that concern a participant, compiled once."""
+    """The wire types that concern a participant, compiled once; `partitions` is the count of the topics'."""
 
-    def __init__(self, participant: Participant) -> None:
+    def __init__(self, participant: Participant, partitions: int) -> None:
         saga = participant.saga.name
+        self._partitions = partitions
         self._bindings = participant.bindings
         self._routes: dict[bytes, list[tuple[Kind, Binding, type[Payload]]]] = {}
         for binding in participant.bindings.values():
@@ -84,20 +91,32 @@ class Router:
         return None
 
     def read(self, lane: int, record: Record) -> list[Message]:
-        """Give the messages a wanted record holds; raises `EnvelopeError` when its headers cannot be read."""
+        """Give the messages a wanted record holds; raises `EnvelopeError` when its headers cannot be trusted."""
         headers = record.headers
         envelope = Envelope.from_headers(headers)
-        saga_id = _uuid(record, envelope)
+        saga_id = _saga_id(record, envelope, self._partitions)
+        if not 1 <= envelope.round <= MAX_ROUND:
+            raise EnvelopeError(f"header ts_round is {envelope.round}; 1 to {MAX_ROUND} can be")
         ce_type = envelope.type.encode()
         if (by_step := self._by_step.get(ce_type)) is not None:
             binding = self._named(headers)
             routes = [(by_step[0], binding, by_step[1])] if binding is not None else []
         else:
-            routes = self._routes[ce_type]
+            routes = self._routes.get(ce_type, [])
+        if not routes:
+            raise EnvelopeError(f"header {TYPE} or {STEP} is there twice, and differs")
         return [Message(kind, binding, payload, lane, saga_id, envelope, record) for kind, binding, payload in routes]
 
 
-def _uuid(record: Record, envelope: Envelope) -> UUID:
-    if record.key is not None and record.key != envelope.saga_id.encode():
-        raise EnvelopeError(f"key and header {SAGA_ID} differ")
-    return read_id(envelope.saga_id)
+def _saga_id(record: Record, envelope: Envelope, partitions: int) -> UUID:
+    """Give the saga's id. A record under another key, or on another partition, is not its lane's to judge."""
+    key = envelope.saga_id.encode()
+    if record.key != key:
+        raise EnvelopeError(f"the key is not the saga's id in header {SAGA_ID}")
+    home = _home(key, partitions)
+    if record.partition != home:
+        raise EnvelopeError(f"the saga belongs to partition {home} of {record.topic}, not to {record.partition}")
+    found = read_id(envelope.saga_id)
+    if str(found) != envelope.saga_id:
+        raise EnvelopeError(f"header {SAGA_ID} is not a UUID in its usual spelling")
+    return found

@@ -18,10 +18,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Known not to have happened; `final` when another attempt would end the same way."""
+    """Known not to have happened; `final` when another attempt would end the same way, `hung` if its time ran out."""
 
     reason: str
     final: bool = False
+    hung: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """Not run: the batch has no time left for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Reported:
     reports: Sequence[Event]
 
 
-Outcome = Answered | Failed | Unknown | Absent | Reported
+Outcome = Answered | Failed | Postponed | Unknown | Absent | Reported
 
 
 class CallKind(Enum):

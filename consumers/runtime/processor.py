@@ -3,29 +3,24 @@
 import random
 import time
 from collections.abc import Callable, Sequence
-from uuid import UUID
-
-import structlog
-from pydantic import ValidationError
 
 from consumers.context import StepContext
+from consumers.dead_letters import Fault
 from consumers.participant import Participant
-from consumers.runtime import judgement
+from consumers.runtime import judgement, poison
 from consumers.runtime.calls import Calls
-from consumers.runtime.cause import Cause
 from consumers.runtime.docket import Docket, Surroundings
-from consumers.runtime.message import Kind, Message, Router
-from consumers.runtime.outcome import Completion, Failed
+from consumers.runtime.message import Message, Router
+from consumers.runtime.outcome import Completion
 from consumers.runtime.row import Key, load, load_due, next_due, save
-from consumers.runtime.settlement import fail_undo, settle
 from consumers.runtime.speaker import Speaker
 from infra.clock import Clock, SystemClock
+from infra.codec import Record
 from infra.database import Connection
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
-from sagas.row import RowStatus
 from schemas.envelope import EnvelopeError, Header
-from schemas.topics import commands_topic, events_topic
+from schemas.topics import PARTITIONS, commands_topic, events_topic
 
 DUE_LIMIT = 500
 """Rows whose time has come that a batch takes at most."""
@@ -45,6 +40,7 @@ class StepProcessor:
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
         skew_ns: int = SKEW_NS,
+        partitions: int = PARTITIONS,
     ) -> None:
         participant.check()
         saga = participant.saga
@@ -52,22 +48,21 @@ class StepProcessor:
         self.group = participant.group
         self.topics: Sequence[str] = (events_topic(saga.name), commands_topic(saga.name))
         self._participant = participant
-        self._router = Router(participant)
+        self._router = Router(participant, partitions)
         self._calls = Calls()
         self._steps = list(participant.bindings)
-        self._speaker = Speaker(saga.name, participant.name, clock)
         self._around = Surroundings(
             saga=saga.name,
+            group=participant.group,
             bindings=participant.bindings,
             payloads=dict(saga.registry.items()),
-            speaker=self._speaker,
+            speaker=Speaker(saga.name, participant.name, clock),
             calls=self._calls,
             now=clock.now,
             chance=chance,
             skew_ns=skew_ns,
             held=self._held,
         )
-        self._log = structlog.get_logger("participant").bind(participant=participant.name)
         self._holds: set[tuple[str, str]] = set()
         self._lanes: list[int] = []
         self._due_at: float | None = None
@@ -105,19 +100,20 @@ class StepProcessor:
         sql = transaction.sql
         timers = self._due_at is not None and self._due_at <= time.monotonic()
         completions = list(self._calls.completions)
-        messages = self._read(transaction, received)
+        messages, unreadable = self._read(received)
         due = await load_due(sql, list(transaction.lanes), self._steps, DUE_LIMIT) if timers else []
         due = [row for row in due if row.key not in self._calls]
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)
-        if self._participant.holds is not None:
-            self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(_HOLDS)}
+        self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(_HOLDS)}
         docket = Docket(self._around, transaction, rows, holding=bool(self._holds))
+        for lane, record, reason in unreadable:
+            poison.bury(docket, lane, record, Fault("headers", reason))
         for completion in completions:
-            await judgement.take_completion(docket, completion)
+            self._judge(docket, completion.key, lambda ended=completion: judgement.take_completion(docket, ended))
         for row in due:
             if row.key not in docket.dirty:
-                judgement.take_due(docket, rows[row.key])
+                self._judge(docket, row.key, lambda due=rows[row.key]: judgement.take_due(docket, due))
         for message in messages:
             await self._take(docket, message)
         await judgement.flush(docket)
@@ -126,40 +122,41 @@ class StepProcessor:
         self._judged, self._completions, self._upcoming = docket, completions, (timers, upcoming)
 
     async def _take(self, docket: Docket, message: Message) -> None:
+        if message.key in docket.local:
+            await judgement.flush(docket)
         try:
-            await judgement.take(docket, message)
-        except (ValidationError, LookupError, ValueError, TypeError, ArithmeticError) as error:
-            self._poison(docket, message, error)
+            judgement.take(docket, message)
+        except poison.UNJUDGEABLE as error:
+            poison.refuse(docket, message, error)
 
-    def _poison(self, docket: Docket, message: Message, error: Exception) -> None:
-        """Answer for a message that cannot be judged: its bytes are kept, its step fails, its saga alone is stopped."""
-        reason = f"{message.payload.NAME} cannot be judged: {type(error).__name__}: {error}"[:1000]
-        docket.transaction.emit(message.lane, self._speaker.bury(message.record, self.group, reason))
-        if message.kind is Kind.COMPENSATE:
-            row = docket.rows.get(message.key) or docket.open_row(message, RowStatus.COMPENSATION_FAILED)
-            fail_undo(docket, row, Cause.of(message), reason, message.lane)
-        elif message.kind is Kind.TRIGGER:
-            row = docket.rows.get(message.key) or docket.open_row(message, RowStatus.FAILED)
-            settle(docket, row, Cause.of(message), Failed(reason, final=True), message.lane)
-        self._log.error("poison", saga_id=str(message.saga_id), why=reason)
+    def _judge(self, docket: Docket, key: Key, judge: Callable[[], None]) -> None:
+        try:
+            judge()
+        except poison.UNJUDGEABLE as error:
+            poison.leave(docket, key, error)
 
-    def _read(self, transaction: Transaction, received: Sequence[Received]) -> list[Message]:
+    def _read(self, received: Sequence[Received]) -> tuple[list[Message], list[tuple[int, Record, str]]]:
+        """Give the messages, and the records whose headers cannot be trusted."""
         messages: list[Message] = []
+        unreadable: list[tuple[int, Record, str]] = []
         for each in received:
             try:
                 messages += self._router.read(each.lane, each.record)
             except EnvelopeError as error:
-                transaction.emit(each.lane, self._speaker.bury(each.record, self.group, str(error)))
-                self._log.error("unreadable headers", why=str(error), offset=each.record.offset)
-        return messages
+                unreadable.append((each.lane, each.record, str(error)))
+        return messages, unreadable
 
     def _held(self, ctx: StepContext) -> bool:
+        """Say whether a hold keeps a step from starting; where nobody can tell, it does."""
+        if ("saga", str(ctx.saga_id)) in self._holds:
+            return True
         if self._participant.holds is None:
             return False
-        saga_id: UUID = ctx.saga_id
-        return ("saga", str(saga_id)) in self._holds or any(
-            pair in self._holds for pair in self._participant.holds(ctx)
-        )
+        try:
+            return not self._holds.isdisjoint(self._participant.holds(ctx))
+        except Exception as error:
+            ctx.log.exception("what may hold the step cannot be told", exc_info=error)
+            return True
 
     def committed(self) -> None:
         """Count, forget the calls that were judged, start those that were decided, and note the next due time."""

@@ -4,8 +4,9 @@ from consumers.participant import Binding
 from consumers.runtime.cause import Cause, frame
 from consumers.runtime.docket import Docket
 from consumers.runtime.local import Item
-from consumers.runtime.outcome import Absent, Answered, CallKind, Failed, Outcome, Unknown
+from consumers.runtime.outcome import Absent, Answered, CallKind, Failed, Outcome, Postponed, Unknown
 from consumers.runtime.row import Row
+from consumers.runtime.speaker import tidy
 from infra import metrics
 from infra.codec import Outgoing
 from sagas.row import RowStatus
@@ -60,6 +61,14 @@ def settle(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) 
             _fail(docket, row, cause, outcome, lane)
         case Unknown():
             _ask_again(docket, row, cause, outcome, lane)
+        case Postponed():
+            row.attempt, row.status, row.wait, row.input = (
+                row.attempt - 1,
+                RowStatus.RETRY,
+                0.0,
+                row.input or frame(cause),
+            )
+            docket.touch(row)
         case Absent():
             _absent(docket, row, cause, lane)
         case _:
@@ -74,7 +83,7 @@ def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> 
     if row.bar_seen:
         bar(docket, row, cause, lane)
     elif failed.final or row.attempt >= retry.attempts:
-        fact = StepFailed(step=row.step, attempts=row.attempt, reason=failed.reason[:2000])
+        fact = StepFailed(step=row.step, attempts=row.attempt, reason=tidy(failed.reason))
         docket.answer(row, RowStatus.FAILED, docket.say(row, cause, fact), lane)
     else:
         row.status, row.wait = RowStatus.RETRY, retry.delay(row.attempt, docket.around.chance()).total_seconds()
@@ -85,7 +94,7 @@ def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> 
 def _ask_again(docket: Docket, row: Row, cause: Cause, unknown: Unknown, lane: int) -> None:
     """Tell, once an attempt, that nobody knows, so that the saga can be settled; then ask until somebody does."""
     if unknown.news and not row.bar_seen and docket.around.bindings[row.step].step.kind is not Kind.RETRIABLE:
-        fact = StepUnknown(step=row.step, attempt=row.attempt, reason=unknown.reason[:2000])
+        fact = StepUnknown(step=row.step, attempt=row.attempt, reason=tidy(unknown.reason))
         docket.transaction.emit(lane, docket.say(row, cause, fact))
         docket.count(metrics.STEPS_EXECUTED, row.step, "unknown")
     row.wait = 0.1 + 0.9 * docket.around.chance()
@@ -115,6 +124,10 @@ def settle_undo(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: 
         said = docket.around.speaker.say(row, cause, outcome.event, outcome.value, back=True)
         docket.answer_back(row, RowStatus.COMPENSATED, said, lane)
         return
+    if isinstance(outcome, Postponed):
+        row.back_attempt, row.status, row.wait = row.back_attempt - 1, RowStatus.COMPENSATING, 0.0
+        docket.touch(row)
+        return
     reason = outcome.reason if isinstance(outcome, Failed | Unknown) else "the answer is not the compensation's"
     final = isinstance(outcome, Failed) and outcome.final
     docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "back")
@@ -127,14 +140,14 @@ def settle_undo(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: 
     docket.transaction.emit(lane, _attempt(docket, row, cause, reason, back=True))
 
 
-def fail_undo(docket: Docket, row: Row, cause: Cause, reason: str, lane: int) -> None:
+def fail_undo(docket: Docket, row: Row, cause: Cause | None, reason: str, lane: int) -> None:
     """Give the compensation up, for this round: what the step did still stands."""
-    fact = CompensationFailed(step=row.step, attempts=row.back_attempt, reason=reason[:2000])
+    fact = CompensationFailed(step=row.step, attempts=row.back_attempt, reason=tidy(reason))
     docket.answer_back(row, RowStatus.COMPENSATION_FAILED, docket.say(row, cause, fact, back=True), lane)
 
 
 def _attempt(docket: Docket, row: Row, cause: Cause, reason: str, *, back: bool = False) -> Outgoing:
     direction: Direction = "back" if back else "forward"
     attempt = row.back_attempt if back else row.attempt
-    fact = AttemptFailed(step=row.step, direction=direction, attempt=attempt, reason=reason[:2000])
+    fact = AttemptFailed(step=row.step, direction=direction, attempt=attempt, reason=tidy(reason))
     return docket.say(row, cause, fact, back=back)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import orjson
 
 from consumers.participant import Binding
-from consumers.runtime.cause import Cause
+from consumers.runtime.cause import Cause, split
 from consumers.runtime.docket import Docket
 from consumers.runtime.message import Message
 from consumers.runtime.outcome import Completion, Reported
 from consumers.runtime.row import Row
 from consumers.runtime.settlement import bar
+from consumers.runtime.speaker import check_size, tidy
 from infra import metrics
 from infra.codec import unpack
 from sagas.row import RowStatus
@@ -29,7 +30,8 @@ def take_report(docket: Docket, message: Message, row: Row | None) -> None:
     row = row or docket.open_row(message, RowStatus.WAITING)
     if row.status is RowStatus.WAITING:
         if _keep(row, message.binding, [report]):
-            row.wait = message.binding.step.timeout.total_seconds() if row.input else None
+            waits = row.input or row.bar_seen
+            row.wait = message.binding.step.timeout.total_seconds() if waits else None
             docket.touch(row)
             conclude(docket, row, message.lane)
         return
@@ -48,14 +50,17 @@ def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
 
 def conclude(docket: Docket, row: Row, lane: int) -> bool:
     """Answer if the reports suffice and the trigger, or a bar, is there; say whether the step is answered now."""
-    if row.input is None and not row.bar_seen:
-        return False
     binding = docket.around.bindings[row.step]
+    if len(split(row.input)) < len(binding.step.on) and not row.bar_seen:
+        return False
     cause = cause_of(docket, row)
-    answer = _conclusion(docket, row, binding, cause)
+    try:
+        answer, value = _conclusion(docket, row, binding, cause)
+    except Exception as error:  # noqa: BLE001 - nothing is known of the step: it goes on waiting, and is asked again
+        docket.context(row, binding, cause).log.error("no conclusion", exc_info=error)
+        return False
     if answer is None:
         return False
-    value = answer.to_wire()
     if isinstance(answer, binding.step.emits):
         said = docket.around.speaker.say_done(row, cause, answer, value)
         docket.answer(row, RowStatus.DONE, said, lane)
@@ -71,11 +76,18 @@ def cause_of(docket: Docket, row: Row) -> Cause:
     return docket.stored(row.input or row.back_input)
 
 
-def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> Event | None:
+def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> tuple[Event | None, bytes]:
     if binding.conclude is None or binding.step.waits_for is None:
         raise RuntimeError(f"step {row.step!r} does not wait; Participant.check was not called")
     reports = [binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(row).values()]
-    return binding.conclude(reports, docket.context(row, binding, cause))
+    answer = binding.conclude(reports, docket.context(row, binding, cause))
+    if answer is None:
+        return None, b""
+    if not isinstance(answer, (binding.step.emits, binding.step.rejects or binding.step.emits)):
+        raise TypeError(f"{type(answer).__name__} is no answer of {row.step!r}")
+    value = answer.to_wire()
+    check_size(answer, value)
+    return answer, value
 
 
 def _reports(row: Row) -> dict[str, object]:
@@ -104,16 +116,18 @@ def _contradict(docket: Docket, message: Message, row: Row, report: Payload) -> 
         return
     row.reports = orjson.dumps({**known, _CONTRADICTED + venue_id: None})
     docket.touch(row)
-    fact = StepContradicted(step=row.step, venue_id=venue_id, reason=reason[:2000])
+    fact = StepContradicted(step=row.step, venue_id=venue_id, reason=tidy(reason))
     docket.transaction.emit(message.lane, docket.say(row, Cause.of(message), fact))
     docket.count(metrics.CONTRADICTIONS, row.step)
 
 
 def _answered(row: Row, binding: Binding) -> Event | None:
-    """Give what the step answered; None where it was barred."""
+    """Give what the step answered; None where it was barred, or failed."""
     if row.status is RowStatus.BARRED or row.answer is None:
         return None
     headers, value = unpack(row.answer)
-    done = Envelope.from_headers(headers).type.split(".")[-2] == binding.step.emits.NAME
-    said = binding.step.emits if done else binding.step.rejects
-    return said.from_wire(value) if said is not None else None
+    name = Envelope.from_headers(headers).type.split(".")[-2]
+    for said in (binding.step.emits, binding.step.rejects):
+        if said is not None and name == said.NAME:
+            return said.from_wire(value)
+    return None

@@ -1,0 +1,83 @@
+"""What cannot be judged: its bytes are kept, its step answers for it, and no other saga is held up."""
+
+import structlog
+from pydantic import ValidationError
+
+from consumers.dead_letters import Fault, dead_letter
+from consumers.runtime.cause import Cause, keep
+from consumers.runtime.docket import Docket
+from consumers.runtime.message import Kind, Message
+from consumers.runtime.row import Key, Row
+from consumers.runtime.settlement import fail_undo
+from consumers.runtime.speaker import tidy
+from infra import metrics
+from infra.codec import Record
+from sagas.row import RowStatus
+from schemas.lifecycle import StepFailed
+
+UNJUDGEABLE = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError)
+"""What reading a value, or a pure function of a participant, may raise; an error of the database is none of these."""
+_LOOK_AGAIN = 5.0
+"""Seconds until a row is taken up again of which nothing more can be known now."""
+
+
+def bury(docket: Docket, lane: int, record: Record, fault: Fault) -> None:
+    """Copy a record to the dead letters, and count it."""
+    saga, group = docket.around.saga, docket.around.group
+    docket.transaction.emit(lane, dead_letter(saga, group, record, fault, docket.around.now()))
+    docket.counts[metrics.DEAD_LETTERS.labels(group, fault.kind)] += 1
+    place = f"{record.topic}[{record.partition}]@{record.offset}"
+    structlog.get_logger("participant").error(
+        "dead letter", group=group, place=place, kind=fault.kind, why=fault.reason
+    )
+
+
+def refuse(docket: Docket, message: Message, error: Exception) -> None:
+    """Answer for a message that cannot be judged."""
+    reason = tidy(f"{message.payload.NAME} cannot be judged: {_told(error)}")
+    bury(docket, message.lane, message.record, Fault("poison", reason, f"{docket.around.group}/{message.key[1]}"))
+    row = docket.rows.get(message.key)
+    if message.kind is Kind.COMPENSATE:
+        row = row or docket.open_row(message, RowStatus.COMPENSATION_FAILED)
+        row.back_round = max(row.back_round, message.envelope.round)
+        fail_undo(docket, row, Cause.of(message), reason, message.lane)
+    elif message.kind is Kind.RETRY and row is not None:
+        _fail(docket, row, Cause.of(message), reason, message.lane)
+    elif message.kind is Kind.TRIGGER and (row is None or _unbegun(row)):
+        row = row or docket.open_row(message, RowStatus.FAILED)
+        row.input = row.input or keep(message)
+        _fail(docket, row, Cause.of(message), reason, message.lane)
+
+
+def leave(docket: Docket, key: Key, error: Exception) -> None:
+    """Go on without a row that cannot be judged: ended where that is known to be true, looked at again where not."""
+    row = docket.rows[key]
+    reason = tidy(f"the row of {row.step!r} cannot be judged: {_told(error)}")
+    log = structlog.get_logger("participant").bind(saga_id=str(row.saga_id), step=row.step)
+    log.error("row cannot be judged", status=row.status.name, why=reason)
+    match row.status:
+        case RowStatus.RETRY:
+            _fail(docket, row, None, reason, row.lane)
+        case RowStatus.COMPENSATING:
+            fail_undo(docket, row, None, reason, row.lane)
+        case _:
+            row.wait = _LOOK_AGAIN
+            docket.touch(row)
+
+
+def _unbegun(row: Row) -> bool:
+    """Say whether nothing of the step has been tried and no bar is being answered."""
+    return row.known is None or (row.status is RowStatus.WAITING and not row.bar_seen)
+
+
+def _fail(docket: Docket, row: Row, cause: Cause | None, reason: str, lane: int) -> None:
+    fact = StepFailed(step=row.step, attempts=row.attempt, reason=reason)
+    docket.answer(row, RowStatus.FAILED, docket.say(row, cause, fact), lane)
+
+
+def _told(error: Exception) -> str:
+    """Say what is wrong without the value, which may be confidential."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,62 @@
+"""The far side of remote steps: a ledger in tables of its own, outside every transaction of ours."""
+
+from uuid import UUID
+
+from infra.database import Pool
+
+TABLES = """
+CREATE TABLE effect (
+    id serial PRIMARY KEY, saga_id uuid, step text, direction text, attempt int, facts text[] DEFAULT '{}');
+CREATE TABLE attempt (id serial PRIMARY KEY, saga_id uuid, step text, direction text, attempt int, at timestamptz
+    DEFAULT clock_timestamp());
+CREATE TABLE far_call (
+    id serial PRIMARY KEY, key text, kind text, expires bigint, at timestamptz DEFAULT clock_timestamp());
+CREATE TABLE far_order (key text PRIMARY KEY, state text NOT NULL, taken int NOT NULL DEFAULT 1);
+CREATE TABLE far_report (key text, report_id text, kind text, PRIMARY KEY (key, report_id));
+"""
+
+
+class FarSide:
+    """What the far side knows. Each method commits by itself, as a real far side would."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def note(self, saga_id: UUID, step: str, direction: str, attempt: int) -> None:
+        """Remember an attempt, whatever becomes of it."""
+        await self._pool.execute(
+            "INSERT INTO attempt (saga_id, step, direction, attempt) VALUES ($1, $2, $3, $4)",
+            saga_id, step, direction, attempt,
+        )  # fmt: skip
+
+    async def heard(self, key: str, kind: str, expires: int = 0) -> int:
+        """Remember a request; give how many of this kind there have been for the key."""
+        await self._pool.execute("INSERT INTO far_call (key, kind, expires) VALUES ($1, $2, $3)", key, kind, expires)
+        return await self._pool.fetchval("SELECT count(*) FROM far_call WHERE key = $1 AND kind = $2", key, kind)
+
+    async def place(self, key: str) -> None:
+        """Have the effect; a second one under the same key is counted, so that a test sees it."""
+        await self._pool.execute(
+            "INSERT INTO far_order (key, state) VALUES ($1, 'open') "
+            "ON CONFLICT (key) DO UPDATE SET taken = far_order.taken + 1",
+            key,
+        )
+
+    async def state(self, key: str) -> str | None:
+        """Say where an order stands; None for one that was never placed."""
+        return await self._pool.fetchval("SELECT state FROM far_order WHERE key = $1", key)
+
+    async def move(self, key: str, state: str) -> None:
+        """Move an order on, unless it is closed already."""
+        await self._pool.execute("UPDATE far_order SET state = $2 WHERE key = $1 AND state = 'open'", key, state)
+
+    async def report(self, key: str, report_id: str, kind: str) -> None:
+        """Say something of an order."""
+        await self._pool.execute(
+            "INSERT INTO far_report VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", key, report_id, kind
+        )
+
+    async def reports(self, key: str) -> list[tuple[str, str]]:
+        """Give all that was said of an order: (report id, kind)."""
+        found = await self._pool.fetch("SELECT report_id, kind FROM far_report WHERE key = $1 ORDER BY report_id", key)
+        return [(row["report_id"], row["kind"]) for row in found]

@@ -1,0 +1,39 @@
+"""The five steps of the small test saga, one of each kind."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sagas.backoff import Retry
+from sagas.definition import seconds
+from sagas.step import CompensatableStep, Step, step
+from tests.e2e import messages as m
+
+QUICK = Retry(attempts=3, initial=0.02, maximum=0.1)
+PATIENCE = 0.5
+"""Seconds of an attempt."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one test saga, for tests that look at one of them."""
+
+    book: CompensatableStep[m.Asked, m.Booked, m.BookRefused, m.Unbook, m.Unbooked]
+    pay: CompensatableStep[m.Booked, m.Paid, m.PayRefused, m.Refund, m.Refunded]
+    ship: CompensatableStep[m.Paid, m.Shipped, m.ShipRefused, m.Recall, m.Recalled]
+    confirm: Step[m.Shipped, m.Confirmed, m.Lost]
+    close: Step[m.Confirmed, m.Closed, Any]
+
+
+def make_steps(patience: float = PATIENCE) -> Steps:
+    """Make the steps; attempts are short, so that tests are."""
+    limit = seconds(patience)
+    return Steps(
+        step("book", on=m.Asked, emits=m.Booked, rejects=m.BookRefused, compensate=m.Unbook, compensated=m.Unbooked,
+             timeout=limit, retry=QUICK, compensation_retry=QUICK),
+        step("pay", on=m.Booked, emits=m.Paid, rejects=m.PayRefused, compensate=m.Refund, compensated=m.Refunded,
+             timeout=limit, retry=QUICK, compensation_retry=QUICK),
+        step("ship", on=m.Paid, emits=m.Shipped, rejects=m.ShipRefused, compensate=m.Recall, compensated=m.Recalled,
+             timeout=limit, retry=QUICK, compensation_retry=QUICK),
+        step("confirm", on=m.Shipped, emits=m.Confirmed, rejects=m.Lost, waits_for=m.Report, timeout=limit),
+        step("close", on=m.Confirmed, emits=m.Closed, timeout=limit, retry=QUICK),
+    )  # fmt: skip
