@@ -1,7 +1,6 @@
 """Real Kafka and PostgreSQL for tests: started once per run, shared by all workers, stopped at the end."""
 
 import asyncio
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import asyncpg
 import psutil
 import pytest
 
+from infra.database import migrate
 from infra.stack.servers import start_servers, stop_servers
 from infra.stack.state import lock
 
@@ -103,10 +103,7 @@ def _fresh_database(stack: Stack) -> Generator[str]:
 def _make_template(url: str, name: str) -> None:
     """Create and migrate the database that every test's own is copied from."""
     asyncio.run(_execute(url, f"CREATE DATABASE {name}"))
-    if importlib.util.find_spec("infra.database") is not None:
-        from infra.database import migrate
-
-        migrate(_named(url, name))
+    migrate(_named(url, name))
 
 
 def _named(url: str, database: str) -> str:

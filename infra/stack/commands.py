@@ -53,7 +53,8 @@ def _ended_by_signal(home: Path, *, as_json: bool, detached: bool) -> Generator[
     if detached:
         yield
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
+        signal.signal(name, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:

@@ -56,17 +56,23 @@ class Stack:
         return read_state(self.home)
 
 
-@pytest.fixture
-def mine(tmp_path: Path) -> Iterator[Stack]:
-    """Give a stack in a folder of its own, brought down at the end."""
-    (tmp_path / "my_app.py").write_text(SERVICE)
+@pytest.fixture(scope="module")
+def module_stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """Choose one folder for all tests here, so that its servers are created once."""
+    tmp_path = tmp_path_factory.mktemp("stack")
     given = {"TRADESAGA_KAFKA", "TRADESAGA_DATABASE_URL", "TRADESAGA_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in given}
     paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))
     own = {"TRADESAGA_KAFKA_HEAP": "256m", "TRADESAGA_APP": "my_app", "PYTHONPATH": paths}
-    stack = Stack(tmp_path / "home", environment | own)
-    yield stack
-    assert stack.command("down").returncode == 0
+    return Stack(tmp_path / "home", environment | own)
+
+
+@pytest.fixture
+def mine(module_stack: Stack) -> Iterator[Stack]:
+    """Give a stack that is down, with the service in place, and bring it down at the end."""
+    (module_stack.home.parent / "my_app.py").write_text(SERVICE)
+    yield module_stack
+    assert module_stack.command("down").returncode == 0
 
 
 def _until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
