@@ -23,15 +23,16 @@ from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError,
 from infra.ledger.instruments import save_instruments, save_prices
 from infra.settings import Settings
 from infra.venues.access import open_venue
+from infra.venues.wire_reports import report_event
 from sagas.trade import trade
 from sagas.trading.client_orders import saga_of
 from sagas.trading.orders import Instrument
-from sagas.venue import Fill, SymbolRules, VenueError, VenuePort
+from sagas.venue import SymbolRules, VenueError, VenuePort
 from sagas.venue import VenueReport as Report
 from schemas.envelope import Envelope
 from schemas.message import wire_type
 from schemas.topics import events_topic
-from schemas.trade import VenueFill, VenueReport
+from schemas.trade import VenueReport
 
 GROUP: Final = "trade-venue-feed"
 PRICES_EVERY: Final = 1.0
@@ -118,19 +119,6 @@ async def _publish(name: str, batch: Sequence[Report], transaction: LeasedTransa
 
 
 def _fact(name: str, saga_id: UUID, report: Report) -> Outgoing:
-    value = VenueReport(
-        venue=name,
-        report_id=report.report_id,
-        kind=report.kind.value,
-        client_order_id=report.client_order_id,
-        venue_order_id=report.venue_order_id,
-        symbol=report.symbol,
-        cumulative_quantity=report.cumulative_quantity,
-        cumulative_quote=report.cumulative_quote,
-        fill=_fill(report.fill),
-        reason=report.reason[:500],
-        venue_time=report.time,
-    )
     envelope = Envelope(
         type=wire_type(trade.name, VenueReport),
         id=str(new_id()),
@@ -138,16 +126,7 @@ def _fact(name: str, saga_id: UUID, report: Report) -> Outgoing:
         saga_id=str(saga_id),
         time=format_time(report.time),
     )
-    return Outgoing.of(events_topic(trade.name), envelope, value.to_wire())
-
-
-def _fill(fill: Fill | None) -> VenueFill | None:
-    """Write an execution. A bust gives its fee back: the fact says how much, its kind says which way."""
-    if fill is None:
-        return None
-    return VenueFill(
-        trade_id=fill.trade_id, quantity=fill.quantity, price=fill.price, fee=abs(fill.fee), fee_asset=fill.fee_asset
-    )
+    return Outgoing.of(events_topic(trade.name), envelope, report_event(name, report).to_wire())
 
 
 def _count(name: str, batch: Sequence[Report]) -> None:

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from consumers.participant import CompensationImpossibleError, Participant, StepContext
+from consumers.runtime.service import serve
 from consumers.services.pausing import account_of
+from infra.settings import Settings
+from infra.venues.access import open_venue
 from infra.venues.wire_reports import report_order
 from sagas.trade import confirm_fill, place_order, trade
 from sagas.trading import fills
@@ -19,6 +22,15 @@ from sagas.venue import (
     VenueUnknown,
 )
 from schemas import trade as t
+
+
+async def execution(settings: Settings) -> None:
+    """Run the service until it is cancelled."""
+    port = open_venue(settings)
+    try:
+        await serve(execution_participant(port, settings.venue_name), settings)
+    finally:
+        await port.close()
 
 
 def execution_participant(port: VenuePort, venue: str) -> Participant:
