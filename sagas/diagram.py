@@ -1,12 +1,12 @@
 """A saga drawn from its definition: steps down the middle, refusals to the side, compensations back up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from sagas.definition import AnySaga
-from sagas.soundness import predecessors
+from sagas.soundness import ancestors, predecessors
 from sagas.step import AnyStep, Kind
 
 
@@ -116,18 +116,21 @@ def _forward(saga: AnySaga) -> Iterator[Edge]:
 
 
 def _refusals(saga: AnySaga) -> Iterator[Edge]:
+    """Lead each refusal to the last step that may stand then: any that does not come after the one refused."""
+    reached = ancestors(predecessors(saga.steps))
     for index, each in enumerate(saga.steps):
         if each.rejects is not None:
-            yield Edge(f"step{index}", _last_undo(saga, index), each.rejects.__name__, back=True)
+            beside = [other for other in range(len(saga.steps)) if other != index and not reached[other] >> index & 1]
+            yield Edge(f"step{index}", _last_undo(saga, beside), each.rejects.__name__, back=True)
 
 
 def _back(saga: AnySaga) -> Iterator[Edge]:
     for index, each in reversed(list(enumerate(saga.steps))):
         if each.back is not None:
-            yield Edge(f"undo{index}", _last_undo(saga, index), each.back[1].__name__, back=True)
+            yield Edge(f"undo{index}", _last_undo(saga, range(index)), each.back[1].__name__, back=True)
 
 
-def _last_undo(saga: AnySaga, before: int) -> str:
-    """Name the compensation that comes next when everything from `before` on is settled or taken back."""
-    undoable = [index for index in range(before) if saga.steps[index].back]
+def _last_undo(saga: AnySaga, standing: Iterable[int]) -> str:
+    """Name the compensation that comes first of those whose steps may stand, or the end."""
+    undoable = [index for index in standing if saga.steps[index].back]
     return f"undo{undoable[-1]}" if undoable else "aborted"

@@ -1,0 +1,19 @@
+"""The drawings are those that were looked at; a changed definition shows as a changed picture."""
+
+from pathlib import Path
+
+import pytest
+
+from sagas.definition import AnySaga
+from sagas.diagram import draw_dot, draw_mermaid
+from sagas.trade import trade
+from tests.unit.sagas.shop import promises, shop
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.mark.parametrize("saga", [trade, shop, promises], ids=lambda saga: saga.name)
+def test_the_drawing_is_the_golden_one(saga: AnySaga) -> None:
+    """Steps, refusals, compensations and the pivot, in Mermaid and in Graphviz."""
+    assert draw_mermaid(saga) == (GOLDEN / f"{saga.name}.mmd").read_text()
+    assert draw_dot(saga) == (GOLDEN / f"{saga.name}.dot").read_text()
