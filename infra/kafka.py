@@ -7,7 +7,7 @@ aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -162,6 +162,28 @@ class Consumer:
         except (CommitFailedError, IllegalStateError, KafkaError, TimeoutError):
             return False
         return True
+
+
+async def read_topic(bootstrap: str, topic: str, partitions: int) -> AsyncGenerator[Record]:
+    """Read a topic from its first record to the last one that is there now, partition by partition; joins no group.
+
+    Raises `KafkaUnavailableError`.
+    """
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, request_timeout_ms=20_000)
+    try:
+        await consumer.start()
+        for place in (TopicPartition(topic, number) for number in range(partitions)):
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            end = (await consumer.end_offsets([place]))[place]
+            while await consumer.position(place) < end:
+                for record in (await consumer.getmany(place, timeout_ms=1000, max_records=5000)).get(place, ()):
+                    if record.offset < end:
+                        yield _read(record)
+    except (KafkaError, OSError) as error:
+        raise KafkaUnavailableError(f"{topic}: {error or type(error).__name__}") from error
+    finally:
+        await consumer.stop()
 
 
 class _Listener(ConsumerRebalanceListener):

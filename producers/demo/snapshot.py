@@ -1,0 +1,147 @@
+"""What the checks look at: plain copies of the venue's ledger, of PostgreSQL's rows and of the topics' records."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import orjson
+
+from sagas.fact import Fact, Vocabulary
+from sagas.trade import trade
+from schemas.trade import Side, TradeRequested
+
+Rows = list[dict[str, Any]]
+SOURCES: Final = ("venue", "tables", "records", "run")
+
+
+class Said(NamedTuple):
+    """One record of a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    headers: dict[str, str]
+    value: str
+
+    @property
+    def type(self) -> str:
+        """Give the wire type."""
+        return self.headers.get("ce_type", "")
+
+    @property
+    def saga_id(self) -> str:
+        """Give the saga it belongs to."""
+        return self.headers.get("ce_correlationid", "")
+
+    @property
+    def digest(self) -> str:
+        """Give SHA-256 of the value."""
+        return hashlib.sha256(self.value.encode()).hexdigest()
+
+    def payload(self) -> dict[str, Any]:
+        """Read the value."""
+        return orjson.loads(self.value)
+
+
+@dataclass
+class Run:
+    """What the run itself remembers: paid-in balances, the venue's own at the start, and sums sampled meanwhile."""
+
+    opening: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    venue_opening: dict[str, str] = field(default_factory=dict[str, str])
+    samples: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    wanted: int = 0
+
+
+@dataclass
+class Snapshot:
+    """One moment of all sources, taken when everything is quiet."""
+
+    venue: dict[str, Rows]
+    tables: dict[str, Rows]
+    records: list[Said]
+    run: Run
+
+    @cached_property
+    def events(self) -> list[Said]:
+        """Give the facts, partition by partition in offset order."""
+        return sorted((said for said in self.records if said.topic == "trade.events"), key=_place)
+
+    @cached_property
+    def stories(self) -> dict[str, list[Said]]:
+        """Give the facts by saga, in order."""
+        found: dict[str, list[Said]] = {}
+        for said in self.events:
+            found.setdefault(said.saga_id, []).append(said)
+        return found
+
+    @cached_property
+    def facts(self) -> dict[str, list[Fact]]:
+        """Give what the facts mean, by saga, in order."""
+        vocabulary = Vocabulary(trade)
+        return {
+            saga_id: [
+                vocabulary.read(
+                    said.type, said.headers["ce_id"], said.headers.get("ts_step", ""),
+                    int(said.headers.get("ts_round", "1")), said.value.encode(),
+                )
+                for said in story
+            ]
+            for saga_id, story in self.stories.items()
+        }  # fmt: skip
+
+    @cached_property
+    def starts(self) -> dict[str, TradeRequested]:
+        """Give each saga's request."""
+        kind = f"{trade.name}.{TradeRequested.NAME}.v1"
+        return {
+            said.saga_id: TradeRequested.from_wire(said.value.encode()) for said in self.events if said.type == kind
+        }
+
+    def told(self, saga_id: str, name: str) -> dict[str, Any] | None:
+        """Give the payload of the saga's first fact of this name."""
+        kind = f"{trade.name}.{name}.v1"
+        return next((said.payload() for said in self.stories.get(saga_id, ()) if said.type == kind), None)
+
+    @cached_property
+    def trades(self) -> dict[str, Rows]:
+        """Give the venue's trades by client order id."""
+        orders = {order["id"]: order["client_order_id"] for order in self.venue["orders"]}
+        found: dict[str, Rows] = {}
+        for each in self.venue["trades"]:
+            found.setdefault(orders.get(each["order_id"], f"no order {each['order_id']}"), []).append(each)
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write each source to a file of its own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {"venue": self.venue, "tables": self.tables, "records": self.records, "run": asdict(self.run)}
+        for source in SOURCES:
+            (folder / f"{source}.json").write_bytes(orjson.dumps(values[source]))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Snapshot":
+        """Read what `save` wrote."""
+        venue, tables, records, run = (orjson.loads((folder / f"{source}.json").read_bytes()) for source in SOURCES)
+        said = [Said(*record) for record in cast("list[list[Any]]", records)]
+        return cls(venue, tables, said, Run(**run))
+
+
+def _place(said: Said) -> tuple[str, int, int]:
+    return said.topic, said.partition, said.offset
+
+
+def moved(request: TradeRequested, fills: Rows) -> dict[str, Decimal]:
+    """Say what these fills move for their account, by asset, fees included."""
+    base, quote = request.symbol.split("/")
+    sign = 1 if request.side is Side.BUY else -1
+    totals: dict[str, Decimal] = {base: Decimal(0), quote: Decimal(0)}
+    for fill in fills:
+        quantity, price = Decimal(fill["quantity"]), Decimal(fill["price"])
+        totals[base] += sign * quantity
+        totals[quote] -= sign * quantity * price
+        totals[fill["fee_asset"]] = totals.get(fill["fee_asset"], Decimal(0)) - Decimal(fill["fee"])
+    return totals
