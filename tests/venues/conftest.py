@@ -1,11 +1,15 @@
-"""A paper venue for each test that asks for one."""
+"""A paper venue for each test that asks for one, and adapters that are closed whatever happens."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.venues.paper_process import PaperProcess, small_market
+from infra.venues.ccxt_adapter import CcxtVenue
+from infra.venues.ccxt_client import VenueAddress
+from tests.venues.paper_process import KEY, SECRET, PaperProcess, small_market
+
+Connect = Callable[..., CcxtVenue]
 
 
 @pytest.fixture
@@ -14,3 +18,17 @@ def paper(tmp_path: Path) -> Iterator[PaperProcess]:
     process = PaperProcess(tmp_path, small_market(tmp_path)).start()
     yield process
     process.stop()
+
+
+@pytest.fixture
+async def connect(paper: PaperProcess) -> AsyncIterator[Connect]:
+    """Connect adapters to the venue's desk account, or as otherwise told."""
+    opened: list[CcxtVenue] = []
+
+    def open_one(key: str = KEY, secret: str = SECRET, timeout: float = 2.0) -> CcxtVenue:
+        opened.append(CcxtVenue(VenueAddress(paper.url, key, secret, timeout=timeout)))
+        return opened[-1]
+
+    yield open_one
+    for venue in opened:
+        await venue.close()

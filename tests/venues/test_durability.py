@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from infra.venues.ccxt_adapter import CcxtVenue
-from infra.venues.ccxt_client import VenueAddress
 from infra.venues.paper.launch import listen_on
 from sagas.venue import OrderStatus, VenueError
 from tests.contracts.test_venue_port import order
-from tests.venues.paper_process import KEY, SECRET, PaperProcess, small_market
+from tests.venues.conftest import Connect
+from tests.venues.paper_process import PaperProcess, small_market
 
 
 async def trade_until(venue: CcxtVenue, worker: int, dead: asyncio.Event) -> dict[str, str]:
@@ -31,9 +31,9 @@ async def trade_until(venue: CcxtVenue, worker: int, dead: asyncio.Event) -> dic
     return answered
 
 
-async def test_answered_orders_survive_kill_9_under_load(paper: PaperProcess) -> None:
+async def test_answered_orders_survive_kill_9_under_load(paper: PaperProcess, connect: Connect) -> None:
     """Killed three times amid eight traders: every answered order is there, once, and all sums hold."""
-    venue = CcxtVenue(VenueAddress(paper.url, KEY, SECRET, timeout=2))
+    venue = connect()
     answered: dict[str, str] = {}
     for round_ in range(3):
         dead = asyncio.Event()
@@ -45,7 +45,6 @@ async def test_answered_orders_survive_kill_9_under_load(paper: PaperProcess) ->
             answered |= orders
         paper.start()
     ledger = await paper.ledger()
-    await venue.close()
 
     kept = {one["client_order_id"]: str(one["id"]) for one in ledger["orders"]}
     assert len(answered) > 20
@@ -55,9 +54,9 @@ async def test_answered_orders_survive_kill_9_under_load(paper: PaperProcess) ->
     assert {one["amount"] for one in ledger["sums"]} == {"0"}
 
 
-async def test_market_and_resting_orders_go_on_after_kill_9(paper: PaperProcess) -> None:
+async def test_market_and_resting_orders_go_on_after_kill_9(paper: PaperProcess, connect: Connect) -> None:
     """Bars, used-up liquidity, resting orders and their locks are as they were."""
-    venue = CcxtVenue(VenueAddress(paper.url, KEY, SECRET))
+    venue = connect()
     await paper.step()
     await venue.place(order("take", 1500))
     await venue.place(order("rest", 100, "1.09"))
@@ -70,7 +69,6 @@ async def test_market_and_resting_orders_go_on_after_kill_9(paper: PaperProcess)
     assert (rest.status, rest.filled) == (OrderStatus.PARTIALLY_FILLED, 500)
     await paper.step()
     filled = await venue.query("rest", "EUR/USD")
-    await venue.close()
     assert filled is not None
     assert filled.status is OrderStatus.FILLED
 
