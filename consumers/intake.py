@@ -13,11 +13,11 @@ from typing import Any, Final, cast
 
 import structlog
 
-from consumers.dead_letters import Fault, dead_letter
 from infra import metrics
 from infra.clock import Clock, SystemClock
 from infra.codec import Record
 from infra.database import Connection, open_pool
+from infra.dead_letters import Fault, dead_letter
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker

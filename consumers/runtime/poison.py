@@ -3,7 +3,6 @@
 import structlog
 from pydantic import ValidationError
 
-from consumers.dead_letters import Fault, dead_letter
 from consumers.runtime.cause import Cause, keep
 from consumers.runtime.docket import Docket
 from consumers.runtime.message import Kind, Message
@@ -12,6 +11,7 @@ from consumers.runtime.settlement import fail_undo
 from consumers.runtime.speaker import tidy
 from infra import metrics
 from infra.codec import Record
+from infra.dead_letters import Fault, dead_letter
 from sagas.row import RowStatus
 from schemas.lifecycle import StepFailed
 

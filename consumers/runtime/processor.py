@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from consumers.context import StepContext
-from consumers.dead_letters import Fault
 from consumers.participant import Participant
 from consumers.runtime import judgement, poison
 from consumers.runtime.calls import Calls
@@ -17,6 +16,7 @@ from consumers.runtime.speaker import Speaker
 from infra.clock import Clock, SystemClock
 from infra.codec import Record
 from infra.database import Connection
+from infra.dead_letters import Fault
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from schemas.envelope import EnvelopeError, Header

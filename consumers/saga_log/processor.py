@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from consumers.dead_letters import Fault, dead_letter
 from consumers.saga_log import store
 from consumers.saga_log.account import tell
 from consumers.saga_log.checkpoint import Tracked
@@ -18,6 +17,7 @@ from consumers.saga_log.reading import saga_of
 from consumers.saga_log.rules import Rules
 from infra.clock import Clock, SystemClock
 from infra.database import Connection
+from infra.dead_letters import Fault, dead_letter
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from schemas.envelope import Header
