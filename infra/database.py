@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from infra.database_faults import explain
+from infra.partitions import ensure_partitions
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -74,7 +75,7 @@ async def session(url: str, *, application_name: str = "tradesaga") -> AsyncGene
 def migrate(url: str, revision: str = "head") -> None:
     """Bring the schema up to `head`, or down to a named revision; an async program calls it through a thread.
 
-    Several processes may call it at once: they take turns.
+    Several processes may call it at once: they take turns. At `head` the partitions of now are made too.
     """
     with _TURN:
         asyncio.run(_migrate(url, revision))
@@ -89,7 +90,7 @@ def alembic_config(connection: SyncConnection) -> Config:
 
 
 async def _migrate(url: str, revision: str) -> None:
-    settings = {"application_name": "tradesaga migrate", "timezone": "UTC"}
+    settings = {"application_name": "tradesaga migrate", "timezone": "UTC", "lock_timeout": "30s"}
     with _explained(url):
         driver = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=settings)
 
@@ -104,7 +105,9 @@ async def _migrate(url: str, revision: str) -> None:
             raise (wrapped.driver_exception or wrapped) from wrapped
         finally:
             await engine.dispose()
-            await driver.close()
+    if revision == "head":
+        async with session(url) as sql:
+            await ensure_partitions(sql)
 
 
 def _run_alembic(connection: SyncConnection, revision: str) -> None:

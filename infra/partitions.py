@@ -1,18 +1,26 @@
 """Partitions, made ahead of time: a month of the audit log, a day of the outbox, which is dropped once published."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
+import structlog
 
-from infra.database import Connection
+from infra.database_faults import DATABASE_ERRORS
+
+if TYPE_CHECKING:
+    from infra.database import Connection, Pool
 
 LOCK: Final = 7_263_410_953
 MONTHS_AHEAD: Final = 2
 DAYS_AHEAD: Final = 3
 OUTBOX_DAYS_KEPT: Final = 2
+EVERY: Final = 3600.0
+"""Seconds between two looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,31 @@ def spans(now: datetime) -> Iterator[Span]:
         yield Span("outbox", "created_at", day + timedelta(days=ahead), day + timedelta(days=ahead + 1))
 
 
-async def ensure_partitions(sql: Connection) -> list[str]:
+@asynccontextmanager
+async def keeping_partitions(pool: "Pool") -> AsyncGenerator[None]:
+    """Look after the partitions now and once an hour, for as long as the context is open."""
+    task = asyncio.create_task(_keep(pool), name="partitions")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _keep(pool: "Pool") -> None:
+    log = structlog.get_logger("partitions")
+    while True:
+        try:
+            async with pool.acquire(timeout=60) as sql:
+                done = await ensure_partitions(sql)
+        except DATABASE_ERRORS as error:
+            log.warning("partitions are left as they are", why=f"{type(error).__name__}: {error}")
+        else:
+            log.info("partitions looked after", done=done)
+        await asyncio.sleep(EVERY)
+
+
+async def ensure_partitions(sql: "Connection") -> list[str]:
     """Make what is missing and drop outbox partitions that every lane has published; says what was done.
 
     Safe to call from any number of processes, once an hour or so. A partition that cannot be locked now, or whose
@@ -62,7 +94,7 @@ async def ensure_partitions(sql: Connection) -> list[str]:
     return done
 
 
-async def _existing(sql: Connection) -> set[str]:
+async def _existing(sql: "Connection") -> set[str]:
     rows = await sql.fetch(
         "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid"
         " WHERE inhparent IN ('saga_event'::regclass, 'outbox'::regclass)"
@@ -70,7 +102,7 @@ async def _existing(sql: Connection) -> set[str]:
     return {row[0] for row in rows}
 
 
-async def _create(sql: Connection, span: Span) -> bool:
+async def _create(sql: "Connection", span: Span) -> bool:
     """Build the partition beside its table and attach it, which lets readers and writers go on."""
     bounds = f"'{span.start.isoformat()}'", f"'{span.end.isoformat()}'"
     try:
@@ -93,7 +125,7 @@ async def _create(sql: Connection, span: Span) -> bool:
     return True
 
 
-async def _drop_published(sql: Connection, name: str, now: datetime) -> bool:
+async def _drop_published(sql: "Connection", name: str, now: datetime) -> bool:
     """Drop an outbox partition of days past, if none of its rows is beyond its lane's published mark."""
     if not name.startswith("outbox_2") or name >= f"outbox_{now - timedelta(days=OUTBOX_DAYS_KEPT):%Y%m%d}":
         return False

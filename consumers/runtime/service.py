@@ -8,6 +8,7 @@ from consumers.runtime.processor import StepProcessor
 from infra import metrics
 from infra.database import open_pool
 from infra.lanes.worker import Worker
+from infra.partitions import keeping_partitions
 from infra.settings import Settings
 
 
@@ -20,7 +21,7 @@ async def serve(participant: Participant, settings: Settings) -> None:
     """Run the participant until cancelled. Raises `CommandError` (exit 5) when a server is not there at the start."""
     url = settings.database_for(participant.name)
     pool = await open_pool(url, min_size=1, max_size=2, application_name=f"tradesaga {participant.name}")
-    try:
+    async with pool, keeping_partitions(pool):
         worker = Worker(
             StepProcessor(participant),
             pool,
@@ -30,5 +31,3 @@ async def serve(participant: Participant, settings: Settings) -> None:
         )
         metrics.watch_worker(participant.group, worker.health)
         await worker.run()
-    finally:
-        await pool.close()

@@ -10,6 +10,7 @@ from infra.broker import count_partitions
 from infra.database import open_pool
 from infra.lanes.worker import Worker
 from infra.metrics import watch_worker
+from infra.partitions import keeping_partitions
 from infra.registered import registered_sagas
 from infra.settings import Settings
 from schemas.topics import events_topic
@@ -23,8 +24,8 @@ async def serve(settings: Settings) -> None:
     sagas = registered_sagas(settings.app)
     counts = await count_partitions(settings.brokers(), [events_topic(name) for name in sagas])
     url = settings.database_for(DATABASE)
-    pool = await open_pool(url, max_size=max(1, len(sagas)), application_name="tradesaga saga-log")
-    async with pool, asyncio.TaskGroup() as group:
+    pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga saga-log")
+    async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
         for name, saga in sagas.items():
             processor = SagaLog(Rules(saga, counts[events_topic(name)]))
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -16,6 +18,8 @@ from infra.database import migrate, open_pool, session
 from infra.errors import CommandError, ExitCode
 from infra.ledger import tables as book
 from infra.partitions import ensure_partitions, spans
+from infra.stack.postgres import start_postgres, stop_postgres
+from infra.stack.state import PostgresState
 from infra.tables import METADATA
 
 pytestmark = pytest.mark.stack
@@ -87,7 +91,6 @@ async def _fingerprint(url: str) -> list[str]:
 async def test_audit_log_refuses_change(database_url: str) -> None:
     """UPDATE, DELETE and TRUNCATE are refused on the audit log and on each of its partitions."""
     async with session(database_url) as sql:
-        await ensure_partitions(sql)
         month = f"saga_event_{datetime.now(UTC):%Y%m}01"
         await sql.execute(
             'INSERT INTO saga_event (topic, partition, "offset", recorded_at, headers, hash, writer_epoch)'
@@ -105,9 +108,10 @@ async def test_audit_log_refuses_change(database_url: str) -> None:
 async def test_partitions_are_made_once_and_dropped_when_published(database_url: str) -> None:
     """Rows land in dated partitions; an old outbox partition goes only when every lane's mark has passed its rows."""
     async with session(database_url) as sql:
-        made = await ensure_partitions(sql)
-        assert [line.split()[1] for line in made] == [span.name for span in spans(datetime.now(UTC))]
         assert await ensure_partitions(sql) == []
+        names = [span.name for span in spans(datetime.now(UTC))]
+        await sql.execute(f"DROP TABLE {', '.join(names)}")
+        assert await ensure_partitions(sql) == [f"created {name}" for name in names]
         await sql.execute(
             "CREATE TABLE outbox_20200101 PARTITION OF outbox FOR VALUES FROM ('2020-01-01') TO ('2020-01-02');"
             "INSERT INTO lane (\"group\", topic, partition, last_seq) VALUES ('g', 't', 0, 2);"
@@ -121,6 +125,7 @@ async def test_partitions_are_made_once_and_dropped_when_published(database_url:
 async def test_occupied_range_stays_in_the_default_partition(database_url: str) -> None:
     """A partition is not forced onto rows that the default one holds already; nothing is lost or refused."""
     async with session(database_url) as sql:
+        await sql.execute(f"DROP TABLE outbox_{datetime.now(UTC):%Y%m%d}")
         await sql.execute("INSERT INTO outbox SELECT 1, 1, gen_random_uuid(), '', '', '', '', ''")
         made = await ensure_partitions(sql)
         assert f"created outbox_{datetime.now(UTC):%Y%m%d}" not in made
@@ -165,3 +170,22 @@ async def test_wrong_address_is_explained(database_url: str, change: tuple[str, 
         assert (raised.code, raised.exit_code) == (code, ExitCode.UNAVAILABLE)
         password = database_url.split("@", maxsplit=1)[0].rsplit(":", 1)[1]
         assert password not in str(raised)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(180)
+async def test_schema_is_the_same_on_an_older_server(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's PostgreSQL takes the migrations up, down and up, and ends with the schema of the shipped server."""
+    monkeypatch.setenv("TRADESAGA_PG_BIN", "/usr/lib/postgresql/15/bin")
+    state = await asyncio.to_thread(start_postgres, tmp_path, PostgresState())
+    try:
+        for revision in ("head", "base", "head"):
+            await asyncio.to_thread(migrate, state.url, revision)
+        async with session(state.url) as sql:
+            assert (await sql.fetchval("SHOW server_version")).startswith("15")
+        assert await _fingerprint(state.url) == await _fingerprint(database_url)
+    finally:
+        await asyncio.to_thread(stop_postgres, state)
+        await asyncio.to_thread(shutil.rmtree, state.data)
