@@ -9,6 +9,8 @@ from infra.metrics import STARTS
 from infra.starts import Accepted, Conflict, Same, Start, Verdict, accept
 from sagas.definition import AnySaga
 
+DATABASE: Final = "saga_log"
+"""Start requests lie beside the checkpoints."""
 LANES: Final = ("starts", "http", 16)
 """Group, topic and number of the lanes that all who start sagas share, so that any of them publishes for the dead."""
 
@@ -16,12 +18,15 @@ _RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}
 
 
 def accepting(
-    saga: AnySaga, starts: Sequence[Start], source: str
+    saga: AnySaga, starts: Sequence[Start], door: str
 ) -> Callable[[LeasedTransaction], Awaitable[list[Verdict]]]:
-    """Make the function that a writer runs; what was stored before is not published again: the outbox sees to that."""
+    """Make the function that a writer runs; `door` names the way in, for `ce_source`.
+
+    What was stored before is not published again: the outbox has seen to that.
+    """
 
     async def run(transaction: LeasedTransaction) -> list[Verdict]:
-        verdicts = await accept(transaction.sql, saga, starts, source=source, now=time.time_ns())
+        verdicts = await accept(transaction.sql, saga, starts, source=f"/{saga.name}/{door}", now=time.time_ns())
         for verdict in verdicts:
             if not isinstance(verdict, Same):
                 transaction.publish(verdict.record)

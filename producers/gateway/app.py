@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
+from infra.catalog import PAGE, Wanted, dump, present, read_events, read_page, read_row
 from infra.database import Pool
 from infra.lanes.leased import LeasedWriter
 from infra.starts import Accepted, Conflict, Start, order_start
@@ -16,14 +16,13 @@ from producers.accepting import accepting, count
 from producers.gateway.body import read_body
 from producers.gateway.limits import Limits
 from producers.gateway.load import Load
-from producers.gateway.reading import Query as Asked
-from producers.gateway.reading import read_one, read_page
 from producers.gateway.refusal import add_handlers, refuse, refuse_query
 from sagas.definition import AnySaga
 from sagas.status import Status
 from schemas.message import Event
 
-PAGE: Final = 500
+PATIENCE: Final = 5.0
+"""Seconds that reading waits for a connection."""
 _BODY: Final = "requestBody"
 
 
@@ -66,19 +65,24 @@ def build_app(gateway: Gateway) -> FastAPI:
         account: Annotated[str | None, Query(max_length=64)] = None,
         symbol: Annotated[str | None, Query(max_length=32)] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
-        cursor: Annotated[str | None, Query(max_length=200)] = None,
+        cursor: UUID | None = None,
     ) -> Response:
-        saga = gateway.saga
-        asked = Asked(saga.name, saga.start.NAME, state and state.value, account, symbol, limit, cursor)
-        return _json(await read_page(gateway.pool, asked))
+        starts = {gateway.saga.name: gateway.saga.start.NAME}
+        wanted = Wanted(state and state.value, account, symbol, after=cursor)
+        async with gateway.pool.acquire(timeout=PATIENCE) as sql:
+            found = await read_page(sql, starts, wanted, limit + 1)
+        shown = found[:limit]
+        following = shown[-1]["saga_id"] if len(found) > limit else None
+        return _json({"sagas": shown, "next": following})
 
     @app.get("/v1/sagas/{saga_id}", summary="Show one saga and its events")
     async def one(saga_id: UUID) -> Response:
-        found = await read_one(gateway.pool, saga_id)
-        if found is None:
-            do = "check the id; a start that was just accepted is known here within a moment"
-            raise refuse(404, "not-found", "no saga with this id is known", str(saga_id), do)
-        return _json(found)
+        async with gateway.pool.acquire(timeout=PATIENCE) as sql:
+            row = await read_row(sql, saga_id)
+            if row is None:
+                do = "check the id; a start that was just accepted is known here within a moment"
+                raise refuse(404, "not-found", "no saga with this id is known", str(saga_id), do)
+            return _json({**present(row), "events": await read_events(sql, saga_id)})
 
     _ = start, page, one
     return app
@@ -112,5 +116,4 @@ def _traced(gateway: Gateway, wanted: Event, request: Request) -> Start:
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    text = orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z)
-    return Response(text, status, headers, media_type="application/json")
+    return Response(dump(value), status, headers, media_type="application/json")

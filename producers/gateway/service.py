@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Generator
 from contextlib import AsyncExitStack
+from typing import Final
 
 import structlog
 import uvicorn
@@ -14,15 +15,15 @@ from infra.errors import unavailable
 from infra.lanes.leased import LeasedWriter, name_owner
 from infra.metrics import watch_worker
 from infra.settings import Settings
-from producers.accepting import LANES
+from producers.accepting import DATABASE, LANES
 from producers.gateway.app import Gateway, build_app
 from producers.gateway.limits import Limits
 from producers.gateway.load import Load
 from sagas.definition import AnySaga
 from sagas.trade import trade
 
-NAME = "gateway"
-_GRACE = 5
+NAME: Final = "gateway"
+_GRACE: Final = 5
 
 
 async def serve(settings: Settings, saga: AnySaga = trade) -> None:
@@ -32,7 +33,7 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
     """
     with _listen(settings.http_host, settings.http_port) as listener:
         async with AsyncExitStack() as stack:
-            pool = await open_pool(settings.database_for(NAME), max_size=4, application_name="tradesaga gateway")
+            pool = await open_pool(settings.database_for(DATABASE), max_size=4, application_name="tradesaga gateway")
             stack.push_async_callback(pool.close)
             group, topic, count = LANES
             writer = LeasedWriter(pool, settings.brokers(), group, topic, count, owner=name_owner(NAME))
