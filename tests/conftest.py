@@ -122,7 +122,9 @@ def _remove(folder: Path) -> None:
     """Stop the folder's servers or, when they were given, drop the template; then remove the folder."""
     if not folder.exists():
         return
-    stop_servers(folder)
+    state = stop_servers(folder)
+    if state.postgres.data and not Path(state.postgres.data).is_relative_to(folder):
+        shutil.rmtree(Path(state.postgres.data).parent)
     marker = folder / "template"
     if os.environ.get("TRADESAGA_DATABASE_URL") and marker.exists():
         name = f"template_{folder.name.rsplit('-', 1)[1]}"

