@@ -38,6 +38,8 @@ _TEXTS: Final = (
 _REQUIRED: Final = ("ce_type", "ce_id", "ce_source", "ce_time", "ce_correlationid")
 _FIXED: Final[tuple[Header, ...]] = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
 _NUMBERS: Final = (("ts_round", 1), ("ts_attempt", 1), ("ts_started", 0))
+_MOST: Final = 2**31 - 1
+_LATEST: Final = 2**63 - 1
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -108,6 +110,10 @@ class Envelope:
             round_, attempt, started = (int(found.get(name) or default) for name, default in _NUMBERS)
         except ValueError as error:
             raise EnvelopeError(f"a header cannot be read: {error}") from None
+        if not (0 <= round_ <= _MOST and 0 <= attempt <= _MOST and 0 <= started <= _LATEST):
+            raise EnvelopeError("a number in the ts_ headers is out of its range")
+        if any("\0" in text for text in texts.values()):
+            raise EnvelopeError("a header has a NUL character, for which PostgreSQL has no place")
         return cls(**texts, round=round_, attempt=attempt, started=started, context=found.get(CONTEXT) or b"")
 
 

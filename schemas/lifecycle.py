@@ -1,13 +1,17 @@
 """Facts and commands that every saga has, whatever its steps."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from schemas.message import Command, Event
 
+_NO_NUL: Final = r"^[^\x00]*$"
+"""PostgreSQL has no place for a NUL character in a text."""
+
 StepName = Annotated[str, Field(min_length=1, max_length=100)]
 Reason = Annotated[str, Field(max_length=2000)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Direction = Literal["forward", "back"]
 
 
@@ -16,7 +20,7 @@ class AttemptFailed(Event):
 
     step: StepName
     direction: Direction
-    attempt: int
+    attempt: Count
     reason: Reason
 
 
@@ -24,7 +28,7 @@ class StepFailed(Event):
     """A step is known not to have happened and will not be tried again in this round."""
 
     step: StepName
-    attempts: int
+    attempts: Count
     reason: Reason
 
 
@@ -32,7 +36,7 @@ class StepUnknown(Event):
     """A step's attempt has run out of time and nobody knows yet whether it happened."""
 
     step: StepName
-    attempt: int
+    attempt: Count
     reason: Reason
 
 
@@ -54,7 +58,7 @@ class CompensationFailed(Event):
     """A compensation is out of attempts, or could not be done at all; what its step did still stands."""
 
     step: StepName
-    attempts: int
+    attempts: Count
     reason: Reason
 
 
@@ -75,8 +79,8 @@ class StartRefused(Event):
 class OperatorFact(Event):
     """A person's decision about one saga, with who and why."""
 
-    operator: Annotated[str, Field(min_length=1, max_length=100)]
-    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    operator: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_NUL)]
+    reason: Annotated[str, Field(min_length=1, max_length=2000, pattern=_NO_NUL)]
 
 
 class RetryRequested(OperatorFact):
@@ -105,8 +109,8 @@ class ParkReleased(OperatorFact):
     """Let a parked record, and those of its saga behind it, go on (`retry`) or be left out for good (`discard`)."""
 
     topic: str
-    partition: int
-    offset: int
+    partition: Count
+    offset: Annotated[int, Field(ge=0, le=2**63 - 1)]
     action: Literal["retry", "discard"]
 
 
@@ -120,7 +124,7 @@ class Retry(Command):
     """Run a failed step again, from its stored input, in a new round."""
 
     step: StepName
-    round: int
+    round: Count
 
 
 MESSAGES = (

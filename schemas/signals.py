@@ -21,7 +21,7 @@ class SignalRaised(Event):
     limit_price: Price | None = None
     time_in_force: TimeInForce = TimeInForce.IOC
     observed_price: Price
-    observed_at: int = Field(description="Nanoseconds since 1970 UTC of the bar that raised it")
+    observed_at: int = Field(ge=0, le=2**63 - 1, description="Nanoseconds since 1970 UTC of the bar that raised it")
 
 
 MESSAGES = (SignalRaised,)

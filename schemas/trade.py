@@ -209,7 +209,7 @@ class VenueReport(Event):
     cumulative_quote: Amount
     fill: VenueFill | None = None
     reason: Text = ""
-    venue_time: int = Field(description="Nanoseconds since 1970 UTC, the venue's clock")
+    venue_time: int = Field(ge=0, le=2**63 - 1, description="Nanoseconds since 1970 UTC, the venue's clock")
 
 
 MESSAGES = (

@@ -1,0 +1,113 @@
+"""`check`, `diagram` and `schema` as a person and a script meet them."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.command_line import execute
+
+SOUND = """
+from sagas import saga, seconds, step
+from schemas.message import Event
+
+class Asked(Event):
+    pass
+
+class Answered(Event):
+    {field}
+
+talk = saga("talk", version=1, deadline=seconds(5)).then(step("answer", on=Asked, emits=Answered))
+"""
+UNSOUND = SOUND.format(field="pass") + "talk.also(step('answer', on=Answered, emits=Asked))\n"
+
+
+@pytest.fixture
+def apps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a folder for modules that can be named with --app; what was imported from it is forgotten again."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_registered_sagas_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped saga is sound, and its steps' kinds are told."""
+    assert execute(["check"]) == 0
+    assert "trade v1 is sound: validate_order (compensatable)" in capsys.readouterr().out
+    assert execute(["check", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["steps"][4] == {"name": "confirm_fill", "kind": "pivot"}
+
+
+def test_a_users_saga_is_checked_and_drawn(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A module named with --app adds its sagas."""
+    (apps / "talking.py").write_text(SOUND.format(field="pass"))
+
+    assert execute(["check", "--app", "talking"]) == 0
+    assert "talk v1 is sound: answer (retriable)" in capsys.readouterr().out
+    assert execute(["diagram", "talk", "--app", "talking"]) == 0
+    assert capsys.readouterr().out.startswith('flowchart TD\n    start(["talk"])')
+    assert execute(["diagram", "talk", "--app", "talking", "--format", "dot"]) == 0
+    assert capsys.readouterr().out.startswith('digraph "talk" {')
+
+
+def test_an_unsound_saga_fails_the_check_with_what_to_change(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1 and the definition's own sentence; no stack trace."""
+    (apps / "muddled.py").write_text(UNSOUND)
+
+    assert execute(["check", "--app", "muddled", "--json"]) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["code"] == "definition-unsound"
+    assert "two steps are named 'answer'; give each its own name" in error["what"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "--app", "nowhere.at_all"], "No module named 'nowhere'"),
+        (["diagram", "nothing"], "there is no saga definition 'nothing'"),
+        (["schema", "show", "trade.nothing.v1"], "there is no wire type 'trade.nothing.v1'"),
+    ],
+)
+def test_what_is_not_there_is_exit_code_3(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not found is its own exit code, in words for people."""
+    assert execute(arguments) == 3
+    assert capsys.readouterr().err.startswith(f"tradesaga: {words}")
+
+
+def test_schemas_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every wire type with its first sentence; one as JSON Schema, closed as written and open as read."""
+    assert execute(["schema", "list"]) == 0
+    assert "trade.signal-raised.v1" in capsys.readouterr().out
+    assert execute(["schema", "list", "--json"]) == 0
+    types = [json.loads(line)["type"] for line in capsys.readouterr().out.splitlines()]
+    assert types == sorted(types)
+    assert execute(["schema", "show", "trade.funds-reserved.v1"]) == 0
+    assert json.loads(capsys.readouterr().out)["additionalProperties"] is False
+    assert execute(["schema", "show", "trade.funds-reserved.v1", "--accepted"]) == 0
+    assert "additionalProperties" not in json.loads(capsys.readouterr().out)
+
+
+def test_the_gate_passes_records_and_refuses(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A user's own recordings: new is recorded, a break is refused with its reason, as lines for scripts too."""
+    assert execute(["schema", "check"]) == 0
+    assert "messages are as recorded" in capsys.readouterr().out
+    (apps / "first.py").write_text(SOUND.format(field="note: str = ''"))
+    (apps / "second.py").write_text(SOUND.format(field="note: int"))
+
+    assert execute(["schema", "check", "--app", "first", "--golden", "kept"]) == 1
+    assert "talk.answered.v1: is not recorded; record it" in capsys.readouterr().out
+    assert execute(["schema", "record", "--app", "first", "--golden", "kept"]) == 0
+    assert "talk.answered.v1" in capsys.readouterr().out.splitlines()
+    assert execute(["schema", "check", "--app", "first", "--golden", "kept"]) == 0
+    assert execute(["schema", "check", "--app", "second", "--golden", "kept", "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert {"note: becomes required; old records may lack it", "note: type changes from 'string' to 'integer'"} == {
+        line["what"] for line in lines
+    }
+    assert execute(["schema", "record", "--app", "second", "--golden", "kept"]) == 4
