@@ -6,7 +6,7 @@ from consumers.participant import Participant, StepContext, Work
 from infra.database import Connection
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
-from tests.e2e.plan import misbehave, planned, record
+from tests.e2e.plan import PlannedError, misbehave, planned, record
 from tests.e2e.steps import Steps
 
 
@@ -63,5 +63,7 @@ def _bind_close(desk: Participant, steps: Steps, far: FarSide) -> None:
         assert ctx.sql is not None
         await far.note(ctx.saga_id, "close", "forward", ctx.attempt)
         await record(ctx.sql, ctx, "close")
+        if planned(ctx, "close") == "shut" and await far.state(f"{ctx.saga_id}:open") is None:
+            raise PlannedError("it is shut")
         await misbehave(planned(ctx, "close"), ctx.sql)
         return m.Closed(account=ctx.get(m.Asked).account, amount=ctx.get(m.Paid).amount, ref=ctx.get(m.Shipped).ref)

@@ -6,7 +6,8 @@ refuse   return the refusal                        lost     (far side) take effe
 fail     raise                                     dropped  (far side) go unanswered without an effect
 hang     never answer                              dark     (far side) `dropped`, and the first queries fail too
 sql      break the SQL of the savepoint            wrong    return an event that is no answer of the step
-big      answer more than fits                     wait     (far side) say nothing until a test reports
+slow-sql wait in the database                      wait     (far side) say nothing until a test reports
+big      answer more than fits                     shut     (`close`) raise until a test opens it
 impossible (compensation) say it can never be done
 
 A hanging remote call has taken effect, a hanging local one has not: its savepoint is rolled back.
