@@ -36,10 +36,10 @@ test-full: $(READY) ## Run all tests, those included that need Debian's tools
 	$(PYTEST)
 
 demo: $(READY) ## Trade on real prices through the whole stack and check every cent
-	$(BIN)/python -m tests.demo
+	$(BIN)/tradesaga demo $(ARGS)
 
 demo-selftest: $(READY) ## Corrupt each source of the demo's checks and see that they notice
-	$(BIN)/python -m tests.demo --selftest
+	$(BIN)/tradesaga demo-selftest $(ARGS)
 
 bench: $(READY) ## Measure the saga path beside its floor
 	$(BIN)/python -m tests.benchmarks

@@ -1,0 +1,96 @@
+"""What the demo trades: accounts, strategies on real prices, and a venue on which things go wrong."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from infra.database import Connection
+from infra.ledger.accounts import NewAccount, create_account, pay_in
+from schemas.amounts import format_decimal
+
+SYMBOLS: Final = {"EUR/USD": Decimal(2000), "GOOG/USD": Decimal(20)}
+WINDOWS: Final = ((3, 8), (5, 20), (8, 34), (13, 55))
+BARS_A_SECOND: Final = 16.0
+HOPEFUL: Final = "hopeful"
+"""The strategy that bids away from the market, so that its orders expire."""
+
+_SUBSCRIBE = """
+INSERT INTO signal_subscription (strategy, symbol, account, size_factor, max_quantity, max_notional, max_per_minute)
+VALUES ($1, $2, $3, 1, 1000000, 10000000, 10000)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """An account, what is paid into it, and the strategies it follows."""
+
+    account: NewAccount
+    paid_in: dict[str, Decimal]
+    follows: tuple[str, ...]
+
+
+def strategy_name(fast: int, slow: int) -> str:
+    """Name the crossover of two windows."""
+    return f"cross-{fast}-{slow}"
+
+
+_RICH: Final = {"USD": Decimal(20_000_000), "EUR": Decimal(5_000_000), "GOOG": Decimal(50_000)}
+_ALL: Final = tuple(strategy_name(*windows) for windows in WINDOWS)
+PLAYERS: Final = (
+    Player(NewAccount("alpha", max_exposure=Decimal(10_000_000), max_open_orders=10_000), _RICH, (*_ALL, HOPEFUL)),
+    Player(NewAccount("beta", max_exposure=Decimal(10_000_000), max_open_orders=10_000), _RICH, _ALL),
+    Player(NewAccount("gamma", max_exposure=Decimal(10_000_000), max_open_orders=10_000), _RICH, _ALL[:2]),
+    # Has next to nothing: its orders find no funds.
+    Player(NewAccount("pauper"), {"USD": Decimal(100)}, _ALL[1:2]),
+    # Is rich, and may do next to nothing: its orders breach its limit.
+    Player(NewAccount("timid", max_order_notional=Decimal(500)), _RICH, _ALL[1:2]),
+)
+
+
+def write_venue_config(path: Path) -> None:
+    """Write the venue's file: fast bars, and one order in thirty refused, one answer in thirty lost."""
+    faults = [
+        {"kind": "reject", "probability": 0.03, "seed": 11, "reason": "The venue will not have it today."},
+        {"kind": "lost_answer", "probability": 0.03, "seed": 12},
+        {"kind": "partial", "probability": 0.05, "seed": 13, "ratio": "0.5"},
+        {"kind": "latency", "operations": ["place"], "milliseconds": 5, "distribution": "exponential", "seed": 14},
+    ]
+    path.write_bytes(orjson.dumps({"speed": BARS_A_SECOND, "faults": faults}))
+
+
+def write_strategies(path: Path) -> None:
+    """Write the strategies' file."""
+    strategies: list[dict[str, Any]] = [
+        {
+            "name": strategy_name(fast, slow), "symbol": symbol, "fast": fast, "slow": slow,
+            "quantity": format_decimal(quantity), "order_type": "MARKET", "time_in_force": "IOC",
+        }
+        for symbol, quantity in SYMBOLS.items()
+        for fast, slow in WINDOWS
+    ]  # fmt: skip
+    strategies += [
+        {
+            "name": HOPEFUL, "symbol": symbol, "fast": 4, "slow": 10, "quantity": format_decimal(quantity),
+            "order_type": "LIMIT", "offset_bps": 100, "time_in_force": "IOC",
+        }
+        for symbol, quantity in SYMBOLS.items()
+    ]  # fmt: skip
+    path.write_bytes(orjson.dumps(strategies))
+
+
+async def open_accounts(sql: Connection) -> dict[str, dict[str, str]]:
+    """Open and fund the accounts, subscribe them; give what each has, by asset."""
+    for player in PLAYERS:
+        await create_account(sql, player.account)
+        for asset, amount in player.paid_in.items():
+            await pay_in(sql, player.account.id, asset, amount, "demo")
+        for strategy in player.follows:
+            for symbol in SYMBOLS:
+                await sql.execute(_SUBSCRIBE, strategy, symbol, player.account.id)
+    return {
+        player.account.id: {asset: format_decimal(amount) for asset, amount in player.paid_in.items()}
+        for player in PLAYERS
+    }
