@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import httpx
 ADMIN_KEY = "an-admin-key"
 KEY, SECRET = "paper-desk-key", "paper-desk-secret"
 STILL = {"speed": 0.0}
+QUICKLY = "import typer; from infra.venues.paper.command import venue; typer.run(venue)"  # not all other commands too
 
 
 def small_market(folder: Path, closes: Sequence[str] = ("1.10000", "1.10000", "1.09000", "1.12000")) -> dict[str, Any]:
@@ -49,19 +51,21 @@ class Answer:
 
 @dataclass
 class PaperProcess:
-    """One venue's process; `port` stays the same over restarts."""
+    """One venue's process; `port` stays the same over restarts. `whole` goes through the console script's module."""
 
     folder: Path
     config: Mapping[str, Any]
     options: Sequence[str] = ()
     port: int = 0
+    whole: bool = False
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def start(self) -> Self:
         """Start the process and wait until it listens."""
         file = self.folder / "config.json"
         file.write_text(json.dumps(self.config))
-        command = [sys.executable, "-m", "infra.command_line", "venue", "--dir", str(self.folder / "ledger")]
+        program = ["-m", "infra.command_line", "venue"] if self.whole else ["-c", QUICKLY]
+        command = [sys.executable, *program, "--dir", str(self.folder / "ledger")]
         options = ["--port", str(self.port), "--config", str(file), "--admin-key", ADMIN_KEY, *self.options]
         with (self.folder / "stderr.log").open("a") as errors:
             self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -81,6 +85,14 @@ class PaperProcess:
     def errors(self) -> str:
         """What the process has written to stderr."""
         return (self.folder / "stderr.log").read_text()
+
+    async def fill_disk(self, largest_file: int) -> int:
+        """Let no file grow beyond so many bytes, as if the disk were full; wait for the end, and give its exit code."""
+        assert self.process is not None
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        await asyncio.to_thread(self.process.wait, 60)
+        self.kill()
+        return self.process.returncode
 
     def kill(self) -> None:
         """End the process as a loss of power would."""

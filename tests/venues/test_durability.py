@@ -54,6 +54,30 @@ async def test_answered_orders_survive_kill_9_under_load(paper: PaperProcess, co
     assert {one["amount"] for one in ledger["sums"]} == {"0"}
 
 
+async def test_full_disk_ends_the_venue_and_loses_nothing_answered(paper: PaperProcess, connect: Connect) -> None:
+    """When the ledger cannot grow, nothing more is answered and the process ends; with room again all is there."""
+    paper.stop()
+    paper.whole = True
+    paper.start()
+    venue, dead = connect(), asyncio.Event()
+    workers = [asyncio.create_task(trade_until(venue, worker, dead)) for worker in range(4)]
+    code = await paper.fill_disk(2_000_000)
+    dead.set()
+    answered: dict[str, str] = {}
+    for orders in await asyncio.gather(*workers):
+        answered |= orders
+    paper.start()
+    ledger = await paper.ledger()
+
+    kept = {one["client_order_id"]: str(one["id"]) for one in ledger["orders"]}
+    assert code == 5
+    assert "can no longer be written" in paper.errors
+    assert "Traceback" not in paper.errors
+    assert len(answered) > 20
+    assert {name: kept.get(name) for name in answered} == answered
+    assert ledger["breaks"] == []
+
+
 async def test_market_and_resting_orders_go_on_after_kill_9(paper: PaperProcess, connect: Connect) -> None:
     """Bars, used-up liquidity, resting orders and their locks are as they were."""
     venue = connect()

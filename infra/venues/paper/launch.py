@@ -39,14 +39,17 @@ def run_venue(directory: Path, address: tuple[str, int], settings: PaperSettings
         sys.stdout.flush()
 
     sys.setswitchinterval(_PATIENCE)  # the ledger's thread must not wait 5 ms for each turn
+    broken = ""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(place, Door(listener, key), ready))
-    except* JournalBrokenError as broken:
-        what = f"the ledger can no longer be written: {broken.exceptions[0]}"
-        raise unavailable("ledger_broken", what, str(directory), "make room, then start again") from None
+    except* JournalBrokenError as group:
+        broken = str(group.exceptions[0])
     finally:
         place.close()
+    if broken:
+        what = f"the ledger can no longer be written: {broken}"
+        raise unavailable("ledger_broken", what, str(directory), "make room, then start again")
 
 
 async def _serve(place: Venue, door: Door, ready: Callable[[], None]) -> None:
