@@ -1,0 +1,1 @@
+"""Programs that the type checker must take, and programs that it must refuse."""

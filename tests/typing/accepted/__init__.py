@@ -1,0 +1,1 @@
+"""Right programs: pyright strict takes them as part of the project."""
