@@ -13,6 +13,7 @@ import typer
 import uvloop
 
 from infra.errors import CommandError, ExitCode
+from infra.logs import configure_logs
 from infra.probes import probes
 from infra.settings import Settings, load_settings
 
@@ -29,6 +30,7 @@ def run(
 ) -> None:
     """Run services in the foreground until SIGTERM or Ctrl-C."""
     settings = load_settings(directory)
+    configure_logs(settings.log_level, settings.log_format)
     uvloop.run(serve(find_services(services, (*settings.app, *(app or ()))), settings))
 
 

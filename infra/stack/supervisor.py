@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 
 from infra.errors import CommandError
+from infra.logs import configure_logs
 from infra.stack.parts import start_part, stop_parts
 from infra.stack.process import is_alive
 from infra.stack.servers import revive_servers
@@ -90,4 +91,5 @@ class Supervisor:
 
 
 if __name__ == "__main__":
+    configure_logs()
     Supervisor(Path(sys.argv[1])).run()
