@@ -128,11 +128,15 @@ class Consumer:
     async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
         """Wait for records; give, by partition, the offset after the last one read and the wanted ones among them.
 
-        Never cancel this: a cancelled `getmany` stops the enforcement of `max_poll_interval` for good.
+        Never cancel this: a cancelled `getmany` stops the enforcement of `max_poll_interval` for good. Raises
+        `KafkaUnavailableError`.
         """
-        fetched = cast(
-            "Mapping[Any, list[Any]]", await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
-        )
+        try:
+            fetched = cast(
+                "Mapping[Any, list[Any]]", await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
+            )
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         return {
             (place.topic, place.partition): (
                 records[-1].offset + 1,

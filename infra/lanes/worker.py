@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-import asyncpg
 import structlog
 
 from infra.codec import Record
@@ -13,15 +12,16 @@ from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import Consumer, KafkaUnavailableError, Place
 from infra.lanes import outbox, store
+from infra.lanes.group_commit import REDO
 from infra.lanes.health import Health
-from infra.lanes.processor import ConflictError, InDoubtError, OffsetRangeError, Processor, Received, Transaction
+from infra.lanes.marks import Marks
+from infra.lanes.processor import InDoubtError, OffsetRangeError, Processor, Received, Transaction
 from infra.lanes.publisher import Publisher, PublishError
 from infra.lanes.store import Lane
 
 BATCH = 1000
 """Records a transaction takes at most."""
 
-_REDO = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError, ConflictError)
 _PASSING = (
     InDoubtError, PublishError, KafkaUnavailableError, *DATABASE_ERRORS,
 )  # fmt: skip
@@ -111,7 +111,12 @@ class Worker:
                 await asyncio.sleep(0.005)
                 continue
             ready = dict(self._ready)
-            fetched = await consumer.poll(self._processor.wants, 500, self._batch)
+            try:
+                fetched = await consumer.poll(self._processor.wants, 500, self._batch)
+            except KafkaUnavailableError as error:
+                self._log.warning("nothing fetched", why=str(error))
+                await asyncio.sleep(0.5)
+                continue
             self.health.polled = time.monotonic()
             for place, (offset, records) in fetched.items():
                 lane = ready.get(place)
@@ -151,7 +156,9 @@ class Worker:
                 if generation != self._generation:
                     return
                 self._begin(lanes)
-                await self._work(sql, publisher, generation, fetching)
+                marks = Marks(sql, publisher, lanes)
+                stack.push_async_callback(marks.leave)
+                await self._work(sql, publisher, marks, generation, fetching)
         except OffsetRangeError as error:
             self.health.halted, self._failures = str(error), 8
             self._log.critical("halted", why=str(error))
@@ -202,7 +209,7 @@ class Worker:
         await publisher.drain()
 
     async def _work(
-        self, sql: Connection, publisher: Publisher, generation: int, fetching: "asyncio.Task[None]"
+        self, sql: Connection, publisher: Publisher, marks: Marks, generation: int, fetching: "asyncio.Task[None]"
     ) -> None:
         while generation == self._generation and not fetching.done():
             due = self._processor.due_in()
@@ -210,7 +217,11 @@ class Worker:
                 await self._sleep(1.0 if due is None else min(due, 1.0))
             if publisher.failure is not None:
                 raise PublishError(f"publishing failed: {publisher.failure}")
-            if generation != self._generation or not (self._inbox or self._processor.due_in() == 0):
+            if generation != self._generation:
+                return
+            if not self._inbox and self._processor.due_in() != 0:
+                if self._marks_due():
+                    await marks.save()
                 continue
             self._batch_done.clear()
             try:
@@ -269,7 +280,7 @@ class Worker:
                     await self._processor.apply(transaction, [r for r in received if r.lane in lanes])
                     if transaction.rows:
                         await outbox.insert(sql, transaction.rows)
-            except _REDO as error:
+            except REDO as error:
                 self._log.info("batch redone", why=type(error).__name__, attempt=attempt + 1)
                 await asyncio.sleep(0.01 * 2**attempt)
             else:

@@ -34,6 +34,11 @@ class Heard:
         return self.header("ce_type").split(".")[-2] if self.header("ce_type").count(".") > 1 else ""
 
     @property
+    def context(self) -> bytes:
+        """Give the saga's facts that the record carries along."""
+        return dict(self.headers).get("ts_context", b"")
+
+    @property
     def record(self) -> tuple[bytes, bytes, tuple[tuple[str, bytes], ...]]:
         """Give key, value and headers: what must be the same when a fact is said twice."""
         return self.key, self.value, self.headers

@@ -1,0 +1,48 @@
+"""The marks of what is consumed and published, written when no batch comes by to write them."""
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+
+from infra.database import Connection
+from infra.lanes import store
+from infra.lanes.processor import InDoubtError
+from infra.lanes.publisher import Publisher, PublishError
+from infra.lanes.store import Lane
+
+LEAVING = 2.0
+"""Seconds that an owner waits for the broker before it leaves its lanes to another."""
+
+
+class Marks:
+    """The marks of one owner's lanes; without them the next owner would publish, and read, again what is dealt with."""
+
+    def __init__(self, sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
+        self._sql = sql
+        self._publisher = publisher
+        self._lanes = lanes
+        self._saved = self._sum()
+
+    def _sum(self) -> int:
+        """Give a figure that grows with every mark."""
+        return sum(lane.acked_seq + lane.next_offset for lane in self._lanes)
+
+    async def save(self) -> None:
+        """Write the marks, if they have moved. Raises `InDoubtError` when a lane is another's by now."""
+        moved = self._sum()
+        if moved == self._saved:
+            return
+        alive = await store.advance(self._sql, self._lanes, {})
+        self._saved = moved
+        if len(alive) < len(self._lanes):
+            raise InDoubtError("another owner has claimed a lane")
+
+    async def leave(self) -> None:
+        """Write the marks for the next owner, if broker and database let us; where they do not, it repeats a little."""
+        try:
+            async with asyncio.timeout(LEAVING):
+                await self._publisher.drain()
+                await self.save()
+        except (PublishError, InDoubtError, TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return
