@@ -7,116 +7,28 @@ from contextlib import aclosing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from infra.venues.ccxt_adapter import CcxtVenue
-from infra.venues.ccxt_client import VenueAddress
-from infra.venues.memory import SimulatedVenue
-from infra.venues.paper.faults import Fault
 from infra.venues.paper.launch import listen_on
 from infra.venues.paper.server import Door, serve
-from infra.venues.paper.settings import Listing, PaperSettings
+from infra.venues.paper.settings import PaperSettings
 from infra.venues.paper.venue import Venue
 from infra.venues.report_tracker import CursorError
 from sagas.venue import (
     EXPIRED,
     SYMBOL_UNKNOWN,
-    NewOrder,
     OrderStatus,
     ReportKind,
-    VenuePort,
     VenueRejected,
-    VenueReport,
     VenueUnknown,
 )
-from schemas.trade import OrderType, Side, TimeInForce
-from tests.venues.paper_process import ADMIN_KEY, KEY, SECRET, small_market
+from schemas.trade import Side, TimeInForce
+from tests.contracts.venue_rigs import CLOSES, SYMBOL, MemoryRig, PaperRig, Rig, collect, order
+from tests.venues.paper_process import ADMIN_KEY, small_market
 
-SYMBOL = "EUR/USD"
-CLOSES = ("1.10000", "1.10000", "1.09000", "1.12000")
 K = ReportKind
-
-
-class Rig(Protocol):
-    """A venue under test, and the hands of whoever runs it."""
-
-    port: VenuePort
-
-    async def step(self) -> None:
-        """Close the next bar."""
-        ...
-
-    async def bust(self, trade_id: str) -> None:
-        """Take a trade back."""
-        ...
-
-    async def fault(self, **rule: Any) -> None:
-        """Have something go wrong."""
-        ...
-
-
-class MemoryRig:
-    """The venue in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        listings = [Listing.model_validate(one) for one in small_market(folder)["listings"]]
-        funds = {"USD": Decimal(100_000), "EUR": Decimal(100_000)}
-        self.port = SimulatedVenue({SYMBOL: [Decimal(close) for close in CLOSES]}, funds, listings)
-
-    async def step(self) -> None:
-        """Close the next bar."""
-        self.port.step(SYMBOL)
-
-    async def bust(self, trade_id: str) -> None:
-        """Take a trade back."""
-        self.port.bust(trade_id)
-
-    async def fault(self, **rule: Any) -> None:
-        """Have something go wrong."""
-        self.port.faults.add(Fault.model_validate(rule))
-
-
-class PaperRig:
-    """ccxt over the paper venue: its HTTP and WebSocket API and its ledger, served by this process to be quick."""
-
-    def __init__(self, paper: Venue, url: str) -> None:
-        self.paper = paper
-        self.port = CcxtVenue(VenueAddress(url, KEY, SECRET, timeout=5))
-
-    async def step(self) -> None:
-        """Close the next bar."""
-        await self.paper.step("EURUSD")
-
-    async def bust(self, trade_id: str) -> None:
-        """Take a trade back."""
-        await self.paper.bust(int(trade_id))
-
-    async def fault(self, **rule: Any) -> None:
-        """Have something go wrong."""
-        self.paper.faults.add(Fault.model_validate(rule))
-
-
-def order(name: str, quantity: int = 100, price: str | None = None, **other: Any) -> NewOrder:
-    """Write an order to buy that is good for ten seconds."""
-    kind = OrderType.MARKET if price is None else OrderType.LIMIT
-    values: dict[str, Any] = {
-        "client_order_id": name, "symbol": SYMBOL, "side": Side.BUY, "type": kind, "quantity": Decimal(quantity),
-        "expires": time.time_ns() + 10_000_000_000, "price": None if price is None else Decimal(price),
-    }  # fmt: skip
-    return NewOrder(**{**values, **other})
-
-
-async def collect(rig: Rig, count: int, cursor: str | None = None) -> list[VenueReport]:
-    """Take so many reports from a stream."""
-    found: list[VenueReport] = []
-    async with aclosing(rig.port.reports(cursor)) as reports, asyncio.timeout(10):
-        async for report in reports:
-            found.append(report)
-            if len(found) == count:
-                break
-    return found
 
 
 class VenueContract:

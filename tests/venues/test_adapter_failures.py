@@ -14,7 +14,7 @@ from infra.venues.ccxt_client import VenueAddress
 from infra.venues.paper.launch import listen_on
 from sagas.errors import OutcomeUnknownError
 from sagas.venue import OrderStatus, VenueRejected, VenueUnavailable, VenueUnknown
-from tests.contracts.test_venue_port import order
+from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
 from tests.venues.paper_process import KEY, SECRET, PaperProcess
 

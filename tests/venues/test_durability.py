@@ -11,7 +11,7 @@ import pytest
 from infra.venues.ccxt_adapter import CcxtVenue
 from infra.venues.paper.launch import listen_on
 from sagas.venue import OrderStatus, VenueError
-from tests.contracts.test_venue_port import order
+from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
 from tests.venues.paper_process import PaperProcess, small_market
 

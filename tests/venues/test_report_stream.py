@@ -14,7 +14,7 @@ from infra.venues import report_stream
 from infra.venues.ccxt_adapter import CcxtVenue
 from sagas.venue import ReportKind, VenueError, VenueRejected, VenueReport
 from schemas.trade import TimeInForce
-from tests.contracts.test_venue_port import order
+from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
 from tests.venues.paper_process import PaperProcess, soon
 
