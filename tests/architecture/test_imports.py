@@ -1,0 +1,69 @@
+"""Who may know whom, and that importing does nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.sources import PACKAGES, ROOT, shipped_files
+
+SILENT = """
+import importlib, socket, sys, threading
+
+def refuse(*_, **__):
+    raise AssertionError("a connection is opened on import")
+
+socket.socket.connect = refuse
+before = threading.active_count()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert threading.active_count() == before, "a thread is started on import"
+"""
+
+
+def test_imports_go_one_way() -> None:
+    """Consumers and producers above infra above sagas above schemas; the pure ones import nothing that does I/O."""
+    lint = Path(sys.executable).parent / "lint-imports"
+    run = subprocess.run([str(lint)], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.timeout(180)
+def test_importing_does_nothing() -> None:
+    """Each shipped module can be imported without output, threads or connections."""
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in shipped_files()
+        if path.name != "__main__.py" and "migrations" not in path.parts
+    ]
+
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SILENT, *names], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert {name.split(".")[0] for name in names} == set(PACKAGES)
+
+
+def test_the_pure_packages_have_no_clock_and_no_chance() -> None:
+    """Definitions and contracts take time and chance as arguments; only a test kit draws, from a given seed."""
+    forbidden = (
+        "import time\n",
+        "from time ",
+        "datetime.now",
+        "import random",
+        "import secrets",
+        "uuid4",
+        "os.environ",
+    )
+    pure = [path for path in shipped_files() if path.relative_to(ROOT).parts[0] in {"schemas", "sagas"}]
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in pure
+        for word in forbidden
+        if word in path.read_text(encoding="utf-8")
+    ]
+
+    assert found == ["sagas/testing/scenario.py: import random"]
