@@ -42,6 +42,9 @@ VENUE_REPORTS = Counter(
     "Reports of the venue; result is published or foreign (no order of ours)",
     ("venue", "result"),
 )
+DISCREPANCIES = Gauge(
+    "tradesaga_discrepancies", "What venue, book and sagas disagreed in when they were last compared", ("venue", "flaw")
+)
 CONTRADICTIONS = Counter(
     "tradesaga_contradictions", "Outside facts that contradict what a step has answered", ("saga", "step")
 )
@@ -65,6 +68,12 @@ DEADLINES_EXCEEDED = Counter(
 STARTS = Counter(
     "tradesaga_starts", "Requests to start; result is accepted, same, conflict or invalid", ("saga", "result")
 )
+SIGNALS = Counter(
+    "tradesaga_signals",
+    "Signals judged, once for each account that follows the strategy; result is accepted, duplicate, or why refused",
+    ("saga", "result"),
+)
+SIGNALS_RAISED = Counter("tradesaga_signals_raised", "Signals that strategies have published", ("strategy",))
 FACTS = Counter(
     "tradesaga_facts", "Records the saga log wrote; result is counted, recorded or parked", ("saga", "result")
 )

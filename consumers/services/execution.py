@@ -1,10 +1,12 @@
 """Execution: places orders at the venue, and answers for what becomes of them there."""
 
+import asyncio
 from collections.abc import Sequence
 
 from consumers.participant import CompensationImpossibleError, Participant, StepContext
 from consumers.runtime.service import serve
 from consumers.services.pausing import account_of
+from infra.reconciliation.run import reconcile_at_start
 from infra.settings import Settings
 from infra.venues.access import open_venue
 from infra.venues.wire_reports import report_order
@@ -27,9 +29,12 @@ from schemas import trade as t
 async def execution(settings: Settings) -> None:
     """Run the service until it is cancelled."""
     port = open_venue(settings)
+    comparing = asyncio.create_task(reconcile_at_start(port, settings), name="reconcile")
     try:
         await serve(execution_participant(port, settings.venue_name), settings)
     finally:
+        comparing.cancel()
+        await asyncio.wait([comparing])
         await port.close()
 
 

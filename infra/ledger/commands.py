@@ -1,0 +1,198 @@
+"""`tradesaga account …`: customers' accounts, for demonstrations, tests and operators. `tradesaga migrate` besides."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from uuid import uuid4
+
+import asyncpg
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from infra.database import Session, migrate, session
+from infra.errors import CommandError, ExitCode
+from infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
+from infra.settings import load_settings
+from infra.stack.display import AsJson, Directory
+from schemas.amounts import Amount, format_decimal
+from schemas.trade import AccountId, Asset
+
+commands = typer.Typer()
+account = typer.Typer(no_args_is_help=True, help="Open, fund, list and close customers' accounts.")
+commands.add_typer(account, name="account")
+
+T = TypeVar("T")
+Id = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's name.")]
+Fund = Annotated[list[str] | None, typer.Option("--fund", metavar="ASSET=AMOUNT", help="Money to begin with.")]
+
+
+@account.command()
+def create(
+    account_id: Id,
+    *,
+    fund: Fund = None,
+    venue: Annotated[str | None, typer.Option(help="Where it trades; default the settings' venue.")] = None,
+    max_order_notional: Annotated[str, typer.Option(help="The most one order may be worth.")] = "100000",
+    max_exposure: Annotated[str, typer.Option(help="The most all open orders may be worth.")] = "1000000",
+    max_open_orders: Annotated[int, typer.Option(min=0, help="How many orders may be open.")] = 100,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open an account, or set the limits of one that exists; limits count per quote asset."""
+    settings = load_settings(directory)
+    opened = NewAccount(
+        _checked(AccountId, account_id, "account"),
+        venue or settings.venue_name,
+        _amount(max_order_notional),
+        _amount(max_exposure),
+        max_open_orders,
+    )
+    money = [_deposit(each) for each in fund or ()]
+
+    async def run(sql: Session) -> bool:
+        async with sql.transaction():
+            new = await create_account(sql, opened)
+            for asset, amount in money:
+                await pay_in(sql, opened.id, asset, amount, f"opening {asset}")
+        return new
+
+    new = _with_book(directory, run)
+    _say({"account": opened.id, "new": new}, f"{opened.id} is {'open' if new else 'as told'}", as_json=as_json)
+
+
+AssetName = Annotated[str, typer.Argument(metavar="ASSET", help="USD for example.")]
+HowMuch = Annotated[str, typer.Argument(metavar="AMOUNT", help="A decimal number above zero.")]
+Reference = Annotated[str | None, typer.Option(help="The payment's own id: it counts once.")]
+
+
+@account.command()
+def fund(
+    account_id: Id,
+    asset: AssetName,
+    amount: HowMuch,
+    *,
+    reference: Reference = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pay into an account."""
+    _pay(account_id, _checked(Asset, asset, "asset"), _payment(amount), reference, directory, as_json=as_json)
+
+
+@account.command()
+def withdraw(
+    account_id: Id,
+    asset: AssetName,
+    amount: HowMuch,
+    *,
+    reference: Reference = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pay out of what an account has available."""
+    _pay(account_id, _checked(Asset, asset, "asset"), -_payment(amount), reference, directory, as_json=as_json)
+
+
+@account.command("list")
+def list_command(
+    account_id: Annotated[str | None, typer.Argument(metavar="ACCOUNT", help="One account; default all.")] = None,
+    *,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show accounts, limits and balances; with --json one JSON object a line."""
+    for row in _with_book(directory, lambda sql: list_accounts(sql, account_id)):
+        shown = _shown(row)
+        money = "  ".join(f"{name} {amount}" for name, amount in shown["balances"].items()) or "no money"
+        _say(shown, f"{shown['account']}  {shown['status']} at {shown['venue']}  {money}", as_json=as_json)
+
+
+@account.command()
+def close(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Take no more trades from an account; those under way go on."""
+    _with_book(directory, lambda sql: set_status(sql, account_id, "closed"))
+    _say({"account": account_id, "status": "closed"}, f"{account_id} is closed", as_json=as_json)
+
+
+@account.command("open")
+def reopen(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Take trades from a closed account again."""
+    _with_book(directory, lambda sql: set_status(sql, account_id, "open"))
+    _say({"account": account_id, "status": "open"}, f"{account_id} is open", as_json=as_json)
+
+
+@commands.command("migrate")
+def migrate_command(*, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Bring the schema of every service's database up to date."""
+    settings = load_settings(directory)
+    urls = {settings.database_for(), *(settings.database_for(name) for name in settings.service_databases)}
+    for url in sorted(urls):
+        migrate(url)
+    _say(
+        {"migrated": len(urls)},
+        f"{len(urls)} database{'s are' if len(urls) > 1 else ' is'} up to date",
+        as_json=as_json,
+    )
+
+
+def _pay(
+    account_id: str, asset: str, amount: Decimal, reference: str | None, directory: Path | None, *, as_json: bool
+) -> None:
+    name = reference or uuid4().hex
+    booked = _with_book(directory, lambda sql: pay_in(sql, account_id, asset, amount, name))
+    text = f"{format_decimal(amount)} {asset} {'booked' if booked else 'were booked before'} under {name}"
+    _say({"account": account_id, "reference": name, "booked": booked}, text, as_json=as_json)
+
+
+def _with_book(directory: Path | None, run: Callable[[Session], Awaitable[T]]) -> T:
+    async def within() -> T:
+        async with session(load_settings(directory).database_for("cash"), application_name="tradesaga account") as sql:
+            return await run(sql)
+
+    return asyncio.run(within())
+
+
+def _shown(row: asyncpg.Record) -> dict[str, Any]:
+    balances = {name: format_decimal(Decimal(text)) for name, text in sorted(json.loads(row["balances"]).items())}
+    limits = {name: format_decimal(row[name]) for name in ("max_order_notional", "max_exposure")}
+    return {
+        "account": row["id"], "venue": row["venue"], "status": row["status"], **limits,
+        "max_open_orders": row["max_open_orders"], "balances": balances,
+    }  # fmt: skip
+
+
+def _deposit(text: str) -> tuple[str, Decimal]:
+    asset, _, amount = text.partition("=")
+    return _checked(Asset, asset, "asset"), _payment(amount)
+
+
+def _payment(text: str) -> Decimal:
+    amount = _amount(text)
+    if not amount:
+        raise CommandError("bad-amount", "nothing is paid", "command line", "give more than zero", ExitCode.USAGE)
+    return amount
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        return TypeAdapter[Decimal](Amount).validate_python(text)
+    except ValidationError as error:
+        do = "give a decimal number, with at most 18 digits before the point and 8 after"
+        what = f"{text!r} is not an amount"
+        raise CommandError("bad-amount", what, "command line", do, ExitCode.USAGE) from error
+
+
+def _checked(kind: Any, text: str, name: str) -> str:
+    try:
+        return TypeAdapter[str](kind).validate_python(text)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        what = f"{text!r} is no name of an {name}: {reason}"
+        raise CommandError(f"bad-{name}", what, "command line", "correct it", ExitCode.USAGE) from error
+
+
+def _say(data: dict[str, Any], text: str, *, as_json: bool) -> None:
+    typer.echo(json.dumps(data) if as_json else text)

@@ -1,0 +1,1 @@
+"""Holding the venue, the book and the sagas against each other."""

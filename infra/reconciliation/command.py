@@ -1,0 +1,48 @@
+"""`tradesaga reconcile`: exit 1 when the venue, the book and the sagas do not agree."""
+
+import asyncio
+import json
+
+import typer
+
+from infra.errors import CommandError, ExitCode, unavailable
+from infra.reconciliation.run import Findings, reconcile
+from infra.settings import Settings, load_settings
+from infra.stack.display import AsJson, Directory
+from infra.venues.access import open_venue
+from sagas.venue import VenueError, VenueRejected
+
+
+def reconcile_command(*, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Compare the venue's orders, trades and holdings with the ledger and the sagas."""
+    findings = asyncio.run(_reconcile(load_settings(directory)))
+    if as_json:
+        typer.echo(json.dumps(findings.as_json()))
+    else:
+        _show(findings)
+    if findings.discrepancies:
+        raise typer.Exit(int(ExitCode.CHECK_FAILED))
+
+
+async def _reconcile(settings: Settings) -> Findings:
+    port = open_venue(settings)
+    try:
+        return await reconcile(port, settings)
+    except VenueRejected as error:
+        do = "correct TRADESAGA_VENUE_KEY and TRADESAGA_VENUE_SECRET"
+        what = f"the venue refused to show the account: {error.reason}"
+        raise CommandError("venue-refused", what, settings.venue_url, do, ExitCode.REFUSED) from error
+    except VenueError as error:
+        what, do = f"the venue does not answer: {error}", "start it, or correct TRADESAGA_VENUE_URL"
+        raise unavailable("venue-unavailable", what, settings.venue_url, do) from error
+    finally:
+        await port.close()
+
+
+def _show(findings: Findings) -> None:
+    for each in findings.discrepancies:
+        typer.echo(f"{each.flaw}  {each.subject}  {each.detail}")
+    left_out = "" if findings.balances_checked else "; the venue's holdings could not be compared while trades go on"
+    found = len(findings.discrepancies)
+    verdict = f"{found} discrepanc{'y' if found == 1 else 'ies'}" if found else "all agree"
+    typer.echo(f"{findings.sagas} ended sagas, {findings.orders} orders: {verdict}{left_out}")

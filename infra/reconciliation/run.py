@@ -1,0 +1,105 @@
+"""One reconciliation: read, compare, and say what does not agree."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+import structlog
+
+from infra.database import Connection, session
+from infra.database_faults import DATABASE_ERRORS
+from infra.errors import CommandError
+from infra.ledger.entries import Booking, book
+from infra.metrics import DISCREPANCIES
+from infra.reconciliation.reading import read_book, read_ended, read_venue
+from infra.settings import Settings
+from sagas.trading.comparison import Discrepancy, Flaw, compare, venue_differences
+from sagas.trading.postings import Place, stock
+from sagas.venue import VenueError, VenuePort
+from schemas.identity import NAMESPACE
+
+STEP: Final = "venue_stock"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a reconciliation has found; `balances_checked` is false when the venue never stood still for it."""
+
+    discrepancies: list[Discrepancy]
+    sagas: int
+    orders: int
+    balances_checked: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the findings for scripts."""
+        return {
+            "agree": not self.discrepancies,
+            "sagas": self.sagas,
+            "orders": self.orders,
+            "balances_checked": self.balances_checked,
+            "counts": dict(Counter(each.flaw.value for each in self.discrepancies)),
+            "discrepancies": [asdict(each) for each in self.discrepancies],
+        }
+
+
+async def reconcile(port: VenuePort, settings: Settings) -> Findings:
+    """Compare everything once; the venue's name and the databases are the settings'."""
+    venue = settings.venue_name
+    async with session(settings.database_for("saga_log"), application_name="tradesaga reconcile") as sql:
+        ended = await read_ended(sql)
+    there = await read_venue(port)
+    async with session(settings.database_for("settlement"), application_name="tradesaga reconcile") as sql:
+        here = await read_book(sql, venue, stock_id(venue))
+    found = list(compare(ended, there, here))
+    checked = there.totals is not None and here.stocked
+    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked)
+
+
+async def take_stock(port: VenuePort, settings: Settings) -> bool:
+    """Write down, once and for ever, what the venue holds for us beyond what the ledger knows; False if it was done.
+
+    Every later difference is then a discrepancy. Raises `VenueError` if the venue does not stand still.
+    """
+    venue = settings.venue_name
+    async with session(settings.database_for("settlement"), application_name="tradesaga stock") as sql:
+        there = await read_venue(port)
+        here = await read_book(sql, venue, stock_id(venue))
+        if here.stocked:
+            return False
+        if there.totals is None:
+            raise VenueError(f"what {venue} holds changes faster than it can be read")
+        await _write_stock(sql, venue, venue_differences(there, here))
+    return True
+
+
+def stock_id(venue: str) -> UUID:
+    """Give the id of the booking that wrote down what the venue held at the beginning."""
+    return uuid5(NAMESPACE, f"stock {venue}")
+
+
+async def _write_stock(sql: Connection, venue: str, amounts: dict[str, Decimal]) -> None:
+    postings: dict[Place, Decimal] = {}
+    for asset, amount in amounts.items():
+        postings |= stock(venue, asset, amount)
+    async with sql.transaction():
+        await book(sql, [Booking(stock_id(venue), STEP, postings)])
+
+
+async def reconcile_at_start(port: VenuePort, settings: Settings) -> None:
+    """Take stock and reconcile, for the log and the metrics alone: what is wrong here keeps no trade from going on."""
+    log = structlog.get_logger("reconciliation")
+    try:
+        if await take_stock(port, settings):
+            log.info("stock taken", venue=settings.venue_name)
+        findings = await reconcile(port, settings)
+    except (VenueError, CommandError, *DATABASE_ERRORS) as error:
+        log.warning("not reconciled", why=str(error) or type(error).__name__)
+        return
+    counts = Counter(each.flaw for each in findings.discrepancies)
+    for flaw in Flaw:
+        DISCREPANCIES.labels(settings.venue_name, flaw.value).set(counts.get(flaw, 0))
+    for each in findings.discrepancies[:100]:
+        log.error("discrepancy", **asdict(each))
+    log.info("reconciled", sagas=findings.sagas, orders=findings.orders, discrepancies=len(findings.discrepancies))
