@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What the broker knows of topics and groups: counts of partitions, and how far a group is behind.
+"""What the broker knows of topics: how many partitions they have, and where these end.
 
 Another edge to aiokafka, which is untyped in part.
 """
@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from infra.errors import CommandError, ExitCode, unavailable
+from infra.errors import CommandError, ExitCode
 from infra.kafka import KafkaUnavailableError, Place
 
 
@@ -41,22 +41,15 @@ async def count_partitions(bootstrap: str, topics: Collection[str]) -> dict[str,
     return counts
 
 
-async def measure_lag(bootstrap: str, group: str, places: Collection[Place]) -> dict[Place, int]:
-    """Count the records that `group` has still to read, by what it last showed to the broker (some seconds ago)."""
+async def read_ends(bootstrap: str, places: Collection[Place]) -> dict[Place, int]:
+    """Give the offset after the last record of each partition. Raises `KafkaUnavailableError`."""
     partitions = [TopicPartition(*place) for place in places]
-    async with _administration(bootstrap) as client:
-        committed = cast("Mapping[Any, Any]", await client.list_consumer_group_offsets(group, partitions=partitions))
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=10_000)
     try:
         await consumer.start()
         ends = await consumer.end_offsets(partitions)
-        begins = await consumer.beginning_offsets(partitions)
     except (KafkaError, OSError) as error:
-        raise unavailable("kafka-unavailable", f"Kafka does not answer: {error}", bootstrap, "start it") from error
+        raise KafkaUnavailableError(f"{bootstrap}: {error or type(error).__name__}") from error
     finally:
         await consumer.stop()
-    positions = {each: committed[each].offset if each in committed else -1 for each in partitions}
-    return {
-        (each.topic, each.partition): max(0, ends[each] - (at if (at := positions[each]) >= 0 else begins[each]))
-        for each in partitions
-    }
+    return {(each.topic, each.partition): ends[each] for each in partitions}

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 
 _SHAPE: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLED: Final = 1
@@ -40,11 +40,17 @@ def span(name: str, traceparent: str, **attributes: str | int) -> Generator[str]
     if not is_sampled(traceparent):
         yield next_traceparent(traceparent)
         return
-    context = propagate.extract({"traceparent": traceparent})
+    parent = trace.NonRecordingSpan(
+        trace.SpanContext(
+            int(traceparent[3:35], 16), int(traceparent[36:52], 16), is_remote=True, trace_flags=trace.TraceFlags(1)
+        )
+    )
     tracer = trace.get_tracer("tradesaga")
-    with tracer.start_as_current_span(name, context=context, kind=trace.SpanKind.CONSUMER, attributes=attributes):
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier)
-        sent = carrier.get("traceparent", "")
-        # Without an SDK the span is the parent itself.
-        yield sent if sent and sent != traceparent else next_traceparent(traceparent)
+    context = trace.set_span_in_context(parent)
+    with tracer.start_as_current_span(
+        name, context=context, kind=trace.SpanKind.CONSUMER, attributes=attributes
+    ) as own:
+        made = own.get_span_context()
+        # Without an SDK the span is its parent.
+        recorded = own.is_recording() and made.is_valid
+        yield f"{traceparent[:36]}{made.span_id:016x}{traceparent[52:]}" if recorded else next_traceparent(traceparent)

@@ -1,0 +1,1 @@
+"""Sagas for people: one, many, live, and what one is waiting for."""

@@ -1,0 +1,200 @@
+"""What a saga is waiting for: its missing steps, and what stands between each of them and its answer."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+from consumers.saga_log.rules import Rules
+from consumers.viewing.owners import step_owners
+from infra.broker import read_ends
+from infra.catalog import Json
+from infra.database import Connection, session
+from infra.errors import CommandError
+from infra.kafka import KafkaUnavailableError, Place
+from infra.progress import ProgressError, decode_progress
+from infra.registered import find_saga
+from infra.settings import Settings
+from sagas.machine import State
+from sagas.row import RowStatus
+from sagas.status import Status
+from schemas.topics import commands_topic, events_topic
+
+_STEPS: Final = """
+SELECT e.step, e.status, e.attempt, e.back_attempt, e.bar_seen,
+    extract(epoch FROM e.due - clock_timestamp())::float8 AS due_in
+FROM step_execution e WHERE e.saga_id = $1
+"""
+_LANES: Final = """
+SELECT "group", topic, partition, owner, next_offset, last_seq - published_seq AS unpublished
+FROM lane WHERE topic = ANY($1::text[]) AND partition = $2
+"""
+_PARTITION: Final = "SELECT partition FROM saga_event WHERE saga_id = $1 AND seq IS NOT NULL LIMIT 1"
+_PARKED: Final = """
+SELECT "group", topic, partition, "offset", reason, recorded_at FROM parked
+WHERE saga_id = $1 AND released IS NULL ORDER BY topic, partition, "offset"
+"""
+_HOLDS: Final = """
+SELECT scope, key, operator, reason, created_at FROM hold
+WHERE scope = 'venue' OR (scope = 'saga' AND key = ANY($1::text[])) OR (scope = 'account' AND key = $2)
+"""
+_DEADLINE: Final = "SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8"
+_TO: Final = {Status.COMPENSATING: "be settled or taken back", Status.FAILED: "be decided upon by a person"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Saga:
+    """What the checkpoint says, read with the definition; no state when another version wrote it."""
+
+    row: asyncpg.Record
+    rules: Rules
+    state: State | None
+
+    @property
+    def missing(self) -> list[str]:
+        return self.rules.machine.missing(self.state) if self.state is not None else []
+
+
+async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> Json:
+    """Say what the saga of this row waits for; Kafka may be down, its figures are then null."""
+    saga = _read(row, settings)
+    topics = [events_topic(row["name"]), commands_topic(row["name"])]
+    partition: int = await sql.fetchval(_PARTITION, row["saga_id"])
+    ends = await _ends(settings, [(topic, partition) for topic in topics])
+    lanes = {(lane["group"], lane["topic"]): lane for lane in await sql.fetch(_LANES, topics, partition)}
+    found: Json = {
+        "saga_id": row["saga_id"],
+        "state": row["state"],
+        "partition": partition,
+        "deadline": {"at": row["deadline"], "in_seconds": await sql.fetchval(_DEADLINE, row["deadline"])},
+        "kafka": ends is not None,
+        "waits_for": await _steps(settings, saga, topics, partition, ends),
+        "saga_log": _progress(lanes, f"{row['name']}-log", topics[:1], ends, partition),
+        "parked": [dict(each) for each in await sql.fetch(_PARKED, row["saga_id"])],
+        "holds": [dict(each) for each in await sql.fetch(_HOLDS, [str(row["saga_id"]), row["name"]], _account(row))],
+        "stands": saga.rules.stands(saga.state) if saga.state is not None and row["state"] == "FAILED" else "",
+        "cause": saga.rules.cause(saga.state) if saga.state is not None else "",
+    }
+    return {"summary": summarize(found), **found}
+
+
+def summarize(found: Json) -> str:
+    """Put a diagnosis into one sentence, the nearest obstacle first."""
+    state = Status(found["state"])
+    if found["parked"]:
+        first = found["parked"][0]
+        place = f"{first['topic']} {first['partition']} {first['offset']}"
+        return f"{len(found['parked'])} of its records are parked, the first at {place}: {first['reason']}"
+    if state.final:
+        return f"it has ended: {state}"
+    if state is Status.FAILED:
+        return f"a person is needed: {found['stands']}"
+    if found["holds"]:
+        return "; ".join(f"{hold['scope']} {hold['key']} is paused: {hold['reason']}" for hold in found["holds"])
+    if found["saga_log"]["lag"]:
+        return f"the saga log has {found['saga_log']['lag']} records to read first"
+    return "; ".join(_tell(step) for step in found["waits_for"]) or f"nothing is known to be missing in {state}"
+
+
+def _tell(step: Json) -> str:
+    name = f"{step['step']} is to {step['to']}"
+    who = step["service"] or "its service (not installed here)"
+    if step["status"] == RowStatus.RETRY.name:
+        return f"{name}; attempt {step['attempt']} failed, {who} tries again in {max(0.0, step['due_in'] or 0):.1f} s"
+    if step["status"] is not None:
+        return f"{name}; {who} has it as {step['status']}"
+    if not step["owner"]:
+        return f"{name}; {who} has never run"
+    if step["lag"]:
+        return f"{name}; {who} has {step['lag']} records to read first"
+    return f"{name}; {who} has not met it yet"
+
+
+def _read(row: asyncpg.Record, settings: Settings) -> _Saga:
+    rules = Rules(find_saga(row["name"], settings.app))
+    try:
+        return _Saga(row, rules, decode_progress(rules.machine, row["progress"]))
+    except ProgressError:
+        return _Saga(row, rules, None)
+
+
+async def _ends(settings: Settings, places: Sequence[Place]) -> dict[Place, int] | None:
+    try:
+        return await read_ends(settings.brokers(), places)
+    except (KafkaUnavailableError, CommandError):
+        return None
+
+
+async def _steps(
+    settings: Settings, saga: _Saga, topics: Sequence[str], partition: int, ends: dict[Place, int] | None
+) -> list[Json]:
+    """Look at each missing step where its owner keeps it."""
+    if not saga.missing:
+        return []
+    owners = step_owners(saga.row["name"], settings)
+    names = {owners[step].name if step in owners else "" for step in saga.missing}
+    rows: dict[str, asyncpg.Record] = {}
+    lanes: dict[tuple[str, str], asyncpg.Record] = {}
+    async with AsyncExitStack() as stack:
+        for url in {settings.database_for(name) for name in names}:
+            sql = await stack.enter_async_context(session(url, application_name="tradesaga why"))
+            rows |= {row["step"]: row for row in await sql.fetch(_STEPS, saga.row["saga_id"])}
+            lanes |= {(lane["group"], lane["topic"]): lane for lane in await sql.fetch(_LANES, topics, partition)}
+    told: list[Json] = []
+    for step in saga.missing:
+        owner = owners.get(step)
+        behind = _progress(lanes, owner.group if owner else "", topics, ends, partition)
+        to = _TO.get(Status(saga.row["state"]), "report")
+        told.append({"step": step, "to": to, "service": owner and owner.name, **behind, **_row(rows.get(step))})
+    return told
+
+
+def _row(row: asyncpg.Record | None) -> Json:
+    if row is None:
+        return {"status": None, "attempt": None, "bar_seen": None, "due_in": None}
+    back = row["status"] >= RowStatus.COMPENSATING
+    return {
+        "status": RowStatus(row["status"]).name,
+        "attempt": row["back_attempt"] if back else row["attempt"],
+        "bar_seen": row["bar_seen"],
+        "due_in": row["due_in"],
+    }
+
+
+def _progress(
+    lanes: dict[tuple[str, str], asyncpg.Record],
+    group: str,
+    topics: Sequence[str],
+    ends: dict[Place, int] | None,
+    partition: int,
+) -> Json:
+    """Say how far a group is on the saga's partition, by its own lanes."""
+    own = [lane for topic in topics if (lane := lanes.get((group, topic))) is not None]
+    lag = None
+    if ends is not None and own:
+        lag = sum(max(0, ends[lane["topic"], partition] - lane["next_offset"]) for lane in own)
+    return {
+        "group": group or None,
+        "owner": own[0]["owner"] if own else None,
+        "lag": lag,
+        "unpublished": sum(lane["unpublished"] for lane in own) if own else None,
+    }
+
+
+def _account(row: asyncpg.Record) -> str:
+    """Give the account of the saga's start, the first member of its context."""
+    context: dict[str, dict[str, Any]] = orjson.loads(row["context"])
+    return next((str(start.get("account", "")) for start in context.values()), "")
+
+
+async def parked_records(sql: Connection, limit: int) -> list[Json]:
+    """Give what waits for a person, oldest first."""
+    rows = await sql.fetch(
+        'SELECT "group", topic, partition, "offset", saga_id, reason, recorded_at FROM parked'
+        ' WHERE released IS NULL ORDER BY recorded_at, topic, partition, "offset" LIMIT $1',
+        limit,
+    )
+    return [dict(row) for row in rows]

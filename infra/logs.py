@@ -1,0 +1,62 @@
+"""Logs: one line an event on stderr, JSON or text, with what is bound (saga, step), and without what is secret."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, Literal
+
+import structlog
+
+_SECRET: Final = re.compile(r"pass(word)?|secret|token|authorization|api_?key|dsn|database_url|private", re.IGNORECASE)
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]*(?=@)")
+_LIBRARIES: Final = ("aiokafka", "asyncio", "alembic", "uvicorn", "ccxt")
+HIDDEN: Final = "[hidden]"
+
+Line = MutableMapping[str, Any]
+
+
+def configure_logs(level: str = "INFO", form: Literal["text", "json"] = "json") -> None:
+    """Send this process's logs, and those of the libraries from WARNING on, to stderr."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer = structlog.processors.JSONRenderer(default=str) if form == "json" else plain
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+
+
+def silence_libraries() -> None:
+    """Leave a command's stderr to its own one sentence: what libraries say goes nowhere."""
+    for name in _LIBRARIES:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+def redact(logger: object, method: str, line: Line) -> Line:  # noqa: ARG001 - structlog's shape
+    """Hide values under names that sound secret, and the credentials inside addresses."""
+    for name, value in line.items():
+        if _SECRET.search(name):
+            line[name] = HIDDEN
+        elif isinstance(value, str) and "://" in value:
+            line[name] = _CREDENTIALS.sub(HIDDEN, value)
+    return line

@@ -1,0 +1,131 @@
+"""What a person decides about a saga: checked against its checkpoint, then published; only the fold acts on it."""
+
+import getpass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from infra.catalog import find_id, read_row, unknown_saga
+from infra.database import Connection
+from infra.errors import CommandError, ExitCode
+from infra.facts import Written, make_fact, publish
+from infra.progress import ProgressError, decode_progress
+from infra.registered import find_saga
+from infra.settings import Settings
+from sagas.definition import AnySaga
+from sagas.fact import Vocabulary
+from sagas.machine import Machine
+from schemas.lifecycle import OperatorFact, ParkReleased
+from schemas.message import wire_type
+from schemas.topics import events_topic
+
+DATABASE: Final = "saga_log"
+_NOTHING: Final = "no step has failed in a way that this could mend"
+_PARKED: Final = """
+SELECT saga_id, released FROM parked WHERE topic = $1 AND partition = $2 AND "offset" = $3 AND saga_id IS NOT NULL
+ORDER BY released NULLS FIRST LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A decision that is on Kafka: where, and under which id."""
+
+    saga: str
+    saga_id: UUID
+    id: UUID
+    written: Written
+
+    @property
+    def topic(self) -> str:
+        """Name the topic that it is on."""
+        return events_topic(self.saga)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A saga as its checkpoint has it, with its definition."""
+
+    saga_id: UUID
+    definition: AnySaga
+    row: asyncpg.Record
+
+    def refusal(self, fact: OperatorFact) -> str:
+        """Say why the saga would refuse this decision now; empty if it would take it."""
+        machine, saga = Machine(self.definition), self.definition
+        step = str(getattr(fact, "step", ""))
+        try:
+            state = decode_progress(machine, self.row["progress"])
+            named = Vocabulary(saga).read(wire_type(saga.name, type(fact)), str(uuid4()), step, 1, fact.to_wire())
+        except ProgressError:
+            return f"it runs under version {self.row['version']} of its definition; this program knows {saga.version}"
+        except KeyError:
+            known = ", ".join(each.name for each in saga.steps)
+            raise CommandError(
+                "step-unknown", f"saga {saga.name!r} has no step {step!r}", "--step", f"known: {known}", ExitCode.USAGE
+            ) from None
+        return machine.fold(state, named).refusal
+
+    def choose_step(self, make: Callable[[str], OperatorFact]) -> OperatorFact:
+        """Make a decision about the one step that takes it; raises `CommandError` (exit 2) when it must be named."""
+        facts = [make(step.name) for step in self.definition.steps]
+        taken = [fact for fact in facts if not self.refusal(fact)]
+        if len(taken) > 1:
+            do = f"give --step: {', '.join(str(getattr(fact, 'step', '')) for fact in taken)}"
+            raise CommandError("step-needed", "which step is meant?", str(self.saga_id), do, ExitCode.USAGE)
+        if not taken:
+            raise refused(self.saga_id, self.refusal(facts[0]) if self.row["state"] != "FAILED" else _NOTHING)
+        return taken[0]
+
+
+def operator_name(given: str | None) -> str:
+    """Name who decides: as given, or whoever is logged in."""
+    return given or os.environ.get("USER") or getpass.getuser()
+
+
+async def open_case(sql: Connection, settings: Settings, text: str) -> Case:
+    """Find a saga by its id or the beginning of it; raises `CommandError` (exit 2 or 3)."""
+    saga_id = await find_id(sql, text)
+    row = await read_row(sql, saga_id)
+    if row is None:
+        raise unknown_saga(text)
+    return Case(saga_id, find_saga(row["name"], settings.app), row)
+
+
+async def decide(settings: Settings, case: Case, fact: OperatorFact) -> Published:
+    """Publish a decision; raises `CommandError`: exit 4 if the saga would refuse it, exit 5 if Kafka fails."""
+    refusal = case.refusal(fact)
+    if refusal:
+        raise refused(case.saga_id, refusal)
+    return await _publish(settings, case.definition.name, case.saga_id, fact)
+
+
+async def release(sql: Connection, settings: Settings, released: ParkReleased) -> Published:
+    """Publish the release of a parked record; raises `CommandError`: exit 3 if none is there, exit 4 if it has gone."""
+    where = f"{released.topic}[{released.partition}] offset {released.offset}"
+    row = await sql.fetchrow(_PARKED, released.topic, released.partition, released.offset)
+    if row is None:
+        do = "see `tradesaga parked`"
+        raise CommandError("not-parked", "nothing is parked there", where, do, ExitCode.NOT_FOUND)
+    if row["released"] is not None:
+        what = f"it has been released already ({row['released']})"
+        raise CommandError("released-already", what, where, "see `tradesaga parked`", ExitCode.REFUSED)
+    saga = find_saga(released.topic.removesuffix(".events"), settings.app)
+    return await _publish(settings, saga.name, row["saga_id"], released)
+
+
+def refused(saga_id: UUID, reason: str) -> CommandError:
+    """Say that the saga does not take a decision: exit code 4."""
+    do = f"see `tradesaga why {saga_id}`"
+    return CommandError("refused", f"the saga refuses: {reason}", str(saga_id), do, ExitCode.REFUSED)
+
+
+async def _publish(settings: Settings, saga: str, saga_id: UUID, fact: OperatorFact) -> Published:
+    step = str(getattr(fact, "step", ""))
+    record = make_fact(saga, saga_id, fact, f"/{saga}/operator-desk", step)
+    written = await publish(settings.brokers(), record)
+    return Published(saga, saga_id, record.id, written)
