@@ -1,0 +1,93 @@
+"""One batch judged by hand, inside one transaction: for tests that must say what meets in it."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from consumers.runtime.processor import StepProcessor
+from infra.clock import SystemClock, format_time, new_id
+from infra.codec import Outgoing, Record
+from infra.database import Connection
+from infra.keys import partition_of
+from infra.lanes import outbox, store
+from infra.lanes.processor import Received, Transaction
+from infra.lanes.store import Lane
+from schemas.envelope import Envelope, splice
+from schemas.message import Command, Message, wire_type
+from schemas.topics import PARTITIONS
+from tests.e2e.harness import Bench
+
+_NUMBERED = re.compile(r"__asyncpg_savepoint_\w+")
+
+
+@dataclass
+class Direct:
+    """A processor that owns its lanes, without a worker; `statements` counts what the last batch sent."""
+
+    processor: StepProcessor
+    sql: Connection
+    lanes: dict[int, Lane]
+    saga: str
+    statements: list[str] = field(default_factory=list[str])
+    offset: int = 0
+
+    def record(self, saga_id: UUID, message: Message, context: bytes | None = None, **fields: Any) -> Received:
+        """Make the next record of a saga."""
+        value = message.to_wire()
+        given = context if context is not None else splice(b"", message.NAME, value)
+        envelope = Envelope(
+            type=wire_type(self.saga, type(message)), id=str(new_id()), source="/test", saga_id=str(saga_id),
+            time=format_time(SystemClock().now()), context=given, **fields,
+        )  # fmt: skip
+        topic = self.processor.topics[isinstance(message, Command)]
+        key = str(saga_id).encode()
+        place = (topic, partition_of(key, PARTITIONS))
+        self.offset += 1
+        lane = next(lane.id for lane in self.lanes.values() if (lane.topic, lane.partition) == place)
+        return Received(lane, Record(*place, self.offset, 0, key, value, envelope.to_headers()))
+
+    async def judge(self, *received: Received) -> list[Outgoing]:
+        """Commit one batch as a worker would, and give what it says."""
+        self.statements.clear()
+        async with self.sql.transaction():
+            await store.advance(self.sql, self.lanes.values(), {})
+            transaction = Transaction(self.sql, self.lanes)
+            await self.processor.apply(transaction, received)
+            if transaction.rows:
+                await outbox.insert(self.sql, transaction.rows)
+        for row in transaction.rows:
+            self.lanes[row.lane].last_seq = row.seq
+        self.processor.committed()
+        await asyncio.sleep(0)  # the driver tells of a statement in the loop's next turn
+        return [row.record for row in transaction.rows]
+
+
+@asynccontextmanager
+async def direct(bench: Bench, processor: StepProcessor) -> AsyncGenerator[Direct]:
+    """Claim every lane of the processor's group for a test."""
+    places = [(topic, number) for topic in processor.topics for number in range(PARTITIONS)]
+    async with bench.pool.acquire() as sql:
+        lanes = await store.claim(sql, processor.group, places, "direct")
+        await processor.open(sql, lanes, lambda: None)
+        driven = Direct(processor, sql, {lane.id: lane for lane in lanes}, bench.saga.name)
+
+        def note(logged: Any) -> None:
+            driven.statements.append(_NUMBERED.sub("savepoint", logged.query))
+
+        sql.add_query_logger(note)
+        try:
+            yield driven
+        finally:
+            sql.remove_query_logger(note)
+            await processor.close()
+            # What is still due is no business of the next test.
+            await sql.execute("DELETE FROM step_execution")
+
+
+def names(said: Sequence[Outgoing]) -> list[str]:
+    """Name what was said."""
+    return [record.type.split(".")[-2] for record in said]
