@@ -1,0 +1,51 @@
+"""W3C trace context, hop by hop."""
+
+import re
+
+import pytest
+
+from infra.tracing import is_sampled, new_traceparent, next_traceparent, span
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SHAPE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")
+
+
+def test_a_hop_keeps_the_trace_and_names_itself() -> None:
+    """Trace id and flags stay; the span id is new each time."""
+    hops = {next_traceparent(PARENT) for _ in range(100)}
+    assert len(hops) == 100
+    assert all(SHAPE.fullmatch(hop) and hop[:36] == PARENT[:36] and hop[-2:] == "01" for hop in hops)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "",
+        "x",
+        PARENT.upper(),
+        f"{PARENT}-01",
+        PARENT.replace("b7ad6b7169203331", "0" * 16),
+        f"01{PARENT[2:]}",
+        "é" * 55,
+    ],
+)
+def test_what_is_no_traceparent_is_not_passed_on(broken: str) -> None:
+    """A header that the standard does not allow ends with us."""
+    assert next_traceparent(broken) == ""
+    assert not is_sampled(broken)
+
+
+def test_the_share_of_sampled_traces_is_the_ratio() -> None:
+    """None at 0, all at 1; every new trace is of the standard's shape."""
+    assert not any(is_sampled(new_traceparent(0.0)) for _ in range(50))
+    assert all(is_sampled(new_traceparent(1.0)) for _ in range(50))
+    assert SHAPE.fullmatch(new_traceparent(0.5))
+
+
+@pytest.mark.parametrize("parent", [PARENT, f"{PARENT[:-2]}00"])
+def test_without_an_sdk_a_span_is_one_hop(parent: str) -> None:
+    """The trace goes on, sampled or not, with nobody to record it."""
+    with span("fold", parent, saga="trade") as sent:
+        assert sent[:36] == parent[:36]
+        assert sent != parent
+        assert sent[-2:] == parent[-2:]
