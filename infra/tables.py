@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     SmallInteger,
     Table,
     Text,
@@ -164,4 +165,49 @@ hold = Table(
     Column("reason", Text, nullable=False),
     Column("created_at", TIME, nullable=False, server_default=NOW),
     CheckConstraint("scope IN ('saga', 'venue', 'account')"),
+)
+
+signal_subscription = Table(
+    "signal_subscription",
+    METADATA,
+    Column("strategy", Text, primary_key=True),
+    Column("symbol", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("size_factor", Numeric(16, 8), nullable=False, server_default=ONE),
+    Column("max_quantity", Numeric(26, 8)),
+    Column("max_notional", Numeric(26, 8)),
+    Column("max_per_minute", Integer),
+    Column("max_age", Integer),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("updated_at", TIME, nullable=False, server_default=NOW),
+    CheckConstraint("size_factor > 0"),
+    CheckConstraint("max_quantity > 0"),
+    CheckConstraint("max_notional > 0"),
+    CheckConstraint("max_per_minute > 0"),
+    CheckConstraint("max_age > 0"),
+)
+
+signal_decision = Table(
+    "signal_decision",
+    METADATA,
+    Column("strategy", Text, primary_key=True),
+    Column("signal_id", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("symbol", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("detail", Text, nullable=False, server_default=text("''")),
+    Column("saga_id", Uuid),
+    Column("recorded_at", TIME, nullable=False),
+    Column("decided_at", TIME, nullable=False, server_default=NOW),
+    CheckConstraint("decision IN ('accepted', 'refused')"),
+    CheckConstraint("(decision = 'accepted') = (saga_id IS NOT NULL)"),
+)
+Index(
+    "signal_decision_accepted",
+    signal_decision.c.strategy,
+    signal_decision.c.symbol,
+    signal_decision.c.account,
+    signal_decision.c.recorded_at,
+    postgresql_where=text("decision = 'accepted'"),
 )

@@ -8,12 +8,14 @@ from schemas.amounts import Price, Quantity
 from schemas.message import Event
 from schemas.trade import Key, OrderType, Side, Symbol, TimeInForce
 
+StrategyName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+
 
 class SignalRaised(Event):
     """A strategy wants `side` of `symbol`; which accounts trade it, and how much at most, the router's rules say."""
 
     signal_id: Key
-    strategy: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    strategy: StrategyName
     symbol: Symbol
     side: Side
     quantity: Quantity

@@ -1,0 +1,1 @@
+"""The signal router: strategies' signals, by each account's rules, become starts."""
