@@ -1,0 +1,1 @@
+"""A moving-average strategy: a venue's bars in, signals out."""

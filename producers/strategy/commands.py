@@ -1,0 +1,97 @@
+"""`tradesaga strategy run`: moving averages over a venue's bars, their crossings as signals."""
+
+import asyncio
+import json
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.errors import CommandError, ExitCode
+from infra.settings import Settings, load_settings
+from infra.stack.display import AsJson, Directory
+from producers.strategy.plan import Plan, check_plans, read_plans
+from schemas.trade import OrderType, TimeInForce
+
+commands = typer.Typer()
+strategy = typer.Typer(no_args_is_help=True, help="Moving averages whose crossings are signals.")
+commands.add_typer(strategy, name="strategy")
+
+
+@strategy.callback()
+def _keep_as_group() -> None:
+    """Moving averages whose crossings are signals."""
+
+
+@strategy.command()
+def run(
+    *,
+    name: Annotated[str | None, typer.Option(help="The strategy's name, which accounts subscribe to.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="BASE/QUOTE.")] = None,
+    interval: Annotated[str, typer.Option(help="The venue's bars: 1m, 1h, 1d.")] = "1h",
+    fast: Annotated[int, typer.Option(min=1, help="Bars of the fast average.")] = 5,
+    slow: Annotated[int, typer.Option(min=2, help="Bars of the slow average.")] = 20,
+    quantity: Annotated[str | None, typer.Option(help="What each signal asks for.")] = None,
+    order_type: Annotated[OrderType, typer.Option(help="MARKET, or LIMIT with an offset.")] = OrderType.MARKET,
+    offset_bps: Annotated[int, typer.Option(min=0, help="Ten-thousandths between close and limit.")] = 0,
+    tif: Annotated[TimeInForce, typer.Option(help="How long an order stands.")] = TimeInForce.IOC,
+    catch_up: Annotated[int, typer.Option(min=0, help="Past bars that are signalled again at the start.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="JSON list of such strategies, to run in one process.")] = None,
+    bars: Annotated[int | None, typer.Option(min=1, help="End after so many new bars of each symbol.")] = None,
+    poll: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the venue.")] = 1.0,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow the venue's bars until SIGTERM, or for --bars, and publish the crossings on trade.signals.
+
+    A file for --config holds a list of objects with the fields name, symbol, quantity, and as wanted interval, fast,
+    slow, order_type, offset_bps, time_in_force, catch_up.
+    """
+    given = (name, symbol, quantity)
+    if config is None:
+        if None in given:
+            raise typer.BadParameter("give --name, --symbol and --quantity, or --config")
+        entry = {
+            "name": name, "symbol": symbol, "interval": interval, "fast": fast, "slow": slow, "quantity": quantity,
+            "order_type": order_type, "offset_bps": offset_bps, "time_in_force": tif, "catch_up": catch_up,
+        }  # fmt: skip
+        plans = check_plans([entry], "command line")
+    elif any(given):
+        raise typer.BadParameter("give --config, or --name, --symbol and --quantity; not both")
+    else:
+        plans = read_plans(config)
+    summary = asyncio.run(_run(load_settings(directory), plans, bars, poll))
+    typer.echo(json.dumps(summary) if as_json else _sentence(summary))
+
+
+async def _run(settings: Settings, plans: list[Plan], bars: int | None, poll: float) -> dict[str, Any]:
+    from infra.probes import probes  # noqa: PLC0415 - the clients are heavy, and `--help` needs none
+    from infra.venues.klines import Klines  # noqa: PLC0415
+    from producers.strategy.market import group  # noqa: PLC0415
+    from producers.strategy.runner import Announcer, trade_markets  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    klines, announcer = Klines(_venue_of(settings)), Announcer(settings.brokers(), stop)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(klines.close)
+        stack.push_async_callback(announcer.close)
+        await stack.enter_async_context(probes(settings.http_host, settings.metrics_port))
+        return asdict(await trade_markets(group(plans, bars), klines, announcer, poll=poll, stop=stop))
+
+
+def _venue_of(settings: Settings) -> str:
+    if not settings.venue_url:
+        do = "start the stack with `tradesaga up`, or set TRADESAGA_VENUE_URL"
+        raise CommandError("venue-unknown", "no venue is known", str(settings.home), do, ExitCode.USAGE)
+    return settings.venue_url
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    bars = ", ".join(f"{name} {count} bars ({summary['ended'][name]})" for name, count in summary["bars"].items())
+    signals = ", ".join(f"{name} {count}" for name, count in summary["signals"].items()) or "none"
+    return f"read {bars}; signals: {signals}"

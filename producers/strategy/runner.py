@@ -1,0 +1,134 @@
+"""The strategy's process: reads markets until they end or it is told to, and publishes what their plans signal."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from infra.errors import CommandError, ExitCode, unavailable
+from infra.kafka import KafkaUnavailableError, Producer
+from infra.metrics import SIGNALS_RAISED
+from infra.venues.klines import Klines
+from producers.strategy.feed import record_of
+from producers.strategy.market import Market
+from sagas.venue import VenueError, VenueRejected
+from schemas.signals import SignalRaised
+from schemas.topics import SIGNALS
+
+PAUSE: Final = 0.5
+"""Seconds before a failed broker is tried again."""
+CLIENT: Final = "strategy"
+
+log = structlog.get_logger("strategy")
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run has done: bars and the reason for the end by market, published signals by strategy."""
+
+    bars: dict[str, int] = field(default_factory=dict[str, int])
+    signals: Counter[str] = field(default_factory=Counter[str])
+    ended: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Announcer:
+    """Publishes signals until the broker has them; one that is sent again has the same id."""
+
+    def __init__(self, bootstrap: str, stop: asyncio.Event, topic: str = SIGNALS.name) -> None:
+        self.counts: Counter[str] = Counter()
+        self._stop = stop
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._producer: Producer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaUnavailableError`."""
+        producer = Producer(self._bootstrap, CLIENT)
+        await producer.start()
+        self._producer = producer
+
+    async def publish(self, signals: Sequence[SignalRaised]) -> None:
+        """Publish in order; comes back when the broker has them all, or when the process is told to end."""
+        while signals and not self._stop.is_set():
+            try:
+                await self._send(signals)
+            except (KafkaUnavailableError, KafkaError, OSError) as error:
+                log.warning("signals are sent again", why=str(error), count=len(signals))
+                await self.close()
+                await pause(self._stop, PAUSE)
+                continue
+            for signal in signals:
+                self.counts[signal.strategy] += 1
+                SIGNALS_RAISED.labels(signal.strategy).inc()
+            return
+
+    async def close(self) -> None:
+        """Disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def _send(self, signals: Sequence[SignalRaised]) -> None:
+        if self._producer is None:
+            await self.start()
+        assert self._producer is not None  # noqa: S101 - just started
+        acks = [await self._producer.send(self._topic, *record_of(signal)) for signal in signals]
+        await asyncio.gather(*acks)
+
+
+async def trade_markets(
+    markets: Sequence[Market], klines: Klines, announcer: Announcer, *, poll: float, stop: asyncio.Event
+) -> Summary:
+    """Follow the markets until each has ended or `stop` is set; `poll` is the seconds between two looks.
+
+    Raises `CommandError` at the start: exit 5 when the venue or Kafka is not there, 4 when the venue does not have such
+    bars. Later, both servers are waited for.
+    """
+    await _begin(markets, klines, announcer)
+    while not stop.is_set():
+        open_markets = [market for market in markets if not market.ended]
+        if not open_markets:
+            break
+        for market in open_markets:
+            await _follow(market, klines, announcer)
+        await pause(stop, poll)
+    bars = {market.name: market.bars for market in markets}
+    ended = {market.name: market.ended or "stopped" for market in markets}
+    return Summary(bars, announcer.counts, ended)
+
+
+async def _begin(markets: Sequence[Market], klines: Klines, announcer: Announcer) -> None:
+    try:
+        await announcer.start()
+        for market in markets:
+            await announcer.publish(await market.open(klines))
+    except KafkaUnavailableError as error:
+        do = "start it, or correct TRADESAGA_KAFKA"
+        raise unavailable("kafka-unavailable", f"Kafka does not answer: {error}", "strategy", do) from error
+    except VenueRejected as error:
+        do = "name a symbol and an interval that it has"
+        raise CommandError("venue-refuses", f"the venue: {error}", "strategy", do, ExitCode.REFUSED) from error
+    except VenueError as error:
+        do = "start the venue, or correct TRADESAGA_VENUE_URL"
+        raise unavailable("venue-unavailable", f"the venue gives no bars: {error}", "strategy", do) from error
+
+
+async def _follow(market: Market, klines: Klines, announcer: Announcer) -> None:
+    try:
+        signals = await market.read(klines)
+    except VenueError as error:
+        log.warning("no bars now", symbol=market.symbol, why=str(error))
+        return
+    await announcer.publish(signals)
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but no longer than until `stop` is set."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
