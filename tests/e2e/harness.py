@@ -18,6 +18,7 @@ from infra.database import Pool, open_pool
 from infra.kafka import Producer
 from infra.lanes.processor import Processor
 from infra.lanes.worker import Worker
+from sagas.backoff import Retry
 from sagas.definition import AnySaga
 from sagas.row import RowStatus
 from schemas.envelope import Envelope, Header, splice
@@ -28,6 +29,7 @@ from tests.broker import temporary_topics
 from tests.e2e.far import TABLES, FarSide
 from tests.e2e.messages import Asked
 from tests.e2e.sagas import Kit, make_kit
+from tests.e2e.steps import QUICK
 from tests.e2e.tail import Heard, Tail
 from tests.waiting import until
 
@@ -193,7 +195,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(kafka: str, url: str, *, patience: float = 0.5, deadline: float = 60.0) -> AsyncGenerator[Bench]:
+async def open_bench(
+    kafka: str, url: str, *, patience: float = 0.5, deadline: float = 60.0, retry: Retry = QUICK
+) -> AsyncGenerator[Bench]:
     """Give a bench with nothing running on it yet."""
     name = f"t{uuid4().hex[:10]}"
     topics = [topic.name for topic in saga_topics(name)]
@@ -210,7 +214,7 @@ async def open_bench(kafka: str, url: str, *, patience: float = 0.5, deadline: f
         producer = Producer(kafka, "test")
         await producer.start()
         stack.push_async_callback(producer.stop)
-        kit = make_kit(name, far, patience=patience, deadline=deadline)
+        kit = make_kit(name, far, patience=patience, deadline=deadline, retry=retry)
         bench = Bench(kit, kafka, url, pool, far, tail, producer)
         stack.push_async_callback(bench.stop)
         yield bench

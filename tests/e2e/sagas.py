@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from consumers.participant import Participant, StepContext
+from sagas.backoff import Retry
 from sagas.definition import Saga, saga, seconds
 from tests.e2e import desk, port
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
-from tests.e2e.steps import PATIENCE, Steps, make_steps
+from tests.e2e.steps import PATIENCE, QUICK, Steps, make_steps
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,11 @@ class Kit:
     port: Participant
 
 
-def make_kit(name: str, far: FarSide, *, deadline: float = 60.0, patience: float = PATIENCE) -> Kit:
+def make_kit(
+    name: str, far: FarSide, *, deadline: float = 60.0, patience: float = PATIENCE, retry: Retry = QUICK
+) -> Kit:
     """Define the saga under a name of the test's own; times are seconds."""
-    steps = make_steps(patience)
+    steps = make_steps(patience, retry)
     named = saga(name, version=1, deadline=seconds(deadline)).then(steps.book).then(steps.pay)
     whole = named.then(steps.ship).then(steps.confirm).then(steps.close)
     kit = Kit(whole, steps, Participant("desk", whole, holds=_holds), Participant("port", whole))

@@ -24,16 +24,16 @@ class Steps:
     close: Step[m.Confirmed, m.Closed, Any]
 
 
-def make_steps(patience: float = PATIENCE) -> Steps:
+def make_steps(patience: float = PATIENCE, retry: Retry = QUICK) -> Steps:
     """Make the steps; attempts are short, so that tests are."""
     limit = seconds(patience)
     return Steps(
         step("book", on=m.Asked, emits=m.Booked, rejects=m.BookRefused, compensate=m.Unbook, compensated=m.Unbooked,
-             timeout=limit, retry=QUICK, compensation_retry=QUICK),
+             timeout=limit, retry=retry, compensation_retry=retry),
         step("pay", on=m.Booked, emits=m.Paid, rejects=m.PayRefused, compensate=m.Refund, compensated=m.Refunded,
-             timeout=limit, retry=QUICK, compensation_retry=QUICK),
+             timeout=limit, retry=retry, compensation_retry=retry),
         step("ship", on=m.Paid, emits=m.Shipped, rejects=m.ShipRefused, compensate=m.Recall, compensated=m.Recalled,
-             timeout=limit, retry=QUICK, compensation_retry=QUICK),
+             timeout=limit, retry=retry, compensation_retry=retry),
         step("confirm", on=m.Shipped, emits=m.Confirmed, rejects=m.Lost, waits_for=m.Report, timeout=limit),
-        step("close", on=m.Confirmed, emits=m.Closed, timeout=limit, retry=QUICK),
+        step("close", on=m.Confirmed, emits=m.Closed, timeout=limit, retry=retry),
     )  # fmt: skip
