@@ -154,17 +154,16 @@ def accounts_to_the_cent(shot: Snapshot) -> list[str]:
 
 
 def venue_agrees_with_clearing(shot: Snapshot) -> list[str]:
-    """What the venue holds for us has changed by exactly the opposite of our clearing and fee accounts."""
+    """What the venue holds for us is exactly the opposite of our clearing and fee accounts with it."""
     holdings = [{**row, "total": _plus(row["free"], row["locked"])} for row in shot.venue["balances"]]
     now = _totals(holdings, ("asset",), "total")
     own = [row for row in shot.tables["ledger_account"] if row["kind"] in {"clearing", "fees"}]
     ours = _totals(own, ("asset",), "balance")
-    findings: list[str] = []
-    for asset, opening in shot.run.venue_opening.items():
-        change = now.get(asset, Decimal(0)) - Decimal(opening)
-        if change != -ours.get(asset, Decimal(0)):
-            findings.append(f"the venue's {asset} changed by {change}, our accounts with it by {ours.get(asset, 0)}")
-    return findings
+    return [
+        f"the venue holds {now.get(asset, 0)} {asset}, our accounts with it say {-ours.get(asset, Decimal(0))}"
+        for asset in sorted({*now, *ours})
+        if now.get(asset, Decimal(0)) != -ours.get(asset, Decimal(0))
+    ]
 
 
 def taken_back_last_first(shot: Snapshot) -> list[str]:

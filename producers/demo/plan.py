@@ -12,6 +12,7 @@ from infra.ledger.accounts import NewAccount, create_account, pay_in
 from schemas.amounts import format_decimal
 
 SYMBOLS: Final = {"EUR/USD": Decimal(2000), "GOOG/USD": Decimal(20)}
+INTERVALS: Final = {"EUR/USD": "1h", "GOOG/USD": "1d"}
 WINDOWS: Final = ((3, 8), (5, 20), (8, 34), (13, 55))
 BARS_A_SECOND: Final = 16.0
 HOPEFUL: Final = "hopeful"
@@ -51,10 +52,10 @@ PLAYERS: Final = (
 
 
 def write_venue_config(path: Path) -> None:
-    """Write the venue's file: fast bars, and one order in thirty refused, one answer in thirty lost."""
+    """Write the venue's file: fast bars, and one order in thirty refused, one answer in eight lost."""
     faults = [
         {"kind": "reject", "probability": 0.03, "seed": 11, "reason": "The venue will not have it today."},
-        {"kind": "lost_answer", "probability": 0.03, "seed": 12},
+        {"kind": "lost_answer", "probability": 0.12, "seed": 12},
         {"kind": "partial", "probability": 0.05, "seed": 13, "ratio": "0.5"},
         {"kind": "latency", "operations": ["place"], "milliseconds": 5, "distribution": "exponential", "seed": 14},
     ]
@@ -63,22 +64,19 @@ def write_venue_config(path: Path) -> None:
 
 def write_strategies(path: Path) -> None:
     """Write the strategies' file."""
-    strategies: list[dict[str, Any]] = [
-        {
-            "name": strategy_name(fast, slow), "symbol": symbol, "fast": fast, "slow": slow,
-            "quantity": format_decimal(quantity), "order_type": "MARKET", "time_in_force": "IOC",
-        }
-        for symbol, quantity in SYMBOLS.items()
+    strategies = [
+        {**_orders(symbol), "name": strategy_name(fast, slow), "fast": fast, "slow": slow}
+        for symbol in SYMBOLS
         for fast, slow in WINDOWS
-    ]  # fmt: skip
-    strategies += [
-        {
-            "name": HOPEFUL, "symbol": symbol, "fast": 4, "slow": 10, "quantity": format_decimal(quantity),
-            "order_type": "LIMIT", "offset_bps": 100, "time_in_force": "IOC",
-        }
-        for symbol, quantity in SYMBOLS.items()
-    ]  # fmt: skip
+    ]
+    bids = {"name": HOPEFUL, "fast": 4, "slow": 10, "order_type": "LIMIT", "offset_bps": 100}
+    strategies += [{**_orders(symbol), **bids} for symbol in SYMBOLS]
     path.write_bytes(orjson.dumps(strategies))
+
+
+def _orders(symbol: str) -> dict[str, Any]:
+    quantity = format_decimal(SYMBOLS[symbol])
+    return {"symbol": symbol, "interval": INTERVALS[symbol], "quantity": quantity, "time_in_force": "IOC"}
 
 
 async def open_accounts(sql: Connection) -> dict[str, dict[str, str]]:
@@ -86,7 +84,7 @@ async def open_accounts(sql: Connection) -> dict[str, dict[str, str]]:
     for player in PLAYERS:
         await create_account(sql, player.account)
         for asset, amount in player.paid_in.items():
-            await pay_in(sql, player.account.id, asset, amount, "demo")
+            await pay_in(sql, player.account.id, asset, amount, f"demo {asset}")
         for strategy in player.follows:
             for symbol in SYMBOLS:
                 await sql.execute(_SUBSCRIBE, strategy, symbol, player.account.id)

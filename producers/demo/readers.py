@@ -13,7 +13,7 @@ import orjson
 from infra.broker import count_partitions
 from infra.database import Connection, session
 from infra.kafka import read_topic
-from producers.demo.snapshot import Rows, Run, Said, Snapshot
+from producers.demo.snapshot import Run, Said, Snapshot
 from schemas.amounts import format_decimal
 
 ADMIN_HEADER: Final = "x-paper-admin"
@@ -33,7 +33,7 @@ _SUMS: Final = "SELECT asset, sum(balance) AS total FROM ledger_account GROUP BY
 
 async def take_snapshot(kafka: str, database_url: str, venue_url: str, admin_key: str, run: Run) -> Snapshot:
     """Read all sources; nothing should be moving."""
-    venue = await asyncio.to_thread(call_venue, venue_url, admin_key, "ledger")
+    venue = await asyncio.to_thread(read_venue, venue_url, admin_key)
     async with session(database_url) as sql, sql.transaction(isolation="repeatable_read", readonly=True):
         tables = {name: [_plain(dict(row)) for row in await sql.fetch(query)] for name, query in TABLES.items()}
     records = [said for topic in TOPICS for said in await read_records(kafka, topic)]
@@ -59,21 +59,11 @@ async def sum_ledger(sql: Connection) -> dict[str, str]:
         return {row["asset"]: format_decimal(row["total"]) for row in await sql.fetch(_SUMS)}
 
 
-def call_venue(url: str, admin_key: str, path: str, body: Any = None) -> Any:
-    """Ask the paper venue's admin side; raises `OSError` when it does not answer."""
-    data = None if body is None else orjson.dumps(body)
-    headers = {ADMIN_HEADER: admin_key, "Content-Type": "application/json"}
-    request = Request(f"{url.rstrip('/')}/paper/{path}", data=data, headers=headers)  # noqa: S310 - our own venue
+def read_venue(url: str, admin_key: str) -> Any:
+    """Read the paper venue's whole ledger; raises `OSError` when it does not answer."""
+    request = Request(f"{url.rstrip('/')}/paper/ledger", headers={ADMIN_HEADER: admin_key})  # noqa: S310 - our own
     with urlopen(request, timeout=30) as response:  # noqa: S310
         return orjson.loads(response.read())
-
-
-def held_at_venue(dump: Mapping[str, Rows]) -> dict[str, str]:
-    """Give what the venue holds for us, by asset."""
-    totals: dict[str, Decimal] = {}
-    for row in dump["balances"]:
-        totals[row["asset"]] = totals.get(row["asset"], Decimal(0)) + Decimal(row["free"]) + Decimal(row["locked"])
-    return {asset: format_decimal(total) for asset, total in totals.items()}
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from infra.errors import CommandError
 from infra.kafka import KafkaUnavailableError
 from producers.demo.chaos import Chaos
 from producers.demo.plan import open_accounts
-from producers.demo.readers import call_venue, held_at_venue, sum_ledger, take_snapshot
+from producers.demo.readers import sum_ledger, take_snapshot
 from producers.demo.snapshot import Run, Snapshot
 
 LIMIT: Final = 280.0
@@ -95,8 +95,6 @@ class Show:
         self.run.wanted = self.wanted
         async with session(stage.database_url) as sql:
             self.run.opening = await open_accounts(sql)
-        dump = await asyncio.to_thread(call_venue, stage.venue_url, stage.admin_key, "ledger")
-        self.run.venue_opening = held_at_venue(dump)
         async with _strategies(stage):
             await self._watch("trading", lambda progress: progress.started >= self.wanted)
         await self._watch("waiting for the last sagas to end", self._settled)

@@ -48,10 +48,9 @@ class Said(NamedTuple):
 
 @dataclass
 class Run:
-    """What the run itself remembers: paid-in balances, the venue's own at the start, and sums sampled meanwhile."""
+    """What the run itself remembers: paid-in balances, and the ledger's sums sampled meanwhile."""
 
     opening: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
-    venue_opening: dict[str, str] = field(default_factory=dict[str, str])
     samples: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     wanted: int = 0
 
@@ -118,7 +117,12 @@ class Snapshot:
     def save(self, folder: Path) -> None:
         """Write each source to a file of its own."""
         folder.mkdir(parents=True, exist_ok=True)
-        values = {"venue": self.venue, "tables": self.tables, "records": self.records, "run": asdict(self.run)}
+        values = {
+            "venue": self.venue,
+            "tables": self.tables,
+            "records": [list(said) for said in self.records],
+            "run": asdict(self.run),
+        }
         for source in SOURCES:
             (folder / f"{source}.json").write_bytes(orjson.dumps(values[source]))
 
