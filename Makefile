@@ -9,7 +9,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full demo demo-selftest bench lock clean
+.PHONY: help venv lint test test-full coverage demo demo-selftest bench lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -30,10 +30,15 @@ lint: $(READY) ## Check format, style, types and the import direction
 	$(BIN)/lint-imports
 
 test: $(READY) ## Run the tests that need nothing but Python
-	$(PYTEST) -m "not full"
+	$(PYTEST) -m "not full" $(ARGS)
 
 test-full: $(READY) ## Run all tests, those included that need Debian's tools
-	$(PYTEST)
+	$(PYTEST) $(ARGS)
+
+coverage: $(READY) ## Run all tests and hold branch coverage: 95 % of sagas and schemas, 90 % overall
+	$(PYTEST) --cov --cov-report= $(ARGS)
+	$(BIN)/coverage report --include 'sagas/*,schemas/*' --skip-covered --fail-under 95
+	$(BIN)/coverage report --skip-covered --fail-under 90
 
 demo: $(READY) ## Trade on real prices through the whole stack and check every cent
 	$(BIN)/tradesaga demo $(ARGS)
