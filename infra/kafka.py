@@ -145,6 +145,11 @@ class Consumer:
             for place, records in fetched.items()
         }
 
+    def behind(self, offsets: Mapping[Place, int]) -> int:
+        """Count the records from these offsets to the ends of their partitions, as far as fetching has shown them."""
+        ends = ((self._consumer.highwater(TopicPartition(*place)), offset) for place, offset in offsets.items())
+        return sum(max(0, end - offset) for end, offset in ends if end is not None)
+
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Ask the broker for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         partitions = [TopicPartition(*place) for place in places]

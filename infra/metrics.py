@@ -141,6 +141,9 @@ _GAUGED: Final = (
     ("lanes", "lanes", "Lanes owned now"),
     ("ready", "ready", "1 while the lanes are claimed"),
     ("halted", "halted", "1 while a person must say which offset is right"),
+    ("lag_records", "lag", "Records of its partitions that the group has not passed, some seconds ago"),
+    ("unpublished_rows", "unpublished", "Outbox rows that the broker has not acknowledged, some seconds ago"),
+    ("poll_age_seconds", "poll_age", "Since the worker last asked for records"),
 )
 _WORKERS: Final = WorkerCollector()
 

@@ -12,6 +12,8 @@ from infra import metrics
 from infra.errors import unavailable
 
 READ_SECONDS: Final = 5.0
+SILENCE: Final = 120.0
+"""Seconds without asking for records after which a worker is taken for dead; a broker that is away is no such case."""
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
 
@@ -42,6 +44,11 @@ def readiness() -> tuple[bool, dict[str, str]]:
     return all(state == "ready" for state in states.values()), states
 
 
+def silent_workers() -> list[str]:
+    """Name the workers that have stopped asking for records although the event loop runs: only a restart helps."""
+    return [group for group, health in metrics.workers().items() if health.poll_age > SILENCE]
+
+
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), READ_SECONDS)
@@ -64,7 +71,9 @@ def _page(request: str) -> tuple[str, str, bytes]:
     if path == "/metrics":
         return "200 OK", TEXT, generate_latest(REGISTRY)
     if path == "/healthz":
-        return "200 OK", JSON, b'{"healthy":true}'
+        silent = silent_workers()
+        body = json.dumps({"healthy": not silent, "silent": silent}).encode()
+        return "503 Service Unavailable" if silent else "200 OK", JSON, body
     if path == "/readyz":
         ready, states = readiness()
         body = json.dumps({"ready": ready, "workers": states}).encode()

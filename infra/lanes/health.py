@@ -17,3 +17,13 @@ class Health:
     records: int = 0
     fenced: int = 0
     restarts: int = 0
+    fetches: bool = False
+    lag: int = 0
+    """Records that the broker has and this group has not passed, some seconds ago."""
+    unpublished: int = 0
+    """Outbox rows that the broker has not acknowledged, some seconds ago."""
+
+    @property
+    def poll_age(self) -> float:
+        """Give the seconds since the worker last asked for records; 0 for a writer that asks for none."""
+        return time.monotonic() - self.polled if self.fetches else 0.0

@@ -70,6 +70,7 @@ class Worker:
             self._bootstrap, self._processor.group, self._processor.topics, self._owner, self._session_ms
         )
         await consumer.start(self._on_revoked, self._on_assigned)
+        self.health.fetches = True
         fetching = asyncio.create_task(self._fetch(consumer), name=f"fetch {self._processor.group}")
         try:
             while True:
@@ -126,7 +127,10 @@ class Worker:
             self._wake.set()
             if time.monotonic() - committed > _COMMIT_EVERY and self._ready:
                 committed = time.monotonic()
-                await consumer.commit({place: lane.next_offset for place, lane in self._ready.items()})
+                offsets = {place: lane.next_offset for place, lane in self._ready.items()}
+                self.health.lag = consumer.behind(offsets)
+                self.health.unpublished = sum(lane.last_seq - lane.acked_seq for lane in self._ready.values())
+                await consumer.commit(offsets)
 
     def _seek(self, consumer: Consumer) -> None:
         unsought, self._unsought = self._unsought, {}

@@ -87,7 +87,7 @@ def _get(port: int, path: str) -> tuple[int, str]:
 
 
 async def test_probes_tell_whether_the_workers_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """/readyz is 503 until every worker has its lanes and while one is halted; /metrics and /healthz always answer."""
+    """/readyz is 503 until every worker has its lanes and while one is halted; /healthz once it no longer asks."""
     health = Health()
     monkeypatch.setattr(metrics, "workers", lambda: {"cash": health})
     port = free_port()
@@ -98,7 +98,10 @@ async def test_probes_tell_whether_the_workers_are_ready(monkeypatch: pytest.Mon
         assert (await asyncio.to_thread(_get, port, "/readyz"))[0] == 200
         health.halted = "offsets are gone"
         assert "offsets are gone" in (await asyncio.to_thread(_get, port, "/readyz"))[1]
+        health.polled -= 1000
         assert (await asyncio.to_thread(_get, port, "/healthz"))[0] == 200
+        health.fetches = True
+        assert "cash" in (await asyncio.to_thread(_get, port, "/healthz"))[1]
         assert "tradesaga_steps_executed" in (await asyncio.to_thread(_get, port, "/metrics"))[1]
         assert (await asyncio.to_thread(_get, port, "/else"))[0] == 404
 
