@@ -13,6 +13,7 @@ UNREADABLE: Final = "unreadable"
 SIZE_LIMIT: Final = 1_000_000
 """Bytes that surely pass the topic's `max.message.bytes` together with the headers that are added."""
 _REASON_LIMIT: Final = 1000
+_KEY_LIMIT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,13 @@ class Fault:
 def dead_letter(saga: str, group: str, record: Record, fault: Fault, now: int) -> Outgoing:
     """Copy a record for the dead letters; `now` is nanoseconds since 1970.
 
-    The copy keeps key, headers and value. One too large to pass the broker with more headers loses its value, which
-    `ts_dlt_value_bytes` then says: it is still at the place that `ts_dlt_topic`, `_partition` and `_offset` name.
+    The copy keeps key, headers and value. One too large to pass the broker with more headers loses its own headers and
+    its value, which `ts_dlt_value_bytes` then says: all of it is still where `ts_dlt_topic`, `_partition` and `_offset`
+    point. A key beyond any of ours is cut.
     """
     headers = [*_clean(record), *_described(group, record, fault, now)]
     value = record.value
-    if len(value) + sum(len(name) + len(text) + 8 for name, text in headers) > SIZE_LIMIT:
+    if len(value) + _KEY_LIMIT + sum(len(name) + len(text) + 8 for name, text in headers) > SIZE_LIMIT:
         headers = [*_described(group, record, fault, now), ("ts_dlt_value_bytes", str(len(value)).encode())]
         value = b""
     ce_type = record.header(TYPE).decode("utf-8", "replace").replace("\0", "")
@@ -63,7 +65,7 @@ def _described(group: str, record: Record, fault: Fault, now: int) -> list[Heade
 
 def _key(record: Record) -> str:
     key = record.key or record.header(SAGA_ID)
-    return key.decode("utf-8", "backslashreplace").replace("\0", "\\0")
+    return key.decode("utf-8", "backslashreplace").replace("\0", "\\0")[:_KEY_LIMIT]
 
 
 def _id(record: Record) -> UUID:
