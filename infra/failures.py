@@ -6,11 +6,13 @@ import tempfile
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 from aiokafka.errors import KafkaConnectionError
 
 from infra.errors import CommandError, unavailable
+from infra.kafka import KafkaUnavailableError
 
 REFUSED_LOGINS = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 LOST_DATABASE = (
@@ -26,9 +28,11 @@ LOST_CONNECTION = (ConnectionError, asyncio.TimeoutError, asyncpg.InterfaceError
 
 def describe(error: BaseException) -> CommandError:
     """Turn any failure of a command into what, where and what to do; the trace goes to a file."""
+    if isinstance(error, BaseExceptionGroup):
+        return describe(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     if isinstance(error, CommandError):
         return error
-    if isinstance(error, KafkaConnectionError):
+    if isinstance(error, KafkaConnectionError | KafkaUnavailableError):
         return _unavailable("kafka-unavailable", "Kafka does not answer", error, "start it, or mend TRADESAGA_KAFKA")
     cause = error.__cause__ if error.__cause__ is not None else error
     for seen in (error, cause, getattr(error, "orig", None)):

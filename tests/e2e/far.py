@@ -34,13 +34,14 @@ class FarSide:
         await self._pool.execute("INSERT INTO far_call (key, kind, expires) VALUES ($1, $2, $3)", key, kind, expires)
         return await self._pool.fetchval("SELECT count(*) FROM far_call WHERE key = $1 AND kind = $2", key, kind)
 
-    async def place(self, key: str) -> None:
-        """Have the effect; a second one under the same key is counted, so that a test sees it."""
+    async def place(self, key: str, kind: str = "") -> None:
+        """Have the effect, and what is to be said of it, at once; a second one under the same key is counted."""
         await self._pool.execute(
+            "WITH said AS (INSERT INTO far_report SELECT $1, 'r1', $2 WHERE $2 <> '' ON CONFLICT DO NOTHING) "
             "INSERT INTO far_order (key, state) VALUES ($1, 'open') "
             "ON CONFLICT (key) DO UPDATE SET taken = far_order.taken + 1",
-            key,
-        )
+            key, kind,
+        )  # fmt: skip
 
     async def state(self, key: str) -> str | None:
         """Say where an order stands; None for one that was never placed."""

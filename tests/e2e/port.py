@@ -29,9 +29,8 @@ def _bind_ship(port: Participant, steps: Steps, far: FarSide) -> None:
             raise PlannedError("as planned")
         if word in {"dropped", "dark"}:
             raise OutcomeUnknownError("the line went dead")
-        await far.place(ctx.key)
-        if ctx.get(m.Asked).plan.get("confirm") != "wait":
-            await far.report(ctx.key, "r1", ctx.get(m.Asked).plan.get("confirm", "done"))
+        kind = ctx.get(m.Asked).plan.get("confirm", "done")
+        await far.place(ctx.key, "" if kind == "wait" else kind)
         await misbehave(word, None)
         return m.Booked(amount="0") if word == "wrong" else m.Shipped(ref=ctx.key)  # pyright: ignore[reportReturnType]
 
