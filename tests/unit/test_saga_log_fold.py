@@ -1,7 +1,6 @@
 """The saga log's fold: records of every kind into one saga, without a database."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -287,8 +286,8 @@ def test_a_saga_of_another_version_waits(log: Log) -> None:
     """What started under one version of the definition is not folded under another."""
     checkpoint = log.tracked.checkpoint
     assert checkpoint is not None
-    for changed in (replace(checkpoint, version=2), replace(checkpoint, sealed=True)):
-        outcome = fold_record(RULES, replace(log.tracked, checkpoint=changed), log.partition.record(Held()))
+    for changed in (checkpoint._replace(version=2), checkpoint._replace(sealed=True)):
+        outcome = fold_record(RULES, log.tracked._replace(checkpoint=changed), log.partition.record(Held()))
         assert outcome.parked is not None
         assert outcome.tracked is not None
         assert outcome.tracked.checkpoint is not None
