@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.errors import CommandError, ExitCode
+from infra.logs import configure_logs
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
 from producers.strategy.plan import Plan, check_plans, read_plans
@@ -63,7 +64,9 @@ def run(
         raise typer.BadParameter("give --config, or --name, --symbol and --quantity; not both")
     else:
         plans = read_plans(config)
-    summary = asyncio.run(_run(load_settings(directory), plans, bars, poll))
+    settings = load_settings(directory)
+    configure_logs(settings.log_level, settings.log_format)
+    summary = asyncio.run(_run(settings, plans, bars, poll))
     typer.echo(json.dumps(summary) if as_json else _sentence(summary))
 
 

@@ -31,7 +31,7 @@ class Summary:
     """What a run has done: bars and the reason for the end by market, published signals by strategy."""
 
     bars: dict[str, int] = field(default_factory=dict[str, int])
-    signals: Counter[str] = field(default_factory=Counter[str])
+    signals: dict[str, int] = field(default_factory=dict[str, int])
     ended: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -98,7 +98,7 @@ async def trade_markets(
         await pause(stop, poll)
     bars = {market.name: market.bars for market in markets}
     ended = {market.name: market.ended or "stopped" for market in markets}
-    return Summary(bars, announcer.counts, ended)
+    return Summary(bars, dict(announcer.counts), ended)
 
 
 async def _begin(markets: Sequence[Market], klines: Klines, announcer: Announcer) -> None:
