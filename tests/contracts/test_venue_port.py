@@ -276,7 +276,7 @@ class VenueContract:
         for number, report in enumerate(everything[:-1]):
             wanted = {one.report_id for one in everything[number + 1 :]}
             found: set[str] = set()
-            async with aclosing(rig.port.reports(report.cursor)) as reports, asyncio.timeout(10):
+            async with aclosing(rig.port.reports(report.cursor)) as reports, asyncio.timeout(60):
                 async for one in reports:
                     found.add(one.report_id)
                     if wanted <= found:

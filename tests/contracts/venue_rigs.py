@@ -65,7 +65,7 @@ class PaperRig:
 
     def __init__(self, paper: Venue, url: str) -> None:
         self.paper = paper
-        self.port = CcxtVenue(VenueAddress(url, KEY, SECRET, timeout=5))
+        self.port = CcxtVenue(VenueAddress(url, KEY, SECRET, timeout=20))
 
     async def step(self) -> None:
         """Close the next bar."""
@@ -81,11 +81,11 @@ class PaperRig:
 
 
 def order(name: str, quantity: int = 100, price: str | None = None, **other: Any) -> NewOrder:
-    """Write an order to buy that is good for ten seconds."""
+    """Write an order to buy that is good for half a minute."""
     kind = OrderType.MARKET if price is None else OrderType.LIMIT
     values: dict[str, Any] = {
         "client_order_id": name, "symbol": SYMBOL, "side": Side.BUY, "type": kind, "quantity": Decimal(quantity),
-        "expires": time.time_ns() + 10_000_000_000, "price": None if price is None else Decimal(price),
+        "expires": time.time_ns() + 30_000_000_000, "price": None if price is None else Decimal(price),
     }  # fmt: skip
     return NewOrder(**{**values, **other})
 
@@ -93,7 +93,7 @@ def order(name: str, quantity: int = 100, price: str | None = None, **other: Any
 async def collect(rig: Rig, count: int, cursor: str | None = None) -> list[VenueReport]:
     """Take so many reports from a stream."""
     found: list[VenueReport] = []
-    async with aclosing(rig.port.reports(cursor)) as reports, asyncio.timeout(10):
+    async with aclosing(rig.port.reports(cursor)) as reports, asyncio.timeout(60):
         async for report in reports:
             found.append(report)
             if len(found) == count:

@@ -25,7 +25,7 @@ async def connect(paper: PaperProcess) -> AsyncIterator[Connect]:
     """Connect adapters to the venue's desk account, or as otherwise told."""
     opened: list[CcxtVenue] = []
 
-    def open_one(key: str = KEY, secret: str = SECRET, timeout: float = 2.0) -> CcxtVenue:
+    def open_one(key: str = KEY, secret: str = SECRET, timeout: float = 20.0) -> CcxtVenue:
         opened.append(CcxtVenue(VenueAddress(paper.url, key, secret, timeout=timeout)))
         return opened[-1]
 

@@ -90,7 +90,7 @@ class PaperProcess:
         """Let no file grow beyond so many bytes, as if the disk were full; wait for the end, and give its exit code."""
         assert self.process is not None
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (largest_file, largest_file))
-        await asyncio.to_thread(self.process.wait, 60)
+        await asyncio.to_thread(self.process.wait, 100)
         self.kill()
         return self.process.returncode
 
@@ -105,14 +105,14 @@ class PaperProcess:
         assert self.process is not None
         self.process.terminate()
         try:
-            self.process.communicate(timeout=15)
+            self.process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             self.kill()
         return self.process.returncode
 
     async def admin(self, method: str, path: str, body: object = None) -> Any:
         """Call an admin endpoint."""
-        async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
             response = await client.request(method, f"/paper/{path}", json=body, headers={"x-paper-admin": ADMIN_KEY})
         return response.json()
 
@@ -141,13 +141,13 @@ class PaperProcess:
         headers = {} if key is None else {"x-mbx-apikey": key}
         if content is not None:
             headers["content-type"] = "application/x-www-form-urlencoded"
-        async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
             response = await client.request(method, f"/api/v3/{path}", headers=headers, content=content)
         return Answer(response.status_code, response.json())
 
     async def text(self, path: str) -> str:
         """Read a page that is no JSON."""
-        async with httpx.AsyncClient(base_url=self.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
             return (await client.get(path)).text
 
     async def place(self, name: str, quantity: object = 100, price: object = None, **values: Any) -> Answer:
@@ -165,7 +165,7 @@ class PaperProcess:
         return await self.call("POST", "order", **{**order, **values})
 
 
-async def soon(condition: Callable[[], Awaitable[bool]], patience: float = 10.0) -> None:
+async def soon(condition: Callable[[], Awaitable[bool]], patience: float = 60.0) -> None:
     """Wait until an async condition holds."""
     deadline = asyncio.get_running_loop().time() + patience
     while not await condition():

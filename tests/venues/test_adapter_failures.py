@@ -57,12 +57,14 @@ async def answering(answer: bytes | None, patience: float = 0.0) -> AsyncGenerat
                 await writer.wait_closed()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    venue = CcxtVenue(VenueAddress(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "k", "s", timeout=0.5))
+    venue = CcxtVenue(VenueAddress(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "k", "s", timeout=1.0))
     try:
         yield venue
     finally:
         await venue.close()
         server.close()
+        for task in serving:
+            task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
 
 
@@ -96,12 +98,12 @@ async def test_answer_means_what_it_proves(answer: bytes | None, outcome: type[E
 
 async def test_silence_is_unknown_within_the_timeout() -> None:
     """A venue that does not answer in time leaves the outcome unknown, which handlers know by its base."""
-    async with answering(http(200, b"{}"), patience=1.0) as venue:
+    async with answering(http(200, b"{}"), patience=60.0) as venue:
         start = time.monotonic()
         with pytest.raises(OutcomeUnknownError):
             await venue.place(order("a"))
 
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30
 
 
 async def test_refused_connection_was_not_sent() -> None:
@@ -134,10 +136,10 @@ async def test_venue_that_dies_is_unavailable_and_then_well(paper: PaperProcess,
 
 async def test_broken_connection_and_late_answer_are_unknown_and_found(paper: PaperProcess, connect: Connect) -> None:
     """An answer that is cut off or comes after the timeout: the order exists, and asking finds it."""
-    venue = connect(timeout=0.5)
+    venue = connect(timeout=3.0)
     await venue.rules()
     await paper.fault(kind="lost_answer", client_order_id="^cut$")
-    await paper.fault(kind="latency", when="after", milliseconds=1500, client_order_id="^late$", operations=["place"])
+    await paper.fault(kind="latency", when="after", milliseconds=5000, client_order_id="^late$", operations=["place"])
 
     for name in ("cut", "late"):
         with pytest.raises(VenueUnknown):
@@ -166,6 +168,6 @@ async def test_expiry_travels_as_the_window(paper: PaperProcess, connect: Connec
     far = await venue.place(replace(order("far", 20), expires=time.time_ns() + 3_600_000_000_000))
     with pytest.raises(VenueRejected):
         await venue.place(replace(order("slow-1", 20), expires=time.time_ns() + 300_000_000))
-    soon = await venue.place(replace(order("slow-2", 20), expires=time.time_ns() + 5_000_000_000))
+    soon = await venue.place(replace(order("slow-2", 20), expires=time.time_ns() + 30_000_000_000))
 
     assert (far.status, soon.status) == (OrderStatus.FILLED, OrderStatus.FILLED)

@@ -104,7 +104,7 @@ async def test_ccxt_pro_streams_orders_trades_and_balances(real_prices: PaperPro
         ]
         await soon(lambda: listens(real_prices))
         await desk.create_order("EUR/USD", "market", "sell", 30_000)
-        orders, trades, balance = await asyncio.wait_for(asyncio.gather(*hearing), 10)
+        orders, trades, balance = await asyncio.wait_for(asyncio.gather(*hearing), 60)
     finally:
         await stream.close()
         await desk.close()

@@ -20,7 +20,7 @@ def test_example_with_ccxt_trades(tmp_path: Path) -> None:
     venue = PaperProcess(tmp_path, {"speed": 0.0}).start()
 
     program = example.replace("http://127.0.0.1:8090", venue.url)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
     venue.stop()
 
     assert result.stdout.startswith("closed 1000.0 [{'currency': 'USD'"), result.stderr

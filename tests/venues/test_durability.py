@@ -54,6 +54,7 @@ async def test_answered_orders_survive_kill_9_under_load(paper: PaperProcess, co
     assert {one["amount"] for one in ledger["sums"]} == {"0"}
 
 
+@pytest.mark.timeout(240)
 async def test_full_disk_ends_the_venue_and_loses_nothing_answered(paper: PaperProcess, connect: Connect) -> None:
     """When the ledger cannot grow, nothing more is answered and the process ends; with room again all is there."""
     paper.stop()
@@ -143,7 +144,7 @@ async def test_accounts_are_opened_once(paper: PaperProcess) -> None:
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     command = [sys.executable, "-m", "infra.command_line", "venue", "--dir", str(folder), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_second_venue_on_one_ledger_is_refused(paper: PaperProcess) -> None:
