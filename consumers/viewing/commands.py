@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from consumers.viewing.diagnosis import diagnose, parked_records
-from consumers.viewing.tables import parked_table, saga_page, saga_table, waiting_page
+from consumers.viewing.tables import parked_table, plain_console, saga_page, saga_table, waiting_page
 from infra.catalog import PAGE, Wanted, dump, find_id, read_page, read_row, read_saga, unknown_saga
 from infra.database import session
 from infra.errors import CommandError, ExitCode
@@ -25,11 +24,6 @@ DATABASE: Final = "saga_log"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def console() -> Console:
-    """Give a console on stdout; rich leaves colour and width alone when it is not a terminal."""
-    return Console(soft_wrap=True, highlight=False, markup=False)
-
-
 @commands.command()
 def show(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Show one saga and all that was recorded of it."""
@@ -38,7 +32,7 @@ def show(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = F
     async def run() -> None:
         async with session(settings.database_for(DATABASE), application_name="tradesaga show") as sql:
             found = await read_saga(sql, await find_id(sql, saga))
-        typer.echo(dump(found)) if as_json else console().print(saga_page(found))
+        typer.echo(dump(found)) if as_json else plain_console().print(saga_page(found))
 
     asyncio.run(run())
 
@@ -74,7 +68,7 @@ def list_sagas(
                 if as_json:
                     typer.echo("".join(f"{dump(row)}\n" for row in rows), nl=False)
                 else:
-                    console().print(saga_table(rows))
+                    plain_console().print(saga_table(rows))
                 if len(rows) < size or shown == limit:
                     break
                 last = rows[-1]["saga_id"]
@@ -96,7 +90,7 @@ def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = Fa
             if row is None:
                 raise unknown_saga(saga)
             found = await diagnose(sql, settings, row)
-        typer.echo(dump(found)) if as_json else console().print(waiting_page(found))
+        typer.echo(dump(found)) if as_json else plain_console().print(waiting_page(found))
 
     asyncio.run(run())
 
@@ -117,7 +111,7 @@ def parked(
         if as_json:
             typer.echo("".join(f"{dump(row)}\n" for row in rows), nl=False)
         else:
-            console().print(parked_table(rows))
+            plain_console().print(parked_table(rows))
 
     asyncio.run(run())
 

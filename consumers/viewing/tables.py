@@ -1,22 +1,29 @@
 """Sagas on a terminal: colour where it says something, a plain text everywhere else."""
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
+from rich.table import Column, Table
 from rich.text import Text
 
 from infra.catalog import Json
 from sagas.status import Status
 
+_PIPED_WIDTH: Final = 240
 _COLOURS: Final = {
     Status.COMPLETED: "green",
     Status.ABORTED: "yellow",
     Status.COMPENSATING: "yellow",
     Status.FAILED: "bold red",
 }
+
+
+def plain_console() -> Console:
+    """Give a console on stdout that takes no markup from data and, piped into a file, cuts no line."""
+    return Console(soft_wrap=True, highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 
 
 def state_text(state: str) -> Text:
@@ -26,7 +33,8 @@ def state_text(state: str) -> Text:
 
 def saga_table(rows: Sequence[Json]) -> Table:
     """Show sagas, one a line."""
-    table = Table("saga", "state", "step", "account", "order", "started", "took", box=None, pad_edge=False)
+    whole = Column("saga", no_wrap=True, min_width=36)  # an id is there to be copied
+    table = Table(whole, "state", "step", "account", "order", "started", "took", box=None, pad_edge=False)
     for row in rows:
         request = _request(row)
         order = " ".join(str(request[name]) for name in ("side", "quantity", "symbol") if name in request)

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from consumers.viewing.tables import count_line, event_cells, saga_table, state_text
+from consumers.viewing.tables import count_line, event_cells, plain_console, saga_table, state_text
 from infra.catalog import Json, Wanted, count_states, dump, find_id, read_events, read_page, read_row, unknown_saga
 from infra.database import Connection, session
 from infra.errors import ExitCode, unavailable
@@ -55,7 +55,7 @@ def watch(
 async def _watch_one(sql: Connection, text: str, *, as_json: bool) -> Status:
     """Print each record as it comes, until the saga has ended or needs a person."""
     saga_id = await find_id(sql, text)
-    console, shown = Console(soft_wrap=True, highlight=False, markup=False), 0
+    console, shown = plain_console(), 0
     while True:
         row = await read_row(sql, saga_id)
         if row is None:
@@ -94,7 +94,7 @@ async def _watch_all(sql: Connection, settings: Settings, *, as_json: bool) -> N
             last = counts
             await asyncio.sleep(_EVERY)
     starts = {name: saga.start.NAME for name, saga in registered_sagas(settings.app).items()}
-    with Live(auto_refresh=False, console=Console(highlight=False, markup=False)) as live:
+    with Live(auto_refresh=False, console=plain_console()) as live:
         while True:
             newest = await read_page(sql, starts, Wanted(), _NEWEST)
             live.update(Group(count_line(await count_states(sql)), "", saga_table(newest)), refresh=True)
