@@ -53,12 +53,6 @@ class Settings(BaseSettings):
     metrics_port: Port = 0
     session_timeout_ms: Annotated[int, Field(ge=1000)] = 6000
     """How long Kafka waits for a silent consumer before others get its partitions."""
-    heartbeat_ms: Annotated[int, Field(ge=100)] = 1500
-    database_connections: Annotated[int, Field(ge=1, le=100)] = 8
-    """Connections that one process keeps at most."""
-    statement_timeout_ms: Annotated[int, Field(ge=100)] = 30000
-    context_limit: Annotated[int, Field(ge=1024)] = 64 * 1024
-    """Bytes of earlier facts that one saga may carry along."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -1,6 +1,7 @@
 """`tradesaga start`: one trade by options, or many from a file or a pipe."""
 
 import asyncio
+import logging
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterable
@@ -11,6 +12,7 @@ from typing import Annotated, Final
 from uuid import UUID, uuid4
 
 import orjson
+import structlog
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -53,11 +55,13 @@ class _Tally:
     open: dict[UUID, list[Told]] = field(default_factory=dict[UUID, list[Told]])
 
     def exit_code(self) -> ExitCode:
-        """Give the gravest: a bad line, then a refused one, then a saga that did not complete."""
+        """Give the gravest: a bad line, then a refused one, one that did not end in time, one that did not complete."""
         if self.results["invalid"]:
             return ExitCode.USAGE
         if self.results["conflict"]:
             return ExitCode.REFUSED
+        if self.states["OPEN"]:
+            return ExitCode.UNAVAILABLE
         return ExitCode.CHECK_FAILED if set(self.states) - {"COMPLETED"} else ExitCode.FINE
 
 
@@ -81,7 +85,8 @@ def start(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start trades. Exit 2: a request is wrong; 4: its key belongs to another; 1: with --wait, one did not complete."""
+    """Start trades; exit 2: a request is wrong, 4: its key is taken; with --wait, 5: one is late, 1: one aborted."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     settings = load_settings(directory)
     definition = find_saga(saga, settings.app)
     check_startable(definition)
