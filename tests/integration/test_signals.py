@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from infra.codec import Record
+from infra.command_line import execute
 from infra.database import Pool, open_pool, session
 from infra.kafka import Producer
 from infra.lanes import store as lanes
@@ -223,3 +224,32 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(desk: Desk, da
             assert len(transaction.rows) == 5 * size
     # The first batch also teaches the driver the types of its parameters.
     assert counts[1:] == [5, 5]
+
+
+def test_subscriptions_are_written_and_listed_by_command(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is said last holds; an unknown account is exit 3, and a limit that is none is exit 2."""
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL", database_url)
+
+    async def open_account() -> None:
+        async with session(database_url) as sql:
+            await create_account(sql, NewAccount("alice"))
+
+    asyncio.run(open_account())
+    command = ["subscribe", "trend", "EUR/USD", "alice"]
+    assert execute([*command, "--size-factor", "0.5", "--max-quantity", "100", "--disable"]) == 0
+    assert "alice does not trade trend in EUR/USD, size 0.5, max quantity 100" in capsys.readouterr().out
+    assert execute([*command, "--max-notional", "50.5", "--max-per-minute", "3", "--max-age", "60", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert execute(["subscriptions", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert listed == {**written, "accepted": 0, "refused": 0}
+    assert (listed["size_factor"], listed["max_quantity"], listed["max_notional"]) == ("1", None, "50.5")
+    assert (listed["max_per_minute"], listed["max_age"], listed["enabled"]) == (3, 60, True)
+    assert execute(["subscriptions"]) == 0
+    assert "alice trades trend in EUR/USD" in capsys.readouterr().out
+    assert execute(["subscribe", "trend", "EUR/USD", "bob"]) == 3
+    assert execute([*command, "--max-quantity", "NaN"]) == 2
+    assert execute(["subscribe", "trend", "EURUSD", "alice"]) == 2
+    assert execute([*command, "--size-factor", "100000000"]) == 2
