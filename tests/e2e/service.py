@@ -1,6 +1,6 @@
 """One service of a test saga as a process of its own: `python -m tests.e2e.service desk | port | log | intake`.
 
-The saga's name and its times come from the environment, the servers as for any service.
+The saga's name comes from the environment, the servers as for any service.
 """
 
 import os
@@ -26,11 +26,13 @@ from tests.e2e.far import FarSide
 from tests.e2e.sagas import Kit, make_kit
 
 NAME = "TEST_SAGA"
+ATTEMPT = 1.5
+"""Seconds of an attempt: enough for a machine that is busy starting processes."""
 
 
 def kit(far: FarSide) -> Kit:
     """Define the saga that the environment names."""
-    return make_kit(os.environ[NAME], far)
+    return make_kit(os.environ[NAME], far, patience=ATTEMPT)
 
 
 async def participate(name: str, settings: Settings) -> None:
