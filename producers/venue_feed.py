@@ -6,18 +6,20 @@ transaction; the execution service knows a repeated one by the venue's own ids.
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from decimal import Decimal
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 
 from infra import metrics
 from infra.clock import format_time, new_id
 from infra.codec import Outgoing
 from infra.database import Pool, open_pool
+from infra.database_faults import DATABASE_ERRORS
 from infra.lanes.group_commit import LeasedTransaction
 from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
 from infra.ledger.instruments import save_instruments, save_prices
@@ -50,29 +52,35 @@ log = structlog.get_logger("venue-feed")
 
 
 async def serve(settings: Settings) -> None:
-    """Run the feed until cancelled."""
-    pool = await open_pool(settings.database_for("execution"), max_size=4, application_name="tradesaga venue-feed")
+    """Run the feed until cancelled: reports go through execution's database, rules and prices into the book."""
+    name = settings.venue_name
     venue = open_venue(settings)
-    owner = name_owner("venue-feed")
-    async with pool, LeasedWriter(pool, settings.brokers(), GROUP, settings.venue_name, 4, owner=owner) as writer:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(venue.close)
+        pool = await _open(stack, settings.database_for("execution"), 4)
+        book = await _open(stack, settings.database_for("risk"), 1)
+        writer = LeasedWriter(pool, settings.brokers(), GROUP, name, 4, owner=name_owner("venue-feed"))
+        await stack.enter_async_context(writer)
         metrics.watch_worker(GROUP, writer.health)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(follow_reports(venue, settings.venue_name, pool, writer), name="reports")
-                group.create_task(
-                    follow_market(venue, settings.venue_name, pool, settings.venue_fee_rate), name="market"
-                )
-        finally:
-            await venue.close()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follow_reports(venue, name, pool, writer), name="reports")
+            group.create_task(follow_market(venue, name, book, settings.venue_fee_rate), name="market")
+            group.create_task(writer.failed(), name="writer")
+
+
+async def _open(stack: AsyncExitStack, url: str, size: int) -> Pool:
+    return await stack.enter_async_context(
+        await open_pool(url, max_size=size, application_name="tradesaga venue-feed")
+    )  # fmt: skip
 
 
 async def follow_reports(venue: VenuePort, name: str, pool: Pool, writer: LeasedWriter) -> None:
     """Publish reports from the stored cursor on; after any failure go back to what is stored, and on from there."""
     while True:
-        cursor = await pool.fetchval("SELECT cursor FROM venue_cursor WHERE venue = $1", name)
         try:
+            cursor = await pool.fetchval("SELECT cursor FROM venue_cursor WHERE venue = $1", name)
             await _follow(venue, name, writer, cursor)
-        except (VenueError, NotWrittenError, WriteUnknownError, OSError) as error:
+        except (VenueError, NotWrittenError, WriteUnknownError, *DATABASE_ERRORS) as error:
             log.warning("reports start over", why=f"{type(error).__name__}: {error}")
             await asyncio.sleep(_PAUSE)
 
@@ -113,8 +121,13 @@ async def _gather(inbox: "asyncio.Queue[Report]", listening: "asyncio.Task[None]
 async def _publish(name: str, batch: Sequence[Report], transaction: LeasedTransaction) -> None:
     for report in batch:
         saga_id = saga_of(report.client_order_id)
-        if saga_id is not None:
+        if saga_id is None:
+            continue
+        try:
             transaction.publish(_fact(name, saga_id, report))
+        except ValidationError as error:
+            # One report that no contract can hold must not keep back those of all other sagas; reconciliation shows it.
+            log.exception("report left out", report=report.report_id, saga_id=str(saga_id), why=str(error))
     await transaction.sql.execute(_SAVE_CURSOR, name, batch[-1].cursor)
 
 
@@ -145,11 +158,12 @@ async def follow_market(venue: VenuePort, name: str, pool: Pool, fee_rate: Decim
             async with pool.acquire() as sql:
                 if looks % RULES_EVERY == 0:
                     rules = (await venue.rules()).values()
-                    await save_instruments(sql, name, [_instrument(one, fee_rate) for one in rules])
+                    left_out = await save_instruments(sql, name, [_instrument(one, fee_rate) for one in rules])
+                    log.info("rules read", symbols=len(rules), left_out=left_out)
                 await save_prices(sql, name, await venue.prices())
             looks += 1
-        except VenueError as error:
-            log.warning("no prices", why=str(error))
+        except (VenueError, *DATABASE_ERRORS) as error:
+            log.warning("no prices", why=str(error) or type(error).__name__)
         await asyncio.sleep(PRICES_EVERY)
 
 

@@ -6,8 +6,7 @@ from decimal import Decimal
 import asyncpg
 
 from infra.database import Connection
-from infra.errors import CommandError, ExitCode
-from sagas.trading.arithmetic import SMALLEST, is_multiple
+from sagas.trading.arithmetic import SMALLEST, is_multiple, multiply
 from sagas.trading.orders import Instrument
 
 _COLUMNS = "symbol, base, quote, tick, lot, min_quantity, max_quantity, min_notional, fee_rate, collar, reference_price"
@@ -25,17 +24,19 @@ FROM unnest($2::text[], $3::numeric[]) AS p (symbol, price) WHERE i.venue = $1 A
 """
 
 
-async def save_instruments(sql: Connection, venue: str, instruments: Iterable[Instrument]) -> None:
+async def save_instruments(sql: Connection, venue: str, instruments: Iterable[Instrument]) -> list[str]:
     """Write the rules of these instruments; a known price stays where none is given.
 
-    Raises CommandError (exit 4) for a tick and lot whose product the ledger could not hold exactly.
+    Gives the symbols left out: those whose tick times lot is finer than the ledger can hold exactly.
     """
-    rows = list(instruments)
-    for one in rows:
-        if not is_multiple(one.tick * one.lot, SMALLEST):
-            what = f"{one.symbol}'s tick times lot needs more than 8 decimals"
-            raise CommandError("instrument-scale", what, f"venue {venue}", "trade another symbol", ExitCode.REFUSED)
+    rows, left_out = list[Instrument](), list[str]()
+    for one in instruments:
+        if is_multiple(multiply(one.tick, one.lot), SMALLEST):
+            rows.append(one)
+        else:
+            left_out.append(one.symbol)
     await sql.executemany(_SAVE, [(venue, *(getattr(one, name) for name in _COLUMNS.split(", "))) for one in rows])
+    return left_out
 
 
 async def save_prices(sql: Connection, venue: str, prices: Mapping[str, Decimal]) -> None:

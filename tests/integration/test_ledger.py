@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 from uuid import uuid4
 
@@ -13,9 +14,10 @@ from infra.database import Session, open_pool, session
 from infra.errors import CommandError, ExitCode
 from infra.ledger.accounts import list_accounts, pay_in, set_status
 from infra.ledger.entries import Booking, book, lock_places, open_places, post
+from infra.ledger.instruments import load_instruments, save_instruments
 from sagas.trading.postings import Fill, Holding, Kind, Place, deposit, hold, release, settle
 from schemas.trade import Side
-from tests.book import balances, open_book, totals
+from tests.book import EURUSD, balances, open_book, totals
 
 pytestmark = pytest.mark.stack
 D = Decimal
@@ -162,3 +164,11 @@ async def test_locks_are_taken_in_key_order(database_url: str, sql: Session) -> 
             return taken
 
     assert await asyncio.gather(take(there), take(there[::-1])) == [200, 200]
+
+
+async def test_instruments_too_fine_for_the_ledger_are_left_out(sql: Session) -> None:
+    """A symbol whose amounts could have more than eight decimals is not traded, and is named; others are kept."""
+    fine = replace(EURUSD, symbol="FINE/USD", tick=D("0.00001"), lot=D("0.0001"))
+    assert await save_instruments(sql, "paper", [fine, replace(EURUSD, reference_price=None)]) == ["FINE/USD"]
+    kept = {one.symbol: one.reference_price for one in await load_instruments(sql, "paper")}
+    assert kept == {"EUR/USD": D("1.1"), "GOOG/USD": None}
