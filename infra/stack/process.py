@@ -1,8 +1,10 @@
 """Processes that outlive the command that started them, known by pid and start time."""
 
+import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +48,14 @@ def launch(program: Launch) -> ProcessId:
             extra_groups=None if program.account is None else [],
         )
     child.returncode = 0  # the state file keeps it from here on; without this its end would warn of a running child
+    # While we live its end is ours to collect: PostgreSQL takes a dead postmaster that nobody has collected for alive.
+    threading.Thread(target=_collect, args=(child.pid,), name=f"collect {child.pid}", daemon=True).start()
     return identify(child.pid)
+
+
+def _collect(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # somebody else has
+        os.waitpid(pid, 0)
 
 
 def identify(pid: int) -> ProcessId:

@@ -102,6 +102,7 @@ class Show:
 
     async def _watch(self, phase: str, enough: Callable[[Progress], bool]) -> None:
         """Sample the ledger and tell how far it is, until it is enough; one that is away for a while is no end."""
+        away = ""
         while True:
             try:
                 async with session(self.stage.database_url) as sql:
@@ -114,7 +115,8 @@ class Show:
                         return
             except _AWAY as error:
                 self._check_time()
-                structlog.get_logger("demo").info("looking again", why=str(error))
+                if away != (away := type(error).__name__):
+                    structlog.get_logger("demo").info("a server is away, looking again", why=str(error))
             await asyncio.sleep(_TICK)
 
     async def _look(self, sql: Connection, phase: str) -> Progress:
