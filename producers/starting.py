@@ -16,7 +16,7 @@ from sagas.definition import AnySaga
 from sagas.status import Status
 
 BATCH: Final = 200
-PATIENCE: Final = 30.0
+PATIENCE: Final = 20.0
 """Seconds that a batch waits for a transaction before the command gives up."""
 _ATTEMPTS: Final = 5
 _ENDED: Final = "SELECT saga_id, state FROM saga WHERE saga_id = ANY($1::uuid[]) AND state = ANY($2::text[])"

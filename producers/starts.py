@@ -21,6 +21,7 @@ from infra.catalog import dump
 from infra.database import Pool, open_pool
 from infra.errors import CommandError, ExitCode, unavailable
 from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from infra.logs import silence_libraries
 from infra.registered import find_saga
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
@@ -86,6 +87,7 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Start trades; exit 2: a request is wrong, 4: its key is taken; with --wait, 5: one is late, 1: one aborted."""
+    silence_libraries()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     settings = load_settings(directory)
     definition = find_saga(saga, settings.app)

@@ -156,6 +156,21 @@ def test_misuse_is_one_sentence(desk: Desk, options: tuple[str, ...], code: int,
     assert len(answer.stderr.decode().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [
+        ("TRADESAGA_KAFKA", "127.0.0.1:1", "not-started"),
+        ("TRADESAGA_DATABASE_URL", "postgresql://a:b@127.0.0.1:1/c", "database-unavailable"),
+    ],
+)
+def test_servers_that_are_away_are_named(desk: Desk, variable: str, value: str, code: str) -> None:
+    """Without Kafka or PostgreSQL nothing is started, and the command ends with exit code 5."""
+    away = Desk(desk.home, {**desk.environment, variable: value}, desk.kafka, desk.http)
+    answer = away.run("start", "--file", "-", "--json", stdin=json.dumps(order()).encode())
+    assert (answer.returncode, answer.stdout) == (5, b"")
+    assert json.loads(answer.stderr)["error"]["code"] == code
+
+
 def test_plain_kafka_client_starts_trades(desk: Desk) -> None:
     """confluent-kafka, its default partitioner and any key: each start becomes the one saga that its content names."""
     producer = Producer({"bootstrap.servers": desk.kafka})
