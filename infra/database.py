@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from infra.database_faults import explain
+from infra.database_faults import DATABASE_ERRORS, explain
 from infra.partitions import ensure_partitions
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _run_alembic(connection: SyncConnection, revision: str) -> None:
 def _explained(url: str) -> Generator[None]:
     try:
         yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except (*DATABASE_ERRORS, ValueError) as error:
         known = explain(error, url)
         if known is None:
             raise

@@ -23,7 +23,7 @@ LOST_DATABASE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
-LOST_CONNECTION = (ConnectionError, asyncio.TimeoutError, asyncpg.InterfaceError)
+LOST_CONNECTION = (ConnectionError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def describe(error: BaseException) -> CommandError:

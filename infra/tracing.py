@@ -6,11 +6,11 @@ The header needs no SDK: a hop keeps the trace's id and flags and names itself a
 import random
 import re
 import secrets
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Final
 
 from opentelemetry import trace
+
+from infra.errors import CommandError, ExitCode
 
 _SHAPE: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLED: Final = 1
@@ -34,23 +34,46 @@ def is_sampled(traceparent: str) -> bool:
     return bool(_SHAPE.fullmatch(traceparent)) and int(traceparent[-2:], 16) & _SAMPLED == _SAMPLED
 
 
-@contextmanager
-def span(name: str, traceparent: str, **attributes: str | int) -> Generator[str]:
-    """Record one hop as a span and give the traceparent to send on; a trace that is not sampled costs only its id."""
-    if not is_sampled(traceparent):
-        yield next_traceparent(traceparent)
-        return
-    parent = trace.NonRecordingSpan(
-        trace.SpanContext(
-            int(traceparent[3:35], 16), int(traceparent[36:52], 16), is_remote=True, trace_flags=trace.TraceFlags(1)
-        )
+def record_span(name: str, parent: str, started: int, ended: int, **attributes: str | int) -> str:
+    """Record one hop of a sampled trace and give the traceparent to send on; times are nanoseconds since 1970.
+
+    A trace that is not sampled, or that nobody records, costs the hop's id alone. A batch that is rolled back and
+    judged again records its hops again.
+    """
+    if not is_sampled(parent):
+        return next_traceparent(parent)
+    trace_id, span_id = int(parent[3:35], 16), int(parent[36:52], 16)
+    above = trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=trace.TraceFlags(_SAMPLED))
+    own = trace.get_tracer("tradesaga").start_span(
+        name,
+        context=trace.set_span_in_context(trace.NonRecordingSpan(above)),
+        kind=trace.SpanKind.CONSUMER,
+        attributes=attributes,
+        start_time=started,
     )
-    tracer = trace.get_tracer("tradesaga")
-    context = trace.set_span_in_context(parent)
-    with tracer.start_as_current_span(
-        name, context=context, kind=trace.SpanKind.CONSUMER, attributes=attributes
-    ) as own:
-        made = own.get_span_context()
-        # Without an SDK the span is its parent.
-        recorded = own.is_recording() and made.is_valid
-        yield f"{traceparent[:36]}{made.span_id:016x}{traceparent[52:]}" if recorded else next_traceparent(traceparent)
+    own.end(end_time=ended)
+    made = own.get_span_context()
+    # Without an SDK the span is its parent.
+    return f"{parent[:36]}{made.span_id:016x}{parent[52:]}" if made.span_id != span_id else next_traceparent(parent)
+
+
+def configure_tracing(ratio: float, service: str) -> None:
+    """Send spans to where the standard OTEL_ variables say, if any trace is to be sampled.
+
+    Raises `CommandError` (exit 2) when the packages for that are not installed.
+    """
+    if not ratio:
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    except ImportError as error:
+        raise CommandError(
+            "tracing-missing", "spans are asked for, and what records them is not installed", "TRADESAGA_TRACE_RATIO",
+            "install tradesaga[tracing], or set it to 0", ExitCode.USAGE,
+        ) from error  # fmt: skip
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)

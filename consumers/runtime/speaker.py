@@ -4,7 +4,7 @@ from consumers.runtime.cause import Cause
 from consumers.runtime.row import Row
 from infra.clock import Clock, format_time, new_id
 from infra.codec import Outgoing
-from infra.tracing import next_traceparent
+from infra.tracing import record_span
 from schemas.envelope import ContextTooLargeError, Envelope, splice
 from schemas.message import Event, wire_type
 from schemas.topics import events_topic
@@ -49,7 +49,7 @@ class Speaker:
             saga_id=str(row.saga_id),
             time=format_time(self._clock.now()),
             causation=said.id if said else "",
-            traceparent=next_traceparent(said.traceparent) if said else "",
+            traceparent=self._hop(row, said.traceparent) if said else "",
             tracestate=said.tracestate if said else "",
             step=row.step,
             request=said.request if said else "",
@@ -59,6 +59,11 @@ class Speaker:
             context=context,
         )
         return Outgoing.of(self.topic, envelope, value)
+
+    def _hop(self, row: Row, parent: str) -> str:
+        """Give the trace's next hop: the span of this attempt, where somebody records it."""
+        ended = self._clock.now()
+        return record_span(row.step, parent, row.started, ended, saga=self._saga, attempt=row.attempt)
 
 
 def check_size(event: Event, value: bytes) -> None:

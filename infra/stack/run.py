@@ -16,6 +16,7 @@ from infra.errors import CommandError, ExitCode
 from infra.logs import configure_logs
 from infra.probes import probes
 from infra.settings import Settings, load_settings
+from infra.tracing import configure_tracing
 
 Service = Callable[[Settings], Awaitable[None]]
 SERVICES = "tradesaga.services"
@@ -31,6 +32,7 @@ def run(
     """Run services in the foreground until SIGTERM or Ctrl-C."""
     settings = load_settings(directory)
     configure_logs(settings.log_level, settings.log_format)
+    configure_tracing(settings.trace_ratio, ",".join(services))
     uvloop.run(serve(find_services(services, (*settings.app, *(app or ()))), settings))
 
 
