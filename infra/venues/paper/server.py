@@ -39,6 +39,7 @@ async def serve(venue: Venue, door: Door, ready: Callable[[], None], stop: async
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
+        log_level="critical",  # what fails is told by `_failed`; what is cut off at the end is no news
         access_log=False,
         timeout_graceful_shutdown=5,
         timeout_keep_alive=75,
