@@ -210,7 +210,7 @@ class _Listener(ConsumerRebalanceListener):
 class _Partitioner(DefaultPartitioner):
     """Java's default partitioner; a saga's key comes many times over, and hashing it is slow in Python."""
 
-    _hash = staticmethod(lru_cache(maxsize=65_536)(murmur2))
+    _hash = staticmethod(lru_cache(maxsize=8192)(murmur2))
 
     def __call__(self, key: Any, all_partitions: Any, available: Any) -> Any:
         return all_partitions[(self._hash(key) & 0x7FFFFFFF) % len(all_partitions)]
