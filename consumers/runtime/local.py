@@ -17,6 +17,7 @@ from consumers.runtime.outcome import Answered, Failed, Outcome, Postponed
 from consumers.runtime.row import Row
 from consumers.runtime.speaker import check_fit, check_size
 from infra.database import Connection
+from infra.lanes.processor import InDoubtError
 from schemas.envelope import ContextTooLargeError
 from schemas.message import Event
 
@@ -84,7 +85,9 @@ async def _run_together(
             return [_answer(item, event) for item, event in zip(items, answers, strict=True)]
     except _ROLLS_BACK_ALL:
         raise
-    except Exception as error:  # noqa: BLE001 - each item shows it again alone, where it is judged
+    except Exception as error:
+        if sql.is_closed():
+            raise InDoubtError("the connection was lost under a handler") from error
         if len(items) > 1:
             structlog.get_logger("handler").info("batch taken apart", works=len(items), why=repr(error))
         return None
@@ -103,6 +106,8 @@ async def _run_alone(handler: Callable[..., Awaitable[Any]], item: Item, sql: Co
     except (ContextTooLargeError, CompensationImpossibleError) as error:
         return Failed(str(error), final=True)
     except Exception as error:
+        if sql.is_closed():
+            raise InDoubtError("the connection was lost under a handler") from error
         item.ctx.log.warning("attempt failed", exc_info=error)
         return Failed(f"{type(error).__name__}: {error}")
 

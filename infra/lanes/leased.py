@@ -162,7 +162,8 @@ class LeasedWriter:
             self.health.lanes, self.health.ready = 1, True
             self._log.info("lane leased", lane=lane.partition, epoch=lane.epoch)
             await self._work(sql, lane, publisher)
-            await asyncio.wait_for(publisher.drain(), _DRAIN_LIMIT)
+            async with asyncio.timeout(_DRAIN_LIMIT):
+                await publisher.drain()
             await leases.release(sql, lane)
 
     async def _work(self, sql: Connection, lane: Lane, publisher: Publisher) -> None:
@@ -255,7 +256,8 @@ class LeasedWriter:
         if self._closing or self._queue:
             return
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         except TimeoutError:
             return
 

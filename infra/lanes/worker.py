@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import structlog
 
@@ -31,6 +32,17 @@ _Chunk = tuple[Lane, int, list[Record]]
 """Records of one poll of one partition, and the offset that follows them."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What is good for one set of epochs. A batch keeps to its session's lanes, whatever is revoked meanwhile."""
+
+    sql: Connection
+    publisher: Publisher
+    marks: Marks
+    lanes: Sequence[Lane]
+    generation: int
+
+
 class Worker:
     """Runs one processor for ever; `run` returns only by being cancelled."""
 
@@ -54,7 +66,6 @@ class Worker:
         self.health = Health()
         self._assigned = False
         self._generation = 0
-        self._lanes: dict[Place, Lane] = {}
         self._unsought: dict[Place, Lane] = {}
         self._ready: dict[Place, Lane] = {}
         self._inbox: list[_Chunk] = []
@@ -91,7 +102,8 @@ class Worker:
         self._forget()
         self._wake.set()
         # A batch that is under way may finish: the fence decides whether it counts.
-        await asyncio.wait_for(self._batch_done.wait(), self._session_ms / 2000)
+        async with asyncio.timeout(self._session_ms / 2000):
+            await self._batch_done.wait()
 
     async def _on_assigned(self) -> None:
         self._generation += 1
@@ -99,7 +111,7 @@ class Worker:
         self._wake.set()
 
     def _forget(self) -> None:
-        self._lanes, self._unsought, self._ready = {}, {}, {}
+        self._unsought, self._ready = {}, {}
         self._inbox, self._held = [], 0
         self.health.ready = False
 
@@ -116,6 +128,7 @@ class Worker:
                 fetched = await consumer.poll(self._processor.wants, 500, self._batch)
             except KafkaUnavailableError as error:
                 self._log.warning("nothing fetched", why=str(error))
+                self._generation += 1  # what was fetched may be half lost: read on from the database's offsets
                 await asyncio.sleep(0.5)
                 continue
             self.health.polled = time.monotonic()
@@ -162,7 +175,7 @@ class Worker:
                 self._begin(lanes)
                 marks = Marks(sql, publisher, lanes)
                 stack.push_async_callback(marks.leave)
-                await self._work(sql, publisher, marks, generation, fetching)
+                await self._work(_Session(sql, publisher, marks, lanes, generation), fetching)
         except OffsetRangeError as error:
             self.health.halted, self._failures = str(error), 8
             self._log.critical("halted", why=str(error))
@@ -174,8 +187,7 @@ class Worker:
             self._forget()
 
     def _begin(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = {(lane.topic, lane.partition): lane for lane in lanes}
-        self._unsought = dict(self._lanes)
+        self._unsought = {(lane.topic, lane.partition): lane for lane in lanes}
         self.health.lanes, self.health.ready, self.health.halted, self._failures = len(lanes), True, "", 0
         self._log.info("lanes claimed", lanes=len(lanes))
 
@@ -212,9 +224,8 @@ class Worker:
                 after = rows[-1].seq
         await publisher.drain()
 
-    async def _work(
-        self, sql: Connection, publisher: Publisher, marks: Marks, generation: int, fetching: "asyncio.Task[None]"
-    ) -> None:
+    async def _work(self, session: _Session, fetching: "asyncio.Task[None]") -> None:
+        publisher, generation = session.publisher, session.generation
         while generation == self._generation and not fetching.done():
             due = self._processor.due_in()
             if not self._inbox and due != 0:
@@ -225,18 +236,19 @@ class Worker:
                 return
             if not self._inbox and self._processor.due_in() != 0:
                 if self._marks_due():
-                    await marks.save()
+                    await session.marks.save()
                 continue
             self._batch_done.clear()
             try:
-                await self._commit_batch(sql, publisher, self._take())
+                await self._commit_batch(session, self._take())
             finally:
                 self._batch_done.set()
             await publisher.room()
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation on Python 3.11
+                await self._wake.wait()
         except TimeoutError:
             return
         finally:
@@ -252,18 +264,18 @@ class Worker:
         self._held -= count
         return taken
 
-    async def _commit_batch(self, sql: Connection, publisher: Publisher, taken: list[_Chunk]) -> None:
+    async def _commit_batch(self, session: _Session, taken: list[_Chunk]) -> None:
         offsets: dict[int, int] = {}
         for lane, offset, _ in taken:
             offsets[lane.id] = offset
         received = [Received(lane.id, record) for lane, _, records in taken for record in records]
         if received or self._processor.due_in() == 0 or self._marks_due():
-            transaction = await self._transact(sql, received, offsets)
+            transaction = await self._transact(session, received, offsets)
             for row in transaction.rows:
                 transaction.lanes[row.lane].last_seq = row.seq
-            self._drop_fenced(transaction.lanes)
+            self._check_fence(session.lanes, transaction.lanes)
             self._processor.committed()
-            await publisher.publish(transaction.rows)
+            await session.publisher.publish(transaction.rows)
             self.health.batches += 1
             self.health.records += len(received)
             self.health.committed = time.monotonic()
@@ -274,12 +286,13 @@ class Worker:
         """Records that nobody wanted move the offset too, but are not worth a transaction each time."""
         return time.monotonic() - self.health.committed > 1.0
 
-    async def _transact(self, sql: Connection, received: Sequence[Received], offsets: dict[int, int]) -> Transaction:
+    async def _transact(self, session: _Session, received: Sequence[Received], offsets: dict[int, int]) -> Transaction:
+        sql = session.sql
         for attempt in range(5):
             try:
                 async with sql.transaction():
-                    alive = await store.advance(sql, self._lanes.values(), offsets)
-                    lanes = {lane.id: lane for lane in self._lanes.values() if lane.id in alive}
+                    alive = await store.advance(sql, session.lanes, offsets)
+                    lanes = {lane.id: lane for lane in session.lanes if lane.id in alive}
                     transaction = Transaction(sql, lanes)
                     await self._processor.apply(transaction, [r for r in received if r.lane in lanes])
                     if transaction.rows:
@@ -291,14 +304,9 @@ class Worker:
                 return transaction
         raise InDoubtError("a batch met conflicts five times over")
 
-    def _drop_fenced(self, alive: dict[int, Lane]) -> None:
-        fenced = {place: lane for place, lane in self._lanes.items() if lane.id not in alive}
-        if not fenced:
-            return
-        self.health.fenced += len(fenced)
-        self._log.warning("fenced", lanes=sorted(fenced))
-        for place in fenced:
-            self._lanes.pop(place, None)
-            self._ready.pop(place, None)
-        self._inbox = [chunk for chunk in self._inbox if chunk[0].id in alive]
-        raise InDoubtError(f"another owner has claimed {sorted(fenced)}")
+    def _check_fence(self, lanes: Sequence[Lane], alive: Collection[int]) -> None:
+        """Start over if a lane is another's by now; what was written of the others is published by whoever is next."""
+        fenced = sorted((lane.topic, lane.partition) for lane in lanes if lane.id not in alive)
+        if fenced:
+            self.health.fenced += len(fenced)
+            raise InDoubtError(f"another owner has claimed {fenced}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from consumers.participant import Participant, StepContext, Work
 from infra.database import Connection
+from schemas.amounts import format_decimal
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.plan import PlannedError, misbehave, planned, record
@@ -26,7 +27,11 @@ def _bind_book(desk: Participant, steps: Steps, far: FarSide) -> None:
             await misbehave(word, sql)
             await record(sql, work.ctx, "book")
             pad = "x" * 100_000 if word == "big" else ""
-            answers.append(m.BookRefused(reason="planned") if word == "refuse" else m.Booked(amount="10.5", pad=pad))
+            answers.append(
+                m.BookRefused(reason="planned")
+                if word == "refuse"
+                else m.Booked(amount=format_decimal(work.event.amount), pad=pad)
+            )
         return answers
 
     @desk.compensates_batch(steps.book)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import structlog
 
 from consumers.participant import Participant
 from consumers.runtime.processor import StepProcessor
@@ -106,6 +107,16 @@ class Bench:
         await asyncio.gather(*(running.stop() for running in self.running))
         self.running.clear()
 
+    async def call_again(self) -> None:
+        """Take a new producer: one that has seen its broker fall may be poisoned."""
+        await self.producer.stop()
+        self.producer = Producer(self.kafka, "test")
+        await self.producer.start()
+
+    async def hang_up(self) -> None:
+        """Stop the producer."""
+        await self.producer.stop()
+
     async def send(self, topic: str, saga_id: UUID, value: bytes, headers: list[Header]) -> None:
         """Publish anything under the saga's key."""
         await (await self.producer.send(topic, str(saga_id).encode(), value, headers))
@@ -199,9 +210,13 @@ async def open_bench(
     kafka: str, url: str, *, patience: float = 0.5, deadline: float = 60.0, retry: Retry = QUICK
 ) -> AsyncGenerator[Bench]:
     """Give a bench with nothing running on it yet."""
+    # The default draws every local variable of a traceback, for seconds, while the event loop stands still.
+    plain = [structlog.processors.TimeStamper("%H:%M:%S.%f"), structlog.processors.format_exc_info]
+    structlog.configure(processors=[*plain, structlog.dev.ConsoleRenderer(colors=False)])
     name = f"t{uuid4().hex[:10]}"
     topics = [topic.name for topic in saga_topics(name)]
     async with AsyncExitStack() as stack:
+        stack.callback(structlog.reset_defaults)
         stack.enter_context(temporary_topics(kafka, topics, PARTITIONS))
         pool = await open_pool(url, min_size=1, max_size=12)
         stack.push_async_callback(pool.close)
@@ -211,10 +226,9 @@ async def open_bench(
         far = FarSide(far_pool)
         told = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
         tail = await stack.enter_async_context(Tail(kafka, told, PARTITIONS))
-        producer = Producer(kafka, "test")
-        await producer.start()
-        stack.push_async_callback(producer.stop)
         kit = make_kit(name, far, patience=patience, deadline=deadline, retry=retry)
-        bench = Bench(kit, kafka, url, pool, far, tail, producer)
+        bench = Bench(kit, kafka, url, pool, far, tail, Producer(kafka, "test"))
+        await bench.producer.start()
+        stack.push_async_callback(bench.hang_up)
         stack.push_async_callback(bench.stop)
         yield bench

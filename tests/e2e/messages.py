@@ -1,7 +1,10 @@
 """The messages of the test sagas. A start's `plan` says, step by step, how the handlers are to behave."""
 
+from decimal import Decimal
+
 from pydantic import Field
 
+from schemas.amounts import Quantity
 from schemas.message import Compensation, Event
 
 
@@ -10,6 +13,7 @@ class Asked(Event):
 
     idempotency_key: str
     account: str = "alice"
+    amount: Quantity = Decimal("10.5")
     plan: dict[str, str] = Field(default_factory=dict[str, str])
 
 

@@ -26,7 +26,7 @@ class Heard:
 
     def header(self, name: str) -> str:
         """Give a header as text; empty if it is not there."""
-        return dict(self.headers).get(name, b"").decode()
+        return dict(self.headers).get(name, b"").decode("utf-8", "replace")
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """Who owns a lane: restarts, rebalances, owners that are late to notice, and what a dead one left unpublished."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -99,6 +100,29 @@ async def test_two_workers_share_and_lose_nothing(bench: Bench) -> None:
     for saga_id in sagas:
         await bench.heard(saga_id, m.Paid)
     for saga_id in sagas:
+        assert await bench.effects(saga_id) == BOTH
+
+
+async def test_a_revocation_in_the_middle_of_a_batch_skips_no_record(bench: Bench) -> None:
+    """Partitions are taken away and given back while a batch waits at the fence: its records are judged."""
+    (running,) = await bench.serve(bench.kit.desk)
+    async with bench.pool.acquire() as other, other.transaction():
+        await other.execute('SELECT FROM lane WHERE "group" = $1 FOR UPDATE', f"{bench.saga.name}-desk")
+        sagas = [await bench.ask() for _ in range(30)]
+
+        async def waits() -> bool:
+            asked = (
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            return await bench.pool.fetchval(asked) > 0
+
+        await until(waits)
+        revoked = asyncio.create_task(running.worker._on_revoked())  # pyright: ignore[reportPrivateUsage]
+        await asyncio.sleep(0.1)
+    await revoked
+    await running.worker._on_assigned()  # pyright: ignore[reportPrivateUsage]
+    for saga_id in sagas:
+        await bench.heard(saga_id, m.Paid)
         assert await bench.effects(saga_id) == BOTH
 
 
