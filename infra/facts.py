@@ -46,7 +46,8 @@ async def publish(bootstrap: str, record: Outgoing) -> Written:
         raise unavailable("kafka-unavailable", what, bootstrap, "start it, or correct TRADESAGA_KAFKA") from error
     try:
         acknowledged = await producer.send(record.topic, record.key.encode(), record.value, record.headers)
-        metadata = await asyncio.wait_for(acknowledged, _ACK_SECONDS)
+        async with asyncio.timeout(_ACK_SECONDS):
+            metadata = await acknowledged
     except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
         what = f"Kafka has not confirmed the record: {error or type(error).__name__}"
         do = "look at the saga before you try again: it may have arrived all the same"

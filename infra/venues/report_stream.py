@@ -68,7 +68,8 @@ class ReportStream:
         ):
             reader = asyncio.create_task(_read(connection, inbox))
             try:
-                await asyncio.wait_for(_subscribe(self._client, connection, inbox), _PATIENCE)
+                async with asyncio.timeout(_PATIENCE):
+                    await _subscribe(self._client, connection, inbox)
                 self._sweep_soon()
                 while True:
                     async for report in self._sweep():
@@ -104,7 +105,9 @@ class ReportStream:
     async def _next(self, inbox: Inbox) -> Json | None:
         """Give the next event, an empty one when it is time to sweep, or None at the end of the connection."""
         try:
-            message = await asyncio.wait_for(inbox.get(), max(self._swept + _SWEEP - time.monotonic(), 0))
+            # Not wait_for: on Python 3.11 it may swallow a cancellation that comes together with an event.
+            async with asyncio.timeout(max(self._swept + _SWEEP - time.monotonic(), 0)):
+                message = await inbox.get()
         except TimeoutError:
             return {}
         return None if message is None else message.get("event", message)

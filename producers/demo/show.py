@@ -167,4 +167,5 @@ async def _strategies(stage: Stage) -> AsyncGenerator[None]:
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 20)
+        async with asyncio.timeout(20):
+            await process.wait()

@@ -129,6 +129,7 @@ async def _follow(market: Market, klines: Klines, announcer: Announcer) -> None:
 async def pause(stop: asyncio.Event, seconds: float) -> None:
     """Wait, but no longer than until `stop` is set."""
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return

@@ -129,7 +129,8 @@ class Venue:
             self.paced.clear()
             pause = 1 / self.speed if self.speed else None
             try:
-                await asyncio.wait_for(self.paced.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self.paced.wait()
             except TimeoutError:
                 for symbol in self.exchange.listings:
                     await self.step(symbol)
