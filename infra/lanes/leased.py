@@ -18,6 +18,7 @@ from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError
 from infra.lanes import leases, outbox, store
+from infra.lanes.claiming import republish
 from infra.lanes.group_commit import (
     REDO,
     FunctionFailedError,
@@ -156,7 +157,7 @@ class LeasedWriter:
             if lane is None:
                 raise InDoubtError(f"all {self._count} lanes of {self._place[0]} are leased to other processes")
             publisher = await stack.enter_async_context(Publisher(self._bootstrap, self._owner, [lane]))
-            await _republish(sql, publisher, lane)
+            await republish(sql, publisher, [lane])
             orphans = asyncio.create_task(self._adopt_orphans(lane.id), name=f"orphans {self._place[0]}")
             stack.push_async_callback(_end, orphans)
             self.health.lanes, self.health.ready = 1, True
@@ -244,7 +245,7 @@ class LeasedWriter:
                 async with self._pool.acquire(timeout=10) as sql:
                     while lane := await leases.adopt(sql, self._place, heir, self._lease, mine):
                         async with Publisher(self._bootstrap, self._owner, [lane]) as publisher:
-                            await _republish(sql, publisher, lane)
+                            await republish(sql, publisher, [lane])
                         await leases.release(sql, lane)
                         self._log.info("orphaned lane published", lane=lane.partition)
             except _PASSING as error:
@@ -260,14 +261,6 @@ class LeasedWriter:
                 await self._wake.wait()
         except TimeoutError:
             return
-
-
-async def _republish(sql: Connection, publisher: Publisher, lane: Lane) -> None:
-    after = lane.acked_seq
-    while rows := await outbox.load_unpublished(sql, lane.id, after):
-        await publisher.publish(rows)
-        after = rows[-1].seq
-    await publisher.drain()
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

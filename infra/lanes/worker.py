@@ -13,6 +13,7 @@ from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import Consumer, KafkaUnavailableError, Place
 from infra.lanes import outbox, store
+from infra.lanes.claiming import claim_lanes, republish
 from infra.lanes.group_commit import REDO
 from infra.lanes.health import Health
 from infra.lanes.marks import Marks
@@ -165,9 +166,9 @@ class Worker:
         try:
             async with AsyncExitStack() as stack:
                 sql = await stack.enter_async_context(self._pool.acquire())
-                lanes = await self._claim(consumer, sql, places)
+                lanes = await claim_lanes(consumer, sql, self._processor.group, places, self._owner)
                 publisher = await stack.enter_async_context(Publisher(self._bootstrap, self._owner, lanes))
-                await self._republish(sql, publisher, lanes)
+                await republish(sql, publisher, lanes)
                 stack.push_async_callback(self._processor.close)
                 await self._processor.open(sql, lanes, self._wake.set)
                 if generation != self._generation:
@@ -190,39 +191,6 @@ class Worker:
         self._unsought = {(lane.topic, lane.partition): lane for lane in lanes}
         self.health.lanes, self.health.ready, self.health.halted, self._failures = len(lanes), True, "", 0
         self._log.info("lanes claimed", lanes=len(lanes))
-
-    async def _claim(self, consumer: Consumer, sql: Connection, places: Sequence[Place]) -> list[Lane]:
-        await self._check_membership(consumer, sql, places)
-        lanes = await store.claim(sql, self._processor.group, places, self._owner)
-        await self._check_offsets(consumer, lanes)
-        return lanes
-
-    async def _check_membership(self, consumer: Consumer, sql: Connection, places: Sequence[Place]) -> None:
-        """Claim only as a member in good standing: one that slept past its session would fence the rightful owner."""
-        known = await store.read_offsets(sql, self._processor.group, places)
-        if known and not await consumer.commit(known):
-            raise InDoubtError("the group does not know this member now; waiting to join again")
-
-    async def _check_offsets(self, consumer: Consumer, lanes: Sequence[Lane]) -> None:
-        ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
-        for lane in lanes:
-            first, following = ranges[lane.topic, lane.partition]
-            if lane.epoch == 1:
-                lane.next_offset = first
-            if not first <= lane.next_offset <= following:
-                raise OffsetRangeError(
-                    f"{lane.topic}[{lane.partition}]: the database is at offset {lane.next_offset}, the broker holds "
-                    f"{first} to {following}; nothing is read until a person has said which is right"
-                )
-
-    async def _republish(self, sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
-        """Publish what the former owner may have left unpublished, before anything new is read."""
-        for lane in lanes:
-            after = lane.acked_seq
-            while rows := await outbox.load_unpublished(sql, lane.id, after):
-                await publisher.publish(rows)
-                after = rows[-1].seq
-        await publisher.drain()
 
     async def _work(self, session: _Session, fetching: "asyncio.Task[None]") -> None:
         publisher, generation = session.publisher, session.generation

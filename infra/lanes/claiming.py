@@ -1,0 +1,46 @@
+"""Taking lanes over: as a member in good standing, from offsets that the broker has, with nothing left unpublished."""
+
+from collections.abc import Sequence
+
+from infra.database import Connection
+from infra.kafka import Consumer, Place
+from infra.lanes import outbox, store
+from infra.lanes.processor import InDoubtError, OffsetRangeError
+from infra.lanes.publisher import Publisher
+from infra.lanes.store import Lane
+
+
+async def claim_lanes(
+    consumer: Consumer, sql: Connection, group: str, places: Sequence[Place], owner: str
+) -> list[Lane]:
+    """Claim the lanes of these partitions. Raises `InDoubtError`, `OffsetRangeError`, `KafkaUnavailableError`."""
+    # One that slept past its session would fence the rightful owner.
+    known = await store.read_offsets(sql, group, places)
+    if known and not await consumer.commit(known):
+        raise InDoubtError("the group does not know this member now; waiting to join again")
+    lanes = await store.claim(sql, group, places, owner)
+    await _check_offsets(consumer, lanes)
+    return lanes
+
+
+async def _check_offsets(consumer: Consumer, lanes: Sequence[Lane]) -> None:
+    ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
+    for lane in lanes:
+        first, following = ranges[lane.topic, lane.partition]
+        if lane.epoch == 1:
+            lane.next_offset = first
+        if not first <= lane.next_offset <= following:
+            raise OffsetRangeError(
+                f"{lane.topic}[{lane.partition}]: the database is at offset {lane.next_offset}, the broker holds "
+                f"{first} to {following}; nothing is read until a person has said which is right"
+            )
+
+
+async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
+    """Publish what the former owner may have left unpublished, before anything new is read."""
+    for lane in lanes:
+        after = lane.acked_seq
+        while rows := await outbox.load_unpublished(sql, lane.id, after):
+            await publisher.publish(rows)
+            after = rows[-1].seq
+    await publisher.drain()
