@@ -10,6 +10,7 @@ from uuid import UUID
 from consumers.context import StepContext
 from consumers.participant import Binding, CompensationImpossibleError
 from consumers.runtime.cause import Cause
+from consumers.runtime.local import being_cancelled
 from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
 from consumers.runtime.speaker import check_size
 from sagas.errors import OutcomeUnknownError
@@ -17,6 +18,8 @@ from schemas.envelope import ContextTooLargeError
 
 IN_FLIGHT_LIMIT = 512
 """Calls under way at which fetching waits."""
+CLOSING = 5.0
+"""Seconds that a cancelled call has to end; one that will not is left to itself, its answer unheard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Calls:
     def __init__(self, limit: int = IN_FLIGHT_LIMIT) -> None:
         self._limit = limit
         self._tasks: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._epoch = 0
         self._wake: Callable[[], None] = lambda: None
         self.completions: deque[Completion] = deque()
 
@@ -50,9 +54,9 @@ class Calls:
         return key in self._tasks
 
     @property
-    def full(self) -> bool:
-        """Say whether no more calls should be taken on."""
-        return len(self._tasks) >= self._limit
+    def room(self) -> int:
+        """Give the number of calls that may be taken on."""
+        return max(0, self._limit - len(self._tasks))
 
     async def open(self, wake: Callable[[], None]) -> None:
         """Forget all calls; `wake` is called at each completion."""
@@ -65,22 +69,26 @@ class Calls:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=CLOSING)
+        self._epoch += 1
         self._tasks.clear()
         self.completions.clear()
 
     def start(self, call: Call) -> None:
         """Begin a call, unless one is under way for the same row."""
         if call.key not in self._tasks:
-            self._tasks[call.key] = asyncio.create_task(self._run(call), name=f"{call.kind.value} {call.key}")
+            run = self._run(call, self._epoch)
+            self._tasks[call.key] = asyncio.create_task(run, name=f"{call.kind.value} {call.key}")
 
     def judged(self, completion: Completion) -> None:
         """Forget a completion that a committed batch has dealt with."""
         self.completions.remove(completion)
         self._tasks.pop(completion.key, None)
 
-    async def _run(self, call: Call) -> None:
+    async def _run(self, call: Call, epoch: int) -> None:
         outcome = await _attempt(call)
+        if epoch != self._epoch:
+            return
         self.completions.append(Completion(call.saga_id, call.binding.step.name, call.kind, call.attempt, outcome))
         self._wake()
 
@@ -90,6 +98,10 @@ async def _attempt(call: Call) -> Outcome:
     try:
         async with asyncio.timeout(limit):
             return await _ask(call)
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        return _unknown(call, "the call was cancelled from inside")
     except TimeoutError:
         return _unknown(call, f"no answer within {limit:g} s")
     except OutcomeUnknownError as error:

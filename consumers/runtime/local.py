@@ -85,6 +85,10 @@ async def _run_together(
             return [_answer(item, event) for item, event in zip(items, answers, strict=True)]
     except _ROLLS_BACK_ALL:
         raise
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        return None
     except Exception as error:
         if sql.is_closed():
             raise InDoubtError("the connection was lost under a handler") from error
@@ -99,17 +103,35 @@ async def _run_alone(handler: Callable[..., Awaitable[Any]], item: Item, sql: Co
             return _answer(item, await handler(item.cause.event, item.ctx))
     except _ROLLS_BACK_ALL:
         raise
-    except TimeoutError:
-        return Failed(f"no answer within {limit:g} s", hung=True)
-    except ValidationError as error:
-        return Failed(f"unreadable {item.cause.payload.NAME}: {error.errors(include_url=False)[0]['msg']}", final=True)
-    except (ContextTooLargeError, CompensationImpossibleError) as error:
-        return Failed(str(error), final=True)
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        return Failed("the handler was cancelled from inside")
     except Exception as error:
         if sql.is_closed():
             raise InDoubtError("the connection was lost under a handler") from error
-        item.ctx.log.warning("attempt failed", exc_info=error)
-        return Failed(f"{type(error).__name__}: {error}")
+        return _failed(item, error, limit)
+
+
+def _failed(item: Item, error: Exception, limit: float) -> Failed:
+    """Say what an exception of a handler means: another attempt, or none that would end otherwise."""
+    match error:
+        case TimeoutError():
+            return Failed(f"no answer within {limit:g} s", hung=True)
+        case ValidationError():
+            what = error.errors(include_url=False)[0]["msg"]
+            return Failed(f"{error.title} is not valid: {what}", final=True)
+        case ContextTooLargeError() | CompensationImpossibleError():
+            return Failed(str(error), final=True)
+        case _:
+            item.ctx.log.warning("attempt failed", exc_info=error)
+            return Failed(f"{type(error).__name__}: {error}")
+
+
+def being_cancelled() -> bool:
+    """Say whether somebody wants this task to end; a handler may also raise `CancelledError` for reasons of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _one_of(batch: Callable[..., Awaitable[Sequence[Any]]], sql: Connection) -> Callable[..., Awaitable[Any]]:

@@ -93,7 +93,7 @@ class StepProcessor:
 
     def full(self) -> bool:
         """Say whether the calls under way are as many as may be."""
-        return self._calls.full
+        return not self._calls.room
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Judge a batch: what ended, what is due, what came; then write all rows at once."""
@@ -101,7 +101,8 @@ class StepProcessor:
         timers = self._due_at is not None and self._due_at <= time.monotonic()
         completions = list(self._calls.completions)
         messages, unreadable = self._read(received)
-        due = await load_due(sql, list(transaction.lanes), self._steps, DUE_LIMIT) if timers else []
+        limit = min(DUE_LIMIT, max(1, self._calls.room))
+        due = await load_due(sql, list(transaction.lanes), self._steps, limit) if timers else []
         due = [row for row in due if row.key not in self._calls]
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)

@@ -6,6 +6,7 @@ refuse   return the refusal                        lost     (far side) take effe
 fail     raise                                     dropped  (far side) go unanswered without an effect
 hang     never answer                              dark     (far side) `dropped`, and the first queries fail too
 sql      break the SQL of the savepoint            wrong    return an event that is no answer of the step
+cancelled raise CancelledError, as a library may
 slow-sql wait in the database                      wait     (far side) say nothing until a test reports
 big      answer more than fits                     shut     (`close`) raise until a test opens it
 impossible (compensation) say it can never be done
@@ -35,6 +36,8 @@ async def misbehave(word: str, sql: Connection | None) -> None:
     """Do what a plan asks of any handler."""
     if word == "fail":
         raise PlannedError("as planned")
+    if word == "cancelled":
+        raise asyncio.CancelledError
     if word == "hang":
         await asyncio.sleep(60)
     if word == "sql" and sql is not None:

@@ -22,7 +22,7 @@ FORTH = [("book", "forward"), ("pay", "forward")]
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def bench(stack: Stack, module_database_url: str) -> AsyncIterator[Bench]:
     """Give a bench with everything running."""
-    async with open_bench(stack.kafka, module_database_url) as bench:
+    async with open_bench(stack.kafka, module_database_url, patience=1.0) as bench:
         await bench.serve_all()
         yield bench
 
@@ -65,7 +65,7 @@ async def test_step_timeout(bench: Bench) -> None:
     local, remote = await bench.ask(pay="hang"), await bench.ask(ship="hang", confirm="wait")
     assert (await bench.settled(local))["state"] == "ABORTED"
     (failed,) = bench.tail.of(local, StepFailed)
-    assert StepFailed.from_wire(failed.value).reason == "no answer within 0.5 s"
+    assert StepFailed.from_wire(failed.value).reason == "no answer within 1 s"
     assert await bench.effects(local) == [("book", "forward"), ("book", "back")]
     assert (await bench.settled(remote))["state"] == "ABORTED"
     assert len(bench.tail.of(remote, StepUnknown)) == 1

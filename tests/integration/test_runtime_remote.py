@@ -123,6 +123,14 @@ async def test_an_answer_of_the_wrong_kind_is_asked_after(bench: Bench) -> None:
     assert await bench.calls(saga_id, "place") == 1
 
 
+async def test_a_call_that_is_cancelled_from_inside_is_asked_after(bench: Bench) -> None:
+    """A library that raises CancelledError in a call leaves the outcome unknown, and the service running."""
+    saga_id = await ship(bench, ship="cancelled")
+    await bench.heard(saga_id, m.Shipped)
+    assert len(bench.tail.of(saga_id, StepUnknown)) == 1
+    assert await bench.calls(saga_id, "place") == 1
+
+
 async def test_a_bar_of_an_intent_waits_for_the_truth(bench: Bench) -> None:
     """A bar during the call is answered with what the call turns out to have done, never barred blindly."""
     saga_id = await ship(bench, ship="hang")
