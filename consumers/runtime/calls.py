@@ -13,6 +13,7 @@ from consumers.runtime.cause import Cause
 from consumers.runtime.local import being_cancelled
 from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
 from consumers.runtime.speaker import check_size
+from infra.failpoints import Failpoint, reach
 from sagas.errors import OutcomeUnknownError
 from schemas.envelope import ContextTooLargeError
 
@@ -86,7 +87,9 @@ class Calls:
         self._tasks.pop(completion.key, None)
 
     async def _run(self, call: Call, epoch: int) -> None:
+        reach(Failpoint.BEFORE_CALL)
         outcome = await _attempt(call)
+        reach(Failpoint.AFTER_CALL)
         if epoch != self._epoch:
             return
         self.completions.append(Completion(call.saga_id, call.binding.step.name, call.kind, call.attempt, outcome))

@@ -9,6 +9,7 @@ from consumers.runtime.row import Row
 from consumers.runtime.speaker import tidy
 from infra import metrics
 from infra.codec import Outgoing
+from infra.failpoints import Failpoint, reach
 from sagas.row import RowStatus
 from sagas.step import Kind
 from schemas.lifecycle import AttemptFailed, CompensationFailed, Direction, StepBarred, StepFailed, StepUnknown
@@ -36,6 +37,7 @@ def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> 
 
 def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> None:
     """Begin the next attempt at a compensation."""
+    reach(Failpoint.IN_COMPENSATION)
     row.back_attempt += 1
     row.started = docket.around.now()
     if row.back_attempt > 1:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from infra.database import Connection
+from infra.failpoints import Failpoint, reach
 from infra.kafka import Consumer, Place
 from infra.lanes import outbox, store
 from infra.lanes.processor import InDoubtError, OffsetRangeError
@@ -19,6 +20,7 @@ async def claim_lanes(
     if known and not await consumer.commit(known):
         raise InDoubtError("the group does not know this member now; waiting to join again")
     lanes = await store.claim(sql, group, places, owner)
+    reach(Failpoint.IN_CLAIM)
     await _check_offsets(consumer, lanes)
     return lanes
 

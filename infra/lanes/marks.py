@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from infra.database import Connection
+from infra.failpoints import Failpoint, reach
 from infra.lanes import store
 from infra.lanes.processor import InDoubtError
 from infra.lanes.publisher import Publisher, PublishError
@@ -33,7 +34,9 @@ class Marks:
         moved = self._sum()
         if moved == self._saved:
             return
+        reach(Failpoint.BEFORE_MARK)
         alive = await store.advance(self._sql, self._lanes, {})
+        reach(Failpoint.AFTER_MARK)
         self._saved = moved
         if len(alive) < len(self._lanes):
             raise InDoubtError("another owner has claimed a lane")

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
+from infra.failpoints import Failpoint, reach
 from infra.kafka import KafkaUnavailableError, Producer
 from infra.lanes.outbox import OutboxRow
 from infra.lanes.store import Lane
@@ -82,6 +83,7 @@ class Publisher:
 
     async def _send(self, row: OutboxRow) -> asyncio.Future[Any]:
         record = row.record
+        reach(Failpoint.IN_PUBLISH)
         try:
             return await self._producer.send(record.topic, record.key.encode(), record.value, record.headers)
         except KafkaUnavailableError as error:

@@ -11,6 +11,7 @@ import structlog
 from infra.codec import Record
 from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
+from infra.failpoints import Failpoint, reach
 from infra.kafka import Consumer, KafkaUnavailableError, Place
 from infra.lanes import outbox, store
 from infra.lanes.claiming import claim_lanes, republish
@@ -144,7 +145,9 @@ class Worker:
                 offsets = {place: lane.next_offset for place, lane in self._ready.items()}
                 self.health.lag = consumer.behind(offsets)
                 self.health.unpublished = sum(lane.last_seq - lane.acked_seq for lane in self._ready.values())
+                reach(Failpoint.BEFORE_OFFSET_COMMIT)
                 await consumer.commit(offsets)
+                reach(Failpoint.AFTER_OFFSET_COMMIT)
 
     def _seek(self, consumer: Consumer) -> None:
         unsought, self._unsought = self._unsought, {}
@@ -244,6 +247,7 @@ class Worker:
             self._check_fence(session.lanes, transaction.lanes)
             self._processor.committed()
             await session.publisher.publish(transaction.rows)
+            reach(Failpoint.AFTER_PUBLISH)
             self.health.batches += 1
             self.health.records += len(received)
             self.health.committed = time.monotonic()
@@ -265,6 +269,8 @@ class Worker:
                     await self._processor.apply(transaction, [r for r in received if r.lane in lanes])
                     if transaction.rows:
                         await outbox.insert(sql, transaction.rows)
+                    reach(Failpoint.BEFORE_COMMIT)
+                reach(Failpoint.AFTER_COMMIT)
             except REDO as error:
                 self._log.info("batch redone", why=type(error).__name__, attempt=attempt + 1)
                 await asyncio.sleep(0.01 * 2**attempt)

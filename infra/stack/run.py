@@ -12,6 +12,7 @@ import structlog
 import typer
 import uvloop
 
+from infra import failpoints
 from infra.errors import CommandError, ExitCode
 from infra.logs import configure_logs
 from infra.probes import probes
@@ -33,6 +34,7 @@ def run(
     settings = load_settings(directory)
     configure_logs(settings.log_level, settings.log_format)
     configure_tracing(settings.trace_ratio, ",".join(services))
+    failpoints.arm()
     uvloop.run(serve(find_services(services, (*settings.app, *(app or ()))), settings))
 
 
