@@ -31,6 +31,7 @@ BatchUndo = Callable[[Sequence[Work[Back]], Connection], Awaitable[Sequence[Undo
 Query = Callable[[In, StepContext], Awaitable[Out | Rejected | None]]
 Poll = Callable[[StepContext], Awaitable[Sequence[Event]]]
 Conclude = Callable[[Sequence[Any], StepContext], Out | Rejected | None]
+Restore = Callable[[Sequence[Work[Out]], Connection], Awaitable[None]]
 Holds = Callable[[StepContext], Sequence[tuple[str, str]]]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,6 +57,8 @@ class Binding:
     poll: Poll | None = None
     bar: Poll | None = None
     contradict: Callable[..., str | None] | None = None
+    restore: Callable[..., Awaitable[None]] | None = None
+    restore_back: Callable[..., Awaitable[None]] | None = None
 
     @property
     def waiting(self) -> bool:
@@ -81,12 +84,16 @@ class Binding:
 
 
 class Participant:
-    """One service's share of a saga. `holds` names what may be paused for a step, as (scope, key) pairs."""
+    """One service's share of a saga. `holds` names what may be paused for a step, as (scope, key) pairs.
 
-    def __init__(self, name: str, saga: AnySaga, *, holds: Holds | None = None) -> None:
+    `in_flight` is how many calls the far side's client makes side by side, where it knows a limit.
+    """
+
+    def __init__(self, name: str, saga: AnySaga, *, holds: Holds | None = None, in_flight: int | None = None) -> None:
         self.name = name
         self.saga = saga
         self.holds = holds
+        self.in_flight = in_flight
         self.bindings: dict[str, Binding] = {}
 
     @property
@@ -181,3 +188,13 @@ class Participant:
     ) -> Callable[[Callable[[Out | Rejected | None, Any], str | None]], Callable[..., str | None]]:
         """Bind the pure function that says why a late report contradicts the answer (None: barred), or None."""
         return self._bind(step, "contradict")
+
+    def restores(self, step: Step[Any, Out, Any]) -> Callable[[Restore[Out]], Restore[Out]]:
+        """Bind what makes a local effect anew from the step's own answers, when its database has been lost."""
+        return self._bind(step, "restore")
+
+    def restores_back(
+        self, step: CompensatableStep[Any, Any, Any, Any, Undone]
+    ) -> Callable[[Restore[Undone]], Restore[Undone]]:
+        """Bind what makes the effect of a local compensation anew from its own answers."""
+        return self._bind(step, "restore_back")

@@ -14,7 +14,14 @@ from typing import Any, cast
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 from aiokafka.partitioner import DefaultPartitioner, murmur2
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -30,6 +37,10 @@ Wants = Callable[[str, Sequence[Header]], bool]
 
 class KafkaUnavailableError(Exception):
     """The broker did not answer, or did not take a record; what was sent may or may not be there."""
+
+
+REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
+"""Errors that say of a record that it will never be taken, whoever sends it."""
 
 
 class Producer:
@@ -62,9 +73,15 @@ class Producer:
         await self._producer.stop()
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
-        """Queue one record; the future resolves when the broker has it. Raises `KafkaUnavailableError`."""
+        """Queue one record; the future resolves when the broker has it, or refuses it (`REFUSALS`).
+
+        Raises `KafkaUnavailableError`.
+        """
         try:
             future = await self._producer.send(topic, value, key=key, headers=list(headers))
+        except REFUSALS as error:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(f"{topic}: {error}") from error
         return cast("asyncio.Future[Any]", future)

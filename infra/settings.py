@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     metrics_port: Port = 0
     session_timeout_ms: Annotated[int, Field(ge=1000)] = 6000
     """How long Kafka waits for a silent consumer before others get its partitions."""
+    calls_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    """Remote calls that a participant has under way at once; what comes beyond waits in its rows."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -167,6 +167,17 @@ hold = Table(
     CheckConstraint("scope IN ('saga', 'venue', 'account')"),
 )
 
+incarnation = Table(
+    "incarnation",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("began_at", TIME, nullable=False, server_default=NOW),
+    CheckConstraint("number > 0"),
+    CheckConstraint("kind IN ('rebuilt', 'restored', 'republished')"),
+)
+
 signal_subscription = Table(
     "signal_subscription",
     METADATA,

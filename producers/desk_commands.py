@@ -1,4 +1,4 @@
-"""`tradesaga retry`, `compensate`, `abort`, `skip`, `resolve` and `release`: what people decide, each with a reason."""
+"""What people decide: `tradesaga retry`, `compensate`, `abort`, `skip`, `resolve`, `release`, `resend`."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,17 @@ from infra.facts import judgement
 from infra.logs import silence_libraries
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
-from producers.operator_desk import DATABASE, Case, Published, decide, open_case, operator_name, refused, release
+from producers.operator_desk import (
+    DATABASE,
+    Case,
+    Published,
+    decide,
+    open_case,
+    operator_name,
+    refused,
+    release,
+    resend,
+)
 from schemas.lifecycle import (
     AbortRequested,
     OperatorFact,
@@ -33,6 +43,7 @@ Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; d
 Step = Annotated[str | None, typer.Option("--step", help="The step; default the one that has failed.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the saga log has judged it.")]
 _PATIENCE: Final = 30.0
+RESEND_EXAMPLES: Final = "Example: `tradesaga parked`, then `tradesaga resend 5 12 --service risk`"
 
 F = TypeVar("F", bound=OperatorFact)
 Making = Callable[[Case], OperatorFact]
@@ -65,14 +76,8 @@ def retry(
 ) -> None:
     """Run a failed step past the pivot, or a failed compensation, once more."""
     name = operator_name(operator)
-
-    def make(chosen: str) -> OperatorFact:
-        return _made(lambda: RetryRequested(operator=name, reason=reason, step=chosen))
-
-    def decision(case: Case) -> OperatorFact:
-        return make(step) if step else case.choose_step(make)
-
-    _run(saga, decision, load_settings(directory), wait=wait, as_json=as_json)
+    making = _of_step(step, lambda chosen: RetryRequested(operator=name, reason=reason, step=chosen))
+    _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
 
 
 @commands.command()
@@ -88,14 +93,8 @@ def skip(
 ) -> None:
     """Leave a failed compensation standing; the saga stays FAILED until it is resolved."""
     name = operator_name(operator)
-
-    def make(chosen: str) -> OperatorFact:
-        return _made(lambda: SkipRequested(operator=name, reason=reason, step=chosen))
-
-    def decision(case: Case) -> OperatorFact:
-        return make(step) if step else case.choose_step(make)
-
-    _run(saga, decision, load_settings(directory), wait=wait, as_json=as_json)
+    making = _of_step(step, lambda chosen: SkipRequested(operator=name, reason=reason, step=chosen))
+    _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
 
 
 @commands.command()
@@ -173,6 +172,35 @@ def release_parked(
             await _report(sql, await release(sql, settings, released), "released", wait=wait, as_json=as_json)
 
     asyncio.run(run())
+
+
+@commands.command("resend", epilog=RESEND_EXAMPLES)
+def resend_refused(
+    lane: Annotated[int, typer.Argument(min=1, help="The lane that `tradesaga parked` names, before the slash.")],
+    seq: Annotated[int, typer.Argument(min=1, help="The row's number, after the slash.")],
+    *,
+    service: Annotated[str, typer.Option("--service", help="Whose database has the row.")] = DATABASE,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a row that the broker had refused for good, now that it takes it."""
+    settings = load_settings(directory)
+    silence_libraries()
+
+    async def run() -> None:
+        async with session(settings.database_for(service), application_name="tradesaga resend") as sql:
+            record, (partition, offset) = await resend(sql, settings, lane, seq)
+        told = {"id": record.id, "topic": record.topic, "partition": partition, "offset": offset, "key": record.key}
+        typer.echo(dump(told) if as_json else f"{record.type} is on {record.topic}[{partition}] at offset {offset}")
+
+    asyncio.run(run())
+
+
+def _of_step(step: str | None, make: Callable[[str], OperatorFact]) -> Making:
+    """Make a decision about the step that is named, or about the one that takes it."""
+    if step:
+        return lambda _: _made(lambda: make(step))
+    return lambda case: case.choose_step(lambda chosen: _made(lambda: make(chosen)))
 
 
 def _made(make: Callable[[], F]) -> F:

@@ -10,9 +10,11 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from infra.catalog import find_id, read_row, unknown_saga
+from infra.codec import Outgoing
 from infra.database import Connection
 from infra.errors import CommandError, ExitCode
 from infra.facts import Written, make_fact, publish
+from infra.lanes.refusal import find_refused, mark_resent
 from infra.progress import ProgressError, decode_progress
 from infra.registered import find_saga
 from infra.settings import Settings
@@ -21,7 +23,6 @@ from sagas.fact import Vocabulary
 from sagas.machine import Machine
 from schemas.lifecycle import OperatorFact, ParkReleased
 from schemas.message import wire_type
-from schemas.topics import events_topic
 
 DATABASE: Final = "saga_log"
 _NOTHING: Final = "no step has failed in a way that this could mend"
@@ -35,15 +36,10 @@ ORDER BY released NULLS FIRST LIMIT 1
 class Published:
     """A decision that is on Kafka: where, and under which id."""
 
-    saga: str
+    topic: str
     saga_id: UUID
     id: UUID
     written: Written
-
-    @property
-    def topic(self) -> str:
-        """Name the topic that it is on."""
-        return events_topic(self.saga)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +114,23 @@ async def release(sql: Connection, settings: Settings, released: ParkReleased) -
     return await _publish(settings, saga.name, row["saga_id"], released)
 
 
+async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tuple[Outgoing, Written]:
+    """Publish a row that the broker had refused; raises `CommandError`: exit 3 if none is there, exit 5 if it still is.
+
+    Twice is once: the record has an id, by which whoever reads it knows it.
+    """
+    row, where = await find_refused(sql, lane, seq), f"outbox row {lane}/{seq}"
+    if row is None:
+        do = "see `tradesaga parked`, and name the service's database with --service"
+        raise CommandError("not-parked", "no such row has been refused", where, do, ExitCode.NOT_FOUND)
+    if row.released:
+        do = "see `tradesaga parked`"
+        raise CommandError("released-already", "it has been published already", where, do, ExitCode.REFUSED)
+    written = await publish(settings.brokers(), row.record)
+    await mark_resent(sql, lane, seq)
+    return row.record, written
+
+
 def refused(saga_id: UUID, reason: str) -> CommandError:
     """Say that the saga does not take a decision: exit code 4."""
     do = f"see `tradesaga why {saga_id}`"
@@ -128,4 +141,4 @@ async def _publish(settings: Settings, saga: str, saga_id: UUID, fact: OperatorF
     step = str(getattr(fact, "step", ""))
     record = make_fact(saga, saga_id, fact, f"/{saga}/operator-desk", step)
     written = await publish(settings.brokers(), record)
-    return Published(saga, saga_id, record.id, written)
+    return Published(record.topic, saga_id, record.id, written)

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,18 @@ from consumers.runtime.cause import Cause
 from consumers.runtime.local import being_cancelled
 from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
 from consumers.runtime.speaker import check_size
+from infra import metrics
 from infra.failpoints import Failpoint, reach
 from sagas.errors import OutcomeUnknownError
 from schemas.envelope import ContextTooLargeError
 
-IN_FLIGHT_LIMIT = 512
-"""Calls under way at which fetching waits."""
+IN_FLIGHT_LIMIT = 4096
+"""Calls under way at which fetching waits, and what has been fetched waits in its rows."""
+BYTES_LIMIT = 64 * 1024 * 1024
+"""Bytes of messages, contexts and answers that the calls under way may hold."""
+JUDGED_LIMIT = 1000
+"""Calls that ended which one batch judges."""
+JUDGED_BYTES = 8 * 1024 * 1024
 CLOSING = 5.0
 """Seconds that a cancelled call has to end; one that will not is left to itself, its answer unheard."""
 
@@ -39,13 +46,25 @@ class Call:
         """Give the key of the row for which it is made."""
         return self.saga_id, self.binding.step.name
 
+    @property
+    def size(self) -> int:
+        """Give the bytes that it holds."""
+        return len(self.cause.value) + len(self.cause.envelope.context) if self.cause is not None else 0
+
 
 class Calls:
-    """The calls under way, at most one for each row, and what has come of those that ended."""
+    """The calls under way, at most one for each row, and what has come of those that ended.
 
-    def __init__(self, limit: int = IN_FLIGHT_LIMIT) -> None:
+    Both limits hold for what is under way and what has ended and waits to be judged; `group` names the gauge.
+    """
+
+    def __init__(self, limit: int = IN_FLIGHT_LIMIT, size: int = BYTES_LIMIT, group: str = "") -> None:
         self._limit = limit
+        self._bytes_limit = size
+        self._gauge = metrics.IN_FLIGHT.labels(group)
         self._tasks: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._sizes: dict[tuple[UUID, str], int] = {}
+        self._bytes = 0
         self._epoch = 0
         self._wake: Callable[[], None] = lambda: None
         self.completions: deque[Completion] = deque()
@@ -57,7 +76,22 @@ class Calls:
     @property
     def room(self) -> int:
         """Give the number of calls that may be taken on."""
-        return max(0, self._limit - len(self._tasks))
+        return max(0, self._limit - len(self._tasks)) if self._bytes < self._bytes_limit else 0
+
+    def admits(self, calls: int, size: int) -> bool:
+        """Say whether there is room for one more beside these, which are to begin with it and hold `size` bytes."""
+        return len(self._tasks) + calls < self._limit and self._bytes + size < self._bytes_limit
+
+    def ended(self) -> list[Completion]:
+        """Give what has ended, oldest first, as much of it as a batch may take."""
+        found: list[Completion] = []
+        size = 0
+        for completion in islice(self.completions, JUDGED_LIMIT):
+            found.append(completion)
+            size += self._sizes.get(completion.key, 0)
+            if size > JUDGED_BYTES:
+                break
+        return found
 
     async def open(self, wake: Callable[[], None]) -> None:
         """Forget all calls; `wake` is called at each completion."""
@@ -73,18 +107,29 @@ class Calls:
             await asyncio.wait(tasks, timeout=CLOSING)
         self._epoch += 1
         self._tasks.clear()
+        self._sizes.clear()
+        self._bytes = 0
         self.completions.clear()
+        self._gauge.set(0)
 
     def start(self, call: Call) -> None:
         """Begin a call, unless one is under way for the same row."""
         if call.key not in self._tasks:
             run = self._run(call, self._epoch)
             self._tasks[call.key] = asyncio.create_task(run, name=f"{call.kind.value} {call.key}")
+            self._weigh(call.key, call.size)
 
     def judged(self, completion: Completion) -> None:
         """Forget a completion that a committed batch has dealt with."""
         self.completions.remove(completion)
         self._tasks.pop(completion.key, None)
+        self._bytes -= self._sizes.pop(completion.key, 0)
+        self._gauge.set(len(self._tasks))
+
+    def _weigh(self, key: tuple[UUID, str], size: int) -> None:
+        self._sizes[key] = self._sizes.get(key, 0) + size
+        self._bytes += size
+        self._gauge.set(len(self._tasks))
 
     async def _run(self, call: Call, epoch: int) -> None:
         reach(Failpoint.BEFORE_CALL)
@@ -93,7 +138,18 @@ class Calls:
         if epoch != self._epoch:
             return
         self.completions.append(Completion(call.saga_id, call.binding.step.name, call.kind, call.attempt, outcome))
+        self._weigh(call.key, _size(outcome))
         self._wake()
+
+
+def _size(outcome: Outcome) -> int:
+    match outcome:
+        case Answered(value=value):
+            return len(value)
+        case Reported(reports):
+            return sum(len(report.to_wire()) for report in reports)
+        case _:
+            return 0
 
 
 async def _attempt(call: Call) -> Outcome:

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Histogram
 from consumers.context import StepContext
 from consumers.participant import Binding
 from consumers.runtime.calls import Call, Calls
-from consumers.runtime.cause import Cause
+from consumers.runtime.cause import Cause, frame
 from consumers.runtime.local import Budget, Item
 from consumers.runtime.message import Message
 from consumers.runtime.outcome import CallKind
@@ -27,6 +27,8 @@ from schemas.message import Message as Payload
 Metric = TypeVar("Metric", Counter, Histogram)
 CALL_MARGIN = 1.0
 """Seconds past a call's time limit at which its row is taken up again, should its caller have died."""
+PUT_OFF = 0.05
+"""Seconds after which a call for which there was no room is due."""
 
 _RESULTS = {
     RowStatus.DONE: "done",
@@ -71,6 +73,7 @@ class Docket:
     budget: Budget = field(default_factory=Budget)
     dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
     calls: list[Call] = field(default_factory=list[Call])
+    held: int = 0
     local: dict[Key, Item] = field(default_factory=dict[Key, Item])
     counts: Tally[Counter] = field(default_factory=Tally[Counter])
     seconds: list[tuple[Histogram, float]] = field(default_factory=list[tuple[Histogram, float]])
@@ -107,13 +110,22 @@ class Docket:
             sql=self.transaction.sql if local else None,
         )
 
-    def call(self, kind: CallKind, row: Row, binding: Binding, cause: Cause) -> None:
-        """Have the far side called once this batch is committed; if nothing comes of it, the row is taken up again."""
-        undo = kind is CallKind.UNDO
-        context = self.context(row, binding, cause, back=undo)
-        self.calls.append(Call(kind, binding, row.saga_id, context.attempt, context, cause))
-        row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN
+    def call(self, kind: CallKind, row: Row, binding: Binding, cause: Cause) -> bool:
+        """Have the far side called once this batch is committed; if nothing comes of it, the row is taken up again.
+
+        Says False where there is no room: the call has not been made, and its row is due in a moment.
+        """
+        context = self.context(row, binding, cause, back=kind is CallKind.UNDO)
+        call = Call(kind, binding, row.saga_id, context.attempt, context, cause)
+        admitted = self.around.calls.admits(len(self.calls), self.held + call.size)
+        if admitted:
+            self.calls.append(call)
+            self.held += call.size
+            row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN
+        else:
+            _put_off(kind, row, cause)
         self.touch(row)
+        return admitted
 
     def under_way(self, row: Row) -> bool:
         """Say whether the far side is being asked for this row, or will be once this batch is committed."""
@@ -151,6 +163,15 @@ class Docket:
     def count(self, counter: Counter, *labels: str) -> None:
         """Count once the batch is committed."""
         self.counts[self.around.child(counter, *labels)] += 1
+
+
+def _put_off(kind: CallKind, row: Row, cause: Cause) -> None:
+    """Take the attempt back: the row waits in the database for its turn, not in memory."""
+    row.wait = PUT_OFF
+    if kind is CallKind.CALL:
+        row.status, row.attempt, row.input = RowStatus.RETRY, row.attempt - 1, row.input or frame(cause)
+    elif kind is CallKind.UNDO:
+        row.back_attempt -= 1
 
 
 def request_of(packed: bytes | None) -> str:

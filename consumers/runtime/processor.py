@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from consumers.context import StepContext
 from consumers.participant import Participant
 from consumers.runtime import judgement, poison
-from consumers.runtime.calls import Calls
+from consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
 from consumers.runtime.docket import Docket, Surroundings
 from consumers.runtime.message import Message, Router
 from consumers.runtime.outcome import Completion
@@ -41,6 +41,7 @@ class StepProcessor:
         chance: Callable[[], float] = random.random,
         skew_ns: int = SKEW_NS,
         partitions: int = PARTITIONS,
+        calls: int = IN_FLIGHT_LIMIT,
     ) -> None:
         participant.check()
         saga = participant.saga
@@ -49,7 +50,7 @@ class StepProcessor:
         self.topics: Sequence[str] = (events_topic(saga.name), commands_topic(saga.name))
         self._participant = participant
         self._router = Router(participant, partitions)
-        self._calls = Calls()
+        self._calls = Calls(min(calls, participant.in_flight or calls), group=participant.group)
         self._steps = list(participant.bindings)
         self._around = Surroundings(
             saga=saga.name,
@@ -86,9 +87,11 @@ class StepProcessor:
         await self._calls.close()
 
     def due_in(self) -> float | None:
-        """Give the seconds until a row is due, 0 if a call has ended."""
+        """Give the seconds until a row is due, 0 if a call has ended; with no room for calls nothing is due."""
         if self._calls.completions:
             return 0
+        if not self._calls.room:
+            return None
         return None if self._due_at is None else max(0.0, self._due_at - time.monotonic())
 
     def full(self) -> bool:
@@ -98,11 +101,11 @@ class StepProcessor:
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Judge a batch: what ended, what is due, what came; then write all rows at once."""
         sql = transaction.sql
-        timers = self._due_at is not None and self._due_at <= time.monotonic()
-        completions = list(self._calls.completions)
+        room = self._calls.room
+        timers = room > 0 and self._due_at is not None and self._due_at <= time.monotonic()
+        completions = self._calls.ended()
         messages, unreadable = self._read(received)
-        limit = min(DUE_LIMIT, max(1, self._calls.room))
-        due = await load_due(sql, list(transaction.lanes), self._steps, limit) if timers else []
+        due = await load_due(sql, list(transaction.lanes), self._steps, min(DUE_LIMIT, room)) if timers else []
         due = [row for row in due if row.key not in self._calls]
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)

@@ -27,7 +27,7 @@ async def serve(participant: Participant, settings: Settings) -> None:
     pool = await open_pool(url, min_size=1, max_size=2, application_name=f"tradesaga {participant.name}")
     async with pool, keeping_partitions(pool):
         worker = Worker(
-            StepProcessor(participant, partitions=counts[events]),
+            StepProcessor(participant, partitions=counts[events], calls=settings.calls_in_flight),
             pool,
             settings.brokers(),
             owner_name(participant.name),

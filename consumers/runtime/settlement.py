@@ -26,13 +26,14 @@ def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> 
         return
     row.attempt += 1
     row.started = docket.around.now()
-    if row.attempt > 1:
-        docket.count(metrics.STEP_RETRIES, row.step, "forward")
     if binding.remote:
         row.status, row.input = RowStatus.INTENT, row.input or frame(cause)
-        docket.call(CallKind.CALL, row, binding, cause)
+        if not docket.call(CallKind.CALL, row, binding, cause):
+            return
     else:
         docket.local[row.key] = Item(row, cause, lane, docket.context(row, binding, cause, local=True))
+    if row.attempt > 1:
+        docket.count(metrics.STEP_RETRIES, row.step, "forward")
 
 
 def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> None:
@@ -40,14 +41,15 @@ def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) ->
     reach(Failpoint.IN_COMPENSATION)
     row.back_attempt += 1
     row.started = docket.around.now()
-    if row.back_attempt > 1:
-        docket.count(metrics.STEP_RETRIES, row.step, "back")
     if binding.undo is not None:
         row.status = RowStatus.COMPENSATING
-        docket.call(CallKind.UNDO, row, binding, cause)
+        if not docket.call(CallKind.UNDO, row, binding, cause):
+            return
     else:
         context = docket.context(row, binding, cause, local=True, back=True)
         docket.local[row.key] = Item(row, cause, lane, context, back=True)
+    if row.back_attempt > 1:
+        docket.count(metrics.STEP_RETRIES, row.step, "back")
 
 
 def settle(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from infra.database import Connection
 from infra.failpoints import Failpoint, reach
-from infra.kafka import Consumer, Place
+from infra.kafka import REFUSALS, Consumer, Place
 from infra.lanes import outbox, store
 from infra.lanes.processor import InDoubtError, OffsetRangeError
-from infra.lanes.publisher import Publisher
+from infra.lanes.publisher import Publisher, PublishError
+from infra.lanes.refusal import set_aside
 from infra.lanes.store import Lane
 
 
@@ -39,10 +40,32 @@ async def _check_offsets(consumer: Consumer, lanes: Sequence[Lane]) -> None:
 
 
 async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
-    """Publish what the former owner may have left unpublished, before anything new is read."""
-    for lane in lanes:
-        after = lane.acked_seq
-        while rows := await outbox.load_unpublished(sql, lane.id, after):
-            await publisher.publish(rows)
-            after = rows[-1].seq
-    await publisher.drain()
+    """Publish what the former owner may have left unpublished, before anything new is read.
+
+    A row that the broker refuses for good is parked. Raises `InDoubtError`, `PublishError`.
+    """
+    try:
+        for lane in lanes:
+            await _publish_first(sql, publisher, lane)
+            after = lane.acked_seq
+            while rows := await outbox.load_unpublished(sql, lane.id, after):
+                await publisher.publish(rows)
+                after = rows[-1].seq
+        await publisher.drain()
+    except PublishError:
+        await store.advance(sql, lanes, {})  # the first row not marked is then the one that the broker has refused
+        raise
+
+
+async def _publish_first(sql: Connection, publisher: Publisher, lane: Lane) -> None:
+    """Publish the lane's first row by itself, so that it is known to be the one that is refused, if any is."""
+    rows = await outbox.load_unpublished(sql, lane.id, lane.acked_seq, limit=1)
+    if not rows:
+        return
+    try:
+        await publisher.publish(rows)
+        await publisher.drain()
+    except PublishError:
+        if isinstance(publisher.failure, REFUSALS):
+            await set_aside(sql, lane, rows[0], publisher.failure)
+        raise

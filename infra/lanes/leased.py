@@ -18,6 +18,7 @@ from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError
 from infra.lanes import leases, outbox, store
+from infra.lanes.batch import ConflictsError
 from infra.lanes.claiming import republish
 from infra.lanes.group_commit import (
     REDO,
@@ -43,6 +44,8 @@ _PASSING = (
 )  # fmt: skip
 _COMMIT_LIMIT: Final = 20.0
 """Seconds a batch may take; the server's own limits are shorter."""
+_TRIES: Final = 4
+"""Times that a batch is tried before it is halved."""
 _DRAIN_LIMIT: Final = 15.0
 """Seconds that closing waits for the broker."""
 
@@ -168,13 +171,21 @@ class LeasedWriter:
             await leases.release(sql, lane)
 
     async def _work(self, sql: Connection, lane: Lane, publisher: Publisher) -> None:
+        most = BATCH
         while not self._closing or self._queue:
             if not self._queue:
                 await self._sleep(self._lease.total_seconds() / 3)
             if publisher.failure is not None:
                 raise PublishError(f"publishing failed: {publisher.failure}")
-            batch = self._take()
-            rows = await self._commit(sql, lane, batch)
+            batch = self._take(most)
+            try:
+                rows = await self._commit(sql, lane, batch)
+            except ConflictsError as error:
+                if len(batch) == 1:
+                    raise InDoubtError("a function keeps meeting conflicts") from error
+                most = max(1, len(batch) // 2)
+                continue
+            most = BATCH
             for request in batch:
                 answer(request)
             if rows:
@@ -182,9 +193,9 @@ class LeasedWriter:
                 await publisher.publish(rows)
                 await publisher.room()
 
-    def _take(self) -> list[Request[Any]]:
+    def _take(self, most: int) -> list[Request[Any]]:
         batch: list[Request[Any]] = []
-        while self._queue and len(batch) < BATCH:
+        while self._queue and len(batch) < most:
             request = self._queue.popleft()
             if not request.future.done():
                 request.taken = True
@@ -216,7 +227,7 @@ class LeasedWriter:
     ) -> list[OutboxRow]:
         """Try without savepoints; only if a function fails, do the batch again with one for each."""
         guarded = False
-        for attempt in range(6):
+        for attempt in range(_TRIES):
             try:
                 async with sql.transaction():
                     if not await store.advance(sql, [lane], {}):
@@ -235,7 +246,7 @@ class LeasedWriter:
                 guarded = True
             else:
                 return rows
-        raise InDoubtError("a batch met conflicts six times over")
+        raise ConflictsError
 
     async def _adopt_orphans(self, mine: int) -> None:
         """Publish what writers of this group that have died left in their lanes."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import asyncpg
 
@@ -45,7 +46,8 @@ class Marks:
         """Write the marks for the next owner, if broker and database let us; where they do not, it repeats a little."""
         try:
             async with asyncio.timeout(LEAVING):
-                await self._publisher.drain()
+                with suppress(PublishError):  # what it had acknowledged before counts all the same
+                    await self._publisher.drain()
                 await self.save()
-        except (PublishError, InDoubtError, TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (InDoubtError, TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return

@@ -27,7 +27,7 @@ class Publisher:
     def __init__(self, bootstrap: str, client_id: str, lanes: Iterable[Lane]) -> None:
         self._producer = Producer(bootstrap, client_id)
         self._lanes = {lane.id: lane for lane in lanes}
-        self._sent: deque[tuple[Sequence[OutboxRow], asyncio.Future[Any]]] = deque()
+        self._sent: deque[tuple[Sequence[OutboxRow], Sequence[asyncio.Future[Any]]]] = deque()
         self._unacked = 0
         self._changed = asyncio.Event()
         self._acks: asyncio.Task[None] | None = None
@@ -41,8 +41,10 @@ class Publisher:
         if self._acks is not None:
             self._acks.cancel()
             await asyncio.wait([self._acks])
-        for _rows, acks in self._sent:
-            acks.cancel()
+        for ack in (ack for _, acks in self._sent for ack in acks):
+            if ack.cancel() or ack.cancelled():
+                continue
+            ack.exception()  # what it says is known, or does not matter any more
         await self._producer.stop()
 
     @property
@@ -59,7 +61,7 @@ class Publisher:
         """
         self._check()
         acks = [await self._send(row) for row in rows]
-        self._sent.append((rows, asyncio.gather(*acks)))
+        self._sent.append((rows, acks))
         self._unacked += len(rows)
         self._changed.set()
 
@@ -93,10 +95,10 @@ class Publisher:
         while True:
             while self._sent:
                 rows, acks = self._sent[0]
-                await acks
+                for row, ack in zip(rows, acks, strict=True):
+                    await ack
+                    self._lanes[row.lane].acked_seq = row.seq
                 self._sent.popleft()
                 self._unacked -= len(rows)
-                for row in rows:
-                    self._lanes[row.lane].acked_seq = row.seq
             self._changed.clear()
             await self._changed.wait()

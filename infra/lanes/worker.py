@@ -2,23 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import structlog
 
-from infra.codec import Record
-from infra.database import Connection, Pool
+from infra.database import Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.failpoints import Failpoint, reach
 from infra.kafka import Consumer, KafkaUnavailableError, Place
-from infra.lanes import outbox, store
+from infra.lanes.batch import Chunk
 from infra.lanes.claiming import claim_lanes, republish
-from infra.lanes.group_commit import REDO
+from infra.lanes.committer import Committer, Session
 from infra.lanes.health import Health
 from infra.lanes.marks import Marks
-from infra.lanes.processor import InDoubtError, OffsetRangeError, Processor, Received, Transaction
+from infra.lanes.processor import InDoubtError, OffsetRangeError, Processor
 from infra.lanes.publisher import Publisher, PublishError
 from infra.lanes.store import Lane
 
@@ -30,19 +28,8 @@ _PASSING = (
 )  # fmt: skip
 _COMMIT_EVERY = 5.0
 """Seconds between the offsets we show to Kafka."""
-_Chunk = tuple[Lane, int, list[Record]]
-"""Records of one poll of one partition, and the offset that follows them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """What is good for one set of epochs. A batch keeps to its session's lanes, whatever is revoked meanwhile."""
-
-    sql: Connection
-    publisher: Publisher
-    marks: Marks
-    lanes: Sequence[Lane]
-    generation: int
+_GRACE = 5.0
+"""Seconds that a batch under way has to come to its end when the worker is told to stop."""
 
 
 class Worker:
@@ -66,11 +53,12 @@ class Worker:
         self._batch = batch
         self._log = structlog.get_logger("worker").bind(group=processor.group)
         self.health = Health()
+        self._committer = Committer(processor, self.health, self._log)
         self._assigned = False
         self._generation = 0
         self._unsought: dict[Place, Lane] = {}
         self._ready: dict[Place, Lane] = {}
-        self._inbox: list[_Chunk] = []
+        self._inbox: list[Chunk] = []
         self._held = 0
         self._wake = asyncio.Event()
         self._batch_done = asyncio.Event()
@@ -87,7 +75,7 @@ class Worker:
         fetching = asyncio.create_task(self._fetch(consumer), name=f"fetch {self._processor.group}")
         try:
             while True:
-                await self._session(consumer, fetching)
+                await self._end_whole(asyncio.create_task(self._session(consumer, fetching), name="session"))
                 if fetching.done():
                     fetching.result()
                 await asyncio.sleep(min(5.0, 0.05 * 2**self._failures) if self._failures else 0)
@@ -97,6 +85,20 @@ class Worker:
             await asyncio.wait([fetching])
             await consumer.commit({place: lane.next_offset for place, lane in self._ready.items()})
             await consumer.stop()
+
+    async def _end_whole(self, session: "asyncio.Task[None]") -> None:
+        """Wait for a session; told to stop, let a batch under way end first, or the next owner would say it again."""
+        try:
+            await asyncio.shield(session)
+        except asyncio.CancelledError:
+            self._generation += 1
+            self._wake.set()
+            await asyncio.wait([session], timeout=0 if self._batch_done.is_set() else _GRACE)
+            session.cancel()
+            await asyncio.wait([session])
+            if not session.cancelled():
+                session.result()
+            raise
 
     async def _on_revoked(self) -> None:
         self._generation += 1
@@ -137,7 +139,7 @@ class Worker:
             for place, (offset, records) in fetched.items():
                 lane = ready.get(place)
                 if lane is not None and self._ready.get(place) is lane:
-                    self._inbox.append((lane, offset, records))
+                    self._inbox.append(Chunk(lane, offset, records))
                     self._held += len(records)
             self._wake.set()
             if time.monotonic() - committed > _COMMIT_EVERY and self._ready:
@@ -179,7 +181,7 @@ class Worker:
                 self._begin(lanes)
                 marks = Marks(sql, publisher, lanes)
                 stack.push_async_callback(marks.leave)
-                await self._work(_Session(sql, publisher, marks, lanes, generation), fetching)
+                await self._work(Session(sql, publisher, marks, lanes, generation), fetching)
         except OffsetRangeError as error:
             self.health.halted, self._failures = str(error), 8
             self._log.critical("halted", why=str(error))
@@ -195,7 +197,7 @@ class Worker:
         self.health.lanes, self.health.ready, self.health.halted, self._failures = len(lanes), True, "", 0
         self._log.info("lanes claimed", lanes=len(lanes))
 
-    async def _work(self, session: _Session, fetching: "asyncio.Task[None]") -> None:
+    async def _work(self, session: Session, fetching: "asyncio.Task[None]") -> None:
         publisher, generation = session.publisher, session.generation
         while generation == self._generation and not fetching.done():
             due = self._processor.due_in()
@@ -206,12 +208,12 @@ class Worker:
             if generation != self._generation:
                 return
             if not self._inbox and self._processor.due_in() != 0:
-                if self._marks_due():
+                if self._committer.marks_due():
                     await session.marks.save()
                 continue
             self._batch_done.clear()
             try:
-                await self._commit_batch(session, self._take())
+                await self._committer.commit_batch(session, self._take())
             finally:
                 self._batch_done.set()
             await publisher.room()
@@ -225,62 +227,12 @@ class Worker:
         finally:
             self._wake.clear()
 
-    def _take(self) -> list[_Chunk]:
-        taken: list[_Chunk] = []
+    def _take(self) -> list[Chunk]:
+        taken: list[Chunk] = []
         count = 0
         while self._inbox and count < self._batch:
             chunk = self._inbox.pop(0)
             taken.append(chunk)
-            count += len(chunk[2])
+            count += len(chunk.records)
         self._held -= count
         return taken
-
-    async def _commit_batch(self, session: _Session, taken: list[_Chunk]) -> None:
-        offsets: dict[int, int] = {}
-        for lane, offset, _ in taken:
-            offsets[lane.id] = offset
-        received = [Received(lane.id, record) for lane, _, records in taken for record in records]
-        if received or self._processor.due_in() == 0 or self._marks_due():
-            transaction = await self._transact(session, received, offsets)
-            for row in transaction.rows:
-                transaction.lanes[row.lane].last_seq = row.seq
-            self._check_fence(session.lanes, transaction.lanes)
-            self._processor.committed()
-            await session.publisher.publish(transaction.rows)
-            reach(Failpoint.AFTER_PUBLISH)
-            self.health.batches += 1
-            self.health.records += len(received)
-            self.health.committed = time.monotonic()
-        for lane, offset, _ in taken:
-            lane.next_offset = offset
-
-    def _marks_due(self) -> bool:
-        """Records that nobody wanted move the offset too, but are not worth a transaction each time."""
-        return time.monotonic() - self.health.committed > 1.0
-
-    async def _transact(self, session: _Session, received: Sequence[Received], offsets: dict[int, int]) -> Transaction:
-        sql = session.sql
-        for attempt in range(5):
-            try:
-                async with sql.transaction():
-                    alive = await store.advance(sql, session.lanes, offsets)
-                    lanes = {lane.id: lane for lane in session.lanes if lane.id in alive}
-                    transaction = Transaction(sql, lanes)
-                    await self._processor.apply(transaction, [r for r in received if r.lane in lanes])
-                    if transaction.rows:
-                        await outbox.insert(sql, transaction.rows)
-                    reach(Failpoint.BEFORE_COMMIT)
-                reach(Failpoint.AFTER_COMMIT)
-            except REDO as error:
-                self._log.info("batch redone", why=type(error).__name__, attempt=attempt + 1)
-                await asyncio.sleep(0.01 * 2**attempt)
-            else:
-                return transaction
-        raise InDoubtError("a batch met conflicts five times over")
-
-    def _check_fence(self, lanes: Sequence[Lane], alive: Collection[int]) -> None:
-        """Start over if a lane is another's by now; what was written of the others is published by whoever is next."""
-        fenced = sorted((lane.topic, lane.partition) for lane in lanes if lane.id not in alive)
-        if fenced:
-            self.health.fenced += len(fenced)
-            raise InDoubtError(f"another owner has claimed {fenced}")

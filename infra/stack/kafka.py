@@ -8,8 +8,10 @@ import struct
 import subprocess
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from infra.errors import unavailable
 from infra.stack.disk import require_room
@@ -35,8 +37,11 @@ logger.server.level=INFO
 """
 
 
-def start_kafka(home: Path, state: KafkaState) -> KafkaState:
-    """Start the broker, formatting its folder on the first start, and wait until it answers; a running one is kept."""
+def start_kafka(home: Path, state: KafkaState, changed: Mapping[str, str] = MappingProxyType({})) -> KafkaState:
+    """Start the broker, formatting its folder on the first start, and wait until it answers; a running one is kept.
+
+    `changed` adds to the broker's settings, or replaces some.
+    """
     if is_alive(state.process) and accepts(state.port):
         return state
     folder = home.resolve() / "kafka"
@@ -48,7 +53,7 @@ def start_kafka(home: Path, state: KafkaState) -> KafkaState:
     port = claim(state.port, "Kafka", state_file)
     controller = claim(state.controller_port, "Kafka's controller", state_file)
     state = state.model_copy(update={"port": port, "controller_port": controller})
-    (folder / "server.properties").write_text(_server_properties(state, folder))
+    (folder / "server.properties").write_text(_server_properties(state, folder, changed))
     if not (folder / "data" / "meta.properties").exists():
         _format(java, folder)
     log = home.resolve() / "logs" / "kafka.log"
@@ -87,7 +92,7 @@ def _java(jars: list[Path], folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _server_properties(state: KafkaState, folder: Path) -> str:
+def _server_properties(state: KafkaState, folder: Path, changed: Mapping[str, str]) -> str:
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -114,6 +119,7 @@ def _server_properties(state: KafkaState, folder: Path) -> str:
         "log.cleaner.dedupe.buffer.size": "16777216",
         "log.segment.bytes": "268435456",
         "controlled.shutdown.max.retries": "1",
+        **changed,
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 

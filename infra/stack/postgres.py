@@ -6,8 +6,11 @@ import secrets
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 
@@ -35,8 +38,13 @@ SETTINGS = {
 }
 
 
-def start_postgres(home: Path, state: PostgresState) -> PostgresState:
-    """Start the server, creating its data on the first start, and wait until it answers; a running one is kept."""
+def start_postgres(
+    home: Path, state: PostgresState, environment: Mapping[str, str] = MappingProxyType({})
+) -> PostgresState:
+    """Start the server, creating its data on the first start, and wait until it answers; a running one is kept.
+
+    `environment` adds to what the server sees.
+    """
     if is_alive(state.process) and accepts(state.port):
         return state
     account = server_account()
@@ -53,7 +61,7 @@ def start_postgres(home: Path, state: PostgresState) -> PostgresState:
     _stop_leftover(data)
     port = claim(state.port, "PostgreSQL", str(home / "state.json"))
     state = state.model_copy(update={"port": port})
-    return _start_server(programs, state, log, account)
+    return _start_server(programs, state, Launch((), log, data, {**_environment(data), **environment}, account))
 
 
 def stop_postgres(state: PostgresState) -> PostgresState:
@@ -135,14 +143,14 @@ def _stop_leftover(data: Path) -> None:
         stop(leftover, signal.SIGINT)
 
 
-def _start_server(programs: Path, state: PostgresState, log: Path, account: int | None) -> PostgresState:
+def _start_server(programs: Path, state: PostgresState, bare: Launch) -> PostgresState:
     """Start and wait; after a crash the old server's children may hold its memory for a moment, so try again."""
     until = time.monotonic() + READY_SECONDS
     options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
     argv = [str(programs / "bin" / "postgres"), "-D", state.data, "-p", str(state.port), *options]
-    data = Path(state.data)
+    log = bare.log
     while True:
-        process = launch(Launch(argv, log, data, _environment(data), account))
+        process = launch(replace(bare, argv=argv))
         if _becomes_ready(state, process, until):
             return state.model_copy(update={"process": process})
         if time.monotonic() > until or "shared memory" not in tail(log):

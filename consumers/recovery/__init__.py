@@ -1,0 +1,1 @@
+"""Coming back after the loss of the database or of the topics: each is made anew from the other, and nothing twice."""

@@ -1,0 +1,153 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Topics read back, and written back: partition by partition, outside every consumer group.
+
+Another edge to aiokafka, which is untyped in part.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from infra.codec import Record
+from infra.errors import CommandError, ExitCode
+from infra.kafka import KafkaUnavailableError, Place
+
+BATCH: Final = 2000
+_UNACKED: Final = 5000
+
+
+class Replay:
+    """Reads partitions from one offset to another while it is entered. All raise `KafkaUnavailableError`."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            client_id="tradesaga-replay",
+            enable_auto_commit=False,
+            request_timeout_ms=20_000,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._consumer.start()
+        except (KafkaError, OSError) as error:
+            await self._consumer.stop()
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Give the first and the next offset of each partition."""
+        partitions = [TopicPartition(*place) for place in places]
+        try:
+            begins = await self._consumer.beginning_offsets(partitions)
+            ends = await self._consumer.end_offsets(partitions)
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
+
+    async def read(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
+        """Give the records of a partition from `start` up to, but not including, `end`, in batches.
+
+        Raises `CommandError` (exit 4) where an offset is missing: what it held, nobody can tell.
+        """
+        partition, following = TopicPartition(*place), start
+        if start >= end:
+            return
+        try:
+            self._consumer.assign([partition])
+            self._consumer.seek(partition, start)
+            while following < end:
+                found = (await self._consumer.getmany(partition, timeout_ms=1000, max_records=BATCH)).get(partition, ())
+                batch = [_read(record) for record in found if record.offset < end]
+                for record in batch:
+                    _check(record, following)
+                    following += 1
+                if batch:
+                    yield batch
+                elif await self._consumer.position(partition) > following:
+                    raise _gap(place, following)
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(f"{place}: {error or type(error).__name__}") from error
+
+
+class Rewriter:
+    """Writes records back to where they were, times included; the topic must take the writer's times meanwhile."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            client_id="tradesaga-rewriter",
+            enable_idempotence=True,
+            linger_ms=20,
+            max_batch_size=512 * 1024,
+            request_timeout_ms=20_000,
+        )
+        self._acks: deque[tuple[int | None, asyncio.Future[Any]]] = deque()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._producer.start()
+        except (KafkaError, OSError) as error:
+            await self._producer.stop()
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    async def write(self, record: Record, *, exact: bool) -> None:
+        """Send a record to its partition; with `exact` it must land at its offset, or `drain` raises."""
+        place = {"partition": record.partition, "timestamp_ms": record.recorded_ms}
+        try:
+            future = await self._producer.send(
+                record.topic, record.value, key=record.key, headers=list(record.headers), **place
+            )
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(f"{record.topic}: {error}") from error
+        self._acks.append((record.offset if exact else None, future))
+        if len(self._acks) > _UNACKED:
+            await self._settle(_UNACKED // 2)
+
+    async def drain(self) -> None:
+        """Wait until the broker has everything. Raises `CommandError` (exit 4) if a record lies where another was."""
+        await self._settle(0)
+
+    async def _settle(self, left: int) -> None:
+        while len(self._acks) > left:
+            wanted, future = self._acks.popleft()
+            try:
+                written = await future
+            except (KafkaError, OSError) as error:
+                raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+            if wanted is not None and written.offset != wanted:
+                where = f"{written.topic}[{written.partition}]"
+                what = f"a record of offset {wanted} landed at {written.offset}: somebody else writes there"
+                do = "stop all writers, delete and make the topics anew, and run this again"
+                raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
+
+
+def _check(record: Record, following: int) -> None:
+    if record.offset != following:
+        raise _gap((record.topic, record.partition), following)
+
+
+def _gap(place: Place, offset: int) -> CommandError:
+    do = "restore a database backup and `tradesaga recover restored`, or another copy of the topic"
+    what = f"the topic has a gap: offset {offset} is missing"
+    return CommandError("topic-gap", what, f"{place[0]}[{place[1]}]", do, ExitCode.REFUSED)
+
+
+def _read(record: Any) -> Record:
+    headers: Sequence[tuple[str, bytes]] = record.headers
+    return Record(
+        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value or b"", headers
+    )

@@ -1,0 +1,227 @@
+"""The two servers of the run, started by the project's own starters: killed, stopped, and started again.
+
+Kafka has a listener for each process, advertised as the port of that process's proxy, or clients would walk round it.
+"""
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import psutil
+
+from infra.database import migrate
+from infra.stack.account import server_account
+from infra.stack.kafka import start_kafka, stop_kafka
+from infra.stack.ports import LOOPBACK, free_port
+from infra.stack.postgres import start_postgres, stop_postgres
+from infra.stack.process import is_alive, wait_for_end
+from infra.stack.state import KafkaState, PostgresState, ProcessId
+from infra.topics import ensure_topics
+from schemas.topics import saga_topics
+from tests.faults.proxy import Link
+from tests.faults.saga import NAME
+
+SMALL_MB: Final = 64
+"""Size of the small disk."""
+_FAKETIME: Final = (
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+)
+
+
+def find_faketime() -> str:
+    """Name the library of Debian's `faketime`; empty when it is not installed."""
+    return next((path for path in _FAKETIME if Path(path).exists()), "")
+
+
+class Broker:
+    """Kafka, with a way in for each link."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._state = KafkaState()
+        self._settings: dict[str, str] = {}
+
+    @property
+    def bootstrap(self) -> str:
+        """Give the address of the listener that the run itself uses, round all proxies."""
+        return self._state.bootstrap
+
+    def prepare(self, links: Mapping[str, Link]) -> None:
+        """Choose the ports, and tell each link where its listener is; the links must listen already."""
+        self._state = KafkaState(port=free_port(), controller_port=free_port())
+        inside = {name: free_port() for name in links}
+        for name, link in links.items():
+            link.target = inside[name]
+        ways = {name.upper(): port for name, port in inside.items()}
+        listeners = [f"PLAINTEXT://{self.bootstrap}", f"CONTROLLER://{LOOPBACK}:{self._state.controller_port}"]
+        self._settings = {
+            "listeners": ",".join([*listeners, *(f"{way}://{LOOPBACK}:{port}" for way, port in ways.items())]),
+            "advertised.listeners": ",".join(
+                [listeners[0], *(f"{name.upper()}://{LOOPBACK}:{link.port}" for name, link in links.items())]
+            ),
+            "listener.security.protocol.map": ",".join(
+                f"{way}:PLAINTEXT" for way in ("PLAINTEXT", "CONTROLLER", *ways)
+            ),
+            "num.network.threads": "1",
+            "num.io.threads": "3",
+        }
+
+    async def start(self) -> None:
+        """Start the broker, or start it again, and wait until it answers."""
+        self._state = await asyncio.to_thread(start_kafka, self._home, self._state, self._settings)
+
+    async def make_topics(self) -> None:
+        """Make the saga's topics."""
+        await ensure_topics(self.bootstrap, saga_topics(NAME))
+
+    async def stop(self) -> None:
+        """Shut it down."""
+        _signal(self._state.process, signal.SIGCONT)
+        self._state = await asyncio.to_thread(stop_kafka, self._state)
+
+    async def kill(self) -> None:
+        """End it without giving it a chance to do anything."""
+        _signal(self._state.process, signal.SIGKILL)
+        await asyncio.to_thread(wait_for_end, self._state.process, 20.0)
+
+    def pause(self) -> None:
+        """Stop it where it stands."""
+        _signal(self._state.process, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        _signal(self._state.process, signal.SIGCONT)
+
+
+class Database:
+    """PostgreSQL with fsync, on a disk of its own kind: some tables lie on a small one that can be filled."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home.resolve()
+        self._state = PostgresState()
+        self._clock = Path("/var/tmp") / f"drill-clock-{os.getpid()}"  # where PostgreSQL's own account may read
+        self._small = Path("/var/tmp") / f"drill-disk-{os.getpid()}"
+        self.mounted = False
+
+    @property
+    def url(self) -> str:
+        """Give the database's URL, round all proxies."""
+        return self._state.url
+
+    @property
+    def port(self) -> int:
+        """Give the port that links lead to."""
+        return self._state.port
+
+    def url_through(self, link: Link) -> str:
+        """Give the URL that leads through a link."""
+        return self.url.replace(f":{self._state.port}/", f":{link.port}/")
+
+    async def start(self) -> None:
+        """Start it, or start it again: what it had promised is replayed from its log."""
+        environment: dict[str, str] = {}
+        if library := find_faketime():
+            if not self._clock.exists():
+                self.jump(0)
+            environment = {
+                "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(self._clock), "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
+            }  # fmt: skip
+        self._state = await asyncio.to_thread(start_postgres, self._home, self._state, environment)
+
+    async def make_schema(self, tables: str, small: tuple[str, ...]) -> None:
+        """Make the project's tables and those of the drill; the ones named last go to the small disk."""
+        await asyncio.to_thread(migrate, self.url)
+        await self.execute(tables)
+        if self._mount():
+            await self.execute(f"CREATE TABLESPACE small LOCATION '{self._small}'")
+            for table in small:
+                await self.execute(f"ALTER TABLE {table} SET TABLESPACE small")
+
+    async def execute(self, statement: str) -> None:
+        """Run one statement as the owner."""
+        sql = await asyncpg.connect(self.url, timeout=10)
+        try:
+            await sql.execute(statement)
+        finally:
+            await sql.close()
+
+    async def crash(self) -> None:
+        """Stop it at once, as `pg_ctl stop -m immediate` does: no checkpoint, no farewell."""
+        _signal(self._state.process, signal.SIGQUIT)
+        await asyncio.to_thread(wait_for_end, self._state.process, 20.0)
+
+    @property
+    def alive(self) -> bool:
+        """Say whether the server's process runs."""
+        return is_alive(self._state.process)
+
+    def jump(self, seconds: int) -> None:
+        """Set its clock off by seconds, where `faketime` is installed."""
+        self._clock.write_text(f"{seconds:+d}")
+        self._clock.chmod(0o644)
+
+    def fill_disk(self) -> None:
+        """Leave no room: the small disk is filled, or else no file of the server may grow beyond what it has."""
+        if self.mounted:
+            with (self._small / "filler").open("wb", buffering=0) as filler:
+                try:
+                    while True:
+                        filler.write(b"\0" * 65536)
+                except OSError:
+                    return
+        self._limit_files(4 * 1024 * 1024)
+
+    def free_disk(self) -> None:
+        """Give the room back."""
+        if self.mounted:
+            (self._small / "filler").unlink()
+        else:
+            self._limit_files(-1)
+
+    async def stop(self) -> None:
+        """Shut it down, and let go of the small disk."""
+        self._state = await asyncio.to_thread(stop_postgres, self._state)
+        self._clock.unlink(missing_ok=True)
+        if self.mounted:
+            await asyncio.to_thread(subprocess.run, ["umount", str(self._small)], check=True)
+            self._small.rmdir()
+        data = Path(self._state.data)
+        if self._state.data and not data.is_relative_to(self._home):
+            shutil.rmtree(data.parent)
+
+    def _mount(self) -> bool:
+        """Mount a memory disk, if we may."""
+        account = server_account()
+        if os.geteuid() != 0 or account is None:
+            return False
+        self._small.mkdir(mode=0o700)
+        options = f"size={SMALL_MB}m,uid={account},gid={account},mode=700"
+        argv = ["mount", "-t", "tmpfs", "-o", options, "drill", str(self._small)]
+        self.mounted = subprocess.run(argv, check=False, capture_output=True).returncode == 0
+        if not self.mounted:
+            self._small.rmdir()
+        return self.mounted
+
+    def _limit_files(self, size: int) -> None:
+        if self._state.process is None or not self.alive:
+            return
+        server = psutil.Process(self._state.process.pid)
+        for process in (server, *server.children()):
+            try:
+                process.rlimit(psutil.RLIMIT_FSIZE, (size, ctypes.c_long(-1).value))
+            except psutil.NoSuchProcess:
+                continue
+
+
+def _signal(process: ProcessId | None, number: signal.Signals) -> None:
+    if process is not None and is_alive(process):
+        os.kill(process.pid, number)

@@ -1,0 +1,1 @@
+"""What the system takes on at once, and that it takes on no more."""

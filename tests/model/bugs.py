@@ -1,0 +1,147 @@
+"""Planted bugs: ways to build this wrong, each of which has cost somebody money."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from sagas.definition import AnySaga
+from sagas.fact import Fact, Meaning
+from sagas.machine import BarStep, CompensateStep, Folded, Machine, Order, State
+from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from sagas.status import Status
+from tests.model.protocol import Protocol
+
+Make = Callable[[AnySaga], Protocol]
+
+
+class NeverBars(Machine):
+    """Takes back at once, without settling what is outstanding."""
+
+    def _outstanding(self, state: State) -> int:
+        return 0
+
+
+class TakesBackEarly(Machine):
+    """Bars, but does not wait for the answers."""
+
+    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
+        folded = super()._due(state, orders, refusal)
+        if folded.status is not Status.COMPENSATING or not self._left(folded.state):
+            return folded
+        state, orders = self._take_back_last(folded.state, folded.orders)
+        return Folded(state, folded.status, orders)
+
+
+class BarsPastPivot(Machine):
+    """Bars every step whose outcome is not known, even one that must succeed."""
+
+    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
+        folded = super()._due(state, orders, refusal)
+        if not self._takes_back(folded.state):
+            return folded
+        last = len(self.saga.steps) - 1
+        due = folded.state.done >> last - 1 & 1 and not folded.state.done >> last & 1
+        bars = (BarStep(last),) if due else ()
+        return Folded(folded.state, folded.status, (*folded.orders, *bars))
+
+
+class TakesBackFirst(Machine):
+    """Takes back in the order of doing, first step first."""
+
+    def _take_back_last(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
+        left = self._left(state)
+        first = (left & -left).bit_length() - 1
+        asked = tuple(1 if i == first else each for i, each in enumerate(state.undo_asked))
+        return state._replace(undo_asked=asked), (*orders, CompensateStep(first, state.undo_rounds[first]))
+
+
+class IgnoresLateSuccess(Machine):
+    """Takes a success that comes while it takes back for noise."""
+
+    def fold(self, state: State, fact: Fact) -> Folded:
+        late = self.status(state) not in {Status.IDLE, Status.RUNNING}
+        if late and fact.meaning is Meaning.DONE:
+            barred = state._replace(barred=state.barred | 1 << fact.step)
+            return super().fold(barred, Fact(Meaning.RECORDED))
+        return super().fold(state, fact)
+
+
+class CountsOldFailures(Machine):
+    """Counts a failure of whatever round."""
+
+    def _failed(self, state: State) -> int:
+        return sum(1 << i for i, round_ in enumerate(state.failed) if round_) & ~state.done
+
+
+class CountsOldUndoFailures(Machine):
+    """Counts a compensation's failure of whatever round."""
+
+    def _undo_failed(self, state: State) -> int:
+        failed = sum(1 << i for i, round_ in enumerate(state.undo_failed) if round_)
+        return failed & state.done & ~state.compensated
+
+
+class IgnoresContradictions(Machine):
+    """Believes its own books against the venue's word."""
+
+    def fold(self, state: State, fact: Fact) -> Folded:
+        return super().fold(state, Fact(Meaning.RECORDED) if fact.meaning is Meaning.CONTRADICTED else fact)
+
+
+class LosesWaitForBars(Machine):
+    """Forgets that a bar was asked for once the deadline is folded, so that it is never asked again."""
+
+    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
+        folded = super()._due(state, orders, refusal)
+        return replace(folded, orders=tuple(each for each in folded.orders if not isinstance(each, BarStep)))
+
+
+def _bar_blindly(status: RowStatus | None, waiting_step: bool) -> Reaction:
+    """Answer for a resting order without asking the venue when the step has no row yet."""
+    return Reaction.CLOSE if status is None else meet_bar(status, waiting_step=waiting_step)
+
+
+def _bar_dropped(status: RowStatus | None, waiting_step: bool) -> Reaction:
+    """Drop what comes for a step of which something has come before."""
+    return Reaction.NOTHING if status is not None else meet_bar(status, waiting_step=waiting_step)
+
+
+def _bar_over_intent(status: RowStatus | None, waiting_step: bool) -> Reaction:
+    """Answer barred while a call is under way."""
+    return Reaction.CLOSE if status is RowStatus.INTENT else meet_bar(status, waiting_step=waiting_step)
+
+
+def _always_run(status: RowStatus | None) -> Reaction:
+    """Run a trigger whenever it comes: no natural key."""
+    return Reaction.RUN if status in {None, RowStatus.DONE} else meet_trigger(status)
+
+
+def _past_tombstone(status: RowStatus | None) -> Reaction:
+    """Run a trigger that comes behind its bar."""
+    return Reaction.RUN if status is RowStatus.BARRED else meet_trigger(status)
+
+
+def _undo_again(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
+    """Take back once more what is taken back."""
+    if status is RowStatus.COMPENSATED:
+        return Reaction.COMPENSATE
+    return meet_compensation(status, round_=round_, row_round=row_round)
+
+
+def _retry_anything(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
+    """Run a retry without comparing its round with the row's."""
+    if status in {RowStatus.FAILED, RowStatus.DONE}:
+        return Reaction.RUN
+    return meet_retry(status, round_=round_, row_round=row_round)
+
+
+def _machine(kind: type[Machine]) -> Make:
+    return lambda definition: Protocol(kind(definition))
+
+
+BUGS: Final[Mapping[str, tuple[str, str, Make]]] = {
+    "no bar": ("trade", "not last first", _machine(NeverBars)),
+    "compensation before every bar is answered": ("trade", "not last first", _machine(TakesBackEarly)),
+    "bar past the pivot": ("trade", "failed for no reason", _machine(BarsPastPivot)),
+    "bar lost": ("trade", "hangs", _machine(LosesWaitForBars)),
+}

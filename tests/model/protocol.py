@@ -1,0 +1,90 @@
+"""The rules by which a model's parties act: the shipped ones, each of which can be replaced by a broken one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sagas.definition import AnySaga
+from sagas.fact import Fact, Meaning
+from sagas.machine import Machine, Order, State
+from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from sagas.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the saga log has made of the topic up to a point; `stale`: it takes an old round's failure for news."""
+
+    state: State
+    status: Status
+    orders: frozenset[Order]
+    stale: bool = False
+
+
+def _retry(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
+    return meet_retry(status, round_=round_, row_round=row_round)
+
+
+def _compensation(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
+    return meet_compensation(status, round_=round_, row_round=row_round)
+
+
+@dataclass
+class Protocol:
+    """Machine and row rules, and the liberties that a broken implementation would take."""
+
+    machine: Machine
+    meet_trigger: Callable[[RowStatus | None], Reaction] = meet_trigger
+    meet_bar: Callable[[RowStatus | None, bool], Reaction] = lambda status, waits: meet_bar(status, waiting_step=waits)
+    meet_compensation: Callable[[RowStatus | None, int, int], Reaction] = _compensation
+    meet_retry: Callable[[RowStatus | None, int, int], Reaction] = _retry
+    believes_not_found: bool = False
+    two_rows: bool = False
+    publishes_first: bool = False
+    joins_early: bool = False
+    overdraws: bool = False
+    facts: list[Fact] = field(default_factory=list[Fact])
+    _numbers: dict[Fact, int] = field(default_factory=dict[Fact, int])
+    _known: dict[bytes, Known] = field(default_factory=dict[bytes, Known])
+
+    def number(self, fact: Fact) -> int:
+        """Give the number that stands for a fact on the model's topic."""
+        found = self._numbers.get(fact)
+        if found is None:
+            found = self._numbers[fact] = len(self.facts)
+            self.facts.append(fact)
+        return found
+
+    def fold(self, log: bytes) -> Known:
+        """Fold the topic, one fact after another, remembering every prefix."""
+        known = self._known.get(log)
+        if known is None:
+            known = self._known[log] = self._fold(log)
+        return known
+
+    def _fold(self, log: bytes) -> Known:
+        if not log:
+            begun = self.machine.begin()
+            return Known(begun, self.machine.status(begun), frozenset())
+        before = self.fold(log[:-1])
+        folded = self.machine.fold(before.state, self.facts[log[-1]])
+        stale = folded.status is Status.FAILED and not self._failing(log, folded.state)
+        return Known(folded.state, folded.status, before.orders.union(folded.orders), stale)
+
+    def _failing(self, log: bytes, state: State) -> bool:
+        """Say, from the facts alone, whether anything has failed, been contradicted or not happened as things are."""
+        facts = [self.facts[number] for number in log]
+        for fact in facts:
+            rounds = state.undo_rounds if fact.meaning is Meaning.COMPENSATION_FAILED else state.rounds
+            current = fact.meaning in _ROUNDED and fact.round == rounds[fact.step]
+            if current or fact.meaning in _LASTING:
+                return True
+        return False
+
+
+def shipped(saga: AnySaga) -> Protocol:
+    """Give the rules as they are."""
+    return Protocol(Machine(saga))
+
+
+_ROUNDED = frozenset({Meaning.FAILED, Meaning.COMPENSATION_FAILED})
+_LASTING = frozenset({Meaning.CONTRADICTED, Meaning.REFUSED, Meaning.BARRED})

@@ -1,0 +1,321 @@
+"""Any saga, the owners of its steps, the far side and the saga log, as a state from which every next one can be listed.
+
+Each move is one atomic commit of one party: what a message meets are the rules of `sagas.row`, what the log makes of a
+fact is the `Machine`. Messages, once emitted, may be handled at any time and any number of times; a crash is a move
+that is not made. How often the optional things happen (repeats, decisions of people, compensations that fail, busts)
+is bounded by what is left of each in the state, so that the number of states is.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sagas.definition import AnySaga
+from sagas.fact import Fact, Meaning
+from sagas.machine import BarStep, CompensateStep, Order
+from sagas.row import Reaction, RowStatus
+from sagas.soundness import ancestors, predecessors
+from sagas.status import Status
+from sagas.step import Kind
+from tests.model.protocol import Protocol
+
+
+class Part(NamedTuple):
+    """One step: its row at its owner, and what is true where its effect lands.
+
+    `stands`: the effect is there; `closed`: the outside can no longer produce it; `calling`: a call is on the wire.
+    """
+
+    status: RowStatus | None = None
+    calling: bool = False
+    stands: bool = False
+    closed: bool = False
+    bar_seen: bool = False
+    attempts: int = 0
+    round: int = 1
+    back_round: int = 0
+    done: int = 0
+    undone: int = 0
+
+
+class World(NamedTuple):
+    """One saga at one moment. `log` holds numbers of facts; the first `read` of them are folded."""
+
+    parts: tuple[Part, ...]
+    log: bytes
+    read: int = 0
+    repeats: int = 0
+    decisions: int = 0
+    undo_failures: int = 0
+    busts: int = 0
+    free: int = 0
+
+
+class Move(NamedTuple):
+    """What may happen next; nobody waits for an optional one."""
+
+    name: str
+    step: int
+    world: World
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the world may do to the saga, and how often; steps are given by their index."""
+
+    attempts: int = 2
+    repeats: int = 0
+    decisions: int = 0
+    undo_failures: int = 0
+    busts: int = 0
+    raising: Collection[int] = ()
+    remote: Collection[int] = ()
+    decides: Collection[Meaning] = ()
+    free: int = 1
+    paid_by: int = -1
+    """The step that takes one unit of the account, -1 for none."""
+
+
+UNDER_WAY = frozenset({Status.IDLE, Status.RUNNING, Status.COMPENSATING})
+_MENDABLE = frozenset({RowStatus.FAILED, RowStatus.COMPENSATION_FAILED})
+
+
+@dataclass
+class Stage:
+    """A saga's rules and surroundings; it holds no state of a run."""
+
+    protocol: Protocol
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        self.steps = self.saga.steps
+        self.before = predecessors(self.steps)
+        self.above = ancestors(self.before)
+        self.waits = [each.waits_for is not None for each in self.steps]
+        self.retriable = [each.kind is Kind.RETRIABLE for each in self.steps]
+
+    @property
+    def saga(self) -> AnySaga:
+        """Give the definition."""
+        return self.protocol.machine.saga
+
+    def begin(self) -> World:
+        """Give the moment after the start was published."""
+        given, log = self.budget, bytes([self.protocol.number(Fact(Meaning.STARTED))])
+        parts = (Part(),) * len(self.steps)
+        return World(parts, log, 0, given.repeats, given.decisions, given.undo_failures, given.busts, given.free)
+
+    def moves(self, world: World) -> Iterator[Move]:
+        """List all that may happen next."""
+        known = self.protocol.fold(world.log[: world.read])
+        if world.read < len(world.log):
+            yield Move("fold", -1, world._replace(read=world.read + 1))
+        if known.status in UNDER_WAY and not self.said(world, Fact(Meaning.DEADLINE)):
+            yield Move("deadline", -1, self.say(world, Fact(Meaning.DEADLINE)))
+        yield from self._disturbances(world, known.status)
+        for step, part in enumerate(world.parts):
+            yield from self._owner(world, step, part)
+            yield from self._far_side(world, step, part)
+        for order in known.orders:
+            yield from self._order(world, order, world.parts[order.step])
+
+    def say(self, world: World, *facts: Fact) -> World:
+        """Publish facts; what is on the topic already adds nothing here, repeats being moves of their own."""
+        new = bytes(number for number in map(self.protocol.number, facts) if number not in world.log)
+        return world._replace(log=world.log + new)
+
+    def said(self, world: World, fact: Fact) -> bool:
+        """Say whether this fact is on the topic."""
+        return self.protocol.number(fact) in world.log
+
+    def put(self, world: World, step: int, part: Part, *facts: Fact) -> World:
+        """Commit a step's row, and publish what it says."""
+        parts = (*world.parts[:step], part, *world.parts[step + 1 :])
+        return self.say(world._replace(parts=parts), *facts)
+
+    def _disturbances(self, world: World, status: Status) -> Iterator[Move]:
+        if world.repeats:
+            for number in sorted(set(world.log)):
+                again = world._replace(log=world.log + bytes([number]), repeats=world.repeats - 1)
+                yield Move("again", number, again, optional=True)
+        if world.decisions:
+            for fact in self._decisions(world, status):
+                yield Move(fact.meaning.value, fact.step, self.say(self._decided(world), fact), optional=True)
+        if world.busts:
+            for step, part in enumerate(world.parts):
+                if self.waits[step] and part.status is RowStatus.DONE:
+                    bust = self.say(world._replace(busts=world.busts - 1), Fact(Meaning.CONTRADICTED, step, id="bust"))
+                    yield Move("bust", step, bust, optional=True)
+
+    def _decided(self, world: World) -> World:
+        return world._replace(decisions=world.decisions - 1)
+
+    def _decisions(self, world: World, status: Status) -> Iterator[Fact]:
+        allowed, name = self.budget.decides, f"decision-{world.decisions}"
+        if Meaning.ABORT in allowed and status in UNDER_WAY:
+            yield Fact(Meaning.ABORT, id=name)
+        if Meaning.RESOLVE in allowed and status is Status.FAILED:
+            yield Fact(Meaning.RESOLVE, id=name, outcome=Status.ABORTED)
+        for step, part in enumerate(world.parts):
+            if part.status in _MENDABLE:
+                yield from (Fact(each, step, id=name) for each in (Meaning.RETRY, Meaning.SKIP) if each in allowed)
+
+    def triggered(self, world: World, step: int) -> bool:
+        """Say whether all that the step reacts to is on the topic."""
+        needed = self.before[step]
+        there = [self.said(world, Fact(Meaning.DONE, i)) for i in range(len(self.steps)) if needed >> i & 1]
+        return (any if self.protocol.joins_early and there else all)(there)
+
+    def _owner(self, world: World, step: int, part: Part) -> Iterator[Move]:
+        """List what the step's owner may do by itself, or for a trigger."""
+        if self.protocol.meet_trigger(part.status) is Reaction.RUN and self.triggered(world, step):
+            if self.waits[step]:
+                yield Move("wait", step, self.put(world, step, part._replace(status=RowStatus.WAITING)))
+            else:
+                yield from self._run(world, step, part)
+        match part.status:
+            case None if self.waits[step] and part.closed:
+                yield Move("report", step, self.put(world, step, part._replace(status=RowStatus.WAITING)))
+            case RowStatus.RETRY:
+                yield from self._run(world, step, part)
+            case RowStatus.INTENT:
+                yield from self._ask(world, step, part)
+            case RowStatus.WAITING if part.closed and (part.bar_seen or self.triggered(world, step)):
+                yield self._conclude(world, step, part)
+            case RowStatus.COMPENSATING:
+                yield from self._undo(world, step, part)
+            case _:
+                pass
+
+    def _run(self, world: World, step: int, part: Part) -> Iterator[Move]:
+        """Begin an attempt: a remote one is a call after its intent, a local one is over at once."""
+        begun = part._replace(attempts=part.attempts + 1)
+        if step in self.budget.remote:
+            yield Move("intent", step, self.put(world, step, begun._replace(status=RowStatus.INTENT, calling=True)))
+            return
+        paid = step == self.budget.paid_by
+        if not paid or world.free > 0 or self.protocol.overdraws:
+            after = world._replace(free=world.free - paid)
+            done = begun._replace(status=RowStatus.DONE, stands=True, done=part.done + 1)
+            yield Move("done", step, self.put(after, step, done, self._fact(Meaning.DONE, step, part)))
+            if self.protocol.publishes_first:
+                yield Move("dies after publishing", step, self.say(world, self._fact(Meaning.DONE, step, part)))
+        if self.steps[step].rejects is not None:
+            refused = begun._replace(status=RowStatus.REFUSED)
+            yield Move("refused", step, self.put(world, step, refused, self._fact(Meaning.REFUSED, step, part)))
+        if step in self.budget.raising:
+            yield self._failed(world, step, begun)
+
+    def _failed(self, world: World, step: int, part: Part) -> Move:
+        """Go on to the next attempt, or end: barred if a bar waits for it, failed if attempts are out."""
+        if part.bar_seen:
+            barred = part._replace(status=RowStatus.BARRED)
+            return Move("barred", step, self.put(world, step, barred, self._fact(Meaning.BARRED, step, part)))
+        if part.attempts < self.budget.attempts:
+            return Move("retry", step, self.put(world, step, part._replace(status=RowStatus.RETRY)))
+        failed = part._replace(status=RowStatus.FAILED)
+        return Move("failed", step, self.put(world, step, failed, self._fact(Meaning.FAILED, step, part)))
+
+    def _ask(self, world: World, step: int, part: Part) -> Iterator[Move]:
+        """Drive an intent on: not found is an answer only once the call has expired."""
+        unknown = Fact(Meaning.UNKNOWN, step)
+        if not part.bar_seen and not self.said(world, unknown):
+            yield Move("unknown", step, self.say(world, unknown))
+        if part.stands:
+            done = part._replace(status=RowStatus.DONE)
+            yield Move("found", step, self.put(world, step, done, self._fact(Meaning.DONE, step, part)))
+        elif not part.calling or self.protocol.believes_not_found:
+            yield self._failed(world, step, part)
+
+    def _far_side(self, world: World, step: int, part: Part) -> Iterator[Move]:
+        """List what may happen out there: calls land or expire, and what is waited for happens, or never will."""
+        if part.calling:
+            landed = part._replace(stands=True, calling=False, done=part.done + 1)
+            yield Move("lands", step, self.put(world, step, landed))
+            yield Move("expires", step, self.put(world, step, part._replace(calling=False)))
+        needed = (world.parts[i].stands for i in range(len(self.steps)) if self.before[step] >> i & 1)
+        if self.waits[step] and not part.closed and all(needed):
+            happened = part._replace(stands=True, closed=True, done=1)
+            yield Move("happens", step, self.put(world, step, happened))
+            if self.steps[step].rejects is not None:
+                yield Move("never will", step, self.put(world, step, part._replace(closed=True)))
+        late = Fact(Meaning.CONTRADICTED, step, id="late")
+        if self.waits[step] and part.status is RowStatus.BARRED and part.stands and not self.said(world, late):
+            yield Move("contradicts", step, self.say(world, late))
+
+    def _conclude(self, world: World, step: int, part: Part) -> Move:
+        if part.stands:
+            done = part._replace(status=RowStatus.DONE)
+            return Move("concludes", step, self.put(world, step, done, self._fact(Meaning.DONE, step, part)))
+        status, meaning = (RowStatus.BARRED, Meaning.BARRED) if part.bar_seen else (RowStatus.REFUSED, Meaning.REFUSED)
+        said = self._fact(meaning, step, part)
+        return Move(meaning.value, step, self.put(world, step, part._replace(status=status), said))
+
+    def _order(self, world: World, order: Order, part: Part) -> Iterator[Move]:
+        match order:
+            case BarStep(step):
+                yield from self._bar(world, step, part)
+            case CompensateStep(step, round_):
+                yield from self._compensate(world, step, part, round_)
+            case _:
+                met = self.protocol.meet_retry(part.status, order.round, part.round)
+                if met is Reaction.RUN:
+                    again = part._replace(round=order.round, attempts=0, bar_seen=False)
+                    yield from self._run(world, order.step, again)
+
+    def _bar(self, world: World, step: int, part: Part) -> Iterator[Move]:
+        barred = self._fact(Meaning.BARRED, step, part)
+        if self.protocol.two_rows:
+            if not self.said(world, barred):
+                yield Move("barred beside", step, self.say(world, barred))
+            return
+        match self.protocol.meet_bar(part.status, self.waits[step]):
+            case Reaction.CLOSE:
+                closed = self.put(world, step, part._replace(status=RowStatus.BARRED), barred)
+                yield Move("barred", step, closed)
+            case Reaction.SETTLE if not part.bar_seen:
+                yield Move("bar seen", step, self.put(world, step, part._replace(bar_seen=True)))
+            case Reaction.ASK_FAR_SIDE if part.closed:
+                yield self._conclude(world, step, part._replace(bar_seen=True))
+            case Reaction.ASK_FAR_SIDE:
+                asked = part._replace(status=RowStatus.WAITING, bar_seen=True, closed=True)
+                yield Move("bar cancels", step, self.put(world, step, asked))
+            case _:
+                pass
+
+    def _compensate(self, world: World, step: int, part: Part, round_: int) -> Iterator[Move]:
+        match self.protocol.meet_compensation(part.status, round_, part.back_round):
+            case Reaction.COMPENSATE if step in self.budget.remote:
+                begun = part._replace(status=RowStatus.COMPENSATING, back_round=round_)
+                yield Move("undo begins", step, self.put(world, step, begun))
+            case Reaction.COMPENSATE:
+                yield from self._undo(world, step, part._replace(back_round=round_))
+            case Reaction.ALERT:
+                alerted = part._replace(back_round=round_)
+                yield self._undo_failed(world, step, alerted)
+            case _:
+                pass
+
+    def _undo(self, world: World, step: int, part: Part) -> Iterator[Move]:
+        """Take a step back, unless the outside has acted on it; nothing that waits on it can happen any more."""
+        waiting = [i for i, own in enumerate(self.before) if own >> step & 1 and self.waits[i]]
+        if any(world.parts[i].stands for i in waiting):
+            yield self._undo_failed(world, step, part)
+            return
+        if world.undo_failures:
+            left = world._replace(undo_failures=world.undo_failures - 1)
+            yield self._undo_failed(left, step, part)
+        after = world._replace(free=world.free + (step == self.budget.paid_by))
+        for i in waiting:
+            after = self.put(after, i, after.parts[i]._replace(closed=True))
+        undone = part._replace(status=RowStatus.COMPENSATED, stands=False, undone=part.undone + 1)
+        yield Move("undone", step, self.put(after, step, undone, Fact(Meaning.COMPENSATED, step, part.back_round)))
+
+    def _undo_failed(self, world: World, step: int, part: Part) -> Move:
+        fact = Fact(Meaning.COMPENSATION_FAILED, step, part.back_round)
+        failed = part._replace(status=RowStatus.COMPENSATION_FAILED)
+        return Move("undo fails", step, self.put(world, step, failed, fact))
+
+    def _fact(self, meaning: Meaning, step: int, part: Part) -> Fact:
+        return Fact(meaning, step, part.round)
