@@ -1,5 +1,6 @@
 """Wall time in nanoseconds, and ids that sort by it."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,6 +27,14 @@ class SystemClock:
     def now(self) -> int:
         """Give nanoseconds since 1970 UTC."""
         return time.time_ns()
+
+
+def elapsed() -> float:
+    """Give seconds by the running loop's clock: the machine's monotonic one, or a simulation's own."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
 
 
 def format_time(nanoseconds: int) -> str:

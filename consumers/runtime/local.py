@@ -1,7 +1,6 @@
 """Local handlers: inside the batch's transaction, each in a savepoint, or all of a step at once."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +15,7 @@ from consumers.runtime.cause import Cause
 from consumers.runtime.outcome import Answered, Failed, Outcome, Postponed
 from consumers.runtime.row import Row
 from consumers.runtime.speaker import check_fit, check_size
+from infra.clock import elapsed
 from infra.database import Connection
 from infra.lanes.processor import InDoubtError
 from schemas.envelope import ContextTooLargeError
@@ -45,13 +45,13 @@ class Item:
 class Budget:
     """The time of one batch: handlers that hang must not hold the others' transaction for as long as they like."""
 
-    ends: float = field(default_factory=lambda: time.monotonic() + BUDGET)
+    ends: float = field(default_factory=lambda: elapsed() + BUDGET)
     hung: bool = False
 
     @property
     def spent(self) -> bool:
         """Say whether what has not run yet is to wait for another batch."""
-        return self.hung and time.monotonic() > self.ends
+        return self.hung and elapsed() > self.ends
 
 
 async def run_local(binding: Binding, items: Sequence[Item], sql: Connection, budget: Budget) -> list[Outcome]:

@@ -1,7 +1,6 @@
 """A participant as the step path runs it."""
 
 import random
-import time
 from collections.abc import Callable, Sequence
 
 from consumers.context import StepContext
@@ -13,7 +12,7 @@ from consumers.runtime.message import Message, Router
 from consumers.runtime.outcome import Completion
 from consumers.runtime.row import Key, load, load_due, next_due, save
 from consumers.runtime.speaker import Speaker
-from infra.clock import Clock, SystemClock
+from infra.clock import Clock, SystemClock, elapsed
 from infra.codec import Record
 from infra.database import Connection
 from infra.dead_letters import Fault
@@ -27,7 +26,7 @@ DUE_LIMIT = 500
 SKEW_NS = 1_000_000_000
 """How far a venue's clock may be off before "not found" could deceive."""
 
-_HOLDS = "SELECT scope, key FROM hold"
+HOLDS = "SELECT scope, key FROM hold"
 
 
 class StepProcessor:
@@ -92,7 +91,7 @@ class StepProcessor:
             return 0
         if not self._calls.room:
             return None
-        return None if self._due_at is None else max(0.0, self._due_at - time.monotonic())
+        return None if self._due_at is None else max(0.0, self._due_at - elapsed())
 
     def full(self) -> bool:
         """Say whether the calls under way are as many as may be."""
@@ -102,14 +101,14 @@ class StepProcessor:
         """Judge a batch: what ended, what is due, what came; then write all rows at once."""
         sql = transaction.sql
         room = self._calls.room
-        timers = room > 0 and self._due_at is not None and self._due_at <= time.monotonic()
+        timers = room > 0 and self._due_at is not None and self._due_at <= elapsed()
         completions = self._calls.ended()
         messages, unreadable = self._read(received)
         due = await load_due(sql, list(transaction.lanes), self._steps, min(DUE_LIMIT, room)) if timers else []
         due = [row for row in due if row.key not in self._calls]
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)
-        self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(_HOLDS)}
+        self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
         docket = Docket(self._around, transaction, rows, holding=bool(self._holds))
         for lane, record, reason in unreadable:
             poison.bury(docket, lane, record, Fault("headers", reason))
@@ -186,6 +185,6 @@ class StepProcessor:
         if wait is None:
             return
         # Never at once: a row that is due and still under way must not keep the loop busy.
-        at = time.monotonic() + max(0.005, wait)
+        at = elapsed() + max(0.005, wait)
         if self._due_at is None or at < self._due_at:
             self._due_at = at

@@ -16,16 +16,16 @@ _COLUMNS = (
     "saga_id, step, lane, status, attempt, back_attempt, round, back_round, bar_seen, started, "
     "input, back_input, answer, back_answer, reports"
 )
-_LOAD = f"""
+LOAD = f"""
 SELECT {_COLUMNS} FROM step_execution
 WHERE (saga_id, step) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) ORDER BY saga_id, step FOR UPDATE
 """
-_LOAD_DUE = f"""
+LOAD_DUE = f"""
 SELECT {_COLUMNS} FROM step_execution
 WHERE lane = ANY($1::int[]) AND due <= clock_timestamp() AND step = ANY($2::text[])
 ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED
 """
-_NEXT_DUE = """
+NEXT_DUE = """
 SELECT extract(epoch FROM min(due) - clock_timestamp())::float8 FROM step_execution
 WHERE lane = ANY($1::int[]) AND due IS NOT NULL AND step = ANY($2::text[])
 """
@@ -34,13 +34,13 @@ _ARRAYS = (
     "$8::smallint[], $9::bool[], $10::bigint[], $11::bytea[], $12::bytea[], $13::bytea[], $14::bytea[], "
     "$15::bytea[], $16::float8[]"
 )
-_INSERT = f"""
+INSERT = f"""
 INSERT INTO step_execution ({_COLUMNS}, due)
 SELECT {_COLUMNS}, clock_timestamp() + wait * interval '1 second'
 FROM unnest({_ARRAYS}) AS t ({_COLUMNS}, wait)
 ON CONFLICT DO NOTHING
 """
-_UPDATE = f"""
+UPDATE = f"""
 UPDATE step_execution s SET lane = t.lane, status = t.status, attempt = t.attempt, back_attempt = t.back_attempt,
     round = t.round, back_round = t.back_round, bar_seen = t.bar_seen, started = t.started,
     input = t.input, back_input = t.back_input, answer = t.answer, back_answer = t.back_answer, reports = t.reports,
@@ -102,29 +102,29 @@ async def load(sql: Connection, keys: Collection[Key]) -> dict[Key, Row]:
     """Lock and read the rows of a batch, in key order."""
     if not keys:
         return {}
-    found = await sql.fetch(_LOAD, [saga_id for saga_id, _ in keys], [step for _, step in keys])
+    found = await sql.fetch(LOAD, [saga_id for saga_id, _ in keys], [step for _, step in keys])
     return {row.key: row for row in map(_read, found)}
 
 
 async def load_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str], limit: int) -> list[Row]:
     """Lock and read rows whose time has come, by the database's clock, oldest first."""
-    return [_read(found) for found in await sql.fetch(_LOAD_DUE, lanes, steps, limit)]
+    return [_read(found) for found in await sql.fetch(LOAD_DUE, lanes, steps, limit)]
 
 
 async def next_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str]) -> float | None:
     """Give the seconds until the first row is due, negative when it is overdue, None when there is none."""
-    return await sql.fetchval(_NEXT_DUE, lanes, steps)
+    return await sql.fetchval(NEXT_DUE, lanes, steps)
 
 
 async def save(sql: Connection, rows: Iterable[Row]) -> None:
     """Insert what is new, compare-and-set what is not. Raises `ConflictError` if another owner was here first."""
     fresh = [row for row in rows if row.known is None]
     changed = [row for row in rows if row.known is not None]
-    if fresh and await _run(sql, _INSERT, _arrays(fresh)) != len(fresh):
+    if fresh and await _run(sql, INSERT, _arrays(fresh)) != len(fresh):
         raise ConflictError("a step row appeared while the batch was judged")
     if changed:
         known = zip(*(row.known for row in changed if row.known is not None), strict=True)
-        if await _run(sql, _UPDATE, [*_arrays(changed), *map(list, known)]) != len(changed):
+        if await _run(sql, UPDATE, [*_arrays(changed), *map(list, known)]) != len(changed):
             raise ConflictError("a step row changed while the batch was judged")
 
 

@@ -1,6 +1,5 @@
 """The saga log as a worker runs it: one fold a batch, a constant number of statements, nothing kept uncommitted."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
 from consumers.saga_log.reading import saga_of
 from consumers.saga_log.rules import Rules
-from infra.clock import Clock, SystemClock
+from infra.clock import Clock, SystemClock, elapsed
 from infra.database import Connection
 from infra.dead_letters import Fault, dead_letter
 from infra.lanes.processor import Received, Transaction
@@ -64,7 +63,7 @@ class SagaLog:
 
     def due_in(self) -> float | None:
         """Give the seconds to the next deadline."""
-        return None if self._next_due is None else max(0.0, self._next_due - time.monotonic())
+        return None if self._next_due is None else max(0.0, self._next_due - elapsed())
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Fold the records, write what has changed, and put commands and due deadlines into the outbox."""
@@ -168,9 +167,9 @@ class SagaLog:
         )
         first = min(pending, default=None)
         if first is not None:
-            at = time.monotonic() + first / 1000 - self._clock.now() / 1_000_000_000
+            at = elapsed() + first / 1000 - self._clock.now() / 1_000_000_000
             self._next_due = at if self._next_due is None else min(at, self._next_due)
 
 
 def _at(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + max(0.0, seconds)
+    return None if seconds is None else elapsed() + max(0.0, seconds)

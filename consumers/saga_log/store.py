@@ -16,13 +16,13 @@ from infra.lanes.store import Lane
 from infra.progress import ProgressError, decode_progress, encode_progress
 from sagas.status import Status
 
-_LOAD: Final = """
+LOAD: Final = """
 SELECT saga_id, version, state, context, progress, seq, head, deadline, deadline_due IS NOT NULL AS pending,
     request_hash, created_at, updated_at
 FROM saga WHERE saga_id = ANY($1::uuid[])
 """
 # A saga of another version of its definition keeps what only that version can read; its progress comes empty.
-_WRITE: Final = """
+WRITE: Final = """
 INSERT INTO saga AS s (saga_id, lane, version, state, current_step_index, completed_steps, compensated_steps, context,
     progress, seq, head, deadline, deadline_due, request_hash, created_at, updated_at, name)
 SELECT *, $17 FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::smallint[], $6::json[], $7::json[],
@@ -38,38 +38,38 @@ ON CONFLICT (saga_id) DO UPDATE SET state = excluded.state, context = excluded.c
         FROM (VALUES (excluded.progress = '')) AS t (sealed)),
     deadline_due = excluded.deadline_due, updated_at = excluded.updated_at, lane = excluded.lane
 """
-_ENTER: Final = """
+ENTER: Final = """
 INSERT INTO saga_event (topic, partition, "offset", recorded_at, saga_id, seq, event_type, step_name, event_time,
     started, context_added, error, headers, value, hash, writer_epoch)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::uuid[], $6::int[], $7::text[],
     $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::bytea[],
     $16::bigint[])
 """
-_PARK: Final = """
+PARK: Final = """
 INSERT INTO parked ("group", topic, partition, "offset", saga_id, reason, recorded_at, headers, value)
 SELECT $1, * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[], $7::timestamptz[], $8::text[],
     $9::bytea[])
 """
-_RELEASE: Final = """
+RELEASE: Final = """
 UPDATE parked p SET released = r.action, released_at = r.at
 FROM unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::timestamptz[])
     AS r (topic, partition, "offset", action, at)
 WHERE p."group" = $1 AND p.topic = r.topic AND p.partition = r.partition AND p."offset" = r."offset"
 """
-_PARKED_SAGAS: Final = """
+PARKED_SAGAS: Final = """
 SELECT DISTINCT saga_id FROM parked
 WHERE "group" = $1 AND topic = $2 AND partition = ANY($3::int[]) AND released IS NULL AND saga_id IS NOT NULL
 """
-_PARKED: Final = """
+PARKED: Final = """
 SELECT topic, partition, "offset", saga_id, reason, recorded_at, headers, value FROM parked
 WHERE "group" = $1 AND saga_id = ANY($2::uuid[]) AND released IS NULL ORDER BY topic, partition, "offset"
 """
 # The database's clock decides: a process whose own is wrong ends no saga.
-_DUE: Final = """
+DUE: Final = """
 SELECT saga_id FROM saga WHERE lane = ANY($1::int[]) AND deadline_due <= clock_timestamp()
 ORDER BY deadline_due LIMIT $2
 """
-_NEXT_DUE: Final = """
+NEXT_DUE: Final = """
 SELECT extract(epoch FROM min(deadline_due) - clock_timestamp())::float8
 FROM saga WHERE lane = ANY($1::int[]) AND deadline_due IS NOT NULL
 """
@@ -87,21 +87,21 @@ def milliseconds(at: datetime) -> int:
 
 async def load(sql: Connection, rules: Rules, sagas: Collection[UUID]) -> dict[UUID, Checkpoint]:
     """Read the checkpoints of sagas."""
-    return {row["saga_id"]: _checkpoint(rules, row) for row in await sql.fetch(_LOAD, list(sagas))}
+    return {row["saga_id"]: _checkpoint(rules, row) for row in await sql.fetch(LOAD, list(sagas))}
 
 
 async def write(sql: Connection, rules: Rules, touched: Sequence[tuple[int, Tracked]]) -> None:
     """Write checkpoints, each with the lane that it belongs to."""
     rows = [_row(rules, lane, tracked.saga_id, tracked.checkpoint) for lane, tracked in touched if tracked.checkpoint]
     if rows:
-        await sql.execute(_WRITE, *zip(*rows, strict=True), rules.saga.name)
+        await sql.execute(WRITE, *zip(*rows, strict=True), rules.saga.name)
 
 
 async def enter(sql: Connection, outcomes: Sequence[tuple[Lane, Outcome]]) -> None:
     """Write one row a record."""
     rows = [_entry(lane.epoch, outcome) for lane, outcome in outcomes]
     if rows:
-        await sql.execute(_ENTER, *zip(*rows, strict=True))
+        await sql.execute(ENTER, *zip(*rows, strict=True))
 
 
 async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]]) -> None:
@@ -112,7 +112,7 @@ async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]
         for saga_id, (record, reason) in parked
     ]  # fmt: skip
     if rows:
-        await sql.execute(_PARK, group, *zip(*rows, strict=True))
+        await sql.execute(PARK, group, *zip(*rows, strict=True))
 
 
 async def release(sql: Connection, group: str, outcomes: Sequence[Outcome]) -> None:
@@ -123,18 +123,18 @@ async def release(sql: Connection, group: str, outcomes: Sequence[Outcome]) -> N
         for released in outcome.released
     ]
     if rows:
-        await sql.execute(_RELEASE, group, *zip(*rows, strict=True))
+        await sql.execute(RELEASE, group, *zip(*rows, strict=True))
 
 
 async def parked_sagas(sql: Connection, group: str, topic: str, partitions: Collection[int]) -> set[UUID]:
     """Name the sagas of these partitions of which records wait."""
-    return {row["saga_id"] for row in await sql.fetch(_PARKED_SAGAS, group, topic, list(partitions))}
+    return {row["saga_id"] for row in await sql.fetch(PARKED_SAGAS, group, topic, list(partitions))}
 
 
 async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, tuple[Parked, ...]]:
     """Read what waits of these sagas, oldest first."""
     found: dict[UUID, tuple[Parked, ...]] = {}
-    for row in await sql.fetch(_PARKED, group, list(sagas)):
+    for row in await sql.fetch(PARKED, group, list(sagas)):
         saga_id: UUID = row["saga_id"]
         key, headers = str(saga_id).encode(), load_headers(row["headers"])
         at = milliseconds(row["recorded_at"])
@@ -145,12 +145,12 @@ async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> d
 
 async def find_due(sql: Connection, lanes: Collection[int], limit: int) -> list[UUID]:
     """Name the sagas of these lanes whose deadline has passed and is not published."""
-    return [row["saga_id"] for row in await sql.fetch(_DUE, list(lanes), limit)]
+    return [row["saga_id"] for row in await sql.fetch(DUE, list(lanes), limit)]
 
 
 async def next_due_in(sql: Connection, lanes: Collection[int]) -> float | None:
     """Give the seconds to the next deadline of these lanes, negative when it has passed, None when there is none."""
-    return await sql.fetchval(_NEXT_DUE, list(lanes))
+    return await sql.fetchval(NEXT_DUE, list(lanes))
 
 
 def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:

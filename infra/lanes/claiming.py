@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from infra.database import Connection
 from infra.failpoints import Failpoint, reach
-from infra.kafka import REFUSALS, Consumer, Place
+from infra.kafka import REFUSALS, Place
 from infra.lanes import outbox, store
+from infra.lanes.clients import ConsumerPort
 from infra.lanes.processor import InDoubtError, OffsetRangeError
 from infra.lanes.publisher import Publisher, PublishError
 from infra.lanes.refusal import set_aside
@@ -13,7 +14,7 @@ from infra.lanes.store import Lane
 
 
 async def claim_lanes(
-    consumer: Consumer, sql: Connection, group: str, places: Sequence[Place], owner: str
+    consumer: ConsumerPort, sql: Connection, group: str, places: Sequence[Place], owner: str
 ) -> list[Lane]:
     """Claim the lanes of these partitions. Raises `InDoubtError`, `OffsetRangeError`, `KafkaUnavailableError`."""
     # One that slept past its session would fence the rightful owner.
@@ -26,7 +27,7 @@ async def claim_lanes(
     return lanes
 
 
-async def _check_offsets(consumer: Consumer, lanes: Sequence[Lane]) -> None:
+async def _check_offsets(consumer: ConsumerPort, lanes: Sequence[Lane]) -> None:
     ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
     for lane in lanes:
         first, following = ranges[lane.topic, lane.partition]

@@ -1,11 +1,11 @@
 """One batch into the database and on to Kafka: fence, judge, write, commit, publish."""
 
 import asyncio
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.clock import elapsed
 from infra.database import Connection
 from infra.failpoints import Failpoint, reach
 from infra.lanes import outbox, store
@@ -42,7 +42,7 @@ class Committer:
 
     def marks_due(self) -> bool:
         """Say whether marks are worth a write: records that nobody wanted move the offset too, but not each time."""
-        return time.monotonic() - self._health.committed > 1.0
+        return elapsed() - self._health.committed > 1.0
 
     async def commit_batch(self, session: Session, taken: Batch) -> None:
         """Commit a batch; where it keeps meeting conflicts, its halves, down to single records.
@@ -73,7 +73,7 @@ class Committer:
             reach(Failpoint.AFTER_PUBLISH)
             self._health.batches += 1
             self._health.records += len(records)
-            self._health.committed = time.monotonic()
+            self._health.committed = elapsed()
         for chunk in batch:
             chunk.lane.next_offset = chunk.following
 

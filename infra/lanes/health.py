@@ -1,15 +1,16 @@
 """What a watchdog and the probes ask of a worker."""
 
-import time
 from dataclasses import dataclass, field
+
+from infra.clock import elapsed
 
 
 @dataclass(slots=True)
 class Health:
-    """What a watchdog asks of a worker; times are `time.monotonic()` seconds."""
+    """What a watchdog asks of a worker; times are `elapsed()` seconds."""
 
-    polled: float = field(default_factory=time.monotonic)
-    committed: float = field(default_factory=time.monotonic)
+    polled: float = field(default_factory=elapsed)
+    committed: float = field(default_factory=elapsed)
     lanes: int = 0
     ready: bool = False
     halted: str = ""
@@ -26,4 +27,4 @@ class Health:
     @property
     def poll_age(self) -> float:
         """Give the seconds since the worker last asked for records; 0 for a writer that asks for none."""
-        return time.monotonic() - self.polled if self.fetches else 0.0
+        return elapsed() - self.polled if self.fetches else 0.0

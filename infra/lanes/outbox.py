@@ -9,7 +9,7 @@ import asyncpg
 from infra.codec import Outgoing, load_headers
 from infra.database import Connection
 
-_INSERT = """
+INSERT = """
 WITH numbered AS (
     UPDATE lane SET last_seq = n.last_seq FROM unnest($1::int[], $2::bigint[]) AS n (id, last_seq) WHERE lane.id = n.id
 )
@@ -18,7 +18,7 @@ SELECT * FROM unnest(
     $3::int[], $4::bigint[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[])
 """
 
-_UNPUBLISHED = """
+UNPUBLISHED = """
 SELECT lane, seq, id, aggregatetype, aggregateid, type, headers, payload
 FROM outbox WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3
 """
@@ -37,7 +37,7 @@ async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     """Write rows, and move their lanes' numbers with them, in one statement; the fence must have been passed before."""
     last = {row.lane: row.seq for row in rows}
     await connection.execute(
-        _INSERT,
+        INSERT,
         list(last),
         list(last.values()),
         [row.lane for row in rows],
@@ -53,7 +53,7 @@ async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
 
 async def load_unpublished(connection: Connection, lane: int, after: int, limit: int = 1000) -> list[OutboxRow]:
     """Read the rows of a lane that nobody is known to have published, in order."""
-    found = await connection.fetch(_UNPUBLISHED, lane, after, limit)
+    found = await connection.fetch(UNPUBLISHED, lane, after, limit)
     return [OutboxRow(row["lane"], row["seq"], _record(row)) for row in found]
 
 

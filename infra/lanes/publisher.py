@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from infra.failpoints import Failpoint, reach
-from infra.kafka import KafkaUnavailableError, Producer
+from infra.kafka import KafkaUnavailableError
+from infra.lanes.clients import Brokers, make_producer
 from infra.lanes.outbox import OutboxRow
 from infra.lanes.store import Lane
 
@@ -24,8 +25,8 @@ class Publisher:
     A publisher that has failed is never mended: its owner closes it and makes another.
     """
 
-    def __init__(self, bootstrap: str, client_id: str, lanes: Iterable[Lane]) -> None:
-        self._producer = Producer(bootstrap, client_id)
+    def __init__(self, brokers: Brokers, client_id: str, lanes: Iterable[Lane]) -> None:
+        self._producer = make_producer(brokers, client_id)
         self._lanes = {lane.id: lane for lane in lanes}
         self._sent: deque[tuple[Sequence[OutboxRow], Sequence[asyncio.Future[Any]]]] = deque()
         self._unacked = 0

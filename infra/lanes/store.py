@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from infra.database import Connection
 
-_CLAIM = """
+CLAIM = """
 INSERT INTO lane AS l ("group", topic, partition, epoch, owner)
 SELECT $1, topic, partition, 1, $4 FROM unnest($2::text[], $3::int[]) AS t (topic, partition)
 ORDER BY topic, partition
@@ -14,8 +14,10 @@ DO UPDATE SET epoch = l.epoch + 1, owner = excluded.owner, claimed_at = clock_ti
 RETURNING id, topic, partition, epoch, next_offset, last_seq, published_seq
 """
 
+OFFSETS = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1'
+
 # The fence. Rows are locked in the order of their ids, so that two batches never wait for each other crosswise.
-_ADVANCE = """
+ADVANCE = """
 WITH mine AS (
     SELECT l.id FROM lane l JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS m (id, epoch, last_seq) USING (id)
     WHERE l.epoch = m.epoch AND l.last_seq = m.last_seq ORDER BY l.id FOR UPDATE OF l
@@ -52,7 +54,7 @@ async def claim(connection: Connection, group: str, partitions: Sequence[tuple[s
     """
     topics = [topic for topic, _ in partitions]
     numbers = [number for _, number in partitions]
-    rows = await connection.fetch(_CLAIM, group, topics, numbers, owner)
+    rows = await connection.fetch(CLAIM, group, topics, numbers, owner)
     return [
         Lane(r["id"], r["topic"], r["partition"], r["epoch"], r["next_offset"], r["last_seq"], r["published_seq"])
         for r in rows
@@ -63,7 +65,7 @@ async def read_offsets(
     connection: Connection, group: str, partitions: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], int]:
     """Give the next offset of each lane that exists already."""
-    rows = await connection.fetch('SELECT topic, partition, next_offset FROM lane WHERE "group" = $1', group)
+    rows = await connection.fetch(OFFSETS, group)
     known = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
     return {place: known[place] for place in partitions if place in known}
 
@@ -76,7 +78,7 @@ async def advance(connection: Connection, lanes: Iterable[Lane], offsets: dict[i
     """
     moved = list(lanes)
     rows = await connection.fetch(
-        _ADVANCE,
+        ADVANCE,
         [lane.id for lane in moved],
         [lane.epoch for lane in moved],
         [lane.last_seq for lane in moved],

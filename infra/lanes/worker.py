@@ -1,18 +1,19 @@
 """The step path of one consumer group in one process: claim, fetch, commit, publish; when in doubt, start over."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
 
+from infra.clock import elapsed
 from infra.database import Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.failpoints import Failpoint, reach
-from infra.kafka import Consumer, KafkaUnavailableError, Place
+from infra.kafka import KafkaUnavailableError, Place
 from infra.lanes.batch import Chunk
 from infra.lanes.claiming import claim_lanes, republish
+from infra.lanes.clients import Brokers, ConsumerPort, make_consumer
 from infra.lanes.committer import Committer, Session
 from infra.lanes.health import Health
 from infra.lanes.marks import Marks
@@ -39,7 +40,7 @@ class Worker:
         self,
         processor: Processor,
         pool: Pool,
-        bootstrap: str,
+        brokers: Brokers,
         owner: str,
         *,
         session_ms: int = 10_000,
@@ -47,7 +48,7 @@ class Worker:
     ) -> None:
         self._processor = processor
         self._pool = pool
-        self._bootstrap = bootstrap
+        self._brokers = brokers
         self._owner = owner
         self._session_ms = session_ms
         self._batch = batch
@@ -67,8 +68,8 @@ class Worker:
 
     async def run(self) -> None:
         """Join the group and work; every failure that may pass is met by starting over, with a growing pause."""
-        consumer = Consumer(
-            self._bootstrap, self._processor.group, self._processor.topics, self._owner, self._session_ms
+        consumer = make_consumer(
+            self._brokers, self._processor.group, self._processor.topics, self._owner, self._session_ms
         )
         await consumer.start(self._on_revoked, self._on_assigned)
         self.health.fetches = True
@@ -119,9 +120,9 @@ class Worker:
         self._inbox, self._held = [], 0
         self.health.ready = False
 
-    async def _fetch(self, consumer: Consumer) -> None:
+    async def _fetch(self, consumer: ConsumerPort) -> None:
         """Fetch for ever. Seeking happens here, between two polls, so what a poll returns was read after the seek."""
-        committed = time.monotonic()
+        committed = elapsed()
         while True:
             self._seek(consumer)
             if self._held > 4 * self._batch or self._processor.full():
@@ -135,15 +136,15 @@ class Worker:
                 self._generation += 1  # what was fetched may be half lost: read on from the database's offsets
                 await asyncio.sleep(0.5)
                 continue
-            self.health.polled = time.monotonic()
+            self.health.polled = elapsed()
             for place, (offset, records) in fetched.items():
                 lane = ready.get(place)
                 if lane is not None and self._ready.get(place) is lane:
                     self._inbox.append(Chunk(lane, offset, records))
                     self._held += len(records)
             self._wake.set()
-            if time.monotonic() - committed > _COMMIT_EVERY and self._ready:
-                committed = time.monotonic()
+            if elapsed() - committed > _COMMIT_EVERY and self._ready:
+                committed = elapsed()
                 offsets = {place: lane.next_offset for place, lane in self._ready.items()}
                 self.health.lag = consumer.behind(offsets)
                 self.health.unpublished = sum(lane.last_seq - lane.acked_seq for lane in self._ready.values())
@@ -151,7 +152,7 @@ class Worker:
                 await consumer.commit(offsets)
                 reach(Failpoint.AFTER_OFFSET_COMMIT)
 
-    def _seek(self, consumer: Consumer) -> None:
+    def _seek(self, consumer: ConsumerPort) -> None:
         unsought, self._unsought = self._unsought, {}
         for place, lane in unsought.items():
             try:
@@ -161,7 +162,7 @@ class Worker:
                 continue
             self._ready[place] = lane
 
-    async def _session(self, consumer: Consumer, fetching: "asyncio.Task[None]") -> None:
+    async def _session(self, consumer: ConsumerPort, fetching: "asyncio.Task[None]") -> None:
         """Work with one assignment, one set of epochs and one producer, until any of them is in doubt."""
         generation = self._generation
         places = sorted(consumer.assignment()) if self._assigned else []
@@ -172,7 +173,7 @@ class Worker:
             async with AsyncExitStack() as stack:
                 sql = await stack.enter_async_context(self._pool.acquire())
                 lanes = await claim_lanes(consumer, sql, self._processor.group, places, self._owner)
-                publisher = await stack.enter_async_context(Publisher(self._bootstrap, self._owner, lanes))
+                publisher = await stack.enter_async_context(Publisher(self._brokers, self._owner, lanes))
                 await republish(sql, publisher, lanes)
                 stack.push_async_callback(self._processor.close)
                 await self._processor.open(sql, lanes, self._wake.set)

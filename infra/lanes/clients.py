@@ -1,0 +1,93 @@
+"""The port to Kafka: what the step path asks of a producer and of a member of a group, whoever makes them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from infra.codec import Record
+from infra.kafka import Consumer, Place, Producer, Wants
+from schemas.envelope import Header
+
+
+class ProducerPort(Protocol):
+    """Keeps the order of each partition; what it could not send it never says it has. See `infra.kafka.Producer`."""
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaUnavailableError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        ...
+
+    async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> "asyncio.Future[Any]":
+        """Queue one record; the future resolves when the broker has it. Raises `KafkaUnavailableError`."""
+        ...
+
+
+class ConsumerPort(Protocol):
+    """A member of a group that commits nothing by itself. See `infra.kafka.Consumer`."""
+
+    async def start(
+        self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Join; records may be delivered before `on_assigned` has run. Raises `KafkaUnavailableError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave."""
+        ...
+
+    def assignment(self) -> set[Place]:
+        """Give the partitions that this member believes to be its own."""
+        ...
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Read on from `offset`. Raises `KafkaUnavailableError` if the partition is not assigned."""
+        ...
+
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
+        """Give, by partition, the offset after the last record read and the wanted ones among them."""
+        ...
+
+    def behind(self, offsets: Mapping[Place, int]) -> int:
+        """Count the records from these offsets to the ends, as far as they are known."""
+        ...
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Ask for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+        ...
+
+    async def commit(self, offsets: Mapping[Place, int]) -> bool:
+        """Tell the group how far we are; False if it does not know this member."""
+        ...
+
+
+class Clients(Protocol):
+    """Makes clients of another kind than aiokafka's: a simulation's."""
+
+    def producer(self, client_id: str) -> ProducerPort:
+        """Make a producer."""
+        ...
+
+    def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> ConsumerPort:
+        """Make a member of a group."""
+        ...
+
+
+Brokers = str | Clients
+"""A bootstrap address, or what makes the clients instead."""
+
+
+def make_producer(brokers: Brokers, client_id: str) -> ProducerPort:
+    """Make a producer; it is not connected yet."""
+    return Producer(brokers, client_id) if isinstance(brokers, str) else brokers.producer(client_id)
+
+
+def make_consumer(
+    brokers: Brokers, group: str, topics: Collection[str], client_id: str, session_ms: int
+) -> ConsumerPort:
+    """Make a member of a group; it has not joined yet."""
+    if isinstance(brokers, str):
+        return Consumer(brokers, group, topics, client_id, session_ms)
+    return brokers.consumer(group, topics, client_id, session_ms)
