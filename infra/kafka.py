@@ -7,7 +7,7 @@ aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -35,6 +35,10 @@ Wants = Callable[[str, Sequence[Header]], bool]
 """Says, from a record's topic and headers, whether the reader has any use for it."""
 
 
+_PATIENCE = 5.0
+"""Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
+
+
 class KafkaUnavailableError(Exception):
     """The broker did not answer, or did not take a record; what was sent may or may not be there."""
 
@@ -60,17 +64,17 @@ class Producer:
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
         try:
-            await self._producer.start()
+            await _complete(self._producer.start())
         except asyncio.CancelledError:
-            await self._producer.stop()
+            await self.stop()
             raise
         except (KafkaError, OSError) as error:
-            await self._producer.stop()
+            await self.stop()
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
 
     async def stop(self) -> None:
         """Flush and disconnect; what cannot be flushed is left to the next owner of its lane."""
-        await self._producer.stop()
+        await _complete(self._producer.stop())
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
         """Queue one record; the future resolves when the broker has it, or refuses it (`REFUSALS`).
@@ -119,17 +123,17 @@ class Consumer:
         """
         self._consumer.subscribe(self._topics, listener=_Listener(on_revoked, on_assigned))
         try:
-            await self._consumer.start()
+            await _complete(self._consumer.start())
         except asyncio.CancelledError:
-            await self._consumer.stop()
+            await self.stop()
             raise
         except (KafkaError, OSError) as error:
-            await self._consumer.stop()
+            await self.stop()
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
 
     async def stop(self) -> None:
         """Leave the group."""
-        await self._consumer.stop()
+        await _complete(self._consumer.stop())
 
     def assignment(self) -> set[Place]:
         """Give the partitions that are this member's now."""
@@ -231,6 +235,20 @@ class _Partitioner(DefaultPartitioner):
 
     def __call__(self, key: Any, all_partitions: Any, available: Any) -> Any:
         return all_partitions[(self._hash(key) & 0x7FFFFFFF) % len(all_partitions)]
+
+
+async def _complete(work: Coroutine[Any, Any, None]) -> None:
+    """Start or stop a client whole, even when told to end: aiokafka, cancelled on the way, leaves connections open."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_PATIENCE)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # whoever cancelled us wants no more of it
+        raise
 
 
 def _read(record: Any) -> Record:
