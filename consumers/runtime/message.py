@@ -15,9 +15,14 @@ from schemas.envelope import SAGA_ID, STEP, TYPE, Envelope, EnvelopeError, Heade
 from schemas.lifecycle import Bar, Retry
 from schemas.message import Message as Payload
 from schemas.message import wire_type
+from schemas.topics import commands_topic
 
 MAX_ROUND: Final = 2**15 - 1
 _home = lru_cache(maxsize=65_536)(partition_of)
+
+
+class StrayError(EnvelopeError):
+    """A command that no participant of the saga will ever take."""
 
 
 class Kind(Enum):
@@ -54,10 +59,14 @@ class Message:
 
 
 class Router:
-    """The wire types that concern a participant, compiled once; `partitions` is the count of the topics'."""
+    """The wire types that concern a participant, compiled once; `partitions` is the count of the topics'.
+
+    A command that concerns no step of the saga is told of by one group alone: the owner of the first step.
+    """
 
     def __init__(self, participant: Participant, partitions: int) -> None:
         saga = participant.saga.name
+        self._strays = _Strays(participant) if participant.saga.steps[0].name in participant.bindings else None
         self._partitions = partitions
         self._bindings = participant.bindings
         self._routes: dict[bytes, list[tuple[Kind, Binding, type[Payload]]]] = {}
@@ -84,6 +93,10 @@ class Router:
                 return value in self._routes or (value in self._by_step and self._named(headers) is not None)
         return False
 
+    def tells(self, topic: str, headers: Sequence[Header]) -> bool:
+        """Say whether a record is a stray of which this participant is to tell."""
+        return self._strays is not None and self._strays.flaw(topic, headers) != ""
+
     def _named(self, headers: Sequence[Header]) -> Binding | None:
         for name, value in headers:
             if name == STEP:
@@ -93,6 +106,8 @@ class Router:
     def read(self, lane: int, record: Record) -> list[Message]:
         """Give the messages a wanted record holds; raises `EnvelopeError` when its headers cannot be trusted."""
         headers = record.headers
+        if self._strays is not None and (flaw := self._strays.flaw(record.topic, headers)):
+            raise StrayError(flaw)
         envelope = Envelope.from_headers(headers)
         saga_id = _saga_id(record, envelope, self._partitions)
         if not 1 <= envelope.round <= MAX_ROUND:
@@ -106,6 +121,31 @@ class Router:
         if not routes:
             raise EnvelopeError(f"header {TYPE} or {STEP} is there twice, and differs")
         return [Message(kind, binding, payload, lane, saga_id, envelope, record) for kind, binding, payload in routes]
+
+
+class _Strays:
+    """What the commands topic of a saga may hold, whoever takes it."""
+
+    def __init__(self, participant: Participant) -> None:
+        saga = participant.saga
+        self._topic = commands_topic(saga.name)
+        self._steps = {step.name.encode() for step in saga.steps}
+        self._by_step = {wire_type(saga.name, Bar).encode(), wire_type(saga.name, Retry).encode()}
+        self._types = {wire_type(saga.name, step.back[0]).encode() for step in saga.steps if step.back is not None}
+
+    def flaw(self, topic: str, headers: Sequence[Header]) -> str:
+        """Say what keeps a command from concerning any step; empty for one that does, and for other topics."""
+        if topic != self._topic:
+            return ""
+        first = {name: value or b"" for name, value in reversed(headers)}
+        ce_type, step = first.get(TYPE, b""), first.get(STEP, b"")
+        if ce_type in self._by_step:
+            return "" if step in self._steps else f"the command is for step {_shown(step)}, which the saga has not"
+        return "" if ce_type in self._types else f"the saga has no command of type {_shown(ce_type)}"
+
+
+def _shown(header: bytes) -> str:
+    return repr(header[:100].decode("utf-8", "replace"))
 
 
 def _saga_id(record: Record, envelope: Envelope, partitions: int) -> UUID:

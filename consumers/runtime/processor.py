@@ -8,7 +8,7 @@ from consumers.participant import Participant
 from consumers.runtime import judgement, poison
 from consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
 from consumers.runtime.docket import Docket, Surroundings
-from consumers.runtime.message import Message, Router
+from consumers.runtime.message import Message, Router, StrayError
 from consumers.runtime.outcome import Completion
 from consumers.runtime.row import Key, load, load_due, next_due, save
 from consumers.runtime.speaker import Speaker
@@ -70,9 +70,9 @@ class StepProcessor:
         self._completions: list[Completion] = []
         self._upcoming: tuple[bool, float | None] = (False, None)
 
-    def wants(self, topic: str, headers: Sequence[Header]) -> bool:  # noqa: ARG002 - types tell topics apart
-        """Say whether a record concerns any step of the participant."""
-        return self._router.wants(headers)
+    def wants(self, topic: str, headers: Sequence[Header]) -> bool:
+        """Say whether a record concerns any step of the participant, or is one of which nobody else would tell."""
+        return self._router.wants(headers) or self._router.tells(topic, headers)
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
         """Take over lanes: calls of before are abandoned, their rows are found again by their due times."""
@@ -110,8 +110,8 @@ class StepProcessor:
         rows = {row.key: row for row in due} | await load(sql, keys)
         self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
         docket = Docket(self._around, transaction, rows, holding=bool(self._holds))
-        for lane, record, reason in unreadable:
-            poison.bury(docket, lane, record, Fault("headers", reason))
+        for lane, record, fault in unreadable:
+            poison.bury(docket, lane, record, fault)
         for completion in completions:
             self._judge(docket, completion.key, lambda ended=completion: judgement.take_completion(docket, ended))
         for row in due:
@@ -138,15 +138,17 @@ class StepProcessor:
         except poison.UNJUDGEABLE as error:
             poison.leave(docket, key, error)
 
-    def _read(self, received: Sequence[Received]) -> tuple[list[Message], list[tuple[int, Record, str]]]:
-        """Give the messages, and the records whose headers cannot be trusted."""
+    def _read(self, received: Sequence[Received]) -> tuple[list[Message], list[tuple[int, Record, Fault]]]:
+        """Give the messages, and the records whose headers cannot be trusted or concern nobody."""
         messages: list[Message] = []
-        unreadable: list[tuple[int, Record, str]] = []
+        unreadable: list[tuple[int, Record, Fault]] = []
         for each in received:
             try:
                 messages += self._router.read(each.lane, each.record)
+            except StrayError as error:
+                unreadable.append((each.lane, each.record, Fault("stray", str(error))))
             except EnvelopeError as error:
-                unreadable.append((each.lane, each.record, str(error)))
+                unreadable.append((each.lane, each.record, Fault("headers", str(error))))
         return messages, unreadable
 
     def _held(self, ctx: StepContext) -> bool:

@@ -138,14 +138,41 @@ async def test_a_fact_of_an_unknown_type_or_version(bench: Bench, name: str) -> 
     await works(bench)
 
 
-async def test_a_command_for_a_step_that_is_not(bench: Bench) -> None:
-    """A bar for no step of the saga, and one without its headers, disturb nobody; a good one is still answered."""
-    saga_id, topic = uuid4(), commands_topic(bench.saga.name)
-    await bench.say(saga_id, Bar(step="nothing"), step="nothing", context=b"")
-    await bench.send(topic, saga_id, b"\x00", [])
+STRAYS: dict[str, tuple[list[tuple[str, bytes]], str]] = {
+    "a bar for no step of the saga": ([("ce_type", b"{}.bar.v1"), ("ts_step", b"nothing")], "'nothing'"),
+    "a bar that names no step": ([("ce_type", b"{}.bar.v1")], "for step ''"),
+    "a retry for no step of the saga": ([("ce_type", b"{}.retry.v1"), ("ts_step", b"\xff")], "which the saga has not"),
+    "a compensation of no step": ([("ce_type", b"{}.unsell.v1"), ("ts_step", b"pay")], ".unsell.v1"),
+    "a command of a version to come": ([("ce_type", b"{}.refund.v9"), ("ts_step", b"pay")], ".refund.v9"),
+    "another saga's command": ([("ce_type", b"other.refund.v1"), ("ts_step", b"pay")], "other.refund.v1"),
+    "no headers": ([], "no command of type ''"),
+    "a type that is no text": ([("ce_type", b"\xff")], "no command of type"),
+}
+
+
+@pytest.mark.parametrize("name", STRAYS)
+async def test_a_command_that_nobody_takes(bench: Bench, name: str) -> None:
+    """It is in the dead letters once, although several groups read it, and says why; a good one is still answered."""
+    headers, told = STRAYS[name]
+    saga_id, saga = uuid4(), bench.saga.name.encode()
+    stray = [(header, value.replace(b"{}", saga)) for header, value in headers]
+    await bench.send(commands_topic(bench.saga.name), saga_id, b"\x00", stray)
+    beside = uuid4()
+    await bench.say(beside, Bar(step="pay"), step="pay", context=b"")
+    await bench.heard(beside, StepBarred)
+    await works(bench)
+    (letter,) = await letters(bench, str(saga_id))
+    assert letter.header("ts_dlt_error_type") == "stray"
+    assert told in letter.header("ts_dlt_error_message")
+    assert letter.value == b"\x00"
+
+
+async def test_a_fact_without_a_type(bench: Bench) -> None:
+    """The saga log alone tells of it."""
+    saga_id = uuid4()
     await bench.send(events_topic(bench.saga.name), saga_id, b"\x00", [("ce_type", b"\xff")])
-    await bench.say(saga_id, Bar(step="pay"), step="pay", context=b"")
-    await bench.heard(saga_id, StepBarred)
+    (letter,) = await letters(bench, str(saga_id))
+    assert letter.header("ts_dlt_group") == f"{bench.saga.name}-log"
     await works(bench)
 
 
