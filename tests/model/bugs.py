@@ -1,15 +1,15 @@
 """Planted bugs: ways to build this wrong, each of which has cost somebody money."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from sagas.definition import AnySaga
 from sagas.fact import Fact, Meaning
 from sagas.machine import BarStep, CompensateStep, Folded, Machine, Order, State
 from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
 from sagas.status import Status
-from tests.model.protocol import Protocol
+from tests.model.protocol import Protocol, shipped
 
 Make = Callable[[AnySaga], Protocol]
 
@@ -59,6 +59,7 @@ class IgnoresLateSuccess(Machine):
     """Takes a success that comes while it takes back for noise."""
 
     def fold(self, state: State, fact: Fact) -> Folded:
+        """Fold a fact, a late success as if it were a bar's answer."""
         late = self.status(state) not in {Status.IDLE, Status.RUNNING}
         if late and fact.meaning is Meaning.DONE:
             barred = state._replace(barred=state.barred | 1 << fact.step)
@@ -85,11 +86,12 @@ class IgnoresContradictions(Machine):
     """Believes its own books against the venue's word."""
 
     def fold(self, state: State, fact: Fact) -> Folded:
+        """Fold a fact, a contradiction as if it said nothing."""
         return super().fold(state, Fact(Meaning.RECORDED) if fact.meaning is Meaning.CONTRADICTED else fact)
 
 
-class LosesWaitForBars(Machine):
-    """Forgets that a bar was asked for once the deadline is folded, so that it is never asked again."""
+class ForgetsBars(Machine):
+    """Notes that a step was to be barred, and asks nobody."""
 
     def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
         folded = super()._due(state, orders, refusal)
@@ -139,9 +141,39 @@ def _machine(kind: type[Machine]) -> Make:
     return lambda definition: Protocol(kind(definition))
 
 
-BUGS: Final[Mapping[str, tuple[str, str, Make]]] = {
-    "no bar": ("trade", "not last first", _machine(NeverBars)),
-    "compensation before every bar is answered": ("trade", "not last first", _machine(TakesBackEarly)),
-    "bar past the pivot": ("trade", "failed for no reason", _machine(BarsPastPivot)),
-    "bar lost": ("trade", "hangs", _machine(LosesWaitForBars)),
+def _ruled(**liberties: Any) -> Make:
+    return lambda definition: replace(shipped(definition), **liberties)
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A planted bug, the play that shows it, and how the promise that breaks begins."""
+
+    play: str
+    broken: str
+    make: Make
+
+
+BUGS: Final[Mapping[str, Bug]] = {
+    "no bar": Bug("trade", "not last first", _machine(NeverBars)),
+    "compensation before every bar is answered": Bug("trade", "not last first", _machine(TakesBackEarly)),
+    "bar past the pivot": Bug("trade", "failed for no reason", _machine(BarsPastPivot)),
+    "bar forgotten": Bug("trade", "hangs", _machine(ForgetsBars)),
+    "bar answered for an order that rests": Bug("trade", "not last first", _ruled(meet_bar=_bar_blindly)),
+    "bar answered over an intent": Bug("trade", "not last first", _ruled(meet_bar=_bar_over_intent)),
+    "not found taken for never happened": Bug("trade", "done twice", _ruled(believes_not_found=True)),
+    "first in, first out": Bug("trade", "not last first", _machine(TakesBackFirst)),
+    "late success ignored": Bug("trade", "aborted with something standing", _machine(IgnoresLateSuccess)),
+    "failure of an old round counted": Bug("rounds", "FAILED for what is over", _machine(CountsOldFailures)),
+    "old compensation's failure counted": Bug("rounds", "FAILED for what is over", _machine(CountsOldUndoFailures)),
+    "retry not compared and set": Bug("rounds", "done twice", _ruled(meet_retry=_retry_anything)),
+    "duplicates dropped blindly": Bug("trade", "hangs", _ruled(meet_bar=_bar_dropped)),
+    "two rows for action and compensation": Bug("trade", "not last first", _ruled(two_rows=True)),
+    "no natural key": Bug("trade", "done twice", _ruled(meet_trigger=_always_run)),
+    "action after its bar": Bug("trade", "not last first", _ruled(meet_trigger=_past_tombstone)),
+    "taken back twice": Bug("trade", "done twice", _ruled(meet_compensation=_undo_again)),
+    "publish before commit": Bug("trade", "failed for no reason", _ruled(publishes_first=True)),
+    "contradiction ignored": Bug("bust", "completed, though contradicted", _machine(IgnoresContradictions)),
+    "join that does not wait": Bug("fork", "failed for no reason", _ruled(joins_early=True)),
+    "account read without a lock": Bug("account", "the account does not add up", _ruled(overdraws=True)),
 }

@@ -10,9 +10,10 @@ from sagas.fact import Meaning
 from schemas.message import Compensation, Event
 from tests.model import small_trade as m
 from tests.model.protocol import Protocol, shipped
-from tests.model.search import Pair, Solo
+from tests.model.scene import Budget
+from tests.model.search import Pair, Solo, Visited, visit
 from tests.model.small_trade import PLACE, RESERVE, SETTLE, small_trade
-from tests.model.stage import Budget, Stage
+from tests.model.stage import Stage
 
 
 class Left(Event):
@@ -83,10 +84,10 @@ class Billing:
     budget: Budget
     pair: bool = False
 
-    def perform(self, make: Callable[[AnySaga], Protocol] = shipped) -> "Solo | Pair":
-        """Give the play, under the shipped rules or broken ones."""
+    def visit(self, make: Callable[[AnySaga], Protocol] = shipped) -> Visited:
+        """Visit every state, under the shipped rules or broken ones."""
         stage = Stage(make(self.saga), self.budget)
-        return Pair(stage) if self.pair else Solo(stage)
+        return visit(Pair(stage)) if self.pair else visit(Solo(stage))
 
 
 PLAYS: Final[Mapping[str, Billing]] = {
@@ -94,12 +95,20 @@ PLAYS: Final[Mapping[str, Billing]] = {
     "trade": Billing(small_trade, Budget(remote={PLACE}, raising={RESERVE})),
     # The venue's word against the books, and a person who closes the case.
     "bust": Billing(small_trade, Budget(remote={PLACE}, busts=1, decisions=1, decides=(Meaning.RESOLVE,))),
-    # Everything on the topic may come twice, at any later moment.
-    "repeats": Billing(short, Budget(repeats=2, attempts=1, raising={SETTLE})),
-    # People abort, retry, skip and resolve; compensations fail; what must succeed runs out of attempts.
-    "rounds": Billing(short, Budget(
-        decisions=2, decides=_DECISIONS, undo_failures=2, attempts=1, raising={RESERVE, PLACE, SETTLE}, repeats=1,
-    )),
+    # Any fact comes once more, at any later moment.
+    "repeats": Billing(small_trade, Budget(remote={PLACE}, repeats=1)),
+    # People abort, retry, skip and resolve, twice; a compensation fails; what must succeed runs out of attempts.
+    "rounds": Billing(short, Budget(decisions=2, decides=_DECISIONS, undo_failures=1, attempts=1, raising={SETTLE})),
+    # The same, on a shorter way, with failures of old rounds that come again.
+    "old rounds": Billing(
+        tiny, Budget(decisions=2, decides=_DECISIONS, undo_failures=1, attempts=1, raising={SETTLE - 1}, repeats=1)
+    ),
+    # An abort, and a recall that the far side refuses once.
+    "recall": Billing(
+        small_trade, Budget(remote={PLACE}, decisions=1, decides=_DECISIONS, undo_failures=1, raising={SETTLE})
+    ),
+    # Two branches, one of them a remote call, and a join.
     "fork": Billing(forked, Budget(remote={1}, undo_failures=1)),
-    "account": Billing(tiny, Budget(paid_by=RESERVE, attempts=1, raising={2}), pair=True),
-}  # fmt: skip
+    # Two sagas draw on an account that holds enough for one.
+    "account": Billing(tiny, Budget(paid_by=RESERVE, attempts=1, raising={SETTLE - 1}), pair=True),
+}

@@ -71,20 +71,23 @@ class Protocol:
         return Known(folded.state, folded.status, before.orders.union(folded.orders), stale)
 
     def _failing(self, log: bytes, state: State) -> bool:
-        """Say, from the facts alone, whether anything has failed, been contradicted or not happened as things are."""
-        facts = [self.facts[number] for number in log]
-        for fact in facts:
-            rounds = state.undo_rounds if fact.meaning is Meaning.COMPENSATION_FAILED else state.rounds
-            current = fact.meaning in _ROUNDED and fact.round == rounds[fact.step]
-            if current or fact.meaning in _LASTING:
-                return True
+        """Say, from the facts alone, whether anything that counts now can have made the saga FAILED."""
+        passed = self.machine.passed(state)
+        for fact in (self.facts[number] for number in log):
+            match fact.meaning:
+                case Meaning.CONTRADICTED:
+                    return True
+                case Meaning.COMPENSATION_FAILED if fact.round == state.undo_rounds[fact.step]:
+                    return True
+                case Meaning.FAILED if passed and fact.round == state.rounds[fact.step]:
+                    return True
+                case Meaning.REFUSED | Meaning.BARRED if passed:
+                    return True
+                case _:
+                    continue
         return False
 
 
 def shipped(saga: AnySaga) -> Protocol:
     """Give the rules as they are."""
     return Protocol(Machine(saga))
-
-
-_ROUNDED = frozenset({Meaning.FAILED, Meaning.COMPENSATION_FAILED})
-_LASTING = frozenset({Meaning.CONTRADICTED, Meaning.REFUSED, Meaning.BARRED})

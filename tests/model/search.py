@@ -1,7 +1,7 @@
 """Visiting every state of a model, and the promises that each of them is held to."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol as Shape
 from typing import TypeVar
@@ -10,7 +10,8 @@ from sagas.fact import Fact, Meaning
 from sagas.row import RowStatus
 from sagas.status import Status
 from tests.model.protocol import Known
-from tests.model.stage import UNDER_WAY, Move, Stage, World
+from tests.model.scene import Move, World
+from tests.model.stage import UNDER_WAY, Stage
 
 S = TypeVar("S", bound=Hashable)
 
@@ -177,7 +178,7 @@ def _under_the_feet(stage: Stage, world: World) -> bool:
     for step, part in enumerate(world.parts):
         if part.undone and not part.stands:
             for later, above in enumerate(stage.above):
-                stuck = world.parts[later].status is RowStatus.COMPENSATION_FAILED
+                stuck = world.parts[later].status is RowStatus.COMPENSATION_FAILED or world.parts[later].back_round > 1
                 if above >> step & 1 and world.parts[later].stands and not stuck:
                     return True
     return False

@@ -6,9 +6,8 @@ that is not made. How often the optional things happen (repeats, decisions of pe
 is bounded by what is left of each in the state, so that the number of states is.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from sagas.definition import AnySaga
 from sagas.fact import Fact, Meaning
@@ -18,64 +17,7 @@ from sagas.soundness import ancestors, predecessors
 from sagas.status import Status
 from sagas.step import Kind
 from tests.model.protocol import Protocol
-
-
-class Part(NamedTuple):
-    """One step: its row at its owner, and what is true where its effect lands.
-
-    `stands`: the effect is there; `closed`: the outside can no longer produce it; `calling`: a call is on the wire.
-    """
-
-    status: RowStatus | None = None
-    calling: bool = False
-    stands: bool = False
-    closed: bool = False
-    bar_seen: bool = False
-    attempts: int = 0
-    round: int = 1
-    back_round: int = 0
-    done: int = 0
-    undone: int = 0
-
-
-class World(NamedTuple):
-    """One saga at one moment. `log` holds numbers of facts; the first `read` of them are folded."""
-
-    parts: tuple[Part, ...]
-    log: bytes
-    read: int = 0
-    repeats: int = 0
-    decisions: int = 0
-    undo_failures: int = 0
-    busts: int = 0
-    free: int = 0
-
-
-class Move(NamedTuple):
-    """What may happen next; nobody waits for an optional one."""
-
-    name: str
-    step: int
-    world: World
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What the world may do to the saga, and how often; steps are given by their index."""
-
-    attempts: int = 2
-    repeats: int = 0
-    decisions: int = 0
-    undo_failures: int = 0
-    busts: int = 0
-    raising: Collection[int] = ()
-    remote: Collection[int] = ()
-    decides: Collection[Meaning] = ()
-    free: int = 1
-    paid_by: int = -1
-    """The step that takes one unit of the account, -1 for none."""
-
+from tests.model.scene import Budget, Move, Part, World
 
 UNDER_WAY = frozenset({Status.IDLE, Status.RUNNING, Status.COMPENSATING})
 _MENDABLE = frozenset({RowStatus.FAILED, RowStatus.COMPENSATION_FAILED})
@@ -237,9 +179,9 @@ class Stage:
         needed = (world.parts[i].stands for i in range(len(self.steps)) if self.before[step] >> i & 1)
         if self.waits[step] and not part.closed and all(needed):
             happened = part._replace(stands=True, closed=True, done=1)
-            yield Move("happens", step, self.put(world, step, happened))
+            yield Move("happens", step, self.put(world, step, happened), optional=True)
             if self.steps[step].rejects is not None:
-                yield Move("never will", step, self.put(world, step, part._replace(closed=True)))
+                yield Move("never will", step, self.put(world, step, part._replace(closed=True)), optional=True)
         late = Fact(Meaning.CONTRADICTED, step, id="late")
         if self.waits[step] and part.status is RowStatus.BARRED and part.stands and not self.said(world, late):
             yield Move("contradicts", step, self.say(world, late))

@@ -1,0 +1,65 @@
+"""What a model's state is made of, and what bounds the number of its states."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sagas.fact import Meaning
+from sagas.row import RowStatus
+
+
+class Part(NamedTuple):
+    """One step: its row at its owner, and what is true where its effect lands.
+
+    `stands`: the effect is there; `closed`: the outside can no longer produce it; `calling`: a call is on the wire.
+    """
+
+    status: RowStatus | None = None
+    calling: bool = False
+    stands: bool = False
+    closed: bool = False
+    bar_seen: bool = False
+    attempts: int = 0
+    round: int = 1
+    back_round: int = 0
+    done: int = 0
+    undone: int = 0
+
+
+class World(NamedTuple):
+    """One saga at one moment. `log` holds numbers of facts; the first `read` of them are folded."""
+
+    parts: tuple[Part, ...]
+    log: bytes
+    read: int = 0
+    repeats: int = 0
+    decisions: int = 0
+    undo_failures: int = 0
+    busts: int = 0
+    free: int = 0
+
+
+class Move(NamedTuple):
+    """What may happen next; nobody waits for an optional one."""
+
+    name: str
+    step: int
+    world: World
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the world may do to the saga, and how often; steps are given by their index."""
+
+    attempts: int = 2
+    repeats: int = 0
+    decisions: int = 0
+    undo_failures: int = 0
+    busts: int = 0
+    raising: Collection[int] = ()
+    remote: Collection[int] = ()
+    decides: Collection[Meaning] = ()
+    free: int = 1
+    paid_by: int = -1
+    """The step that takes one unit of the account, -1 for none."""
