@@ -16,6 +16,9 @@ from aiokafka.structs import TopicPartition
 from infra.errors import CommandError, ExitCode
 from infra.kafka import KafkaUnavailableError, Place
 
+_LOOK_MS = 3000
+"""Milliseconds that a broker has to show a record that it holds."""
+
 
 @asynccontextmanager
 async def _administration(bootstrap: str) -> AsyncGenerator[AIOKafkaAdminClient]:
@@ -53,3 +56,24 @@ async def read_ends(bootstrap: str, places: Collection[Place]) -> dict[Place, in
     finally:
         await consumer.stop()
     return {(each.topic, each.partition): ends[each] for each in partitions}
+
+
+async def has_record(bootstrap: str, offsets: Mapping[Place, int]) -> bool:
+    """Say whether any of these partitions holds a record at this offset or behind it.
+
+    Asks as a stranger would, with a connection of its own and no group. Raises `KafkaUnavailableError`.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, client_id="tradesaga", enable_auto_commit=False, auto_offset_reset="earliest",
+        request_timeout_ms=10_000,
+    )  # fmt: skip
+    try:
+        await consumer.start()
+        consumer.assign([TopicPartition(*place) for place in offsets])
+        for place, offset in offsets.items():
+            consumer.seek(TopicPartition(*place), offset)
+        return bool(offsets and await consumer.getmany(timeout_ms=_LOOK_MS, max_records=1))
+    except (KafkaError, OSError) as error:
+        raise KafkaUnavailableError(f"{bootstrap}: {error or type(error).__name__}") from error
+    finally:
+        await consumer.stop()

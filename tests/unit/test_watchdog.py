@@ -1,0 +1,96 @@
+"""The watchdog's judgement: who is stuck, who merely has nothing to read, and when a new consumer is no help."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import pytest
+
+from infra.kafka import KafkaUnavailableError, Place
+from infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, watch
+
+PATIENCE = Patience(silence=60, rebuilds=2, hang=300)
+CALM = Sight(polls=1, read=0, offsets={("a", 0): 5}, paused=False, assigned=True, turned=0)
+
+
+@pytest.fixture
+def dog() -> Watchdog:
+    """Give a watchdog that has looked once, at second 0."""
+    dog = Watchdog(PATIENCE)
+    dog.begin(0)
+    assert not dog.doubts(0, CALM)
+    return dog
+
+
+def test_a_short_silence_is_none(dog: Watchdog) -> None:
+    """Within its patience the broker is not even asked."""
+    assert not dog.doubts(60, replace(CALM, polls=2))
+    assert dog.doubts(61, replace(CALM, polls=3))
+
+
+def test_silence_is_no_fault_where_there_is_nothing_to_read(dog: Watchdog) -> None:
+    """Polls come back empty and the broker has nothing either: all is well, and the next question waits as long."""
+    assert dog.doubts(61, replace(CALM, polls=9))
+    assert dog.judge(61, waits=False) is Verdict.FINE
+    assert not dog.doubts(100, replace(CALM, polls=10))
+
+
+def test_a_record_that_only_others_can_read_shows_a_stuck_consumer(dog: Watchdog) -> None:
+    """It is rebuilt as often as patience allows; then the process is to end."""
+    verdicts: list[Verdict] = []
+    for now in (61, 122, 183):
+        assert dog.doubts(now, replace(CALM, polls=now))
+        verdicts.append(dog.judge(now, waits=True))
+        dog.begin(now)
+        assert not dog.doubts(now, replace(CALM, polls=now))
+    assert verdicts == [Verdict.REBUILD, Verdict.REBUILD, Verdict.END]
+
+
+def test_a_rebuilt_consumer_that_reads_is_forgiven(dog: Watchdog) -> None:
+    """Once records come again, the count of chances begins anew."""
+    assert dog.doubts(61, replace(CALM, polls=2))
+    assert dog.judge(61, waits=True) is Verdict.REBUILD
+    dog.begin(61)
+    assert not dog.doubts(62, replace(CALM, polls=3))
+    assert not dog.doubts(63, replace(CALM, polls=4, read=1))
+    assert dog.rebuilt == 0
+
+
+@pytest.mark.parametrize(
+    "sight", [replace(CALM, polls=1), replace(CALM, polls=50, assigned=False), replace(CALM, offsets={})]
+)
+def test_a_poll_or_a_share_that_never_comes_is_a_fault_too(dog: Watchdog, sight: Sight) -> None:
+    """A poll that does not return, or a group that gives no share, is stuck even where there is nothing to read."""
+    assert dog.doubts(61, sight)
+    assert dog.judge(61, waits=False) is Verdict.REBUILD
+
+
+@pytest.mark.parametrize("sight", [replace(CALM, paused=True), replace(CALM, polls=50, offsets={})])
+def test_whoever_wants_nothing_is_not_stuck(dog: Watchdog, sight: Sight) -> None:
+    """Full hands, or lanes that are not claimed yet, are no silence of the consumer's."""
+    assert not dog.doubts(61, sight)
+
+
+def test_a_worker_that_never_comes_round_is_given_up(dog: Watchdog) -> None:
+    """Whatever holds it up is nothing that a new consumer could mend; a process that slept is not blamed for it."""
+    assert not dog.hangs(300, CALM)
+    assert dog.hangs(301, CALM)
+    dog.begin(290)
+    assert not dog.hangs(301, CALM)
+
+
+async def test_a_broker_that_is_away_excuses_the_silence() -> None:
+    """As long as nobody can ask, nothing is rebuilt; once it answers, the stuck one is found."""
+    asked: list[Mapping[Place, int]] = []
+    polls: Iterator[int] = iter(range(1000))
+
+    async def probe(offsets: Mapping[Place, int]) -> bool:
+        asked.append(offsets)
+        if len(asked) < 3:
+            raise KafkaUnavailableError("away")
+        return True
+
+    dog = Watchdog(Patience(silence=0.06, rebuilds=1, hang=60))
+    sight = replace(CALM, turned=float("inf"))
+    assert await watch(dog, lambda: replace(sight, polls=next(polls)), probe) is Verdict.REBUILD
+    assert len(asked) == 3
+    assert await watch(dog, lambda: replace(sight, polls=next(polls)), probe) is Verdict.END
