@@ -2,7 +2,7 @@
 
 Beside the servers, which the settings name, the environment says where the exchange is, which version of the
 definition this process knows, which file holds the seconds by which its clock is off, and which file names the
-failpoint at which it is to stop (`before_commit:3`, read at SIGUSR1).
+failpoint at which it is to stop or die (`stop:before_commit:3`, read at SIGUSR1).
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from tests.faults.saga import Drill, make_drill
 EXCHANGE: Final = "DRILL_EXCHANGE"
 VERSION: Final = "DRILL_VERSION"
 CLOCK: Final = "DRILL_CLOCK"
-STOP: Final = "DRILL_STOP"
+ORDERS: Final = "DRILL_ORDERS"
 _LOOK: Final = 0.2
 """Seconds between two looks at the clock's file."""
 
@@ -71,7 +71,7 @@ async def work(make: Callable[[JumpingClock], Processor], settings: Settings) ->
         owner = f"{processor.group}@{os.getpid()}"
         worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
         metrics.watch_worker(processor.group, worker.health)
-        with _stopping(Path(os.environ[STOP])):
+        with _ordered(Path(os.environ[ORDERS])):
             await worker.run()
 
 
@@ -96,22 +96,23 @@ async def _door(settings: Settings) -> None:
 
 
 @contextmanager
-def _stopping(file: Path) -> Generator[None]:
-    """Stop this process, at SIGUSR1, at the failpoint that the file names, the n-th time it is reached."""
-    left: list[tuple[Failpoint, int]] = []
+def _ordered(file: Path) -> Generator[None]:
+    """Stop or kill this process, at SIGUSR1, at the failpoint that the file names, the n-th time it is reached."""
+    left: list[tuple[signal.Signals, Failpoint, int]] = []
 
     def arm() -> None:
-        name, _, count = file.read_text().partition(":")
-        left[:] = [(Failpoint(name), int(count or 1))]
+        action, name, count = file.read_text().split(":")
+        left[:] = [(signal.SIGSTOP if action == "stop" else signal.SIGKILL, Failpoint(name), int(count))]
 
     def reached(failpoint: Failpoint) -> None:
-        if not left or left[0][0] is not failpoint:
+        if not left or left[0][1] is not failpoint:
             return
-        left[0] = (failpoint, left[0][1] - 1)
-        if left[0][1] <= 0:
+        number, _, count = left[0]
+        left[0] = (number, failpoint, count - 1)
+        if count <= 1:
             left.clear()
-            structlog.get_logger("drill").info("stopping here", failpoint=failpoint)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            structlog.get_logger("drill").info("so ordered", failpoint=failpoint, signal=number.name)
+            os.kill(os.getpid(), number)
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, arm)

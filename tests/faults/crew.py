@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import psutil
 
@@ -36,6 +36,7 @@ class Member:
     process: asyncio.subprocess.Process | None = None
     starts: int = 0
     deaths: int = 0
+    starting: bool = False
     peak_mb: float = 0.0
     started: float = 0.0
 
@@ -50,9 +51,9 @@ class Member:
         return self.folder / f"{self.name}.clock"
 
     @property
-    def stop_at(self) -> Path:
-        """Give the file that names where it is to stop."""
-        return self.folder / f"{self.name}.stop"
+    def orders(self) -> Path:
+        """Give the file that names where it is to stop or to die."""
+        return self.folder / f"{self.name}.orders"
 
     @property
     def alive(self) -> bool:
@@ -76,12 +77,17 @@ class Member:
         self.process.send_signal(number)
         return True
 
+    def arm(self, action: Literal["stop", "kill"], failpoint: Failpoint, count: int) -> None:
+        """Have it stop or die as it lives, at the failpoint, the n-th time it gets there."""
+        self.orders.write_text(f"{action}:{failpoint}:{count}")
+        self.send(signal.SIGUSR1)
+
     async def start(self, extra: Mapping[str, str] | None = None) -> None:
         """Start the process, its log appended to."""
         argv = [sys.executable, "-m", "infra.command_line", "run", self.service, "--app", app.__name__]
         mine = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
         environment = {**mine, **self.environment, **(extra or {})}
-        environment |= {app.CLOCK: str(self.clock), app.STOP: str(self.stop_at)}
+        environment |= {app.CLOCK: str(self.clock), app.ORDERS: str(self.orders)}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log, env=environment)
         self.starts += 1
@@ -97,6 +103,7 @@ class Crew:
         self.members: dict[str, Member] = {}
         self._next: dict[str, dict[str, str]] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self._starts: set[asyncio.Task[None]] = set()
 
     def add(self, name: str, service: str, kafka: Link, postgres: Link, database_url: str) -> Member:
         """Describe a member; it starts with the others."""
@@ -125,14 +132,14 @@ class Crew:
         """End everybody, cleanly if they can."""
         if self._keeper is not None:
             self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+            await asyncio.wait([self._keeper, *self._starts])
         for member in self.members.values():
             member.send(signal.SIGCONT)
             member.send(signal.SIGTERM)
         for member in self.members.values():
             await _reap(member)
 
-    def arm(self, member: Member, failpoint: Failpoint, count: int) -> None:
+    def fall_at(self, member: Member, failpoint: Failpoint, count: int) -> None:
         """Kill a member now; its next life ends at the failpoint, the n-th time it gets there."""
         self._next[member.name] = {VARIABLE: f"{failpoint}:{count}"}
         member.send(signal.SIGKILL)
@@ -145,12 +152,19 @@ class Crew:
     async def _keep(self) -> None:
         while True:
             for member in self.members.values():
-                if member.process is not None and member.process.returncode is not None:
+                if not member.alive and not member.starting:
                     member.deaths += 1
-                    await asyncio.sleep(AGAIN)
-                    await member.start(self._next.pop(member.name, None))
+                    member.starting = True
+                    task = asyncio.create_task(self._start_again(member), name=f"start {member.name}")
+                    self._starts.add(task)
+                    task.add_done_callback(self._starts.discard)
                 member.measure()
             await asyncio.sleep(0.1)
+
+    async def _start_again(self, member: Member) -> None:
+        await asyncio.sleep(AGAIN)
+        await member.start(self._next.pop(member.name, None))
+        member.starting = False
 
 
 async def _reap(member: Member) -> None:

@@ -21,10 +21,16 @@ CREATE TABLE drill_effect (id bigserial PRIMARY KEY, saga_id uuid NOT NULL, step
     direction text NOT NULL, amount numeric NOT NULL);
 """
 FEE: Final = Decimal(1)
-_MOVE: Final = "UPDATE drill_account SET free = free + $2 WHERE account = $1 AND free + $2 >= 0 RETURNING account"
-_EFFECT: Final = "INSERT INTO drill_effect (saga_id, step, direction, amount) VALUES ($1, $2, $3, $4)"
-_CHARGE: Final = "UPDATE drill_hold SET amount = amount + $2 WHERE saga_id = $1"
-_DROP: Final = "DELETE FROM drill_hold WHERE saga_id = $1 RETURNING amount"
+_LOCK: Final = "SELECT FROM drill_account WHERE account = ANY($1::text[]) ORDER BY account FOR UPDATE"
+_MOVE: Final = """
+UPDATE drill_account a SET free = free + t.amount
+FROM (SELECT account, sum(amount) AS amount FROM unnest($1::text[], $2::numeric[]) AS u (account, amount) GROUP BY 1) t
+WHERE a.account = t.account
+"""
+_EFFECT: Final = """
+INSERT INTO drill_effect (saga_id, step, direction, amount)
+SELECT saga_id, $2, $3, amount FROM unnest($1::uuid[], $4::numeric[]) AS u (saga_id, amount)
+"""
 
 
 class PlannedError(Exception):
@@ -43,25 +49,26 @@ def make_desk(drill: Drill) -> Participant:
 def _bind_reserve(desk: Participant, drill: Drill) -> None:
     @desk.handles_batch(drill.reserve)
     async def reserve(works: Sequence[Work[m.Asked]], sql: Connection) -> Sequence[m.Reserved | m.ReserveRefused]:
-        answers: dict[UUID, m.Reserved | m.ReserveRefused] = {}
-        for work in sorted(works, key=lambda work: work.event.account):  # two processes lock accounts in one order
-            asked = work.event
-            if asked.plan.get("reserve") == "refuse":
-                answers[work.saga_id] = m.ReserveRefused(reason="planned")
-            elif await sql.fetchval(_MOVE, asked.account, -asked.amount) is None:
-                answers[work.saga_id] = m.ReserveRefused(reason="not enough is free")
-            else:
-                await sql.execute("INSERT INTO drill_hold VALUES ($1, $2)", work.saga_id, asked.amount)
-                await sql.execute(_EFFECT, work.saga_id, "reserve", "forward", asked.amount)
-                answers[work.saga_id] = m.Reserved(amount=str(asked.amount))
-        return [answers[work.saga_id] for work in works]
+        willing = [work for work in works if work.event.plan.get("reserve") != "refuse"]
+        accounts = [work.event.account for work in willing]
+        amounts = [work.event.amount for work in willing]
+        sagas = [work.saga_id for work in willing]
+        await _move(sql, accounts, [-amount for amount in amounts])
+        await sql.execute("INSERT INTO drill_hold SELECT * FROM unnest($1::uuid[], $2::numeric[])", sagas, amounts)
+        await _note(sql, sagas, "reserve", "forward", amounts)
+        return [
+            m.ReserveRefused(reason="planned")
+            if work.event.plan.get("reserve") == "refuse"
+            else m.Reserved(amount=str(work.event.amount))
+            for work in works
+        ]
 
     @desk.compensates_batch(drill.reserve)
     async def release(works: Sequence[Work[m.Release]], sql: Connection) -> Sequence[m.Released]:
-        for work in sorted(works, key=lambda work: work.ctx.get(m.Asked).account):
-            amount = await _drop_hold(sql, work.saga_id)
-            await sql.execute(_MOVE, work.ctx.get(m.Asked).account, amount)
-            await sql.execute(_EFFECT, work.saga_id, "reserve", "back", amount)
+        sagas = [work.saga_id for work in works]
+        amounts = await _drop_holds(sql, sagas)
+        await _move(sql, [work.ctx.get(m.Asked).account for work in works], amounts)
+        await _note(sql, sagas, "reserve", "back", amounts)
         return [m.Released() for _ in works]
 
 
@@ -85,25 +92,38 @@ def _bind_charge(desk: Participant, drill: Drill) -> None:
 
 
 def _bind_settle(desk: Participant, drill: Drill) -> None:
-    @desk.handles(drill.settle)
-    async def settle(event: m.Filled, ctx: StepContext) -> m.Settled:
-        if ctx.get(m.Asked).plan.get("settle") == "fail":
+    @desk.handles_batch(drill.settle)
+    async def settle(works: Sequence[Work[m.Filled]], sql: Connection) -> Sequence[m.Settled]:
+        if any(work.ctx.get(m.Asked).plan.get("settle") == "fail" for work in works):
             raise PlannedError("as planned")
-        sql = _sql(ctx)
-        amount = await _drop_hold(sql, ctx.saga_id)
-        await sql.execute(_EFFECT, ctx.saga_id, "settle", "forward", amount)
-        return m.Settled(amount=str(amount))
+        sagas = [work.saga_id for work in works]
+        amounts = await _drop_holds(sql, sagas)
+        await _note(sql, sagas, "settle", "forward", amounts)
+        return [m.Settled(amount=str(amount)) for amount in amounts]
 
 
 async def _charge(sql: Connection, ctx: StepContext, fee: Decimal, direction: str) -> None:
     """Move the fee out of the hold, or back into it."""
-    await sql.execute(_CHARGE, ctx.saga_id, -fee)
-    await sql.execute(_EFFECT, ctx.saga_id, "charge", direction, fee)
+    await sql.execute("UPDATE drill_hold SET amount = amount + $2 WHERE saga_id = $1", ctx.saga_id, -fee)
+    await _note(sql, [ctx.saga_id], "charge", direction, [fee])
 
 
-async def _drop_hold(sql: Connection, saga_id: UUID) -> Decimal:
-    amounts = await sql.fetch(_DROP, saga_id)
-    return sum((row["amount"] for row in amounts), Decimal(0))
+async def _move(sql: Connection, accounts: Sequence[str], amounts: Sequence[Decimal]) -> None:
+    """Change what is free, all accounts at once, locked in the order of their names."""
+    await sql.execute(_LOCK, list(accounts))
+    await sql.execute(_MOVE, list(accounts), list(amounts))
+
+
+async def _note(sql: Connection, sagas: Sequence[UUID], step: str, direction: str, amounts: Sequence[Decimal]) -> None:
+    await sql.execute(_EFFECT, list(sagas), step, direction, list(amounts))
+
+
+async def _drop_holds(sql: Connection, sagas: Sequence[UUID]) -> list[Decimal]:
+    """Give up the holds of sagas, and say what each held."""
+    held: dict[UUID, Decimal] = {}
+    for row in await sql.fetch("DELETE FROM drill_hold WHERE saga_id = ANY($1::uuid[]) RETURNING *", list(sagas)):
+        held[row["saga_id"]] = held.get(row["saga_id"], Decimal(0)) + row["amount"]
+    return [held.get(saga_id, Decimal(0)) for saga_id in sagas]
 
 
 def _sql(ctx: StepContext) -> Connection:

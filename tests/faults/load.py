@@ -1,4 +1,4 @@
-"""The clients: they start sagas at a steady pace whatever becomes of them, by HTTP and by Kafka, and note each answer."""
+"""The clients: they start sagas at a steady pace, by HTTP and by Kafka, and note each answer."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -26,7 +26,8 @@ REPEATED: Final = 0.05
 CONTESTED: Final = 0.02
 """Share of keys that somebody else's request comes under."""
 PATIENCE: Final = 8.0
-FEED: Final = "/drill/exchange-feed"
+OURS: Final = "/drill-run/"
+"""Begins the `ce_source` of every record that the run itself puts on a topic of the services."""
 
 
 class Sender:
@@ -103,9 +104,10 @@ class Clients:
 
     async def stop(self) -> None:
         """Hang up."""
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.wait(self._loops)
+        left = [*self._loops, *self._tasks]
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left)
         await self.sender.stop()
         await self._http.aclose()
 
@@ -114,7 +116,7 @@ class Clients:
         chance = self.chance
         account, key = chance.choice(ACCOUNTS), f"{chance.getrandbits(80):020x}"
         saga_id = str(identity.saga_id(NAME, account, key))
-        door = "http" if chance.random() < 0.6 else "kafka"  # noqa: PLR2004 - the larger half knocks at the web door
+        door = "http" if chance.random() < 0.6 else "kafka"
         wanted = draw_plan(chance) if plan is None else plan
         return self.history.requests.setdefault(saga_id, Request(saga_id, key, account, door, wanted))
 
@@ -160,7 +162,7 @@ class Clients:
         if answer.status_code in {409, 422}:
             request.odd.append(f"refused with {answer.status_code}: {answer.text[:200]}")
             return "fail"
-        refused = answer.status_code in {429, 503} and answer.json()["error"]["code"] in {"unavailable", "busy"}
+        refused = answer.status_code in {429, 503} and answer.json()["error"]["code"] in {"unavailable", "too-busy"}
         return "fail" if refused else "unknown"
 
     async def _contest(self, request: Request) -> None:
@@ -203,7 +205,7 @@ class Clients:
     async def say(self, saga_id: UUID, fact: Event) -> None:
         """Put a fact from outside on the events topic. Raises `KafkaUnavailableError`."""
         envelope = Envelope(
-            type=wire_type(NAME, type(fact)), id=str(new_id()), source=FEED, saga_id=str(saga_id),
+            type=wire_type(NAME, type(fact)), id=str(new_id()), source=f"{OURS}feed", saga_id=str(saga_id),
             time=format_time(SystemClock().now()),
         )  # fmt: skip
         key = str(saga_id).encode()

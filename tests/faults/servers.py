@@ -19,7 +19,7 @@ import psutil
 from infra.database import migrate
 from infra.stack.account import server_account
 from infra.stack.kafka import start_kafka, stop_kafka
-from infra.stack.ports import LOOPBACK, free_port
+from infra.stack.ports import LOOPBACK, free_port, is_taken
 from infra.stack.postgres import start_postgres, stop_postgres
 from infra.stack.process import is_alive, wait_for_end
 from infra.stack.state import KafkaState, PostgresState, ProcessId
@@ -48,6 +48,7 @@ class Broker:
         self._home = home
         self._state = KafkaState()
         self._settings: dict[str, str] = {}
+        self._inside: tuple[int, ...] = ()
 
     @property
     def bootstrap(self) -> str:
@@ -58,6 +59,7 @@ class Broker:
         """Choose the ports, and tell each link where its listener is; the links must listen already."""
         self._state = KafkaState(port=free_port(), controller_port=free_port())
         inside = {name: free_port() for name in links}
+        self._inside = tuple(inside.values())
         for name, link in links.items():
             link.target = inside[name]
         ways = {name.upper(): port for name, port in inside.items()}
@@ -91,6 +93,10 @@ class Broker:
         """End it without giving it a chance to do anything."""
         _signal(self._state.process, signal.SIGKILL)
         await asyncio.to_thread(wait_for_end, self._state.process, 20.0)
+        for _ in range(100):  # its threads may hold the ports for a moment longer
+            if not any(is_taken(port) for port in (*self._inside, self._state.port, self._state.controller_port)):
+                return
+            await asyncio.sleep(0.1)
 
     def pause(self) -> None:
         """Stop it where it stands."""

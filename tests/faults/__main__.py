@@ -1,0 +1,125 @@
+"""`python -m tests.faults`: break a whole stack for some minutes, then judge what it has kept of its promises."""
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Annotated, Final
+
+import typer
+import uvloop
+from rich.console import Console
+
+from infra.errors import CommandError, ExitCode
+from infra.logs import silence_libraries
+from tests.faults.corruption import notice_all
+from tests.faults.drain import drain
+from tests.faults.evidence import Evidence, collect
+from tests.faults.invariants import Verdict, judge
+from tests.faults.report import figures, save, show_figures, show_progress, show_verdicts
+from tests.faults.script import never_reached, play
+from tests.faults.stage import Stage, open_stage
+
+BUILD: Final = Path("build")
+FENCED: Final = b"another owner has claimed"
+"""What a process says when it finds that its lane is not its own any more."""
+
+
+def main(
+    *,
+    seed: Annotated[int, typer.Option(help="What is broken, where and when.")] = 1,
+    minutes: Annotated[float, typer.Option(min=1, help="How long to go on breaking things, about.")] = 6.0,
+    short: Annotated[bool, typer.Option("--short", help="Each phase once and briefly: under two minutes.")] = False,
+    rate: Annotated[float, typer.Option(min=0.5, help="Sagas started a second.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on stdout.")] = False,
+    selftest: Annotated[
+        bool,
+        typer.Option("--selftest", help="Afterwards corrupt the evidence in every way, to see that it is noticed."),
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep Kafka's data beside the logs.")] = False,
+) -> None:
+    """Run the fault run: exit 0 if every invariant holds and was tested, 1 if not, 5 if a server cannot be had."""
+    console = Console(stderr=True)
+    silence_libraries()
+    folder = BUILD / "faults" / f"seed-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ.setdefault("TRADESAGA_KAFKA_HEAP", "384m")
+    began = time.monotonic()
+    try:
+        seen, missed = uvloop.run(run(folder, seed, minutes * 60, rate, short=short, console=console))
+    except CommandError as error:
+        console.print(f"{error}", markup=False)
+        raise typer.Exit(int(error.exit_code)) from error
+    verdicts = judge(seen)
+    told = figures(seen, verdicts, seed, time.monotonic() - began)
+    save(told, seen, folder)
+    shutil.copy(folder / "chaos.json", BUILD / "chaos.json")
+    show_verdicts(console, verdicts)
+    show_figures(console, told)
+    failed = not told["ok"] or _missed(console, missed, short=short)
+    if selftest:
+        failed |= not _selftest(console, seen, verdicts)
+    if as_json:
+        sys.stdout.write((folder / "chaos.json").read_text())
+    if not keep:
+        shutil.rmtree(folder / "kafka", ignore_errors=True)
+    console.print(f"logs: {folder}")
+    raise typer.Exit(int(ExitCode.CHECK_FAILED if failed else 0))
+
+
+async def run(
+    folder: Path, seed: int, seconds: float, rate: float, *, short: bool, console: Console
+) -> tuple[Evidence, list[str]]:
+    """Play the whole run and read the evidence."""
+    console.print(f"seed {seed}: starting Kafka, PostgreSQL, the exchange and nine processes")
+    async with open_stage(folder, Random(seed), rate=rate, short=short) as stage:
+        showing = asyncio.create_task(show_progress(stage, console), name="progress")
+        try:
+            await _perform(stage, seconds)
+        finally:
+            showing.cancel()
+            await asyncio.wait([showing])
+        console.print("reading the evidence")
+        stage.notes.fenced = sum(member.log.read_bytes().count(FENCED) for member in stage.crew.members.values())
+        stage.notes.peak_mb = {member.name: member.peak_mb for member in stage.crew.members.values()}
+        seen = await collect(
+            stage.broker.bootstrap, stage.database.url, stage.exchange.address, stage.clients.history, stage.notes
+        )
+        return seen, never_reached(stage)
+
+
+async def _perform(stage: Stage, seconds: float) -> None:
+    """Load, faults, drain."""
+    stage.clients.start()
+    try:
+        stage.watch.phase = "warming up"
+        await asyncio.sleep(5.0 if stage.short else 15.0)
+        await play(stage, seconds)
+        stage.watch.phase = "drain"
+        await stage.clients.stop_load()
+        await drain(stage, 60.0 if stage.short else 120.0)
+    finally:
+        await stage.clients.stop()
+
+
+def _missed(console: Console, missed: list[str], *, short: bool) -> bool:
+    """Tell which failpoints nobody came to; a whole run in which one is missing does not count."""
+    if missed:
+        console.print(f"nobody died at: {', '.join(missed)}")
+    return bool(missed) and not short
+
+
+def _selftest(console: Console, seen: Evidence, verdicts: list[Verdict]) -> bool:
+    if any(verdict.findings for verdict in verdicts):
+        console.print("the evidence is not clean: nothing could be learned from corrupting it")
+        return False
+    unnoticed = notice_all(seen, lambda line: console.print(line, highlight=False))
+    return not unnoticed
+
+
+if __name__ == "__main__":
+    typer.run(main)

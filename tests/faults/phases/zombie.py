@@ -1,0 +1,74 @@
+"""B: processes are stopped past their session and go on as if nothing had happened."""
+
+import asyncio
+import signal
+from typing import Final
+
+import psutil
+
+from infra.failpoints import Failpoint
+from tests.faults.crew import Member
+from tests.faults.stage import Stage
+
+IN_TRANSACTION: Final = 9.5
+"""Seconds after which PostgreSQL has ended the session of a process that was stopped in a transaction."""
+_POINTS: Final = {
+    Failpoint.BEFORE_COMMIT: "inside an open transaction",
+    Failpoint.AFTER_COMMIT: "between commit and publish",
+    Failpoint.IN_PUBLISH: "in mid-batch",
+}
+
+
+async def stop_at_points(stage: Stage) -> None:
+    """Stop one process of each service at a place of its own, all at once."""
+    services, points = ["desk", "market", "log"], list(_POINTS)
+    stage.chance.shuffle(points)
+    pairs = [(stage.pick(service), point) for service, point in zip(services, points, strict=True)]
+    told = ", ".join(f"{member.name} {_POINTS[point]}" for member, point in pairs)
+    async with stage.fault(f"stop {told}"):
+        await asyncio.gather(*(_stop_at(stage, member, point) for member, point in pairs))
+
+
+async def stop_anywhere(stage: Stage) -> None:
+    """Stop one process wherever it stands."""
+    member = stage.pick("desk", "market", "log", "front")
+    async with stage.fault(f"stop {member.name} wherever it stands"):
+        await _sleep_through(member, stage.session_seconds + 3)
+
+
+async def stop_between_batches(stage: Stage) -> None:
+    """Stop a process, its partner being killed meanwhile, so that its lanes change hands twice."""
+    member = stage.pick("desk", "log")
+    partner = next(other for other in stage.crew.of(member.service) if other is not member)
+    async with stage.fault(f"stop {member.name}, kill {partner.name} meanwhile"):
+        stopping = asyncio.create_task(_sleep_through(member, stage.session_seconds + 5))
+        await asyncio.sleep(stage.session_seconds + 2)
+        partner.send(signal.SIGKILL)
+        await stopping
+
+
+async def _stop_at(stage: Stage, member: Member, point: Failpoint) -> None:
+    member.arm("stop", point, stage.chance.randint(1, 3))
+    for _ in range(160):
+        if _is_stopped(member):
+            break
+        await asyncio.sleep(0.05)
+    longest = IN_TRANSACTION if point is Failpoint.BEFORE_COMMIT else 0.0
+    await _sleep_through(member, max(stage.session_seconds + 3, longest))
+
+
+async def _sleep_through(member: Member, seconds: float) -> None:
+    member.send(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        member.send(signal.SIGCONT)
+
+
+def _is_stopped(member: Member) -> bool:
+    if member.process is None or member.process.returncode is not None:
+        return True
+    try:
+        return psutil.Process(member.process.pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,219 @@
+"""Where the run plays: servers, exchange, processes behind their links, clients, and somebody who watches the money."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import asyncpg
+
+from infra.settings import PREFIX
+from infra.stack.ports import free_port
+from tests.faults import app
+from tests.faults.crew import Crew, Member
+from tests.faults.desk import TABLES
+from tests.faults.evidence import Fault, Notes, Sample
+from tests.faults.load import ACCOUNTS, Clients
+from tests.faults.proxy import Link
+from tests.faults.servers import Broker, Database
+
+CAST: Final = (
+    ("desk1", "desk"), ("desk2", "desk"), ("market1", "market"), ("market2", "market"), ("log1", "log"),
+    ("log2", "log"), ("front1", "front"), ("door1", "door"), ("door2", "door"),
+)  # fmt: skip
+ON_SMALL_DISK: Final = ("drill_effect", "drill_hold", "start_request")
+OPENING: Final = 1_000_000
+_TOTAL: Final = """
+SELECT (SELECT sum(free) FROM drill_account) + (SELECT coalesce(sum(amount), 0) FROM drill_hold)
+    + (SELECT coalesce(sum(amount), 0) FROM drill_effect WHERE step <> 'reserve') AS total,
+    (SELECT count(*) FROM drill_account WHERE free < 0) AS negative
+"""
+_COUNTS: Final = """
+SELECT count(*) AS known, count(*) FILTER (WHERE state IN ('COMPLETED', 'ABORTED', 'FAILED')) AS ended FROM saga
+"""
+
+
+@dataclass
+class Watch:
+    """Samples the money and counts the sagas, for as long as the database answers; it goes round all proxies."""
+
+    database: Database
+    notes: Notes
+    began: float = field(default_factory=time.monotonic)
+    known: int = 0
+    ended: int = 0
+    phase: str = "start"
+
+    @property
+    def now(self) -> float:
+        """Give the seconds since the run began."""
+        return time.monotonic() - self.began
+
+    async def run(self) -> None:
+        """Look twice a second, for ever."""
+        while True:
+            try:
+                sql = await asyncpg.connect(self.database.url, timeout=3, command_timeout=5)
+                try:
+                    while True:
+                        await self._look(sql)
+                        await asyncio.sleep(0.5)
+                finally:
+                    sql.terminate()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await asyncio.sleep(0.3)
+
+    async def _look(self, sql: Any) -> None:
+        async with sql.transaction(isolation="repeatable_read", readonly=True):
+            money = await sql.fetchrow(_TOTAL)
+            counts = await sql.fetchrow(_COUNTS)
+        self.notes.samples.append(Sample(str(money["total"]), money["negative"]))
+        self.known, self.ended = counts["known"], counts["ended"]
+
+    async def progress(self, patience: float) -> float | None:
+        """Wait until more sagas have ended than now, and say when; None if that takes too long."""
+        before, until = self.ended, time.monotonic() + patience
+        while time.monotonic() < until:
+            if self.ended > before:
+                return self.now
+            await asyncio.sleep(0.1)
+        return None
+
+
+@dataclass
+class Stage:
+    """Everything that acts can break."""
+
+    broker: Broker
+    database: Database
+    crew: Crew
+    clients: Clients
+    watch: Watch
+    notes: Notes
+    chance: Random
+    session_seconds: float
+    short: bool
+    exchange: "ExchangeProcess"
+
+    @asynccontextmanager
+    async def fault(self, name: str) -> AsyncGenerator[None]:
+        """Note what is broken for as long as the context is open, then wait until sagas end again."""
+        fault = Fault(self.watch.phase, name, self.watch.now)
+        self.notes.faults.append(fault)
+        try:
+            yield
+        finally:
+            fault.ended = self.watch.now
+        fault.progress = await self.watch.progress(self.notes.limit)
+
+    def pick(self, *services: str) -> Member:
+        """Choose a process."""
+        return self.chance.choice(self.crew.of(*services))
+
+
+class ExchangeProcess:
+    """The exchange, which may be killed too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def address(self) -> str:
+        """Give where it listens."""
+        return f"127.0.0.1:{self._port}"
+
+    async def start(self) -> None:
+        """Start it on what it has on disk."""
+        argv = ["-m", "tests.faults.exchange", "--port", str(self._port), "--file", str(self._folder / "exchange.db")]
+        with (self._folder / "exchange.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=log, stderr=log)
+
+    async def kill(self) -> None:
+        """End it without giving it a chance to do anything."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def open_stage(folder: Path, chance: Random, *, rate: float, short: bool) -> AsyncGenerator[Stage]:
+    """Start everything, wait until all processes own their lanes, and end everything."""
+    notes = Notes(money=str(OPENING * len(ACCOUNTS)))
+    session_seconds = 4.0 if short else 6.0
+    async with AsyncExitStack() as stack:
+        links = await _open_links(stack)
+        broker, database, exchange = Broker(folder), Database(folder), ExchangeProcess(folder)
+        broker.prepare({name: link for (name, kind), link in links.items() if kind == "kafka"})
+        stack.push_async_callback(broker.stop)
+        stack.push_async_callback(database.stop)
+        await asyncio.gather(broker.start(), database.start())
+        await broker.make_topics()
+        await database.make_schema(TABLES, ON_SMALL_DISK)
+        await database.execute(_opening())
+        stack.push_async_callback(exchange.kill)
+        await exchange.start()
+        crew = _gather_crew(folder, links, database, exchange, session_seconds)
+        doors = [f"http://127.0.0.1:{member.http_port}" for member in crew.of("door")]
+        clients = Clients(broker.bootstrap, exchange.address, doors, chance, rate)
+        watch = Watch(database, notes)
+        watching = asyncio.create_task(watch.run(), name="watch")
+        stack.callback(watching.cancel)
+        stack.push_async_callback(crew.stop)
+        await crew.start()
+        await _until_ready(crew)
+        yield Stage(broker, database, crew, clients, watch, notes, chance, session_seconds, short, exchange)
+
+
+async def _open_links(stack: AsyncExitStack) -> dict[tuple[str, str], Link]:
+    links: dict[tuple[str, str], Link] = {}
+    for name, _ in CAST:
+        for kind in ("kafka", "postgres"):
+            link = links[name, kind] = Link(f"{name}-{kind}", 0, free_port())
+            await link.start()
+            stack.push_async_callback(link.stop)
+    return links
+
+
+def _gather_crew(
+    folder: Path, links: dict[tuple[str, str], Link], database: Database, exchange: ExchangeProcess, session: float
+) -> Crew:
+    shared = {
+        app.EXCHANGE: exchange.address,
+        f"{PREFIX}SESSION_TIMEOUT_MS": str(int(session * 1000)),
+        f"{PREFIX}LOG_FORMAT": "json",
+        "PYTHONUNBUFFERED": "1",
+        "PATH": os.environ.get("PATH", os.defpath),
+    }
+    crew = Crew(folder, shared)
+    for name, service in CAST:
+        kafka, postgres = links[name, "kafka"], links[name, "postgres"]
+        postgres.target = database.port
+        crew.add(name, service, kafka, postgres, database.url_through(postgres))
+    return crew
+
+
+def _opening() -> str:
+    values = ", ".join(f"('{account}', {OPENING})" for account in ACCOUNTS)
+    return f"INSERT INTO drill_account VALUES {values}"
+
+
+async def _until_ready(crew: Crew, patience: float = 60.0) -> None:
+    """Wait until every process has said that it owns its lanes, or listens."""
+    async with asyncio.timeout(patience):
+        while waiting := [member for member in crew.members.values() if not _is_ready(member)]:
+            dead = [member.name for member in waiting if member.deaths > 3]
+            if dead:
+                raise RuntimeError(f"{dead} keep dying; read {waiting[0].log}")
+            await asyncio.sleep(0.2)
+
+
+def _is_ready(member: Member) -> bool:
+    return any(word in member.log.read_text() for word in ("lanes claimed", "lane leased", "another member"))
