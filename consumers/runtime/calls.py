@@ -15,6 +15,7 @@ from consumers.runtime.local import being_cancelled
 from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
 from consumers.runtime.speaker import check_size
 from infra import metrics
+from infra.clock import elapsed
 from infra.failpoints import Failpoint, reach
 from sagas.errors import OutcomeUnknownError
 from schemas.envelope import ContextTooLargeError
@@ -66,6 +67,8 @@ class Calls:
         self._sizes: dict[tuple[UUID, str], int] = {}
         self._bytes = 0
         self._epoch = 0
+        self._opened = elapsed()
+        self._begun: dict[tuple[UUID, str], float] = {}
         self._wake: Callable[[], None] = lambda: None
         self.completions: deque[Completion] = deque()
 
@@ -96,7 +99,7 @@ class Calls:
     async def open(self, wake: Callable[[], None]) -> None:
         """Forget all calls; `wake` is called at each completion."""
         await self.close()
-        self._wake = wake
+        self._wake, self._opened = wake, elapsed()
 
     async def close(self) -> None:
         """Abandon what is under way: its outcome is unknown, as it would be after a crash."""
@@ -107,10 +110,22 @@ class Calls:
             await asyncio.wait(tasks, timeout=CLOSING)
         self._epoch += 1
         self._tasks.clear()
+        self._begun.clear()
         self._sizes.clear()
         self._bytes = 0
         self.completions.clear()
         self._gauge.set(0)
+
+    def age(self, key: tuple[UUID, str]) -> float:
+        """Give the seconds for which the row's last attempt has surely been on its way, whatever clocks have done.
+
+        Of an attempt that a former owner began, they count from when the lanes were taken over.
+        """
+        return elapsed() - self._begun.get(key, self._opened)
+
+    def forget(self, key: tuple[UUID, str]) -> None:
+        """Let go of the age of an attempt whose end is known."""
+        self._begun.pop(key, None)
 
     def start(self, call: Call) -> None:
         """Begin a call, unless one is under way for the same row."""
@@ -118,11 +133,15 @@ class Calls:
             run = self._run(call, self._epoch)
             self._tasks[call.key] = asyncio.create_task(run, name=f"{call.kind.value} {call.key}")
             self._weigh(call.key, call.size)
+            if call.kind is CallKind.CALL:
+                self._begun[call.key] = elapsed()
 
     def judged(self, completion: Completion) -> None:
         """Forget a completion that a committed batch has dealt with."""
         self.completions.remove(completion)
         self._tasks.pop(completion.key, None)
+        if isinstance(completion.outcome, Answered | Failed):
+            self.forget(completion.key)
         self._bytes -= self._sizes.pop(completion.key, 0)
         self._gauge.set(len(self._tasks))
 

@@ -106,10 +106,16 @@ def _ask_again(docket: Docket, row: Row, cause: Cause, unknown: Unknown, lane: i
 
 
 def _absent(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
-    """Believe "not found" only once the attempt is void at the far side, its clock being off by the skew at most."""
-    timeout_ns = docket.around.bindings[row.step].step.timeout.total_seconds() * 1e9
-    left = (row.started + timeout_ns + docket.around.skew_ns - docket.around.now()) / 1e9
+    """Believe "not found" only once the attempt is void at the far side, its clock being off by the skew at most.
+
+    The wall clock and the time that has really passed must both say so: either alone may have jumped, or slept.
+    """
+    around = docket.around
+    timeout_ns = int(around.bindings[row.step].step.timeout.total_seconds() * 1e9)
+    by_clock = (row.started + timeout_ns + around.skew_ns - around.now()) / 1e9
+    left = max(by_clock, (timeout_ns + around.skew_ns) / 1e9 - around.calls.age(row.key))
     if left <= 0:
+        around.calls.forget(row.key)
         _fail(docket, row, cause, Failed("the far side does not know it, and the attempt is void there"), lane)
     else:
         row.wait = left

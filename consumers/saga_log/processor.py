@@ -161,13 +161,17 @@ class SagaLog:
             self._cache[tracked.saga_id] = tracked
 
     def _expect(self, sagas: Iterable[Tracked]) -> None:
-        """Look again no later than at the first of these deadlines by our own clock; the database's then decides."""
-        pending = (
-            s.checkpoint.deadline_ms for s in sagas if s.checkpoint is not None and s.checkpoint.deadline_pending
-        )
-        first = min(pending, default=None)
-        if first is not None:
-            at = elapsed() + first / 1000 - self._clock.now() / 1_000_000_000
+        """Look again no later than at the first of these deadlines; the database's clock then decides.
+
+        It is reckoned by our own clock and, since that may be slow, by the broker's, by the last record's time.
+        """
+        pending = [s.checkpoint for s in sagas if s.checkpoint is not None and s.checkpoint.deadline_pending]
+        if pending:
+            left = min(
+                min(each.deadline_ms for each in pending) / 1000 - self._clock.now() / 1_000_000_000,
+                min(each.deadline_ms - each.updated_ms for each in pending) / 1000,
+            )
+            at = elapsed() + left
             self._next_due = at if self._next_due is None else min(at, self._next_due)
 
 
