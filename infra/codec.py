@@ -29,6 +29,11 @@ class Record(NamedTuple):
         """Give the broker's time."""
         return datetime.fromtimestamp(self.recorded_ms / 1000, UTC)
 
+    @property
+    def size(self) -> int:
+        """Give the bytes of the value and of the headers' values."""
+        return len(self.value) + sum(len(value or b"") for _, value in self.headers)
+
     def header(self, name: str) -> bytes:
         """Give the last header of this name, empty if there is none."""
         found = b""
@@ -60,6 +65,11 @@ class Outgoing:
         found = dict(headers)
         ce_id = read_id(found["ce_id"].decode())
         return cls(topic, found["ce_correlationid"].decode(), ce_id, found["ce_type"].decode(), headers, value)
+
+    @property
+    def size(self) -> int:
+        """Give the bytes of the value and of the headers' values."""
+        return len(self.value) + sum(len(value or b"") for _, value in self.headers)
 
     @cached_property
     def header_text(self) -> str:

@@ -91,9 +91,11 @@ RELEASED = Counter(
 DEAD_LETTERS = Counter("tradesaga_dead_letters", "Records copied to the dead letters", ("group", "reason"))
 
 # The step path.
-FENCED = Counter("tradesaga_fenced", "Batches given up because another owner had claimed a lane", ("group",))
 BATCH_SECONDS = Histogram(
-    "tradesaga_batch_seconds", "One batch's judgement, until it is written", ("group",), buckets=_FAST
+    "tradesaga_batch_seconds",
+    "One batch's judgement, until it is committed and handed to the producer",
+    ("group",),
+    buckets=_FAST,
 )
 BATCH_RECORDS = Histogram(
     "tradesaga_batch_records", "Records in a batch", ("group",), buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

@@ -21,7 +21,7 @@ from infra.lanes.store import Lane
 from schemas.envelope import EnvelopeError, Header
 from schemas.topics import PARTITIONS, commands_topic, events_topic
 
-DUE_LIMIT = 500
+DUE_LIMIT = 250
 """Rows whose time has come that a batch takes at most."""
 SKEW_NS = 1_000_000_000
 """How far a venue's clock may be off before "not found" could deceive."""

@@ -1,6 +1,5 @@
 """The saga log as a worker runs it: one fold a batch, a constant number of statements, nothing kept uncommitted."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,6 +12,7 @@ from consumers.saga_log.commands import command, deadline_elapsed
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
 from consumers.saga_log.reading import saga_of
+from consumers.saga_log.recent import Recent
 from consumers.saga_log.rules import Rules
 from infra.clock import Clock, SystemClock, elapsed
 from infra.database import Connection
@@ -21,8 +21,6 @@ from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from schemas.envelope import Header
 
-CACHED: Final = 10_000
-"""Sagas kept in memory: about 3 kB each."""
 DUE_LIMIT: Final = 500
 
 
@@ -45,7 +43,7 @@ class SagaLog:
         self.topics: Sequence[str] = (rules.topic,)
         self._rules = rules
         self._clock = clock or SystemClock()
-        self._cache: OrderedDict[UUID, Tracked] = OrderedDict()
+        self._cache = Recent()
         self._parked: set[UUID] = set()
         self._next_due: float | None = None
         self._batch = _Batch({})
@@ -86,8 +84,6 @@ class SagaLog:
         batch, self._batch = self._batch, _Batch({})
         for saga_id in batch.touched:
             self._keep(batch.known[saga_id])
-        while len(self._cache) > CACHED:
-            self._cache.popitem(last=False)
         if batch.asked:
             self._next_due = batch.next_due
         self._expect(batch.known[saga_id] for saga_id in batch.touched)
@@ -155,10 +151,11 @@ class SagaLog:
             self._parked.add(tracked.saga_id)
         else:
             self._parked.discard(tracked.saga_id)
-        self._cache.pop(tracked.saga_id, None)
         checkpoint = tracked.checkpoint
         if tracked.parked or (checkpoint is not None and not checkpoint.status.final):
-            self._cache[tracked.saga_id] = tracked
+            self._cache.keep(tracked)
+        else:
+            self._cache.forget(tracked.saga_id)
 
     def _expect(self, sagas: Iterable[Tracked]) -> None:
         """Look again no later than at the first of these deadlines; the database's clock then decides.

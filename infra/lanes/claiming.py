@@ -51,6 +51,7 @@ async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]
             after = lane.acked_seq
             while rows := await outbox.load_unpublished(sql, lane.id, after):
                 await publisher.publish(rows)
+                await publisher.room()
                 after = rows[-1].seq
         await publisher.drain()
     except PublishError:

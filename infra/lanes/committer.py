@@ -1,10 +1,12 @@
 """One batch into the database and on to Kafka: fence, judge, write, commit, publish."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra import metrics
 from infra.clock import elapsed
 from infra.database import Connection
 from infra.failpoints import Failpoint, reach
@@ -39,6 +41,8 @@ class Committer:
         self._processor = processor
         self._health = health
         self._log = log
+        self._seconds = metrics.BATCH_SECONDS.labels(processor.group)
+        self._sizes = metrics.BATCH_RECORDS.labels(processor.group)
 
     def marks_due(self) -> bool:
         """Say whether marks are worth a write: records that nobody wanted move the offset too, but not each time."""
@@ -64,6 +68,7 @@ class Committer:
     async def _commit(self, session: Session, batch: Batch) -> None:
         records = received(batch)
         if records or self._processor.due_in() == 0 or self.marks_due():
+            began = elapsed()
             transaction = await self._transact(session, records, offsets(batch))
             for row in transaction.rows:
                 transaction.lanes[row.lane].last_seq = row.seq
@@ -71,11 +76,19 @@ class Committer:
             self._processor.committed()
             await session.publisher.publish(transaction.rows)
             reach(Failpoint.AFTER_PUBLISH)
-            self._health.batches += 1
-            self._health.records += len(records)
-            self._health.committed = elapsed()
+            self._count(len(records), transaction, elapsed() - began)
         for chunk in batch:
             chunk.lane.next_offset = chunk.following
+
+    def _count(self, records: int, transaction: Transaction, seconds: float) -> None:
+        """Show a batch that is committed and on its way."""
+        self._health.batches += 1
+        self._health.records += records
+        self._health.committed = elapsed()
+        self._seconds.observe(seconds)
+        self._sizes.observe(records)
+        for topic, rows in Counter(row.record.topic for row in transaction.rows).items():
+            metrics.OUTBOX_ROWS.labels(self._processor.group, topic).inc(rows)
 
     async def _transact(self, session: Session, records: Sequence[Received], moved: dict[int, int]) -> Transaction:
         """Commit records and the offsets behind them. Raises `ConflictsError`, and whatever leaves us in doubt."""

@@ -23,6 +23,9 @@ SELECT lane, seq, id, aggregatetype, aggregateid, type, headers, payload
 FROM outbox WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3
 """
 
+PAGE = 250
+"""Rows read at once of what is to be published again; a row has a megabyte at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
@@ -51,7 +54,7 @@ async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
     )
 
 
-async def load_unpublished(connection: Connection, lane: int, after: int, limit: int = 1000) -> list[OutboxRow]:
+async def load_unpublished(connection: Connection, lane: int, after: int, limit: int = PAGE) -> list[OutboxRow]:
     """Read the rows of a lane that nobody is known to have published, in order."""
     found = await connection.fetch(UNPUBLISHED, lane, after, limit)
     return [OutboxRow(row["lane"], row["seq"], _record(row)) for row in found]

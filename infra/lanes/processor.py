@@ -38,10 +38,6 @@ class Transaction:
         self._next[lane] = seq
         self.rows.append(OutboxRow(lane, seq, record))
 
-    def next_seq(self, lane: int) -> int:
-        """Give the number that the lane's next row will have."""
-        return self._next.get(lane, self.lanes[lane].last_seq) + 1
-
 
 @dataclass(frozen=True, slots=True)
 class Received:

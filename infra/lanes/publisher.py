@@ -12,7 +12,9 @@ from infra.lanes.outbox import OutboxRow
 from infra.lanes.store import Lane
 
 UNACKED_LIMIT = 20_000
-"""Rows sent and not acknowledged at which writing waits: about 40 MB at 2 kB a row."""
+"""Rows sent and not acknowledged at which writing waits."""
+UNACKED_BYTES = 32 * 1024 * 1024
+"""Bytes of such rows at which it waits too."""
 
 
 class PublishError(Exception):
@@ -28,8 +30,9 @@ class Publisher:
     def __init__(self, brokers: Brokers, client_id: str, lanes: Iterable[Lane]) -> None:
         self._producer = make_producer(brokers, client_id)
         self._lanes = {lane.id: lane for lane in lanes}
-        self._sent: deque[tuple[Sequence[OutboxRow], Sequence[asyncio.Future[Any]]]] = deque()
+        self._sent: deque[tuple[Sequence[OutboxRow], Sequence[asyncio.Future[Any]], int]] = deque()
         self._unacked = 0
+        self._bytes = 0
         self._changed = asyncio.Event()
         self._acks: asyncio.Task[None] | None = None
 
@@ -39,14 +42,15 @@ class Publisher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._acks is not None:
-            self._acks.cancel()
-            await asyncio.wait([self._acks])
-        for ack in (ack for _, acks in self._sent for ack in acks):
-            if ack.cancel() or ack.cancelled():
-                continue
-            ack.exception()  # what it says is known, or does not matter any more
-        await self._producer.stop()
+        try:
+            if self._acks is not None:
+                self._acks.cancel()
+                await asyncio.wait([self._acks])
+        finally:
+            for ack in (ack for _, acks, _ in self._sent for ack in acks):
+                if not ack.cancel() and not ack.cancelled():
+                    ack.exception()  # what it says is known, or does not matter any more
+            await self._producer.stop()
 
     @property
     def failure(self) -> BaseException | None:
@@ -62,13 +66,15 @@ class Publisher:
         """
         self._check()
         acks = [await self._send(row) for row in rows]
-        self._sent.append((rows, acks))
+        size = sum(row.record.size for row in rows)
+        self._sent.append((rows, acks, size))
         self._unacked += len(rows)
+        self._bytes += size
         self._changed.set()
 
     async def room(self) -> None:
-        """Wait until few enough rows are unacknowledged."""
-        while self._unacked > UNACKED_LIMIT:
+        """Wait until few enough rows, and bytes, are unacknowledged."""
+        while self._unacked > UNACKED_LIMIT or self._bytes > UNACKED_BYTES:
             self._check()
             await asyncio.sleep(0.005)
         self._check()
@@ -95,11 +101,12 @@ class Publisher:
     async def _follow_acks(self) -> None:
         while True:
             while self._sent:
-                rows, acks = self._sent[0]
+                rows, acks, size = self._sent[0]
                 for row, ack in zip(rows, acks, strict=True):
                     await ack
                     self._lanes[row.lane].acked_seq = row.seq
                 self._sent.popleft()
                 self._unacked -= len(rows)
+                self._bytes -= size
             self._changed.clear()
             await self._changed.wait()

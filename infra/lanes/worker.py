@@ -16,6 +16,7 @@ from infra.lanes.claiming import claim_lanes, republish
 from infra.lanes.clients import Brokers, ConsumerPort, make_consumer
 from infra.lanes.committer import Committer, Session
 from infra.lanes.health import Health
+from infra.lanes.inbox import Inbox
 from infra.lanes.marks import Marks
 from infra.lanes.processor import InDoubtError, OffsetRangeError, Processor
 from infra.lanes.publisher import Publisher, PublishError
@@ -59,8 +60,7 @@ class Worker:
         self._generation = 0
         self._unsought: dict[Place, Lane] = {}
         self._ready: dict[Place, Lane] = {}
-        self._inbox: list[Chunk] = []
-        self._held = 0
+        self._inbox = Inbox(batch)
         self._wake = asyncio.Event()
         self._batch_done = asyncio.Event()
         self._batch_done.set()
@@ -92,9 +92,9 @@ class Worker:
         try:
             await asyncio.shield(session)
         except asyncio.CancelledError:
-            self._generation += 1
-            self._wake.set()
-            await asyncio.wait([session], timeout=0 if self._batch_done.is_set() else _GRACE)
+            if not self._batch_done.is_set():
+                self._generation += 1
+                await asyncio.wait([session], timeout=_GRACE)
             session.cancel()
             await asyncio.wait([session])
             if not session.cancelled():
@@ -117,15 +117,19 @@ class Worker:
 
     def _forget(self) -> None:
         self._unsought, self._ready = {}, {}
-        self._inbox, self._held = [], 0
+        self._inbox.clear()
         self.health.ready = False
 
     async def _fetch(self, consumer: ConsumerPort) -> None:
         """Fetch for ever. Seeking happens here, between two polls, so what a poll returns was read after the seek."""
-        committed = elapsed()
+        told = elapsed()
         while True:
             self._seek(consumer)
-            if self._held > 4 * self._batch or self._processor.full():
+            if elapsed() - told > _COMMIT_EVERY and self._ready:
+                told = elapsed()
+                await self._tell(consumer)
+            if self._inbox.full or self._processor.full():
+                self.health.polled = elapsed()  # it could ask, and will
                 await asyncio.sleep(0.005)
                 continue
             ready = dict(self._ready)
@@ -140,17 +144,17 @@ class Worker:
             for place, (offset, records) in fetched.items():
                 lane = ready.get(place)
                 if lane is not None and self._ready.get(place) is lane:
-                    self._inbox.append(Chunk(lane, offset, records))
-                    self._held += len(records)
+                    self._inbox.put(Chunk(lane, offset, records))
             self._wake.set()
-            if elapsed() - committed > _COMMIT_EVERY and self._ready:
-                committed = elapsed()
-                offsets = {place: lane.next_offset for place, lane in self._ready.items()}
-                self.health.lag = consumer.behind(offsets)
-                self.health.unpublished = sum(lane.last_seq - lane.acked_seq for lane in self._ready.values())
-                reach(Failpoint.BEFORE_OFFSET_COMMIT)
-                await consumer.commit(offsets)
-                reach(Failpoint.AFTER_OFFSET_COMMIT)
+
+    async def _tell(self, consumer: ConsumerPort) -> None:
+        """Show how far we are: to Kafka, and to whoever looks at the metrics."""
+        offsets = {place: lane.next_offset for place, lane in self._ready.items()}
+        self.health.lag = consumer.behind(offsets)
+        self.health.unpublished = sum(lane.last_seq - lane.acked_seq for lane in self._ready.values())
+        reach(Failpoint.BEFORE_OFFSET_COMMIT)
+        await consumer.commit(offsets)
+        reach(Failpoint.AFTER_OFFSET_COMMIT)
 
     def _seek(self, consumer: ConsumerPort) -> None:
         unsought, self._unsought = self._unsought, {}
@@ -214,7 +218,7 @@ class Worker:
                 continue
             self._batch_done.clear()
             try:
-                await self._committer.commit_batch(session, self._take())
+                await self._committer.commit_batch(session, self._inbox.take())
             finally:
                 self._batch_done.set()
             await publisher.room()
@@ -227,13 +231,3 @@ class Worker:
             return
         finally:
             self._wake.clear()
-
-    def _take(self) -> list[Chunk]:
-        taken: list[Chunk] = []
-        count = 0
-        while self._inbox and count < self._batch:
-            chunk = self._inbox.pop(0)
-            taken.append(chunk)
-            count += len(chunk.records)
-        self._held -= count
-        return taken
