@@ -91,7 +91,7 @@ class Intake:
         valid: list[tuple[int, Start]] = []
         for each in received:
             try:
-                valid.append((each.lane, self._read(each.record)))
+                valid.append((each.lane, self.read(each.record)))
             except StartInvalidError as error:
                 fault = Fault(error.kind, str(error), "intake")
                 transaction.emit(each.lane, dead_letter(self._saga.name, self.group, each.record, fault, now))
@@ -121,7 +121,7 @@ class Intake:
     async def close(self) -> None:
         """Nothing runs on the side."""
 
-    def _read(self, record: Record) -> Start:
+    def read(self, record: Record) -> Start:
         """Give the start that a record asks for; raises `StartInvalidError`."""
         asked = _unwrap(record)
         if asked.type and asked.type != self._type:

@@ -78,7 +78,7 @@ class Mention:
 
 
 class Reader:
-    """The wire types of one saga, compiled for the steps of one participant; `partitions` is the count of the topics'."""
+    """The wire types that say something of a participant's steps; `partitions` is the count of the topics'."""
 
     def __init__(self, saga: AnySaga, participant: Participant, partitions: int) -> None:
         self._partitions = partitions
@@ -172,7 +172,7 @@ def _report(row: Row | None, mention: Mention, lane: int, now: int) -> Row | Non
         report = step.waits_for.from_wire(mention.record.value)
     except ValidationError as error:
         raise ValueError(str(error)) from error
-    known = orjson.loads(row.reports) if row.reports else {}
+    known: dict[str, object] = orjson.loads(row.reports) if row.reports else {}
     known.setdefault(binding.correlate(report), orjson.loads(report.to_wire()))
     row.reports = orjson.dumps(known)
     row.wait = 0.0 if row.input or row.bar_seen else None
@@ -204,7 +204,7 @@ def _contradicted(row: Row | None, mention: Mention) -> Row | None:
         venue_id = lifecycle.StepContradicted.from_wire(mention.record.value).venue_id
     except ValidationError as error:
         raise ValueError(str(error)) from error
-    known = orjson.loads(row.reports) if row.reports else {}
+    known: dict[str, object] = orjson.loads(row.reports) if row.reports else {}
     row.reports = orjson.dumps({**known, CONTRADICTED + venue_id: None})
     return row
 

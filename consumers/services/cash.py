@@ -1,12 +1,13 @@
 """Cash: sets aside what an order could cost, and gives it back."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from consumers.participant import Participant, Work
 from consumers.runtime.service import serve
 from consumers.services.pausing import account_of
 from infra.database import Connection
-from infra.ledger.entries import Booking, lock_places, post
+from infra.ledger.entries import Booking, book, lock_places, post
 from infra.settings import Settings
 from sagas.trade import reserve_funds, trade
 from sagas.trading import postings
@@ -64,3 +65,22 @@ async def release(works: Sequence[Work[ReleaseFunds]], sql: Connection) -> list[
     await lock_places(sql, {place for booking in bookings for place in booking.postings})
     await post(sql, bookings)
     return [FundsReleased(asset=held.asset, amount=held.amount) for held in reserved]
+
+
+@participant.restores(reserve_funds)
+async def reserve_again(works: Sequence[Work[FundsReserved]], sql: Connection) -> None:
+    """Set aside what the facts say was set aside."""
+    moves = [postings.hold(_account(work), work.event.asset, work.event.amount) for work in works]
+    await book(sql, [Booking(work.saga_id, work.ctx.step, move) for work, move in zip(works, moves, strict=True)])
+
+
+@participant.restores_back(reserve_funds)
+async def release_again(works: Sequence[Work[FundsReleased]], sql: Connection) -> None:
+    """Give back what the facts say was given back."""
+    moves = [postings.release(_account(work), work.event.asset, work.event.amount) for work in works]
+    bookings = [Booking(work.saga_id, work.ctx.step, move, "back") for work, move in zip(works, moves, strict=True)]
+    await book(sql, bookings)
+
+
+def _account(work: Work[Any]) -> str:
+    return work.ctx.get(TradeRequested).account

@@ -53,6 +53,11 @@ def execution_participant(port: VenuePort, venue: str) -> Participant:
     return participant
 
 
+def registered(settings: Settings) -> Participant:
+    """Give the participant to those who need to know what it owns; nothing is connected."""
+    return execution_participant(open_venue(settings), settings.venue_name)
+
+
 class Desk:
     """One saga's one order at a time, under an id that leads back to the saga."""
 

@@ -1,6 +1,7 @@
 """Risk: says whether an order may be placed at all, and whether it fits its account's limits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from consumers.participant import Participant, Work
 from consumers.runtime.service import serve
@@ -8,10 +9,11 @@ from consumers.services.pausing import account_of
 from infra.database import Connection
 from infra.ledger.exposure import Key, lock_exposures, set_exposures, take_out
 from infra.ledger.orders import Listing, Registration, find_listings, mark, register
+from infra.ledger.recovering import adopt_accounts
 from infra.settings import Settings
 from sagas.trade import check_risk, trade, validate_order
 from sagas.trading.exposure import Exposure, count_in
-from sagas.trading.orders import Refusal, assess
+from sagas.trading.orders import Refusal, Terms, assess
 from schemas import trade as t
 
 participant = Participant("risk", trade, holds=account_of)
@@ -102,5 +104,51 @@ async def release(works: Sequence[Work[t.ReleaseRisk]], sql: Connection) -> list
     return [t.RiskReleased(exposure=left[key]) for key in keys]
 
 
-def _key(work: Work[t.FundsReserved] | Work[t.ReleaseRisk]) -> Key:
+def _key(work: Work[Any]) -> Key:
     return Key(work.ctx.get(t.TradeRequested).account, work.ctx.get(t.OrderValidated).quote)
+
+
+@participant.restores(validate_order)
+async def enter_again(works: Sequence[Work[t.OrderValidated]], sql: Connection) -> None:
+    """Enter the orders that the facts say are valid; an account that nobody remembers is made, closed."""
+    requests = [work.ctx.get(t.TradeRequested) for work in works]
+    await adopt_accounts(sql, [request.account for request in requests])
+    listings = await find_listings(sql, requests)
+    entered = [
+        Registration(work.saga_id, request, listing.venue or "", work.event.quote, _terms(request, work.event))
+        for work, request, listing in zip(works, requests, listings, strict=True)
+    ]
+    await register(sql, entered)
+
+
+@participant.restores_back(validate_order)
+async def withdraw_again(works: Sequence[Work[t.OrderWithdrawn]], sql: Connection) -> None:
+    """Withdraw the orders that the facts say are withdrawn."""
+    await mark(sql, [work.saga_id for work in works], "WITHDRAWN")
+
+
+@participant.restores(check_risk)
+async def count_again(works: Sequence[Work[t.RiskAccepted]], sql: Connection) -> None:
+    """Count in the orders that the facts say were counted, whatever the limits are now."""
+    known = await lock_exposures(sql, [_key(work) for work in works])
+    after = {key: exposure for key, (_, exposure) in known.items()}
+    for work in works:
+        before, notional = after[_key(work)], work.ctx.get(t.OrderValidated).notional
+        after[_key(work)] = Exposure(before.notional + notional, before.open_orders + 1)
+    await set_exposures(sql, after)
+    await mark(sql, [work.saga_id for work in works], "COUNTED")
+
+
+@participant.restores_back(check_risk)
+async def take_out_again(works: Sequence[Work[t.RiskReleased]], sql: Connection) -> None:
+    """Take out the orders that the facts say were taken out."""
+    await take_out(sql, [(_key(work), work.ctx.get(t.OrderValidated).notional) for work in works])
+    await mark(sql, [work.saga_id for work in works], "RELEASED")
+
+
+def _terms(request: t.TradeRequested, said: t.OrderValidated) -> Terms:
+    """Give an order's terms as they were told; a limit order's worst price is its limit."""
+    worst = said.worst_price or request.limit_price
+    if worst is None:
+        raise ValueError(f"an order of {request.account} was validated without a price")
+    return Terms(said.hold_asset, said.hold, said.notional, worst)

@@ -26,6 +26,12 @@ async def settlement(settings: Settings) -> None:
 async def settle_fills(works: Sequence[Work[TradeFilled]], sql: Connection) -> list[TradeSettled]:
     """Book fills, and take their orders out of the accounts' exposure."""
     done = [_settle(work) for work in works]
+    await _book(works, done, sql)
+    return [_tell(work, each) for work, each in zip(works, done, strict=True)]
+
+
+async def _book(works: Sequence[Work[TradeFilled]], done: Sequence[Settlement], sql: Connection) -> None:
+    """Book settlements, take their orders out of the exposure, and mark them."""
     await book(
         sql, [Booking(work.saga_id, work.ctx.step, each.postings) for work, each in zip(works, done, strict=True)]
     )
@@ -40,7 +46,6 @@ async def settle_fills(works: Sequence[Work[TradeFilled]], sql: Connection) -> l
         ],
     )
     await mark(sql, [work.saga_id for work in works], "SETTLED")
-    return [_tell(work, each) for work, each in zip(works, done, strict=True)]
 
 
 def _settle(work: Work[TradeFilled]) -> Settlement:
@@ -65,3 +70,10 @@ def _tell(work: Work[TradeFilled], done: Settlement) -> TradeSettled:
     return TradeSettled(
         quantity=filled.quantity, quote_amount=filled.quote_amount, fee=filled.fee, released=done.released
     )
+
+
+@participant.restores(settle_trade)
+async def settle_again(works: Sequence[Work[TradeSettled]], sql: Connection) -> None:
+    """Book the fills of trades that the facts say are settled."""
+    filled = [Work(work.ctx.get(TradeFilled), work.ctx) for work in works]
+    await _book(filled, [_settle(work) for work in filled], sql)

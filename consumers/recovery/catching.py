@@ -1,0 +1,207 @@
+"""One saga's topics read into databases: the saga log's tables, its participants' rows and effects, and their lanes."""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from consumers.recovery import lanes
+from consumers.recovery.databases import Database
+from consumers.recovery.facts import Asked, FactRecovery, Made, asked
+from consumers.recovery.members import Cast
+from consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown
+from consumers.recovery.report import Report
+from consumers.recovery.starts import Letter, first_unanswered, open_intake
+from consumers.recovery.steps import StepRecovery
+from infra.codec import Outgoing, Record
+from infra.kafka import Place
+from infra.lanes import outbox
+from infra.lanes.outbox import OutboxRow
+from infra.lanes.store import Lane
+from infra.replay import Replay
+from schemas.envelope import TYPE, Header
+from schemas.lifecycle import Bar
+from schemas.message import wire_type
+from schemas.topics import commands_topic, dead_letters_topic, events_topic, starts_topic
+
+LOG: Final = "saga_log"
+"""Names the database of checkpoints, audit log, parked records and start requests, as the services do."""
+Advance = Callable[[int], None]
+Letters = Collection[tuple[str, Letter]]
+"""The groups that put copies into the dead letters, and where the records lie of which they are."""
+
+
+@dataclass
+class CatchUp:
+    """Reads every partition once. `ranges` gives the first and the next offset of each, when the recovery began.
+
+    `places` gives the database of each service by name; `restored` that the rows there are of an earlier moment.
+    """
+
+    cast: Cast
+    replay: Replay
+    places: Mapping[str, Database]
+    ranges: Mapping[Place, tuple[int, int]]
+    facts: FactRecovery
+    report: Report
+    restored: bool
+    unknown: bool
+    steps: list[StepRecovery] = field(default_factory=list[StepRecovery])
+    log_lanes: dict[int, Lane] = field(default_factory=dict[int, Lane])
+    owed: list[tuple[Lane, Outgoing]] = field(default_factory=list[tuple[Lane, Outgoing]])
+
+    @property
+    def size(self) -> int:
+        """Give the number of facts to read."""
+        return sum(end for (topic, _), (_, end) in self.ranges.items() if topic == self.events)
+
+    @property
+    def events(self) -> str:
+        """Name the topic of facts."""
+        return events_topic(self.cast.saga.name)
+
+    @property
+    def commands(self) -> str:
+        """Name the topic of commands."""
+        return commands_topic(self.cast.saga.name)
+
+    async def declare(self) -> None:
+        """Have all lanes exist; refuse a database that has read further than the topics go."""
+        log, count = self.places[LOG], self._count(self.events)
+        self.log_lanes = await lanes.declare(log.sql, self.facts.group, self.events, count, log.incarnation)
+        known = list(self.log_lanes.values())
+        for participant in self.cast.participants:
+            place = self.places[participant.name]
+            mine = await lanes.declare(place.sql, participant.group, self.events, count, place.incarnation)
+            theirs = await lanes.declare(place.sql, participant.group, self.commands, count, place.incarnation)
+            known += [*mine.values(), *theirs.values()]
+            numbers = {number: lane.id for number, lane in mine.items()}
+            recovery = StepRecovery(self.cast.saga, participant, place.sql, count, numbers, self.facts.now)
+            if self.restored:
+                await recovery.doubt()
+            self.steps.append(recovery)
+        refuse_beyond(known, self.ranges)
+
+    def _count(self, topic: str) -> int:
+        return sum(1 for name, _ in self.ranges if name == topic)
+
+    async def run(self, advance: Advance) -> None:
+        """Read everything, and leave the lanes where reading goes on."""
+        letters = await self._letters()
+        for number in range(self._count(self.events)):
+            given = await self._commands(number)
+            await self._facts(number, given, letters, advance)
+            await self._unanswered(number)
+        refuse_foreign(self.cast.saga, self.facts)
+        refuse_unknown(self.facts.unknown, allowed=self.unknown)
+        await self._starts(letters)
+        await self._owe()
+        self._report()
+
+    async def _read(self, topic: str, number: int, start: int = 0) -> AsyncGenerator[list[Record]]:
+        first, end = self.ranges[topic, number]
+        async for batch in self.replay.read((topic, number), max(first, start), end):
+            yield batch
+
+    async def _letters(self) -> set[tuple[str, Letter]]:
+        """Say of which records copies lie in the dead letters, by the group that put them there."""
+        topic = dead_letters_topic(self.cast.saga.name)
+        found: set[tuple[str, Letter]] = set()
+        for number in range(self._count(topic)):
+            async for batch in self._read(topic, number):
+                found |= {letter for record in batch if (letter := _origin(record.headers)) is not None}
+        return found
+
+    async def _commands(self, number: int) -> set[Asked]:
+        """Say which orders have become commands on this partition."""
+        bar, given = wire_type(self.cast.saga.name, Bar).encode(), set[Asked]()
+        async for batch in self._read(self.commands, number):
+            self.report.records["commands"] += len(batch)
+            for record in batch:
+                found = dict(record.headers)
+                if TYPE in found:
+                    given.add(asked(record.headers, bar=found[TYPE] == bar))
+        return given
+
+    async def _facts(self, number: int, given: Collection[Asked], letters: Letters, advance: Advance) -> None:
+        lane, orders = self.log_lanes[number], list[Made]()
+        self.facts.forget()
+        async for batch in self._read(self.events, number):
+            self.report.records["events"] += len(batch)
+            for recovery in self.steps:
+                await recovery.follow_events(batch)
+            unfolded = [record for record in batch if record.offset >= lane.next_offset]
+            if unfolded:
+                made, dead = await self.facts.follow(lane, unfolded)
+                orders += made
+                missing = [letter for letter in dead if _origin(letter.headers) not in letters]
+                self.owed += [(lane, letter) for letter in missing]
+                self.report.owed["dead letters"] += len(missing)
+            advance(len(batch))
+        commands = [made.record for made in orders if made.asked not in given]
+        self.owed += [(lane, record) for record in commands]
+        self.report.owed["commands"] += len(commands)
+        end = self.ranges[self.events, number][1]
+        await lanes.move(self.places[LOG].sql, self.facts.group, self.events, {number: end})
+
+    async def _unanswered(self, number: int) -> None:
+        """Have each participant go on behind the facts, and from the first command that nobody has answered."""
+        places = {recovery.participant.name: self.places[recovery.participant.name] for recovery in self.steps}
+        firsts: dict[str, int] = {}
+        async for batch in self._read(self.commands, number):
+            for recovery in self.steps:
+                first, name = await recovery.follow_commands(batch), recovery.participant.name
+                if first is not None:
+                    firsts[name] = min(first, firsts.get(name, first))
+        for recovery in self.steps:
+            participant, end = recovery.participant, self.ranges[self.commands, number][1]
+            sql = places[participant.name].sql
+            await lanes.move(sql, participant.group, self.events, {number: self.ranges[self.events, number][1]})
+            first = firsts.get(participant.name, end)
+            await lanes.move(sql, participant.group, self.commands, {number: first})
+            self.report.owed["commands to be read again"] += end - first
+
+    async def _starts(self, letters: Letters) -> None:
+        """Have the intake go on from the first start that nobody has answered."""
+        intake, log = open_intake(self.cast.saga), self.places[LOG]
+        if intake is None:
+            return
+        topic = starts_topic(self.cast.saga.name)
+        here = await lanes.declare(log.sql, intake.group, topic, self._count(topic), log.incarnation)
+        mine = {place for group, place in letters if group == intake.group}
+        for number in range(self._count(topic)):
+            following = self.ranges[topic, number][1]
+            async for batch in self._read(topic, number, here[number].next_offset):
+                self.report.records["starts"] += len(batch)
+                first = await first_unanswered(intake, log.sql, batch, mine)
+                following = following if first is None else min(first, following)
+            await lanes.move(log.sql, intake.group, topic, {number: following})
+
+    async def _owe(self) -> None:
+        """Put what was never published into the outbox: the saga log publishes it when it starts."""
+        rows: list[OutboxRow] = []
+        for lane, record in self.owed:
+            lane.last_seq += 1
+            rows.append(OutboxRow(lane.id, lane.last_seq, record))
+        if rows:
+            await outbox.insert(self.places[LOG].sql, rows)
+
+    def _report(self) -> None:
+        report, facts = self.report, self.facts
+        report.folded, report.parked = report.folded + facts.folded, report.parked + facts.parked
+        report.starts += facts.starts
+        for recovery in self.steps:
+            report.adopted += recovery.adopted
+            report.restored += recovery.restored
+            for name, number in recovery.unrestored.items():
+                owner = f"{recovery.participant.name}'s {name}"
+                report.left_out.append(f"{number} local effects of {owner}: nothing is bound that makes them anew")
+
+
+def _origin(headers: Sequence[Header]) -> tuple[str, Letter] | None:
+    """Read from a dead letter's headers which group put it there, and where the record itself lies."""
+    found = {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
+    try:
+        place = found["ts_dlt_topic"], int(found["ts_dlt_partition"]), int(found["ts_dlt_offset"])
+    except (KeyError, ValueError):
+        return None
+    return found.get("ts_dlt_group", ""), place

@@ -1,0 +1,181 @@
+"""`tradesaga recover …`: the database from the topics, the topics from the database, and what neither holds."""
+
+import asyncio
+import getpass
+import json
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from consumers.recovery.comparison import Comparison, compare
+from consumers.recovery.members import registered_casts
+from consumers.recovery.rebuild import Wish, rebuild
+from consumers.recovery.report import Report
+from infra.database import session
+from infra.errors import CommandError, ExitCode
+from infra.ledger.keeping import TABLES, read_rows, sort_lines, summed, write_rows
+from infra.settings import Settings, load_settings
+from infra.stack.display import AsJson, Directory
+
+commands = typer.Typer()
+recover = typer.Typer(
+    no_args_is_help=True,
+    help="Come back after the loss of PostgreSQL or Kafka; docs/disaster-recovery.md says when to run which.",
+)
+commands.add_typer(recover, name="recover")
+
+Other = Annotated[
+    str | None, typer.Option("--compare", metavar="URL", help="A database to hold the rebuilt one against.")
+]
+ParkUnknown = Annotated[bool, typer.Option("--park-unknown", help="Park facts of types that nobody knows here.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
+BookFile = Annotated[Path | None, typer.Option("--book", help="What `tradesaga recover save` wrote; loaded first.")]
+
+
+@recover.command()
+def database(
+    *,
+    book: BookFile = None,
+    other: Other = None,
+    park_unknown: ParkUnknown = False,
+    dry_run: DryRun = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild the lost database from the topics into an empty, migrated one; publishes nothing.
+
+    Examples:
+      tradesaga migrate && tradesaga recover database --book book.jsonl
+
+      tradesaga recover database --dry-run --json
+
+    Stop every service first. Exit 4: the database is not empty, services run, or the topics have lost records.
+    """
+    settings = load_settings(directory)
+    if book is not None and not dry_run:
+        asyncio.run(_load(settings, book))
+    wish = Wish("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run)
+    _show(_run(settings, wish, as_json=as_json), as_json=as_json)
+    if other is not None:
+        _judge(asyncio.run(compare(settings.database_for("saga_log"), other)), as_json=as_json)
+
+
+@recover.command()
+def restored(
+    *,
+    park_unknown: ParkUnknown = False,
+    dry_run: DryRun = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take in what was published after the moment to which a backup has brought the database back.
+
+    Its numbers go on in a new incarnation; effects that facts tell of are made anew here, and nowhere else.
+
+    Examples:
+      tradesaga recover restored --dry-run
+
+      tradesaga recover restored --json
+
+    Run it before any service. Exit 4: services run, or the topics end before the database does.
+    """
+    wish = Wish("restored", getpass.getuser(), unknown=park_unknown, dry_run=dry_run)
+    _show(_run(load_settings(directory), wish, as_json=as_json), as_json=as_json)
+
+
+@recover.command("compare")
+def compare_command(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The other database.")],
+    *,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold this database against another, row by row; exit 1 when they differ.
+
+    Example:
+      tradesaga recover compare postgresql://tradesaga:secret@standby:5432/tradesaga
+    """
+    here = load_settings(directory).database_for("saga_log")
+    _judge(asyncio.run(compare(here, url)), as_json=as_json)
+
+
+@recover.command()
+def save(
+    file: Annotated[Path, typer.Argument(help="Written whole, or not at all.")],
+    *,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save what no topic carries: accounts, payments, instruments, subscriptions, pauses, the venue's cursor.
+
+    Example, once an hour beside the database's own backup:
+
+      tradesaga recover save book.jsonl
+    """
+    counts = asyncio.run(_save(load_settings(directory), file))
+    text = f"{file}: {summed(counts)}"
+    typer.echo(json.dumps({"file": str(file), "rows": counts}) if as_json else text)
+
+
+async def _save(settings: Settings, file: Path) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        with draft.open("w", encoding="utf-8") as out:
+            for table, (service, _) in TABLES.items():
+                async with session(settings.database_for(service), application_name="tradesaga recover") as sql:
+                    async for line in read_rows(sql, table):
+                        out.write(f"{line}\n")
+                        counts[table] += 1
+        draft.replace(file)
+    except OSError as error:
+        do = "give a file in a folder that may be written to"
+        raise CommandError("book-unwritten", str(error), str(file), do, ExitCode.USAGE) from error
+    return counts
+
+
+async def _load(settings: Settings, file: Path) -> None:
+    try:
+        lines = await asyncio.to_thread(lambda: file.read_bytes().splitlines())
+    except OSError as error:
+        raise CommandError("book-missing", str(error), str(file), "name the file", ExitCode.NOT_FOUND) from error
+    rows = sort_lines(lines, str(file))
+    for table, (service, _) in TABLES.items():
+        async with session(settings.database_for(service), application_name="tradesaga recover") as sql:
+            await write_rows(sql, table, rows[table])
+
+
+def _run(settings: Settings, wish: Wish, *, as_json: bool) -> Report:
+    with _bar(quiet=as_json) as bar:
+        task = bar.add_task("facts", total=None)
+        total = 0
+
+        def sized(count: int) -> None:
+            nonlocal total
+            total += count
+            bar.update(task, total=total)
+
+        return asyncio.run(rebuild(settings, registered_casts(settings), wish, sized, lambda n: bar.advance(task, n)))
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Generator[Progress]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        yield progress
+
+
+def _show(report: Any, *, as_json: bool) -> None:
+    typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
+
+
+def _judge(found: Comparison, *, as_json: bool) -> None:
+    _show(found, as_json=as_json)
+    if not found.equal:
+        raise typer.Exit(int(ExitCode.CHECK_FAILED))

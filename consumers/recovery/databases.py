@@ -1,0 +1,80 @@
+"""The databases of a recovery: one transaction in each, open to its end, so that all of it counts or nothing."""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import asyncpg
+from asyncpg.transaction import Transaction
+
+from infra.database import Connection, session
+from infra.errors import CommandError, ExitCode
+from infra.lanes.incarnation import Incarnation, Kind, begin, refuse_running
+from infra.ledger.recovering import Shortfall, lay_floor, lift_floor
+from infra.partitions import ensure_partitions
+
+_CORE: Final = ("saga", "saga_event", "parked", "step_execution", "start_request", "outbox", "order_register", "lane")
+_PATIENT: Final = """
+SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '5s'
+"""
+_LOCK: Final = "LOCK TABLE lane, saga, saga_event, step_execution IN EXCLUSIVE MODE"
+
+
+class Database:
+    """One database under recovery."""
+
+    def __init__(self, url: str, sql: Connection) -> None:
+        self.url = url
+        self.sql = sql
+        self.incarnation = Incarnation(0)
+        self._floor: list[tuple[str, str]] = []
+
+    async def begin(self, kind: Kind, operator: str) -> None:
+        """Lock it, refuse what does not fit, and begin its new life. Raises `CommandError` (exit 4)."""
+        await refuse_running(self.sql)
+        try:
+            await self.sql.execute(_LOCK)
+        except asyncpg.LockNotAvailableError as error:
+            do = "stop every service and every other session that writes, then run this again"
+            raise CommandError("database-busy", "the database is in use", "PostgreSQL", do, ExitCode.REFUSED) from error
+        await self._check(kind)
+        self.incarnation = await begin(self.sql, kind, operator)
+        self._floor = await lift_floor(self.sql)
+
+    async def _check(self, kind: Kind) -> None:
+        full = [name for name in _CORE if await self.sql.fetchval(f"SELECT EXISTS (SELECT FROM {name})")]
+        if kind == "rebuilt" and full:
+            do = "rebuild into an empty, migrated database; one that was restored is for `tradesaga recover restored`"
+            what = f"the database is not empty: {', '.join(full)} have rows"
+            raise CommandError("database-not-empty", what, "PostgreSQL", do, ExitCode.REFUSED)
+        if kind != "rebuilt" and "lane" not in full:
+            do = "into an empty database everything is rebuilt by `tradesaga recover database`"
+            raise CommandError("database-empty", "the database has no lanes", "PostgreSQL", do, ExitCode.REFUSED)
+
+    async def end(self) -> list[Shortfall]:
+        """Check the balances again, and say what is missing of payments."""
+        return await lay_floor(self.sql, self._floor, self.incarnation.number)
+
+
+@asynccontextmanager
+async def transactions(urls: Iterable[str], *, dry_run: bool) -> AsyncGenerator[dict[str, Database]]:
+    """Open a transaction in each database; they are committed one after the other at the end, or all rolled back."""
+    async with AsyncExitStack() as stack:
+        opened: dict[str, Database] = {}
+        pending: list[Transaction] = []
+        for url in sorted(set(urls)):
+            sql = await stack.enter_async_context(session(url, application_name="tradesaga recover"))
+            await sql.execute(_PATIENT)
+            await ensure_partitions(sql)
+            transaction = sql.transaction()
+            await transaction.start()
+            pending.append(transaction)
+            opened[url] = Database(url, sql)
+        try:
+            yield opened
+        except BaseException:
+            for transaction in pending:
+                await transaction.rollback()
+            raise
+        for transaction in pending:
+            await (transaction.rollback() if dry_run else transaction.commit())

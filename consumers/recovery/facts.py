@@ -1,0 +1,143 @@
+"""The saga log's tables, made anew by its own fold; nothing is published, but what it owes is found."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from consumers.saga_log import store
+from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.commands import command
+from consumers.saga_log.fold import fold_record
+from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.reading import saga_of
+from consumers.saga_log.rules import Rules
+from infra.codec import Outgoing, Record, pack
+from infra.database import Connection
+from infra.dead_letters import Fault, dead_letter
+from infra.lanes.store import Lane
+from sagas.machine import BarStep, Order
+from schemas.envelope import ROUND, SAGA_ID, STEP, TYPE
+
+CACHED: Final = 20_000
+_START: Final = """
+INSERT INTO start_request (saga_id, saga, request_hash, record)
+SELECT saga_id, $2, request_hash, record
+FROM unnest($1::uuid[], $3::text[], $4::bytea[]) AS t (saga_id, request_hash, record) ORDER BY saga_id
+ON CONFLICT (saga_id) DO NOTHING
+"""
+Asked = tuple[bytes, bytes, bytes, bytes]
+"""Saga, type, step and round of a command: what tells one order from another. A bar has no round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An order that a fact has brought about, and the command it makes; `asked` tells it from others."""
+
+    partition: int
+    asked: Asked
+    record: Outgoing
+
+
+@dataclass
+class FactRecovery:
+    """Folds the events topic of one saga into a database, in the caller's transaction; `now` is nanoseconds since 1970.
+
+    With `writes` off it only says what the facts bring about: the rows are there already.
+    """
+
+    rules: Rules
+    sql: Connection
+    now: int
+    writes: bool = True
+    folded: int = 0
+    starts: int = 0
+    parked: int = 0
+    foreign: int = 0
+    unknown: Counter[str] = field(default_factory=Counter[str])
+    _cache: OrderedDict[UUID, Tracked] = field(default_factory=OrderedDict[UUID, Tracked])
+
+    @property
+    def group(self) -> str:
+        """Name the saga log's group."""
+        return f"{self.rules.saga.name}-log"
+
+    def forget(self) -> None:
+        """Begin another partition: no saga has records on two."""
+        self._cache.clear()
+
+    async def follow(self, lane: Lane, records: Sequence[Record]) -> tuple[list[Made], list[Outgoing]]:
+        """Fold records of one partition; give the commands that they bring about, and the dead letters."""
+        sagas = [saga_of(record) for record in records]
+        known = await self._gather({saga for saga in sagas if saga})
+        outcomes: list[Outcome] = []
+        orders: list[Made] = []
+        for saga_id, record in zip(sagas, records, strict=True):
+            outcome = fold_record(self.rules, known[saga_id] if saga_id is not None else None, record)
+            outcomes.append(outcome)
+            if outcome.tracked is not None:
+                known[outcome.tracked.saga_id] = outcome.tracked
+                orders += [self._order(outcome.tracked, order, record) for order in outcome.orders]
+        self.folded += len(records)
+        prefix = f"{self.rules.saga.name}."
+        self.foreign += sum(not (outcome.entry.event_type or "").startswith(prefix) for outcome in outcomes)
+        if self.writes:
+            await self._write(lane, outcomes, known)
+        self._keep(known)
+        return orders, self._letters(outcomes)
+
+    async def _gather(self, sagas: set[UUID]) -> dict[UUID, Tracked]:
+        known = {saga_id: self._cache.pop(saga_id) for saga_id in sagas if saga_id in self._cache}
+        unknown = sagas - known.keys()
+        loads = bool(unknown) and self.writes
+        checkpoints = await store.load(self.sql, self.rules, unknown) if loads else {}
+        parked = await store.load_parked(self.sql, self.group, unknown) if loads else {}
+        for saga_id in unknown:
+            home = self.rules.home(saga_id)
+            known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, ()))
+        return known
+
+    async def _write(self, lane: Lane, outcomes: Sequence[Outcome], known: dict[UUID, Tracked]) -> None:
+        await store.write(self.sql, self.rules, [(lane.id, known[saga_id]) for saga_id in sorted(known)])
+        await store.enter(self.sql, [(lane, outcome) for outcome in outcomes])
+        set_aside = [(o.tracked.saga_id, o.parked) for o in outcomes if o.parked is not None and o.tracked is not None]
+        await store.park(self.sql, self.group, set_aside)
+        await store.release(self.sql, self.group, outcomes)
+        self.parked += len(set_aside)
+        begun = [
+            (o.tracked.saga_id, o.tracked.checkpoint.request_hash, pack(o.record.headers, o.record.value))
+            for o in outcomes
+            if o.before is None and o.entry.seq == 1 and o.tracked is not None and o.tracked.checkpoint is not None
+        ]
+        if begun:
+            sagas, hashes, packed = zip(*begun, strict=True)
+            await self.sql.execute(_START, sagas, self.rules.saga.name, hashes, packed)
+            self.starts += len(begun)
+
+    def _keep(self, known: dict[UUID, Tracked]) -> None:
+        """Remember sagas for the next batch; without a database to read them back from, all of the partition's."""
+        self._cache.update(known)
+        while self.writes and len(self._cache) > CACHED:
+            self._cache.popitem(last=False)
+
+    def _order(self, tracked: Tracked, order: Order, record: Record) -> Made:
+        made = command(self.rules, tracked, order, record, self.now)
+        return Made(record.partition, asked(made.headers, bar=isinstance(order, BarStep)), made)
+
+    def _letters(self, outcomes: Iterable[Outcome]) -> list[Outgoing]:
+        name = self.rules.saga.name
+        letters: list[Outgoing] = []
+        for outcome in outcomes:
+            for letter in outcome.dead:
+                if letter.kind == "unknown-type":
+                    self.unknown[(outcome.entry.event_type or "")[:200]] += 1
+                fault = Fault(letter.kind, letter.reason)
+                letters.append(dead_letter(name, self.group, letter.record, fault, self.now))
+        return letters
+
+
+def asked(headers: Iterable[tuple[str, bytes]], *, bar: bool) -> Asked:
+    """Tell a command from others by its headers."""
+    found = dict(headers)
+    return found.get(SAGA_ID) or b"", found[TYPE], found.get(STEP) or b"", b"" if bar else found.get(ROUND) or b"1"

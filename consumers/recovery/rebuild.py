@@ -1,0 +1,117 @@
+"""The database from the topics: empty or restored, it comes to know all that was published, and publishes nothing.
+
+A database that was restored to an earlier moment takes in, as facts, what was published after it, so that no effect is
+made a second time; an empty one is the same, with everything after that moment.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from consumers.recovery import lanes
+from consumers.recovery.catching import LOG, Advance, CatchUp
+from consumers.recovery.databases import Database, transactions
+from consumers.recovery.facts import FactRecovery
+from consumers.recovery.members import Cast
+from consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
+from consumers.recovery.report import Report
+from consumers.saga_log.rules import Rules
+from infra.broker import count_partitions
+from infra.errors import CommandError, ExitCode
+from infra.kafka import Place
+from infra.ledger.recovering import unknown_accounts
+from infra.replay import Replay
+from infra.settings import Settings
+from sagas.row import RowStatus
+from schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
+
+Ranges = Mapping[Place, tuple[int, int]]
+_STATES: Final = "SELECT state, count(*) FROM saga GROUP BY state"
+_OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NULL GROUP BY status"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them."""
+
+    kind: Literal["rebuilt", "restored"]
+    operator: str
+    unknown: bool = False
+    dry_run: bool = False
+
+
+async def rebuild(
+    settings: Settings, casts: Sequence[Cast], wish: Wish, sized: Callable[[int], None], advance: Advance
+) -> Report:
+    """Rebuild or catch up; `sized` is told the number of facts, `advance` how many more have been read.
+
+    Raises `CommandError` (exit 4) for a database or topics that do not fit, `KafkaUnavailableError`.
+    """
+    began, report = time.monotonic(), Report(wish.kind, dry_run=wish.dry_run)
+    names = {LOG, *(each.name for cast in casts for each in cast.participants)}
+    urls = {name: settings.database_for(name) for name in names}
+    async with Replay(settings.brokers()) as replay, transactions(urls.values(), dry_run=wish.dry_run) as opened:
+        for database in opened.values():
+            await database.begin(wish.kind, wish.operator)
+        places = {name: opened[url] for name, url in urls.items()}
+        for cast in casts:
+            ranges = await _look(settings, replay, cast)
+            await refuse_versions(places[LOG].sql, cast.saga)
+            catching = _catch_up(replay, places, cast, wish, (ranges, report))
+            await catching.declare()
+            sized(catching.size)
+            await catching.run(advance)
+            if wish.kind == "rebuilt":
+                await _skip_signals(settings, replay, places[LOG], cast)
+        for database in opened.values():
+            await _sum_up(database, report)
+        report.left_out += describe_gaps(casts, wish.kind)
+        report.incarnation = max(database.incarnation.number for database in opened.values())
+    report.seconds = time.monotonic() - began
+    return report
+
+
+async def _look(settings: Settings, replay: Replay, cast: Cast) -> Ranges:
+    """Look at the saga's topics before anything is read."""
+    name = cast.saga.name
+    topics = [events_topic(name), commands_topic(name), dead_letters_topic(name), starts_topic(name)]
+    counts = await count_partitions(settings.brokers(), topics)
+    ranges = await replay.ranges([(topic, number) for topic in topics for number in range(counts[topic])])
+    refuse_trimmed(topics[:2], ranges)
+    return ranges
+
+
+def _catch_up(
+    replay: Replay, places: Mapping[str, Database], cast: Cast, wish: Wish, told: tuple[Ranges, Report]
+) -> CatchUp:
+    ranges, report = told
+    partitions = sum(1 for topic, _ in ranges if topic == events_topic(cast.saga.name))
+    facts = FactRecovery(Rules(cast.saga, partitions), places[LOG].sql, time.time_ns())
+    restored = wish.kind == "restored"
+    return CatchUp(cast, replay, places, ranges, facts, report, restored=restored, unknown=wish.unknown)
+
+
+async def _skip_signals(settings: Settings, replay: Replay, log: Database, cast: Cast) -> None:
+    """Leave signals of before alone: what was decided on them is lost, and acting on them now could trade twice."""
+    group, topic = f"{cast.saga.name}-signal-router", SIGNALS.name
+    try:
+        counts = await count_partitions(settings.brokers(), [topic])
+    except CommandError as error:
+        if error.exit_code is ExitCode.UNAVAILABLE and error.code == "topic-missing":
+            return
+        raise
+    await lanes.declare(log.sql, group, topic, counts[topic], log.incarnation)
+    ranges = await replay.ranges([(topic, number) for number in range(counts[topic])])
+    await lanes.move(log.sql, group, topic, {number: end for (_, number), (_, end) in ranges.items()})
+
+
+async def _sum_up(database: Database, report: Report) -> None:
+    for each in await database.end():
+        report.shortfalls.append({"account": each.account, "amount": f"{each.amount:f}", "asset": each.asset})
+    report.left_out += [
+        f"account {name} is known from facts alone: it is closed; set its limits and open it"
+        for name in await unknown_accounts(database.sql)
+    ]
+    report.sagas.update({row[0]: row[1] for row in await database.sql.fetch(_STATES)})
+    report.open_steps.update({RowStatus(row[0]).name: row[1] for row in await database.sql.fetch(_OPEN)})

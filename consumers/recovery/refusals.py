@@ -1,0 +1,85 @@
+"""What a recovery will not work with, and what it cannot bring back."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from consumers.recovery.facts import FactRecovery
+from consumers.recovery.members import Cast
+from infra.database import Connection
+from infra.errors import CommandError, ExitCode
+from infra.kafka import Place
+from infra.lanes.store import Lane
+from sagas.definition import AnySaga
+from schemas.topics import events_topic
+
+_VERSIONS: Final = """
+SELECT DISTINCT version FROM saga WHERE name = $1 AND version <> $2 AND state NOT IN ('COMPLETED', 'ABORTED')
+"""
+_SHOWN: Final = 5
+
+
+def refuse_trimmed(topics: Sequence[str], ranges: Mapping[Place, tuple[int, int]]) -> None:
+    """Refuse topics whose beginning is gone, or that hold nothing at all."""
+    trimmed = [
+        f"{topic}[{number}]" for (topic, number), (first, _) in sorted(ranges.items()) if first and topic in topics
+    ]
+    if trimmed:
+        what = f"the first records are gone from {', '.join(trimmed[:_SHOWN])}: what they said, nobody can tell"
+        do = "restore a database backup and `tradesaga recover restored`; keep these topics for ever (retention.ms=-1)"
+        raise CommandError("topic-trimmed", what, "Kafka", do, ExitCode.REFUSED)
+    if not any(end for (topic, _), (_, end) in ranges.items() if topic == topics[0]):
+        what, do = f"topic {topics[0]} is empty", "correct TRADESAGA_KAFKA, or `tradesaga recover topics` first"
+        raise CommandError("topic-empty", what, "Kafka", do, ExitCode.REFUSED)
+
+
+def refuse_beyond(lanes: Iterable[Lane], ranges: Mapping[Place, tuple[int, int]]) -> None:
+    """Refuse a database that has read further than the broker goes: then it is the topics that were lost."""
+    for lane in lanes:
+        end = ranges[lane.topic, lane.partition][1]
+        if lane.next_offset > end:
+            where = f"{lane.topic}[{lane.partition}]"
+            what = f"the database has read up to offset {lane.next_offset}, the topic ends at {end}"
+            do = "if the topics were lost, make them anew and run `tradesaga recover topics`"
+            raise CommandError("topic-behind", what, where, do, ExitCode.REFUSED)
+
+
+async def refuse_versions(sql: Connection, saga: AnySaga) -> None:
+    """Refuse while sagas of another version of the definition have not ended: this one cannot read them."""
+    others = [row[0] for row in await sql.fetch(_VERSIONS, saga.name, saga.version)]
+    if others:
+        what = f"open sagas of {saga.name!r} run under version {others[0]}; this installation knows {saga.version}"
+        do = "run this with the release that they were started under"
+        raise CommandError("version-unknown", what, "PostgreSQL", do, ExitCode.REFUSED)
+
+
+def refuse_foreign(saga: AnySaga, facts: FactRecovery) -> None:
+    """Refuse a topic on which nothing is of this saga."""
+    if facts.folded and facts.folded == facts.foreign:
+        what = f"none of {facts.folded} records is of saga {saga.name!r}"
+        do = "correct TRADESAGA_KAFKA, or the topic that was copied here"
+        raise CommandError("topic-foreign", what, events_topic(saga.name), do, ExitCode.REFUSED)
+
+
+def refuse_unknown(types: Mapping[str, int], *, allowed: bool) -> None:
+    """Refuse facts that this installation cannot read, unless they are to be parked."""
+    if types and not allowed:
+        told = ", ".join(f"{number} {name}" for name, number in sorted(types.items())[:_SHOWN])
+        what, do = f"facts of unknown types: {told}", "run this with the release that knows them, or --park-unknown"
+        raise CommandError("type-unknown", what, "topics", do, ExitCode.REFUSED)
+
+
+def describe_gaps(casts: Sequence[Cast], kind: str) -> list[str]:
+    """Say what topics do not hold at all, and how it comes back."""
+    told = [
+        f"steps {', '.join(cast.orphans)} of {cast.saga.name!r}: no participant is registered for them"
+        for cast in casts
+        if cast.orphans
+    ]
+    if kind == "rebuilt":
+        told += [
+            "accounts, payments, instruments, subscriptions, pauses: --book loads them from what `recover save` wrote",
+            "decisions on signals, and signals that nobody had read: strategies' next signals are judged as new",
+            "the venue's cursor: its reports are read again from the first, and known ones change nothing",
+            "starts that were stored and not yet published: their clients repeat them under the same keys",
+        ]
+    return told

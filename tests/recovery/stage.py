@@ -1,0 +1,155 @@
+"""A bench whose far side survives: the product's database is another one, and may be lost."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import asyncpg
+from pydantic import SecretStr
+
+from consumers.context import Work
+from consumers.intake import Intake
+from consumers.recovery.members import Cast
+from consumers.recovery.rebuild import Wish, rebuild
+from consumers.recovery.report import Report
+from infra.database import Connection, Pool, open_pool
+from infra.settings import Settings
+from schemas.identity import saga_id as identify
+from schemas.message import Event
+from schemas.topics import starts_topic
+from tests.conftest import Stack
+from tests.e2e import messages as m
+from tests.e2e.far import TABLES
+from tests.e2e.harness import PATIENCE, Bench, open_bench
+from tests.e2e.sagas import Kit
+from tests.waiting import until
+
+_BUSY = 0.25
+"""Seconds of an attempt in tests that wait for attempts to run out."""
+
+
+async def execute(url: str, statement: str) -> None:
+    """Run one statement on a connection of its own."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def bind_restores(kit: Kit) -> None:
+    """Have the desk's effects made anew from its facts."""
+
+    def again(step: str, direction: str) -> object:
+        async def restore(works: Sequence[Work[Event]], sql: Connection) -> None:
+            await sql.executemany(
+                "INSERT INTO effect (saga_id, step, direction, attempt) VALUES ($1, $2, $3, $4)",
+                [(work.saga_id, step, direction, work.ctx.attempt) for work in works],
+            )
+
+        return restore
+
+    for name in ("book", "pay", "close"):
+        kit.desk.bindings[name].restore = again(name, "forward")  # pyright: ignore[reportAttributeAccessIssue]
+    for name in ("book", "pay"):
+        kit.desk.bindings[name].restore_back = again(name, "back")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass
+class Stage:
+    """The bench, and the databases that the product has had on it; the last is the one in use."""
+
+    bench: Bench
+    stack: Stack
+    far_pool: Pool
+    databases: list[str] = field(default_factory=list[str])
+    asked: dict[str, UUID] = field(default_factory=dict[str, UUID])
+
+    @property
+    def url(self) -> str:
+        """Give the URL of the database in use."""
+        return self.databases[-1]
+
+    @property
+    def settings(self) -> Settings:
+        """Give the settings that services would have."""
+        return Settings(database_url=SecretStr(self.url), kafka=self.bench.kafka)
+
+    @property
+    def casts(self) -> list[Cast]:
+        """Give the saga and its participants."""
+        kit = self.bench.kit
+        return [Cast(kit.saga, [kit.desk, kit.port])]
+
+    async def new_database(self, template: str = "") -> str:
+        """Make a migrated database, or a copy of another, and use it from here on."""
+        name = f"test_{uuid4().hex[:16]}"
+        await execute(self.stack.database_url, f"CREATE DATABASE {name} TEMPLATE {template or self.stack.template}")
+        url = f"{self.stack.database_url.rsplit('/', 1)[0]}/{name}"
+        self.databases.append(url)
+        if not template:
+            await execute(url, TABLES)
+        self.bench.pool = await open_pool(url, min_size=1, max_size=12)
+        return url
+
+    async def lose_database(self) -> None:
+        """Drop the database in use, whatever is connected to it."""
+        name = self.url.rsplit("/", 1)[1]
+        await execute(self.stack.database_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def serve(self) -> None:
+        """Run everything, the intake too."""
+        await self.bench.serve_all()
+        await self.bench.run(Intake(self.bench.saga)).ready()
+
+    async def stop(self) -> None:
+        """End all services, and the connections to the database in use."""
+        await self.bench.stop()
+        self.bench.pool.terminate()
+
+    async def knock(self, key: str, **plan: str) -> UUID:
+        """Ask for a saga at the front door."""
+        value = m.Asked(idempotency_key=key, plan=plan).to_wire()
+        await (await self.bench.producer.send(starts_topic(self.bench.saga.name), key.encode(), value, []))
+        self.asked[key] = identify(self.bench.saga.name, "alice", key)
+        return self.asked[key]
+
+    async def reached(self, ended: int) -> None:
+        """Wait until so many sagas have ended, and others have not."""
+
+        async def there() -> bool:
+            count = "SELECT count(*) FROM saga WHERE state IN ('COMPLETED', 'ABORTED')"
+            return await self.bench.pool.fetchval(count) >= ended
+
+        await until(there, PATIENCE)
+
+    async def far_taken(self, saga_id: UUID) -> int:
+        """Count how often the far side took the saga's order."""
+        return await self.far_pool.fetchval("SELECT max(taken) FROM far_order WHERE key = $1", f"{saga_id}:ship") or 0
+
+    async def rebuild(self, wish: Wish) -> Report:
+        """Recover the database in use."""
+        return await rebuild(self.settings, self.casts, wish, _ignore, _ignore)
+
+
+def _ignore(_count: int) -> None:
+    """Nobody watches."""
+
+
+@asynccontextmanager
+async def open_stage(stack: Stack, far_url: str) -> AsyncGenerator[Stage]:
+    """Give a stage with a database and nothing running."""
+    async with open_bench(stack.kafka, far_url, patience=_BUSY) as bench:
+        bind_restores(bench.kit)
+        first = bench.pool
+        stage = Stage(bench, stack, first)
+        await stage.new_database()
+        try:
+            yield stage
+        finally:
+            await stage.stop()
+            bench.pool = first
+            for url in stage.databases:
+                name = url.rsplit("/", 1)[1]
+                await execute(stack.database_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
