@@ -63,13 +63,9 @@ class Stage:
     bench: Bench
     stack: Stack
     far_pool: Pool
+    url: str = ""
     databases: list[str] = field(default_factory=list[str])
     asked: dict[str, UUID] = field(default_factory=dict[str, UUID])
-
-    @property
-    def url(self) -> str:
-        """Give the URL of the database in use."""
-        return self.databases[-1]
 
     @property
     def settings(self) -> Settings:
@@ -90,8 +86,19 @@ class Stage:
         self.databases.append(url)
         if not template:
             await execute(url, TABLES)
-        self.bench.pool = await open_pool(url, min_size=1, max_size=12)
+        await self.use(url)
         return url
+
+    async def use(self, url: str) -> None:
+        """Use this database from here on; what is connected to the one in use before is cut off."""
+        self.hang_up()
+        self.url = url
+        self.bench.pool = await open_pool(url, min_size=1, max_size=12)
+
+    def hang_up(self) -> None:
+        """Cut the test's own connections to the database in use."""
+        if self.bench.pool is not self.far_pool:
+            self.bench.pool.terminate()
 
     async def lose_database(self) -> None:
         """Drop the database in use, whatever is connected to it."""
@@ -104,9 +111,8 @@ class Stage:
         await self.bench.run(Intake(self.bench.saga)).ready()
 
     async def stop(self) -> None:
-        """End all services, and the connections to the database in use."""
+        """End all services."""
         await self.bench.stop()
-        self.bench.pool.terminate()
 
     async def knock(self, key: str, **plan: str) -> UUID:
         """Ask for a saga at the front door."""
@@ -142,14 +148,13 @@ async def open_stage(stack: Stack, far_url: str) -> AsyncGenerator[Stage]:
     """Give a stage with a database and nothing running."""
     async with open_bench(stack.kafka, far_url, patience=_BUSY) as bench:
         bind_restores(bench.kit)
-        first = bench.pool
-        stage = Stage(bench, stack, first)
+        stage = Stage(bench, stack, bench.pool)
         await stage.new_database()
         try:
             yield stage
         finally:
             await stage.stop()
-            bench.pool = first
+            stage.hang_up()
             for url in stage.databases:
                 name = url.rsplit("/", 1)[1]
                 await execute(stack.database_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
