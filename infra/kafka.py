@@ -181,6 +181,22 @@ class Consumer:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
 
+    async def committed(self, places: Collection[Place]) -> dict[Place, int]:
+        """Give what the group has been told of how far it is; nothing where it was told nothing.
+
+        Raises `KafkaUnavailableError`.
+        """
+        found: dict[Place, int] = {}
+        try:
+            async with asyncio.timeout(20):
+                for place in places:
+                    offset = await self._consumer.committed(TopicPartition(*place))
+                    if offset is not None:
+                        found[place] = offset
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return found
+
     async def commit(self, offsets: Mapping[Place, int]) -> bool:
         """Tell the group how far we are, for lag displays; the database has the truth. False if no member."""
         if not offsets:

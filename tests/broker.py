@@ -1,6 +1,7 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateImportUsage=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportPrivateImportUsage=false, reportUnknownArgumentType=false
 """Kafka seen from outside: confluent-kafka, a client that shares no line with ours."""
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,22 @@ def temporary_topics(kafka: str, names: list[str], partitions: int) -> Generator
     finally:
         for gone in admin.delete_topics(names).values():
             gone.result()
+
+
+def forget_saga(kafka: str, saga: str) -> None:
+    """Delete a saga's topics and groups: what another run has left belongs to a database that is gone."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    groups = [each.group_id for each in admin.list_consumer_groups().result().valid]
+    own = [group for group in groups if group.startswith(f"{saga}-")]
+    topics = [topic for topic in admin.list_topics(timeout=_PATIENCE).topics if topic.startswith(f"{saga}.")]
+    futures = [*(admin.delete_consumer_groups(own) if own else {}).values()]
+    futures += [*(admin.delete_topics(topics) if topics else {}).values()]
+    for gone in futures:
+        gone.result()
+    ends = time.monotonic() + _PATIENCE
+    while any(topic in admin.list_topics(timeout=_PATIENCE).topics for topic in topics):
+        assert time.monotonic() < ends, f"{topics} are not gone"
+        time.sleep(0.1)
 
 
 def read_topic(kafka: str, topic: str, count: int, partitions: int = 1) -> list[Seen]:

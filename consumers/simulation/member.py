@@ -162,6 +162,14 @@ class SimConsumer:
             raise KafkaUnavailableError("no broker answers")
         return self._broker.ranges(places)
 
+    async def committed(self, places: Collection[Place]) -> dict[Place, int]:
+        """Give what the group has been told of how far it is. Raises `KafkaUnavailableError`."""
+        await asyncio.sleep(0)
+        self._check()
+        if self._broker.down:
+            raise KafkaUnavailableError("no broker answers")
+        return {place: self._group.offsets[place] for place in places if place in self._group.offsets}
+
     async def commit(self, offsets: Mapping[Place, int]) -> bool:
         """Tell the group how far we are. False if it does not know this member, or not with this generation."""
         if not offsets:

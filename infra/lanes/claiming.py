@@ -17,14 +17,30 @@ async def claim_lanes(
     consumer: ConsumerPort, sql: Connection, group: str, places: Sequence[Place], owner: str
 ) -> list[Lane]:
     """Claim the lanes of these partitions. Raises `InDoubtError`, `OffsetRangeError`, `KafkaUnavailableError`."""
-    # One that slept past its session would fence the rightful owner.
     known = await store.read_offsets(sql, group, places)
-    if known and not await consumer.commit(known):
+    if not known:
+        await _check_history(consumer, group, places)
+    # One that slept past its session would fence the rightful owner.
+    elif not await consumer.commit(known):
         raise InDoubtError("the group does not know this member now; waiting to join again")
     lanes = await store.claim(sql, group, places, owner)
     reach(Failpoint.IN_CLAIM)
     await _check_offsets(consumer, lanes)
+    if new := [lane for lane in lanes if lane.epoch == 1 and lane.next_offset]:
+        await store.advance(sql, new, {})
     return lanes
+
+
+async def _check_history(consumer: ConsumerPort, group: str, places: Sequence[Place]) -> None:
+    """Refuse a database that knows nothing of a group which has worked before: it would do everything once more."""
+    passed = {place: offset for place, offset in (await consumer.committed(places)).items() if offset}
+    if passed:
+        (topic, partition), offset = min(passed.items())
+        raise OffsetRangeError(
+            f"the database knows nothing of {group}, yet Kafka has it at offset {offset} of {topic}[{partition}]: it "
+            f"has worked with another database; name that one, or rebuild this one with `tradesaga recover`; only to "
+            f"have every record handled once more, delete the group {group} in Kafka"
+        )
 
 
 async def _check_offsets(consumer: ConsumerPort, lanes: Sequence[Lane]) -> None:

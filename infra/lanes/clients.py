@@ -58,6 +58,10 @@ class ConsumerPort(Protocol):
         """Ask for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         ...
 
+    async def committed(self, places: Collection[Place]) -> dict[Place, int]:
+        """Give what the group has been told of how far it is; nothing where it was told nothing."""
+        ...
+
     async def commit(self, offsets: Mapping[Place, int]) -> bool:
         """Tell the group how far we are; False if it does not know this member."""
         ...

@@ -20,6 +20,7 @@ from confluent_kafka import Producer
 from infra.database import session
 from infra.ledger.accounts import NewAccount, create_account, pay_in
 from schemas.identity import saga_id
+from tests.broker import forget_saga
 from tests.conftest import Stack
 from tests.doors import order
 from tests.waiting import until
@@ -61,6 +62,7 @@ def desk(stack: Stack, module_database_url: str, tmp_path_factory: pytest.TempPa
     home = tmp_path_factory.mktemp("desk") / "home"
     given = {"TRADESAGA_KAFKA": stack.kafka, "TRADESAGA_DATABASE_URL": module_database_url}
     desk = Desk(home, {**os.environ, **given}, stack.kafka, "")
+    forget_saga(stack.kafka, "trade")
     try:
         up = desk.run("up", "-d", "--together", "--json")
         assert up.returncode == 0, up.stderr
