@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
+from infra.broker import has_record
 from infra.clock import elapsed
 from infra.database import Pool
 from infra.database_faults import DATABASE_ERRORS
@@ -21,6 +23,7 @@ from infra.lanes.marks import Marks
 from infra.lanes.processor import InDoubtError, OffsetRangeError, Processor
 from infra.lanes.publisher import Publisher, PublishError
 from infra.lanes.store import Lane
+from infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, stuck, watch
 
 BATCH = 1000
 """Records a transaction takes at most."""
@@ -34,8 +37,12 @@ _GRACE = 5.0
 """Seconds that a batch under way has to come to its end when the worker is told to stop."""
 
 
+_LEAVING = 10.0
+"""Seconds that a consumer has to leave its group."""
+
+
 class Worker:
-    """Runs one processor for ever; `run` returns only by being cancelled."""
+    """Runs one processor for ever; `run` ends by being cancelled, or when no new consumer helps."""
 
     def __init__(
         self,
@@ -46,6 +53,7 @@ class Worker:
         *,
         session_ms: int = 10_000,
         batch: int = BATCH,
+        patience: Patience | None = None,
     ) -> None:
         self._processor = processor
         self._pool = pool
@@ -65,32 +73,85 @@ class Worker:
         self._batch_done = asyncio.Event()
         self._batch_done.set()
         self._failures = 0
+        self._patience = patience or Patience()
+        self._membership = 0
+        self._turned = 0.0
+        self._polls, self._brought = 0, 0
+        self._reading: dict[Place, int] = {}
 
     async def run(self) -> None:
-        """Join the group and work; every failure that may pass is met by starting over, with a growing pause."""
+        """Join the group and work; every failure that may pass is met by starting over, with a growing pause.
+
+        A consumer that is stuck is replaced. Raises `CommandError` when no new one helps.
+        """
+        dog = Watchdog(self._patience)
+        while await self._belong(dog) is Verdict.REBUILD:
+            self.health.restarts += 1
+            self._log.error("consumer replaced", why="it brings nothing, though there is something to read")
+        raise stuck(self._processor.group, self._patience.rebuilds)
+
+    async def _belong(self, dog: Watchdog) -> Verdict:
+        """Work as one member of the group, until a watchdog finds it stuck."""
         consumer = make_consumer(
             self._brokers, self._processor.group, self._processor.topics, self._owner, self._session_ms
         )
-        await consumer.start(self._on_revoked, self._on_assigned)
+        self._membership, self._assigned = self._membership + 1, False
+        await consumer.start(partial(self._on_revoked, self._membership), partial(self._on_assigned, self._membership))
         self.health.fetches = True
         fetching = asyncio.create_task(self._fetch(consumer), name=f"fetch {self._processor.group}")
+        watching = asyncio.create_task(self._watch(dog), name=f"watchdog {self._processor.group}")
         try:
-            while True:
-                await self._end_whole(asyncio.create_task(self._session(consumer, fetching), name="session"))
+            while not watching.done():
+                self._turned = elapsed()
+                await self._end_whole(asyncio.create_task(self._session(consumer, fetching), name="session"), watching)
                 if fetching.done():
                     fetching.result()
                 await asyncio.sleep(min(5.0, 0.05 * 2**self._failures) if self._failures else 0)
+            return watching.result()
         finally:
-            await self._batch_done.wait()
-            fetching.cancel()
-            await asyncio.wait([fetching])
-            await consumer.commit({place: lane.next_offset for place, lane in self._ready.items()})
-            await consumer.stop()
+            await self._leave(consumer, fetching, watching)
 
-    async def _end_whole(self, session: "asyncio.Task[None]") -> None:
+    async def _leave(
+        self, consumer: ConsumerPort, fetching: "asyncio.Task[None]", watching: "asyncio.Task[Verdict]"
+    ) -> None:
+        """Leave the group: whole, unless the consumer is stuck in that too."""
+        abandoned = watching.done()
+        if not abandoned:
+            await self._batch_done.wait()
+        fetching.cancel()
+        watching.cancel()
+        await asyncio.wait([fetching, watching], timeout=_LEAVING if abandoned else None)
+        offsets = {} if abandoned else {place: lane.next_offset for place, lane in self._ready.items()}
+        self._forget()
+        leaving = asyncio.create_task(_stop(consumer, offsets), name=f"leave {self._processor.group}")
+        await asyncio.wait([leaving], timeout=_LEAVING if abandoned else None)
+        if leaving.done():
+            leaving.result()
+
+    async def _watch(self, dog: Watchdog) -> Verdict:
+        """Watch over one consumer. A simulation's is not watched: its time is not ours."""
+        if not isinstance(self._brokers, str):
+            await asyncio.Event().wait()
+        try:
+            return await watch(dog, self._look, partial(has_record, str(self._brokers)))
+        finally:
+            self._generation += 1
+            self._wake.set()
+
+    def _look(self) -> Sight:
+        paused = self._inbox.full or self._processor.full()
+        return Sight(self._polls, self._brought, dict(self._reading), paused, self._assigned, self._turned)
+
+    async def _end_whole(self, session: "asyncio.Task[None]", watching: "asyncio.Task[Verdict]") -> None:
         """Wait for a session; told to stop, let a batch under way end first, or the next owner would say it again."""
         try:
-            await asyncio.shield(session)
+            await asyncio.wait([session, watching], return_when=asyncio.FIRST_COMPLETED)
+            if not session.done():
+                await asyncio.wait([session], timeout=_GRACE)
+                session.cancel()
+                await asyncio.wait([session], timeout=_GRACE)
+            if session.done() and not session.cancelled():
+                session.result()
         except asyncio.CancelledError:
             if not self._batch_done.is_set():
                 self._generation += 1
@@ -101,7 +162,9 @@ class Worker:
                 session.result()
             raise
 
-    async def _on_revoked(self) -> None:
+    async def _on_revoked(self, membership: int) -> None:
+        if membership != self._membership:
+            return
         self._generation += 1
         self._assigned = False
         self._forget()
@@ -110,13 +173,15 @@ class Worker:
         async with asyncio.timeout(self._session_ms / 2000):
             await self._batch_done.wait()
 
-    async def _on_assigned(self) -> None:
+    async def _on_assigned(self, membership: int) -> None:
+        if membership != self._membership:
+            return
         self._generation += 1
         self._assigned = True
         self._wake.set()
 
     def _forget(self) -> None:
-        self._unsought, self._ready = {}, {}
+        self._unsought, self._ready, self._reading = {}, {}, {}
         self._inbox.clear()
         self.health.ready = False
 
@@ -141,10 +206,13 @@ class Worker:
                 await asyncio.sleep(0.5)
                 continue
             self.health.polled = elapsed()
+            self._polls += 1
+            self._brought += bool(fetched)
             for place, (offset, records) in fetched.items():
                 lane = ready.get(place)
                 if lane is not None and self._ready.get(place) is lane:
                     self._inbox.put(Chunk(lane, offset, records))
+                    self._reading[place] = offset
             self._wake.set()
 
     async def _tell(self, consumer: ConsumerPort) -> None:
@@ -165,6 +233,7 @@ class Worker:
                 self._log.info("lane lost before its first record", why=str(error))
                 continue
             self._ready[place] = lane
+            self._reading[place] = lane.next_offset
 
     async def _session(self, consumer: ConsumerPort, fetching: "asyncio.Task[None]") -> None:
         """Work with one assignment, one set of epochs and one producer, until any of them is in doubt."""
@@ -205,6 +274,7 @@ class Worker:
     async def _work(self, session: Session, fetching: "asyncio.Task[None]") -> None:
         publisher, generation = session.publisher, session.generation
         while generation == self._generation and not fetching.done():
+            self._turned = elapsed()
             due = self._processor.due_in()
             if not self._inbox and due != 0:
                 await self._sleep(1.0 if due is None else min(due, 1.0))
@@ -231,3 +301,8 @@ class Worker:
             return
         finally:
             self._wake.clear()
+
+
+async def _stop(consumer: ConsumerPort, offsets: dict[Place, int]) -> None:
+    await consumer.commit(offsets)
+    await consumer.stop()

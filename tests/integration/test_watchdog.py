@@ -1,0 +1,122 @@
+"""A consumer that is stuck on a real broker: noticed, replaced, and in the end given up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from consumers.runtime.processor import StepProcessor
+from infra.broker import has_record
+from infra.codec import Record
+from infra.errors import CommandError, ExitCode
+from infra.kafka import Consumer, Place
+from infra.lanes.watchdog import Patience
+from infra.lanes.worker import Worker
+from schemas.envelope import Header
+from tests.e2e import messages as m
+from tests.e2e.harness import SESSION_MS, Bench, Running, open_bench
+
+pytestmark = pytest.mark.stack
+
+Wants = Callable[[str, Sequence[Header]], bool]
+Polled = dict[Place, tuple[int, list[Record]]]
+QUICK = Patience(silence=2.0, rebuilds=2, hang=60)
+
+
+@pytest.fixture
+async def bench(kafka: str, database_url: str) -> AsyncIterator[Bench]:
+    """Give a bench with nothing running on it."""
+    async with open_bench(kafka, database_url) as bench:
+        yield bench
+
+
+def watched(bench: Bench) -> Running:
+    """Run the desk under a watchdog that is quick to bark."""
+    processor = StepProcessor(bench.kit.desk)
+    worker = Worker(
+        processor, bench.pool, bench.kafka, f"test-{uuid4().hex[:8]}", session_ms=SESSION_MS, patience=QUICK
+    )
+    running = Running(worker, asyncio.create_task(worker.run(), name="watched"))
+    bench.running.append(running)
+    return running
+
+
+class Deafened:
+    """Makes the first consumers deaf, from a moment on: paused for ever, as a fetcher that has died, or silent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, how: str, count: int) -> None:
+        self.members: list[Consumer] = []
+        self.strikes = False
+        self._how, self._count = how, count
+        self._poll = Consumer.poll
+
+        async def poll(member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> Polled:
+            return await self.poll(member, wants, timeout_ms, limit)
+
+        monkeypatch.setattr(Consumer, "poll", poll)
+
+    async def poll(self, member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> Polled:
+        """Poll, or do not."""
+        if member not in self.members:
+            self.members.append(member)
+        if self.strikes and self.members.index(member) < self._count:
+            if self._how == "hangs":
+                await asyncio.Event().wait()
+            inner: Any = member._consumer  # pyright: ignore[reportPrivateUsage]
+            inner.pause(*inner.assignment())
+        return await self._poll(member, wants, timeout_ms, limit)
+
+
+@pytest.mark.parametrize("how", ["brings nothing", "hangs"])
+async def test_a_stuck_consumer_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """One that stays a member and reads nothing more, or never comes back from a poll, gives way to one that reads."""
+    deafened = Deafened(monkeypatch, how, 1)
+    running = watched(bench)
+    await running.ready()
+    before = await bench.ask()
+    await bench.heard(before, m.Paid)
+    deafened.strikes = True
+    await asyncio.sleep(0.6)
+    after = await bench.ask()
+    await bench.heard(after, m.Paid)
+    assert len(deafened.members) == 2
+    assert await bench.effects(before) == await bench.effects(after) == [("book", "forward"), ("pay", "forward")]
+
+
+async def test_where_no_new_consumer_helps_the_process_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two that are as deaf as the first, the worker ends with an error that ends its process, for a new one."""
+    deafened = Deafened(monkeypatch, "brings nothing", 9)
+    running = watched(bench)
+    await running.ready()
+    deafened.strikes = True
+    await asyncio.sleep(0.6)
+    await bench.ask()
+    with pytest.raises(CommandError, match="brings nothing") as ended:
+        async with asyncio.timeout(60):
+            await asyncio.shield(running.task)
+    assert ended.value.exit_code == ExitCode.UNAVAILABLE
+    assert len(deafened.members) == 3
+    bench.running.clear()
+
+
+async def test_silence_without_records_replaces_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing to read for several times its patience, the watchdog keeps still."""
+    deafened = Deafened(monkeypatch, "brings nothing", 0)
+    running = watched(bench)
+    await running.ready()
+    await asyncio.sleep(3 * QUICK.silence)
+    assert len(deafened.members) == 1
+    assert running.worker.health.restarts == 0
+
+
+async def test_the_broker_is_asked_as_by_a_stranger(bench: Bench) -> None:
+    """A record at the offset or behind it is seen; behind the last one there is none."""
+    saga_id = await bench.ask()
+    (start,) = await bench.heard(saga_id, m.Asked)
+    place: Place = (start.topic, start.partition)
+    answers: Mapping[int, bool] = {
+        offset: await has_record(bench.kafka, {place: offset}) for offset in (start.offset, start.offset + 1)
+    }
+    assert list(answers.values()) == [True, False]
