@@ -19,6 +19,8 @@ from infra.kafka import KafkaUnavailableError, Place
 
 BATCH: Final = 2000
 _UNACKED: Final = 5000
+_WRITERS_CLOCK: Final = 0
+"""What an answer of the broker says of a record that has kept its writer's time."""
 
 
 class Replay:
@@ -128,11 +130,19 @@ class Rewriter:
                 written = await future
             except (KafkaError, OSError) as error:
                 raise KafkaUnavailableError(str(error) or type(error).__name__) from error
-            if wanted is not None and written.offset != wanted:
-                where = f"{written.topic}[{written.partition}]"
-                what = f"a record of offset {wanted} landed at {written.offset}: somebody else writes there"
-                do = "stop all writers, delete and make the topics anew, and run this again"
-                raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
+            if wanted is not None:
+                _check_landing(wanted, written)
+
+
+def _check_landing(wanted: int, written: Any) -> None:
+    """Refuse to go on once a record has got another place, or another time, than it had."""
+    where, do = f"{written.topic}[{written.partition}]", "stop all writers, delete the topics, and run this again"
+    if written.offset != wanted:
+        what = f"a record of offset {wanted} landed at {written.offset}: somebody else writes there"
+        raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
+    if written.timestamp_type != _WRITERS_CLOCK:
+        what = "the broker has given a record a time of its own: message.timestamp.type has not changed yet"
+        raise CommandError("topic-clock", what, where, do, ExitCode.REFUSED)
 
 
 def _check(record: Record, following: int) -> None:

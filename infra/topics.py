@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from infra.errors import CommandError, ExitCode, unavailable
@@ -30,6 +31,29 @@ async def ensure_topics(bootstrap: str, topics: Iterable[Topic], *, replicas: in
         raise unavailable(
             "kafka_unavailable", f"Kafka does not answer: {error}", bootstrap, "start it, or correct TRADESAGA_KAFKA"
         ) from error
+    finally:
+        await admin.close()
+
+
+async def set_clock(bootstrap: str, topics: Iterable[Topic], clock: str) -> None:
+    """Have these topics take the broker's times (`LogAppendTime`) or the writer's (`CreateTime`) from here on.
+
+    What is there keeps the time that it has. Raises `CommandError` (exit 5).
+    """
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, each.name, {**each.configuration, "message.timestamp.type": clock})
+        for each in topics
+    ]
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=20_000)
+    try:
+        await admin.start()
+        for answer in cast("Any", await admin.alter_configs(resources)):
+            for code, message, *_ in answer.resources:
+                if code:
+                    raise for_code(code)(message)
+    except (KafkaError, OSError) as error:
+        do = "start it, or correct TRADESAGA_KAFKA"
+        raise unavailable("kafka_unavailable", f"Kafka does not answer: {error}", bootstrap, do) from error
     finally:
         await admin.close()
 

@@ -90,7 +90,7 @@ class CatchUp:
         for number in range(self._count(self.events)):
             given = await self._commands(number)
             await self._facts(number, given, letters, advance)
-            await self._unanswered(number)
+            await self.find_unanswered(number)
         refuse_foreign(self.cast.saga, self.facts)
         refuse_unknown(self.facts.unknown, allowed=self.unknown)
         await self._starts(letters)
@@ -108,7 +108,7 @@ class CatchUp:
         found: set[tuple[str, Letter]] = set()
         for number in range(self._count(topic)):
             async for batch in self._read(topic, number):
-                found |= {letter for record in batch if (letter := _origin(record.headers)) is not None}
+                found |= {letter for record in batch if (letter := origin(record.headers)) is not None}
         return found
 
     async def _commands(self, number: int) -> set[Asked]:
@@ -133,7 +133,7 @@ class CatchUp:
             if unfolded:
                 made, dead = await self.facts.follow(lane, unfolded)
                 orders += made
-                missing = [letter for letter in dead if _origin(letter.headers) not in letters]
+                missing = [letter for letter in dead if origin(letter.headers) not in letters]
                 self.owed += [(lane, letter) for letter in missing]
                 self.report.owed["dead letters"] += len(missing)
             advance(len(batch))
@@ -142,22 +142,22 @@ class CatchUp:
         self.report.owed["commands"] += len(commands)
         end = self.ranges[self.events, number][1]
         await lanes.move(self.places[LOG].sql, self.facts.group, self.events, {number: end})
+        for recovery in self.steps:
+            await lanes.move(recovery.sql, recovery.participant.group, self.events, {number: end})
 
-    async def _unanswered(self, number: int) -> None:
-        """Have each participant go on behind the facts, and from the first command that nobody has answered."""
-        places = {recovery.participant.name: self.places[recovery.participant.name] for recovery in self.steps}
+    async def find_unanswered(self, number: int) -> None:
+        """Have each participant go on from the first command of a partition that nobody has answered."""
         firsts: dict[str, int] = {}
         async for batch in self._read(self.commands, number):
             for recovery in self.steps:
-                first, name = await recovery.follow_commands(batch), recovery.participant.name
+                first, name = await recovery.follow_commands(batch), recovery.participant.group
                 if first is not None:
                     firsts[name] = min(first, firsts.get(name, first))
+        end = self.ranges[self.commands, number][1]
         for recovery in self.steps:
-            participant, end = recovery.participant, self.ranges[self.commands, number][1]
-            sql = places[participant.name].sql
-            await lanes.move(sql, participant.group, self.events, {number: self.ranges[self.events, number][1]})
-            first = firsts.get(participant.name, end)
-            await lanes.move(sql, participant.group, self.commands, {number: first})
+            group = recovery.participant.group
+            first = firsts.get(group, end)
+            await lanes.move(recovery.sql, group, self.commands, {number: first})
             self.report.owed["commands to be read again"] += end - first
 
     async def _starts(self, letters: Letters) -> None:
@@ -197,7 +197,7 @@ class CatchUp:
                 report.left_out.append(f"{number} local effects of {owner}: nothing is bound that makes them anew")
 
 
-def _origin(headers: Sequence[Header]) -> tuple[str, Letter] | None:
+def origin(headers: Sequence[Header]) -> tuple[str, Letter] | None:
     """Read from a dead letter's headers which group put it there, and where the record itself lies."""
     found = {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
     try:

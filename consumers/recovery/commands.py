@@ -4,7 +4,7 @@ import asyncio
 import getpass
 import json
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from consumers.recovery.comparison import Comparison, compare
 from consumers.recovery.members import registered_casts
 from consumers.recovery.rebuild import Wish, rebuild
 from consumers.recovery.report import Report
+from consumers.recovery.topics import republish
 from infra.database import session
 from infra.errors import CommandError, ExitCode
 from infra.ledger.keeping import TABLES, read_rows, sort_lines, summed, write_rows
@@ -89,6 +90,23 @@ def restored(
     _show(_run(load_settings(directory), wish, as_json=as_json), as_json=as_json)
 
 
+@recover.command()
+def topics(*, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Write the lost topics anew from the database: each fact at its own offset and time, and what followed it.
+
+    Examples:
+      tradesaga recover topics
+
+      TRADESAGA_KAFKA=new-broker:9092 tradesaga recover topics --json
+
+    Missing topics are made. Exit 4: services run, topics hold records, or the audit log has a gap.
+    """
+    settings = load_settings(directory)
+    with _progress(quiet=as_json) as (sized, advance):
+        report = asyncio.run(republish(settings, registered_casts(settings), getpass.getuser(), sized, advance))
+    _show(report, as_json=as_json)
+
+
 @recover.command("compare")
 def compare_command(
     url: Annotated[str, typer.Argument(metavar="URL", help="The other database.")],
@@ -152,23 +170,23 @@ async def _load(settings: Settings, file: Path) -> None:
 
 
 def _run(settings: Settings, wish: Wish, *, as_json: bool) -> Report:
-    with _bar(quiet=as_json) as bar:
+    with _progress(quiet=as_json) as (sized, advance):
+        return asyncio.run(rebuild(settings, registered_casts(settings), wish, sized, advance))
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Generator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show how many facts are dealt with, on a terminal; gives what is told of more of them, and of done ones."""
+    console, total = Console(stderr=True), 0
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("facts", total=None)
-        total = 0
 
         def sized(count: int) -> None:
             nonlocal total
             total += count
             bar.update(task, total=total)
 
-        return asyncio.run(rebuild(settings, registered_casts(settings), wish, sized, lambda n: bar.advance(task, n)))
-
-
-@contextmanager
-def _bar(*, quiet: bool) -> Generator[Progress]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-        yield progress
+        yield sized, lambda count: bar.advance(task, count)
 
 
 def _show(report: Any, *, as_json: bool) -> None:

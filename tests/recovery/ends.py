@@ -18,12 +18,12 @@ PLANS: list[tuple[dict[str, str], str, list[tuple[str, str]]]] = [
 ]
 
 
-async def check_ends(stage: Stage, count: int) -> None:
+async def check_ends(stage: Stage) -> None:
     """Hold every saga that was asked for to its end: state, effects here and at the far side, each once."""
     bench = stage.bench
-    for number in range(count):
+    for key, saga_id in stage.asked.items():
+        number = int(key.removeprefix("k"))
         _plan, state, effects = PLANS[number % len(PLANS)]
-        saga_id = stage.asked[f"k{number}"]
         found = await bench.settled(saga_id)
         assert found["state"] == state, (number, bench.tail.names(saga_id))
         done = Counter(await bench.effects(saga_id))

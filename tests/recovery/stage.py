@@ -130,16 +130,21 @@ class Stage:
 
         await until(there, PATIENCE)
 
+    async def forget_unknown(self) -> None:
+        """Forget the sagas whose start was lost before anybody had taken it in."""
+        found = {row["saga_id"] for row in await self.bench.pool.fetch("SELECT saga_id FROM start_request")}
+        self.asked = {key: saga_id for key, saga_id in self.asked.items() if saga_id in found}
+
     async def far_taken(self, saga_id: UUID) -> int:
         """Count how often the far side took the saga's order."""
         return await self.far_pool.fetchval("SELECT max(taken) FROM far_order WHERE key = $1", f"{saga_id}:ship") or 0
 
     async def rebuild(self, wish: Wish) -> Report:
         """Recover the database in use."""
-        return await rebuild(self.settings, self.casts, wish, _ignore, _ignore)
+        return await rebuild(self.settings, self.casts, wish, ignore, ignore)
 
 
-def _ignore(_count: int) -> None:
+def ignore(_count: int) -> None:
     """Nobody watches."""
 
 

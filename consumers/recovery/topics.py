@@ -1,0 +1,257 @@
+"""The topics from the database: every fact at its own place again, time and headers included, and what followed it.
+
+The audit log holds every fact that was folded; what had been published and not folded yet lies in the outboxes, and is
+written behind it, in the order in which it was said. Commands are those of the outbox, or made anew from the facts.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import asyncpg
+
+from consumers.recovery.catching import LOG, Advance, CatchUp
+from consumers.recovery.databases import Database, transactions
+from consumers.recovery.facts import Asked, FactRecovery, Made, asked
+from consumers.recovery.members import Cast
+from consumers.recovery.report import Report
+from consumers.saga_log.rules import Rules
+from consumers.saga_log.store import milliseconds
+from infra.broker import count_partitions
+from infra.codec import Outgoing, Record, load_headers
+from infra.errors import CommandError, ExitCode
+from infra.kafka import Place
+from infra.keys import partition_of
+from infra.lanes.store import Lane
+from infra.replay import BATCH, Replay, Rewriter
+from infra.settings import Settings
+from infra.topics import all_topics, ensure_topics, set_clock
+from schemas.lifecycle import Bar
+from schemas.message import wire_type
+from schemas.topics import commands_topic, dead_letters_topic, events_topic, saga_topics
+
+_SIZES: Final = """
+SELECT partition, min("offset"), max("offset"), count(*) FROM saga_event WHERE topic = $1 GROUP BY partition
+"""
+_FACTS: Final = """
+SELECT topic, partition, "offset", recorded_at, saga_id, error, headers, value FROM saga_event
+WHERE topic = $1 AND partition = $2 ORDER BY "offset"
+"""
+_SENT: Final = """
+SELECT aggregatetype, aggregateid, id, type, headers, payload FROM outbox WHERE aggregatetype = $1
+ORDER BY created_at, seq
+"""
+_UNFOLDED: Final = """
+SELECT aggregatetype, aggregateid, id, type, headers, payload, created_at FROM outbox o
+WHERE aggregatetype = $1 AND NOT id = ANY($2::uuid[]) ORDER BY created_at, lane, seq
+"""
+_SENT_IDS: Final = "SELECT id, aggregateid FROM outbox WHERE aggregatetype = $1"
+# Read as text: a header may hold what no JSON type of PostgreSQL takes.
+_FOLDED: Final = """
+SELECT o.id FROM unnest($1::uuid[], $2::uuid[]) AS o (id, saga_id) WHERE EXISTS (
+    SELECT FROM saga_event e WHERE e.saga_id = o.saga_id AND strpos(e.headers, '"ce_id":"' || o.id || '"') > 0)
+"""
+_STEP_BACK: Final = """
+UPDATE lane SET next_offset = t.following FROM unnest($1::text[], $2::int[], $3::bigint[]) AS t (topic, partition,
+    following)
+WHERE lane.topic = t.topic AND lane.partition = t.partition AND lane.next_offset > t.following
+"""
+_SPREADING: Final = 1.0
+"""Seconds until every broker knows of a changed setting; a record that proves otherwise stops the recovery."""
+_WRONG_KEY: Final = "dead letter: the key is not"
+
+
+async def republish(
+    settings: Settings, casts: Sequence[Cast], operator: str, sized: Callable[[int], None], advance: Advance
+) -> Report:
+    """Write the topics anew, and have every lane go on where that leaves it.
+
+    Raises `CommandError` (exit 4) unless the topics are empty and the audit log has no gap, `KafkaUnavailableError`.
+    """
+    began, report = time.monotonic(), Report("republished")
+    names = {LOG, *(each.name for cast in casts for each in cast.participants)}
+    urls = {name: settings.database_for(name) for name in names}
+    bootstrap = settings.brokers()
+    await ensure_topics(bootstrap, all_topics([cast.saga.name for cast in casts]))
+    async with transactions(urls.values(), dry_run=False) as opened:
+        for database in opened.values():
+            await database.begin("republished", operator)
+        places = {name: opened[url] for name, url in urls.items()}
+        for cast in casts:
+            await _write_saga(bootstrap, places, cast, report, (sized, advance))
+        for database in opened.values():
+            await database.end()
+        report.incarnation = max(database.incarnation.number for database in opened.values())
+    report.left_out.append("starts and signals that nobody had read: their clients send them again under the same keys")
+    report.seconds = time.monotonic() - began
+    return report
+
+
+async def _write_saga(
+    bootstrap: str,
+    places: Mapping[str, Database],
+    cast: Cast,
+    report: Report,
+    told: tuple[Callable[[int], None], Advance],
+) -> None:
+    name = cast.saga.name
+    topics = [topic for topic in saga_topics(name) if topic.name != f"{name}.starts"]
+    kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
+    counts = await count_partitions(bootstrap, kept)
+    async with Replay(bootstrap) as replay:
+        ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
+    _refuse_full(ranges)
+    sizes = await _refuse_gaps(places[LOG], kept[0], counts[kept[0]])
+    told[0](sum(sizes.values()))
+    await set_clock(bootstrap, topics, "CreateTime")
+    await asyncio.sleep(_SPREADING)
+    try:
+        async with Rewriter(bootstrap) as rewriter:
+            writing = _Writing(cast, places, counts, rewriter, report)
+            await writing.write(sizes, told[1])
+    finally:
+        await set_clock(bootstrap, topics, "LogAppendTime")
+    await _leave_lanes(bootstrap, places, cast, sizes, report)
+
+
+async def _leave_lanes(
+    bootstrap: str, places: Mapping[str, Database], cast: Cast, sizes: Mapping[int, int], report: Report
+) -> None:
+    """Have no lane stand beyond its topic, nor beyond what is certain to be where it was."""
+    async with Replay(bootstrap) as replay:
+        names = [topic.name for topic in all_topics([cast.saga.name])]
+        counts = await count_partitions(bootstrap, names)
+        ranges = await replay.ranges([(name, number) for name in names for number in range(counts[name])])
+        ends = {place: end for place, (_, end) in ranges.items()}
+        ends |= {(events_topic(cast.saga.name), number): size for number, size in sizes.items()}
+        columns = [topic for topic, _ in ends], [number for _, number in ends], list(ends.values())
+        for database in {id(each): each for each in places.values()}.values():
+            await database.sql.execute(_STEP_BACK, *columns)
+        facts = FactRecovery(Rules(cast.saga, counts[events_topic(cast.saga.name)]), places[LOG].sql, time.time_ns())
+        catching = CatchUp(cast, replay, places, ranges, facts, report, restored=False, unknown=True)
+        await catching.declare()
+        for number in range(counts[events_topic(cast.saga.name)]):
+            await catching.find_unanswered(number)
+
+
+def _refuse_full(ranges: Mapping[Place, tuple[int, int]]) -> None:
+    full = sorted(f"{topic}[{number}]" for (topic, number), (_, end) in ranges.items() if end)
+    if full:
+        what = f"the topics are not empty: {', '.join(full[:5])} hold records"
+        do = "delete these topics and run this again; topics that are whole need no recovery"
+        raise CommandError("topics-not-empty", what, "Kafka", do, ExitCode.REFUSED)
+
+
+async def _refuse_gaps(log: Database, topic: str, partitions: int) -> dict[int, int]:
+    """Give the number of facts of each partition; a gap would move all that follow it to other offsets."""
+    sizes = dict.fromkeys(range(partitions), 0)
+    for number, first, last, count in await log.sql.fetch(_SIZES, topic):
+        if first or last + 1 != count or number >= partitions:
+            what = f"the audit log holds {count} records of offsets {first} to {last}"
+            do = "rebuild it from a copy of the topic; a log with a gap cannot be written back to its offsets"
+            raise CommandError("log-gap", what, f"{topic}[{number}]", do, ExitCode.REFUSED)
+        sizes[number] = count
+    return sizes
+
+
+@dataclass
+class _Writing:
+    """One saga's topics while they are written."""
+
+    cast: Cast
+    places: Mapping[str, Database]
+    counts: Mapping[str, int]
+    rewriter: Rewriter
+    report: Report
+    sent: dict[Asked, Outgoing] = field(default_factory=dict[Asked, Outgoing])
+
+    async def write(self, sizes: Mapping[int, int], advance: Advance) -> None:
+        """Write facts and commands partition by partition, then what had not been folded, then the dead letters."""
+        name = self.cast.saga.name
+        bar = wire_type(name, Bar)
+        for row in await self._fetch(_SENT, commands_topic(name)):
+            record = _outgoing(row)
+            self.sent[asked(record.headers, bar=record.type == bar)] = record
+        rules = Rules(self.cast.saga, self.counts[events_topic(name)])
+        facts = FactRecovery(rules, self.places[LOG].sql, time.time_ns(), writes=False)
+        for number in sizes:
+            facts.forget()
+            async for batch in self._facts(number):
+                await self._write_facts(facts, batch)
+                advance(len(batch))
+        await self._write_unfolded()
+        for row in await self._fetch(_SENT, dead_letters_topic(name)):
+            await self._append(_outgoing(row))
+            self.report.records["dead letters"] += 1
+        await self.rewriter.drain()
+
+    async def _fetch(self, query: str, topic: str, *more: object) -> list[asyncpg.Record]:
+        """Read from every database."""
+        found: list[asyncpg.Record] = []
+        for database in {id(each): each for each in self.places.values()}.values():
+            found += await database.sql.fetch(query, topic, *more)
+        return found
+
+    async def _facts(self, number: int) -> AsyncGenerator[list[Record]]:
+        batch: list[Record] = []
+        async for row in self.places[LOG].sql.cursor(_FACTS, events_topic(self.cast.saga.name), number, prefetch=BATCH):
+            batch.append(_record(row))
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    async def _write_facts(self, facts: FactRecovery, batch: Sequence[Record]) -> None:
+        for record in batch:
+            await self.rewriter.write(record, exact=True)
+        self.report.records["events"] += len(batch)
+        made, _ = await facts.follow(_NOWHERE, batch)
+        for each in made:
+            await self._write_command(each)
+
+    async def _write_command(self, made: Made) -> None:
+        """Write the command that had been sent; one that the outbox has forgotten is made anew, under a new id."""
+        record = self.sent.pop(made.asked, None)
+        self.report.records["commands"] += 1
+        self.report.adopted["commands made anew"] += record is None
+        await self._append(record or made.record)
+
+    async def _write_unfolded(self) -> None:
+        """Write what had been said, or was about to be, and had not been folded: in the order in which it was said."""
+        topic = events_topic(self.cast.saga.name)
+        sent = await self._fetch(_SENT_IDS, topic)
+        columns = [row["id"] for row in sent], [row["aggregateid"] for row in sent]
+        folded = [row["id"] for row in await self.places[LOG].sql.fetch(_FOLDED, *columns)]
+        unfolded = await self._fetch(_UNFOLDED, topic, folded)
+        for row in sorted(unfolded, key=lambda row: row["created_at"]):
+            await self._append(_outgoing(row))
+            self.report.records["facts not folded yet"] += 1
+
+    async def _append(self, record: Outgoing) -> None:
+        key = record.key.encode()
+        number = partition_of(key, self.counts[record.topic])
+        made = Record(record.topic, number, 0, _now(), key, record.value, record.headers)
+        await self.rewriter.write(made, exact=False)
+
+
+_NOWHERE: Final = Lane(0, "", 0, 0, 0, 0, 0)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _outgoing(row: asyncpg.Record) -> Outgoing:
+    headers = load_headers(row["headers"])
+    return Outgoing(row["aggregatetype"], row["aggregateid"], row["id"], row["type"], headers, row["payload"])
+
+
+def _record(row: asyncpg.Record) -> Record:
+    """Give a fact as it was on its topic; a key that was not the saga's is gone, and comes back as none."""
+    saga_id, wrong = row["saga_id"], (row["error"] or "").startswith(_WRONG_KEY)
+    key = None if saga_id is None or wrong else str(saga_id).encode()
+    at, headers = milliseconds(row["recorded_at"]), load_headers(row["headers"])
+    return Record(row["topic"], row["partition"], row["offset"], at, key, row["value"] or b"", headers)
