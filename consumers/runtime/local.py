@@ -26,8 +26,11 @@ LIMIT: Final = 6.0
 BUDGET: Final = 8.0
 """Seconds that the local handlers of one batch may take together once one of them has run out of time."""
 
-_ROLLS_BACK_ALL = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.PostgresConnectionError)
-"""Errors after which the whole transaction is void, so that only the worker can go on."""
+_ROLLS_BACK_ALL = (
+    asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError,
+)  # fmt: skip
+"""Errors after which only the worker can go on: they void the whole transaction, or are the server's own (no room)."""
 
 
 @dataclass(slots=True)
