@@ -21,6 +21,7 @@ from infra.dead_letters import Fault, dead_letter
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
+from infra.pipeline import LOG, Gate, Pipeline
 from infra.registered import registered_sagas
 from infra.settings import Settings
 from infra.starts import (
@@ -63,8 +64,9 @@ class _Asked:
 class Intake:
     """Takes starts of one saga: CloudEvents in binary or structured mode, or a bare JSON payload."""
 
-    def __init__(self, saga: AnySaga, clock: Clock | None = None) -> None:
+    def __init__(self, saga: AnySaga, clock: Clock | None = None, gate: Gate | None = None) -> None:
         check_startable(saga)
+        self._gate = gate
         self.group = f"{saga.name}-intake"
         self.topics: Sequence[str] = (starts_topic(saga.name),)
         self._saga = saga
@@ -115,8 +117,8 @@ class Intake:
         self._counts, self._dead = Counter(), Counter()
 
     def full(self) -> bool:
-        """Never: a batch ends before the next begins."""
-        return False
+        """Say whether the saga log is so far behind that starts had better wait on their topic."""
+        return self._gate is not None and self._gate.closed
 
     async def close(self) -> None:
         """Nothing runs on the side."""
@@ -208,10 +210,12 @@ async def serve(settings: Settings) -> None:
     """
     sagas = [saga for saga in registered_sagas(settings.app).values() if _has_front_door(saga)]
     url = settings.database_for(DATABASE)
-    pool = await open_pool(url, max_size=max(1, len(sagas)), application_name="tradesaga intake")
+    pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga intake")
     async with pool, asyncio.TaskGroup() as group:
         for saga in sagas:
-            processor = Intake(saga)
+            gate = Gate(Pipeline(settings.brokers(), saga.name, settings.intake_lag_seconds, (LOG,)), pool)
+            group.create_task(gate.watch(), name=f"gate {saga.name}")
+            processor = Intake(saga, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
             worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
             metrics.watch_worker(processor.group, worker.health)

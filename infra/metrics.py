@@ -83,6 +83,17 @@ OPERATOR_FACTS = Counter(
     ("saga", "fact", "result"),
 )
 
+STARTS_REFUSED = Counter(
+    "tradesaga_starts_refused",
+    "Starts that were not taken in; reason is queue (too many wait to be stored), in_flight or lag",
+    ("saga", "reason"),
+)
+PIPELINE_LAG = Gauge(
+    "tradesaga_pipeline_lag_records",
+    "Records that a group has still to read, seen by those who take starts in",
+    ("group",),
+)
+
 # Trouble with records.
 PARKED = Counter("tradesaga_parked", "Records set aside until a person releases them", ("group",))
 RELEASED = Counter(
@@ -145,6 +156,7 @@ _GAUGED: Final = (
     ("halted", "halted", "1 while a person must say which offset is right"),
     ("lag_records", "lag", "Records of its partitions that the group has not passed, some seconds ago"),
     ("unpublished_rows", "unpublished", "Outbox rows that the broker has not acknowledged, some seconds ago"),
+    ("lag_seconds", "lag_seconds", "Age of the oldest record that was fetched and is not dealt with"),
     ("poll_age_seconds", "poll_age", "Since the worker last asked for records"),
 )
 _WORKERS: Final = WorkerCollector()

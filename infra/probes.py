@@ -44,6 +44,15 @@ def readiness() -> tuple[bool, dict[str, str]]:
     return all(state == "ready" for state in states.values()), states
 
 
+def _load() -> dict[str, dict[str, float] | dict[str, str]]:
+    """Give the seconds that each worker is behind, and why a door takes nothing in."""
+    workers = metrics.workers()
+    return {
+        "lag_seconds": {group: round(health.lag_seconds, 1) for group, health in workers.items()},
+        "refusing": {group: health.refusing for group, health in workers.items() if health.refusing},
+    }
+
+
 def silent_workers() -> list[str]:
     """Name the workers that have stopped asking for records although the event loop runs: only a restart helps."""
     return [group for group, health in metrics.workers().items() if health.poll_age > SILENCE]
@@ -77,6 +86,6 @@ def _page(request: str) -> tuple[str, str, bytes]:
         return "503 Service Unavailable" if silent else "200 OK", JSON, body
     if path == "/readyz":
         ready, states = readiness()
-        body = json.dumps({"ready": ready, "workers": states}).encode()
+        body = json.dumps({"ready": ready, "workers": states, **_load()}).encode()
         return "200 OK" if ready else "503 Service Unavailable", JSON, body
     return "404 Not Found", TEXT, b"there are /metrics, /healthz and /readyz\n"

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """How long Kafka waits for a silent consumer before others get its partitions."""
     calls_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
     """Remote calls that a participant has under way at once; what comes beyond waits in its rows."""
+    intake_lag_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How far the saga log may be behind before starts and signals wait on their topics."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0

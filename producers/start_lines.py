@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 from infra.errors import CommandError, ExitCode
+from infra.starts import SIZE_LIMIT
 from infra.strict_json import StrictJsonError, check_json
 
 ARRAY_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of a JSON array, which is read whole; lines have no such limit."""
-LINE_LIMIT: Final = 1024 * 1024
+LINE_LIMIT: Final = SIZE_LIMIT + 2
+"""Bytes kept of a line: one more than a request may have, so that a longer one is refused, and its end."""
 
 
 class Line(NamedTuple):
@@ -25,12 +27,20 @@ def read_lines(source: BinaryIO, name: str) -> Iterator[Line]:
     while head := source.readline(LINE_LIMIT):
         number += 1
         text = head.strip()
+        if not text.startswith(b"[") or number > 1:
+            _skip_rest(head, source)
         if not text:
             continue
         if number == 1 and text.startswith(b"["):
             yield from _read_array(head + source.read(ARRAY_LIMIT), name)
             return
         yield Line(number, text)
+
+
+def _skip_rest(head: bytes, source: BinaryIO) -> None:
+    """Pass over what of a line is too long to be kept."""
+    while head and not head.endswith(b"\n"):
+        head = source.readline(LINE_LIMIT)
 
 
 def _read_array(text: bytes, name: str) -> Iterator[Line]:

@@ -10,6 +10,7 @@ from infra.database import Pool
 from infra.lanes.leased import LeasedWriter, WriteUnknownError
 from infra.starts import Accepted, Conflict, Start, StartInvalidError, Verdict, order_start, read_start
 from producers.accepting import accepting, count
+from producers.congestion import Congestion
 from producers.line_stream import batches
 from producers.start_lines import Line
 from sagas.definition import AnySaga
@@ -41,12 +42,16 @@ class Told:
 
 
 async def start_all(
-    writer: LeasedWriter, saga: AnySaga, lines: Iterable[Line], door: str
+    writer: LeasedWriter, saga: AnySaga, lines: Iterable[Line], door: str, congestion: Congestion
 ) -> AsyncGenerator[list[Told]]:
-    """Start what the lines ask for; gives the answers a batch at a time, in the order of the lines."""
+    """Start what the lines ask for, as fast as they are dealt with; gives the answers, batch by batch, in their order.
+
+    Raises `CommandError` (exit 5) while the pipeline is too far behind.
+    """
     async for batch in batches(lines, BATCH):
         told, starts = _judge(saga, batch)
         if starts:
+            await congestion.pass_by()
             verdicts = await _store(writer, saga, [start for _, start in starts], door)
             count(saga, verdicts)
             told += [_tell(line, start, verdict) for (line, start), verdict in zip(starts, verdicts, strict=True)]

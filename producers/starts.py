@@ -22,11 +22,14 @@ from infra.database import Pool, open_pool
 from infra.errors import CommandError, ExitCode, unavailable
 from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
 from infra.logs import silence_libraries
+from infra.pipeline import Pipeline
 from infra.registered import find_saga
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
 from infra.starts import check_startable
 from producers.accepting import DATABASE, LANES
+from producers.congestion import Congestion
+from producers.gateway.limits import Limits
 from producers.start_lines import Line, read_lines
 from producers.starting import Told, start_all, wait_for_ends
 from sagas.definition import AnySaga
@@ -86,7 +89,10 @@ def start(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start trades; exit 2: a request is wrong, 4: its key is taken; with --wait, 5: one is late, 1: one aborted."""
+    """Start trades; exit 2: a request is wrong, 4: its key is taken, 5: too much is under way; see also --wait.
+
+    With --wait, 5: one has not ended in time, 1: one did not complete.
+    """
     silence_libraries()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     settings = load_settings(directory)
@@ -138,9 +144,12 @@ async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tal
     try:
         with _progress(wish) as progress:
             owner = name_owner("start")
-            async with LeasedWriter(pool, settings.brokers(), group, topic, count, owner=owner) as writer:
-                task = progress.add_task("started", total=None)
-                async for batch in start_all(writer, wish.saga, lines, "start"):
+            async with (
+                Pipeline(settings.brokers(), wish.saga.name, Limits().lag_seconds) as pipeline,
+                LeasedWriter(pool, settings.brokers(), group, topic, count, owner=owner) as writer,
+            ):
+                task, congestion = progress.add_task("started", total=None), Congestion(pipeline, pool)
+                async for batch in start_all(writer, wish.saga, lines, "start", congestion):
                     progress.advance(task, len(batch))
                     _take_note(tally, batch, wish)
             if tally.open:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from infra.clock import elapsed
+from infra.clock import SystemClock, elapsed
 
 
 @dataclass(slots=True)
@@ -23,6 +23,16 @@ class Health:
     """Records that the broker has and this group has not passed, some seconds ago."""
     unpublished: int = 0
     """Outbox rows that the broker has not acknowledged, some seconds ago."""
+
+    oldest_ms: int = 0
+    """The broker's time of the oldest record that was fetched and is not dealt with, milliseconds; 0 for none."""
+    refusing: str = ""
+    """Why nothing new is taken in."""
+
+    @property
+    def lag_seconds(self) -> float:
+        """Give the age of the oldest record that was fetched and is not dealt with."""
+        return max(0.0, SystemClock().now() / 1e9 - self.oldest_ms / 1000) if self.oldest_ms else 0.0
 
     @property
     def poll_age(self) -> float:

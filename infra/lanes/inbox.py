@@ -33,6 +33,11 @@ class Inbox:
         """Say whether fetching should wait."""
         return self.records > BATCHES * self._batch or self.bytes > self._limit
 
+    @property
+    def oldest_ms(self) -> int:
+        """Give the broker's time of the first record that waits, 0 if none does."""
+        return next((chunk.records[0].recorded_ms for chunk, _ in self._chunks if chunk.records), 0)
+
     def put(self, chunk: Chunk) -> None:
         """Take in what a poll has brought for one partition."""
         size = sum(record.size for record in chunk.records)

@@ -68,7 +68,7 @@ class Worker:
         self._generation = 0
         self._unsought: dict[Place, Lane] = {}
         self._ready: dict[Place, Lane] = {}
-        self._inbox = Inbox(batch)
+        self.inbox = Inbox(batch)
         self._wake = asyncio.Event()
         self._batch_done = asyncio.Event()
         self._batch_done.set()
@@ -78,6 +78,7 @@ class Worker:
         self._turned = 0.0
         self._polls, self._brought = 0, 0
         self._reading: dict[Place, int] = {}
+        self._owned: Sequence[Lane] = ()
 
     async def run(self) -> None:
         """Join the group and work; every failure that may pass is met by starting over, with a growing pause.
@@ -121,7 +122,7 @@ class Worker:
         fetching.cancel()
         watching.cancel()
         await asyncio.wait([fetching, watching], timeout=_LEAVING if abandoned else None)
-        offsets = {} if abandoned else {place: lane.next_offset for place, lane in self._ready.items()}
+        offsets = {} if abandoned else {(lane.topic, lane.partition): lane.next_offset for lane in self._owned}
         self._forget()
         leaving = asyncio.create_task(_stop(consumer, offsets), name=f"leave {self._processor.group}")
         await asyncio.wait([leaving], timeout=_LEAVING if abandoned else None)
@@ -139,7 +140,7 @@ class Worker:
             self._wake.set()
 
     def _look(self) -> Sight:
-        paused = self._inbox.full or self._processor.full()
+        paused = self.inbox.full or self._processor.full()
         return Sight(self._polls, self._brought, dict(self._reading), paused, self._assigned, self._turned)
 
     async def _end_whole(self, session: "asyncio.Task[None]", watching: "asyncio.Task[Verdict]") -> None:
@@ -166,7 +167,7 @@ class Worker:
         if membership != self._membership:
             return
         self._generation += 1
-        self._assigned = False
+        self._assigned, self._owned = False, ()
         self._forget()
         self._wake.set()
         # A batch that is under way may finish: the fence decides whether it counts.
@@ -182,7 +183,7 @@ class Worker:
 
     def _forget(self) -> None:
         self._unsought, self._ready, self._reading = {}, {}, {}
-        self._inbox.clear()
+        self.inbox.clear()
         self.health.ready = False
 
     async def _fetch(self, consumer: ConsumerPort) -> None:
@@ -193,7 +194,7 @@ class Worker:
             if elapsed() - told > _COMMIT_EVERY and self._ready:
                 told = elapsed()
                 await self._tell(consumer)
-            if self._inbox.full or self._processor.full():
+            if self.inbox.full or self._processor.full():
                 self.health.polled = elapsed()  # it could ask, and will
                 await asyncio.sleep(0.005)
                 continue
@@ -211,8 +212,9 @@ class Worker:
             for place, (offset, records) in fetched.items():
                 lane = ready.get(place)
                 if lane is not None and self._ready.get(place) is lane:
-                    self._inbox.put(Chunk(lane, offset, records))
+                    self.inbox.put(Chunk(lane, offset, records))
                     self._reading[place] = offset
+            self.health.oldest_ms = self.health.oldest_ms or self.inbox.oldest_ms
             self._wake.set()
 
     async def _tell(self, consumer: ConsumerPort) -> None:
@@ -267,6 +269,7 @@ class Worker:
             self._forget()
 
     def _begin(self, lanes: Sequence[Lane]) -> None:
+        self._owned = lanes
         self._unsought = {(lane.topic, lane.partition): lane for lane in lanes}
         self.health.lanes, self.health.ready, self.health.halted, self._failures = len(lanes), True, "", 0
         self._log.info("lanes claimed", lanes=len(lanes))
@@ -276,21 +279,22 @@ class Worker:
         while generation == self._generation and not fetching.done():
             self._turned = elapsed()
             due = self._processor.due_in()
-            if not self._inbox and due != 0:
+            if not self.inbox and due != 0:
                 await self._sleep(1.0 if due is None else min(due, 1.0))
             if publisher.failure is not None:
                 raise PublishError(f"publishing failed: {publisher.failure}")
             if generation != self._generation:
                 return
-            if not self._inbox and self._processor.due_in() != 0:
+            if not self.inbox and self._processor.due_in() != 0:
                 if self._committer.marks_due():
                     await session.marks.save()
                 continue
             self._batch_done.clear()
             try:
-                await self._committer.commit_batch(session, self._inbox.take())
+                await self._committer.commit_batch(session, self.inbox.take())
             finally:
                 self._batch_done.set()
+            self.health.oldest_ms = self.inbox.oldest_ms
             await publisher.room()
 
     async def _sleep(self, seconds: float) -> None:

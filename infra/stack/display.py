@@ -10,7 +10,7 @@ from infra.settings import load_settings
 from infra.stack.logs import follow, last_lines, log_files
 from infra.stack.process import is_alive
 from infra.stack.state import read_state
-from infra.stack.status import StackStatus, look
+from infra.stack.status import ServiceStatus, StackStatus, look
 
 Directory = Annotated[
     Path | None, typer.Option("--dir", help="The stack's folder; default TRADESAGA_HOME or .tradesaga.")
@@ -48,13 +48,20 @@ def stream(home: Path, service: str | None) -> None:
         typer.echo(f"{name} | {line}")
 
 
+def _told(service: ServiceStatus) -> str:
+    """Say how a service is; a lag of a second or more, and what it refuses, are worth a word."""
+    late = f"{service.lag_seconds:.0f} s behind" if (service.lag_seconds or 0) >= 1 else ""
+    refusing = f"takes nothing new in: {service.refusing}" if service.refusing else ""
+    return "  ".join(filter(None, (f"{service.state} {service.metrics or ''}".rstrip(), late, refusing)))
+
+
 def show(found: StackStatus, *, as_json: bool) -> None:
     """Print a stack's status on stdout."""
     if as_json:
         typer.echo(found.model_dump_json())
         return
     rows = [(name, getattr(found, name) or "stopped") for name in ("kafka", "database", "venue", "http")]
-    rows += [(service.name, f"{service.state} {service.metrics or ''}".rstrip()) for service in found.services]
+    rows += [(service.name, _told(service)) for service in found.services]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         typer.echo(f"{name:{width}}  {text}")

@@ -2,15 +2,16 @@
 
 import http.client
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.stack.parts import VENUE
 from infra.stack.ports import LOOPBACK, accepts
 from infra.stack.process import is_alive
 from infra.stack.state import PartState, StackState, read_state
 
+_LONGEST: Final = 64 * 1024
 State = Literal["running", "starting", "stopped"]
 
 
@@ -23,6 +24,17 @@ class ServiceStatus(BaseModel):
     pid: int | None
     state: State
     metrics: str | None
+    lag_seconds: float | None = None
+    """How far the process is behind, by its slowest worker."""
+    refusing: str | None = None
+    """Why it takes nothing new in."""
+
+
+class _Readiness(BaseModel):
+    """What of a process's own account of itself is shown; the venue says less."""
+
+    lag_seconds: dict[str, float] = {}
+    refusing: dict[str, str] = {}
 
 
 class StackStatus(BaseModel):
@@ -67,7 +79,7 @@ def own_servers(state: StackState) -> dict[str, bool]:
 
 def is_ready(part: PartState) -> bool:
     """Tell whether the part's process runs and says that it is ready."""
-    return is_alive(part.process) and _probe(part.port)
+    return is_alive(part.process) and _ask(part.port)[0]
 
 
 def _venue(state: StackState) -> str | None:
@@ -80,21 +92,33 @@ def _venue(state: StackState) -> str | None:
 def _of_service(name: str, part: PartState) -> ServiceStatus:
     if not is_alive(part.process) or part.process is None:
         return ServiceStatus(name=name, pid=None, state="stopped", metrics=None)
+    ready, said = _ask(part.port)
     return ServiceStatus(
         name=name,
         pid=part.process.pid,
-        state="running" if _probe(part.port) else "starting",
+        state="running" if ready else "starting",
         metrics=f"http://{LOOPBACK}:{part.port}/metrics",
+        lag_seconds=max(said.lag_seconds.values(), default=None),
+        refusing="; ".join(said.refusing.values()) or None,
     )
 
 
-def _probe(port: int) -> bool:
+def _ask(port: int) -> tuple[bool, _Readiness]:
     """Ask /readyz, waiting two seconds at most."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
+        answer = connection.getresponse()
+        return answer.status == http.HTTPStatus.OK, _read(answer.read(_LONGEST))
     except (OSError, http.client.HTTPException):
-        return False
+        return False, _Readiness()
     finally:
         connection.close()
+
+
+def _read(body: bytes) -> _Readiness:
+    """Read an answer; the venue's is no JSON of ours."""
+    try:
+        return _Readiness.model_validate_json(body)
+    except ValidationError:
+        return _Readiness()

@@ -15,7 +15,7 @@ class Limits(BaseSettings):
     in_flight: Annotated[int, Field(ge=1)] = 10_000
     """Sagas that have started and not ended."""
     lag_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """How long ago the oldest start was accepted that the saga log has not recorded yet."""
+    """How far the saga log or the intake may be behind before nothing new is begun, here or by `tradesaga start`."""
     waiting: Annotated[int, Field(ge=1)] = 2_000
     """Requests that wait for a transaction."""
     patience_seconds: Annotated[float, Field(gt=0)] = 5.0

@@ -10,6 +10,10 @@ import structlog
 
 from infra.database import Pool
 from infra.database_faults import DATABASE_ERRORS
+from infra.kafka import KafkaUnavailableError
+from infra.lanes.health import Health
+from infra.metrics import STARTS_REFUSED
+from infra.pipeline import Pipeline
 from producers.gateway.limits import Limits
 from producers.gateway.refusal import Refusal, refuse
 
@@ -25,8 +29,11 @@ SELECT count(*) FROM (
 class Load:
     """Looks twice a second while `watch` runs; between two looks its answers cost nothing."""
 
-    def __init__(self, pool: Pool, saga: str, limits: Limits) -> None:
+    def __init__(self, pool: Pool, saga: str, limits: Limits, pipeline: Pipeline, health: Health) -> None:
         self._pool = pool
+        self._pipeline = pipeline
+        self._health = health
+        self._behind = ""
         self._saga = saga
         self._limits = limits
         self._in_flight = 0
@@ -48,21 +55,35 @@ class Load:
         """Say why nothing more is taken in now, if that is so; `waiting` is the writer's queue."""
         limits = self._limits
         if waiting >= limits.waiting:
-            return _busy(f"{waiting} requests wait to be stored")
+            return self._refuse("queue", f"{waiting} requests wait to be stored")
         if self._in_flight >= limits.in_flight:
-            return _busy(f"{self._in_flight} trades are under way")
-        if self.lag > limits.lag_seconds:
-            return _busy(f"the saga log is {self.lag:.0f} s behind")
+            return self._refuse("in_flight", f"{self._in_flight} trades are under way")
+        if late := self._late():
+            return self._refuse("lag", late)
         return None
 
+    def _late(self) -> str:
+        return self._behind or (
+            f"the saga log is {self.lag:.0f} s behind" if self.lag > self._limits.lag_seconds else ""
+        )
+
+    def _refuse(self, reason: str, what: str) -> Refusal:
+        STARTS_REFUSED.labels(self._saga, reason).inc()
+        code = "behind" if reason == "lag" else "too-busy"
+        return refuse(429, code, what, "/v1/trades", "send the same request again later", Retry_After="1")
+
     async def watch(self) -> None:
-        """Look for ever; a database that does not answer leaves the last answer standing."""
-        while True:
-            try:
-                await self._look()
-            except DATABASE_ERRORS as error:
-                self._log.warning("load unknown", why=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(_LOOK_SECONDS)
+        """Look for ever; servers that do not answer leave the last answer standing."""
+        async with self._pipeline:
+            while True:
+                try:
+                    await self._look()
+                    self._behind = await self._pipeline.look(self._pool)
+                except (KafkaUnavailableError, *DATABASE_ERRORS) as error:
+                    self._log.warning("load unknown", why=f"{type(error).__name__}: {error}")
+                full = self._in_flight >= self._limits.in_flight
+                self._health.refusing = f"{self._in_flight} trades are under way" if full else self._late()
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> None:
         self._in_flight = await self._pool.fetchval(_IN_FLIGHT, self._saga, self._limits.in_flight)
@@ -70,7 +91,3 @@ class Load:
             if not await self._pool.fetchval("SELECT true FROM saga WHERE saga_id = $1", self._samples[0][1]):
                 return
             self._samples.popleft()
-
-
-def _busy(what: str) -> Refusal:
-    return refuse(429, "too-busy", what, "/v1/trades", "send the same request again later", Retry_After="1")

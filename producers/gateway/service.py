@@ -14,6 +14,7 @@ from infra.database import open_pool
 from infra.errors import unavailable
 from infra.lanes.leased import LeasedWriter, name_owner
 from infra.metrics import watch_worker
+from infra.pipeline import Pipeline
 from infra.settings import Settings
 from producers.accepting import DATABASE, LANES
 from producers.gateway.app import Gateway, build_app
@@ -40,7 +41,8 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
             await stack.enter_async_context(writer)
             watch_worker(NAME, writer.health)
             limits = Limits()
-            load = Load(pool, saga.name, limits)
+            pipeline = Pipeline(settings.brokers(), saga.name, limits.lag_seconds)
+            load = Load(pool, saga.name, limits, pipeline, writer.health)
             watching = asyncio.create_task(load.watch(), name="gateway load")
             stack.callback(watching.cancel)
             host, port = listener.getsockname()[:2]

@@ -4,6 +4,7 @@ Decision, start and outbox row are one transaction. A signal is judged once for 
 whatever way, the first decision stands.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,6 +18,7 @@ from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
+from infra.pipeline import LOG, Gate, Pipeline
 from infra.settings import Settings
 from infra.starts import Accepted, Conflict, Same, Start, accept, check_startable, order_start
 from infra.tracing import next_traceparent
@@ -37,6 +39,8 @@ from schemas.envelope import ID, Header
 from schemas.signals import SignalRaised
 from schemas.topics import SIGNALS
 
+BATCH: Final = 50
+"""Signals that a transaction takes at most: each may start a saga for every account that follows it."""
 _ID_LIMIT: Final = 200
 _KEY_TAKEN: Final = Refusal("key_taken", "another request has started a saga under the signal's key")
 _RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}
@@ -45,8 +49,11 @@ _RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}
 class SignalRouter:
     """Judges signals in a constant number of statements a batch."""
 
-    def __init__(self, saga: AnySaga = trade, topic: str = SIGNALS.name, clock: Clock | None = None) -> None:
+    def __init__(
+        self, saga: AnySaga = trade, topic: str = SIGNALS.name, clock: Clock | None = None, gate: Gate | None = None
+    ) -> None:
         check_startable(saga)
+        self._gate = gate
         self.group = f"{saga.name}-signal-router"
         self.topics: Sequence[str] = (topic,)
         self._saga = saga
@@ -93,8 +100,8 @@ class SignalRouter:
         self._forget()
 
     def full(self) -> bool:
-        """Never: a batch ends before the next begins."""
-        return False
+        """Say whether the saga log is so far behind that signals had better wait on their topic."""
+        return self._gate is not None and self._gate.closed
 
     async def close(self) -> None:
         """Nothing runs on the side."""
@@ -151,11 +158,13 @@ def _text(heard: Heard, header: str) -> str:
 
 async def serve(settings: Settings) -> None:
     """Route signals until cancelled. Raises `CommandError` when a server is not there at the start."""
-    router = SignalRouter()
     url = settings.database_for(DATABASE)
-    pool = await open_pool(url, max_size=2, application_name="tradesaga signal-router")
-    async with pool, keeping_partitions(pool):
-        owner = name_owner("signal-router")
-        worker = Worker(router, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
+    pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
+    async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
+        gate = Gate(Pipeline(settings.brokers(), trade.name, settings.intake_lag_seconds, (LOG,)), pool)
+        group.create_task(gate.watch(), name="gate")
+        router = SignalRouter(gate=gate)
+        owner, session_ms = name_owner("signal-router"), settings.session_timeout_ms
+        worker = Worker(router, pool, settings.brokers(), owner, session_ms=session_ms, batch=BATCH)
         metrics.watch_worker(router.group, worker.health)
-        await worker.run()
+        group.create_task(worker.run(), name=router.group)

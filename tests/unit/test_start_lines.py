@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.errors import CommandError, ExitCode
+from infra.starts import SIZE_LIMIT
 from producers.line_stream import batches
 from producers.start_lines import Line, read_lines
 
@@ -20,6 +21,13 @@ def test_lines_keep_their_numbers() -> None:
     """Empty lines are passed over but counted, and the last line needs no end."""
     assert read(b'{"a": 1}\n\n  \n{"b": 2}\r\n{"c": 3}') == [(1, b'{"a": 1}'), (4, b'{"b": 2}'), (5, b'{"c": 3}')]
     assert read(b"") == []
+
+
+def test_a_line_too_long_is_one_request() -> None:
+    """So much of it is kept that it is refused for its size, and the lines behind it keep their numbers."""
+    long, short, last = read(b"x" * 300_000 + b"\n{}\n" + b"y" * 70_000)
+    assert (long.number, short, last.number) == (1, (2, b"{}"), 3)
+    assert SIZE_LIMIT < len(long.text) == len(last.text) <= SIZE_LIMIT + 2
 
 
 def test_an_array_is_numbered_by_its_items() -> None:

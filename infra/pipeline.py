@@ -1,0 +1,141 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""How far a saga's log and its front door are behind what is on their topics: too far, and nothing new is begun.
+
+Sagas that are begun while nobody keeps up run into their deadlines one and all, and taking them back makes more work.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from infra import metrics
+from infra.clock import elapsed
+from infra.database import Connection, Pool
+from infra.database_faults import DATABASE_ERRORS
+from infra.kafka import KafkaUnavailableError
+from schemas.topics import events_topic, starts_topic
+
+LOG: Final = "log"
+INTAKE: Final = "intake"
+_PAUSE: Final = 1.0
+"""Seconds between two looks."""
+_BREATH: Final = 60.0
+"""Seconds after which a reader at a closed gate asks once, or Kafka would take it for dead."""
+_NAMES: Final = {LOG: "the saga log", INTAKE: "the intake"}
+_LANES: Final = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1 AND topic = $2'
+
+
+class Pipeline:
+    """Asks broker and database while it is entered; `readers` are those whose lag counts.
+
+    A reader that has never run on this database is not waited for.
+    """
+
+    def __init__(self, bootstrap: str, saga: str, limit: float, readers: tuple[str, ...] = (LOG, INTAKE)) -> None:
+        topics = {LOG: events_topic(saga), INTAKE: starts_topic(saga)}
+        self._readers = {reader: (f"{saga}-{reader}", topics[reader]) for reader in readers}
+        self._bootstrap = bootstrap
+        self._limit = limit
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+    async def look(self, sql: Connection | Pool) -> str:
+        """Say who has records to read that are older than the limit; empty when nobody has.
+
+        Raises `KafkaUnavailableError` and what the database raises.
+        """
+        for reader, (group, topic) in self._readers.items():
+            lanes = await sql.fetch(_LANES, group, topic)
+            if not lanes:
+                continue
+            offsets = {TopicPartition(lane["topic"], lane["partition"]): lane["next_offset"] for lane in lanes}
+            try:
+                behind, late = await self._compare(offsets)
+            except (KafkaError, OSError) as error:
+                await self._leave()
+                raise KafkaUnavailableError(f"{topic}: {error or type(error).__name__}") from error
+            metrics.PIPELINE_LAG.labels(group).set(behind)
+            if late:
+                return f"{_NAMES[reader]} is more than {self._limit:g} s behind: {behind} records wait for it"
+        return ""
+
+    async def _compare(self, offsets: Mapping[TopicPartition, int]) -> tuple[int, bool]:
+        """Count the records that wait, and say whether one of them is older than the limit."""
+        consumer = await self._join()
+        ends = await consumer.end_offsets(list(offsets))
+        waiting = {place: offset for place, offset in offsets.items() if offset < ends[place]}
+        if not waiting:
+            return 0, False
+        since = int((time.time() - self._limit) * 1000)
+        recent = await consumer.offsets_for_times(dict.fromkeys(waiting, since))
+        late = any(
+            offset < (found.offset if (found := recent.get(place)) is not None else ends[place])
+            for place, offset in waiting.items()
+        )
+        return sum(ends[place] - offset for place, offset in waiting.items()), late
+
+    async def _join(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap, client_id="tradesaga-lag", request_timeout_ms=10_000,
+                enable_auto_commit=False,
+            )  # fmt: skip
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
+            self._consumer = consumer
+        return self._consumer
+
+    async def _leave(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+
+class Gate:
+    """Keeps a reader from bringing in more while the pipeline is behind, as last looked up."""
+
+    def __init__(self, pipeline: Pipeline, pool: Pool) -> None:
+        self._pipeline = pipeline
+        self._pool = pool
+        self._why = ""
+        self._asked = elapsed()
+        self._log = structlog.get_logger("pipeline")
+
+    @property
+    def closed(self) -> bool:
+        """Say whether the reader is to wait."""
+        if self._why and elapsed() - self._asked < _BREATH:
+            return True
+        self._asked = elapsed()
+        return False
+
+    async def watch(self) -> None:
+        """Look for ever; servers that do not answer leave the last answer standing."""
+        async with self._pipeline as pipeline:
+            while True:
+                try:
+                    why = await pipeline.look(self._pool)
+                except (KafkaUnavailableError, *DATABASE_ERRORS) as error:
+                    self._log.warning("lag unknown", why=f"{type(error).__name__}: {error}")
+                else:
+                    if bool(why) != bool(self._why):
+                        self._log.warning("nothing new is taken in" if why else "taking in again", why=why)
+                    self._why = why
+                await asyncio.sleep(_PAUSE)
