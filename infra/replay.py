@@ -32,6 +32,8 @@ class Replay:
             client_id="tradesaga-replay",
             enable_auto_commit=False,
             request_timeout_ms=20_000,
+            # A fetch that waits at the end of one partition would hold up the first of the next.
+            fetch_max_wait_ms=10,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
 

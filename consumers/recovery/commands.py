@@ -61,7 +61,7 @@ def database(
     settings = load_settings(directory)
     if book is not None and not dry_run:
         asyncio.run(_load(settings, book))
-    wish = Wish("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run)
+    wish = Wish("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run, book=book is not None)
     _show(_run(settings, wish, as_json=as_json), as_json=as_json)
     if other is not None:
         _judge(asyncio.run(compare(settings.database_for("saga_log"), other)), as_json=as_json)

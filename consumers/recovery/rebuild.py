@@ -33,12 +33,16 @@ _OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NUL
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them."""
+    """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them.
+
+    `book` says that what no topic carries has been loaded from a file.
+    """
 
     kind: Literal["rebuilt", "restored"]
     operator: str
     unknown: bool = False
     dry_run: bool = False
+    book: bool = False
 
 
 async def rebuild(
@@ -66,7 +70,7 @@ async def rebuild(
                 await _skip_signals(settings, replay, places[LOG], cast)
         for database in opened.values():
             await _sum_up(database, report)
-        report.left_out += describe_gaps(casts, wish.kind)
+        report.left_out += describe_gaps(casts, rebuilt=wish.kind == "rebuilt", book=wish.book)
         report.incarnation = max(database.incarnation.number for database in opened.values())
     report.seconds = time.monotonic() - began
     return report

@@ -68,18 +68,21 @@ def refuse_unknown(types: Mapping[str, int], *, allowed: bool) -> None:
         raise CommandError("type-unknown", what, "topics", do, ExitCode.REFUSED)
 
 
-def describe_gaps(casts: Sequence[Cast], kind: str) -> list[str]:
+def describe_gaps(casts: Sequence[Cast], *, rebuilt: bool, book: bool) -> list[str]:
     """Say what topics do not hold at all, and how it comes back."""
     told = [
         f"steps {', '.join(cast.orphans)} of {cast.saga.name!r}: no participant is registered for them"
         for cast in casts
         if cast.orphans
     ]
-    if kind == "rebuilt":
+    if rebuilt and not book:
         told += [
             "accounts, payments, instruments, subscriptions, pauses: --book loads them from what `recover save` wrote",
-            "decisions on signals, and signals that nobody had read: strategies' next signals are judged as new",
             "the venue's cursor: its reports are read again from the first, and known ones change nothing",
+        ]
+    if rebuilt:
+        told += [
+            "decisions on signals, and signals that nobody had read: strategies' next signals are judged as new",
             "starts that were stored and not yet published: their clients repeat them under the same keys",
         ]
     return told

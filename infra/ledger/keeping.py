@@ -61,11 +61,11 @@ async def write_rows(sql: Connection, table: str, lines: list[str]) -> int:
         return 0
     if table == "ledger_entry":
         await sql.execute(_PLACES, lines)
-    columns = _COLUMNS if table == "ledger_entry" else "*"
+    columns = _COLUMNS if table == "ledger_entry" else "r.*"
     target = f"{table} ({_COLUMNS})" if table == "ledger_entry" else table
     tag = await sql.execute(
         f"INSERT INTO {target} SELECT {columns} FROM unnest($1::jsonb[]) AS l (line),"
-        f" LATERAL jsonb_populate_record(NULL::{table}, l.line -> 'row') ON CONFLICT DO NOTHING",
+        f" LATERAL jsonb_populate_record(NULL::{table}, l.line -> 'row') AS r ON CONFLICT DO NOTHING",
         lines,
     )
     return int(tag.rsplit(" ", 1)[1])
