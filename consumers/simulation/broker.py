@@ -1,4 +1,4 @@
-"""Kafka as it behaves on a bad day: logs, groups and fetches in memory, with every trap that was met on real brokers."""
+"""Kafka on a bad day: logs, groups and fetches in memory, with every trap that was met on real brokers."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,4 +116,4 @@ class SimClients:
 
     def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> SimConsumer:
         """Make a member of a group."""
-        return SimConsumer(self._broker, self._process, group, topics, f"{client_id}", session_ms)
+        return SimConsumer(self._broker, self._process, group, topics, name=client_id, session_ms=session_ms)

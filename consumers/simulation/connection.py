@@ -1,4 +1,4 @@
-"""asyncpg as it behaves on a bad day: answers that are lost, sessions that are ended, processes that stop in between."""
+"""asyncpg on a bad day: answers that are lost, sessions that are ended, processes that stop in between."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,10 +8,14 @@ from typing import Any, Final
 import asyncpg
 
 from consumers.simulation.database import SimDatabase, Transaction
-from consumers.simulation.loop import Process
+from consumers.simulation.loop import Process, ProcessGoneError
 
 IDLE_LIMIT: Final = 8.0
 """Seconds after which the server ends a session that idles in a transaction."""
+
+
+TURNS: Final = 0.4
+"""The chance that others have their turn while a message is on its way; always would cost a third of all time."""
 
 
 class UnknownStatementError(Exception):
@@ -31,6 +35,7 @@ class SimConnection:
         self.slow = 0.0
         self.committing = False
         self.closed = False
+        self._draw = database.loop.chance.random
 
     def is_closed(self) -> bool:
         """Say whether the session has ended."""
@@ -95,14 +100,16 @@ class SimConnection:
         if self.slow:
             slow, self.slow = self.slow, 0.0
             await asyncio.sleep(slow)
-        else:
+        elif self._draw() < TURNS:
             await asyncio.sleep(0)
+        else:
+            return
         self.check()
 
     def check(self) -> None:
         """Raise if there is no session any more."""
         if self.process.dead:
-            raise asyncio.CancelledError
+            raise ProcessGoneError
         if self.closed:
             raise asyncpg.InterfaceError("connection is closed")
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's promises in memory: atomic commits, row locks that others wait for, savepoints, and sessions that end."""
+"""PostgreSQL in memory: atomic commits, row locks that others wait for, savepoints, and sessions that end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -52,6 +52,13 @@ class Transaction:
         if own is not None and (row := own.get(key, _MISSING)) is not _MISSING:
             return row
         return self.database.tables[table].get(key)
+
+    def rows_at(self, table: str, key: Key) -> Row:
+        """Read a row that is known to be there."""
+        row = self.get(table, key)
+        if row is None:
+            raise LookupError(f"{table} has no row {key}")
+        return row
 
     def rows(self, table: str) -> Iterator[tuple[Key, Row]]:
         """List a table as this transaction sees it."""
@@ -129,6 +136,8 @@ class Transaction:
                     stored.pop(key, None)
                 else:
                     stored[key] = row
+        for lane, epoch in self.epochs.items():
+            self.database.check_owner(lane, epoch)
         for effect in self.effects:
             self.database.remember(effect, self.epochs)
         self.end()
@@ -161,7 +170,10 @@ class SimDatabase:
         default_factory=dict[tuple[str, Key], list["asyncio.Future[None]"]]
     )
     effects: list[Committed] = field(default_factory=list[Committed])
-    lanes: int = 0
+    places: dict[int, Key] = field(default_factory=dict[int, Key])
+    """Lanes by their ids: (group, topic, partition)."""
+    stale: list[str] = field(default_factory=list[str])
+    """Writes that were committed for a lane's former owner."""
     waits: int = 0
     fenced: int = 0
 
@@ -172,6 +184,13 @@ class SimDatabase:
     def moment(self) -> datetime:
         """Give the server's clock as a timestamp."""
         return BEGINNING + timedelta(seconds=self.now())
+
+    def check_owner(self, lane: int, epoch: int) -> None:
+        """Note a commit under an epoch that is not the lane's any more."""
+        place = self.places[lane]
+        current = self.tables["lane"][place]["epoch"]
+        if epoch != current:
+            self.stale.append(f"{place} was written under epoch {epoch}, which {current} had replaced")
 
     def remember(self, effect: Key, epochs: dict[int, int]) -> None:
         """Keep an effect in the order of commits."""

@@ -25,6 +25,8 @@ class Group:
         self.rebalances = 0
         self.offsets: dict[Place, int] = {}
         self.members: list[SimConsumer] = []
+        self.former: list[SimConsumer] = []
+        """Members that were expelled and may not know it."""
         self._joining: dict[SimConsumer, asyncio.Future[set[Place]]] = {}
         self._timer: Any = None
 
@@ -52,6 +54,7 @@ class Group:
         if member not in self.members:
             return
         self.members.remove(member)
+        self.former.append(member)
         self.rebalance()
         self._complete_if_all_there()
 
@@ -78,6 +81,7 @@ class Group:
     def _give_up_on_others(self) -> None:
         for member in [member for member in self.members if member not in self._joining]:
             self.members.remove(member)
+            self.former.append(member)
         self._complete_if_all_there()
         if self._timer is not None and not self.members:
             self._timer = None

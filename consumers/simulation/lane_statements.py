@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 from consumers.simulation.database import Statement, Transaction
 from infra.lanes import outbox, store
@@ -25,11 +24,11 @@ async def claim(tx: Transaction, group: str, topics: Sequence[str], numbers: Seq
     for topic, number in sorted(zip(topics, numbers, strict=True)):
         place = (group, topic, number)
         await tx.lock("lane", place)
-        row = tx.get("lane", place)
+        row: dict[str, Any] | None = tx.get("lane", place)
         if row is None:
-            tx.database.lanes += 1
+            tx.database.places[len(tx.database.places) + 1] = place
             row = {
-                "id": tx.database.lanes, "group": group, "topic": topic, "partition": number,
+                "id": len(tx.database.places), "group": group, "topic": topic, "partition": number,
                 "epoch": 0, "next_offset": 0, "last_seq": 0, "published_seq": 0,
             }  # fmt: skip
         row = {**row, "epoch": row["epoch"] + 1, "owner": owner}
@@ -55,20 +54,11 @@ def is_mine(row: dict[str, Any], epoch: int, last_seq: int) -> bool:
     return row["epoch"] == epoch and row["last_seq"] == last_seq
 
 
-async def advance(
-    tx: Transaction,
-    ids: Sequence[int],
-    epochs: Sequence[int],
-    last: Sequence[int],
-    following: Sequence[int],
-    published: Sequence[int],
-) -> list[Any]:
+async def advance(tx: Transaction, *arrays: Sequence[int]) -> list[Any]:
     """Pass the fence: lock what is mine in the order of ids, and move it on."""
-    places = {row["id"]: place for place, row in tx.rows("lane")}
+    places = tx.database.places
     moved: list[dict[str, int]] = []
-    for id_, epoch, last_seq, next_offset, published_seq in sorted(
-        zip(ids, epochs, last, following, published, strict=True)
-    ):
+    for id_, epoch, last_seq, next_offset, published_seq in sorted(zip(*arrays, strict=True)):
         place = places[id_]
         row = tx.get("lane", place)
         if row is None or not is_mine(row, epoch, last_seq):
@@ -89,24 +79,16 @@ async def advance(
     return moved
 
 
-async def insert(
-    tx: Transaction,
-    lanes: Sequence[int],
-    last: Sequence[int],
-    of: Sequence[int],
-    seqs: Sequence[int],
-    ids: Sequence[UUID],
-    *columns: Sequence[Any],
-) -> str:
+async def insert(tx: Transaction, lanes: Sequence[int], last: Sequence[int], *columns: Sequence[Any]) -> str:
     """Write outbox rows and the numbers of their lanes."""
     numbers = dict(zip(lanes, last, strict=True))
-    for place, row in tx.rows("lane"):
-        if row["id"] in numbers:
-            await tx.lock("lane", place)
-            tx.put("lane", place, {**row, "last_seq": numbers[row["id"]]})
-    for values in zip(of, seqs, ids, *columns, strict=True):
-        tx.put("outbox", (values[0], values[1]), dict(zip(_OUTBOX, values, strict=True)))
-    return f"INSERT 0 {len(of)}"
+    for lane, last_seq in numbers.items():
+        place = tx.database.places[lane]
+        await tx.lock("lane", place)
+        tx.put("lane", place, {**tx.rows_at("lane", place), "last_seq": last_seq})
+    for values in zip(*columns, strict=True):
+        tx.put("outbox", values[:3], dict(zip(_OUTBOX, values, strict=True)))
+    return f"INSERT 0 {len(columns[0])}"
 
 
 _OUTBOX = ("lane", "seq", "id", "aggregatetype", "aggregateid", "type", "headers", "payload")
@@ -114,5 +96,5 @@ _OUTBOX = ("lane", "seq", "id", "aggregatetype", "aggregateid", "type", "headers
 
 async def unpublished(tx: Transaction, lane: int, after: int, limit: int) -> list[Any]:
     """Read a lane's rows behind a number."""
-    found = [row for (of, seq), row in tx.rows("outbox") if of == lane and seq > after]
+    found = [row for (of, seq, _), row in tx.rows("outbox") if of == lane and seq > after]
     return sorted(found, key=lambda row: row["seq"])[:limit]

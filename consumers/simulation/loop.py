@@ -21,6 +21,10 @@ _PATIENCE: Final = 20
 """Cancellations that a task may swallow."""
 
 
+class ProcessGoneError(BaseException):
+    """The process is dead: nothing that it does has an effect any more, and nothing of ours catches this."""
+
+
 class StuckError(Exception):
     """The simulated processes keep each other busy without time going by."""
 
@@ -35,7 +39,7 @@ class Process:
         self.queue: deque[Handle] = deque()
         self.frozen = False
         self.dead = False
-        self.clock_offset = 0
+        self.clock_offset = 0.0
         self.seen = 0
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -116,7 +120,8 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what nobody caught."""
-        self.errors.append(context)
+        if not isinstance(context.get("exception"), ProcessGoneError):
+            self.errors.append(context)
 
     def create_future(self) -> "asyncio.Future[Any]":
         """Make a future."""

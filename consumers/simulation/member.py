@@ -1,10 +1,10 @@
-"""A consumer: it delivers before it tells of an assignment, fetches for members that are expelled, and may lose a poll."""
+"""A consumer: it delivers before it tells of an assignment, fetches though expelled, and may lose a poll."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from consumers.simulation.loop import Process
+from consumers.simulation.loop import Process, ProcessGoneError
 from infra.codec import Record
 from infra.kafka import KafkaUnavailableError, Place, Wants
 
@@ -16,7 +16,7 @@ class SimConsumer:
     """A member of a group. Fetching is never fenced by the group: only commits are."""
 
     def __init__(
-        self, broker: "SimBroker", process: Process, group: str, topics: Collection[str], name: str, session_ms: int
+        self, broker: "SimBroker", process: Process, group: str, topics: Collection[str], *, name: str, session_ms: int
     ) -> None:
         self.name = name
         self.topics = sorted(topics)
@@ -183,7 +183,7 @@ class SimConsumer:
 
     def _check(self) -> None:
         if self.process.dead:
-            raise asyncio.CancelledError
+            raise ProcessGoneError
 
 
 def _release(future: "asyncio.Future[Any]") -> None:

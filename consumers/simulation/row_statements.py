@@ -73,7 +73,7 @@ async def insert(tx: Transaction, *arrays: Sequence[Any]) -> str:
         key = (values[0], values[1])
         await tx.lock(TABLE, key)
         if tx.get(TABLE, key) is None:
-            _put(tx, key, values, wait)
+            put(tx, key, values, wait)
             written += 1
     return f"INSERT 0 {written}"
 
@@ -86,12 +86,13 @@ async def update(tx: Transaction, *arrays: Sequence[Any]) -> str:
         await tx.lock(TABLE, key)
         stored = tx.get(TABLE, key)
         if stored is not None and is_known(stored[0], (status, attempt, back_attempt)):
-            _put(tx, key, values, wait)
+            put(tx, key, values, wait)
             written += 1
     return f"UPDATE {written}"
 
 
-def _put(tx: Transaction, key: tuple[UUID, str], values: Sequence[Any], wait: float | None) -> None:
+def put(tx: Transaction, key: tuple[UUID, str], values: Sequence[Any], wait: float | None) -> None:
+    """Write a row with the time at which it is due."""
     due = None if wait is None else tx.database.now() + wait
     tx.put(TABLE, key, (dict(zip(COLUMNS, values, strict=True)), due))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 
-from consumers.simulation.loop import Process
+from consumers.simulation.loop import Process, ProcessGoneError
 from infra.codec import Record
 from infra.kafka import KafkaUnavailableError
 from schemas.envelope import Header
@@ -47,6 +47,8 @@ class SimProducer:
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> "asyncio.Future[Any]":
         """Queue one record."""
+        if self._process.frozen:
+            await asyncio.sleep(0)
         self._check()
         loop = self._broker.loop
         future = loop.create_future()
@@ -59,10 +61,10 @@ class SimProducer:
 
     def _check(self) -> None:
         if self._process.dead:
-            raise asyncio.CancelledError
+            raise ProcessGoneError
 
     def _flush(self) -> None:
-        """Put on the wire what is buffered; of a process that has died, perhaps: its last packets may be on their way."""
+        """Put on the wire what is buffered; of a process that has died, perhaps: the last packets may have left."""
         self._flushing = False
         loop = self._broker.loop
         buffer, self._buffer = self._buffer, []
@@ -73,9 +75,7 @@ class SimProducer:
             loop.outside.run(loop.call_later, REQUEST_LIMIT, _fail, buffer)
             return
         mood = self._broker.mood(self._process)
-        acks: list[tuple[asyncio.Future[Any], Record | None]] = []
-        for sent in buffer:
-            acks.append((sent[4], self._append(sent, mood.acks)))
+        acks = [(sent[4], self._append(sent, mood.acks)) for sent in buffer]
         loop.outside.run(loop.call_later, 0.001 + 0.03 * loop.chance.random() ** 4, _acknowledge, acks)
 
     def _append(self, sent: _Sent, moods: list[str]) -> Record | None:

@@ -1,0 +1,67 @@
+"""What goes wrong, and where: each fault waits for a process to come to a failpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+from infra.failpoints import Failpoint
+
+
+class Trap(StrEnum):
+    """What happens at a failpoint."""
+
+    CRASH = "crash"
+    ZOMBIE = "zombie"
+    PAUSE = "pause"
+    REBALANCE = "rebalance"
+    EARLY_DELIVERY = "early delivery"
+    REUSED_GENERATION = "reused generation"
+    CUT_COMMIT = "cut commit"
+    CUT_CONNECTION = "cut connection"
+    CONFLICT = "conflict"
+    SLOW_DATABASE = "slow database"
+    LOST_ACK = "lost ack"
+    FAILED_SEND = "failed send"
+    DUPLICATE_APPEND = "duplicate append"
+    FETCH_ERROR = "fetch error"
+    BROKER_DOWN = "broker down"
+    REPUBLISH = "republish"
+    DUPLICATE_START = "duplicate start"
+    ABORT = "abort"
+    RETRY = "retry"
+    SLOW_FAR_SIDE = "slow far side"
+    LOST_ANSWER = "lost answer"
+    CLOCK_JUMP = "clock jump"
+
+
+CELLS: Final[Sequence[tuple[Failpoint, Trap]]] = [(failpoint, trap) for trap in Trap for failpoint in Failpoint]
+"""Every failpoint with every trap; schedule n has cell n among its faults, so that none is left out for long."""
+LEAST: Final = 6
+MOST: Final = 10
+_NTH: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A trap that springs when a failpoint is reached for the `nth` time; `draw`, in [0, 1), sets its size."""
+
+    failpoint: Failpoint
+    nth: int
+    trap: Trap
+    draw: float
+
+    def __str__(self) -> str:
+        """Say it as the trace does."""
+        return f"{self.trap} at {self.failpoint} no. {self.nth} ({self.draw:.3f})"
+
+
+def draw_faults(seed: int, chance: Random) -> list[Fault]:
+    """Draw the faults of one schedule."""
+    first, trap = CELLS[seed % len(CELLS)]
+    faults = [Fault(first, 1 + int(chance.random() * 2), trap, chance.random())]
+    for _ in range(chance.randint(LEAST, MOST) - 1):
+        failpoint, trap = CELLS[int(chance.random() * len(CELLS))]
+        faults.append(Fault(failpoint, 1 + int(chance.random() * _NTH), trap, chance.random()))
+    return faults

@@ -1,0 +1,1 @@
+"""Holes planted in the shipped code, each of which a test has to find."""

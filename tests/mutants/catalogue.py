@@ -1,0 +1,286 @@
+"""The mutants: what is broken, and how."""
+
+from collections.abc import Callable, Collection, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from consumers.runtime import judgement, processor, settlement
+from consumers.runtime.docket import Docket
+from consumers.runtime.message import Kind, Message
+from consumers.runtime.row import Key, Row
+from consumers.simulation import lane_statements, row_statements
+from infra.lanes import store
+from infra.lanes.clients import make_producer
+from infra.lanes.committer import Committer
+from infra.lanes.publisher import Publisher
+from infra.lanes.worker import Worker
+from sagas.fact import Meaning
+from sagas.machine import BarStep, Machine, bits
+from sagas.row import Reaction, RowStatus, meet_retry
+from schemas.lifecycle import StepBarred
+from tests.mutants.surgery import changed, everywhere, replaced, rewritten
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One hole: `plant` opens it while its context is open."""
+
+    name: str
+    plant: Callable[[], AbstractContextManager[Any]]
+
+
+@contextmanager
+def no_epoch_check() -> Generator[None]:
+    """The fence compares outbox numbers, and not epochs."""
+    statement = store.ADVANCE.replace("l.epoch = m.epoch AND ", "")
+
+    def is_mine(row: dict[str, Any], _epoch: int, last_seq: int) -> bool:
+        return row["last_seq"] == last_seq
+
+    with everywhere(store.ADVANCE, statement), replaced(lane_statements, "is_mine", is_mine):
+        yield
+
+
+@contextmanager
+def no_natural_key() -> Generator[None]:
+    """Whether a step has run is asked of the offset alone: no row is looked up, and a second one overwrites it."""
+
+    async def load(sql: Any, keys: Collection[Key]) -> dict[Key, Row]:
+        return {}
+
+    async def upsert(tx: Any, *arrays: Any) -> str:
+        for *values, wait in zip(*arrays, strict=True):
+            row_statements.put(tx, (values[0], values[1]), values, wait)
+        return f"INSERT 0 {len(arrays[0])}"
+
+    with replaced(processor, "load", load), replaced(row_statements, "insert", upsert):
+        yield
+
+
+@contextmanager
+def no_bar() -> Generator[None]:
+    """A bar for a step that has not begun is answered, and nothing written that keeps it from beginning."""
+    former = settlement.bar
+
+    def bar(docket: Docket, row: Row, cause: Any, lane: int) -> None:
+        if row.known is None and row.key not in docket.dirty:
+            docket.transaction.emit(lane, docket.say(row, cause, StepBarred(step=row.step)))
+            del docket.rows[row.key]
+        else:
+            former(docket, row, cause, lane)
+
+    with everywhere(former, bar):
+        yield
+
+
+def publish_before_commit() -> AbstractContextManager[None]:
+    """What a batch says is sent before it is committed."""
+    before = "reach(Failpoint.BEFORE_COMMIT)"
+    return changed(
+        Committer, "_transact", (before, f"await session.publisher.publish(transaction.rows)\n{' ' * 16}{before}")
+    )
+
+
+@contextmanager
+def auto_commit() -> Generator[None]:
+    """Kafka's offsets rule, and are committed as soon as records have been fetched."""
+    commit = "await consumer.commit({place: offset for place, (offset, _) in fetched.items()})"
+    with ExitStack() as stack:
+        stack.enter_context(
+            changed(
+                Worker,
+                "_fetch",
+                ("for place, (offset, records) in", f"{commit}\n{' ' * 8}for place, (offset, records) in"),
+            )
+        )
+        stack.enter_context(changed(Worker, "_seek", ("consumer.seek(place, lane.next_offset)", "pass")))
+        yield
+
+
+def first_in_first_out() -> AbstractContextManager[None]:
+    """What was done first is taken back first."""
+    return changed(
+        Machine, "_take_back_last", ("last = left.bit_length() - 1", "last = (left & -left).bit_length() - 1")
+    )
+
+
+@contextmanager
+def late_success_ignored() -> Generator[None]:
+    """A success that comes while the saga is being taken back only settles the step."""
+    former = Machine.fold
+
+    def fold(self: Machine, state: Any, fact: Any) -> Any:
+        if fact.meaning is Meaning.DONE and self._takes_back(state) and not state.done >> fact.step & 1:  # pyright: ignore[reportPrivateUsage]
+            fact = replace(fact, meaning=Meaning.BARRED)
+        return former(self, state, fact)
+
+    with replaced(Machine, "fold", fold):
+        yield
+
+
+@contextmanager
+def producer_not_rebuilt() -> Generator[None]:
+    """A process keeps the producer that has failed it."""
+    kept: dict[Any, Any] = {}
+
+    def keep(brokers: Any, client_id: str) -> Any:
+        if client_id not in kept:
+            made = kept[client_id] = make_producer(brokers, client_id)
+            made.stop = _nothing
+        return kept[client_id]
+
+    with everywhere(make_producer, keep):
+        yield
+
+
+async def _nothing() -> None:
+    pass
+
+
+def claim_not_gated() -> AbstractContextManager[None]:
+    """Records that were fetched before the lanes were claimed, and sought, are taken."""
+    return changed(
+        Worker,
+        "_fetch",
+        ("lane = ready.get(place)", "lane = self._unsought.get(place) or self._ready.get(place)"),
+        ("if lane is not None and self._ready.get(place) is lane:", "if lane is not None:"),
+    )
+
+
+def cursor_outbox() -> AbstractContextManager[None]:
+    """The mark follows what was read and sent, not what was acknowledged."""
+    sent = "self._changed.set()"
+    marked = "for row in rows:\n        self._lanes[row.lane].acked_seq = row.seq"
+    return changed(Publisher, "publish", (sent, f"{sent}\n    {marked}"))
+
+
+def compensation_before_bars() -> AbstractContextManager[None]:
+    """What is done is taken back while other steps are still outstanding."""
+    return changed(Machine, "_due", ("if not outstanding:", "if self._left(state):"))
+
+
+@contextmanager
+def two_rows() -> Generator[None]:
+    """A bar has a row of its own, beside that of the action which it is to keep from happening."""
+    former, apart = settlement.bar, "/bar"
+
+    def key(self: Message) -> Key:
+        away = self.kind is Kind.BAR and not self.binding.waiting
+        return self.saga_id, self.binding.step.name + (apart if away else "")
+
+    def bar(docket: Docket, row: Row, cause: Any, lane: int) -> None:
+        name = row.step.removesuffix(apart)
+        if name == row.step:
+            former(docket, row, cause, lane)
+            return
+        said = docket.say(replace(row, step=name), cause, StepBarred(step=name))
+        row.settle(RowStatus.BARRED, said.packed)
+        docket.transaction.emit(lane, said)
+        docket.touch(row)
+
+    def open_row(self: Docket, message: Message, status: RowStatus) -> Row:
+        opened = Row(message.saga_id, message.key[1], message.lane, status, started=self.around.now())
+        self.rows[opened.key] = opened
+        return opened
+
+    with everywhere(former, bar), replaced(Message, "key", property(key)), replaced(Docket, "open_row", open_row):
+        yield
+
+
+def on_from_memory() -> AbstractContextManager[None]:
+    """After a COMMIT that nobody answered, the batch goes on from memory as if it were committed."""
+    redo = "except REDO as error:"
+    return changed(
+        Committer,
+        "_transact",
+        (
+            "sql = session.sql",
+            "from asyncpg import PostgresConnectionError as Lost\n    sql, transaction = session.sql, None",
+        ),
+        (
+            redo,
+            "except Lost:\n            if not transaction:\n                raise\n            return transaction\n"
+            + " " * 8
+            + redo,
+            +redo,
+        ),
+    )
+
+
+def not_found_is_never() -> AbstractContextManager[None]:
+    """A call that the far side does not know yet counts as one that has never happened."""
+    former = vars(settlement)["_absent"]
+    return everywhere(former, rewritten(former, ("if left <= 0:", "if True:")))
+
+
+def duplicates_dropped() -> AbstractContextManager[None]:
+    """What concerns a step that has a row already is dropped as seen before."""
+
+    def take(docket: Docket, message: Message) -> None:
+        seen = docket.rows.get(message.key)
+        if seen is None or message.kind in {Kind.COMPENSATE, Kind.REPORT}:
+            former(docket, message)
+
+    former = judgement.take
+    return everywhere(former, take)
+
+
+@contextmanager
+def bar_past_pivot() -> Generator[None]:
+    """Once bars have been sent, they follow the saga past its pivot."""
+    former = vars(Machine)["_due"]
+
+    def due(self: Any, state: Any, orders: Any = (), refusal: str = "") -> Any:
+        folded = former(self, state, orders, refusal)
+        if not self.passed(folded.state) or not folded.state.bar_asked:
+            return folded
+        state = folded.state
+        before = self._before
+        left = [i for i in bits(self._retriable & ~state.done & ~state.bar_asked) if not before[i] & ~state.done]
+        asked = state.bar_asked | sum(1 << i for i in left)
+        bars = tuple(BarStep(i) for i in left)
+        return replace(folded, state=state._replace(bar_asked=asked), orders=(*folded.orders, *bars))
+
+    with replaced(Machine, "_due", due):
+        yield
+
+
+def old_round_counts() -> AbstractContextManager[None]:
+    """A failed compensation counts as failed for good, in whatever round it failed."""
+    return changed(
+        Machine,
+        "_undo_failed",
+        ("_equal(state.undo_failed, state.undo_rounds)", "sum(1 << i for i, n in enumerate(state.undo_failed) if n)"),
+    )
+
+
+def retry_not_compared() -> AbstractContextManager[None]:
+    """An operator's retry runs the step, whether or not it has failed, in whatever round."""
+
+    def meet(status: RowStatus, *, round_: int, row_round: int) -> Reaction:
+        return Reaction.RUN if status in {RowStatus.FAILED, RowStatus.DONE} else Reaction.NOTHING
+
+    return everywhere(meet_retry, meet)
+
+
+MUTANTS = (
+    Mutant("no epoch check", no_epoch_check),
+    Mutant("no natural key", no_natural_key),
+    Mutant("no bar", no_bar),
+    Mutant("publish before commit", publish_before_commit),
+    Mutant("auto-commit", auto_commit),
+    Mutant("first-in-first-out compensation", first_in_first_out),
+    Mutant("late success ignored", late_success_ignored),
+    Mutant("producer not rebuilt", producer_not_rebuilt),
+    Mutant("claim not gated", claim_not_gated),
+    Mutant("cursor outbox", cursor_outbox),
+    Mutant("compensation before every bar is answered", compensation_before_bars),
+    Mutant("two rows for action and bar", two_rows),
+    Mutant("on from memory after an unanswered COMMIT", on_from_memory),
+    Mutant("not found taken for never happened", not_found_is_never),
+    Mutant("duplicates dropped blindly", duplicates_dropped),
+    Mutant("a bar past the pivot", bar_past_pivot),
+    Mutant("a failure of an old round counted", old_round_counts),
+    Mutant("retry not compared", retry_not_compared),
+)

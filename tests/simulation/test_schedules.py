@@ -1,0 +1,60 @@
+"""Seeded schedules of the shipped step path among faults: each holds, and each can be had again."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from consumers.simulation.campaign import SAMPLES, choose, run_many
+from consumers.simulation.faults import CELLS
+from consumers.simulation.report import describe, missed
+from consumers.simulation.schedule import run
+
+SCHEDULES = 2 * len(CELLS)
+FIRST = 1_000_000
+"""Where the seeds of this test begin, apart from those that `make simulate` runs."""
+REPLAYED = (3, 17)
+_HASHES = """
+from consumers.simulation.campaign import SAMPLES, choose
+from consumers.simulation.schedule import run
+print(*(run(choose(SAMPLES, seed), seed).hash for seed in {seeds}))
+"""
+
+
+@pytest.mark.timeout(300)
+def test_every_schedule_holds_and_every_trap_springs_everywhere() -> None:
+    """Each failpoint meets each trap, five faults and more a schedule, and no invariant is broken."""
+    tally = run_many(SAMPLES, FIRST, SCHEDULES, 2)
+
+    report = "\n".join(describe(tally))
+    assert tally.failed_seeds == [], report
+    assert missed(tally) == [], report
+    assert tally.least_faults >= 5, report
+    assert tally.figures["fenced writes"] > 0, report
+    assert tally.figures["rebalances"] >= tally.schedules, report
+    assert tally.figures["sagas"] >= 3 * tally.schedules, report
+
+
+@pytest.mark.timeout(120)
+def test_the_same_seed_gives_the_same_trace_in_every_process() -> None:
+    """Two processes that hash strings differently, and this one, write the same trace."""
+    here = [run(choose(SAMPLES, seed), seed).hash for seed in REPLAYED]
+    program = _HASHES.format(seeds=REPLAYED)
+
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        there = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert there.stdout.split() == here
+    assert len(set(here)) == len(REPLAYED)
+
+
+def test_a_schedule_goes_on_to_the_end_without_faults() -> None:
+    """With nothing going wrong every saga ends, and nothing is fenced."""
+    for seed in range(4):
+        result = run(choose(SAMPLES, seed), seed, [])
+
+        assert (list(result.violations), result.figures["faults"]) == ([], 0)
+        assert result.figures["fenced writes"] == 0
