@@ -9,7 +9,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full coverage demo demo-selftest bench lock clean
+.PHONY: help venv lint test test-full coverage demo demo-selftest bench simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -48,6 +48,12 @@ demo-selftest: $(READY) ## Corrupt each source of the demo's checks and see that
 
 bench: $(READY) ## Measure the saga path beside its floor
 	$(BIN)/python -m tests.benchmarks
+
+simulate: $(READY) ## Run 5,000 seeded schedules of the step path among faults
+	$(BIN)/tradesaga simulate --schedules 5000 $(ARGS)
+
+mutants: $(READY) ## Plant each known hole in the code and see that a test finds it
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lock: $(READY) ## Pin all packages anew, with hashes
 	$(COMPILE) --all-extras --group dev --upgrade -o requirements-dev.lock
