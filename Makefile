@@ -9,7 +9,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full coverage demo demo-selftest bench simulate mutants lock clean
+.PHONY: help venv lint test test-full coverage demo demo-selftest chaos bench simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ demo: $(READY) ## Trade on real prices through the whole stack and check every c
 
 demo-selftest: $(READY) ## Corrupt each source of the demo's checks and see that they notice
 	$(BIN)/tradesaga demo-selftest $(ARGS)
+
+chaos: $(READY) ## Break a whole stack for some minutes and judge what it kept (ARGS=--short: under two)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 bench: $(READY) ## Measure the saga path beside its floor
 	$(BIN)/python -m tests.benchmarks

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -76,6 +77,7 @@ async def run(
 ) -> tuple[Evidence, list[str]]:
     """Play the whole run and read the evidence."""
     console.print(f"seed {seed}: starting Kafka, PostgreSQL, the exchange and nine processes")
+    _end_cleanly()
     async with open_stage(folder, Random(seed), rate=rate, short=short) as stage:
         showing = asyncio.create_task(show_progress(stage, console), name="progress")
         try:
@@ -90,6 +92,15 @@ async def run(
             stage.broker.bootstrap, stage.database.url, stage.exchange.address, stage.clients.history, stage.notes
         )
         return seen, never_reached(stage)
+
+
+def _end_cleanly() -> None:
+    """Have a signal unwind the run, so that no server or process of it is left behind."""
+    running = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    if running is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, running.cancel)
 
 
 async def _perform(stage: Stage, seconds: float) -> None:

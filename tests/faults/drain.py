@@ -61,7 +61,7 @@ async def _look(stage: Stage) -> bool:
     if row is None:
         return False
     stage.watch.phase = f"drain: {', '.join(f'{count} {name}' for name, count in row.items() if count) or 'quiet'}"
-    if parked:
+    if parked and not row["unborn"]:
         await _release(stage, parked)
         return False
     if any(row.values()):
@@ -92,6 +92,7 @@ async def _release(stage: Stage, parked: Sequence[Any]) -> None:
 def _action(row: Any) -> Literal["retry", "discard"]:
     """Fold again what was only too early, or of another version; leave out what nobody will ever read."""
     reason: str = row["reason"]
-    early = "start is not known" in reason and row["version"] is not None
-    again = ("the saga runs under version", "waits behind")
-    return "retry" if early or reason.startswith(again) else "discard"
+    if row["version"] is None:
+        return "discard"  # nobody has ever started it
+    again = ("the saga runs under version", "waits behind", "the saga's start is not known")
+    return "retry" if reason.startswith(again) else "discard"

@@ -3,6 +3,7 @@
 """All that the judge looks at, read when everything is quiet: the clients, PostgreSQL, the topics, the exchange."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,8 @@ EVENTS: Final = events_topic(NAME)
 COMMANDS: Final = commands_topic(NAME)
 DEAD: Final = dead_letters_topic(NAME)
 TOPICS: Final = (EVENTS, COMMANDS, DEAD)
+PATIENCE: Final = 60.0
+"""Seconds that reading the topics may take."""
 GROUPS: Final = ("desk", "market", "log", "intake")
 QUERIES: Final = {
     "sagas": "SELECT saga_id::text, version, state, completed_steps, compensated_steps, seq, head FROM saga",
@@ -131,7 +134,7 @@ def read_offsets(kafka: str) -> tuple[dict[Place, int], dict[tuple[str, str, int
     topics = (EVENTS, COMMANDS, starts_topic(NAME))
     places = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
     for group in GROUPS:
-        consumer = Consumer({"bootstrap.servers": kafka, "group.id": f"{NAME}-{group}"})
+        consumer = Consumer({"bootstrap.servers": kafka, "group.id": f"{NAME}-{group}", "log_level": 0})
         try:
             for place in consumer.committed(places, timeout=20):
                 if place.offset >= 0:
@@ -145,22 +148,29 @@ def read_offsets(kafka: str) -> tuple[dict[Place, int], dict[tuple[str, str, int
 
 
 def read_topics(kafka: str, names: Sequence[str] = TOPICS) -> list[Record]:
-    """Read the topics from end to end with a client that shares no line with ours."""
-    settings = {"bootstrap.servers": kafka, "group.id": uuid4().hex, "enable.partition.eof": True}
-    consumer = Consumer({**settings, "enable.auto.commit": False})
+    """Read topics up to where they end now, with a client that shares no line with ours."""
+    consumer = Consumer(
+        {"bootstrap.servers": kafka, "group.id": uuid4().hex, "enable.auto.commit": False, "log_level": 0}
+    )
     places = [TopicPartition(topic, number, 0) for topic in names for number in range(PARTITIONS)]
     records: list[Record] = []
     try:
+        ends = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=20)[1] for p in places}
+        open_ = {place for place, end in ends.items() if end}
         consumer.assign(places)
-        open_ = len(places)
+        until = time.monotonic() + PATIENCE
         while open_:
-            for message in consumer.consume(2000, timeout=5):
-                if (error := message.error()) is None:
-                    records.append(_read(message))
-                elif error.name() == "_PARTITION_EOF":
-                    open_ -= 1
-                else:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the topics could not be read to their ends within {PATIENCE:.0f} s")
+            for message in consumer.consume(2000, timeout=1):
+                if (error := message.error()) is not None:
                     raise KafkaException(error)
+                record = _read(message)
+                place = record.topic, record.partition
+                if record.offset < ends[place]:
+                    records.append(record)
+                if record.offset + 1 >= ends[place]:
+                    open_.discard(place)
     finally:
         consumer.close()
     records.sort(key=lambda record: (record.topic, record.partition, record.offset))

@@ -89,7 +89,7 @@ class Clients:
 
     def __post_init__(self) -> None:
         self.sender = Sender(self.kafka)
-        self._http = httpx.AsyncClient(timeout=PATIENCE, limits=httpx.Limits(max_connections=100))
+        self._http = httpx.AsyncClient(timeout=PATIENCE, headers={"Content-Type": "application/json"})
 
     def start(self) -> None:
         """Begin, and go on until stopped."""
@@ -159,11 +159,10 @@ class Clients:
             if answer.json()["saga_id"] != request.saga_id:
                 request.odd.append(f"told of saga {answer.json()['saga_id']}")
             return "ok"
-        if answer.status_code in {409, 422}:
+        if answer.status_code not in {429, 503}:
             request.odd.append(f"refused with {answer.status_code}: {answer.text[:200]}")
             return "fail"
-        refused = answer.status_code in {429, 503} and answer.json()["error"]["code"] in {"unavailable", "too-busy"}
-        return "fail" if refused else "unknown"
+        return "fail" if answer.json()["error"]["code"] in {"unavailable", "too-busy"} else "unknown"
 
     async def _contest(self, request: Request) -> None:
         """Send another request under the same key: it must never count."""

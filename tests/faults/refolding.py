@@ -26,6 +26,17 @@ LEGAL: Final[dict[Status | None, frozenset[Status]]] = {
 }
 
 
+def _reachable() -> dict[Status | None, frozenset[Status]]:
+    found = dict(LEGAL)
+    for _ in LEGAL:
+        found = {state: ends.union(*(found[end] for end in ends)) for state, ends in found.items()}
+    return found
+
+
+REACHABLE: Final = _reachable()
+"""Where each state can come to by any number of facts."""
+
+
 class Refolded:
     """Every saga as the topic alone tells it, and every change of state that is no edge of the machine."""
 
@@ -51,7 +62,9 @@ class Refolded:
                 self.sagas[after.saga_id] = after
             return
         self.sagas[after.saga_id] = after
-        if after.checkpoint.status is not outcome.before and after.checkpoint.status not in LEGAL[outcome.before]:
+        # Letting parked records go folds several at once.
+        legal = REACHABLE if outcome.released else LEGAL
+        if after.checkpoint.status is not outcome.before and after.checkpoint.status not in legal[outcome.before]:
             where = f"{record.topic}[{record.partition}]@{record.offset}"
             self.leaps.append(
                 f"saga {after.saga_id} went from {outcome.before} to {after.checkpoint.status} at {where}"

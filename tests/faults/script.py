@@ -59,4 +59,4 @@ async def play(stage: Stage, seconds: float) -> None:
 
 def never_reached(stage: Stage) -> list[str]:
     """Name the failpoints at which nobody has died."""
-    return [place for place in Failpoint if not stage.notes.fallen.get(place)]
+    return [place for place in Failpoint if not stage.notes.fallen.get(place.value)]

@@ -23,6 +23,10 @@ PLACES: Final = {
     Failpoint.AFTER_CALL: ("market",),
     Failpoint.IN_COMPENSATION: ("desk", "market"),
 }
+SELDOM: Final = {
+    Failpoint.BEFORE_MARK, Failpoint.AFTER_MARK, Failpoint.BEFORE_OFFSET_COMMIT, Failpoint.AFTER_OFFSET_COMMIT,
+}  # fmt: skip
+"""Places that a process comes to once in some seconds."""
 AT_ONCE: Final = 4
 """Processes that die in one act."""
 PATIENCE: Final = 12.0
@@ -42,7 +46,7 @@ async def kill_at_failpoints(stage: Stage) -> None:
     """Have some processes die at failpoints of their own, those first at which the fewest have died."""
     free = stage.crew.of("desk", "market", "log", "front")
     chosen: list[tuple[Failpoint, Member]] = []
-    for place in sorted(PLACES, key=lambda place: (stage.notes.fallen.get(place, 0), len(PLACES[place]))):
+    for place in sorted(PLACES, key=lambda place: (stage.notes.fallen.get(place.value, 0), len(PLACES[place]))):
         able = [member for member in free if member.service in PLACES[place]]
         if able and len(chosen) < AT_ONCE:
             member = stage.chance.choice(able)
@@ -59,12 +63,11 @@ async def _fall(stage: Stage, place: Failpoint, member: Member) -> None:
         wanted = 2
         stage.crew.fall_at(member, place, 1)
     else:
-        often = place not in {Failpoint.BEFORE_OFFSET_COMMIT, Failpoint.AFTER_OFFSET_COMMIT}
-        member.arm("kill", place, stage.chance.randint(1, 3) if often else 1)
+        member.arm("kill", place, 1 if place in SELDOM else stage.chance.randint(1, 3))
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if member.deaths >= deaths + wanted:
-            stage.notes.fallen[place] = stage.notes.fallen.get(place, 0) + 1
+            stage.notes.fallen[place.value] = stage.notes.fallen.get(place.value, 0) + 1
             return
         await asyncio.sleep(0.1)
     member.send(signal.SIGKILL)  # or it would fall some time later, unnoticed

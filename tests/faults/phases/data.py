@@ -11,7 +11,7 @@ from schemas.message import Command, Message, wire_type
 from schemas.topics import commands_topic, events_topic
 from tests.faults.evidence import COMMANDS, EVENTS, read_topics
 from tests.faults.load import OURS
-from tests.faults.phases.poison import poisons
+from tests.faults.phases.poison import Poison, poisons
 from tests.faults.saga import NAME
 from tests.faults.servers import find_faketime
 from tests.faults.stage import Stage
@@ -37,40 +37,45 @@ async def replay_old_records(stage: Stage) -> None:
 
 
 async def bar_first(stage: Stage) -> None:
-    """Bar steps of sagas that nobody knows yet, then start some of those sagas."""
+    """Bar steps of sagas that nobody knows yet, then start those sagas."""
     count = 3 if stage.short else 10
     async with stage.fault(f"{count} bars before their sagas"):
-        for _ in range(count):
-            request = stage.clients.begin({})
-            stage.notes.strangers.add(request.saga_id)
-            step = stage.chance.choice(BARRED_STEPS)
-            if await speak(stage, request.id, Bar(step=step), step):
-                stage.notes.barred += 1
-            await asyncio.sleep(0.3)
-            await stage.clients.pursue(request)
+        await asyncio.gather(*(_bar_one(stage, stage.chance.choice(BARRED_STEPS)) for _ in range(count)))
+
+
+async def _bar_one(stage: Stage, step: str) -> None:
+    request = stage.clients.begin({})
+    stage.notes.strangers.add(request.saga_id)
+    if await speak(stage, request.id, Bar(step=step), step):
+        stage.notes.barred += 1
+    await asyncio.sleep(0.5)
+    await stage.clients.pursue(request)
 
 
 async def poison(stage: Stage) -> None:
     """Plant records that nobody can read, some of them in the middle of a living saga."""
     kinds = poisons(stage.chance)
     async with stage.fault(f"{len(kinds)} poisons"):
-        for kind in kinds:
-            saga_id = uuid4()
-            if kind.living:
-                request = stage.clients.begin({})
-                await stage.clients.pursue(request)
-                saga_id = request.id
-            stage.notes.strangers.add(str(saga_id))
-            name = str(new_id())
-            topic, key, value, headers = kind.make(saga_id, name)
-            try:
-                await stage.clients.sender.send(topic, key, value, headers)
-            except KafkaUnavailableError:
-                if not kind.too_large:
-                    raise
-                stage.notes.refused_large += 1
-            else:
-                stage.notes.planted[name] = kind.name
+        await asyncio.gather(*(_plant(stage, kind) for kind in kinds))
+
+
+async def _plant(stage: Stage, kind: Poison) -> None:
+    saga_id = uuid4()
+    if kind.living:
+        request = stage.clients.begin({})
+        await stage.clients.pursue(request)
+        saga_id = request.id
+    stage.notes.strangers.add(str(saga_id))
+    name = str(new_id())
+    topic, key, value, headers = kind.make(saga_id, name)
+    try:
+        await stage.clients.sender.send(topic, key, value, headers)
+    except KafkaUnavailableError:
+        if not kind.too_large:
+            raise
+        stage.notes.refused_large += 1
+    else:
+        stage.notes.planted[name] = kind.name
 
 
 async def jump_clocks(stage: Stage) -> None:

@@ -16,12 +16,16 @@ _POINTS: Final = {
     Failpoint.BEFORE_COMMIT: "inside an open transaction",
     Failpoint.AFTER_COMMIT: "between commit and publish",
     Failpoint.IN_PUBLISH: "in mid-batch",
+    Failpoint.BEFORE_MARK: "before its mark",
 }
+_FENCED: Final = (Failpoint.AFTER_COMMIT, Failpoint.BEFORE_MARK)
+"""Where the first thing that a process does when it goes on is to write what is another's by now."""
 
 
 async def stop_at_points(stage: Stage) -> None:
     """Stop one process of each service at a place of its own, all at once."""
-    services, points = ["desk", "market", "log"], list(_POINTS)
+    services = ["desk", "market", "log"]
+    points = [*_FENCED, stage.chance.choice([Failpoint.BEFORE_COMMIT, Failpoint.IN_PUBLISH])]
     stage.chance.shuffle(points)
     pairs = [(stage.pick(service), point) for service, point in zip(services, points, strict=True)]
     told = ", ".join(f"{member.name} {_POINTS[point]}" for member, point in pairs)
