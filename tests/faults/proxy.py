@@ -54,11 +54,10 @@ class Link:
         """Close everything."""
         if self._server is not None:
             self._server.close()
+        self.heal()
         self.reset()
-        for task in list(self._tasks):
-            task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=5)
 
     def reset(self) -> None:
         """Abort every connection there is; new ones are let through."""
