@@ -83,7 +83,9 @@ async def _run_together(
     """Run all in one savepoint; None if any of them stands in the way, and each is to be run alone."""
     try:
         works = [Work(item.cause.event, item.ctx) for item in items]
-        async with asyncio.timeout(limit), sql.transaction():
+        # The time limit is the handler's alone: one that struck while the savepoint is released would leave the effect
+        # in place and call it failed.
+        async with sql.transaction(), asyncio.timeout(limit):
             answers = await batch(works, sql)
             return [_answer(item, event) for item, event in zip(items, answers, strict=True)]
     except _ROLLS_BACK_ALL:
@@ -102,7 +104,7 @@ async def _run_together(
 
 async def _run_alone(handler: Callable[..., Awaitable[Any]], item: Item, sql: Connection, limit: float) -> Outcome:
     try:
-        async with asyncio.timeout(limit), sql.transaction():
+        async with sql.transaction(), asyncio.timeout(limit):
             return _answer(item, await handler(item.cause.event, item.ctx))
     except _ROLLS_BACK_ALL:
         raise
