@@ -9,7 +9,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full coverage demo demo-selftest chaos bench simulate mutants lock clean
+.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos bench simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -34,6 +34,12 @@ test: $(READY) ## Run the tests that need nothing but Python
 
 test-full: $(READY) ## Run all tests, those included that need Debian's tools
 	$(PYTEST) $(ARGS)
+
+clusters: $(READY) ## Kill brokers of three, and a primary before its standby, under load
+	$(PYTEST) tests/clusters $(ARGS)
+
+recovery: $(READY) ## Lose the database, or the topics, and come back; the runbook's own commands included
+	$(PYTEST) tests/recovery $(ARGS)
 
 coverage: $(READY) ## Run all tests and hold branch coverage: 95 % of sagas and schemas, 90 % overall
 	$(PYTEST) --cov --cov-report= $(ARGS)

@@ -33,10 +33,10 @@ def temporary_topic(kafka: str, prefix: str, partitions: int = 1) -> Generator[s
 
 
 @contextmanager
-def temporary_topics(kafka: str, names: list[str], partitions: int) -> Generator[None]:
+def temporary_topics(kafka: str, names: list[str], partitions: int, replicas: int = 1) -> Generator[None]:
     """Make topics, and delete them afterwards."""
     admin = AdminClient({"bootstrap.servers": kafka})
-    for made in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+    for made in admin.create_topics([NewTopic(name, partitions, replicas) for name in names]).values():
         made.result()
     try:
         yield

@@ -207,7 +207,7 @@ class Bench:
 
 @asynccontextmanager
 async def open_bench(
-    kafka: str, url: str, *, patience: float = 0.5, deadline: float = 60.0, retry: Retry = QUICK
+    kafka: str, url: str, *, patience: float = 0.5, deadline: float = 60.0, retry: Retry = QUICK, replicas: int = 1
 ) -> AsyncGenerator[Bench]:
     """Give a bench with nothing running on it yet."""
     # The default draws every local variable of a traceback, for seconds, while the event loop stands still.
@@ -217,7 +217,7 @@ async def open_bench(
     topics = [topic.name for topic in saga_topics(name)]
     async with AsyncExitStack() as stack:
         stack.callback(structlog.reset_defaults)
-        stack.enter_context(temporary_topics(kafka, topics, PARTITIONS))
+        stack.enter_context(temporary_topics(kafka, topics, PARTITIONS, replicas))
         pool = await open_pool(url, min_size=1, max_size=12)
         stack.push_async_callback(pool.close)
         far_pool = await open_pool(url, min_size=1, max_size=8)

