@@ -24,10 +24,11 @@ from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 
 @dataclass(frozen=True)
 class Mutant:
-    """One hole: `plant` opens it while its context is open."""
+    """One hole: `plant` opens it while its context is open; `seeds` have found it before, and are tried first."""
 
     name: str
     plant: Callable[[], AbstractContextManager[Any]]
+    seeds: tuple[int, ...] = ()
 
 
 @contextmanager
@@ -203,7 +204,6 @@ def on_from_memory() -> AbstractContextManager[None]:
             "except Lost:\n            if not transaction:\n                raise\n            return transaction\n"
             + " " * 8
             + redo,
-            +redo,
         ),
     )
 
