@@ -95,6 +95,9 @@ PIPELINE_LAG = Gauge(
 )
 
 # Trouble with records.
+CLOCK_ERROR = Gauge(
+    "tradesaga_clock_error_seconds", "How far the sealing machine's clock may be off; NaN where nobody can tell"
+)
 PARKED = Counter("tradesaga_parked", "Records set aside until a person releases them", ("group",))
 RELEASED = Counter(
     "tradesaga_parked_released", "Parked records let go; action is retry or discard", ("group", "action")

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "json"
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of sagas whose spans are recorded, when the tracing extra is installed."""
+    audit_key: Path | None = None
+    """The private key that signs the audit log's checkpoints; default `audit.key` in the stack's folder."""
+    audit_witness: Path | None = None
+    """Where checkpoints are kept outside database and Kafka; default `audit-witness.jsonl` in the stack's folder."""
+    audit_log_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "tradesaga"
+    """What checkpoints call this installation; never changed once something is sealed."""
     app: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules to import for further sagas and services, comma-separated."""
 
@@ -90,6 +96,14 @@ class Settings(BaseSettings):
         if not url:
             raise _absent("PostgreSQL", self.home, "TRADESAGA_DATABASE_URL")
         return url
+
+    def audit_key_file(self) -> Path:
+        """Name the file of the key that seals."""
+        return self.audit_key or self.home / "audit.key"
+
+    def audit_witness_file(self) -> Path:
+        """Name the file of the witness."""
+        return self.audit_witness or self.home / "audit-witness.jsonl"
 
     def changed(self, **values: Any) -> Self:
         """Give a copy with some settings changed, checked like the first."""

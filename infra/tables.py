@@ -178,6 +178,27 @@ incarnation = Table(
     CheckConstraint("kind IN ('rebuilt', 'restored', 'republished')"),
 )
 
+audit_checkpoint = Table(
+    "audit_checkpoint",
+    METADATA,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+    Column("sealed_at", TIME, nullable=False, server_default=NOW),
+    CheckConstraint("size > 0"),
+)
+
+audit_edge = Table(
+    "audit_edge",
+    METADATA,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("edge", LargeBinary, nullable=False),
+)
+
 signal_subscription = Table(
     "signal_subscription",
     METADATA,

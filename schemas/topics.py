@@ -26,6 +26,7 @@ class Topic:
             "message.timestamp.type": "LogAppendTime",
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(1024 * 1024),
+            "compression.type": "uncompressed",  # the broker unpacks what strangers pack, within the limit above
         }
 
 
@@ -49,6 +50,11 @@ def dead_letters_topic(saga: str) -> str:
     return f"{saga}.dead-letters"
 
 
+def checkpoints_topic(saga: str) -> str:
+    """Name the topic of the audit log's signed checkpoints."""
+    return f"{saga}.checkpoints"
+
+
 def saga_topics(saga: str) -> tuple[Topic, ...]:
     """List the topics every saga has; the audit trail needs events and commands whole, so these are kept for ever."""
     return (
@@ -56,7 +62,7 @@ def saga_topics(saga: str) -> tuple[Topic, ...]:
         Topic(commands_topic(saga), "bars, compensations and retries", "saga log", -1),
         Topic(starts_topic(saga), "requests to start a saga", "anybody", 30 * DAY_MS),
         Topic(dead_letters_topic(saga), "records that could not be read, byte for byte", "all services", 365 * DAY_MS),
-        Topic(f"{saga}.checkpoints", "signed heads of the audit log", "saga log", -1, partitions=1),
+        Topic(checkpoints_topic(saga), "signed heads of the audit log", "audit sealer", -1, partitions=1),
     )
 
 

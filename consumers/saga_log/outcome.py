@@ -61,14 +61,12 @@ class Outcome(NamedTuple):
 
 def enter(record: Record) -> Entry:
     """Begin a record's row from its headers, whatever they hold."""
-    headers = dict(record.headers)
-    return Entry(
-        headers=dump_headers(record.headers),
-        event_type=_text(headers.get(TYPE)),
-        step=_text(headers.get(STEP)),
-        time=event_time(headers),
-        started=started(headers),
-    )
+    return Entry(dump_headers(record.headers), *describe(dict(record.headers)))
+
+
+def describe(headers: dict[str, bytes]) -> tuple[str | None, str | None, int | None, int | None]:
+    """Give what a row says for people of a record's headers: type, step, event time, start of the attempt."""
+    return _text(headers.get(TYPE)), _text(headers.get(STEP)), event_time(headers), started(headers)
 
 
 def count(

@@ -38,7 +38,11 @@ class Reading:
 
 def saga_of(record: Record) -> UUID | None:
     """Give the saga id, if the header holds one in its canonical spelling."""
-    raw = record.header(SAGA_ID)
+    return read_saga(record.header(SAGA_ID))
+
+
+def read_saga(raw: bytes) -> UUID | None:
+    """Read a saga id in its canonical spelling."""
     try:
         found = read_id(raw.decode())
     except ValueError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from infra.audit.keyring import write_new
 from infra.database import migrate
 from infra.errors import unavailable
 from infra.settings import Settings
@@ -92,6 +93,8 @@ def _start_parts(home: Path, settings: Settings, plan: Plan) -> None:
         venue_url = f"http://{LOOPBACK}:{part.port}"
         parts.insert(0, part)
     http_port = claim(settings.http_port or state.http_port, "the HTTP API", state_file)
+    if not settings.audit_key_file().exists():
+        write_new(settings.audit_key_file(), settings.audit_log_id)
     key, secret = venue_account(plan.venue_config)
     settled = {"http_port": http_port, "venue_url": venue_url, "venue_key": key, "venue_secret": secret}
     change_state(home, lambda state: state.model_copy(update={**settled, "parts": tuple(parts)}))

@@ -1,0 +1,107 @@
+"""`tradesaga audit`: make the keys that seal, and verify what was sealed."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from consumers.audit.rows import estimate_rows
+from consumers.audit.verification import Report, Verdict
+from consumers.audit.verifier import verify_database
+from infra.audit.keyring import public_path, read_trusted, write_new
+from infra.audit.witness import WitnessError, WitnessFile
+from infra.catalog import dump
+from infra.database import session
+from infra.errors import CommandError, ExitCode
+from infra.logs import silence_libraries
+from infra.settings import Settings, load_settings
+from infra.stack.display import AsJson, Directory
+
+commands = typer.Typer()
+audit = typer.Typer(no_args_is_help=True, help="Seal and verify the audit trail.")
+commands.add_typer(audit, name="audit")
+
+DATABASE: Final = "saga_log"
+
+
+@audit.command(epilog="Example: `tradesaga audit keygen --name desk-7/2026 keys/audit.key`")
+def keygen(
+    path: Annotated[Path, typer.Argument(help="The new file; the public key goes into the same name with .pub.")],
+    *,
+    name: Annotated[str, typer.Option("--name", help="Whom signatures name; no spaces, no plus sign.")] = "tradesaga",
+    as_json: AsJson = False,
+) -> None:
+    """Make the Ed25519 key that seals the audit log. Keep it where the database's people cannot read it."""
+    key = write_new(path, name)
+    told = {"private": str(path), "public": str(public_path(path)), "key": str(key)}
+    typer.echo(dump(told) if as_json else f"{path} seals; whoever verifies needs {public_path(path)}:\n{key}")
+
+
+@audit.command(epilog="Example: `tradesaga audit verify --key audit.key.pub --witness /mnt/elsewhere/witness.jsonl`")
+def verify(
+    *,
+    key: Annotated[list[Path] | None, typer.Option("--key", help="A file of public keys that may be believed.")] = None,
+    witness: Annotated[list[Path] | None, typer.Option("--witness", help="A witness's file; may be repeated.")] = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that the audit log is unaltered and complete; exit 1, with where it breaks, if it is not."""
+    settings = load_settings(directory)
+    silence_libraries()
+    trusted = read_trusted(key or [public_path(settings.audit_key_file())])
+    witnesses = [_existing(path) for path in witness] if witness else [WitnessFile(settings.audit_witness_file())]
+    try:
+        report = asyncio.run(_verify(settings, trusted, witnesses))
+    except WitnessError as error:
+        raise CommandError("witness-invalid", str(error), "--witness", "name the right file", ExitCode.USAGE) from error
+    typer.echo(dump(_as_json(report))) if as_json else _show(report)
+    if report.findings:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]) -> Report:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("verifying", total=await estimate_rows(sql) or None)
+            return await verify_database(
+                sql, settings.audit_log_id, trusted, witnesses, lambda rows: progress.update(task, completed=rows)
+            )
+
+
+def _existing(path: Path) -> WitnessFile:
+    if not path.exists():
+        raise CommandError(
+            "witness-missing", "there is no such file", str(path), "name the right one", ExitCode.NOT_FOUND
+        )
+    return WitnessFile(path)
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    return {
+        "unaltered": report.holds(Verdict.ALTERED),
+        "complete": report.holds(Verdict.INCOMPLETE),
+        "rows": report.rows,
+        "logs": report.logs,
+        "checkpoints": report.checkpoints,
+        "not_yet_sealed": report.unsealed,
+        "findings": [finding._asdict() for finding in report.findings],
+        "further_findings": report.further,
+    }
+
+
+def _show(report: Report) -> None:
+    console = Console()
+    console.print(f"{report.rows:,} records in {report.logs} logs, {report.checkpoints:,} checkpoints", highlight=False)
+    if report.unsealed:
+        console.print(f"{report.unsealed:,} of them are not sealed yet", highlight=False)
+    for verdict, word in ((Verdict.ALTERED, "unaltered"), (Verdict.INCOMPLETE, "complete")):
+        holds = report.holds(verdict)
+        console.print(f"{word:<10} {'[green]yes' if holds else '[bold red]NO'}")
+    for finding in report.findings:
+        console.print(f"[red]{finding.verdict}[/] {finding.where}: {finding.what}", highlight=False)
+    if report.further:
+        console.print(f"and {report.further:,} more")

@@ -1,0 +1,40 @@
+"""The audit log's rows out of PostgreSQL, in the order of the logs, a few thousand at a time."""
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import asyncpg
+
+from consumers.audit.verification import Row
+from infra.codec import Record
+from infra.database import Session
+
+PAGE: Final = 5000
+_ROWS: Final = """
+SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint, headers, value, hash, saga_id, seq,
+    event_type, step_name, event_time, started
+FROM saga_event ORDER BY topic, partition, "offset"
+"""
+_COUNT: Final = "SELECT coalesce(sum(n_live_tup), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'saga_event%'"
+
+
+async def stream_rows(sql: Session) -> AsyncGenerator[Row]:
+    """Give every row, as the database was at one moment; memory does not grow with their number."""
+    async with sql.transaction(isolation="repeatable_read", readonly=True):
+        await sql.execute("SET LOCAL statement_timeout = 0")
+        await sql.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        cursor = await sql.cursor(_ROWS)
+        while page := await cursor.fetch(PAGE):
+            for row in page:
+                yield _row(row)
+
+
+async def estimate_rows(sql: Session) -> int:
+    """Guess how many rows there are, for a progress bar."""
+    return await sql.fetchval(_COUNT)
+
+
+def _row(row: asyncpg.Record) -> Row:
+    topic, partition, offset, recorded_ms, headers, value, found, saga_id, seq, kind, step, time, started = row
+    record = Record(topic, partition, offset, recorded_ms, None, value or b"", ())
+    return Row(record, headers, found, saga_id, seq, kind, step, time, started)

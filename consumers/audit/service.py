@@ -1,0 +1,97 @@
+"""The sealer as a process: one seals at a time, others wait for their turn."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from consumers.audit import store
+from consumers.audit.sealer import Sealer
+from consumers.audit.sealing import HistoryError, Sealed
+from infra import metrics
+from infra.audit.clock_evidence import read_clock
+from infra.audit.keyring import public_path, read_signer, read_trusted
+from infra.audit.note import NoteError
+from infra.audit.witness import WitnessError, WitnessFile
+from infra.clock import elapsed
+from infra.database import Pool, open_pool
+from infra.database_faults import DATABASE_ERRORS
+from infra.kafka import KafkaUnavailableError, Producer
+from infra.lanes.health import Health
+from infra.registered import registered_sagas
+from infra.settings import Settings
+from schemas.topics import checkpoints_topic, events_topic
+
+DATABASE: Final = "saga_log"
+EVERY: Final = 1.0
+"""Seconds between two seals."""
+GROUP: Final = "audit-sealer"
+_ACK: Final = 10.0
+_PASSING = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
+
+
+async def serve(settings: Settings) -> None:
+    """Seal the audit logs of all registered sagas until cancelled.
+
+    Raises `CommandError` where a key is missing, or a server is not there at the start.
+    """
+    key = settings.audit_key_file()
+    signer, trusted = read_signer(key), read_trusted([public_path(key)])
+    sagas = registered_sagas(settings.app)
+    groups = {f"{name}-log": events_topic(name) for name in sagas}
+    sealer = Sealer(signer, trusted, settings.audit_log_id, groups, WitnessFile(settings.audit_witness_file()))
+    health = Health()
+    metrics.watch_worker(GROUP, health)
+    log = structlog.get_logger("sealer")
+    pool = await open_pool(settings.database_for(DATABASE), max_size=1, application_name="tradesaga audit-sealer")
+    async with pool:
+        while True:
+            try:
+                await _seal(sealer, pool, settings.brokers(), health)
+            except (HistoryError, NoteError, WitnessError) as error:
+                health.halted, health.ready = str(error), False
+                log.critical("sealing has halted", why=str(error))
+                await asyncio.sleep(10)
+            except _PASSING as error:
+                health.ready = False
+                health.restarts += 1
+                log.warning("starting over", why=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(1)
+
+
+async def _seal(sealer: Sealer, pool: Pool, brokers: str, health: Health) -> None:
+    """Seal with one session and one producer, until either fails."""
+    async with pool.acquire() as sql:
+        while not await store.take_turn(sql):  # noqa: ASYNC110 - the other is a process, which tells us nothing
+            await asyncio.sleep(EVERY)
+        producer = Producer(brokers, GROUP)
+        await producer.start()
+        try:
+            await sealer.open(sql)
+            health.ready, health.halted = True, ""
+            while True:
+                clock = await asyncio.to_thread(read_clock)
+                await _publish(producer, await sealer.seal(sql, clock))
+                health.committed = elapsed()
+                health.batches += 1
+                metrics.CLOCK_ERROR.set(clock.error / 1e9 if clock.error >= 0 else float("nan"))
+                await asyncio.sleep(EVERY)
+        finally:
+            await producer.stop()
+
+
+async def _publish(producer: Producer, sealed: Sequence[Sealed]) -> None:
+    """Put what was signed on the checkpoints topics; what Kafka does not get, the database and the witness have."""
+    acks = [
+        await producer.send(
+            checkpoints_topic(each.origin.topic.removesuffix(".events")),
+            str(each.origin).encode(),
+            each.note.encode(),
+            (),
+        )
+        for each in sealed
+    ]
+    async with asyncio.timeout(_ACK):
+        for ack in acks:
+            await ack

@@ -1,0 +1,105 @@
+"""The tables of the audit trail: what the sealer and the verifier read, and what the sealer writes."""
+
+import base64
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from consumers.audit.sealing import HistoryError, Sealed, SealedLog
+from infra.audit.checkpoint import hash_note
+from infra.audit.merkle import Edge
+from infra.audit.origin import Origin
+from infra.database import Connection
+
+LOCK: Final = 7_263_410_954
+"""The advisory lock of whoever seals."""
+_LAST: Final = """
+SELECT c.topic, c.partition, c.size, c.note, e.next_offset, e.edge
+FROM audit_edge e JOIN LATERAL (
+    SELECT * FROM audit_checkpoint c WHERE c.topic = e.topic AND c.partition = e.partition ORDER BY size DESC LIMIT 1
+) c ON c.size = e.size
+WHERE e.topic = ANY($1::text[])
+"""
+# A lane's offset moves in the transaction that writes the rows, so one that has not moved has no new ones.
+_NEW: Final = """
+SELECT k.topic, k.partition, e."offset", e.hash
+FROM lane k
+LEFT JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS l (topic, partition, next_offset) USING (topic, partition)
+CROSS JOIN LATERAL (
+    SELECT s."offset", s.hash FROM saga_event s
+    WHERE s.topic = k.topic AND s.partition = k.partition AND s."offset" >= coalesce(l.next_offset, 0)
+    ORDER BY s."offset" LIMIT $5
+) e
+WHERE k."group" = ANY($4::text[]) AND k.next_offset > coalesce(l.next_offset, 0)
+ORDER BY k.topic, k.partition, e."offset"
+"""
+_SEAL: Final = """
+WITH edges AS (
+    INSERT INTO audit_edge (topic, partition, size, next_offset, edge)
+    SELECT DISTINCT ON (topic, partition) topic, partition, size, next_offset, edge
+    FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bytea[]) AS t (topic, partition, size,
+        next_offset, edge) ORDER BY topic, partition, size DESC
+    ON CONFLICT (topic, partition) DO UPDATE SET size = excluded.size, next_offset = excluded.next_offset,
+        edge = excluded.edge
+)
+INSERT INTO audit_checkpoint (topic, partition, size, note)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $6::text[]) ON CONFLICT DO NOTHING
+"""
+_AFTER: Final = """
+SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 ORDER BY size
+"""
+_ALL: Final = "SELECT topic, partition, size, note FROM audit_checkpoint ORDER BY topic, partition, size"
+
+NewRow = tuple[str, int, int, bytes]
+"""Topic, partition, offset, hash."""
+
+
+async def take_turn(sql: Connection) -> bool:
+    """Say whether this session is the one that seals, until it ends."""
+    return await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK)
+
+
+async def load_logs(sql: Connection, log_id: str, topics: Sequence[str]) -> dict[tuple[str, int], SealedLog]:
+    """Read where sealing has come to, by topic and partition. Raises `HistoryError` for an edge that was not sealed."""
+    logs: dict[tuple[str, int], SealedLog] = {}
+    for row in await sql.fetch(_LAST, list(topics)):
+        place = (row["topic"], row["partition"])
+        origin = Origin(log_id, *place)
+        try:
+            edge = Edge.unpack(row["size"], row["edge"])
+        except ValueError as error:
+            raise HistoryError(f"{origin}: {error}") from error
+        if row["note"].split("\n", 3)[2:3] != [base64.b64encode(edge.root()).decode()]:
+            raise HistoryError(f"{origin}: the edge is not that of the last checkpoint")
+        logs[place] = SealedLog(origin, edge, row["next_offset"], row["size"], hash_note(row["note"]))
+    return logs
+
+
+async def read_new(sql: Connection, groups: Sequence[str], logs: Collection[SealedLog], limit: int) -> list[NewRow]:
+    """Read what was recorded since, up to `limit` rows a partition, in order; one statement whatever their number."""
+    known = list(logs)
+    rows = await sql.fetch(
+        _NEW,
+        [log.origin.topic for log in known],
+        [log.origin.partition for log in known],
+        [log.next_offset for log in known],
+        list(groups),
+        limit,
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+async def write_checkpoints(sql: Connection, sealed: Sequence[Sealed]) -> None:
+    """Write what was signed, in one statement."""
+    if sealed:
+        rows = [(each.origin.topic, each.origin.partition, *each[1:]) for each in sealed]
+        await sql.execute(_SEAL, *zip(*rows, strict=True))
+
+
+async def notes_after(sql: Connection, origin: Origin, size: int) -> list[str]:
+    """Read the checkpoints of a log that is longer than `size`, oldest first."""
+    return [row["note"] for row in await sql.fetch(_AFTER, origin.topic, origin.partition, size)]
+
+
+async def read_notes(sql: Connection) -> list[tuple[str, int, int, str]]:
+    """Read every checkpoint: topic, partition, size, note."""
+    return [(row[0], row[1], row[2], row[3]) for row in await sql.fetch(_ALL)]

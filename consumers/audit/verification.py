@@ -1,0 +1,192 @@
+"""Verifying the audit log: is it unaltered, is it complete, and where does it break.
+
+Each row is hashed anew from its bytes; what a row says beside them must follow from them. The tree over the new hashes
+must have the roots that were signed. Who rewrites rows and all hashes cannot sign; who takes rows or checkpoints away
+is shown by the offsets, which have no gaps, and by the checkpoints that a witness has.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from consumers.saga_log.chain import link
+from consumers.saga_log.outcome import describe
+from consumers.saga_log.reading import read_saga
+from infra.audit.checkpoint import Checkpoint, hash_note
+from infra.audit.merkle import Edge, hash_leaf
+from infra.audit.note import NoteError, Verifier, open_note
+from infra.audit.origin import Origin
+from infra.codec import Record, load_headers
+from schemas.envelope import SAGA_ID
+
+FINDINGS: Final = 100
+"""Findings that a verification tells one by one; beyond that it counts."""
+
+
+class Verdict(StrEnum):
+    """Which of the two promises a finding breaks."""
+
+    ALTERED = "altered"
+    INCOMPLETE = "incomplete"
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it should be, and where."""
+
+    verdict: Verdict
+    where: str
+    what: str
+
+
+class Row(NamedTuple):
+    """One row of the audit log, as it is stored; `record.headers` are not read yet, `headers` are their text."""
+
+    record: Record
+    headers: str
+    hash: bytes
+    saga_id: UUID | None
+    seq: int | None
+    event_type: str | None
+    step: str | None
+    time: int | None
+    started: int | None
+
+
+@dataclass
+class Report:
+    """What a verification has found; counts are of rows, checkpoints, sagas and logs."""
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+    further: int = 0
+    rows: int = 0
+    checkpoints: int = 0
+    logs: int = 0
+    unsealed: int = 0
+
+    def add(self, verdict: Verdict, where: str, what: str) -> None:
+        """Take a finding down."""
+        if len(self.findings) < FINDINGS:
+            self.findings.append(Finding(verdict, where, what))
+        else:
+            self.further += 1
+
+    def holds(self, verdict: Verdict) -> bool:
+        """Say whether nothing was found that breaks this promise."""
+        return not any(finding.verdict is verdict for finding in self.findings)
+
+
+def read_notes(
+    report: Report, where: str, notes: Iterable[str], trusted: Mapping[bytes, Verifier]
+) -> dict[str, dict[int, tuple[Checkpoint, str]]]:
+    """Give the checkpoints that a trusted key has signed, by origin and size, with their notes."""
+    found: dict[str, dict[int, tuple[Checkpoint, str]]] = {}
+    for note in notes:
+        try:
+            checkpoint = Checkpoint.parse(open_note(note, trusted)[0])
+            Origin.parse(checkpoint.origin)
+        except NoteError as error:
+            report.add(Verdict.ALTERED, where, f"a checkpoint cannot be believed: {error}")
+            continue
+        report.checkpoints += 1
+        known = found.setdefault(checkpoint.origin, {})
+        if checkpoint.size in known and known[checkpoint.size][0].root != checkpoint.root:
+            what = f"two checkpoints of {checkpoint.size} records contradict each other"
+            report.add(Verdict.ALTERED, checkpoint.origin, what)
+        known.setdefault(checkpoint.size, (checkpoint, note))
+    return found
+
+
+def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -> None:
+    """Check that each checkpoint of one log, by size, names the one before."""
+    before = ""
+    for checkpoint, note in checkpoints:
+        if checkpoint.previous != before:
+            where = f"{checkpoint.origin} at {checkpoint.size} records"
+            report.add(Verdict.INCOMPLETE, where, "a checkpoint before this one is missing")
+        before = hash_note(note)
+
+
+class LogCheck:
+    """Checks one log, row by row in offset order. `checkpoints` are those to be met, by size."""
+
+    def __init__(self, report: Report, origin: Origin, checkpoints: Mapping[int, Checkpoint]) -> None:
+        self._report = report
+        self._origin = origin
+        self._edge = Edge.empty()
+        self._due = sorted(checkpoints.values(), key=lambda each: each.size)
+        self._met = 0
+        self._next_offset = -1
+        self._heads: dict[UUID, tuple[int, bytes]] = {}
+        report.logs += 1
+
+    def take(self, row: Row) -> None:
+        """Check the next row."""
+        offset = row.record.offset
+        if self._next_offset not in {-1, offset}:
+            what = f"offsets {self._next_offset} to {offset - 1} are missing"
+            self._report.add(Verdict.INCOMPLETE, self._at(self._next_offset), what)
+        self._next_offset = offset + 1
+        self._report.rows += 1
+        found = self._check(row)
+        self._edge.append(hash_leaf(found))
+        self._meet()
+
+    def _check(self, row: Row) -> bytes:
+        """Give the hash that the row's bytes have, and tell where the row says otherwise."""
+        seq, previous = self._heads.get(row.saga_id, (0, b"")) if row.saga_id is not None else (0, b"")
+        counted = row.seq is not None
+        found = link(previous if counted else b"", row.record, row.headers)
+        where = self._at(row.record.offset)
+        if found != row.hash:
+            self._report.add(Verdict.ALTERED, where, "the record's bytes do not have the hash that was stored")
+        if row.seq is not None and row.saga_id is not None:
+            if row.seq != seq + 1:
+                what = f"saga {row.saga_id} has record {row.seq} after {seq}"
+                self._report.add(Verdict.INCOMPLETE, where, what)
+            self._heads[row.saga_id] = (row.seq, found)
+        if not _follows(row):
+            self._report.add(Verdict.ALTERED, where, "the row's columns do not say what its headers say")
+        return found
+
+    def _meet(self) -> None:
+        """Hold the tree against the checkpoint that was signed of it, if one was."""
+        while self._met < len(self._due) and self._due[self._met].size <= self._edge.size:
+            due = self._due[self._met]
+            self._met += 1
+            if due.size == self._edge.size and due.root != self._edge.root():
+                before = self._due[self._met - 2].size if self._met > 1 else 0
+                what = f"records {before + 1} to {due.size} of the log are not those that were sealed at {due.time} ns"
+                self._report.add(Verdict.ALTERED, f"{self._origin}", what)
+
+    def finish(self) -> None:
+        """Tell what was sealed and is not there."""
+        for due in self._due[self._met :]:
+            what = f"{due.size} records were sealed at {due.time} ns; {self._edge.size} are there"
+            self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
+        if not self._due and self._edge.size:
+            what = f"no checkpoint covers its {self._edge.size} records"
+            self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
+        self._report.unsealed += max(0, self._edge.size - (self._due[-1].size if self._due else 0))
+
+    def _at(self, offset: int) -> str:
+        return f"{self._origin.topic}[{self._origin.partition}] offset {offset}"
+
+
+def _follows(row: Row) -> bool:
+    """Say whether the row's columns say what its headers do."""
+    try:
+        headers = dict(load_headers(row.headers))
+    except (ValueError, AttributeError):
+        return False
+    said = (row.event_type, row.step, row.time, row.started)
+    return said == describe(headers) and _named(row.saga_id, headers)
+
+
+def _named(saga_id: UUID | None, headers: Mapping[str, bytes]) -> bool:
+    """Say whether the headers name this saga; where the row names none, they must name none either."""
+    said = headers.get(SAGA_ID, b"")
+    if saga_id is not None:
+        return said == str(saga_id).encode()
+    return read_saga(said) is None

@@ -1,0 +1,73 @@
+"""Verifies the audit log as PostgreSQL has it, with the checkpoints of the database and of witnesses."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from consumers.audit import store
+from consumers.audit.rows import stream_rows
+from consumers.audit.verification import LogCheck, Report, Verdict, check_chain, read_notes
+from infra.audit.checkpoint import Checkpoint
+from infra.audit.note import Verifier
+from infra.audit.origin import Origin
+from infra.audit.witness import WitnessFile
+from infra.database import Session
+
+Known = dict[str, dict[int, tuple[Checkpoint, str]]]
+"""Checkpoints and their notes, by origin and size."""
+
+
+async def verify_database(
+    sql: Session,
+    log_id: str,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Sequence[WitnessFile],
+    progress: Callable[[int], None],
+) -> Report:
+    """Check every row of the audit log; `progress` is called with the number of rows so far.
+
+    Raises `NoteError` where a witness's file cannot be read.
+    """
+    report = Report()
+    stored = read_notes(report, "database", [note for *_, note in await store.read_notes(sql)], trusted)
+    for checkpoints in stored.values():
+        check_chain(report, [checkpoints[size] for size in sorted(checkpoints)])
+    known = _join(report, stored, witnesses, trusted)
+    check: LogCheck | None = None
+    place: tuple[str, int] | None = None
+    async for row in stream_rows(sql):
+        if check is None or place != row.record[:2]:
+            if check is not None:
+                check.finish()
+            place = (row.record.topic, row.record.partition)
+            origin = Origin(log_id, *place)
+            check = LogCheck(report, origin, _sizes(known.pop(str(origin), {})))
+        check.take(row)
+        if not report.rows % 1000:
+            progress(report.rows)
+    if check is not None:
+        check.finish()
+    for origin, checkpoints in known.items():  # logs of which not one row is left
+        LogCheck(report, Origin.parse(origin), _sizes(checkpoints)).finish()
+    progress(report.rows)
+    return report
+
+
+def _join(report: Report, stored: Known, witnesses: Sequence[WitnessFile], trusted: Mapping[bytes, Verifier]) -> Known:
+    """Add what witnesses have seen, and tell where database and witness do not agree."""
+    known = {origin: dict(checkpoints) for origin, checkpoints in stored.items()}
+    for number, witness in enumerate(witnesses, 1):
+        seen = read_notes(report, f"witness {number}", [each.note for each in witness.read()], trusted)
+        for origin, checkpoints in seen.items():
+            mine = known.setdefault(origin, {})
+            for size, (checkpoint, note) in checkpoints.items():
+                found = mine.setdefault(size, (checkpoint, note))
+                if found[0].root != checkpoint.root:
+                    what = f"the witness has another root of its first {size} records"
+                    report.add(Verdict.ALTERED, origin, what)
+                if size not in stored.get(origin, {}):
+                    what = f"the checkpoint of {size} records, which a witness has, is not in the database"
+                    report.add(Verdict.INCOMPLETE, origin, what)
+    return known
+
+
+def _sizes(checkpoints: Mapping[int, tuple[Checkpoint, str]]) -> dict[int, Checkpoint]:
+    return {size: checkpoint for size, (checkpoint, _) in checkpoints.items()}

@@ -1,0 +1,74 @@
+"""Checkpoints: what a log was at one moment, as c2sp.org/tlog-checkpoint writes it, with lines of our own below.
+
+<origin>                     which log: log id / topic / partition
+<size>
+<root, base64>
+next-offset <n>              the first offset that is not in the log
+previous <sha256, hex>       of the checkpoint before, as it was signed; empty for the first
+time <nanoseconds>           of the machine that signed
+clock <source> <error ns>    how far that machine's clock may be off; `unknown -1` where nobody can tell
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+
+from infra.audit.merkle import HASH_BYTES
+from infra.audit.note import NoteError
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint. Times are nanoseconds since 1970."""
+
+    origin: str
+    size: int
+    root: bytes
+    next_offset: int
+    previous: str
+    time: int
+    clock: str = "unknown"
+    clock_error: int = -1
+
+    def to_text(self) -> str:
+        """Write the text that is signed."""
+        return (
+            f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+            f"next-offset {self.next_offset}\nprevious {self.previous}\ntime {self.time}\n"
+            f"clock {self.clock} {self.clock_error}\n"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> "Checkpoint":
+        """Read what `to_text` wrote; raises `NoteError`."""
+        try:
+            origin, size, root, *lines, end = text.split("\n")
+            said = dict(line.split(" ", 1) for line in lines)
+            clock, clock_error = said["clock"].rsplit(" ", 1)
+            checkpoint = cls(
+                origin=origin,
+                size=_number(size),
+                root=base64.b64decode(root, validate=True),
+                next_offset=_number(said["next-offset"]),
+                previous=said["previous"],
+                time=_number(said["time"]),
+                clock=clock,
+                clock_error=int(clock_error),
+            )
+        except (ValueError, KeyError, binascii.Error) as error:
+            raise NoteError(f"this is no checkpoint of ours: {text.splitlines()[:1]}") from error
+        if end or len(checkpoint.root) != HASH_BYTES or checkpoint.to_text() != text:
+            raise NoteError(f"this is no checkpoint of ours: {origin}")
+        return checkpoint
+
+
+def hash_note(note: str) -> str:
+    """Give what the next checkpoint says of this one."""
+    return hashlib.sha256(note.encode()).hexdigest()
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or (text.startswith("0") and text != "0"):
+        raise ValueError(text)
+    return int(text)

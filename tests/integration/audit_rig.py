@@ -1,0 +1,120 @@
+"""An audit log filled without Kafka: records of many sagas, folded and entered as the saga log would."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from consumers.audit.sealer import Sealer
+from consumers.audit.verification import Report
+from consumers.audit.verifier import verify_database
+from consumers.saga_log import store
+from consumers.saga_log.chain import link
+from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.fold import fold_record
+from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.rules import Rules
+from infra.audit.clock_evidence import UNKNOWN
+from infra.audit.note import Signer
+from infra.audit.witness import WitnessFile
+from infra.codec import Record
+from infra.database import Session
+from infra.keys import partition_of
+from infra.lanes.store import Lane
+from schemas.message import Event
+from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of, small_saga
+
+PARTITIONS = 3
+GROUP, TOPIC = "small-log", "small.events"
+STORY: tuple[Event, ...] = (OrderAsked(idempotency_key="k", account="A"), Held(), Placed(), Filled(), Settled())
+
+_LANE = """
+INSERT INTO lane ("group", topic, partition, next_offset) VALUES ($1, $2, $3, $4)
+ON CONFLICT ("group", topic, partition) DO UPDATE SET next_offset = excluded.next_offset
+"""
+_ALL = """
+SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, headers, value,
+    saga_id, seq FROM saga_event ORDER BY topic, partition, "offset"
+"""
+
+
+@dataclass
+class AuditRig:
+    """One database with an audit log, a key, and a witness."""
+
+    sql: Session
+    folder: Path
+    signer: Signer = field(default_factory=lambda: Signer.generate("test"))
+    known: dict[UUID, Tracked] = field(default_factory=dict[UUID, Tracked])
+    ends: dict[int, int] = field(default_factory=dict[int, int])
+    rules: Rules = field(default_factory=lambda: Rules(small_saga(), PARTITIONS))
+
+    @property
+    def witness(self) -> WitnessFile:
+        """Give the witness."""
+        return WitnessFile(self.folder / "witness.jsonl")
+
+    def sealer(self) -> Sealer:
+        """Give a sealer that has just started."""
+        trusted = {self.signer.verifier.id: self.signer.verifier}
+        return Sealer(self.signer, trusted, "test", {GROUP: TOPIC}, self.witness)
+
+    async def record(self, sagas: int, story: Sequence[Event] = STORY) -> list[UUID]:
+        """Enter the stories of new sagas, told side by side."""
+        ids = [uuid4() for _ in range(sagas)]
+        outcomes = [self._fold(saga_id, event) for event in story for saga_id in ids]
+        await store.enter(self.sql, [(Lane(1, TOPIC, each.record.partition, 1, 0, 0, 0), each) for each in outcomes])
+        for partition, end in self.ends.items():
+            await self.sql.execute(_LANE, GROUP, TOPIC, partition, end)
+        return ids
+
+    def _fold(self, saga_id: UUID, event: Event) -> Outcome:
+        key = str(saga_id).encode()
+        partition = partition_of(key, PARTITIONS)
+        offset = self.ends.get(partition, 0)
+        self.ends[partition] = offset + 1
+        headers = headers_of(self.rules.saga, event, saga_id)
+        record = Record(TOPIC, partition, offset, RECORDED_MS + offset, key, event.to_wire(), headers)
+        outcome = fold_record(self.rules, self.known.get(saga_id, Tracked(saga_id, partition, None, ())), record)
+        assert outcome.tracked is not None
+        self.known[saga_id] = outcome.tracked
+        return outcome
+
+    async def seal(self) -> int:
+        """Seal with a sealer that starts anew, and give how many logs it signed."""
+        sealer = self.sealer()
+        await sealer.open(self.sql)
+        return len(await sealer.seal(self.sql, UNKNOWN))
+
+    async def verify(self, *, with_witness: bool = True) -> Report:
+        """Verify what is there."""
+        trusted = {self.signer.verifier.id: self.signer.verifier}
+        witnesses = [self.witness] if with_witness else []
+        return await verify_database(self.sql, "test", trusted, witnesses, lambda _: None)
+
+    async def attack(self, statement: str, *args: object) -> None:
+        """Run a statement as one who may do anything: superuser, no triggers."""
+        await self.sql.execute("SET session_replication_role = replica")
+        try:
+            await self.sql.execute(statement, *args)
+        finally:
+            await self.sql.execute("SET session_replication_role = origin")
+
+    async def recompute(self) -> None:
+        """Make all hashes fit the rows again, as a careful attacker does."""
+        heads: dict[UUID, bytes] = {}
+        for row in await self.sql.fetch(_ALL):
+            topic, partition, offset, recorded_ms, headers, value, saga_id, seq = row
+            record = Record(topic, partition, offset, recorded_ms, None, value or b"", ())
+            found = link(heads.get(saga_id, b"") if seq is not None else b"", record, headers)
+            if seq is not None:
+                heads[saga_id] = found
+            await self.attack(
+                'UPDATE saga_event SET hash = $4 WHERE (topic, partition, "offset") = ($1, $2, $3)', *record[:3], found
+            )
+
+    async def rows(self, saga_id: UUID) -> list[asyncpg.Record]:
+        """Give a saga's rows."""
+        return await self.sql.fetch('SELECT * FROM saga_event WHERE saga_id = $1 ORDER BY "offset"', saga_id)
