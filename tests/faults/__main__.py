@@ -86,7 +86,7 @@ async def run(
             showing.cancel()
             await asyncio.wait([showing])
         console.print("reading the evidence")
-        stage.notes.fenced = sum(member.log.read_bytes().count(FENCED) for member in stage.crew.members.values())
+        stage.notes.fenced = sum(member.count(FENCED) for member in stage.crew.members.values())
         stage.notes.peak_mb = {member.name: member.peak_mb for member in stage.crew.members.values()}
         seen = await collect(
             stage.broker.bootstrap, stage.database.url, stage.exchange.address, stage.clients.history, stage.notes

@@ -60,6 +60,10 @@ class Member:
         """Say whether it runs, or is stopped."""
         return self.process is not None and self.process.returncode is None
 
+    def count(self, words: bytes) -> int:
+        """Count how often it has said something in its log."""
+        return self.log.read_bytes().count(words)
+
     def measure(self) -> None:
         """Note how much memory it has, in MB."""
         if self.process is None or self.process.returncode is not None:

@@ -1,6 +1,8 @@
 """What people see of a run: how far it is, and what came of it."""
 
 import asyncio
+import gzip
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,7 @@ def show_figures(console: Console, told: dict[str, Any]) -> None:
 
 
 def save(told: dict[str, Any], seen: Evidence, folder: Path) -> None:
-    """Keep the figures and the list of faults."""
+    """Keep the figures and the list of faults; of a run that has found something, the whole evidence too."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "chaos.json").write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
     lines = (
@@ -97,3 +99,6 @@ def save(told: dict[str, Any], seen: Evidence, folder: Path) -> None:
         for fault in seen.notes.faults
     )
     (folder / "faults.txt").write_text("".join(lines))
+    if not told["ok"]:
+        with gzip.open(folder / "evidence.pickle.gz", "wb", compresslevel=1) as file:
+            pickle.dump(seen, file)

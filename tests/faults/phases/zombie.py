@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import Final
 
 import psutil
@@ -9,9 +10,13 @@ import psutil
 from infra.failpoints import Failpoint
 from tests.faults.crew import Member
 from tests.faults.stage import Stage
+from tests.waiting import until
 
 IN_TRANSACTION: Final = 9.5
 """Seconds after which PostgreSQL has ended the session of a process that was stopped in a transaction."""
+LONGEST: Final = 30.0
+"""Seconds after which a process goes on though nobody has claimed its lanes."""
+CLAIMED: Final = b"lanes claimed"
 _POINTS: Final = {
     Failpoint.BEFORE_COMMIT: "inside an open transaction",
     Failpoint.AFTER_COMMIT: "between commit and publish",
@@ -35,36 +40,43 @@ async def stop_at_points(stage: Stage) -> None:
 
 async def stop_anywhere(stage: Stage) -> None:
     """Stop one process wherever it stands."""
-    member = stage.pick("desk", "market", "log", "front")
+    member = stage.pick("desk", "market", "log")
     async with stage.fault(f"stop {member.name} wherever it stands"):
-        await _sleep_through(member, stage.session_seconds + 3)
+        await _outsleep(stage, member, 0.0)
 
 
 async def stop_between_batches(stage: Stage) -> None:
     """Stop a process, its partner being killed meanwhile, so that its lanes change hands twice."""
     member = stage.pick("desk", "log")
-    partner = next(other for other in stage.crew.of(member.service) if other is not member)
-    async with stage.fault(f"stop {member.name}, kill {partner.name} meanwhile"):
-        stopping = asyncio.create_task(_sleep_through(member, stage.session_seconds + 5))
-        await asyncio.sleep(stage.session_seconds + 2)
-        partner.send(signal.SIGKILL)
-        await stopping
+    async with stage.fault(f"stop {member.name}, kill its partner meanwhile"):
+        await _outsleep(stage, member, 0.0, then=signal.SIGKILL)
 
 
 async def _stop_at(stage: Stage, member: Member, point: Failpoint) -> None:
-    member.arm("stop", point, stage.chance.randint(1, 3))
+    member.arm("stop", point, 1 if point is Failpoint.BEFORE_MARK else stage.chance.randint(1, 3))
     for _ in range(160):
         if _is_stopped(member):
             break
         await asyncio.sleep(0.05)
-    longest = IN_TRANSACTION if point is Failpoint.BEFORE_COMMIT else 0.0
-    await _sleep_through(member, max(stage.session_seconds + 3, longest))
+    await _outsleep(stage, member, IN_TRANSACTION if point is Failpoint.BEFORE_COMMIT else 0.0)
 
 
-async def _sleep_through(member: Member, seconds: float) -> None:
+async def _outsleep(stage: Stage, member: Member, least: float, then: signal.Signals | None = None) -> None:
+    """Keep a process stopped until its partner has claimed its lanes, or till no partner would; then let it go on."""
+    partner = next(other for other in stage.crew.of(member.service) if other is not member)
+    before = partner.count(CLAIMED)
+
+    async def claimed() -> bool:
+        return partner.count(CLAIMED) > before
+
     member.send(signal.SIGSTOP)
     try:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(max(least, stage.session_seconds))
+        with suppress(TimeoutError):
+            await until(claimed, LONGEST)
+        if then is not None:
+            partner.send(then)
+            await asyncio.sleep(1.0)
     finally:
         member.send(signal.SIGCONT)
 
