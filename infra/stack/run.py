@@ -17,6 +17,7 @@ from infra.errors import CommandError, ExitCode
 from infra.logs import configure_logs
 from infra.probes import probes
 from infra.settings import Settings, load_settings
+from infra.stack.lifeline import guarding, leave
 from infra.tracing import configure_tracing
 
 Service = Callable[[Settings], Awaitable[None]]
@@ -65,11 +66,13 @@ async def serve(services: Mapping[str, Service], settings: Settings) -> None:
     waiter = asyncio.ensure_future(stop.wait())
     log.info("running", services=list(services))
     try:
-        async with probes(settings.http_host, settings.metrics_port):
+        async with guarding(), probes(settings.http_host, settings.metrics_port):
             await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
         failed = [task for task in tasks if task.done()]
-        await _cancel([waiter, *tasks])
+        if pending := await _cancel([waiter, *tasks]):
+            told = [str(task.exception()) for task in failed if not task.cancelled() and task.exception()]
+            leave("; ".join([*told, f"{pending} services have not ended within {PATIENCE:g} s"]))
     for task in failed:
         task.result()
     log.info("stopped", services=list(services))
@@ -80,11 +83,12 @@ async def _run(name: str, service: Service, settings: Settings) -> None:
     raise CommandError("service-ended", f"service {name} ended by itself", name, "read its log", ExitCode.CHECK_FAILED)
 
 
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel and wait, in seconds, for a clean end."""
+async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> int:
+    """Cancel and wait, in seconds, for a clean end; give the number of those that have not come to it."""
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks, timeout=PATIENCE)
+    _, pending = await asyncio.wait(tasks, timeout=PATIENCE)
+    return len(pending)
 
 
 def _imported(module: str) -> Any:
