@@ -84,7 +84,7 @@ class Crew:
             name = role.group if isinstance(role, Participant) else f"{role.name}-log"
             self.slots += [Slot(role, f"{name}/{number}") for number in range(WORKERS)]
         for slot in self.slots:
-            self._later(self._chance.random() * 0.3, lambda slot=slot: self.start(slot))
+            self._later(self._chance.random() * 0.2, lambda slot=slot: self.start(slot))
 
     def slot_of(self, process: Process) -> Slot | None:
         """Find the slot of a process."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT: Final = 0.4
 """Seconds within which a member hears of a rebalance, or of its own expulsion."""
+FIRST_DELAY: Final = 0.3
+"""Seconds for which a group that is new waits for its first members."""
 REBALANCE_LIMIT: Final = 4.0
 """Seconds for which a rebalance waits for its members."""
 
@@ -43,9 +45,10 @@ class Group:
         if member not in self.members:
             self.members.append(member)
         if self._timer is None:
-            self._timer = self._later(REBALANCE_LIMIT, self._give_up_on_others)
+            self._timer = self._later(REBALANCE_LIMIT if self.generation else FIRST_DELAY, self._give_up_on_others)
             self._tell_others()
-        self._complete_if_all_there()
+        if self.generation:
+            self._complete_if_all_there()
         return future
 
     def leave(self, member: "SimConsumer") -> None:

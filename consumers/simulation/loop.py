@@ -32,7 +32,7 @@ class StuckError(Exception):
 class Process:
     """One simulated process: a queue of callbacks, which may be stopped, or dead."""
 
-    __slots__ = ("clock_offset", "dead", "frozen", "name", "queue", "seen")
+    __slots__ = ("clock_offset", "dead", "frozen", "listed", "name", "queue")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Process:
         self.frozen = False
         self.dead = False
         self.clock_offset = 0.0
-        self.seen = 0
+        self.listed = False
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function as this process."""
@@ -60,15 +60,14 @@ def current() -> Process:
 class Handle:
     """A callback that waits for its turn."""
 
-    __slots__ = ("arguments", "callback", "context", "gone", "process", "when")
+    __slots__ = ("arguments", "callback", "context", "gone", "process")
 
-    def __init__(self, callback: Callable[..., Any], arguments: tuple[Any, ...], context: Context | None) -> None:
+    def __init__(self, callback: Callable[..., Any], arguments: tuple[Any, ...], context: Context) -> None:
         self.callback = callback
         self.arguments = arguments
-        self.context = context if context is not None else copy_context()
-        self.process = self.context[_PROCESS]
+        self.context = context
+        self.process = context[_PROCESS]
         self.gone = False
-        self.when = 0.0
 
     def cancel(self) -> None:
         """Forget it."""
@@ -141,14 +140,17 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         """Queue a callback behind the others of its process."""
-        handle = Handle(callback, args, context)
-        self._queue(handle)
+        handle = Handle(callback, args, copy_context() if context is None else context)
+        process = handle.process
+        process.queue.append(handle)
+        if not process.listed and (self._unwinding or not process.frozen):
+            process.listed = True
+            self._runnable.append(process)
         return handle
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         """Queue a callback for a time."""
-        handle = Handle(callback, args, context)
-        handle.when = when
+        handle = Handle(callback, args, copy_context() if context is None else context)
         self._order += 1
         heapq.heappush(self._timers, (when, self._order, handle))
         return handle
@@ -158,26 +160,30 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
 
     def _queue(self, handle: Handle) -> None:
-        process = handle.process
-        if not process.queue and self._may_run(process):
-            self._runnable.append(process)
-        process.queue.append(handle)
+        handle.process.queue.append(handle)
+        self._list(handle.process)
 
-    def _may_run(self, process: Process) -> bool:
-        return self._unwinding or not (process.frozen or process.dead)
+    def _list(self, process: Process) -> None:
+        """Have a process take turns, if it has anything to do and may."""
+        if process.queue and not process.listed and (self._unwinding or not process.frozen):
+            process.listed = True
+            self._runnable.append(process)
+
+    def _unlist(self, process: Process) -> None:
+        if process.listed:
+            process.listed = False
+            self._runnable.remove(process)
 
     def stop_process(self, process: Process, *, dead: bool = False) -> None:
         """Let a process stand still, as SIGSTOP would, or for good."""
         process.frozen, process.dead = True, process.dead or dead
-        if process in self._runnable:
-            self._runnable.remove(process)
+        self._unlist(process)
 
     def thaw(self, process: Process) -> None:
         """Let a stopped process go on."""
         if process.frozen and not process.dead:
             process.frozen = False
-            if process.queue:
-                self._runnable.append(process)
+            self._list(process)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run until `main` has ended, then end everything else, and give what it gave."""
@@ -216,10 +222,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             length -= 1
             self.steps += 1
             handle.context.run(handle.callback, *handle.arguments)
-            if not self._may_run(process):
+            if process.frozen and not self._unwinding:
                 return
-        if not queue and process in self._runnable:
-            self._runnable.remove(process)
+        if not queue:
+            self._unlist(process)
 
     def _advance(self) -> None:
         """Jump to the next timer."""
@@ -240,7 +246,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._unwinding = True
         for process in self._processes:
             process.dead = True
-        self._runnable[:] = [process for process in self._processes if process.queue]
+        for process in self._processes:
+            self._list(process)
         for _ in range(_PATIENCE):
             left = [task for task in self._tasks if not task.done()]
             if not left:

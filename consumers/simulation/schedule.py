@@ -18,13 +18,18 @@ from infra.failpoints import listen
 from sagas.status import Status
 from schemas.lifecycle import RetryRequested
 
+SAGAS: Final = 3
+ONE_MORE: Final = 0.3
+"""Sagas of a schedule, and the chance of another."""
+SPREAD: Final = 0.5
+"""Virtual seconds between two starts at most."""
 FAULTS_END: Final = 12.0
 """Virtual seconds after which no fault is begun any more."""
 PATIENCE: Final = 120.0
 """Virtual seconds within which everything has to come to rest once nothing goes wrong any more."""
 OPERATES: Final = 0.06
 """The chance, twice a virtual second, that an operator looks after failed sagas while things still go wrong."""
-ECHOES: Final = 0.5
+ECHOES: Final = 0.3
 """The chance that old records come again once all is done."""
 ROUNDS: Final = 4
 """Times that an operator retries what has failed and can be mended."""
@@ -61,8 +66,8 @@ def run(subject: Subject, seed: int, faults: Sequence[Fault] | None = None, *, t
 
 async def _play(world: World) -> list[str]:
     world.begin()
-    for _ in range(3 + int(world.chance.random() * 2)):
-        await asyncio.sleep(world.chance.random() ** 2)
+    for _ in range(SAGAS + (world.chance.random() < ONE_MORE)):
+        await asyncio.sleep(SPREAD * world.chance.random() ** 2)
         world.ask()
     while world.faults and world.loop.time() < FAULTS_END:
         await asyncio.sleep(0.5)

@@ -19,6 +19,11 @@ KEYS = (b"a", b"b", b"c", b"d")
 """Three belong to the first of two partitions, one to the second."""
 
 
+def everything(_topic: str, _headers: Sequence[Header]) -> bool:
+    """Want every record."""
+    return True
+
+
 @dataclass
 class Member:
     """One member of a group, and what it has been told and given."""
@@ -41,7 +46,7 @@ class Member:
         found: list[Record] = []
         async with asyncio.timeout(PATIENCE):
             while len(found) < count:
-                polled = await self.consumer.poll(lambda *_: True, 200, 100)
+                polled = await self.consumer.poll(everything, 200, 100)
                 found += [record for _, records in polled.values() for record in records]
         return found
 
@@ -49,7 +54,7 @@ class Member:
         """Poll until it has so many partitions; a member that does not poll never joins anew."""
         async with asyncio.timeout(PATIENCE):
             while len(self.consumer.assignment()) != count or self.told[-1:] != ["assigned"]:
-                await self.consumer.poll(lambda *_: True, 100, 100)
+                await self.consumer.poll(everything, 100, 100)
         return self.consumer.assignment()
 
 

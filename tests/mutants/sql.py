@@ -1,0 +1,69 @@
+"""Mutants in SQL: the statement that is changed, and the script whose answer from PostgreSQL gives it away."""
+
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from consumers.runtime import row
+from consumers.saga_log import store as saga_store
+from infra.lanes import outbox, store
+from tests.mutants.surgery import SurgeryError, everywhere
+from tests.simulation import saga_scripts, sql_scripts
+from tests.simulation.rigs import Sessions
+
+_KNOWN = "\n    AND s.status = t.known_status AND s.attempt = t.known_attempt AND s.back_attempt = t.known_back_attempt"
+_OVERWRITE = "ON CONFLICT (saga_id, step) DO UPDATE SET status = excluded.status, attempt = excluded.attempt"
+
+
+@dataclass(frozen=True)
+class SqlMutant:
+    """A statement with part of it changed."""
+
+    name: str
+    module: ModuleType
+    constant: str
+    before: str
+    after: str
+    script: Callable[[Sessions], Awaitable[Any]]
+
+    @contextmanager
+    def plant(self) -> Generator[None]:
+        """Send the changed statement instead; raises `SurgeryError` if it is not what the mutant was written for."""
+        statement: str = getattr(self.module, self.constant)
+        if statement.count(self.before) != 1:
+            raise SurgeryError(f"{self.constant} holds {statement.count(self.before)} times: {self.before}")
+        with everywhere(statement, statement.replace(self.before, self.after)):
+            yield
+
+
+_DOWNWARDS = "ORDER BY reason DESC"
+
+SQL_MUTANTS = (
+    SqlMutant("no epoch check", store, "ADVANCE", "l.epoch = m.epoch AND ", "", sql_scripts.only_the_owner_passes),
+    SqlMutant(
+        "no number check", store, "ADVANCE", " AND l.last_seq = m.last_seq", "", sql_scripts.only_the_owner_passes
+    ),
+    SqlMutant("a claim that does not fence", store, "CLAIM", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs),
+    SqlMutant(
+        "an offset that goes back", store, "ADVANCE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",
+        sql_scripts.offsets_never_go_back,
+    ),
+    SqlMutant(
+        "cursor outbox", outbox, "UNPUBLISHED", "ORDER BY seq", "ORDER BY id DESC", sql_scripts.the_outbox_is_numbered
+    ),
+    SqlMutant("retry not compared and set", row, "UPDATE", _KNOWN, "", sql_scripts.rows_are_compared_and_set),
+    SqlMutant(
+        "no natural key", row, "INSERT", "ON CONFLICT DO NOTHING", _OVERWRITE, sql_scripts.rows_are_compared_and_set
+    ),
+    SqlMutant("due rows not locked", row, "LOAD_DUE", " FOR UPDATE SKIP LOCKED", "", sql_scripts.due_rows_are_taken_once),
+    SqlMutant(
+        "deadlines of other lanes", saga_store, "DUE", "lane = ANY($1::int[])", "$1::int[] IS NOT NULL",
+        saga_scripts.deadlines_are_found,
+    ),
+    SqlMutant(
+        "parked records out of order", saga_store, "PARKED", 'ORDER BY topic, partition, "offset"', _DOWNWARDS,
+        saga_scripts.parked_records_wait_in_order,
+    ),
+)  # fmt: skip
