@@ -90,7 +90,8 @@ def alembic_config(connection: SyncConnection) -> Config:
 
 
 async def _migrate(url: str, revision: str) -> None:
-    settings = {"application_name": "tradesaga migrate", "timezone": "UTC", "lock_timeout": "30s"}
+    limits = {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "30s"}
+    settings = {"application_name": "tradesaga migrate", "timezone": "UTC", **limits}
     with _explained(url):
         driver = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=settings)
 

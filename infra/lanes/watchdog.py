@@ -32,7 +32,7 @@ class Patience:
 
     silence: float = 60.0
     rebuilds: int = 3
-    hang: float = 300.0
+    hang: float = 120.0
 
     @property
     def pause(self) -> float:
