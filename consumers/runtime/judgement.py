@@ -165,6 +165,11 @@ def _take_retry(docket: Docket, message: Message, row: Row | None) -> None:
     reaction = meet_retry(row.status, round_=message.envelope.round, row_round=row.round)
     if reaction is Reaction.RUN:
         row.round, row.attempt, row.bar_seen = message.envelope.round, 0, False
-        run(docket, row, message.binding, docket.stored(row.input), message.lane)
+        cause = docket.stored(row.input)
+        if message.binding.waiting:
+            cause.read()
+            waiting.wait_again(docket, row, message.lane)
+        else:
+            run(docket, row, message.binding, cause, message.lane)
     elif reaction is Reaction.EMIT_AGAIN:
         docket.emit_again(message.lane, row.answer)

@@ -38,6 +38,13 @@ def take_report(docket: Docket, message: Message, row: Row | None) -> None:
     _contradict(docket, message, row, report)
 
 
+def wait_again(docket: Docket, row: Row, lane: int) -> None:
+    """Go back to waiting, at an operator's wish: nothing is run here, the far side is asked in its time."""
+    row.status, row.wait = RowStatus.WAITING, docket.around.bindings[row.step].step.timeout.total_seconds()
+    docket.touch(row)
+    conclude(docket, row, lane)
+
+
 def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
     """Take in what a poll, or a bar, brought from the far side."""
     binding = docket.around.bindings[row.step]

@@ -16,7 +16,7 @@ from producers.accepting import accepting, count
 from producers.gateway.body import read_body
 from producers.gateway.limits import Limits
 from producers.gateway.load import Load
-from producers.gateway.refusal import add_handlers, refuse, refuse_query
+from producers.gateway.refusal import add_handlers, refuse, refuse_query, told
 from sagas.definition import AnySaga
 from sagas.status import Status
 from schemas.message import Event
@@ -24,6 +24,8 @@ from schemas.message import Event
 PATIENCE: Final = 5.0
 """Seconds that reading waits for a connection."""
 _BODY: Final = "requestBody"
+_NO_NUL: Final = r"^[^\x00]*$"
+"""PostgreSQL has no NUL in its texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,18 @@ def build_app(gateway: Gateway) -> FastAPI:
     schema = gateway.saga.start.model_json_schema()
     body = {_BODY: {"required": True, "content": {"application/json": {"schema": schema}}}}
 
-    @app.post("/v1/trades", status_code=202, openapi_extra=body, summary="Start a trade")
+    @app.post(
+        "/v1/trades", status_code=202, openapi_extra=body, summary="Start a trade",
+        responses=told(200, 409, 413, 415, 421, 422, 429, 503),
+    )  # fmt: skip
     async def start(request: Request) -> Response:
         return await _start(gateway, request)
 
-    @app.get("/v1/sagas", summary="List sagas, newest first")
+    @app.get("/v1/sagas", summary="List sagas, newest first", responses=told(421, 422, 503))
     async def page(
         state: Status | None = None,
-        account: Annotated[str | None, Query(max_length=64)] = None,
-        symbol: Annotated[str | None, Query(max_length=32)] = None,
+        account: Annotated[str | None, Query(max_length=64, pattern=_NO_NUL)] = None,
+        symbol: Annotated[str | None, Query(max_length=32, pattern=_NO_NUL)] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
         cursor: UUID | None = None,
     ) -> Response:
@@ -75,7 +80,7 @@ def build_app(gateway: Gateway) -> FastAPI:
         following = shown[-1]["saga_id"] if len(found) > limit else None
         return _json({"sagas": shown, "next": following})
 
-    @app.get("/v1/sagas/{saga_id}", summary="Show one saga and its events")
+    @app.get("/v1/sagas/{saga_id}", summary="Show one saga and its events", responses=told(404, 421, 422, 503))
     async def one(saga_id: UUID) -> Response:
         async with gateway.pool.acquire(timeout=PATIENCE) as sql:
             row = await read_row(sql, saga_id)

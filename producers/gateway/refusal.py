@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -13,8 +14,45 @@ from infra.database_faults import DATABASE_ERRORS
 from infra.errors import CommandError
 from infra.lanes.leased import NotWrittenError, WriteUnknownError
 
+_REFUSED: Final = 400
 _LATER: Final = {"Retry-After": "1"}
 _log = structlog.get_logger("gateway")
+
+
+class Problem(BaseModel):
+    """What was wrong, where, and what to do; `code` is a stable slug."""
+
+    code: str
+    what: str
+    where: str
+    do: str
+
+
+class Told(BaseModel):
+    """The body of every answer from 400 on."""
+
+    error: Problem
+
+
+_MEANINGS: Final = {
+    200: "The same request again: the same trade",
+    404: "No such saga is known",
+    409: "The idempotency key belongs to another request",
+    413: "The body is too long",
+    415: "The body is not application/json",
+    421: "This server has another name",
+    422: "The request is wrong",
+    429: "Too much is under way, or too far behind: send the same request later",
+    503: "A server does not answer: send the same request again",
+}
+
+
+def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe answers for the OpenAPI document."""
+    shapes: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        shapes[status] = {"description": _MEANINGS[status]} | ({"model": Told} if status >= _REFUSED else {})
+    return shapes
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault

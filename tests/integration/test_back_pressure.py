@@ -224,7 +224,7 @@ async def _booked(bench: Bench) -> int:
 async def test_a_slow_database_makes_the_api_refuse_and_not_fall(
     kafka: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred and twenty starts at once over a slow link: some are stored, the others told to come again; none is lost."""
+    """Many starts at once over a slow link: some are stored, the others told to come again; none is lost."""
     monkeypatch.setenv("TRADESAGA_GATEWAY_WAITING", "20")
     with trade_of_its_own(kafka) as saga:
         async with slow_database(database_url, 0.1) as (_, url), running(kafka, url, saga) as api:

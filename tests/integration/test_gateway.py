@@ -160,7 +160,7 @@ async def test_list_pages_and_filters(api: httpx.AsyncClient, database_url: str,
     narrow = {"state": "COMPLETED", "account": "bob", "symbol": "GOOG/USD"}
     found = (await api.get("/v1/sagas", params=narrow)).json()["sagas"]
     assert [each["saga_id"] for each in found] == [str(ids[number]) for number in (24, 18, 12, 6, 0)]
-    for wrong in ({"state": "GONE"}, {"limit": 0}, {"limit": 501}, {"cursor": "nonsense"}):
+    for wrong in ({"state": "GONE"}, {"limit": 0}, {"limit": 501}, {"cursor": "nonsense"}, {"account": "a\0"}):
         answer = await api.get("/v1/sagas", params=wrong)
         assert (answer.status_code, set(answer.json()["error"])) == (422, {"code", "what", "where", "do"})
 

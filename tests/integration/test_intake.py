@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from cloudevents.core.v1.event import CloudEvent
+from confluent_kafka import Producer
 
 from consumers.intake import Intake
 from consumers.saga_log.processor import SagaLog
@@ -48,6 +49,18 @@ async def answered(rig: Rig, count: int) -> None:
         return await rig.pool.fetchval("SELECT count(*) FROM outbox") >= count
 
     await until(there)
+
+
+async def test_packed_starts_are_unpacked(rig: Rig, kafka: str) -> None:
+    """Whatever a client of any language compresses with, its start is taken, and what comes behind it too."""
+    async with rig.running(Intake(rig.saga)):
+        for codec in ("gzip", "snappy", "lz4", "zstd"):
+            client = Producer({"bootstrap.servers": kafka, "compression.type": codec})
+            client.produce(rig.topic("starts"), key=b"x", value=payload(codec, symbol="A" * 500))
+            assert client.flush(10) == 0
+        await answered(rig, 4)
+    begun = await rig.pool.fetchval("SELECT count(*) FROM start_request")
+    assert begun == 4
 
 
 async def test_a_bare_payload_becomes_a_saga(rig: Rig) -> None:

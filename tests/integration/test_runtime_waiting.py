@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from sagas.row import RowStatus
-from schemas.lifecycle import Bar, StepBarred, StepContradicted, StepFailed
+from schemas.lifecycle import Bar, Retry, StepBarred, StepContradicted, StepFailed
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
@@ -51,6 +51,32 @@ async def polled(bench: Bench, saga_id: UUID) -> None:
         return await bench.calls(saga_id, "poll") > 0
 
     await until(asked)
+
+
+async def test_a_failed_one_waits_again_when_a_person_wants_it(bench: Bench) -> None:
+    """Retried, a waiting step runs nothing: it waits for its report as before; its service stands."""
+    saga_id = await shipped(bench)
+    await bench.reaches(saga_id, "confirm", RowStatus.WAITING)
+    await bench.pool.execute(
+        "UPDATE step_execution SET status = $2, due = NULL WHERE saga_id = $1", saga_id, int(RowStatus.FAILED)
+    )
+    await bench.say(saga_id, Retry(step="confirm", round=2), step="confirm", round=2, context=facts())
+    row = await bench.reaches(saga_id, "confirm", RowStatus.WAITING)
+    assert (row["round"], row["due"] is not None) == (2, True)
+    await told(bench, saga_id, "r1", "done")
+    (confirmed,) = await bench.heard(saga_id, m.Confirmed)
+    assert confirmed.header("ts_round") == "2"
+
+
+async def test_an_unreadable_trigger_is_no_better_in_another_round(bench: Bench) -> None:
+    """The step fails once more, for the new round; it stopped the whole service once."""
+    saga_id = uuid4()
+    await bench.say(saga_id, m.Lost(reason="x"), context=facts(), type=f"{bench.saga.name}.shipped.v1", step="")
+    await bench.heard(saga_id, StepFailed)
+    await bench.say(saga_id, Retry(step="confirm", round=2), step="confirm", round=2, context=facts())
+    failed = await bench.heard(saga_id, StepFailed, 2)
+    assert [heard.header("ts_round") for heard in failed] == ["1", "2"]
+    assert bench.running[0].worker.health.ready
 
 
 async def test_a_report_before_its_trigger_is_kept(bench: Bench) -> None:

@@ -1,0 +1,1 @@
+"""Whatever comes in: nothing crashes, nothing hangs, and nothing is lost without a word."""
