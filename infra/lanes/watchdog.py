@@ -44,12 +44,11 @@ class Patience:
 class Sight:
     """What one look at a worker shows.
 
-    `polls` that have come back and records `read` so far; `offsets` is where it would read on; `paused` says that it
-    does not want any now, `assigned` that the group has given it its share; `turned` is when it last came round.
+    `polls` that have come back so far; `offsets` is where it would read on; `paused` says that it does not want any
+    now, `assigned` that the group has given it its share; `turned` is when it last came round.
     """
 
     polls: int
-    read: int
     offsets: Mapping[Place, int]
     paused: bool
     assigned: bool
@@ -62,43 +61,50 @@ class Watchdog:
 
     patience: Patience = field(default_factory=Patience)
     rebuilt: int = 0
-    _known: tuple[int, int] = (-1, -1)
-    _polled: float = 0.0
-    _brought: float = 0.0
-    _assigned: float = 0.0
+    silent: dict[Place, int] = field(default_factory=dict[Place, int])
+    """Partitions from which nothing has come for too long, and where they would be read on."""
+    _polls: int = -1
     _begun: float = 0.0
+    _polled: float = 0.0
+    _assigned: float = 0.0
+    _moved: dict[Place, tuple[int, float]] = field(default_factory=dict[Place, tuple[int, float]])
 
     def begin(self, now: float) -> None:
-        """Watch from now on: another consumer, or the same one after a time in which nobody could."""
-        self._known = (-1, -1)
-        self._begun = self._polled = self._brought = self._assigned = now
+        """Watch from now on: another consumer, or the same one after a silence that was not its own."""
+        self._polls, self._begun = -1, now
+        self._polled = self._assigned = now
+        self._moved.clear()
+        self.silent.clear()
 
     def doubts(self, now: float, sight: Sight) -> bool:
-        """Say whether the silence has lasted so long that the broker should be asked."""
-        polls, read = self._known
-        if sight.polls != polls or sight.paused:
-            self._polled = now
+        """Say whether a silence has lasted so long that the broker should be asked."""
+        if sight.polls != self._polls or sight.paused:
+            self._polls, self._polled = sight.polls, now
         if sight.assigned:
             self._assigned = now
-        if sight.read != read or sight.paused or not sight.offsets:
-            self._brought = now
-            self.rebuilt = 0 if read >= 0 and sight.read > read else self.rebuilt
-        self._known = (sight.polls, sight.read)
-        return now - min(self._polled, self._assigned, self._brought) > self.patience.silence
+        before = {} if sight.paused else self._moved
+        self._moved = {
+            place: before[place] if place in before and before[place][0] == offset else (offset, now)
+            for place, offset in sight.offsets.items()
+        }
+        self.silent = {place: offset for place, (offset, since) in self._moved.items() if self._passed(now, since)}
+        doubted = bool(self.silent) or self._passed(now, min(self._polled, self._assigned))
+        if not doubted and now - self._begun > 2 * self.patience.silence:
+            self.rebuilt = 0  # the new one brings what the old one did not
+        return doubted
+
+    def _passed(self, now: float, since: float) -> bool:
+        return now - since > self.patience.silence
 
     def hangs(self, now: float, sight: Sight) -> bool:
         """Say whether the worker has been held up so long that nothing but a new process helps."""
         return now - max(sight.turned, self._begun) > self.patience.hang
 
-    def excuse(self, now: float) -> None:
-        """Take the silence for the broker's."""
-        self._polled = self._brought = self._assigned = now
-
     def judge(self, now: float, *, waits: bool) -> Verdict:
-        """Decide, now that the broker has answered; `waits`: it has a record where the consumer would read on."""
-        silence = self.patience.silence
-        if not waits and now - min(self._polled, self._assigned) <= silence:
-            self._brought = now
+        """Decide, now that the broker has answered; `waits`: it has a record in one of the silent partitions."""
+        if not waits and not self._passed(now, min(self._polled, self._assigned)):
+            self.rebuilt = 0
+            self._moved.clear()
             return Verdict.FINE
         self.rebuilt += 1
         return Verdict.REBUILD if self.rebuilt <= self.patience.rebuilds else Verdict.END
@@ -120,14 +126,17 @@ async def watch(
             return Verdict.END
         if not dog.doubts(elapsed(), sight):
             continue
+        asked = dict(dog.silent)
         try:
             async with asyncio.timeout(dog.patience.silence):
-                waits = await probe(sight.offsets)
+                waits = await probe(asked)
         except (KafkaUnavailableError, TimeoutError):
-            dog.excuse(elapsed())
+            dog.begin(elapsed())  # the silence is the broker's
             continue
         # What has come while the broker was asked is no silence.
-        if dog.doubts(elapsed(), look()) and (verdict := dog.judge(elapsed(), waits=waits)) is not Verdict.FINE:
+        if not dog.doubts(elapsed(), look()) or asked.items() - dog.silent.items():
+            continue
+        if (verdict := dog.judge(elapsed(), waits=waits)) is not Verdict.FINE:
             return verdict
 
 

@@ -76,7 +76,7 @@ class Worker:
         self._patience = patience or Patience()
         self._membership = 0
         self._turned = 0.0
-        self._polls, self._brought = 0, 0
+        self._polls = 0
         self._reading: dict[Place, int] = {}
         self._owned: Sequence[Lane] = ()
 
@@ -141,7 +141,7 @@ class Worker:
 
     def _look(self) -> Sight:
         paused = self.inbox.full or self._processor.full()
-        return Sight(self._polls, self._brought, dict(self._reading), paused, self._assigned, self._turned)
+        return Sight(self._polls, dict(self._reading), paused, self._assigned, self._turned)
 
     async def _end_whole(self, session: "asyncio.Task[None]", watching: "asyncio.Task[Verdict]") -> None:
         """Wait for a session; told to stop, let a batch under way end first, or the next owner would say it again."""
@@ -208,7 +208,6 @@ class Worker:
                 continue
             self.health.polled = elapsed()
             self._polls += 1
-            self._brought += bool(fetched)
             for place, (offset, records) in fetched.items():
                 lane = ready.get(place)
                 if lane is not None and self._ready.get(place) is lane:

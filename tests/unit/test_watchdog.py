@@ -9,7 +9,7 @@ from infra.kafka import KafkaUnavailableError, Place
 from infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, watch
 
 PATIENCE = Patience(silence=60, rebuilds=2, hang=300)
-CALM = Sight(polls=1, read=0, offsets={("a", 0): 5}, paused=False, assigned=True, turned=0)
+CALM = Sight(polls=1, offsets={("a", 0): 5}, paused=False, assigned=True, turned=0)
 
 
 @pytest.fixture
@@ -51,8 +51,18 @@ def test_a_rebuilt_consumer_that_reads_is_forgiven(dog: Watchdog) -> None:
     assert dog.judge(61, waits=True) is Verdict.REBUILD
     dog.begin(61)
     assert not dog.doubts(62, replace(CALM, polls=3))
-    assert not dog.doubts(63, replace(CALM, polls=4, read=1))
+    assert not dog.doubts(122, replace(CALM, polls=4, offsets={("a", 0): 6}))
+    assert not dog.doubts(182, replace(CALM, polls=5, offsets={("a", 0): 7}))
     assert dog.rebuilt == 0
+
+
+def test_one_partition_that_is_silent_among_others_is_noticed(dog: Watchdog) -> None:
+    """Records from one partition say nothing of another: only the silent one is asked after."""
+    for now in (30, 61):
+        doubted = dog.doubts(now, replace(CALM, polls=now, offsets={("a", 0): 5, ("a", 1): now}))
+    assert doubted
+    assert dog.silent == {("a", 0): 5}
+    assert dog.judge(61, waits=True) is Verdict.REBUILD
 
 
 @pytest.mark.parametrize(
