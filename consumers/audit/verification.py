@@ -89,7 +89,6 @@ def read_notes(
         except NoteError as error:
             report.add(Verdict.ALTERED, where, f"a checkpoint cannot be believed: {error}")
             continue
-        report.checkpoints += 1
         known = found.setdefault(checkpoint.origin, {})
         if checkpoint.size in known and known[checkpoint.size][0].root != checkpoint.root:
             what = f"two checkpoints of {checkpoint.size} records contradict each other"

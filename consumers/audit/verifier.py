@@ -31,6 +31,7 @@ async def verify_database(
     for checkpoints in stored.values():
         check_chain(report, [checkpoints[size] for size in sorted(checkpoints)])
     known = _join(report, stored, witnesses, trusted)
+    report.checkpoints = sum(len(checkpoints) for checkpoints in known.values())
     check: LogCheck | None = None
     place: tuple[str, int] | None = None
     async for row in stream_rows(sql):

@@ -203,6 +203,19 @@ def audit_log_is_the_topic(shot: Snapshot) -> list[str]:
     ]
 
 
+def audit_log_is_sealed(shot: Snapshot) -> list[str]:
+    """`tradesaga audit verify` finds the log unaltered and complete, and every record of it is sealed."""
+    audit = shot.run.audit
+    findings = [f"{each['where']}: {each['what']}" for each in audit["findings"]]
+    if not (audit["unaltered"] and audit["complete"]):
+        findings.append(f"unaltered: {audit['unaltered']}, complete: {audit['complete']}")
+    if audit["not_yet_sealed"]:
+        findings.append(f"{audit['not_yet_sealed']} records are not sealed")
+    if audit["rows"] != len(shot.tables["saga_event"]):
+        findings.append(f"{audit['rows']} rows were verified, {len(shot.tables['saga_event'])} are there")
+    return findings
+
+
 def outbox_is_published(shot: Snapshot) -> list[str]:
     """Every row of the outbox is on its topic, and no service's record is there without one."""
     published = {said.headers.get("ce_id", "") for said in shot.records}
@@ -240,7 +253,7 @@ def reasons(shot: Snapshot) -> dict[str, int]:
 CHECKS: tuple[Check, ...] = (
     one_saga_a_start, starts_follow_decisions, all_ended, fills_agree, aborted_left_nothing, one_order_a_saga,
     ledger_is_closed, nothing_is_held, accounts_to_the_cent, venue_agrees_with_clearing, taken_back_last_first,
-    topics_fold_to_the_table, audit_log_is_the_topic, outbox_is_published, enough_happened,
+    topics_fold_to_the_table, audit_log_is_the_topic, audit_log_is_sealed, outbox_is_published, enough_happened,
 )  # fmt: skip
 
 

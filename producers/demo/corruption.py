@@ -125,11 +125,22 @@ def topic_start_added(shot: Snapshot) -> None:
     shot.records.append(start._replace(headers=stranger, offset=10**9))
 
 
+def audit_row_unsealed(shot: Snapshot) -> None:
+    """A record came into the audit log that nobody has sealed."""
+    shot.run.audit["not_yet_sealed"] += 1
+
+
+def audit_altered(shot: Snapshot) -> None:
+    """The verdict on the audit log is that somebody has altered it."""
+    shot.run.audit["unaltered"] = False
+
+
 CORRUPTIONS: tuple[Corruption, ...] = (
     venue_fill_changed, venue_fee_changed, venue_order_doubled, venue_order_foreign, venue_balance_changed,
     table_saga_lost, table_state_changed, table_saga_hangs, table_entry_changed, table_hold_left,
     table_audit_row_altered, table_outbox_unpublished, sample_off,
     topic_record_lost, topic_amount_flipped, topic_compensations_swapped, topic_start_added,
+    audit_row_unsealed, audit_altered,
 )  # fmt: skip
 
 

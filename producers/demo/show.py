@@ -9,14 +9,15 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
+import orjson
 import structlog
 
 from infra.broker import count_partitions, read_ends
 from infra.database import Connection, session
-from infra.errors import CommandError
+from infra.errors import CommandError, ExitCode
 from infra.kafka import KafkaUnavailableError
 from producers.demo.chaos import Chaos
 from producers.demo.plan import open_accounts
@@ -26,6 +27,8 @@ from producers.demo.snapshot import Run, Snapshot
 LIMIT: Final = 280.0
 """Seconds after which a demo that has not come to rest is called hanging."""
 QUIET: Final = 2.0
+_SEALING: Final = 20.0
+"""Seconds that the sealer gets for the last records; it may have been killed a moment ago."""
 _TICK: Final = 0.5
 _EVENTS: Final = "trade.events"
 _AWAY: Final = (CommandError, KafkaUnavailableError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -98,6 +101,7 @@ class Show:
         async with _strategies(stage):
             await self._watch("trading", lambda progress: progress.started >= self.wanted)
         await self._watch("waiting for the last sagas to end", self._settled)
+        self.run.audit = await _verify_audit(stage.home)
         return await take_snapshot(stage.kafka, stage.database_url, stage.venue_url, stage.admin_key, self.run)
 
     async def _watch(self, phase: str, enough: Callable[[Progress], bool]) -> None:
@@ -151,6 +155,21 @@ class Show:
                 "demo-hangs", f"the sagas have not come to rest within {LIMIT:.0f} s", str(self.stage.home),
                 "see `tradesaga list --state RUNNING` and `tradesaga why SAGA` with TRADESAGA_HOME set to that folder",
             )  # fmt: skip
+
+
+async def _verify_audit(home: Path) -> dict[str, Any]:
+    """Verify the audit log as a person would, once its sealer has come to its end, or has had the time to."""
+    command = (sys.executable, "-m", "infra.command_line", "audit", "verify", "--json", "--dir", str(home))
+    until = time.monotonic() + _SEALING
+    while True:
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        told, _ = await process.communicate()
+        if process.returncode not in {ExitCode.FINE, ExitCode.CHECK_FAILED}:
+            raise CommandError("audit-failed", "the audit log cannot be verified", str(home), "see what is said above")
+        verdict: dict[str, Any] = orjson.loads(told)
+        if not verdict["not_yet_sealed"] or time.monotonic() > until:
+            return verdict
+        await asyncio.sleep(_TICK)
 
 
 @asynccontextmanager

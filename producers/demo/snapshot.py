@@ -48,11 +48,12 @@ class Said(NamedTuple):
 
 @dataclass
 class Run:
-    """What the run itself remembers: paid-in balances, and the ledger's sums sampled meanwhile."""
+    """What the run itself remembers: paid-in balances, the ledger's sums sampled meanwhile, and the audit's verdict."""
 
     opening: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     samples: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     wanted: int = 0
+    audit: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass
