@@ -67,6 +67,7 @@ class SimConnection:
     async def _run(self, query: str, arguments: tuple[Any, ...]) -> Any:
         function = self.database.statements.get(query)
         if function is None:
+            self.database.unknown.add(query.strip())
             raise UnknownStatementError(f"the simulation has no function for this statement: {query.strip()}")
         await self.travel()
         if self.open is not None:

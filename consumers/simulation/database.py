@@ -174,6 +174,8 @@ class SimDatabase:
     """Lanes by their ids: (group, topic, partition)."""
     stale: list[str] = field(default_factory=list[str])
     """Writes that were committed for a lane's former owner."""
+    unknown: set[str] = field(default_factory=set[str])
+    """Statements that somebody has sent, and for which there is no function."""
     waits: int = 0
     fenced: int = 0
 

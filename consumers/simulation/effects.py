@@ -41,11 +41,15 @@ class ExpiredError(Exception):
 
 @dataclass(slots=True)
 class Order:
-    """What the far side holds under one key: `open`, `filled`, `cancelled` or `lost`; reports by their ids."""
+    """What the far side holds under one key: `open`, `filled`, `cancelled` or `lost`; reports by their ids.
+
+    One that `races` is filled at the very moment at which it is to be cancelled.
+    """
 
     saga_id: UUID
     step: str
     state: str = "open"
+    races: bool = False
     reports: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
@@ -116,8 +120,8 @@ class FarSide:
         if order is None:
             return [(f"{key}/none", "cancelled")]
         if order.state == "open":
-            order.state = state
-            order.reports.append((f"{key}/{state}", state))
+            order.state = "filled" if order.races and state == "cancelled" else state
+            order.reports.append((f"{key}/{order.state}", order.state))
         return tuple(order.reports)
 
     def _reports(self, key: str) -> Sequence[tuple[str, str]]:

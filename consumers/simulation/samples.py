@@ -186,19 +186,12 @@ def _bind_reserve(desk: Participant, far: FarSide) -> None:
 
 
 def _bind_place(desk: Participant, far: FarSide, report: Report) -> None:
-    def accept(order: Order, word: str) -> None:
-        key = f"{order.saga_id}:place"
-        if word == "silent":
-            far.later(lambda: far.close(key, "filled"))
-        elif word != "never":
-            far.later(lambda: [report(order.saga_id, Reported(report_id=i, state=s)) for i, s in _end(far, key, word)])
-
     @desk.calls(PLACE)
     async def place(_event: Reserved, ctx: StepContext) -> Placed | PlaceRefused:
         if misbehave(ctx, far, "place") == "refuse":
             return PlaceRefused()
         fate = ctx.get(Asked).plan.get("fill", "")
-        await far.place(ctx, lambda order: accept(order, fate))
+        await far.place(ctx, lambda order: _accept(far, report, order, fate))
         return Placed()
 
     @desk.queries(PLACE)
@@ -210,6 +203,25 @@ def _bind_place(desk: Participant, far: FarSide, report: Report) -> None:
         misbehave(ctx, far, "unplace")
         await far.undo(ctx)
         return Unplaced()
+
+
+def _accept(far: FarSide, report: Report, order: Order, word: str) -> None:
+    """Let an order that is new come to its end as the plan says: told, silently, in a race, or never."""
+    key = f"{order.saga_id}:place"
+
+    def tell() -> None:
+        for report_id, state in _end(far, key, word):
+            report(order.saga_id, Reported(report_id=report_id, state=state))
+
+    match word:
+        case "silent":
+            far.later(lambda: far.close(key, "filled"))
+        case "race":
+            order.races = True
+        case "never":
+            return
+        case _:
+            far.later(tell)
 
 
 def _end(far: FarSide, key: str, word: str) -> Sequence[tuple[str, str]]:
@@ -302,7 +314,7 @@ def draw_order(chance: Random, number: int) -> Asked:
         plan = {
             "reserve": chance.choice(("", "", "", "", "refuse", "once", "stuck")),
             "place": chance.choice(("", "", "", "", "refuse", "twice")),
-            "fill": chance.choice(("", "", "", "", "silent", "lose", "never")),
+            "fill": chance.choice(("", "", "", "", "silent", "lose", "never", "race", "race")),
             "settle": chance.choice(("", "", "", "once", "shut", "stuck")),
             "unreserve": chance.choice(("", "", "", "once", "shut", "stuck")),
             "unplace": chance.choice(("", "", "twice")),

@@ -19,7 +19,7 @@ from sagas.status import Status
 from schemas.lifecycle import RetryRequested
 
 SAGAS: Final = 3
-ONE_MORE: Final = 0.3
+ONE_MORE: Final = 0.5
 """Sagas of a schedule, and the chance of another."""
 SPREAD: Final = 0.5
 """Virtual seconds between two starts at most."""
@@ -29,7 +29,7 @@ PATIENCE: Final = 120.0
 """Virtual seconds within which everything has to come to rest once nothing goes wrong any more."""
 OPERATES: Final = 0.06
 """The chance, twice a virtual second, that an operator looks after failed sagas while things still go wrong."""
-ECHOES: Final = 0.3
+ECHOES: Final = 0.4
 """The chance that old records come again once all is done."""
 ROUNDS: Final = 4
 """Times that an operator retries what has failed and can be mended."""
@@ -59,6 +59,7 @@ def run(subject: Subject, seed: int, faults: Sequence[Fault] | None = None, *, t
             violations = world.loop.run(_play(world))
         except StuckError as error:
             violations = [f"no time passes: {error}"]
+    violations += [f"nobody simulates this statement: {query}" for query in sorted(world.database.unknown)]
     violations += [f"uncaught: {each.get('message')} {each.get('exception')!r}" for each in world.loop.errors]
     trace = tuple(f"{at:10.6f} {' '.join(map(str, what))}" for at, *what in world.trace) if traced or violations else ()
     return Result(seed, violations, chosen, world.hash(), world.hits, _figures(world), trace)

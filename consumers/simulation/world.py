@@ -119,13 +119,8 @@ class World:
 
     def republish(self, draw: float) -> None:
         """Put old records on their topics again, in another order."""
-        saga = self.subject.saga.name
-        old = [
-            record
-            for topic in (events_topic(saga), commands_topic(saga))
-            for log in self.broker.logs.get(topic, ())
-            for record in log
-        ]
-        chosen = Random(draw).sample(old, min(len(old), 1 + int(draw * 8)))  # noqa: S311 - draws schedules
-        for record in chosen:
-            self.broker.append(record.topic, record.key or b"", record.value, record.headers)
+        saga, chance = self.subject.saga.name, Random(draw)  # noqa: S311 - draws schedules
+        for topic in (events_topic(saga), commands_topic(saga)):
+            old = [record for log in self.broker.logs.get(topic, ()) for record in log]
+            for record in chance.sample(old, min(len(old), 1 + int(draw * 6))):
+                self.broker.append(record.topic, record.key or b"", record.value, record.headers)

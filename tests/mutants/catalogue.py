@@ -126,10 +126,10 @@ def producer_not_rebuilt() -> Generator[None]:
     kept: dict[Any, Any] = {}
 
     def keep(brokers: Any, client_id: str) -> Any:
-        if client_id not in kept:
-            made = kept[client_id] = make_producer(brokers, client_id)
+        if brokers not in kept:
+            made = kept[brokers] = make_producer(brokers, client_id)
             made.stop = _nothing
-        return kept[client_id]
+        return kept[brokers]
 
     with everywhere(make_producer, keep):
         yield
@@ -267,7 +267,7 @@ def retry_not_compared() -> AbstractContextManager[None]:
 MUTANTS = (
     Mutant("no epoch check", no_epoch_check),
     Mutant("no natural key", no_natural_key),
-    Mutant("no bar", no_bar),
+    Mutant("no bar", no_bar, (53,)),
     Mutant("publish before commit", publish_before_commit),
     Mutant("auto-commit", auto_commit),
     Mutant("first-in-first-out compensation", first_in_first_out),
@@ -275,12 +275,12 @@ MUTANTS = (
     Mutant("producer not rebuilt", producer_not_rebuilt),
     Mutant("claim not gated", claim_not_gated),
     Mutant("cursor outbox", cursor_outbox),
-    Mutant("compensation before every bar is answered", compensation_before_bars),
+    Mutant("compensation before every bar is answered", compensation_before_bars, (8,)),
     Mutant("two rows for action and bar", two_rows),
-    Mutant("on from memory after an unanswered COMMIT", on_from_memory),
-    Mutant("not found taken for never happened", not_found_is_never),
+    Mutant("on from memory after an unanswered COMMIT", on_from_memory, (34,)),
+    Mutant("not found taken for never happened", not_found_is_never, (43,)),
     Mutant("duplicates dropped blindly", duplicates_dropped),
-    Mutant("a bar past the pivot", bar_past_pivot),
+    Mutant("a bar past the pivot", bar_past_pivot, (58,)),
     Mutant("a failure of an old round counted", old_round_counts),
-    Mutant("retry not compared", retry_not_compared),
+    Mutant("retry not compared", retry_not_compared, (204,)),
 )

@@ -57,7 +57,9 @@ SQL_MUTANTS = (
     SqlMutant(
         "no natural key", row, "INSERT", "ON CONFLICT DO NOTHING", _OVERWRITE, sql_scripts.rows_are_compared_and_set
     ),
-    SqlMutant("due rows not locked", row, "LOAD_DUE", " FOR UPDATE SKIP LOCKED", "", sql_scripts.due_rows_are_taken_once),
+    SqlMutant(
+        "due rows not locked", row, "LOAD_DUE", " FOR UPDATE SKIP LOCKED", "", sql_scripts.due_rows_are_taken_once
+    ),
     SqlMutant(
         "deadlines of other lanes", saga_store, "DUE", "lane = ANY($1::int[])", "$1::int[] IS NOT NULL",
         saga_scripts.deadlines_are_found,
