@@ -21,7 +21,7 @@ from tests.faults.drain import drain
 from tests.faults.evidence import Evidence, collect
 from tests.faults.invariants import Verdict, judge
 from tests.faults.report import figures, save, show_figures, show_progress, show_verdicts
-from tests.faults.script import never_reached, play
+from tests.faults.script import play
 from tests.faults.stage import Stage, open_stage
 
 BUILD: Final = Path("build")
@@ -40,6 +40,7 @@ def main(
         bool,
         typer.Option("--selftest", help="Afterwards corrupt the evidence in every way, to see that it is noticed."),
     ] = False,
+    tmpfs: Annotated[bool, typer.Option(help="Fill a small memory disk, where one may be mounted.")] = True,
     keep: Annotated[bool, typer.Option("--keep", help="Keep Kafka's data beside the logs.")] = False,
 ) -> None:
     """Run the fault run: exit 0 if every invariant holds and was tested, 1 if not, 5 if a server cannot be had."""
@@ -51,7 +52,7 @@ def main(
     os.environ.setdefault("TRADESAGA_KAFKA_HEAP", "384m")
     began = time.monotonic()
     try:
-        seen, missed = uvloop.run(run(folder, seed, minutes * 60, rate, short=short, console=console))
+        seen = uvloop.run(run(folder, seed, minutes * 60, rate, short=short, tmpfs=tmpfs, console=console))
     except CommandError as error:
         console.print(f"{error}", markup=False)
         raise typer.Exit(int(error.exit_code)) from error
@@ -61,7 +62,7 @@ def main(
     shutil.copy(folder / "chaos.json", BUILD / "chaos.json")
     show_verdicts(console, verdicts)
     show_figures(console, told)
-    failed = not told["ok"] or _missed(console, missed, short=short)
+    failed = not told["ok"] or _missed(console, seen.notes.missed(), short=short)
     if selftest:
         failed |= not _selftest(console, seen, verdicts)
     if as_json:
@@ -73,12 +74,12 @@ def main(
 
 
 async def run(
-    folder: Path, seed: int, seconds: float, rate: float, *, short: bool, console: Console
-) -> tuple[Evidence, list[str]]:
+    folder: Path, seed: int, seconds: float, rate: float, *, short: bool, tmpfs: bool, console: Console
+) -> Evidence:
     """Play the whole run and read the evidence."""
     console.print(f"seed {seed}: starting Kafka, PostgreSQL, the exchange and nine processes")
     _end_cleanly()
-    async with open_stage(folder, Random(seed), rate=rate, short=short) as stage:
+    async with open_stage(folder, Random(seed), rate=rate, short=short, tmpfs=tmpfs) as stage:
         showing = asyncio.create_task(show_progress(stage, console), name="progress")
         try:
             await _perform(stage, seconds)
@@ -88,10 +89,9 @@ async def run(
         console.print("reading the evidence")
         stage.notes.fenced = sum(member.count(FENCED) for member in stage.crew.members.values())
         stage.notes.peak_mb = {member.name: member.peak_mb for member in stage.crew.members.values()}
-        seen = await collect(
+        return await collect(
             stage.broker.bootstrap, stage.database.url, stage.exchange.address, stage.clients.history, stage.notes
         )
-        return seen, never_reached(stage)
 
 
 def _end_cleanly() -> None:

@@ -14,6 +14,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.codec import Record
+from infra.failpoints import Failpoint
 from schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic, starts_topic
 from tests.faults.exchange import ask
 from tests.faults.history import History
@@ -84,6 +85,10 @@ class Notes:
     drained: float | None = None
     limit: float = 60.0
     """Seconds that progress may take to come back."""
+
+    def missed(self) -> list[str]:
+        """Name the failpoints at which nobody has died."""
+        return [place.value for place in Failpoint if not self.fallen.get(place.value)]
 
 
 @dataclass

@@ -4,7 +4,6 @@ Kafka has a listener for each process, advertised as the port of that process's 
 """
 
 import asyncio
-import ctypes
 import os
 import shutil
 import signal
@@ -110,9 +109,10 @@ class Broker:
 class Database:
     """PostgreSQL with fsync, on a disk of its own kind: some tables lie on a small one that can be filled."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, tmpfs: bool = True) -> None:
         self._home = home.resolve()
         self._state = PostgresState()
+        self._tmpfs = tmpfs
         self._clock = Path("/var/tmp") / f"drill-clock-{os.getpid()}"  # where PostgreSQL's own account may read
         self._small = Path("/var/tmp") / f"drill-disk-{os.getpid()}"
         self.mounted = False
@@ -191,7 +191,7 @@ class Database:
         if self.mounted:
             (self._small / "filler").unlink()
         else:
-            self._limit_files(-1)
+            self._limit_files(psutil.RLIM_INFINITY)
 
     async def stop(self) -> None:
         """Shut it down, and let go of the small disk."""
@@ -207,7 +207,7 @@ class Database:
     def _mount(self) -> bool:
         """Mount a memory disk, if we may."""
         account = server_account()
-        if os.geteuid() != 0 or account is None:
+        if not self._tmpfs or os.geteuid() != 0 or account is None:
             return False
         self._small.mkdir(mode=0o700)
         options = f"size={SMALL_MB}m,uid={account},gid={account},mode=700"
@@ -223,7 +223,7 @@ class Database:
         server = psutil.Process(self._state.process.pid)
         for process in (server, *server.children()):
             try:
-                process.rlimit(psutil.RLIMIT_FSIZE, (size, ctypes.c_long(-1).value))
+                process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
             except psutil.NoSuchProcess:
                 continue
 

@@ -144,13 +144,15 @@ class ExchangeProcess:
 
 
 @asynccontextmanager
-async def open_stage(folder: Path, chance: Random, *, rate: float, short: bool) -> AsyncGenerator[Stage]:
+async def open_stage(
+    folder: Path, chance: Random, *, rate: float, short: bool, tmpfs: bool = True
+) -> AsyncGenerator[Stage]:
     """Start everything, wait until all processes own their lanes, and end everything."""
     notes = Notes(money=str(OPENING * len(ACCOUNTS)))
     session_seconds = 4.0 if short else 6.0
     async with AsyncExitStack() as stack:
         links = await _open_links(stack)
-        broker, database, exchange = Broker(folder), Database(folder), ExchangeProcess(folder)
+        broker, database, exchange = Broker(folder), Database(folder, tmpfs=tmpfs), ExchangeProcess(folder)
         broker.prepare({name: link for (name, kind), link in links.items() if kind == "kafka"})
         stack.push_async_callback(broker.stop)
         stack.push_async_callback(database.stop)

@@ -29,7 +29,8 @@ SELDOM: Final = {
 """Places that a process comes to once in some seconds."""
 AT_ONCE: Final = 4
 """Processes that die in one act."""
-PATIENCE: Final = 12.0
+MOST_ACTS: Final = 7
+PATIENCE: Final = 15.0
 """Seconds in which a process should come to its failpoint."""
 
 
@@ -40,6 +41,14 @@ async def kill_anybody(stage: Stage) -> None:
         for member in members:
             member.send(signal.SIGKILL)
         await asyncio.sleep(stage.chance.uniform(1.0, 2.0))
+
+
+async def kill_at_every_failpoint(stage: Stage) -> None:
+    """Go on until somebody has died at each."""
+    for _ in range(MOST_ACTS):
+        if not stage.notes.missed():
+            return
+        await kill_at_failpoints(stage)
 
 
 async def kill_at_failpoints(stage: Stage) -> None:
@@ -64,7 +73,7 @@ async def _fall(stage: Stage, place: Failpoint, member: Member) -> None:
         stage.crew.fall_at(member, place, 1)
     else:
         member.arm("kill", place, 1 if place in SELDOM else stage.chance.randint(1, 3))
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + PATIENCE * wanted
     while time.monotonic() < until:
         if member.deaths >= deaths + wanted:
             stage.notes.fallen[place.value] = stage.notes.fallen.get(place.value, 0) + 1

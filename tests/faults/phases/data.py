@@ -19,6 +19,8 @@ from tests.faults.stage import Stage
 REPLAYED = 0.05
 MOST_REPLAYED = 1500
 JUMP = 300
+DATABASE_JUMP = 20
+"""Seconds; what falls due by the database's clock is late by as much when it jumps back."""
 BARRED_STEPS = ("reserve", "charge", "order", "fill")
 
 
@@ -94,7 +96,7 @@ async def jump_database_clock(stage: Stage) -> None:
     """Set PostgreSQL's clock off by five minutes, and back."""
     if not find_faketime():
         return
-    jump = stage.chance.choice([-JUMP, JUMP])
+    jump = stage.chance.choice([-DATABASE_JUMP, DATABASE_JUMP])
     async with stage.fault(f"PostgreSQL's clock jumps by {jump:+d} s"):
         stage.database.jump(jump)
         await asyncio.sleep(4.0 if stage.short else 8.0)
