@@ -143,6 +143,9 @@ def save(
 
 async def _save(settings: Settings, file: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
+    if not file.name:
+        do = "name the file to write"
+        raise CommandError("file", f"{str(file)!r} is no name of a file", "FILE", do, ExitCode.USAGE)
     draft = file.with_name(f".{file.name}.draft")
     try:
         with draft.open("w", encoding="utf-8") as out:

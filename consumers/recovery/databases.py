@@ -1,5 +1,7 @@
 """The databases of a recovery: one transaction in each, open to its end, so that all of it counts or nothing."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -8,7 +10,7 @@ import asyncpg
 from asyncpg.transaction import Transaction
 
 from infra.database import Connection, session
-from infra.errors import CommandError, ExitCode
+from infra.errors import CommandError, ExitCode, unavailable
 from infra.lanes.incarnation import Incarnation, Kind, begin, refuse_running
 from infra.ledger.recovering import Shortfall, lay_floor, lift_floor
 from infra.partitions import ensure_partitions
@@ -17,6 +19,8 @@ _CORE: Final = ("saga", "saga_event", "parked", "step_execution", "start_request
 _PATIENT: Final = """
 SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '5s'
 """
+_PROMOTION: Final = 300.0
+"""Seconds that a server may go on replaying its log."""
 _LOCK: Final = "LOCK TABLE lane, saga, saga_event, step_execution IN EXCLUSIVE MODE"
 
 
@@ -56,6 +60,16 @@ class Database:
         return await lay_floor(self.sql, self._floor, self.incarnation.number)
 
 
+async def _await_promotion(sql: Connection) -> None:
+    """Wait until a server that replays its log takes writes; raises `CommandError` (exit 5) if it goes on for long."""
+    until = time.monotonic() + _PROMOTION
+    while await sql.fetchval("SELECT pg_is_in_recovery()"):
+        if time.monotonic() > until:
+            what, do = "the server still replays its log", "wait until it is promoted, or promote it (`pg_promote()`)"
+            raise unavailable("database-replaying", what, "PostgreSQL", do)
+        await asyncio.sleep(0.2)
+
+
 @asynccontextmanager
 async def transactions(urls: Iterable[str], *, dry_run: bool) -> AsyncGenerator[dict[str, Database]]:
     """Open a transaction in each database; they are committed one after the other at the end, or all rolled back."""
@@ -64,6 +78,7 @@ async def transactions(urls: Iterable[str], *, dry_run: bool) -> AsyncGenerator[
         pending: list[Transaction] = []
         for url in sorted(set(urls)):
             sql = await stack.enter_async_context(session(url, application_name="tradesaga recover"))
+            await _await_promotion(sql)
             await sql.execute(_PATIENT)
             await ensure_partitions(sql)
             transaction = sql.transaction()

@@ -166,8 +166,8 @@ def _becomes_ready(state: PostgresState, process: ProcessId, until: float) -> bo
         if accepts(state.port):
             try:
                 asyncio.run(_ensure_database(state))
-            except asyncpg.CannotConnectNowError:
-                pass  # it is replaying its log after a crash
+            except (asyncpg.CannotConnectNowError, ConnectionError):
+                pass  # it is replaying its log after a crash, or has just ended, which its process will show
             else:
                 return True
         time.sleep(0.05)
