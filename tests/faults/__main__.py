@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from random import Random
 from typing import Annotated, Final
@@ -18,7 +19,7 @@ from infra.errors import CommandError, ExitCode
 from infra.logs import silence_libraries
 from tests.faults.corruption import notice_all
 from tests.faults.drain import drain
-from tests.faults.evidence import Evidence, collect
+from tests.faults.evidence import Evidence, Notes, collect
 from tests.faults.invariants import Verdict, judge
 from tests.faults.report import figures, save, show_figures, show_progress, show_verdicts
 from tests.faults.script import play
@@ -41,7 +42,6 @@ def main(
         typer.Option("--selftest", help="Afterwards corrupt the evidence in every way, to see that it is noticed."),
     ] = False,
     tmpfs: Annotated[bool, typer.Option(help="Fill a small memory disk, where one may be mounted.")] = True,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep Kafka's data beside the logs.")] = False,
 ) -> None:
     """Run the fault run: exit 0 if every invariant holds and was tested, 1 if not, 5 if a server cannot be had."""
     console = Console(stderr=True)
@@ -51,26 +51,34 @@ def main(
     folder.mkdir(parents=True)
     os.environ.setdefault("TRADESAGA_KAFKA_HEAP", "384m")
     began = time.monotonic()
-    try:
-        seen = uvloop.run(run(folder, seed, minutes * 60, rate, short=short, tmpfs=tmpfs, console=console))
-    except CommandError as error:
-        console.print(f"{error}", markup=False)
-        raise typer.Exit(int(error.exit_code)) from error
+    playing = run(folder, seed, minutes * 60, rate, short=short, tmpfs=tmpfs, console=console)
+    seen = _played(playing, console)
     verdicts = judge(seen)
     told = figures(seen, verdicts, seed, time.monotonic() - began)
     save(told, seen, folder)
     shutil.copy(folder / "chaos.json", BUILD / "chaos.json")
     show_verdicts(console, verdicts)
     show_figures(console, told)
-    failed = not told["ok"] or _missed(console, seen.notes.missed(), short=short)
+    failed = not told["ok"] or _missed(console, seen.notes, short=short)
     if selftest:
         failed |= not _selftest(console, seen, verdicts)
     if as_json:
         sys.stdout.write((folder / "chaos.json").read_text())
-    if not keep:
-        shutil.rmtree(folder / "kafka", ignore_errors=True)
+    shutil.rmtree(folder / "kafka", ignore_errors=True)
     console.print(f"logs: {folder}")
     raise typer.Exit(int(ExitCode.CHECK_FAILED if failed else 0))
+
+
+def _played(playing: Coroutine[None, None, Evidence], console: Console) -> Evidence:
+    """Play the run to its end; one that cannot be played, or is ended by a signal, says so in a sentence."""
+    try:
+        return uvloop.run(playing)
+    except CommandError as error:
+        console.print(f"{error}", markup=False)
+        raise typer.Exit(int(error.exit_code)) from error
+    except asyncio.CancelledError as error:
+        console.print("the run was ended; its servers and processes are stopped")
+        raise typer.Exit(int(ExitCode.CHECK_FAILED)) from error
 
 
 async def run(
@@ -117,11 +125,13 @@ async def _perform(stage: Stage, seconds: float) -> None:
         await stage.clients.stop()
 
 
-def _missed(console: Console, missed: list[str], *, short: bool) -> bool:
-    """Tell which failpoints nobody came to; a whole run in which one is missing does not count."""
-    if missed:
+def _missed(console: Console, notes: Notes, *, short: bool) -> bool:
+    """Tell what was never tried; a whole run in which anything is missing does not count."""
+    if missed := notes.missed():
         console.print(f"nobody died at: {', '.join(missed)}")
-    return bool(missed) and not short
+    if idle := notes.idle():
+        console.print(f"there were no {', no '.join(idle)}")
+    return bool(idle) or (bool(missed) and not short)
 
 
 def _selftest(console: Console, seen: Evidence, verdicts: list[Verdict]) -> bool:

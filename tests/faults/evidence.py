@@ -90,6 +90,11 @@ class Notes:
         """Name the failpoints at which nobody has died."""
         return [place.value for place in Failpoint if not self.fallen.get(place.value)]
 
+    def idle(self) -> list[str]:
+        """Name what was meant to happen and never did."""
+        counted = {"unheard commits": self.swallowed, "replayed records": self.replayed, "early bars": self.barred}
+        return [name for name, count in counted.items() if not count]
+
 
 @dataclass
 class Evidence:
