@@ -12,7 +12,7 @@ from infra.lanes.store import Lane
 def batches(draw: st.DrawFn) -> list[Chunk]:
     """Draw the polls of three lanes, with gaps where nobody wanted a record, and with polls that brought none."""
     lanes = [Lane(number, "t.events", number, 1, 0, 0, 0) for number in (1, 2, 3)]
-    following = dict.fromkeys((1, 2, 3), 0)
+    following: dict[int, int] = dict.fromkeys((1, 2, 3), 0)
     chunks: list[Chunk] = []
     for lane in draw(st.lists(st.sampled_from(lanes), max_size=8)):
         gaps = draw(st.lists(st.integers(0, 3), max_size=6))
