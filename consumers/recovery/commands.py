@@ -20,7 +20,7 @@ from consumers.recovery.report import Report
 from consumers.recovery.topics import republish
 from infra.database import session
 from infra.errors import CommandError, ExitCode
-from infra.ledger.keeping import TABLES, read_rows, sort_lines, summed, write_rows
+from infra.ledger.keeping import TABLES, read_rows, sort_lines, summed
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
 
@@ -59,9 +59,8 @@ def database(
     Stop every service first. Exit 4: the database is not empty, services run, or the topics have lost records.
     """
     settings = load_settings(directory)
-    if book is not None and not dry_run:
-        asyncio.run(_load(settings, book))
-    wish = Wish("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run, book=book is not None)
+    rows = _read_book(book) if book is not None else None
+    wish = Wish("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run, book=rows)
     _show(_run(settings, wish, as_json=as_json), as_json=as_json)
     if other is not None:
         _judge(asyncio.run(compare(settings.database_for("saga_log"), other)), as_json=as_json)
@@ -161,15 +160,12 @@ async def _save(settings: Settings, file: Path) -> Counter[str]:
     return counts
 
 
-async def _load(settings: Settings, file: Path) -> None:
+def _read_book(file: Path) -> dict[str, list[str]]:
     try:
-        lines = await asyncio.to_thread(lambda: file.read_bytes().splitlines())
+        lines = file.read_bytes().splitlines()
     except OSError as error:
         raise CommandError("book-missing", str(error), str(file), "name the file", ExitCode.NOT_FOUND) from error
-    rows = sort_lines(lines, str(file))
-    for table, (service, _) in TABLES.items():
-        async with session(settings.database_for(service), application_name="tradesaga recover") as sql:
-            await write_rows(sql, table, rows[table])
+    return sort_lines(lines, str(file))
 
 
 def _run(settings: Settings, wish: Wish, *, as_json: bool) -> Report:

@@ -20,6 +20,7 @@ from consumers.saga_log.rules import Rules
 from infra.broker import count_partitions
 from infra.errors import CommandError, ExitCode
 from infra.kafka import Place
+from infra.ledger.keeping import TABLES, write_rows
 from infra.ledger.recovering import unknown_accounts
 from infra.replay import Replay
 from infra.settings import Settings
@@ -35,14 +36,14 @@ _OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NUL
 class Wish:
     """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them.
 
-    `book` says that what no topic carries has been loaded from a file.
+    `book` holds what no topic carries, by table, as `infra.ledger.keeping` reads it from its file.
     """
 
     kind: Literal["rebuilt", "restored"]
     operator: str
     unknown: bool = False
     dry_run: bool = False
-    book: bool = False
+    book: Mapping[str, list[str]] | None = None
 
 
 async def rebuild(
@@ -59,6 +60,8 @@ async def rebuild(
         for database in opened.values():
             await database.begin(wish.kind, wish.operator)
         places = {name: opened[url] for name, url in urls.items()}
+        for table, rows in (wish.book or {}).items():
+            await write_rows(places.get(TABLES[table][0], places[LOG]).sql, table, rows)
         for cast in casts:
             ranges = await _look(settings, replay, cast)
             await refuse_versions(places[LOG].sql, cast.saga)
@@ -70,7 +73,7 @@ async def rebuild(
                 await _skip_signals(settings, replay, places[LOG], cast)
         for database in opened.values():
             await _sum_up(database, report)
-        report.left_out += describe_gaps(casts, rebuilt=wish.kind == "rebuilt", book=wish.book)
+        report.left_out += describe_gaps(casts, rebuilt=wish.kind == "rebuilt", book=wish.book is not None)
         report.incarnation = max(database.incarnation.number for database in opened.values())
     report.seconds = time.monotonic() - began
     return report
