@@ -161,7 +161,7 @@ def test_misuse_is_one_sentence(desk: Desk, options: tuple[str, ...], code: int,
 @pytest.mark.parametrize(
     ("variable", "value", "code"),
     [
-        ("TRADESAGA_KAFKA", "127.0.0.1:1", "not-started"),
+        ("TRADESAGA_KAFKA", "127.0.0.1:1", "kafka-unavailable"),
         ("TRADESAGA_DATABASE_URL", "postgresql://a:b@127.0.0.1:1/c", "database-unavailable"),
     ],
 )
