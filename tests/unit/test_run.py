@@ -1,6 +1,7 @@
 """`tradesaga run`: services live together in one process and are cancelled together; probes tell how they are."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -93,7 +94,8 @@ async def test_probes_tell_whether_the_workers_are_ready(monkeypatch: pytest.Mon
     port = free_port()
     async with probes("127.0.0.1", port):
         status, body = await asyncio.to_thread(_get, port, "/readyz")
-        assert (status, body) == (503, '{"ready": false, "workers": {"cash": "starting"}}')
+        told = json.loads(body)
+        assert (status, told["ready"], told["workers"]) == (503, False, {"cash": "starting"})
         health.ready = True
         assert (await asyncio.to_thread(_get, port, "/readyz"))[0] == 200
         health.halted = "offsets are gone"
