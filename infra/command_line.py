@@ -30,6 +30,11 @@ def main() -> None:
 def execute(arguments: Sequence[str]) -> int:
     """Run a command and give its exit code; with `--json` its error is JSON on stderr, otherwise one sentence."""
     as_json = "--json" in arguments
+    if broken := [word for word in arguments if not _is_text(word)]:
+        do = "give it as UTF-8, without a NUL"
+        return _report(
+            CommandError("usage", "an argument is no text", ascii(broken[0]), do, ExitCode.USAGE), as_json=as_json
+        )
     wanted = next((word for word in arguments if not word.startswith("-")), "")
     try:
         code = assemble(wanted)(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
@@ -47,6 +52,15 @@ def execute(arguments: Sequence[str]) -> int:
             raise
         return _report(_described(error), as_json=as_json)
     return code if isinstance(code, int) else ExitCode.FINE
+
+
+def _is_text(word: str) -> bool:
+    """Say whether an argument is something that databases and terminals can take."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in word
 
 
 def assemble(wanted: str = "") -> typer.Typer:

@@ -1,6 +1,7 @@
 """Errors of servers and networks as the one sentence that a user gets; never a stack trace."""
 
 import asyncio
+import errno
 import os
 import tempfile
 import traceback
@@ -11,7 +12,7 @@ from typing import cast
 import asyncpg
 from aiokafka.errors import KafkaConnectionError
 
-from infra.errors import CommandError, unavailable
+from infra.errors import CommandError, ExitCode, unavailable
 from infra.kafka import KafkaUnavailableError
 
 REFUSED_LOGINS = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
@@ -23,6 +24,11 @@ LOST_DATABASE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
+_OF_A_NAME = frozenset({
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EROFS,
+})  # fmt: skip
+_NAME_SHOWN = 200
 LOST_CONNECTION = (ConnectionError, asyncio.TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -34,6 +40,9 @@ def describe(error: BaseException) -> CommandError:
         return error
     if isinstance(error, KafkaConnectionError | KafkaUnavailableError):
         return _unavailable("kafka-unavailable", "Kafka does not answer", error, "start it, or mend TRADESAGA_KAFKA")
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_A_NAME:
+        what = f"a file cannot be used: {error.strerror}"
+        return CommandError("file", what, str(error.filename)[:_NAME_SHOWN], "name another one", ExitCode.USAGE)
     cause = error.__cause__ if error.__cause__ is not None else error
     for seen in (error, cause, getattr(error, "orig", None)):
         found = _of_database(seen)

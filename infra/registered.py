@@ -38,8 +38,8 @@ def find_saga(name: str, modules: Sequence[str] = ()) -> AnySaga:
 def _imported(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise _unusable(str(error), module) from error
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:
+        raise _unusable(f"{module!r} cannot be imported: {error}", module) from error
 
 
 def _unusable(what: str, where: str) -> CommandError:

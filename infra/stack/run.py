@@ -94,7 +94,7 @@ async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> int:
 def _imported(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:
         do = "give --app a module that Python can import from here"
         raise CommandError("app-missing", f"{error}", module, do, ExitCode.NOT_FOUND) from error
 

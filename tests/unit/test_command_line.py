@@ -24,6 +24,8 @@ ENDS = [
     (asyncpg.InvalidPasswordError("password authentication failed"), ExitCode.UNAVAILABLE, "database-login"),
     (asyncpg.CannotConnectNowError("starting up"), ExitCode.UNAVAILABLE, "database-unavailable"),
     (ConnectionRefusedError(111, "Connection refused"), ExitCode.UNAVAILABLE, "server-unavailable"),
+    (FileNotFoundError(2, "No such file or directory", "keys/mine"), ExitCode.USAGE, "file"),
+    (OSError(36, "File name too long", "a" * 5000), ExitCode.USAGE, "file"),
     (ZeroDivisionError("division by zero"), ExitCode.CHECK_FAILED, "unexpected"),
 ]
 
@@ -45,6 +47,16 @@ def with_command(monkeypatch: pytest.MonkeyPatch) -> Install:
         _offer(monkeypatch, points)
 
     return install
+
+
+@pytest.mark.parametrize("word", ["\udcff", "a\0b"])
+def test_an_argument_that_is_no_text_is_misuse(
+    with_command: Install, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    """What a shell passes on need not be UTF-8; it is refused before any command sees it."""
+    with_command(lambda: None)
+    assert execute(["act", word, "--json"]) == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().err)["error"]["what"] == "an argument is no text"
 
 
 @pytest.mark.parametrize(("error", "code", "slug"), ENDS)
