@@ -31,9 +31,10 @@ PARTITIONS = 3
 class Rig:
     """One saga of this test alone, its topics, its database, and a producer."""
 
-    def __init__(self, saga: AnySaga, kafka: str, pool: Pool, producer: Producer) -> None:
+    def __init__(self, saga: AnySaga, kafka: str, url: str, pool: Pool, producer: Producer) -> None:
         self.saga = saga
         self.kafka = kafka
+        self.url = url
         self.pool = pool
         self.producer = producer
         self.rules = Rules(saga, PARTITIONS)
@@ -107,7 +108,7 @@ async def open_rig(kafka: str, url: str, deadline: timedelta = timedelta(minutes
     await producer.start()
     pool = await open_pool(url, max_size=6)
     try:
-        yield Rig(saga, kafka, pool, producer)
+        yield Rig(saga, kafka, url, pool, producer)
     finally:
         await pool.close()
         await producer.stop()
