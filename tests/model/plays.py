@@ -101,7 +101,8 @@ PLAYS: Final[Mapping[str, Billing]] = {
     "rounds": Billing(short, Budget(decisions=2, decides=_DECISIONS, undo_failures=1, attempts=1, raising={SETTLE})),
     # The same, on a shorter way, with failures of old rounds that come again.
     "old rounds": Billing(
-        tiny, Budget(decisions=2, decides=_DECISIONS, undo_failures=1, attempts=1, raising={SETTLE - 1}, repeats=1)
+        tiny,
+        Budget(decisions=2, decides={Meaning.RETRY}, undo_failures=1, attempts=1, raising={SETTLE - 1}, repeats=1),
     ),
     # An abort, and a recall that the far side refuses once.
     "recall": Billing(
