@@ -21,6 +21,7 @@ from consumers.recovery.topics import republish
 from infra.database import session
 from infra.errors import CommandError, ExitCode
 from infra.ledger.keeping import TABLES, read_rows, sort_lines, summed
+from infra.logs import silence_libraries
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
 
@@ -176,6 +177,7 @@ def _run(settings: Settings, wish: Wish, *, as_json: bool) -> Report:
 @contextmanager
 def _progress(*, quiet: bool) -> Generator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """Show how many facts are dealt with, on a terminal; gives what is told of more of them, and of done ones."""
+    silence_libraries()
     console, total = Console(stderr=True), 0
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("facts", total=None)

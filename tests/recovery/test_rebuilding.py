@@ -6,6 +6,7 @@ import pytest
 
 from consumers.recovery.comparison import compare
 from consumers.recovery.rebuild import Wish
+from schemas.lifecycle import RetryRequested
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage
 
@@ -20,17 +21,25 @@ async def test_a_rebuilt_database_equals_the_lost_one(stage: Stage) -> None:
     for number in range(28):
         plan = PLANS[number % len(PLANS)][0]
         await stage.knock(f"k{number}", **plan)
+    shut = await stage.knock("shut", close="shut")
+    del stage.asked["shut"]
     await check_ends(stage)
+    await stage.bench.settled(shut, "FAILED")
     await stage.stop()
     lived = stage.url
     rebuilt = await stage.new_database()
     report = await stage.rebuild(REBUILT)
     found = await compare(lived, rebuilt)
     assert found.equal, found.lines()
-    assert found.rows["saga"] == 28
+    assert found.rows["saga"] == 29
     assert found.rows["step_execution"] > 60
     assert report.open_steps.total() == 0
     assert +report.owed == Counter()
+    # The failed step has its input again: a person may have it run once more.
+    await stage.serve()
+    await stage.bench.far.place(f"{shut}:open")
+    await stage.bench.say(shut, RetryRequested(step="close", operator="tester", reason="it is open"))
+    assert (await stage.bench.settled(shut, "COMPLETED"))["state"] == "COMPLETED"
 
 
 async def test_unfinished_sagas_go_on_after_a_rebuild(stage: Stage) -> None:
