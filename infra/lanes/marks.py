@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import asyncpg
+import structlog
 
 from infra.database import Connection
 from infra.failpoints import Failpoint, reach
@@ -49,5 +50,7 @@ class Marks:
                 with suppress(PublishError):  # what it had acknowledged before counts all the same
                     await self._publisher.drain()
                 await self.save()
-        except (InDoubtError, TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except InDoubtError as error:
+            structlog.get_logger("worker").info("left without marks", why=str(error))
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return
