@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from consumers.participant import CompensationImpossibleError, Participant, StepContext
 from consumers.runtime.service import serve
@@ -25,6 +26,9 @@ from sagas.venue import (
 )
 from schemas import trade as t
 
+IN_FLIGHT: Final = 512
+"""Calls that the client of a venue, with its hundred connections, gets through within a step's time."""
+
 
 async def execution(settings: Settings) -> None:
     """Run the service until it is cancelled."""
@@ -40,7 +44,9 @@ async def execution(settings: Settings) -> None:
 
 def execution_participant(port: VenuePort, venue: str) -> Participant:
     """Bind the venue's port to the steps that need it."""
-    participant = Participant("execution", trade, holds=lambda ctx: [*account_of(ctx), ("venue", venue)])
+    participant = Participant(
+        "execution", trade, holds=lambda ctx: [*account_of(ctx), ("venue", venue)], in_flight=IN_FLIGHT
+    )
     desk = Desk(port, venue)
     participant.calls(place_order)(desk.place)
     participant.queries(place_order)(desk.query)

@@ -1,6 +1,8 @@
 """What is kept in memory is bounded by bytes as well as by number."""
 
 import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,13 +13,16 @@ from consumers.runtime.cause import Cause
 from consumers.runtime.outcome import CallKind
 from consumers.saga_log.checkpoint import Parked, Tracked
 from consumers.saga_log.recent import Recent
-from infra.codec import Record
+from infra.codec import Outgoing, Record
 from infra.lanes.batch import Chunk
+from infra.lanes.clients import ConsumerPort
 from infra.lanes.inbox import BATCHES, Inbox
+from infra.lanes.outbox import OutboxRow
+from infra.lanes.publisher import UNACKED_BYTES, Publisher
 from infra.lanes.store import Lane
 from sagas.definition import AnySaga, saga, seconds
 from sagas.step import step
-from schemas.envelope import Envelope
+from schemas.envelope import Envelope, Header
 from schemas.message import Event
 from tests.waiting import until
 
@@ -78,6 +83,48 @@ def test_a_chunk_without_records_waits_for_its_turn() -> None:
     assert inbox
     inbox.clear()
     assert not inbox
+
+
+class Sluggish:
+    """A producer that takes all and says nothing until it is told to; the consumer's side is never asked for."""
+
+    def __init__(self) -> None:
+        self.acks: list[asyncio.Future[Any]] = []
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def stop(self) -> None:
+        """Nothing to leave."""
+
+    async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> "asyncio.Future[Any]":
+        """Take a record."""
+        self.acks.append(asyncio.get_running_loop().create_future())
+        return self.acks[-1]
+
+    def producer(self, client_id: str) -> "Sluggish":
+        """Give itself."""
+        return self
+
+    def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> ConsumerPort:
+        """Give none."""
+        raise LookupError(group)
+
+
+async def test_large_rows_that_are_not_acknowledged_hold_writing_up() -> None:
+    """A few rows of half a megabyte are enough; once the broker has them there is room again."""
+    broker = Sluggish()
+    outgoing = Outgoing("t", "k", uuid4(), "a.b.v1", [("h", b"1")], b"v" * 512 * 1024)
+    async with Publisher(broker, "test", [LANE]) as publisher:
+        await publisher.publish(
+            [OutboxRow(1, number, outgoing) for number in range(UNACKED_BYTES // outgoing.size + 1)]
+        )
+        waiting = asyncio.create_task(publisher.room())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        for ack in broker.acks:
+            ack.set_result(None)
+        await asyncio.wait_for(waiting, 5)
 
 
 def parked(size: int) -> Tracked:
