@@ -38,9 +38,10 @@ class Trap(StrEnum):
 
 CELLS: Final[Sequence[tuple[Failpoint, Trap]]] = [(failpoint, trap) for trap in Trap for failpoint in Failpoint]
 """Every failpoint with every trap; schedule n has cell n among its faults, so that none is left out for long."""
-LEAST: Final = 6
+LEAST: Final = 5
 MOST: Final = 7
 _NTH: Final = 8
+"""Times that a failpoint is reached before a fault that is not the schedule's own springs there, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Fault:
 def draw_faults(seed: int, chance: Random) -> list[Fault]:
     """Draw the faults of one schedule."""
     first, trap = CELLS[seed % len(CELLS)]
-    faults = [Fault(first, 1 + int(chance.random() * 2), trap, chance.random())]
+    faults = [Fault(first, 1, trap, chance.random())]
     for _ in range(chance.randint(LEAST, MOST) - 1):
         failpoint, trap = CELLS[int(chance.random() * len(CELLS))]
-        faults.append(Fault(failpoint, 1 + int(chance.random() * _NTH), trap, chance.random()))
+        faults.append(Fault(failpoint, 2 + int(chance.random() * (_NTH - 1)), trap, chance.random()))
     return faults

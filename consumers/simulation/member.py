@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from consumers.simulation.loop import Process, ProcessGoneError
 from infra.codec import Record
@@ -10,6 +10,10 @@ from infra.kafka import KafkaUnavailableError, Place, Wants
 
 if TYPE_CHECKING:
     from consumers.simulation.broker import Moods, SimBroker
+
+
+FETCH_WAIT: Final = 0.03
+"""Seconds for which the broker may wait for more before it answers a fetch."""
 
 
 class SimConsumer:
@@ -146,8 +150,11 @@ class SimConsumer:
             self._waiting = None
 
     def _wake(self) -> None:
+        """Bring what has come in a moment, with what comes until then."""
         if self._waiting is not None:
-            _release(self._waiting)
+            waiting, self._waiting = self._waiting, None
+            loop = self._broker.loop
+            loop.outside.run(loop.call_later, FETCH_WAIT * loop.chance.random(), _release, waiting)
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
         """Count the records from these offsets to the ends."""

@@ -19,9 +19,9 @@ from sagas.status import Status
 from schemas.lifecycle import RetryRequested
 
 SAGAS: Final = 3
-ONE_MORE: Final = 0.5
+ONE_MORE: Final = 0.2
 """Sagas of a schedule, and the chance of another."""
-SPREAD: Final = 0.5
+SPREAD: Final = 0.15
 """Virtual seconds between two starts at most."""
 FAULTS_END: Final = 12.0
 """Virtual seconds after which no fault is begun any more."""
@@ -29,7 +29,7 @@ PATIENCE: Final = 120.0
 """Virtual seconds within which everything has to come to rest once nothing goes wrong any more."""
 OPERATES: Final = 0.06
 """The chance, twice a virtual second, that an operator looks after failed sagas while things still go wrong."""
-ECHOES: Final = 0.4
+ECHOES: Final = 0.3
 """The chance that old records come again once all is done."""
 ROUNDS: Final = 4
 """Times that an operator retries what has failed and can be mended."""

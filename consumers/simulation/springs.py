@@ -13,22 +13,31 @@ from schemas.lifecycle import AbortRequested, RetryRequested
 
 COIN: Final = 0.5
 SKEW: Final = 0.9
-"""Seconds by which the clocks of participants may be off; beyond a second, "not found" could deceive."""
+"""Seconds by which the far side's clock may be off: beyond a second, "not found" could deceive."""
+LEAP: Final = 30.0
+LEAPS: Final = 0.3
+"""Seconds by which the clock of a process may leap, one way or the other half of it, and how often one does."""
 
 
-LATE: Final = 4.0
-"""Virtual seconds after which a fault takes the next failpoint that comes along."""
+LATE: Final = 3.0
+PATIENT: Final = 11.0
+"""Virtual seconds after which a fault takes the next failpoint that comes along; those at rare ones wait longer."""
+RARE: Final = {Failpoint.BEFORE_OFFSET_COMMIT, Failpoint.AFTER_OFFSET_COMMIT}
 
 
 def meet(world: World, failpoint: Failpoint) -> None:
     """Let what waits for this failpoint spring. Raises `ProcessGoneError` in a process that dies of it."""
+    if not world.faults:
+        return
     process = current()
-    if process.dead or process is world.loop.outside or not world.faults:
+    if process.dead or process is world.loop.outside:
         return
     world.reached[failpoint] += 1
-    number, late = world.reached[failpoint], world.loop.time() > LATE
+    number, now = world.reached[failpoint], world.loop.time()
     for fault in world.faults:
-        if late or (fault.failpoint is failpoint and number >= fault.nth):
+        if now > (PATIENT if fault.failpoint in RARE and fault.nth == 1 else LATE) or (
+            fault.failpoint is failpoint and number >= fault.nth
+        ):
             world.faults.remove(fault)
             world.note(process.name, failpoint, str(fault))
             world.hits[failpoint, fault.trap] += 1
@@ -156,12 +165,12 @@ def slow_far_side(world: World, process: Process, draw: float) -> None:  # noqa:
 
 def lost_answer(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
     """Lose the far side's answers to the next requests."""
-    world.far.words += ["lost" if draw < COIN else "unknown"] * (1 + int(draw * 3))
+    world.far.words += ["lost" if draw < COIN else "unknown"] * (1 + int(draw * 7) % 3)
 
 
 def clock_jump(world: World, process: Process, draw: float) -> None:
-    """Set a clock wrong: that of the process, or of a server."""
-    process.clock_offset = (draw - COIN) * SKEW
+    """Set clocks wrong: that of the process by a lot at times, those of the servers by a little."""
+    process.clock_offset = (draw - COIN) * (LEAP if draw * 37 % 1 < LEAPS else SKEW)
     world.far.clock_offset = (draw * 13 % 1 - COIN) * SKEW
     world.broker.clock_offset = (draw * 31 % 1 - COIN) * 4
     world.database.clock_offset = max(world.database.clock_offset, draw * 17 % 1)
