@@ -84,5 +84,6 @@ def describe_gaps(casts: Sequence[Cast], *, rebuilt: bool, book: bool) -> list[s
         told += [
             "decisions on signals, and signals that nobody had read: strategies' next signals are judged as new",
             "starts that were stored and not yet published: their clients repeat them under the same keys",
+            "signed checkpoints of the audit log: they are on the checkpoints topic and with the witness",
         ]
     return told
