@@ -26,6 +26,7 @@ from aiokafka.partitioner import DefaultPartitioner, murmur2
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from infra.codec import Record
+from infra.lenient_records import read_leniently
 from schemas.envelope import Header
 
 Place = tuple[str, int]
@@ -156,6 +157,9 @@ class Consumer:
             fetched = cast(
                 "Mapping[Any, list[Any]]", await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
             )
+        except UnicodeDecodeError as error:
+            read_leniently()
+            raise KafkaUnavailableError("a header's name is no UTF-8; reading once more, with escapes") from error
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         return {

@@ -6,6 +6,11 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import (
+    _DefaultRecordBatchBuilderPy,  # pyright: ignore[reportPrivateUsage] - the one written in C takes text alone
+)
+from aiokafka.record.memory_records import MemoryRecords
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Producer
 
@@ -61,6 +66,32 @@ async def test_packed_starts_are_unpacked(rig: Rig, kafka: str) -> None:
         await answered(rig, 4)
     begun = await rig.pool.fetchval("SELECT count(*) FROM start_request")
     assert begun == 4
+
+
+class NoText(str):
+    """A header's name as a client in C may send it."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """Give no UTF-8."""
+        return b"\xff\xfe"
+
+
+async def test_a_header_name_that_is_no_text_stops_nobody(
+    rig: Rig, kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our client library cannot read it, others can; the start that has it is taken, and those before and behind it."""
+    for module in ("producer", "message_accumulator"):
+        monkeypatch.setattr(f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+    monkeypatch.setattr("aiokafka.consumer.fetcher.MemoryRecords", MemoryRecords)  # and put back afterwards
+    async with rig.running(Intake(rig.saga)):
+        for number in range(30):
+            name = NoText("x") if number in {10, 11, 20} else "x"
+            await start(rig, payload(f"k{number}"), [(name, b"1")], key=b"same")
+        await answered(rig, 30)
+    assert fetcher.MemoryRecords is not MemoryRecords
+    assert await rig.pool.fetchval("SELECT count(*) FROM start_request") == 30
 
 
 async def test_a_bare_payload_becomes_a_saga(rig: Rig) -> None:
