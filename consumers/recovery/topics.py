@@ -74,10 +74,10 @@ async def republish(
     names = {LOG, *(each.name for cast in casts for each in cast.participants)}
     urls = {name: settings.database_for(name) for name in names}
     bootstrap = settings.brokers()
-    await ensure_topics(bootstrap, all_topics([cast.saga.name for cast in casts]))
     async with transactions(urls.values(), dry_run=False) as opened:
         for database in opened.values():
             await database.begin("republished", operator)
+        await ensure_topics(bootstrap, all_topics([cast.saga.name for cast in casts]))
         places = {name: opened[url] for name, url in urls.items()}
         for cast in casts:
             await _write_saga(bootstrap, places, cast, report, (sized, advance))
