@@ -77,3 +77,10 @@ def test_the_runbook_brings_everything_back(ground: Ground) -> None:
     ground.sh("tradesaga reconcile")
     held = json.loads(ground.sh("tradesaga account list alice --json"))["balances"]
     assert {held[name] for name in held if name.endswith("held")} <= {"0"}
+
+    # After all that, the topics alone still make the same database, to every field that facts can tell.
+    ground.run("keep")
+    ground.sh("psql -q $DATABASE -c 'CREATE DATABASE again'")
+    again = 'TRADESAGA_DATABASE_URL="${DATABASE%/*}/again" tradesaga'
+    said = ground.sh(f'{again} migrate > /dev/null; {again} recover database --book "$BOOK" --compare "$DATABASE"')
+    assert "0 differ" in said
