@@ -39,7 +39,7 @@ def _imported(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, SyntaxError, ValueError, TypeError) as error:
-        raise _unusable(f"{module!r} cannot be imported: {error}", module) from error
+        raise _unusable(str(error), module) from error
 
 
 def _unusable(what: str, where: str) -> CommandError:
