@@ -21,8 +21,7 @@ LEAPS: Final = 0.3
 
 LATE: Final = 3.0
 PATIENT: Final = 11.0
-"""Virtual seconds after which a fault takes the next failpoint that comes along; those at rare ones wait longer."""
-RARE: Final = {Failpoint.BEFORE_OFFSET_COMMIT, Failpoint.AFTER_OFFSET_COMMIT}
+"""Virtual seconds after which a fault takes the next failpoint that comes along; the schedule's own waits longer."""
 
 
 def meet(world: World, failpoint: Failpoint) -> None:
@@ -35,9 +34,7 @@ def meet(world: World, failpoint: Failpoint) -> None:
     world.reached[failpoint] += 1
     number, now = world.reached[failpoint], world.loop.time()
     for fault in world.faults:
-        if now > (PATIENT if fault.failpoint in RARE and fault.nth == 1 else LATE) or (
-            fault.failpoint is failpoint and number >= fault.nth
-        ):
+        if now > (PATIENT if fault.nth == 1 else LATE) or (fault.failpoint is failpoint and number >= fault.nth):
             world.faults.remove(fault)
             world.note(process.name, failpoint, str(fault))
             world.hits[failpoint, fault.trap] += 1
