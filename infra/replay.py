@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from infra.codec import Record
 from infra.errors import CommandError, ExitCode
 from infra.kafka import KafkaUnavailableError, Place
+from infra.lenient_records import read_leniently
 
 BATCH: Final = 2000
 _UNACKED: Final = 5000
@@ -70,7 +71,7 @@ class Replay:
             self._consumer.assign([partition])
             self._consumer.seek(partition, start)
             while following < end:
-                found = (await self._consumer.getmany(partition, timeout_ms=1000, max_records=BATCH)).get(partition, ())
+                found = await self._fetch(partition, following)
                 batch = [_read(record) for record in found if record.offset < end]
                 for record in batch:
                     _check(record, following)
@@ -81,6 +82,16 @@ class Replay:
                     raise _gap(place, following)
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(f"{place}: {error or type(error).__name__}") from error
+
+    async def _fetch(self, partition: TopicPartition, following: int) -> Sequence[Any]:
+        try:
+            found = await self._consumer.getmany(partition, timeout_ms=1000, max_records=BATCH)
+        except UnicodeDecodeError:  # a header's name is no UTF-8
+            read_leniently()
+            self._consumer.assign([partition])
+            self._consumer.seek(partition, following)
+            return ()
+        return found.get(partition, ())
 
 
 class Rewriter:
