@@ -129,6 +129,8 @@ def _missed(console: Console, notes: Notes, *, short: bool) -> bool:
     """Tell what was never tried; a whole run in which anything is missing does not count."""
     if missed := notes.missed():
         console.print(f"nobody died at: {', '.join(missed)}")
+    for untried in notes.untried:
+        console.print(f"not tried: {untried}", highlight=False)
     if idle := notes.idle():
         console.print(f"there were no {', no '.join(idle)}")
     return bool(idle) or (bool(missed) and not short)

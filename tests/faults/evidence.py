@@ -81,6 +81,8 @@ class Notes:
     barred: int = 0
     refused_large: int = 0
     swallowed: int = 0
+    untried: list[str] = field(default_factory=list[str])
+    """What this machine does not let the run break."""
     mixed_versions: bool = False
     drained: float | None = None
     limit: float = 60.0

@@ -73,6 +73,7 @@ def figures(seen: Evidence, verdicts: Sequence[Verdict], seed: int, seconds: flo
         "replayed": notes.replayed,
         "bars_first": notes.barred,
         "poisons": len(notes.planted),
+        "untried": notes.untried,
         "slowest_progress_seconds": round(recovered[-1], 1) if recovered else None,
         "drain_seconds": None if notes.drained is None else round(notes.drained, 1),
         "peak_mb": round(max(notes.peak_mb.values(), default=0.0)),

@@ -176,7 +176,10 @@ class Database:
         self._clock.chmod(0o644)
 
     def fill_disk(self) -> None:
-        """Leave no room: the small disk is filled, or else no file of the server may grow beyond what it has."""
+        """Leave no room: the small disk is filled, or else no file of the server may grow beyond what it has.
+
+        Raises `psutil.AccessDenied` where the run may do neither, as root without the right to.
+        """
         if self.mounted:
             with (self._small / "filler").open("wb", buffering=0) as filler:
                 try:

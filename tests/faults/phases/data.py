@@ -97,6 +97,7 @@ async def jump_clocks(stage: Stage) -> None:
 async def jump_database_clock(stage: Stage) -> None:
     """Set PostgreSQL's clock off by five minutes, and back."""
     if not find_faketime():
+        stage.notes.untried.append("PostgreSQL's clock: Debian's faketime is not installed")
         return
     jump = stage.chance.choice([-SHORT_JUMP, SHORT_JUMP])
     async with stage.fault(f"PostgreSQL's clock jumps by {jump:+d} s"):
