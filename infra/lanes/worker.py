@@ -35,8 +35,6 @@ _COMMIT_EVERY = 5.0
 """Seconds between the offsets we show to Kafka."""
 _GRACE = 5.0
 """Seconds that a batch under way has to come to its end when the worker is told to stop."""
-
-
 _LEAVING = 10.0
 """Seconds that a consumer has to leave its group."""
 
@@ -170,9 +168,12 @@ class Worker:
         self._assigned, self._owned = False, ()
         self._forget()
         self._wake.set()
-        # A batch that is under way may finish: the fence decides whether it counts.
-        async with asyncio.timeout(self._session_ms / 2000):
-            await self._batch_done.wait()
+        # A batch that is under way may finish; where it takes longer the fence decides whether it counts.
+        try:
+            async with asyncio.timeout(self._session_ms / 2000):
+                await self._batch_done.wait()
+        except TimeoutError:
+            self._log.info("lanes left in the middle of a batch")
 
     async def _on_assigned(self, membership: int) -> None:
         if membership != self._membership:
