@@ -111,14 +111,14 @@ def _absent(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
     The wall clock and the time that has really passed must both say so: either alone may have jumped, or slept.
     """
     around = docket.around
-    timeout_ns = int(around.bindings[row.step].step.timeout.total_seconds() * 1e9)
-    by_clock = (row.started + timeout_ns + around.skew_ns - around.now()) / 1e9
-    left = max(by_clock, (timeout_ns + around.skew_ns) / 1e9 - around.calls.age(row.key))
+    void_ns = int(around.bindings[row.step].step.timeout.total_seconds() * 1e9) + around.skew_ns
+    left = max((row.started + void_ns - around.now()) / 1e9, void_ns / 1e9 - around.calls.age(row.key))
     if left <= 0:
         around.calls.forget(row.key)
         _fail(docket, row, cause, Failed("the far side does not know it, and the attempt is void there"), lane)
     else:
-        row.wait = left
+        # Never longer than an attempt takes: a clock that is far behind now may be right again by then.
+        row.wait = min(left, void_ns / 1e9)
         docket.touch(row)
 
 

@@ -211,3 +211,23 @@ async def test_clock_that_jumps_over_an_expiry(idle: Bench) -> None:
     placed = [row[0] for row in await idle.pool.fetch(statement, f"{saga_id}:ship")]
     assert len(placed) == 3
     assert all(later - earlier >= PATIENCE + SKEW_NS / 1e9 for earlier, later in pairwise(placed))
+
+
+async def test_clock_that_falls_behind_for_a_moment(idle: Bench) -> None:
+    """Asked while the clock is an hour slow, a step does not wait that hour: it asks again, by a clock set right."""
+    clock = JumpingClock()
+    running = idle.run(StepProcessor(idle.kit.port, clock=clock))
+    await running.ready()
+    saga_id = uuid4()
+    asked = m.Asked(idempotency_key="k", plan={"ship": "dropped", "confirm": "wait"}).to_wire()
+    await idle.say(saga_id, m.Paid(amount="1", attempt=1), context=splice(b"", "asked", asked))
+    await idle.heard(saga_id, StepUnknown)
+    clock.ahead = -HOUR_NS
+    before = await idle.calls(saga_id, "query")
+
+    async def asked_again() -> bool:
+        return await idle.calls(saga_id, "query") > before
+
+    await until(asked_again)
+    clock.ahead = 0
+    await idle.heard(saga_id, StepFailed)
