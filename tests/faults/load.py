@@ -51,6 +51,10 @@ class Sender:
                 await _drop(producer)
             raise KafkaUnavailableError(f"{type(error).__name__}: {error}") from error
 
+    def another(self) -> "Sender":
+        """Give a sender of its own, for what would spoil the others' producer."""
+        return Sender(self._kafka)
+
     async def stop(self) -> None:
         """Hang up."""
         if self._producer is not None:

@@ -71,14 +71,18 @@ async def _plant(stage: Stage, kind: Poison) -> None:
     stage.notes.strangers.add(str(saga_id))
     name = str(new_id())
     topic, key, value, headers = kind.make(saga_id, name)
+    sender = stage.clients.sender.another() if kind.too_large else stage.clients.sender
     try:
-        await stage.clients.sender.send(topic, key, value, headers)
+        await sender.send(topic, key, value, headers)
     except KafkaUnavailableError:
         if not kind.too_large:
             raise
         stage.notes.refused_large += 1
     else:
         stage.notes.planted[name] = kind.name
+    finally:
+        if sender is not stage.clients.sender:
+            await sender.stop()
 
 
 async def jump_clocks(stage: Stage) -> None:
