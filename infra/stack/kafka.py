@@ -124,9 +124,19 @@ def _server_properties(state: KafkaState, folder: Path, changed: Mapping[str, st
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
+def new_cluster_id() -> str:
+    """Make a cluster's id: 16 random bytes in URL-safe base64.
+
+    None begins with a dash, as one in 64 would: Kafka's tool would take it for an option. Kafka's own ids keep to that.
+    """
+    while (found := urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")).startswith("-"):
+        continue
+    return found
+
+
 def _format(java: list[str], folder: Path) -> None:
     """Write the cluster's identity into the data folder."""
-    cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+    cluster = new_cluster_id()
     argv = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", "server.properties"]
     result = subprocess.run(argv, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     if result.returncode != 0:

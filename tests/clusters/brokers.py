@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import secrets
 import signal
 import subprocess
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infra.stack.jars import fetch_jars, jar_cache
-from infra.stack.kafka import LOG_SETTINGS, answers
+from infra.stack.kafka import LOG_SETTINGS, answers, new_cluster_id
 from infra.stack.ports import LOOPBACK, free_port
 from infra.stack.process import Launch, launch, stop, tail
 from infra.stack.state import ProcessId
@@ -49,7 +47,7 @@ class Brokers:
 
     def prepare(self) -> None:
         """Write every node's settings and format its folder for one cluster."""
-        cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        cluster = new_cluster_id()
         for node in self.nodes:
             node.folder.mkdir(parents=True)
             (node.folder / "log4j2.properties").write_text(LOG_SETTINGS)
