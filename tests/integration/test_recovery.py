@@ -15,22 +15,12 @@ from schemas.topics import starts_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.crew import Crew
+from tests.e2e.endings import COMPLETE, PLANS, UNDONE
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.service import KINDS
 from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
-
-FORTH = [("book", "forward"), ("pay", "forward")]
-COMPLETE = [*FORTH, ("close", "forward")]
-UNDONE = [*FORTH, ("pay", "back"), ("book", "back")]
-PLANS: list[tuple[dict[str, str], str, list[tuple[str, str]]]] = [
-    ({}, "COMPLETED", COMPLETE),
-    ({"pay": "fail:1"}, "COMPLETED", COMPLETE),
-    ({"confirm": "lost"}, "ABORTED", UNDONE),
-    ({"ship": "lost"}, "COMPLETED", COMPLETE),
-    ({"ship": "refuse", "unpay": "fail:1"}, "ABORTED", UNDONE),
-]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -98,7 +98,7 @@ class ForgetsBars(Machine):
         return replace(folded, orders=tuple(each for each in folded.orders if not isinstance(each, BarStep)))
 
 
-def _bar_blindly(status: RowStatus | None, waiting_step: bool) -> Reaction:
+def bar_blindly(status: RowStatus | None, waiting_step: bool) -> Reaction:
     """Answer for a resting order without asking the venue when the step has no row yet."""
     return Reaction.CLOSE if status is None else meet_bar(status, waiting_step=waiting_step)
 
@@ -159,7 +159,7 @@ BUGS: Final[Mapping[str, Bug]] = {
     "compensation before every bar is answered": Bug("trade", "not last first", _machine(TakesBackEarly)),
     "bar past the pivot": Bug("trade", "failed for no reason", _machine(BarsPastPivot)),
     "bar forgotten": Bug("trade", "hangs", _machine(ForgetsBars)),
-    "bar answered for an order that rests": Bug("trade", "not last first", _ruled(meet_bar=_bar_blindly)),
+    "bar answered for an order that rests": Bug("trade", "not last first", _ruled(meet_bar=bar_blindly)),
     "bar answered over an intent": Bug("trade", "not last first", _ruled(meet_bar=_bar_over_intent)),
     "not found taken for never happened": Bug("trade", "done twice", _ruled(believes_not_found=True)),
     "first in, first out": Bug("trade", "not last first", _machine(TakesBackFirst)),

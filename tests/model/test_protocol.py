@@ -6,48 +6,11 @@ from dataclasses import dataclass
 import pytest
 
 from sagas.fact import Meaning
-from sagas.machine import BarStep, Folded, Machine, Order, State
-from sagas.row import Reaction, RowStatus, meet_bar
+from sagas.row import RowStatus
 from sagas.status import Status
+from tests.model.bugs import BarsPastPivot, NeverBars, TakesBackEarly, bar_blindly
 from tests.model.small_trade import CONFIRM, PLACE, RESERVE, small_trade
 from tests.model.world import Book, Protocol, World
-
-
-class NeverBars(Machine):
-    """Takes back at once, without settling what is outstanding."""
-
-    def _outstanding(self, state: State) -> int:
-        return 0
-
-
-class TakesBackEarly(Machine):
-    """Bars, but does not wait for the answers."""
-
-    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
-        folded = super()._due(state, orders, refusal)
-        if folded.status is not Status.COMPENSATING or not self._left(folded.state):
-            return folded
-        state, orders = self._take_back_last(folded.state, folded.orders)
-        return Folded(state, folded.status, orders)
-
-
-class BarsPastPivot(Machine):
-    """Bars every step whose outcome is not known, even one that must succeed."""
-
-    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
-        folded = super()._due(state, orders, refusal)
-        if not self._takes_back(folded.state):
-            return folded
-        last = len(self.saga.steps) - 1
-        due = folded.state.done >> last - 1 & 1 and not folded.state.done >> last & 1
-        bars = (BarStep(last),) if due else ()
-        return Folded(folded.state, folded.status, (*folded.orders, *bars))
-
-
-def bar_blindly(status: RowStatus | None, waiting_step: bool) -> Reaction:
-    """Answer for a resting order without asking the venue when the step has no row yet."""
-    return Reaction.CLOSE if status is None else meet_bar(status, waiting_step=waiting_step)
-
 
 FUNDS = "filled on released funds"
 

@@ -2,17 +2,12 @@
 
 from collections import Counter
 
+from tests.e2e.endings import FORTH, UNDONE
+from tests.e2e.endings import PLANS as RESTARTED
 from tests.recovery.stage import Stage
 
-FORTH = [("book", "forward"), ("pay", "forward")]
-COMPLETE = [*FORTH, ("close", "forward")]
-UNDONE = [*FORTH, ("pay", "back"), ("book", "back")]
-PLANS: list[tuple[dict[str, str], str, list[tuple[str, str]]]] = [
-    ({}, "COMPLETED", COMPLETE),
-    ({"pay": "fail:1"}, "COMPLETED", COMPLETE),
-    ({"confirm": "lost"}, "ABORTED", UNDONE),
-    ({"ship": "lost"}, "COMPLETED", COMPLETE),
-    ({"ship": "refuse", "unpay": "fail:1"}, "ABORTED", UNDONE),
+PLANS = [
+    *RESTARTED,
     ({"ship": "fail"}, "ABORTED", UNDONE),
     ({"ship": "refuse", "unpay": "impossible"}, "FAILED", [*FORTH, ("book", "back")]),
 ]
