@@ -32,7 +32,7 @@ class Record(NamedTuple):
     @property
     def size(self) -> int:
         """Give the bytes of the value and of the headers' values."""
-        return len(self.value) + sum(len(value or b"") for _, value in self.headers)
+        return count_bytes(self.headers, self.value)
 
     def header(self, name: str) -> bytes:
         """Give the last header of this name, empty if there is none."""
@@ -69,7 +69,7 @@ class Outgoing:
     @property
     def size(self) -> int:
         """Give the bytes of the value and of the headers' values."""
-        return len(self.value) + sum(len(value or b"") for _, value in self.headers)
+        return count_bytes(self.headers, self.value)
 
     @cached_property
     def header_text(self) -> str:
@@ -80,6 +80,11 @@ class Outgoing:
     def packed(self) -> bytes:
         """Give the record as one value, which `unpack` reads."""
         return self.header_text.encode() + b"\0" + self.value
+
+
+def count_bytes(headers: Iterable[Header], value: bytes) -> int:
+    """Count the bytes of a value and of its headers' values; runs for each record on its way in and out."""
+    return len(value) + sum([len(header) for _, header in headers if header])
 
 
 def dump_headers(headers: Iterable[Header]) -> str:

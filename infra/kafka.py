@@ -165,7 +165,7 @@ class Consumer:
         return {
             (place.topic, place.partition): (
                 records[-1].offset + 1,
-                [_read(record) for record in records if wants(record.topic, record.headers)],
+                [to_record(record) for record in records if wants(record.topic, record.headers)],
             )
             for place, records in fetched.items()
         }
@@ -177,13 +177,7 @@ class Consumer:
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Ask the broker for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
-        partitions = [TopicPartition(*place) for place in places]
-        try:
-            begins = await self._consumer.beginning_offsets(partitions)
-            ends = await self._consumer.end_offsets(partitions)
-        except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
-        return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
+        return await ask_ranges(self._consumer, places)
 
     async def committed(self, places: Collection[Place]) -> dict[Place, int]:
         """Give what the group has been told of how far it is; nothing where it was told nothing.
@@ -214,6 +208,17 @@ class Consumer:
         return True
 
 
+async def ask_ranges(consumer: AIOKafkaConsumer, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    """Ask by any consumer for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+    partitions = [TopicPartition(*place) for place in places]
+    try:
+        begins = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+    except (KafkaError, OSError) as error:
+        raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+    return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
+
+
 async def read_topic(bootstrap: str, topic: str, partitions: int) -> AsyncGenerator[Record]:
     """Read a topic from its first record to the last one that is there now, partition by partition; joins no group.
 
@@ -229,7 +234,7 @@ async def read_topic(bootstrap: str, topic: str, partitions: int) -> AsyncGenera
             while await consumer.position(place) < end:
                 for record in (await consumer.getmany(place, timeout_ms=1000, max_records=5000)).get(place, ()):
                     if record.offset < end:
-                        yield _read(record)
+                        yield to_record(record)
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(f"{topic}: {error or type(error).__name__}") from error
     finally:
@@ -271,7 +276,8 @@ async def _complete(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def _read(record: Any) -> Record:
+def to_record(record: Any) -> Record:
+    """Take over a record as aiokafka gives it."""
     return Record(
         record.topic, record.partition, record.offset, record.timestamp, record.key, record.value or b"", record.headers
     )

@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from infra.codec import Record
 from infra.errors import CommandError, ExitCode
-from infra.kafka import KafkaUnavailableError, Place
+from infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
 from infra.lenient_records import read_leniently
 
 BATCH: Final = 2000
@@ -51,13 +51,7 @@ class Replay:
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Give the first and the next offset of each partition."""
-        partitions = [TopicPartition(*place) for place in places]
-        try:
-            begins = await self._consumer.beginning_offsets(partitions)
-            ends = await self._consumer.end_offsets(partitions)
-        except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
-        return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
+        return await ask_ranges(self._consumer, places)
 
     async def read(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
         """Give the records of a partition from `start` up to, but not including, `end`, in batches.
@@ -72,7 +66,7 @@ class Replay:
             self._consumer.seek(partition, start)
             while following < end:
                 found = await self._fetch(partition, following)
-                batch = [_read(record) for record in found if record.offset < end]
+                batch = [to_record(record) for record in found if record.offset < end]
                 for record in batch:
                     _check(record, following)
                     following += 1
@@ -167,10 +161,3 @@ def _gap(place: Place, offset: int) -> CommandError:
     do = "restore a database backup and `tradesaga recover restored`, or another copy of the topic"
     what = f"the topic has a gap: offset {offset} is missing"
     return CommandError("topic-gap", what, f"{place[0]}[{place[1]}]", do, ExitCode.REFUSED)
-
-
-def _read(record: Any) -> Record:
-    headers: Sequence[tuple[str, bytes]] = record.headers
-    return Record(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value or b"", headers
-    )

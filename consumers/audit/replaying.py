@@ -1,13 +1,13 @@
 """`audit replay` on real servers: the topics up to where the saga log is, against the database of that same moment."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeVar
 
 from consumers.audit.comparing import Difference, compare_rows, compare_sagas
 from consumers.audit.replay import Replayed
+from consumers.audit.rows import snapshot
 from consumers.audit.shelf import Shelf
 from consumers.saga_log import store
 from consumers.saga_log.checkpoint import Tracked
@@ -76,7 +76,7 @@ class Comparing:
 
         Raises `CommandError` (exit 4) where the topic has a gap, `KafkaUnavailableError`.
         """
-        async with _snapshot(self.sql):
+        async with snapshot(self.sql):
             spans = await self._look()
             self.sized(sum(end - begin for begin, end in spans.values()))
             for place, span in spans.items():
@@ -123,15 +123,6 @@ class Comparing:
                 self.report.count(tracked)
                 found = compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, stored.get(tracked.saga_id))
                 self.report.add(found)
-
-
-@asynccontextmanager
-async def _snapshot(sql: Session) -> AsyncGenerator[None]:
-    """See the database as it is now, for as long as the replay takes."""
-    async with sql.transaction(isolation="repeatable_read", readonly=True):
-        await sql.execute("SET LOCAL statement_timeout = 0")
-        await sql.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-        yield
 
 
 def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -1,6 +1,7 @@
 """The audit log's rows out of PostgreSQL, in the order of the logs, a few thousand at a time."""
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
@@ -18,11 +19,18 @@ FROM saga_event ORDER BY topic, partition, "offset"
 _COUNT: Final = "SELECT coalesce(sum(n_live_tup), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'saga_event%'"
 
 
-async def stream_rows(sql: Session) -> AsyncGenerator[Row]:
-    """Give every row, as the database was at one moment; memory does not grow with their number."""
+@asynccontextmanager
+async def snapshot(sql: Session) -> AsyncGenerator[None]:
+    """See the database as it is now, however long the reading takes."""
     async with sql.transaction(isolation="repeatable_read", readonly=True):
         await sql.execute("SET LOCAL statement_timeout = 0")
         await sql.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        yield
+
+
+async def stream_rows(sql: Session) -> AsyncGenerator[Row]:
+    """Give every row, as the database was at one moment; memory does not grow with their number."""
+    async with snapshot(sql):
         cursor = await sql.cursor(_ROWS)
         while page := await cursor.fetch(PAGE):
             for row in page:
