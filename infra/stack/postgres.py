@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -164,11 +165,9 @@ def _becomes_ready(state: PostgresState, process: ProcessId, until: float) -> bo
     """Wait for the first answered query; False when the server ends or time is up."""
     while is_alive(process) and time.monotonic() < until:
         if accepts(state.port):
-            try:
+            # It may be replaying its log after a crash, or have just ended, which its process will show.
+            with suppress(asyncpg.CannotConnectNowError, ConnectionError):
                 asyncio.run(_ensure_database(state))
-            except (asyncpg.CannotConnectNowError, ConnectionError):
-                pass  # it is replaying its log after a crash, or has just ended, which its process will show
-            else:
                 return True
         time.sleep(0.05)
     return False
