@@ -79,6 +79,26 @@ async def test_full_disk_ends_the_venue_and_loses_nothing_answered(paper: PaperP
     assert ledger["breaks"] == []
 
 
+@pytest.mark.timeout(240)
+async def test_requests_under_way_are_answered_when_the_ledger_breaks(paper: PaperProcess, connect: Connect) -> None:
+    """Orders that are durable and wait for their late answer get it; none is cut off when another breaks the ledger."""
+    await paper.fault(kind="latency", milliseconds=400, distribution="uniform", when="after", operations=["place"])
+    venue, dead = connect(), asyncio.Event()
+    workers = [asyncio.create_task(trade_until(venue, worker, dead)) for worker in range(8)]
+    await asyncio.sleep(0.6)
+    room = max(file.stat().st_size for file in (paper.folder / "ledger").iterdir())
+    await paper.fill_disk(room + 20_000)
+    dead.set()
+    answered: dict[str, str] = {}
+    for orders in await asyncio.gather(*workers):
+        answered |= orders
+    paper.start()
+    ledger = await paper.ledger()
+
+    assert len(answered) > 8
+    assert {one["client_order_id"]: str(one["id"]) for one in ledger["orders"]} == answered
+
+
 async def test_market_and_resting_orders_go_on_after_kill_9(paper: PaperProcess, connect: Connect) -> None:
     """Bars, used-up liquidity, resting orders and their locks are as they were."""
     venue = connect()

@@ -50,10 +50,24 @@ async def serve(venue: Venue, door: Door, ready: Callable[[], None], stop: async
         for account in venue.settings.accounts:
             await venue.open_account(account)
         helpers = [group.create_task(venue.run_market()), group.create_task(server.end_with(stop))]
-        await server.serve([door.socket])
+        await _answer_until_asked(server, door)
         for helper in helpers:
             helper.cancel()
         venue.journal.stop()
+
+
+async def _answer_until_asked(server: "_Server", door: Door) -> None:
+    """Serve until the server should exit, or until cancelled, as when the ledger breaks.
+
+    Either way it ends in order, each request answered: one that is cancelled amid an answer would make uvicorn write to
+    a connection that may be closed already.
+    """
+    serving = asyncio.create_task(server.serve([door.socket]))
+    try:
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def build_application(venue: Venue, admin_key: str) -> Starlette:
