@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from consumers.audit.replaying import Comparing, ReplayReport
+from consumers.audit.replaying.comparison import Comparing, ReplayReport
 from consumers.audit.rows import estimate_rows
 from consumers.audit.verification import Report, Verdict
 from consumers.audit.verifier import verify_database

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.replaying import Comparing, ReplayReport
+from consumers.audit.replaying.comparison import Comparing, ReplayReport
 from infra.replay import Replay
 from schemas.lifecycle import AbortRequested
 from tests.conftest import Stack

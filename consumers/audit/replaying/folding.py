@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID
 
-from consumers.audit.shelf import Shelf
+from consumers.audit.replaying.shelf import Shelf
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeVar
 
-from consumers.audit.comparing import Difference, compare_rows, compare_sagas
-from consumers.audit.replay import Replayed
+from consumers.audit.replaying.differences import Difference, compare_rows, compare_sagas
+from consumers.audit.replaying.folding import Replayed
+from consumers.audit.replaying.shelf import Shelf
 from consumers.audit.rows import snapshot
-from consumers.audit.shelf import Shelf
 from consumers.saga_log import store
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.rules import Rules
