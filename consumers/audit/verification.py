@@ -54,11 +54,33 @@ class Row(NamedTuple):
     started: int | None
 
 
+class Begin(NamedTuple):
+    """Where a log goes on once its oldest records are retired: its tree, the next offset, and the sagas' heads."""
+
+    edge: Edge
+    next_offset: int
+    heads: Mapping[UUID, tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Retired:
+    """Oldest records that an operator has retired, by a signed action; `offsets` says where each log begins now."""
+
+    number: int
+    at: int
+    operator: str
+    reason: str
+    records: int
+    offsets: Mapping[str, int]
+
+
 @dataclass
 class Report:
     """What a verification has found; counts are of rows, checkpoints, sagas and logs."""
 
     findings: list[Finding] = field(default_factory=list[Finding])
+    broken: set[Verdict] = field(default_factory=set[Verdict])
+    retired: list[Retired] = field(default_factory=list[Retired])
     further: int = 0
     rows: int = 0
     checkpoints: int = 0
@@ -67,6 +89,7 @@ class Report:
 
     def add(self, verdict: Verdict, where: str, what: str) -> None:
         """Take a finding down."""
+        self.broken.add(verdict)
         if len(self.findings) < FINDINGS:
             self.findings.append(Finding(verdict, where, what))
         else:
@@ -74,7 +97,7 @@ class Report:
 
     def holds(self, verdict: Verdict) -> bool:
         """Say whether nothing was found that breaks this promise."""
-        return not any(finding.verdict is verdict for finding in self.findings)
+        return verdict not in self.broken
 
 
 def read_notes(
@@ -108,17 +131,26 @@ def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -
 
 
 class LogCheck:
-    """Checks one log, row by row in offset order. `checkpoints` are those to be met, by size."""
+    """Checks one log, row by row in offset order. `checkpoints` are those to be met, by size.
 
-    def __init__(self, report: Report, origin: Origin, checkpoints: Mapping[int, Checkpoint]) -> None:
+    It starts with the log's first record, or where what was retired has left it: `begin`.
+    """
+
+    def __init__(
+        self, report: Report, origin: Origin, checkpoints: Mapping[int, Checkpoint], begin: Begin | None = None
+    ) -> None:
         self._report = report
         self._origin = origin
-        self._edge = Edge.empty()
-        self._due = sorted(checkpoints.values(), key=lambda each: each.size)
+        start = begin or Begin(Edge.empty(), -1, {})
+        self._edge = start.edge.copy()
+        self._due = sorted(
+            (each for each in checkpoints.values() if each.size >= self._edge.size), key=lambda each: each.size
+        )
         self._met = 0
-        self._next_offset = -1
-        self._heads: dict[UUID, tuple[int, bytes]] = {}
+        self._next_offset = start.next_offset
+        self._heads = dict(start.heads)
         report.logs += 1
+        self._meet()
 
     def take(self, row: Row) -> None:
         """Check the next row."""
