@@ -51,8 +51,12 @@ def _format_second(seconds: int) -> str:
 def parse_time(text: str) -> int:
     """Read what `format_time` writes, or any RFC 3339 time in UTC; raises `ValueError`."""
     whole, _, rest = text.removesuffix("Z").partition(".")
-    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC)
-    return int(moment.timestamp()) * _SECOND + int(rest.ljust(9, "0")[:9] or 0)
+    return _parse_second(whole) * _SECOND + int(rest.ljust(9, "0")[:9] or 0)
+
+
+@lru_cache(maxsize=64)
+def _parse_second(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
 def new_id() -> UUID:

@@ -11,11 +11,14 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import orjson
+
+from consumers.audit.heads import Heads
 from consumers.saga_log.chain import link
 from consumers.saga_log.outcome import describe
 from consumers.saga_log.reading import read_saga
 from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.merkle import Edge, hash_leaf
+from infra.audit.merkle import Edge, Subtree, hash_leaf
 from infra.audit.note import NoteError, Verifier, open_note
 from infra.audit.origin import Origin
 from infra.codec import Record, load_headers
@@ -86,6 +89,8 @@ class Report:
     checkpoints: int = 0
     logs: int = 0
     unsealed: int = 0
+    unreadable: int = 0
+    remarks: list[str] = field(default_factory=list[str])
 
     def add(self, verdict: Verdict, where: str, what: str) -> None:
         """Take a finding down."""
@@ -133,11 +138,17 @@ def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -
 class LogCheck:
     """Checks one log, row by row in offset order. `checkpoints` are those to be met, by size.
 
-    It starts with the log's first record, or where what was retired has left it: `begin`.
+    It starts with the log's first record, or where what was retired has left it: `begin`. Payloads of types that are
+    not among the `known` ones, or are no JSON object, count as unreadable: no fault of the log.
     """
 
     def __init__(
-        self, report: Report, origin: Origin, checkpoints: Mapping[int, Checkpoint], begin: Begin | None = None
+        self,
+        report: Report,
+        origin: Origin,
+        checkpoints: Mapping[int, Checkpoint],
+        begin: Begin | None = None,
+        known: frozenset[str] | None = None,
     ) -> None:
         self._report = report
         self._origin = origin
@@ -148,13 +159,27 @@ class LogCheck:
         )
         self._met = 0
         self._next_offset = start.next_offset
-        self._heads = dict(start.heads)
+        self.heads = Heads(start.heads)
+        self._known = known
         report.logs += 1
         self._meet()
 
-    def take(self, row: Row) -> None:
-        """Check the next row."""
+    @property
+    def size(self) -> int:
+        """Give the number of records so far, those that were passed over included."""
+        return self._edge.size
+
+    def skip(self, subtree: Subtree) -> None:
+        """Pass over records that are not at hand, by their subtree's root; raises `ValueError` where none begins."""
+        self._edge.graft(subtree.level, subtree.root)
+        self._next_offset = -1
+        self._meet()
+
+    def take(self, row: Row, previous: bytes | None = None) -> None:
+        """Check the next row; `previous` is the hash of its saga's record before, where that one is not at hand."""
         offset = row.record.offset
+        if previous is not None and row.saga_id is not None and row.seq and self.heads.get(row.saga_id) is None:
+            self.heads.put(row.saga_id, (row.seq - 1, previous))
         if self._next_offset not in {-1, offset}:
             what = f"offsets {self._next_offset} to {offset - 1} are missing"
             self._report.add(Verdict.INCOMPLETE, self._at(self._next_offset), what)
@@ -166,19 +191,21 @@ class LogCheck:
 
     def _check(self, row: Row) -> bytes:
         """Give the hash that the row's bytes have, and tell where the row says otherwise."""
-        seq, previous = self._heads.get(row.saga_id, (0, b"")) if row.saga_id is not None else (0, b"")
+        seq, previous = (self.heads.get(row.saga_id) if row.saga_id is not None else None) or (0, b"")
         counted = row.seq is not None
         found = link(previous if counted else b"", row.record, row.headers)
-        where = self._at(row.record.offset)
         if found != row.hash:
-            self._report.add(Verdict.ALTERED, where, "the record's bytes do not have the hash that was stored")
+            what = "the record's bytes do not have the hash that was stored"
+            self._report.add(Verdict.ALTERED, self._at(row.record.offset), what)
         if row.seq is not None and row.saga_id is not None:
             if row.seq != seq + 1:
                 what = f"saga {row.saga_id} has record {row.seq} after {seq}"
-                self._report.add(Verdict.INCOMPLETE, where, what)
-            self._heads[row.saga_id] = (row.seq, found)
+                self._report.add(Verdict.INCOMPLETE, self._at(row.record.offset), what)
+            self.heads.put(row.saga_id, (row.seq, found))
         if not _follows(row):
-            self._report.add(Verdict.ALTERED, where, "the row's columns do not say what its headers say")
+            what = "the row's columns do not say what its headers say"
+            self._report.add(Verdict.ALTERED, self._at(row.record.offset), what)
+        self._report.unreadable += not _reads(row, self._known)
         return found
 
     def _meet(self) -> None:
@@ -200,9 +227,20 @@ class LogCheck:
             what = f"no checkpoint covers its {self._edge.size} records"
             self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
         self._report.unsealed += max(0, self._edge.size - (self._due[-1].size if self._due else 0))
+        self.heads.close()
 
     def _at(self, offset: int) -> str:
         return f"{self._origin.topic}[{self._origin.partition}] offset {offset}"
+
+
+def _reads(row: Row, known: frozenset[str] | None) -> bool:
+    """Say whether the payload is a JSON object of a known type."""
+    if known is not None and row.event_type not in known:
+        return False
+    try:
+        return isinstance(orjson.loads(row.record.value), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _follows(row: Row) -> bool:

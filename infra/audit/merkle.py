@@ -7,8 +7,8 @@ The tree over n leaves splits at the largest power of two below n. Hashes are 32
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 """The root of a log without leaves."""
@@ -66,6 +66,17 @@ class Edge:
         peaks.append(carry)
         self.size += 1
 
+    def graft(self, level: int, root: bytes) -> None:
+        """Add the perfect subtree of the next 2**level leaves by its root; raises `ValueError` where none can begin."""
+        if level < 0 or self.size & ((1 << level) - 1):
+            raise ValueError(f"no subtree of level {level} begins at leaf {self.size}")
+        carry, size = root, self.size >> level
+        while size & 1:
+            carry = hash_node(self.peaks.pop(), carry)
+            size >>= 1
+        self.peaks.append(carry)
+        self.size += 1 << level
+
     def root(self) -> bytes:
         """Give the root of the tree over all leaves so far."""
         if not self.peaks:
@@ -74,6 +85,34 @@ class Edge:
         for peak in reversed(self.peaks[:-1]):
             root = hash_node(peak, root)
         return root
+
+
+class Subtree(NamedTuple):
+    """A perfect subtree of 2**level leaves, the first of them leaf `start`, by its root."""
+
+    start: int
+    level: int
+    root: bytes
+
+
+@dataclass(slots=True)
+class Stretch:
+    """Neighbouring leaves as the fewest perfect subtrees, found as they come: at most two a level are kept."""
+
+    subtrees: list[Subtree] = field(default_factory=list[Subtree])
+
+    def append(self, index: int, leaf: bytes) -> None:
+        """Add leaf `index`, the one after the last, given as its hash."""
+        start, level, root = index, 0, leaf
+        while self.subtrees and self.subtrees[-1].level == level and not self.subtrees[-1].start & (2 << level) - 1:
+            before = self.subtrees.pop()
+            start, level, root = before.start, level + 1, hash_node(before.root, root)
+        self.subtrees.append(Subtree(start, level, root))
+
+    def take(self) -> list[Subtree]:
+        """Give what there is, first leaf first, and begin anew."""
+        found, self.subtrees = self.subtrees, []
+        return found
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:

@@ -8,6 +8,7 @@ from infra.audit.merkle import (
     EMPTY_ROOT,
     Edge,
     ProofError,
+    Stretch,
     Tree,
     check_consistency,
     check_inclusion,
@@ -109,3 +110,32 @@ def test_an_edge_of_the_wrong_length_is_refused() -> None:
     """A stored edge that does not fit its size is damage, not a log."""
     with pytest.raises(ValueError, match="none of 3 leaves"):
         Edge.unpack(3, bytes(32))
+
+
+@given(leaves, st.data())
+def test_a_stretch_that_is_not_at_hand_is_grafted(hashes: list[bytes], data: st.DataObject) -> None:
+    """Whichever leaves are kept, the others' subtrees give the tree its root, and are few."""
+    kept = data.draw(st.sets(st.integers(0, len(hashes) - 1)))
+    edge, stretch, grafted = Edge.empty(), Stretch(), 0
+    for index, leaf in enumerate(hashes):
+        if index not in kept:
+            stretch.append(index, leaf)
+            continue
+        for subtree in stretch.take():
+            assert subtree.start == edge.size
+            edge.graft(subtree.level, subtree.root)
+            grafted += 1
+        edge.append(leaf)
+    for subtree in stretch.take():
+        edge.graft(subtree.level, subtree.root)
+        grafted += 1
+    assert (edge.size, edge.root()) == (len(hashes), root_of(hashes))
+    assert grafted <= (len(kept) + 1) * 2 * len(hashes).bit_length()
+
+
+def test_no_subtree_is_grafted_where_none_begins() -> None:
+    """A subtree of four leaves begins at a multiple of four."""
+    edge = Edge.empty()
+    edge.append(hash_leaf(b""))
+    with pytest.raises(ValueError, match="begins at leaf 1"):
+        edge.graft(2, hash_leaf(b""))
