@@ -9,7 +9,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos bench simulate mutants lock clean
+.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ demo-selftest: $(READY) ## Corrupt each source of the demo's checks and see that
 
 chaos: $(READY) ## Break a whole stack for some minutes and judge what it kept (ARGS=--short: under two)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+chaos-clusters: $(READY) ## The same on three brokers, and PostgreSQL with a standby that takes over
+	$(BIN)/python -m tests.faults --clusters $(ARGS)
 
 bench: $(READY) ## Measure the saga path beside its floor
 	$(BIN)/python -m tests.benchmarks

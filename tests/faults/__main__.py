@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from random import Random
 from typing import Annotated, Final
 
 import typer
@@ -22,8 +21,9 @@ from tests.faults.drain import drain
 from tests.faults.evidence import Evidence, Notes, collect
 from tests.faults.invariants import Verdict, judge
 from tests.faults.report import figures, save, show_figures, show_progress, show_verdicts
+from tests.faults.resources import usual_lag
 from tests.faults.script import play
-from tests.faults.stage import Stage, open_stage
+from tests.faults.stage import Stage, Wanted, open_stage
 
 BUILD: Final = Path("build")
 FENCED: Final = b"another owner has claimed"
@@ -41,18 +41,21 @@ def main(
         bool,
         typer.Option("--selftest", help="Afterwards corrupt the evidence in every way, to see that it is noticed."),
     ] = False,
+    clusters: Annotated[
+        bool, typer.Option("--clusters", help="On three brokers, and PostgreSQL with a standby that takes over.")
+    ] = False,
     tmpfs: Annotated[bool, typer.Option(help="Fill a small memory disk, where one may be mounted.")] = True,
 ) -> None:
     """Run the fault run: exit 0 if every invariant holds and was tested, 1 if not, 5 if a server cannot be had."""
     console = Console(stderr=True)
     silence_libraries()
-    folder = BUILD / "faults" / f"seed-{seed}"
+    folder = BUILD / "faults" / (f"clusters-{seed}" if clusters else f"seed-{seed}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ.setdefault("TRADESAGA_KAFKA_HEAP", "384m")
     began = time.monotonic()
-    playing = run(folder, seed, minutes * 60, rate, short=short, tmpfs=tmpfs, console=console)
-    seen = _played(playing, console)
+    wanted = Wanted(seed, rate, short=short, clusters=clusters, tmpfs=tmpfs)
+    seen = _played(run(folder, wanted, minutes * 60, console), console)
     verdicts = judge(seen)
     told = figures(seen, verdicts, seed, time.monotonic() - began)
     save(told, seen, folder)
@@ -81,13 +84,11 @@ def _played(playing: Coroutine[None, None, Evidence], console: Console) -> Evide
         raise typer.Exit(int(ExitCode.CHECK_FAILED)) from error
 
 
-async def run(
-    folder: Path, seed: int, seconds: float, rate: float, *, short: bool, tmpfs: bool, console: Console
-) -> Evidence:
+async def run(folder: Path, wanted: Wanted, seconds: float, console: Console) -> Evidence:
     """Play the whole run and read the evidence."""
-    console.print(f"seed {seed}: starting Kafka, PostgreSQL, the exchange and nine processes")
+    console.print(f"seed {wanted.seed}: starting Kafka, PostgreSQL, the exchange and nine processes")
     _end_cleanly()
-    async with open_stage(folder, Random(seed), rate=rate, short=short, tmpfs=tmpfs) as stage:
+    async with open_stage(folder, wanted) as stage:
         showing = asyncio.create_task(show_progress(stage, console), name="progress")
         try:
             await _perform(stage, seconds)
@@ -95,11 +96,22 @@ async def run(
             showing.cancel()
             await asyncio.wait([showing])
         console.print("reading the evidence")
-        stage.notes.fenced = sum(member.count(FENCED) for member in stage.crew.members.values())
-        stage.notes.peak_mb = {member.name: member.peak_mb for member in stage.crew.members.values()}
+        _take_down(stage)
         return await collect(
             stage.broker.bootstrap, stage.database.url, stage.exchange.address, stage.clients.history, stage.notes
         )
+
+
+def _take_down(stage: Stage) -> None:
+    """Note what the processes have said and taken."""
+    notes, members = stage.notes, list(stage.crew.members.values())
+    notes.moves = stage.broker.moves
+    notes.fenced = sum(member.count(FENCED) for member in members)
+    for member in members:
+        member.memory.begin()  # this life counts too
+    notes.peak_mb = {member.name: member.memory.peak for member in members}
+    notes.growth = {member.name: max(member.memory.growth) for member in members if member.memory.growth}
+    notes.lag_ms = {member.name: usual_lag(member.log) for member in members}
 
 
 def _end_cleanly() -> None:

@@ -31,6 +31,7 @@ from infra.settings import Settings
 from producers.gateway import service as gateway
 from tests.faults.desk import make_desk
 from tests.faults.market import Far, make_market
+from tests.faults.resources import feeling_lag
 from tests.faults.saga import Drill, make_drill
 
 EXCHANGE: Final = "DRILL_EXCHANGE"
@@ -72,7 +73,8 @@ async def work(make: Callable[[JumpingClock], Processor], settings: Settings) ->
         worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
         metrics.watch_worker(processor.group, worker.health)
         with _ordered(Path(os.environ[ORDERS])):
-            await worker.run()
+            async with feeling_lag():
+                await worker.run()
 
 
 def _desk(clock: JumpingClock) -> Processor:
@@ -92,7 +94,8 @@ def _intake(clock: JumpingClock) -> Processor:
 
 
 async def _door(settings: Settings) -> None:
-    await gateway.serve(settings, drill().saga)
+    async with feeling_lag():
+        await gateway.serve(settings, drill().saga)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from infra.failpoints import VARIABLE, Failpoint
 from infra.settings import PREFIX
 from infra.stack.ports import free_port
 from tests.faults import app
-from tests.faults.proxy import Link
+from tests.faults.proxy import Bundle, Link
+from tests.faults.resources import Memory
 
 AGAIN: Final = 0.5
 """Seconds between a death and the next start, as a supervisor would wait."""
@@ -24,11 +25,11 @@ AGAIN: Final = 0.5
 
 @dataclass(eq=False)
 class Member:
-    """One process: which service it runs, its two links, and how it is to be started."""
+    """One process: which service it runs, its ways to the servers, and how it is to be started."""
 
     name: str
     service: str
-    kafka: Link
+    kafka: Bundle
     postgres: Link
     folder: Path
     environment: dict[str, str] = field(default_factory=dict[str, str])
@@ -37,7 +38,7 @@ class Member:
     starts: int = 0
     deaths: int = 0
     starting: bool = False
-    peak_mb: float = 0.0
+    memory: Memory = field(default_factory=Memory)
     started: float = 0.0
 
     @property
@@ -72,7 +73,7 @@ class Member:
             resident = psutil.Process(self.process.pid).memory_info().rss
         except psutil.NoSuchProcess:
             return
-        self.peak_mb = max(self.peak_mb, resident / 1_000_000)
+        self.memory.note(resident / 1_000_000)
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal, if the process is alive."""
@@ -94,6 +95,7 @@ class Member:
         environment |= {app.CLOCK: str(self.clock), app.ORDERS: str(self.orders)}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log, env=environment)
+        self.memory.begin()
         self.starts += 1
         self.started = time.monotonic()
 
@@ -109,13 +111,13 @@ class Crew:
         self._keeper: asyncio.Task[None] | None = None
         self._starts: set[asyncio.Task[None]] = set()
 
-    def add(self, name: str, service: str, kafka: Link, postgres: Link, database_url: str) -> Member:
+    def add(self, name: str, service: str, kafka: Bundle, postgres: Link, database_url: str) -> Member:
         """Describe a member; it starts with the others."""
         http_port = free_port() if service == "door" else 0
         environment = {
             **self._shared,
             f"{PREFIX}HOME": str(self._folder / f"{name}.home"),
-            f"{PREFIX}KAFKA": f"127.0.0.1:{kafka.port}",
+            f"{PREFIX}KAFKA": kafka.addresses,
             f"{PREFIX}DATABASE_URL": database_url,
             f"{PREFIX}HTTP_PORT": str(http_port),
         }
@@ -147,6 +149,12 @@ class Crew:
         """Kill a member now; its next life ends at the failpoint, the n-th time it gets there."""
         self._next[member.name] = {VARIABLE: f"{failpoint}:{count}"}
         member.send(signal.SIGKILL)
+
+    def lead_to(self, port: int) -> None:
+        """Have everybody's way to PostgreSQL end at another server, as an address that moves does."""
+        for member in self.members.values():
+            member.postgres.target = port
+            member.postgres.reset()
 
     def redeploy(self, member: Member, version: int) -> None:
         """End a member as a deploy would; from its next life on it knows this version of the definition."""

@@ -77,10 +77,21 @@ class Notes:
     fenced: int = 0
     fallen: dict[str, int] = field(default_factory=dict[str, int])
     peak_mb: dict[str, float] = field(default_factory=dict[str, float])
+    growth: dict[str, float] = field(default_factory=dict[str, float])
+    """MB a minute, at most, of each process that has lived long enough to tell."""
+    lag_ms: dict[str, float] = field(default_factory=dict[str, float])
+    """The event loop's usual lag."""
     replayed: int = 0
     barred: int = 0
     refused_large: int = 0
     swallowed: int = 0
+    clusters: bool = False
+    failovers: int = 0
+    """How often a standby took over."""
+    moves: int = 0
+    """How often a partition got another leader."""
+    too_few: int = 0
+    """How often the brokers refused a record because too few of them hold it."""
     untried: list[str] = field(default_factory=list[str])
     """What this machine does not let the run break."""
     mixed_versions: bool = False
@@ -95,6 +106,9 @@ class Notes:
     def idle(self) -> list[str]:
         """Name what was meant to happen and never did."""
         counted = {"unheard commits": self.swallowed, "replayed records": self.replayed, "early bars": self.barred}
+        if self.clusters:
+            counted |= {"fail-overs": self.failovers, "moves of leaders": self.moves}
+            counted |= {"writes refused for too few copies": self.too_few}
         return [name for name, count in counted.items() if not count]
 
 

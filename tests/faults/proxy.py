@@ -134,3 +134,30 @@ class Link:
                 await writer.drain()
         except OSError:
             return  # one half has gone; the other follows
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """The ways from one process to every broker; they meet the same fate."""
+
+    links: tuple[Link, ...]
+
+    @property
+    def addresses(self) -> str:
+        """Give where the process finds the brokers, as clients of Kafka write it."""
+        return ",".join(f"127.0.0.1:{link.port}" for link in self.links)
+
+    def cut(self) -> None:
+        """Abort every connection, and refuse new ones until healed."""
+        for link in self.links:
+            link.cut()
+
+    def stall(self, *ways: Way) -> None:
+        """Let nothing pass these ways until healed."""
+        for link in self.links:
+            link.stall(*ways)
+
+    def heal(self) -> None:
+        """Let everything through again."""
+        for link in self.links:
+            link.heal()

@@ -58,6 +58,7 @@ def figures(seen: Evidence, verdicts: Sequence[Verdict], seed: int, seconds: flo
         states[row["state"]] = states.get(row["state"], 0) + 1
     return {
         "seed": seed,
+        "clusters": notes.clusters,
         "seconds": round(seconds, 1),
         "ok": all(verdict.holds for verdict in verdicts),
         "sagas": states,
@@ -70,6 +71,7 @@ def figures(seen: Evidence, verdicts: Sequence[Verdict], seed: int, seconds: flo
         "fenced": notes.fenced,
         "failpoints": notes.fallen,
         "commits_unheard": notes.swallowed,
+        **({"failovers": notes.failovers, "leader_moves": notes.moves} if notes.clusters else {}),
         "replayed": notes.replayed,
         "bars_first": notes.barred,
         "poisons": len(notes.planted),
@@ -77,6 +79,8 @@ def figures(seen: Evidence, verdicts: Sequence[Verdict], seed: int, seconds: flo
         "slowest_progress_seconds": round(recovered[-1], 1) if recovered else None,
         "drain_seconds": None if notes.drained is None else round(notes.drained, 1),
         "peak_mb": round(max(notes.peak_mb.values(), default=0.0)),
+        "growth_mb_a_minute": {name: round(growth, 1) for name, growth in notes.growth.items()},
+        "usual_loop_lag_ms": {name: round(lag) for name, lag in notes.lag_ms.items()},
         "invariants": {
             verdict.name: {"title": verdict.title, "checked": verdict.checked, "found": verdict.findings[:50]}
             for verdict in verdicts

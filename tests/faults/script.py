@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults.phases import Act, crash, data, database, disk, network, zombie
+from tests.faults.phases import Act, clusters, crash, data, database, disk, network, zombie
 from tests.faults.stage import Stage
 
 
@@ -42,10 +42,38 @@ SHORT: Final = (
     Phase("F", "disk", 0.0, (disk.fill_disk,)),
 )  # fmt: skip
 
+_STOP = (zombie.stop_at_points, zombie.stop_anywhere)
+CLUSTERS: Final = (
+    Phase("A", "crash", 0.20, (crash.kill_at_every_failpoint, crash.kill_exchange), (crash.kill_at_failpoints,)),
+    Phase("B", "zombies", 0.15, (zombie.stop_at_points, zombie.stop_between_batches), _STOP),
+    Phase("C", "PostgreSQL and its standby", 0.20, (clusters.fail_over, database.stop_immediately,
+          database.swallow_commits, database.terminate_sessions), (clusters.fail_over,)),
+    Phase("D", "three brokers and network", 0.30, (network.kill_broker, network.pause_broker, clusters.move_leaders,
+          clusters.demand_all_copies, clusters.kill_two_brokers, clusters.cut_from_one_broker, network.lose_acks,
+          network.black_hole), (network.kill_broker, network.cut_from_kafka, clusters.cut_from_one_broker)),
+    Phase("E", "data", 0.10, (data.replay_old_records, data.bar_first, data.poison, data.jump_clocks,
+          data.jump_database_clock, data.mix_versions)),
+    Phase("F", "disk", 0.05, (disk.fill_disk, clusters.fail_over)),
+)  # fmt: skip
+SHORT_CLUSTERS: Final = (
+    Phase("A", "crash", 0.0, (crash.kill_at_failpoints,)),
+    Phase("B", "zombies", 0.0, (zombie.stop_at_points,)),
+    Phase("C", "PostgreSQL and its standby", 0.0, (clusters.fail_over, database.swallow_commits)),
+    Phase("D", "three brokers and network", 0.0, (network.kill_broker, clusters.demand_all_copies)),
+    Phase("E", "data", 0.0, (data.bar_first, data.poison, data.replay_old_records)),
+)  # fmt: skip
+
+
+def choose(*, short: bool, clusters: bool) -> tuple[Phase, ...]:
+    """Give the phases of a run."""
+    if clusters:
+        return SHORT_CLUSTERS if short else CLUSTERS
+    return SHORT if short else FULL
+
 
 async def play(stage: Stage, seconds: float) -> None:
     """Play all phases; `seconds` is what they may take together, beyond what each does in any case."""
-    for phase in SHORT if stage.short else FULL:
+    for phase in choose(short=stage.short, clusters=stage.notes.clusters):
         stage.watch.phase = f"{phase.letter} {phase.name}"
         until = time.monotonic() + seconds * phase.share
         acts = list(phase.first)

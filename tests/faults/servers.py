@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import asyncpg
 import psutil
@@ -18,13 +18,15 @@ import psutil
 from infra.database import migrate
 from infra.stack.account import server_account
 from infra.stack.kafka import start_kafka, stop_kafka
-from infra.stack.ports import LOOPBACK, free_port, is_taken
+from infra.stack.ports import free_port, is_taken
 from infra.stack.postgres import start_postgres, stop_postgres
 from infra.stack.process import is_alive, wait_for_end
 from infra.stack.state import KafkaState, PostgresState, ProcessId
 from infra.topics import ensure_topics
 from schemas.topics import saga_topics
-from tests.faults.proxy import Link
+from tests.clusters.brokers import listeners
+from tests.clusters.standby import remove_outside
+from tests.faults.proxy import Bundle, Link
 from tests.faults.saga import NAME
 
 SMALL_MB: Final = 64
@@ -38,6 +40,41 @@ _FAKETIME: Final = (
 def find_faketime() -> str:
     """Name the library of Debian's `faketime`; empty when it is not installed."""
     return next((path for path in _FAKETIME if Path(path).exists()), "")
+
+
+class Kafka(Protocol):
+    """What acts do to Kafka, whether it is one broker or three."""
+
+    @property
+    def bootstrap(self) -> str:
+        """Give where the run itself finds it, round all proxies."""
+        ...
+
+    @property
+    def moves(self) -> int:
+        """Count how often a partition of the events was seen to get another leader."""
+        ...
+
+    def prepare(self, bundles: Mapping[str, Bundle]) -> None:
+        """Choose the ports, and tell each link where its listener is; the links must listen already."""
+
+    async def make_topics(self) -> None:
+        """Make the saga's topics."""
+
+    async def start(self) -> None:
+        """Start what does not run, and wait until it answers."""
+
+    async def stop(self) -> None:
+        """Shut it down."""
+
+    async def kill(self) -> None:
+        """End a broker without giving it a chance to do anything."""
+
+    def pause(self) -> None:
+        """Stop a broker where it stands."""
+
+    def go_on(self) -> None:
+        """Let it go on."""
 
 
 class Broker:
@@ -54,23 +91,22 @@ class Broker:
         """Give the address of the listener that the run itself uses, round all proxies."""
         return self._state.bootstrap
 
-    def prepare(self, links: Mapping[str, Link]) -> None:
+    @property
+    def moves(self) -> int:
+        """Give none: there is nobody else to lead."""
+        return 0
+
+    def prepare(self, bundles: Mapping[str, Bundle]) -> None:
         """Choose the ports, and tell each link where its listener is; the links must listen already."""
         self._state = KafkaState(port=free_port(), controller_port=free_port())
-        inside = {name: free_port() for name in links}
-        self._inside = tuple(inside.values())
-        for name, link in links.items():
-            link.target = inside[name]
-        ways = {name.upper(): port for name, port in inside.items()}
-        listeners = [f"PLAINTEXT://{self.bootstrap}", f"CONTROLLER://{LOOPBACK}:{self._state.controller_port}"]
+        doors: dict[str, tuple[int, int]] = {}
+        for name, bundle in bundles.items():
+            link = bundle.links[0]
+            link.target = free_port()
+            doors[name.upper()] = link.target, link.port
+        self._inside = tuple(here for here, _ in doors.values())
         self._settings = {
-            "listeners": ",".join([*listeners, *(f"{way}://{LOOPBACK}:{port}" for way, port in ways.items())]),
-            "advertised.listeners": ",".join(
-                [listeners[0], *(f"{name.upper()}://{LOOPBACK}:{link.port}" for name, link in links.items())]
-            ),
-            "listener.security.protocol.map": ",".join(
-                f"{way}:PLAINTEXT" for way in ("PLAINTEXT", "CONTROLLER", *ways)
-            ),
+            **listeners(self._state.port, self._state.controller_port, doors),
             "num.network.threads": "1",
             "num.io.threads": "3",
         }
@@ -85,12 +121,12 @@ class Broker:
 
     async def stop(self) -> None:
         """Shut it down."""
-        _signal(self._state.process, signal.SIGCONT)
+        signal_server(self._state.process, signal.SIGCONT)
         self._state = await asyncio.to_thread(stop_kafka, self._state)
 
     async def kill(self) -> None:
         """End it without giving it a chance to do anything."""
-        _signal(self._state.process, signal.SIGKILL)
+        signal_server(self._state.process, signal.SIGKILL)
         await asyncio.to_thread(wait_for_end, self._state.process, 20.0)
         for _ in range(100):  # its threads may hold the ports for a moment longer
             if not any(is_taken(port) for port in (*self._inside, self._state.port, self._state.controller_port)):
@@ -99,11 +135,11 @@ class Broker:
 
     def pause(self) -> None:
         """Stop it where it stands."""
-        _signal(self._state.process, signal.SIGSTOP)
+        signal_server(self._state.process, signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it go on."""
-        _signal(self._state.process, signal.SIGCONT)
+        signal_server(self._state.process, signal.SIGCONT)
 
 
 class Database:
@@ -133,15 +169,7 @@ class Database:
 
     async def start(self) -> None:
         """Start it, or start it again: what it had promised is replayed from its log."""
-        environment: dict[str, str] = {}
-        if library := find_faketime():
-            if not self._clock.exists():
-                self.jump(0)
-            environment = {
-                "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(self._clock), "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
-            }  # fmt: skip
-        self._state = await asyncio.to_thread(start_postgres, self._home, self._state, environment)
+        self._state = await asyncio.to_thread(start_postgres, self._home, self._state, self._environment())
 
     async def make_schema(self, tables: str, small: tuple[str, ...]) -> None:
         """Make the project's tables and those of the drill; the ones named last go to the small disk."""
@@ -162,7 +190,7 @@ class Database:
 
     async def crash(self) -> None:
         """Stop it at once, as `pg_ctl stop -m immediate` does: no checkpoint, no farewell."""
-        _signal(self._state.process, signal.SIGQUIT)
+        signal_server(self._state.process, signal.SIGQUIT)
         await asyncio.to_thread(wait_for_end, self._state.process, 20.0)
 
     @property
@@ -203,9 +231,19 @@ class Database:
         if self.mounted:
             await asyncio.to_thread(subprocess.run, ["umount", str(self._small)], check=True)
             self._small.rmdir()
-        data = Path(self._state.data)
-        if self._state.data and not data.is_relative_to(self._home):
-            shutil.rmtree(data.parent)
+        await asyncio.to_thread(remove_outside, self._home)
+
+    def _environment(self) -> dict[str, str]:
+        """Give what the server sees beside its own: a clock that may jump, where `faketime` is installed."""
+        library = find_faketime()
+        if not library:
+            return {}
+        if not self._clock.exists():
+            self.jump(0)
+        return {
+            "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(self._clock), "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
+        }  # fmt: skip
 
     def _mount(self) -> bool:
         """Mount a memory disk, if we may."""
@@ -229,8 +267,26 @@ class Database:
                 process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
             except psutil.NoSuchProcess:
                 continue
+            except psutil.AccessDenied:
+                _limit_as_owner(process, size)
 
 
-def _signal(process: ProcessId | None, number: signal.Signals) -> None:
+def signal_server(process: ProcessId | None, number: signal.Signals) -> None:
+    """Send a signal to a server that runs, or is stopped."""
     if process is not None and is_alive(process):
         os.kill(process.pid, number)
+
+
+def _limit_as_owner(process: psutil.Process, size: int) -> None:
+    """Have util-linux's `prlimit` do it under the process's own account, which may where root in a container may not.
+
+    Raises `psutil.AccessDenied`.
+    """
+    program, account = shutil.which("prlimit"), server_account()
+    if program is None or account is None:
+        raise psutil.AccessDenied(process.pid)
+    soft = "unlimited" if size == psutil.RLIM_INFINITY else str(size)
+    argv = [program, f"--fsize={soft}:unlimited", "--pid", str(process.pid)]
+    done = subprocess.run(argv, user=account, group=account, extra_groups=[], check=False, capture_output=True)
+    if done.returncode != 0 and process.is_running():
+        raise psutil.AccessDenied(process.pid)

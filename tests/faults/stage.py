@@ -16,12 +16,14 @@ import asyncpg
 from infra.settings import PREFIX
 from infra.stack.ports import free_port
 from tests.faults import app
+from tests.faults.cluster import Cluster
 from tests.faults.crew import Crew, Member
 from tests.faults.desk import TABLES
 from tests.faults.evidence import Fault, Notes, Sample
 from tests.faults.load import ACCOUNTS, Clients
-from tests.faults.proxy import Link
-from tests.faults.servers import Broker, Database
+from tests.faults.proxy import Bundle, Link
+from tests.faults.replicated import Replicated
+from tests.faults.servers import Broker, Database, Kafka
 
 CAST: Final = (
     ("desk1", "desk"), ("desk2", "desk"), ("market1", "market"), ("market2", "market"), ("log1", "log"),
@@ -37,6 +39,17 @@ SELECT (SELECT sum(free) FROM drill_account) + (SELECT coalesce(sum(amount), 0) 
 _COUNTS: Final = """
 SELECT count(*) AS known, count(*) FILTER (WHERE state IN ('COMPLETED', 'ABORTED', 'FAILED')) AS ended FROM saga
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What kind of run is wanted; `rate` is sagas started a second."""
+
+    seed: int
+    rate: float
+    short: bool = False
+    clusters: bool = False
+    tmpfs: bool = True
 
 
 @dataclass
@@ -90,7 +103,7 @@ class Watch:
 class Stage:
     """Everything that acts can break."""
 
-    broker: Broker
+    broker: Kafka
     database: Database
     crew: Crew
     clients: Clients
@@ -144,62 +157,71 @@ class ExchangeProcess:
 
 
 @asynccontextmanager
-async def open_stage(
-    folder: Path, chance: Random, *, rate: float, short: bool, tmpfs: bool = True
-) -> AsyncGenerator[Stage]:
+async def open_stage(folder: Path, wanted: Wanted) -> AsyncGenerator[Stage]:
     """Start everything, wait until all processes own their lanes, and end everything."""
-    notes = Notes(money=str(OPENING * len(ACCOUNTS)))
-    session_seconds = 4.0 if short else 6.0
+    chance, clusters = Random(wanted.seed), wanted.clusters
+    notes = Notes(money=str(OPENING * len(ACCOUNTS)), clusters=clusters)
+    session_seconds = 4.0 if wanted.short else 6.0
     async with AsyncExitStack() as stack:
-        links = await _open_links(stack)
-        broker, database, exchange = Broker(folder), Database(folder, tmpfs=tmpfs), ExchangeProcess(folder)
-        broker.prepare({name: link for (name, kind), link in links.items() if kind == "kafka"})
+        broker: Kafka = Cluster(folder, chance) if clusters else Broker(folder)
+        database = Replicated(folder) if clusters else Database(folder, tmpfs=wanted.tmpfs)
+        exchange = ExchangeProcess(folder)
+        ways = {name: Bundle(await _open_links(stack, f"{name}-kafka", 3 if clusters else 1)) for name, _ in CAST}
+        postgres = {name: (await _open_links(stack, f"{name}-postgres", 1))[0] for name, _ in CAST}
+        await asyncio.to_thread(broker.prepare, ways)
         stack.push_async_callback(broker.stop)
         stack.push_async_callback(database.stop)
-        await asyncio.gather(broker.start(), database.start())
-        await broker.make_topics()
-        await database.make_schema(TABLES, ON_SMALL_DISK)
-        await database.execute(_opening())
+        await _start_servers(broker, database)
         stack.push_async_callback(exchange.kill)
         await exchange.start()
-        crew = _gather_crew(folder, links, database, exchange, session_seconds)
+        crew = _gather_crew(folder, ways, database, postgres, _settings(exchange, session_seconds))
         doors = [f"http://127.0.0.1:{member.http_port}" for member in crew.of("door")]
-        clients = Clients(broker.bootstrap, exchange.address, doors, chance, rate)
+        clients = Clients(broker.bootstrap, exchange.address, doors, chance, wanted.rate)
         watch = Watch(database, notes)
         watching = asyncio.create_task(watch.run(), name="watch")
         stack.callback(watching.cancel)
         stack.push_async_callback(crew.stop)
         await crew.start()
         await _until_ready(crew)
-        yield Stage(broker, database, crew, clients, watch, notes, chance, session_seconds, short, exchange)
+        yield Stage(broker, database, crew, clients, watch, notes, chance, session_seconds, wanted.short, exchange)
 
 
-async def _open_links(stack: AsyncExitStack) -> dict[tuple[str, str], Link]:
-    links: dict[tuple[str, str], Link] = {}
-    for name, _ in CAST:
-        for kind in ("kafka", "postgres"):
-            link = links[name, kind] = Link(f"{name}-{kind}", 0, free_port())
-            await link.start()
-            stack.push_async_callback(link.stop)
+async def _start_servers(broker: Kafka, database: Database) -> None:
+    """Start both, with topics, tables and money; only then is there anything for a standby to copy."""
+    await asyncio.gather(broker.start(), database.start())
+    await broker.make_topics()
+    await database.make_schema(TABLES, ON_SMALL_DISK)
+    await database.execute(_opening())
+    if isinstance(database, Replicated):
+        await database.replicate()
+
+
+async def _open_links(stack: AsyncExitStack, name: str, count: int) -> tuple[Link, ...]:
+    links = tuple(Link(f"{name}-{number}", 0, free_port()) for number in range(count))
+    for link in links:
+        await link.start()
+        stack.push_async_callback(link.stop)
     return links
 
 
 def _gather_crew(
-    folder: Path, links: dict[tuple[str, str], Link], database: Database, exchange: ExchangeProcess, session: float
+    folder: Path, ways: dict[str, Bundle], database: Database, links: dict[str, Link], shared: dict[str, str]
 ) -> Crew:
-    shared = {
+    crew = Crew(folder, shared)
+    for name, service in CAST:
+        links[name].target = database.port
+        crew.add(name, service, ways[name], links[name], database.url_through(links[name]))
+    return crew
+
+
+def _settings(exchange: ExchangeProcess, session: float) -> dict[str, str]:
+    return {
         app.EXCHANGE: exchange.address,
         f"{PREFIX}SESSION_TIMEOUT_MS": str(int(session * 1000)),
         f"{PREFIX}LOG_FORMAT": "json",
         "PYTHONUNBUFFERED": "1",
         "PATH": os.environ.get("PATH", os.defpath),
     }
-    crew = Crew(folder, shared)
-    for name, service in CAST:
-        kafka, postgres = links[name, "kafka"], links[name, "postgres"]
-        postgres.target = database.port
-        crew.add(name, service, kafka, postgres, database.url_through(postgres))
-    return crew
 
 
 def _opening() -> str:

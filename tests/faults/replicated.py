@@ -1,0 +1,52 @@
+"""PostgreSQL with a standby that confirms each commit before its client is told, and that takes over."""
+
+import asyncio
+from pathlib import Path
+
+from infra.stack.postgres import stop_postgres
+from infra.stack.state import PostgresState
+from tests.clusters.standby import add_standby, kill_server, promote, remove_outside, synchronise
+from tests.faults.servers import Database
+
+
+class Replicated(Database):
+    """A primary and its standby; whoever is promoted gets a standby of its own.
+
+    The small disk is left out: a standby on the same machine would lie on the same one.
+    """
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, tmpfs=False)
+        self._standby = PostgresState()
+        self._homes: list[Path] = []
+
+    async def start(self) -> None:
+        """Start the primary, or start it again, and wait until its standby is at its heels again."""
+        await super().start()
+        if self._standby.process is not None:
+            await synchronise(self._state)
+
+    async def replicate(self) -> None:
+        """Give the primary a standby, and have each commit wait for it."""
+        home = self._home / f"standby-{len(self._homes) + 1}"
+        home.mkdir(mode=0o711)
+        self._homes.append(home)
+        self._standby = await asyncio.to_thread(add_standby, self._state, home, self._environment())
+        await synchronise(self._state)
+
+    async def lose_primary(self) -> None:
+        """Kill the primary as a power cut would, its standby being at its heels."""
+        await synchronise(self._state)
+        await asyncio.to_thread(kill_server, self._state)
+
+    async def promote(self) -> None:
+        """Make the standby the primary; it has no standby until `replicate`."""
+        await promote(self._standby)
+        self._state, self._standby = self._standby, PostgresState()
+
+    async def stop(self) -> None:
+        """Shut both down, and remove what all servers have left."""
+        self._standby = await asyncio.to_thread(stop_postgres, self._standby)
+        await super().stop()
+        for home in self._homes:
+            await asyncio.to_thread(remove_outside, home)
