@@ -98,6 +98,10 @@ PIPELINE_LAG = Gauge(
 CLOCK_ERROR = Gauge(
     "tradesaga_clock_error_seconds", "How far the sealing machine's clock may be off; NaN where nobody can tell"
 )
+CLOCK_OUTSIDE = Gauge(
+    "tradesaga_clock_outside_tier",
+    "1 while the sealing machine's clock may be further off than TRADESAGA_AUDIT_CLOCK_TIER allows, or nobody can tell",
+)
 PARKED = Counter("tradesaga_parked", "Records set aside until a person releases them", ("group",))
 RELEASED = Counter(
     "tradesaga_parked_released", "Parked records let go; action is retry or discard", ("group", "action")

@@ -45,11 +45,12 @@ def readiness() -> tuple[bool, dict[str, str]]:
 
 
 def _load() -> dict[str, dict[str, float] | dict[str, str]]:
-    """Give the seconds that each worker is behind, and why a door takes nothing in."""
+    """Give the seconds that each worker is behind, why a door takes nothing in, and what else a person should know."""
     workers = metrics.workers()
     return {
         "lag_seconds": {group: round(health.lag_seconds, 1) for group, health in workers.items()},
         "refusing": {group: health.refusing for group, health in workers.items() if health.refusing},
+        "warnings": {group: health.warning for group, health in workers.items() if health.warning},
     }
 
 

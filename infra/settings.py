@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from infra.audit.clock_tier import ClockTier
 from infra.errors import CommandError, ExitCode, unavailable
 from infra.stack.state import StackState, read_state
 
@@ -26,6 +27,10 @@ def _checked_dsn(value: SecretStr) -> SecretStr:
     if not re.fullmatch(r"postgres(ql)?", parts.scheme) or not parts.path.strip("/"):
         raise ValueError("give it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     return value
+
+
+def _checked_tier(value: str) -> str:
+    return str(ClockTier.parse(value))
 
 
 Dsn = Annotated[SecretStr, AfterValidator(_checked_dsn)]
@@ -67,6 +72,8 @@ class Settings(BaseSettings):
     """Where checkpoints are kept outside database and Kafka; default `audit-witness.jsonl` in the stack's folder."""
     audit_log_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "tradesaga"
     """What checkpoints call this installation; never changed once something is sealed."""
+    audit_clock_tier: Annotated[str, AfterValidator(_checked_tier)] = "off"
+    """How far the sealing machine's clock may be off before somebody is told: `100 us`, `50 ms`, `off`."""
     app: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules to import for further sagas and services, comma-separated."""
 
@@ -104,6 +111,10 @@ class Settings(BaseSettings):
     def audit_witness_file(self) -> Path:
         """Name the file of the witness."""
         return self.audit_witness or self.home / "audit-witness.jsonl"
+
+    def clock_tier(self) -> ClockTier:
+        """Give the bound that the sealing machine's clock is held to."""
+        return ClockTier.parse(self.audit_clock_tier)
 
     def changed(self, **values: Any) -> Self:
         """Give a copy with some settings changed, checked like the first."""

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from consumers.audit import store
+from consumers.audit.clock_watch import ClockWatch
 from consumers.audit.sealer import Sealer
 from consumers.audit.sealing import HistoryError, Sealed
 from infra import metrics
@@ -44,11 +45,12 @@ async def serve(settings: Settings) -> None:
     health = Health()
     metrics.watch_worker(GROUP, health)
     log = structlog.get_logger("sealer")
+    watch = ClockWatch(settings.clock_tier(), health)
     pool = await open_pool(settings.database_for(DATABASE), max_size=1, application_name="tradesaga audit-sealer")
     async with pool:
         while True:
             try:
-                await _seal(sealer, pool, settings.brokers(), health)
+                await _seal(sealer, pool, settings.brokers(), watch)
             except (HistoryError, NoteError, WitnessError) as error:
                 health.halted, health.ready = str(error), False
                 log.critical("sealing has halted", why=str(error))
@@ -60,8 +62,9 @@ async def serve(settings: Settings) -> None:
                 await asyncio.sleep(1)
 
 
-async def _seal(sealer: Sealer, pool: Pool, brokers: str, health: Health) -> None:
+async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch) -> None:
     """Seal with one session and one producer, until either fails."""
+    health = watch.health
     async with pool.acquire() as sql:
         while not await store.take_turn(sql):  # noqa: ASYNC110 - the other is a process, which tells us nothing
             await asyncio.sleep(EVERY)
@@ -72,10 +75,10 @@ async def _seal(sealer: Sealer, pool: Pool, brokers: str, health: Health) -> Non
             health.ready, health.halted = True, ""
             while True:
                 clock = await asyncio.to_thread(read_clock)
+                watch.see(clock)
                 await _publish(producer, await sealer.seal(sql, clock))
                 health.committed = elapsed()
                 health.batches += 1
-                metrics.CLOCK_ERROR.set(clock.error / 1e9 if clock.error >= 0 else float("nan"))
                 await asyncio.sleep(EVERY)
         finally:
             await producer.stop()

@@ -2,13 +2,19 @@
 
 import ctypes
 import ctypes.util
+import math
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from infra.audit.precision_time import QUESTIONS, read_answers
+
 _UNSYNCHRONISED: Final = 0x0040
 """STA_UNSYNC of adjtimex(2)."""
-_CHRONY_SECONDS: Final = 2.0
+_ASK_SECONDS: Final = 2.0
+_CHRONY: Final = ("chronyc", "-c", "tracking")
+_PTP: Final = ("pmc", "-u", "-b", "0", *QUESTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +29,21 @@ UNKNOWN: Final = ClockEvidence("unknown", -1)
 
 
 def read_clock() -> ClockEvidence:
-    """Ask chrony, if it runs here, or else the kernel."""
-    return _ask_chrony() or _ask_kernel()
+    """Ask whoever keeps the clock: chrony or PTP, if they run here, or else the kernel."""
+    return choose(_ask_chrony(), _ask_ptp(), _ask_kernel())
+
+
+def choose(chrony: ClockEvidence | None, ptp: ClockEvidence | None, kernel: ClockEvidence) -> ClockEvidence:
+    """Believe who bounds the error, chrony first, as it sets the clock where both run; else who has said anything.
+
+    PTP may keep the network card's clock alone: its bound is the system clock's only while the kernel, which whoever
+    carries it over tells so, calls that synchronised.
+    """
+    if ptp is not None and kernel.error < 0:
+        ptp = ClockEvidence(ptp.source, -1)
+    known = [each for each in (chrony, ptp) if each is not None]
+    bounded = [each for each in known if each.error >= 0]
+    return next(iter(bounded or known), kernel)
 
 
 def read_tracking(text: str) -> ClockEvidence | None:
@@ -34,23 +53,30 @@ def read_tracking(text: str) -> ClockEvidence | None:
         offset, delay, dispersion = float(fields[4]), float(fields[10]), float(fields[11])
     except (IndexError, ValueError):
         return None
-    if fields[-1] == "Not synchronised":
+    bound = abs(offset) + dispersion + delay / 2
+    if fields[-1] == "Not synchronised" or not math.isfinite(bound):
         return ClockEvidence("chrony", -1)
-    return ClockEvidence("chrony", round((abs(offset) + dispersion + delay / 2) * 1e9))
+    return ClockEvidence("chrony", round(bound * 1e9))
 
 
 def _ask_chrony() -> ClockEvidence | None:
+    told = _ask(_CHRONY)
+    return None if told is None else read_tracking(told)
+
+
+def _ask_ptp() -> ClockEvidence | None:
+    told = _ask(_PTP)
+    error = None if told is None else read_answers(told)
+    return None if error is None else ClockEvidence("ptp", error)
+
+
+def _ask(command: Sequence[str]) -> str | None:
+    """Give what a program prints; None where there is none, or it does not answer."""
     try:
-        told = subprocess.run(
-            ["chronyc", "-c", "tracking"],  # noqa: S607 - wherever the machine has it
-            capture_output=True,
-            text=True,
-            timeout=_CHRONY_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
+    except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired):
         return None
-    return read_tracking(told.stdout) if told.returncode == 0 else None
+    return told.stdout if told.returncode == 0 else None
 
 
 class _Timex(ctypes.Structure):

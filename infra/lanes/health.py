@@ -28,6 +28,8 @@ class Health:
     """The broker's time of the oldest record that was fetched and is not dealt with, milliseconds; 0 for none."""
     refusing: str = ""
     """Why nothing new is taken in."""
+    warning: str = ""
+    """What a person should know although the work goes on."""
 
     @property
     def lag_seconds(self) -> float:

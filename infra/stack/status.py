@@ -28,6 +28,8 @@ class ServiceStatus(BaseModel):
     """How far the process is behind, by its slowest worker."""
     refusing: str | None = None
     """Why it takes nothing new in."""
+    warning: str | None = None
+    """What a person should know although it works."""
 
 
 class _Readiness(BaseModel):
@@ -35,6 +37,7 @@ class _Readiness(BaseModel):
 
     lag_seconds: dict[str, float] = {}
     refusing: dict[str, str] = {}
+    warnings: dict[str, str] = {}
 
 
 class StackStatus(BaseModel):
@@ -100,6 +103,7 @@ def _of_service(name: str, part: PartState) -> ServiceStatus:
         metrics=f"http://{LOOPBACK}:{part.port}/metrics",
         lag_seconds=max(said.lag_seconds.values(), default=None),
         refusing="; ".join(said.refusing.values()) or None,
+        warning="; ".join(said.warnings.values()) or None,
     )
 
 

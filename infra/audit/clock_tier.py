@@ -1,0 +1,79 @@
+"""How far the clock of whoever seals may be off before somebody is told, and what was sealed beyond that."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_NANOSECONDS: Final = {"ns": 1, "us": 1000, "\N{MICRO SIGN}s": 1000, "ms": 1_000_000, "": 1_000_000, "s": 10**9}
+_BOUND: Final = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?\s*(ns|us|\N{MICRO SIGN}s|ms|s|)")
+_LARGEST: Final = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTier:
+    """A bound in nanoseconds; None asks for none."""
+
+    bound: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ClockTier":
+        """Read `100 us`, `1 ms`, `50ms`, `1 s`, a number of milliseconds, or `off`; raises `ValueError`."""
+        if text.strip().lower() == "off":
+            return cls()
+        found = _BOUND.fullmatch(text.strip().lower())
+        if found is None:
+            raise ValueError("give a bound such as `100 us`, `1 ms`, `50 ms` or `1 s`, or `off`")
+        whole, part, unit = found[1], found[2] or "", _NANOSECONDS[found[3]]
+        bound = int(whole + part) * unit // 10 ** len(part)
+        if not 0 < bound <= _LARGEST:
+            raise ValueError("give a bound between 1 ns and 1000 s, or `off`")
+        return cls(bound)
+
+    def exceeded(self, error: int) -> bool:
+        """Say whether a clock whose error is bound by `error` ns may be outside; -1, nobody can tell, may."""
+        return self.bound is not None and (error < 0 or error > self.bound)
+
+    def __str__(self) -> str:
+        """Write the bound as people do."""
+        return "off" if self.bound is None else describe_span(self.bound)
+
+
+def describe_span(nanoseconds: int) -> str:
+    """Write a time as people do, in the largest unit that leaves no nought before the point: `1.5 ms`, `100 us`."""
+    for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 1000)):
+        if nanoseconds >= size:
+            whole, rest = divmod(nanoseconds * 1000 // size, 1000)
+            return f"{whole}.{rest:03d}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{nanoseconds} ns"
+
+
+@dataclass
+class ClockTally:
+    """How many checkpoints were signed by a clock that may have been outside the tier. Times are nanoseconds."""
+
+    tier: ClockTier
+    outside: int = 0
+    unknown: int = 0
+    worst: int = 0
+    first: int = 0
+    last: int = 0
+
+    def take(self, time: int, error: int) -> None:
+        """Count a checkpoint, signed at `time`."""
+        if not self.tier.exceeded(error):
+            return
+        self.outside += 1
+        self.unknown += error < 0
+        self.worst = max(self.worst, error)
+        self.first = min(self.first or time, time)
+        self.last = max(self.last, time)
+
+    def __str__(self) -> str:
+        """Say it in a sentence; empty where there is nothing to say."""
+        if not self.outside:
+            return ""
+        what = "checkpoint was" if self.outside == 1 else "checkpoints were"
+        told = f"{self.outside:,} {what} signed while the clock was outside {self.tier}"
+        if self.unknown:
+            told += f" ({self.unknown:,} of them with nobody to tell how far)"
+        return told + (f", {describe_span(self.worst)} at worst" if self.worst else "")

@@ -1,0 +1,36 @@
+"""What linuxptp's `pmc` says of a clock that PTP (IEEE 1588) keeps."""
+
+import re
+from typing import Final
+
+QUESTIONS: Final = ("GET CURRENT_DATA_SET", "GET PARENT_DATA_SET", "GET PORT_DATA_SET")
+_FIELD: Final = re.compile(r"^\s+([\w.]+)\s+(\S+)\s*$", re.MULTILINE)
+_FOLLOWS: Final = frozenset({"SLAVE", "UNCALIBRATED"})
+_ACCURACY: Final = dict(
+    enumerate(
+        (25, 100, 250, 1000, 2500, 10_000, 25_000, 100_000, 250_000, 10**6, 2_500_000, 10**7, 25 * 10**6, 10**8,
+         25 * 10**7, 10**9, 10**10), start=0x20,
+    )
+)  # fmt: skip
+"""Nanoseconds by clockAccuracy, IEEE 1588-2008 table 6; other values bound nothing."""
+
+
+def read_answers(text: str) -> int | None:
+    """Give the bound in nanoseconds, -1 where PTP keeps this clock and cannot tell, None where it does not keep it.
+
+    The bound is |offset from the master| + the path's mean delay, which no asymmetry of the path exceeds, + the
+    accuracy that the grandmaster claims of itself. A clock that follows nobody is kept by something else.
+    """
+    states = {value for name, value in _FIELD.findall(text) if name == "portState"}
+    if not states & _FOLLOWS:
+        return None
+    said = dict(_FIELD.findall(text))
+    try:
+        offset, delay = float(said["offsetFromMaster"]), float(said["meanPathDelay"])
+        accuracy = _ACCURACY[int(said["gm.ClockAccuracy"], 16)]
+        steps = int(said["stepsRemoved"])
+    except (KeyError, ValueError):
+        return -1
+    if steps < 1 or "SLAVE" not in states:
+        return -1
+    return round(abs(offset) + abs(delay)) + accuracy
