@@ -44,6 +44,12 @@ async def count_partitions(bootstrap: str, topics: Collection[str]) -> dict[str,
     return counts
 
 
+async def read_cluster_id(bootstrap: str) -> str:
+    """Give the id that a cluster got when it was made. Raises `KafkaUnavailableError`."""
+    async with _administration(bootstrap) as client:
+        return str((await client.describe_cluster())["cluster_id"])
+
+
 async def read_ends(bootstrap: str, places: Collection[Place]) -> dict[Place, int]:
     """Give the offset after the last record of each partition. Raises `KafkaUnavailableError`."""
     partitions = [TopicPartition(*place) for place in places]

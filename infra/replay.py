@@ -6,13 +6,14 @@ Another edge to aiokafka, which is untyped in part.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from infra.clock import elapsed
 from infra.codec import Record
 from infra.errors import CommandError, ExitCode
 from infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
@@ -20,6 +21,8 @@ from infra.lenient_records import read_leniently
 
 BATCH: Final = 2000
 _UNACKED: Final = 5000
+_SILENCE: Final = 20.0
+"""Seconds without a record that should be there."""
 _WRITERS_CLOCK: Final = 0
 """What an answer of the broker says of a record that has kept its writer's time."""
 
@@ -32,6 +35,8 @@ class Replay:
             bootstrap_servers=bootstrap,
             client_id="tradesaga-replay",
             enable_auto_commit=False,
+            # What is gone is told as a gap; reading on from the end would pass everything by.
+            auto_offset_reset="earliest",
             request_timeout_ms=20_000,
             # A fetch that waits at the end of one partition would hold up the first of the next.
             fetch_max_wait_ms=10,
@@ -53,27 +58,51 @@ class Replay:
         """Give the first and the next offset of each partition."""
         return await ask_ranges(self._consumer, places)
 
+    async def first_at(self, times: Mapping[Place, int]) -> dict[Place, int]:
+        """Give the first offset of each partition whose record has this time, milliseconds, or a later one.
+
+        A partition that has none is left out.
+        """
+        asked = {TopicPartition(*place): time for place, time in times.items()}
+        try:
+            found = await self._consumer.offsets_for_times(asked)
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return {(p.topic, p.partition): each.offset for p, each in found.items() if each is not None}
+
     async def read(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
         """Give the records of a partition from `start` up to, but not including, `end`, in batches.
 
         Raises `CommandError` (exit 4) where an offset is missing: what it held, nobody can tell.
         """
+        following = start
+        async for batch in self.read_left(place, start, end):
+            for record in batch:
+                _check(record, following)
+                following += 1
+            yield batch
+        if following < end:
+            raise _gap(place, following)
+
+    async def read_left(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
+        """Give, as `read` does, what there is of these records: a topic may have lost some."""
         partition, following = TopicPartition(*place), start
         if start >= end:
             return
         try:
             self._consumer.assign([partition])
             self._consumer.seek(partition, start)
+            moved = elapsed()
             while following < end:
                 found = await self._fetch(partition, following)
-                batch = [to_record(record) for record in found if record.offset < end]
-                for record in batch:
-                    _check(record, following)
-                    following += 1
+                batch = [to_record(record) for record in found if following <= record.offset < end]
                 if batch:
                     yield batch
-                elif await self._consumer.position(partition) > following:
-                    raise _gap(place, following)
+                after = found[-1].offset + 1 if found else await self._consumer.position(partition)
+                if after > following:
+                    following, moved = after, elapsed()
+                elif elapsed() - moved > _SILENCE:
+                    raise KafkaUnavailableError(f"{place}: nothing comes of offset {following} and those behind it")
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(f"{place}: {error or type(error).__name__}") from error
 

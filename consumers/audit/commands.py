@@ -7,23 +7,17 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from consumers.audit.replaying.comparison import Comparing, ReplayReport
+from consumers.audit.replaying.command import replay
 from consumers.audit.rows import estimate_rows
 from consumers.audit.verification import Report, Verdict
 from consumers.audit.verifier import verify_database
-from consumers.saga_log.rules import Rules
 from infra.audit.keyring import public_path, read_trusted, write_new
 from infra.audit.witness import WitnessError, WitnessFile
-from infra.broker import count_partitions
 from infra.catalog import dump
 from infra.database import session
 from infra.errors import CommandError, ExitCode
 from infra.logs import silence_libraries
-from infra.registered import find_saga
-from infra.replay import Replay
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
 
@@ -69,38 +63,7 @@ def verify(
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
-@audit.command(epilog="Example: `tradesaga audit replay --json`")
-def replay(
-    *,
-    saga: Annotated[str, typer.Option("--saga", help="Whose topics.")] = "trade",
-    directory: Directory = None,
-    as_json: AsJson = False,
-) -> None:
-    """Fold the topics again and hold the result against the database, field by field; exit 1 when they differ.
-
-    Nothing is published, and nothing is written. Services may go on meanwhile.
-    """
-    settings = load_settings(directory)
-    silence_libraries()
-    report = asyncio.run(_replay(settings, Rules(find_saga(saga, settings.app))))
-    typer.echo(dump(_replay_json(report))) if as_json else _show_replay(report)
-    if report.differing:
-        raise typer.Exit(ExitCode.CHECK_FAILED)
-
-
-async def _replay(settings: Settings, rules: Rules) -> ReplayReport:
-    counts = await count_partitions(settings.brokers(), [rules.topic])
-    rules = Rules(rules.saga, counts[rules.topic])
-    async with (
-        session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql,
-        Replay(settings.brokers()) as topics,
-    ):
-        with _progress() as progress:
-            task = progress.add_task("replaying", total=None)
-            return await Comparing(
-                sql, topics, rules,
-                lambda total: progress.update(task, total=total), lambda count: progress.advance(task, count),
-            ).run()  # fmt: skip
+audit.command(epilog="Example: `tradesaga audit replay --at 2026-11-23T14:03:07.120Z`")(replay)
 
 
 def _progress() -> Progress:
@@ -150,31 +113,3 @@ def _show(report: Report) -> None:
         console.print(f"[red]{finding.verdict}[/] {finding.where}: {finding.what}", highlight=False)
     if report.further:
         console.print(f"and {report.further:,} more")
-
-
-def _replay_json(report: ReplayReport) -> dict[str, Any]:
-    return {
-        "equal": not report.differing,
-        "records": report.records,
-        "sagas": report.sagas,
-        "states": report.states,
-        "parked": report.parked,
-        "differing": report.differing,
-        "differences": [difference._asdict() for difference in report.differences],
-    }
-
-
-def _show_replay(report: ReplayReport) -> None:
-    console = Console()
-    states = ", ".join(f"{count:,} {state}" for state, count in sorted(report.states.items()))
-    console.print(f"{report.records:,} records, {report.sagas:,} sagas: {states or 'none'}", highlight=False)
-    if report.parked:
-        console.print(f"{report.parked:,} of them wait with parked records", highlight=False)
-    console.print(
-        "topics and database [green]agree" if not report.differing else f"[bold red]{report.differing:,} differences"
-    )
-    if report.differences:
-        table = Table("where", "field", "topics", "database", box=None, pad_edge=False)
-        for each in report.differences:
-            table.add_row(each.where, each.field, Text(each.topics), Text(each.database))
-        console.print(table)

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from consumers.audit.replaying.comparison import Comparing, ReplayReport
+from consumers.audit.replaying.notebook import Identity, Notebook
 from infra.replay import Replay
 from schemas.lifecycle import AbortRequested
 from tests.conftest import Stack
@@ -48,8 +49,10 @@ async def replayed(rig: Rig) -> ReplayReport:
     """Replay and compare."""
     sql = await asyncpg.connect(rig.url)
     try:
+        identity = Identity.of(rig.rules, "a cluster", "comparison")
         async with Replay(rig.kafka) as topics:
-            return await Comparing(sql, topics, rig.rules, lambda _: None, lambda _: None).run()
+            with Notebook(None, identity, rig.rules) as notebook:
+                return await Comparing(sql, topics, rig.rules, notebook).run()
     finally:
         await sql.close()
 

@@ -1,17 +1,25 @@
-"""`audit replay` on real servers: the topics up to where the saga log is, against the database of that same moment."""
+"""Topics beside the database: each record beside its row of the audit log, each saga beside its row."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, TypeVar
+from uuid import UUID
+
+import asyncpg
 
 from consumers.audit.replaying.differences import Difference, compare_rows, compare_sagas
 from consumers.audit.replaying.folding import Replayed
-from consumers.audit.replaying.shelf import Shelf
+from consumers.audit.replaying.notebook import Mark, Notebook, fingerprint
+from consumers.audit.replaying.ranges import Range, Span, find_spans
+from consumers.audit.replaying.reporting import SILENT, Reporting
+from consumers.audit.replaying.rows import Rows, read_log_ends
 from consumers.audit.rows import snapshot
 from consumers.saga_log import store
 from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.reading import saga_of
 from consumers.saga_log.rules import Rules
+from infra.codec import Record
 from infra.database import Session
 from infra.kafka import Place
 from infra.replay import Replay
@@ -19,34 +27,28 @@ from infra.replay import Replay
 SHOWN: Final = 100
 """Differences that are told one by one; beyond that they are counted."""
 _CHUNK: Final = 1000
-_ENDS: Final = 'SELECT partition, next_offset FROM lane WHERE "group" = $1 AND topic = $2'
 _SAGAS: Final = "SELECT count(*) FROM saga WHERE name = $1"
-_ROWS: Final = """
-SELECT "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, saga_id, seq, event_type, step_name,
-    event_time, started, context_added, error, headers, value, hash
-FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 ORDER BY "offset"
-"""
 
 T = TypeVar("T")
 
 
 @dataclass
 class ReplayReport:
-    """What a replay has found: records and sagas compared, and what differs."""
+    """What a replay has found: records and sagas compared, and what differs.
+
+    `partial` sagas have records before the range, and `gone_on` are those that have some behind it: of the former only
+    the rows could be compared, of the latter only the rows and not their state.
+    """
 
     records: int = 0
     sagas: int = 0
     states: dict[str, int] = field(default_factory=dict[str, int])
     parked: int = 0
+    partial: int = 0
+    partial_sagas: list[UUID] = field(default_factory=list[UUID])
+    gone_on: int = 0
     differing: int = 0
     differences: list[Difference] = field(default_factory=list[Difference])
-
-    def add(self, found: Iterable[Difference]) -> None:
-        """Take differences down."""
-        for each in found:
-            self.differing += 1
-            if len(self.differences) < SHOWN:
-                self.differences.append(each)
 
     def count(self, tracked: Tracked) -> None:
         """Count a saga by what has become of it."""
@@ -57,72 +59,136 @@ class ReplayReport:
             self.states[state] = self.states.get(state, 0) + 1
 
 
+class Beside:
+    """Folds records, and compares each with its row; what differs goes to `told`."""
+
+    def __init__(self, rules: Rules, notebook: Notebook, told: Callable[[Iterable[Difference]], object]) -> None:
+        self._notebook = notebook
+        self._fragments = notebook.fragments
+        self._replayed = Replayed(rules, notebook.sagas)
+        self._told = told
+
+    async def take(self, rows: Rows, batch: list[Record], *, midway: bool) -> set[UUID]:
+        """Take the next records of a partition, and give the sagas whose state they may have changed.
+
+        `midway` says that it was not read from its first record.
+        """
+        there = iter(await rows.up_to(batch[-1].offset))
+        row = next(there, None)
+        touched: set[UUID] = set()
+        for record in batch:
+            while row is not None and row["offset"] < record.offset:
+                self._told([_extra(record, row)])
+                row = next(there, None)
+            mine = row if row is not None and row["offset"] == record.offset else None
+            if found := self._compare(record, mine, touched, midway=midway):
+                self._told(found)
+            row = next(there, None) if mine is not None else row
+        while row is not None:
+            self._told([_extra(batch[-1], row)])
+            row = next(there, None)
+        self._notebook.add("records", len(batch))
+        self._notebook.marks[batch[-1][:2]] = Mark(batch[-1].offset + 1, fingerprint(batch[-1]))
+        return touched
+
+    def _compare(
+        self, record: Record, row: asyncpg.Record | None, touched: set[UUID], *, midway: bool
+    ) -> Iterable[Difference]:
+        if midway and (saga_id := saga_of(record)) is not None and self._is_fragment(saga_id, record, row):
+            return list(self._fragments.take(saga_id, record, row))
+        outcome = self._replayed.take(record)
+        if outcome.tracked is not None:
+            touched.add(outcome.tracked.saga_id)
+        return compare_rows(outcome, row)
+
+    def _is_fragment(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> bool:
+        """Say whether the saga's first records lie before the range."""
+        if saga_id in self._fragments:
+            return True
+        if record.key != str(saga_id).encode() or self._notebook.sagas.get(saga_id) is not None:
+            return False
+        return row is None or row["seq"] != 1
+
+
 @dataclass
 class Comparing:
-    """One comparison of a saga's events topic, up to where its log is, with the database of that same moment.
-
-    `sized` is told how many records there are, `advance` how many more have been read.
-    """
+    """One comparison of a saga's events topic, up to where its log is, with the database of that same moment."""
 
     sql: Session
     replay: Replay
     rules: Rules
-    sized: Callable[[int], None]
-    advance: Callable[[int], None]
-    report: ReplayReport = field(default_factory=ReplayReport)
+    notebook: Notebook
+    reporting: Reporting = SILENT
+    asked: Range = field(default_factory=Range)
 
     async def run(self) -> ReplayReport:
         """Replay and compare.
 
-        Raises `CommandError` (exit 4) where the topic has a gap, `KafkaUnavailableError`.
+        Raises `CommandError`: exit 4 where the topic has a gap or is not the notebook's, exit 2 for a range that the
+        topic has not; and `KafkaUnavailableError`.
         """
         async with snapshot(self.sql):
-            spans = await self._look()
-            self.sized(sum(end - begin for begin, end in spans.values()))
+            log_ends = await read_log_ends(self.sql, self.rules)
+            held = await self.replay.ranges(log_ends)
+            await self.notebook.check(self.replay, held)
+            self.notebook.differ(self._short(log_ends, held))
+            spans = await find_spans(self.replay, self.asked, _until(held, log_ends))
+            self.reporting.sized(sum(end - begin for begin, end in spans.values()))
             for place, span in spans.items():
-                with Shelf(self.rules.machine) as shelf:
-                    replayed = Replayed(self.rules, shelf)
-                    await self._follow(replayed, place, span)
-                    await self._compare_sagas(replayed)
-            stored = await self.sql.fetchval(_SAGAS, self.rules.saga.name)
-        if stored != self.report.sagas:
-            self.report.add([Difference(self.rules.saga.name, "number of sagas", str(self.report.sagas), str(stored))])
-        return self.report
+                await self._follow(place, span)
+            report = await self._compare_sagas(spans, log_ends)
+        self.notebook.save()
+        report.records = self.notebook.counts.get("records", 0)
+        report.differing = self.notebook.counts.get("differing", 0)
+        report.differences = self.notebook.differences(SHOWN)
+        return report
 
-    async def _look(self) -> dict[Place, tuple[int, int]]:
-        """Give the span of offsets of each partition, from the topic's first to where the saga log is."""
-        topic = self.rules.topic
-        ends = await self.sql.fetch(_ENDS, f"{self.rules.saga.name}-log", topic)
-        begins = await self.replay.ranges([(topic, row["partition"]) for row in ends])
-        return {
-            (topic, row["partition"]): (begins[topic, row["partition"]][0], row["next_offset"])
-            for row in ends
-            if row["next_offset"]
-        }
+    def _short(self, log_ends: Mapping[Place, int], held: Mapping[Place, Span]) -> Iterator[Difference]:
+        """Tell where the saga log has read what the topic does not have."""
+        for place, end in log_ends.items():
+            if held[place][1] < end:
+                yield Difference(f"{place[0]}[{place[1]}]", "next offset", str(held[place][1]), str(end))
 
-    async def _follow(self, replayed: Replayed, place: Place, span: tuple[int, int]) -> None:
+    async def _follow(self, place: Place, span: Span) -> None:
         """Fold one partition, each record beside its row of the audit log."""
-        rows = aiter(self.sql.cursor(_ROWS, *place, *span, prefetch=_CHUNK))
-        row = await anext(rows, None)
-        async for batch in self.replay.read(place, *span):
-            for record in batch:
-                there = row is not None and row["offset"] == record.offset
-                self.report.add(compare_rows(replayed.take(record), row if there else None))
-                row = await anext(rows, None) if there else row
-            self.report.records += len(batch)
-            self.advance(len(batch))
-        while row is not None:
-            where = f"{place[0]}[{place[1]}] offset {row['offset']}"
-            self.report.add([Difference(where, "row", "missing", "there")])
-            row = await anext(rows, None)
+        mark = self.notebook.marks.get(place)
+        start = max(span[0], mark.next_offset) if mark is not None else span[0]
+        self.reporting.advance(start - span[0])
+        rows = Rows(self.sql, place, (start, span[1]))
+        beside = Beside(self.rules, self.notebook, self.notebook.differ)
+        async for batch in self.replay.read(place, start, span[1]):
+            await beside.take(rows, batch, midway=span[0] > 0)
+            self.reporting.advance(len(batch))
 
-    async def _compare_sagas(self, replayed: Replayed) -> None:
-        for chunk in _batched(replayed.sagas(), _CHUNK):
+    async def _compare_sagas(self, spans: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> ReplayReport:
+        report = ReplayReport()
+        name, fragments = self.rules.saga.name, self.notebook.fragments.heads
+        to_the_end = {place[1] for place, span in spans.items() if span[1] == log_ends[place]}
+        for chunk in _batched(iter(self.notebook.sagas), _CHUNK):
             stored = await store.load(self.sql, self.rules, [tracked.saga_id for tracked in chunk])
             for tracked in chunk:
-                self.report.count(tracked)
-                found = compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, stored.get(tracked.saga_id))
-                self.report.add(found)
+                report.count(tracked)
+                mine, theirs = tracked.checkpoint, stored.get(tracked.saga_id)
+                if tracked.home not in to_the_end and theirs is not None and (mine is None or theirs.seq > mine.seq):
+                    report.gone_on += 1
+                else:
+                    self.notebook.differ(compare_sagas(f"saga {tracked.saga_id}", mine, theirs))
+        report.partial, report.partial_sagas = len(fragments), list(islice(fragments, SHOWN))
+        if len(to_the_end) == len(log_ends) and not any(begin for begin, _ in spans.values()):
+            stored = await self.sql.fetchval(_SAGAS, name)
+            if stored != report.sagas:
+                self.notebook.differ([Difference(name, "number of sagas", str(report.sagas), str(stored))])
+        return report
+
+
+def _until(held: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> dict[Place, Span]:
+    """Give what both the topic and the saga log have of each partition."""
+    return {place: (begin, max(begin, min(end, log_ends[place]))) for place, (begin, end) in held.items()}
+
+
+def _extra(record: Record, row: asyncpg.Record) -> Difference:
+    where = f"{record.topic}[{record.partition}] offset {row['offset']}"
+    return Difference(where, "row", "missing", "there")
 
 
 def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:

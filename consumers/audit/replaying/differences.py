@@ -1,13 +1,21 @@
 """What a replay comes to, held against what the database has: field by field, both sides told."""
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
 from consumers.saga_log.checkpoint import Checkpoint
-from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.outcome import Outcome, describe
+from infra.codec import Record
 
+FIELDS: Final = (
+    "offset", "recorded_ms", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id", "seq",
+    "hash", "context_added", "error",
+)  # fmt: skip
+"""The columns of a row of the audit log, in the order in which they are read to be compared."""
+SAID: Final = FIELDS[:8]
+"""Those that follow from the record alone."""
 _STATE: Final = frozenset({"state", "status"})
 """Fields that only the definition under which the saga runs can tell."""
 _SHOWN: Final = 200
@@ -24,9 +32,10 @@ class Difference(NamedTuple):
 
 def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | None) -> Iterator[Difference]:
     """Compare one saga's checkpoint as replayed with its row."""
+    if replayed == stored:
+        return
     if replayed is None or stored is None:
-        if replayed is not stored:
-            yield Difference(where, "row", _there(replayed), _there(stored))
+        yield Difference(where, "row", _there(replayed), _there(stored))
         return
     for field in Checkpoint._fields:
         mine, theirs = getattr(replayed, field), getattr(stored, field)
@@ -35,39 +44,50 @@ def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | 
         # The saga log publishes a deadline first; it comes back as a record that the topic may not have yet.
         if field == "deadline_pending" and mine and not theirs:
             continue
-        yield Difference(where, field, _shown(mine), _shown(theirs))
+        yield Difference(where, field, shown(mine), shown(theirs))
 
 
-def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterator[Difference]:
+def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Difference]:
     """Compare what the fold enters for one record with its row of the audit log."""
-    record, entry = outcome.record, outcome.entry
-    where = f"{record.topic}[{record.partition}] offset {record.offset}"
+    record, tracked, entry = outcome[:3]
+    headers, event_type, step, time, started, hash_, seq, added, error = entry
+    saga_id = tracked.saga_id if tracked is not None else None
+    expected = (
+        record.offset, record.recorded_ms, headers, record.value, event_type, step, time, started, saga_id, seq, hash_,
+        added, error,
+    )  # fmt: skip
+    if row is not None and tuple(row) == expected:
+        return ()
+    return compare_fields(record, row, dict(zip(FIELDS, expected, strict=True)))
+
+
+def said_by(record: Record, headers: str) -> dict[str, Any]:
+    """Give what a row must have of a record, whatever came before it; `headers` is their text."""
+    told = (record.offset, record.recorded_ms, headers, record.value)
+    return dict(zip(SAID, (*told, *describe(dict(record.headers))), strict=True))
+
+
+def compare_fields(record: Record, row: asyncpg.Record | None, expected: dict[str, Any]) -> Iterator[Difference]:
+    """Compare some fields of a record's row, by their names."""
+    where = at(record)
     if row is None:
         yield Difference(where, "row", "there", "missing")
         return
-    expected = {
-        "saga_id": outcome.tracked.saga_id if outcome.tracked is not None else None,
-        "seq": entry.seq,
-        "event_type": entry.event_type,
-        "step_name": entry.step,
-        "event_time": entry.time,
-        "started": entry.started,
-        "context_added": entry.added,
-        "error": entry.error,
-        "headers": entry.headers,
-        "value": record.value,
-        "hash": entry.hash,
-        "recorded_ms": record.recorded_ms,
-    }
     for field, mine in expected.items():
         if (row[field] or None) != (mine or None):
-            yield Difference(where, field, _shown(mine), _shown(row[field]))
+            yield Difference(where, field, shown(mine), shown(row[field]))
+
+
+def at(record: Record) -> str:
+    """Say where a record lies."""
+    return f"{record.topic}[{record.partition}] offset {record.offset}"
+
+
+def shown(value: object) -> str:
+    """Write a value for people, cut where it is long."""
+    text = value.hex() if isinstance(value, bytes) and len(value) == 32 else str(value)  # noqa: PLR2004 - a hash
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _there(checkpoint: Checkpoint | None) -> str:
     return "missing" if checkpoint is None else checkpoint.status.value
-
-
-def _shown(value: object) -> str:
-    text = value.hex() if isinstance(value, bytes) and len(value) == 32 else str(value)  # noqa: PLR2004 - a hash
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

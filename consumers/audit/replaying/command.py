@@ -1,0 +1,148 @@
+"""`tradesaga audit replay`: compare, look back to a moment, or go on behind the head."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from consumers.audit.replaying import display
+from consumers.audit.replaying.comparison import Comparing, ReplayReport
+from consumers.audit.replaying.moment import Looking, Moment
+from consumers.audit.replaying.notebook import Identity, Notebook
+from consumers.audit.replaying.reporting import Reporting
+from consumers.audit.replaying.request import Request
+from consumers.audit.replaying.times import Timeline
+from consumers.saga_log.rules import Rules
+from infra.broker import count_partitions, read_cluster_id
+from infra.clock import format_time
+from infra.database import session
+from infra.errors import CommandError, ExitCode
+from infra.logs import silence_libraries
+from infra.registered import find_saga
+from infra.replay import Replay
+from infra.settings import Settings, load_settings
+from infra.stack.display import AsJson, Directory
+
+DATABASE: Final = "saga_log"
+SAVE_EVERY: Final = 5.0
+"""Seconds between two savings of a replay that can be resumed."""
+
+At = Annotated[str | None, typer.Option("--at", help="Show every saga as it was at this TIME: ISO 8601 with a zone.")]
+Clock = Annotated[Timeline | None, typer.Option("--clock", help="With --at: what had happened, or what was recorded.")]
+OfSaga = Annotated[str | None, typer.Option("--id", help="With --at: this saga alone.")]
+Since = Annotated[str | None, typer.Option("--from", help="Compare from this TIME on, by the broker's clock.")]
+Until = Annotated[str | None, typer.Option("--to", help="Compare what was recorded before this TIME.")]
+Offsets = Annotated[list[str] | None, typer.Option("--offsets", help="topic[3]=100..200; may be repeated.")]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Go on from this file, and write it every so often.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Go on behind the head until something differs, or Ctrl-C.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="With --at: how many sagas to show; 0 for all.")]
+
+
+@dataclass
+class Run:
+    """What a replay works with: the topics, a saga's rules, the cluster's id, and what shows how far it is."""
+
+    settings: Settings
+    request: Request
+    rules: Rules
+    topics: Replay
+    cluster: str
+    progress: Progress
+
+    def notebook(self, purpose: str) -> Notebook:
+        """Open the file that is to be gone on from, or none."""
+        return Notebook(self.request.resume, Identity.of(self.rules, self.cluster, purpose), self.rules)
+
+    def reporting(self, text: str, notebook: Notebook) -> Reporting:
+        """Show how far it is, and save the notebook every so often."""
+        task, saved = self.progress.add_task(text, total=None), time.monotonic()
+
+        def advance(count: int) -> None:
+            nonlocal saved
+            self.progress.advance(task, count)
+            if self.request.resume is not None and time.monotonic() - saved >= SAVE_EVERY:
+                notebook.save()
+                saved = time.monotonic()
+
+        return Reporting(lambda total: self.progress.update(task, total=total), advance)
+
+
+@asynccontextmanager
+async def _running(settings: Settings, request: Request, rules: Rules) -> AsyncGenerator[Run]:
+    brokers = settings.brokers()
+    counts = await count_partitions(brokers, [rules.topic])
+    cluster = await read_cluster_id(brokers)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    async with Replay(brokers) as topics:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            yield Run(settings, request, Rules(rules.saga, counts[rules.topic]), topics, cluster, progress)
+
+
+async def _compare(run: Run) -> ReplayReport:
+    asked = run.request.range(run.rules.topic, run.rules.partitions)
+    with run.notebook(f"comparison {asked}") as notebook:
+        async with session(run.settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+            reporting = run.reporting("replaying", notebook)
+            return await Comparing(sql, run.topics, run.rules, notebook, reporting, asked).run()
+
+
+def replay(
+    *,
+    saga: Annotated[str, typer.Option("--saga", help="Whose topics.")] = "trade",
+    at: At = None,
+    clock: Clock = None,
+    saga_id: OfSaga = None,
+    since: Since = None,
+    until: Until = None,
+    offsets: Offsets = None,
+    resume: Resume = None,
+    limit: Limit = 20,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the topics again and hold the result against the database, field by field; exit 1 when they differ.
+
+    With --at, show what was known at a moment instead; no database is needed. Nothing is ever published, and nothing
+    is written but the file of --resume. Services may go on meanwhile.
+    """
+    request = Request(at, clock, saga_id, since, until, tuple(offsets or ()), resume)
+    request.check()
+    moment = request.moment()
+    settings = load_settings(directory)
+    silence_libraries()
+    rules = Rules(find_saga(saga, settings.app))
+    fine = uvloop.run(_replay(settings, request, rules, moment, limit, as_json=as_json))
+    if not fine:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+async def _replay(
+    settings: Settings, request: Request, rules: Rules, moment: Moment | None, limit: int, *, as_json: bool
+) -> bool:
+    """Do what is asked, show it, and say whether all is well."""
+    async with _running(settings, request, rules) as run:
+        if moment is None:
+            report = await _compare(run)
+            run.progress.stop()
+            display.show_report(report, as_json=as_json)
+            return not report.differing
+        with run.notebook(str(moment)) as notebook:
+            known = await Looking(run.topics, run.rules, notebook, moment, run.reporting("replaying", notebook)).run()
+            run.progress.stop()
+            if moment.saga_id is not None and not known.sagas + known.unstarted:
+                raise _unheard(moment)
+            display.show_known(run.rules, moment, known, notebook, limit, as_json=as_json)
+            return not known.gone
+
+
+def _unheard(moment: Moment) -> CommandError:
+    what = f"nothing is known of saga {moment.saga_id} at {format_time(moment.at)}"
+    do = "give a later time, or the right id: `tradesaga list` has it"
+    return CommandError("not-found", what, "--id", do, ExitCode.NOT_FOUND)

@@ -1,0 +1,39 @@
+"""Sagas of which a range has not the first records: they cannot be folded, so their rows are compared one by one."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import asyncpg
+
+from consumers.audit.replaying.differences import Difference, compare_fields, said_by
+from consumers.saga_log.chain import link
+from infra.codec import Record, dump_headers
+
+Head = tuple[int, bytes]
+"""How many records of a saga there have been, and the hash of the last; (0, b"") where nobody can tell."""
+
+
+class Fragments:
+    """The chains of such sagas, taken up where their rows say that they were."""
+
+    def __init__(self) -> None:
+        self.heads: dict[UUID, Head] = {}
+
+    def __contains__(self, saga_id: UUID) -> bool:
+        return saga_id in self.heads
+
+    def take(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> Iterator[Difference]:
+        """Compare a record with its row: bytes and columns, and the chain from the second record on."""
+        headers = dump_headers(record.headers)
+        expected = {**said_by(record, headers), "saga_id": saga_id}
+        seq, head = self.heads.get(saga_id, (0, b""))
+        if row is None:
+            self.heads[saga_id] = (0, b"")
+        elif row["seq"] is None:
+            self.heads.setdefault(saga_id, (0, b""))
+            expected["hash"] = link(b"", record, headers)
+        else:
+            if head:
+                expected["seq"], expected["hash"] = seq + 1, link(head, record, headers)
+            self.heads[saga_id] = (row["seq"], row["hash"])
+        yield from compare_fields(record, row, expected)
