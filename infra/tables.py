@@ -199,6 +199,26 @@ audit_edge = Table(
     Column("edge", LargeBinary, nullable=False),
 )
 
+audit_action = Table(
+    "audit_action",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("recorded_at", TIME, nullable=False, server_default=NOW),
+    CheckConstraint("number >= 0"),
+)
+
+audit_retired_head = Table(
+    "audit_retired_head",
+    METADATA,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("saga_id", Uuid, primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
 signal_subscription = Table(
     "signal_subscription",
     METADATA,

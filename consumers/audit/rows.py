@@ -25,6 +25,8 @@ async def snapshot(sql: Session) -> AsyncGenerator[None]:
     async with sql.transaction(isolation="repeatable_read", readonly=True):
         await sql.execute("SET LOCAL statement_timeout = 0")
         await sql.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        # No part of it is detached from here on: what a table consists of is no matter of snapshots.
+        await sql.execute("LOCK TABLE saga_event IN ACCESS SHARE MODE")
         yield
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from consumers.audit import store
-from consumers.audit.rows import stream_rows
+from consumers.audit.retention.action_log import read_entries
+from consumers.audit.retention.actions import actions_origin, check_actions
+from consumers.audit.retention.tombstones import Tombstones
+from consumers.audit.rows import snapshot, stream_rows
 from consumers.audit.verification import LogCheck, Report, Verdict, check_chain, read_notes
 from infra.audit.checkpoint import Checkpoint
 from infra.audit.note import Verifier
@@ -26,12 +29,28 @@ async def verify_database(
 
     Raises `NoteError` where a witness's file cannot be read.
     """
+    async with snapshot(sql):
+        return await _verify(sql, log_id, trusted, witnesses, progress)
+
+
+async def _verify(
+    sql: Session,
+    log_id: str,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Sequence[WitnessFile],
+    progress: Callable[[int], None],
+) -> Report:
     report = Report()
-    stored = read_notes(report, "database", [note for *_, note in await store.read_notes(sql)], trusted)
+    entries = await read_entries(sql)
+    notes = [*(note for *_, note in await store.read_notes(sql)), *(entry.note for entry in entries)]
+    stored = read_notes(report, "database", notes, trusted)
     for checkpoints in stored.values():
         check_chain(report, [checkpoints[size] for size in sorted(checkpoints)])
     known = _join(report, stored, witnesses, trusted)
     report.checkpoints = sum(len(checkpoints) for checkpoints in known.values())
+    actions = actions_origin(log_id)
+    signed = check_actions(report, actions, entries, _sizes(known.pop(str(actions), {})))
+    retired = Tombstones.read(signed)
     check: LogCheck | None = None
     place: tuple[str, int] | None = None
     async for row in stream_rows(sql):
@@ -40,14 +59,16 @@ async def verify_database(
                 check.finish()
             place = (row.record.topic, row.record.partition)
             origin = Origin(log_id, *place)
-            check = LogCheck(report, origin, _sizes(known.pop(str(origin), {})))
+            begin = await retired.begin(sql, report, origin, row.record.offset)
+            check = LogCheck(report, origin, _sizes(known.pop(str(origin), {})), begin)
         check.take(row)
         if not report.rows % 1000:
             progress(report.rows)
     if check is not None:
         check.finish()
     for origin, checkpoints in known.items():  # logs of which not one row is left
-        LogCheck(report, Origin.parse(origin), _sizes(checkpoints)).finish()
+        begin = await retired.begin(sql, report, Origin.parse(origin), None)
+        LogCheck(report, Origin.parse(origin), _sizes(checkpoints), begin).finish()
     progress(report.rows)
     return report
 

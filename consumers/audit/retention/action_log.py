@@ -1,0 +1,119 @@
+"""The log of operators' actions in PostgreSQL, held against the witness before anybody relies on it, and continued."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, edge_of
+from consumers.audit.sealing import HistoryError
+from consumers.audit.verification import Report, check_chain, read_notes
+from infra.audit.checkpoint import Checkpoint, hash_note
+from infra.audit.clock_evidence import read_clock
+from infra.audit.note import Signer, Verifier
+from infra.audit.origin import Origin
+from infra.audit.witness import Witnessed, WitnessFile
+from infra.database import Connection, Session
+
+LOCK: Final = 7_263_410_955
+"""The advisory lock of whoever acts."""
+_ALL: Final = "SELECT number, body, note FROM audit_action ORDER BY number"
+_ADD: Final = "INSERT INTO audit_action (number, body, note) VALUES ($1, $2, $3)"
+
+
+async def read_entries(sql: Connection) -> list[Entry]:
+    """Read all entries, in order; they are as few as an operator's decisions."""
+    return [Entry(row["number"], row["body"], row["note"]) for row in await sql.fetch(_ALL)]
+
+
+@dataclass
+class ActionLog:
+    """One installation's log of actions. `trusted` are the keys, by id, that may have signed it."""
+
+    sql: Session
+    log_id: str
+    trusted: Mapping[bytes, Verifier]
+    witness: WitnessFile
+    entries: list[Entry] = field(default_factory=list[Entry])
+    actions: list[tuple[int, Action]] = field(default_factory=list[tuple[int, Action]])
+    _unwitnessed: list[Entry] = field(default_factory=list[Entry])
+
+    @property
+    def origin(self) -> Origin:
+        """Name the log."""
+        return actions_origin(self.log_id)
+
+    async def read(self) -> list[tuple[int, Action]]:
+        """Give all actions with their numbers. Raises `HistoryError` where database and witness are not at one."""
+        return self._believe(await read_entries(self.sql), self.witness.last().get(str(self.origin)))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """Be the only one who acts, in one transaction; what was recorded is with the witness afterwards.
+
+        What the table has lost is filled in from the witness first. Raises `HistoryError`.
+        """
+        async with self.sql.transaction():
+            await self.sql.execute("SET LOCAL statement_timeout = 0")
+            await self.sql.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            await self.sql.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+            entries = await read_entries(self.sql)
+            seen = self.witness.last().get(str(self.origin))
+            if seen is not None and seen.size > len(entries):
+                entries = await self._restore(entries)
+            self._believe(entries, seen)
+            self._unwitnessed = entries[seen.size if seen is not None else 0 :]
+            yield
+        self.witness.append(
+            Witnessed(str(self.origin), each.number + 1, each.note, each.body) for each in self._unwitnessed
+        )
+
+    async def record(self, signer: Signer, action: Action) -> int:
+        """Sign an action and write it, in the turn's transaction; give its number."""
+        body, number = action.to_body(), len(self.entries)
+        edge = edge_of([*(entry.body for entry in self.entries), body])
+        clock = read_clock()
+        checkpoint = Checkpoint(
+            origin=str(self.origin),
+            size=edge.size,
+            root=edge.root(),
+            next_offset=edge.size,
+            previous=hash_note(self.entries[-1].note) if self.entries else "",
+            time=action.at,
+            clock=clock.source,
+            clock_error=clock.error,
+        )
+        entry = Entry(number, body, signer.sign(checkpoint.to_text()))
+        await self.sql.execute(_ADD, *entry)
+        self.entries.append(entry)
+        self.actions.append((number, action))
+        self._unwitnessed.append(entry)
+        return number
+
+    async def _restore(self, entries: list[Entry]) -> list[Entry]:
+        """Fill in what the table has lost. Raises `HistoryError` where it has something else than the witness."""
+        seen = [each for each in self.witness.read() if each.origin == str(self.origin)]
+        whole = [Entry(number, each.body, each.note) for number, each in enumerate(seen)]
+        if whole[: len(entries)] != entries:
+            raise HistoryError(f"{self.origin}: the database's actions are not those that the witness has")
+        lost = whole[len(entries) :]
+        await self.sql.executemany(_ADD, lost)
+        structlog.get_logger("retention").warning("lost actions are taken over from the witness", count=len(lost))
+        return whole
+
+    def _believe(self, entries: list[Entry], seen: Witnessed | None) -> list[tuple[int, Action]]:
+        report, notes = Report(), [entry.note for entry in entries]
+        found = read_notes(report, "database", notes, self.trusted).get(str(self.origin), {})
+        check_chain(report, [found[size] for size in sorted(found)])
+        if seen is not None:
+            told = read_notes(report, "witness", [seen.note], self.trusted).get(str(self.origin), {})
+            found = found | told
+        known = {size: checkpoint for size, (checkpoint, _) in found.items()}
+        actions = check_actions(report, self.origin, entries, known)
+        if report.findings:
+            first = report.findings[0]
+            raise HistoryError(f"{first.where}: {first.what}")
+        self.entries, self.actions = entries, actions
+        return actions

@@ -1,0 +1,129 @@
+"""Legal holds: what must not be retired, however old it is, until an operator releases it and says why."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, cast
+from uuid import UUID
+
+import orjson
+
+from consumers.audit.retention.actions import Action, Kind
+from consumers.audit.retention.segments import Segment
+from infra.database import Connection
+
+_NAMED: Final = "SELECT EXISTS (SELECT FROM {rows} e WHERE e.saga_id = ANY($1::uuid[]))"
+_SPAN: Final = """
+SELECT EXISTS (
+    SELECT FROM {rows} e WHERE e.recorded_at >= $1::text::timestamptz AND e.recorded_at < $2::text::timestamptz
+)
+"""
+# Whichever message of the saga names it: its start as a rule.
+_SAGAS: Final = """
+SELECT s.saga_id FROM saga s WHERE EXISTS (
+    SELECT FROM json_each(CASE json_typeof(s.context) WHEN 'object' THEN s.context ELSE '{}' END) AS m (name, value)
+    WHERE CASE json_typeof(m.value) WHEN 'object' THEN m.value ->> $1 END = $2
+)
+"""
+_NAMELESS: Final = """
+SELECT EXISTS (SELECT FROM {rows} e WHERE NOT EXISTS (SELECT FROM saga s WHERE s.saga_id = e.saga_id))
+"""
+
+
+class Scope(StrEnum):
+    """By what records are held."""
+
+    SAGA = "saga"
+    ACCOUNT = "account"
+    SYMBOL = "symbol"
+    TIME = "time"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LegalHold:
+    """One hold; `number` is that of the action that set it. A span of time is two moments, in RFC 3339."""
+
+    number: int
+    scope: Scope
+    key: str
+    until: str
+    set_by: Action
+    released_by: Action | None = None
+
+    def __str__(self) -> str:
+        """Say what is held."""
+        what = f"{self.key} to {self.until}" if self.scope is Scope.TIME else self.key
+        return f"hold {self.number} ({self.scope} {what}, by {self.set_by.operator}: {self.set_by.reason})"
+
+
+def describe_hold(scope: Scope, key: str, until: datetime | None = None) -> dict[str, Any]:
+    """Give the detail of the action that sets a hold."""
+    return {"scope": scope.value, "key": key} | ({"until": until.isoformat()} if until is not None else {})
+
+
+def read_holds(actions: Iterable[tuple[int, Action]]) -> list[LegalHold]:
+    """Give all holds that were ever set, the oldest first, with who released them."""
+    holds: dict[int, LegalHold] = {}
+    for number, action in actions:
+        if action.kind is Kind.HOLD:
+            told = action.detail
+            holds[number] = LegalHold(number, Scope(told["scope"]), told["key"], told.get("until", ""), action)
+        elif action.kind is Kind.RELEASE:
+            held = holds[action.detail["hold"]]
+            holds[held.number] = LegalHold(held.number, held.scope, held.key, held.until, held.set_by, action)
+    return list(holds.values())
+
+
+class Held:
+    """The holds that are in force, and the sagas that each of them names."""
+
+    def __init__(self, sagas: Mapping[LegalHold, Sequence[UUID]]) -> None:
+        self._sagas = sagas
+
+    @classmethod
+    async def find(cls, sql: Connection, holds: Iterable[LegalHold]) -> "Held":
+        """Find the sagas that holds name."""
+        return cls({hold: await _sagas_of(sql, hold) for hold in holds if hold.released_by is None})
+
+    def named(self, *scopes: Scope) -> list[LegalHold]:
+        """Give the holds of these scopes."""
+        return [hold for hold in self._sagas if hold.scope in scopes]
+
+    async def over(self, sql: Connection, segment: Segment) -> list[str]:
+        """Say which holds forbid that a segment of the audit log is retired."""
+        return [str(hold) for hold, sagas in self._sagas.items() if await _holds(sql, segment, hold, sagas)]
+
+    async def in_doubt(self, sql: Connection, segment: Segment) -> list[str]:
+        """Say which may: a record that belongs to no known saga can be of any account and of any symbol."""
+        holds = self.named(Scope.ACCOUNT, Scope.SYMBOL)
+        if not holds or not await sql.fetchval(_NAMELESS.format(rows=segment.rows)):
+            return []
+        return [f"{hold}: there are records of no known saga, which may be of this {hold.scope}" for hold in holds]
+
+
+async def _sagas_of(sql: Connection, hold: LegalHold) -> list[UUID]:
+    match hold.scope:
+        case Scope.SAGA:
+            return [UUID(hold.key)]
+        case Scope.TIME:
+            return []
+        case Scope.ACCOUNT | Scope.SYMBOL:
+            return [row["saga_id"] for row in await sql.fetch(_SAGAS, hold.scope.value, hold.key)]
+
+
+async def _holds(sql: Connection, segment: Segment, hold: LegalHold, sagas: Sequence[UUID]) -> bool:
+    if hold.scope is Scope.TIME:
+        return await sql.fetchval(_SPAN.format(rows=segment.rows), hold.key, hold.until)
+    return await sql.fetchval(_NAMED.format(rows=segment.rows), sagas)
+
+
+def tells_of(hold: LegalHold, value: bytes) -> bool:
+    """Say whether a message names the account or the symbol that is held."""
+    if hold.key.encode() not in value:
+        return False
+    try:
+        said = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(said, dict) and cast("dict[str, Any]", said).get(hold.scope.value) == hold.key

@@ -1,0 +1,98 @@
+"""The parts of which the audit log is made in PostgreSQL: a table a month, and one for what has no month's."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from infra.database import Connection
+
+DEFAULT: Final = "saga_event_default"
+_BOUNDS: Final = re.compile(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)")
+_PARTITIONS: Final = """
+SELECT c.relname AS name, c.oid::regclass::text AS quoted, pg_get_expr(c.relpartbound, c.oid) AS bounds
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'saga_event'::regclass ORDER BY c.relname
+"""
+# Records lie without gaps in a log, so that two look-ups in the key count them. The reading that comes before anything
+# is retired counts them one by one.
+_EXTENT: Final = """
+SELECT k.topic, k.partition, e.first, e.last, f.recorded_at, l.recorded_at
+FROM (SELECT topic, partition FROM audit_edge UNION SELECT topic, partition FROM lane) k
+CROSS JOIN LATERAL (
+    SELECT min(p."offset") AS first, max(p."offset") AS last FROM {rows} p
+    WHERE p.topic = k.topic AND p.partition = k.partition
+) e
+JOIN {rows} f ON f.topic = k.topic AND f.partition = k.partition AND f."offset" = e.first
+JOIN {rows} l ON l.topic = k.topic AND l.partition = k.partition AND l."offset" = e.last
+ORDER BY k.topic, k.partition
+"""
+_BYTES: Final = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS t (name)"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One partition: its name, as SQL writes it too, and the span of recorded time that is its own, if it has one."""
+
+    name: str
+    quoted: str
+    start: datetime | None
+    end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a segment holds of one log; offsets and times are those of its first and last record."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    since: datetime
+    until: datetime
+
+    @property
+    def records(self) -> int:
+        """Count the records, of which there is one an offset."""
+        return self.last - self.first + 1
+
+    @property
+    def saga(self) -> str:
+        """Name the saga whose topic this is."""
+        return self.topic.removesuffix(".events")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One or more partitions that go together."""
+
+    parts: Sequence[Part]
+
+    @property
+    def rows(self) -> str:
+        """Give what SQL reads the rows from."""
+        return "(" + " UNION ALL ".join(f"SELECT * FROM {part.quoted}" for part in self.parts) + ")"
+
+    def __str__(self) -> str:
+        """Name the partitions."""
+        return ", ".join(part.name for part in self.parts)
+
+
+async def list_parts(sql: Connection) -> list[Part]:
+    """Give all partitions of the audit log: by time, and last the one for what has no month's."""
+    parts: list[Part] = []
+    for row in await sql.fetch(_PARTITIONS):
+        found = _BOUNDS.fullmatch(row["bounds"])
+        start, end = (datetime.fromisoformat(found[1]), datetime.fromisoformat(found[2])) if found else (None, None)
+        parts.append(Part(row["name"], row["quoted"], start, end))
+    return sorted(parts, key=lambda part: (part.start is None, part.start and part.start.timestamp()))
+
+
+async def measure(sql: Connection, segment: Segment) -> list[Extent]:
+    """Say what a segment holds of each log."""
+    return [Extent(*row) for row in await sql.fetch(_EXTENT.format(rows=segment.rows))]
+
+
+async def count_bytes(sql: Connection, segment: Segment) -> int:
+    """Say what a segment takes of the disk, indexes included."""
+    return await sql.fetchval(_BYTES, [part.quoted for part in segment.parts])

@@ -1,0 +1,121 @@
+"""What each part of the audit log holds, whether it may be retired, and if not, why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from consumers.audit.retention.legal_holds import Held, LegalHold
+from consumers.audit.retention.segments import Extent, Segment, count_bytes, list_parts, measure
+from infra.audit.schedule import Schedule
+from infra.database import Connection
+from sagas.status import Status
+
+_OPEN: Final = """
+SELECT saga_id, min(since) AS since FROM (
+    SELECT saga_id, created_at AS since FROM saga WHERE state <> ALL($1::text[])
+    UNION ALL SELECT saga_id, recorded_at FROM parked WHERE released IS NULL AND saga_id IS NOT NULL
+) AS unfinished GROUP BY saga_id
+"""
+_THERE: Final = "SELECT DISTINCT e.saga_id FROM {rows} e WHERE e.saga_id = ANY($1::uuid[])"
+_SEALED: Final = "SELECT topic, partition, next_offset FROM audit_edge"
+_BEFORE: Final = """
+SELECT p.tableoid::regclass::text FROM saga_event p WHERE p.topic = $1 AND p.partition = $2 AND p."offset" < $3
+    AND p.tableoid <> ALL($4::text[]::regclass[]) ORDER BY p."offset" LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One segment of the audit log as it is now; `due` is when the schedule lets it go, None never."""
+
+    segment: Segment
+    extents: Sequence[Extent]
+    size: int
+    due: datetime | None
+    open_sagas: int
+    oldest_open: datetime | None
+    holds: Sequence[str]
+    why_not: Sequence[str]
+
+    @property
+    def records(self) -> int:
+        """Count the records."""
+        return sum(extent.records for extent in self.extents)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that decides on retiring, read once."""
+
+    now: datetime
+    schedule: Schedule
+    held: Held
+    unfinished: Mapping[UUID, datetime]
+    sealed: Mapping[tuple[str, int], int]
+
+    @classmethod
+    async def begin(cls, sql: Connection, schedule: Schedule, holds: Sequence[LegalHold]) -> "Survey":
+        """Read what is open, held and sealed."""
+        finals = [status.value for status in Status if status.final]
+        return cls(
+            await sql.fetchval("SELECT clock_timestamp()"),
+            schedule,
+            await Held.find(sql, holds),
+            {row["saga_id"]: row["since"] for row in await sql.fetch(_OPEN, finals)},
+            {(row["topic"], row["partition"]): row["next_offset"] for row in await sql.fetch(_SEALED)},
+        )
+
+    async def all(self, sql: Connection) -> list[Look]:
+        """Look at every partition by itself, the oldest first."""
+        return [await self.look(sql, Segment([part])) for part in await list_parts(sql)]
+
+    async def look(self, sql: Connection, segment: Segment) -> Look:
+        """Look at one segment."""
+        extents = await measure(sql, segment)
+        there = await sql.fetch(_THERE.format(rows=segment.rows), list(self.unfinished))
+        since = [self.unfinished[row["saga_id"]] for row in there]
+        due = self._due(segment, extents)
+        holds = await self.held.over(sql, segment)
+        why = [*self._young(due), *self._unsealed(extents), *await _behind(sql, segment, extents)]
+        why += [f"{len(since):,} sagas of it are not at their end"] if since else []
+        why += holds
+        if not why:  # this one reads every row
+            why = holds = await self.held.in_doubt(sql, segment)
+        size = await count_bytes(sql, segment)
+        return Look(segment, extents, size, due, len(since), min(since, default=None), holds, why)
+
+    def _due(self, segment: Segment, extents: Sequence[Extent]) -> datetime | None:
+        ends = [part.end for part in segment.parts if part.end is not None]
+        ends += [extent.until for extent in extents]
+        return self.schedule.due(max(ends, default=self.now), {extent.saga for extent in extents})
+
+    def _young(self, due: datetime | None) -> list[str]:
+        if due is None:
+            return ["no schedule lets it go: TRADESAGA_AUDIT_RETENTION is off"]
+        return [f"it is kept until {due:%Y-%m-%d %H:%M:%S} UTC"] if due > self.now else []
+
+    def _unsealed(self, extents: Sequence[Extent]) -> list[str]:
+        ends = [(each, self.sealed.get((each.topic, each.partition), 0)) for each in extents]
+        return [
+            f"{each.topic}[{each.partition}] is sealed up to offset {end}; its last record is {each.last}"
+            for each, end in ends
+            if end <= each.last
+        ]
+
+
+async def _behind(sql: Connection, segment: Segment, extents: Sequence[Extent]) -> list[str]:
+    """Say where older records of a log lie elsewhere: only the beginning of a log can be retired.
+
+    The broker's times may go back by a moment, so that the end of a month lies in the next one's partition.
+    """
+    parts = [part.quoted for part in segment.parts]
+    found = {
+        await sql.fetchval(_BEFORE, extent.topic, extent.partition, extent.last, parts): extent for extent in extents
+    }
+    return [
+        f"{name} holds older records of {extent.topic}[{extent.partition}]: retire it before, or both together"
+        for name, extent in found.items()
+        if name is not None
+    ]
