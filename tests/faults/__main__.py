@@ -108,7 +108,7 @@ def _take_down(stage: Stage) -> None:
     notes.moves = stage.broker.moves
     notes.fenced = sum(member.count(FENCED) for member in members)
     for member in members:
-        member.memory.begin()  # this life counts too
+        member.memory.begin(time.monotonic())  # this life counts too
     notes.peak_mb = {member.name: member.memory.peak for member in members}
     notes.growth = {member.name: max(member.memory.growth) for member in members if member.memory.growth}
     notes.lag_ms = {member.name: usual_lag(member.log) for member in members}

@@ -110,6 +110,9 @@ def _ordered(file: Path) -> Generator[None]:
     def reached(failpoint: Failpoint) -> None:
         if not left or left[0][1] is not failpoint:
             return
+        if not file.read_text():  # the order has been taken back
+            left.clear()
+            return
         number, _, count = left[0]
         left[0] = (number, failpoint, count - 1)
         if count <= 1:

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
+from math import nan
 from typing import Any, Final
 
 from infra.codec import Record
@@ -251,6 +252,18 @@ def _leak(seen: Evidence) -> None:
     seen.notes.peak_mb["desk1"] = 3000.0
 
 
+def _grow(seen: Evidence) -> None:
+    seen.notes.growth["desk1"] = 40.0
+
+
+def _block_the_loop(seen: Evidence) -> None:
+    seen.notes.lag_ms["desk1"] = 2500.0
+
+
+def _say_nothing_of_the_loop(seen: Evidence) -> None:
+    seen.notes.lag_ms["desk1"] = nan
+
+
 def _swallow_poison(seen: Evidence) -> None:
     seen.notes.planted["never-met"] = "wrong schema"
 
@@ -297,6 +310,9 @@ LIES: Final = (
     Lie("nothing ended after a fault", "I12", _stand_still),
     Lie("the sagas never rest", "I12", _never_rest),
     Lie("a process eats memory", "I12", _leak),
+    Lie("a process's memory grows and grows", "I12", _grow),
+    Lie("an event loop is blocked", "I12", _block_the_loop),
+    Lie("an event loop was never heard of", "I12", _say_nothing_of_the_loop),
     Lie("a poison was swallowed", "I13", _swallow_poison),
     Lie("a good record is in the dead letters", "I13", _bury_the_living),
 )

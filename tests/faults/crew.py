@@ -73,7 +73,7 @@ class Member:
             resident = psutil.Process(self.process.pid).memory_info().rss
         except psutil.NoSuchProcess:
             return
-        self.memory.note(resident / 1_000_000)
+        self.memory.note(resident / 1_000_000, time.monotonic())
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal, if the process is alive."""
@@ -87,6 +87,10 @@ class Member:
         self.orders.write_text(f"{action}:{failpoint}:{count}")
         self.send(signal.SIGUSR1)
 
+    def disarm(self) -> None:
+        """Take that back: it does not stop or die any more where it has not yet."""
+        self.orders.write_text("")
+
     async def start(self, extra: Mapping[str, str] | None = None) -> None:
         """Start the process, its log appended to."""
         argv = [sys.executable, "-m", "infra.command_line", "run", self.service, "--app", app.__name__]
@@ -95,9 +99,9 @@ class Member:
         environment |= {app.CLOCK: str(self.clock), app.ORDERS: str(self.orders)}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log, env=environment)
-        self.memory.begin()
         self.starts += 1
         self.started = time.monotonic()
+        self.memory.begin(self.started)
 
 
 class Crew:

@@ -86,8 +86,8 @@ class Notes:
     refused_large: int = 0
     swallowed: int = 0
     clusters: bool = False
-    failovers: int = 0
-    """How often a standby took over."""
+    failovers: list[int] = field(default_factory=list[int])
+    """How many starts clients had been told are in each time when a standby took over."""
     moves: int = 0
     """How often a partition got another leader."""
     too_few: int = 0
@@ -107,7 +107,7 @@ class Notes:
         """Name what was meant to happen and never did."""
         counted = {"unheard commits": self.swallowed, "replayed records": self.replayed, "early bars": self.barred}
         if self.clusters:
-            counted |= {"fail-overs": self.failovers, "moves of leaders": self.moves}
+            counted |= {"fail-overs": len(self.failovers), "moves of leaders": self.moves}
             counted |= {"writes refused for too few copies": self.too_few}
         return [name for name, count in counted.items() if not count]
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Final
 
 from tests.faults import refolding, topics
-from tests.faults.evidence import Evidence
+from tests.faults.evidence import Evidence, Notes
 from tests.faults.market import order_key
 from tests.faults.plan import may_complete, needs_person
 from tests.faults.saga import STEPS
@@ -17,6 +17,10 @@ SHOWN: Final = 5
 ENDED: Final = frozenset({"COMPLETED", "ABORTED", "FAILED"})
 LOCAL: Final = frozenset({"reserve", "charge", "settle"})
 PEAK_MB: Final = 300.0
+GROWTH_MB: Final = 10.0
+"""A minute, in a process that has had time to get warm."""
+LAG_MS: Final = 800.0
+"""A fifth of the shortest session that a run gives a process."""
 
 
 @dataclass
@@ -179,7 +183,7 @@ def epochs_never_fall(seen: Evidence) -> tuple[int, Iterator[str]]:
 
 
 def progress_returns(seen: Evidence) -> tuple[int, Iterator[str]]:
-    """I12: after each fault sagas end again in time; at the end all come to rest; nobody's memory runs away."""
+    """I12: after each fault sagas end again in time; at the end all come to rest; no process takes ever more."""
     notes = seen.notes
 
     def find() -> Iterator[str]:
@@ -188,12 +192,23 @@ def progress_returns(seen: Evidence) -> tuple[int, Iterator[str]]:
                 yield f"{fault.phase}: no saga ended within {notes.limit:.0f} s after {fault.name}"
         if notes.drained is None:
             yield "the sagas have not come to rest"
-        yield from (f"{name} used {peak:.0f} MB" for name, peak in notes.peak_mb.items() if peak > PEAK_MB)
+        yield from _hungry(notes)
         yield from (f"{row['saga_id']}: {row['step']} still waits for its time" for row in seen.tables["due"])
         parked = [row for row in seen.tables["parked"] if row["released"] is None]
         yield from (f"{row['topic']}[{row['partition']}]@{row['offset']} is still parked" for row in parked)
 
     return len(notes.faults), find()
+
+
+def _hungry(notes: Notes) -> Iterator[str]:
+    """Find processes that took more and more memory, or had no time for their event loop."""
+    yield from (f"{name} used {peak:.0f} MB" for name, peak in notes.peak_mb.items() if peak > PEAK_MB)
+    for name, growth in notes.growth.items():
+        if growth > GROWTH_MB:
+            yield f"{name} grew by {growth:.1f} MB a minute"
+    for name, lag in notes.lag_ms.items():
+        if not lag <= LAG_MS:  # one that has never told is no number
+            yield f"{name}'s event loop usually came {lag:.0f} ms late, or was never heard of"
 
 
 def _effects(seen: Evidence) -> dict[str, list[dict[str, Any]]]:

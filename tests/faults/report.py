@@ -71,7 +71,7 @@ def figures(seen: Evidence, verdicts: Sequence[Verdict], seed: int, seconds: flo
         "fenced": notes.fenced,
         "failpoints": notes.fallen,
         "commits_unheard": notes.swallowed,
-        **({"failovers": notes.failovers, "leader_moves": notes.moves} if notes.clusters else {}),
+        **({"acknowledged_before_failovers": notes.failovers, "leader_moves": notes.moves} if notes.clusters else {}),
         "replayed": notes.replayed,
         "bars_first": notes.barred,
         "poisons": len(notes.planted),

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Final
@@ -44,32 +45,38 @@ async def _feel() -> None:
 
 
 def usual_lag(log: Path) -> float:
-    """Give the median of the worst lags, in milliseconds: half of the time the loop is never later than this."""
+    """Give the median of the worst lags, in milliseconds: half of the time the loop is never later than this.
+
+    It is not a number (NaN) for a process that has said nothing of it.
+    """
     said = (line for line in log.read_bytes().splitlines() if SAID.encode() in line and b"worst_ms" in line)
     lags = [float(orjson.loads(line)["worst_ms"]) for line in said]
-    return median(lags) if lags else 0.0
+    return median(lags) if lags else nan
 
 
 @dataclass
 class Memory:
-    """The memory of a process, life by life: its peak in MB, and by how many MB a minute each long life has grown."""
+    """The memory of a process, life by life: its peak in MB, and by how many MB a minute each long life has grown.
+
+    Times are seconds by a clock that only goes forward.
+    """
 
     peak: float = 0.0
     growth: list[float] = field(default_factory=list[float])
     _born: float = 0.0
     _samples: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Begin a new life, the last one having ended."""
         times = [at for at, _ in self._samples]
         if times and times[-1] - times[0] >= LONG:
             self.growth.append(linear_regression(times, [mb for _, mb in self._samples]).slope * 60)
         self._samples.clear()
-        self._born = time.monotonic()
+        self._born = now
 
-    def note(self, mb: float) -> None:
+    def note(self, mb: float, now: float) -> None:
         """Take a sample."""
         self.peak = max(self.peak, mb)
-        age = time.monotonic() - self._born
+        age = now - self._born
         if age > WARM and (not self._samples or age - self._samples[-1][0] >= 1.0):
             self._samples.append((age, mb))

@@ -92,7 +92,8 @@ def make_evidence() -> Evidence:
     specimen.bury(uuid5(NAMESPACE_URL, "nobody"), "poison-1")
     notes = Notes(
         money=str(MONEY), faults=[Fault("A", "kill", 1.0, 2.0, 3.0)], samples=[Sample(str(MONEY))] * 3,
-        planted={"poison-1": "unknown type"}, fenced=1, peak_mb={"desk1": 100.0}, drained=1.0,
+        planted={"poison-1": "unknown type"}, fenced=1,
+        peak_mb={"desk1": 100.0}, growth={"desk1": 0.5}, lag_ms={"desk1": 20.0}, drained=1.0,
     )  # fmt: skip
     notes.samples = [Sample(str(MONEY)) for _ in range(3)]
     specimen.records.sort(key=lambda record: record[:3])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.exchange import Exchange
-from tests.faults.proxy import Link
+from tests.faults.proxy import Bundle, Link
 
 
 @asynccontextmanager
@@ -93,6 +93,32 @@ async def test_a_cut_link_ends_connections_and_takes_none() -> None:
         assert await healed.readexactly(1) == b"+"
         for each in (old_writer, new_writer, writer):
             each.close()
+
+
+async def test_a_bundle_meets_one_fate() -> None:
+    """All ways of a process to the brokers end at once, and one of them may be cut alone."""
+    async with echoing() as (first, _), echoing() as (second, _):
+        bundle = Bundle((first, second))
+        assert bundle.addresses == f"127.0.0.1:{first.port},127.0.0.1:{second.port}"
+        bundle.cut()
+        assert [await _answers(link) for link in bundle.links] == [False, False]
+        bundle.heal()
+        first.cut()
+        assert [await _answers(link) for link in bundle.links] == [False, True]
+        bundle.heal()
+        bundle.stall()
+        assert [await _answers(link) for link in bundle.links] == [False, False]
+
+
+async def _answers(link: Link) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+    try:
+        writer.write(b"hello")
+        return await asyncio.wait_for(reader.read(1), 0.2) == b"+"
+    except (TimeoutError, ConnectionError):
+        return False
+    finally:
+        writer.transport.abort()
 
 
 def place(key: str, *, seconds: float = 1.0, attempt: int = 1) -> dict[str, object]:

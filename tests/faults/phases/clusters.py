@@ -55,10 +55,10 @@ async def fail_over(stage: Stage) -> None:
         raise TypeError("this act needs a standby: run it with --clusters")
     async with stage.fault("PostgreSQL: primary killed, standby promoted"):
         await database.lose_primary()
+        stage.notes.failovers.append(stage.clients.history.count("ok"))
         await asyncio.sleep(stage.chance.uniform(0.5, 2.0))
         await database.promote()
         stage.crew.lead_to(database.port)
-        stage.notes.failovers += 1
     await database.replicate()
 
 

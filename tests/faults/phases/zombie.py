@@ -58,6 +58,7 @@ async def _stop_at(stage: Stage, member: Member, point: Failpoint) -> None:
         if _is_stopped(member):
             break
         await asyncio.sleep(0.05)
+    member.disarm()  # or it would stop some time later, with nobody to let it go on
     await _outsleep(stage, member, IN_TRANSACTION if point is Failpoint.BEFORE_COMMIT else 0.0)
 
 
