@@ -1,0 +1,1 @@
+"""`tradesaga audit export`: a signed folder that is verified without a server."""

@@ -1,0 +1,109 @@
+"""One export from beginning to end: what is asked for, written into a folder, counted, and signed."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+from consumers.audit.exporting import layout
+from consumers.audit.exporting.exporter import Exporter
+from consumers.audit.exporting.manifest import Manifest, Query, sign
+from consumers.audit.exporting.orders import OrderSheet
+from consumers.audit.exporting.parquet import ParquetFile
+from consumers.audit.exporting.readme import write_readme
+from consumers.audit.exporting.seals import Seals
+from consumers.audit.exporting.source import Source
+from consumers.audit.exporting.writing import FreshFolder
+from consumers.audit.rows import snapshot
+from infra.audit.note import Signer, Verifier
+from infra.clock import format_time
+from infra.database import Session
+from infra.errors import CommandError, ExitCode
+from sagas.definition import AnySaga
+from schemas.contract import contracts_of
+from schemas.topics import events_topic
+
+_ALWAYS: Final = (layout.EVENTS, layout.SAGAS, layout.CHECKPOINTS, layout.PROOFS)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who makes exports: the key that signs them, the keys that have sealed, and the sagas that are known."""
+
+    signer: Signer
+    trusted: Mapping[bytes, Verifier]
+    log_id: str
+    sagas: Mapping[str, AnySaga]
+
+    async def make(self, sql: Session, query: Query, folder: FreshFolder, advance: Callable[[int], None]) -> Manifest:
+        """Write an export into a fresh folder, as the database is at one moment; it appears once it is whole.
+
+        Raises `CommandError` where nothing is sealed, where the log does not fit its seal, and without space.
+        """
+        starts = {name: saga.start.NAME for name, saga in self.sagas.items()}
+        columns = ParquetFile.open(folder.at(layout.PARQUET))
+        try:
+            for name in _ALWAYS:
+                folder.file(name)
+            orders = OrderSheet(folder.file(layout.ORDERS))
+            orders.begin()
+            exporter = Exporter(Source(sql, query, starts), folder, Seals(self.trusted), orders, columns, advance)
+            never = await self._export(sql, exporter, query)
+            if columns is not None:
+                columns.close()
+                folder.adopt(layout.PARQUET)
+        finally:
+            if columns is not None:
+                columns.abandon()
+        return self._finish(exporter, query, never)
+
+    async def _export(self, sql: Session, exporter: Exporter, query: Query) -> int:
+        """Export all logs; give the number of records in logs that were never sealed."""
+        topic = events_topic(query.saga) if query.saga is not None else None
+        async with snapshot(sql):
+            logs = await exporter.source.logs(topic)
+            never = await exporter.source.never_sealed(topic)
+            if not logs:
+                do = "run `tradesaga run audit-sealer`, and try again in a second"
+                raise CommandError("not-sealed", "nothing is sealed yet", topic or "audit log", do, ExitCode.REFUSED)
+            for log in logs:
+                await exporter.export_log(log)
+        if not exporter.records:
+            do = "see what there is with `tradesaga list`; what is not sealed yet comes within a second"
+            raise CommandError("nothing-found", "no sealed record fits", "the query", do, ExitCode.NOT_FOUND)
+        return never
+
+    def _finish(self, exporter: Exporter, query: Query, never: int) -> Manifest:
+        """Write what belongs to the records, and sign it all."""
+        folder = exporter.folder
+        types = [each for saga in self.sagas.values() for each in saga.registry.items()]
+        for ce_type, contract in sorted(contracts_of(types).items()):
+            if ce_type in exporter.types:
+                folder.write(f"{layout.SCHEMAS}/{ce_type}.json", layout.write_line(contract.published()))
+        keys = {str(key) for key in self.trusted.values()}
+        folder.write(layout.KEYS, "".join(f"{key}\n" for key in sorted(keys | {str(self.signer.verifier)})).encode())
+        draft = Manifest(
+            log_id=self.log_id,
+            made_at=format_time(time.time_ns()),
+            software=f"tradesaga {version('tradesaga')}",
+            query=query,
+            records=exporter.records,
+            sagas=exporter.sagas,
+            orders=exporter.orders.written,
+            not_yet_sealed=never + sum(log.not_yet_sealed for log in exporter.logs),
+            logs=tuple(exporter.logs),
+            types=dict(sorted(exporter.types.items())),
+            definitions={name: saga.version for name, saga in sorted(self.sagas.items())},
+            clock=exporter.seals.clock(),
+            seal_keys=tuple(sorted(keys)),
+            export_key=str(self.signer.verifier),
+            files=(),
+        )
+        folder.write(layout.README, write_readme(draft, parquet=exporter.further is not None).encode())
+        manifest = draft.model_copy(update={"files": folder.close_files()})
+        text = manifest.to_bytes()
+        folder.write(layout.MANIFEST, text)
+        folder.write(layout.SIGNATURE, sign(self.signer, text).encode())
+        folder.finish()
+        return manifest

@@ -1,0 +1,69 @@
+"""An audit log with sagas' rows, and exports of it that tests may spoil as they like."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+
+from consumers.audit.exporting.making import Maker
+from consumers.audit.exporting.manifest import Manifest, Query
+from consumers.audit.exporting.verifying import verify_export
+from consumers.audit.exporting.writing import FreshFolder
+from consumers.audit.verification import Report
+from consumers.saga_log import store
+from infra.audit.note import Signer, Verifier
+from schemas.message import Event
+from tests.integration.audit_rig import STORY, AuditRig
+from tests.sagas import OrderAsked
+
+EVERYTHING = Query()
+
+
+@dataclass
+class ExportRig:
+    """A log of twelve sagas, sealed twice, the exports' own key, and a folder for exports."""
+
+    log: AuditRig
+    folder: Path
+    exporter: Signer = field(default_factory=lambda: Signer.generate("desk/export"))
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, database_url: str, folder: Path) -> AsyncGenerator["ExportRig"]:
+        """Fill a fresh database."""
+        sql = await asyncpg.connect(database_url)
+        try:
+            rig = cls(AuditRig(sql, folder), folder)
+            await rig.record(6)
+            await rig.record(6, [OrderAsked(idempotency_key="k", account="B", symbol="GBP/USD"), *STORY[1:]])
+            yield rig
+        finally:
+            await sql.close()
+
+    @property
+    def keys(self) -> dict[bytes, Verifier]:
+        """Give the keys that an examiner trusts."""
+        return {key.id: key for key in (self.log.signer.verifier, self.exporter.verifier)}
+
+    async def record(self, sagas: int, story: Sequence[Event] = STORY, *, seal: bool = True) -> list[UUID]:
+        """Enter sagas with their rows, and seal."""
+        ids = await self.log.record(sagas, story)
+        await store.write(self.log.sql, self.log.rules, [(1, self.log.known[saga_id]) for saga_id in ids])
+        if seal:
+            await self.log.seal()
+        return ids
+
+    async def export(self, name: str, query: Query = EVERYTHING) -> tuple[Path, Manifest]:
+        """Make an export."""
+        sealer = self.log.signer.verifier
+        maker = Maker(self.exporter, {sealer.id: sealer}, "test", {"small": self.log.rules.saga})
+        path = self.folder / name
+        with FreshFolder(path) as folder:
+            return path, await maker.make(self.log.sql, query, folder, lambda _: None)
+
+    def verify(self, path: Path) -> Report:
+        """Verify an export with the trusted keys."""
+        return verify_export(path, self.keys, [], lambda *_: None)
