@@ -8,9 +8,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from consumers.audit.exporting.command import export, verify_folder
 from consumers.audit.replaying.command import replay
 from consumers.audit.rows import estimate_rows
-from consumers.audit.verification import Report, Verdict
+from consumers.audit.verdicts import as_json as describe
+from consumers.audit.verdicts import show
+from consumers.audit.verification import Report
 from consumers.audit.verifier import verify_database
 from infra.audit.keyring import public_path, read_trusted, write_new
 from infra.audit.witness import WitnessError, WitnessFile
@@ -46,10 +49,16 @@ def verify(
     *,
     key: Annotated[list[Path] | None, typer.Option("--key", help="A file of public keys that may be believed.")] = None,
     witness: Annotated[list[Path] | None, typer.Option("--witness", help="A witness's file; may be repeated.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--export", help="Check this export by itself, without any server or setting.")
+    ] = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that the audit log is unaltered and complete; exit 1, with where it breaks, if it is not."""
+    if folder is not None:
+        _conclude(verify_folder(folder, key, witness), as_json=as_json)
+        return
     settings = load_settings(directory)
     silence_libraries()
     trusted = read_trusted(key or [public_path(settings.audit_key_file())])
@@ -58,9 +67,16 @@ def verify(
         report = asyncio.run(_verify(settings, trusted, witnesses))
     except WitnessError as error:
         raise CommandError("witness-invalid", str(error), "--witness", "name the right file", ExitCode.USAGE) from error
-    typer.echo(dump(_as_json(report))) if as_json else _show(report)
+    _conclude(report, as_json=as_json)
+
+
+def _conclude(report: Report, *, as_json: bool) -> None:
+    typer.echo(dump(describe(report))) if as_json else show(report)
     if report.findings:
         raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+audit.command(epilog="Example: `tradesaga audit export --out 2026-11 --from 2026-11-01 --to 2026-12-01`")(export)
 
 
 audit.command(epilog="Example: `tradesaga audit replay --at 2026-11-23T14:03:07.120Z`")(replay)
@@ -86,30 +102,3 @@ def _existing(path: Path) -> WitnessFile:
             "witness-missing", "there is no such file", str(path), "name the right one", ExitCode.NOT_FOUND
         )
     return WitnessFile(path)
-
-
-def _as_json(report: Report) -> dict[str, Any]:
-    return {
-        "unaltered": report.holds(Verdict.ALTERED),
-        "complete": report.holds(Verdict.INCOMPLETE),
-        "rows": report.rows,
-        "logs": report.logs,
-        "checkpoints": report.checkpoints,
-        "not_yet_sealed": report.unsealed,
-        "findings": [finding._asdict() for finding in report.findings],
-        "further_findings": report.further,
-    }
-
-
-def _show(report: Report) -> None:
-    console = Console()
-    console.print(f"{report.rows:,} records in {report.logs} logs, {report.checkpoints:,} checkpoints", highlight=False)
-    if report.unsealed:
-        console.print(f"{report.unsealed:,} of them are not sealed yet", highlight=False)
-    for verdict, word in ((Verdict.ALTERED, "unaltered"), (Verdict.INCOMPLETE, "complete")):
-        holds = report.holds(verdict)
-        console.print(f"{word:<10} {'[green]yes' if holds else '[bold red]NO'}")
-    for finding in report.findings:
-        console.print(f"[red]{finding.verdict}[/] {finding.where}: {finding.what}", highlight=False)
-    if report.further:
-        console.print(f"and {report.further:,} more")

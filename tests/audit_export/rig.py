@@ -66,4 +66,4 @@ class ExportRig:
 
     def verify(self, path: Path) -> Report:
         """Verify an export with the trusted keys."""
-        return verify_export(path, self.keys, [], lambda *_: None)
+        return verify_export(path, self.keys, [], lambda _, __: None)

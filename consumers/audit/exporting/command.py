@@ -1,4 +1,4 @@
-"""`tradesaga audit export`: records of the audit log as a signed folder, to be verified without a server."""
+"""`tradesaga audit export`: records as a signed folder; and `audit verify --export`, which needs no server for it."""
 
 import asyncio
 import re
@@ -13,9 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from consumers.audit.exporting import layout
 from consumers.audit.exporting.making import Maker
 from consumers.audit.exporting.manifest import Manifest, Query
+from consumers.audit.exporting.verifying import verify_export
 from consumers.audit.exporting.writing import FreshFolder
 from consumers.audit.rows import estimate_rows
+from consumers.audit.verification import Report
 from infra.audit.keyring import public_path, read_signer, read_trusted
+from infra.audit.witness import WitnessError, WitnessFile
 from infra.catalog import dump
 from infra.clock import parse_time
 from infra.database import session
@@ -69,6 +72,25 @@ async def _export(settings: Settings, maker: Maker, query: Query, out: Path) -> 
         async with session(settings.database_for("saga_log"), application_name="tradesaga audit") as sql:
             task = progress.add_task("exporting", total=await estimate_rows(sql) or None)
             return await maker.make(sql, query, folder, lambda count: progress.advance(task, count))
+
+
+def verify_folder(folder: Path, keys: list[Path] | None, witnesses: list[Path] | None) -> Report:
+    """Check an export by itself; raises `CommandError`: exit 3 for what is not there, exit 2 for what is none."""
+    trusted = read_trusted(keys) if keys else None
+    seen = [WitnessFile(path) for path in witnesses or ()]
+    if missing := next((path for path in witnesses or () if not path.exists()), None):
+        raise CommandError(
+            "witness-missing", "there is no such file", str(missing), "name the right one", ExitCode.NOT_FOUND
+        )
+    with _progress() as progress:
+        task = progress.add_task("verifying", total=None)
+        try:
+            return verify_export(
+                folder, trusted, seen, lambda rows, total: progress.update(task, completed=rows, total=total)
+            )
+        except WitnessError as error:
+            do = "name the right file"
+            raise CommandError("witness-invalid", str(error), "--witness", do, ExitCode.USAGE) from error
 
 
 def _progress() -> Progress:

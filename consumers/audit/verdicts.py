@@ -1,0 +1,51 @@
+"""How the outcome of a verification is told: to people in a terminal, and to scripts."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from consumers.audit.verification import Report, Verdict
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Give what `--json` prints."""
+    return {
+        "unaltered": report.holds(Verdict.ALTERED),
+        "complete": report.holds(Verdict.INCOMPLETE),
+        "rows": report.rows,
+        "logs": report.logs,
+        "checkpoints": report.checkpoints,
+        "not_yet_sealed": report.unsealed,
+        "unreadable": report.unreadable,
+        "findings": [finding._asdict() for finding in report.findings],
+        "further_findings": report.further,
+        "remarks": report.remarks,
+    }
+
+
+def show(report: Report) -> None:
+    """Print it; what others have written is printed as it is, markup and control characters included."""
+    console = Console()
+    console.print(f"{report.rows:,} records in {report.logs} logs, {report.checkpoints:,} checkpoints", highlight=False)
+    if report.unsealed:
+        console.print(f"{report.unsealed:,} of them are not sealed yet", highlight=False)
+    if report.unreadable:
+        console.print(
+            f"could not read {report.unreadable:,} payloads: encrypted, or of an unknown type; their seals hold or fail"
+            " all the same",
+            highlight=False,
+        )
+    for verdict, word in ((Verdict.ALTERED, "unaltered"), (Verdict.INCOMPLETE, "complete")):
+        holds = report.holds(verdict)
+        console.print(f"{word:<10} {'[green]yes' if holds else '[bold red]NO'}")
+    for finding in report.findings:
+        console.print(f"[red]{finding.verdict}[/] {_plain(finding.where)}: {_plain(finding.what)}", highlight=False)
+    if report.further:
+        console.print(f"and {report.further:,} more")
+    for remark in report.remarks:
+        console.print(f"[yellow]note[/] {_plain(remark)}", highlight=False)
+
+
+def _plain(text: str) -> str:
+    return escape("".join(each if each.isprintable() else repr(each)[1:-1] for each in text))
