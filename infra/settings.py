@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.audit.clock_tier import ClockTier
+from infra.audit.schedule import parse_schedule
 from infra.errors import CommandError, ExitCode, unavailable
 from infra.stack.state import StackState, read_state
 
@@ -74,6 +75,8 @@ class Settings(BaseSettings):
     """What checkpoints call this installation; never changed once something is sealed."""
     audit_clock_tier: Annotated[str, AfterValidator(_checked_tier)] = "off"
     """How far the sealing machine's clock may be off before somebody is told: `100 us`, `50 ms`, `off`."""
+    audit_retention: str = "off"
+    """How long the audit log is kept: 7y, 18m, 90d or off, and by saga: `7y, trade=10y`; nothing goes by itself."""
     app: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules to import for further sagas and services, comma-separated."""
 
@@ -81,6 +84,12 @@ class Settings(BaseSettings):
     @classmethod
     def _split_app(cls, value: Any) -> Any:
         return [part for part in re.split(r"[,\s]+", value) if part] if isinstance(value, str) else value
+
+    @field_validator("audit_retention")
+    @classmethod
+    def _check_retention(cls, value: str) -> str:
+        parse_schedule(value)
+        return value
 
     @field_validator("kafka")
     @classmethod

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from consumers.audit.exporting.command import export, verify_folder
 from consumers.audit.replaying.command import replay
+from consumers.audit.retention.commands import retention, retire
+from consumers.audit.retention.hold_commands import hold
 from consumers.audit.rows import estimate_rows
 from consumers.audit.verdicts import as_json as describe
 from consumers.audit.verdicts import show
@@ -79,6 +81,9 @@ def _conclude(report: Report, *, as_json: bool) -> None:
 audit.command(epilog="Example: `tradesaga audit export --out 2026-11 --from 2026-11-01 --to 2026-12-01`")(export)
 
 
+audit.command(epilog="Example: `tradesaga audit retention --json`")(retention)
+audit.command(epilog="Example: `tradesaga audit retire --reason 'seven years have passed'`")(retire)
+audit.add_typer(hold, name="hold")
 audit.command(epilog="Example: `tradesaga audit replay --at 2026-11-23T14:03:07.120Z`")(replay)
 
 

@@ -11,10 +11,14 @@ from infra.codec import Record
 from infra.database import Session
 
 PAGE: Final = 5000
-_ROWS: Final = """
+_COLUMNS: Final = """
 SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint, headers, value, hash, saga_id, seq,
     event_type, step_name, event_time, started
-FROM saga_event ORDER BY topic, partition, "offset"
+FROM saga_event
+"""
+_ROWS: Final = f'{_COLUMNS} ORDER BY topic, partition, "offset"'
+_LOG: Final = f"""
+{_COLUMNS} WHERE topic = $1 AND partition = $2 AND "offset" >= $3 ORDER BY topic, partition, "offset" LIMIT $4
 """
 _COUNT: Final = "SELECT coalesce(sum(n_live_tup), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'saga_event%'"
 
@@ -37,6 +41,14 @@ async def stream_rows(sql: Session) -> AsyncGenerator[Row]:
         while page := await cursor.fetch(PAGE):
             for row in page:
                 yield _row(row)
+
+
+async def stream_log(sql: Session, topic: str, partition: int, first: int, limit: int) -> AsyncGenerator[Row]:
+    """Give up to `limit` rows of one log from an offset on, in the transaction that is open."""
+    cursor = await sql.cursor(_LOG, topic, partition, first, limit)
+    while page := await cursor.fetch(PAGE):
+        for row in page:
+            yield _row(row)
 
 
 async def estimate_rows(sql: Session) -> int:

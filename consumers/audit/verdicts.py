@@ -5,7 +5,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from consumers.audit.verification import Report, Verdict
+from consumers.audit.verification import Report, Retired, Verdict
+from infra.clock import format_time
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -20,6 +21,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "unreadable": report.unreadable,
         "findings": [finding._asdict() for finding in report.findings],
         "further_findings": report.further,
+        "retired": [_retired(each) for each in report.retired],
         "remarks": report.remarks,
     }
 
@@ -43,8 +45,27 @@ def show(report: Report) -> None:
         console.print(f"[red]{finding.verdict}[/] {_plain(finding.where)}: {_plain(finding.what)}", highlight=False)
     if report.further:
         console.print(f"and {report.further:,} more")
+    for each in report.retired:
+        console.print(_plain(_told(each)), highlight=False)
     for remark in report.remarks:
         console.print(f"[yellow]note[/] {_plain(remark)}", highlight=False)
+
+
+def _retired(each: Retired) -> dict[str, Any]:
+    return {
+        "action": each.number,
+        "at": format_time(each.at),
+        "operator": each.operator,
+        "reason": each.reason,
+        "records": each.records,
+        "complete_from": dict(each.offsets),
+    }
+
+
+def _told(each: Retired) -> str:
+    begins = ", ".join(f"{offset} of {origin}" for origin, offset in sorted(each.offsets.items()))
+    what = f"{each.records:,} records retired on {format_time(each.at)[:19]} by {each.operator}: {each.reason}"
+    return f"{what}; complete from offset {begins}"
 
 
 def _plain(text: str) -> str:

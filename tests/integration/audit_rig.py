@@ -50,6 +50,7 @@ class AuditRig:
     known: dict[UUID, Tracked] = field(default_factory=dict[UUID, Tracked])
     ends: dict[int, int] = field(default_factory=dict[int, int])
     rules: Rules = field(default_factory=lambda: Rules(small_saga(), PARTITIONS))
+    now_ms: int = RECORDED_MS
 
     @property
     def witness(self) -> WitnessFile:
@@ -64,11 +65,15 @@ class AuditRig:
     async def record(self, sagas: int, story: Sequence[Event] = STORY) -> list[UUID]:
         """Enter the stories of new sagas, told side by side."""
         ids = [uuid4() for _ in range(sagas)]
+        await self.go_on(ids, story)
+        return ids
+
+    async def go_on(self, ids: Sequence[UUID], story: Sequence[Event]) -> None:
+        """Enter what these sagas do next."""
         outcomes = [self._fold(saga_id, event) for event in story for saga_id in ids]
         await store.enter(self.sql, [(Lane(1, TOPIC, each.record.partition, 1, 0, 0, 0), each) for each in outcomes])
         for partition, end in self.ends.items():
             await self.sql.execute(_LANE, GROUP, TOPIC, partition, end)
-        return ids
 
     def _fold(self, saga_id: UUID, event: Event) -> Outcome:
         key = str(saga_id).encode()
@@ -76,7 +81,7 @@ class AuditRig:
         offset = self.ends.get(partition, 0)
         self.ends[partition] = offset + 1
         headers = headers_of(self.rules.saga, event, saga_id)
-        record = Record(TOPIC, partition, offset, RECORDED_MS + offset, key, event.to_wire(), headers)
+        record = Record(TOPIC, partition, offset, self.now_ms + offset, key, event.to_wire(), headers)
         outcome = fold_record(self.rules, self.known.get(saga_id, Tracked(saga_id, partition, None, ())), record)
         assert outcome.tracked is not None
         self.known[saga_id] = outcome.tracked
