@@ -14,6 +14,7 @@ import uvloop
 
 from infra import failpoints
 from infra.errors import CommandError, ExitCode
+from infra.garbage import collect_seldom
 from infra.logs import configure_logs
 from infra.probes import probes
 from infra.settings import Settings, load_settings
@@ -36,7 +37,9 @@ def run(
     configure_logs(settings.log_level, settings.log_format)
     configure_tracing(settings.trace_ratio, ",".join(services))
     failpoints.arm()
-    uvloop.run(serve(find_services(services, (*settings.app, *(app or ()))), settings))
+    found = find_services(services, (*settings.app, *(app or ())))
+    collect_seldom()
+    uvloop.run(serve(found, settings))
 
 
 def service_names() -> list[str]:

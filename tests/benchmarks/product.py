@@ -17,6 +17,7 @@ from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
 from infra.clock import SystemClock, format_time, new_id
 from infra.database import migrate, open_pool, session
+from infra.garbage import collect_seldom
 from infra.kafka import Producer
 from infra.lanes.worker import Worker
 from infra.settings import load_settings
@@ -96,5 +97,6 @@ async def load(count: int, rate: int) -> None:
 
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
+    collect_seldom()
     roles = {"init": init, "steps": run_steps, "log": run_log}
     uvloop.run(roles[role]() if role in roles else load(*map(int, arguments)))
