@@ -23,6 +23,7 @@ from infra.catalog import dump
 from infra.database import session
 from infra.errors import CommandError, ExitCode
 from infra.logs import silence_libraries
+from infra.registered import registered_sagas
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
 
@@ -93,11 +94,17 @@ def _progress() -> Progress:
 
 
 async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]) -> Report:
+    types = frozenset(kind for saga in registered_sagas(settings.app).values() for kind, _ in saga.registry.items())
     async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
         with _progress() as progress:
             task = progress.add_task("verifying", total=await estimate_rows(sql) or None)
             return await verify_database(
-                sql, settings.audit_log_id, trusted, witnesses, lambda rows: progress.update(task, completed=rows)
+                sql,
+                settings.audit_log_id,
+                trusted,
+                witnesses,
+                lambda rows: progress.update(task, completed=rows),
+                types=types,
             )
 
 

@@ -79,7 +79,10 @@ class Retired:
 
 @dataclass
 class Report:
-    """What a verification has found; counts are of rows, checkpoints, sagas and logs."""
+    """What a verification has found; counts are of rows, checkpoints, sagas and logs.
+
+    Payloads of none of the `types`, or that are no JSON object, count as unreadable: no fault of the log.
+    """
 
     findings: list[Finding] = field(default_factory=list[Finding])
     broken: set[Verdict] = field(default_factory=set[Verdict])
@@ -90,6 +93,7 @@ class Report:
     logs: int = 0
     unsealed: int = 0
     unreadable: int = 0
+    types: frozenset[str] | None = None
     remarks: list[str] = field(default_factory=list[str])
 
     def add(self, verdict: Verdict, where: str, what: str) -> None:
@@ -138,17 +142,11 @@ def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -
 class LogCheck:
     """Checks one log, row by row in offset order. `checkpoints` are those to be met, by size.
 
-    It starts with the log's first record, or where what was retired has left it: `begin`. Payloads of types that are
-    not among the `known` ones, or are no JSON object, count as unreadable: no fault of the log.
+    It starts with the log's first record, or where what was retired has left it: `begin`.
     """
 
     def __init__(
-        self,
-        report: Report,
-        origin: Origin,
-        checkpoints: Mapping[int, Checkpoint],
-        begin: Begin | None = None,
-        known: frozenset[str] | None = None,
+        self, report: Report, origin: Origin, checkpoints: Mapping[int, Checkpoint], begin: Begin | None = None
     ) -> None:
         self._report = report
         self._origin = origin
@@ -160,7 +158,6 @@ class LogCheck:
         self._met = 0
         self._next_offset = start.next_offset
         self.heads = Heads(start.heads)
-        self._known = known
         report.logs += 1
         self._meet()
 
@@ -205,7 +202,7 @@ class LogCheck:
         if not _follows(row):
             what = "the row's columns do not say what its headers say"
             self._report.add(Verdict.ALTERED, self._at(row.record.offset), what)
-        self._report.unreadable += not _reads(row, self._known)
+        self._report.unreadable += not _reads(row, self._report.types)
         return found
 
     def _meet(self) -> None:

@@ -24,13 +24,16 @@ async def verify_database(
     trusted: Mapping[bytes, Verifier],
     witnesses: Sequence[WitnessFile],
     progress: Callable[[int], None],
+    *,
+    types: frozenset[str] | None = None,
 ) -> Report:
     """Check every row of the audit log; `progress` is called with the number of rows so far.
 
+    Payloads of other types than the given ones are counted as unreadable.
     Raises `NoteError` where a witness's file cannot be read.
     """
     async with snapshot(sql):
-        return await _verify(sql, log_id, trusted, witnesses, progress)
+        return await _verify(sql, log_id, trusted, witnesses, progress, report=Report(types=types))
 
 
 async def _verify(
@@ -39,8 +42,9 @@ async def _verify(
     trusted: Mapping[bytes, Verifier],
     witnesses: Sequence[WitnessFile],
     progress: Callable[[int], None],
+    *,
+    report: Report,
 ) -> Report:
-    report = Report()
     entries = await read_entries(sql)
     notes = [*(note for *_, note in await store.read_notes(sql)), *(entry.note for entry in entries)]
     stored = read_notes(report, "database", notes, trusted)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from consumers.audit.exporting.manifest import Query
 from tests.audit_export.rig import ExportRig
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

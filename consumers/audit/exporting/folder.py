@@ -73,7 +73,7 @@ class ExportFolder:
                 yield number, line
 
     @contextmanager
-    def open(self, name: str) -> Generator[BufferedReader[FileIO]]:
+    def open(self, name: str) -> "Generator[BufferedReader[FileIO]]":
         """Open a file of the folder itself."""
         parts = PurePosixPath(name).parts
         try:

@@ -115,15 +115,16 @@ def _check_logs(
     events = Pieces(report, folder, layout.EVENTS, from_line, lambda line: line.row.record[:2])
     proofs = Pieces(report, folder, layout.PROOFS, from_proof, lambda proof: proof[0])
     sagas = Pieces(report, folder, layout.SAGAS, read_saga_line, lambda saga: saga.place)
-    types = frozenset(file.path[len(layout.SCHEMAS) + 1 : -len(".json")] for file in manifest.files
-        if file.path.startswith(f"{layout.SCHEMAS}/"))  # fmt: skip
+    schemas = f"{layout.SCHEMAS}/"
+    report.types = frozenset(
+        file.path.removeprefix(schemas).removesuffix(".json")
+        for file in manifest.files
+        if file.path.startswith(schemas)
+    )
     for log in manifest.logs:
-        check = LogCheck(
-            report, Origin(manifest.log_id, log.topic, log.partition), known.get(log.origin, {}), None, types
-        )
-        LogReading(report, manifest, log, check, lambda rows: progress(rows, manifest.records)).read(
-            events, proofs, sagas
-        )
+        check = LogCheck(report, Origin(manifest.log_id, log.topic, log.partition), known.get(log.origin, {}))
+        reading = LogReading(report, manifest, log, check, lambda rows: progress(rows, manifest.records))
+        reading.read(events, proofs, sagas)
     for pieces in (events, proofs, sagas):
         pieces.finish()
     progress(report.rows, manifest.records)
