@@ -126,7 +126,7 @@ async def promote(standby: PostgresState) -> None:
         await connection.close()
 
 
-async def synchronise(primary: PostgresState) -> None:
+async def synchronise(primary: PostgresState, patience: float = 60.0) -> None:
     """Have each commit wait for the standby from here on, and wait until the standby has come up to the primary."""
     connection = await asyncpg.connect(primary.url, timeout=10)
     try:
@@ -136,6 +136,6 @@ async def synchronise(primary: PostgresState) -> None:
         async def synchronous() -> bool:
             return await connection.fetchval("SELECT sync_state FROM pg_stat_replication") == "sync"
 
-        await until(synchronous)
+        await until(synchronous, patience)
     finally:
         await connection.close()

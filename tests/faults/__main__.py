@@ -79,6 +79,9 @@ def _played(playing: Coroutine[None, None, Evidence], console: Console) -> Evide
     except CommandError as error:
         console.print(f"{error}", markup=False)
         raise typer.Exit(int(error.exit_code)) from error
+    except TimeoutError as error:
+        console.print(f"the run broke off, since something it waited for did not come: {error}", markup=False)
+        raise typer.Exit(int(ExitCode.UNAVAILABLE)) from error
     except asyncio.CancelledError as error:
         console.print("the run was ended; its servers and processes are stopped")
         raise typer.Exit(int(ExitCode.CHECK_FAILED)) from error

@@ -1,9 +1,14 @@
 """PostgreSQL with a standby that confirms each commit before its client is told, and that takes over."""
 
 import asyncio
+import signal
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from infra.stack.postgres import stop_postgres
+from infra.stack.process import find
 from infra.stack.state import PostgresState
 from tests.clusters.standby import add_standby, kill_server, promote, remove_outside, synchronise
 from tests.faults.servers import Database
@@ -39,13 +44,28 @@ class Replicated(Database):
         await synchronise(self._state)
         await asyncio.to_thread(kill_server, self._state)
 
+    def pause_standby(self) -> None:
+        """Stop the standby where it stands: no commit is confirmed."""
+        self._signal_standby(signal.SIGSTOP)
+
+    def resume_standby(self) -> None:
+        """Let it go on."""
+        self._signal_standby(signal.SIGCONT)
+
     async def promote(self) -> None:
         """Make the standby the primary; it has no standby until `replicate`."""
         await promote(self._standby)
         self._state, self._standby = self._standby, PostgresState()
 
+    def _signal_standby(self, number: signal.Signals) -> None:
+        found = find(self._standby.process)
+        for process in () if found is None else (*found.children(), found):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     async def stop(self) -> None:
         """Shut both down, and remove what all servers have left."""
+        self.resume_standby()
         self._standby = await asyncio.to_thread(stop_postgres, self._standby)
         await super().stop()
         for home in self._homes:

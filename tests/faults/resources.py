@@ -18,7 +18,7 @@ _TURN: Final = 0.1
 _TURNS: Final = 50
 WARM: Final = 40.0
 """Seconds of a life in which memory may grow as it likes: caches and pools fill."""
-LONG: Final = 60.0
+LONG: Final = 120.0
 """Seconds of a life beyond these from which a slope says anything."""
 
 

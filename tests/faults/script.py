@@ -46,8 +46,9 @@ _STOP = (zombie.stop_at_points, zombie.stop_anywhere)
 CLUSTERS: Final = (
     Phase("A", "crash", 0.16, (crash.kill_at_every_failpoint, crash.kill_exchange), (crash.kill_at_failpoints,)),
     Phase("B", "zombies", 0.13, (zombie.stop_at_points, zombie.stop_between_batches), _STOP),
-    Phase("C", "PostgreSQL and its standby", 0.16, (clusters.fail_over, database.stop_immediately,
-          database.swallow_commits, database.terminate_sessions), (clusters.fail_over, database.swallow_commits)),
+    Phase("C", "PostgreSQL and its standby", 0.16, (clusters.fail_over, clusters.pause_standby,
+          database.stop_immediately, database.swallow_commits, database.terminate_sessions),
+          (clusters.fail_over, database.swallow_commits)),
     Phase("D", "three brokers and network", 0.26, (network.kill_broker, network.pause_broker, clusters.move_leaders,
           clusters.demand_all_copies, clusters.kill_two_brokers, clusters.cut_from_one_broker, network.lose_acks,
           network.black_hole), (network.kill_broker, network.cut_from_kafka, clusters.cut_from_one_broker)),

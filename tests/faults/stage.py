@@ -229,14 +229,16 @@ def _opening() -> str:
     return f"INSERT INTO drill_account VALUES {values}"
 
 
-async def _until_ready(crew: Crew, patience: float = 60.0) -> None:
-    """Wait until every process has said that it owns its lanes, or listens."""
-    async with asyncio.timeout(patience):
-        while waiting := [member for member in crew.members.values() if not _is_ready(member)]:
-            dead = [member.name for member in waiting if member.deaths > 3]
-            if dead:
-                raise RuntimeError(f"{dead} keep dying; read {waiting[0].log}")
-            await asyncio.sleep(0.2)
+async def _until_ready(crew: Crew, patience: float = 180.0) -> None:
+    """Wait until every process has said that it owns its lanes, or listens. Raises `TimeoutError`."""
+    until = time.monotonic() + patience
+    while waiting := [member for member in crew.members.values() if not _is_ready(member)]:
+        if time.monotonic() > until:
+            raise TimeoutError(f"{waiting[0].name} has not come up within {patience:.0f} s; read {waiting[0].log}")
+        dead = [member.name for member in waiting if member.deaths > 3]
+        if dead:
+            raise RuntimeError(f"{dead} keep dying; read {waiting[0].log}")
+        await asyncio.sleep(0.2)
 
 
 def _is_ready(member: Member) -> bool:

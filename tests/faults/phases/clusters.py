@@ -48,11 +48,19 @@ async def cut_from_one_broker(stage: Stage) -> None:
         member.kafka.heal()
 
 
+async def pause_standby(stage: Stage) -> None:
+    """Stop the standby for longer than a session: every commit is done, and none is confirmed."""
+    database = _replicated(stage)
+    seconds = stage.session_seconds + 2
+    async with stage.fault(f"the standby: stopped for {seconds:.0f} s"):
+        database.pause_standby()
+        await asyncio.sleep(seconds)
+        database.resume_standby()
+
+
 async def fail_over(stage: Stage) -> None:
     """Kill the primary under load, promote its standby, and lead everybody there; it gets a standby of its own."""
-    database = stage.database
-    if not isinstance(database, Replicated):
-        raise TypeError("this act needs a standby: run it with --clusters")
+    database = _replicated(stage)
     async with stage.fault("PostgreSQL: primary killed, standby promoted"):
         await database.lose_primary()
         stage.notes.failovers.append(stage.clients.history.count("ok"))
@@ -60,6 +68,12 @@ async def fail_over(stage: Stage) -> None:
         await database.promote()
         stage.crew.lead_to(database.port)
     await database.replicate()
+
+
+def _replicated(stage: Stage) -> Replicated:
+    if not isinstance(stage.database, Replicated):
+        raise TypeError("this act needs a standby: run it with --clusters")
+    return stage.database
 
 
 def _cluster(stage: Stage) -> Cluster:
