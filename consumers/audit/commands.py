@@ -105,6 +105,7 @@ async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]
                 witnesses,
                 lambda rows: progress.update(task, completed=rows),
                 types=types,
+                tier=settings.clock_tier(),
             )
 
 

@@ -9,6 +9,7 @@ from consumers.audit.retention.tombstones import Tombstones
 from consumers.audit.rows import snapshot, stream_rows
 from consumers.audit.verification import LogCheck, Report, Verdict, check_chain, read_notes
 from infra.audit.checkpoint import Checkpoint
+from infra.audit.clock_tier import NO_TIER, ClockTally, ClockTier
 from infra.audit.note import Verifier
 from infra.audit.origin import Origin
 from infra.audit.witness import WitnessFile
@@ -26,14 +27,16 @@ async def verify_database(
     progress: Callable[[int], None],
     *,
     types: frozenset[str] | None = None,
+    tier: ClockTier = NO_TIER,
 ) -> Report:
     """Check every row of the audit log; `progress` is called with the number of rows so far.
 
-    Payloads of other types than the given ones are counted as unreadable.
+    Payloads of other types than the given ones are counted as unreadable, checkpoints that were signed while the clock
+    was outside the tier as such.
     Raises `NoteError` where a witness's file cannot be read.
     """
     async with snapshot(sql):
-        return await _verify(sql, log_id, trusted, witnesses, progress, report=Report(types=types))
+        return await _verify(sql, log_id, trusted, witnesses, progress, report=Report(types=types), tier=tier)
 
 
 async def _verify(
@@ -44,6 +47,7 @@ async def _verify(
     progress: Callable[[int], None],
     *,
     report: Report,
+    tier: ClockTier,
 ) -> Report:
     entries = await read_entries(sql)
     notes = [*(note for *_, note in await store.read_notes(sql)), *(entry.note for entry in entries)]
@@ -52,6 +56,7 @@ async def _verify(
         check_chain(report, [checkpoints[size] for size in sorted(checkpoints)])
     known = _join(report, stored, witnesses, trusted)
     report.checkpoints = sum(len(checkpoints) for checkpoints in known.values())
+    _tell_clock(report, known, tier)
     actions = actions_origin(log_id)
     signed = check_actions(report, actions, entries, _sizes(known.pop(str(actions), {})))
     retired = Tombstones.read(signed)
@@ -75,6 +80,16 @@ async def _verify(
         LogCheck(report, Origin.parse(origin), _sizes(checkpoints), begin).finish()
     progress(report.rows)
     return report
+
+
+def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:
+    """Remark how many checkpoints bear a time that the tier does not allow. They hold all the same."""
+    tally = ClockTally(tier)
+    for checkpoints in known.values():
+        for checkpoint, _ in checkpoints.values():
+            tally.take(checkpoint.time, checkpoint.clock_error)
+    if tally.outside:
+        report.remarks.append(str(tally))
 
 
 def _join(report: Report, stored: Known, witnesses: Sequence[WitnessFile], trusted: Mapping[bytes, Verifier]) -> Known:

@@ -38,6 +38,9 @@ class ClockTier:
         return "off" if self.bound is None else describe_span(self.bound)
 
 
+NO_TIER: Final = ClockTier()
+
+
 def describe_span(nanoseconds: int) -> str:
     """Write a time as people do, in the largest unit that leaves no nought before the point: `1.5 ms`, `100 us`."""
     for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 1000)):
