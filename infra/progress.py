@@ -1,5 +1,9 @@
-"""The state of a saga as the `progress` column keeps it: compact JSON of what differs from a saga just begun."""
+"""The state of a saga as the `progress` column keeps it: compact JSON of what differs from a saga just begun.
 
+Most sagas have one of a few states, so both directions are remembered.
+"""
+
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import orjson
@@ -14,6 +18,7 @@ class ProgressError(ValueError):
     """Stored progress does not fit the definition: it was written under another one, or it is damaged."""
 
 
+@lru_cache(maxsize=1024)
 def encode_progress(machine: Machine, state: State) -> bytes:
     """Write what differs from `machine.begin()`."""
     begun = machine.begin()
@@ -21,6 +26,7 @@ def encode_progress(machine: Machine, state: State) -> bytes:
     return orjson.dumps(differing, default=sorted)  # sets are the one thing JSON has not
 
 
+@lru_cache(maxsize=1024)
 def decode_progress(machine: Machine, progress: bytes) -> State:
     """Read what `encode_progress` wrote for the same definition; raises `ProgressError`."""
     begun = machine.begin()

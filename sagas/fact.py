@@ -30,6 +30,9 @@ class Meaning(Enum):
     RESOLVE = "resolve"
     RECORDED = "recorded"
 
+    # An enumeration hashes its members by their names, in Python; each fact is looked up several times.
+    __hash__ = object.__hash__
+
     @property
     def by_operator(self) -> bool:
         """Say whether a person decided it; such a fact counts once, in partition order."""

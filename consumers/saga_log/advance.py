@@ -77,7 +77,9 @@ def _start(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading:
 
 def _after(checkpoint: Checkpoint, folded: Folded, context: bytes, fact: Fact) -> Checkpoint:
     pending = checkpoint.deadline_pending and folded.status not in _ENDED and fact.meaning is not Meaning.DEADLINE
-    return checkpoint._replace(state=folded.state, status=folded.status, context=context, deadline_pending=pending)
+    return Checkpoint(
+        checkpoint.version, folded.state, folded.status, context, *checkpoint[4:10], pending, checkpoint.sealed
+    )
 
 
 def _spliced(context: bytes, name: str, value: bytes) -> bytes:

@@ -39,7 +39,7 @@ def _begins(tracked: Tracked, reading: Reading) -> bool:
 def _advance(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
     advanced = advance(rules, tracked.checkpoint, record, reading)
     checkpoint, written = count(advanced.checkpoint, record, entry, added=advanced.added, error=advanced.error)
-    after = tracked._replace(checkpoint=checkpoint)
+    after = Tracked(tracked.saga_id, tracked.home, checkpoint, tracked.parked)
     refused = advanced.error is not None
     return Outcome(record, after, written, status_of(tracked), advanced.fact, advanced.orders, refused=refused)
 

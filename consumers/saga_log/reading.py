@@ -1,7 +1,6 @@
 """From a record to the fact it states, or to the reason why it cannot be folded."""
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -27,8 +26,7 @@ class UnfoldableError(ValueError):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A record's fact and what of its headers the fold asks for."""
 
     fact: Fact
