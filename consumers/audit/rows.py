@@ -8,7 +8,7 @@ import asyncpg
 
 from consumers.audit.verification import Row
 from infra.codec import Record
-from infra.database import Session
+from infra.database import Connection, Session
 
 PAGE: Final = 5000
 _COLUMNS: Final = """
@@ -43,7 +43,7 @@ async def stream_rows(sql: Session) -> AsyncGenerator[Row]:
                 yield _row(row)
 
 
-async def stream_log(sql: Session, topic: str, partition: int, first: int, limit: int) -> AsyncGenerator[Row]:
+async def stream_log(sql: Connection, topic: str, partition: int, first: int, limit: int) -> AsyncGenerator[Row]:
     """Give up to `limit` rows of one log from an offset on, in the transaction that is open."""
     cursor = await sql.cursor(_LOG, topic, partition, first, limit)
     while page := await cursor.fetch(PAGE):

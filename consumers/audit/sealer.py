@@ -4,14 +4,16 @@ It reads the hashes that the saga log wrote and nothing of the records themselve
 """
 
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from consumers.audit import store
+from consumers.audit.restoring import Restoring
+from consumers.audit.retention.action_log import ActionLog
+from consumers.audit.retention.tombstones import Tombstones
 from consumers.audit.sealing import HistoryError, Sealed, SealedLog
-from infra.audit.checkpoint import Checkpoint
+from infra.audit.checkpoint import Checkpoint, hash_note
 from infra.audit.clock_evidence import ClockEvidence
 from infra.audit.note import Signer, Verifier, open_note
 from infra.audit.origin import Origin
@@ -35,7 +37,10 @@ class Sealer:
     groups: Mapping[str, str]
     witness: WitnessFile
     _logs: dict[tuple[str, int], SealedLog] = field(default_factory=dict[tuple[str, int], SealedLog])
-    _owed: dict[tuple[str, int], deque[Witnessed]] = field(default_factory=dict[tuple[str, int], deque[Witnessed]])
+    _restoring: Restoring = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._restoring = Restoring(self.witness, {})
 
     async def open(self, sql: Connection) -> None:
         """Go on where the database says, and hold it against the witness.
@@ -44,17 +49,16 @@ class Sealer:
         what no trusted key has signed.
         """
         self._logs = await store.load_logs(sql, self.log_id, list(self.groups.values()))
-        self._owed = {}
-        last = {each.origin: each for each in self.witness.read()}
+        last = self.witness.last()
         for log in self._logs.values():
             seen = last.get(str(log.origin))
-            missing = await store.notes_after(sql, log.origin, seen.size if seen is not None else 0)
-            self._witness([(log.origin, note) for note in missing])
-        behind = {text for text, seen in last.items() if self._is_behind(Origin.parse(text), seen)}
-        for each in self.witness.read() if behind else ():
-            origin = Origin.parse(each.origin)
-            if each.origin in behind and each.size > self._logs[origin[1:]].sealed:
-                self._owed.setdefault(origin[1:], deque()).append(each)
+            async for missing in store.notes_after(sql, log.origin, seen.size if seen is not None else 0):
+                self._witness([(log.origin, note) for _, note in missing])
+        behind = {text: seen for text, seen in last.items() if self._is_behind(Origin.parse(text), seen)}
+        if behind:
+            await self._begin_behind_retired(sql, behind)
+        owed = {text: (self._logs[Origin.parse(text)[1:]].sealed, seen.size) for text, seen in behind.items()}
+        self._restoring = Restoring(self.witness, {text: span for text, span in owed.items() if span[0] < span[1]})
 
     def _is_behind(self, origin: Origin, last: Witnessed) -> bool:
         """Hold one log against the witness's last checkpoint of it; say whether that knows of more records."""
@@ -64,6 +68,32 @@ class Sealer:
         if log.sealed == last.size and log.edge.root() != self._read(last).root:
             raise HistoryError(f"{origin}: the database's checkpoint of {log.sealed} records is not the witness's")
         return log.sealed < last.size
+
+    async def _begin_behind_retired(self, sql: Connection, behind: Mapping[str, Witnessed]) -> None:
+        """Have logs begin where what was retired has left them, and take over the checkpoints of what is gone."""
+        actions = ActionLog(sql, self.log_id, self.trusted, self.witness)
+        async with actions.turn():
+            retired = Tombstones.read(actions.actions)
+        begun: dict[str, SealedLog] = {}
+        for text in behind:
+            log = self._logs[Origin.parse(text)[1:]]
+            found = retired.before(log.origin[1:], await store.first_offset(sql, log.origin))
+            if found is not None and log.edge.size < found[1].edge.size:
+                log.edge, log.next_offset = found[1].edge.copy(), found[1].next_offset
+                begun[text] = log
+        past: list[tuple[Origin, int, str]] = []
+        for each in self.witness.read() if begun else ():
+            log = begun.get(each.origin)
+            if log is None or not log.sealed < each.size <= log.edge.size:
+                continue
+            if each.size == log.edge.size and self._read(each).root != log.edge.root():
+                raise HistoryError(f"{log.origin}: what is left of {each.size} retired records is not what was sealed")
+            past.append((log.origin, each.size, each.note))
+            log.sealed, log.previous = each.size, hash_note(each.note)
+            if len(past) == ROWS:
+                await store.write_past(sql, past)
+                past = []
+        await store.write_past(sql, past)
 
     def _read(self, witnessed: Witnessed) -> Checkpoint:
         return Checkpoint.parse(open_note(witnessed.note, self.trusted)[0])
@@ -77,33 +107,28 @@ class Sealer:
         restored: list[Sealed] = []
         rows = await store.read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
         for topic, partition, offset, record_hash in rows:
-            place = (topic, partition)
-            log = self._logs.get(place)
+            log = self._logs.get((topic, partition))
             if log is None:
-                log = self._logs[place] = SealedLog.empty(Origin(self.log_id, topic, partition))
-            log.take(offset, record_hash)
-            if place in self._owed:
-                restored += self._restore(place, log)
+                log = self._logs[topic, partition] = SealedLog.empty(Origin(self.log_id, topic, partition))
+            if not self._restoring.owes(str(log.origin)):
+                log.take(offset, record_hash)
+            elif (due := self._restoring.next(str(log.origin))) is not None:
+                log.take(offset, record_hash)
+                if log.edge.size == due.size:
+                    restored.append(self._restore(log))
         now = time.time_ns()
-        grown = [log for place, log in self._logs.items() if log.edge.size > log.sealed and place not in self._owed]
-        sealed = [log.seal(self.signer, now, clock) for log in grown]
+        grown = [log for log in self._logs.values() if log.edge.size > log.sealed]
+        sealed = [log.seal(self.signer, now, clock) for log in grown if not self._restoring.owes(str(log.origin))]
         await store.write_checkpoints(sql, restored + sealed)
         self._witness([(each.origin, each.note) for each in sealed])
         return restored + sealed
 
-    def _restore(self, place: tuple[str, int], log: SealedLog) -> list[Sealed]:
-        """Take over the witness's checkpoint of what the log is now, if it has one."""
-        owed = self._owed[place]
-        if log.edge.size < owed[0].size:
-            return []
-        if log.edge.root() != self._read(owed[0]).root:
-            raise HistoryError(
-                f"{log.origin}: its first {owed[0].size} records are not those that the witness has sealed"
-            )
-        note = owed.popleft().note
-        if not owed:
-            del self._owed[place]
-        return [log.sealed_as(note)]
+    def _restore(self, log: SealedLog) -> Sealed:
+        """Take over the witness's checkpoint of what the log is now."""
+        due = self._restoring.take(str(log.origin))
+        if log.edge.root() != self._read(due).root:
+            raise HistoryError(f"{log.origin}: its first {due.size} records are not those that the witness has sealed")
+        return log.sealed_as(due.note)
 
     def _witness(self, notes: Sequence[tuple[Origin, str]]) -> None:
         self.witness.append(Witnessed(str(origin), int(note.split("\n", 2)[1]), note) for origin, note in notes)

@@ -1,7 +1,7 @@
 """The tables of the audit trail: what the sealer and the verifier read, and what the sealer writes."""
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Final
 
 from consumers.audit.sealing import HistoryError, Sealed, SealedLog
@@ -12,6 +12,7 @@ from infra.database import Connection
 
 LOCK: Final = 7_263_410_954
 """The advisory lock of whoever seals."""
+_PAGE: Final = 1000
 _LAST: Final = """
 SELECT c.topic, c.partition, c.size, c.note, e.next_offset, e.edge
 FROM audit_edge e JOIN LATERAL (
@@ -45,8 +46,13 @@ INSERT INTO audit_checkpoint (topic, partition, size, note)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $6::text[]) ON CONFLICT DO NOTHING
 """
 _AFTER: Final = """
-SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 ORDER BY size
+SELECT size, note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 ORDER BY size LIMIT $4
 """
+_PAST: Final = """
+INSERT INTO audit_checkpoint (topic, partition, size, note)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[]) ON CONFLICT DO NOTHING
+"""
+_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _ALL: Final = "SELECT topic, partition, size, note FROM audit_checkpoint ORDER BY topic, partition, size"
 
 NewRow = tuple[str, int, int, bytes]
@@ -95,9 +101,23 @@ async def write_checkpoints(sql: Connection, sealed: Sequence[Sealed]) -> None:
         await sql.execute(_SEAL, *zip(*rows, strict=True))
 
 
-async def notes_after(sql: Connection, origin: Origin, size: int) -> list[str]:
-    """Read the checkpoints of a log that is longer than `size`, oldest first."""
-    return [row["note"] for row in await sql.fetch(_AFTER, origin.topic, origin.partition, size)]
+async def write_past(sql: Connection, notes: Sequence[tuple[Origin, int, str]]) -> None:
+    """Write checkpoints of records that are no longer kept: origin, size, note."""
+    if notes:
+        rows = [(origin.topic, origin.partition, size, note) for origin, size, note in notes]
+        await sql.execute(_PAST, *zip(*rows, strict=True))
+
+
+async def notes_after(sql: Connection, origin: Origin, size: int) -> AsyncGenerator[list[tuple[int, str]]]:
+    """Read the checkpoints of a log that are longer than `size`, oldest first, a page at a time: size and note."""
+    while rows := await sql.fetch(_AFTER, origin.topic, origin.partition, size, _PAGE):
+        yield [(row["size"], row["note"]) for row in rows]
+        size = rows[-1]["size"]
+
+
+async def first_offset(sql: Connection, origin: Origin) -> int | None:
+    """Give the offset of a log's first record, None where it has none."""
+    return await sql.fetchval(_FIRST, origin.topic, origin.partition)
 
 
 async def read_notes(sql: Connection) -> list[tuple[str, int, int, str]]:

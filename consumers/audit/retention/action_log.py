@@ -15,7 +15,7 @@ from infra.audit.clock_evidence import read_clock
 from infra.audit.note import Signer, Verifier
 from infra.audit.origin import Origin
 from infra.audit.witness import Witnessed, WitnessFile
-from infra.database import Connection, Session
+from infra.database import Connection
 
 LOCK: Final = 7_263_410_955
 """The advisory lock of whoever acts."""
@@ -32,7 +32,7 @@ async def read_entries(sql: Connection) -> list[Entry]:
 class ActionLog:
     """One installation's log of actions. `trusted` are the keys, by id, that may have signed it."""
 
-    sql: Session
+    sql: Connection
     log_id: str
     trusted: Mapping[bytes, Verifier]
     witness: WitnessFile

@@ -13,7 +13,7 @@ from infra.audit.checkpoint import Checkpoint
 from infra.audit.merkle import Edge, hash_leaf
 from infra.audit.note import Verifier
 from infra.audit.origin import Origin
-from infra.database import Session
+from infra.database import Connection
 
 _NEXT: Final = """
 SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size >= $3 ORDER BY size LIMIT 1
@@ -25,7 +25,7 @@ _COUNT: Final = "SELECT count(*) FROM {rows} e"
 class Cut:
     """Verifies a segment against the checkpoint that comes next, and gives the tombstones of its logs."""
 
-    sql: Session
+    sql: Connection
     log_id: str
     trusted: Mapping[bytes, Verifier]
     retired: Tombstones

@@ -14,7 +14,7 @@ from consumers.audit.retention.survey import Look, Survey
 from consumers.audit.retention.tombstones import Tombstone, Tombstones
 from infra.audit.note import Signer
 from infra.audit.schedule import Schedule
-from infra.database import Session
+from infra.database import Connection
 from infra.errors import CommandError, ExitCode
 
 _HEADS: Final = """
@@ -76,7 +76,7 @@ async def retire(
     return action
 
 
-async def _choose(sql: Session, survey_: Survey, names: Sequence[str]) -> list[Part]:
+async def _choose(sql: Connection, survey_: Survey, names: Sequence[str]) -> list[Part]:
     parts = await list_parts(sql)
     if not names:
         for part in parts:
@@ -113,7 +113,7 @@ def _detail(log: ActionLog, look: Look, stones: Sequence[Tombstone]) -> dict[str
     return {"partitions": partitions, "bytes": look.size, "logs": [stone.to_json() for stone in stones]}
 
 
-async def _detach(sql: Session, name: str, table: str) -> None:
+async def _detach(sql: Connection, name: str, table: str) -> None:
     old, new = (f'"{each}"' for each in (name, table))
     await sql.execute(_DETACH.format(old=old, new=new))
     if name == DEFAULT:
