@@ -64,17 +64,16 @@ async def remove_a_row(rig: AuditRig, sagas: list[UUID]) -> None:
     await rig.attack(f"DELETE FROM saga_event WHERE {ROW}", *place(row))
 
 
-async def cut_the_tail(rig: AuditRig, sagas: list[UUID]) -> None:
-    """Take away the last records of a log, and the checkpoints that tell of them."""
-    row = (await rig.rows(sagas[-1]))[-1]
-    await rig.attack('DELETE FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3', *place(row))
-    await rig.attack("DELETE FROM audit_checkpoint WHERE partition = $1 AND size > $2", *place(row)[1:])
+async def remove_a_row_and_close_the_gap(rig: AuditRig, sagas: list[UUID]) -> None:
+    """Take one record out, count its saga's and its log's others anew, and make every hash fit."""
+    row = (await rig.rows(sagas[0]))[2]
+    await remove_a_row(rig, sagas)
+    await rig.attack("UPDATE saga_event SET seq = seq - 1 WHERE saga_id = $1 AND seq > $2", sagas[0], row["seq"])
+    await close_gaps(rig, row["partition"])
 
 
-async def remove_a_saga(rig: AuditRig, sagas: list[UUID]) -> None:
-    """Take a whole saga out, close the gaps it leaves, and make every hash fit."""
-    partition = (await rig.rows(sagas[0]))[0]["partition"]
-    await rig.attack("DELETE FROM saga_event WHERE saga_id = $1", sagas[0])
+async def close_gaps(rig: AuditRig, partition: int) -> None:
+    """Have a log's offsets follow each other again, and make every hash fit."""
     await rig.attack(
         'UPDATE saga_event e SET "offset" = n.number FROM (SELECT "offset", row_number() OVER (ORDER BY "offset") - 1'
         ' AS number FROM saga_event WHERE partition = $1) n WHERE partition = $1 AND e."offset" = n."offset"',
@@ -83,14 +82,29 @@ async def remove_a_saga(rig: AuditRig, sagas: list[UUID]) -> None:
     await rig.recompute()
 
 
+async def cut_the_tail(rig: AuditRig, sagas: list[UUID]) -> None:
+    """Take away the last records of a log, and the checkpoints and the edge that tell of them."""
+    row = (await rig.rows(sagas[-1]))[-1]
+    await rig.attack('DELETE FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3', *place(row))
+    await rig.attack("DELETE FROM audit_checkpoint WHERE partition = $1 AND size > $2", *place(row)[1:])
+    await rig.attack("DELETE FROM audit_edge WHERE partition = $1", row["partition"])
+
+
+async def remove_a_saga(rig: AuditRig, sagas: list[UUID]) -> None:
+    """Take a whole saga out, close the gaps it leaves, and make every hash fit."""
+    partition = (await rig.rows(sagas[0]))[0]["partition"]
+    await rig.attack("DELETE FROM saga_event WHERE saga_id = $1", sagas[0])
+    await close_gaps(rig, partition)
+
+
 async def swap_two_sagas(rig: AuditRig, sagas: list[UUID]) -> None:
-    """Tell of one saga what another one did, and make every hash fit."""
-    one, other = (await rig.rows(sagas[0]))[3], (await rig.rows(sagas[1]))[3]
-    for row, from_row in ((one, other), (other, one)):
-        await rig.attack(
-            f"UPDATE saga_event SET value = $4, headers = $5 WHERE {ROW}",
-            *place(row), from_row["value"] + b" ", row["headers"],
-        )  # fmt: skip
+    """Give each of two sagas the other's name, in the columns and in the headers, and make every hash fit."""
+    one, other = (str(each) for each in sagas[:2])
+    for old, new in ((one, str(UUID(int=0))), (other, one), (str(UUID(int=0)), other)):
+        statement = (
+            "UPDATE saga_event SET saga_id = $2, headers = replace(headers, $1, $3) WHERE saga_id = $1::text::uuid"
+        )
+        await rig.attack(statement, old, UUID(new), new)
     await rig.recompute()
 
 
@@ -118,6 +132,7 @@ ATTACKS = [
     (flip_a_byte, Verdict.ALTERED),
     (rewrite_a_chain, Verdict.ALTERED),
     (remove_a_row, Verdict.INCOMPLETE),
+    (remove_a_row_and_close_the_gap, Verdict.ALTERED),
     (cut_the_tail, Verdict.INCOMPLETE),
     (remove_a_saga, Verdict.ALTERED),
     (swap_two_sagas, Verdict.ALTERED),

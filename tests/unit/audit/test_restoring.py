@@ -27,8 +27,7 @@ def test_what_is_missing_comes_in_order(witness: WitnessFile) -> None:
     while owed.owes(FAST):
         due = owed.next(FAST)
         assert due == owed.next(FAST)
-        assert due == owed.take(FAST)
-        taken.append(due.size)
+        taken.append(owed.take(FAST).size)
     assert taken == list(range(11, 31))
     assert owed.take(SLOW).size == 29
     assert not owed.owes(SLOW)
