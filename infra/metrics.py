@@ -102,6 +102,9 @@ CLOCK_OUTSIDE = Gauge(
     "tradesaga_clock_outside_tier",
     "1 while the sealing machine's clock may be further off than TRADESAGA_AUDIT_CLOCK_TIER allows, or nobody can tell",
 )
+AUDIT_DIFFERENCES = Gauge(
+    "tradesaga_audit_differences", "Fields in which topics and database differ, by the live auditor", ("saga",)
+)
 PARKED = Counter("tradesaga_parked", "Records set aside until a person releases them", ("group",))
 RELEASED = Counter(
     "tradesaga_parked_released", "Parked records let go; action is retry or discard", ("group", "action")

@@ -1,5 +1,7 @@
 """`tradesaga audit replay`: compare, look back to a moment, or go on behind the head."""
 
+import asyncio
+import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,8 +14,10 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from consumers.audit.replaying import display
+from consumers.audit.replaying import display, service
+from consumers.audit.replaying.auditor import Look
 from consumers.audit.replaying.comparison import Comparing, ReplayReport
+from consumers.audit.replaying.differences import Difference
 from consumers.audit.replaying.moment import Looking, Moment
 from consumers.audit.replaying.notebook import Identity, Notebook
 from consumers.audit.replaying.reporting import Reporting
@@ -103,6 +107,7 @@ def replay(
     until: Until = None,
     offsets: Offsets = None,
     resume: Resume = None,
+    follow: Follow = False,
     limit: Limit = 20,
     directory: Directory = None,
     as_json: AsJson = False,
@@ -112,13 +117,16 @@ def replay(
     With --at, show what was known at a moment instead; no database is needed. Nothing is ever published, and nothing
     is written but the file of --resume. Services may go on meanwhile.
     """
-    request = Request(at, clock, saga_id, since, until, tuple(offsets or ()), resume)
+    request = Request(at, clock, saga_id, since, until, tuple(offsets or ()), resume, follow)
     request.check()
     moment = request.moment()
     settings = load_settings(directory)
     silence_libraries()
     rules = Rules(find_saga(saga, settings.app))
-    fine = uvloop.run(_replay(settings, request, rules, moment, limit, as_json=as_json))
+    if follow:
+        fine = uvloop.run(_follow(settings, rules, resume, as_json=as_json))
+    else:
+        fine = uvloop.run(_replay(settings, request, rules, moment, limit, as_json=as_json))
     if not fine:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
@@ -140,6 +148,33 @@ async def _replay(
                 raise _unheard(moment)
             display.show_known(run.rules, moment, known, notebook, limit, as_json=as_json)
             return not known.gone
+
+
+async def _follow(settings: Settings, rules: Rules, resume: Path | None, *, as_json: bool) -> bool:
+    """Look until something differs, or somebody ends it; say whether nothing does."""
+    found: list[Difference] = []
+    stop, console = asyncio.Event(), Console(stderr=True, quiet=as_json)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    with console.status("looking") as status:
+
+        def see(look: Look) -> None:
+            status.update(f"{look.lag:,} records behind the head, nothing differs")
+            found.extend(look.fresh)
+            if found:
+                stop.set()
+
+        work = asyncio.ensure_future(service.follow(settings, rules.saga, resume, see))
+        ended = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait([work])
+    ended.cancel()
+    if not work.cancelled() and (error := work.exception()) is not None:
+        raise error
+    display.show_found(found, as_json=as_json)
+    return not found
 
 
 def _unheard(moment: Moment) -> CommandError:

@@ -13,10 +13,11 @@ from consumers.audit.replaying.folding import Replayed
 from consumers.audit.replaying.notebook import Mark, Notebook, fingerprint
 from consumers.audit.replaying.ranges import Range, Span, find_spans
 from consumers.audit.replaying.reporting import SILENT, Reporting
+from consumers.audit.replaying.retired import read_retired
 from consumers.audit.replaying.rows import Rows, read_log_ends
+from consumers.audit.replaying.sweep import load_stored
 from consumers.audit.rows import snapshot
-from consumers.saga_log import store
-from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.reading import saga_of
 from consumers.saga_log.rules import Rules
 from infra.codec import Record
@@ -81,7 +82,8 @@ class Beside:
                 self._told([_extra(record, row)])
                 row = next(there, None)
             mine = row if row is not None and row["offset"] == record.offset else None
-            if found := self._compare(record, mine, touched, midway=midway):
+            found = self._compare(record, mine, touched, midway=midway)
+            if found and (mine is not None or record.offset >= rows.retired):
                 self._told(found)
             row = next(there, None) if mine is not None else row
         while row is not None:
@@ -97,7 +99,7 @@ class Beside:
         if midway and (saga_id := saga_of(record)) is not None and self._is_fragment(saga_id, record, row):
             return list(self._fragments.take(saga_id, record, row))
         outcome = self._replayed.take(record)
-        if outcome.tracked is not None:
+        if outcome.tracked is not None and outcome.tracked.home == record.partition:
             touched.add(outcome.tracked.saga_id)
         return compare_rows(outcome, row)
 
@@ -131,11 +133,12 @@ class Comparing:
             log_ends = await read_log_ends(self.sql, self.rules)
             held = await self.replay.ranges(log_ends)
             await self.notebook.check(self.replay, held)
-            self.notebook.differ(self._short(log_ends, held))
+            self.notebook.differ(compare_ends(log_ends, held))
             spans = await find_spans(self.replay, self.asked, _until(held, log_ends))
             self.reporting.sized(sum(end - begin for begin, end in spans.values()))
+            retired = await read_retired(self.sql)
             for place, span in spans.items():
-                await self._follow(place, span)
+                await self._follow(place, span, retired.get(place, 0))
             report = await self._compare_sagas(spans, log_ends)
         self.notebook.save()
         report.records = self.notebook.counts.get("records", 0)
@@ -143,18 +146,12 @@ class Comparing:
         report.differences = self.notebook.differences(SHOWN)
         return report
 
-    def _short(self, log_ends: Mapping[Place, int], held: Mapping[Place, Span]) -> Iterator[Difference]:
-        """Tell where the saga log has read what the topic does not have."""
-        for place, end in log_ends.items():
-            if held[place][1] < end:
-                yield Difference(f"{place[0]}[{place[1]}]", "next offset", str(held[place][1]), str(end))
-
-    async def _follow(self, place: Place, span: Span) -> None:
+    async def _follow(self, place: Place, span: Span, retired: int) -> None:
         """Fold one partition, each record beside its row of the audit log."""
         mark = self.notebook.marks.get(place)
         start = max(span[0], mark.next_offset) if mark is not None else span[0]
         self.reporting.advance(start - span[0])
-        rows = Rows(self.sql, place, (start, span[1]))
+        rows = Rows(self.sql, place, (start, span[1]), retired)
         beside = Beside(self.rules, self.notebook, self.notebook.differ)
         async for batch in self.replay.read(place, start, span[1]):
             await beside.take(rows, batch, midway=span[0] > 0)
@@ -165,14 +162,14 @@ class Comparing:
         name, fragments = self.rules.saga.name, self.notebook.fragments.heads
         to_the_end = {place[1] for place, span in spans.items() if span[1] == log_ends[place]}
         for chunk in _batched(iter(self.notebook.sagas), _CHUNK):
-            stored = await store.load(self.sql, self.rules, [tracked.saga_id for tracked in chunk])
+            stored = await load_stored(self.sql, self.rules, [tracked.saga_id for tracked in chunk])
             for tracked in chunk:
                 report.count(tracked)
-                mine, theirs = tracked.checkpoint, stored.get(tracked.saga_id)
-                if tracked.home not in to_the_end and theirs is not None and (mine is None or theirs.seq > mine.seq):
+                theirs = stored.get(tracked.saga_id)
+                if tracked.home not in to_the_end and _goes_on(tracked, theirs):
                     report.gone_on += 1
                 else:
-                    self.notebook.differ(compare_sagas(f"saga {tracked.saga_id}", mine, theirs))
+                    self.notebook.differ(compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, theirs))
         report.partial, report.partial_sagas = len(fragments), list(islice(fragments, SHOWN))
         if len(to_the_end) == len(log_ends) and not any(begin for begin, _ in spans.values()):
             stored = await self.sql.fetchval(_SAGAS, name)
@@ -181,9 +178,22 @@ class Comparing:
         return report
 
 
+def compare_ends(log_ends: Mapping[Place, int], held: Mapping[Place, Span]) -> Iterator[Difference]:
+    """Tell where the saga log has read what the topic does not have: it is another one, or was made anew."""
+    for place, end in log_ends.items():
+        if held[place][1] < end:
+            yield Difference(f"{place[0]}[{place[1]}]", "next offset", str(held[place][1]), str(end))
+
+
 def _until(held: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> dict[Place, Span]:
     """Give what both the topic and the saga log have of each partition."""
     return {place: (begin, max(begin, min(end, log_ends[place]))) for place, (begin, end) in held.items()}
+
+
+def _goes_on(tracked: Tracked, stored: Checkpoint | str | None) -> bool:
+    """Say whether the row has counted more of the saga's records."""
+    seq = tracked.checkpoint.seq if tracked.checkpoint is not None else 0
+    return isinstance(stored, Checkpoint) and stored.seq > seq
 
 
 def _extra(record: Record, row: asyncpg.Record) -> Difference:

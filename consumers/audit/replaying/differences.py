@@ -30,11 +30,11 @@ class Difference(NamedTuple):
     database: str
 
 
-def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | None) -> Iterator[Difference]:
-    """Compare one saga's checkpoint as replayed with its row."""
+def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | str | None) -> Iterator[Difference]:
+    """Compare one saga's checkpoint as replayed with its row, or with why that cannot be read."""
     if replayed == stored:
         return
-    if replayed is None or stored is None:
+    if replayed is None or stored is None or isinstance(stored, str):
         yield Difference(where, "row", _there(replayed), _there(stored))
         return
     for field in Checkpoint._fields:
@@ -89,5 +89,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _there(checkpoint: Checkpoint | None) -> str:
+def _there(checkpoint: Checkpoint | str | None) -> str:
+    if isinstance(checkpoint, str):
+        return checkpoint
     return "missing" if checkpoint is None else checkpoint.status.value

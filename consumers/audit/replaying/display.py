@@ -39,6 +39,16 @@ def show_report(report: ReplayReport, *, as_json: bool) -> None:
     show_differences(console, report.differences)
 
 
+def show_found(found: list[Difference], *, as_json: bool) -> None:
+    """Print what ended the following of a topic, if anything did."""
+    if as_json:
+        typer.echo(dump({"equal": not found, "differences": [each._asdict() for each in found]}))
+        return
+    console = Console()
+    console.print("nothing has differed" if not found else f"[bold red]{len(found):,} differences")
+    show_differences(console, found)
+
+
 def show_differences(console: Console, differences: list[Difference]) -> None:
     """Print differences, both sides each."""
     if differences:

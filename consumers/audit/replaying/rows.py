@@ -28,9 +28,10 @@ async def read_log_ends(sql: Session, rules: Rules) -> dict[Place, int]:
 
 
 class Rows:
-    """A cursor over the rows of a span; the caller holds the transaction."""
+    """A cursor over the rows of a span; the caller holds the transaction. Rows before `retired` may be missing."""
 
-    def __init__(self, sql: Session, place: Place, span: Span) -> None:
+    def __init__(self, sql: Session, place: Place, span: Span, retired: int = 0) -> None:
+        self.retired = retired
         self._sql = sql
         self._asked = (*place, *span)
         self._page: deque[asyncpg.Record] = deque()

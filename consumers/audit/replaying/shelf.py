@@ -79,6 +79,11 @@ class Shelf:
         self.flush()
         return [self._read(row) for row in self._sql.execute(_AFTER, (saga_id.bytes, limit))]
 
+    def count_started(self) -> int:
+        """Count the sagas whose start is known."""
+        self.flush()
+        return self._sql.execute("SELECT count(*) FROM saga WHERE version IS NOT NULL").fetchone()[0]
+
     def _spill(self) -> None:
         """Let those go that have been unheard of for longest."""
         gone: list[Tracked] = []
