@@ -13,6 +13,7 @@ from consumers.audit.replaying.command import replay
 from consumers.audit.retention.commands import retention, retire
 from consumers.audit.retention.hold_commands import hold
 from consumers.audit.rows import estimate_rows
+from consumers.audit.story.command import show as show_story
 from consumers.audit.verdicts import as_json as describe
 from consumers.audit.verdicts import show
 from consumers.audit.verification import Report
@@ -86,6 +87,8 @@ audit.command(epilog="Example: `tradesaga audit retention --json`")(retention)
 audit.command(epilog="Example: `tradesaga audit retire --reason 'seven years have passed'`")(retire)
 audit.add_typer(hold, name="hold")
 audit.command(epilog="Example: `tradesaga audit replay --at 2026-11-23T14:03:07.120Z`")(replay)
+
+audit.command("show", epilog="Example: `tradesaga audit show 0b1ce5ad --html trade.html --open yes`")(show_story)
 
 
 def _progress() -> Progress:

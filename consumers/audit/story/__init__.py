@@ -1,0 +1,1 @@
+"""The story of one saga, told from its rows of the audit log."""
