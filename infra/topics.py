@@ -2,7 +2,7 @@
 """Topics as the catalogue has them: made where they are missing, refused where they differ."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -10,6 +10,9 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from infra.errors import CommandError, ExitCode, unavailable
 from schemas.topics import SIGNALS, Topic, saga_topics
+
+_KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+"""The settings of a topic that loses nothing."""
 
 
 def all_topics(sagas: Iterable[str]) -> list[Topic]:
@@ -56,6 +59,27 @@ async def set_clock(bootstrap: str, topics: Iterable[Topic], clock: str) -> None
         raise unavailable("kafka_unavailable", f"Kafka does not answer: {error}", bootstrap, do) from error
     finally:
         await admin.close()
+
+
+async def read_removals(bootstrap: str, topics: Iterable[str]) -> dict[str, str]:
+    """Say of those topics from which the broker removes records by which rule. Raises `CommandError` (exit 5)."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=20_000)
+    found: dict[str, str] = {}
+    try:
+        await admin.start()
+        for answer in cast("Any", await admin.describe_configs(resources)):
+            for _, _, _, topic, entries in answer.resources:
+                told = {entry[0]: entry[1] for entry in entries}
+                rules = [f"{name}={told[name]}" for name, kept in _KEEPING.items() if told.get(name, kept) != kept]
+                if rules:
+                    found[topic] = ", ".join(rules)
+    except (KafkaError, OSError) as error:
+        do = "start it, or correct TRADESAGA_KAFKA"
+        raise unavailable("kafka_unavailable", f"Kafka does not answer: {error}", bootstrap, do) from error
+    finally:
+        await admin.close()
+    return found
 
 
 async def _ensure(admin: AIOKafkaAdminClient, topics: list[Topic], replicas: int) -> list[str]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from consumers.audit.exporting.command import export, verify_folder
 from consumers.audit.replaying.command import replay
+from consumers.audit.replaying.verifying import verify_topics
 from consumers.audit.retention.commands import retention, retire
 from consumers.audit.retention.hold_commands import hold
 from consumers.audit.rows import estimate_rows
@@ -56,6 +57,10 @@ def verify(
     folder: Annotated[
         Path | None, typer.Option("--export", help="Check this export by itself, without any server or setting.")
     ] = None,
+    topics: Annotated[bool, typer.Option("--topics", help="Check the topics themselves, not the database.")] = False,
+    database: Annotated[
+        bool, typer.Option("--database/--no-database", help="With --topics: ask the database for checkpoints too.")
+    ] = True,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +73,10 @@ def verify(
     trusted = read_trusted(key or [public_path(settings.audit_key_file())])
     witnesses = [_existing(path) for path in witness] if witness else [WitnessFile(settings.audit_witness_file())]
     try:
-        report = asyncio.run(_verify(settings, trusted, witnesses))
+        if topics:
+            report = verify_topics(settings, trusted, witnesses, database=database)
+        else:
+            report = asyncio.run(_verify(settings, trusted, witnesses))
     except WitnessError as error:
         raise CommandError("witness-invalid", str(error), "--witness", "name the right file", ExitCode.USAGE) from error
     _conclude(report, as_json=as_json)

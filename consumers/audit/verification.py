@@ -158,6 +158,8 @@ class LogCheck:
         self._met = 0
         self._next_offset = start.next_offset
         self.heads = Heads(start.heads)
+        self.agreed = 0
+        """How many checkpoints have been met."""
         report.logs += 1
         self._meet()
 
@@ -177,12 +179,23 @@ class LogCheck:
         offset = row.record.offset
         if previous is not None and row.saga_id is not None and row.seq and self.heads.get(row.saga_id) is None:
             self.heads.put(row.saga_id, (row.seq - 1, previous))
+        self._reach(offset)
+        self._grow(self._check(row))
+
+    def take_hash(self, offset: int, found: bytes) -> None:
+        """Take the next record by the hash that its bytes have; there is no row that could say otherwise."""
+        self._reach(offset)
+        self._grow(found)
+
+    def _reach(self, offset: int) -> None:
+        """Tell what is missing before this record."""
         if self._next_offset not in {-1, offset}:
             what = f"offsets {self._next_offset} to {offset - 1} are missing"
             self._report.add(Verdict.INCOMPLETE, self._at(self._next_offset), what)
         self._next_offset = offset + 1
         self._report.rows += 1
-        found = self._check(row)
+
+    def _grow(self, found: bytes) -> None:
         self._edge.append(hash_leaf(found))
         self._meet()
 
@@ -210,7 +223,11 @@ class LogCheck:
         while self._met < len(self._due) and self._due[self._met].size <= self._edge.size:
             due = self._due[self._met]
             self._met += 1
-            if due.size == self._edge.size and due.root != self._edge.root():
+            if due.size != self._edge.size:
+                continue
+            if due.root == self._edge.root():
+                self.agreed += 1
+            else:
                 before = self._due[self._met - 2].size if self._met > 1 else 0
                 what = f"records {before + 1} to {due.size} of the log are not those that were sealed at {due.time} ns"
                 self._report.add(Verdict.ALTERED, f"{self._origin}", what)

@@ -1,0 +1,46 @@
+"""The hashes that a topic's records have in the audit log, computed from their bytes alone."""
+
+from uuid import UUID
+
+from consumers.saga_log.chain import link
+from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.fold import fold_record
+from consumers.saga_log.reading import saga_of
+from consumers.saga_log.rules import Rules
+from infra.codec import Record, dump_headers
+from schemas.envelope import SAGA_ID
+
+
+class Chains:
+    """The sagas' chains on one partition: about 200 bytes of memory a saga.
+
+    Until a saga has started, only folding can tell whether a record counts in its chain; after that, all of them do.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._heads: dict[bytes, bytes] = {}
+        self._early: dict[UUID, Tracked] = {}
+
+    def take(self, record: Record) -> bytes:
+        """Give the hash of the next record, in offset order."""
+        said = record.header(SAGA_ID)
+        head = self._heads.get(said)
+        if head is not None and record.key == said:
+            found = self._heads[said] = link(head, record, dump_headers(record.headers))
+            return found
+        return self._fold(record)
+
+    def _fold(self, record: Record) -> bytes:
+        saga_id = saga_of(record)
+        before = None
+        if saga_id is not None:
+            before = self._early.get(saga_id) or Tracked(saga_id, self._rules.home(saga_id))
+        outcome = fold_record(self._rules, before, record)
+        after = outcome.tracked
+        if after is not None and after.checkpoint is not None:
+            self._heads[str(after.saga_id).encode()] = after.checkpoint.head
+            self._early.pop(after.saga_id, None)
+        elif after is not None and after.parked:
+            self._early[after.saga_id] = after
+        return outcome.entry.hash

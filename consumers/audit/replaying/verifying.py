@@ -1,0 +1,65 @@
+"""`tradesaga audit verify --topics`: the topics by themselves, against what was signed of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from consumers.audit import store
+from consumers.audit.replaying.sealed_topics import TopicVerifier
+from consumers.audit.verification import Report
+from consumers.saga_log.rules import Rules
+from infra.audit.note import Verifier
+from infra.audit.witness import WitnessFile
+from infra.broker import count_partitions, read_cluster_id
+from infra.database import session
+from infra.registered import registered_sagas
+from infra.replay import Replay
+from infra.settings import Settings
+from infra.topics import read_removals
+from schemas.topics import checkpoints_topic, events_topic
+
+DATABASE: Final = "saga_log"
+
+
+def verify_topics(
+    settings: Settings, trusted: Mapping[bytes, Verifier], witnesses: Iterable[WitnessFile], *, database: bool
+) -> Report:
+    """Verify the events topics of all registered sagas; without `database` none is asked for checkpoints.
+
+    Raises `CommandError` where a server or a topic is not there, `WitnessError`.
+    """
+    return uvloop.run(_verify(settings, trusted, witnesses, database=database))
+
+
+async def _verify(
+    settings: Settings, trusted: Mapping[bytes, Verifier], witnesses: Iterable[WitnessFile], *, database: bool
+) -> Report:
+    sagas, brokers = registered_sagas(settings.app), settings.brokers()
+    counts = await count_partitions(
+        brokers, [topic(name) for name in sagas for topic in (events_topic, checkpoints_topic)]
+    )
+    sources: dict[str, Iterable[str]] = {
+        f"witness {number}": [each.note for each in witness.read()] for number, witness in enumerate(witnesses, 1)
+    }
+    if database:
+        async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+            sources["database"] = [note for *_, note in await store.read_notes(sql)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    async with Replay(brokers) as topics:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("verifying", total=None)
+            return await TopicVerifier(
+                topics=topics,
+                sagas=[Rules(saga, counts[events_topic(name)]) for name, saga in sagas.items()],
+                log_id=settings.audit_log_id,
+                cluster=await read_cluster_id(brokers),
+                trusted=trusted,
+                sources=sources,
+                sized=lambda total: progress.update(task, total=total),
+                progress=lambda count: progress.advance(task, count),
+                types=frozenset(kind for saga in sagas.values() for kind, _ in saga.registry.items()),
+                removals=await read_removals(brokers, [events_topic(name) for name in sagas]),
+            ).run()
