@@ -7,7 +7,9 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import asyncpg
+from confluent_kafka import KafkaException
 
+from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError
 from schemas.lifecycle import ParkReleased
 from schemas.topics import events_topic
@@ -39,7 +41,7 @@ async def drain(stage: Stage, patience: float) -> None:
     while time.monotonic() - began < patience:
         try:
             resting = await _look(stage)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaUnavailableError):
+        except (KafkaUnavailableError, KafkaException, *DATABASE_ERRORS):
             resting = False
         now = time.monotonic()
         quiet_since = (quiet_since or now) if resting else None

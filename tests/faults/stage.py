@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from infra.database_faults import DATABASE_ERRORS
 from infra.settings import PREFIX
 from infra.stack.ports import free_port
 from tests.faults import app
@@ -62,13 +63,19 @@ class Watch:
     known: int = 0
     ended: int = 0
     phase: str = "start"
+    _looking: asyncio.Task[None] | None = None
 
     @property
     def now(self) -> float:
         """Give the seconds since the run began."""
         return time.monotonic() - self.began
 
-    async def run(self) -> None:
+    def start(self) -> asyncio.Task[None]:
+        """Begin to look; the task goes on until cancelled."""
+        self._looking = asyncio.create_task(self._run(), name="watch")
+        return self._looking
+
+    async def _run(self) -> None:
         """Look twice a second, for ever."""
         while True:
             try:
@@ -79,7 +86,7 @@ class Watch:
                         await asyncio.sleep(0.5)
                 finally:
                     sql.terminate()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except DATABASE_ERRORS:
                 await asyncio.sleep(0.3)
 
     async def _look(self, sql: Any) -> None:
@@ -95,6 +102,8 @@ class Watch:
         while time.monotonic() < until:
             if self.ended > before:
                 return self.now
+            if self._looking is not None and self._looking.done():
+                await self._looking  # a run that sees nothing any more must not go on
             await asyncio.sleep(0.1)
         return None
 
@@ -178,8 +187,7 @@ async def open_stage(folder: Path, wanted: Wanted) -> AsyncGenerator[Stage]:
         doors = [f"http://127.0.0.1:{member.http_port}" for member in crew.of("door")]
         clients = Clients(broker.bootstrap, exchange.address, doors, chance, wanted.rate)
         watch = Watch(database, notes)
-        watching = asyncio.create_task(watch.run(), name="watch")
-        stack.callback(watching.cancel)
+        stack.callback(watch.start().cancel)
         stack.push_async_callback(crew.stop)
         await crew.start()
         await _until_ready(crew)
