@@ -15,9 +15,11 @@ from consumers.audit.exporting.writing import FreshFolder
 from consumers.audit.verification import Report
 from consumers.saga_log import store
 from infra.audit.note import Signer, Verifier
+from infra.codec import Record
+from schemas.envelope import Header
 from schemas.message import Event
-from tests.integration.audit_rig import STORY, AuditRig
-from tests.sagas import OrderAsked
+from tests.integration.audit_rig import STORY, TOPIC, AuditRig
+from tests.sagas import RECORDED_MS, OrderAsked
 
 EVERYTHING = Query()
 
@@ -55,6 +57,14 @@ class ExportRig:
         if seal:
             await self.log.seal()
         return ids
+
+    async def enter(self, saga_id: UUID, value: bytes, headers: Sequence[Header]) -> None:
+        """Enter one record of a saga, whatever it holds, with the saga's row."""
+        partition = self.log.known[saga_id].home
+        offset = self.log.ends[partition]
+        record = Record(TOPIC, partition, offset, RECORDED_MS + offset, str(saga_id).encode(), value, headers)
+        await self.log.enter(record)
+        await store.write(self.log.sql, self.log.rules, [(1, self.log.known[saga_id])])
 
     async def export(self, name: str, query: Query = EVERYTHING) -> tuple[Path, Manifest]:
         """Make an export."""

@@ -75,14 +75,24 @@ class AuditRig:
         for partition, end in self.ends.items():
             await self.sql.execute(_LANE, GROUP, TOPIC, partition, end)
 
+    async def enter(self, record: Record) -> None:
+        """Enter one record of a known saga as it is, whatever it holds."""
+        outcome = self._fold_record(record)
+        await store.enter(self.sql, [(Lane(1, TOPIC, record.partition, 1, 0, 0, 0), outcome)])
+        await self.sql.execute(_LANE, GROUP, TOPIC, record.partition, self.ends[record.partition])
+
     def _fold(self, saga_id: UUID, event: Event) -> Outcome:
         key = str(saga_id).encode()
         partition = partition_of(key, PARTITIONS)
         offset = self.ends.get(partition, 0)
-        self.ends[partition] = offset + 1
         headers = headers_of(self.rules.saga, event, saga_id)
         record = Record(TOPIC, partition, offset, self.now_ms + offset, key, event.to_wire(), headers)
-        outcome = fold_record(self.rules, self.known.get(saga_id, Tracked(saga_id, partition, None, ())), record)
+        return self._fold_record(record)
+
+    def _fold_record(self, record: Record) -> Outcome:
+        saga_id = UUID((record.key or b"").decode())
+        self.ends[record.partition] = record.offset + 1
+        outcome = fold_record(self.rules, self.known.get(saga_id, Tracked(saga_id, record.partition, None, ())), record)
         assert outcome.tracked is not None
         self.known[saga_id] = outcome.tracked
         return outcome
@@ -93,11 +103,11 @@ class AuditRig:
         await sealer.open(self.sql)
         return len(await sealer.seal(self.sql, UNKNOWN))
 
-    async def verify(self, *, with_witness: bool = True) -> Report:
+    async def verify(self, *, with_witness: bool = True, types: frozenset[str] | None = None) -> Report:
         """Verify what is there."""
         trusted = {self.signer.verifier.id: self.signer.verifier}
         witnesses = [self.witness] if with_witness else []
-        return await verify_database(self.sql, "test", trusted, witnesses, lambda _: None)
+        return await verify_database(self.sql, "test", trusted, witnesses, lambda _: None, types=types)
 
     async def attack(self, statement: str, *args: object) -> None:
         """Run a statement as one who may do anything: superuser, no triggers."""

@@ -57,10 +57,11 @@ class ExportFolder:
             raise FormatError(f"{name} is longer than {SMALL_BYTES:,} bytes")
         return found
 
-    def measure(self, name: str) -> tuple[int, str]:
-        """Give a file's length, and its SHA-256 in hex."""
+    def measure(self, name: str, expected: int) -> tuple[int, str]:
+        """Give a file's length, and its SHA-256 in hex; no hash of one that has not the expected length."""
         with self.open(name) as file:
-            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            size = os.fstat(file.fileno()).st_size
+            return size, hashlib.file_digest(file, "sha256").hexdigest() if size == expected else ""
 
     def lines(self, name: str) -> Generator[tuple[int, bytes]]:
         """Give a file's lines with their numbers; the last may lack its end."""
@@ -82,9 +83,10 @@ class ExportFolder:
             descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise FormatError(f"{name} cannot be read: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FormatError(f"{name} is no file")
         with BufferedReader(FileIO(descriptor), 1 << 20) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FormatError(f"{name} is no file")
             yield file
 
 

@@ -87,7 +87,7 @@ def _check_files(folder: ExportFolder, files: Sequence[File]) -> list[tuple[Verd
         if not is_safe(file.path):
             continue
         try:
-            size, sha256 = folder.measure(file.path)
+            size, sha256 = folder.measure(file.path, file.bytes)
         except FormatError as error:
             found.append((Verdict.INCOMPLETE, file.path, str(error)))
             continue

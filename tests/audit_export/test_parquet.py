@@ -1,0 +1,27 @@
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+"""The records as Parquet, as another program reads them."""
+
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from consumers.audit.exporting import layout
+from tests.audit_export import hands
+from tests.audit_export.rig import ExportRig
+
+pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
+
+
+async def test_parquet_has_the_same_records(database_url: str, tmp_path: Path) -> None:
+    """Column by column."""
+    async with ExportRig.open(database_url, tmp_path) as rig:
+        path, _ = await rig.export("whole")
+    written = hands.read(path)
+    rows = parquet.read_table(path / layout.PARQUET).to_pylist()
+    assert [row["hash"].hex() for row in rows] == [line["hash"] for line in written]
+    assert [row["value"].decode() for row in rows] == [line["value"] for line in written]
+    for name in ("topic", "partition", "offset", "leaf", "saga_id", "seq", "event_type", "step", "headers"):
+        assert [row[name] for row in rows] == [line[name] for line in written]
+    assert [round(row["recorded"].timestamp() * 1000) for row in rows] == [line["recorded_ms"] for line in written]
