@@ -19,6 +19,7 @@ LOCK: Final = 7_263_410_953
 MONTHS_AHEAD: Final = 2
 DAYS_AHEAD: Final = 3
 OUTBOX_DAYS_KEPT: Final = 2
+_OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'saga_event'::regclass"
 EVERY: Final = 3600.0
 """Seconds between two looks."""
 
@@ -78,10 +79,11 @@ async def ensure_partitions(sql: "Connection") -> list[str]:
     """Make what is missing and drop outbox partitions that every lane has published; says what was done.
 
     Safe to call from any number of processes, once an hour or so. A partition that cannot be locked now, or whose
-    rows lie in the default partition already, is left as it is: rows always have a place to go.
+    rows lie in the default partition already, is left as it is: rows always have a place to go. A user who does not
+    own the tables leaves them to the owner's `tradesaga migrate`.
     """
     done: list[str] = []
-    if not await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+    if not await sql.fetchval(_OWNED) or not await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
         return done
     try:
         now = await sql.fetchval("SELECT clock_timestamp()")
