@@ -75,8 +75,8 @@ class ClockTally:
         """Say it in a sentence; empty where there is nothing to say."""
         if not self.outside:
             return ""
-        what = "checkpoint was" if self.outside == 1 else "checkpoints were"
-        told = f"{self.outside:,} {what} signed while the clock was outside {self.tier}"
-        if self.unknown:
-            told += f" ({self.unknown:,} of them with nobody to tell how far)"
-        return told + (f", {describe_span(self.worst)} at worst" if self.worst else "")
+        told = f"{self.outside:,} checkpoint{' was' if self.outside == 1 else 's were'} signed while "
+        if self.unknown == self.outside:
+            return f"{told}nobody could tell whether the clock was within {self.tier}"
+        told += f"the clock was outside {self.tier}, {describe_span(self.worst)} at worst"
+        return told + (f" (of {self.unknown:,} nobody could tell)" if self.unknown else "")

@@ -103,7 +103,7 @@ def _of_service(name: str, part: PartState) -> ServiceStatus:
         metrics=f"http://{LOOPBACK}:{part.port}/metrics",
         lag_seconds=max(said.lag_seconds.values(), default=None),
         refusing="; ".join(said.refusing.values()) or None,
-        warning="; ".join(said.warnings.values()) or None,
+        warning=said.warnings.get(name),
     )
 
 

@@ -13,7 +13,8 @@ _BAR: Final = 14
 _LETTER: Final = 6.3
 """Pixels that a letter of the labels takes, more or less."""
 _LONGEST_NAME: Final = 24
-_ROOMY: Final = 70
+_NUMBERED: Final = 10
+"""Pixels of a bar that have room for a number."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ class _Drawing:
         drawn: list[Markup] = []
         for left, right, lasts in self.scale.gaps:
             middle, height = (left + right) / 2, self.bottom - self.top + 8
-            shown = f"\N{ALMOST EQUAL TO} {span(lasts)}" if right - left > _ROOMY else span(lasts)
+            title, label = element("title", f"{span(lasts)}, drawn short"), span(lasts)
+            shown = label if len(label) * _LETTER < right - left + 4 else ""
             drawn += [
-                element("rect", x=left, y=self.top - 4, width=right - left, height=height, class_="gap"),
-                element("text", shown, x=middle, y=self.top + 5, class_="label gap-label", text_anchor="middle"),
+                element("rect", title, x=left, y=self.top - 4, width=right - left, height=height, class_="gap"),
+                element("text", shown, x=middle, y=self.top + 5, class_="label gap-label center"),
             ]
         return join(*drawn)
 
@@ -123,52 +125,45 @@ class _Drawing:
             "line", x1=self.layout.gutter, x2=self.layout.width, y1=middle + 12, y2=middle + 12, class_="base"
         )
         label = element("text", short, x=0 if not wide else self.layout.gutter - 12, y=middle + (4 if wide else -12),
-                        class_="label name", text_anchor="end" if wide else "start")  # fmt: skip
-        return join(base, label, self._waits(bars, middle), *(self._bar(bar, bars, middle) for bar in bars))
+                        class_="label name end" if wide else "label name")  # fmt: skip
+        return join(base, label, self._waits(bars, middle), *(self._bar(bars, at, middle) for at in range(len(bars))))
 
     def _waits(self, bars: Sequence[Bar], middle: float) -> Markup:
         """Dot the time between being asked, or an attempt's end, and the next attempt."""
         drawn: list[Markup] = []
         for at, bar in enumerate(bars):
-            again = at > 0 and bars[at - 1].back == bar.back and bar.attempt > 1
-            since = bars[at - 1].ended if again else bar.asked
+            since = _since(bars, at)
             left, right = self.scale.at(since), self.scale.at(bar.began)
             if right - left > 1:
-                drawn.append(element("line", element("title", f"{span(bar.began - since)} of waiting"), x1=left,
-                                     x2=right, y1=middle, y2=middle, class_="wait"))  # fmt: skip
+                title = element("title", f"{span(bar.began - since)} of waiting")
+                drawn.append(element("line", title, x1=left, x2=right, y1=middle, y2=middle, class_="wait"))
         return join(*drawn)
 
-    def _bar(self, bar: Bar, bars: Sequence[Bar], middle: float) -> Markup:
-        left = self.scale.at(bar.began)
-        width = max(self.scale.at(bar.ended) - left, 3)
-        later = [self.scale.at(max(bar.ended, min(each.asked, each.began))) for each in bars if each.began > bar.began]
-        free = min([*later, self.layout.width]) - left - width
+    def _bar(self, bars: Sequence[Bar], at: int, middle: float) -> Markup:
+        bar = bars[at]
+        left, right = self.scale.at(bar.began), self.scale.at(bar.ended)
+        right = max(right, left + 3)
+        waits = bar.step in self.story.waiting and not bar.back and bar.result in {"done", "refused"}
+        look = f"bar {bar.result} waiting" if waits else f"bar {bar.result}"
+        what = f"{'taking back ' if bar.back else ''}{bar.step}, attempt {bar.attempt}: {bar.result}"
         took = span(bar.ended - bar.began)
-        kind = (
-            "waiting" if bar.step in self.story.waiting and not bar.back and bar.result in {"done", "refused"} else ""
-        )
-        what = f"{'taking back ' if bar.back else ''}{bar.step}, attempt {bar.attempt}: {bar.result}, {took}"
         parts = [
-            element("title", what),
-            element(
-                "rect", x=left, y=middle - _BAR / 2, width=width, height=_BAR, rx=3, class_=f"bar {bar.result} {kind}"
-            ),
+            element("title", f"{what}, {took}"),
+            element("rect", x=left, y=middle - _BAR / 2, width=right - left, height=_BAR, rx=3, class_=look),
         ]
-        if bar.result == "failed" and width >= 10:  # noqa: PLR2004 - room for a number
-            parts.append(element("text", str(bar.attempt), x=left + width / 2, y=middle + 3.5, class_="label on",
-                                 text_anchor="middle"))  # fmt: skip
+        if bar.result == "failed" and right - left >= _NUMBERED:
+            number = element("text", str(bar.attempt), x=(left + right) / 2, y=middle + 3.5, class_="label on center")
+            parts.append(number)
         shown = f"\N{LEFTWARDS ARROW} {took}" if bar.back and bar.result == "back" else took
-        if free > len(shown) * _LETTER + 8:
-            parts.append(element("text", shown, x=left + width + 4, y=middle + 4, class_="label took"))
-        elif len(shown) * _LETTER + 8 < left - self._last(bars, bar):
-            parts.append(element("text", shown, x=left - 4, y=middle + 4, class_="label took", text_anchor="end"))
+        begins = min([self.scale.at(_since(bars, later)) for later in range(at + 1, len(bars))] + [self.layout.width])
+        ends = max([self.scale.at(each.ended) for each in bars[:at]] + [self.layout.gutter])
+        room = len(shown) * _LETTER + 8
+        if begins - right > room:
+            parts.append(element("text", shown, x=right + 4, y=middle + 4, class_="label took"))
+        elif min(left, self.scale.at(_since(bars, at))) - ends > room:
+            place = self.scale.at(_since(bars, at)) - 4
+            parts.append(element("text", shown, x=place, y=middle + 4, class_="label took end"))
         return element("g", *parts)
-
-    def _last(self, bars: Sequence[Bar], bar: Bar) -> float:
-        """Give where the row is free from, before a bar."""
-        before = [self.scale.at(each.ended) for each in bars if each.ended <= bar.began and each is not bar]
-        asked = self.scale.at(bar.asked)
-        return max([*before, self.layout.gutter]) if asked >= self.scale.at(bar.began) - 1 else self.layout.width
 
     def _marks(self) -> Markup:
         """Mark what comes from outside with dots, what people decide with diamonds, a deadline with a line."""
@@ -205,8 +200,15 @@ class _Drawing:
             drawn.append(element("polygon", title, points=points, class_="seal"))
         wide = self.layout.gutter > 0
         label = element("text", "sealed", x=self.layout.gutter - 12 if wide else 0, y=line + (4 if wide else 16),
-                        class_="label name", text_anchor="end" if wide else "start")  # fmt: skip
+                        class_="label name end" if wide else "label name")  # fmt: skip
         return join(*drawn, label)
+
+
+def _since(bars: Sequence[Bar], at: int) -> int:
+    """Give since when an attempt was waited for: the end of the one before it, or what asked for the first."""
+    bar, before = bars[at], bars[at - 1] if at else None
+    again = before is not None and before.back == bar.back and bar.attempt > 1
+    return min(before.ended, bar.began) if before is not None and again else bar.asked
 
 
 def _placed(told: Told) -> int:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from orjson import Fragment
+
 from consumers.audit.story.seal import Seal
 
 
@@ -145,7 +147,7 @@ class Story:
         return min(min(each.when, each.started or each.when) for each in self.records)
 
     def to_json(self) -> dict[str, Any]:
-        """Give what `--json` prints."""
+        """Give what `--json` prints; payloads and the context stand in it as they were written."""
         return {
             "saga_id": self.saga_id,
             "name": self.name,
@@ -162,6 +164,7 @@ class Story:
                 "sealed_ns": "the clock of the machine that signed the checkpoint",
             },
             "records": [_record(each) for each in self.records],
+            "context": {gain.name: Fragment(gain.value) for each in self.records for gain in each.gains},
         }
 
 
@@ -190,8 +193,8 @@ def _record(told: Told) -> dict[str, Any]:
         "state": told.state,
         "before": [_moment(each) for each in told.before],
         "after": [_moment(each) for each in told.after],
-        "context_gained": {each.name: each.value for each in told.gains},
-        "payload": told.payload,
+        "context_gained": {each.name: Fragment(each.value) for each in told.gains},
+        "payload": Fragment(told.payload) if told.payload is not None else None,
         "payload_bytes": told.size,
         "error": told.error,
         "hash": told.hash,

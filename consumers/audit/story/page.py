@@ -25,9 +25,19 @@ _TONES: Final = {
     Kind.STEP_UNKNOWN: "calm",
 }
 _LEGEND: Final = (
-    ("l-done", "done"), ("l-failed", "failed or refused"), ("l-back", "taken back"), ("l-wait", "waiting to begin"),
-    ("l-waiting", "waiting for the outside"), ("l-dot", "heard from outside"), ("l-seal", "checkpoint signed"),
-)  # fmt: skip
+    ("bar done", "l-done", "done"),
+    ("bar failed", "l-failed", "failed"),
+    ("bar refused", "l-failed", "refused"),
+    ("bar unknown", "l-unknown", "nobody knew"),
+    ("bar back", "l-back", "taken back"),
+    ('"wait"', "l-wait", "waiting to begin"),
+    (" waiting", "l-waiting", "waiting for the outside"),
+    ('"dot', "l-dot", "heard from outside"),
+    ('"person"', "l-person", "decided by a person"),
+    ('"deadline"', "l-deadline", "deadline"),
+    ('"seal"', "l-seal", "checkpoint signed"),
+)
+"""What a drawing that has the first must explain; the look of its sign, and its meaning."""
 _FOOT: Final = (
     "Event times are those of each record's writer (ce_time, ts_started), recorded times the broker's as it appended "
     "the record, sealing times those of the machine that signed. All is told from the bytes of the audit log alone: "
@@ -64,14 +74,13 @@ def _head(story: Story) -> Markup:
 
 
 def _alarming(remark: str) -> bool:
-    return any(word in remark for word in ("NOT PROVEN", "cannot be believed", "outside"))
+    return any(word in remark for word in ("NOT PROVEN", "cannot be believed", "the clock was"))
 
 
 def _timeline(story: Story) -> Markup:
-    legend = [element("li", element("i", class_=kind), label) for kind, label in _LEGEND]
-    drawings = [
-        element("div", draw(story, layout), class_=name) for name, layout in (("wide", WIDE), ("narrow", NARROW))
-    ]
+    wide, narrow = draw(story, WIDE), draw(story, NARROW)
+    legend = [element("li", element("i", class_=look), label) for mark, look, label in _LEGEND if mark in wide]
+    drawings = [element("div", wide, class_="wide"), element("div", narrow, class_="narrow")]
     panel = element("div", *drawings, element("ul", *legend, class_="legend"), class_="panel")
     return element("section", element("h2", "Timeline"), panel)
 
@@ -86,12 +95,12 @@ def _fact(told: Told, began: int) -> Markup:
     recorded = told.recorded_ms * 1_000_000
     when = element(
         "div",
-        element("b", clock(told.when)),
+        element("b", clock(told.when), element("small", clock(told.when, 9)[-6:])),
         element("span", f"+{span(told.when - began)}" if told.when > began else "the beginning"),
         Markup("<br>"),
         element("small", f"recorded {clock(recorded)}" if told.event_time is not None else "by the broker's clock"),
         class_="when",
-        title=stamp(told.when),
+        title=f"{stamp(told.when)}, by the clock of {told.writer}" if told.event_time is not None else "",
     )
     says = element(
         "div", told.says, element("span", told.kind, class_="kind"), class_=f"says t-{_TONES.get(told.kind, 'bad')}"
@@ -108,7 +117,8 @@ def _fact(told: Told, began: int) -> Markup:
 
 def _moment(moment: Moment) -> Markup:
     at = element("b", clock(moment.time, 6)) if moment.time is not None else element("b", "\N{RIGHTWARDS ARROW}")
-    says = f"the saga is {moment.says}" if moment.kind is Kind.STATE_CHANGE else moment.says
+    goes = "goes" if "\N{RIGHTWARDS ARROW}" in moment.says else "is"
+    says = f"the saga {goes} {moment.says}" if moment.kind is Kind.STATE_CHANGE else moment.says
     return element("div", at, f" {says}", class_="then", title=moment.kind)
 
 
@@ -126,7 +136,8 @@ def _payload(told: Told) -> Markup:
     if told.payload is None:
         what = f"{told.size:,} bytes that are no JSON: sealed, or damaged" if told.size else "no payload"
         return element("div", what, class_="then")
-    fields = [(path, shown) for path, shown in list_fields(told.payload) if path != "reason" or shown != told.reason]
+    known = {"reason": told.reason, "step": told.step, "operator": told.operator, "attempt": str(told.attempt)}
+    fields = [(path, shown) for path, shown in list_fields(told.payload) if known.get(path) != shown]
     lines = [element("div", element("span", f"{path}: ", class_="key"), shown) for path, shown in fields]
     shown = element("div", element("div", *lines, class_="lines"), class_="diff payload")
     return element("details", element("summary", "what it says"), shown, class_="then") if lines else join()

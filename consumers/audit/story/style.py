@@ -24,6 +24,7 @@ h2{font-size:13px;margin:36px 0 12px;font-weight:600;text-transform:uppercase;le
 .panel{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:18px 20px}
 .timeline{display:block;width:100%;height:auto}.narrow{display:none}
 .label{font-size:11px;fill:var(--soft)}.name{fill:var(--ink);font-family:var(--mono)}.on{fill:var(--on);font-weight:600}
+.center{text-anchor:middle}.end{text-anchor:end}
 .axis{font-variant-numeric:tabular-nums}.took{fill:var(--soft)}.gap-label{font-style:italic}
 .tick{stroke:var(--line)}.base{stroke:var(--line)}.gap{fill:var(--line);opacity:.55}
 .wait{stroke:var(--calm);stroke-width:1.6;stroke-dasharray:1.5 3.5;stroke-linecap:round}
@@ -37,6 +38,9 @@ h2{font-size:13px;margin:36px 0 12px;font-weight:600;text-transform:uppercase;le
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:12px 0 0;padding:0;list-style:none;font-size:12px;
 color:var(--soft)}.legend i{display:inline-block;width:18px;height:9px;border-radius:2px;margin-right:6px}
 .legend .l-done{background:var(--good)}.legend .l-failed{background:var(--bad)}.legend .l-back{background:var(--back)}
+.legend .l-unknown{background:var(--calm)}
+.legend .l-person{width:9px;background:var(--info);transform:rotate(45deg)}
+.legend .l-deadline{height:0;border-top:2px dashed var(--bad);vertical-align:4px}
 .legend .l-wait{height:0;border-top:2px dotted var(--calm);vertical-align:4px}
 .legend .l-waiting{border:1px dashed var(--good);background:var(--plus)}
 .legend .l-dot{width:9px;border-radius:9px;background:var(--info)}
@@ -46,7 +50,7 @@ border-radius:0}
 .fact{display:grid;grid-template-columns:148px 1fr;gap:2px 20px;padding:14px 0;border-top:1px solid var(--line)}
 .fact:first-child{border-top:0}
 .when{font:12px/1.6 var(--mono);color:var(--soft)}.when b{display:block;font-size:15px;font-weight:600;color:var(--ink)}
-.when small{font-size:11px}
+.when small{font-size:11px;font-weight:400;color:var(--soft)}
 .says{font-weight:600;font-size:16px}.says::before{content:"";display:inline-block;width:9px;height:9px;
 border-radius:9px;margin-right:9px;background:var(--calm);vertical-align:1px}
 .t-good::before{background:var(--good)}.t-bad::before{background:var(--bad)}.t-back::before{background:var(--back)}
@@ -74,5 +78,5 @@ code{font-family:var(--mono);font-size:.92em}
 @media print{:root{--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb}
 body{padding:0;max-width:none;font-size:11pt}
 .fact,.panel{break-inside:avoid}h2{break-after:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-details>*{display:block}}
+details::details-content{content-visibility:visible;display:block}}
 """)

@@ -125,7 +125,7 @@ def _gains(outcome: Outcome) -> tuple[Gain, ...]:
     for record in records:
         name = Reading.of(record).message
         if name in names and name not in found:
-            found[name] = Gain(name, read_text(record.value) or "")
+            found[name] = Gain(name, read_text(record.value) or "null")
     return tuple(found.values())
 
 

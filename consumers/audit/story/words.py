@@ -15,6 +15,13 @@ class _Said(dict[str, str]):
         return f"({name} is not given)"
 
 
+_ENDS: Final = {
+    "expired": "the order expired with nothing filled",
+    "cancelled": "the order was cancelled with nothing filled",
+    "rejected": "the venue rejected the order",
+}
+
+
 def _requested(said: Members) -> str:
     limit = text_of(said, "limit_price")
     price = f"at {limit} or better" if limit else "at the market"
@@ -33,7 +40,8 @@ def _reported(said: Members) -> str:
 
 
 def _unfilled(said: Members) -> str:
-    return f"nothing was filled: the order is {text_of(said, 'status')}"
+    status = text_of(said, "status")
+    return _ENDS.get(status, f"nothing was filled: {status}")
 
 
 _TEMPLATES: Final[dict[str, str | Callable[[Members], str]]] = {
@@ -46,7 +54,7 @@ _TEMPLATES: Final[dict[str, str | Callable[[Members], str]]] = {
     "funds-released": "{amount} {asset} are free again",
     "risk-accepted": "the order is within the limits; it counts for {exposure}",
     "risk-rejected": "the order would breach a limit",
-    "risk-released": "the order no longer counts against the limits ({exposure})",
+    "risk-released": "the order no longer counts against the limits",
     "order-placed": "{venue} has the order, as {venue_order_id}",
     "order-rejected": "the venue will not have the order",
     "order-cancelled": "the venue can no longer fill the order",

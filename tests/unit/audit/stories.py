@@ -97,12 +97,15 @@ def sealed(rows: Iterable[StoredRow], *, open_: int = 0, error: int = 40_000) ->
     """Seal all rows but the last few, a second after the broker had them."""
     kept = list(rows)
     seals = dict.fromkeys((row.place for row in kept), NOT_YET)
+    covered = kept[: len(kept) - open_]
+    ends = {row.record.recorded_ms // 1000: row.place.offset + 3 for row in covered}
     return seals | {
         row.place: Seal(
-            Proof.PROVEN, index=row.place.offset, size=row.place.offset + 3 + at // 4,
-            time=(row.record.recorded_ms // 1000 + 1) * 10**9, clock="chrony", clock_error=error,
+            Proof.PROVEN, index=row.place.offset, size=ends[second], time=second * 10**9 + 1_004_511_208,
+            clock="chrony", clock_error=error,
         )
-        for at, row in enumerate(kept[: len(kept) - open_])
+        for row in covered
+        for second in [row.record.recorded_ms // 1000]
     }  # fmt: skip
 
 
@@ -155,8 +158,8 @@ SETTLED = t.TradeSettled(
 )
 
 
-def completed() -> Teller:
-    """A purchase, filled in two parts."""
+def _filled() -> Teller:
+    """A purchase that the venue fills in two parts."""
     teller = _begin()
     teller.say(t.RiskAccepted(exposure=Decimal(17250)), 2.1)
     teller.say(PLACED, 11.4)
@@ -166,6 +169,12 @@ def completed() -> Teller:
     teller.say(_report("fill", "100", "17244", _fill(2, "40", "172.50")), wait=18, **report)
     began = BEGAN + int((teller.now - 50) * MS)
     teller.say(FILLED, wait=1.5, started=began)
+    return teller
+
+
+def completed() -> Teller:
+    """A purchase, filled in two parts."""
+    teller = _filled()
     teller.say(SETTLED, 4.6)
     return teller
 
@@ -214,9 +223,7 @@ def resolved() -> Teller:
 
 def hard() -> Teller:
     """Settling takes many attempts, a report comes twice, and one comes too late."""
-    teller = completed()
-    teller.records.pop()
-    teller.now -= 5.6
+    teller = _filled()
     reason = "could not serialize access due to concurrent update"
     for attempt in range(1, 7):
         fact = life.AttemptFailed(step="settle_trade", direction="forward", attempt=attempt, reason=reason)

@@ -109,8 +109,11 @@ def test_the_checkpoints_outside_are_counted() -> None:
     for time, error in ((2, 60 * 10**6), (3, -1), (4, 120_500_000)):
         tally.take(time, error)
     assert (tally.first, tally.last) == (2, 4)
-    said = "3 checkpoints were signed while the clock was outside 50 ms"
-    assert str(tally) == f"{said} (1 of them with nobody to tell how far), 120.5 ms at worst"
+    said = "3 checkpoints were signed while the clock was outside 50 ms, 120.5 ms at worst"
+    assert str(tally) == f"{said} (of 1 nobody could tell)"
+    tally = ClockTally(ClockTier.parse("50 ms"))
+    tally.take(1, -1)
+    assert str(tally) == "1 checkpoint was signed while nobody could tell whether the clock was within 50 ms"
 
 
 def test_a_clock_that_leaves_its_tier_is_told_once() -> None:
