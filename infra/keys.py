@@ -4,16 +4,21 @@ The client's own takes 30 us for a saga's id, as long as folding a record; this 
 """
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 _SEED: Final = 0x9747B28C
 _FACTOR: Final = 0x5BD1E995
 _MASK: Final = 0xFFFFFFFF
+_SAGA_KEY: Final = 36
+"""Bytes of a saga's id."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:
     """Give the partition of `key` on a topic with this many."""
-    return (_murmur2(key) & 0x7FFFFFFF) % partitions
+    # A saga's key comes many times over; others, which may be long, are not kept.
+    hashed = _hash_again(key) if len(key) == _SAGA_KEY else _murmur2(key)
+    return (hashed & 0x7FFFFFFF) % partitions
 
 
 def _murmur2(key: bytes) -> int:
@@ -27,3 +32,6 @@ def _murmur2(key: bytes) -> int:
         found = (found ^ int.from_bytes(rest, "little")) * _FACTOR & _MASK
     found = (found ^ found >> 13) * _FACTOR & _MASK
     return found ^ found >> 15
+
+
+_hash_again = lru_cache(maxsize=32_768)(_murmur2)

@@ -1,8 +1,7 @@
 """From a record's headers to what it means for the saga."""
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from sagas.definition import AnySaga
 from sagas.status import Status
@@ -39,8 +38,7 @@ class Meaning(Enum):
         return self in {Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE}
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One fact, reduced to what the state machine asks of it.
 
     `step` is the step's index, -1 where none is meant; `id` the `ce_id`, or for a contradiction the venue's id.

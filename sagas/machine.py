@@ -6,6 +6,7 @@ So step facts commute and repeat freely: only a deadline and a person's decision
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from sagas.definition import AnySaga
@@ -13,6 +14,9 @@ from sagas.fact import Fact, Meaning
 from sagas.soundness import predecessors
 from sagas.status import Status
 from sagas.step import Kind
+
+REMEMBERED: Final = 4096
+"""Pairs of a state and a step's fact of which a machine remembers what comes of them."""
 
 
 class State(NamedTuple):
@@ -71,8 +75,7 @@ class RetryStep:
 Order = BarStep | CompensateStep | RetryStep
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(NamedTuple):
     """What one fact came to: the state after it, the orders now due, and whether a person's decision was refused."""
 
     state: State
@@ -98,6 +101,7 @@ class Machine:
         # none: a saga whose every step can be taken back can be taken back until it has ended.
         self._returns = not self._pivot and not self._retriable
         self._firm = self._pivot or self._compensatable
+        self._fold_said = lru_cache(REMEMBERED)(self._fold_step)
 
     def _set(self, kind: Kind) -> int:
         return sum(1 << index for index, each in enumerate(self.saga.steps) if each.kind is kind)
@@ -165,7 +169,13 @@ class Machine:
             return self._due(self._turn_back(state._replace(overdue=True)))
         if fact.meaning in _DECISIONS:
             return self._decide(state, fact)
-        return self._due(_take_in(state, fact))
+        if fact.meaning is Meaning.CONTRADICTED:
+            return self._due(_take_in(state, fact))
+        return self._fold_said(state, fact.meaning, fact.step, fact.round)
+
+    def _fold_step(self, state: State, meaning: Meaning, step: int, round_: int) -> Folded:
+        """Take in what a step has come to. Most sagas go through a few states, so what comes of those is remembered."""
+        return self._due(_take_in(state, Fact(meaning, step, round_)))
 
     def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
         status = self.status(state)

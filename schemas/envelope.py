@@ -5,8 +5,7 @@ Routing and folding need these headers alone; the value stays the plain JSON of 
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 Header = tuple[str, bytes]
 
@@ -20,24 +19,15 @@ STEP: Final = "ts_step"
 ROUND: Final = "ts_round"
 CONTEXT: Final = "ts_context"
 
-_TEXTS: Final = (
-    ("ce_type", "type"),
-    ("ce_id", "id"),
-    ("ce_source", "source"),
-    ("ce_time", "time"),
-    ("ce_correlationid", "saga_id"),
-    ("ce_causationid", "causation"),
-    ("ce_sequence", "sequence"),
-    ("ce_expirytime", "expiry"),
-    ("ce_recordedtime", "recorded"),
-    ("traceparent", "traceparent"),
-    ("tracestate", "tracestate"),
-    ("ts_step", "step"),
-    ("ts_request", "request"),
-)
-_REQUIRED: Final = ("ce_type", "ce_id", "ce_source", "ce_time", "ce_correlationid")
+_REQUIRED: Final = (TYPE, ID, "ce_source", "ce_time", SAGA_ID)
+_OPTIONAL: Final = (
+    "ce_causationid", "ce_sequence", "ce_expirytime", "ce_recordedtime",
+    "traceparent", "tracestate", STEP, "ts_request",
+)  # fmt: skip
+"""The headers of an envelope's fields from `causation` to `request`, in their order."""
+_TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL)
+"""The headers of an envelope's fields from `type` to `request`, in their order."""
 _FIXED: Final[tuple[Header, ...]] = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
-_NUMBERS: Final = (("ts_round", 1), ("ts_attempt", 1), ("ts_started", 0))
 _MOST: Final = 2**31 - 1
 _LATEST: Final = 2**63 - 1
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -51,8 +41,7 @@ class ContextTooLargeError(ValueError):
     """A saga's context would pass its limit; put the bulk elsewhere and carry a reference (`dataref`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The headers of one record.
 
     `time` is RFC 3339 in UTC with nanoseconds, where the effect was decided; `started` the nanoseconds since 1970 at
@@ -81,19 +70,19 @@ class Envelope:
         """Write the headers; what is empty is left out."""
         saga_id = self.saga_id.encode()
         headers: list[Header] = [
-            ("ce_type", self.type.encode()),
-            ("ce_id", self.id.encode()),
+            (TYPE, self.type.encode()),
+            (ID, self.id.encode()),
             ("ce_source", self.source.encode()),
             ("ce_time", self.time.encode()),
-            ("ce_correlationid", saga_id),
+            (SAGA_ID, saga_id),
             ("ce_subject", saga_id),
             *_FIXED,
         ]
-        for name, field in _TEXTS[len(_REQUIRED) :]:
-            if text := getattr(self, field):
+        for name, text in zip(_OPTIONAL, self[5:13], strict=True):
+            if text:
                 headers.append((name, text.encode()))
         if self.step:
-            headers.append(("ts_round", b"%d" % self.round))
+            headers.append((ROUND, b"%d" % self.round))
             headers.append(("ts_attempt", b"%d" % self.attempt))
             headers.append(("ts_started", b"%d" % self.started))
         if self.context:
@@ -105,16 +94,18 @@ class Envelope:
         """Read the headers of a record; raises `EnvelopeError` naming what is missing or unreadable."""
         found = dict(headers)
         check_required(found)
+        get = found.get
         try:
-            texts = {field: found[name].decode() for name, field in _TEXTS if found.get(name)}
-            round_, attempt, started = (int(found.get(name) or default) for name, default in _NUMBERS)
+            texts = [value.decode() if (value := get(name)) else "" for name in _TEXTS]
+            round_, attempt = int(get(ROUND) or 1), int(get("ts_attempt") or 1)
+            started = int(get("ts_started") or 0)
         except ValueError as error:
             raise EnvelopeError(f"a header cannot be read: {error}") from None
         if not (0 <= round_ <= _MOST and 0 <= attempt <= _MOST and 0 <= started <= _LATEST):
             raise EnvelopeError("a number in the ts_ headers is out of its range")
-        if any("\0" in text for text in texts.values()):
+        if "\0" in "".join(texts):
             raise EnvelopeError("a header has a NUL character, for which PostgreSQL has no place")
-        return cls(**texts, round=round_, attempt=attempt, started=started, context=found.get(CONTEXT) or b"")
+        return cls._make((*texts, round_, attempt, started, get(CONTEXT) or b""))
 
 
 def check_required(found: Mapping[str, bytes]) -> None:

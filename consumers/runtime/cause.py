@@ -1,7 +1,7 @@
 """What a fact is said because of: the record that set the step off, whether it has just come or was kept in the row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -54,7 +54,7 @@ def _join(causes: Sequence[Cause]) -> Cause:
     for cause in causes:
         merged.update(orjson.loads(cause.envelope.context or b"{}"))
     last = causes[-1]
-    return Cause(replace(last.envelope, context=orjson.dumps(merged)), last.value, last.payload)
+    return Cause(last.envelope._replace(context=orjson.dumps(merged)), last.value, last.payload)
 
 
 def keep(message: Message) -> bytes:

@@ -1,10 +1,8 @@
 """Which records concern which steps of a participant, and what they are to it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from consumers.participant import Binding, Participant
@@ -18,7 +16,6 @@ from schemas.message import wire_type
 from schemas.topics import commands_topic
 
 MAX_ROUND: Final = 2**15 - 1
-_home = lru_cache(maxsize=65_536)(partition_of)
 
 
 class StrayError(EnvelopeError):
@@ -35,8 +32,7 @@ class Kind(Enum):
     COMPENSATE = "compensate"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One record for one step; `payload` is the class of its value, which nobody has read yet."""
 
     kind: Kind
@@ -153,7 +149,7 @@ def _saga_id(record: Record, envelope: Envelope, partitions: int) -> UUID:
     key = envelope.saga_id.encode()
     if record.key != key:
         raise EnvelopeError(f"the key is not the saga's id in header {SAGA_ID}")
-    home = _home(key, partitions)
+    home = partition_of(key, partitions)
     if record.partition != home:
         raise EnvelopeError(f"the saga belongs to partition {home} of {record.topic}, not to {record.partition}")
     found = read_id(envelope.saga_id)

@@ -1,7 +1,7 @@
 """Outbox rows: insert-only, numbered without gaps by their lane, published by the lane's owner alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -27,8 +27,7 @@ PAGE = 250
 """Rows read at once of what is to be published again; a row has a megabyte at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """One record to publish, with its place in its lane."""
 
     lane: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from infra.codec import Outgoing, Record
 from infra.database import Connection
@@ -39,8 +39,7 @@ class Transaction:
         self.rows.append(OutboxRow(lane, seq, record))
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A record and the lane it came in by."""
 
     lane: int

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -136,7 +136,7 @@ class Bench:
             type=wire_type(self.saga.name, type(message)), id=str(new_id()), source="/test", saga_id=str(saga_id),
             time=format_time(SystemClock().now()), context=given, request=request,
         )  # fmt: skip
-        envelope = replace(envelope, **fields)
+        envelope = envelope._replace(**fields)
         topic = commands_topic(self.saga.name) if isinstance(message, Command) else events_topic(self.saga.name)
         await self.send(topic, saga_id, value, envelope.to_headers())
         return envelope

@@ -95,7 +95,7 @@ class ForgetsBars(Machine):
 
     def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
         folded = super()._due(state, orders, refusal)
-        return replace(folded, orders=tuple(each for each in folded.orders if not isinstance(each, BarStep)))
+        return folded._replace(orders=tuple(each for each in folded.orders if not isinstance(each, BarStep)))
 
 
 def bar_blindly(status: RowStatus | None, waiting_step: bool) -> Reaction:

@@ -113,7 +113,7 @@ def late_success_ignored() -> Generator[None]:
 
     def fold(self: Machine, state: Any, fact: Any) -> Any:
         if fact.meaning is Meaning.DONE and self._takes_back(state) and not state.done >> fact.step & 1:  # pyright: ignore[reportPrivateUsage]
-            fact = replace(fact, meaning=Meaning.BARRED)
+            fact = fact._replace(meaning=Meaning.BARRED)
         return former(self, state, fact)
 
     with replaced(Machine, "fold", fold):
@@ -240,7 +240,7 @@ def bar_past_pivot() -> Generator[None]:
         left = [i for i in bits(self._retriable & ~state.done & ~state.bar_asked) if not before[i] & ~state.done]
         asked = state.bar_asked | sum(1 << i for i in left)
         bars = tuple(BarStep(i) for i in left)
-        return replace(folded, state=state._replace(bar_asked=asked), orders=(*folded.orders, *bars))
+        return folded._replace(state=state._replace(bar_asked=asked), orders=(*folded.orders, *bars))
 
     with replaced(Machine, "_due", due):
         yield
