@@ -143,6 +143,9 @@ async def test_the_command(rig: RetentionRig, database_url: str) -> None:
     assert "signed while nobody could tell whether the clock was within 50 ms" in out
     page = rig.folder / "story.html"
     code, out, _ = await run(rig, database_url, str(saga_id), "--json", "--html", str(page), "--open", "no")
+    with patch("webbrowser.open") as opened:
+        assert (await run(rig, database_url, str(saga_id), "--html", str(page), "--open", "yes"))[0] == 0
+    opened.assert_called_once_with(page.as_uri())
     told = json.loads(out)
     assert (code, told["state"], len(told["records"])) == (0, "COMPLETED", 5)
     assert {each["seal"]["proof"] for each in told["records"]} == {"proven"}

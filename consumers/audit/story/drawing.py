@@ -156,13 +156,8 @@ class _Drawing:
             parts.append(number)
         shown = f"\N{LEFTWARDS ARROW} {took}" if bar.back and bar.result == "back" else took
         begins = min([self.scale.at(_since(bars, later)) for later in range(at + 1, len(bars))] + [self.layout.width])
-        ends = max([self.scale.at(each.ended) for each in bars[:at]] + [self.layout.gutter])
-        room = len(shown) * _LETTER + 8
-        if begins - right > room:
+        if begins - right > len(shown) * _LETTER + 8:
             parts.append(element("text", shown, x=right + 4, y=middle + 4, class_="label took"))
-        elif min(left, self.scale.at(_since(bars, at))) - ends > room:
-            place = self.scale.at(_since(bars, at)) - 4
-            parts.append(element("text", shown, x=place, y=middle + 4, class_="label took end"))
         return element("g", *parts)
 
     def _marks(self) -> Markup:

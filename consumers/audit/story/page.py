@@ -31,7 +31,7 @@ _LEGEND: Final = (
     ("bar unknown", "l-unknown", "nobody knew"),
     ("bar back", "l-back", "taken back"),
     ('"wait"', "l-wait", "waiting to begin"),
-    (" waiting", "l-waiting", "waiting for the outside"),
+    ('waiting"', "l-waiting", "waiting for the outside"),
     ('"dot', "l-dot", "heard from outside"),
     ('"person"', "l-person", "decided by a person"),
     ('"deadline"', "l-deadline", "deadline"),

@@ -47,7 +47,7 @@ color:var(--soft)}.legend i{display:inline-block;width:18px;height:9px;border-ra
 .legend .l-seal{width:0;height:0;border:6px solid transparent;border-top:0;border-bottom:10px solid var(--good);
 border-radius:0}
 .facts{list-style:none;margin:0}.facts.panel{padding-top:4px;padding-bottom:4px}
-.fact{display:grid;grid-template-columns:148px 1fr;gap:2px 20px;padding:14px 0;border-top:1px solid var(--line)}
+.fact{display:grid;grid-template-columns:168px 1fr;gap:2px 20px;padding:14px 0;border-top:1px solid var(--line)}
 .fact:first-child{border-top:0}
 .when{font:12px/1.6 var(--mono);color:var(--soft)}.when b{display:block;font-size:15px;font-weight:600;color:var(--ink)}
 .when small{font-size:11px;font-weight:400;color:var(--soft)}

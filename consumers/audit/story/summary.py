@@ -157,8 +157,8 @@ def _sentences(records: Sequence[Told]) -> list[str]:
     until = clock(last) if day(first) == day(last) else f"{day(last)} {clock(last)}"
     told = [f"{day(first)}, {clock(first)} to {until} UTC: {count(len(records), 'record')} in {span(last - first)}."]
     turn, undone = _turn(records), [each.step for each in records if each.kind is Kind.COMPENSATED]
-    if turn is not None and turn.reason and turn.kind is not Kind.OPERATOR:
-        told.append(f"Why: {turn.reason}")
+    if turn is not None and turn.kind is not Kind.OPERATOR:
+        told.append(f"Why it was taken back: {turn.says}" + (f" ({turn.reason})." if turn.reason else "."))
     if undone:
         told.append(f"Undone in this order: {', '.join(undone)}.")
     told += _tries(records)

@@ -73,7 +73,8 @@ def test_a_breached_limit() -> None:
     assert (story.headline, story.outlook) == (told, Outlook.BACK)
     asked = [moment.step for each in story.records for moment in each.after if moment.kind is Kind.COMPENSATION_ASKED]
     assert asked == ["reserve_funds", "validate_order"]
-    assert "Why: 17250 USD more than the account's 10000 USD" in story.summary
+    why = "Why it was taken back: the order would breach a limit (17250 USD more than the account's 10000 USD)."
+    assert why in story.summary
 
 
 def test_a_person_who_closes_it() -> None:
