@@ -11,7 +11,7 @@ import orjson
 from consumers.audit.replaying.differences import Difference
 from consumers.audit.replaying.fragments import Fragments
 from consumers.audit.replaying.ranges import Span
-from consumers.audit.replaying.shelf import TABLE, Shelf
+from consumers.audit.replaying.shelf import KEPT, TABLE, Shelf
 from consumers.saga_log.chain import link
 from consumers.saga_log.rules import Rules
 from infra.codec import Record, dump_headers
@@ -60,9 +60,12 @@ class Mark(NamedTuple):
 
 
 class Notebook:
-    """Keeps a replay's state in SQLite; what has not been saved is gone if the process dies, all of it at once."""
+    """Keeps a replay's state in SQLite; what has not been saved is gone if the process dies, all of it at once.
 
-    def __init__(self, path: Path | None, identity: Identity, rules: Rules) -> None:
+    `kept` sagas are held in memory.
+    """
+
+    def __init__(self, path: Path | None, identity: Identity, rules: Rules, kept: int = KEPT) -> None:
         self._where = str(path or "")
         self._sql = _open(path)
         try:
@@ -70,7 +73,7 @@ class Notebook:
         except BaseException:
             self._sql.close()
             raise
-        self.sagas = Shelf(self._sql, rules.machine)
+        self.sagas = Shelf(self._sql, rules.machine, kept)
         self.marks: dict[Place, Mark] = {
             (topic, partition): Mark(*rest) for topic, partition, *rest in self._sql.execute("SELECT * FROM mark")
         }

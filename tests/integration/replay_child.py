@@ -1,0 +1,43 @@
+"""A replay that is killed on its way: `python -m tests.integration.replay_child SAGA FILE BATCHES`.
+
+Everything that was read is saved but the last batch, after which the process kills itself.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from consumers.audit.replaying.comparison import Comparing
+from consumers.audit.replaying.notebook import Identity, Notebook
+from consumers.audit.replaying.reporting import Reporting
+from consumers.saga_log.rules import Rules
+from infra.broker import read_cluster_id
+from infra.database import session
+from infra.replay import Replay
+from infra.settings import load_settings
+from tests.sagas import small_saga
+
+
+async def main(saga: str, path: Path, batches: int, partitions: int) -> None:
+    """Compare until so many batches have been read."""
+    settings = load_settings()
+    rules = Rules(small_saga(saga), partitions)
+    cluster, left = await read_cluster_id(settings.brokers()), batches
+    with Notebook(path, Identity.of(rules, cluster, "comparison"), rules) as notebook:
+
+        def advance(count: int) -> None:
+            nonlocal left
+            left -= count > 0
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if count:
+                notebook.save()
+
+        async with session(settings.database_for()) as sql, Replay(settings.brokers()) as topics:
+            await Comparing(sql, topics, rules, notebook, Reporting(lambda _: None, advance)).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))

@@ -1,0 +1,131 @@
+"""The notebook of a replay: what was saved comes back as it was, and another replay's file is refused."""
+
+import gc
+import sqlite3
+import tracemalloc
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from consumers.audit.replaying.differences import Difference
+from consumers.audit.replaying.folding import Replayed
+from consumers.audit.replaying.notebook import REMEMBERED, Identity, Mark, Notebook
+from consumers.audit.replaying.shelf import Shelf
+from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.rules import Rules
+from infra.errors import CommandError, ExitCode
+from schemas.lifecycle import AbortRequested
+from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
+
+RULES = Rules(small_saga(), 3)
+IDENTITY = Identity.of(RULES, "cluster-1", "comparison")
+
+
+def notebook(path: Path | None, identity: Identity = IDENTITY) -> Notebook:
+    """Open one."""
+    return Notebook(path, identity, RULES)
+
+
+def folded(sagas: Shelf, *, poison: bool = False) -> Tracked:
+    """Fold a saga's story, with a record in it that is parked if asked to; give what it came to."""
+    told, replayed = Partition(RULES.saga, partitions=3), Replayed(RULES, sagas)
+    replayed.take(told.start())
+    replayed.take(told.record(Held()))
+    if poison:
+        replayed.take(told.raw(b"\xff", [("ce_correlationid", str(told.saga_id).encode()), ("ce_type", b"what")]))
+        replayed.take(told.record(AbortRequested(operator="desk", reason="a test")))
+    for event in (Placed(), Filled(), Settled()):
+        replayed.take(told.record(event))
+    found = sagas.get(told.saga_id)
+    assert found is not None
+    return found
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    """Sagas with parked records, marks, counts, differences and chains of fragments."""
+    path, fragment = tmp_path / "resume.db", uuid4()
+    with notebook(path) as first:
+        sagas = [folded(first.sagas, poison=number % 2 == 1) for number in range(6)]
+        early = Tracked(uuid4(), 0)
+        first.marks["small.events", 1] = Mark(7, b"hash")
+        first.add("records", 30)
+        first.fragments.heads[fragment] = (3, b"head")
+        assert first.differ([Difference("here", "field", "a", "b")])
+        first.save()
+        first.add("records", 99)
+        first.marks["small.events", 1] = Mark(100, b"lost")
+    with notebook(path) as second:
+        assert [second.sagas.get(each.saga_id) for each in sagas] == sagas
+        assert second.sagas.get(early.saga_id) is None
+        assert second.marks == {("small.events", 1): Mark(7, b"hash")}
+        assert second.counts == {"records": 30, "differing": 1}
+        assert second.fragments.heads == {fragment: (3, b"head")}
+        assert second.differ([Difference("here", "field", "a", "b")]) == []
+        assert second.differences(10) == [Difference("here", "field", "a", "b")]
+        assert {each.saga_id for each in second.sagas} == {each.saga_id for each in sagas}
+    assert any(len(each.parked) > 1 for each in sagas)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        IDENTITY._replace(cluster="cluster-2"),
+        IDENTITY._replace(saga="other"),
+        IDENTITY._replace(version=2),
+        IDENTITY._replace(steps="hold place fill"),
+        IDENTITY._replace(partitions=12),
+        IDENTITY._replace(purpose="at 5 event"),
+    ],
+)
+def test_another_replay_s_file_is_refused(tmp_path: Path, other: Identity) -> None:
+    """Of another cluster, saga, version, definition, number of partitions or purpose: the field is named."""
+    path = tmp_path / "resume.db"
+    notebook(path, other).__exit__()
+    changed = next(name for name in Identity._fields if getattr(other, name) != getattr(IDENTITY, name))
+
+    with pytest.raises(CommandError, match=changed) as raised:
+        notebook(path)
+    assert raised.value.exit_code is ExitCode.REFUSED
+
+
+def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
+    """Text, another program's database, a folder, and one that another process has open."""
+    text, foreign, taken = tmp_path / "text", tmp_path / "foreign.db", tmp_path / "taken.db"
+    text.write_text("not a database" * 100)
+    with sqlite3.connect(foreign) as sql:
+        sql.execute("CREATE TABLE mine (value TEXT)")
+    sql.close()
+    with notebook(taken) as open_:
+        open_.save()
+        for path in (text, foreign, tmp_path, taken):
+            with pytest.raises(CommandError) as raised:
+                notebook(path)
+            assert raised.value.exit_code is ExitCode.REFUSED
+            assert raised.value.where == str(path)
+    assert text.read_text().startswith("not a database")
+
+
+def test_differences_are_remembered_up_to_a_number_and_counted_beyond() -> None:
+    """So that a database of which nothing is right does not fill the disk."""
+    with notebook(None) as each:
+        fresh = each.differ(Difference(f"saga {number}", "state", "a", "b") for number in range(REMEMBERED + 5))
+        assert (len(fresh), each.counts["differing"]) == (REMEMBERED, REMEMBERED + 5)
+
+
+def test_memory_does_not_grow_with_the_number_of_sagas() -> None:
+    """Ended or not: beyond the number that is kept they go to the disk, and none is lost."""
+    with Notebook(None, IDENTITY, RULES, kept=20) as each:
+        many = [folded(each.sagas).saga_id for _ in range(100)]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            began = tracemalloc.get_traced_memory()[0]
+            many += [folded(each.sagas).saga_id for _ in range(500)]
+            gc.collect()
+            grown = tracemalloc.get_traced_memory()[0] - began
+        finally:
+            tracemalloc.stop()
+        assert grown < 500 * 600, "ids, here and in bounded caches; a saga kept takes 2 kB more"
+        assert sum(1 for _ in each.sagas) == len(many)
+        assert all(each.sagas.get(saga_id) is not None for saga_id in many[::50])
