@@ -6,9 +6,10 @@ not fit its seal.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from uuid import UUID
 
 import asyncpg
 
@@ -16,11 +17,12 @@ from consumers.audit.exporting import layout
 from consumers.audit.exporting.layout import Line, to_line, to_proof, write_line
 from consumers.audit.exporting.manifest import Log
 from consumers.audit.exporting.orders import OrderSheet
+from consumers.audit.exporting.retired import RetiredRecords, subtrees_of
 from consumers.audit.exporting.sagas import describe_saga
 from consumers.audit.exporting.seals import Seals
 from consumers.audit.exporting.source import PAGE, Sealed, Source, to_row
 from consumers.audit.exporting.writing import FreshFolder
-from consumers.audit.verification import Row
+from consumers.audit.verification import Begin, Row
 from infra.audit.checkpoint import Checkpoint, hash_note
 from infra.audit.merkle import Edge, Stretch, hash_leaf
 from infra.audit.origin import Origin
@@ -45,6 +47,7 @@ class Exporter:
     source: Source
     folder: FreshFolder
     seals: Seals
+    retired: RetiredRecords
     orders: OrderSheet
     further: RowWriter | None
     advance: Callable[[int], None]
@@ -57,12 +60,13 @@ class Exporter:
         """Write what is wanted of one log. Raises `CommandError` where the audit log does not fit its seal."""
         checkpoint = self.seals.open(log.note)
         bounds = await self.source.bounds(log, checkpoint.next_offset)
-        if bounds is None:
-            if self.source.query.whole:
-                raise _broken(checkpoint.origin, "not one of its records is left")
+        if bounds is None and not self.source.query.whole:
             return
-        first, last = bounds
-        writing = _LogWriting(self, log, checkpoint, bounds)
+        begin = await self.retired.begin(Origin.parse(checkpoint.origin), await self.source.first(log))
+        first, last = bounds or (checkpoint.next_offset, checkpoint.next_offset - 1)
+        writing = _LogWriting(self, log, checkpoint, (first, last))
+        if begin is not None:
+            writing.begin(begin)
         if self.source.query.whole:
             await writing.skip(self.source.hashes(log, 0, first - 1))
             await writing.keep(self.source.rows(log, first, last))
@@ -95,6 +99,8 @@ class _LogWriting:
         self._stretch = Stretch()
         self._index = 0
         self._next_offset = -1
+        self._retired = 0
+        self._heads: Mapping[tuple[UUID, int], bytes] = {}
         self._gaps: list[tuple[int, int]] = []
         self._records = 0
         self._places: tuple[int, int] | None = None
@@ -104,6 +110,13 @@ class _LogWriting:
     def first_leaf(self) -> int:
         """Give the place of the first record in the log's tree."""
         return self._places[0] if self._places is not None else 0
+
+    def begin(self, begin: Begin) -> None:
+        """Begin behind what was retired."""
+        self._retired = begin.edge.size
+        self._stretch.subtrees = subtrees_of(begin.edge)
+        self._index, self._next_offset = begin.edge.size, begin.next_offset
+        self._heads = {(saga_id, seq): found for saga_id, (seq, found) in begin.heads.items()}
 
     async def skip(self, pages: AsyncIterator[list[asyncpg.Record]]) -> None:
         """Pass over records, given by offset and hash."""
@@ -165,10 +178,12 @@ class _LogWriting:
     async def _before(self, rows: list[tuple[Row, str | None, str | None]]) -> dict[int, bytes]:
         """Give, by offset, the hash before each record whose saga's record before is not in the export."""
         source = self._exporter.source
-        if source.query.from_ms is None:
+        if source.query.from_ms is None and not self._heads:
             return {}
         asked = {(row.saga_id, row.seq - 1): row.record.offset for row, *_ in rows if row.saga_id and row.seq}
-        found = await source.before(self._log, self._span, list(asked))
+        found = {record: self._heads[record] for record in asked if record in self._heads}
+        if source.query.from_ms is not None:
+            found |= await source.before(self._log, self._span, list(asked))
         return {asked[record]: found[record] for record in found}
 
     def _count(self, row: Row, leaf: int) -> None:
@@ -215,6 +230,7 @@ class _LogWriting:
             size=due.size,
             checkpoint=hash_note(self._log.note),
             not_yet_sealed=unsealed,
+            retired=self._retired,
             gaps=tuple(self._gaps[:_GAPS]),
             further_gaps=max(0, len(self._gaps) - _GAPS),
         )

@@ -73,7 +73,7 @@ class LogReading:
             self._report.add(verdict, where, what)
         if self._last is not None and self._query.whole and line.leaf != self._last.leaf + 1 and not self._spoilt:
             self._report.add(Verdict.INCOMPLETE, where, f"leaves {self._last.leaf + 1} to {line.leaf - 1} are left out")
-        if line.previous is not None and self._query.from_ms is None:
+        if line.previous is not None and self._query.from_ms is None and not self._log.retired:
             self._report.add(Verdict.ALTERED, where, "a record before the export is told of, which has no beginning")
         self._check.take(line.row, line.previous)
         self._first = self._first or line
@@ -87,6 +87,8 @@ class LogReading:
         log, first, last = self._log, self._first, self._last
         where = log.origin
         if first is None or last is None:
+            if log.records == 0 and self._query.whole and log.retired == self._check.size == log.size:
+                return
             self._report.add(Verdict.INCOMPLETE, where, f"none of its {log.records} records is here")
             return
         said = (log.records, log.first_leaf, log.last_leaf, log.first_offset, log.last_offset, log.size)

@@ -12,6 +12,7 @@ from consumers.audit.exporting.manifest import Manifest, Query, sign
 from consumers.audit.exporting.orders import OrderSheet
 from consumers.audit.exporting.parquet import ParquetFile
 from consumers.audit.exporting.readme import write_readme
+from consumers.audit.exporting.retired import RetiredRecords
 from consumers.audit.exporting.seals import Seals
 from consumers.audit.exporting.source import Source
 from consumers.audit.exporting.writing import FreshFolder
@@ -48,8 +49,11 @@ class Maker:
                 folder.file(name)
             orders = OrderSheet(folder.file(layout.ORDERS))
             orders.begin()
-            exporter = Exporter(Source(sql, query, starts), folder, Seals(self.trusted), orders, columns, advance)
-            never = await self._export(sql, exporter, query)
+            async with snapshot(sql):
+                retired = await RetiredRecords.read(sql, self.log_id, self.trusted)
+                seals = Seals(self.trusted)
+                exporter = Exporter(Source(sql, query, starts), folder, seals, retired, orders, columns, advance)
+                never = await self._export(exporter, query)
             if columns is not None:
                 columns.close()
                 folder.adopt(layout.PARQUET)
@@ -58,17 +62,16 @@ class Maker:
                 columns.abandon()
         return self._finish(exporter, query, never)
 
-    async def _export(self, sql: Session, exporter: Exporter, query: Query) -> int:
+    async def _export(self, exporter: Exporter, query: Query) -> int:
         """Export all logs; give the number of records in logs that were never sealed."""
         topic = events_topic(query.saga) if query.saga is not None else None
-        async with snapshot(sql):
-            logs = await exporter.source.logs(topic)
-            never = await exporter.source.never_sealed(topic)
-            if not logs:
-                do = "run `tradesaga run audit-sealer`, and try again in a second"
-                raise CommandError("not-sealed", "nothing is sealed yet", topic or "audit log", do, ExitCode.REFUSED)
-            for log in logs:
-                await exporter.export_log(log)
+        logs = await exporter.source.logs(topic)
+        never = await exporter.source.never_sealed(topic)
+        if not logs:
+            do = "run `tradesaga run audit-sealer`, and try again in a second"
+            raise CommandError("not-sealed", "nothing is sealed yet", topic or "audit log", do, ExitCode.REFUSED)
+        for log in logs:
+            await exporter.export_log(log)
         if not exporter.records:
             do = "see what there is with `tradesaga list`; what is not sealed yet comes within a second"
             raise CommandError("nothing-found", "no sealed record fits", "the query", do, ExitCode.NOT_FOUND)
@@ -81,6 +84,8 @@ class Maker:
         for ce_type, contract in sorted(contracts_of(types).items()):
             if ce_type in exporter.types:
                 folder.write(f"{layout.SCHEMAS}/{ce_type}.json", layout.write_line(contract.published()))
+        if any(log.retired for log in exporter.logs):
+            folder.write(layout.ACTIONS, exporter.retired.lines())
         keys = {str(key) for key in self.trusted.values()}
         folder.write(layout.KEYS, "".join(f"{key}\n" for key in sorted(keys | {str(self.signer.verifier)})).encode())
         draft = Manifest(

@@ -22,7 +22,7 @@ Installation `{log_id}`, made {made_at} by {software}. Asked for: {query}.
 | `schemas/` | JSON Schema of each message |
 | `checkpoints.jsonl` | what the sealer signed of each log |
 | `proofs.jsonl` | roots of those parts of the trees whose records are not here |
-| `keys.txt` | public keys |
+| `keys.txt` | public keys |{actions}
 
 ## How to check it
 
@@ -49,6 +49,8 @@ These keys have sealed what is here:
 
 What is proven: {proven}
 """
+_ACTIONS = """
+| `actions.jsonl` | what operators did to the audit log, each signed: who has retired its oldest records, and why |"""
 _WHOLE = """each record is the one that was sealed, and no record of these logs is missing{window}. Not sealed are
 `context_added`, `error`, `sagas.jsonl`, `orders.csv` and `events.parquet`: they follow from the records, and stand
 under the signature of `manifest.note` alone."""
@@ -77,6 +79,7 @@ def write_readme(manifest: Manifest, *, parquet: bool) -> str:
         unsealed=unsealed if manifest.not_yet_sealed else "",
         export_key=manifest.export_key,
         parquet="" if parquet else " (left out: pyarrow was not installed)",
+        actions=_ACTIONS if any(log.retired for log in manifest.logs) else "",
         keys="\n".join(f"    {key}" for key in manifest.seal_keys),
         proven=_WHOLE.format(window=window) if query.whole else _FILTERED,
     )

@@ -19,6 +19,7 @@ _LOGS: Final = """
 SELECT DISTINCT ON (topic, partition) topic, partition, size, note
 FROM audit_checkpoint WHERE $1::text IS NULL OR topic = $1 ORDER BY topic, partition, size DESC
 """
+_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _UNSEALED: Final = """
 SELECT count(*) FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3
 """
@@ -97,6 +98,10 @@ class Source:
     async def logs(self, topic: str | None) -> list[Sealed]:
         """Give the logs that were sealed."""
         return [Sealed(*row) for row in await self.sql.fetch(_LOGS, topic)]
+
+    async def first(self, log: Sealed) -> int | None:
+        """Give the first offset of a log; None where it has no record."""
+        return await self.sql.fetchval(_FIRST, *log.place)
 
     async def unsealed(self, log: Sealed, end: int) -> int:
         """Count the records from offset `end` on."""

@@ -16,7 +16,9 @@ from consumers.audit.exporting.layout import FormatError, from_line, from_proof
 from consumers.audit.exporting.log_reading import LogReading
 from consumers.audit.exporting.manifest import File, Log, Manifest, note_text
 from consumers.audit.exporting.pieces import Pieces
+from consumers.audit.exporting.retired import check_retired, read_entry
 from consumers.audit.exporting.sagas import read_saga_line
+from consumers.audit.retention.actions import Entry
 from consumers.audit.verification import LogCheck, Report, Verdict, read_notes
 from infra.audit.checkpoint import Checkpoint, hash_note
 from infra.audit.note import NoteError, Verifier, open_note
@@ -50,6 +52,8 @@ def verify_export(
     for name in _NEEDED:
         if name not in {file.path for file in manifest.files}:
             report.add(Verdict.INCOMPLETE, layout.MANIFEST, f"it knows no {name}")
+    if any(log.retired for log in manifest.logs):
+        check_retired(report, manifest, _read_entries(report, folder), trusted)
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(_check_files, folder, manifest.files)
         _check_logs(report, folder, manifest, (trusted, witnesses), progress)
@@ -172,6 +176,15 @@ def _notes(report: Report, folder: ExportFolder) -> Iterator[str]:
         report.add(Verdict.INCOMPLETE, layout.CHECKPOINTS, "what follows is not read")
 
 
+def _read_entries(report: Report, folder: ExportFolder) -> list[Entry]:
+    found: list[Entry] = []
+    try:
+        found.extend(read_entry(line) for _, line in folder.lines(layout.ACTIONS))
+    except FormatError as error:
+        report.add(Verdict.ALTERED, layout.ACTIONS, str(error))
+    return found
+
+
 def _note(number: int, line: bytes) -> str:
     note = layout.read_line(line).get("note")
     if type(note) is not str:
@@ -186,8 +199,6 @@ def _tell(report: Report, manifest: Manifest) -> None:
         report.add(Verdict.INCOMPLETE, layout.EVENTS, what)
     if manifest.not_yet_sealed:
         report.remarks.append(f"{manifest.not_yet_sealed:,} newer records were not sealed when it was made")
-    if retired := sum(log.retired for log in manifest.logs):
-        report.remarks.append(f"{retired:,} of the oldest records were retired before it was made")
     if not manifest.query.whole:
         report.remarks.append(
             "it holds some sagas of its logs: that these are all that were asked for stands under its signature alone"
