@@ -104,7 +104,10 @@ def _ordered(file: Path) -> Generator[None]:
     left: list[tuple[signal.Signals, Failpoint, int]] = []
 
     def arm() -> None:
-        action, name, count = file.read_text().split(":")
+        left.clear()
+        if not (order := file.read_text()):  # it was taken back while this process stood still
+            return
+        action, name, count = order.split(":")
         left[:] = [(signal.SIGSTOP if action == "stop" else signal.SIGKILL, Failpoint(name), int(count))]
 
     def reached(failpoint: Failpoint) -> None:

@@ -44,14 +44,15 @@ SHORT: Final = (
 
 _STOP = (zombie.stop_at_points, zombie.stop_anywhere)
 CLUSTERS: Final = (
-    Phase("A", "crash", 0.16, (crash.kill_at_every_failpoint, crash.kill_exchange), (crash.kill_at_failpoints,)),
+    Phase("A", "crash", 0.16, (crash.kill_at_every_failpoint, crash.kill_exchange),
+          (crash.kill_at_failpoints, crash.kill_anybody)),
     Phase("B", "zombies", 0.13, (zombie.stop_at_points, zombie.stop_between_batches), _STOP),
     Phase("C", "PostgreSQL and its standby", 0.16, (clusters.fail_over, clusters.pause_standby,
           database.stop_immediately, database.swallow_commits, database.terminate_sessions),
-          (clusters.fail_over, database.swallow_commits)),
+          (clusters.fail_over, database.swallow_commits, database.be_slow)),
     Phase("D", "three brokers and network", 0.26, (network.kill_broker, network.pause_broker, clusters.move_leaders,
           clusters.demand_all_copies, clusters.kill_two_brokers, clusters.cut_from_one_broker, network.lose_acks,
-          network.black_hole), (network.kill_broker, network.cut_from_kafka, clusters.cut_from_one_broker)),
+          network.black_hole), (network.kill_broker, network.cut_from_kafka, network.cut_from_postgres)),
     Phase("E", "data", 0.10, (data.replay_old_records, data.bar_first, data.poison, data.jump_clocks,
           data.jump_database_clock, data.mix_versions)),
     Phase("F", "disk", 0.05, (disk.fill_disk, clusters.fail_over)),
@@ -59,7 +60,7 @@ CLUSTERS: Final = (
 SHORT_CLUSTERS: Final = (
     Phase("A", "crash", 0.0, (crash.kill_at_failpoints,)),
     Phase("B", "zombies", 0.0, (zombie.stop_at_points,)),
-    Phase("C", "PostgreSQL and its standby", 0.0, (clusters.fail_over, database.swallow_commits)),
+    Phase("C", "PostgreSQL and its standby", 0.0, (clusters.fail_over, database.swallow_commits, database.be_slow)),
     Phase("D", "three brokers and network", 0.0, (network.kill_broker, clusters.demand_all_copies)),
     Phase("E", "data", 0.0, (data.bar_first, data.poison, data.replay_old_records)),
 )  # fmt: skip
