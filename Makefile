@@ -58,8 +58,8 @@ chaos: $(READY) ## Break a whole stack for some minutes and judge what it kept (
 chaos-clusters: $(READY) ## The same on three brokers, and PostgreSQL with a standby that takes over
 	$(BIN)/python -m tests.faults --clusters $(ARGS)
 
-bench: $(READY) ## Measure the saga path beside its floor
-	$(BIN)/python -m tests.benchmarks
+bench: $(READY) ## Measure the saga path beside its floor (ARGS=--sealing: with the sealer and without)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 simulate: $(READY) ## Run 5,000 seeded schedules of the step path among faults
 	$(BIN)/tradesaga simulate --schedules 5000 $(ARGS)

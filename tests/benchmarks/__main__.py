@@ -1,7 +1,7 @@
 """Runs the floor and the product in turn on servers of their own: `python -m tests.benchmarks [--sagas N] [--pairs N]`.
 
 Flat out, then at 20 starts a second; medians over interleaved pairs, since one machine's speed drifts. Writes
-`build/bench.json`.
+`build/bench.json`. With `--sealing` it is the product with and without the sealer instead, into `build/sealing.json`.
 """
 
 import json
@@ -22,18 +22,36 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.stack.servers import start_servers, stop_servers
+from tests.benchmarks.sealing import PAIRS, measure, table_of
 
 SYSTEMS = ("floor", "product")
 RATE = 20
 
 
 def main(
-    sagas: Annotated[int, typer.Option(help="Sagas of one flat-out run.")] = 10_000,
-    pairs: Annotated[int, typer.Option(help="Interleaved pairs of runs.")] = 3,
+    sagas: Annotated[int | None, typer.Option(help="Sagas of one flat-out run.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Interleaved pairs of runs; 3, of sealing 9.")] = None,
     paced: Annotated[int, typer.Option(help="Sagas of one run at 20 a second.")] = 300,
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/bench.json"),
+    out: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
+    *,
+    sealing: Annotated[bool, typer.Option("--sealing", help="Measure what sealing costs instead.")] = False,
 ) -> None:
     """Measure, print a table, write the figures."""
+    if sealing:
+        _measure_sealing(pairs or PAIRS, sagas, out or Path("build/sealing.json"))
+    else:
+        _measure_path(sagas or 10_000, pairs or 3, paced, out or Path("build/bench.json"))
+
+
+def _measure_sealing(pairs: int, sagas: int | None, out: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="tradesaga-bench-") as folder, _servers(Path(folder)) as environment:
+        Path(folder).chmod(0o711)
+        summary = measure(environment, Path(folder), pairs, sagas)
+    _write(out, {**summary, "load_average": os.getloadavg()})
+    Console().print(table_of(summary))
+
+
+def _measure_path(sagas: int, pairs: int, paced: int, out: Path) -> None:
     console = Console()
     results: dict[str, dict[str, list[Any]]] = {system: {"flat": [], "paced": [], "memory": []} for system in SYSTEMS}
     with tempfile.TemporaryDirectory(prefix="tradesaga-bench-") as folder, _servers(Path(folder)) as environment:
@@ -47,9 +65,13 @@ def main(
         "rate": summary["product"]["per_second"] / summary["floor"]["per_second"],
         "p50": summary["product"]["p50_ms"] / summary["floor"]["p50_ms"],
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**summary, "runs": results, "load_average": os.getloadavg()}, indent=2))
+    _write(out, {**summary, "runs": results, "load_average": os.getloadavg()})
     console.print(_table(summary))
+
+
+def _write(out: Path, figures: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures, indent=2))
 
 
 @contextmanager

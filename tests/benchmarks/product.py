@@ -1,6 +1,6 @@
 """The same five steps on the product itself.
 
-`python -m tests.benchmarks.product init | steps | log | load COUNT RATE` (rate 0: flat out).
+`python -m tests.benchmarks.product init | steps | log | sealer | load COUNT RATE` (rate 0: flat out).
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import uvloop
 
+from consumers.audit.service import serve as seal
 from consumers.runtime.service import serve
 from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
@@ -49,6 +50,11 @@ async def run_log() -> None:
     settings = load_settings()
     async with await open_pool(settings.database_for(), max_size=1) as pool:
         await Worker(SagaLog(Rules(bench, PARTITIONS)), pool, settings.brokers(), "bench-log").run()
+
+
+async def run_sealer() -> None:
+    """Run the sealer; TRADESAGA_APP names the module of this saga."""
+    await seal(load_settings())
 
 
 def _start() -> Envelope:
@@ -98,5 +104,5 @@ async def load(count: int, rate: int) -> None:
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
     collect_seldom()
-    roles = {"init": init, "steps": run_steps, "log": run_log}
+    roles = {"init": init, "steps": run_steps, "log": run_log, "sealer": run_sealer}
     uvloop.run(roles[role]() if role in roles else load(*map(int, arguments)))
