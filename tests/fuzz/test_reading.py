@@ -33,8 +33,8 @@ settings.register_profile("fuzz", deadline=None, derandomize=True, database=None
 
 envelopes = st.builds(
     Envelope, texts.filter(bool), texts.filter(bool), texts.filter(bool), st.uuids().map(str), texts.filter(bool),
-    causation=texts, step=texts, request=texts, round=st.integers(0, 2**31 - 1), attempt=st.integers(0, 2**31 - 1),
-    context=st.binary(max_size=50),
+    *[texts] * 8, st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1),
+    st.binary(max_size=50),
 )  # fmt: skip
 
 
