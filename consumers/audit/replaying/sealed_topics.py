@@ -15,7 +15,6 @@ from infra.audit.origin import Origin
 from infra.kafka import Place
 from infra.replay import Replay
 from schemas.envelope import TYPE
-from schemas.topics import checkpoints_topic
 
 Known = dict[str, dict[int, tuple[Checkpoint, str]]]
 """Checkpoints and their notes, by origin and size."""
@@ -25,7 +24,8 @@ Known = dict[str, dict[int, tuple[Checkpoint, str]]]
 class TopicVerifier:
     """Verifies the events topics of some sagas.
 
-    `sources` gives notes by where they were found; the topics of checkpoints are read beside them. `cluster` is the id
+    `sources` gives notes by where they were found; the partitions `noted`, of topics of checkpoints, are read beside
+    them. `cluster` is the id
     of the cluster that is read; `removals` says of topics from which the broker removes records by which rule.
     """
 
@@ -35,6 +35,7 @@ class TopicVerifier:
     cluster: str
     trusted: Mapping[bytes, Verifier]
     sources: Mapping[str, Iterable[str]]
+    noted: Sequence[Place] = ()
     sized: Callable[[int], object] = lambda _: None
     progress: Callable[[int], object] = lambda _: None
     types: frozenset[str] | None = None
@@ -63,9 +64,8 @@ class TopicVerifier:
     async def _collect(self) -> Known:
         """Bring together what was signed, wherever it was kept, and tell where it contradicts itself."""
         sources = dict(self.sources)
-        for rules in self.sagas:
-            topic = checkpoints_topic(rules.saga.name)
-            sources[topic] = [note async for note in self._notes((topic, 0))]
+        for place in self.noted:
+            sources[f"{place[0]}[{place[1]}]"] = [note async for note in self._notes(place)]
         known: Known = {}
         for where, notes in sources.items():
             for origin, checkpoints in read_notes(self.report, where, notes, self.trusted).items():

@@ -58,6 +58,7 @@ async def _verify(
                 cluster=await read_cluster_id(brokers),
                 trusted=trusted,
                 sources=sources,
+                noted=[(topic, number) for topic in map(checkpoints_topic, sagas) for number in range(counts[topic])],
                 sized=lambda total: progress.update(task, total=total),
                 progress=lambda count: progress.advance(task, count),
                 types=frozenset(kind for saga in sagas.values() for kind, _ in saga.registry.items()),
