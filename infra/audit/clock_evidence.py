@@ -3,6 +3,7 @@
 import ctypes
 import ctypes.util
 import math
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ UNKNOWN: Final = ClockEvidence("unknown", -1)
 
 def read_clock() -> ClockEvidence:
     """Ask whoever keeps the clock: chrony or PTP, if they run here, or else the kernel."""
-    return choose(_ask_chrony(), _ask_ptp(), _ask_kernel())
+    chrony = _ask_chrony()
+    bounded = chrony is not None and chrony.error >= 0
+    return choose(chrony, None if bounded else _ask_ptp(), _ask_kernel())
 
 
 def choose(chrony: ClockEvidence | None, ptp: ClockEvidence | None, kernel: ClockEvidence) -> ClockEvidence:
@@ -72,8 +75,13 @@ def _ask_ptp() -> ClockEvidence | None:
 
 def _ask(command: Sequence[str]) -> str | None:
     """Give what a program prints; None where there is none, or it does not answer."""
+    program = shutil.which(command[0])
+    if program is None:  # most machines have one of them at most: no process is tried for the other, second by second
+        return None
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
+        told = subprocess.run(
+            [program, *command[1:]], capture_output=True, text=True, timeout=_ASK_SECONDS, check=False
+        )
     except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired):
         return None
     return told.stdout if told.returncode == 0 else None

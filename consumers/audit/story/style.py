@@ -44,6 +44,7 @@ color:var(--soft)}.legend i{display:inline-block;width:18px;height:9px;border-ra
 .legend .l-wait{height:0;border-top:2px dotted var(--calm);vertical-align:4px}
 .legend .l-waiting{border:1px dashed var(--good);background:var(--plus)}
 .legend .l-dot{width:9px;border-radius:9px;background:var(--info)}
+.legend .l-late{width:9px;border-radius:9px;border:2px solid var(--calm)}
 .legend .l-seal{width:0;height:0;border:6px solid transparent;border-top:0;border-bottom:10px solid var(--good);
 border-radius:0}
 .facts{list-style:none;margin:0}.facts.panel{padding-top:4px;padding-bottom:4px}

@@ -15,6 +15,7 @@ from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.rules import Rules
 from infra.audit.clock_tier import ClockTally, ClockTier
 from sagas.status import Status
+from schemas.lifecycle import ResolveRequested
 
 _OUTLOOKS: Final = {
     Status.COMPLETED: Outlook.GOOD,
@@ -69,17 +70,17 @@ def _headline(name: str, records: Sequence[Told], rules: Rules | None, tracked: 
     if rules is None or checkpoint is None:
         return f"{count(len(records), 'record')} of a saga of {name!r}, told by what they say themselves"
     missing = listed(rules.machine.missing(checkpoint.state))
-    closed = [each for each in records if each.kind is Kind.OPERATOR and each.type.endswith(".resolve-requested.v1")]
-    if checkpoint.state.resolved is not None and closed:
+    closed = [each for each in records if f".{ResolveRequested.NAME}." in each.type and not each.error]
+    if checkpoint.state.resolved is checkpoint.status and closed:
         last = closed[-1]
         return f"Closed by hand as {checkpoint.status}, by {last.operator}: {last.reason}"
     match checkpoint.status:
         case Status.COMPLETED:
             return _done(name, records)
         case Status.ABORTED:
-            return f"{_back(records)}: {_undone(records)}"
+            return f"Taken back because {_cause(records)}: {_undone(records)}"
         case Status.COMPENSATING:
-            return f"Being {_back(records).lower()}; waiting for {missing}"
+            return f"Being taken back because {_cause(records)}; waiting for {missing}"
         case Status.FAILED:
             return f"Needs a person: {rules.stands(checkpoint.state) or rules.cause(checkpoint.state)}"
         case _:
@@ -135,9 +136,9 @@ def _turn(records: Sequence[Told]) -> Told | None:
     return next((each for each in records if each.state in back), None)
 
 
-def _back(records: Sequence[Told]) -> str:
+def _cause(records: Sequence[Told]) -> str:
     turn = _turn(records)
-    return "Taken back" if turn is None else f"Taken back because {turn.says}"
+    return "of something that no record tells" if turn is None else turn.says
 
 
 def _undone(records: Sequence[Told]) -> str:
@@ -153,7 +154,7 @@ def _undone(records: Sequence[Told]) -> str:
 def _sentences(records: Sequence[Told]) -> list[str]:
     if not records:
         return []
-    first, last = records[0].when, max(each.when for each in records)
+    first, last = min(each.when for each in records), max(each.when for each in records)
     until = clock(last) if day(first) == day(last) else f"{day(last)} {clock(last)}"
     told = [f"{day(first)}, {clock(first)} to {until} UTC: {count(len(records), 'record')} in {span(last - first)}."]
     turn, undone = _turn(records), [each.step for each in records if each.kind is Kind.COMPENSATED]
@@ -163,7 +164,7 @@ def _sentences(records: Sequence[Told]) -> list[str]:
         told.append(f"Undone in this order: {', '.join(undone)}.")
     told += _tries(records)
     told += [f"{each.says}: {each.reason}" for each in records if each.kind is Kind.OPERATOR]
-    for kind, what in ((Kind.DUPLICATE, "came twice"), (Kind.LATE, "came too late"), (Kind.PARKED, "had to wait")):
+    for kind, what in ((Kind.DUPLICATE, "came again"), (Kind.LATE, "came too late"), (Kind.PARKED, "had to wait")):
         if number := sum(1 for each in records if each.kind is kind):
             told.append(f"{count(number, 'record').capitalize()} {what}.")
     return told

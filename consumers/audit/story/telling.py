@@ -30,13 +30,19 @@ def tell_rows(
     saga_id: UUID, rows: Sequence[StoredRow], hashes: Sequence[bytes], rules: Rules | None, seals: Mapping[Place, Seal]
 ) -> tuple[list[Told], Tracked]:
     """Give each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
-    home = next((row.place.partition for row in rows if row.seq is not None), rows[0].place.partition if rows else 0)
-    teller = _Teller(rules, Tracked(saga_id, home))
+    teller = _Teller(rules, Tracked(saga_id, _home(rows)))
     told = [
         teller.tell(row, seals.get(row.place, UNCHECKED), intact=found == row.hash)
         for row, found in zip(rows, hashes, strict=True)
     ]
     return told, teller.tracked
+
+
+def _home(rows: Sequence[StoredRow]) -> int:
+    """Give the partition that the saga belongs to: that of its counted records, or of one that was not turned away."""
+    counted = [row.place.partition for row in rows if row.seq is not None]
+    others = [row.place.partition for row in rows if not (row.error or "").startswith("dead letter")]
+    return next(iter(counted or others), 0)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 from html.parser import HTMLParser
+from typing import Any
 
 import orjson
 import pytest
@@ -29,6 +30,7 @@ from schemas import lifecycle as life
 from schemas import trade as t
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
 from tests.unit.audit.stories import (
+    HOME,
     RULES,
     SAGA,
     Teller,
@@ -98,6 +100,21 @@ def test_many_attempts_a_duplicate_and_a_latecomer() -> None:
     assert "settle_trade failed six times." in story.summary
 
 
+def test_names_stay_as_they_are() -> None:
+    """A person's name in a headline keeps its capitals; a decision that came to nothing closes nothing."""
+    teller = completed()
+    del teller.records[4:]
+    desk: dict[str, Any] = {"source": "/trade/desk", "attempt": 0, "started": 0}
+    teller.say(life.AbortRequested(operator="McKay", reason="a wrong click"), **desk)
+    story = story_of(teller)
+    assert story.headline == "Being taken back because McKay has the saga taken back; waiting for place_order"
+    teller.say(life.ResolveRequested(operator="McKay", outcome="ABORTED", reason="enough"), **desk)
+    story = story_of(teller)
+    assert story.headline.startswith("Being taken back")
+    assert story.records[-1].says == "McKay closes the saga as ABORTED \N{EN DASH} in vain"
+    assert story.records[-1].error == "the saga is COMPENSATING, not FAILED"
+
+
 def test_a_deadline_and_an_unknown_outcome() -> None:
     """A deadline turns the saga back; what nobody knows of is asked to settle, and is told once it is known."""
     teller = completed()
@@ -134,6 +151,20 @@ def test_what_is_parked_and_let_go() -> None:
     assert last.says == f"dave discards what is parked at trade.events[{bad.partition}]@{bad.offset}"
     assert [each.kind for each in last.after] == [Kind.RELEASED, Kind.RELEASED]
     assert [each.name for each in last.gains] == ["funds-reserved"]
+
+
+def test_what_does_not_belong_to_it() -> None:
+    """A record on another partition, or under another key, is told in its place and counts for nothing."""
+    teller = compensated()
+    stray = teller.records[2]._replace(partition=(HOME + 1) % 12)
+    wrong = teller.records[3]._replace(key=b"nobody")
+    teller.records[2:2] = [stray, wrong._replace(offset=teller.records[1].offset + 1)]
+    rows = arrange(rows_of(teller.records))
+    story = tell(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER)
+    aside = [each for each in story.records if each.kind is Kind.SET_ASIDE]
+    assert {each.error.split(":")[0] for each in aside} == {"dead letter"}
+    assert (len(aside), story.state) == (2, "ABORTED")
+    assert all(each.seq is None and each.intact and not each.remarks for each in aside)
 
 
 def test_without_the_definition() -> None:
@@ -242,7 +273,7 @@ def hostile() -> Teller:
     )  # fmt: skip
     for time in ("1700-01-01T00:00:00Z", "2262-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", HOSTILE):
         teller.say(life.AttemptFailed(step="place_order", direction="forward", attempt=2, reason=""), time=time)
-    far = {"attempt": 2**31 - 1, "round": 2**31 - 1, "started": 2**63 - 1}
+    far: dict[str, Any] = {"attempt": 2**31 - 1, "round": 2**31 - 1, "started": 2**63 - 1}
     teller.say(life.StepUnknown(step="place_order", attempt=1, reason=""), **far)
     teller.put(b"\xff\xfe\x00 sealed", [*list(teller.records[2].headers), ("ts_step", HOSTILE.encode())])
     teller.put(orjson.dumps({HOSTILE: {HOSTILE: [HOSTILE]}}), [*teller.records[2].headers, ("ce_type", b"<b>.<i>.v1")])
