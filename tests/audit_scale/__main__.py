@@ -24,7 +24,9 @@ NO_NETWORK = ("unshare", "-n") if os.geteuid() == 0 else ("unshare", "-r", "-n")
 
 def main(
     facts: Annotated[int, typer.Option(help="Facts to make; six a saga.")] = 1_000_000,
-    folder: Annotated[Path | None, typer.Option(help="A folder that is kept; a temporary one if not given.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="A folder that is kept, and gone on with; a temporary one if not given.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/audit-scale.json"),
     *,
     replay: Annotated[bool, typer.Option(help="Replay the topics and compare, too.")] = True,
