@@ -78,6 +78,7 @@ code{font-family:var(--mono);font-size:.92em}
 .when span{margin-right:8px}.kind{display:block;margin-left:18px}}
 @media print{:root{--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb}
 body{padding:0;max-width:none;font-size:11pt}
-.fact,.panel{break-inside:avoid}h2{break-after:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+.fact,.panel{break-inside:avoid}.facts.panel{break-inside:auto}
+h2{break-after:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 details::details-content{content-visibility:visible;display:block}}
 """)
