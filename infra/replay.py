@@ -52,7 +52,13 @@ class Replay:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        task = asyncio.current_task()
+        try:
+            await self._consumer.stop()
+        except asyncio.CancelledError:
+            # Stopped before its routines have begun, aiokafka lets their cancellation through as if it were ours.
+            if task is None or task.cancelling():
+                raise
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Give the first and the next offset of each partition."""
