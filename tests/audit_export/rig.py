@@ -69,7 +69,7 @@ class ExportRig:
     async def export(self, name: str, query: Query = EVERYTHING) -> tuple[Path, Manifest]:
         """Make an export."""
         sealer = self.log.signer.verifier
-        maker = Maker(self.exporter, {sealer.id: sealer}, "test", {"small": self.log.rules.saga})
+        maker = Maker(self.exporter, {sealer.id: sealer}, "test", {self.log.rules.saga.name: self.log.rules.saga})
         path = self.folder / name
         with FreshFolder(path) as folder:
             return path, await maker.make(self.log.sql, query, folder, lambda _: None)
