@@ -59,7 +59,7 @@ async def _verify(
     _tell_clock(report, known, tier)
     actions = actions_origin(log_id)
     signed = check_actions(report, actions, entries, _sizes(known.pop(str(actions), {})))
-    retired = Tombstones.read(signed)
+    retired = Tombstones.believe(report, actions, signed)
     check: LogCheck | None = None
     place: tuple[str, int] | None = None
     async for row in stream_rows(sql):

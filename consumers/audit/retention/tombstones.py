@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from consumers.audit.retention.actions import Action, ActionError, Kind
-from consumers.audit.verification import Begin, Report, Retired
+from consumers.audit.verification import Begin, Report, Retired, Verdict
 from infra.audit.merkle import Edge
 from infra.audit.origin import Origin
 from infra.database import Connection
@@ -55,7 +55,10 @@ class Tombstone(NamedTuple):
 
 def tombstones_of(action: Action) -> list[Tombstone]:
     """Give what a retirement has left of each log; raises `ActionError`."""
-    return [Tombstone.parse(told) for told in action.detail["logs"]]
+    try:
+        return [Tombstone.parse(told) for told in action.detail["logs"]]
+    except (KeyError, TypeError) as error:
+        raise ActionError(f"this is no retirement of ours: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,15 @@ class Tombstones:
 
     stones: Mapping[tuple[str, int], Sequence[tuple[int, Tombstone]]]
     actions: Mapping[int, Action]
+
+    @classmethod
+    def believe(cls, report: Report, origin: Origin, actions: Sequence[tuple[int, Action]]) -> "Tombstones":
+        """Collect them, and tell the report of a retirement that cannot be read, after which none is believed."""
+        try:
+            return cls.read(actions)
+        except ActionError as error:
+            report.add(Verdict.ALTERED, str(origin), str(error))
+            return cls({}, {})
 
     @classmethod
     def read(cls, actions: Iterable[tuple[int, Action]]) -> "Tombstones":
