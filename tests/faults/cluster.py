@@ -70,11 +70,16 @@ class Cluster:
         self._watching = asyncio.create_task(watching, name="leaders")
 
     async def stop(self) -> None:
-        """End all brokers."""
+        """End all brokers, and put their logs with the others."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         await asyncio.to_thread(self._brokers.stop)
+        for node in self._brokers.nodes:
+            log, logs = node.folder / "kafka.log", self._home.parent / "logs"
+            if log.exists():
+                logs.mkdir(exist_ok=True)
+                log.replace(logs / f"broker-{node.number}.log")
 
     def leader(self) -> Node:
         """Give the broker that leads most partitions of the events, of those that run."""

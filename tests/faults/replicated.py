@@ -1,6 +1,7 @@
 """PostgreSQL with a standby that confirms each commit before its client is told, and that takes over."""
 
 import asyncio
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -64,9 +65,11 @@ class Replicated(Database):
                 process.send_signal(number)
 
     async def stop(self) -> None:
-        """Shut both down, and remove what all servers have left."""
+        """Shut both down, and remove what they have left; only the logs stay, and the data of the last primary."""
         self.resume_standby()
         self._standby = await asyncio.to_thread(stop_postgres, self._standby)
         await super().stop()
-        for home in self._homes:
+        for home in (self._home, *self._homes):
             await asyncio.to_thread(remove_outside, home)
+            if (inside := home / "postgres") != Path(self._state.data):
+                await asyncio.to_thread(shutil.rmtree, inside, ignore_errors=True)
