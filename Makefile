@@ -9,7 +9,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench simulate mutants lock clean
+.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench audit-scale simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ chaos-clusters: $(READY) ## The same on three brokers, and PostgreSQL with a sta
 
 bench: $(READY) ## Measure the saga path beside its floor (ARGS=--sealing: with the sealer and without)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+audit-scale: $(READY) ## Take a million facts through the audit, to an export verified with no network (ARGS="--facts 60000": less)
+	$(BIN)/python -m tests.audit_scale $(ARGS)
 
 simulate: $(READY) ## Run 5,000 seeded schedules of the step path among faults
 	$(BIN)/tradesaga simulate --schedules 5000 $(ARGS)

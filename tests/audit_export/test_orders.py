@@ -24,6 +24,8 @@ from tests.integration.audit_rig import PARTITIONS, AuditRig
 
 pytestmark = [pytest.mark.stack]
 
+ROOT = Path(__file__).parents[2]
+
 ASKED = t.TradeRequested(
     idempotency_key="=k1", account="A-1", symbol="BTC/USD", side=t.Side.BUY, quantity=Decimal(2),
     order_type=t.OrderType.LIMIT,
@@ -38,11 +40,12 @@ PLACED = t.OrderPlaced(venue="paper", client_order_id="c-1", venue_order_id="v-1
 
 def report(kind: str, cumulative: str, fill: t.VenueFill | None = None) -> t.VenueReport:
     """Give what the venue says."""
-    return t.VenueReport(
-        venue="paper", report_id=f"r-{kind}-{cumulative}", kind=kind, client_order_id="c-1",  # pyright: ignore[reportArgumentType] - checked at run time
-        venue_order_id="v-1", symbol="BTC/USD", cumulative_quantity=Decimal(cumulative), cumulative_quote=Decimal(0), fill=fill,
-        venue_time=1_790_000_000_000_000_007,
-    )  # fmt: skip
+    told = {
+        "venue": "paper", "report_id": f"r-{kind}-{cumulative}", "kind": kind, "client_order_id": "c-1",
+        "venue_order_id": "v-1", "symbol": "BTC/USD", "cumulative_quantity": cumulative, "cumulative_quote": "0",
+        "fill": fill, "venue_time": 1_790_000_000_000_000_007,
+    }  # fmt: skip
+    return t.VenueReport.model_validate(told)
 
 
 def fill(number: int) -> t.VenueFill:
@@ -62,8 +65,8 @@ FILLED = t.TradeFilled(
 )
 SETTLED = t.TradeSettled(quantity=Decimal(2), quote_amount=Decimal(202), fee=Decimal("0.2"), released=Decimal(1))
 STORY: tuple[Event, ...] = (
-    ASKED, VALIDATED, t.FundsReserved(asset="USD", amount=Decimal("203.2")), ACCEPTED, PLACED, report("acknowledged", "0"),
-    report("partial_fill", "1", fill(1)), report("fill", "2", fill(2)), FILLED, SETTLED,
+    ASKED, VALIDATED, t.FundsReserved(asset="USD", amount=Decimal("203.2")), ACCEPTED, PLACED,
+    report("acknowledged", "0"), report("partial_fill", "1", fill(1)), report("fill", "2", fill(2)), FILLED, SETTLED,
 )  # fmt: skip
 
 
@@ -159,3 +162,9 @@ def test_payloads_that_cannot_be_read_leave_columns_empty() -> None:
     assert {line["order_status"] for line in told} == {"NEWO"}
     assert {line["price_currency"] + line["client_id"] for line in told} == {""}
     assert all(set(line) <= set(COLUMNS) for line in told)
+
+
+def test_each_column_is_explained() -> None:
+    """Where it comes from, or that it is not held."""
+    page = (ROOT / "docs" / "mifid-order-records.md").read_text()
+    assert [column for column in COLUMNS if f"`{column}`" not in page] == []
