@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -39,13 +40,19 @@ class Span:
         return f"{self.table}_{self.start:%Y%m%d}"
 
 
-def spans(now: datetime) -> Iterator[Span]:
-    """List the partitions that should exist at `now`: the current ones and those ahead."""
-    month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    for _ in range(MONTHS_AHEAD + 1):
+def months(since: datetime) -> Iterator[Span]:
+    """Give the months of the audit log from one moment's on, without an end."""
+    month = since.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    while True:
         following = (month + timedelta(days=32)).replace(day=1)
         yield Span("saga_event", "recorded_at", month, following)
         month = following
+
+
+def spans(now: datetime) -> Iterator[Span]:
+    """List the partitions that should exist at `now`: the current ones and those ahead."""
+    ahead = months(now)
+    yield from (next(ahead) for _ in range(MONTHS_AHEAD + 1))
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     for ahead in range(DAYS_AHEAD + 1):
         yield Span("outbox", "created_at", day + timedelta(days=ahead), day + timedelta(days=ahead + 1))
@@ -94,6 +101,16 @@ async def ensure_partitions(sql: "Connection") -> list[str]:
     finally:
         await sql.execute("SELECT pg_advisory_unlock($1)", LOCK)
     return done
+
+
+async def make_months(sql: "Connection", since: datetime) -> list[str]:
+    """Make the audit log's partitions from a moment's month to the present one; says which.
+
+    A log that is rebuilt has its past in months again, which can be retired one by one.
+    """
+    now, existing = await sql.fetchval("SELECT clock_timestamp()"), await _existing(sql)
+    past = takewhile(lambda span: span.start <= now, months(since))
+    return [span.name for span in past if span.name not in existing and await _create(sql, span)]
 
 
 async def _existing(sql: "Connection") -> set[str]:

@@ -7,6 +7,7 @@ made a second time; an empty one is the same, with everything after that moment.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
 from consumers.recovery import lanes
@@ -22,6 +23,7 @@ from infra.errors import CommandError, ExitCode
 from infra.kafka import Place
 from infra.ledger.keeping import TABLES, write_rows
 from infra.ledger.recovering import unknown_accounts
+from infra.partitions import make_months
 from infra.replay import Replay
 from infra.settings import Settings
 from sagas.row import RowStatus
@@ -65,6 +67,7 @@ async def rebuild(
         for cast in casts:
             ranges = await _look(settings, replay, cast)
             await refuse_versions(places[LOG].sql, cast.saga)
+            await _make_months(replay, places[LOG], ranges, events_topic(cast.saga.name))
             catching = _catch_up(replay, places, cast, wish, (ranges, report))
             await catching.declare()
             sized(catching.size)
@@ -77,6 +80,16 @@ async def rebuild(
         report.incarnation = max(database.incarnation.number for database in opened.values())
     report.seconds = time.monotonic() - began
     return report
+
+
+async def _make_months(replay: Replay, log: Database, ranges: Ranges, topic: str) -> None:
+    """Make a partition of the audit log for each month of which the topic has records."""
+    first: list[datetime] = []
+    for place, (begin, end) in ranges.items():
+        if place[0] == topic and begin < end:
+            first += [record.recorded_at async for batch in replay.read(place, begin, begin + 1) for record in batch]
+    if first:
+        await make_months(log.sql, min(first))
 
 
 async def _look(settings: Settings, replay: Replay, cast: Cast) -> Ranges:

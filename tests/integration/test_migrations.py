@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from infra.database import migrate, open_pool, session
 from infra.errors import CommandError, ExitCode
 from infra.ledger import tables as book
-from infra.partitions import ensure_partitions, spans
+from infra.partitions import ensure_partitions, make_months, spans
 from infra.stack.postgres import start_postgres, stop_postgres
 from infra.stack.state import PostgresState
 from infra.tables import METADATA
@@ -120,6 +120,27 @@ async def test_partitions_are_made_once_and_dropped_when_published(database_url:
         assert await ensure_partitions(sql) == []
         await sql.execute("UPDATE lane SET published_seq = 2")
         assert await ensure_partitions(sql) == ["dropped outbox_20200101"]
+
+
+async def test_months_of_the_past_are_made_for_a_log_that_is_rebuilt(database_url: str) -> None:
+    """From the first record's month to the present one, once; records of then lie in them."""
+    async with session(database_url) as sql:
+        now = datetime.now(UTC)
+        since = now - timedelta(days=100)
+        made = await make_months(sql, since)
+        assert made[0] == f"saga_event_{since:%Y%m}01"
+        assert len(made) in {3, 4}
+        assert f"saga_event_{now:%Y%m}01" not in made
+        assert await make_months(sql, since) == []
+        await sql.execute(
+            'INSERT INTO saga_event (topic, partition, "offset", recorded_at, headers, hash, writer_epoch)'
+            " VALUES ('t', 0, 0, $1, '', '', 1)",
+            since,
+        )
+        assert await sql.fetchval("SELECT tableoid::regclass::text FROM saga_event") == made[0]
+        for statement in (f"DELETE FROM {made[0]}", f"TRUNCATE {made[0]}"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+                await sql.execute(statement)
 
 
 async def test_occupied_range_stays_in_the_default_partition(database_url: str) -> None:
