@@ -126,15 +126,20 @@ async def promote(standby: PostgresState) -> None:
         await connection.close()
 
 
-async def synchronise(primary: PostgresState, patience: float = 60.0) -> None:
-    """Have each commit wait for the standby from here on, and wait until the standby has come up to the primary."""
+async def synchronise(primary: PostgresState, patience: float = 60.0, *, confirmed: bool = True) -> None:
+    """Have each commit wait for the standby from here on, and wait until the standby has come up to the primary.
+
+    Without `confirmed` no commit waits for it.
+    """
     connection = await asyncpg.connect(primary.url, timeout=10)
     try:
-        await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        names = "*" if confirmed else ""
+        await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
         await connection.execute("SELECT pg_reload_conf()")
 
         async def synchronous() -> bool:
-            return await connection.fetchval("SELECT sync_state FROM pg_stat_replication") == "sync"
+            state = await connection.fetchval("SELECT sync_state FROM pg_stat_replication")
+            return state == ("sync" if confirmed else "async")
 
         await until(synchronous, patience)
     finally:

@@ -44,6 +44,9 @@ def main(
     clusters: Annotated[
         bool, typer.Option("--clusters", help="On three brokers, and PostgreSQL with a standby that takes over.")
     ] = False,
+    late_standby: Annotated[
+        bool, typer.Option("--late-standby", help="Have nobody wait for the standby, to see that the loss is found.")
+    ] = False,
     tmpfs: Annotated[bool, typer.Option(help="Fill a small memory disk, where one may be mounted.")] = True,
 ) -> None:
     """Run the fault run: exit 0 if every invariant holds and was tested, 1 if not, 5 if a server cannot be had."""
@@ -54,7 +57,7 @@ def main(
     folder.mkdir(parents=True)
     os.environ.setdefault("TRADESAGA_KAFKA_HEAP", "384m")
     began = time.monotonic()
-    wanted = Wanted(seed, rate, short=short, clusters=clusters, tmpfs=tmpfs)
+    wanted = Wanted(seed, rate, short=short, clusters=clusters, tmpfs=tmpfs, late_standby=late_standby)
     seen = _played(run(folder, wanted, minutes * 60, console), console)
     verdicts = judge(seen)
     told = figures(seen, verdicts, seed, time.monotonic() - began)

@@ -5,7 +5,9 @@ import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
+import asyncpg
 import psutil
 
 from infra.stack.postgres import stop_postgres
@@ -14,15 +16,20 @@ from infra.stack.state import PostgresState
 from tests.clusters.standby import add_standby, kill_server, promote, remove_outside, synchronise
 from tests.faults.servers import Database
 
+BEHIND: Final = 4.0
+"""Seconds by which a late standby is behind."""
+
 
 class Replicated(Database):
     """A primary and its standby; whoever is promoted gets a standby of its own.
 
-    The small disk is left out: a standby on the same machine would lie on the same one.
+    The small disk is left out: a standby on the same machine would lie on the same one. Where the standby is to be
+    `late`, nobody waits for it, and it is some seconds behind when it takes over.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, late: bool = False) -> None:
         super().__init__(home, tmpfs=False)
+        self._late = late
         self._standby = PostgresState()
         self._homes: list[Path] = []
 
@@ -30,7 +37,7 @@ class Replicated(Database):
         """Start the primary, or start it again, and wait until its standby is at its heels again."""
         await super().start()
         if self._standby.process is not None:
-            await synchronise(self._state)
+            await synchronise(self._state, confirmed=not self._late)
 
     async def replicate(self) -> None:
         """Give the primary a standby, and have each commit wait for it."""
@@ -38,11 +45,13 @@ class Replicated(Database):
         home.mkdir(mode=0o711)
         self._homes.append(home)
         self._standby = await asyncio.to_thread(add_standby, self._state, home, self._environment())
-        await synchronise(self._state)
+        await synchronise(self._state, confirmed=not self._late)
 
     async def lose_primary(self) -> None:
         """Kill the primary as a power cut would, its standby being at its heels."""
-        await synchronise(self._state)
+        await synchronise(self._state, confirmed=not self._late)
+        if self._late:
+            await _follow_nobody(self._standby)
         await asyncio.to_thread(kill_server, self._state)
 
     def pause_standby(self) -> None:
@@ -73,3 +82,14 @@ class Replicated(Database):
             await asyncio.to_thread(remove_outside, home)
             if (inside := home / "postgres") != Path(self._state.data):
                 await asyncio.to_thread(shutil.rmtree, inside, ignore_errors=True)
+
+
+async def _follow_nobody(standby: PostgresState) -> None:
+    """Have a standby stay where it is, and its primary go on for some seconds."""
+    sql = await asyncpg.connect(standby.url, timeout=10)
+    try:
+        await sql.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        await sql.execute("SELECT pg_reload_conf()")
+    finally:
+        await sql.close()
+    await asyncio.sleep(BEHIND)

@@ -51,6 +51,7 @@ class Wanted:
     short: bool = False
     clusters: bool = False
     tmpfs: bool = True
+    late_standby: bool = False
 
 
 @dataclass
@@ -173,7 +174,7 @@ async def open_stage(folder: Path, wanted: Wanted) -> AsyncGenerator[Stage]:
     session_seconds = 4.0 if wanted.short else 6.0
     async with AsyncExitStack() as stack:
         broker: Kafka = Cluster(folder, chance) if clusters else Broker(folder)
-        database = Replicated(folder) if clusters else Database(folder, tmpfs=wanted.tmpfs)
+        database = Replicated(folder, late=wanted.late_standby) if clusters else Database(folder, tmpfs=wanted.tmpfs)
         exchange = ExchangeProcess(folder)
         ways = {name: Bundle(await _open_links(stack, f"{name}-kafka", 3 if clusters else 1)) for name, _ in CAST}
         postgres = {name: (await _open_links(stack, f"{name}-postgres", 1))[0] for name, _ in CAST}
