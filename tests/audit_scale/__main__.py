@@ -40,7 +40,7 @@ def main(
         told = run.verify_with_nothing_in_reach("export verified, no network", records, NO_NETWORK)
     assert (told["unaltered"], told["complete"], told["rows"]) == (True, True, records), told
     out.parent.mkdir(parents=True, exist_ok=True)
-    figures = [{**asdict(stage), "rate": stage.rate} for stage in run.stages]
+    figures = [{**asdict(stage), "rate": stage.rate, "rate_of_a_core": stage.rate_of_a_core} for stage in run.stages]
     out.write_text(json.dumps({"facts": records, "stages": figures, "load_average": os.getloadavg()}, indent=2))
     Console().print(_table(run))
 
@@ -66,11 +66,11 @@ def _with_servers(home: Path, facts: int, *, replay: bool) -> tuple[ScaleRun, in
 
 def _table(run: ScaleRun) -> Table:
     table = Table(title="the audit trail at size")
-    for heading in ("", "records", "seconds", "a second", "largest MB"):
+    for heading in ("", "records", "seconds", "a second", "a core's second", "largest MB"):
         table.add_column(heading, justify="left" if not heading else "right")
     for stage in run.stages:
-        figures = (f"{stage.records:,}", f"{stage.seconds:.1f}", f"{stage.rate:,.0f}", f"{stage.memory_mb:,.0f}")
-        table.add_row(stage.name, *figures)
+        figures = (stage.records, round(stage.seconds), stage.rate, stage.rate_of_a_core, stage.memory_mb)
+        table.add_row(stage.name, *(f"{figure:,.0f}" for figure in figures))
     return table
 
 

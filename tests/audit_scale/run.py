@@ -26,17 +26,23 @@ SELECT coalesce((SELECT sum(size) FROM audit_edge), 0)::bigint, (SELECT count(*)
 
 @dataclass
 class Stage:
-    """What one command took: seconds, the records it dealt with, and its largest size in memory, in MB."""
+    """What one command took: seconds by the wall and of processors, records, and its largest size in memory, in MB."""
 
     name: str
     records: int
     seconds: float
+    processor: float = 0
     memory_mb: float = 0
 
     @property
     def rate(self) -> float:
         """Give records a second."""
         return self.records / self.seconds
+
+    @property
+    def rate_of_a_core(self) -> float:
+        """Give records a second of processor time; zero where it was not measured."""
+        return self.records / self.processor if self.processor else 0
 
 
 @dataclass
@@ -123,7 +129,8 @@ class ScaleRun:
         told = (self.folder / "out").read_text()
         if process.returncode:
             raise RuntimeError(f"{name}: exit {process.returncode}: {told[-2000:]}{(self.folder / 'err').read_text()}")
-        self.stages.append(Stage(name, records, seconds, usage.ru_maxrss / 1024))
+        processor = usage.ru_utime + usage.ru_stime
+        self.stages.append(Stage(name, records, seconds, processor, usage.ru_maxrss / 1024))
         return json.loads(told.splitlines()[-1])
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from consumers.audit.exporting.layout import Line
 from infra.errors import unavailable
 
-_ROWS: Final = 50_000
+_ROWS: Final = 10_000
 """Records of one row group."""
 
 
