@@ -28,6 +28,7 @@ from infra.broker import count_partitions, read_cluster_id
 from infra.clock import format_time
 from infra.database import session
 from infra.errors import CommandError, ExitCode
+from infra.garbage import collect_seldom
 from infra.logs import silence_libraries
 from infra.registered import find_saga
 from infra.replay import Replay
@@ -123,6 +124,7 @@ def replay(
     settings = load_settings(directory)
     silence_libraries()
     rules = Rules(find_saga(saga, settings.app))
+    collect_seldom()
     if follow:
         fine = uvloop.run(_follow(settings, rules, resume, as_json=as_json))
     else:
