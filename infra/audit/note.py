@@ -117,8 +117,10 @@ def open_note(note: str, verifiers: Mapping[bytes, Verifier]) -> tuple[str, list
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
         try:
             raw = base64.b64decode(encoded, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise NoteError(f"a signature line is not base64: {line}") from error
+        if base64.b64encode(raw).decode() != encoded:
+            raise NoteError(f"a signature line is not base64 as it is written: {line}")
         verifier = verifiers.get(raw[:_KEY_ID])
         if verifier is None or verifier.name != name:
             continue

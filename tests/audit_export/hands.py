@@ -310,6 +310,12 @@ def no_signature(folder: Path) -> None:
     (folder / layout.SIGNATURE).unlink()
 
 
+def strange_signature(folder: Path) -> None:
+    """Write a signature in letters that base64 does not have."""
+    note = (folder / layout.SIGNATURE).read_text()
+    (folder / layout.SIGNATURE).write_text(note.rstrip() + "\N{SNOWMAN}\n")
+
+
 def huge_manifest(folder: Path) -> None:
     """Let the manifest be endless."""
     os.truncate(folder / layout.MANIFEST, 1 << 40)

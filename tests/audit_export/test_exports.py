@@ -1,5 +1,6 @@
 """Exports made of a real database: whole, of a time, or of some sagas; each is proven without the database."""
 
+import ast
 import csv
 import resource
 import subprocess
@@ -154,6 +155,14 @@ async def test_an_independent_verifier_is_red_too(rig: ExportRig, hand: hands.Ha
     if hand is not hands.tell_another_state:
         hands.sign_again(path, rig.exporter)
         assert not believed_by_others(rig, path)
+
+
+async def test_the_independent_verifier_imports_nothing_of_ours() -> None:
+    """The standard library, and Ed25519."""
+    tree = ast.parse(VERIFIER.read_text())
+    names = [each.name for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {"cryptography"}
 
 
 async def test_a_log_that_does_not_fit_its_seal_is_not_exported(rig: ExportRig) -> None:

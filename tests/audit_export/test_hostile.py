@@ -1,6 +1,7 @@
 """Exports spoilt by hostile hands: each is named, none crashes the verification, none is called complete."""
 
 import asyncio
+import random
 import shutil
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,7 @@ SPOILT: list[tuple[Hand, str]] = [
     (hands.no_manifest, "manifest.json cannot be read"),
     (hands.nonsense_manifest, "manifest.json"),
     (hands.huge_manifest, "longer than"),
+    (hands.strange_signature, "a signature line is not base64"),
     (hands.no_signature, "manifest.note cannot be read"),
     (partial(hands.rename_a_file, name="../../../etc/passwd"), "no name of a file"),
     (partial(hands.rename_a_file, name="/etc/passwd"), "no name of a file"),
@@ -189,3 +191,24 @@ def test_the_folders_keys_may_be_nonsense(exports: Exports, tmp_path: Path) -> N
     path = exports.copy("whole", tmp_path)
     (path / layout.KEYS).write_bytes(b"\xffkey\n")
     red(verify_export(path, None, [], lambda _, __: None), layout.KEYS)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_changed_at_random_is_noticed(exports: Exports, tmp_path: Path, seed: int) -> None:
+    """Bytes flipped, cut out, put in, repeated: in any file, at any place, forty times each."""
+    chance = random.Random(seed)
+    path = exports.copy("whole" if seed % 2 else "account", tmp_path)
+    files = sorted(each for each in path.rglob("*") if each.is_file() and each.stat().st_size)
+    for _ in range(40):
+        file = chance.choice(files)
+        before = file.read_bytes()
+        at, length = chance.randrange(len(before)), chance.choice((1, 1, 7, 500))
+        piece = before[at : at + length]
+        others = (b"", piece * 2, chance.randbytes(length), bytes(byte ^ 1 << chance.randrange(8) for byte in piece))
+        after = before[:at] + chance.choice(others) + before[at + length :]
+        if after != before:
+            file.write_bytes(after)
+            report = exports.verify(path)
+            assert not report.holds(Verdict.INCOMPLETE), (file.name, at, length)
+            file.write_bytes(before)
+    assert exports.verify(path).findings == []

@@ -44,7 +44,9 @@ async def test_what_was_retired_stands_in_an_export_as_a_few_roots(rig: ExportRi
     assert (manifest.records, sum(log.retired for log in manifest.logs)) == (24, 26)
     report = rig.verify(path)
     assert report.findings == []
-    assert report.remarks == ["26 records were retired by ann: five years have passed"]
+    assert [(each.operator, each.reason, each.records) for each in report.retired] == [
+        ("ann", "five years have passed", 26)
+    ]
     assert any("previous" in line for line in hands.read(path))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from io import BufferedReader, FileIO
@@ -34,10 +35,13 @@ class ExportFolder:
         """Say what is wrong with the names of the files: with those that are said, and those that are there."""
         said = [file.path for file in files]
         wrong = [f"{name[:200]!r} is no name of a file in an export" for name in said if not is_safe(name)]
-        wrong += [f"{name} is said twice" for name in sorted({name for name in said if said.count(name) > 1})]
+        wrong += [
+            f"{name[:200]!r} is said twice"
+            for name in sorted(name for name, times in Counter(said).items() if times > 1)
+        ]
         expected = {name for name in said if is_safe(name)} | {layout.MANIFEST, layout.SIGNATURE}
         there = self._list()
-        wrong += [f"{name!r} is here, and the manifest does not know it" for name in sorted(there - expected)]
+        wrong += [f"{name[:200]!r} is here, and the manifest does not know it" for name in sorted(there - expected)]
         return wrong
 
     def _list(self) -> set[str]:

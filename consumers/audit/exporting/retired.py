@@ -6,9 +6,9 @@ from typing import Any
 from consumers.audit.exporting.layout import FormatError, read_line, write_line
 from consumers.audit.exporting.manifest import Log, Manifest
 from consumers.audit.retention.action_log import read_entries
-from consumers.audit.retention.actions import Action, ActionError, Entry, actions_origin, check_actions
+from consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
 from consumers.audit.retention.tombstones import Tombstones
-from consumers.audit.verification import Begin, Report, Verdict, read_notes
+from consumers.audit.verification import Begin, Report, Retired, Verdict, read_notes
 from infra.audit.merkle import Edge, Subtree
 from infra.audit.note import Verifier
 from infra.audit.origin import Origin
@@ -30,7 +30,8 @@ class RetiredRecords:
     async def read(cls, sql: Session, log_id: str, trusted: Mapping[bytes, Verifier]) -> "RetiredRecords":
         """Read the log of actions. Raises `CommandError` where it is not what was signed."""
         entries, report = await read_entries(sql), Report()
-        stones = Tombstones.read(check_entries(report, log_id, entries, trusted))
+        actions = check_entries(report, log_id, entries, trusted)
+        stones = Tombstones.believe(report, actions_origin(log_id), actions)
         if report.findings:
             found = report.findings[0]
             do = "see what is wrong with `tradesaga audit verify`"
@@ -83,19 +84,16 @@ def check_retired(
 ) -> None:
     """Check that signed actions have retired what an export leaves out as retired, and tell whose they were."""
     actions = check_entries(report, manifest.log_id, entries, trusted)
-    try:
-        stones = Tombstones.read(actions)
-    except ActionError as error:
-        report.add(Verdict.ALTERED, str(actions_origin(manifest.log_id)), str(error))
-        return
+    stones = Tombstones.believe(report, actions_origin(manifest.log_id), actions)
     for log in manifest.logs:
         if log.retired and not _is_retired(stones, log):
             what = f"its first {log.retired} records are said to be retired, and no signed action has retired them"
             report.add(Verdict.INCOMPLETE, log.origin, what)
     for number, action in stones.actions.items():
-        records = sum(stone.records for found in stones.stones.values() for by, stone in found if by == number)
-        told = f"{records:,} records were retired by {action.operator}: {action.reason}"
-        report.remarks.append(told)
+        cut = [stone for found in stones.stones.values() for by, stone in found if by == number]
+        offsets = {str(Origin(manifest.log_id, stone.topic, stone.partition)): stone.next_offset for stone in cut}
+        records = sum(stone.records for stone in cut)
+        report.retired.append(Retired(number, action.at, action.operator, action.reason, records, offsets))
 
 
 def _is_retired(stones: Tombstones, log: Log) -> bool:

@@ -42,6 +42,7 @@ def test_what_is_signed_is_read_back() -> None:
         ("\n\n", "\n"),
         ("BwJnAM=\n", "BwJnAM="),
         ("x08g", "!!!!"),
+        ("x08g", "x\N{SNOWMAN}8g"),
         ("\N{EM DASH} Peter", "\N{EM DASH} Paul"),
     ],
 )
