@@ -109,6 +109,7 @@ class Replay:
                     following, moved = after, elapsed()
                 elif elapsed() - moved > _SILENCE:
                     raise KafkaUnavailableError(f"{place}: nothing comes of offset {following} and those behind it")
+            self._consumer.pause(partition)  # or it would go on asking for what comes next, a hundred times a second
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(f"{place}: {error or type(error).__name__}") from error
 
