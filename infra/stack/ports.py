@@ -11,10 +11,12 @@ LOWEST = 15000
 ATTEMPTS = 1000
 LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 USUAL_EPHEMERAL_START = 32768
+_GIVEN: set[int] = set()
+"""What this process has chosen: several ports are chosen before the first server listens."""
 
 
 def free_port() -> int:
-    """Choose a port that nothing uses now, below those that the kernel lends to outgoing connections.
+    """Choose a port that nothing uses now, never the same twice, below those that the kernel lends to outgoing ones.
 
     Were it one of those, a client that keeps connecting to a server which is down could be lent the server's own
     port, connect to itself, and so keep the server from coming back.
@@ -22,7 +24,8 @@ def free_port() -> int:
     ceiling = _ephemeral_start()
     for _ in range(ATTEMPTS):
         port = LOWEST + secrets.randbelow(max(ceiling - LOWEST, 1000))
-        if not is_taken(port):
+        if port not in _GIVEN and not is_taken(port):
+            _GIVEN.add(port)
             return port
     raise unavailable("port-missing", "no free port was found", LOOPBACK, "stop some of the programs that listen there")
 

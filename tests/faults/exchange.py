@@ -153,7 +153,7 @@ async def serve(port: int, file: Path) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", port)
+    server = await asyncio.start_server(talk, "127.0.0.1", port, reuse_port=True)  # the run keeps it for us
     async with server:
         await server.serve_forever()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -15,7 +16,7 @@ import asyncpg
 
 from infra.database_faults import DATABASE_ERRORS
 from infra.settings import PREFIX
-from infra.stack.ports import free_port
+from infra.stack.ports import LOOPBACK, accepts, free_port
 from tests.faults import app
 from tests.faults.cluster import Cluster
 from tests.faults.crew import Crew, Member
@@ -141,11 +142,14 @@ class Stage:
 
 
 class ExchangeProcess:
-    """The exchange, which may be killed too."""
+    """The exchange, which may be killed too; its port is kept for it, or it might be another's when it comes back."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._kept.bind((LOOPBACK, free_port()))
+        self._port: int = self._kept.getsockname()[1]
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -158,6 +162,16 @@ class ExchangeProcess:
         argv = ["-m", "tests.faults.exchange", "--port", str(self._port), "--file", str(self._folder / "exchange.db")]
         with (self._folder / "exchange.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=log, stderr=log)
+        until = time.monotonic() + 30
+        while not await asyncio.to_thread(accepts, self._port):
+            if time.monotonic() > until or self._process.returncode is not None:
+                raise TimeoutError(f"the exchange has not come up; read {self._folder / 'exchange.log'}")
+            await asyncio.sleep(0.05)
+
+    async def end(self) -> None:
+        """End it for good, and let its port go."""
+        await self.kill()
+        self._kept.close()
 
     async def kill(self) -> None:
         """End it without giving it a chance to do anything."""
@@ -182,7 +196,7 @@ async def open_stage(folder: Path, wanted: Wanted) -> AsyncGenerator[Stage]:
         stack.push_async_callback(broker.stop)
         stack.push_async_callback(database.stop)
         await _start_servers(broker, database)
-        stack.push_async_callback(exchange.kill)
+        stack.push_async_callback(exchange.end)
         await exchange.start()
         crew = _gather_crew(folder, ways, database, postgres, _settings(exchange, session_seconds))
         doors = [f"http://127.0.0.1:{member.http_port}" for member in crew.of("door")]
