@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := build/bench-peers
 PYTEST := $(BIN)/python -m pytest
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
@@ -58,8 +59,22 @@ chaos: $(READY) ## Break a whole stack for some minutes and judge what it kept (
 chaos-clusters: $(READY) ## The same on three brokers, and PostgreSQL with a standby that takes over
 	$(BIN)/python -m tests.faults --clusters $(ARGS)
 
-bench: $(READY) ## Measure the saga path beside its floor (ARGS=--sealing: with the sealer and without)
+bench: $(READY) $(PEERS)/.ready ## Measure the saga path beside its floor and its peers, 20 minutes at most (ARGS=--sealing: the sealer's cost)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-full: $(READY) $(PEERS)/.ready ## The same in nine rounds, as long as they take
+	$(BIN)/python -m tests.benchmarks --pairs 9 --minutes 0 --seconds 60 $(ARGS)
+
+bench-peers: $(PEERS)/.ready ## Install the systems that make bench compares with, apart from the project (done by bench)
+
+$(PEERS)/.ready: requirements-bench.lock tests/benchmarks/peers/package-lock.json
+	@mkdir -p $(PEERS)
+	test -x $(PEERS)/venv/bin/python || $(PYTHON) -m venv $(PEERS)/venv
+	$(PEERS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	cp tests/benchmarks/peers/package.json tests/benchmarks/peers/package-lock.json $(PEERS)
+	@if command -v npm >/dev/null; then cd $(PEERS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error; \
+	else echo "npm is not installed: Restate is left out of the comparison"; fi
+	@touch $@
 
 audit-scale: $(READY) ## Take a million facts through the audit, to an export verified with no network (ARGS="--facts 60000": less)
 	$(BIN)/python -m tests.audit_scale $(ARGS)
@@ -73,6 +88,7 @@ mutants: $(READY) ## Plant each known hole in the code and see that a test finds
 lock: $(READY) ## Pin all packages anew, with hashes
 	$(COMPILE) --all-extras --group dev --upgrade -o requirements-dev.lock
 	$(COMPILE) --extra demo --extra tracing -c requirements-dev.lock -o requirements.lock
+	$(subst pyproject.toml,tests/benchmarks/peers/requirements.in,$(COMPILE)) --upgrade -o requirements-bench.lock
 
 clean: ## Remove what was built; a stack's data in .tradesaga stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

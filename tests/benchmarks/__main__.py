@@ -1,140 +1,101 @@
-"""Runs the floor and the product in turn on servers of their own: `python -m tests.benchmarks [--sagas N] [--pairs N]`.
+"""The step path beside its floor and beside what people use today: `make bench`, or `python -m tests.benchmarks`.
 
-Flat out, then at 20 starts a second; medians over interleaved pairs, since one machine's speed drifts. Writes
-`build/bench.json`. With `--sealing` it is the product with and without the sealer instead, into `build/sealing.json`.
+Writes `build/bench.json` and `build/bench.svg`. With `--sealing` it is the product with and without the sealer instead,
+into `build/sealing.json`. Exits with 1 when a saga was lost, failed or done twice.
 """
 
 import json
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from infra.stack.servers import start_servers, stop_servers
-from tests.benchmarks.sealing import PAIRS, measure, table_of
+from tests.benchmarks.comparison import RATES, Plan, compare
+from tests.benchmarks.machine import describe
+from tests.benchmarks.on_kafka import FLOOR, PRODUCT, VARIANTS
+from tests.benchmarks.peers.environment import has_dbos, has_restate
+from tests.benchmarks.peers.on_dbos import Dbos
+from tests.benchmarks.peers.on_restate import Restate
+from tests.benchmarks.plot import draw
+from tests.benchmarks.report import figures_of, ratios_of, table_of
+from tests.benchmarks.sealing import PAIRS, measure
+from tests.benchmarks.sealing import table_of as sealing_table
+from tests.benchmarks.stage import servers
+from tests.benchmarks.system import System
 
-SYSTEMS = ("floor", "product")
-RATE = 20
+MINUTES = 20.0
+ROUNDS = 3
+FAMILIES = ("floor", "product", "variants", "dbos", "restate")
 
 
 def main(
-    sagas: Annotated[int | None, typer.Option(help="Sagas of one flat-out run.")] = None,
-    pairs: Annotated[int | None, typer.Option(help="Interleaved pairs of runs; 3, of sealing 9.")] = None,
-    paced: Annotated[int, typer.Option(help="Sagas of one run at 20 a second.")] = 300,
-    out: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
     *,
+    sagas: Annotated[int | None, typer.Option(help="Most sagas of one load flat out.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Rounds, each of all systems; 3, of sealing 9.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long each open rate is held.")] = 15.0,
+    rates: Annotated[str, typer.Option(help="Open rates, starts a second.")] = ",".join(map(str, RATES)),
+    systems: Annotated[str, typer.Option(help=f"Some of {', '.join(FAMILIES)}.")] = ",".join(FAMILIES),
+    minutes: Annotated[float, typer.Option(help="No round is begun that would end later; 0: no bound.")] = MINUTES,
+    out: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
     sealing: Annotated[bool, typer.Option("--sealing", help="Measure what sealing costs instead.")] = False,
 ) -> None:
     """Measure, print a table, write the figures."""
     if sealing:
         _measure_sealing(pairs or PAIRS, sagas, out or Path("build/sealing.json"))
-    else:
-        _measure_path(sagas or 10_000, pairs or 3, paced, out or Path("build/bench.json"))
+        return
+    paces = [int(rate) for rate in rates.split(",") if rate]
+    plan = Plan(pairs or ROUNDS, sagas, seconds, paces, 60 * minutes - 60 if minutes else None)
+    if not _compare(_chosen(systems.split(",")), plan, out or Path("build/bench.json")):
+        raise typer.Exit(1)
 
 
 def _measure_sealing(pairs: int, sagas: int | None, out: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="tradesaga-bench-") as folder, _servers(Path(folder)) as environment:
-        Path(folder).chmod(0o711)
-        summary = measure(environment, Path(folder), pairs, sagas)
+    with servers() as stage:
+        summary = measure(stage.environment, stage.home, pairs, sagas)
     _write(out, {**summary, "load_average": os.getloadavg()})
-    Console().print(table_of(summary))
+    Console().print(sealing_table(summary))
 
 
-def _measure_path(sagas: int, pairs: int, paced: int, out: Path) -> None:
-    console = Console()
-    results: dict[str, dict[str, list[Any]]] = {system: {"flat": [], "paced": [], "memory": []} for system in SYSTEMS}
-    with tempfile.TemporaryDirectory(prefix="tradesaga-bench-") as folder, _servers(Path(folder)) as environment:
-        Path(folder).chmod(0o711)
-        for number in range(pairs):
-            for system in SYSTEMS:
-                console.print(f"pair {number + 1} of {pairs}: {system}")
-                _run(system, environment, sagas, paced, results[system])
-    summary = {system: _summary(figures) for system, figures in results.items()}
-    summary["ratios"] = {
-        "rate": summary["product"]["per_second"] / summary["floor"]["per_second"],
-        "p50": summary["product"]["p50_ms"] / summary["floor"]["p50_ms"],
-    }
-    _write(out, {**summary, "runs": results, "load_average": os.getloadavg()})
-    console.print(_table(summary))
+def _chosen(families: Sequence[str]) -> list[System]:
+    """Make the systems asked for; peers that are not installed are left out, and that is told."""
+    if unknown := set(families) - set(FAMILIES):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: give some of {', '.join(FAMILIES)}")
+    missing = [name for name, there in (("dbos", has_dbos()), ("restate", has_restate())) if not there]
+    if left_out := [name for name in missing if name in families]:
+        Console(stderr=True).print(f"not installed, and so left out: {', '.join(left_out)}; run `make bench-peers`")
+    known: dict[str, Sequence[System]] = {"floor": (FLOOR,), "product": (PRODUCT,), "variants": VARIANTS}
+    if "dbos" not in missing:
+        known["dbos"] = (Dbos(),)
+    if "restate" not in missing:
+        known["restate"] = (Restate(),)
+    return [system for family in FAMILIES if family in families for system in known.get(family, ())]
+
+
+def _compare(systems: Sequence[System], plan: Plan, out: Path) -> bool:
+    """Measure and write; say whether every saga of every load ended as it should, once."""
+    log, console = Console(stderr=True), Console()
+    with servers() as stage:
+        machine = describe(stage)
+        samples = compare(stage, systems, plan, log.print)
+        machine["exports_of_spans"] = stage.sink.exports
+    figures, settings = figures_of(samples), {system.name: system.settings for system in systems}
+    for figure in figures:
+        figure["settings"] = settings[figure["system"]]
+    ratios = ratios_of(figures)
+    _write(out, {"machine": machine, "plan": plan._asdict(), "ratios": ratios, "figures": figures})
+    out.with_suffix(".svg").write_text(draw(figures))
+    (Console(width=200) if not console.is_terminal else console).print(table_of(figures))
+    for name, ratio in ratios.items():
+        console.print(f"tradesaga is at {ratio:.2f} times the rate of {name}", highlight=False)
+    return all(figure.get("as_wanted", True) for figure in figures)
 
 
 def _write(out: Path, figures: dict[str, Any]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(figures, indent=2))
-
-
-@contextmanager
-def _servers(home: Path) -> Generator[dict[str, str]]:
-    state = start_servers(home)
-    try:
-        yield {**os.environ, "TRADESAGA_KAFKA": state.kafka, "TRADESAGA_DATABASE_URL": state.database_url}
-    finally:
-        stop_servers(home)
-
-
-def _run(system: str, environment: dict[str, str], sagas: int, paced: int, figures: dict[str, list[Any]]) -> None:
-    command = [sys.executable, "-m", f"tests.benchmarks.{system}"]
-    subprocess.run([*command, "init"], env=environment, check=True)
-    services = [
-        subprocess.Popen([*command, role], env=environment, stderr=subprocess.DEVNULL) for role in ("steps", "log")
-    ]
-    try:
-        time.sleep(4)
-        _load(command, environment, 200, 0)
-        if paced:
-            figures["paced"].append(_load(command, environment, paced, RATE))
-        figures["flat"].append(_load(command, environment, sagas, 0))
-        memory = [psutil.Process(service.pid).memory_full_info().pss for service in services]
-        figures["memory"].append(max(memory) / 1024 / 1024)
-    finally:
-        for service in services:
-            service.terminate()
-        for service in services:
-            service.wait(20)
-
-
-def _load(command: list[str], environment: dict[str, str], count: int, rate: int) -> dict[str, float]:
-    done = subprocess.run(
-        [*command, "load", str(count), str(rate)], env=environment, check=True, capture_output=True, text=True
-    )
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _summary(figures: dict[str, list[Any]]) -> dict[str, float]:
-    return {
-        "per_second": statistics.median(run["per_second"] for run in figures["flat"]),
-        "p50_ms": 1000 * statistics.median(run["p50"] for run in figures["paced"]),
-        "p99_ms": 1000 * statistics.median(run["p99"] for run in figures["paced"]),
-        "memory_mb": max(figures["memory"]),
-    }
-
-
-def _table(summary: dict[str, dict[str, float]]) -> Table:
-    table = Table(title="five steps, medians; p50 and p99 at 20 starts a second")
-    for heading in ("", "sagas a second", "p50 ms", "p99 ms", "largest process MB"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for system in SYSTEMS:
-        row = summary[system]
-        table.add_row(
-            system,
-            f"{row['per_second']:.0f}",
-            f"{row['p50_ms']:.1f}",
-            f"{row['p99_ms']:.1f}",
-            f"{row['memory_mb']:.0f}",
-        )
-    table.add_row("ratio", f"{summary['ratios']['rate']:.2f}", f"{summary['ratios']['p50']:.2f}", "", "")
-    return table
+    out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A saga of five steps that do nothing, and the participant that runs them: what the step path itself costs."""
+"""A saga of five steps that do nothing, and the participant that runs them: what the step path itself costs.
+
+Started with a quantity of 0 it is refused at its fourth step, and the three before are taken back.
+"""
 
 from collections.abc import Sequence
 
@@ -89,25 +92,28 @@ steps = Participant("steps", bench)
 @steps.handles_batch(validate)
 async def validate_all(works: Sequence[Work[BenchRequested]], sql: Connection) -> list[Validated]:
     """Answer each."""
-    return [Validated(ref=str(work.saga_id)[:8], qty="100", px="101.25") for work in works]
+    return [Validated(ref=str(work.saga_id)[:8], qty=work.event.quantity, px="101.25") for work in works]
 
 
 @steps.handles_batch(reserve)
 async def reserve_all(works: Sequence[Work[Validated]], sql: Connection) -> list[Reserved]:
     """Answer each."""
-    return [Reserved(ref=str(work.saga_id)[:8], qty="100", px="101.25") for work in works]
+    return [Reserved(ref=str(work.saga_id)[:8], qty=work.event.qty, px="101.25") for work in works]
 
 
 @steps.handles_batch(place)
 async def place_all(works: Sequence[Work[Reserved]], sql: Connection) -> list[Placed]:
     """Answer each."""
-    return [Placed(ref=str(work.saga_id)[:8], qty="100", px="101.25") for work in works]
+    return [Placed(ref=str(work.saga_id)[:8], qty=work.event.qty, px="101.25") for work in works]
 
 
 @steps.handles_batch(confirm)
 async def confirm_all(works: Sequence[Work[Placed]], sql: Connection) -> list[Confirmed | Unconfirmed]:
-    """Answer each."""
-    return [Confirmed(ref=str(work.saga_id)[:8], qty="100", px="101.25") for work in works]
+    """Answer each; there is nothing to fill where nothing is ordered."""
+    return [
+        Confirmed(ref=str(work.saga_id)[:8], qty="100", px="101.25") if work.event.qty != "0" else Unconfirmed()
+        for work in works
+    ]
 
 
 @steps.handles_batch(settle)

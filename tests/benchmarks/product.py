@@ -1,12 +1,14 @@
 """The same five steps on the product itself.
 
-`python -m tests.benchmarks.product init | steps | log | sealer | load COUNT RATE` (rate 0: flat out).
+`python -m tests.benchmarks.product init | steps | log | sealer | load COUNT RATE [KIND [FILE]]`: rate 0 is flat out,
+the kind happy or compensated; the file gets the time at which each saga was meant to start.
 """
 
 import asyncio
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,16 +23,24 @@ from infra.database import migrate, open_pool, session
 from infra.garbage import collect_seldom
 from infra.kafka import Producer
 from infra.lanes.worker import Worker
-from infra.settings import load_settings
+from infra.probes import probes
+from infra.settings import Settings, load_settings
 from infra.topics import ensure_topics
+from infra.tracing import configure_tracing, new_traceparent
 from schemas.envelope import Envelope, splice
 from schemas.message import wire_type
 from schemas.topics import PARTITIONS, events_topic, saga_topics
 from tests.benchmarks.noop import BenchRequested, bench, steps
 
-REQUEST = BenchRequested(
-    idempotency_key="k", account="A-1001", symbol="AAPL", side="BUY", quantity="100", limit="101.25"
-)
+REQUESTS = {
+    kind: BenchRequested(
+        idempotency_key="k", account="A-1001", symbol="AAPL", side="BUY", quantity=quantity, limit="101.25"
+    )
+    for kind, quantity in (("happy", "100"), ("compensated", "0"))
+}
+ENDED = "SELECT count(*) FROM saga WHERE state IN ('COMPLETED', 'ABORTED', 'FAILED') AND saga_id = ANY($1::uuid[])"
+LAST = 100
+"""The sagas asked for again and again; all are asked for only when these have ended, or the asking would cost."""
 
 
 async def init() -> None:
@@ -57,8 +67,7 @@ async def run_sealer() -> None:
     await seal(load_settings())
 
 
-def _start() -> Envelope:
-    value = REQUEST.to_wire()
+def _start(request: BenchRequested, ratio: float) -> Envelope:
     return Envelope(
         type=wire_type(bench.name, BenchRequested),
         id=str(new_id()),
@@ -66,29 +75,41 @@ def _start() -> Envelope:
         saga_id=str(uuid4()),
         time=format_time(SystemClock().now()),
         request="0" * 64,
-        context=splice(b"", BenchRequested.NAME, value),
+        traceparent=new_traceparent(ratio),
+        context=splice(b"", BenchRequested.NAME, request.to_wire()),
     )
 
 
-async def load(count: int, rate: int) -> None:
-    """Start sagas, at `rate` a second or flat out, wait for their end, print one JSON object."""
-    settings = load_settings()
+async def _send(settings: Settings, request: BenchRequested, count: int, rate: int) -> dict[str, float]:
+    """Start sagas; give the time at which each was meant to start, or was started flat out."""
     producer = Producer(settings.brokers(), "load")
     await producer.start()
+    starts: dict[str, float] = {}
+    sent: list[asyncio.Future[Any]] = []
+    value, topic = request.to_wire(), events_topic(bench.name)
+    began = time.time()
+    for index in range(count):
+        if rate and (ahead := began + index / rate - time.time()) > 0:
+            await asyncio.sleep(ahead)
+        start = _start(request, settings.trace_ratio)
+        starts[start.saga_id] = began + index / rate if rate else time.time()
+        sent.append(await producer.send(topic, start.saga_id.encode(), value, start.to_headers()))
+    await asyncio.gather(*sent)
+    await producer.stop()
+    return starts
+
+
+async def load(count: int, rate: int, kind: str = "happy", file: str = "") -> None:
+    """Start sagas, at `rate` a second or flat out, wait for their end, print one JSON object."""
+    settings = load_settings()
     async with session(settings.database_for()) as db:
-        before = await db.fetchval("SELECT count(*) FROM saga WHERE state = 'COMPLETED'")
         since = await db.fetchval("SELECT clock_timestamp()")
         began = time.monotonic()
-        sent: list[asyncio.Future[Any]] = []
-        for index in range(count):
-            start = _start()
-            topic, key = events_topic(bench.name), start.saga_id.encode()
-            sent.append(await producer.send(topic, key, REQUEST.to_wire(), start.to_headers()))
-            if rate and (ahead := index / rate - (time.monotonic() - began)) > 0:
-                await asyncio.sleep(ahead)
-        await asyncio.gather(*sent)
-        while await db.fetchval("SELECT count(*) FROM saga WHERE state = 'COMPLETED'") < before + count:
-            await asyncio.sleep(0.1)
+        starts = await _send(settings, REQUESTS[kind], count, rate)
+        _note(file, starts)
+        sagas = list(starts)
+        while await db.fetchval(ENDED, sagas[-LAST:]) < min(LAST, count) or await db.fetchval(ENDED, sagas) < count:
+            await asyncio.sleep(0.05)
             if time.monotonic() - began > 120 + (count / rate if rate else 0):
                 raise TimeoutError("the product did not end its sagas in time")
         seconds = time.monotonic() - began
@@ -97,12 +118,30 @@ async def load(count: int, rate: int) -> None:
             "(ORDER BY extract(epoch FROM updated_at - created_at)) FROM saga WHERE created_at >= $1",
             since,
         )
-    await producer.stop()
     print(json.dumps({"sagas": count, "per_second": count / seconds, "p50": p50, "p99": p99}))  # noqa: T201
+
+
+def _note(file: str, starts: dict[str, float]) -> None:
+    if file:
+        Path(file).write_text(json.dumps(starts))
+
+
+async def _serve(role: str) -> None:
+    """Run a service as `tradesaga run` does: metrics served and spans sent where the environment says so."""
+    settings = load_settings()
+    configure_tracing(settings.trace_ratio, role)
+    async with probes(settings.http_host, settings.metrics_port):
+        await SERVICES[role]()
+
+
+SERVICES = {"steps": run_steps, "log": run_log, "sealer": run_sealer}
 
 
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
     collect_seldom()
-    roles = {"init": init, "steps": run_steps, "log": run_log, "sealer": run_sealer}
-    uvloop.run(roles[role]() if role in roles else load(*map(int, arguments)))
+    if role == "load":
+        count, rate, *rest = arguments
+        uvloop.run(load(int(count), int(rate), *rest))
+    else:
+        uvloop.run(init() if role == "init" else _serve(role))

@@ -1,0 +1,103 @@
+"""Rounds in which every system runs in turn, so that a machine that grows slower slows all; a budget ends them."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from tests.benchmarks.load import Counts, Load, Outcome, judge
+from tests.benchmarks.meter import Cost, cpu_of, memory_of
+from tests.benchmarks.stage import Stage
+from tests.benchmarks.system import Running, System
+
+RATES = (20, 100, 300)
+HEADROOM = 0.9
+"""Above this share of its rate flat out a system is saturated: its queue, and so its latency, only grows."""
+WARM_UP = 200
+SETTLE = 1.0
+"""Seconds of rest after the first sagas, which wait for whatever is still starting."""
+
+
+class Plan(NamedTuple):
+    """How much is measured. `seconds` is how long a load at an open rate lasts, `budget` when no round is begun."""
+
+    rounds: int
+    sagas: int | None
+    seconds: float
+    rates: Sequence[int]
+    budget: float | None
+
+
+class Sample(NamedTuple):
+    """One load of one system; no outcome where it was saturated."""
+
+    system: str
+    load: Load
+    outcome: Outcome | None
+    cost: dict[str, float]
+    memory_mb: dict[str, float]
+    load_average: float
+
+
+Say = Callable[[str], None]
+
+
+def compare(stage: Stage, systems: Sequence[System], plan: Plan, say: Say) -> list[Sample]:
+    """Measure the rounds; a round that would not end within the budget is not begun."""
+    began, longest, samples = time.monotonic(), 0.0, list[Sample]()
+    for number in range(plan.rounds):
+        spent = time.monotonic() - began
+        if plan.budget is not None and number and spent + longest > plan.budget:
+            say(f"{number} rounds are all that fit into {plan.budget / 60:.0f} minutes")
+            break
+        for system in _turned(systems, number):
+            say(f"round {number + 1} of {plan.rounds}: {system.name}")
+            samples += _measure(stage, system, plan)
+        longest = max(longest, time.monotonic() - began - spent)
+    return samples
+
+
+def _turned(systems: Sequence[System], number: int) -> Sequence[System]:
+    """Begin each round with another one."""
+    first = number % len(systems)
+    return (*systems[first:], *systems[:first])
+
+
+def _measure(stage: Stage, system: System, plan: Plan) -> Iterator[Sample]:
+    with system.running(stage) as running:
+        running.run(Load("happy", 0, min(WARM_UP, plan.sagas or WARM_UP)))
+        time.sleep(SETTLE)
+        capacity = 0.0
+        for load in _loads(system, plan):
+            if load.rate > HEADROOM * capacity and load.rate:
+                yield Sample(system.name, load, None, {}, {}, os.getloadavg()[0])
+                continue
+            sample = _take(system, running, load)
+            if sample.outcome and not load.rate and load.kind == "happy":
+                capacity = sample.outcome.per_second
+            yield sample
+
+
+def _loads(system: System, plan: Plan) -> Iterator[Load]:
+    for kind in system.kinds:
+        yield Load(kind, 0, min(plan.sagas or system.sagas(kind), system.sagas(kind)))
+    for rate in plan.rates if system.paced else ():
+        yield Load("happy", rate, max(1, round(rate * plan.seconds)))
+
+
+def _take(system: System, running: Running, load: Load) -> Sample:
+    before = _cost(running)
+    told = running.run(load)
+    cost = _cost(running).since(before, load.sagas)
+    cost["generator_cpu_ms"] = 1000 * told.generator_cpu / load.sagas
+    memory = {"services": memory_of(running.services), "servers": memory_of(running.servers)}
+    return Sample(system.name, load, judge(told), cost, memory, os.getloadavg()[0])
+
+
+def _cost(running: Running) -> Cost:
+    return Cost(cpu_of(running.services), cpu_of(running.servers), running.written())
+
+
+def total(counts: Sequence[Counts]) -> Counts:
+    """Add up what several loads came to."""
+    return Counts(*(sum(column) for column in zip(*counts, strict=True)))

@@ -1,0 +1,129 @@
+"""DBOS on the stage's PostgreSQL: two processes of four threads each, which was its best of some nineteen settings."""
+
+import base64
+import json
+import pickle
+import subprocess
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import psutil
+
+from tests.benchmarks.load import End, Kind, Load, Told
+from tests.benchmarks.peers.environment import PYTHON, version_of
+from tests.benchmarks.stage import Stage
+
+PROCESSES = 2
+THREADS = 4
+STEPS = {"COMPLETED": 5, "ABORTED": 7}
+"""Steps that a saga has recorded when each of them was recorded once, the refused one included."""
+ENDS = """
+SELECT w.workflow_uuid AS id, w.status, a.output,
+    extract(epoch FROM pg_xact_commit_timestamp(w.xmin))::float8 AS at,
+    (SELECT count(*) FROM dbos.operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid) AS steps
+FROM dbos.workflow_status w LEFT JOIN dbos.workflow_output a USING (workflow_uuid)
+WHERE w.workflow_uuid = ANY($1::text[]) AND w.status NOT IN ('PENDING', 'ENQUEUED')
+"""
+
+
+@dataclass(frozen=True)
+class Dbos:
+    """DBOS as tuned."""
+
+    name: str = "DBOS"
+    kinds: Sequence[Kind] = ("happy", "compensated")
+    paced: bool = True
+    settings: dict[str, str] = field(
+        default_factory=lambda: {
+            "processes": f"{PROCESSES}, synchronous, {THREADS} threads each",
+            "pool": f"{2 * THREADS} connections each",
+            "version": version_of("dbos"),
+        }
+    )
+
+    def sagas(self, kind: Kind) -> int:
+        """Give enough for some seconds."""
+        return 500
+
+    @contextmanager
+    def running(self, stage: Stage) -> Generator["Started"]:
+        """Start the workers on a database of their own."""
+        url = f"{stage.database.rsplit('/', 1)[0]}/dbos"
+        with ExitStack() as stack:
+            workers: list[subprocess.Popen[str]] = []
+            for number in range(PROCESSES):
+                workers.append(stack.enter_context(_worker(url, number)))
+                # One by one: the first makes the tables.
+                _line(workers[-1])
+            yield Started(stage, url, workers)
+
+
+@contextmanager
+def _worker(url: str, number: int) -> Generator[subprocess.Popen[str]]:
+    argv = [str(PYTHON), "-m", "tests.benchmarks.peers.dbos_worker", url, str(THREADS), str(number)]
+    with subprocess.Popen(
+        argv, cwd=Path.cwd(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as worker:
+        try:
+            yield worker
+        finally:
+            worker.terminate()
+
+
+def _line(worker: subprocess.Popen[str]) -> str:
+    line = worker.stdout.readline() if worker.stdout else ""
+    if not line:
+        raise RuntimeError("a worker of DBOS has ended by itself; run its module by hand to see why")
+    return line
+
+
+@dataclass(frozen=True)
+class Started:
+    """Workers that wait for orders."""
+
+    stage: Stage
+    url: str
+    workers: Sequence[subprocess.Popen[str]]
+
+    @property
+    def services(self) -> Sequence[psutil.Process]:
+        """The library runs in the program that starts the sagas: its load generator is counted with it."""
+        return [psutil.Process(worker.pid) for worker in self.workers]
+
+    @property
+    def servers(self) -> Sequence[psutil.Process]:
+        """It uses PostgreSQL alone."""
+        return (self.stage.postgres,)
+
+    def written(self) -> float:
+        """Give what PostgreSQL has logged."""
+        return self.stage.wal_bytes()
+
+    def run(self, load: Load) -> Told:
+        """Give each worker its share, shifted in time so that together they start evenly."""
+        count = len(self.workers)
+        for number, worker in enumerate(self.workers):
+            share = load.sagas // count + (number < load.sagas % count)
+            delay = number / load.rate if load.rate else 0.0
+            order = {"kind": load.kind, "sagas": share, "rate": load.rate / count, "delay": delay}
+            if worker.stdin is None:
+                raise RuntimeError("a worker of DBOS takes no orders")
+            worker.stdin.write(json.dumps(order) + "\n")
+            worker.stdin.flush()
+        starts: dict[str, float] = {}
+        for worker in self.workers:
+            starts |= json.loads(_line(worker))
+        return Told(starts, {row["id"]: _end(row) for row in self.stage.ask(ENDS, list(starts), url=self.url)})
+
+
+def _end(row: asyncpg.Record) -> End:
+    state = _result(row["output"]) if row["status"] == "SUCCESS" else "FAILED"
+    return End(state, row["at"], row["steps"] > STEPS.get(state, row["steps"]))
+
+
+def _result(output: str) -> str:
+    """Read a workflow's answer as DBOS stores it."""
+    return pickle.loads(base64.b64decode(output))

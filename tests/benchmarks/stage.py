@@ -1,0 +1,99 @@
+"""The servers that all systems of a comparison run on, with the times of commits kept: they tell when a saga ends."""
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+
+from infra.stack.postgres import start_postgres, stop_postgres
+from infra.stack.servers import start_servers, stop_servers
+from infra.stack.state import ProcessId, StackState, change_state, read_state
+from tests.benchmarks.sink import Sink, collecting
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Servers that run, and what is needed to use and to measure them."""
+
+    home: Path
+    environment: dict[str, str]
+    postgres: psutil.Process
+    kafka: psutil.Process
+    sink: Sink
+
+    @property
+    def database(self) -> str:
+        """Give the database's URL."""
+        return self.environment["TRADESAGA_DATABASE_URL"]
+
+    @property
+    def kafka_data(self) -> Path:
+        """Name the folder of Kafka's segments."""
+        return self.home / "kafka" / "data"
+
+    def ask(self, sql: str, *arguments: Any, url: str = "") -> Sequence[asyncpg.Record]:
+        """Ask the database."""
+        return asyncio.run(_ask(url or self.database, sql, *arguments))
+
+    def wal_bytes(self) -> float:
+        """Give the position in PostgreSQL's log."""
+        return float(self.ask("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn AS at")[0]["at"])
+
+
+@contextmanager
+def servers() -> Generator[Stage]:
+    """Start the servers in a folder of their own; stop them and remove it at the end."""
+    with tempfile.TemporaryDirectory(prefix="tradesaga-bench-") as folder, collecting() as sink:
+        home = Path(folder)
+        home.chmod(0o711)
+        try:
+            _keep_commit_times(home)
+            state = start_servers(home)
+            environment = {**os.environ, "TRADESAGA_KAFKA": state.kafka, "TRADESAGA_DATABASE_URL": state.database_url}
+            yield Stage(home, environment, _process(state.postgres.process), _process(state.broker.process), sink)
+        finally:
+            stop_servers(home)
+
+
+def _keep_commit_times(home: Path) -> None:
+    """Have PostgreSQL keep the time of each commit; it takes that on only when it starts."""
+    postgres = start_postgres(home, read_state(home).postgres)
+    asyncio.run(_execute(postgres.url, "ALTER SYSTEM SET track_commit_timestamp = on"))
+    stopped = stop_postgres(postgres)
+
+    def keep(state: StackState) -> StackState:
+        return state.model_copy(update={"postgres": stopped})
+
+    change_state(home, keep)
+
+
+def _process(known: ProcessId | None) -> psutil.Process:
+    if known is None:
+        raise RuntimeError("a server is not running")
+    return psutil.Process(known.pid)
+
+
+async def _ask(url: str, sql: str, *arguments: Any) -> Sequence[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetch(sql, *arguments)
+    finally:
+        await connection.close()
+
+
+async def _execute(url: str, sql: str) -> None:
+    await _ask(url, sql)
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
