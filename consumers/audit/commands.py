@@ -57,6 +57,9 @@ def verify(
     folder: Annotated[
         Path | None, typer.Option("--export", help="Check this export by itself, without any server or setting.")
     ] = None,
+    export_key: Annotated[
+        list[Path] | None, typer.Option("--export-key", help="A file of keys that may sign exports, and seal nothing.")
+    ] = None,
     topics: Annotated[bool, typer.Option("--topics", help="Check the topics themselves, not the database.")] = False,
     database: Annotated[
         bool, typer.Option("--database/--no-database", help="With --topics: ask the database for checkpoints too.")
@@ -66,7 +69,7 @@ def verify(
 ) -> None:
     """Check that the audit log is unaltered and complete; exit 1, with where it breaks, if it is not."""
     if folder is not None:
-        _conclude(verify_folder(folder, key, witness), as_json=as_json)
+        _conclude(verify_folder(folder, key, export_key, witness), as_json=as_json)
         return
     settings = load_settings(directory)
     silence_libraries()

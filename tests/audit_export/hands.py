@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 
 from consumers.audit.exporting import layout
-from consumers.audit.exporting.manifest import File, Manifest, sign
+from consumers.audit.exporting.manifest import File, Log, Manifest, sign
+from infra.audit.checkpoint import Checkpoint, hash_note
+from infra.audit.merkle import Edge, hash_leaf
 from infra.audit.note import Signer
 
 Hand = Callable[[Path], None]
@@ -44,6 +46,28 @@ def sign_again(folder: Path, signer: Signer, **changes: Any) -> None:
     text = manifest.model_copy(update={"files": tuple(entries), **changes}).to_bytes()
     (folder / layout.MANIFEST).write_bytes(text)
     (folder / layout.SIGNATURE).write_text(sign(signer, text))
+
+
+def seal_again(folder: Path, signer: Signer) -> None:
+    """Sign a checkpoint of what the records are now, and make the manifest fit."""
+    lines = read(folder)
+    logs: list[Log] = []
+    notes: list[Json] = []
+    manifest = Manifest.parse((folder / layout.MANIFEST).read_bytes())
+    for log in manifest.logs:
+        mine = [line for line in lines if line["partition"] == log.partition]
+        if not mine:
+            continue
+        edge = Edge.empty()
+        for line in mine:
+            edge.append(hash_leaf(bytes.fromhex(line["hash"])))
+        checkpoint = Checkpoint(log.origin, edge.size, edge.root(), edge.size, "", 1)
+        note = signer.sign(checkpoint.to_text())
+        notes.append({"origin": log.origin, "size": edge.size, "note": note})
+        last = {"records": edge.size, "last_leaf": edge.size - 1, "last_offset": edge.size - 1, "size": edge.size}
+        logs.append(log.model_copy(update={**last, "checkpoint": hash_note(note)}))
+    write(folder, notes, layout.CHECKPOINTS)
+    sign_again(folder, signer, logs=tuple(logs), records=len(lines))
 
 
 def hash_again(lines: list[Json]) -> None:

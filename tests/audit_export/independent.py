@@ -1,7 +1,7 @@
-"""Verifies an export with nothing but the standard library and Ed25519: `independent.py FOLDER KEY...`; exit 1 if red.
+"""Verifies an export with nothing but the standard library and Ed25519: exit 1 if red.
 
-It follows the README of the export and shares no line with the product: an examiner could have written it. KEY is a
-public key as other tools of this format take it: name+id+key in base64.
+`independent.py FOLDER EXPORT_KEY SEAL_KEY...`: public keys as other tools of this format take them, name+id+key in
+base64. It follows the README of the export and shares no line with the product: an examiner could have written it.
 """
 
 import base64
@@ -75,10 +75,10 @@ def root_of(pieces: list[Subtree]) -> tuple[int, str]:
     return size, base64.b64encode(root).decode()
 
 
-def main(folder: Path, keys: list[str]) -> str:
+def main(folder: Path, export_key: str, keys: list[str]) -> str:
     """Check it all; whatever is wrong ends the program."""
     text = (folder / "manifest.json").read_bytes()
-    signed = opened((folder / "manifest.note").read_text(), keys)
+    signed = opened((folder / "manifest.note").read_text(), [export_key])
     assert signed.splitlines()[1] == "manifest.json sha256 " + sha256(text).hex(), "the manifest is altered"
     manifest = json.loads(text)
     for file in manifest["files"]:
@@ -105,4 +105,4 @@ def main(folder: Path, keys: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main(Path(sys.argv[1]), sys.argv[2:]) + "\n")
+    sys.stdout.write(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]) + "\n")

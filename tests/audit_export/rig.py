@@ -10,11 +10,11 @@ import asyncpg
 
 from consumers.audit.exporting.making import Maker
 from consumers.audit.exporting.manifest import Manifest, Query
-from consumers.audit.exporting.verifying import verify_export
+from consumers.audit.exporting.verifying import Keys, verify_export
 from consumers.audit.exporting.writing import FreshFolder
 from consumers.audit.verification import Report
 from consumers.saga_log import store
-from infra.audit.note import Signer, Verifier
+from infra.audit.note import Signer
 from infra.codec import Record
 from schemas.envelope import Header
 from schemas.message import Event
@@ -46,9 +46,10 @@ class ExportRig:
             await sql.close()
 
     @property
-    def keys(self) -> dict[bytes, Verifier]:
+    def keys(self) -> Keys:
         """Give the keys that an examiner trusts."""
-        return {key.id: key for key in (self.log.signer.verifier, self.exporter.verifier)}
+        sealer, exporter = self.log.signer.verifier, self.exporter.verifier
+        return Keys({sealer.id: sealer}, {exporter.id: exporter})
 
     async def record(self, sagas: int, story: Sequence[Event] = STORY, *, seal: bool = True) -> list[UUID]:
         """Enter sagas with their rows, and seal."""

@@ -36,7 +36,8 @@ async def rig(database_url: str, tmp_path: Path) -> AsyncIterator[ExportRig]:
 
 def believed_by_others(rig: ExportRig, path: Path) -> bool:
     """Ask the independent verifier, in a process that finds nothing of ours."""
-    command = [sys.executable, "-I", str(VERIFIER), str(path), *map(str, rig.keys.values())]
+    keys = (str(rig.exporter.verifier), str(rig.log.signer.verifier))
+    command = [sys.executable, "-I", str(VERIFIER), str(path), *keys]
     done = subprocess.run(command, cwd=path, capture_output=True, text=True, check=False)
     return done.returncode == 0 and "are what was sealed" in done.stdout
 

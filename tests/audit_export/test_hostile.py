@@ -10,7 +10,7 @@ import pytest
 
 from consumers.audit.exporting import layout
 from consumers.audit.exporting.manifest import Query
-from consumers.audit.exporting.verifying import verify_export
+from consumers.audit.exporting.verifying import Keys, verify_export
 from consumers.audit.verification import Report, Verdict
 from infra.audit.note import Signer
 from tests.audit_export import hands
@@ -143,6 +143,17 @@ def test_one_who_signs_exports_cannot_forge_seals(exports: Exports, tmp_path: Pa
     assert not any(finding.where.startswith("manifest") and "signed" in finding.what for finding in report.findings)
 
 
+def test_a_key_that_signs_exports_seals_nothing(exports: Exports, tmp_path: Path) -> None:
+    """Who has it builds the whole log anew, checkpoints included: they are not believed, and the same by the sealer."""
+    for signer, believed in ((exports.rig.exporter, False), (exports.rig.log.signer, True)):
+        path = exports.copy("whole", tmp_path / signer.name.replace("/", "-"))
+        hands.remove_a_saga(path)
+        hands.seal_again(path, signer)
+        report = exports.verify(path)
+        assert report.holds(Verdict.INCOMPLETE) == believed
+        assert any("no known key" in finding.what for finding in report.findings) != believed
+
+
 @pytest.mark.parametrize(
     "hand",
     [hands.flip_a_byte, hands.remove_a_row, hands.leave_a_saga_out, hands.cut_the_tail, hands.repeat_a_line],
@@ -181,7 +192,7 @@ def test_a_key_of_the_same_name_is_another_key(exports: Exports, tmp_path: Path)
 def test_with_wrong_keys_nothing_is_believed(exports: Exports) -> None:
     """Neither the manifest nor a single checkpoint."""
     stranger = Signer.generate("tradesaga").verifier
-    report = verify_export(exports.folder / "whole", {stranger.id: stranger}, [], lambda _, __: None)
+    report = verify_export(exports.folder / "whole", Keys({stranger.id: stranger}, {}), [], lambda _, __: None)
     red(report, "manifest.note: no known key")
     assert any("cannot be believed" in finding.what for finding in report.findings)
 

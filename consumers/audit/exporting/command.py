@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from consumers.audit.exporting import layout
 from consumers.audit.exporting.making import Maker
 from consumers.audit.exporting.manifest import Manifest, Query
-from consumers.audit.exporting.verifying import verify_export
+from consumers.audit.exporting.verifying import Keys, verify_export
 from consumers.audit.exporting.writing import FreshFolder
 from consumers.audit.rows import estimate_rows
 from consumers.audit.verification import Report
@@ -74,9 +74,11 @@ async def _export(settings: Settings, maker: Maker, query: Query, out: Path) -> 
             return await maker.make(sql, query, folder, lambda count: progress.advance(task, count))
 
 
-def verify_folder(folder: Path, keys: list[Path] | None, witnesses: list[Path] | None) -> Report:
+def verify_folder(
+    folder: Path, keys: list[Path] | None, export_keys: list[Path] | None, witnesses: list[Path] | None
+) -> Report:
     """Check an export by itself; raises `CommandError`: exit 3 for what is not there, exit 2 for what is none."""
-    trusted = read_trusted(keys) if keys else None
+    trusted = Keys(read_trusted(keys or ()), read_trusted(export_keys or ())) if keys or export_keys else None
     seen = [WitnessFile(path) for path in witnesses or ()]
     if missing := next((path for path in witnesses or () if not path.exists()), None):
         raise CommandError(

@@ -26,13 +26,17 @@ Installation `{log_id}`, made {made_at} by {software}. Asked for: {query}.
 
 ## How to check it
 
-    tradesaga audit verify --export . --key KEYS
+    tradesaga audit verify --export . --key SEALS --export-key EXPORTS
 
-needs no network and no server. KEYS is a file with the public keys, as the firm has published them or handed them to
-you before: without `--key` the folder's own `keys.txt` is taken, which whoever made the folder could have made up.
-These keys have sealed what is here:
+needs no network and no server. SEALS and EXPORTS are files with public keys, as the firm has published them or handed
+them to you before: without them the folder's own `keys.txt` is taken, which whoever made the folder could have made up.
+SEALS are the keys that have sealed what is here, while the trade was done:
 
 {keys}
+
+EXPORTS is the key that has signed the folder, where it is another one; it is believed in nothing but that:
+
+    {export_key}
 
 ## How it is proven, for those who check by themselves
 

@@ -8,7 +8,7 @@ signed while the trade was done. What is altered is never called complete.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from consumers.audit.exporting import layout
 from consumers.audit.exporting.folder import ExportFolder, is_safe
@@ -29,10 +29,17 @@ Trusted = Mapping[bytes, Verifier]
 _NEEDED: Final = (layout.EVENTS, layout.SAGAS, layout.CHECKPOINTS, layout.PROOFS, layout.KEYS, layout.ORDERS)
 
 
+class Keys(NamedTuple):
+    """Keys that may be believed: those that seal logs, and those that only sign exports, and so forge no seal."""
+
+    seals: Trusted
+    exports: Trusted
+
+
 def verify_export(
-    path: Path, trusted: Trusted | None, witnesses: Sequence[WitnessFile], progress: Callable[[int, int], None]
+    path: Path, keys: Keys | None, witnesses: Sequence[WitnessFile], progress: Callable[[int, int], None]
 ) -> Report:
-    """Check an export; without `trusted` keys its own are taken, which is remarked.
+    """Check an export; without `keys` its own are taken, which is remarked. A key that seals may sign exports, too.
 
     `progress` is told how many records were checked, and of how many. Raises `CommandError` where there is no folder.
     """
@@ -44,9 +51,8 @@ def verify_export(
         report.add(Verdict.ALTERED, layout.MANIFEST, str(error))
         report.add(Verdict.INCOMPLETE, layout.MANIFEST, "without a manifest nothing shows what should be here")
         return report
-    if trusted is None:
-        trusted = _own_keys(report, folder)
-    _check_signature(report, folder, text, trusted)
+    trusted, exporters = keys or Keys(_own_keys(report, folder), {})
+    _check_signature(report, folder, text, {**exporters, **trusted})
     for what in folder.check_names(manifest.files):
         report.add(Verdict.ALTERED, layout.MANIFEST, what)
     for name in _NEEDED:
