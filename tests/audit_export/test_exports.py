@@ -158,6 +158,21 @@ async def test_an_independent_verifier_is_red_too(rig: ExportRig, hand: hands.Ha
         assert not believed_by_others(rig, path)
 
 
+async def test_a_gap_in_the_topic_is_listed_and_not_called_complete(rig: ExportRig) -> None:
+    """Offsets that were lost before the audit log saw them: nobody can tell what was there."""
+    for partition in rig.log.ends:
+        rig.log.ends[partition] += 3
+    ends = dict(rig.log.ends)
+    await rig.record(9)
+    path, manifest = await rig.export("gaps")
+    grown = [log for log in manifest.logs if rig.log.ends[log.partition] > ends[log.partition]]
+    assert [log.gaps for log in grown] == [((ends[log.partition] - 3, ends[log.partition] - 1),) for log in grown]
+    report = rig.verify(path)
+    assert report.holds(Verdict.ALTERED)
+    assert not report.holds(Verdict.INCOMPLETE)
+    assert len([finding for finding in report.findings if "are missing" in finding.what]) == len(grown) > 0
+
+
 async def test_the_independent_verifier_imports_nothing_of_ours() -> None:
     """The standard library, and Ed25519."""
     tree = ast.parse(VERIFIER.read_text())
