@@ -28,6 +28,8 @@ from producers.demo.snapshot import Snapshot
 
 BUILD: Final = Path("build")
 _LINE_EVERY: Final = 5.0
+_LEFT_OUT: Final = frozenset({"gateway", "audit-replayer"})
+"""Services that the demo does without: nobody asks over HTTP, and the auditor folds everything once more."""
 SNAPSHOT: Final = BUILD / "demo"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
@@ -109,7 +111,7 @@ def _stage(home: Path) -> Generator[Stage]:
     venue_config, strategies = home / "venue.json", home / "strategies.json"
     write_venue_config(venue_config)
     write_strategies(strategies)
-    names = [name for name in service_names() if name != "gateway"]
+    names = [name for name in service_names() if name not in _LEFT_OUT]
     try:
         state = bring_up(home, load_settings(home), Plan(names, venue_config=venue_config), console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
