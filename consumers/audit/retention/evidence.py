@@ -8,7 +8,7 @@ from consumers.audit.exporting import layout
 from consumers.audit.exporting.folder import ExportFolder
 from consumers.audit.exporting.layout import FormatError
 from consumers.audit.exporting.manifest import Manifest
-from consumers.audit.exporting.verifying import verify_export
+from consumers.audit.exporting.verifying import Keys, verify_export
 from consumers.audit.retention.dropping import Evidence, Exported
 from infra.audit.note import Verifier
 from infra.errors import CommandError, ExitCode
@@ -19,7 +19,7 @@ def read_evidence(path: Path, log_id: str, trusted: Mapping[bytes, Verifier]) ->
 
     Raises `CommandError`: exit 3 where there is no export, exit 4 where it does not verify or is another's.
     """
-    report = verify_export(path, trusted, [], lambda _done, _of: None)
+    report = verify_export(path, Keys(trusted, {}), [], lambda _done, _of: None)
     if report.findings:
         first = report.findings[0]
         raise _refused(path, f"it does not verify: {first.where}: {first.what}")

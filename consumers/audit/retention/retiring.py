@@ -9,7 +9,7 @@ from consumers.audit.retention.action_log import ActionLog
 from consumers.audit.retention.actions import Action, Kind
 from consumers.audit.retention.cutting import Cut
 from consumers.audit.retention.legal_holds import read_holds
-from consumers.audit.retention.segments import DEFAULT, Part, Segment, list_parts
+from consumers.audit.retention.segments import DEFAULT, Part, Segment
 from consumers.audit.retention.survey import Look, Survey
 from consumers.audit.retention.tombstones import Tombstone, Tombstones
 from infra.audit.note import Signer
@@ -58,11 +58,11 @@ async def retire(
     Raises `CommandError` (exit 3 for an unknown partition, exit 4 with all that forbids it) and `HistoryError`.
     """
     async with log.turn():
-        survey_ = await survey(log, schedule)
         # Nobody adds to what is being read from here on, and no partition goes or comes.
         await log.sql.execute("LOCK TABLE saga_event IN ACCESS SHARE MODE")
-        segment = Segment(await _choose(log.sql, survey_, order.names))
+        segment = Segment(await _choose(log.sql, await survey(log, schedule), order.names))
         await log.sql.execute(f"LOCK TABLE {', '.join(part.quoted for part in segment.parts)} IN SHARE MODE")
+        survey_ = await survey(log, schedule)
         look = await survey_.look(log.sql, segment)
         _refuse(segment, look.why_not)
         cut = Cut(log.sql, log.log_id, log.trusted, Tombstones.read(log.actions), survey_.held, progress)
@@ -77,7 +77,7 @@ async def retire(
 
 
 async def _choose(sql: Connection, survey_: Survey, names: Sequence[str]) -> list[Part]:
-    parts = await list_parts(sql)
+    parts = list(survey_.parts)
     if not names:
         for part in parts:
             look = await survey_.look(sql, Segment([part]))

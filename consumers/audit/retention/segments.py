@@ -1,8 +1,8 @@
 """The parts of which the audit log is made in PostgreSQL: a table a month, and one for what has no month's."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -17,14 +17,16 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'sa
 # Records lie without gaps in a log, so that two look-ups in the key count them. The reading that comes before anything
 # is retired counts them one by one.
 _EXTENT: Final = """
-SELECT k.topic, k.partition, e.first, e.last, f.recorded_at, l.recorded_at
+SELECT k.topic, k.partition, f."offset", l."offset", f.recorded_at, l.recorded_at
 FROM (SELECT topic, partition FROM audit_edge UNION SELECT topic, partition FROM lane) k
 CROSS JOIN LATERAL (
-    SELECT min(p."offset") AS first, max(p."offset") AS last FROM {rows} p
-    WHERE p.topic = k.topic AND p.partition = k.partition
-) e
-JOIN {rows} f ON f.topic = k.topic AND f.partition = k.partition AND f."offset" = e.first
-JOIN {rows} l ON l.topic = k.topic AND l.partition = k.partition AND l."offset" = e.last
+    SELECT p."offset", p.recorded_at FROM {table} p WHERE p.topic = k.topic AND p.partition = k.partition
+    ORDER BY p.topic, p.partition, p."offset" LIMIT 1
+) f
+CROSS JOIN LATERAL (
+    SELECT p."offset", p.recorded_at FROM {table} p WHERE p.topic = k.topic AND p.partition = k.partition
+    ORDER BY p.topic DESC, p.partition DESC, p."offset" DESC LIMIT 1
+) l
 ORDER BY k.topic, k.partition
 """
 _BYTES: Final = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest($1::text[]) AS t (name)"
@@ -88,9 +90,20 @@ async def list_parts(sql: Connection) -> list[Part]:
     return sorted(parts, key=lambda part: (part.start is None, part.start and part.start.timestamp()))
 
 
-async def measure(sql: Connection, segment: Segment) -> list[Extent]:
-    """Say what a segment holds of each log."""
-    return [Extent(*row) for row in await sql.fetch(_EXTENT.format(rows=segment.rows))]
+async def measure(sql: Connection, part: Part) -> list[Extent]:
+    """Say what a partition holds of each log."""
+    return [Extent(*row) for row in await sql.fetch(_EXTENT.format(table=part.quoted))]
+
+
+def join(extents: Iterable[Extent]) -> list[Extent]:
+    """Give what partitions hold together of each log."""
+    joined: dict[tuple[str, int], Extent] = {}
+    for each in sorted(extents, key=lambda each: each.first):
+        place = (each.topic, each.partition)
+        known = joined.get(place, each)
+        last, until = max((known.last, known.until), (each.last, each.until))
+        joined[place] = replace(known, last=last, until=until)
+    return [joined[place] for place in sorted(joined)]
 
 
 async def count_bytes(sql: Connection, segment: Segment) -> int:

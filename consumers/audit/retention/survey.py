@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from consumers.audit.retention.legal_holds import Held, LegalHold
-from consumers.audit.retention.segments import Extent, Segment, count_bytes, list_parts, measure
+from consumers.audit.retention.segments import Extent, Part, Segment, count_bytes, join, list_parts, measure
 from infra.audit.schedule import Schedule
 from infra.database import Connection
 from sagas.status import Status
@@ -20,10 +20,6 @@ SELECT saga_id, min(since) AS since FROM (
 """
 _THERE: Final = "SELECT DISTINCT e.saga_id FROM {rows} e WHERE e.saga_id = ANY($1::uuid[])"
 _SEALED: Final = "SELECT topic, partition, next_offset FROM audit_edge"
-_BEFORE: Final = """
-SELECT p.tableoid::regclass::text FROM saga_event p WHERE p.topic = $1 AND p.partition = $2 AND p."offset" < $3
-    AND p.tableoid <> ALL($4::text[]::regclass[]) ORDER BY p."offset" LIMIT 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,7 @@ class Survey:
     held: Held
     unfinished: Mapping[UUID, datetime]
     sealed: Mapping[tuple[str, int], int]
+    parts: Mapping[Part, Sequence[Extent]]
 
     @classmethod
     async def begin(cls, sql: Connection, schedule: Schedule, holds: Sequence[LegalHold]) -> "Survey":
@@ -65,20 +62,21 @@ class Survey:
             await Held.find(sql, holds),
             {row["saga_id"]: row["since"] for row in await sql.fetch(_OPEN, finals)},
             {(row["topic"], row["partition"]): row["next_offset"] for row in await sql.fetch(_SEALED)},
+            {part: await measure(sql, part) for part in await list_parts(sql)},
         )
 
     async def all(self, sql: Connection) -> list[Look]:
         """Look at every partition by itself, the oldest first."""
-        return [await self.look(sql, Segment([part])) for part in await list_parts(sql)]
+        return [await self.look(sql, Segment([part])) for part in self.parts]
 
     async def look(self, sql: Connection, segment: Segment) -> Look:
         """Look at one segment."""
-        extents = await measure(sql, segment)
+        extents = join(each for part in segment.parts for each in self.parts[part])
         there = await sql.fetch(_THERE.format(rows=segment.rows), list(self.unfinished))
         since = [self.unfinished[row["saga_id"]] for row in there]
         due = self._due(segment, extents)
         holds = await self.held.over(sql, segment)
-        why = [*self._young(due), *self._unsealed(extents), *await _behind(sql, segment, extents)]
+        why = [*self._young(due), *self._unsealed(extents), *self._behind(segment, extents)]
         why += [f"{len(since):,} sagas of it are not at their end"] if since else []
         why += holds
         if not why:  # this one reads every row
@@ -104,18 +102,16 @@ class Survey:
             if end <= each.last
         ]
 
+    def _behind(self, segment: Segment, extents: Sequence[Extent]) -> list[str]:
+        """Say where older records of a log lie elsewhere: only the beginning of a log can be retired.
 
-async def _behind(sql: Connection, segment: Segment, extents: Sequence[Extent]) -> list[str]:
-    """Say where older records of a log lie elsewhere: only the beginning of a log can be retired.
-
-    The broker's times may go back by a moment, so that the end of a month lies in the next one's partition.
-    """
-    parts = [part.quoted for part in segment.parts]
-    found = {
-        await sql.fetchval(_BEFORE, extent.topic, extent.partition, extent.last, parts): extent for extent in extents
-    }
-    return [
-        f"{name} holds older records of {extent.topic}[{extent.partition}]: retire it before, or both together"
-        for name, extent in found.items()
-        if name is not None
-    ]
+        The broker's times may go back by a moment, so that the end of a month lies in the next one's partition.
+        """
+        last = {(each.topic, each.partition): each.last for each in extents}
+        return [
+            f"{part.name} holds older records of {each.topic}[{each.partition}]: retire it before, or both together"
+            for part, others in self.parts.items()
+            if part not in segment.parts
+            for each in others
+            if each.first < last.get((each.topic, each.partition), 0)
+        ]
