@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from consumers.audit.replaying.comparison import ReplayReport
@@ -72,7 +72,7 @@ def show_known(rules: Rules, moment: Moment, known: Known, notebook: Notebook, l
     _show_parked(console, known.parked)
     for place, first in known.gone.items():
         console.print(f"[bold red]{place} begins at offset {first}[/]: what was before is gone, this is not all")
-    table = Table("saga", "state", "steps", "last record", "why", box=None, pad_edge=False)
+    table = Table(Column("saga", no_wrap=True), "state", "steps", "last record", "why", box=None, pad_edge=False)
     for saga in shown:
         steps = ", ".join(f"{step} {status}" for step, status in saga.get("steps", {}).items() if status != "open")
         state = saga["state"] or "not started"
