@@ -27,14 +27,14 @@ from tests.benchmarks.stage import servers
 from tests.benchmarks.system import System
 
 MINUTES = 20.0
-ROUNDS = 3
+ROUNDS = 4
 FAMILIES = ("floor", "product", "variants", "dbos", "restate")
 
 
 def main(
     *,
     sagas: Annotated[int | None, typer.Option(help="Most sagas of one load flat out.")] = None,
-    pairs: Annotated[int | None, typer.Option(help="Rounds, each of all systems; 3, of sealing 9.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Rounds, each of all systems; 4, of sealing 9.")] = None,
     seconds: Annotated[float, typer.Option(help="How long each open rate is held.")] = 15.0,
     rates: Annotated[str, typer.Option(help="Open rates, starts a second.")] = ",".join(map(str, RATES)),
     systems: Annotated[str, typer.Option(help=f"Some of {', '.join(FAMILIES)}.")] = ",".join(FAMILIES),

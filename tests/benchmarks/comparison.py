@@ -87,11 +87,11 @@ def _loads(system: System, plan: Plan) -> Iterator[Load]:
 
 def _take(system: System, running: Running, load: Load) -> Sample:
     before = _cost(running)
-    told = running.run(load)
+    ran = running.run(load)
     cost = _cost(running).since(before, load.sagas)
-    cost["generator_cpu_ms"] = 1000 * told.generator_cpu / load.sagas
+    cost["generator_cpu_ms"] = 1000 * ran.generator_cpu / load.sagas
     memory = {"services": memory_of(running.services), "servers": memory_of(running.servers)}
-    return Sample(system.name, load, judge(told), cost, memory, os.getloadavg()[0])
+    return Sample(system.name, load, judge(running.look(ran)), cost, memory, os.getloadavg()[0])
 
 
 def _cost(running: Running) -> Cost:

@@ -30,13 +30,20 @@ class End(NamedTuple):
     """A step of it was recorded more often than once."""
 
 
+class Ran(NamedTuple):
+    """What a load's generator knows: when each saga was meant to start and, where it is told, how it was answered."""
+
+    starts: Mapping[str, float]
+    generator_cpu: float = 0.0
+    """CPU-seconds of what started the sagas, where that is no part of the system."""
+    answers: Mapping[str, tuple[str, float]] = {}
+
+
 class Told(NamedTuple):
     """The times at which sagas were meant to start, and the ends that the system has recorded."""
 
     starts: Mapping[str, float]
     ends: Mapping[str, End]
-    generator_cpu: float = 0.0
-    """CPU-seconds of what started the sagas, where that is no part of the system."""
 
 
 class Counts(NamedTuple):

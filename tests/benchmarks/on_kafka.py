@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from infra.audit.keyring import write_new
-from tests.benchmarks.load import End, Kind, Load, Told
+from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.meter import log_bytes, own_cpu
 from tests.benchmarks.stage import Stage, free_port
 
@@ -118,8 +118,8 @@ class Started:
         """Give what PostgreSQL has logged and what Kafka keeps."""
         return self.stage.wal_bytes() + log_bytes(self.stage.kafka_data)
 
-    def run(self, load: Load) -> Told:
-        """Run the load in a process of its own, then ask the database what became of its sagas."""
+    def run(self, load: Load) -> Ran:
+        """Run the load in a process of its own."""
         file = self.stage.home / "starts.json"
         file.unlink(missing_ok=True)
         kind = [load.kind] if self.system.product else []
@@ -127,10 +127,12 @@ class Started:
         before = own_cpu()
         # A load whose sagas have not ended in time fails; the records tell which they are.
         subprocess.run(argv, env=self.environment, check=False, stdout=subprocess.DEVNULL)
-        spent = own_cpu() - before
-        starts = _read(file)
-        rows = self.stage.ask(ENDS_OF_PRODUCT if self.system.product else ENDS_OF_FLOOR, list(starts))
-        return Told(starts, {row["id"]: End(row["state"], row["at"], row["repeated"]) for row in rows}, spent)
+        return Ran(_read(file), own_cpu() - before)
+
+    def look(self, ran: Ran) -> Told:
+        """Ask the database; an end is the commit that wrote it."""
+        rows = self.stage.ask(ENDS_OF_PRODUCT if self.system.product else ENDS_OF_FLOOR, list(ran.starts))
+        return Told(ran.starts, {row["id"]: End(row["state"], row["at"], row["repeated"]) for row in rows})
 
 
 def _read(file: Path) -> dict[str, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from tests.benchmarks.load import End, Kind, Load, Told
+from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.peers.environment import PYTHON, version_of
 from tests.benchmarks.stage import Stage
 
@@ -102,7 +102,7 @@ class Started:
         """Give what PostgreSQL has logged."""
         return self.stage.wal_bytes()
 
-    def run(self, load: Load) -> Told:
+    def run(self, load: Load) -> Ran:
         """Give each worker its share, shifted in time so that together they start evenly."""
         count = len(self.workers)
         for number, worker in enumerate(self.workers):
@@ -116,7 +116,12 @@ class Started:
         starts: dict[str, float] = {}
         for worker in self.workers:
             starts |= json.loads(_line(worker))
-        return Told(starts, {row["id"]: _end(row) for row in self.stage.ask(ENDS, list(starts), url=self.url)})
+        return Ran(starts)
+
+    def look(self, ran: Ran) -> Told:
+        """Ask its tables; an end is the commit that wrote it."""
+        rows = self.stage.ask(ENDS, list(ran.starts), url=self.url)
+        return Told(ran.starts, {row["id"]: _end(row) for row in rows})
 
 
 def _end(row: asyncpg.Record) -> End:

@@ -15,7 +15,7 @@ import aiohttp
 import httpx
 import psutil
 
-from tests.benchmarks.load import End, Kind, Load, Told
+from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.meter import own_cpu
 from tests.benchmarks.peers.environment import PYTHON, RESTATE, version_of
 from tests.benchmarks.stage import Stage, free_port
@@ -135,17 +135,22 @@ class Started:
         """Give what its server has handed to the file system."""
         return float(self.server.io_counters().write_bytes)
 
-    def run(self, load: Load) -> Told:
-        """Start the sagas over HTTP; an end is the answer, its number of steps the journal's."""
+    def run(self, load: Load) -> Ran:
+        """Start the sagas over HTTP and take their answers."""
         before = own_cpu()
         starts, answers = asyncio.run(_start(self.ingress, load))
-        spent = own_cpu() - before
+        return Ran(starts, own_cpu() - before, answers)
+
+    def look(self, ran: Ran) -> Told:
+        """Ask its tables: an end is an answer that they have too, the number of steps is the journal's."""
         ended = {row["id"] for row in self._rows(ENDED)}
         steps = {row["id"]: row["steps"] for row in self._rows(JOURNAL)}
         ends = {
-            saga: End(state, at, steps[saga] > STEPS[state]) for saga, (state, at) in answers.items() if saga in ended
+            saga: End(state, at, steps[saga] > STEPS[state])
+            for saga, (state, at) in ran.answers.items()
+            if saga in ended
         }
-        return Told(starts, ends, spent)
+        return Told(ran.starts, ends)
 
     def _rows(self, sql: str) -> list[dict[str, Any]]:
         answer = httpx.post(self.query, json={"query": sql}, headers={"accept": "application/json"}, timeout=60)
