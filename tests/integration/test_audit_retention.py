@@ -1,5 +1,6 @@
 """Whole partitions of the audit log are retired, what must stay stays, and what is left still proves itself."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -250,6 +251,26 @@ async def test_a_hold_set_after_the_retirement_forbids_the_drop(rig: RetentionRi
         await rig.drop(named(1))
     await rig.release(number)
     await rig.drop(named(1))
+
+
+async def test_two_operators_retire_once_while_records_come_in(rig: RetentionRig, database_url: str) -> None:
+    """The second is told that the month is gone; what is recorded meanwhile is neither lost nor retired."""
+    await rig.month(1, sagas=20)
+    rig.at(3)
+    others = [RetentionRig(await asyncpg.connect(database_url), rig.folder, rig.signer) for _ in range(2)]
+    try:
+        told = await asyncio.gather(*(other.retire(1) for other in others), rig.record(5), return_exceptions=True)
+        done = [each for each in told[:2] if not isinstance(each, BaseException)]
+        (refused,) = [each for each in told[:2] if isinstance(each, BaseException)]
+        assert len(done) == 1
+        assert isinstance(refused, CommandError)
+        assert refused.exit_code is ExitCode.NOT_FOUND
+        await rig.seal()
+        report = await rig.verify()
+        assert (report.findings, report.rows, report.unsealed) == ([], 25, 0)
+    finally:
+        for other in others:
+            await other.sql.close()
 
 
 async def test_lost_actions_come_back_from_the_witness(rig: RetentionRig) -> None:
