@@ -10,10 +10,11 @@ import pytest_asyncio
 
 from consumers.audit.replaying.comparison import Comparing, ReplayReport
 from consumers.audit.replaying.notebook import Identity, Notebook
+from infra.keys import partition_of
 from infra.replay import Replay
 from schemas.lifecycle import AbortRequested
 from tests.conftest import Stack
-from tests.integration.saga_log_rig import Rig, open_rig
+from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, Unheld
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -41,8 +42,15 @@ async def rig(stack: Stack, module_database_url: str) -> AsyncIterator[Rig]:
             last = await rig.say(uuid4(), STORIES[0][0])
             await rig.put(last.topic, last.key or b"", b"{not json", list(last.headers))
             await rig.put(last.topic, b"nobody", b"{}", [])
-            await rig.recorded(count + 3)
+            # Names a saga of another partition: it must not be taken for one that has no start here.
+            elsewhere = next(key for key in (b"%d" % number for number in range(99)) if _home(key) != last.partition)
+            await rig.put(last.topic, elsewhere, b"{}", list(last.headers))
+            await rig.recorded(count + 4)
         yield rig
+
+
+def _home(key: bytes) -> int:
+    return partition_of(key, PARTITIONS)
 
 
 async def replayed(rig: Rig) -> ReplayReport:
