@@ -46,6 +46,8 @@ def main(
     if sealing:
         _measure_sealing(pairs or PAIRS, sagas, out or Path("build/sealing.json"))
         return
+    if not all(rate.isdecimal() and int(rate) for rate in rates.split(",") if rate):
+        raise typer.BadParameter(f"{rates}: give rates as whole numbers above 0, separated by commas")
     paces = [int(rate) for rate in rates.split(",") if rate]
     plan = Plan(pairs or ROUNDS, sagas, seconds, paces, 60 * minutes - 60 if minutes else None)
     if not _compare(_chosen(systems.split(",")), plan, out or Path("build/bench.json")):
@@ -71,7 +73,10 @@ def _chosen(families: Sequence[str]) -> list[System]:
         known["dbos"] = (Dbos(),)
     if "restate" not in missing:
         known["restate"] = (Restate(),)
-    return [system for family in FAMILIES if family in families for system in known.get(family, ())]
+    chosen = [system for family in FAMILIES if family in families for system in known.get(family, ())]
+    if not chosen:
+        raise typer.BadParameter("none of the systems asked for is installed")
+    return chosen
 
 
 def _compare(systems: Sequence[System], plan: Plan, out: Path) -> bool:
