@@ -24,6 +24,7 @@ from infra.audit.witness import WitnessError, WitnessFile
 from infra.catalog import dump
 from infra.database import session
 from infra.errors import CommandError, ExitCode
+from infra.garbage import collect_seldom
 from infra.logs import silence_libraries
 from infra.registered import registered_sagas
 from infra.settings import Settings, load_settings
@@ -68,6 +69,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that the audit log is unaltered and complete; exit 1, with where it breaks, if it is not."""
+    collect_seldom()
     if folder is not None:
         _conclude(verify_folder(folder, key, export_key, witness), as_json=as_json)
         return

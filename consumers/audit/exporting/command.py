@@ -23,6 +23,7 @@ from infra.catalog import dump
 from infra.clock import parse_time
 from infra.database import session
 from infra.errors import CommandError, ExitCode
+from infra.garbage import collect_seldom
 from infra.logs import silence_libraries
 from infra.registered import find_saga, registered_sagas
 from infra.settings import Settings, load_settings
@@ -50,6 +51,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write sealed records into a new signed folder, which `audit verify --export` checks without any server."""
+    collect_seldom()
     settings = load_settings(directory)
     silence_libraries()
     key = settings.audit_key_file()

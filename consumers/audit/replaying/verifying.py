@@ -15,7 +15,6 @@ from infra.audit.note import Verifier
 from infra.audit.witness import WitnessFile
 from infra.broker import count_partitions, read_cluster_id
 from infra.database import session
-from infra.garbage import collect_seldom
 from infra.registered import registered_sagas
 from infra.replay import Replay
 from infra.settings import Settings
@@ -32,7 +31,6 @@ def verify_topics(
 
     Raises `CommandError` where a server or a topic is not there, `WitnessError`.
     """
-    collect_seldom()
     return uvloop.run(_verify(settings, trusted, witnesses, database=database))
 
 
