@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from consumers.audit.asking import believing_witnesses, named_witnesses, progress_bar
 from consumers.audit.exporting.command import export, verify_folder
 from consumers.audit.replaying.command import replay
 from consumers.audit.replaying.verifying import verify_topics
@@ -20,10 +19,10 @@ from consumers.audit.verdicts import show
 from consumers.audit.verification import Report
 from consumers.audit.verifier import verify_database
 from infra.audit.keyring import public_path, read_trusted, write_new
-from infra.audit.witness import WitnessError, WitnessFile
+from infra.audit.witness import WitnessFile
 from infra.catalog import dump
 from infra.database import session
-from infra.errors import CommandError, ExitCode
+from infra.errors import ExitCode
 from infra.garbage import collect_seldom
 from infra.logs import silence_libraries
 from infra.registered import registered_sagas
@@ -76,14 +75,12 @@ def verify(
     settings = load_settings(directory)
     silence_libraries()
     trusted = read_trusted(key or [public_path(settings.audit_key_file())])
-    witnesses = [_existing(path) for path in witness] if witness else [WitnessFile(settings.audit_witness_file())]
-    try:
+    witnesses = named_witnesses(witness) if witness else [WitnessFile(settings.audit_witness_file())]
+    with believing_witnesses():
         if topics:
             report = verify_topics(settings, trusted, witnesses, database=database)
         else:
             report = asyncio.run(_verify(settings, trusted, witnesses))
-    except WitnessError as error:
-        raise CommandError("witness-invalid", str(error), "--witness", "name the right file", ExitCode.USAGE) from error
     _conclude(report, as_json=as_json)
 
 
@@ -104,15 +101,10 @@ audit.command(epilog="Example: `tradesaga audit replay --at 2026-11-23T14:03:07.
 audit.command("show", epilog="Example: `tradesaga audit show 0b1ce5ad --html trade.html --open yes`")(show_story)
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
 async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]) -> Report:
     types = frozenset(kind for saga in registered_sagas(settings.app).values() for kind, _ in saga.registry.items())
     async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task("verifying", total=await estimate_rows(sql) or None)
             return await verify_database(
                 sql,
@@ -123,11 +115,3 @@ async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]
                 types=types,
                 tier=settings.clock_tier(),
             )
-
-
-def _existing(path: Path) -> WitnessFile:
-    if not path.exists():
-        raise CommandError(
-            "witness-missing", "there is no such file", str(path), "name the right one", ExitCode.NOT_FOUND
-        )
-    return WitnessFile(path)

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from consumers.audit.asking import believing_witnesses, named_witnesses, progress_bar
 from consumers.audit.exporting import layout
 from consumers.audit.exporting.making import Maker
 from consumers.audit.exporting.manifest import Manifest, Query
@@ -18,7 +17,6 @@ from consumers.audit.exporting.writing import FreshFolder
 from consumers.audit.rows import estimate_rows
 from consumers.audit.verification import Report
 from infra.audit.keyring import public_path, read_signer, read_trusted
-from infra.audit.witness import WitnessError, WitnessFile
 from infra.catalog import dump
 from infra.clock import parse_time
 from infra.database import session
@@ -70,7 +68,7 @@ def export(
 
 
 async def _export(settings: Settings, maker: Maker, query: Query, out: Path) -> Manifest:
-    with FreshFolder(out) as folder, _progress() as progress:
+    with FreshFolder(out) as folder, progress_bar() as progress:
         async with session(settings.database_for("saga_log"), application_name="tradesaga audit") as sql:
             task = progress.add_task("exporting", total=await estimate_rows(sql) or None)
             return await maker.make(sql, query, folder, lambda count: progress.advance(task, count))
@@ -81,25 +79,12 @@ def verify_folder(
 ) -> Report:
     """Check an export by itself; raises `CommandError`: exit 3 for what is not there, exit 2 for what is none."""
     trusted = Keys(read_trusted(keys or ()), read_trusted(export_keys or ())) if keys or export_keys else None
-    seen = [WitnessFile(path) for path in witnesses or ()]
-    if missing := next((path for path in witnesses or () if not path.exists()), None):
-        raise CommandError(
-            "witness-missing", "there is no such file", str(missing), "name the right one", ExitCode.NOT_FOUND
-        )
-    with _progress() as progress:
+    seen = named_witnesses(witnesses or ())
+    with progress_bar() as progress, believing_witnesses():
         task = progress.add_task("verifying", total=None)
-        try:
-            return verify_export(
-                folder, trusted, seen, lambda rows, total: progress.update(task, completed=rows, total=total)
-            )
-        except WitnessError as error:
-            do = "name the right file"
-            raise CommandError("witness-invalid", str(error), "--witness", do, ExitCode.USAGE) from error
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+        return verify_export(
+            folder, trusted, seen, lambda rows, total: progress.update(task, completed=rows, total=total)
+        )
 
 
 def _milliseconds(option: str, text: str | None) -> int | None:

@@ -12,8 +12,9 @@ from typing import Annotated, Final
 import typer
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from consumers.audit.asking import progress_bar
 from consumers.audit.replaying import display, service
 from consumers.audit.replaying.auditor import Look
 from consumers.audit.replaying.comparison import Comparing, ReplayReport
@@ -84,9 +85,8 @@ async def _running(settings: Settings, request: Request, rules: Rules) -> AsyncG
     brokers = settings.brokers()
     counts = await count_partitions(brokers, [rules.topic])
     cluster = await read_cluster_id(brokers)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     async with Replay(brokers) as topics:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with progress_bar() as progress:
             yield Run(settings, request, Rules(rules.saga, counts[rules.topic]), topics, cluster, progress)
 
 

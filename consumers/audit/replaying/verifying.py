@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 import uvloop
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from consumers.audit import store
+from consumers.audit.asking import progress_bar
 from consumers.audit.replaying.sealed_topics import TopicVerifier
 from consumers.audit.verification import Report
 from consumers.saga_log.rules import Rules
@@ -47,9 +46,8 @@ async def _verify(
     if database:
         async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
             sources["database"] = [note for *_, note in await store.read_notes(sql)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     async with Replay(brokers) as topics:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with progress_bar() as progress:
             task = progress.add_task("verifying", total=None)
             return await TopicVerifier(
                 topics=topics,

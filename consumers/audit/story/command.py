@@ -11,8 +11,8 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from consumers.audit.asking import progress_bar
 from consumers.audit.rows import snapshot
 from consumers.audit.story.model import Place, Story
 from consumers.audit.story.page import render
@@ -125,8 +125,7 @@ async def _seal(
             raise
         nothing = Seal(Proof.UNCHECKED, f"no public key is at hand: {error.where}")
         return dict.fromkeys((row.place for row, _ in rows), nothing)
-    columns = (TextColumn("proving"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("proving", total=None)
         sealing = Sealing(
             sql, settings.audit_log_id, trusted, settings.clock_tier(), proving,
