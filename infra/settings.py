@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """How far the sealing machine's clock may be off before somebody is told: `100 us`, `50 ms`, `off`."""
     audit_retention: str = "off"
     """How long the audit log is kept: 7y, 18m, 90d or off, and by saga: `7y, trade=10y`; nothing goes by itself."""
+    audit_lap: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
+    """Seconds that the live auditor takes at least to look at all sagas again."""
     app: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules to import for further sagas and services, comma-separated."""
 

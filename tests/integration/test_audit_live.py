@@ -193,6 +193,7 @@ async def service(rig: Rig, home: Path, port: int) -> AsyncGenerator[asyncio.sub
     environment = {
         **os.environ, "TRADESAGA_KAFKA": rig.kafka, "TRADESAGA_DATABASE_URL": rig.url, "TRADESAGA_HOME": str(home),
         "TRADESAGA_APP": "tests.named_saga", "TEST_SAGA": rig.saga.name, "TRADESAGA_METRICS_PORT": str(port),
+        "TRADESAGA_AUDIT_LAP": "0",
     }  # fmt: skip
     with (home / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(

@@ -24,8 +24,6 @@ ROUND: Final = 20_000
 """Records of one look: about a second's work, during which the database keeps what it sees."""
 SWEPT: Final = 25
 """Sagas that are looked at again in one look, once all have been."""
-LAP: Final = 60.0
-"""Seconds that a lap over all sagas takes at least."""
 _CHUNK: Final = 500
 _NOBODY: Final = UUID(int=0)
 _COUNT: Final = "SELECT count(*) FROM saga WHERE name = $1"
@@ -50,12 +48,15 @@ class Look:
 
 @dataclass
 class Auditor:
-    """Compares one saga's topic with the database, look by look. It publishes nothing, and reads the database only."""
+    """Compares one saga's topic with the database, look by look. It publishes nothing, and reads the database only.
+
+    `lap` is the seconds that a lap over all sagas takes at least.
+    """
 
     rules: Rules
     notebook: Notebook
     topics: Replay
-    lap: float = LAP
+    lap: float
     _checked: bool = False
     _swept: UUID = _NOBODY
     _laps: int = 0

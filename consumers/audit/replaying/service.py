@@ -62,7 +62,7 @@ async def follow(settings: Settings, saga: AnySaga, path: Path | None, seen: See
             session(settings.database_for(DATABASE), application_name="tradesaga audit-replayer") as sql,
             Replay(settings.brokers()) as topics,
         ):
-            auditor = Auditor(rules, notebook, topics)
+            auditor = Auditor(rules, notebook, topics, settings.audit_lap)
             while True:
                 look = await auditor.look(sql)
                 seen(look)
