@@ -61,6 +61,7 @@ def verify(
         list[Path] | None, typer.Option("--export-key", help="A file of keys that may sign exports, and seal nothing.")
     ] = None,
     topics: Annotated[bool, typer.Option("--topics", help="Check the topics themselves, not the database.")] = False,
+    saga: Annotated[str | None, typer.Option("--saga", help="With --topics: only the topic of this saga.")] = None,
     database: Annotated[
         bool, typer.Option("--database/--no-database", help="With --topics: ask the database for checkpoints too.")
     ] = True,
@@ -78,7 +79,7 @@ def verify(
     witnesses = named_witnesses(witness) if witness else [WitnessFile(settings.audit_witness_file())]
     with believing_witnesses():
         if topics:
-            report = verify_topics(settings, trusted, witnesses, database=database)
+            report = verify_topics(settings, trusted, witnesses, database=database, saga=saga)
         else:
             report = asyncio.run(_verify(settings, trusted, witnesses))
     _conclude(report, as_json=as_json)

@@ -29,6 +29,8 @@ LIMIT: Final = 280.0
 QUIET: Final = 2.0
 _SEALING: Final = 20.0
 """Seconds that the sealer gets for the last records; it may have been killed a moment ago."""
+_LOOKS: Final = 5
+"""Looks at the whole, until one has no records that came between its verification and its snapshot."""
 _TICK: Final = 0.5
 _EVENTS: Final = "trade.events"
 _AWAY: Final = (CommandError, KafkaUnavailableError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -100,6 +102,15 @@ class Show:
             self.run.opening = await open_accounts(sql)
         async with _strategies(stage):
             await self._watch("trading", lambda progress: progress.started >= self.wanted)
+        shot, looks = await self._take(), 1
+        # A service that was killed says again, when it is back, what it cannot know to have been heard.
+        while self.run.audit["rows"] != len(shot.tables["saga_event"]) and looks < _LOOKS:
+            shot, looks = await self._take(), looks + 1
+        return shot
+
+    async def _take(self) -> Snapshot:
+        """Wait until nothing goes on, and take down what there is then."""
+        stage, self._quiet_since = self.stage, None
         await self._watch("waiting for the last sagas to end", self._settled)
         self.run.audit = await _verify_audit(stage.home)
         return await take_snapshot(stage.kafka, stage.database_url, stage.venue_url, stage.admin_key, self.run)

@@ -124,7 +124,7 @@ async def test_a_comparison_is_resumed(desk: Desk, tmp_path: Path) -> None:
 
 async def test_topics_are_verified_without_a_database(desk: Desk) -> None:
     """By the witness, and the topic of checkpoints."""
-    code, told = await desk.run("verify", "--topics", "--no-database")
+    code, told = await desk.run("verify", "--topics", "--no-database", "--saga", desk.rig.saga.name)
     assert (code, told["unaltered"], told["complete"], told["rows"]) == (0, True, True, len(STORY))
 
 

@@ -166,7 +166,7 @@ async def _follow(settings: Settings, rules: Rules, resume: Path | None, *, as_j
             if found:
                 stop.set()
 
-        work = asyncio.ensure_future(service.follow(settings, rules.saga, resume, see))
+        work = asyncio.ensure_future(service.follow(settings, rules.saga, lambda _: resume, see))
         ended = asyncio.ensure_future(stop.wait())
         await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
         if not work.done():

@@ -25,8 +25,8 @@ class TopicVerifier:
     """Verifies the events topics of some sagas.
 
     `sources` gives notes by where they were found; the partitions `noted`, of topics of checkpoints, are read beside
-    them. `cluster` is the id
-    of the cluster that is read; `removals` says of topics from which the broker removes records by which rule.
+    them. `cluster` is the id of the cluster that is read; `removals` says of topics from which the broker removes
+    records by which rule. `alone` leaves checkpoints of other topics out of account.
     """
 
     topics: Replay
@@ -39,6 +39,7 @@ class TopicVerifier:
     sized: Callable[[int], object] = lambda _: None
     progress: Callable[[int], object] = lambda _: None
     types: frozenset[str] | None = None
+    alone: bool = False
     removals: Mapping[str, str] = field(default_factory=dict[str, str])
     report: Report = field(default_factory=Report)
 
@@ -57,8 +58,10 @@ class TopicVerifier:
         self.report.remarks += [
             f"the broker removes records from {topic}: {why}" for topic, why in self.removals.items()
         ]
+        mine = {rules.topic for rules in self.sagas}
         for origin, checkpoints in known.items():
-            self._tell_unknown(Origin.parse(origin), len(checkpoints))
+            if not self.alone or Origin.parse(origin).topic in mine:
+                self._tell_unknown(Origin.parse(origin), len(checkpoints))
         return self.report
 
     async def _collect(self) -> Known:

@@ -42,21 +42,22 @@ async def serve(settings: Settings) -> None:
             group.create_task(_Watch(settings, saga).run(), name=f"audit {name}")
 
 
-def resume_file(settings: Settings, saga: str) -> Path:
-    """Name the file from which the auditor of a saga goes on."""
-    return settings.home / f"audit-replay-{saga}.db"
+def resume_file(settings: Settings, saga: str, cluster: str) -> Path:
+    """Name the file from which the auditor of a saga goes on; on another cluster, as after a loss, it begins anew."""
+    return settings.home / f"audit-replay-{saga}-{cluster}.db"
 
 
-async def follow(settings: Settings, saga: AnySaga, path: Path | None, seen: Seen) -> None:
+async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path | None], seen: Seen) -> None:
     """Look again and again, and tell what was seen; ends only by what `seen` raises.
 
+    `resume` names the file to go on from, for a cluster's id.
     Raises `CommandError`, `KafkaUnavailableError` and the database's errors.
     """
     topic = Rules(saga).topic
     counts = await count_partitions(settings.brokers(), [topic])
     cluster = await read_cluster_id(settings.brokers())
     rules = Rules(saga, counts[topic])
-    with Notebook(path, Identity.of(rules, cluster, "auditor"), rules) as notebook:
+    with Notebook(resume(cluster), Identity.of(rules, cluster, "auditor"), rules) as notebook:
         seen(Look(fresh=notebook.differences(_TOLD), differing=notebook.counts.get("differing", 0)))
         async with (
             session(settings.database_for(DATABASE), application_name="tradesaga audit-replayer") as sql,
@@ -82,7 +83,7 @@ class _Watch:
     async def run(self) -> None:
         while True:
             try:
-                await follow(self._settings, self._saga, resume_file(self._settings, self._saga.name), self._see)
+                await follow(self._settings, self._saga, self._resume, self._see)
             except CommandError as error:
                 if error.exit_code is not ExitCode.UNAVAILABLE:
                     await self._halt(error)
@@ -92,6 +93,9 @@ class _Watch:
                     await self._start_over(error)
             except PASSING as error:
                 await self._start_over(error)
+
+    def _resume(self, cluster: str) -> Path:
+        return resume_file(self._settings, self._saga.name, cluster)
 
     async def _halt(self, error: CommandError) -> None:
         self._health.halted, self._health.ready = str(error), False

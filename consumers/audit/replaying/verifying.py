@@ -14,29 +14,43 @@ from infra.audit.note import Verifier
 from infra.audit.witness import WitnessFile
 from infra.broker import count_partitions, read_cluster_id
 from infra.database import session
-from infra.registered import registered_sagas
+from infra.registered import find_saga, registered_sagas
 from infra.replay import Replay
 from infra.settings import Settings
 from infra.topics import read_removals
+from sagas.definition import AnySaga
 from schemas.topics import checkpoints_topic, events_topic
 
 DATABASE: Final = "saga_log"
 
 
 def verify_topics(
-    settings: Settings, trusted: Mapping[bytes, Verifier], witnesses: Iterable[WitnessFile], *, database: bool
+    settings: Settings,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Iterable[WitnessFile],
+    *,
+    database: bool,
+    saga: str | None = None,
 ) -> Report:
-    """Verify the events topics of all registered sagas; without `database` none is asked for checkpoints.
+    """Verify the events topics of all registered sagas, or of one; without `database` none is asked for checkpoints.
 
-    Raises `CommandError` where a server or a topic is not there, `WitnessError`.
+    Raises `CommandError` where a saga, a server or a topic is not there, `WitnessError`.
     """
-    return uvloop.run(_verify(settings, trusted, witnesses, database=database))
+    known = registered_sagas(settings.app)
+    sagas = known if saga is None else {saga: find_saga(saga, settings.app)}
+    return uvloop.run(_verify(settings, trusted, witnesses, sagas, database=database, alone=saga is not None))
 
 
 async def _verify(
-    settings: Settings, trusted: Mapping[bytes, Verifier], witnesses: Iterable[WitnessFile], *, database: bool
+    settings: Settings,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Iterable[WitnessFile],
+    sagas: Mapping[str, AnySaga],
+    *,
+    database: bool,
+    alone: bool,
 ) -> Report:
-    sagas, brokers = registered_sagas(settings.app), settings.brokers()
+    brokers = settings.brokers()
     counts = await count_partitions(
         brokers, [topic(name) for name in sagas for topic in (events_topic, checkpoints_topic)]
     )
@@ -59,6 +73,7 @@ async def _verify(
                 noted=[(topic, number) for topic in map(checkpoints_topic, sagas) for number in range(counts[topic])],
                 sized=lambda total: progress.update(task, total=total),
                 progress=lambda count: progress.advance(task, count),
+                alone=alone,
                 types=frozenset(kind for saga in sagas.values() for kind, _ in saga.registry.items()),
                 removals=await read_removals(brokers, [events_topic(name) for name in sagas]),
             ).run()
