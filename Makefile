@@ -10,7 +10,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench audit-scale simulate mutants lock clean
+.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench bench-full bench-peers audit-scale simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -59,13 +59,13 @@ chaos: $(READY) ## Break a whole stack for some minutes and judge what it kept (
 chaos-clusters: $(READY) ## The same on three brokers, and PostgreSQL with a standby that takes over
 	$(BIN)/python -m tests.faults --clusters $(ARGS)
 
-bench: $(READY) $(PEERS)/.ready ## Measure the saga path beside its floor and its peers, 20 minutes at most (ARGS=--sealing: the sealer's cost)
+bench: $(READY) bench-peers ## Measure the saga path beside its floor and its peers, 20 minutes at most (ARGS=--sealing: the sealer's cost)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-bench-full: $(READY) $(PEERS)/.ready ## The same in nine rounds, as long as they take
+bench-full: $(READY) bench-peers ## The same in nine rounds, as long as they take
 	$(BIN)/python -m tests.benchmarks --pairs 9 --minutes 0 --seconds 60 $(ARGS)
 
-bench-peers: $(PEERS)/.ready ## Install the systems that make bench compares with, apart from the project (done by bench)
+bench-peers: $(PEERS)/.ready $(PEERS)/temporal/server ## Install the systems that make bench compares with, apart from the project (done by bench)
 
 $(PEERS)/.ready: requirements-bench.lock tests/benchmarks/peers/package-lock.json
 	@mkdir -p $(PEERS)
@@ -75,6 +75,11 @@ $(PEERS)/.ready: requirements-bench.lock tests/benchmarks/peers/package-lock.jso
 	@if command -v npm >/dev/null; then cd $(PEERS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error; \
 	else echo "npm is not installed: Restate is left out of the comparison"; fi
 	@touch $@
+
+$(PEERS)/temporal/server: tests/benchmarks/peers/temporal/go.mod tests/benchmarks/peers/temporal/go.sum
+	@if ! command -v go >/dev/null; then echo "Go is not installed: Temporal is left out of the comparison"; \
+	elif mkdir -p $(@D) && go build -C tests/benchmarks/peers/temporal -mod=readonly -trimpath -o $(abspath $(@D))/ tool; then touch $@; \
+	else echo "Temporal could not be built: it is left out of the comparison"; fi
 
 audit-scale: $(READY) ## Take a million facts through the audit, to an export verified with no network (ARGS="--facts 60000": less)
 	$(BIN)/python -m tests.audit_scale $(ARGS)

@@ -6,7 +6,7 @@ into `build/sealing.json`. Exits with 1 when a saga was lost, failed or done twi
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +16,10 @@ from rich.console import Console
 from tests.benchmarks.comparison import RATES, Plan, compare
 from tests.benchmarks.machine import describe
 from tests.benchmarks.on_kafka import FLOOR, PRODUCT, VARIANTS
-from tests.benchmarks.peers.environment import has_dbos, has_restate
+from tests.benchmarks.peers.environment import has_dbos, has_restate, has_temporal
 from tests.benchmarks.peers.on_dbos import Dbos
 from tests.benchmarks.peers.on_restate import Restate
+from tests.benchmarks.peers.on_temporal import Temporal
 from tests.benchmarks.plot import draw
 from tests.benchmarks.report import figures_of, ratios_of, table_of
 from tests.benchmarks.sealing import PAIRS, measure
@@ -28,7 +29,7 @@ from tests.benchmarks.system import System
 
 MINUTES = 20.0
 ROUNDS = 4
-FAMILIES = ("floor", "product", "variants", "dbos", "restate")
+FAMILIES = ("floor", "product", "variants", "dbos", "restate", "temporal")
 
 
 def main(
@@ -65,14 +66,15 @@ def _chosen(families: Sequence[str]) -> list[System]:
     """Make the systems asked for; peers that are not installed are left out, and that is told."""
     if unknown := set(families) - set(FAMILIES):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: give some of {', '.join(FAMILIES)}")
-    missing = [name for name, there in (("dbos", has_dbos()), ("restate", has_restate())) if not there]
-    if left_out := [name for name in missing if name in families]:
+    peers: dict[str, tuple[bool, Callable[[], System]]] = {
+        "dbos": (has_dbos(), Dbos),
+        "restate": (has_restate(), Restate),
+        "temporal": (has_temporal(), Temporal),
+    }
+    if left_out := [name for name, (there, _) in peers.items() if name in families and not there]:
         Console(stderr=True).print(f"not installed, and so left out: {', '.join(left_out)}; run `make bench-peers`")
     known: dict[str, Sequence[System]] = {"floor": (FLOOR,), "product": (PRODUCT,), "variants": VARIANTS}
-    if "dbos" not in missing:
-        known["dbos"] = (Dbos(),)
-    if "restate" not in missing:
-        known["restate"] = (Restate(),)
+    known |= {name: (peer(),) for name, (there, peer) in peers.items() if there and name in families}
     chosen = [system for family in FAMILIES if family in families for system in known.get(family, ())]
     if not chosen:
         raise typer.BadParameter("none of the systems asked for is installed")

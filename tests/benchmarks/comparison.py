@@ -65,7 +65,7 @@ def _turned(systems: Sequence[System], number: int) -> Sequence[System]:
 
 def _measure(stage: Stage, system: System, plan: Plan) -> Iterator[Sample]:
     with system.running(stage) as running:
-        running.run(Load("happy", 0, min(WARM_UP, plan.sagas or WARM_UP)))
+        running.run(Load("happy", 0, min(WARM_UP, system.sagas("happy") // 2, plan.sagas or WARM_UP)))
         time.sleep(SETTLE)
         capacity = 0.0
         for load in _loads(system, plan):

@@ -13,6 +13,9 @@ from tests.benchmarks.sealing import median_interval
 ENOUGH = 10_000
 """Sagas from which on a 99.9th percentile rests on more than ten of them."""
 
+FINE = 100
+"""Sagas a second below which a tenth is shown."""
+
 
 def figures_of(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """Give one object a system and load, in the order in which they were first measured."""
@@ -106,7 +109,7 @@ def _cells(figure: Mapping[str, Any]) -> Sequence[str]:
     latency = figure.get("latency_ms", {})
     return (
         load,
-        f"{rate['median']:.0f} ({low:.0f} to {high:.0f})",
+        f"{_rate(rate['median'])} ({_rate(low)} to {_rate(high)})",
         *(f"{latency[name]['median']:.1f}" if name in latency else "" for name in ("p50", "p99")),
         f"{latency['p99.9']:.1f}" if "p99.9" in latency else "",
         f"{cost['services_cpu_ms'] + cost['servers_cpu_ms']:.2f}",
@@ -114,3 +117,7 @@ def _cells(figure: Mapping[str, Any]) -> Sequence[str]:
         f"{cost['bytes_written'] / 1000:.1f}",
         " / ".join(str(count) for count in figure["counts"].values()),
     )
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= FINE else f"{value:.1f}"

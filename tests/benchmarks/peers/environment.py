@@ -1,4 +1,4 @@
-"""Where the peers' packages are: a Python environment and a folder of npm's, both made by `make bench-peers`."""
+"""Where the peers are, as `make bench-peers` makes them: a Python environment, npm's folder, programs built with Go."""
 
 import subprocess
 from functools import cache
@@ -9,6 +9,7 @@ HOME: Final = Path("build/bench-peers")
 READY: Final = HOME / ".ready"
 PYTHON: Final = HOME / "venv" / "bin" / "python"
 RESTATE: Final = HOME / "node_modules" / "@restatedev"
+TEMPORAL: Final = HOME / "temporal"
 
 
 def has_dbos() -> bool:
@@ -19,6 +20,11 @@ def has_dbos() -> bool:
 def has_restate() -> bool:
     """Say whether Restate's server is there too, which npm brings."""
     return has_dbos() and any(RESTATE.glob("restate-server-*/bin/restate-server"))
+
+
+def has_temporal() -> bool:
+    """Say whether Temporal's server and its tool for the database are there too, which Go has built."""
+    return has_dbos() and all((TEMPORAL / program).exists() for program in ("server", "sql"))
 
 
 @cache

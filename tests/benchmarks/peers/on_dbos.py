@@ -7,13 +7,13 @@ import subprocess
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import asyncpg
 import psutil
 
 from tests.benchmarks.load import End, Kind, Load, Ran, Told
-from tests.benchmarks.peers.environment import PYTHON, version_of
+from tests.benchmarks.peers.environment import version_of
+from tests.benchmarks.peers.processes import line, order, worker
 from tests.benchmarks.stage import Stage
 
 PROCESSES = 2
@@ -55,29 +55,10 @@ class Dbos:
         with ExitStack() as stack:
             workers: list[subprocess.Popen[str]] = []
             for number in range(PROCESSES):
-                workers.append(stack.enter_context(_worker(url, number)))
+                workers.append(stack.enter_context(worker("dbos_worker", url, str(THREADS), str(number))))
                 # One by one: the first makes the tables.
-                _line(workers[-1])
+                line(workers[-1])
             yield Started(stage, url, workers)
-
-
-@contextmanager
-def _worker(url: str, number: int) -> Generator[subprocess.Popen[str]]:
-    argv = [str(PYTHON), "-m", "tests.benchmarks.peers.dbos_worker", url, str(THREADS), str(number)]
-    with subprocess.Popen(
-        argv, cwd=Path.cwd(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as worker:
-        try:
-            yield worker
-        finally:
-            worker.terminate()
-
-
-def _line(worker: subprocess.Popen[str]) -> str:
-    line = worker.stdout.readline() if worker.stdout else ""
-    if not line:
-        raise RuntimeError("a worker of DBOS has ended by itself; run its module by hand to see why")
-    return line
 
 
 @dataclass(frozen=True)
@@ -91,7 +72,7 @@ class Started:
     @property
     def services(self) -> Sequence[psutil.Process]:
         """The library runs in the program that starts the sagas: its load generator is counted with it."""
-        return [psutil.Process(worker.pid) for worker in self.workers]
+        return [psutil.Process(child.pid) for child in self.workers]
 
     @property
     def servers(self) -> Sequence[psutil.Process]:
@@ -105,17 +86,13 @@ class Started:
     def run(self, load: Load) -> Ran:
         """Give each worker its share, shifted in time so that together they start evenly."""
         count = len(self.workers)
-        for number, worker in enumerate(self.workers):
+        for number, child in enumerate(self.workers):
             share = load.sagas // count + (number < load.sagas % count)
             delay = number / load.rate if load.rate else 0.0
-            order = {"kind": load.kind, "sagas": share, "rate": load.rate / count, "delay": delay}
-            if worker.stdin is None:
-                raise RuntimeError("a worker of DBOS takes no orders")
-            worker.stdin.write(json.dumps(order) + "\n")
-            worker.stdin.flush()
+            order(child, {"kind": load.kind, "sagas": share, "rate": load.rate / count, "delay": delay})
         starts: dict[str, float] = {}
-        for worker in self.workers:
-            starts |= json.loads(_line(worker))
+        for child in self.workers:
+            starts |= json.loads(line(child))
         return Ran(starts)
 
     def look(self, ran: Ran) -> Told:

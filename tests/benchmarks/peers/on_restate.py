@@ -5,7 +5,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import psutil
 from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.meter import own_cpu
 from tests.benchmarks.peers.environment import PYTHON, RESTATE, version_of
+from tests.benchmarks.peers.processes import process
 from tests.benchmarks.stage import Stage, free_port
 
 PARTITIONS = 2
@@ -71,8 +72,8 @@ class Restate:
         with tempfile.TemporaryDirectory(dir=stage.home) as folder:
             server = [str(_server()), "--base-dir", folder, "--node-name", "bench"]
             with (
-                _process(server, environment) as one,
-                _process([*serving, "-b", service, "-w", str(WORKERS)], environment) as two,
+                process(server, environment) as one,
+                process([*serving, "-b", service, "-w", str(WORKERS)], environment) as two,
             ):
                 _register(f"http://{admin}", f"http://{service}")
                 yield Started(stage, f"http://{ingress}/Trade/run", f"http://{admin}/query", one, two)
@@ -84,18 +85,6 @@ def _server() -> Path:
 
 def _server_version() -> str:
     return subprocess.run([_server(), "--version"], check=True, capture_output=True, text=True).stdout.strip()
-
-
-@contextmanager
-def _process(argv: Sequence[str], environment: Mapping[str, str]) -> Generator[psutil.Process]:
-    process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield psutil.Process(process.pid)
-        if process.poll() is not None:
-            raise RuntimeError(f"{argv[0]} has ended by itself")
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def _register(admin: str, service: str) -> None:
