@@ -63,8 +63,8 @@ class AuditRig:
         return Sealer(self.signer, trusted, "test", {GROUP: TOPIC}, self.witness)
 
     async def record(self, sagas: int, story: Sequence[Event] = STORY) -> list[UUID]:
-        """Enter the stories of new sagas, told side by side."""
-        ids = [uuid4() for _ in range(sagas)]
+        """Enter the stories of new sagas, told side by side; each log gets its share of them."""
+        ids = [_new_saga(index % PARTITIONS) for index in range(sagas)]
         await self.go_on(ids, story)
         return ids
 
@@ -133,3 +133,11 @@ class AuditRig:
     async def rows(self, saga_id: UUID) -> list[asyncpg.Record]:
         """Give a saga's rows."""
         return await self.sql.fetch('SELECT * FROM saga_event WHERE saga_id = $1 ORDER BY "offset"', saga_id)
+
+
+def _new_saga(partition: int) -> UUID:
+    """Give a new saga's id that belongs to this partition: what an attack leaves depends on who else is there."""
+    while True:
+        saga_id = uuid4()
+        if partition_of(str(saga_id).encode(), PARTITIONS) == partition:
+            return saga_id
