@@ -29,7 +29,7 @@ def draw(figures: Sequence[Mapping[str, Any]]) -> str:
     parts, top = list[str](), 10
     for title, bars in (("sagas a second, flat out", _rates(figures)), ("latency, p50 and p99 in ms", _waits(figures))):
         if bars:
-            drawn, height = _chart(title, bars, top)
+            drawn, height = chart(title, bars, top)
             parts.append(drawn)
             top += height
     style = "font-family:system-ui,sans-serif;font-size:12px;background:#fff"
@@ -67,26 +67,26 @@ def _colour(figure: Mapping[str, Any]) -> str:
     return COLOURS.get(figure["system"].split()[0].rstrip(","), OTHER)
 
 
-def _chart(title: str, bars: Sequence[Bar], top: int) -> tuple[str, int]:
-    """Draw one chart; every bar's line goes from the low to the high end of its interval."""
+def chart(title: str, bars: Sequence[Bar], top: int, left: int = LEFT) -> tuple[str, int]:
+    """Draw one chart; every bar's line goes from the low to the high end of its interval; `left` is room for labels."""
     most = max(max(bar.value, bar.high) for bar in bars)
     decades = max(1, math.ceil(math.log10(max(most, 1.1))))
 
     def across(value: float) -> float:
-        return (WIDTH - LEFT - 90) * math.log10(max(value, 1.0)) / decades
+        return (WIDTH - left - 90) * math.log10(max(value, 1.0)) / decades
 
     parts = [f'<text x="10" y="{top + 14}" font-weight="bold">{escape(title)}</text>']
     y = top + 26
     foot = y + len(bars) * (BAR + GAP)
     for decade in range(decades + 1):
-        x = LEFT + across(10**decade)
+        x = left + across(10**decade)
         parts.append(f'<line x1="{x:.0f}" y1="{y - 4}" x2="{x:.0f}" y2="{foot}" stroke="#ddd"/>')
         parts.append(f'<text x="{x:.0f}" y="{foot + 12}" text-anchor="middle" fill="#666">{10**decade:,}</text>')
     for bar in bars:
-        low, high, end = (LEFT + across(value) for value in (bar.low, bar.high, bar.value))
+        low, high, end = (left + across(value) for value in (bar.low, bar.high, bar.value))
         middle = y + BAR / 2
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(bar.label)}</text>')
-        parts.append(f'<rect x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR}" fill="{bar.colour}"/>')
+        parts.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(bar.label)}</text>')
+        parts.append(f'<rect x="{left}" y="{y}" width="{end - left:.1f}" height="{BAR}" fill="{bar.colour}"/>')
         parts.append(f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" stroke="#000"/>')
         parts.append(f'<text x="{max(end, high) + 6:.1f}" y="{y + 12}">{escape(bar.text)}</text>')
         y += BAR + GAP

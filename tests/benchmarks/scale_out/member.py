@@ -1,0 +1,65 @@
+"""One process of one service, as the product runs it, with a bound on its batches.
+
+`python -m tests.benchmarks.scale_out.member steps | log | bystander BATCH`.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import uvloop
+
+from consumers.runtime.processor import StepProcessor
+from consumers.runtime.service import owner_name
+from consumers.saga_log.processor import SagaLog
+from consumers.saga_log.rules import Rules
+from infra import metrics
+from infra.database import open_pool
+from infra.garbage import collect_seldom
+from infra.lanes.processor import Processor
+from infra.lanes.worker import Worker
+from infra.partitions import keeping_partitions
+from infra.probes import probes
+from infra.settings import load_settings
+from schemas.envelope import Header
+from schemas.topics import PARTITIONS
+from tests.benchmarks.noop import bench, steps
+
+
+class Bystander(StepProcessor):
+    """Routes every fact, as each participant does, and has no use for any: one of another step's service."""
+
+    def __init__(self) -> None:
+        super().__init__(steps)
+        self.group = f"{bench.name}-bystander"
+
+    def wants(self, topic: str, headers: Sequence[Header]) -> bool:
+        """Look at it, and let it pass by."""
+        return super().wants(topic, headers) and False
+
+
+PROCESSORS: Final[Mapping[str, Callable[[], Processor]]] = MappingProxyType(
+    {
+        "steps": lambda: StepProcessor(steps),
+        "log": lambda: SagaLog(Rules(bench, PARTITIONS)),
+        "bystander": Bystander,
+    }
+)
+"""What each kind of service runs."""
+
+
+async def serve(role: str, batch: int) -> None:
+    """Work until cancelled."""
+    settings, processor = load_settings(), PROCESSORS[role]()
+    pool = await open_pool(settings.database_for(), min_size=1, max_size=2, application_name=f"scale {role}")
+    async with probes(settings.http_host, settings.metrics_port), pool, keeping_partitions(pool):
+        owner = owner_name(role)
+        worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms, batch=batch)
+        metrics.watch_worker(processor.group, worker.health)
+        await worker.run()
+
+
+if __name__ == "__main__":
+    collect_seldom()
+    uvloop.run(serve(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,26 @@
+"""What breaks first, drawn: the limits at each step on the way up, on a scale of powers of ten."""
+
+from typing import Final
+
+from tests.benchmarks.plot import WIDTH, Bar, chart
+from tests.benchmarks.scale_out.costs import Costs, Site
+from tests.benchmarks.scale_out.plan import stages
+
+FIRST: Final = "#b3261e"
+OTHERS: Final = "#4a6fa5"
+
+
+def draw(costs: Costs, site: Site) -> str:
+    """Draw one chart a step; what gives out first is red."""
+    parts, top = list[str](), 10
+    for title, limits in stages(costs, site):
+        bars = [
+            Bar(limit.name, limit.rate, f"{limit.rate:,.0f}", FIRST if place == 0 else OTHERS)
+            for place, limit in enumerate(limits)
+        ]
+        drawn, height = chart(f"{title}: sagas a second at which it gives out", bars, top, left=370)
+        parts.append(drawn)
+        top += height
+    style = "font-family:system-ui,sans-serif;font-size:12px;background:#fff"
+    body = "".join(parts)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" style="{style}">{body}</svg>\n'

@@ -1,0 +1,187 @@
+"""What the model says, as tables: for a terminal, and for docs/scaling.md, where each stands between two marks."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rich.table import Table
+
+from tests.benchmarks.scale_out.capacity import Limit
+from tests.benchmarks.scale_out.checks import Check
+from tests.benchmarks.scale_out.costs import Costs, Price, Prices, Site
+from tests.benchmarks.scale_out.plan import Plan, most, plan, stages
+
+DOCUMENT: Final = Path("docs/scaling.md")
+RATES: Final = (1_000.0, 100_000.0)
+_BLOCK: Final = re.compile(r"(<!-- ([a-z]+): made by make scale-out -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+class Sheet(NamedTuple):
+    """One table."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def markdown(self) -> str:
+        """Write it for the document."""
+        lines = [self.headings, ["---"] + ["---:"] * (len(self.headings) - 1), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    @property
+    def table(self) -> Table:
+        """Draw it for a terminal."""
+        table = Table(title=self.title, title_justify="left")
+        for place, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if place else "left")
+        for row in self.rows:
+            table.add_row(*(cell.replace("**", "") for cell in row))
+        return table
+
+
+def sheets(costs: Costs, site: Site, prices: Prices, checks: Iterable[Check]) -> dict[str, Sheet]:
+    """Make all tables, by the names that the document calls them by."""
+    plans = [plan(costs, site, prices, rate) for rate in RATES]
+    return {
+        "costs": _costs(costs),
+        "limits": _limits(costs, site),
+        "plans": _plans(costs, site, plans),
+        "money": _money(plans),
+        "checks": _checks(checks),
+    }
+
+
+def renew(text: str, made: Mapping[str, Sheet]) -> str:
+    """Put the tables between their marks. Raises ValueError where the document lacks one, or asks for one unknown."""
+    asked = {name for _, name, _ in _BLOCK.findall(text)}
+    if asked != set(made):
+        raise ValueError(f"the document has {sorted(asked)}, and there are {sorted(made)}")
+    return _BLOCK.sub(lambda found: f"{found[1]}{made[found[2]].markdown}\n{found[3]}", text)
+
+
+def _costs(costs: Costs) -> Sheet:
+    rows = [
+        (f"{name}: {what}", _number(value), unit)
+        for name, service in (("steps", costs.steps), ("saga log", costs.log))
+        for what, value, unit in (
+            ("CPU of its process, a batch", service.batch_us, "µs"),
+            ("CPU of its process, a message", service.message_us, "µs"),
+            ("CPU of PostgreSQL, a batch", service.postgres_batch_us, "µs"),
+            ("CPU of PostgreSQL, a message", service.postgres_message_us, "µs"),
+            ("messages a saga", service.messages, ""),
+            ("round trips to PostgreSQL, a batch", service.trips, ""),
+            ("PostgreSQL's log, a saga", service.wal_bytes, "bytes"),
+        )
+    ]
+    for what, value, unit in (
+        ("sealer: CPU, a saga", costs.sealer_us, "µs"),
+        ("PostgreSQL beside services: CPU, a saga", costs.postgres_rest_us, "µs"),
+        ("PostgreSQL beside services: its log, a saga", costs.wal_rest_bytes, "bytes"),
+        ("Kafka: CPU, a saga", costs.kafka_us, "µs"),
+        ("a participant that needs none of the facts: CPU, a saga", costs.bystander_us, "µs"),
+        ("kept by PostgreSQL, a saga", costs.table_bytes, "bytes"),
+        ("kept by PostgreSQL for some days (outbox), a saga", costs.outbox_bytes, "bytes"),
+        ("kept by Kafka, one copy, a saga", costs.kafka_bytes, "bytes"),
+        ("between services and PostgreSQL, a saga", costs.postgres_wire_bytes, "bytes"),
+        ("between services and Kafka, a saga", costs.kafka_wire_bytes, "bytes"),
+        ("hand-over from commit to next reader", costs.handover_ms, "ms"),
+        ("memory of a process", costs.process_mb, "MB"),
+    ):
+        rows.append((what, _number(value), unit))
+    return Sheet("measured costs", ("what", "cost", "unit"), rows)
+
+
+def _limits(costs: Costs, site: Site) -> Sheet:
+    rows: list[Sequence[str]] = []
+    for number, (title, limits) in enumerate(stages(costs, site), 1):
+        for place, limit in enumerate(limits):
+            first = place == 0
+            rows.append(
+                (
+                    f"**{number}. {title}**" if first else "",
+                    _limit(limit, first=first),
+                    _number(limit.rate),
+                    limit.remedy,
+                )
+            )
+    return Sheet("what breaks first", ("with", "gives out", "at sagas a second", "then"), rows)
+
+
+def _limit(limit: Limit, *, first: bool) -> str:
+    return f"**{limit.name}**" if first else limit.name
+
+
+def _plans(costs: Costs, site: Site, plans: Sequence[Plan]) -> Sheet:
+    at_most = _number(most(costs, site))
+    lines: Sequence[tuple[str, Callable[[Plan], str]]] = (
+        ("cells", lambda one: str(one.cells)),
+        (f"sagas a second of the fullest cell ({at_most} at most)", lambda one: _number(one.cell.rate)),
+        ("processes in a cell: four services of steps, saga log", _processes),
+        ("processes in all, sealers included", lambda one: _number(one.cells * one.cell.processes)),
+        ("partitions of each topic, in all", lambda one: _number(one.cells * site.partitions)),
+        ("PostgreSQL servers, standbys apart", lambda one: _number(one.cells * len(one.cell.databases))),
+        ("cores of the busiest of them", lambda one: str(one.postgres_cores)),
+        ("brokers, and cores of each", lambda one: f"{_number(one.brokers)}, {one.broker_cores}"),
+        ("cores rented", lambda one: _number(one.cores)),
+        ("memory of all processes, GB", lambda one: _number(one.cells * one.cell.processes * costs.process_mb / 1000)),
+        ("messages a batch: busiest steps, saga log", _batches),
+        ("latency, mean ms", lambda one: _number(1000 * one.latency)),
+        ("sagas in flight (Little)", lambda one: _number(one.in_flight)),
+        ("network, MB a second", lambda one: _number(one.network_mb)),
+        ("disk, GB a day, all copies", lambda one: _number(one.disk_gb_day)),
+        ("kept, TB a year, one copy", lambda one: _number(one.kept_gb_day * 0.365)),
+    )
+    headings = ("", *(f"{_number(rate)} a second" for rate in RATES))
+    rows = [(name, *(tell(one) for one in plans)) for name, tell in lines]
+    return Sheet("what a rate takes", headings, rows)
+
+
+def _processes(one: Plan) -> str:
+    return ", ".join(str(crew.processes) for crew in one.cell.crews)
+
+
+def _batches(one: Plan) -> str:
+    *steps, log = one.cell.crews
+    return f"{_number(max(crew.beat.batch for crew in steps))}, {_number(log.beat.batch)}"
+
+
+def _money(plans: Sequence[Plan]) -> Sheet:
+    rows = [(name, *(_range(each.bill[name]) for each in plans)) for name in plans[0].bill]
+    rows.append(("**all**", *(f"**{_range(each.month)}**" for each in plans)))
+    rows.append(("a million sagas", *(_range(_each_million(each)) for each in plans)))
+    return Sheet("US dollars a month, assumed prices", ("", *(f"{_number(rate)} a second" for rate in RATES)), rows)
+
+
+def _each_million(one: Plan) -> Price:
+    millions = one.rate * 30 * 86_400 / 1e6
+    return Price(one.month.low / millions, one.month.high / millions)
+
+
+def _checks(checks: Iterable[Check]) -> Sheet:
+    rows = [
+        (
+            check.trial,
+            check.figure,
+            _number(check.model),
+            _number(check.simulated),
+            f"{check.ratio:.2f}",
+            f"{check.tolerance:.0%}",
+        )
+        for check in checks
+    ]
+    headings = ("trial", "figure", "model", "simulated", "ratio", "may differ by")
+    return Sheet("the model beside the simulation", headings, rows)
+
+
+def _range(price: Price) -> str:
+    return f"{_number(price.low)} to {_number(price.high)}"
+
+
+def _number(value: float) -> str:
+    """Write three figures that count."""
+    if value == 0:
+        return "0"
+    shown = float(f"{value:.3g}")
+    return f"{shown:,.0f}" if abs(shown) >= 100 else f"{shown:g}"
