@@ -32,7 +32,7 @@ class Plan(NamedTuple):
 
 def measure(small: Stage, big: Stage, plan: Plan, say: Say) -> dict[str, Any]:
     """Bring `big` to each size in turn, `small` to the first only, and compare what further sagas cost on each."""
-    real = {stage.home: _begin(stage) for stage in (small, big)}
+    real = {home: _begin(stage) for home, stage in {small.home: small, big.home: big}.items()}
     population.load(small, bench.name, real[small.home], plan.sizes[0], say)
     rows: list[dict[str, Any]] = []
     there = 0

@@ -10,6 +10,9 @@ from uuid import UUID
 
 import asyncpg
 
+from consumers.saga_log.chain import link
+from consumers.saga_log.store import milliseconds
+from infra.codec import Record
 from schemas.topics import events_topic
 from tests.benchmarks.scale.imprint import TABLES, Imprint, Place, read_rows
 from tests.benchmarks.stage import Stage
@@ -42,6 +45,12 @@ FROM unnest($1::regclass[]) AS r (oid) JOIN pg_class root ON root.oid = r.oid
 CROSS JOIN LATERAL (SELECT relid FROM pg_partition_tree(r.oid) UNION SELECT r.oid) AS p
 GROUP BY root.relname ORDER BY root.relname
 """
+_RECORDS: Final = """
+SELECT saga_id, topic, partition, "offset", recorded_at, headers, value, hash,
+    (SELECT head FROM saga s WHERE s.saga_id = e.saga_id) AS head
+FROM saga_event e WHERE saga_id = ANY($1::uuid[]) ORDER BY saga_id, seq
+"""
+CHECKED: Final = 100
 _LOADING: Final = {"max_wal_size": "8GB", "checkpoint_timeout": "30min"}
 """A load writes as much in a minute as services do in an hour; checkpoints in between would double it."""
 
@@ -94,9 +103,32 @@ async def _load(stage: Stage, saga: str, real: UUID, count: int, say: Say) -> Lo
             await sql.execute(f"VACUUM (ANALYZE) {table}")
         await _configure(sql, dict.fromkeys(_LOADING, ""))
         await sql.execute("CHECKPOINT")
+        await _check(sql, ids[:: max(1, count // CHECKED)])
     finally:
         await sql.close()
     return Loaded([str(UUID(bytes=each)) for each in ids], time.monotonic() - began)
+
+
+async def _check(sql: "asyncpg.Connection[asyncpg.Record]", sagas: Sequence[bytes]) -> None:
+    """Read some sagas' records back and follow their chains of hashes. Raises `ValueError` where one is broken."""
+    heads: dict[UUID, bytes] = {}
+    wanted: dict[UUID, bytes] = {}
+    for row in await sql.fetch(_RECORDS, [UUID(bytes=saga) for saga in sagas]):
+        saga: UUID = row["saga_id"]
+        record = Record(
+            row["topic"],
+            row["partition"],
+            row["offset"],
+            milliseconds(row["recorded_at"]),
+            b"",
+            row["value"] or b"",
+            (),
+        )
+        heads[saga], wanted[saga] = link(heads.get(saga, b""), record, row["headers"]), row["head"]
+        if heads[saga] != row["hash"]:
+            raise ValueError(f"the chain of the loaded saga {saga} breaks at offset {row['offset']}")
+    if len(heads) != len(sagas) or heads != wanted:
+        raise ValueError("loaded sagas have no records, or their rows do not end with the last one's hash")
 
 
 async def take_imprint(sql: "asyncpg.Connection[asyncpg.Record]", real: UUID, topic: str) -> Imprint:

@@ -16,7 +16,7 @@ from tests.benchmarks.scale.waiting import ASKED_AFTER, steps, waiting
 from tests.benchmarks.stage import Stage
 
 Say = Callable[[str], None]
-LIMIT = 240.0
+LIMIT = 100.0
 """Seconds after which a restart is given up, and told so."""
 _FIRST: Final = """
 SELECT extract(epoch FROM min(pg_xact_commit_timestamp(xmin)))::float8 AS at FROM saga
