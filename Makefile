@@ -10,7 +10,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench bench-full bench-peers scale audit-scale simulate mutants lock clean
+.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ $(PEERS)/temporal/server: tests/benchmarks/peers/temporal/go.mod tests/benchmark
 
 scale: $(READY) ## Measure how it bears size: in flight, overload, a million sagas, restarts, rebalances (ARGS=--small: in little)
 	$(BIN)/python -m tests.benchmarks.scale $(ARGS)
+
+scale-out: $(READY) ## Measure more processes on a slow network; what 1,000 and 100,000 sagas a second take (ARGS=--model: only that)
+	$(BIN)/python -m tests.benchmarks.scale_out $(ARGS)
 
 audit-scale: $(READY) ## Take a million facts through the audit, to an export verified with no network (ARGS="--facts 60000": less)
 	$(BIN)/python -m tests.audit_scale $(ARGS)
