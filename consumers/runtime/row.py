@@ -1,6 +1,6 @@
-"""The row of one (saga, step), and the three statements that read and write all rows of a batch."""
+"""The row of one (saga, step), and the statements that read and write all rows of a batch."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,10 +12,11 @@ from sagas.row import RowStatus
 
 Key = tuple[UUID, str]
 
-_COLUMNS = (
-    "saga_id, step, lane, status, attempt, back_attempt, round, back_round, bar_seen, started, "
-    "input, back_input, answer, back_answer, reports"
-)
+COLUMNS = (
+    "saga_id", "step", "lane", "status", "attempt", "back_attempt", "round", "back_round", "bar_seen", "started",
+    "input", "back_input", "answer", "back_answer", "reports",
+)  # fmt: skip
+_COLUMNS = ", ".join(COLUMNS)
 LOAD = f"""
 SELECT {_COLUMNS} FROM step_execution
 WHERE (saga_id, step) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) ORDER BY saga_id, step FOR UPDATE
@@ -116,11 +117,17 @@ async def next_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str]) 
     return await sql.fetchval(NEXT_DUE, lanes, steps)
 
 
-async def save(sql: Connection, rows: Iterable[Row]) -> None:
-    """Insert what is new, compare-and-set what is not. Raises `ConflictError` if another owner was here first."""
-    fresh = [row for row in rows if row.known is None]
+async def save(sql: Connection, rows: Collection[Row]) -> None:
+    """Insert what is new, compare-and-set what is not. Raises `ConflictError` if another owner was here first.
+
+    What is new and waits for nothing is copied; times at which rows are due are for the database's clock to reckon.
+    """
+    ended = [_values(row) for row in rows if row.known is None and row.wait is None]
+    waiting = [row for row in rows if row.known is None and row.wait is not None]
     changed = [row for row in rows if row.known is not None]
-    if fresh and await _run(sql, INSERT, _arrays(fresh)) != len(fresh):
+    if ended:
+        await _copy(sql, ended)
+    if waiting and await _run(sql, INSERT, _arrays(waiting)) != len(waiting):
         raise ConflictError("a step row appeared while the batch was judged")
     if changed:
         known = zip(*(row.known for row in changed if row.known is not None), strict=True)
@@ -134,12 +141,21 @@ async def _run(sql: Connection, statement: str, arguments: Sequence[object]) -> 
     return int(tag.rsplit(" ", 1)[1])
 
 
+async def _copy(sql: Connection, rows: Sequence[Sequence[object]]) -> None:
+    try:
+        await sql.copy_records_to_table("step_execution", columns=COLUMNS, records=rows)
+    except asyncpg.UniqueViolationError as error:
+        raise ConflictError("a step row appeared while the batch was judged") from error
+
+
 def _arrays(rows: Sequence[Row]) -> list[list[object]]:
-    columns = zip(*(
-        (
-            row.saga_id, row.step, row.lane, int(row.status), row.attempt, row.back_attempt, row.round, row.back_round,
-            row.bar_seen, row.started, row.input, row.back_input, row.answer, row.back_answer, row.reports, row.wait,
-        )
-        for row in rows
-    ), strict=True)  # fmt: skip
+    columns = zip(*((*_values(row), row.wait) for row in rows), strict=True)
     return [list(column) for column in columns]
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    """Give what a row's `COLUMNS` hold."""
+    return (
+        row.saga_id, row.step, row.lane, int(row.status), row.attempt, row.back_attempt, row.round, row.back_round,
+        row.bar_seen, row.started, row.input, row.back_input, row.answer, row.back_answer, row.reports,
+    )  # fmt: skip

@@ -38,13 +38,11 @@ ON CONFLICT (saga_id) DO UPDATE SET state = excluded.state, context = excluded.c
         FROM (VALUES (excluded.progress = '')) AS t (sealed)),
     deadline_due = excluded.deadline_due, updated_at = excluded.updated_at, lane = excluded.lane
 """
-ENTER: Final = """
-INSERT INTO saga_event (topic, partition, "offset", recorded_at, saga_id, seq, event_type, step_name, event_time,
-    started, context_added, error, headers, value, hash, writer_epoch)
-SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::timestamptz[], $5::uuid[], $6::int[], $7::text[],
-    $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::bytea[],
-    $16::bigint[])
-"""
+EVENT: Final = (
+    "topic", "partition", "offset", "recorded_at", "saga_id", "seq", "event_type", "step_name", "event_time", "started",
+    "context_added", "error", "headers", "value", "hash", "writer_epoch",
+)  # fmt: skip
+"""The columns of `saga_event`."""
 PARK: Final = """
 INSERT INTO parked ("group", topic, partition, "offset", saga_id, reason, recorded_at, headers, value)
 SELECT $1, * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[], $7::timestamptz[], $8::text[],
@@ -101,7 +99,7 @@ async def enter(sql: Connection, outcomes: Sequence[tuple[Lane, Outcome]]) -> No
     """Write one row a record."""
     rows = [_entry(lane.epoch, outcome) for lane, outcome in outcomes]
     if rows:
-        await sql.execute(ENTER, *zip(*rows, strict=True))
+        await sql.copy_records_to_table("saga_event", columns=EVENT, records=rows)
 
 
 async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]]) -> None:

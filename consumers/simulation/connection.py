@@ -1,7 +1,7 @@
 """asyncpg on a bad day: answers that are lost, sessions that are ended, processes that stop in between."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -59,6 +59,12 @@ class SimConnection:
         """Run a statement and give its command tag."""
         answer = await self._run(query, args)
         return answer if isinstance(answer, str) else f"SELECT {len(answer)}"
+
+    async def copy_records_to_table(
+        self, table_name: str, *, columns: Sequence[str], records: Iterable[Sequence[Any]]
+    ) -> str:
+        """Write rows as COPY does; the function for it has the name `COPY table`."""
+        return await self._run(f"COPY {table_name}", (columns, list(records)))
 
     def transaction(self) -> "SimTransaction":
         """Open a transaction, or within one a savepoint, as a context."""

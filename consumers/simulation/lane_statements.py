@@ -13,7 +13,8 @@ def lane_statements() -> Mapping[str, Statement]:
         store.CLAIM: claim,
         store.OFFSETS: offsets,
         store.ADVANCE: advance,
-        outbox.INSERT: insert,
+        outbox.NUMBER: number,
+        "COPY outbox": insert,
         outbox.UNPUBLISHED: unpublished,
     }
 
@@ -79,19 +80,20 @@ async def advance(tx: Transaction, *arrays: Sequence[int]) -> list[Any]:
     return moved
 
 
-async def insert(tx: Transaction, lanes: Sequence[int], last: Sequence[int], *columns: Sequence[Any]) -> str:
-    """Write outbox rows and the numbers of their lanes."""
-    numbers = dict(zip(lanes, last, strict=True))
-    for lane, last_seq in numbers.items():
+async def number(tx: Transaction, lanes: Sequence[int], last: Sequence[int]) -> str:
+    """Write the numbers of the last rows of lanes."""
+    for lane, last_seq in zip(lanes, last, strict=True):
         place = tx.database.places[lane]
         await tx.lock("lane", place)
         tx.put("lane", place, {**tx.rows_at("lane", place), "last_seq": last_seq})
-    for values in zip(*columns, strict=True):
-        tx.put("outbox", values[:3], dict(zip(_OUTBOX, values, strict=True)))
-    return f"INSERT 0 {len(columns[0])}"
+    return f"UPDATE {len(lanes)}"
 
 
-_OUTBOX = ("lane", "seq", "id", "aggregatetype", "aggregateid", "type", "headers", "payload")
+async def insert(tx: Transaction, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
+    """Write outbox rows."""
+    for values in records:
+        tx.put("outbox", tuple(values[:3]), dict(zip(columns, values, strict=True)))
+    return f"COPY {len(records)}"
 
 
 async def unpublished(tx: Transaction, lane: int, after: int, limit: int) -> list[Any]:

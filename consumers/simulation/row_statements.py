@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from consumers.runtime import processor, row
 from consumers.simulation.database import Statement, Transaction
 
-COLUMNS = (
-    "saga_id", "step", "lane", "status", "attempt", "back_attempt", "round", "back_round", "bar_seen", "started",
-    "input", "back_input", "answer", "back_answer", "reports",
-)  # fmt: skip
 TABLE = "step_execution"
 
 
@@ -20,6 +18,7 @@ def row_statements() -> Mapping[str, Statement]:
         row.LOAD: load,
         row.LOAD_DUE: load_due,
         row.NEXT_DUE: next_due,
+        "COPY step_execution": copy,
         row.INSERT: insert,
         row.UPDATE: update,
         processor.HOLDS: holds,
@@ -66,6 +65,18 @@ def is_known(columns: dict[str, Any], known: tuple[int, int, int]) -> bool:
     return (columns["status"], columns["attempt"], columns["back_attempt"]) == known
 
 
+async def copy(tx: Transaction, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
+    """Insert rows that are due at no time; none, where one of their keys is taken."""
+    for values in records:
+        named = dict(zip(columns, values, strict=True))
+        key = (named["saga_id"], named["step"])
+        await tx.lock(TABLE, key)
+        if tx.get(TABLE, key) is not None:
+            raise asyncpg.UniqueViolationError(f"duplicate key in {TABLE}: {key}")
+        put(tx, key, values, None)
+    return f"COPY {len(records)}"
+
+
 async def insert(tx: Transaction, *arrays: Sequence[Any]) -> str:
     """Insert the rows whose keys are free."""
     written = 0
@@ -94,7 +105,7 @@ async def update(tx: Transaction, *arrays: Sequence[Any]) -> str:
 def put(tx: Transaction, key: tuple[UUID, str], values: Sequence[Any], wait: float | None) -> None:
     """Write a row with the time at which it is due."""
     due = None if wait is None else tx.database.now() + wait
-    tx.put(TABLE, key, (dict(zip(COLUMNS, values, strict=True)), due))
+    tx.put(TABLE, key, (dict(zip(row.COLUMNS, values, strict=True)), due))
 
 
 async def holds(tx: Transaction) -> list[Any]:

@@ -13,10 +13,6 @@ SAGA = (
     "saga_id", "lane", "version", "state", "current_step_index", "completed_steps", "compensated_steps", "context",
     "progress", "seq", "head", "deadline", "deadline_due", "request_hash", "created_at", "updated_at",
 )  # fmt: skip
-EVENT = (
-    "topic", "partition", "offset", "recorded_at", "saga_id", "seq", "event_type", "step_name", "event_time", "started",
-    "context_added", "error", "headers", "value", "hash", "writer_epoch",
-)  # fmt: skip
 PARKED = ("topic", "partition", "offset", "saga_id", "reason", "recorded_at", "headers", "value")
 _CHANGED = ("state", "context", "seq", "head", "deadline_due", "updated_at", "lane")
 _PROGRESS = ("current_step_index", "completed_steps", "compensated_steps", "progress")
@@ -27,7 +23,7 @@ def saga_statements() -> Mapping[str, Statement]:
     return {
         store.LOAD: load,
         store.WRITE: write,
-        store.ENTER: enter,
+        "COPY saga_event": enter,
         store.PARK: park,
         store.RELEASE: release,
         store.PARKED_SAGAS: parked_sagas,
@@ -59,15 +55,15 @@ async def write(tx: Transaction, *arrays: Any) -> str:
     return f"INSERT 0 {len(columns[0])}"
 
 
-async def enter(tx: Transaction, *columns: Sequence[Any]) -> str:
+async def enter(tx: Transaction, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
     """Insert audit rows."""
-    for values in zip(*columns, strict=True):
-        key = values[:4]
+    for values in records:
+        key = tuple(values[:4])
         await tx.lock("saga_event", key)
         if tx.get("saga_event", key) is not None:
             raise asyncpg.UniqueViolationError(f"duplicate key in saga_event: {key}")
-        tx.put("saga_event", key, dict(zip(EVENT, values, strict=True)))
-    return f"INSERT 0 {len(columns[0])}"
+        tx.put("saga_event", key, dict(zip(columns, values, strict=True)))
+    return f"COPY {len(records)}"
 
 
 async def park(tx: Transaction, group: str, *columns: Sequence[Any]) -> str:

@@ -9,14 +9,10 @@ import asyncpg
 from infra.codec import Outgoing, load_headers
 from infra.database import Connection
 
-INSERT = """
-WITH numbered AS (
-    UPDATE lane SET last_seq = n.last_seq FROM unnest($1::int[], $2::bigint[]) AS n (id, last_seq) WHERE lane.id = n.id
-)
-INSERT INTO outbox (lane, seq, id, aggregatetype, aggregateid, type, headers, payload)
-SELECT * FROM unnest(
-    $3::int[], $4::bigint[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bytea[])
+NUMBER = """
+UPDATE lane SET last_seq = n.last_seq FROM unnest($1::int[], $2::bigint[]) AS n (id, last_seq) WHERE lane.id = n.id
 """
+COLUMNS = ("lane", "seq", "id", "aggregatetype", "aggregateid", "type", "headers", "payload")
 
 UNPUBLISHED = """
 SELECT lane, seq, id, aggregatetype, aggregateid, type, headers, payload
@@ -36,21 +32,13 @@ class OutboxRow(NamedTuple):
 
 
 async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Write rows, and move their lanes' numbers with them, in one statement; the fence must have been passed before."""
+    """Write rows, and move their lanes' numbers with them; the fence must have been passed before."""
     last = {row.lane: row.seq for row in rows}
-    await connection.execute(
-        INSERT,
-        list(last),
-        list(last.values()),
-        [row.lane for row in rows],
-        [row.seq for row in rows],
-        [row.record.id for row in rows],
-        [row.record.topic for row in rows],
-        [row.record.key for row in rows],
-        [row.record.type for row in rows],
-        [row.record.header_text for row in rows],
-        [row.record.value for row in rows],
-    )
+    await connection.execute(NUMBER, list(last), list(last.values()))
+    records = [
+        (lane, seq, said.id, said.topic, said.key, said.type, said.header_text, said.value) for lane, seq, said in rows
+    ]
+    await connection.copy_records_to_table("outbox", columns=COLUMNS, records=records)
 
 
 async def load_unpublished(connection: Connection, lane: int, after: int, limit: int = PAGE) -> list[OutboxRow]:

@@ -19,6 +19,7 @@ from infra.lanes.store import Lane
 from schemas.envelope import Envelope, splice
 from schemas.message import Command, Message, wire_type
 from schemas.topics import PARTITIONS
+from tests.copies import copies
 from tests.e2e.harness import Bench
 
 _NUMBERED = re.compile(r"__asyncpg_savepoint_\w+")
@@ -80,7 +81,8 @@ async def direct(bench: Bench, processor: StepProcessor) -> AsyncGenerator[Direc
 
         sql.add_query_logger(note)
         try:
-            yield driven
+            with copies(driven.statements.append):
+                yield driven
         finally:
             sql.remove_query_logger(note)
             await processor.close()

@@ -55,7 +55,14 @@ def no_natural_key() -> Generator[None]:
             row_statements.put(tx, (values[0], values[1]), values, wait)
         return f"INSERT 0 {len(arrays[0])}"
 
-    with replaced(processor, "load", load), replaced(row_statements, "insert", upsert):
+    async def overwrite(tx: Any, _columns: Any, records: Any) -> str:
+        return await upsert(tx, *zip(*((*values, None) for values in records), strict=True))
+
+    with (
+        replaced(processor, "load", load),
+        replaced(row_statements, "insert", upsert),
+        replaced(row_statements, "copy", overwrite),
+    ):
         yield
 
 

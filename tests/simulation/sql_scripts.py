@@ -148,8 +148,9 @@ def _row(saga_id: UUID, step: str = "hold", **fields: Any) -> Row:
 async def rows_are_compared_and_set(sessions: Sessions) -> Seen:
     """A row is written once, and changed only by whoever knows it as it is."""
     kept: dict[str, Any] = {"input": b"i", "answer": b"a", "reports": b"{}", "bar_seen": True, "back_round": 2}
-    await rows.save(sessions.one, [_row(A, **kept)])
-    seen: Seen = [await caught(rows.save(sessions.two, [_row(A)]))]
+    waiting = _row(A, "place", wait=60.0)
+    await rows.save(sessions.one, [_row(A, **kept), waiting])
+    seen: Seen = [await caught(rows.save(sessions.two, [again])) for again in (_row(A), waiting)]
     known = (await rows.load(sessions.one, {(A, "hold")}))[A, "hold"]
     seen.append(replace(known))
     known.status, known.attempt = RowStatus.INTENT, 2
