@@ -78,7 +78,7 @@ $(PEERS)/.ready: requirements-bench.lock tests/benchmarks/peers/package-lock.jso
 
 $(PEERS)/temporal/server: tests/benchmarks/peers/temporal/go.mod tests/benchmarks/peers/temporal/go.sum
 	@if ! command -v go >/dev/null; then echo "Go is not installed: Temporal is left out of the comparison"; \
-	elif mkdir -p $(@D) && go build -C tests/benchmarks/peers/temporal -mod=readonly -trimpath -o $(abspath $(@D))/ tool; then touch $@; \
+	elif mkdir -p $(@D) && go build -C tests/benchmarks/peers/temporal -mod=readonly -buildvcs=false -trimpath -o $(abspath $(@D))/ tool; then touch $@; \
 	else echo "Temporal could not be built: it is left out of the comparison"; fi
 
 scale: $(READY) ## Measure how it bears size: in flight, overload, a million sagas, restarts, rebalances (ARGS=--small: in little)

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from infra.stack.ports import free_port
 from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.peers.environment import TEMPORAL, version_of
 from tests.benchmarks.peers.processes import line, order, process, worker
-from tests.benchmarks.stage import Stage, free_port
+from tests.benchmarks.stage import Stage
 
 DATABASES = {"temporal": "postgresql/v12/temporal", "temporal_visibility": "postgresql/v12/visibility"}
 STEPS = {"COMPLETED": 5, "ABORTED": 7}
@@ -111,10 +112,10 @@ def _server_version() -> str:
 def _environment(stage: Stage, tuning: Tuning) -> dict[str, str]:
     """Fill in the configuration that the server brings."""
     url = urlsplit(stage.database)
-    ports = {f"{part}_{kind}_PORT": str(free_port()) for part in PARTS for kind in ("GRPC", "MEMBERSHIP")}
+    ports = {f"{part}_{kind}_PORT": str(_port()) for part in PARTS for kind in ("GRPC", "MEMBERSHIP")}
     return {
         **ports,
-        "FRONTEND_HTTP_PORT": str(free_port()),
+        "FRONTEND_HTTP_PORT": str(_port()),
         "DB": tuning.driver,
         "DB_PORT": str(url.port),
         "POSTGRES_SEEDS": url.hostname or "",
@@ -127,6 +128,11 @@ def _environment(stage: Stage, tuning: Tuning) -> dict[str, str]:
         "LOG_LEVEL": "error",
         "GOGC": str(tuning.collect),
     }
+
+
+def _port() -> int:
+    """Choose a port below 2^15: on PostgreSQL Temporal keeps its members' ports in columns of two bytes."""
+    return next(port for port in iter(free_port, 0) if port < 2**15)
 
 
 def _dynamic(home: Path, tuning: Tuning) -> Path:

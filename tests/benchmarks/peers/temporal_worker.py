@@ -8,6 +8,7 @@ Runs in the peers' environment: `python -m tests.benchmarks.peers.temporal_worke
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from datetime import timedelta
@@ -143,6 +144,8 @@ async def _register(client: Client) -> None:
 
 async def main(address: str, options: dict[str, Any]) -> None:
     """Serve orders until the input ends."""
+    # It would write each refusal down, with its stack.
+    logging.disable(logging.WARNING)
     eager = bool(options.pop("eager"))
     client = await connect(address)
     worker = Worker(
