@@ -67,10 +67,13 @@ def _colour(figure: Mapping[str, Any]) -> str:
     return COLOURS.get(figure["system"].split()[0].rstrip(","), OTHER)
 
 
-def chart(title: str, bars: Sequence[Bar], top: int, left: int = LEFT) -> tuple[str, int]:
-    """Draw one chart; every bar's line goes from the low to the high end of its interval; `left` is room for labels."""
+def chart(title: str, bars: Sequence[Bar], top: int, left: int = LEFT, decades: int = 1) -> tuple[str, int]:
+    """Draw one chart; every bar's line goes from the low to the high end of its interval.
+
+    `left` is the room for labels, `decades` the least powers of ten that are shown.
+    """
     most = max(max(bar.value, bar.high) for bar in bars)
-    decades = max(1, math.ceil(math.log10(max(most, 1.1))))
+    decades = max(decades, math.ceil(math.log10(max(most, 1.1))))
 
     def across(value: float) -> float:
         return (WIDTH - left - 90) * math.log10(max(value, 1.0)) / decades

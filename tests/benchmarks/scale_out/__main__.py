@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from tests.benchmarks.machine import describe
 from tests.benchmarks.scale_out.checks import Check, check
-from tests.benchmarks.scale_out.costs import MEASURED, Costs, Prices, Site, read_costs
+from tests.benchmarks.scale_out.costs import MEASURED, Measured, Prices, Site, read_measured
 from tests.benchmarks.scale_out.fitting import costs_of
 from tests.benchmarks.scale_out.picture import draw
-from tests.benchmarks.scale_out.report import efficiencies, measured_sheet
+from tests.benchmarks.scale_out.report import efficiencies
 from tests.benchmarks.scale_out.runs import Plan, Run, measure
+from tests.benchmarks.scale_out.sheet import renew
 from tests.benchmarks.scale_out.stage import servers
-from tests.benchmarks.scale_out.tables import DOCUMENT, renew, sheets
+from tests.benchmarks.scale_out.tables import DOCUMENT, sheets
 
 PICTURE: Final = Path("docs/images/scaling.svg")
 EXAMPLES: Final = """
@@ -58,9 +60,9 @@ def main(
         known = _known(costs)
     else:
         plan = Plan(rounds, sagas, _numbers(workers), _delays(delays), bound, rate, seconds)
-        told = _measure(plan, console)
-        known = Costs.model_validate(told["costs"])
-    checks = check(known, Site())
+        told = _measure(plan)
+        known = Measured.model_validate(told)
+    checks = check(known.costs, Site())
     told |= {"model": [each.__dict__ | {"ratio": each.ratio, "holds": each.holds} for each in checks]}
     _show(console, known, checks)
     if not model:
@@ -90,45 +92,48 @@ def _delays(text: str) -> list[float]:
     return found
 
 
-def _known(path: Path | None) -> Costs:
+def _known(path: Path | None) -> Measured:
     if path is None:
-        return read_costs()
+        return read_measured()
     try:
-        told = json.loads(path.read_text())
+        return read_measured(path)
     except FileNotFoundError as error:
         raise typer.BadParameter(f"{path} is not there: run `make scale-out` first") from error
-    return Costs.model_validate(told.get("costs", told))
+    except ValidationError as error:
+        raise typer.BadParameter(f"{path} was not written by `make scale-out`: {error}") from error
 
 
-def _measure(plan: Plan, console: Console) -> dict[str, Any]:
+def _measure(plan: Plan) -> dict[str, Any]:
     log = Console(stderr=True)
     with servers() as rig:
         machine = {key: value for key, value in describe(rig.stage).items() if key != "load_average_before"}
         before = os.getloadavg()
         runs = measure(rig, plan, log.print)
     costs = costs_of(runs, {**machine, "sagas": plan.sagas, "rounds": plan.rounds, "load_average": list(before)})
-    shown = efficiencies(runs, costs)
-    console.print(measured_sheet(shown).table)
     return {
-        "machine": machine, "plan": plan._asdict(), "as_wanted": _as_wanted(runs), "efficiency": shown,
-        "costs": costs.model_dump(), "runs": runs,
-    }  # fmt: skip
+        "machine": machine,
+        "plan": plan._asdict(),
+        "as_wanted": _as_wanted(runs),
+        "efficiency": efficiencies(runs, costs),
+        "costs": costs.model_dump(),
+        "runs": runs,
+    }
 
 
 def _as_wanted(runs: Sequence[Run]) -> bool:
     return all(run["counts"]["completed"] == run["sagas"] and not run["counts"]["duplicated"] for run in runs)
 
 
-def _show(console: Console, costs: Costs, checks: Sequence[Check]) -> None:
-    for sheet in sheets(costs, Site(), Prices(), checks).values():
+def _show(console: Console, measured: Measured, checks: Sequence[Check]) -> None:
+    for sheet in sheets(measured, Site(), Prices(), checks).values():
         console.print(sheet.table)
 
 
-def _keep(costs: Costs, checks: Sequence[Check]) -> None:
+def _keep(measured: Measured, checks: Sequence[Check]) -> None:
     """Write what the code, the document and its picture take from a measurement."""
-    MEASURED.write_text(costs.model_dump_json(indent=2) + "\n")
-    DOCUMENT.write_text(renew(DOCUMENT.read_text(), sheets(costs, Site(), Prices(), checks)))
-    PICTURE.write_text(draw(costs, Site()))
+    MEASURED.write_text(measured.model_dump_json(indent=2) + "\n")
+    DOCUMENT.write_text(renew(DOCUMENT.read_text(), sheets(measured, Site(), Prices(), checks)))
+    PICTURE.write_text(draw(measured.costs, Site()))
 
 
 if __name__ == "__main__":

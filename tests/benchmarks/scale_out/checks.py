@@ -42,7 +42,7 @@ class Check:
 
 def check(costs: Costs, site: Site) -> list[Check]:
     """Run all trials."""
-    trials: Sequence[Callable[[Costs, Site], Iterator[Check]]] = (_cells, _overload, _hot, _outage, _uneven)
+    trials: Sequence[Callable[[Costs, Site], Iterator[Check]]] = (check_cells, _overload, _hot, _outage, _uneven)
     return [each for trial in trials for each in trial(costs, site)]
 
 
@@ -52,7 +52,7 @@ def _trial(cell: Cell, *, rate: float = 0.0, seconds: float = 0.0) -> Trial:
     return Trial(rate, tuple(steps), log, seconds or max(2.0, _SAGAS / rate))
 
 
-def _cells(costs: Costs, site: Site) -> Iterator[Check]:
+def check_cells(costs: Costs, site: Site) -> Iterator[Check]:
     """Run a cell at 100 and at 1,000 sagas a second, and one that has all it is planned for."""
     for rate in (100.0, 1000.0, most(costs, site)):
         cell = cell_at(costs, site, rate)

@@ -37,7 +37,7 @@ class Costs(BaseModel):
 
     steps: Service
     log: Service
-    sealer_us: Annotated[float, Field(gt=0)]
+    sealer_us: Amount
     postgres_rest_us: Amount
     """PostgreSQL beside the services' own sessions: the sealer's, writing back, vacuum."""
     kafka_us: Amount
@@ -63,9 +63,18 @@ class Costs(BaseModel):
         return self.steps, self.log
 
 
-def read_costs(path: Path = MEASURED) -> Costs:
-    """Read costs from the table kept with the code, or from what a run has written."""
-    return Costs.model_validate_json(path.read_bytes())
+class Measured(BaseModel):
+    """What is kept of a run: costs, and how rates and costs went with the number of processes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    costs: Costs
+    efficiency: list[dict[str, Any]]
+
+
+def read_measured(path: Path = MEASURED) -> Measured:
+    """Read what is kept with the code, or what a run has written."""
+    return Measured.model_validate_json(path.read_bytes())
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ def split(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
     """Find what a batch and what a message costs, from points (batches, messages, cost): least squares of shares.
 
     Each point counts alike, however many sagas it is of. Neither is less than nothing: what cannot be told apart is
-    put on the messages.
+    put on the messages. Raises ValueError where nothing was seen to cost anything: give more sagas.
     """
     scaled = [(batches / cost, messages / cost) for batches, messages, cost in points if cost > 0]
+    if not scaled:
+        raise ValueError("these runs are too short to see what they cost: give more sagas")
     aa, ab, bb = (sum(x * y for x, y in pairs) for pairs in _products(scaled))
     a, b = sum(x for x, _ in scaled), sum(y for _, y in scaled)
     determinant = aa * bb - ab * ab
@@ -46,9 +48,9 @@ def costs_of(runs: Sequence[Run], machine: dict[str, Any]) -> Costs:
     known = {
         "steps": _service(direct, "steps"),
         "log": _service(direct, "log"),
-        "sealer_us": _each(flat, lambda run: _busy(run, "cpu_sealer")),
+        "sealer_us": _each(flat, lambda run: run["spent"]["cpu_sealer"]),
         "postgres_rest_us": _each(flat, _rest),
-        "kafka_us": _each(flat, lambda run: _busy(run, "cpu_kafka")),
+        "kafka_us": _each(flat, lambda run: run["spent"]["cpu_kafka"]),
         "bystander_us": _each(flat, lambda run: _busy(run, "cpu_bystander")),
         "wal_rest_bytes": _each(flat, _wal_rest, scale=1.0),
         "process_mb": statistics.median(run["member_mb"] for run in flat),
@@ -73,7 +75,7 @@ def _service(runs: Sequence[Run], role: str) -> Service:
         postgres_batch_us=MEGA * postgres[0],
         postgres_message_us=MEGA * postgres[1],
         messages=messages / sagas,
-        trips=sum(run["spent"][f"statements_{role}"] for run in runs) / batches,
+        trips=sum(run["spent"][f"trips_{role}"] for run in runs) / batches,
         wal_bytes=sum(run["spent"][f"wal_{role}"] for run in runs) / sagas,
     )
 
@@ -90,7 +92,7 @@ def _busy(run: Run, name: str) -> float:
 def _rest(run: Run) -> float:
     """Give PostgreSQL's CPU-seconds that are neither services' nor of whoever asks how far the load is."""
     services = sum(run["spent"][f"postgres_{role}"] for role in ("steps", "log", "bystander"))
-    return max(0.0, _busy(run, "cpu_postgres") - services - run["spent"]["ms_generator"] / 1000)
+    return max(0.0, run["spent"]["cpu_postgres"] - services - run["spent"]["ms_generator"] / 1000)
 
 
 def _wal_rest(run: Run) -> float:
@@ -103,7 +105,10 @@ def _each(runs: Sequence[Run], spent: Callable[[Run], float], scale: float = MEG
 
 
 def _handover(costs: Costs, runs: Sequence[Run]) -> float:
-    """Give what is left of the median latency at an open rate, once batches are taken off, for each message said."""
+    """Give what is left of the median latency at an open rate, once batches are taken off, for each message said.
+
+    It is the least of all runs: whatever else the machine does only adds to it.
+    """
     left: list[float] = []
     for run in runs:
         if not run["rate"]:
@@ -114,7 +119,7 @@ def _handover(costs: Costs, runs: Sequence[Run]) -> float:
             hops = service.messages if service is costs.steps else 1.0
             inside += hops * hop(beat(service, _LOOPBACK, messages))
         left.append(max(0.0, (run["p50_ms"] - 1000 * inside) / FACTS))
-    return statistics.median(left)
+    return min(left)
 
 
 def expected_per_second(costs: Costs, run: Run, trip_ms: float, bound: int) -> float:

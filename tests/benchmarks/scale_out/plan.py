@@ -144,8 +144,9 @@ def most(costs: Costs, site: Site) -> float:
 
 def plan(costs: Costs, site: Site, prices: Prices, rate: float) -> Plan:
     """Work out what a rate takes; with more cells than one, the fullest has more than its share."""
-    cells = 1 if cell_at(costs, site, rate) else math.ceil(rate * site.uneven / most(costs, site))
-    cell = cell_at(costs, site, rate * site.uneven / cells if cells > 1 else rate)
+    bears = most(costs, site)
+    cells = 1 if rate <= bears else math.ceil(rate * site.uneven / bears) if bears else 0
+    cell = cell_at(costs, site, rate * site.uneven / cells if cells > 1 else rate) if cells else None
     if cell is None:
         raise ValueError(f"no cell bears a part of {rate:.0f} sagas a second; give stronger machines")
     postgres = [max(1, math.ceil(used / site.utilisation)) for used in cell.databases.values()]

@@ -7,7 +7,7 @@ from typing import Any
 from tests.benchmarks.scale_out.costs import MICRO, Costs
 from tests.benchmarks.scale_out.fitting import expected_per_second
 from tests.benchmarks.scale_out.runs import Run
-from tests.benchmarks.scale_out.tables import Sheet
+from tests.benchmarks.scale_out.sheet import Sheet
 
 Row = dict[str, Any]
 
@@ -52,27 +52,28 @@ def _row(key: tuple[str, float, int, int], group: Sequence[Run], costs: Costs) -
 def measured_sheet(rows: Sequence[Row]) -> Sheet:
     """Show the rows."""
     headings = (
-        "where", "processes", "sagas a second", "times", "efficiency", "model", "CPU µs a saga, services", "efficiency",
-        "CPU µs, servers", "statements", "batches", "messages a batch", "p50 ms", "p99 ms",
+        "where", "processes of each", "sagas a second", "times", "efficiency", "model", "round trip ms",
+        "CPU µs, services", "efficiency", "CPU µs, servers", "statements", "batches", "messages a batch", "p50, p99 ms",
     )  # fmt: skip
-    return Sheet("more processes of each service; medians, a saga", headings, [_cells(row) for row in rows])
+    return Sheet("more processes of each service; medians over rounds, costs a saga", headings, [*map(_cells, rows)])
 
 
 def _cells(row: Row) -> Sequence[str]:
     place = f"loopback, {row['rate']} a second" if row["rate"] else "loopback, flat out"
+    paced, networked = bool(row["rate"]), row["where"] == "network"
     return (
-        f"{row['delay_ms']:g} ms each way" if row["where"] == "network" else place,
+        f"{row['delay_ms']:g} ms each way" if networked else place,
         str(row["workers"]),
         f"{row['per_second']:.0f}",
-        f"{row['speed_up']:.2f}" if row["speed_up"] else "",
-        f"{row['rate_efficiency']:.2f}" if row["rate_efficiency"] else "",
-        f"{row['expected_per_second']:.0f}" if "expected_per_second" in row else "",
+        "" if paced else f"{row['speed_up']:.2f}",
+        "" if paced else f"{row['rate_efficiency']:.2f}",
+        f"{row['expected_per_second']:.0f}" if networked else "",
+        f"{row['trip_ms']:.1f}" if networked else "",
         f"{row['services_cpu_us']:.0f}",
         f"{row['cpu_efficiency']:.2f}",
         f"{row['servers_cpu_us']:.0f}",
         f"{row['statements']:.2f}",
         f"{row['batches']:.2f}",
         f"{row['messages'] / row['batches']:.1f}",
-        f"{row['p50_ms']:.0f}",
-        f"{row['p99_ms']:.0f}",
+        f"{row['p50_ms']:.0f}, {row['p99_ms']:.0f}" if paced else "",
     )

@@ -1,50 +1,26 @@
-"""What the model says, as tables: for a terminal, and for docs/scaling.md, where each stands between two marks."""
+"""What was measured, and what the model makes of it, as tables for a terminal and for docs/scaling.md."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
-
-from rich.table import Table
+from typing import Final
 
 from tests.benchmarks.scale_out.capacity import Limit
 from tests.benchmarks.scale_out.checks import Check
-from tests.benchmarks.scale_out.costs import Costs, Price, Prices, Site
+from tests.benchmarks.scale_out.costs import Costs, Measured, Price, Prices, Site
 from tests.benchmarks.scale_out.plan import Plan, most, plan, stages
+from tests.benchmarks.scale_out.report import measured_sheet
+from tests.benchmarks.scale_out.sheet import Sheet, number
 
 DOCUMENT: Final = Path("docs/scaling.md")
 RATES: Final = (1_000.0, 100_000.0)
-_BLOCK: Final = re.compile(r"(<!-- ([a-z]+): made by make scale-out -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-class Sheet(NamedTuple):
-    """One table."""
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    @property
-    def markdown(self) -> str:
-        """Write it for the document."""
-        lines = [self.headings, ["---"] + ["---:"] * (len(self.headings) - 1), *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-    @property
-    def table(self) -> Table:
-        """Draw it for a terminal."""
-        table = Table(title=self.title, title_justify="left")
-        for place, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if place else "left")
-        for row in self.rows:
-            table.add_row(*(cell.replace("**", "") for cell in row))
-        return table
-
-
-def sheets(costs: Costs, site: Site, prices: Prices, checks: Iterable[Check]) -> dict[str, Sheet]:
+def sheets(measured: Measured, site: Site, prices: Prices, checks: Iterable[Check]) -> dict[str, Sheet]:
     """Make all tables, by the names that the document calls them by."""
+    costs = measured.costs
     plans = [plan(costs, site, prices, rate) for rate in RATES]
     return {
+        "measured": measured_sheet(measured.efficiency),
         "costs": _costs(costs),
         "limits": _limits(costs, site),
         "plans": _plans(costs, site, plans),
@@ -53,17 +29,9 @@ def sheets(costs: Costs, site: Site, prices: Prices, checks: Iterable[Check]) ->
     }
 
 
-def renew(text: str, made: Mapping[str, Sheet]) -> str:
-    """Put the tables between their marks. Raises ValueError where the document lacks one, or asks for one unknown."""
-    asked = {name for _, name, _ in _BLOCK.findall(text)}
-    if asked != set(made):
-        raise ValueError(f"the document has {sorted(asked)}, and there are {sorted(made)}")
-    return _BLOCK.sub(lambda found: f"{found[1]}{made[found[2]].markdown}\n{found[3]}", text)
-
-
 def _costs(costs: Costs) -> Sheet:
     rows = [
-        (f"{name}: {what}", _number(value), unit)
+        (f"{name}: {what}", number(value), unit)
         for name, service in (("steps", costs.steps), ("saga log", costs.log))
         for what, value, unit in (
             ("CPU of its process, a batch", service.batch_us, "µs"),
@@ -89,20 +57,20 @@ def _costs(costs: Costs) -> Sheet:
         ("hand-over from commit to next reader", costs.handover_ms, "ms"),
         ("memory of a process", costs.process_mb, "MB"),
     ):
-        rows.append((what, _number(value), unit))
+        rows.append((what, number(value), unit))
     return Sheet("measured costs", ("what", "cost", "unit"), rows)
 
 
 def _limits(costs: Costs, site: Site) -> Sheet:
     rows: list[Sequence[str]] = []
-    for number, (title, limits) in enumerate(stages(costs, site), 1):
+    for step, (title, limits) in enumerate(stages(costs, site), 1):
         for place, limit in enumerate(limits):
             first = place == 0
             rows.append(
                 (
-                    f"**{number}. {title}**" if first else "",
+                    f"**{step}. {title}**" if first else "",
                     _limit(limit, first=first),
-                    _number(limit.rate),
+                    number(limit.rate),
                     limit.remedy,
                 )
             )
@@ -114,26 +82,26 @@ def _limit(limit: Limit, *, first: bool) -> str:
 
 
 def _plans(costs: Costs, site: Site, plans: Sequence[Plan]) -> Sheet:
-    at_most = _number(most(costs, site))
+    at_most = number(most(costs, site))
     lines: Sequence[tuple[str, Callable[[Plan], str]]] = (
         ("cells", lambda one: str(one.cells)),
-        (f"sagas a second of the fullest cell ({at_most} at most)", lambda one: _number(one.cell.rate)),
+        (f"sagas a second of the fullest cell ({at_most} at most)", lambda one: number(one.cell.rate)),
         ("processes in a cell: four services of steps, saga log", _processes),
-        ("processes in all, sealers included", lambda one: _number(one.cells * one.cell.processes)),
-        ("partitions of each topic, in all", lambda one: _number(one.cells * site.partitions)),
-        ("PostgreSQL servers, standbys apart", lambda one: _number(one.cells * len(one.cell.databases))),
+        ("processes in all, sealers included", lambda one: number(one.cells * one.cell.processes)),
+        ("partitions of each topic, in all", lambda one: number(one.cells * site.partitions)),
+        ("PostgreSQL servers, standbys apart", lambda one: number(one.cells * len(one.cell.databases))),
         ("cores of the busiest of them", lambda one: str(one.postgres_cores)),
-        ("brokers, and cores of each", lambda one: f"{_number(one.brokers)}, {one.broker_cores}"),
-        ("cores rented", lambda one: _number(one.cores)),
-        ("memory of all processes, GB", lambda one: _number(one.cells * one.cell.processes * costs.process_mb / 1000)),
+        ("brokers, and cores of each", lambda one: f"{number(one.brokers)}, {one.broker_cores}"),
+        ("cores rented", lambda one: number(one.cores)),
+        ("memory of all processes, GB", lambda one: number(one.cells * one.cell.processes * costs.process_mb / 1000)),
         ("messages a batch: busiest steps, saga log", _batches),
-        ("latency, mean ms", lambda one: _number(1000 * one.latency)),
-        ("sagas in flight (Little)", lambda one: _number(one.in_flight)),
-        ("network, MB a second", lambda one: _number(one.network_mb)),
-        ("disk, GB a day, all copies", lambda one: _number(one.disk_gb_day)),
-        ("kept, TB a year, one copy", lambda one: _number(one.kept_gb_day * 0.365)),
+        ("latency, mean ms", lambda one: number(1000 * one.latency)),
+        ("sagas in flight (Little)", lambda one: number(one.in_flight)),
+        ("network, MB a second", lambda one: number(one.network_mb)),
+        ("disk, GB a day, all copies", lambda one: number(one.disk_gb_day)),
+        ("kept, TB a year, one copy", lambda one: number(one.kept_gb_day * 0.365)),
     )
-    headings = ("", *(f"{_number(rate)} a second" for rate in RATES))
+    headings = ("", *(f"{number(rate)} a second" for rate in RATES))
     rows = [(name, *(tell(one) for one in plans)) for name, tell in lines]
     return Sheet("what a rate takes", headings, rows)
 
@@ -144,14 +112,14 @@ def _processes(one: Plan) -> str:
 
 def _batches(one: Plan) -> str:
     *steps, log = one.cell.crews
-    return f"{_number(max(crew.beat.batch for crew in steps))}, {_number(log.beat.batch)}"
+    return f"{number(max(crew.beat.batch for crew in steps))}, {number(log.beat.batch)}"
 
 
 def _money(plans: Sequence[Plan]) -> Sheet:
     rows = [(name, *(_range(each.bill[name]) for each in plans)) for name in plans[0].bill]
     rows.append(("**all**", *(f"**{_range(each.month)}**" for each in plans)))
     rows.append(("a million sagas", *(_range(_each_million(each)) for each in plans)))
-    return Sheet("US dollars a month, assumed prices", ("", *(f"{_number(rate)} a second" for rate in RATES)), rows)
+    return Sheet("US dollars a month, assumed prices", ("", *(f"{number(rate)} a second" for rate in RATES)), rows)
 
 
 def _each_million(one: Plan) -> Price:
@@ -164,8 +132,8 @@ def _checks(checks: Iterable[Check]) -> Sheet:
         (
             check.trial,
             check.figure,
-            _number(check.model),
-            _number(check.simulated),
+            number(check.model),
+            number(check.simulated),
             f"{check.ratio:.2f}",
             f"{check.tolerance:.0%}",
         )
@@ -176,12 +144,4 @@ def _checks(checks: Iterable[Check]) -> Sheet:
 
 
 def _range(price: Price) -> str:
-    return f"{_number(price.low)} to {_number(price.high)}"
-
-
-def _number(value: float) -> str:
-    """Write three figures that count."""
-    if value == 0:
-        return "0"
-    shown = float(f"{value:.3g}")
-    return f"{shown:,.0f}" if abs(shown) >= 100 else f"{shown:g}"
+    return f"{number(price.low)} to {number(price.high)}"
