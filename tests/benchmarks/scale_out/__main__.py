@@ -28,7 +28,7 @@ from tests.benchmarks.scale_out.tables import DOCUMENT, sheets
 PICTURE: Final = Path("docs/images/scaling.svg")
 EXAMPLES: Final = """
 Examples:\n
-  make scale-out                                            measure: about eight minutes\n
+  make scale-out                                            measure: about seven minutes\n
   make scale-out ARGS="--rounds 1 --sagas 400 --workers 1,2"   in little: shows that it runs\n
   make scale-out ARGS=--model                               the model and its simulation: seconds, no servers\n
   make scale-out ARGS="--model --costs build/scale-out.json"   the same with the costs of the last run\n

@@ -138,7 +138,7 @@ def _outage(costs: Costs, site: Site) -> Iterator[Check]:
         capacity.most_messages(crew.service, site) / crew.service.messages / capacity.share_of(crew.processes, site)
         for crew in cell.crews
     )
-    takes = lost * cell.rate / (bears - cell.rate)
+    takes = lost * cell.rate / (bears - cell.rate) + latency(costs, site, cell)
     trial = replace(_trial(cell, seconds=down + lost + 2 * takes + 2), outage=(down, down + lost))
     result = simulate(costs, site, trial)
     name = f"a cell of {cell.rate:,.0f} a second lost for {lost:.0f} s"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import time
 import urllib.error
@@ -13,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from infra.audit.keyring import write_new
+from infra.stack.ports import free_port
 from tests.benchmarks.scale_out.stage import Rig
-from tests.benchmarks.stage import free_port
 
 _READY: Final = 60.0
 _SAMPLE: Final = re.compile(r'^(tradesaga_batch_records_(?:count|sum))\{group="([^"]+)"\} (\S+)$', re.MULTILINE)
@@ -28,7 +27,7 @@ class Member:
     """One process; its port serves its metrics."""
 
     role: str
-    process: psutil.Popen
+    process: "subprocess.Popen[bytes]"
     port: int
     words: Path
     """Where it writes to."""
@@ -96,7 +95,7 @@ def _member(rig: Rig, role: str, batch: int, *, networked: bool) -> Generator[Me
     command = [sys.executable, "-m", module, role, *([] if role == "sealer" else [str(batch)])]
     file = rig.stage.home / f"{role}-{port}.log"
     with file.open("ab") as words:
-        process = psutil.Popen(
+        process = subprocess.Popen(
             command, env={**environment, "TRADESAGA_METRICS_PORT": str(port)}, stdout=words, stderr=words
         )
     try:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tests.benchmarks.scale_out.capacity import batch_seconds, beat, hop
+from tests.benchmarks.scale_out.capacity import beat, hop, most_messages
 from tests.benchmarks.scale_out.costs import Costs, Service, Site
 
 Run = dict[str, Any]
@@ -122,9 +122,15 @@ def _handover(costs: Costs, runs: Sequence[Run]) -> float:
     return min(left)
 
 
-def expected_per_second(costs: Costs, run: Run, trip_ms: float, bound: int) -> float:
-    """Give the rate that the model expects of a run over the network: each process does full batches in turn."""
-    site = Site(round_trip_ms=trip_ms, sync_ms=0.0, batch=bound)
-    return min(
-        run["workers"] * bound / batch_seconds(service, site, bound) / service.messages for service in costs.services
-    )
+def expected_per_second(costs: Costs, run: Run) -> float:
+    """Give the rate that the model expects of a run over the network: each process does full batches in turn.
+
+    Round trips are as many as the run's own batches had: a batch has more of them the more steps meet in it.
+    """
+    site = Site(round_trip_ms=run["trip_ms"], sync_ms=0.0, batch=run["bound"])
+    rates: list[float] = []
+    for role, service in (("steps", costs.steps), ("log", costs.log)):
+        trips = run["spent"][f"trips_{role}"] / run["spent"][f"batches_{role}"]
+        each = most_messages(service.model_copy(update={"trips": trips}), site)
+        rates.append(run["workers"] * each / service.messages)
+    return min(rates)

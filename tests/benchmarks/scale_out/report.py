@@ -45,7 +45,7 @@ def _row(key: tuple[str, float, int, int], group: Sequence[Run], costs: Costs) -
         row[name] = statistics.median(scale * sum(run["spent"][part] for part in parts) / run["sagas"] for run in group)
     if where == "network":
         row["trip_ms"] = statistics.median(run["trip_ms"] for run in group)
-        row["expected_per_second"] = expected_per_second(costs, group[0], row["trip_ms"], group[0]["bound"])
+        row["expected_per_second"] = statistics.median(expected_per_second(costs, run) for run in group)
     return row
 
 
@@ -70,7 +70,7 @@ def _cells(row: Row) -> Sequence[str]:
         f"{row['expected_per_second']:.0f}" if networked else "",
         f"{row['trip_ms']:.1f}" if networked else "",
         f"{row['services_cpu_us']:.0f}",
-        f"{row['cpu_efficiency']:.2f}",
+        "" if networked else f"{row['cpu_efficiency']:.2f}",
         f"{row['servers_cpu_us']:.0f}",
         f"{row['statements']:.2f}",
         f"{row['batches']:.2f}",

@@ -198,4 +198,4 @@ def _tree(root: psutil.Process) -> float:
 
 def _memory(crew: Crew) -> float:
     """Give the megabytes of one process of a service, what it shares counted in part."""
-    return statistics.mean(each.process.memory_full_info().pss / 2**20 for each in crew.members)
+    return statistics.mean(psutil.Process(each.process.pid).memory_full_info().pss / 2**20 for each in crew.members)

@@ -58,6 +58,7 @@ def _costs(costs: Costs) -> Sheet:
         ("memory of a process", costs.process_mb, "MB"),
     ):
         rows.append((what, number(value), unit))
+    rows.append(("machine's load average when the run began", number(costs.fetched["load_average"][0]), ""))
     return Sheet("measured costs", ("what", "cost", "unit"), rows)
 
 
