@@ -46,7 +46,8 @@ class Record(NamedTuple):
 class Outgoing:
     """A record about to be published: headers and value are fixed from here on, byte for byte.
 
-    Not frozen: one is made for every record, and that would take three times as long.
+    `text` is what `dump_headers` makes of the headers, once that is known. Not frozen: one is made for every record,
+    and that would take three times as long.
     """
 
     topic: str
@@ -55,7 +56,7 @@ class Outgoing:
     type: str
     headers: list[Header]
     value: bytes
-    _text: str = ""
+    text: str = ""
 
     @classmethod
     def of(cls, topic: str, envelope: Envelope, value: bytes) -> "Outgoing":
@@ -71,15 +72,15 @@ class Outgoing:
 
     @property
     def size(self) -> int:
-        """Give the bytes of the value and of the headers' values."""
-        return count_bytes(self.headers, self.value)
+        """Give the bytes of the value and of the headers as text."""
+        return len(self.header_text) + len(self.value)
 
     @property
     def header_text(self) -> str:
         """Give the headers as the database keeps them; written once, for the outbox and the step's row."""
-        if not self._text:
-            self._text = dump_headers(self.headers)
-        return self._text
+        if not self.text:
+            self.text = dump_headers(self.headers)
+        return self.text
 
     @property
     def packed(self) -> bytes:

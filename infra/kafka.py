@@ -24,7 +24,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from infra.codec import Record
+from infra.codec import Outgoing, Record
 from infra.keys import partition_of
 from infra.lenient_records import read_leniently
 from schemas.envelope import Header
@@ -36,6 +36,11 @@ Wants = Callable[[str, Sequence[Header]], bool]
 """Says, from a record's topic and headers, whether the reader has any use for it."""
 
 
+_BATCH_BYTES = 128 * 1024
+_ALONE = _BATCH_BYTES // 4
+"""Bytes from which a record is sent by itself."""
+_SEVERAL = 4
+"""Records for one partition from which they are sent as a batch of ours."""
 _PATIENCE = 5.0
 """Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
 
@@ -57,7 +62,7 @@ class Producer:
             client_id=client_id,
             enable_idempotence=True,
             linger_ms=1,
-            max_batch_size=128 * 1024,
+            max_batch_size=_BATCH_BYTES,
             request_timeout_ms=20_000,
             partitioner=_Partitioner(),
         )
@@ -90,6 +95,66 @@ class Producer:
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(f"{topic}: {error}") from error
         return cast("asyncio.Future[Any]", future)
+
+    async def send_all(self, records: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
+        """Queue records, those of each partition in their order; a future for each, as `send` gives it.
+
+        Several for one partition go as batches of ours: one by one they take aiokafka three times as long. What would
+        fill a batch by itself goes by itself, so that it is refused alone. Raises `KafkaUnavailableError`.
+        """
+        acks: dict[int, asyncio.Future[Any]] = {}
+        for (topic, partition), places in (await self._sort(records)).items():
+            few = len(places) < _SEVERAL
+            waiting: list[int] = []
+            for place in places:
+                record = records[place]
+                if few or record.size + len(record.key) > _ALONE:
+                    acks |= await self._send_batch(topic, partition, records, waiting)
+                    waiting = []
+                    acks[place] = await self.send(topic, record.key.encode(), record.value, record.headers)
+                else:
+                    waiting.append(place)
+            acks |= await self._send_batch(topic, partition, records, waiting)
+        return [acks[place] for place in range(len(records))]
+
+    async def _sort(self, records: Sequence[Outgoing]) -> dict[Place, list[int]]:
+        """Give the places of the records that go to each partition."""
+        counts = {topic: await self._count_partitions(topic) for topic in {record.topic for record in records}}
+        found: dict[Place, list[int]] = {}
+        for place, record in enumerate(records):
+            partition = partition_of(record.key.encode(), counts[record.topic])
+            found.setdefault((record.topic, partition), []).append(place)
+        return found
+
+    async def _count_partitions(self, topic: str) -> int:
+        try:
+            return len(await self._producer.partitions_for(topic))
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(f"{topic}: {error}") from error
+
+    async def _send_batch(
+        self, topic: str, partition: int, records: Sequence[Outgoing], places: Sequence[int]
+    ) -> dict[int, asyncio.Future[Any]]:
+        """Queue these records of one partition, in as many batches as they take."""
+        acks: dict[int, asyncio.Future[Any]] = {}
+        left = list(places)
+        while left:
+            batch = self._producer.create_batch()
+            taken = 0
+            for place in left:
+                record = records[place]
+                if not batch.append(
+                    timestamp=None, key=record.key.encode(), value=record.value, headers=record.headers
+                ):
+                    break
+                taken += 1
+            try:
+                ack = await self._producer.send_batch(batch, topic, partition=partition)
+            except (KafkaError, OSError) as error:
+                raise KafkaUnavailableError(f"{topic}: {error}") from error
+            acks |= dict.fromkeys(left[:taken], ack)
+            left = left[taken:]
+        return acks
 
 
 class Consumer:

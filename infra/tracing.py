@@ -24,14 +24,11 @@ def new_traceparent(ratio: float = 0.0) -> str:
 
 def next_traceparent(parent: str) -> str:
     """Give the next hop of a trace: same trace and flags, a span id of its own; nothing for what is no traceparent."""
-    if not _SHAPE.fullmatch(parent):
-        return ""
+    return _go_on(parent) if _SHAPE.fullmatch(parent) else ""
+
+
+def _go_on(parent: str) -> str:
     return f"{parent[:36]}{random.getrandbits(64) | 1:016x}{parent[52:]}"
-
-
-def is_sampled(traceparent: str) -> bool:
-    """Say whether the trace's sampled flag is set."""
-    return bool(_SHAPE.fullmatch(traceparent)) and int(traceparent[-2:], 16) & _SAMPLED == _SAMPLED
 
 
 def record_span(name: str, parent: str, started: int, ended: int, **attributes: str | int) -> str:
@@ -40,8 +37,10 @@ def record_span(name: str, parent: str, started: int, ended: int, **attributes: 
     A trace that is not sampled, or that nobody records, costs the hop's id alone. A batch that is rolled back and
     judged again records its hops again.
     """
-    if not is_sampled(parent):
-        return next_traceparent(parent)
+    if not _SHAPE.fullmatch(parent):
+        return ""
+    if not int(parent[-2:], 16) & _SAMPLED:
+        return _go_on(parent)
     trace_id, span_id = int(parent[3:35], 16), int(parent[36:52], 16)
     above = trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=trace.TraceFlags(_SAMPLED))
     own = trace.get_tracer("tradesaga").start_span(
@@ -54,7 +53,7 @@ def record_span(name: str, parent: str, started: int, ended: int, **attributes: 
     own.end(end_time=ended)
     made = own.get_span_context()
     # Without an SDK the span is its parent.
-    return f"{parent[:36]}{made.span_id:016x}{parent[52:]}" if made.span_id != span_id else next_traceparent(parent)
+    return f"{parent[:36]}{made.span_id:016x}{parent[52:]}" if made.span_id != span_id else _go_on(parent)
 
 
 def configure_tracing(ratio: float, service: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import orjson
@@ -15,18 +14,21 @@ from schemas.message import Message as Payload
 _LENGTH = 4
 
 
-@dataclass
+@dataclass(slots=True)
 class Cause:
     """An envelope, a value, and the class to read it with."""
 
     envelope: Envelope
     value: bytes
     payload: type[Payload]
+    _event: Payload | None = None
 
-    @cached_property
+    @property
     def event(self) -> Any:
         """Read the value, once; raises `pydantic.ValidationError`."""
-        return self.payload.from_wire(self.value)
+        if self._event is None:
+            self._event = self.payload.from_wire(self.value)
+        return self._event
 
     def read(self) -> None:
         """Read the value now, so that an unreadable one shows before anything is begun."""

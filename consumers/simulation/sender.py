@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 
 from consumers.simulation.loop import Process, ProcessGoneError
-from infra.codec import Record
+from infra.codec import Outgoing, Record
 from infra.kafka import KafkaUnavailableError
 from schemas.envelope import Header
 
@@ -44,6 +44,10 @@ class SimProducer:
         self._check()
         if not self._broker.down:
             self._flush()
+
+    async def send_all(self, records: Sequence[Outgoing]) -> "list[asyncio.Future[Any]]":
+        """Queue records."""
+        return [await self.send(each.topic, each.key.encode(), each.value, each.headers) for each in records]
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> "asyncio.Future[Any]":
         """Queue one record."""

@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from infra.codec import Record
+from infra.codec import Outgoing, Record
 from infra.kafka import Consumer, Place, Producer, Wants
-from schemas.envelope import Header
 
 
 class ProducerPort(Protocol):
@@ -20,8 +19,8 @@ class ProducerPort(Protocol):
         """Flush and disconnect."""
         ...
 
-    async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> "asyncio.Future[Any]":
-        """Queue one record; the future resolves when the broker has it. Raises `KafkaUnavailableError`."""
+    async def send_all(self, records: Sequence[Outgoing]) -> "Sequence[asyncio.Future[Any]]":
+        """Queue records; the future of each resolves when the broker has it. Raises `KafkaUnavailableError`."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 import asyncpg
 
@@ -48,6 +47,7 @@ async def load_unpublished(connection: Connection, lane: int, after: int, limit:
 
 
 def _record(row: asyncpg.Record) -> Outgoing:
-    headers = load_headers(row["headers"])
-    ce_id: UUID = row["id"]
-    return Outgoing(row["aggregatetype"], row["aggregateid"], ce_id, row["type"], headers, row["payload"])
+    text, ce_id = row["headers"], row["id"]
+    return Outgoing(
+        row["aggregatetype"], row["aggregateid"], ce_id, row["type"], load_headers(text), row["payload"], text
+    )

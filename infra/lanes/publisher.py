@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
+from infra.codec import Outgoing
 from infra.failpoints import Failpoint, reach
 from infra.kafka import KafkaUnavailableError
 from infra.lanes.clients import Brokers, make_producer
@@ -65,7 +66,13 @@ class Publisher:
         Raises `PublishError` if an earlier row has failed.
         """
         self._check()
-        acks = [await self._send(row) for row in rows]
+        by_lane: dict[int, list[OutboxRow]] = {}
+        for row in rows:
+            by_lane.setdefault(row.lane, []).append(row)
+        for own in by_lane.values():
+            self._follow(own, await self._send([row.record for row in own]))
+
+    def _follow(self, rows: Sequence[OutboxRow], acks: Sequence[asyncio.Future[Any]]) -> None:
         size = sum(row.record.size for row in rows)
         self._sent.append((rows, acks, size))
         self._unacked += len(rows)
@@ -90,11 +97,10 @@ class Publisher:
         if self.failure is not None:
             raise PublishError(f"publishing failed: {self.failure}") from self.failure
 
-    async def _send(self, row: OutboxRow) -> asyncio.Future[Any]:
-        record = row.record
+    async def _send(self, records: Sequence[Outgoing]) -> Sequence[asyncio.Future[Any]]:
         reach(Failpoint.IN_PUBLISH)
         try:
-            return await self._producer.send(record.topic, record.key.encode(), record.value, record.headers)
+            return await self._producer.send_all(records)
         except KafkaUnavailableError as error:
             raise PublishError(str(error)) from error
 

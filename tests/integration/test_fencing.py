@@ -25,7 +25,6 @@ from infra.lanes import publisher, store
 from infra.lanes.clients import Brokers, ProducerPort, make_producer
 from infra.lanes.group_commit import LeasedTransaction
 from infra.lanes.leased import LeasedWriter, name_owner
-from schemas.envelope import Header
 from schemas.topics import PARTITIONS, events_topic, starts_topic
 from tests.e2e import messages as m
 from tests.e2e.crew import SESSION_MS, Crew
@@ -189,12 +188,15 @@ class Faltering:
         self.sent = 0
         self._producer, self._fails_at = producer, fails_at
 
-    async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> "asyncio.Future[Any]":
+    async def send_all(self, records: Sequence[Outgoing]) -> "Sequence[asyncio.Future[Any]]":
         """Send, or fail."""
-        self.sent += 1
-        if self.sent == self._fails_at:
+        left = self._fails_at - self.sent
+        if 0 < left <= len(records):
+            self.sent += left
+            await self._producer.send_all(records[: left - 1])
             raise KafkaUnavailableError("as planned")
-        return await self._producer.send(topic, key, value, headers)
+        self.sent += len(records)
+        return await self._producer.send_all(records)
 
 
 async def test_a_producer_is_thrown_away_after_any_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from infra.lanes.publisher import UNACKED_BYTES, Publisher
 from infra.lanes.store import Lane
 from sagas.definition import AnySaga, saga, seconds
 from sagas.step import step
-from schemas.envelope import Envelope, Header
+from schemas.envelope import Envelope
 from schemas.message import Event
 from tests.waiting import until
 
@@ -97,10 +97,11 @@ class Sluggish:
     async def stop(self) -> None:
         """Nothing to leave."""
 
-    async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> "asyncio.Future[Any]":
-        """Take a record."""
-        self.acks.append(asyncio.get_running_loop().create_future())
-        return self.acks[-1]
+    async def send_all(self, records: Sequence[Outgoing]) -> "Sequence[asyncio.Future[Any]]":
+        """Take records."""
+        taken = [asyncio.get_running_loop().create_future() for _ in records]
+        self.acks += taken
+        return taken
 
     def producer(self, client_id: str) -> "Sluggish":
         """Give itself."""
