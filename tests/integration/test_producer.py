@@ -31,7 +31,7 @@ def said(topic: str, saga_id: UUID, number: int, size: int = 0) -> Outgoing:
     return Outgoing(topic, str(saga_id), uuid4(), "t.x.v1", [("ts_number", b"%d" % number)], value)
 
 
-async def test_many_records_keep_their_order_and_get_the_broker_s_answer_each(kafka: str, producer: Producer) -> None:
+async def test_many_records_keep_their_order_and_are_answered_each(kafka: str, producer: Producer) -> None:
     """In batches, singly where one is large, twice in a row: each saga's come in their order."""
     saga = f"t{uuid4().hex[:8]}"
     topic = events_topic(saga)
