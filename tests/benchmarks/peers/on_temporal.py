@@ -1,4 +1,4 @@
-"""Temporal: its own server, on the stage's PostgreSQL, and workers in Python."""
+"""Temporal: its own server on the stage's PostgreSQL, 16 shards, two workers: its best of some twenty settings."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import subprocess
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -22,6 +22,12 @@ from tests.benchmarks.stage import Stage
 DATABASES = {"temporal": "postgresql/v12/temporal", "temporal_visibility": "postgresql/v12/visibility"}
 STEPS = {"COMPLETED": 5, "ABORTED": 7}
 """Steps in a saga's history when each was recorded once, the refused one included."""
+SHARDS = 16
+DRIVER = "postgres12_pgx"
+CONNECTIONS = 20
+PARTITIONS = 4
+PROCESSES = 2
+POLLS = 5
 PARTS = ("FRONTEND", "HISTORY", "MATCHING", "WORKER")
 ENDS = """
 SELECT workflow_id AS id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at
@@ -33,25 +39,6 @@ PATIENCE = 120.0
 """Seconds after which sagas that have not ended count as lost."""
 
 
-class Tuning(NamedTuple):
-    """What was varied to find the best."""
-
-    shards: int = 4
-    driver: str = "postgres12_pgx"
-    connections: int = 20
-    partitions: int = 1
-    processes: int = 1
-    polls: int = 5
-    cache: int = 1000
-    eager: bool = True
-    collect: int = 100
-    """GOGC of the server: the growth of its heap, in percent, that starts a collection."""
-    services: Sequence[str] = ("frontend", "history", "matching", "worker")
-
-
-TUNED: Final = Tuning()
-
-
 @dataclass(frozen=True)
 class Temporal:
     """Temporal as tuned."""
@@ -59,22 +46,17 @@ class Temporal:
     name: str = "Temporal"
     kinds: Sequence[Kind] = ("happy", "compensated")
     paced: bool = True
-    tuning: Tuning = TUNED
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Show what was tuned."""
-        tuning = self.tuning
-        return {
+    settings: dict[str, str] = field(
+        default_factory=lambda: {
             "server": _server_version(),
-            "services": f"{', '.join(tuning.services)}, in one process; GOGC {tuning.collect}",
-            "shards": str(tuning.shards),
-            "database": f"{tuning.driver}, {tuning.connections} connections",
-            "task queue": f"{tuning.partitions} partitions",
-            "workers": f"{tuning.processes}, not sandboxed, {tuning.polls} polls of each kind, eager starts and steps",
-            "cached sagas": str(tuning.cache),
+            "services": "frontend, history, matching, worker, in one process",
+            "shards": str(SHARDS),
+            "database": f"{DRIVER}, {CONNECTIONS} connections",
+            "task queue": f"{PARTITIONS} partitions",
+            "workers": f"{PROCESSES}, not sandboxed, {POLLS} polls of each kind, eager starts and steps",
             "version": version_of("temporalio"),
         }
+    )
 
     def sagas(self, kind: Kind) -> int:
         """Give enough for some ten seconds."""
@@ -83,22 +65,17 @@ class Temporal:
     @contextmanager
     def running(self, stage: Stage) -> Generator["Started"]:
         """Start the server on databases made anew, then the workers."""
-        environment = {**os.environ, **_environment(stage, self.tuning)}
+        environment = {**os.environ, **_environment(stage)}
         for database, schema in DATABASES.items():
             _make(stage, database, schema)
-        options = {
-            "eager": self.tuning.eager,
-            "max_cached_workflows": self.tuning.cache,
-            "max_concurrent_workflow_task_polls": self.tuning.polls,
-            "max_concurrent_activity_task_polls": self.tuning.polls,
-        }
         address = f"127.0.0.1:{environment['FRONTEND_GRPC_PORT']}"
-        argv = [str(TEMPORAL / "server"), "--allow-no-auth", "start"]
-        argv += [part for service in self.tuning.services for part in ("--service", service)]
-        with process(argv, environment) as server, ExitStack() as stack:
+        with (
+            process([str(TEMPORAL / "server"), "--allow-no-auth", "start"], environment) as server,
+            ExitStack() as stack,
+        ):
             workers: list[subprocess.Popen[str]] = []
-            for _ in range(self.tuning.processes):
-                workers.append(stack.enter_context(worker("temporal_worker", address, json.dumps(options))))
+            for _ in range(PROCESSES):
+                workers.append(stack.enter_context(worker("temporal_worker", address, str(POLLS))))
                 # One by one: the first makes the namespace.
                 line(workers[-1])
             yield Started(stage, server, workers)
@@ -109,24 +86,23 @@ def _server_version() -> str:
     return said.strip().removeprefix("temporal version ")
 
 
-def _environment(stage: Stage, tuning: Tuning) -> dict[str, str]:
+def _environment(stage: Stage) -> dict[str, str]:
     """Fill in the configuration that the server brings."""
     url = urlsplit(stage.database)
     ports = {f"{part}_{kind}_PORT": str(_port()) for part in PARTS for kind in ("GRPC", "MEMBERSHIP")}
     return {
         **ports,
         "FRONTEND_HTTP_PORT": str(_port()),
-        "DB": tuning.driver,
+        "DB": DRIVER,
         "DB_PORT": str(url.port),
         "POSTGRES_SEEDS": url.hostname or "",
         "POSTGRES_USER": url.username or "",
         "POSTGRES_PWD": url.password or "",
-        "SQL_MAX_CONNS": str(tuning.connections),
-        "SQL_MAX_IDLE_CONNS": str(tuning.connections),
-        "NUM_HISTORY_SHARDS": str(tuning.shards),
-        "DYNAMIC_CONFIG_FILE_PATH": str(_dynamic(stage.home, tuning)),
+        "SQL_MAX_CONNS": str(CONNECTIONS),
+        "SQL_MAX_IDLE_CONNS": str(CONNECTIONS),
+        "NUM_HISTORY_SHARDS": str(SHARDS),
+        "DYNAMIC_CONFIG_FILE_PATH": str(_dynamic(stage.home)),
         "LOG_LEVEL": "error",
-        "GOGC": str(tuning.collect),
     }
 
 
@@ -135,11 +111,11 @@ def _port() -> int:
     return next(port for port in iter(free_port, 0) if port < 2**15)
 
 
-def _dynamic(home: Path, tuning: Tuning) -> Path:
+def _dynamic(home: Path) -> Path:
     """Write down those settings that Temporal reads while it runs; JSON is YAML, too."""
     file = home / "temporal.yaml"
     names = ("matching.numTaskqueueReadPartitions", "matching.numTaskqueueWritePartitions")
-    file.write_text(json.dumps({name: [{"value": tuning.partitions}] for name in names}))
+    file.write_text(json.dumps({name: [{"value": PARTITIONS}] for name in names}))
     return file
 
 
@@ -149,7 +125,7 @@ def _make(stage: Stage, database: str, schema: str) -> None:
     url = urlsplit(stage.database)
     environment = {**os.environ, "SQL_PASSWORD": url.password or ""}
     tool = [
-        str(TEMPORAL / "sql"), "--plugin", "postgres12_pgx", "--ep", url.hostname or "", "-p", str(url.port),
+        str(TEMPORAL / "sql"), "--plugin", DRIVER, "--ep", url.hostname or "", "-p", str(url.port),
         "-u", url.username or "", "--db", database,
     ]  # fmt: skip
     for action in (["setup-schema", "-v", "0.0"], ["update-schema", "--schema-name", schema]):

@@ -3,7 +3,7 @@
 # pyright: reportUntypedClassDecorator=false
 """The saga on Temporal: a worker with its client; orders come as lines of JSON, an answer goes out for each.
 
-Runs in the peers' environment: `python -m tests.benchmarks.peers.temporal_worker ADDRESS OPTIONS`, the options as JSON.
+Runs in the peers' environment: `python -m tests.benchmarks.peers.temporal_worker ADDRESS POLLS`.
 """
 
 import asyncio
@@ -66,14 +66,14 @@ class Trade:
         return "COMPLETED"
 
 
-async def start(client: Client, order: dict[str, Any], *, eager: bool) -> dict[str, float]:
+async def start(client: Client, order: dict[str, Any]) -> dict[str, float]:
     """Start sagas at a rate or, at 0, all at once; give the time at which each was due."""
     starts: dict[str, float] = {}
     room = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def one(saga: str) -> None:
         async with room:
-            await client.start_workflow("Trade", order["kind"], id=saga, task_queue=QUEUE, request_eager_start=eager)
+            await client.start_workflow("Trade", order["kind"], id=saga, task_queue=QUEUE, request_eager_start=True)
 
     began, rate = time.time() + order["delay"], order["rate"]
     async with asyncio.TaskGroup() as group:
@@ -142,11 +142,10 @@ async def _register(client: Client) -> None:
             raise
 
 
-async def main(address: str, options: dict[str, Any]) -> None:
+async def main(address: str, polls: int) -> None:
     """Serve orders until the input ends."""
     # It would write each refusal down, with its stack.
     logging.disable(logging.WARNING)
-    eager = bool(options.pop("eager"))
     client = await connect(address)
     worker = Worker(
         client,
@@ -154,15 +153,16 @@ async def main(address: str, options: dict[str, Any]) -> None:
         workflows=[Trade],
         activities=[*map(_step, STEPS), take_back],
         workflow_runner=UnsandboxedWorkflowRunner(),
-        **options,
+        max_concurrent_workflow_task_polls=polls,
+        max_concurrent_activity_task_polls=polls,
     )
     async with worker:
         print("ready", flush=True)  # noqa: T201
         while line := await asyncio.to_thread(sys.stdin.readline):
             order = json.loads(line)
-            answer = await (look(client, order["look"]) if "look" in order else start(client, order, eager=eager))
+            answer = await (look(client, order["look"]) if "look" in order else start(client, order))
             print(json.dumps(answer), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
