@@ -84,7 +84,7 @@ def chart(title: str, bars: Sequence[Bar], top: int, left: int = LEFT, decades: 
     for decade in range(decades + 1):
         x = left + across(10**decade)
         parts.append(f'<line x1="{x:.0f}" y1="{y - 4}" x2="{x:.0f}" y2="{foot}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x:.0f}" y="{foot + 12}" text-anchor="middle" fill="#666">{10**decade:,}</text>')
+        parts.append(f'<text x="{x:.0f}" y="{foot + 12}" text-anchor="middle" fill="#666">{_power(decade)}</text>')
     for bar in bars:
         low, high, end = (left + across(value) for value in (bar.low, bar.high, bar.value))
         middle = y + BAR / 2
@@ -94,3 +94,7 @@ def chart(title: str, bars: Sequence[Bar], top: int, left: int = LEFT, decades: 
         parts.append(f'<text x="{max(end, high) + 6:.1f}" y="{y + 12}">{escape(bar.text)}</text>')
         y += BAR + GAP
     return "".join(parts), foot + 30 - top
+
+
+def _power(decade: int) -> str:
+    return f"{10**decade:,}" if decade < 6 else f"10^{decade}"

@@ -1,12 +1,12 @@
 """One, two and four processes of each service on a network with delays; what 1,000 and 100,000 sagas a second take.
 
-`make scale-out` measures, prints, and writes `build/scale-out.json`; with `--model` nothing is measured, and the model
-and the simulation that checks it are printed. Exits with 1 when a saga was lost or done twice, or a check fails.
+`make scale-out` measures, prints, and writes `build/scale-out.json`; with `--model` nothing is measured. With `--model`
+or `--keep` a simulation checks the model. Exits with 1 when a saga was lost or done twice, or a check fails.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -21,7 +21,7 @@ from tests.benchmarks.scale_out.fitting import costs_of
 from tests.benchmarks.scale_out.picture import draw
 from tests.benchmarks.scale_out.report import efficiencies
 from tests.benchmarks.scale_out.runs import Plan, Run, measure
-from tests.benchmarks.scale_out.sheet import renew
+from tests.benchmarks.scale_out.sheet import Sheet, renew
 from tests.benchmarks.scale_out.stage import servers
 from tests.benchmarks.scale_out.tables import DOCUMENT, sheets
 
@@ -62,9 +62,12 @@ def main(
         plan = Plan(rounds, sagas, _numbers(workers), _delays(delays), bound, rate, seconds)
         told = _measure(plan)
         known = Measured.model_validate(told)
-    checks = check(known.costs, Site())
-    told |= {"model": [each.__dict__ | {"ratio": each.ratio, "holds": each.holds} for each in checks]}
-    _show(console, known, checks)
+    checks = check(known.costs, Site()) if model or keep else []
+    if checks:
+        told["checks"] = [each.__dict__ | {"ratio": each.ratio, "holds": each.holds} for each in checks]
+    tables = sheets(known, Site(), Prices(), checks)
+    told["tables"] = {name: sheet._asdict() for name, sheet in tables.items()}
+    _show(console, tables)
     if not model:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(told, indent=2) + "\n")
@@ -124,9 +127,10 @@ def _as_wanted(runs: Sequence[Run]) -> bool:
     return all(run["counts"]["completed"] == run["sagas"] and not run["counts"]["duplicated"] for run in runs)
 
 
-def _show(console: Console, measured: Measured, checks: Sequence[Check]) -> None:
-    for sheet in sheets(measured, Site(), Prices(), checks).values():
-        console.print(sheet.table)
+def _show(console: Console, tables: Mapping[str, Sheet]) -> None:
+    for sheet in tables.values():
+        if sheet.rows:
+            console.print(sheet.table)
 
 
 def _keep(measured: Measured, checks: Sequence[Check]) -> None:

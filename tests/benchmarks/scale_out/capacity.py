@@ -136,11 +136,11 @@ def databases(costs: Costs, site: Site, *, apart: bool) -> list[tuple[str, Calla
     def logged(batch: float) -> float:
         return postgres_us(costs.log, batch) + costs.postgres_rest_us
 
-    log = ("PostgreSQL of the saga log", logged, costs.log.wal_bytes + costs.wal_rest_bytes)
+    log = ("PostgreSQL, saga log", logged, costs.log.wal_bytes + costs.wal_rest_bytes)
     if apart:
         dearest = max(steps, key=lambda each: each.messages)
         return [
-            ("PostgreSQL of the busiest service", lambda batch: postgres_us(dearest, batch), dearest.wal_bytes),
+            ("PostgreSQL, busiest service", lambda batch: postgres_us(dearest, batch), dearest.wal_bytes),
             log,
         ]
 

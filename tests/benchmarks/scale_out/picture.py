@@ -10,7 +10,7 @@ from tests.benchmarks.scale_out.sheet import number
 
 FIRST: Final = "#b3261e"
 OTHERS: Final = "#4a6fa5"
-LEFT: Final = 340
+LEFT: Final = 350
 
 
 def draw(costs: Costs, site: Site) -> str:

@@ -26,7 +26,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         [sys.executable, "-m", "tests.benchmarks.scale_out", *argv],
         env={**os.environ, "TRADESAGA_KAFKA_HEAP": "256m"}, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert out.exists(), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(out.read_text())
 
 
@@ -52,12 +52,11 @@ def test_every_process_had_its_part(told: dict[str, Any]) -> None:
             assert spent["messages_steps"] / spent["batches_steps"] <= run["bound"] * 2
 
 
-def test_the_costs_feed_the_model(told: dict[str, Any]) -> None:
-    """What was measured is a whole table of costs, with its origin, and the model was computed from it."""
+def test_the_costs_are_those_that_the_model_takes(told: dict[str, Any]) -> None:
+    """What was measured is a whole table of costs, with its origin."""
     costs = Costs.model_validate(told["costs"])
     assert costs.steps.messages == pytest.approx(5)
     assert costs.log.messages == pytest.approx(6)
     assert costs.kafka_bytes > 1000
     assert costs.fetched["fdatasync_a_second"] > 0
     assert len(told["efficiency"]) == 3
-    assert len(told["model"]) > 20
