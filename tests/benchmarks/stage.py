@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -91,9 +90,3 @@ async def _ask(url: str, sql: str, *arguments: Any) -> Sequence[asyncpg.Record]:
 
 async def _execute(url: str, sql: str) -> None:
     await _ask(url, sql)
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]

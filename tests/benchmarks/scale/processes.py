@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks.stage import Stage, free_port
+from infra.stack.ports import free_port
+from tests.benchmarks.stage import Stage
 
 ROOT = Path(__file__).parents[3]
 _TRADESAGA = str(Path(sys.executable).parent / "tradesaga")
