@@ -51,7 +51,7 @@ SELECT saga_id, topic, partition, "offset", recorded_at, headers, value, hash,
 FROM saga_event e WHERE saga_id = ANY($1::uuid[]) ORDER BY saga_id, seq
 """
 CHECKED: Final = 100
-_LOADING: Final = {"max_wal_size": "8GB", "checkpoint_timeout": "30min"}
+_LOADING: Final = {"max_wal_size": "4GB", "checkpoint_timeout": "30min"}
 """A load writes as much in a minute as services do in an hour; checkpoints in between would double it."""
 
 

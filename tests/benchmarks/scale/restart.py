@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import psutil
 
-from consumers.runtime import row as step_rows
-from consumers.saga_log import store
 from tests.benchmarks.meter import memory_of
 from tests.benchmarks.scale import load, population
+from tests.benchmarks.scale.plans import due_statements, read_plan
 from tests.benchmarks.scale.processes import WAITING, environment_of, running, start, stop
 from tests.benchmarks.scale.waiting import ASKED_AFTER, steps, waiting
 from tests.benchmarks.stage import Stage
@@ -91,31 +90,9 @@ def _first_end(stage: Stage, sagas: Sequence[str]) -> float:
 
 
 def _explain(stage: Stage) -> dict[str, dict[str, float]]:
-    """Run the statements that find what is due; give the milliseconds, pages and rows that each has taken."""
+    """Run the statements that find what is due, and give what each has taken."""
     participant, log = (stage.ask(_LANES, group)[0]["ids"] for group in (steps.group, f"{waiting.name}-log"))
-    names = list(steps.bindings)
-    asked: dict[str, tuple[str, Sequence[Any]]] = {
-        "steps: next due": (step_rows.NEXT_DUE, (participant, names)),
-        "steps: due": (step_rows.LOAD_DUE, (participant, names, 250)),
-        "saga log: next deadline": (store.NEXT_DUE, (log,)),
-        "saga log: deadlines": (store.DUE, (log, 500)),
+    return {
+        name: read_plan(stage.ask(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *arguments)[0][0])
+        for name, (sql, arguments) in due_statements(participant, log, list(steps.bindings)).items()
     }
-    return {name: _cost(stage, sql, arguments) for name, (sql, arguments) in asked.items()}
-
-
-def _cost(stage: Stage, sql: str, arguments: Sequence[Any]) -> dict[str, float]:
-    told = json.loads(stage.ask(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *arguments)[0][0])[0]
-    plan = told["Plan"]
-    pages = sum(
-        plan[f"{kind} {what} Blocks"]
-        for kind in ("Shared", "Temp")
-        for what in ("Hit", "Read")
-        if f"{kind} {what} Blocks" in plan
-    )
-    return {"milliseconds": told["Execution Time"], "pages": pages, "rows": _scanned(plan)}
-
-
-def _scanned(plan: dict[str, Any]) -> float:
-    """Give the most rows that any node of a plan has handled, those included that it threw away."""
-    own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
-    return max([own, *(_scanned(below) for below in plan.get("Plans", ()))])
