@@ -61,7 +61,7 @@ class Producer:
             bootstrap_servers=bootstrap,
             client_id=client_id,
             enable_idempotence=True,
-            linger_ms=1,
+            linger_ms=0,
             max_batch_size=_BATCH_BYTES,
             request_timeout_ms=20_000,
             partitioner=_Partitioner(),

@@ -21,14 +21,24 @@ LOAD = f"""
 SELECT {_COLUMNS} FROM step_execution
 WHERE (saga_id, step) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) ORDER BY saga_id, step FOR UPDATE
 """
+# Each lane is asked for its first rows by itself: in one question for all, the index gives no order, and every row with
+# a due time is read, however many those are. The time is asked for once, or no index could be searched with it.
 LOAD_DUE = f"""
 SELECT {_COLUMNS} FROM step_execution
-WHERE lane = ANY($1::int[]) AND due <= clock_timestamp() AND step = ANY($2::text[])
-ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED
+WHERE (saga_id, step) IN (
+    SELECT d.saga_id, d.step FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
+        SELECT saga_id, step, due FROM step_execution s
+        WHERE s.lane = l.lane AND s.due <= (SELECT clock_timestamp()) AND s.step = ANY($2::text[])
+        ORDER BY s.due LIMIT $3
+    ) AS d ORDER BY d.due LIMIT $3
+) AND due <= clock_timestamp() ORDER BY due FOR UPDATE SKIP LOCKED
 """
 NEXT_DUE = """
-SELECT extract(epoch FROM min(due) - clock_timestamp())::float8 FROM step_execution
-WHERE lane = ANY($1::int[]) AND due IS NOT NULL AND step = ANY($2::text[])
+SELECT extract(epoch FROM min(d.due) - clock_timestamp())::float8
+FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
+    SELECT due FROM step_execution s
+    WHERE s.lane = l.lane AND s.due IS NOT NULL AND s.step = ANY($2::text[]) ORDER BY s.due LIMIT 1
+) AS d
 """
 _ARRAYS = (
     "$1::uuid[], $2::text[], $3::int[], $4::smallint[], $5::smallint[], $6::smallint[], $7::smallint[], "

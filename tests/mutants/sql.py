@@ -61,7 +61,7 @@ SQL_MUTANTS = (
         "due rows not locked", row, "LOAD_DUE", " FOR UPDATE SKIP LOCKED", "", sql_scripts.due_rows_are_taken_once
     ),
     SqlMutant(
-        "deadlines of other lanes", saga_store, "DUE", "lane = ANY($1::int[])", "$1::int[] IS NOT NULL",
+        "deadlines of other lanes", saga_store, "DUE", "s.lane = l.lane AND", "",
         saga_scripts.deadlines_are_found,
     ),
     SqlMutant(

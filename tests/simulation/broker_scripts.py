@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from infra.codec import Record
+from infra.codec import Outgoing, Record
 from infra.kafka import KafkaUnavailableError, Place
 from infra.lanes.clients import Brokers, ConsumerPort, make_consumer, make_producer
 from schemas.envelope import Header
@@ -83,7 +83,13 @@ class Ground:
         producer = make_producer(self.brokers, "script")
         await producer.start()
         try:
-            acks = [await producer.send(self.topic, key, value, list(headers)) for value in values for key in KEYS]
+            acks = await producer.send_all(
+                [
+                    Outgoing(self.topic, key.decode(), uuid4(), "", list(headers), value)
+                    for value in values
+                    for key in KEYS
+                ]
+            )
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*acks)
         finally:

@@ -1,0 +1,80 @@
+"""What finding due rows costs does not grow with the rows that are not due: counted in rows, on any machine."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from consumers.runtime import row
+from consumers.saga_log import store
+from infra.database import Session, session
+
+pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
+LANES = list(range(1, 13))
+EACH = 500
+LIMIT = 10
+_STEPS = """
+INSERT INTO step_execution (saga_id, step, lane, status, due)
+SELECT gen_random_uuid(), 'fill', lane, 3, now() + interval '1 hour' + (number * 12 + lane) * interval '10 ms'
+FROM generate_series(1, 12) AS lane, generate_series(1, $1::int) AS number
+"""
+_SAGAS = """
+INSERT INTO saga (saga_id, name, version, lane, state, current_step_index, completed_steps, compensated_steps, context,
+    progress, seq, head, deadline, deadline_due, request_hash, created_at, updated_at)
+SELECT gen_random_uuid(), 'trade', 1, lane, 'RUNNING', 0, '[]', '[]', '{}', '', 1, '', at, at, '', at, at
+FROM generate_series(1, 12) AS lane, generate_series(1, $1::int) AS number,
+    LATERAL (SELECT now() + interval '1 hour' + (number * 12 + lane) * interval '10 ms') AS t (at)
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def sql(module_database_url: str) -> AsyncIterator[Session]:
+    """Give a database in which six thousand rows are due in an hour."""
+    async with session(module_database_url) as sql:
+        await sql.execute(_STEPS, EACH)
+        await sql.execute(_SAGAS, EACH)
+        await sql.execute("ANALYZE step_execution")
+        await sql.execute("ANALYZE saga")
+        yield sql
+
+
+async def handled(sql: Session, statement: str, *arguments: Any) -> float:
+    """Give the most rows that any node of the statement's plan has handled, those included that it threw away."""
+
+    def most(plan: dict[str, Any]) -> float:
+        own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+        return max([own, *(most(below) for below in plan.get("Plans", ()))])
+
+    told = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *arguments)
+    return most(json.loads(told)[0]["Plan"])
+
+
+async def test_asking_for_the_next_due_row_reads_one_a_lane(sql: Session) -> None:
+    """Rows that wait for hours cost nothing each time that somebody asks what is next."""
+    assert await handled(sql, row.NEXT_DUE, LANES, ["fill"]) == len(LANES)
+    assert await handled(sql, store.NEXT_DUE, LANES) == len(LANES)
+
+
+async def test_where_nothing_is_due_nothing_is_read(sql: Session) -> None:
+    """The index is searched for what is due; what is not is not looked at."""
+    assert await handled(sql, row.LOAD_DUE, LANES, ["fill"], LIMIT) <= len(LANES)
+    assert await handled(sql, store.DUE, LANES, LIMIT) <= len(LANES)
+
+
+async def test_after_an_outage_a_batch_reads_no_more_than_it_may_take_of_each_lane(sql: Session) -> None:
+    """When everything is overdue, the first rows are found without sorting all of them, oldest first."""
+    transaction = sql.transaction()
+    await transaction.start()
+    try:
+        await sql.execute("UPDATE step_execution SET due = due - interval '1 day'")
+        await sql.execute("UPDATE saga SET deadline_due = deadline_due - interval '1 day'")
+        assert await handled(sql, row.LOAD_DUE, LANES, ["fill"], LIMIT) <= LIMIT * len(LANES)
+        assert await handled(sql, store.DUE, LANES, LIMIT) <= LIMIT * len(LANES)
+        oldest = await sql.fetch("SELECT saga_id FROM step_execution ORDER BY due LIMIT $1", LIMIT)
+        assert [each.saga_id for each in await row.load_due(sql, LANES, ["fill"], LIMIT)] == [one[0] for one in oldest]
+        first = await sql.fetch("SELECT saga_id FROM saga ORDER BY deadline_due LIMIT $1", LIMIT)
+        assert await store.find_due(sql, LANES, LIMIT) == [one[0] for one in first]
+    finally:
+        await transaction.rollback()
