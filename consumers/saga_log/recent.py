@@ -6,7 +6,7 @@ from uuid import UUID
 
 from consumers.saga_log.checkpoint import Tracked
 
-CACHED: Final = 10_000
+CACHED: Final = 20_000
 """Sagas kept: about 3 kB each."""
 CACHED_BYTES: Final = 64 * 1024 * 1024
 """Bytes of contexts and parked records kept."""
