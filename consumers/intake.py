@@ -117,7 +117,7 @@ class Intake:
         self._counts, self._dead = Counter(), Counter()
 
     def full(self) -> bool:
-        """Say whether the saga log is so far behind that starts had better wait on their topic."""
+        """Say whether the saga log is so far behind, or so much under way, that starts had better wait."""
         return self._gate is not None and self._gate.closed
 
     async def close(self) -> None:
@@ -213,7 +213,8 @@ async def serve(settings: Settings) -> None:
     pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga intake")
     async with pool, asyncio.TaskGroup() as group:
         for saga in sagas:
-            gate = Gate(Pipeline(settings.brokers(), saga.name, settings.intake_lag_seconds, (LOG,)), pool)
+            pipeline = Pipeline(settings.brokers(), saga.name, settings.intake_lag_seconds, (LOG,))
+            gate = Gate(pipeline, pool, settings.intake_in_flight)
             group.create_task(gate.watch(), name=f"gate {saga.name}")
             processor = Intake(saga, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"

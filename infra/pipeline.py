@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""How far a saga's log and its front door are behind what is on their topics: too far, and nothing new is begun.
+"""How far a saga's log and its front door are behind, and how many sagas are under way: too much, and none is begun.
 
 Sagas that are begun while nobody keeps up run into their deadlines one and all, and taking them back makes more work.
 """
@@ -30,6 +30,16 @@ _BREATH: Final = 60.0
 """Seconds after which a reader at a closed gate asks once, or Kafka would take it for dead."""
 _NAMES: Final = {LOG: "the saga log", INTAKE: "the intake"}
 _LANES: Final = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1 AND topic = $2'
+_UNDER_WAY: Final = """
+SELECT count(*) FROM (
+    SELECT 1 FROM saga WHERE name = $1 AND state IN ('IDLE', 'RUNNING', 'COMPENSATING') LIMIT $2
+) AS open
+"""
+
+
+async def count_under_way(sql: Connection | Pool, saga: str, limit: int) -> int:
+    """Count the sagas that have started and not ended, up to `limit`: no more rows than that are looked at."""
+    return await sql.fetchval(_UNDER_WAY, saga, limit)
 
 
 class Pipeline:
@@ -41,6 +51,7 @@ class Pipeline:
     def __init__(self, bootstrap: str, saga: str, limit: float, readers: tuple[str, ...] = (LOG, INTAKE)) -> None:
         topics = {LOG: events_topic(saga), INTAKE: starts_topic(saga)}
         self._readers = {reader: (f"{saga}-{reader}", topics[reader]) for reader in readers}
+        self.saga = saga
         self._bootstrap = bootstrap
         self._limit = limit
         self._consumer: AIOKafkaConsumer | None = None
@@ -109,11 +120,12 @@ class Pipeline:
 
 
 class Gate:
-    """Keeps a reader from bringing in more while the pipeline is behind, as last looked up."""
+    """Keeps a reader from bringing in more while the pipeline is behind, or enough is under way, as last looked up."""
 
-    def __init__(self, pipeline: Pipeline, pool: Pool) -> None:
+    def __init__(self, pipeline: Pipeline, pool: Pool, under_way: int) -> None:
         self._pipeline = pipeline
         self._pool = pool
+        self._under_way = under_way
         self._why = ""
         self._asked = elapsed()
         self._log = structlog.get_logger("pipeline")
@@ -131,7 +143,7 @@ class Gate:
         async with self._pipeline as pipeline:
             while True:
                 try:
-                    why = await pipeline.look(self._pool)
+                    why = await pipeline.look(self._pool) or await self._count(pipeline.saga)
                 except (KafkaUnavailableError, *DATABASE_ERRORS) as error:
                     self._log.warning("lag unknown", why=f"{type(error).__name__}: {error}")
                 else:
@@ -139,3 +151,7 @@ class Gate:
                         self._log.warning("nothing new is taken in" if why else "taking in again", why=why)
                     self._why = why
                 await asyncio.sleep(_PAUSE)
+
+    async def _count(self, saga: str) -> str:
+        count = await count_under_way(self._pool, saga, self._under_way)
+        return f"{count} sagas are under way" if count >= self._under_way else ""

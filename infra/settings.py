@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     """Remote calls that a participant has under way at once; what comes beyond waits in its rows."""
     intake_lag_seconds: Annotated[float, Field(gt=0)] = 10.0
     """How far the saga log may be behind before starts and signals wait on their topics."""
+    intake_in_flight: Annotated[int, Field(ge=1)] = 10_000
+    """Sagas that have started and not ended at which further starts and signals wait on their topics."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0

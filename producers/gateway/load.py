@@ -13,17 +13,12 @@ from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError
 from infra.lanes.health import Health
 from infra.metrics import STARTS_REFUSED
-from infra.pipeline import Pipeline
+from infra.pipeline import Pipeline, count_under_way
 from producers.gateway.limits import Limits
 from producers.gateway.refusal import Refusal, refuse
 
 _LOOK_SECONDS: Final = 0.5
 _SAMPLE_SECONDS: Final = 0.2
-_IN_FLIGHT: Final = """
-SELECT count(*) FROM (
-    SELECT 1 FROM saga WHERE name = $1 AND state IN ('IDLE', 'RUNNING', 'COMPENSATING') LIMIT $2
-) AS open
-"""
 
 
 class Load:
@@ -86,7 +81,7 @@ class Load:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> None:
-        self._in_flight = await self._pool.fetchval(_IN_FLIGHT, self._saga, self._limits.in_flight)
+        self._in_flight = await count_under_way(self._pool, self._saga, self._limits.in_flight)
         while self._samples:
             if not await self._pool.fetchval("SELECT true FROM saga WHERE saga_id = $1", self._samples[0][1]):
                 return

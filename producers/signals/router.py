@@ -161,7 +161,8 @@ async def serve(settings: Settings) -> None:
     url = settings.database_for(DATABASE)
     pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
-        gate = Gate(Pipeline(settings.brokers(), trade.name, settings.intake_lag_seconds, (LOG,)), pool)
+        pipeline = Pipeline(settings.brokers(), trade.name, settings.intake_lag_seconds, (LOG,))
+        gate = Gate(pipeline, pool, settings.intake_in_flight)
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(gate=gate)
         owner, session_ms = name_owner("signal-router"), settings.session_timeout_ms

@@ -129,22 +129,51 @@ class _Pipe:
 
 async def test_starts_wait_on_their_topic_while_the_log_is_behind(rig: Rig) -> None:
     """The front door on Kafka refuses nothing: it is not opened before the saga log has caught up."""
-    gate = Gate(Pipeline(rig.kafka, rig.saga.name, LIMIT, (LOG,)), rig.pool)
+    gate = Gate(Pipeline(rig.kafka, rig.saga.name, LIMIT, (LOG,)), rig.pool, 100)
     watching = asyncio.create_task(gate.watch())
     async with rig.running(Intake(rig.saga, gate=gate)) as intake:
         await until(lambda: _ready(intake.health.ready))
         await fall_behind(rig)
         await until(lambda: _ready(gate.closed))
         await asyncio.sleep(0.7)  # a poll that was under way may still bring something
-        payload = OrderAsked(idempotency_key="later", account="A").to_wire()
-        await rig.put(starts_topic(rig.saga.name), b"any", payload, [])
+        await rig.put(starts_topic(rig.saga.name), b"any", _asked("later"), [])
         await asyncio.sleep(1.0)
         assert await rig.pool.fetchval("SELECT count(*) FROM start_request") == 0
         assert intake.health.poll_age < 1
         async with rig.running(SagaLog(rig.rules)):
-            await rig.reached(identity.saga_id(rig.saga.name, "A", "later"), "IDLE")
+            await rig.reached(_id(rig, "later"), "IDLE")
     watching.cancel()
     await asyncio.wait([watching])
+
+
+async def test_starts_wait_on_their_topic_while_enough_is_under_way(rig: Rig) -> None:
+    """However well the saga log keeps up: what is begun beyond what can be ended would only make all of it slower."""
+    gate = Gate(Pipeline(rig.kafka, rig.saga.name, 60, (LOG,)), rig.pool, 3)
+    watching = asyncio.create_task(gate.watch())
+    async with rig.running(Intake(rig.saga, gate=gate)) as intake, rig.running(SagaLog(rig.rules)):
+        await until(lambda: _ready(intake.health.ready))
+        for key in ("one", "two"):
+            await rig.put(starts_topic(rig.saga.name), b"any", _asked(key), [])
+            await rig.reached(_id(rig, key), "IDLE")
+        assert not gate.closed
+        await rig.put(starts_topic(rig.saga.name), b"any", _asked("three"), [])
+        await until(lambda: _ready(gate.closed))
+        await asyncio.sleep(0.7)  # a poll that was under way may still bring something
+        await rig.put(starts_topic(rig.saga.name), b"any", _asked("four"), [])
+        await asyncio.sleep(1.0)
+        assert await rig.pool.fetchval("SELECT count(*) FROM start_request") == 3
+        await rig.pool.execute("UPDATE saga SET state = 'COMPLETED' WHERE saga_id = $1", _id(rig, "one"))
+        await rig.reached(_id(rig, "four"), "IDLE")
+    watching.cancel()
+    await asyncio.wait([watching])
+
+
+def _asked(key: str) -> bytes:
+    return OrderAsked(idempotency_key=key, account="A").to_wire()
+
+
+def _id(rig: Rig, key: str) -> UUID:
+    return identity.saga_id(rig.saga.name, "A", key)
 
 
 async def test_the_api_refuses_while_the_log_is_behind(

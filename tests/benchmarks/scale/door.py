@@ -33,6 +33,8 @@ from tests.benchmarks.scale.processes import INTAKE, environment_of, start, stop
 from tests.benchmarks.scale.waiting import fold
 
 APP = "tests.benchmarks.noop,tests.benchmarks.scale.door"
+UNDER_WAY = 2_000
+"""Sagas under way at which the intake waits: about what two cores end in two seconds, a fifth of the default."""
 TICK = 0.005
 """Seconds between two looks at which starts are due."""
 
@@ -40,7 +42,8 @@ TICK = 0.005
 async def run_intake(settings: Settings) -> None:
     """Run the intake of this saga alone, with the gate that the service `intake` has."""
     async with await open_pool(settings.database_for(), max_size=2) as pool:
-        gate = Gate(Pipeline(settings.brokers(), bench.name, settings.intake_lag_seconds, (LOG,)), pool)
+        pipeline = Pipeline(settings.brokers(), bench.name, settings.intake_lag_seconds, (LOG,))
+        gate = Gate(pipeline, pool, settings.intake_in_flight)
         intake = Intake(bench, gate=gate)
         worker = Worker(intake, pool, settings.brokers(), intake.group, session_ms=settings.session_timeout_ms)
         watch_worker(intake.group, worker.health)
@@ -85,7 +88,8 @@ class Doored(Started):
 
 def behind_its_door(stack: ExitStack, started: Started) -> Doored:
     """Run the intake before a product that runs, for as long as the stack is open."""
-    service = start(started.stage, INTAKE, environment_of(started.stage, APP))
+    limited = {**environment_of(started.stage, APP), "TRADESAGA_INTAKE_IN_FLIGHT": str(UNDER_WAY)}
+    service = start(started.stage, INTAKE, limited)
     stack.callback(stop, [service])
     service.await_ready()
     services = (*started.services, psutil.Process(service.process.pid))

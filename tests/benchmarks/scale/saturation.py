@@ -1,7 +1,7 @@
 """More than it can bear: starts at rates below and far above the product's capacity; what it ends must not fall.
 
-They come by the front door, whose intake takes nothing in while the saga log is behind. Beside that, for comparison,
-the most that is offered is put on the topic of facts directly, where nothing holds it back.
+They come by the front door, whose intake takes nothing in while enough is under way, or the saga log is behind. Beside
+that, for comparison, the most that is offered is put on the topic of facts directly, where nothing holds it back.
 """
 
 from collections.abc import Callable, Sequence
