@@ -24,11 +24,11 @@ from infra.stack.state import PostgresState, ProcessId
 
 USER = "tradesaga"
 READY_SECONDS = 60.0
+DEFAULT_BUFFERS = "256MB"
 SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
     "max_connections": "200",
-    "shared_buffers": "256MB",
     "wal_compression": "on",
     "max_wal_size": "2GB",
     "fsync": "on",
@@ -147,7 +147,8 @@ def _stop_leftover(data: Path) -> None:
 def _start_server(programs: Path, state: PostgresState, bare: Launch) -> PostgresState:
     """Start and wait; after a crash the old server's children may hold its memory for a moment, so try again."""
     until = time.monotonic() + READY_SECONDS
-    options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    settings = SETTINGS | {"shared_buffers": os.environ.get("TRADESAGA_PG_BUFFERS", DEFAULT_BUFFERS)}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     argv = [str(programs / "bin" / "postgres"), "-D", state.data, "-p", str(state.port), *options]
     log = bare.log
     while True:

@@ -104,6 +104,20 @@ def test_a_taken_port_is_an_error_that_names_it(home: Home) -> None:
     assert str(port) in caught.value.what
 
 
+def test_its_shared_buffers_can_be_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of very many sagas wants its indexes in memory."""
+    monkeypatch.setenv("TRADESAGA_PG_BUFFERS", "48MB")
+    assert asyncio.run(_show(home.start(PostgresState()), "shared_buffers")) == "48MB"
+
+
+async def _show(state: PostgresState, setting: str) -> str:
+    connection = await asyncpg.connect(state.url)
+    try:
+        return await connection.fetchval(f"SHOW {setting}")
+    finally:
+        await connection.close()
+
+
 def test_a_wrong_password_is_refused(home: Home) -> None:
     """Loopback alone lets nobody in."""
     state = home.start(PostgresState())

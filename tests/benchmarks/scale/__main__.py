@@ -4,6 +4,7 @@ Prints a table a part and writes `build/scale.json`. Exits with 1 when a saga wa
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -19,6 +20,10 @@ from tests.benchmarks.scale.report import table_of
 from tests.benchmarks.stage import Stage, servers
 
 PARTS = ("in-flight", "saturation", "growth", "restart", "rebalance")
+
+
+BUFFERS = "4GB"
+"""PostgreSQL's shared buffers: the indexes of a million sagas fit in them, twice over."""
 
 
 class Size(NamedTuple):
@@ -76,6 +81,8 @@ def main(
 
       make scale ARGS="--parts in-flight,rebalance --json"
     """
+    if not small:
+        os.environ.setdefault("TRADESAGA_PG_BUFFERS", BUFFERS)
     chosen = parts.split(",")
     if unknown := set(chosen) - set(PARTS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: give some of {', '.join(PARTS)}")
