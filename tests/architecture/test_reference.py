@@ -22,7 +22,7 @@ def test_every_setting_is_explained_and_nothing_else() -> None:
     told |= set(re.findall(r", `(TRADESAGA_\w+)` \|", REFERENCE))
     settings = {f"TRADESAGA_{name.upper()}" for name in Settings.model_fields} - {"TRADESAGA_SERVICE_DATABASES"}
     limits = {f"TRADESAGA_GATEWAY_{name.upper()}" for name in Limits.model_fields}
-    alone = {"KAFKA_HEAP", "PG_BIN", "MAVEN_MIRROR", "DEBUG", "VENUE_ADMIN_KEY"}
+    alone = {"KAFKA_HEAP", "PG_BIN", "PG_BUFFERS", "MAVEN_MIRROR", "DEBUG", "VENUE_ADMIN_KEY"}
 
     assert told == settings | limits | {f"TRADESAGA_{name}" for name in alone}
 
