@@ -21,7 +21,7 @@ from infra.dead_letters import Fault, dead_letter
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
-from infra.pipeline import LOG, Gate, Pipeline
+from infra.pipeline import Gate, make_gate
 from infra.registered import registered_sagas
 from infra.settings import Settings
 from infra.starts import (
@@ -213,8 +213,7 @@ async def serve(settings: Settings) -> None:
     pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga intake")
     async with pool, asyncio.TaskGroup() as group:
         for saga in sagas:
-            pipeline = Pipeline(settings.brokers(), saga.name, settings.intake_lag_seconds, (LOG,))
-            gate = Gate(pipeline, pool, settings.intake_in_flight)
+            gate = make_gate(settings, saga.name, pool)
             group.create_task(gate.watch(), name=f"gate {saga.name}")
             processor = Intake(saga, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"

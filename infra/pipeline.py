@@ -20,6 +20,7 @@ from infra.clock import elapsed
 from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError
+from infra.settings import Settings
 from schemas.topics import events_topic, starts_topic
 
 LOG: Final = "log"
@@ -155,3 +156,9 @@ class Gate:
     async def _count(self, saga: str) -> str:
         count = await count_under_way(self._pool, saga, self._under_way)
         return f"{count} sagas are under way" if count >= self._under_way else ""
+
+
+def make_gate(settings: Settings, saga: str, pool: Pool) -> Gate:
+    """Make the gate of those who take starts from Kafka; it is looked after by its `watch`."""
+    pipeline = Pipeline(settings.brokers(), saga, settings.intake_lag_seconds, (LOG,))
+    return Gate(pipeline, pool, settings.intake_in_flight)

@@ -36,7 +36,7 @@ class Reading(NamedTuple):
 
 def saga_of(record: Record) -> UUID | None:
     """Give the saga id, if the header holds one in its canonical spelling."""
-    return read_saga(dict(record.headers).get(SAGA_ID) or b"")
+    return read_saga(record.header(SAGA_ID))
 
 
 def read_saga(raw: bytes) -> UUID | None:

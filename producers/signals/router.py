@@ -18,7 +18,7 @@ from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
-from infra.pipeline import LOG, Gate, Pipeline
+from infra.pipeline import Gate, make_gate
 from infra.settings import Settings
 from infra.starts import Accepted, Conflict, Same, Start, accept, check_startable, order_start
 from infra.tracing import next_traceparent
@@ -161,8 +161,7 @@ async def serve(settings: Settings) -> None:
     url = settings.database_for(DATABASE)
     pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
-        pipeline = Pipeline(settings.brokers(), trade.name, settings.intake_lag_seconds, (LOG,))
-        gate = Gate(pipeline, pool, settings.intake_in_flight)
+        gate = make_gate(settings, trade.name, pool)
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(gate=gate)
         owner, session_ms = name_owner("signal-router"), settings.session_timeout_ms

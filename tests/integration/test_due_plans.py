@@ -1,6 +1,5 @@
 """What finding due rows costs does not grow with the rows that are not due: counted in rows, on any machine."""
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest_asyncio
 from consumers.runtime import row
 from consumers.saga_log import store
 from infra.database import Session, session
+from tests.benchmarks.scale.plans import read_plan
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 LANES = list(range(1, 13))
@@ -42,13 +42,8 @@ async def sql(module_database_url: str) -> AsyncIterator[Session]:
 
 async def handled(sql: Session, statement: str, *arguments: Any) -> float:
     """Give the most rows that any node of the statement's plan has handled, those included that it threw away."""
-
-    def most(plan: dict[str, Any]) -> float:
-        own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
-        return max([own, *(most(below) for below in plan.get("Plans", ()))])
-
-    told = await sql.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *arguments)
-    return most(json.loads(told)[0]["Plan"])
+    told = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
+    return read_plan(told)["rows"]
 
 
 async def test_asking_for_the_next_due_row_reads_one_a_lane(sql: Session) -> None:

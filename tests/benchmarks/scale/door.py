@@ -20,7 +20,7 @@ from infra.database import open_pool
 from infra.kafka import Producer
 from infra.lanes.worker import Worker
 from infra.metrics import watch_worker
-from infra.pipeline import LOG, Gate, Pipeline
+from infra.pipeline import make_gate
 from infra.settings import Settings
 from schemas.identity import saga_id
 from schemas.topics import starts_topic
@@ -42,8 +42,7 @@ TICK = 0.005
 async def run_intake(settings: Settings) -> None:
     """Run the intake of this saga alone, with the gate that the service `intake` has."""
     async with await open_pool(settings.database_for(), max_size=2) as pool:
-        pipeline = Pipeline(settings.brokers(), bench.name, settings.intake_lag_seconds, (LOG,))
-        gate = Gate(pipeline, pool, settings.intake_in_flight)
+        gate = make_gate(settings, bench.name, pool)
         intake = Intake(bench, gate=gate)
         worker = Worker(intake, pool, settings.brokers(), intake.group, session_ms=settings.session_timeout_ms)
         watch_worker(intake.group, worker.health)

@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from consumers.runtime import processor as step_processor
 from consumers.runtime import row as step_rows
+from consumers.saga_log import processor as log_processor
 from consumers.saga_log import store
 
 Statement = tuple[str, Sequence[Any]]
@@ -14,9 +16,9 @@ def due_statements(participant: Sequence[int], log: Sequence[int], steps: Sequen
     """Name the statements that find what is due on these lanes, each with its arguments."""
     return {
         "steps: next due": (step_rows.NEXT_DUE, (participant, steps)),
-        "steps: due": (step_rows.LOAD_DUE, (participant, steps, 250)),
+        "steps: due": (step_rows.LOAD_DUE, (participant, steps, step_processor.DUE_LIMIT)),
         "saga log: next deadline": (store.NEXT_DUE, (log,)),
-        "saga log: deadlines": (store.DUE, (log, 500)),
+        "saga log: deadlines": (store.DUE, (log, log_processor.DUE_LIMIT)),
     }
 
 
