@@ -77,6 +77,7 @@ async def test_schema_goes_down_and_up_again(database_url: str) -> None:
 
 
 async def _fingerprint(url: str) -> list[str]:
+    """List columns, indexes, functions and triggers; partitions without their dates, which depend on the day."""
     async with session(url) as sql:
         rows = await sql.fetch(
             "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable"
@@ -85,7 +86,7 @@ async def _fingerprint(url: str) -> list[str]:
             " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
             " UNION ALL SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
         )
-    return [row[0] for row in rows]
+    return [re.sub(r"_20\d{6}", "_date", row[0]) for row in rows]
 
 
 async def test_audit_log_refuses_change(database_url: str) -> None:
@@ -108,6 +109,7 @@ async def test_audit_log_refuses_change(database_url: str) -> None:
 async def test_partitions_are_made_once_and_dropped_when_published(database_url: str) -> None:
     """Rows land in dated partitions; an old outbox partition goes only when every lane's mark has passed its rows."""
     async with session(database_url) as sql:
+        await ensure_partitions(sql)  # the tests' template may be yesterday's
         assert await ensure_partitions(sql) == []
         names = [span.name for span in spans(datetime.now(UTC))]
         await sql.execute(f"DROP TABLE {', '.join(names)}")
