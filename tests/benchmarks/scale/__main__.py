@@ -49,7 +49,7 @@ class Size(NamedTuple):
 FULL = Size(
     in_flight=(1_000, 10_000, 100_000), beside=2_000,
     multiples=(0.5, 1, 1.5, 2, 3), seconds=20, flat_out=5_000,
-    growth=growth.Plan((10_000, 100_000, 1_000_000), 3, 3_000),
+    growth=growth.Plan((10_000, 100_000, 1_000_000), 3, 5_000),
     open=(1_000, 1_000_000),
     workers=(2, 4), rate=100, between=12,
 )  # fmt: skip

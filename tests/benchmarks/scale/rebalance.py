@@ -57,7 +57,12 @@ def _rounds(stage: Stage, workers: int, rate: int, seconds: float, say: Say) -> 
         file = stage.home / "rebalance.json"
         file.unlink(missing_ok=True)
         argv = [*_PRODUCT, "load", str(round(rate * 5.5 * seconds)), str(rate), "happy", str(file)]
+        there = _count(stage)
         loading = subprocess.Popen(argv, env=environment_of(stage, APP), stdout=subprocess.DEVNULL)
+        while _count(stage) == there:
+            if loading.poll() is not None:
+                raise RuntimeError("the load has ended before any saga began")
+            time.sleep(0.05)
         time.sleep(0.5 * seconds)
         changes = list(_change(stage, services, seconds))
         if loading.wait(300):
@@ -67,6 +72,10 @@ def _rounds(stage: Stage, workers: int, rate: int, seconds: float, say: Say) -> 
     for row in rows:
         say(f"{workers} workers, {row['change']}: still for {row['longest_pause_ms']:.0f} ms at most")
     return rows
+
+
+def _count(stage: Stage) -> int:
+    return stage.ask("SELECT count(*) FROM saga")[0][0]
 
 
 def _change(stage: Stage, services: list[Service], seconds: float) -> Iterable[Change]:

@@ -16,7 +16,7 @@ PARTS = "in-flight,growth,restart,rebalance"
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Run all but the offers; what is printed as JSON is what the file holds."""
+    """Run all but saturation; what is printed as JSON is what the file holds."""
     out = tmp_path_factory.mktemp("scale") / "scale.json"
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.scale", "--small", "--json", f"--parts={PARTS}", f"--out={out}"],
