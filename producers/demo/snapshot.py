@@ -70,6 +70,14 @@ class Snapshot:
         """Give the facts, partition by partition in offset order."""
         return sorted((said for said in self.records if said.topic == "trade.events"), key=_place)
 
+    @property
+    def is_of_one_moment(self) -> bool:
+        """Say whether nothing came between the audit's verification, the tables and the topics, which are read in turn.
+
+        What differs for good differs in the last look too, and is judged there.
+        """
+        return self.run.audit["rows"] == len(self.tables["saga_event"]) == len(self.events)
+
     @cached_property
     def stories(self) -> dict[str, list[Said]]:
         """Give the facts by saga, in order."""
