@@ -124,8 +124,11 @@ def _end_cleanly() -> None:
     """Have a signal unwind the run, so that no server or process of it is left behind."""
     running = asyncio.current_task()
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
     if running is not None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.add_signal_handler(number, running.cancel)
 
 

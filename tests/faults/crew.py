@@ -98,7 +98,11 @@ class Member:
         environment = {**mine, **self.environment, **(extra or {})}
         environment |= {app.CLOCK: str(self.clock), app.ORDERS: str(self.orders)}
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(*argv, stdout=log, stderr=log, env=environment)
+            # In a session of its own: when whoever has started the run goes, the kernel hangs up on a group of which a
+            # process is stopped.
+            self.process = await asyncio.create_subprocess_exec(
+                *argv, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
         self.starts += 1
         self.started = time.monotonic()
         self.memory.begin(self.started)

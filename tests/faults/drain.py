@@ -35,10 +35,14 @@ ORDER BY saga_id, p."offset"
 
 
 async def drain(stage: Stage, patience: float) -> None:
-    """Wait until all has come to rest, letting parked records go as an operator would; gives up after `patience`."""
+    """Wait until all has come to rest, letting parked records go as an operator would; gives up after `patience`.
+
+    Raises `CommandError` (exit 5) once the exchange has ended by itself.
+    """
     began = time.monotonic()
     quiet_since: float | None = None
     while time.monotonic() - began < patience:
+        stage.exchange.check()
         try:
             resting = await _look(stage)
         except (KafkaUnavailableError, KafkaException, *DATABASE_ERRORS):

@@ -167,7 +167,7 @@ def read_offsets(kafka: str) -> tuple[dict[Place, int], dict[tuple[str, str, int
                     committed[f"{NAME}-{group}", place.topic, place.partition] = place.offset
             if not ends:
                 for place in places:
-                    ends[place.topic, place.partition] = consumer.get_watermark_offsets(place, timeout=20)[1]
+                    ends[place.topic, place.partition] = _find_end(consumer, place)
         finally:
             consumer.close()
     return ends, committed
@@ -181,7 +181,7 @@ def read_topics(kafka: str, names: Sequence[str] = TOPICS) -> list[Record]:
     places = [TopicPartition(topic, number, 0) for topic in names for number in range(PARTITIONS)]
     records: list[Record] = []
     try:
-        ends = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=20)[1] for p in places}
+        ends = {(place.topic, place.partition): _find_end(consumer, place) for place in places}
         open_ = {place for place, end in ends.items() if end}
         consumer.assign(places)
         until = time.monotonic() + PATIENCE
@@ -201,6 +201,18 @@ def read_topics(kafka: str, names: Sequence[str] = TOPICS) -> list[Record]:
         consumer.close()
     records.sort(key=lambda record: (record.topic, record.partition, record.offset))
     return records
+
+
+def _find_end(consumer: Any, place: TopicPartition) -> int:
+    """Ask where a partition ends, again if need be: a broker that has just come back is not its leader at once."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return consumer.get_watermark_offsets(place, timeout=20)[1]
+        except KafkaException:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def _read(message: Any) -> Record:

@@ -74,13 +74,21 @@ def choose(*, short: bool, clusters: bool) -> tuple[Phase, ...]:
 
 
 async def play(stage: Stage, seconds: float) -> None:
-    """Play all phases; `seconds` is what they may take together, beyond what each does in any case."""
+    """Play all phases; `seconds` is what they may take together, beyond what each does in any case.
+
+    Raises `CommandError` (exit 5) once the exchange has ended by itself.
+    """
     for phase in choose(short=stage.short, clusters=stage.notes.clusters):
         stage.watch.phase = f"{phase.letter} {phase.name}"
         until = time.monotonic() + seconds * phase.share
         acts = list(phase.first)
         stage.chance.shuffle(acts)
         for act in acts:
-            await act(stage)
+            await _perform(act, stage)
         while phase.more and time.monotonic() < until:
-            await stage.chance.choice(phase.more)(stage)
+            await _perform(stage.chance.choice(phase.more), stage)
+
+
+async def _perform(act: Act, stage: Stage) -> None:
+    await act(stage)
+    stage.exchange.check()

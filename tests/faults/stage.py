@@ -15,6 +15,7 @@ from typing import Any, Final
 import asyncpg
 
 from infra.database_faults import DATABASE_ERRORS
+from infra.errors import unavailable
 from infra.settings import PREFIX
 from infra.stack.ports import LOOPBACK, accepts, free_port
 from tests.faults import app
@@ -157,16 +158,34 @@ class ExchangeProcess:
         """Give where it listens."""
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int | None:
+        """Give its process, unless it has not been started, or was killed."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "exchange.log"
+
     async def start(self) -> None:
         """Start it on what it has on disk."""
         argv = ["-m", "tests.faults.exchange", "--port", str(self._port), "--file", str(self._folder / "exchange.db")]
-        with (self._folder / "exchange.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=log, stderr=log)
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, *argv, stdout=log, stderr=log, start_new_session=True
+            )
         until = time.monotonic() + 30
         while not await asyncio.to_thread(accepts, self._port):
-            if time.monotonic() > until or self._process.returncode is not None:
-                raise TimeoutError(f"the exchange has not come up; read {self._folder / 'exchange.log'}")
+            self.check()
+            if time.monotonic() > until:
+                raise TimeoutError(f"the exchange has not come up; read {self._log}")
             await asyncio.sleep(0.05)
+
+    def check(self) -> None:
+        """Raise `CommandError` (exit 5) if it has ended and the run has not killed it: nothing could be judged."""
+        if self._process is not None and self._process.returncode is not None:
+            what = f"the exchange, process {self.pid}, has ended by itself with {self._process.returncode}"
+            raise unavailable("exchange-ended", what, str(self._log), "read its log, and see who ends processes here")
 
     async def end(self) -> None:
         """End it for good, and let its port go."""
@@ -175,9 +194,10 @@ class ExchangeProcess:
 
     async def kill(self) -> None:
         """End it without giving it a chance to do anything."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @asynccontextmanager

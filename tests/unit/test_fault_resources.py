@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.faults import resources
 from tests.faults.resources import LONG, WARM, Memory, feeling_lag, usual_lag
+from tests.waiting import until
 
 
 def live(memory: Memory, seconds: int, growth: float) -> None:
@@ -39,10 +40,14 @@ async def test_a_blocked_loop_is_felt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "_TURN", 0.01)
     monkeypatch.setattr(resources, "_TURNS", 5)
     with capture_logs() as logs:
+
+        async def told() -> bool:
+            return bool(logs)
+
         async with feeling_lag():
             await asyncio.sleep(0.02)
             _block(0.1)
-            await asyncio.sleep(0.1)
+            await until(told)
     assert max(line["worst_ms"] for line in logs) >= 80
 
 

@@ -1,15 +1,22 @@
 """What the fault run breaks things with, and the exchange that it trades at, do what they say."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.faults.exchange import Exchange
+from infra.errors import CommandError
+from tests.faults.crew import Member
+from tests.faults.exchange import Exchange, ask
 from tests.faults.proxy import Bundle, Link
+from tests.faults.stage import ExchangeProcess
+from tests.waiting import until
 
 
 @asynccontextmanager
@@ -152,3 +159,42 @@ async def test_an_order_that_was_cancelled_first_is_never_taken(tmp_path: Path) 
     assert await exchange.answer({"kind": "cancel", "key": "a", "attempt": 1}) == {"state": "cancelled"}
     assert await exchange.answer(place("a")) == {"state": "cancelled"}
     assert (await exchange.answer({"kind": "feed", "after": 0}))["reports"] == [(1, "a", "cancelled")]
+
+
+async def test_an_exchange_that_somebody_else_has_killed_ends_the_run(tmp_path: Path) -> None:
+    """One that the run itself has killed does not, and comes back with what it knew."""
+    exchange = ExchangeProcess(tmp_path)
+
+    async def ended() -> bool:
+        exchange.check()
+        return False
+
+    await exchange.start()
+    try:
+        assert (await ask(exchange.address, **place("a")))["state"] == "open"
+        await exchange.kill()
+        exchange.check()
+        await exchange.start()
+        assert (await ask(exchange.address, kind="query", key="a", attempt=2))["state"] == "filled"
+        running = psutil.Process(exchange.pid)
+        running.kill()
+        with pytest.raises(CommandError, match=f"process {running.pid}, has ended by itself with -9"):
+            await until(ended)
+    finally:
+        await exchange.end()
+
+
+async def test_a_stopped_process_costs_the_others_nothing_when_the_run_loses_its_parent(tmp_path: Path) -> None:
+    """The kernel hangs up on a group that is left alone while one of it is stopped: who is stopped has its own."""
+    exchange, member = ExchangeProcess(tmp_path), Member("idle1", "idle", Bundle(()), Link("none", 0), tmp_path)
+    try:
+        await exchange.start()
+        await member.start()
+        assert exchange.pid is not None
+        assert member.process is not None
+        assert len({os.getsid(exchange.pid), os.getsid(member.process.pid), os.getsid(0)}) == 3
+    finally:
+        await exchange.end()
+        member.send(signal.SIGKILL)
+        if member.process is not None:
+            await member.process.wait()
