@@ -2,7 +2,7 @@
 """Kafka seen from outside: confluent-kafka, a client that shares no line with ours."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
@@ -51,9 +51,16 @@ def forget_saga(kafka: str, saga: str) -> None:
     groups = [each.group_id for each in admin.list_consumer_groups().result().valid]
     own = [group for group in groups if group.startswith(f"{saga}-")]
     topics = [topic for topic in admin.list_topics(timeout=_PATIENCE).topics if topic.startswith(f"{saga}.")]
-    futures = [*(admin.delete_consumer_groups(own) if own else {}).values()]
-    futures += [*(admin.delete_topics(topics) if topics else {}).values()]
-    for gone in futures:
+    for gone in (admin.delete_consumer_groups(own) if own else {}).values():
+        gone.result()
+    if topics:
+        delete_topics(kafka, topics)
+
+
+def delete_topics(kafka: str, topics: Sequence[str]) -> None:
+    """Delete topics, and wait until nobody is told of them any more."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for gone in admin.delete_topics(list(topics)).values():
         gone.result()
     ends = time.monotonic() + _PATIENCE
     while any(topic in admin.list_topics(timeout=_PATIENCE).topics for topic in topics):

@@ -117,3 +117,11 @@ class Partition:
         chosen = str(self.saga_id).encode() if key == b"" else key
         topic = f"{self.of.name}.events"
         return Record(topic, self.number, self.offset, RECORDED_MS + self.offset, chosen, value, headers)
+
+
+def new_saga(partition: int, partitions: int) -> UUID:
+    """Give a new saga's id that belongs to this partition: what an attack leaves depends on who else is there."""
+    while True:
+        saga_id = uuid4()
+        if partition_of(str(saga_id).encode(), partitions) == partition:
+            return saga_id

@@ -29,9 +29,11 @@ class Crew:
         """Start a process for each kind."""
         for kind in kinds:
             with (self.folder / f"{kind}.log").open("a") as log:
+                # In a session of its own, or one that is stopped may have the kernel hang up on all of the tests.
                 self.processes[kind] = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "tests.e2e.service", kind, stdout=log, stderr=log, env=self._environment()
-                )
+                    sys.executable, "-m", "tests.e2e.service", kind,
+                    stdout=log, stderr=log, env=self._environment(), start_new_session=True,
+                )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
         mine = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}

@@ -11,6 +11,8 @@ from tests.e2e import messages as m
 QUICK = Retry(attempts=3, initial=0.02, maximum=0.1)
 PATIENCE = 0.5
 """Seconds of an attempt."""
+BUSY = 2.0
+"""The same where no plan waits for one to run out: a busy machine must not make one do so."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Steps:
 
 
 def make_steps(patience: float = PATIENCE, retry: Retry = QUICK) -> Steps:
-    """Make the steps; attempts are short, so that tests are."""
+    """Make the steps; attempts are short, so that tests are. What a saga waits for is asked for often in any case."""
     limit = seconds(patience)
     return Steps(
         step("book", on=m.Asked, emits=m.Booked, rejects=m.BookRefused, compensate=m.Unbook, compensated=m.Unbooked,
@@ -34,6 +36,7 @@ def make_steps(patience: float = PATIENCE, retry: Retry = QUICK) -> Steps:
              timeout=limit, retry=retry, compensation_retry=retry),
         step("ship", on=m.Paid, emits=m.Shipped, rejects=m.ShipRefused, compensate=m.Recall, compensated=m.Recalled,
              timeout=limit, retry=retry, compensation_retry=retry),
-        step("confirm", on=m.Shipped, emits=m.Confirmed, rejects=m.Lost, waits_for=m.Report, timeout=limit),
+        step("confirm", on=m.Shipped, emits=m.Confirmed, rejects=m.Lost, waits_for=m.Report,
+             timeout=seconds(min(patience, PATIENCE))),
         step("close", on=m.Confirmed, emits=m.Closed, timeout=limit, retry=retry),
     )  # fmt: skip

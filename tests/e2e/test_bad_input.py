@@ -15,6 +15,7 @@ from schemas.topics import commands_topic, events_topic, starts_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import PATIENCE, Bench, open_bench
+from tests.e2e.steps import BUSY
 from tests.e2e.tail import Heard
 from tests.waiting import until
 
@@ -24,7 +25,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def bench(stack: Stack, module_database_url: str) -> AsyncIterator[Bench]:
     """Give a bench with everything running, the front door included."""
-    async with open_bench(stack.kafka, module_database_url) as bench:
+    async with open_bench(stack.kafka, module_database_url, patience=BUSY) as bench:
         await bench.serve_all()
         await bench.run(Intake(bench.saga)).ready()
         yield bench

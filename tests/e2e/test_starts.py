@@ -61,6 +61,8 @@ def desk(stack: Stack, module_database_url: str, tmp_path_factory: pytest.TempPa
     """Bring the venue and all services up beside the run's servers, with one rich account."""
     home = tmp_path_factory.mktemp("desk") / "home"
     given = {"TRADESAGA_KAFKA": stack.kafka, "TRADESAGA_DATABASE_URL": module_database_url}
+    # One process does the work of all: of hundreds of calls at once the last would wait for longer than a call may.
+    given |= {"TRADESAGA_CALLS_IN_FLIGHT": "50"}
     desk = Desk(home, {**os.environ, **given}, stack.kafka, "")
     forget_saga(stack.kafka, "trade")
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 
@@ -24,7 +24,7 @@ from infra.database import Session
 from infra.keys import partition_of
 from infra.lanes.store import Lane
 from schemas.message import Event
-from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of, small_saga
+from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga, small_saga
 
 PARTITIONS = 3
 GROUP, TOPIC = "small-log", "small.events"
@@ -64,7 +64,7 @@ class AuditRig:
 
     async def record(self, sagas: int, story: Sequence[Event] = STORY) -> list[UUID]:
         """Enter the stories of new sagas, told side by side; each log gets its share of them."""
-        ids = [_new_saga(index % PARTITIONS) for index in range(sagas)]
+        ids = [new_saga(index % PARTITIONS, PARTITIONS) for index in range(sagas)]
         await self.go_on(ids, story)
         return ids
 
@@ -133,11 +133,3 @@ class AuditRig:
     async def rows(self, saga_id: UUID) -> list[asyncpg.Record]:
         """Give a saga's rows."""
         return await self.sql.fetch('SELECT * FROM saga_event WHERE saga_id = $1 ORDER BY "offset"', saga_id)
-
-
-def _new_saga(partition: int) -> UUID:
-    """Give a new saga's id that belongs to this partition: what an attack leaves depends on who else is there."""
-    while True:
-        saga_id = uuid4()
-        if partition_of(str(saga_id).encode(), PARTITIONS) == partition:
-            return saga_id

@@ -114,6 +114,11 @@ async def open_rig(kafka: str, url: str, deadline: timedelta = timedelta(minutes
         await producer.stop()
 
 
+async def ready(worker: Worker) -> bool:
+    """Say whether the worker has its lanes."""
+    return worker.health.ready
+
+
 def parsed(row: asyncpg.Record | None) -> dict[str, Any]:
     """Give a row as a dictionary."""
     assert row is not None

@@ -24,7 +24,7 @@ from infra.topics import ensure_topics
 from schemas.lifecycle import AbortRequested
 from schemas.topics import saga_topics
 from tests.conftest import Stack
-from tests.integration.saga_log_rig import Rig, open_rig
+from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
 from tests.waiting import until
 
@@ -78,7 +78,8 @@ async def laps(auditor: Auditor, sql: asyncpg.Connection, number: int = 6) -> li
 async def test_it_is_quiet_while_sagas_run(rig: Rig) -> None:
     """It looks all the time while the saga log works, and has seen everything when that is done."""
     looks: list[Look] = []
-    async with auditing(rig) as (auditor, sql), rig.running():
+    async with auditing(rig) as (auditor, sql), rig.running() as worker:
+        await until(lambda: ready(worker))
         talk = asyncio.create_task(say_stories(rig, 15))
         while not talk.done():
             looks.append(await auditor.look(sql))

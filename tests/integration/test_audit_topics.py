@@ -26,7 +26,8 @@ from infra.replay import Replay, Rewriter
 from infra.topics import read_removals
 from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
-from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
+from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, new_saga
+from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 
@@ -63,8 +64,8 @@ class SealedTopic:
                 self.records += [record async for batch in topics.read(place, begin, end) for record in batch]
 
     async def _say(self) -> None:
-        for story in STORIES * 4:
-            saga_id = uuid4()
+        for number, story in enumerate(STORIES * PARTITIONS):
+            saga_id = new_saga(number % PARTITIONS, PARTITIONS)
             for event in story:
                 await self.rig.say(saga_id, event)
         last = await self.rig.say(uuid4(), STORIES[0][0])
@@ -226,11 +227,19 @@ async def test_a_transaction_s_marker_is_a_gap(sealed: SealedTopic) -> None:
     """It takes an offset of which nobody can tell what was there."""
     await sealed.put(sealed.records)
     await asyncio.to_thread(_in_transaction, sealed.rig.kafka, sealed.records[0])
+    await until(lambda: _is_marked(sealed))
     report = await sealed.verify()
     assert report.holds(Verdict.ALTERED)
     assert not report.holds(Verdict.INCOMPLETE)
     assert "are missing" in told(report)
     assert report.unsealed == 1
+
+
+async def _is_marked(sealed: SealedTopic) -> bool:
+    """Say whether the broker has written the marker, which it does some time after the commit."""
+    async with Replay(sealed.rig.kafka) as topics:
+        ((_, end),) = (await topics.ranges([(sealed.topic, sealed.records[0].partition)])).values()
+    return end == sum(each.partition == sealed.records[0].partition for each in sealed.records) + 2
 
 
 def _in_transaction(kafka: str, record: Record) -> None:

@@ -27,7 +27,7 @@ from tests.conftest import Stack
 from tests.doors import order, trade_of_its_own
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
-from tests.integration.saga_log_rig import Rig, open_rig
+from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.integration.test_gateway import running
 from tests.limits.slow_link import slow_database
 from tests.sagas import OrderAsked
@@ -48,16 +48,15 @@ async def rig(kafka: str, database_url: str) -> AsyncIterator[Rig]:
 async def fall_behind(rig: Rig) -> list[UUID]:
     """Let the saga log run once, and then stand still while sagas are started."""
     async with rig.running() as worker:
-        await until(lambda: _ready(worker.health.ready))
+        await until(lambda: ready(worker))
     sagas = [uuid4() for _ in range(5)]
     for saga_id in sagas:
         await rig.say(saga_id, OrderAsked(idempotency_key=str(saga_id), account="A"))
     return sagas
 
 
-async def _ready(ready: bool) -> bool:
-    await asyncio.sleep(0)
-    return ready
+async def _closed(gate: Gate) -> bool:
+    return gate.closed
 
 
 async def late(pipeline: Pipeline, pool: Pool) -> bool:
@@ -67,7 +66,7 @@ async def late(pipeline: Pipeline, pool: Pool) -> bool:
 
 async def test_lag_is_the_age_of_what_waits(rig: Rig) -> None:
     """Records count once they are older than the limit, no longer once they are read; a reader never run counts not."""
-    async with Pipeline(rig.kafka, rig.saga.name, LIMIT) as pipeline, Pipeline(rig.kafka, rig.saga.name, 60) as patient:
+    async with Pipeline(rig.kafka, rig.saga.name, 3) as pipeline, Pipeline(rig.kafka, rig.saga.name, 60) as patient:
         assert await pipeline.look(rig.pool) == ""
         await fall_behind(rig)
         assert not await late(pipeline, rig.pool)
@@ -132,9 +131,9 @@ async def test_starts_wait_on_their_topic_while_the_log_is_behind(rig: Rig) -> N
     gate = Gate(Pipeline(rig.kafka, rig.saga.name, LIMIT, (LOG,)), rig.pool, 100)
     watching = asyncio.create_task(gate.watch())
     async with rig.running(Intake(rig.saga, gate=gate)) as intake:
-        await until(lambda: _ready(intake.health.ready))
+        await until(lambda: ready(intake))
         await fall_behind(rig)
-        await until(lambda: _ready(gate.closed))
+        await until(lambda: _closed(gate))
         await asyncio.sleep(0.7)  # a poll that was under way may still bring something
         await rig.put(starts_topic(rig.saga.name), b"any", _asked("later"), [])
         await asyncio.sleep(1.0)
@@ -151,13 +150,13 @@ async def test_starts_wait_on_their_topic_while_enough_is_under_way(rig: Rig) ->
     gate = Gate(Pipeline(rig.kafka, rig.saga.name, 60, (LOG,)), rig.pool, 3)
     watching = asyncio.create_task(gate.watch())
     async with rig.running(Intake(rig.saga, gate=gate)) as intake, rig.running(SagaLog(rig.rules)):
-        await until(lambda: _ready(intake.health.ready))
+        await until(lambda: ready(intake))
         for key in ("one", "two"):
             await rig.put(starts_topic(rig.saga.name), b"any", _asked(key), [])
             await rig.reached(_id(rig, key), "IDLE")
         assert not gate.closed
         await rig.put(starts_topic(rig.saga.name), b"any", _asked("three"), [])
-        await until(lambda: _ready(gate.closed))
+        await until(lambda: _closed(gate))
         await asyncio.sleep(0.7)  # a poll that was under way may still bring something
         await rig.put(starts_topic(rig.saga.name), b"any", _asked("four"), [])
         await asyncio.sleep(1.0)
@@ -224,7 +223,7 @@ async def _refusing() -> str:
 
 async def test_a_slow_database_slows_what_is_taken_in(stack: Stack, database_url: str) -> None:
     """With every answer of PostgreSQL late, no more is fetched than may wait; no worker starts over, all sagas end."""
-    async with open_bench(stack.kafka, database_url, patience=10.0) as bench:
+    async with open_bench(stack.kafka, database_url, patience=10.0, deadline=300.0) as bench:
         async with slow_database(database_url, 0.05) as (link, url), await open_pool(url, max_size=4) as slow:
             desk = bench.run(StepProcessor(bench.kit.desk), pool=slow, batch=BATCH)
             await desk.ready()

@@ -2,7 +2,6 @@
 """Batches that meet conflicts, and rows that the broker will not have: neither stops a lane."""
 
 from collections.abc import AsyncIterator, Sequence
-from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
@@ -11,7 +10,6 @@ from pydantic import SecretStr
 
 from consumers.runtime.processor import StepProcessor
 from infra.errors import CommandError
-from infra.keys import partition_of
 from infra.lanes.processor import ConflictError, Received, Transaction
 from infra.settings import Settings
 from producers.operator_desk import resend
@@ -19,6 +17,7 @@ from schemas.topics import PARTITIONS, events_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
+from tests.sagas import new_saga
 from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -92,17 +91,9 @@ def set_largest(kafka: str, topic: str, size: int) -> None:
         changed.result()
 
 
-def twins(partitions: int) -> tuple[UUID, UUID]:
-    """Give two sagas of one partition."""
-    first, second = uuid4(), uuid4()
-    while partition_of(str(first).encode(), partitions) != partition_of(str(second).encode(), partitions):
-        second = uuid4()
-    return first, second
-
-
 async def test_a_row_the_broker_refuses_for_good_is_parked_and_its_lane_goes_on(bench: Bench) -> None:
     """The row is set aside together with the mark; the saga behind it is not held up; `resend` publishes it later."""
-    large, small = twins(PARTITIONS)
+    large, small = new_saga(0, PARTITIONS), new_saga(0, PARTITIONS)
     topic = events_topic(bench.saga.name)
     await bench.ask(large, note="x" * 2 * SMALL)
     set_largest(bench.kafka, topic, SMALL)

@@ -66,6 +66,15 @@ def writer(pool: Pool, kafka: str, *, count: int = 2, lease: float = 10.0) -> Le
     return LeasedWriter(pool, kafka, "test", "http", count, owner=name_owner("test"), lease=lease)
 
 
+async def tried(writing: LeasedWriter) -> None:
+    """Wait until a writer has tried in vain."""
+
+    async def in_vain() -> bool:
+        return writing.health.restarts > 0
+
+    await until(in_vain)
+
+
 async def test_what_is_committed_is_published_in_order(pool: Pool, kafka: str, topic: str) -> None:
     """Each write gives its result after the commit; all records arrive in order; the lane is left free and marked."""
     async with writer(pool, kafka) as writing:
@@ -182,6 +191,7 @@ async def test_writer_without_a_lane_waits_for_one(pool: Pool, kafka: str, topic
         holder = await first.enter_async_context(writer(pool, kafka, count=1))
         await holder.write(note(topic, 0))
         waiting = await first.enter_async_context(writer(pool, kafka, count=1))
+        await tried(waiting)
         with pytest.raises(NotWrittenError, match="leased to other processes"):
             await waiting.write(note(topic, 1), patience=0.6)
         await holder.__aexit__(None, None, None)
@@ -192,6 +202,7 @@ async def test_writer_without_a_lane_waits_for_one(pool: Pool, kafka: str, topic
 async def test_broker_down_is_told_and_nothing_written(pool: Pool) -> None:
     """Without a broker no transaction is begun, and the caller hears why."""
     async with writer(pool, "127.0.0.1:1") as writing:
+        await tried(writing)
         with pytest.raises(NotWrittenError, match="KafkaUnavailableError"):
             await writing.write(note("nowhere", 1), patience=0.5)
     assert await pool.fetchval("SELECT count(*) FROM note") == 0

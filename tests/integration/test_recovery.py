@@ -18,6 +18,7 @@ from tests.e2e.crew import Crew
 from tests.e2e.endings import COMPLETE, PLANS, UNDONE
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.service import KINDS
+from tests.e2e.steps import BUSY
 from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def bench(stack: Stack, module_database_url: str) -> AsyncIterator[Bench]:
     """Give a bench whose services run elsewhere."""
-    async with open_bench(stack.kafka, module_database_url) as bench:
+    async with open_bench(stack.kafka, module_database_url, patience=BUSY) as bench:
         yield bench
 
 

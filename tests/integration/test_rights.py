@@ -23,6 +23,7 @@ from infra.partitions import ensure_partitions
 from infra.rights import APPEND, Role, grants
 from infra.tables import METADATA
 from tests.e2e.harness import open_bench
+from tests.e2e.steps import BUSY
 from tests.integration.audit_rig import AuditRig
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
@@ -49,7 +50,7 @@ async def user(database_url: str, role: Role) -> AsyncGenerator[str]:
 
 async def test_services_do_their_work_and_change_nothing_in_the_audit_log(kafka: str, database_url: str) -> None:
     """Steps, calls, compensations and the saga log run under them; what was recorded is refused by right alone."""
-    async with open_bench(kafka, database_url) as bench, user(database_url, Role.SERVICES) as url:
+    async with open_bench(kafka, database_url, patience=BUSY) as bench, user(database_url, Role.SERVICES) as url:
         bench.pool, owners = await open_pool(url, max_size=4), bench.pool
         try:
             await bench.serve_all()

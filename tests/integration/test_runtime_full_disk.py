@@ -8,6 +8,7 @@ from schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import open_bench
+from tests.e2e.steps import BUSY
 
 pytestmark = pytest.mark.stack
 
@@ -21,7 +22,7 @@ FREE = "DROP TRIGGER full_disk ON effect; DROP FUNCTION refuse_room;"
 
 async def test_a_full_disk_uses_up_no_attempts(stack: Stack, database_url: str) -> None:
     """Steps and compensations wait until there is room again, and then run as if nothing had been."""
-    async with open_bench(stack.kafka, database_url) as bench:
+    async with open_bench(stack.kafka, database_url, patience=BUSY) as bench:
         await bench.serve_all()
         taken_back = await bench.ask(confirm="wait")
         await bench.heard(taken_back, m.Shipped)

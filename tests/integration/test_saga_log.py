@@ -17,11 +17,10 @@ from infra.codec import Record
 from infra.database import session
 from infra.lanes import store
 from infra.lanes.processor import Received, Transaction
-from infra.lanes.worker import Worker
 from infra.progress import encode_progress
 from schemas.lifecycle import AbortRequested, RetryRequested, StepBarred, StepFailed
 from tests.copies import copies
-from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
+from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig, ready
 from tests.sagas import (
     Filled,
     Held,
@@ -121,7 +120,8 @@ async def test_a_deadline_that_passed_while_nobody_ran_is_found(kafka: str, data
     """A saga log that comes back publishes what has fallen due in between."""
     saga_id = uuid4()
     async with open_rig(kafka, database_url, timedelta(seconds=1)) as rig:
-        async with rig.running():
+        async with rig.running() as worker:
+            await until(lambda: ready(worker))
             await rig.say(saga_id, asked())
             await rig.reached(saga_id, "IDLE")
         await asyncio.sleep(1.1)
@@ -163,11 +163,6 @@ async def test_a_crash_between_records_loses_and_repeats_nothing(rig: Rig) -> No
     states = await rig.pool.fetch("SELECT state, seq FROM saga")
     assert [tuple(row) for row in states] == [("COMPLETED", 5)] * len(sagas)
     assert await rig.pool.fetchval("SELECT count(*) FROM saga_event") == 5 * len(sagas)
-
-
-async def ready(worker: Worker) -> bool:
-    """Say whether the worker has its lanes."""
-    return worker.health.ready
 
 
 async def test_a_second_owner_takes_over_while_the_first_still_runs(rig: Rig) -> None:

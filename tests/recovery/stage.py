@@ -26,10 +26,8 @@ from tests.e2e import messages as m
 from tests.e2e.far import TABLES
 from tests.e2e.harness import PATIENCE, Bench, open_bench
 from tests.e2e.sagas import Kit
+from tests.e2e.steps import BUSY
 from tests.waiting import until
-
-_BUSY = 2.0
-"""Seconds of an attempt: no plan here waits for one to run out, and a busy machine must not make one do so."""
 
 
 async def execute(url: str, statement: str) -> None:
@@ -126,10 +124,15 @@ class Stage:
 
     async def reached(self, ended: int) -> None:
         """Wait until so many sagas have ended, and others have not."""
+        await self._counted("SELECT count(*) FROM saga WHERE state IN ('COMPLETED', 'ABORTED')", ended)
 
+    async def ran_ahead(self) -> None:
+        """Wait until steps have answered in a saga of which the saga log knows nothing."""
+        await self._counted("SELECT count(*) FROM step_execution WHERE saga_id NOT IN (SELECT saga_id FROM saga)", 1)
+
+    async def _counted(self, count: str, least: int) -> None:
         async def there() -> bool:
-            count = "SELECT count(*) FROM saga WHERE state IN ('COMPLETED', 'ABORTED')"
-            return await self.bench.pool.fetchval(count) >= ended
+            return await self.bench.pool.fetchval(count) >= least
 
         await until(there, PATIENCE)
 
@@ -167,7 +170,7 @@ async def open_stage(
     stack: Stack, far_url: str, *, kafka: str = "", replicas: int = 1, url: str = ""
 ) -> AsyncGenerator[Stage]:
     """Give a stage with a database and nothing running; broker and database are the run's, or those that are named."""
-    async with open_bench(kafka or stack.kafka, far_url, patience=_BUSY, replicas=replicas) as bench:
+    async with open_bench(kafka or stack.kafka, far_url, patience=BUSY, deadline=300.0, replicas=replicas) as bench:
         bind_restores(bench.kit)
         stage = Stage(bench, stack, bench.pool)
         if url:

@@ -171,3 +171,8 @@ async def soon(condition: Callable[[], Awaitable[bool]], patience: float = 60.0)
     while not await condition():
         assert asyncio.get_running_loop().time() < deadline, "it did not come true in time"
         await asyncio.sleep(0.02)
+
+
+async def listens(paper: PaperProcess) -> bool:
+    """Say whether one listens to the venue."""
+    return "listeners 1.0" in await paper.text("/metrics")

@@ -33,7 +33,7 @@ def http(status: int, body: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def answering(answer: bytes | None, patience: float = 0.0) -> AsyncGenerator[CcxtVenue]:
+async def answering(answer: bytes | None, patience: float = 0.0, limit: float = 20.0) -> AsyncGenerator[CcxtVenue]:
     """Connect to a server that lists EUR/USD and answers everything else with these bytes, then hangs up."""
     serving: list[asyncio.Task[None]] = []
 
@@ -57,7 +57,7 @@ async def answering(answer: bytes | None, patience: float = 0.0) -> AsyncGenerat
                 await writer.wait_closed()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    venue = CcxtVenue(VenueAddress(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "k", "s", timeout=1.0))
+    venue = CcxtVenue(VenueAddress(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "k", "s", timeout=limit))
     try:
         yield venue
     finally:
@@ -98,7 +98,7 @@ async def test_answer_means_what_it_proves(answer: bytes | None, outcome: type[E
 
 async def test_silence_is_unknown_within_the_timeout() -> None:
     """A venue that does not answer in time leaves the outcome unknown, which handlers know by its base."""
-    async with answering(http(200, b"{}"), patience=60.0) as venue:
+    async with answering(http(200, b"{}"), patience=60.0, limit=1.0) as venue:
         start = time.monotonic()
         with pytest.raises(OutcomeUnknownError):
             await venue.place(order("a"))

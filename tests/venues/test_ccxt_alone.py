@@ -10,7 +10,7 @@ import ccxt.async_support
 import ccxt.pro
 import pytest
 
-from tests.venues.paper_process import KEY, SECRET, PaperProcess, soon
+from tests.venues.paper_process import KEY, SECRET, PaperProcess, listens, soon
 
 
 def settings(url: str) -> Any:
@@ -24,11 +24,6 @@ def settings(url: str) -> Any:
         "options": {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False, "fetchMargins": False},
         "urls": {"api": {"public": f"{url}/api/v3", "private": f"{url}/api/v3", "ws": sockets}},
     }
-
-
-async def listens(paper: PaperProcess) -> bool:
-    """Whether anybody listens to the venue."""
-    return "listeners 1.0" in await paper.text("/metrics")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from infra.venues.paper.launch import listen_on
 from sagas.venue import OrderStatus, VenueError
 from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
-from tests.venues.paper_process import PaperProcess, small_market
+from tests.venues.paper_process import PaperProcess, small_market, soon
 
 
 async def trade_until(venue: CcxtVenue, worker: int, dead: asyncio.Event) -> dict[str, str]:
@@ -85,7 +85,7 @@ async def test_requests_under_way_are_answered_when_the_ledger_breaks(paper: Pap
     await paper.fault(kind="latency", milliseconds=400, distribution="uniform", when="after", operations=["place"])
     venue, dead = connect(), asyncio.Event()
     workers = [asyncio.create_task(trade_until(venue, worker, dead)) for worker in range(8)]
-    await asyncio.sleep(0.6)
+    await soon(lambda: _has_orders(paper, 13))
     room = max(file.stat().st_size for file in (paper.folder / "ledger").iterdir())
     await paper.fill_disk(room + 20_000)
     dead.set()
@@ -97,6 +97,10 @@ async def test_requests_under_way_are_answered_when_the_ledger_breaks(paper: Pap
 
     assert len(answered) > 8
     assert {one["client_order_id"]: str(one["id"]) for one in ledger["orders"]} == answered
+
+
+async def _has_orders(paper: PaperProcess, least: int) -> bool:
+    return len((await paper.ledger())["orders"]) >= least
 
 
 async def test_market_and_resting_orders_go_on_after_kill_9(paper: PaperProcess, connect: Connect) -> None:

@@ -15,7 +15,7 @@ from sagas.venue import ReportKind, VenueError, VenueRejected, VenueReport
 from schemas.trade import TimeInForce
 from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
-from tests.venues.paper_process import PaperProcess, soon
+from tests.venues.paper_process import PaperProcess, listens, soon
 
 ENDS = {ReportKind.FILL, ReportKind.CANCELLED, ReportKind.EXPIRED, ReportKind.REJECTED}
 
@@ -189,7 +189,7 @@ async def test_gap_in_the_stream_is_noticed_and_filled(
     monkeypatch.setattr(report_stream.ReportStream, "_tell", forgetful)
     venue = connect()
     listener = Listener(venue)
-    await asyncio.sleep(0.5)
+    await soon(lambda: listens(paper))
     await venue.place(order("gap", 1500))
     await listener.ended({"gap"})
     await listener.close()
