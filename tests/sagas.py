@@ -120,7 +120,7 @@ class Partition:
 
 
 def new_saga(partition: int, partitions: int) -> UUID:
-    """Give a new saga's id that belongs to this partition: what an attack leaves depends on who else is there."""
+    """Give a new saga's id that belongs to this partition: by chance a partition may be left without sagas."""
     while True:
         saga_id = uuid4()
         if partition_of(str(saga_id).encode(), partitions) == partition:

@@ -114,9 +114,13 @@ async def open_rig(kafka: str, url: str, deadline: timedelta = timedelta(minutes
         await producer.stop()
 
 
-async def ready(worker: Worker) -> bool:
-    """Say whether the worker has its lanes."""
-    return worker.health.ready
+async def ready(worker: Worker) -> None:
+    """Wait until the worker has its lanes."""
+
+    async def claimed() -> bool:
+        return worker.health.ready
+
+    await until(claimed)
 
 
 def parsed(row: asyncpg.Record | None) -> dict[str, Any]:

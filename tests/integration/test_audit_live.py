@@ -79,7 +79,7 @@ async def test_it_is_quiet_while_sagas_run(rig: Rig) -> None:
     """It looks all the time while the saga log works, and has seen everything when that is done."""
     looks: list[Look] = []
     async with auditing(rig) as (auditor, sql), rig.running() as worker:
-        await until(lambda: ready(worker))
+        await ready(worker)
         talk = asyncio.create_task(say_stories(rig, 15))
         while not talk.done():
             looks.append(await auditor.look(sql))

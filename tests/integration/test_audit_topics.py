@@ -24,6 +24,7 @@ from infra.codec import Record
 from infra.database import session
 from infra.replay import Replay, Rewriter
 from infra.topics import read_removals
+from tests.broker import delete_topics
 from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, new_saga
@@ -106,20 +107,16 @@ class SealedTopic:
 
     async def put(self, records: list[Record], *, exact: bool = False) -> None:
         """Have a topic of that name with these records and no others, as somebody with every right may."""
-        admin = AdminClient({"bootstrap.servers": self.rig.kafka})
-        await asyncio.to_thread(self._make_anew, admin)
+        await asyncio.to_thread(self._make_anew)
         async with Rewriter(self.rig.kafka) as writer:
             for record in records:
                 await writer.write(record, exact=exact)
             await writer.drain()
 
-    def _make_anew(self, admin: AdminClient) -> None:
-        for gone in admin.delete_topics([self.topic], operation_timeout=20).values():
-            gone.result()
-        while True:
-            made = admin.create_topics([NewTopic(self.topic, PARTITIONS, 1, config=_WRITERS_TIMES)])[self.topic]
-            if made.exception() is None:
-                return
+    def _make_anew(self) -> None:
+        delete_topics(self.rig.kafka, [self.topic])
+        admin = AdminClient({"bootstrap.servers": self.rig.kafka})
+        admin.create_topics([NewTopic(self.topic, PARTITIONS, 1, config=_WRITERS_TIMES)])[self.topic].result()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

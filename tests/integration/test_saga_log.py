@@ -31,7 +31,6 @@ from tests.sagas import (
     Unheld,
     Unplaced,
 )
-from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -121,7 +120,7 @@ async def test_a_deadline_that_passed_while_nobody_ran_is_found(kafka: str, data
     saga_id = uuid4()
     async with open_rig(kafka, database_url, timedelta(seconds=1)) as rig:
         async with rig.running() as worker:
-            await until(lambda: ready(worker))
+            await ready(worker)
             await rig.say(saga_id, asked())
             await rig.reached(saga_id, "IDLE")
         await asyncio.sleep(1.1)
@@ -156,7 +155,7 @@ async def test_a_crash_between_records_loses_and_repeats_nothing(rig: Rig) -> No
     feeding = asyncio.create_task(feed())
     while not feeding.done():
         async with rig.running() as worker:
-            await until(lambda: ready(worker))
+            await ready(worker)
             await asyncio.sleep(0.2)
     async with rig.running():
         await rig.recorded(5 * len(sagas))

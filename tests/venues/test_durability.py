@@ -85,7 +85,7 @@ async def test_requests_under_way_are_answered_when_the_ledger_breaks(paper: Pap
     await paper.fault(kind="latency", milliseconds=400, distribution="uniform", when="after", operations=["place"])
     venue, dead = connect(), asyncio.Event()
     workers = [asyncio.create_task(trade_until(venue, worker, dead)) for worker in range(8)]
-    await soon(lambda: _has_orders(paper, 13))
+    await soon(lambda: _has_orders(paper, 13))  # of eight workers: some have been answered, others are under way
     room = max(file.stat().st_size for file in (paper.folder / "ledger").iterdir())
     await paper.fill_disk(room + 20_000)
     dead.set()
