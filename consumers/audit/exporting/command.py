@@ -128,5 +128,5 @@ def _show(out: Path, manifest: Manifest) -> None:
     if manifest.not_yet_sealed:
         typer.echo(f"{manifest.not_yet_sealed:,} newer records are not sealed yet, and not in it")
     if not any(file.path == layout.PARQUET for file in manifest.files):
-        typer.echo("without events.parquet: `pip install tradesaga[parquet]` to have it")
+        typer.echo("without events.parquet: `pip install 'tradesaga[parquet]'` to have it")
     typer.echo(f"whoever verifies needs {manifest.export_key}")

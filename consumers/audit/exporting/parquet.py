@@ -1,6 +1,6 @@
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
-"""The records of an export as Parquet, where pyarrow is installed: `pip install tradesaga[parquet]`."""
+"""The records of an export as Parquet, where pyarrow is installed: `pip install 'tradesaga[parquet]'`."""
 
 import importlib
 from collections.abc import Sequence

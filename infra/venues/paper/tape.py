@@ -53,7 +53,7 @@ def _find_shipped(file: str) -> Path:
     except PackageNotFoundError:
         found = []
     if not found:
-        raise TapeMissingError(f"the price series {file} is not installed; pip install 'tradesaga[demo]'")
+        raise TapeMissingError(f"the price series {file} is not installed; pip install 'tradesaga[stack]'")
     return Path(str(found[0].locate()))
 
 
