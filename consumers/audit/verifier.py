@@ -32,18 +32,20 @@ async def verify_database(
     """Check every row of the audit log; `progress` is called with the number of rows so far.
 
     Payloads of other types than the given ones are counted as unreadable, checkpoints that were signed while the clock
-    was outside the tier as such.
-    Raises `NoteError` where a witness's file cannot be read.
+    was outside the tier as such. The log may grow meanwhile.
+    Raises `WitnessError` where a witness's file cannot be read.
     """
+    # Before the snapshot: whoever signs writes to the database first, so a snapshot has all that a witness had.
+    seen = [[each.note for each in witness.read()] for witness in witnesses]
     async with snapshot(sql):
-        return await _verify(sql, log_id, trusted, witnesses, progress, report=Report(types=types), tier=tier)
+        return await _verify(sql, log_id, trusted, seen, progress, report=Report(types=types), tier=tier)
 
 
 async def _verify(
     sql: Session,
     log_id: str,
     trusted: Mapping[bytes, Verifier],
-    witnesses: Sequence[WitnessFile],
+    witnesses: Sequence[Sequence[str]],
     progress: Callable[[int], None],
     *,
     report: Report,
@@ -92,11 +94,13 @@ def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:
         report.remarks.append(str(tally))
 
 
-def _join(report: Report, stored: Known, witnesses: Sequence[WitnessFile], trusted: Mapping[bytes, Verifier]) -> Known:
-    """Add what witnesses have seen, and tell where database and witness do not agree."""
+def _join(
+    report: Report, stored: Known, witnesses: Sequence[Sequence[str]], trusted: Mapping[bytes, Verifier]
+) -> Known:
+    """Add the witnesses' checkpoints, and report where database and witness disagree."""
     known = {origin: dict(checkpoints) for origin, checkpoints in stored.items()}
-    for number, witness in enumerate(witnesses, 1):
-        seen = read_notes(report, f"witness {number}", [each.note for each in witness.read()], trusted)
+    for number, notes in enumerate(witnesses, 1):
+        seen = read_notes(report, f"witness {number}", notes, trusted)
         for origin, checkpoints in seen.items():
             mine = known.setdefault(origin, {})
             for size, (checkpoint, note) in checkpoints.items():

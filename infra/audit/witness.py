@@ -48,6 +48,11 @@ class WitnessFile:
         self._path = path
         self._written = 0
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     def append(self, seen: Iterable[Witnessed]) -> None:
         """Write checkpoints, and return once the disk has them. Raises `WitnessError`."""
         lines = b"".join(each.to_line() for each in seen)

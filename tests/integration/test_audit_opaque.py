@@ -98,10 +98,13 @@ class Trail:
         async with Replay(self.rig.kafka) as topics:
             return await TopicVerifier(
                 topics, [self.rig.rules], "test", "here", read_trusted([public_path(self.folder / "audit.key")]),
-                {"witness": [each.note for each in WitnessFile(self.folder / "witness.jsonl").read()]},
+                self._witnessed,
                 noted=[(checkpoints, number) for number in range(PARTITIONS)],
                 removals=await read_removals(self.rig.kafka, [events]),
             ).run()  # fmt: skip
+
+    async def _witnessed(self) -> dict[str, list[str]]:
+        return {"witness": [each.note for each in WitnessFile(self.folder / "witness.jsonl").read()]}
 
     async def run(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Run `tradesaga audit ... --json`: exit code and what it prints."""

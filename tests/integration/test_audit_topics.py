@@ -90,20 +90,20 @@ class SealedTopic:
     async def verify(self, log_id: str = "test", signer: Signer | None = None) -> Report:
         """Verify the topic as it is now, with the checkpoints of the database and of the witness."""
         key = (signer or self.signer).verifier
-        sql = await asyncpg.connect(self.rig.url)
-        try:
-            sources = {
-                "database": [note for *_, note in await store.read_notes(sql)],
-                "witness": [each.note for each in self.witness.read()],
-            }
-        finally:
-            await sql.close()
         async with Replay(self.rig.kafka) as topics:
             return await TopicVerifier(
-                topics, [self.rig.rules], log_id, "here", {key.id: key}, sources,
+                topics, [self.rig.rules], log_id, "here", {key.id: key}, self._sources,
                 noted=[(self.rig.topic("checkpoints"), number) for number in range(PARTITIONS)],
                 removals=await read_removals(self.rig.kafka, [self.topic]),
             ).run()  # fmt: skip
+
+    async def _sources(self) -> dict[str, list[str]]:
+        sql = await asyncpg.connect(self.rig.url)
+        try:
+            seen = [each.note for each in self.witness.read()]
+            return {"witness": seen, "database": [note for *_, note in await store.read_notes(sql)]}
+        finally:
+            await sql.close()
 
     async def put(self, records: list[Record], *, exact: bool = False) -> None:
         """Have a topic of that name with these records and no others, as somebody with every right may."""

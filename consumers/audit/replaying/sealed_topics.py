@@ -1,6 +1,6 @@
 """Verifies topics by themselves: every record's hash from Kafka's bytes, the trees against what was signed."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -24,9 +24,10 @@ Known = dict[str, dict[int, tuple[Checkpoint, str]]]
 class TopicVerifier:
     """Verifies the events topics of some sagas.
 
-    `sources` gives notes by where they were found; the partitions `noted`, of topics of checkpoints, are read beside
-    them. `cluster` is the id of the cluster that is read; `removals` says of topics from which the broker removes
-    records by which rule. `alone` leaves checkpoints of other topics out of account.
+    The partitions `noted`, of topics of checkpoints, are read first, then `sources`, which returns notes by where they
+    were found: a place that gets a checkpoint earlier than another is read after it. `cluster` is the id of the cluster
+    that is read; `removals` says of topics from which the broker removes records by which rule. `alone` leaves
+    checkpoints of other topics out of account.
     """
 
     topics: Replay
@@ -34,7 +35,7 @@ class TopicVerifier:
     log_id: str
     cluster: str
     trusted: Mapping[bytes, Verifier]
-    sources: Mapping[str, Iterable[str]]
+    sources: Callable[[], Awaitable[Mapping[str, Iterable[str]]]]
     noted: Sequence[Place] = ()
     sized: Callable[[int], object] = lambda _: None
     progress: Callable[[int], object] = lambda _: None
@@ -66,9 +67,8 @@ class TopicVerifier:
 
     async def _collect(self) -> Known:
         """Bring together what was signed, wherever it was kept, and tell where it contradicts itself."""
-        sources = dict(self.sources)
-        for place in self.noted:
-            sources[f"{place[0]}[{place[1]}]"] = [note async for note in self._notes(place)]
+        noted = {f"{place[0]}[{place[1]}]": [note async for note in self._notes(place)] for place in self.noted}
+        sources = {**await self.sources(), **noted}
         known: Known = {}
         for where, notes in sources.items():
             for origin, checkpoints in read_notes(self.report, where, notes, self.trusted).items():

@@ -1,6 +1,6 @@
 """`tradesaga audit verify --topics`: the topics by themselves, against what was signed of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import uvloop
@@ -27,7 +27,7 @@ DATABASE: Final = "saga_log"
 def verify_topics(
     settings: Settings,
     trusted: Mapping[bytes, Verifier],
-    witnesses: Iterable[WitnessFile],
+    witnesses: Sequence[WitnessFile],
     *,
     database: bool,
     saga: str | None = None,
@@ -44,7 +44,7 @@ def verify_topics(
 async def _verify(
     settings: Settings,
     trusted: Mapping[bytes, Verifier],
-    witnesses: Iterable[WitnessFile],
+    witnesses: Sequence[WitnessFile],
     sagas: Mapping[str, AnySaga],
     *,
     database: bool,
@@ -54,12 +54,17 @@ async def _verify(
     counts = await count_partitions(
         brokers, [topic(name) for name in sagas for topic in (events_topic, checkpoints_topic)]
     )
-    sources: dict[str, Iterable[str]] = {
-        f"witness {number}": [each.note for each in witness.read()] for number, witness in enumerate(witnesses, 1)
-    }
-    if database:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
-            sources["database"] = [note for *_, note in await store.read_notes(sql)]
+
+    async def read_sources() -> dict[str, list[str]]:
+        # The database last: a checkpoint is written there before anybody else gets it, so none is missing between two.
+        sources = {
+            f"witness {number}": [each.note for each in witness.read()] for number, witness in enumerate(witnesses, 1)
+        }
+        if database:
+            async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+                sources["database"] = [note for *_, note in await store.read_notes(sql)]
+        return sources
+
     async with Replay(brokers) as topics:
         with progress_bar() as progress:
             task = progress.add_task("verifying", total=None)
@@ -69,7 +74,7 @@ async def _verify(
                 log_id=settings.audit_log_id,
                 cluster=await read_cluster_id(brokers),
                 trusted=trusted,
-                sources=sources,
+                sources=read_sources,
                 noted=[(topic, number) for topic in map(checkpoints_topic, sagas) for number in range(counts[topic])],
                 sized=lambda total: progress.update(task, total=total),
                 progress=lambda count: progress.advance(task, count),

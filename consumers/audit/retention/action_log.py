@@ -47,7 +47,9 @@ class ActionLog:
 
     async def read(self) -> list[tuple[int, Action]]:
         """Give all actions with their numbers. Raises `HistoryError` where database and witness are not at one."""
-        return self._believe(await read_entries(self.sql), self.witness.last().get(str(self.origin)))
+        # The witness first: whoever acts writes to the database first, so its entries include all the witness had.
+        seen = self.witness.last().get(str(self.origin))
+        return self._believe(await read_entries(self.sql), seen)
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
@@ -94,8 +96,9 @@ class ActionLog:
 
     async def _restore(self, entries: list[Entry]) -> list[Entry]:
         """Fill in what the table has lost. Raises `HistoryError` where it has something else than the witness."""
-        seen = [each for each in self.witness.read() if each.origin == str(self.origin)]
-        whole = [Entry(number, each.body, each.note) for number, each in enumerate(seen)]
+        # By size: two who act at the same time may both have witnessed the same entry.
+        seen = {each.size: each for each in self.witness.read() if each.origin == str(self.origin)}
+        whole = [Entry(size - 1, seen[size].body, seen[size].note) for size in sorted(seen)]
         if whole[: len(entries)] != entries:
             raise HistoryError(f"{self.origin}: the database's actions are not those that the witness has")
         lost = whole[len(entries) :]
