@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -15,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from infra.database_faults import DATABASE_ERRORS, explain
+from infra.database_faults import DATABASE_ERRORS, explain, locate
 from infra.partitions import ensure_partitions
+from infra.schema_version import FOLDER, PARAMETER, check_version, known_version
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -30,7 +30,6 @@ else:
 
 CONNECT_SECONDS: Final = 10.0
 _TURN: Final = threading.Lock()  # alembic keeps what it works on in module globals
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
 SESSION: Final = {
     # A stopped process must not keep its row locks: the server ends its session.
     "idle_in_transaction_session_timeout": "8s",
@@ -48,28 +47,44 @@ SESSION: Final = {
 
 
 async def open_pool(url: str, *, min_size: int = 1, max_size: int = 4, application_name: str = "tradesaga") -> Pool:
-    """Open a pool whose sessions carry server-side time limits; raises `CommandError` (exit 5) when it cannot."""
+    """Open a pool whose sessions carry server-side time limits.
+
+    Raises `CommandError`: exit 5 when the server does not answer or its schema is older than this program, exit 4 when
+    the schema is a later one.
+    """
     with _explained(url):
-        return await asyncpg.create_pool(
+        pool = await asyncpg.create_pool(
             url,
             min_size=min_size,
             max_size=max_size,
             timeout=CONNECT_SECONDS,
-            server_settings={**SESSION, "application_name": application_name},
+            server_settings=_server_settings(application_name),
         )
+        try:
+            async with pool.acquire() as sql:
+                await check_version(sql, locate(url))
+        except BaseException:
+            await pool.close()
+            raise
+        return pool
 
 
 @asynccontextmanager
 async def session(url: str, *, application_name: str = "tradesaga") -> AsyncGenerator[Session]:
-    """Open one session for a command, and close it; a server that cannot be reached is a `CommandError` (exit 5)."""
+    """Open one session for a command, and close it. Raises `CommandError` as `open_pool` does."""
     with _explained(url):
         connection = await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS, server_settings={**SESSION, "application_name": application_name}
+            url, timeout=CONNECT_SECONDS, server_settings=_server_settings(application_name)
         )
         try:
+            await check_version(connection, locate(url))
             yield connection
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
+
+
+def _server_settings(application_name: str) -> dict[str, str]:
+    return {**SESSION, "application_name": application_name, PARAMETER: known_version()}
 
 
 def migrate(url: str, revision: str = "head") -> None:
@@ -84,7 +99,7 @@ def migrate(url: str, revision: str = "head") -> None:
 def alembic_config(connection: SyncConnection) -> Config:
     """Give what alembic needs to work on this connection."""
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 

@@ -16,7 +16,7 @@ DATABASE_ERRORS = (
 def explain(error: BaseException, url: str) -> CommandError | None:
     """Say what is wrong with the server or its address, or None when the error is neither's fault."""
     if isinstance(error, asyncpg.PostgresError):
-        return _explain_answer(error, _where(url))
+        return _explain_answer(error, locate(url))
     if isinstance(error, asyncpg.ClientConfigurationError) or (isinstance(error, ValueError) and not _is_url(url)):
         return unavailable(
             "database-url",
@@ -25,7 +25,7 @@ def explain(error: BaseException, url: str) -> CommandError | None:
             "give it as postgresql://user:password@host:port/database",
         )
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return _unreachable(error, _where(url))
+        return _unreachable(error, locate(url))
     return None
 
 
@@ -57,7 +57,7 @@ def _unreachable(error: BaseException, where: str) -> CommandError:
     return unavailable("database-unavailable", what, where, f"start it (`tradesaga up`), or correct {SETTING}")
 
 
-def _where(url: str) -> str:
+def locate(url: str) -> str:
     """Name the server and database, without credentials."""
     if not _is_url(url):
         return SETTING

@@ -9,6 +9,7 @@ from typing import Final
 
 from infra.database import Connection
 from infra.errors import CommandError, ExitCode
+from infra.schema_version import TABLE
 
 APPEND: Final = frozenset({"saga_event", "audit_checkpoint", "audit_action", "ledger_entry"})
 """Tables of which nothing is ever changed or removed."""
@@ -21,6 +22,7 @@ _SEALER: Final = {
     "audit_edge": "SELECT, INSERT, UPDATE",
     "audit_action": "SELECT, INSERT",
     "audit_retired_head": "SELECT",
+    TABLE: "SELECT",
 }
 _TABLES: Final = """
 SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
@@ -48,7 +50,7 @@ def privileges(role: Role, table: str) -> str:
             return "SELECT"
         case Role.SEALER:
             return _SEALER.get(table, "")
-        case Role.SERVICES if table in _AUDIT or table == "alembic_version":
+        case Role.SERVICES if table in _AUDIT or table == TABLE:
             return "SELECT"
         case Role.SERVICES:
             return "SELECT, INSERT" if table in APPEND else _CHANGE

@@ -43,7 +43,7 @@ def _differences(connection: Connection) -> list[object]:
     partitions = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
 
     def include(name: str | None, kind: str, _parents: object) -> bool:
-        return kind != "table" or name not in {*partitions, "alembic_version"}
+        return kind != "table" or name not in {*partitions, "tradesaga_schema"}
 
     options = {"compare_type": True, "compare_server_default": True, "include_name": include}
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), METADATA))
@@ -78,14 +78,19 @@ async def test_schema_goes_down_and_up_again(database_url: str) -> None:
 
 async def _fingerprint(url: str) -> list[str]:
     """List columns, indexes, functions and triggers; partitions without their dates, which depend on the day."""
-    async with session(url) as sql:
+    sql = await asyncpg.connect(url)
+    try:
         rows = await sql.fetch(
             "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable"
-            " FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'"
-            " UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+            " FROM information_schema.columns WHERE table_schema = 'public'"
+            " AND table_name NOT IN ('alembic_version', 'tradesaga_schema')"
+            " UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'"
+            " AND tablename NOT IN ('alembic_version', 'tradesaga_schema')"
             " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
             " UNION ALL SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
         )
+    finally:
+        await sql.close()
     return [re.sub(r"_20\d{6}", "_date", row[0]) for row in rows]
 
 
