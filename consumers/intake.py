@@ -22,6 +22,7 @@ from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
 from infra.pipeline import Gate, make_gate
+from infra.preflight import preflight
 from infra.registered import registered_sagas
 from infra.settings import Settings
 from infra.starts import (
@@ -41,7 +42,7 @@ from infra.tracing import next_traceparent
 from sagas.definition import AnySaga
 from schemas.envelope import ID, TYPE, Header
 from schemas.message import wire_type
-from schemas.topics import starts_topic
+from schemas.topics import dead_letters_topic, events_topic, starts_topic
 
 DATABASE: Final = "saga_log"
 """Start requests lie beside the checkpoints."""
@@ -206,9 +207,11 @@ def _has_front_door(saga: AnySaga) -> bool:
 async def serve(settings: Settings) -> None:
     """Take starts of every registered saga that can be started from outside, until cancelled.
 
-    Raises `CommandError` when a server is not there at the start.
+    Raises `CommandError` when a server is not there at the start, or a topic is refused.
     """
     sagas = [saga for saga in registered_sagas(settings.app).values() if _has_front_door(saga)]
+    used = (starts_topic, events_topic, dead_letters_topic)
+    await preflight(settings, [topic(saga.name) for saga in sagas for topic in used])
     url = settings.database_for(DATABASE)
     pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga intake")
     async with pool, asyncio.TaskGroup() as group:

@@ -13,8 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from infra.errors import CommandError, ExitCode
 from infra.kafka import KafkaUnavailableError, Place
+from infra.topics import missing_topic
 
 _LOOK_MS = 3000
 """Milliseconds that a broker has to show a record that it holds."""
@@ -39,8 +39,7 @@ async def count_partitions(bootstrap: str, topics: Collection[str]) -> dict[str,
     counts = {each["topic"]: len(each["partitions"]) for each in found if not each["error_code"]}
     for topic in topics:
         if not counts.get(topic):
-            do = "create it: `tradesaga up` does, or your platform's tool does from `tradesaga schema topics`"
-            raise CommandError("topic-missing", f"Kafka has no topic {topic}", bootstrap, do, ExitCode.UNAVAILABLE)
+            raise missing_topic(bootstrap, topic)
     return counts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.audit.clock_tier import ClockTier
@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     """How far the saga log may be behind before starts and signals wait on their topics."""
     intake_in_flight: Annotated[int, Field(ge=1)] = 10_000
     """Sagas that have started and not ended at which further starts and signals wait on their topics."""
+    topic_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
+    """Brokers that keep each record; 0: three, or as many as there are."""
+    topic_min_insync_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
+    """Brokers that must have a record before it counts; 0: two of three or more, else one."""
+    topic_unclean_leader_election: bool = False
+    """Whether a broker that lacks records may lead a partition; acknowledged records are lost then."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -93,6 +99,13 @@ class Settings(BaseSettings):
     @classmethod
     def _check_retention(cls, value: str) -> str:
         parse_schedule(value)
+        return value
+
+    @field_validator("topic_min_insync_replicas")
+    @classmethod
+    def _check_durability(cls, value: int, info: ValidationInfo) -> int:
+        if 0 < info.data.get("topic_replicas", 0) < value:
+            raise ValueError("it must not be above TRADESAGA_TOPIC_REPLICAS, or nothing could be written")
         return value
 
     @field_validator("kafka")

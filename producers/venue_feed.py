@@ -23,6 +23,7 @@ from infra.database_faults import DATABASE_ERRORS
 from infra.lanes.group_commit import LeasedTransaction
 from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
 from infra.ledger.instruments import save_instruments, save_prices
+from infra.preflight import preflight
 from infra.settings import Settings
 from infra.venues.access import open_venue
 from infra.venues.wire_reports import report_event
@@ -53,6 +54,7 @@ log = structlog.get_logger("venue-feed")
 
 async def serve(settings: Settings) -> None:
     """Run the feed until cancelled: reports go through execution's database, rules and prices into the book."""
+    await preflight(settings, [events_topic(trade.name)])
     name = settings.venue_name
     venue = open_venue(settings)
     async with AsyncExitStack() as stack:

@@ -10,21 +10,23 @@ PARTITIONS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic; `retention_ms` of -1 keeps records for ever."""
+    """One topic; `retention_ms` of -1 keeps records for ever, `public` topics are written by strangers."""
 
     name: str
     carries: str
     writers: str
     retention_ms: int
     partitions: int = PARTITIONS
+    public: bool = False
 
     @property
     def configuration(self) -> dict[str, str]:
-        """Give the broker's settings for this topic; the broker's time is the recorded time."""
+        """Return the topic's settings that do not depend on the cluster; the broker's time is the recorded time."""
         return {
             "cleanup.policy": "delete",
             "message.timestamp.type": "LogAppendTime",
             "retention.ms": str(self.retention_ms),
+            "retention.bytes": "-1",
             "max.message.bytes": str(1024 * 1024),
             "compression.type": "uncompressed",  # the broker unpacks what strangers pack, within the limit above
         }
@@ -60,10 +62,16 @@ def saga_topics(saga: str) -> tuple[Topic, ...]:
     return (
         Topic(events_topic(saga), "every fact of every saga", "participants, intake, saga log, venue feed, desk", -1),
         Topic(commands_topic(saga), "bars, compensations and retries", "saga log", -1),
-        Topic(starts_topic(saga), "requests to start a saga", "anybody", 30 * DAY_MS),
+        Topic(starts_topic(saga), "requests to start a saga", "anybody", 30 * DAY_MS, public=True),
         Topic(dead_letters_topic(saga), "records that could not be read, byte for byte", "all services", 365 * DAY_MS),
         Topic(checkpoints_topic(saga), "signed heads of the audit log", "audit sealer", -1, partitions=1),
     )
 
 
-SIGNALS: Final = Topic("trade.signals", "strategy signals", "strategies", 30 * DAY_MS)
+SIGNALS: Final = Topic("trade.signals", "strategy signals", "strategies", 30 * DAY_MS, public=True)
+
+
+def find_topic(name: str) -> Topic:
+    """Return the catalogue's entry of a topic; raises `KeyError` for a name that is not in it."""
+    saga, _, _ = name.rpartition(".")
+    return {each.name: each for each in (*saga_topics(saga), SIGNALS)}[name]

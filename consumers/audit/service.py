@@ -20,6 +20,7 @@ from infra.database import Pool, open_pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError, Producer
 from infra.lanes.health import Health
+from infra.preflight import preflight
 from infra.registered import registered_sagas
 from infra.settings import Settings
 from schemas.topics import checkpoints_topic, events_topic
@@ -41,6 +42,7 @@ async def serve(settings: Settings) -> None:
     signer, trusted = read_signer(key), read_trusted([public_path(key)])
     sagas = registered_sagas(settings.app)
     groups = {f"{name}-log": events_topic(name) for name in sagas}
+    await preflight(settings, [topic(name) for name in sagas for topic in (events_topic, checkpoints_topic)])
     sealer = Sealer(signer, trusted, settings.audit_log_id, groups, WitnessFile(settings.audit_witness_file()))
     health = Health()
     metrics.watch_worker(GROUP, health)

@@ -25,6 +25,7 @@ from infra.errors import CommandError, ExitCode
 from infra.kafka import Place
 from infra.keys import partition_of
 from infra.lanes.store import Lane
+from infra.preflight import durability
 from infra.replay import BATCH, Replay, Rewriter
 from infra.settings import Settings
 from infra.topics import all_topics, ensure_topics, set_clock
@@ -77,7 +78,7 @@ async def republish(
     async with transactions(urls.values(), dry_run=False) as opened:
         for database in opened.values():
             await database.begin("republished", operator)
-        await ensure_topics(bootstrap, all_topics([cast.saga.name for cast in casts]))
+        await ensure_topics(bootstrap, all_topics([cast.saga.name for cast in casts]), durability(settings))
         places = {name: opened[url] for name, url in urls.items()}
         for cast in casts:
             await _write_saga(bootstrap, places, cast, report, (sized, advance))

@@ -6,12 +6,12 @@ import socket
 from consumers.participant import Participant
 from consumers.runtime.processor import StepProcessor
 from infra import metrics
-from infra.broker import count_partitions
 from infra.database import open_pool
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
+from infra.preflight import preflight
 from infra.settings import Settings
-from schemas.topics import commands_topic, events_topic
+from schemas.topics import commands_topic, dead_letters_topic, events_topic
 
 
 def owner_name(service: str) -> str:
@@ -20,9 +20,10 @@ def owner_name(service: str) -> str:
 
 
 async def serve(participant: Participant, settings: Settings) -> None:
-    """Run the participant until cancelled. Raises `CommandError` (exit 5) when a server is not there at the start."""
-    events = events_topic(participant.saga.name)
-    counts = await count_partitions(settings.brokers(), [events, commands_topic(participant.saga.name)])
+    """Run the participant until cancelled. Raises `CommandError` when a server is not there, or a topic is refused."""
+    saga = participant.saga.name
+    events = events_topic(saga)
+    counts = await preflight(settings, [events, commands_topic(saga), dead_letters_topic(saga)])
     url = settings.database_for(participant.name)
     pool = await open_pool(url, min_size=1, max_size=2, application_name=f"tradesaga {participant.name}")
     async with pool, keeping_partitions(pool):

@@ -6,23 +6,27 @@ import socket
 
 from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
-from infra.broker import count_partitions
 from infra.database import open_pool
 from infra.lanes.worker import Worker
 from infra.metrics import watch_worker
 from infra.partitions import keeping_partitions
+from infra.preflight import preflight
 from infra.registered import registered_sagas
 from infra.settings import Settings
-from schemas.topics import events_topic
+from schemas.topics import commands_topic, dead_letters_topic, events_topic
 
 DATABASE = "saga_log"
 """Names the database of checkpoints, audit log, parked records and start requests: TRADESAGA_DATABASE_URL_SAGA_LOG."""
 
 
 async def serve(settings: Settings) -> None:
-    """Fold the facts of every registered saga until cancelled. Raises `CommandError` when a server is not there."""
+    """Fold the facts of every registered saga until cancelled.
+
+    Raises `CommandError` when a server is not there, or a topic is refused.
+    """
     sagas = registered_sagas(settings.app)
-    counts = await count_partitions(settings.brokers(), [events_topic(name) for name in sagas])
+    used = (events_topic, commands_topic, dead_letters_topic)
+    counts = await preflight(settings, [topic(name) for name in sagas for topic in used])
     url = settings.database_for(DATABASE)
     pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga saga-log")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:

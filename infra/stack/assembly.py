@@ -12,6 +12,7 @@ from pathlib import Path
 from infra.audit.keyring import write_new
 from infra.database import migrate
 from infra.errors import unavailable
+from infra.preflight import durability
 from infra.settings import Settings
 from infra.stack.parts import TOGETHER, VENUE, service_parts, start_part, stop_parts, venue_part
 from infra.stack.ports import LOOPBACK, claim
@@ -52,7 +53,7 @@ def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> Stac
             migrate(url)
         report("creating the topics")
         names = [point.load().name for point in entry_points(group=SAGAS)]
-        asyncio.run(ensure_topics(state.kafka, all_topics(names)))
+        asyncio.run(ensure_topics(state.kafka, all_topics(names), durability(settings)))
         if not is_alive(state.supervisor):
             _start_parts(home, settings, plan)
         report("waiting for the venue and the services")

@@ -15,6 +15,7 @@ from infra.errors import unavailable
 from infra.lanes.leased import LeasedWriter, name_owner
 from infra.metrics import watch_worker
 from infra.pipeline import Pipeline
+from infra.preflight import preflight
 from infra.settings import Settings
 from producers.accepting import DATABASE, LANES
 from producers.gateway.app import Gateway, build_app
@@ -22,6 +23,7 @@ from producers.gateway.limits import Limits
 from producers.gateway.load import Load
 from sagas.definition import AnySaga
 from sagas.trade import trade
+from schemas.topics import events_topic
 
 NAME: Final = "gateway"
 _GRACE: Final = 5
@@ -32,6 +34,7 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
 
     Raises `CommandError` (exit 5) when the port is taken or PostgreSQL is not there at the start.
     """
+    await preflight(settings, [events_topic(saga.name)])
     with _listen(settings.http_host, settings.http_port) as listener:
         async with AsyncExitStack() as stack:
             pool = await open_pool(settings.database_for(DATABASE), max_size=4, application_name="tradesaga gateway")

@@ -19,6 +19,7 @@ from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
 from infra.pipeline import Gate, make_gate
+from infra.preflight import preflight
 from infra.settings import Settings
 from infra.starts import Accepted, Conflict, Same, Start, accept, check_startable, order_start
 from infra.tracing import next_traceparent
@@ -37,7 +38,7 @@ from sagas.trade import trade
 from sagas.trading.orders import Refusal
 from schemas.envelope import ID, Header
 from schemas.signals import SignalRaised
-from schemas.topics import SIGNALS
+from schemas.topics import SIGNALS, dead_letters_topic, events_topic
 
 BATCH: Final = 50
 """Signals that a transaction takes at most: each may start a saga for every account that follows it."""
@@ -157,7 +158,11 @@ def _text(heard: Heard, header: str) -> str:
 
 
 async def serve(settings: Settings) -> None:
-    """Route signals until cancelled. Raises `CommandError` when a server is not there at the start."""
+    """Route signals until cancelled.
+
+    Raises `CommandError` when a server is not there at the start, or a topic is refused.
+    """
+    await preflight(settings, [SIGNALS.name, events_topic(trade.name), dead_letters_topic(trade.name)])
     url = settings.database_for(DATABASE)
     pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:

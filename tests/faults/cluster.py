@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from infra.stack.ports import free_port
 from infra.stack.process import stop
-from infra.topics import ensure_topics
+from infra.topics import Durability, ensure_topics
 from schemas.topics import Topic, events_topic, saga_topics
 from tests.clusters.brokers import Brokers, Node, make_brokers, watch_leaders
 from tests.faults.proxy import Bundle
@@ -65,7 +65,7 @@ class Cluster:
 
     async def make_topics(self) -> None:
         """Make the saga's topics, three copies of each, and look at their leaders from now on."""
-        await ensure_topics(self.bootstrap, _TOPICS, replicas=3)
+        await ensure_topics(self.bootstrap, _TOPICS, Durability(replicas=3))
         watching = watch_leaders(self.bootstrap, events_topic(NAME), self._leaders)
         self._watching = asyncio.create_task(watching, name="leaders")
 

@@ -1,0 +1,159 @@
+# pyright: reportUnknownMemberType=false, reportPrivateImportUsage=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Topics that would lose, reorder or restamp records are refused: by `up`, and by each service at its start."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from consumers.intake import serve as serve_intake
+from consumers.saga_log.service import serve as serve_saga_log
+from consumers.services.cash import cash
+from infra import topics as topics_module
+from infra.errors import CommandError, ExitCode
+from infra.settings import Settings
+from infra.topics import Durability, check_topics, ensure_topics, set_clock
+from producers.gateway.service import serve as serve_gateway
+from producers.signals.router import serve as serve_router
+from producers.venue_feed import serve as serve_feed
+from schemas.topics import SIGNALS, Topic, saga_topics
+from tests.broker import delete_topics
+
+pytestmark = pytest.mark.stack
+
+BAD = {
+    "cleanup.policy": "compact",
+    "retention.ms": "3600000",
+    "retention.bytes": "1048576",
+    "message.timestamp.type": "CreateTime",
+    "max.message.bytes": "2048",
+    "compression.type": "gzip",
+    "min.insync.replicas": "2",
+    "unclean.leader.election.enable": "true",
+}
+
+
+def unique_name(prefix: str) -> str:
+    """Name a saga of one test."""
+    return f"{prefix}-{uuid4().hex[:8]}"
+
+
+@contextmanager
+def made(kafka: str, topics: Mapping[Topic, Mapping[str, str]]) -> Generator[None]:
+    """Create topics with settings of their own, over those of the catalogue."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    wanted = [NewTopic(t.name, t.partitions, 1, config={**t.configuration, **own}) for t, own in topics.items()]
+    for future in admin.create_topics(wanted).values():
+        future.result()
+    try:
+        yield
+    finally:
+        delete_topics(kafka, [topic.name for topic in topics])
+
+
+async def test_every_deviation_is_named_at_once(kafka: str) -> None:
+    """One refusal (exit 4) names topic, setting, found and wanted of each setting that differs."""
+    events, commands, *_ = saga_topics(unique_name("deviating"))
+    with made(kafka, {events: BAD, replace(commands, partitions=5): {}}):
+        for refusing in (
+            ensure_topics(kafka, [events, commands]),
+            check_topics(kafka, [events, commands], Durability()),
+        ):
+            with pytest.raises(CommandError) as caught:
+                await refusing
+            assert caught.value.exit_code is ExitCode.REFUSED
+            for setting, found in BAD.items():
+                assert f"topic {events.name} has {setting}={found}, wanted is " in caught.value.what
+            assert f"topic {commands.name} has partitions=5, wanted is 12" in caught.value.what
+            assert caught.value.what.count("wanted is") == len(BAD) + 1
+
+
+async def test_too_few_replicas_are_refused(kafka: str) -> None:
+    """A topic on one broker is refused where two are asked for, and one where that is enough is accepted."""
+    events = saga_topics(unique_name("copies"))[0]
+    with made(kafka, {events: {}}):
+        assert await check_topics(kafka, [events], Durability()) == {events.name: 12}
+        with pytest.raises(CommandError, match=r"replication factor=1, wanted is 2 or more.*min.insync.replicas=1"):
+            await check_topics(kafka, [events], Durability(replicas=2, min_insync=2))
+
+
+async def test_harmless_deviations_are_accepted(kafka: str) -> None:
+    """What keeps records longer, or takes larger ones where only our services write, is no reason to refuse."""
+    events, _, starts, letters, _ = saga_topics(unique_name("harmless"))
+    kept = {"retention.ms": "-1"}
+    with made(kafka, {events: {"max.message.bytes": "2097152"}, starts: kept, letters: kept}):
+        await check_topics(kafka, [events, starts, letters], Durability())
+
+
+async def test_large_records_of_strangers_are_refused(kafka: str) -> None:
+    """A front door that lets larger records in than we read is refused."""
+    starts = saga_topics(unique_name("wide"))[2]
+    wanted = r"max.message.bytes=8388608, wanted is 1048576"
+    with made(kafka, {starts: {"max.message.bytes": "8388608"}}), pytest.raises(CommandError, match=wanted):
+        await check_topics(kafka, [starts], Durability())
+
+
+async def test_a_missing_topic_is_not_created_by_asking(kafka: str) -> None:
+    """Checking names the topic that is missing (exit 5) and leaves it missing."""
+    events = saga_topics(unique_name("missing"))[0]
+    for _ in range(2):
+        with pytest.raises(CommandError, match=f"no topic {events.name}") as caught:
+            await check_topics(kafka, [events], Durability())
+        assert caught.value.exit_code is ExitCode.UNAVAILABLE
+
+
+async def test_settings_that_may_not_be_read_are_told(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that refuses DescribeConfigs to this client leaves a warning; partitions are compared all the same."""
+    events = saga_topics(unique_name("unread"))[0]
+
+    async def refuse(*_: object) -> dict[str, list[object]]:
+        return {}
+
+    monkeypatch.setattr(topics_module, "_read_settings", refuse)
+    with made(kafka, {events: BAD}), capture_logs() as logs:
+        assert await check_topics(kafka, [events], Durability()) == {events.name: 12}
+        with pytest.raises(CommandError, match="partitions=12, wanted is 6"):
+            await check_topics(kafka, [replace(events, partitions=6)], Durability())
+    assert [(each["event"], each["topics"]) for each in logs] == [("topic settings not checked", [events.name])]
+
+
+async def test_a_changed_clock_keeps_the_other_settings(kafka: str) -> None:
+    """Recovery sets the topics' clock and back; what a topic has besides stays as it was."""
+    events = saga_topics(unique_name("clock"))[0]
+    with made(kafka, {events: {"max.message.bytes": "2097152"}}):
+        await set_clock(kafka, [events], "CreateTime")
+        with pytest.raises(
+            CommandError, match=r"events has message.timestamp.type=CreateTime, wanted is [^;]+$"
+        ):
+            await check_topics(kafka, [events], Durability())
+        await set_clock(kafka, [events], "LogAppendTime")
+        described = await topics_module.read_removals(kafka, [events.name])
+        assert described == {}
+        with pytest.raises(CommandError, match=r"max.message.bytes=2097152, wanted is 1048576"):
+            await check_topics(kafka, [replace(events, public=True)], Durability())
+
+
+async def test_every_service_refuses_before_it_starts(kafka: str, database_url: str) -> None:
+    """Each service ends with the refusal (exit 4) instead of joining its group, or listening."""
+    settings = Settings(kafka=kafka, database_url=SecretStr(database_url))
+    admin = AdminClient({"bootstrap.servers": kafka})
+    missing = set(admin.list_topics(timeout=20).topics)
+    if left := missing & {topic.name for topic in (*saga_topics("trade"), SIGNALS)}:
+        delete_topics(kafka, sorted(left))
+    bad: dict[Topic, Mapping[str, str]] = {topic: {} for topic in (*saga_topics("trade"), SIGNALS)}
+    bad[saga_topics("trade")[0]] = {"message.timestamp.type": "CreateTime"}
+    with made(kafka, bad):
+        for service in (
+            serve_intake(settings), serve_saga_log(settings), serve_router(settings), serve_gateway(settings),
+            serve_feed(settings), cash(settings),
+        ):  # fmt: skip
+            with pytest.raises(CommandError, match=r"message.timestamp.type=CreateTime") as caught:
+                await service
+            assert caught.value.exit_code is ExitCode.REFUSED
+    groups = [each.group_id for each in admin.list_consumer_groups().result().valid]
+    assert "trade-cash" not in groups
