@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from infra.kafka import KafkaUnavailableError, Place
+from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place
 from infra.topics import missing_topic
 
 _LOOK_MS = 3000
@@ -50,9 +50,11 @@ async def read_cluster_id(bootstrap: str) -> str:
 
 
 async def read_ends(bootstrap: str, places: Collection[Place]) -> dict[Place, int]:
-    """Give the offset after the last record of each partition. Raises `KafkaUnavailableError`."""
+    """Return the offset after the last committed record of each partition. Raises `KafkaUnavailableError`."""
     partitions = [TopicPartition(*place) for place in places]
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=10_000)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=10_000, isolation_level=READ_COMMITTED
+    )
     try:
         await consumer.start()
         ends = await consumer.end_offsets(partitions)
@@ -64,21 +66,28 @@ async def read_ends(bootstrap: str, places: Collection[Place]) -> dict[Place, in
 
 
 async def has_record(bootstrap: str, offsets: Mapping[Place, int]) -> bool:
-    """Say whether any of these partitions holds a record at this offset or behind it.
+    """Return whether any of these partitions can deliver a record at this offset or after it.
 
-    Asks as a stranger would, with a connection of its own and no group. Raises `KafkaUnavailableError`.
+    Control records, records of aborted or open transactions, and deleted ones are none. Asks with a connection of its
+    own and no group. Raises `KafkaUnavailableError`.
     """
+    return await find_record(bootstrap, offsets) is not None
+
+
+async def find_record(bootstrap: str, offsets: Mapping[Place, int]) -> tuple[Place, int] | None:
+    """Return partition and offset of one record that `has_record` is true for. Raises `KafkaUnavailableError`."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, client_id="tradesaga", enable_auto_commit=False, auto_offset_reset="earliest",
-        request_timeout_ms=10_000,
+        request_timeout_ms=10_000, isolation_level=READ_COMMITTED,
     )  # fmt: skip
     try:
         await consumer.start()
         consumer.assign([TopicPartition(*place) for place in offsets])
         for place, offset in offsets.items():
             consumer.seek(TopicPartition(*place), offset)
-        return bool(offsets and await consumer.getmany(timeout_ms=_LOOK_MS, max_records=1))
+        found = await consumer.getmany(timeout_ms=_LOOK_MS, max_records=1) if offsets else {}
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(f"{bootstrap}: {error or type(error).__name__}") from error
     finally:
         await consumer.stop()
+    return next((((p.topic, p.partition), records[0].offset) for p, records in found.items()), None)

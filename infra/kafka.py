@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from infra.clock import elapsed
 from infra.codec import Outgoing, Record
 from infra.keys import partition_of
 from infra.lenient_records import read_leniently
@@ -41,6 +42,10 @@ _ALONE = _BATCH_BYTES // 4
 """Bytes from which a record is sent by itself."""
 _SEVERAL = 4
 """Records for one partition from which they are sent as a batch of ours."""
+READ_COMMITTED = "read_committed"
+"""How all of ours read: records of aborted transactions do not exist, those of open ones do not yet."""
+_LOOK_EVERY = 0.5
+"""Seconds between two looks at the positions of partitions that bring no records."""
 _PATIENCE = 5.0
 """Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
 
@@ -162,12 +167,15 @@ class Consumer:
 
     def __init__(self, bootstrap: str, group: str, topics: Collection[str], client_id: str, session_ms: int) -> None:
         self._topics = list(topics)
+        self._passed: dict[Place, int] = {}
+        self._looked = 0.0
         # Range keeps partition n of events and of commands with one member, so that a saga has one owner in a group.
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             group_id=group,
             client_id=client_id,
             enable_auto_commit=False,
+            isolation_level=READ_COMMITTED,
             auto_offset_reset="earliest",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=max(300, session_ms // 5),
@@ -211,11 +219,13 @@ class Consumer:
             self._consumer.seek(TopicPartition(*place), offset)
         except IllegalStateError as error:
             raise KafkaUnavailableError(f"{place} is assigned to another member now") from error
+        self._passed[place] = offset
 
     async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
-        """Wait for records; give, by partition, the offset after the last one read and the wanted ones among them.
+        """Wait for records; return, by partition, the offset to read on from and the wanted records before it.
 
-        Never cancel this: a cancelled `getmany` stops the enforcement of `max_poll_interval` for good. Raises
+        A partition that has nothing but control records and aborted ones to pass comes without any record. Never
+        cancel this: a cancelled `getmany` stops the enforcement of `max_poll_interval` for good. Raises
         `KafkaUnavailableError`.
         """
         try:
@@ -227,18 +237,68 @@ class Consumer:
             raise KafkaUnavailableError("a header's name is no UTF-8; reading once more, with escapes") from error
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
-        return {
-            (place.topic, place.partition): (
-                records[-1].offset + 1,
-                [to_record(record) for record in records if wants(record.topic, record.headers)],
-            )
+        await self._check_deleted(fetched)
+        found: dict[Place, tuple[int, list[Record]]] = {}
+        for each, records in fetched.items():
+            place, following = (each.topic, each.partition), records[-1].offset + 1
+            self._passed[place] = following
+            found[place] = following, [to_record(each) for each in records if wants(each.topic, each.headers)]
+        if not found or elapsed() - self._looked > _LOOK_EVERY:
+            self._looked = elapsed()
+            found |= {place: (offset, []) for place, offset in await self._skipped(found)}
+        return found
+
+    async def _check_deleted(self, fetched: Mapping[Any, list[Any]]) -> None:
+        """Raise `KafkaUnavailableError` if the broker has deleted records that we had yet to read.
+
+        Reading would go on behind them without a word. A gap alone proves nothing: it may hold control records.
+        """
+        jumps = {
+            place: self._passed.get((place.topic, place.partition), records[0].offset)
             for place, records in fetched.items()
+            if records[0].offset > self._passed.get((place.topic, place.partition), records[0].offset)
         }
+        if not jumps:
+            return
+        try:
+            begins = await self._consumer.beginning_offsets(list(jumps))
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        for place, expected in jumps.items():
+            if begins[place] > expected:
+                where, until = f"{place.topic}[{place.partition}]", begins[place]
+                raise KafkaUnavailableError(f"{where}: records from offset {expected} to {until} were deleted unread")
+
+    async def _skipped(self, read: Collection[Place]) -> list[tuple[Place, int]]:
+        """Return the partitions, beside those that were read, that have moved on over records nobody is given."""
+        moved: list[tuple[Place, int]] = []
+        assigned = self.assignment()
+        for place in self._passed.keys() & assigned - set(read):
+            partition = TopicPartition(*place)
+            try:
+                async with asyncio.timeout(_LOOK_EVERY):
+                    offset = await self._consumer.position(partition)
+            except (TimeoutError, IllegalStateError):  # it is being reset, or taken away
+                continue
+            if offset > self._passed[place]:
+                self._passed[place] = offset
+                moved.append((place, offset))
+        return moved
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
         """Count the records from these offsets to the ends of their partitions, as far as fetching has shown them."""
         ends = ((self._consumer.highwater(TopicPartition(*place)), offset) for place, offset in offsets.items())
         return sum(max(0, end - offset) for end, offset in ends if end is not None)
+
+    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
+        """Return the partitions read to their last stable offset, and how many records wait for open transactions."""
+        held: dict[Place, int] = {}
+        for place, offset in offsets.items():
+            partition = TopicPartition(*place)
+            stable, end = self._consumer.last_stable_offset(partition), self._consumer.highwater(partition)
+            if stable is not None and end is not None and 0 <= stable <= offset < end:
+                held[place] = end - offset
+        return held
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Ask the broker for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
@@ -285,11 +345,14 @@ async def ask_ranges(consumer: AIOKafkaConsumer, places: Collection[Place]) -> d
 
 
 async def read_topic(bootstrap: str, topic: str, partitions: int) -> AsyncGenerator[Record]:
-    """Read a topic from its first record to the last one that is there now, partition by partition; joins no group.
+    """Read a topic from its first record to the last committed one, partition by partition; joins no group.
 
     Raises `KafkaUnavailableError`.
     """
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, request_timeout_ms=20_000)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, request_timeout_ms=20_000,
+        isolation_level=READ_COMMITTED,
+    )  # fmt: skip
     try:
         await consumer.start()
         for place in (TopicPartition(topic, number) for number in range(partitions)):

@@ -16,10 +16,11 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from infra import metrics
+from infra.broker import find_record
 from infra.clock import elapsed
 from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
-from infra.kafka import KafkaUnavailableError
+from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place
 from infra.settings import Settings
 from schemas.topics import events_topic, starts_topic
 
@@ -55,6 +56,7 @@ class Pipeline:
         self.saga = saga
         self._bootstrap = bootstrap
         self._limit = limit
+        self._shown: dict[Place, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
 
     async def __aenter__(self) -> Self:
@@ -86,25 +88,45 @@ class Pipeline:
         return ""
 
     async def _compare(self, offsets: Mapping[TopicPartition, int]) -> tuple[int, bool]:
-        """Count the records that wait, and say whether one of them is older than the limit."""
+        """Count the records that wait, and say whether one of them is older than the limit.
+
+        What was deleted does not wait, nor what belongs to an open transaction.
+        """
         consumer = await self._join()
         ends = await consumer.end_offsets(list(offsets))
         waiting = {place: offset for place, offset in offsets.items() if offset < ends[place]}
         if not waiting:
             return 0, False
+        begins = await consumer.beginning_offsets(list(waiting))
+        waiting = {
+            place: max(offset, begins[place]) for place, offset in waiting.items() if begins[place] < ends[place]
+        }
         since = int((time.time() - self._limit) * 1000)
         recent = await consumer.offsets_for_times(dict.fromkeys(waiting, since))
-        late = any(
-            offset < (found.offset if (found := recent.get(place)) is not None else ends[place])
+        late = {
+            (place.topic, place.partition): offset
             for place, offset in waiting.items()
-        )
-        return sum(ends[place] - offset for place, offset in waiting.items()), late
+            if offset < (found.offset if (found := recent.get(place)) is not None else ends[place])
+        }
+        if late and not await self._deliverable(late):
+            return 0, False
+        return sum(ends[place] - offset for place, offset in waiting.items()), bool(late)
+
+    async def _deliverable(self, late: Mapping[Place, int]) -> bool:
+        """Return whether one of these partitions has more than control records from these offsets on.
+
+        The broker is asked only until it has shown a record, and again once the reader has passed that one.
+        """
+        self._shown = {place: offset for place, offset in self._shown.items() if offset >= late.get(place, offset + 1)}
+        if not self._shown and (found := await find_record(self._bootstrap, late)) is not None:
+            self._shown[found[0]] = found[1]
+        return bool(self._shown)
 
     async def _join(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             consumer = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap, client_id="tradesaga-lag", request_timeout_ms=10_000,
-                enable_auto_commit=False,
+                enable_auto_commit=False, isolation_level=READ_COMMITTED,
             )  # fmt: skip
             try:
                 await consumer.start()

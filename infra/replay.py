@@ -16,8 +16,9 @@ from aiokafka.structs import TopicPartition
 from infra.clock import elapsed
 from infra.codec import Record
 from infra.errors import CommandError, ExitCode
-from infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
+from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
 from infra.lenient_records import read_leniently
+from infra.topics import read_removals
 
 BATCH: Final = 2000
 _UNACKED: Final = 5000
@@ -31,10 +32,14 @@ class Replay:
     """Reads partitions from one offset to another while it is entered. All raise `KafkaUnavailableError`."""
 
     def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._whole: dict[str, bool] = {}
+        """By topic, whether nothing but transactions leaves gaps in it."""
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             client_id="tradesaga-replay",
             enable_auto_commit=False,
+            isolation_level=READ_COMMITTED,
             # What is gone is told as a gap; reading on from the end would pass everything by.
             auto_offset_reset="earliest",
             request_timeout_ms=20_000,
@@ -79,16 +84,25 @@ class Replay:
     async def read(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
         """Give the records of a partition from `start` up to, but not including, `end`, in batches.
 
-        Raises `CommandError` (exit 4) where an offset is missing: what it held, nobody can tell.
+        Offsets of control records and of aborted transactions are passed over. Raises `CommandError` (exit 4) where a
+        record is missing: what it held, nobody can tell.
         """
         following = start
         async for batch in self.read_left(place, start, end):
-            for record in batch:
-                _check(record, following)
-                following += 1
+            if (missing := _first_missing(batch, following)) is not None:
+                await self._explain_gap(place, missing)
+            following = batch[-1].offset + 1
             yield batch
         if following < end:
-            raise _gap(place, following)
+            await self._explain_gap(place, following)
+
+    async def _explain_gap(self, place: Place, offset: int) -> None:
+        """Raise `CommandError` (exit 4) if the broker has removed the record; a transaction's marker is none."""
+        topic = place[0]
+        if topic not in self._whole:
+            self._whole[topic] = "compact" not in (await read_removals(self._bootstrap, [topic])).get(topic, "")
+        if not self._whole[topic] or offset < (await self.ranges([place]))[place][0]:
+            raise _gap(place, offset)
 
     async def read_left(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
         """Give, as `read` does, what there is of these records: a topic may have lost some."""
@@ -188,9 +202,13 @@ def _check_landing(wanted: int, written: Any) -> None:
         raise CommandError("topic-clock", what, where, do, ExitCode.REFUSED)
 
 
-def _check(record: Record, following: int) -> None:
-    if record.offset != following:
-        raise _gap((record.topic, record.partition), following)
+def _first_missing(batch: Sequence[Record], following: int) -> int | None:
+    """Return the first offset from `following` on that no record of the batch has, None if there is none."""
+    for record in batch:
+        if record.offset != following:
+            return following
+        following += 1
+    return None
 
 
 def _gap(place: Place, offset: int) -> CommandError:

@@ -10,6 +10,7 @@ import typer
 from infra.errors import CommandError, ExitCode
 from infra.registered import registered_sagas
 from infra.settings import load_settings
+from infra.topic_commands import topics
 from schemas import golden, signals
 from schemas.contract import Contract, contracts_of
 from schemas.golden import SHIPPED
@@ -25,7 +26,8 @@ OWN: Final = "trade"
 SIGNALS: Final = [(wire_type(OWN, message), message) for message in signals.MESSAGES]
 """What strategies say on `trade.signals`; it belongs to no saga, and is a contract all the same."""
 
-schema = typer.Typer(no_args_is_help=True, help="Show, record and check the schemas of messages.")
+schema = typer.Typer(no_args_is_help=True, help="Show, record and check the schemas of messages; list the topics.")
+schema.command()(topics)
 
 
 @schema.command("list")

@@ -123,6 +123,11 @@ def _bounds(topic: Topic, durability: Durability) -> dict[str, _Bound]:
     return bounds
 
 
+def topic_settings(topic: Topic, durability: Durability) -> dict[str, str]:
+    """Return the settings with which a topic is created."""
+    return {**topic.configuration, **durability.configuration}
+
+
 def all_topics(sagas: Iterable[str]) -> list[Topic]:
     """List the topics that these sagas, and the strategies, need."""
     return [topic for saga in sorted(sagas) for topic in saga_topics(saga)] + [SIGNALS]
@@ -276,10 +281,7 @@ def _refuse(
 
 async def _create(admin: AIOKafkaAdminClient, topics: Sequence[Topic], durability: Durability) -> None:
     wanted = [
-        NewTopic(
-            t.name, t.partitions, durability.replicas, topic_configs={**t.configuration, **durability.configuration}
-        )
-        for t in topics
+        NewTopic(t.name, t.partitions, durability.replicas, topic_configs=topic_settings(t, durability)) for t in topics
     ]
     answer = cast("Any", await admin.create_topics(wanted))
     for name, code, *_ in answer.topic_errors:

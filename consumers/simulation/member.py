@@ -160,6 +160,10 @@ class SimConsumer:
         """Count the records from these offsets to the ends."""
         return sum(max(0, len(self._broker.log(*place)) - offset) for place, offset in offsets.items())
 
+    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:  # noqa: ARG002 - no transactions here
+        """Return nothing: nobody opens a transaction."""
+        return {}
+
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Ask for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         await asyncio.sleep(0)

@@ -46,11 +46,15 @@ class ConsumerPort(Protocol):
         ...
 
     async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
-        """Give, by partition, the offset after the last record read and the wanted ones among them."""
+        """Return, by partition, the offset to read on from, and the wanted records before it."""
         ...
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
         """Count the records from these offsets to the ends, as far as they are known."""
+        ...
+
+    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
+        """Return the partitions of which everything left waits for an open transaction, and how many records do."""
         ...
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:

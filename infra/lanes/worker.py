@@ -1,7 +1,7 @@
 """The step path of one consumer group in one process: claim, fetch, commit, publish; when in doubt, start over."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -33,6 +33,8 @@ _PASSING = (
 )  # fmt: skip
 _COMMIT_EVERY = 5.0
 """Seconds between the offsets we show to Kafka."""
+_HELD_LIMIT = 30.0
+"""Seconds for which an open transaction may hold records back before somebody is told."""
 _GRACE = 5.0
 """Seconds that a batch under way has to come to its end when the worker is told to stop."""
 _LEAVING = 10.0
@@ -77,6 +79,7 @@ class Worker:
         self._polls = 0
         self._reading: dict[Place, int] = {}
         self._owned: Sequence[Lane] = ()
+        self._held: dict[Place, float] = {}
 
     async def run(self) -> None:
         """Join the group and work; every failure that may pass is met by starting over, with a growing pause.
@@ -221,10 +224,22 @@ class Worker:
         """Show how far we are: to Kafka, and to whoever looks at the metrics."""
         offsets = {place: lane.next_offset for place, lane in self._ready.items()}
         self.health.lag = consumer.behind(offsets)
+        self._tell_held(consumer.held_back(offsets))
         self.health.unpublished = sum(lane.last_seq - lane.acked_seq for lane in self._ready.values())
         reach(Failpoint.BEFORE_OFFSET_COMMIT)
         await consumer.commit(offsets)
         reach(Failpoint.AFTER_OFFSET_COMMIT)
+
+    def _tell_held(self, held: Mapping[Place, int]) -> None:
+        """Warn of transactions that stay open: what follows them on their partitions is given to nobody."""
+        now = elapsed()
+        self._held = {place: self._held.get(place, now) for place in held}
+        late = sorted(place for place, since in self._held.items() if now - since > _HELD_LIMIT)
+        told = [f"{topic}[{number}]: {held[topic, number]} records wait for a transaction" for topic, number in late]
+        warning = f"{'; '.join(told)} that somebody has left open" if told else ""
+        if warning and not self.health.warning:
+            self._log.warning("records held back", why=warning)
+        self.health.warning = warning
 
     def _seek(self, consumer: ConsumerPort) -> None:
         unsought, self._unsought = self._unsought, {}
