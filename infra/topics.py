@@ -160,6 +160,11 @@ async def check_topics(bootstrap: str, topics: Iterable[Topic], durability: Dura
     async with _administration(bootstrap) as admin:
         settled = await _settle(admin, durability)
         found = await _describe(admin, wanted)
+        for _ in range(_READS):
+            if len(found) == len(wanted):
+                break  # else one may have been created a moment ago
+            await asyncio.sleep(_READ_PAUSE)
+            found = await _describe(admin, wanted)
     for topic in wanted:
         if topic.name not in found:
             raise missing_topic(bootstrap, topic.name)
