@@ -2,9 +2,10 @@
 """Kafka seen from outside: confluent-kafka, a client that shares no line with ours."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from uuid import uuid4
 
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -33,10 +34,17 @@ def temporary_topic(kafka: str, prefix: str, partitions: int = 1) -> Generator[s
 
 
 @contextmanager
-def temporary_topics(kafka: str, names: list[str], partitions: int, replicas: int = 1) -> Generator[None]:
-    """Make topics, and delete them afterwards."""
+def temporary_topics(
+    kafka: str,
+    names: list[str],
+    partitions: int,
+    replicas: int = 1,
+    settings: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Generator[None]:
+    """Make topics, each with its settings by its name, and delete them afterwards."""
     admin = AdminClient({"bootstrap.servers": kafka})
-    for made in admin.create_topics([NewTopic(name, partitions, replicas) for name in names]).values():
+    wanted = [NewTopic(name, partitions, replicas, config=dict(settings.get(name, {}))) for name in names]
+    for made in admin.create_topics(wanted).values():
         made.result()
     try:
         yield

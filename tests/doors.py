@@ -27,5 +27,6 @@ def trade_of_its_own(kafka: str) -> Generator[AnySaga]:
     named = saga(f"trade-{uuid4().hex[:8]}", version=1, deadline=minutes(5), messages=MESSAGES)
     steps = named.then(validate_order).then(reserve_funds).then(check_risk).then(place_order)
     whole = steps.then(confirm_fill).then(settle_trade)
-    with temporary_topics(kafka, [topic.name for topic in saga_topics(whole.name)], PARTITIONS):
+    topics = {topic.name: topic.configuration for topic in saga_topics(whole.name)}
+    with temporary_topics(kafka, list(topics), PARTITIONS, settings=topics):
         yield whole

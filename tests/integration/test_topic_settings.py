@@ -9,20 +9,12 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from consumers.intake import serve as serve_intake
-from consumers.saga_log.service import serve as serve_saga_log
-from consumers.services.cash import cash
 from infra import topics as topics_module
 from infra.errors import CommandError, ExitCode
-from infra.settings import Settings
 from infra.topics import Durability, check_topics, ensure_topics, set_clock
-from producers.gateway.service import serve as serve_gateway
-from producers.signals.router import serve as serve_router
-from producers.venue_feed import serve as serve_feed
-from schemas.topics import SIGNALS, Topic, saga_topics
+from schemas.topics import Topic, saga_topics
 from tests.broker import delete_topics
 from tests.waiting import until
 
@@ -142,24 +134,3 @@ async def differs(kafka: str, topic: Topic, told: str) -> bool:
     except CommandError as error:
         return error.what.startswith(f"topic {topic.name} has {told}, wanted is") and ";" not in error.what
     return not told
-
-
-async def test_every_service_refuses_before_it_starts(kafka: str, database_url: str) -> None:
-    """Each service ends with the refusal (exit 4) instead of joining its group, or listening."""
-    settings = Settings(kafka=kafka, database_url=SecretStr(database_url))
-    admin = AdminClient({"bootstrap.servers": kafka})
-    missing = set(admin.list_topics(timeout=20).topics)
-    if left := missing & {topic.name for topic in (*saga_topics("trade"), SIGNALS)}:
-        delete_topics(kafka, sorted(left))
-    bad: dict[Topic, Mapping[str, str]] = {topic: {} for topic in (*saga_topics("trade"), SIGNALS)}
-    bad[saga_topics("trade")[0]] = {"message.timestamp.type": "CreateTime"}
-    with made(kafka, bad):
-        for service in (
-            serve_intake(settings), serve_saga_log(settings), serve_router(settings), serve_gateway(settings),
-            serve_feed(settings), cash(settings),
-        ):  # fmt: skip
-            with pytest.raises(CommandError, match=r"message.timestamp.type=CreateTime") as caught:
-                await service
-            assert caught.value.exit_code is ExitCode.REFUSED
-    groups = [each.group_id for each in admin.list_consumer_groups().result().valid]
-    assert "trade-cash" not in groups
