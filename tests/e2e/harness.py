@@ -214,10 +214,10 @@ async def open_bench(
     plain = [structlog.processors.TimeStamper("%H:%M:%S.%f"), structlog.processors.format_exc_info]
     structlog.configure(processors=[*plain, structlog.dev.ConsoleRenderer(colors=False)])
     name = f"t{uuid4().hex[:10]}"
-    topics = [topic.name for topic in saga_topics(name)]
+    topics = {topic.name: topic.configuration for topic in saga_topics(name)}
     async with AsyncExitStack() as stack:
         stack.callback(structlog.reset_defaults)
-        stack.enter_context(temporary_topics(kafka, topics, PARTITIONS, replicas))
+        stack.enter_context(temporary_topics(kafka, list(topics), PARTITIONS, replicas, topics))
         pool = await open_pool(url, min_size=1, max_size=12)
         stack.push_async_callback(pool.close)
         far_pool = await open_pool(url, min_size=1, max_size=8)
