@@ -40,7 +40,7 @@ from infra.starts import (
 from infra.strict_json import StrictJsonError, check_json
 from infra.tracing import next_traceparent
 from sagas.definition import AnySaga
-from schemas.envelope import ID, TYPE, Header
+from schemas.envelope import ID, SPEC, SPECVERSION, TYPE, Header, foreign_specversion
 from schemas.message import wire_type
 from schemas.topics import dead_letters_topic, events_topic, starts_topic
 
@@ -142,6 +142,8 @@ def _unwrap(record: Record) -> _Asked:
         raise StartInvalidError("batched", "one record is one start; send the events of a batch one by one")
     if kind == _STRUCTURED:
         return _open_structured(record)
+    if (version := record.header(SPECVERSION)) not in {b"", SPEC}:
+        raise StartInvalidError("specversion", foreign_specversion(version))
     parent, state = _text(record, "traceparent"), _text(record, "tracestate")
     return _Asked(record.value, _text(record, TYPE), _text(record, ID), parent, state)
 
@@ -159,6 +161,8 @@ def _open_structured(record: Record) -> _Asked:
     missing = [name for name in ("specversion", "id", "source", "type") if not isinstance(found.get(name), str)]
     if missing:
         raise StartInvalidError("not-an-event", f"the CloudEvent lacks {', '.join(missing)}")
+    if found["specversion"] != SPEC.decode():
+        raise StartInvalidError("specversion", foreign_specversion(_encodable(found["specversion"]).encode()))
     parent = str(found.get("traceparent") or _text(record, "traceparent"))
     state = str(found.get("tracestate") or _text(record, "tracestate"))
     return _Asked(_data(found), _encodable(found["type"]), _encodable(found["id"]), parent, _encodable(state))

@@ -24,7 +24,8 @@ class State(NamedTuple):
 
     `done refused barred unknown compensated skipped bar_asked` are sets of steps, bit i for step i. `failed` and
     `undo_failed` give each step's latest failed round (0: none), `rounds` and `undo_rounds` the current ones,
-    `undo_asked` the latest round in which the compensation was asked for.
+    `undo_asked` the latest round in which the compensation was asked for. `unblocked`: the deadline has elapsed, and
+    records which cannot be read hold up no others any more.
     """
 
     failed: tuple[int, ...]
@@ -47,6 +48,7 @@ class State(NamedTuple):
     decisions: frozenset[str] = frozenset()
     resolved: Status | None = None
     resolved_after: int = 0
+    unblocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

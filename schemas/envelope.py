@@ -19,6 +19,12 @@ STEP: Final = "ts_step"
 ROUND: Final = "ts_round"
 CONTEXT: Final = "ts_context"
 
+SPECVERSION: Final = "ce_specversion"
+SPEC: Final = b"1.0"
+"""The one version of CloudEvents that is written and read."""
+OVERTAKES: Final = "ts_overtakes"
+"""On a deadline: it counts although records of its saga are parked, and from then on those hold nothing up."""
+
 _REQUIRED: Final = (TYPE, ID, "ce_source", "ce_time", SAGA_ID)
 _OPTIONAL: Final = (
     "ce_causationid", "ce_sequence", "ce_expirytime", "ce_recordedtime",
@@ -27,7 +33,7 @@ _OPTIONAL: Final = (
 """The headers of an envelope's fields from `causation` to `request`, in their order."""
 _TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL)
 """The headers of an envelope's fields from `type` to `request`, in their order."""
-_FIXED: Final[tuple[Header, ...]] = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
+_FIXED: Final[tuple[Header, ...]] = ((SPECVERSION, SPEC), ("content-type", b"application/json"))
 _MOST: Final = 2**31 - 1
 _LATEST: Final = 2**63 - 1
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -109,12 +115,22 @@ class Envelope(NamedTuple):
 
 
 def check_required(found: Mapping[str, bytes]) -> None:
-    """Refuse headers without type, id, source, time or a saga id that is a UUID; raises `EnvelopeError`."""
+    """Refuse headers of another specversion, or without type, id, source, time or a saga id that is a UUID.
+
+    Raises `EnvelopeError`. A missing specversion is read as 1.0.
+    """
+    if found.get(SPECVERSION, SPEC) != SPEC:
+        raise EnvelopeError(foreign_specversion(found[SPECVERSION]))
     for name in _REQUIRED:
         if not found.get(name):
             raise EnvelopeError(f"header {name} is missing")
     if not _UUID.fullmatch(found[SAGA_ID]):
         raise EnvelopeError(f"header {SAGA_ID} is not a UUID in lower case")
+
+
+def foreign_specversion(found: bytes) -> str:
+    """Describe a specversion that is not read."""
+    return f"header {SPECVERSION} is {found[:20].decode('utf-8', 'replace')!r}; only CloudEvents 1.0 are read"
 
 
 def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) -> bytes:

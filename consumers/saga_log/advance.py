@@ -15,6 +15,8 @@ from sagas.status import Status
 from schemas import identity
 from schemas.envelope import ContextTooLargeError, splice
 
+CLOCK_SLACK_MS: Final = 100
+"""Milliseconds by which a deadline may come early: the database's clock has called it, and brokers have their own."""
 _ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
 
 
@@ -38,10 +40,14 @@ def advance(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading
             # There are two front doors: the refusal may overtake the start that it lost against.
             return Advance(None, fact)
         raise UnfoldableError("unknown-saga", "the saga's start is not known here")
+    if fact.meaning is Meaning.DEADLINE and record.recorded_ms < checkpoint.deadline_ms - CLOCK_SLACK_MS:
+        return _early(checkpoint, record, fact)
     if checkpoint.sealed or checkpoint.version != rules.saga.version:
         running = f"the saga runs under version {checkpoint.version} of {rules.saga.name!r}"
         raise UnfoldableError("version", f"{running}; this saga log knows version {rules.saga.version}")
     folded = rules.machine.fold(checkpoint.state, fact)
+    if fact.meaning is Meaning.DEADLINE and reading.overtakes:
+        folded = folded._replace(state=folded.state._replace(unblocked=True))
     context, added = checkpoint.context, None
     if fact.meaning is Meaning.DONE and not checkpoint.state.done >> fact.step & 1:
         added = rules.saga.steps[fact.step].emits.NAME
@@ -73,6 +79,15 @@ def _start(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading:
         deadline_pending=True,
     )
     return Advance(begun, reading.fact, folded.orders, rules.saga.start.NAME)
+
+
+def _early(checkpoint: Checkpoint, record: Record, fact: Fact) -> Advance:
+    """Record a deadline that has come before its time, whoever sent it, and have it come again."""
+    early = checkpoint.deadline_ms - record.recorded_ms
+    pending = checkpoint.status not in _ENDED and not checkpoint.state.overdue
+    error = f"the deadline comes {early} ms later by the broker's clock; this one does not count"
+    recorded = fact._replace(meaning=Meaning.RECORDED)
+    return Advance(checkpoint._replace(deadline_pending=pending), recorded, error=error)
 
 
 def _after(checkpoint: Checkpoint, folded: Folded, context: bytes, fact: Fact) -> Checkpoint:

@@ -9,7 +9,7 @@ from infra.clock import format_time, new_id
 from infra.codec import Outgoing, Record
 from infra.tracing import new_traceparent, next_traceparent
 from sagas.machine import BarStep, CompensateStep, Order, RetryStep
-from schemas.envelope import ID, Envelope
+from schemas.envelope import ID, OVERTAKES, Envelope
 from schemas.lifecycle import Bar, DeadlineElapsed, Retry
 from schemas.message import Command, wire_type
 from schemas.topics import commands_topic, events_topic
@@ -53,7 +53,9 @@ def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: i
         traceparent=new_traceparent(),
     )
     elapsed = DeadlineElapsed(deadline=format_time(checkpoint.deadline_ms * 1_000_000))
-    return Outgoing.of(events_topic(rules.saga.name), envelope, elapsed.to_wire())
+    record = Outgoing.of(events_topic(rules.saga.name), envelope, elapsed.to_wire())
+    record.headers.append((OVERTAKES, b"1"))
+    return record
 
 
 def source(rules: Rules) -> str:

@@ -4,7 +4,7 @@ from consumers.saga_log.advance import advance
 from consumers.saga_log.checkpoint import Parked, Tracked
 from consumers.saga_log.outcome import DeadLetter, Entry, Outcome, count, enter, status_of
 from consumers.saga_log.reading import Reading, UnfoldableError, read
-from consumers.saga_log.release import release
+from consumers.saga_log.release import WAITS, let_pass, release
 from consumers.saga_log.rules import Rules
 from infra.codec import Record, load_headers
 from sagas.fact import Meaning
@@ -24,11 +24,51 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record) -> Outcom
         reading = read(rules, record)
         if reading.type == rules.released:
             return _release(rules, tracked, record, entry, reading)
-        if tracked.parked and not _begins(tracked, reading):
-            return _park(tracked, record, entry, f"waits behind offset {tracked.parked[0].record.offset}")
-        return _advance(rules, tracked, record, entry, reading)
+        if not _is_blocked(tracked, reading):
+            return _advance(rules, tracked, record, entry, reading)
+        if _overtakes(tracked, reading):
+            return _overtake(rules, tracked, record, entry, reading)
+        return _park(tracked, record, entry, f"{WAITS} offset {tracked.parked[0].record.offset}")
     except UnfoldableError as error:
         return _set_aside(rules, tracked, record, entry, error)
+
+
+def _is_blocked(tracked: Tracked, reading: Reading) -> bool:
+    """Return whether the record has to wait behind one of its saga that is parked."""
+    if not tracked.parked or _begins(tracked, reading):
+        return False
+    return tracked.checkpoint is None or not tracked.checkpoint.state.unblocked
+
+
+def _overtakes(tracked: Tracked, reading: Reading) -> bool:
+    """Return whether this is a deadline that counts though others wait.
+
+    Those that older releases sent waited, and still do: a replay comes to what the database came to then.
+    """
+    return reading.fact.meaning is Meaning.DEADLINE and reading.overtakes and tracked.checkpoint is not None
+
+
+def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
+    """Count a deadline over parked records: those that can be read are folded first, the others stay parked.
+
+    An early one lets nothing go. What the others would have said is asked for: each step that is outstanding is barred.
+    """
+    letting = let_pass(rules, tracked)
+    advanced = advance(rules, letting.checkpoint, record, reading)
+    if advanced.fact.meaning is not Meaning.DEADLINE:
+        return _advance(rules, tracked, record, entry, reading)
+    added = ",".join([*letting.added, *([advanced.added] if advanced.added else [])]) or None
+    checkpoint, written = count(advanced.checkpoint, record, entry, added=added, error=advanced.error)
+    return Outcome(
+        record,
+        tracked._replace(checkpoint=checkpoint, parked=tuple(letting.queue)),
+        written,
+        before=status_of(tracked),
+        fact=advanced.fact,
+        orders=(*letting.orders, *advanced.orders),
+        released=tuple(letting.gone),
+        dead=tuple(letting.dead),
+    )
 
 
 def _begins(tracked: Tracked, reading: Reading) -> bool:

@@ -8,6 +8,7 @@ from uuid import UUID
 from consumers.saga_log import store
 from consumers.saga_log.account import tell
 from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.clock_lead import ClockLead
 from consumers.saga_log.commands import command, deadline_elapsed
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
@@ -33,6 +34,7 @@ class _Batch:
     touched: dict[UUID, int] = field(default_factory=dict[UUID, int])
     next_due: float | None = None
     asked: bool = False
+    deadlines: list[tuple[Tracked, Outcome]] = field(default_factory=list[tuple[Tracked, Outcome]])
 
 
 class SagaLog:
@@ -44,6 +46,7 @@ class SagaLog:
         self._rules = rules
         self._clock = clock or SystemClock()
         self._cache = Recent()
+        self._lead = ClockLead()
         self._parked: set[UUID] = set()
         self._next_due: float | None = None
         self._batch = _Batch({})
@@ -69,7 +72,7 @@ class SagaLog:
         overdue: list[UUID] = []
         asked = self.due_in() == 0
         if asked:
-            overdue = await store.find_due(sql, transaction.lanes, DUE_LIMIT)
+            overdue = await store.find_due(sql, transaction.lanes, DUE_LIMIT, self._lead.seconds)
         sagas = [saga_of(each.record) for each in received]
         batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
         self._elapse(transaction, batch, overdue)
@@ -77,7 +80,8 @@ class SagaLog:
             self._fold(transaction, batch, saga_id, each)
         await self._write(sql, batch)
         if asked:
-            batch.asked, batch.next_due = True, _at(await store.next_due_in(sql, transaction.lanes))
+            wait = await store.next_due_in(sql, transaction.lanes)
+            batch.asked, batch.next_due = True, _at(None if wait is None else wait + self._lead.seconds)
 
     def committed(self) -> None:
         """Keep what the batch has come to, and count it."""
@@ -87,6 +91,8 @@ class SagaLog:
         if batch.asked:
             self._next_due = batch.next_due
         self._expect(batch.known[saga_id] for saga_id in batch.touched)
+        for before, outcome in batch.deadlines:
+            self._lead.learn(before, outcome)
         tell(self._rules, self.group, [outcome for _, outcome in batch.outcomes])
 
     def full(self) -> bool:
@@ -126,6 +132,8 @@ class SagaLog:
         before = batch.known[saga_id] if saga_id is not None else None
         outcome = fold_record(self._rules, before, each.record)
         batch.outcomes.append((transaction.lanes[each.lane], outcome))
+        if before is not None and outcome.entry.event_type == self._rules.elapsed:
+            batch.deadlines.append((before, outcome))
         after, now = outcome.tracked, self._clock.now()
         if after is not None and after is not before:
             batch.known[after.saga_id] = after

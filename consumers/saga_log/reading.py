@@ -9,7 +9,7 @@ from consumers.saga_log.rules import Rules
 from infra.clock import parse_time, read_id
 from infra.codec import Record
 from sagas.fact import Fact
-from schemas.envelope import SAGA_ID, STEP, TYPE
+from schemas.envelope import OVERTAKES, SAGA_ID, SPEC, SPECVERSION, STEP, TYPE, foreign_specversion
 
 REQUIRED: Final = (TYPE, "ce_id", "ce_source", "ce_time")
 MAX_ROUND: Final = 2**31 - 1
@@ -32,6 +32,7 @@ class Reading(NamedTuple):
     fact: Fact
     type: str
     request_hash: str
+    overtakes: bool = False
 
 
 def saga_of(record: Record) -> UUID | None:
@@ -54,6 +55,8 @@ def read(rules: Rules, record: Record) -> Reading:
     for name in REQUIRED:
         if not headers.get(name):
             raise UnfoldableError("headers", f"header {name} is missing")
+    if headers.get(SPECVERSION, SPEC) != SPEC:
+        raise UnfoldableError("specversion", foreign_specversion(headers[SPECVERSION]))
     try:
         ce_type, ce_id = headers[TYPE].decode(), headers["ce_id"].decode()
         step, request_hash = (headers.get(STEP) or b"").decode(), (headers.get("ts_request") or b"").decode()
@@ -68,7 +71,7 @@ def read(rules: Rules, record: Record) -> Reading:
         raise UnfoldableError("unknown-type", _unknown(rules, ce_type, error)) from None
     except ValidationError as error:
         raise UnfoldableError("invalid-value", explain(error)) from None
-    return Reading(fact, ce_type, request_hash)
+    return Reading(fact, ce_type, request_hash, OVERTAKES in headers)
 
 
 def explain(error: ValidationError) -> str:

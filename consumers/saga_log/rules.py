@@ -9,7 +9,7 @@ from infra.keys import partition_of
 from sagas.definition import AnySaga
 from sagas.fact import Vocabulary
 from sagas.machine import Machine, State
-from schemas.lifecycle import ParkReleased, StartRefused
+from schemas.lifecycle import DeadlineElapsed, ParkReleased, StartRefused
 from schemas.message import wire_type
 from schemas.topics import PARTITIONS, events_topic
 
@@ -27,6 +27,7 @@ class Rules:
         self.machine = Machine(saga)
         self.vocabulary = Vocabulary(saga)
         self.released = wire_type(saga.name, ParkReleased)
+        self.elapsed = wire_type(saga.name, DeadlineElapsed)
         self.start_refused = wire_type(saga.name, StartRefused)
         self._names: dict[int, str] = {}
         self.deadline_ms = int(saga.deadline.total_seconds() * 1000)

@@ -67,7 +67,8 @@ WHERE "group" = $1 AND saga_id = ANY($2::uuid[]) AND released IS NULL ORDER BY t
 DUE: Final = """
 SELECT d.saga_id FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
     SELECT saga_id, deadline_due FROM saga s
-    WHERE s.lane = l.lane AND s.deadline_due <= (SELECT clock_timestamp()) ORDER BY s.deadline_due LIMIT $2
+    WHERE s.lane = l.lane AND s.deadline_due <= (SELECT clock_timestamp() - make_interval(secs => $3))
+    ORDER BY s.deadline_due LIMIT $2
 ) AS d ORDER BY d.deadline_due LIMIT $2
 """
 NEXT_DUE: Final = """
@@ -147,9 +148,12 @@ async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> d
     return found
 
 
-async def find_due(sql: Connection, lanes: Collection[int], limit: int) -> list[UUID]:
-    """Name the sagas of these lanes whose deadline has passed and is not published."""
-    return [row["saga_id"] for row in await sql.fetch(DUE, list(lanes), limit)]
+async def find_due(sql: Connection, lanes: Collection[int], limit: int, lead: float = 0.0) -> list[UUID]:
+    """Return the sagas of these lanes whose deadline has passed and is not published.
+
+    `lead`: seconds by which the database's clock is known to be ahead of the broker's.
+    """
+    return [row["saga_id"] for row in await sql.fetch(DUE, list(lanes), limit, lead)]
 
 
 async def next_due_in(sql: Connection, lanes: Collection[int]) -> float | None:

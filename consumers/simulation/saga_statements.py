@@ -1,6 +1,7 @@
 """What the saga log's statements do to rows."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -107,9 +108,9 @@ async def parked(tx: Transaction, group: str, sagas: Sequence[UUID]) -> list[Any
     return [row for _, row in sorted(found, key=lambda each: each[0])]
 
 
-async def due(tx: Transaction, lanes: Sequence[int], limit: int) -> list[Any]:
-    """Name the sagas whose deadline has passed."""
-    now = tx.database.moment()
+async def due(tx: Transaction, lanes: Sequence[int], limit: int, lead: float) -> list[Any]:
+    """Return the sagas whose deadline has passed; `lead` is in seconds."""
+    now = tx.database.moment() - timedelta(seconds=lead)
     found = [
         (row["deadline_due"], row["saga_id"])
         for _, row in tx.rows("saga")

@@ -8,7 +8,7 @@ from infra.codec import Record
 from infra.dead_letters import Fault
 from infra.strict_json import StrictJsonError, check_json
 from sagas.trading.routing import flaw
-from schemas.envelope import TYPE
+from schemas.envelope import SPEC, SPECVERSION, TYPE, foreign_specversion
 from schemas.message import wire_type
 from schemas.signals import SignalRaised
 
@@ -20,6 +20,8 @@ _SHOWN: Final = 3
 
 def read_signal(saga: str, record: Record) -> SignalRaised | Fault:
     """Read a signal; a record without a type is taken by its payload alone, as starts are."""
+    if (version := record.header(SPECVERSION)) not in {b"", SPEC}:
+        return Fault("specversion", foreign_specversion(version), HANDLER)
     ce_type = record.header(TYPE).decode("utf-8", "replace")
     wanted = wire_type(saga, SignalRaised)
     if ce_type and ce_type != wanted:

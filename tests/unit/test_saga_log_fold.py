@@ -11,9 +11,18 @@ from consumers.saga_log.rules import Rules
 from infra.codec import Record, dump_headers, load_headers
 from sagas.machine import BarStep, CompensateStep
 from sagas.status import Status
-from schemas.lifecycle import AbortRequested, DeadlineElapsed, ParkReleased, RetryRequested, StartRefused, StepFailed
+from schemas.envelope import OVERTAKES
+from schemas.lifecycle import (
+    AbortRequested,
+    DeadlineElapsed,
+    ParkReleased,
+    RetryRequested,
+    StartRefused,
+    StepBarred,
+    StepFailed,
+)
 from schemas.message import Event
-from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld, small_saga
+from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld, Unplaced, small_saga
 
 SAGA = small_saga()
 RULES = Rules(SAGA)
@@ -36,6 +45,14 @@ class Log:
         outcome = fold_record(RULES, self.tracked, record)
         self.tracked = outcome.tracked or self.tracked
         return outcome
+
+    def deadline(self, late: int = 0, *, overtakes: bool = True) -> Outcome:
+        """Fold a deadline that was recorded `late` milliseconds after it was due."""
+        assert self.tracked.checkpoint is not None
+        record = self.partition.record(DeadlineElapsed(deadline="2026-11-23T00:00:00Z"))
+        headers = [*record.headers, (OVERTAKES, b"1")] if overtakes else record.headers
+        at = self.tracked.checkpoint.deadline_ms + late
+        return self.fold(record._replace(recorded_ms=at, headers=headers))
 
     def start(self) -> Outcome:
         """Fold a start."""
@@ -110,8 +127,40 @@ def test_a_refusal_orders_what_was_done_back(log: Log) -> None:
 def test_the_deadline_bars_what_is_outstanding(log: Log) -> None:
     """An elapsed deadline settles the step that is under way before anything is taken back."""
     log.say(Held())
-    assert log.say(DeadlineElapsed(deadline="2026-11-23T00:00:00Z")).orders == (BarStep(1),)
+    assert log.deadline().orders == (BarStep(1),)
     assert log.status is Status.COMPENSATING
+
+
+def test_an_early_deadline_is_recorded_and_comes_again(log: Log) -> None:
+    """Judged by its recorded time, it changes nothing, whoever has sent it; the saga log owes it still."""
+    log.say(Held())
+    assert log.tracked.checkpoint is not None
+    before = log.tracked.checkpoint
+    log.tracked = log.tracked._replace(checkpoint=before._replace(deadline_pending=False))  # it has been sent
+    early = log.deadline(-200)
+    assert (early.orders, early.refused, early.entry.seq) == ((), True, 3)
+    assert early.entry.error == "the deadline comes 200 ms later by the broker's clock; this one does not count"
+    assert log.tracked.checkpoint is not None
+    assert log.tracked.checkpoint.state == before.state
+    assert log.tracked.checkpoint.deadline_pending
+    assert log.deadline().orders == (BarStep(1),)
+    assert not log.tracked.checkpoint.deadline_pending
+
+
+@pytest.mark.parametrize("late", [-100, 0, 1])
+def test_a_deadline_counts_within_what_clocks_differ_by(late: int, log: Log) -> None:
+    """The database's clock has called it: a tenth of a second is borne."""
+    log.deadline(late)
+    assert log.status is Status.COMPENSATING
+
+
+def test_an_early_deadline_revives_no_saga_that_has_ended(log: Log) -> None:
+    """Nothing is owed to it any more."""
+    for event in (Held(), Placed(), Filled(), Settled()):
+        log.say(event)
+    log.deadline(-60_000)
+    assert log.tracked.checkpoint is not None
+    assert not log.tracked.checkpoint.deadline_pending
 
 
 def test_a_second_start_never_counts(log: Log) -> None:
@@ -170,6 +219,7 @@ def unreadable(log: Log) -> dict[str, Record]:
 
     return {
         "headers": altered(ce_id=b""),
+        "specversion": altered(ce_specversion=b"9.9"),
         "unknown-type": altered(ce_type=b"small.never-heard-of.v1"),
         "version": altered(ce_type=b"small.held.v9"),
         "not-text": altered(ce_type=b"\xff\xfe"),
@@ -199,6 +249,51 @@ def test_what_cannot_be_folded_waits_with_its_followers(case: str, log: Log) -> 
     assert not behind.dead
     assert log.status is Status.IDLE
     assert behind.entry.seq == 3
+
+
+@pytest.mark.parametrize("case", list(unreadable(Log())))
+def test_a_deadline_counts_over_records_that_cannot_be_read(case: str, log: Log) -> None:
+    """What can be read is folded first, in its order; the rest stays parked, and holds nothing up from then on."""
+    stuck = log.fold(unreadable(log)[case])
+    also, held = log.fold(unreadable(log)[case]), log.say(Held())
+    placed = log.say(Placed())
+    assert {each.parked is not None for each in (held, also, placed)} == {True}
+
+    early = log.deadline(-200)
+    assert (early.released, early.orders) == ((), ())
+    assert len(log.tracked.parked) == 4
+
+    over = log.deadline()
+    assert [each.parked.record.offset for each in over.released] == [held.record.offset, placed.record.offset]
+    assert over.entry.added == "held,placed"
+    assert over.orders == (BarStep(2),)
+    assert [letter.record.offset for letter in (*also.dead, *over.dead)] == [
+        also.record.offset
+    ]  # once, when it is read
+    assert [each.record.offset for each in log.tracked.parked] == [stuck.record.offset, also.record.offset]
+    assert log.status is Status.COMPENSATING
+
+    assert log.say(StepBarred(step="fill")).orders == (CompensateStep(1, 1),)
+    log.say(Unplaced())
+    log.say(Unheld())
+    assert log.status is Status.ABORTED
+    assert log.fold(unreadable(log)["no-step"]).parked is not None
+
+    discarded = log.release(also.record.offset, "discard")
+    assert [each.action for each in discarded.released] == ["discard"]
+    assert discarded.dead == ()
+    assert log.release(log.tracked.parked[1].record.offset, "retry").dead
+    assert [each.record.offset for each in log.tracked.parked][:1] == [stuck.record.offset]
+
+
+def test_a_deadline_of_an_earlier_release_waits_as_it_did(log: Log) -> None:
+    """Without its header it is parked behind what cannot be read: a replay comes to what was in the database then."""
+    log.fold(unreadable(log)["not-json"])
+    assert log.deadline(overtakes=False).parked is not None
+    assert log.status is Status.IDLE
+    over = log.deadline()
+    assert len(over.released) == 1
+    assert log.status is Status.COMPENSATING
 
 
 def test_a_discarded_record_lets_the_others_go(log: Log) -> None:

@@ -1,0 +1,145 @@
+"""Deadlines on real servers: judged by the broker's clock, and counted whatever stands in their way."""
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from consumers.audit.replaying.comparison import Comparing, ReplayReport
+from consumers.audit.replaying.notebook import Identity, Notebook
+from consumers.saga_log import store
+from consumers.saga_log.advance import CLOCK_SLACK_MS
+from infra.database import session
+from infra.replay import Replay
+from schemas.envelope import TYPE
+from schemas.lifecycle import DeadlineElapsed, StepBarred
+from tests.integration.saga_log_rig import Rig, open_rig, ready
+from tests.sagas import Held, OrderAsked, Placed, Unheld, headers_of
+
+pytestmark = pytest.mark.stack
+START = OrderAsked(idempotency_key="k", account="A")
+
+
+@pytest.fixture
+async def rig(kafka: str, database_url: str) -> AsyncIterator[Rig]:
+    """Give a saga with topics and a database of its own, and three seconds to end."""
+    async with open_rig(kafka, database_url, timedelta(seconds=3)) as rig:
+        yield rig
+
+
+async def deadlines(rig: Rig, saga_id: UUID) -> list[asyncpg.Record]:
+    """Return the deadlines that were recorded of a saga, in their order."""
+    return await rig.pool.fetch(
+        "SELECT e.error, (extract(epoch FROM e.recorded_at - s.deadline) * 1000)::int AS late FROM saga_event e"
+        ' JOIN saga s USING (saga_id) WHERE saga_id = $1 AND event_type = $2 ORDER BY "offset"',
+        saga_id,
+        f"{rig.saga.name}.deadline-elapsed.v1",
+    )
+
+
+async def replayed(rig: Rig) -> ReplayReport:
+    """Fold the topic again, and compare."""
+    async with Replay(rig.kafka) as replay, session(rig.url) as sql:
+        with Notebook(None, Identity.of(rig.rules, "a cluster", "comparison"), rig.rules) as notebook:
+            return await Comparing(sql, replay, rig.rules, notebook).run()
+
+
+async def test_a_forged_deadline_turns_nothing_back(rig: Rig) -> None:
+    """Whoever writes it, before its time it is recorded and not counted; the saga's own comes when it is due."""
+    saga_id = uuid4()
+    async with rig.running():
+        await rig.say(saga_id, START)
+        await rig.say(saga_id, DeadlineElapsed(deadline="2020-01-01T00:00:00.000000000Z"))
+        await rig.recorded(2)
+        row = await rig.saga_row(saga_id)
+        assert row is not None
+        assert row["state"] == "IDLE"
+        await rig.reached(saga_id, "COMPENSATING")
+    forged, own = await deadlines(rig, saga_id)
+    assert "this one does not count" in forged["error"]
+    assert own["error"] is None
+    assert own["late"] >= -CLOCK_SLACK_MS
+    assert (await replayed(rig)).differing == 0
+
+
+async def test_a_database_whose_clock_is_ahead_turns_nothing_back_early(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its early deadline is recorded, how far ahead it is learned, and the one that counts comes in time."""
+    for name in ("DUE", "NEXT_DUE"):
+        ahead = getattr(store, name).replace("clock_timestamp()", "(clock_timestamp() + interval '2 seconds')")
+        monkeypatch.setattr(store, name, ahead)
+    first, second = uuid4(), uuid4()
+    with capture_logs() as logs:
+        async with rig.running():
+            await rig.say(first, START)
+            await rig.recorded(1)
+        async with rig.running():  # a new owner asks the database when the next deadline is
+            await rig.reached(first, "COMPENSATING")
+            await rig.say(second, START)
+            await rig.reached(second, "COMPENSATING")
+    found = await deadlines(rig, first)
+    assert 2 <= len(found) <= 4
+    assert [each["error"] is None for each in found] == [*[False] * (len(found) - 1), True]
+    assert found[0]["late"] < -CLOCK_SLACK_MS
+    assert found[-1]["late"] >= -CLOCK_SLACK_MS
+    assert all(each["late"] > -1000 for each in await deadlines(rig, second))
+    assert any(each["event"] == "the database's clock is ahead of the broker's" for each in logs)
+    assert (await replayed(rig)).differing == 0
+
+
+async def poisoned(rig: Rig, saga_id: UUID, followers: int) -> None:
+    """Begin a saga, then say what cannot be read, and much behind it that can."""
+    await rig.say(saga_id, START)
+    headers = [
+        (name, b"x.never-heard-of.v1" if name == TYPE else value)
+        for name, value in headers_of(rig.saga, Held(), saga_id)
+    ]
+    await rig.put(rig.topic("events"), str(saga_id).encode(), b"{}", headers)
+    for _ in range(followers):
+        await rig.say(saga_id, Held())
+
+
+async def test_a_poisoned_saga_ends(rig: Rig) -> None:
+    """Many records wait under one that cannot be read; the deadline lets them go, and the saga is taken back."""
+    saga_id = uuid4()
+    async with rig.running() as worker:
+        await ready(worker)
+        await poisoned(rig, saga_id, 200)
+        await rig.reached(saga_id, "COMPENSATING")
+        for answer in (StepBarred(step="place"), Unheld(), Placed()):
+            await rig.say(saga_id, answer)
+        await rig.reached(saga_id, "COMPENSATING")
+        assert len(await rig.read("commands", 2)) >= 2
+    waiting = await rig.pool.fetch("SELECT reason FROM parked WHERE released IS NULL")
+    assert [each["reason"].startswith("no message 'x.never-heard-of.v1'") for each in waiting] == [True]
+    assert await rig.pool.fetchval("SELECT count(*) FROM parked WHERE released = 'retry'") > 0
+    assert (await replayed(rig)).differing == 0
+
+
+async def test_a_deadline_that_an_earlier_release_parked_comes_again(rig: Rig) -> None:
+    """`migrate` has it published once more; until then the saga waits, as it did."""
+    saga_id = uuid4()
+    async with rig.running() as worker:
+        await ready(worker)
+        await poisoned(rig, saga_id, 1)
+        await rig.recorded(3)
+    await asyncio.sleep(3)
+    await rig.pool.execute("UPDATE saga SET deadline_due = NULL")  # it was published
+    async with rig.running() as worker:
+        await ready(worker)
+        await rig.say(saga_id, DeadlineElapsed(deadline="2020-01-01T00:00:00.000000000Z"))
+        await rig.recorded(4)
+        row = await rig.saga_row(saga_id)
+        assert row is not None
+        assert row["state"] == "IDLE"
+    rearm = importlib.import_module("infra.migrations.versions.0008_parked_deadlines")
+    await rig.pool.execute(rearm.REARM)
+    async with rig.running():
+        await rig.reached(saga_id, "COMPENSATING")
+    assert (await replayed(rig)).differing == 0
