@@ -171,6 +171,10 @@ async def test_what_cannot_start_anything_is_a_dead_letter(rig: Rig) -> None:
         (b'{"specversion":"1.0"}', structured, b"not-an-event"),
         (b'{"specversion":"1.0","id":"\\ud800","source":"s","type":"\\udfff"}', structured, b"not-an-event"),
         (b"[]", [("content-type", b"application/cloudevents-batch+json")], b"batched"),
+        (payload(), [("ce_specversion", b"9.9")], b"specversion"),
+        (payload("k2"), [("ce_specversion", b"\xff1.0")], b"specversion"),
+        (b'{"specversion":"9.9","id":"1","source":"s","type":"t","data":{}}', structured, b"specversion"),
+        (b'{"specversion":1.0,"id":"1","source":"s","type":"t","data":{}}', structured, b"not-an-event"),
     ]
     async with rig.running(Intake(rig.saga)):
         for value, headers, _ in bad:

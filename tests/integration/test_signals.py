@@ -188,6 +188,7 @@ async def test_what_is_no_signal_is_a_dead_letter(desk: Desk) -> None:
         (json.dumps({**good, "order_type": "LIMIT"}).encode(), [], b"invalid"),
         (json.dumps({**good, "signal_id": "x" * 125}).encode(), [], b"invalid"),
         (json.dumps(good).encode(), [("ce_type", b"trade.signal-raised.v9")], b"wrong-type"),
+        (json.dumps(good).encode(), [("ce_specversion", b"0.3")], b"specversion"),
     ]
     async with desk.routing():
         for value, headers, _ in bad:

@@ -146,3 +146,11 @@ def test_a_context_beyond_its_limit_is_refused_with_the_way_out() -> None:
 def test_saga_ids_of_the_header_are_those_of_uuid() -> None:
     """The strict reading takes every UUID as Python writes it."""
     assert Envelope.from_headers(LEAST.to_headers()).saga_id == str(UUID(SAGA))
+
+
+def test_another_specversion_is_refused() -> None:
+    """We read CloudEvents 1.0 alone; a record without the header is taken for one."""
+    headers = [(name, value) for name, value in WHOLE.to_headers() if name != "ce_specversion"]
+    assert Envelope.from_headers(headers) == WHOLE
+    with pytest.raises(EnvelopeError, match=r"ce_specversion is '9\.9'; only CloudEvents 1\.0 are read"):
+        Envelope.from_headers([*headers, ("ce_specversion", b"9.9")])
