@@ -22,7 +22,8 @@ class StepContext:
 
     `key` is the idempotency key: the same over all attempts, different for the compensation. `expires_ns` (nanoseconds
     since 1970) is when the attempt is void: what reaches the far side later must be refused there. `sql` is the
-    batch's transaction for a local handler, and None for a remote one.
+    batch's transaction for a local handler, and None for a remote one. `evidence` is what the participant's `Evidence`
+    read of this saga in its database.
     """
 
     saga_id: UUID
@@ -33,6 +34,7 @@ class StepContext:
     facts: bytes = b""
     traceparent: str = ""
     sql: Connection | None = None
+    evidence: Any = None
     _read: dict[type[Event], Event] = field(default_factory=dict[type[Event], Event])
 
     @cached_property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from consumers.context import StepContext, Work
+from consumers.evidence import Evidence, ReportStore
 from infra.database import Connection
 from sagas.definition import AnySaga
 from sagas.errors import DefinitionError, SagaError
@@ -57,6 +58,7 @@ class Binding:
     poll: Poll | None = None
     bar: Poll | None = None
     contradict: Callable[..., str | None] | None = None
+    store: ReportStore | None = None
     restore: Callable[..., Awaitable[None]] | None = None
     restore_back: Callable[..., Awaitable[None]] | None = None
 
@@ -86,14 +88,24 @@ class Binding:
 class Participant:
     """One service's share of a saga. `holds` names what may be paused for a step, as (scope, key) pairs.
 
-    `in_flight` is how many calls the far side's client makes side by side, where it knows a limit.
+    `in_flight` is how many calls the far side's client makes side by side, where it knows a limit. With an `evidence`,
+    a record that the database contradicts goes to the dead letters and has no effect.
     """
 
-    def __init__(self, name: str, saga: AnySaga, *, holds: Holds | None = None, in_flight: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        saga: AnySaga,
+        *,
+        holds: Holds | None = None,
+        in_flight: int | None = None,
+        evidence: Evidence | None = None,
+    ) -> None:
         self.name = name
         self.saga = saga
         self.holds = holds
         self.in_flight = in_flight
+        self.evidence = evidence
         self.bindings: dict[str, Binding] = {}
 
     @property
@@ -188,6 +200,13 @@ class Participant:
     ) -> Callable[[Callable[[Out | Rejected | None, Any], str | None]], Callable[..., str | None]]:
         """Bind the pure function that says why a late report contradicts the answer (None: barred), or None."""
         return self._bind(step, "contradict")
+
+    def stores_reports(self, step: AnyStep, store: ReportStore) -> None:
+        """Have a waiting step answer from the reports in `store`, and from no record of the topic."""
+        binding = self._binding(step)
+        if binding.store is not None:
+            raise DefinitionError(f"participant {self.name!r}: {step.name!r} has a second store of reports")
+        binding.store = store
 
     def restores(self, step: Step[Any, Out, Any]) -> Callable[[Restore[Out]], Restore[Out]]:
         """Bind what makes a local effect anew from the step's own answers, when its database has been lost."""

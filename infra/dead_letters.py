@@ -10,6 +10,8 @@ from schemas.envelope import ID, SAGA_ID, TYPE, Header
 from schemas.topics import dead_letters_topic
 
 UNREADABLE: Final = "unreadable"
+CONTRADICTION: Final = "contradiction"
+"""The kind of a fault that says: the database of the record's reader contradicts the record."""
 SIZE_LIMIT: Final = 1_000_000
 """Bytes that surely pass the topic's `max.message.bytes` together with the headers that are added."""
 _REASON_LIMIT: Final = 1000

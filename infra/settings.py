@@ -17,6 +17,8 @@ from infra.stack.state import StackState, read_state
 
 PREFIX = "TRADESAGA_"
 SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
+LEDGER_SERVICES = ("risk", "cash", "execution", "settlement")
+"""The services whose rows lie in the ledger database; the venue feed writes there too."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -124,11 +126,26 @@ class Settings(BaseSettings):
         return self.kafka
 
     def database_for(self, service: str = "") -> str:
-        """Give the database URL of the service. Raises CommandError when none is known."""
+        """Give the database URL of the service.
+
+        Raises CommandError when none is known (exit 5), or the trade's services are given different ones (exit 2).
+        """
+        if service in LEDGER_SERVICES:
+            self._check_ledger()
         url = self.service_databases.get(service, self.database_url).get_secret_value()
         if not url:
             raise _absent("PostgreSQL", self.home, "TRADESAGA_DATABASE_URL")
         return url
+
+    def _check_ledger(self) -> None:
+        """Refuse different databases for services that check each other's rows."""
+        urls = {self.service_databases.get(each, self.database_url).get_secret_value() for each in LEDGER_SERVICES}
+        if len(urls) > 1:
+            names = sorted(each for each in LEDGER_SERVICES if each in self.service_databases)
+            variables = ", ".join(f"{SERVICE_DATABASE}{each.upper()}" for each in names)
+            what = "risk, cash, execution and settlement check each other's rows and so share one ledger database"
+            do = f"give all four of them the same URL, or none: {variables} differ"
+            raise CommandError("ledger-divided", what, "environment", do, ExitCode.USAGE)
 
     def audit_key_file(self) -> Path:
         """Name the file of the key that seals."""

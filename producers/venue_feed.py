@@ -1,7 +1,7 @@
 """The venue feed: what the venue says of our orders, as facts on the sagas' own topic, and what it says of the market.
 
-The feed decides nothing. It publishes every report at least once, with the cursor behind it stored in the same
-transaction; the execution service knows a repeated one by the venue's own ids.
+The feed decides nothing. It publishes every report at least once, and stores it in the same transaction, as well as the
+cursor behind it: execution answers from what is stored, for which the record is no more than a hint.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from infra.database_faults import DATABASE_ERRORS
 from infra.lanes.group_commit import LeasedTransaction
 from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
 from infra.ledger.instruments import save_instruments, save_prices
+from infra.ledger.venue_reports import store_told
 from infra.preflight import preflight
 from infra.settings import Settings
 from infra.venues.access import open_venue
@@ -121,27 +122,31 @@ async def _gather(inbox: "asyncio.Queue[Report]", listening: "asyncio.Task[None]
 
 
 async def _publish(name: str, batch: Sequence[Report], transaction: LeasedTransaction) -> None:
+    told: list[tuple[UUID, VenueReport]] = []
     for report in batch:
         saga_id = saga_of(report.client_order_id)
         if saga_id is None:
             continue
         try:
-            transaction.publish(_fact(name, saga_id, report))
+            told.append((saga_id, report_event(name, report)))
         except ValidationError as error:
             # One report that no contract can hold must not keep back those of all other sagas; reconciliation shows it.
             log.exception("report left out", report=report.report_id, saga_id=str(saga_id), why=str(error))
+        else:
+            transaction.publish(_fact(name, saga_id, report.time, told[-1][1]))
+    await store_told(transaction.sql, told)
     await transaction.sql.execute(_SAVE_CURSOR, name, batch[-1].cursor)
 
 
-def _fact(name: str, saga_id: UUID, report: Report) -> Outgoing:
+def _fact(name: str, saga_id: UUID, time: int, told: VenueReport) -> Outgoing:
     envelope = Envelope(
         type=wire_type(trade.name, VenueReport),
         id=str(new_id()),
         source=f"/{trade.name}/venue/{name}",
         saga_id=str(saga_id),
-        time=format_time(report.time),
+        time=format_time(time),
     )
-    return Outgoing.of(events_topic(trade.name), envelope, report_event(name, report).to_wire())
+    return Outgoing.of(events_topic(trade.name), envelope, told.to_wire())
 
 
 def _count(name: str, batch: Sequence[Report]) -> None:

@@ -11,6 +11,7 @@ from consumers.context import StepContext, Work
 from infra.database import Connection
 from infra.ledger.accounts import NewAccount, create_account, pay_in
 from infra.ledger.instruments import save_instruments
+from infra.ledger.trades import load_trades
 from sagas.trading.orders import Instrument
 from schemas.message import Event, Message
 from schemas.trade import OrderType, Side, TradeRequested
@@ -54,6 +55,14 @@ def context(step: str, facts: Sequence[Event], saga_id: UUID | None = None, expi
 def work(step: str, message: M, facts: Sequence[Event], saga_id: UUID | None = None) -> Work[M]:
     """Make one item of a batch handler's list."""
     return Work(message, context(step, facts, saga_id))
+
+
+async def proved(sql: Connection, works: Sequence[Work[M]]) -> Sequence[Work[M]]:
+    """Hand works what the ledger database holds of their sagas, as the runtime does."""
+    found = await load_trades(sql, [each.saga_id for each in works])
+    for each in works:
+        each.ctx.evidence = found[each.saga_id]
+    return works
 
 
 async def balances(sql: Connection) -> dict[str, Decimal]:

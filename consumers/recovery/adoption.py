@@ -166,16 +166,19 @@ def _report(row: Row | None, mention: Mention, lane: int, now: int) -> Row | Non
     if step.waits_for is None or binding.correlate is None:
         return None
     row = row or Row(mention.saga_id, step.name, lane, RowStatus.WAITING, started=now)
-    if row.status is not RowStatus.WAITING:
+    if row.status is not RowStatus.WAITING and binding.store is None:
         return None
     try:
         report = step.waits_for.from_wire(mention.record.value)
     except ValidationError as error:
         raise ValueError(str(error)) from error
     known: dict[str, object] = orjson.loads(row.reports) if row.reports else {}
-    known.setdefault(binding.correlate(report), orjson.loads(report.to_wire()))
+    # Where reports count from a store alone, the record only tells that it is not news any more: the far side is asked.
+    told = None if binding.store is not None else orjson.loads(report.to_wire())
+    known.setdefault(binding.correlate(report), told)
     row.reports = orjson.dumps(known)
-    row.wait = 0.0 if row.input or row.bar_seen else None
+    if row.status is RowStatus.WAITING:
+        row.wait = 0.0 if row.input or row.bar_seen else None
     return row
 
 

@@ -13,6 +13,7 @@ from consumers.recovery.report import Report
 from consumers.recovery.starts import Letter, first_unanswered, open_intake
 from consumers.recovery.steps import StepRecovery
 from infra.codec import Outgoing, Record
+from infra.dead_letters import CONTRADICTION
 from infra.kafka import Place
 from infra.lanes import outbox
 from infra.lanes.outbox import OutboxRow
@@ -48,6 +49,7 @@ class CatchUp:
     steps: list[StepRecovery] = field(default_factory=list[StepRecovery])
     log_lanes: dict[int, Lane] = field(default_factory=dict[int, Lane])
     owed: list[tuple[Lane, Outgoing]] = field(default_factory=list[tuple[Lane, Outgoing]])
+    contradicted: set[Letter] = field(default_factory=set[Letter])
 
     @property
     def size(self) -> int:
@@ -79,6 +81,8 @@ class CatchUp:
             if self.restored:
                 await recovery.doubt()
             self.steps.append(recovery)
+        # Effects rest on those of earlier steps, which other participants restore.
+        self.steps.sort(key=lambda each: each.first_step)
         refuse_beyond(known, self.ranges)
 
     def _count(self, topic: str) -> int:
@@ -87,6 +91,8 @@ class CatchUp:
     async def run(self, advance: Advance) -> None:
         """Read everything, and leave the lanes where reading goes on."""
         letters = await self._letters()
+        for recovery in self.steps:
+            recovery.contradicted = self.contradicted
         for number in range(self._count(self.events)):
             given = await self._commands(number)
             await self._facts(number, given, letters, advance)
@@ -108,7 +114,11 @@ class CatchUp:
         found: set[tuple[str, Letter]] = set()
         for number in range(self._count(topic)):
             async for batch in self._read(topic, number):
-                found |= {letter for record in batch if (letter := origin(record.headers)) is not None}
+                for record in batch:
+                    if (letter := origin(record.headers)) is not None:
+                        found.add(letter)
+                        if record.header("ts_dlt_error_type") == CONTRADICTION.encode():
+                            self.contradicted.add(letter[1])
         return found
 
     async def _commands(self, number: int) -> set[Asked]:

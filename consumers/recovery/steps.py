@@ -1,13 +1,15 @@
 """The step rows and local effects of one participant, made anew from what its saga's topics hold."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from consumers.context import StepContext, Work
+from consumers.evidence import Claim
 from consumers.participant import Binding, Participant
 from consumers.recovery.adoption import Mention, Reader, Said, adopt, begin_round
+from consumers.recovery.starts import Letter
 from consumers.runtime.message import Kind, Message, Router
 from consumers.runtime.row import Key, Row, load, save
 from infra.codec import Record
@@ -33,7 +35,8 @@ WHERE step = ANY($1::text[]) AND status IN ($2, $4)
 class StepRecovery:
     """Follows the topics on behalf of one participant, in the caller's transaction.
 
-    `lanes` gives the lane row of each partition of the events topic; `now` is nanoseconds since 1970.
+    `lanes` gives the lane row of each partition of the events topic; `now` is nanoseconds since 1970. Records in
+    `contradicted` were refuted when they were first read, and are passed by.
     """
 
     saga: AnySaga
@@ -45,6 +48,12 @@ class StepRecovery:
     adopted: Counter[str] = field(default_factory=Counter[str])
     restored: Counter[str] = field(default_factory=Counter[str])
     unrestored: Counter[str] = field(default_factory=Counter[str])
+    contradicted: Collection[Letter] = ()
+
+    @property
+    def first_step(self) -> int:
+        """Return the position of the participant's first step."""
+        return min((self._order[name] for name in self.participant.bindings), default=0)
 
     def __post_init__(self) -> None:
         self._reader = Reader(self.saga, self.participant, self.partitions)
@@ -58,7 +67,12 @@ class StepRecovery:
 
     async def follow_events(self, records: Sequence[Record]) -> None:
         """Take in what records of one partition say, and make anew the local effects that they tell of."""
-        mentions = [mention for record in records for mention in self._reader.read(record)]
+        mentions = [
+            mention
+            for record in records
+            if (record.topic, record.partition, record.offset) not in self.contradicted
+            for mention in self._reader.read(record)
+        ]
         rows = await load(self.sql, {mention.key for mention in mentions})
         changed: dict[Key, Row] = {}
         effects: list[Mention] = []
@@ -118,10 +132,26 @@ class StepRecovery:
         self.adopted[f"{name}{' back' if back else ''}"] += len(group)
         restore = binding.restore_back if back else binding.restore
         if restore is not None:
-            await restore([_work(mention, back=back) for mention in group], self.sql)
+            works = [_work(mention, back=back) for mention in group]
+            await self._prove(works, group, back=back)
+            await restore(works, self.sql)
             self.restored[name] += len(group)
         elif (binding.compensate or binding.compensate_batch) if back else (binding.handle or binding.handle_batch):
             self.unrestored[name] += len(group)
+
+    async def _prove(self, works: Sequence[Work[Event]], group: Sequence[Mention], *, back: bool) -> None:
+        """Hand the works what the database holds by now, if the participant judges by that."""
+        evidence = self.participant.evidence
+        if evidence is None:
+            return
+        kind = Kind.COMPENSATE if back else Kind.TRIGGER
+        claims = [
+            Claim(kind, each.binding.step.name, each.saga_id, each.envelope, each.record.value, None, begun=False)
+            for each in group
+        ]
+        found = await evidence.load(self.sql, claims, sorted({each.saga_id for each in group}))
+        for work in works:
+            work.ctx.evidence = found.get(work.saga_id)
 
 
 def _work(mention: Mention, *, back: bool) -> Work[Event]:

@@ -1,9 +1,10 @@
 """One batch under judgement: its rows, what it will publish, and what starts once it is committed."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import UUID
 
 from prometheus_client import Counter, Histogram
 
@@ -70,6 +71,8 @@ class Docket:
     transaction: Transaction
     rows: dict[Key, Row]
     holding: bool = False
+    evidence: Mapping[UUID, Any] = field(default_factory=dict[UUID, Any])
+    reports: Mapping[Key, Sequence[Event]] = field(default_factory=dict[Key, Sequence[Event]])
     budget: Budget = field(default_factory=Budget)
     dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
     calls: list[Call] = field(default_factory=list[Call])
@@ -108,6 +111,7 @@ class Docket:
             facts=cause.envelope.context,
             traceparent=cause.envelope.traceparent,
             sql=self.transaction.sql if local else None,
+            evidence=self.evidence.get(row.saga_id),
         )
 
     def call(self, kind: CallKind, row: Row, binding: Binding, cause: Cause) -> bool:

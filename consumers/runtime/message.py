@@ -1,10 +1,10 @@
 """Which records concern which steps of a participant, and what they are to it."""
 
 from collections.abc import Sequence
-from enum import Enum
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from consumers.evidence import Kind
 from consumers.participant import Binding, Participant
 from infra.clock import read_id
 from infra.codec import Record
@@ -20,16 +20,6 @@ MAX_ROUND: Final = 2**15 - 1
 
 class StrayError(EnvelopeError):
     """A command that no participant of the saga will ever take."""
-
-
-class Kind(Enum):
-    """What a record is to the step it concerns."""
-
-    TRIGGER = "trigger"
-    REPORT = "report"
-    BAR = "bar"
-    RETRY = "retry"
-    COMPENSATE = "compensate"
 
 
 class Message(NamedTuple):

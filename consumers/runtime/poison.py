@@ -11,7 +11,7 @@ from consumers.runtime.settlement import fail_undo
 from consumers.runtime.speaker import tidy
 from infra import metrics
 from infra.codec import Record
-from infra.dead_letters import Fault, dead_letter
+from infra.dead_letters import CONTRADICTION, Fault, dead_letter
 from sagas.row import RowStatus
 from schemas.lifecycle import StepFailed
 
@@ -47,6 +47,12 @@ def refuse(docket: Docket, message: Message, error: Exception) -> None:
         row = row or docket.open_row(message, RowStatus.FAILED)
         row.input = row.input or keep(message)
         _fail(docket, row, Cause.of(message), reason, message.lane)
+
+
+def contradict(docket: Docket, message: Message, reason: str) -> None:
+    """Copy a record that the database contradicts to the dead letters; it has no other effect."""
+    fault = Fault(CONTRADICTION, tidy(f"{message.payload.NAME}: {reason}"), f"{docket.around.group}/{message.key[1]}")
+    bury(docket, message.lane, message.record, fault)
 
 
 def leave(docket: Docket, key: Key, error: Exception) -> None:

@@ -1,16 +1,21 @@
 """A participant as the step path runs it."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
 
 from consumers.context import StepContext
+from consumers.evidence import Claim
 from consumers.participant import Participant
 from consumers.runtime import judgement, poison
 from consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
+from consumers.runtime.claims import claim_batch, claim_due, claim_message
 from consumers.runtime.docket import Docket, Surroundings
 from consumers.runtime.message import Message, Router, StrayError
 from consumers.runtime.outcome import Completion
-from consumers.runtime.row import Key, load, load_due, next_due, save
+from consumers.runtime.reports import read_reports
+from consumers.runtime.row import Key, Row, load, load_due, next_due, save
 from consumers.runtime.speaker import Speaker
 from infra.clock import Clock, SystemClock, elapsed
 from infra.codec import Record
@@ -109,14 +114,16 @@ class StepProcessor:
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)
         self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
-        docket = Docket(self._around, transaction, rows, holding=bool(self._holds))
+        evidence = await self._evidence(sql, messages, rows, due)
+        reports = await read_reports(self._around.bindings, sql, keys, completions)
+        docket = Docket(self._around, transaction, rows, bool(self._holds), evidence, reports)
         for lane, record, fault in unreadable:
             poison.bury(docket, lane, record, fault)
         for completion in completions:
             self._judge(docket, completion.key, lambda ended=completion: judgement.take_completion(docket, ended))
         for row in due:
             if row.key not in docket.dirty:
-                self._judge(docket, row.key, lambda due=rows[row.key]: judgement.take_due(docket, due))
+                self._judge(docket, row.key, lambda due=rows[row.key]: self._take_due(docket, due))
         for message in messages:
             await self._take(docket, message)
         await judgement.flush(docket)
@@ -128,9 +135,34 @@ class StepProcessor:
         if message.key in docket.local:
             await judgement.flush(docket)
         try:
-            judgement.take(docket, message)
+            reason = self._refuted(docket, claim_message(message, docket.rows.get(message.key)))
+            if reason is None:
+                judgement.take(docket, message)
+            else:
+                poison.contradict(docket, message, reason)
         except poison.UNJUDGEABLE as error:
             poison.refuse(docket, message, error)
+
+    def _take_due(self, docket: Docket, row: Row) -> None:
+        """Go on with a row, unless what it goes on from is contradicted by now, or was believed by an older release."""
+        claim = claim_due(row, self._around.payloads) if self._participant.evidence is not None else None
+        if claim is not None and (reason := self._refuted(docket, claim)) is not None:
+            raise ValueError(f"contradiction: {reason}")
+        judgement.take_due(docket, row)
+
+    async def _evidence(
+        self, sql: Connection, messages: Sequence[Message], rows: Mapping[Key, Row], due: Sequence[Row]
+    ) -> Mapping[UUID, Any]:
+        """Read what the batch is judged by; nothing for a participant that believes every record."""
+        evidence = self._participant.evidence
+        sagas = {saga_id for saga_id, _ in rows} | {message.saga_id for message in messages}
+        if evidence is None or not sagas:
+            return {}
+        return await evidence.load(sql, claim_batch(messages, due, self._around.payloads), sorted(sagas))
+
+    def _refuted(self, docket: Docket, claim: Claim) -> str | None:
+        evidence = self._participant.evidence
+        return None if evidence is None else evidence.refute(claim, docket.evidence.get(claim.saga_id))
 
     def _judge(self, docket: Docket, key: Key, judge: Callable[[], None]) -> None:
         try:

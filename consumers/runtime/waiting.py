@@ -26,6 +26,9 @@ _CONTRADICTED = "!"
 
 def take_report(docket: Docket, message: Message, row: Row | None) -> None:
     """Keep a report, and answer if it was the last one missing; or say that it contradicts the answer given."""
+    if message.binding.store is not None and (row is None or row.status is RowStatus.WAITING):
+        _look_into_store(docket, message, row)
+        return
     report = message.payload.from_wire(message.value)
     row = row or docket.open_row(message, RowStatus.WAITING)
     if row.status is RowStatus.WAITING:
@@ -38,6 +41,14 @@ def take_report(docket: Docket, message: Message, row: Row | None) -> None:
     _contradict(docket, message, row, report)
 
 
+def _look_into_store(docket: Docket, message: Message, row: Row | None) -> None:
+    """Answer if the store suffices now. Without a row nothing waits yet: the trigger will find what is stored."""
+    if row is not None and (row.input or row.bar_seen) and row.key not in docket.dirty:
+        row.wait = message.binding.step.timeout.total_seconds()
+        docket.touch(row)
+        conclude(docket, row, message.lane)
+
+
 def wait_again(docket: Docket, row: Row, lane: int) -> None:
     """Go back to waiting, at an operator's wish: nothing is run here, the far side is asked in its time."""
     row.status, row.wait = RowStatus.WAITING, docket.around.bindings[row.step].step.timeout.total_seconds()
@@ -48,7 +59,7 @@ def wait_again(docket: Docket, row: Row, lane: int) -> None:
 def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
     """Take in what a poll, or a bar, brought from the far side."""
     binding = docket.around.bindings[row.step]
-    if isinstance(completion.outcome, Reported):
+    if isinstance(completion.outcome, Reported) and binding.store is None:
         _keep(row, binding, completion.outcome.reports)
     row.wait = 0.2 + 0.3 * docket.around.chance() if row.bar_seen else binding.step.timeout.total_seconds()
     docket.touch(row)
@@ -68,6 +79,8 @@ def conclude(docket: Docket, row: Row, lane: int) -> bool:
         return False
     if answer is None:
         return False
+    if binding.store is not None:
+        _remember(docket, row, binding)
     if isinstance(answer, binding.step.emits):
         said = docket.around.speaker.say_done(row, cause, answer, value)
         docket.answer(row, RowStatus.DONE, said, lane)
@@ -86,8 +99,9 @@ def cause_of(docket: Docket, row: Row) -> Cause:
 def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> tuple[Event | None, bytes]:
     if binding.conclude is None or binding.step.waits_for is None:
         raise RuntimeError(f"step {row.step!r} does not wait; Participant.check was not called")
-    reports = [binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(row).values()]
-    answer = binding.conclude(reports, docket.context(row, binding, cause))
+    # What an older release, or a recovery, has kept in the row counts beside what the store has.
+    kept = [binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(row).values() if raw is not None]
+    answer = binding.conclude([*docket.reports.get(row.key, ()), *kept], docket.context(row, binding, cause))
     if answer is None:
         return None, b""
     if not isinstance(answer, (binding.step.emits, binding.step.rejects or binding.step.emits)):
@@ -99,6 +113,14 @@ def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> tup
 
 def _reports(row: Row) -> dict[str, object]:
     return orjson.loads(row.reports) if row.reports else {}
+
+
+def _remember(docket: Docket, row: Row, binding: Binding) -> None:
+    """Keep the ids of what was concluded from, by which a late report is told from one that has counted."""
+    known = _reports(row)
+    if binding.correlate is not None:
+        known |= dict.fromkeys(map(binding.correlate, docket.reports.get(row.key, ())))
+    row.reports = orjson.dumps(known)
 
 
 def _keep(row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:

@@ -1,10 +1,10 @@
-"""Cash: sets aside what an order could cost, and gives it back."""
+"""Cash: sets aside what an order could cost, and releases it. Accounts and amounts are those of the order register."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from consumers.participant import Participant, Work
 from consumers.runtime.service import serve
+from consumers.services.evidence import EVIDENCE, order_of, with_order
 from consumers.services.pausing import account_of
 from infra.database import Connection
 from infra.ledger.entries import Booking, book, lock_places, post
@@ -14,9 +14,9 @@ from sagas.trading import postings
 from sagas.trading.arithmetic import ZERO
 from sagas.trading.postings import Kind, Place
 from schemas.amounts import format_decimal
-from schemas.trade import FundsRejected, FundsReleased, FundsReserved, OrderValidated, ReleaseFunds, TradeRequested
+from schemas.trade import FundsRejected, FundsReleased, FundsReserved, OrderValidated, ReleaseFunds
 
-participant = Participant("cash", trade, holds=account_of)
+participant = Participant("cash", trade, holds=account_of, evidence=EVIDENCE)
 
 
 async def cash(settings: Settings) -> None:
@@ -27,17 +27,14 @@ async def cash(settings: Settings) -> None:
 @participant.handles_batch(reserve_funds)
 async def reserve(works: Sequence[Work[OrderValidated]], sql: Connection) -> list[FundsReserved | FundsRejected]:
     """Set aside, in the order of the works, as long as what is available suffices."""
-    accounts = [work.ctx.get(TradeRequested).account for work in works]
-    moves = [
-        postings.hold(account, work.event.hold_asset, work.event.hold)
-        for account, work in zip(accounts, works, strict=True)
-    ]
+    orders = [order_of(work.ctx) for work in works]
+    moves = [postings.hold(order.account, order.hold_asset, order.hold) for order in orders]
     balances = await lock_places(sql, {place for move in moves for place in move})
     answers: list[FundsReserved | FundsRejected] = []
     bookings: list[Booking] = []
-    for account, work, move in zip(accounts, works, moves, strict=True):
-        asset, amount = work.event.hold_asset, work.event.hold
-        free = Place(account, asset, Kind.AVAILABLE)
+    for order, work, move in zip(orders, works, moves, strict=True):
+        asset, amount = order.hold_asset, order.hold
+        free = Place(order.account, asset, Kind.AVAILABLE)
         if (there := balances.get(free, ZERO)) < amount:
             what = f"{format_decimal(there)} {asset} available, {format_decimal(amount)} needed"
             answers.append(FundsRejected(code="insufficient_funds", reason=what))
@@ -51,36 +48,36 @@ async def reserve(works: Sequence[Work[OrderValidated]], sql: Connection) -> lis
 
 @participant.compensates_batch(reserve_funds)
 async def release(works: Sequence[Work[ReleaseFunds]], sql: Connection) -> list[FundsReleased]:
-    """Give back what was set aside."""
-    reserved = [work.ctx.get(FundsReserved) for work in works]
+    """Release what was set aside."""
+    orders = [order_of(work.ctx) for work in works]
     bookings = [
         Booking(
-            work.saga_id,
-            work.ctx.step,
-            postings.release(work.ctx.get(TradeRequested).account, held.asset, held.amount),
-            "back",
+            work.saga_id, work.ctx.step, postings.release(order.account, order.hold_asset, order.hold), "back"
         )
-        for work, held in zip(works, reserved, strict=True)
-    ]
+        for work, order in zip(works, orders, strict=True)
+    ]  # fmt: skip
     await lock_places(sql, {place for booking in bookings for place in booking.postings})
     await post(sql, bookings)
-    return [FundsReleased(asset=held.asset, amount=held.amount) for held in reserved]
+    return [FundsReleased(asset=order.hold_asset, amount=order.hold) for order in orders]
 
 
 @participant.restores(reserve_funds)
 async def reserve_again(works: Sequence[Work[FundsReserved]], sql: Connection) -> None:
-    """Set aside what the facts say was set aside."""
-    moves = [postings.hold(_account(work), work.event.asset, work.event.amount) for work in works]
-    await book(sql, [Booking(work.saga_id, work.ctx.step, move) for work, move in zip(works, moves, strict=True)])
+    """Set aside, for orders of the register, what the facts say was set aside."""
+    bookings: list[Booking] = []
+    for work in with_order(works):
+        order = order_of(work.ctx)
+        move = postings.hold(order.account, order.hold_asset, order.hold)
+        bookings.append(Booking(work.saga_id, work.ctx.step, move))
+    await book(sql, bookings)
 
 
 @participant.restores_back(reserve_funds)
 async def release_again(works: Sequence[Work[FundsReleased]], sql: Connection) -> None:
-    """Give back what the facts say was given back."""
-    moves = [postings.release(_account(work), work.event.asset, work.event.amount) for work in works]
-    bookings = [Booking(work.saga_id, work.ctx.step, move, "back") for work, move in zip(works, moves, strict=True)]
+    """Release, for orders of the register, what the facts say was released."""
+    bookings: list[Booking] = []
+    for work in with_order(works, held=True):
+        order = order_of(work.ctx)
+        move = postings.release(order.account, order.hold_asset, order.hold)
+        bookings.append(Booking(work.saga_id, work.ctx.step, move, "back"))
     await book(sql, bookings)
-
-
-def _account(work: Work[Any]) -> str:
-    return work.ctx.get(TradeRequested).account

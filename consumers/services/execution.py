@@ -1,12 +1,16 @@
 """Execution: places orders at the venue, and answers for what becomes of them there."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
+from uuid import UUID
 
 from consumers.participant import CompensationImpossibleError, Participant, StepContext
 from consumers.runtime.service import serve
+from consumers.services.evidence import EVIDENCE, order_of
 from consumers.services.pausing import account_of
+from infra.database import Connection
+from infra.ledger.venue_reports import load_ended, store_read
 from infra.reconciliation.run import reconcile_at_start
 from infra.settings import Settings
 from infra.venues.access import open_venue
@@ -25,6 +29,7 @@ from sagas.venue import (
     VenueUnknown,
 )
 from schemas import trade as t
+from schemas.message import Event
 
 IN_FLIGHT: Final = 512
 """Calls that the client of a venue, with its hundred connections, gets through within a step's time."""
@@ -45,12 +50,14 @@ async def execution(settings: Settings) -> None:
 def execution_participant(port: VenuePort, venue: str) -> Participant:
     """Bind the venue's port to the steps that need it."""
     participant = Participant(
-        "execution", trade, holds=lambda ctx: [*account_of(ctx), ("venue", venue)], in_flight=IN_FLIGHT
-    )
+        "execution", trade, holds=lambda ctx: [*account_of(ctx), ("venue", venue)], in_flight=IN_FLIGHT,
+        evidence=EVIDENCE,
+    )  # fmt: skip
     desk = Desk(port, venue)
     participant.calls(place_order)(desk.place)
     participant.queries(place_order)(desk.query)
     participant.undoes(place_order)(desk.cancel)
+    participant.stores_reports(confirm_fill, StoredReports())
     participant.correlates(confirm_fill)(fills.identify)
     participant.concludes(confirm_fill)(conclude)
     participant.polls(confirm_fill)(desk.poll)
@@ -62,6 +69,18 @@ def execution_participant(port: VenuePort, venue: str) -> Participant:
 def registered(settings: Settings) -> Participant:
     """Give the participant to those who need to know what it owns; nothing is connected."""
     return execution_participant(open_venue(settings), settings.venue_name)
+
+
+class StoredReports:
+    """The venue's reports, in rows that the feed and this service write and nobody else."""
+
+    async def save(self, sql: Connection, reports: Sequence[tuple[UUID, Event]]) -> None:
+        """Store what a poll, or a bar, has read from the venue."""
+        await store_read(sql, [(saga_id, each) for saga_id, each in reports if isinstance(each, t.VenueReport)])
+
+    async def load(self, sql: Connection, sagas: Sequence[UUID]) -> Mapping[UUID, Sequence[Event]]:
+        """Read the reports of orders that have ended."""
+        return await load_ended(sql, sagas)
 
 
 class Desk:
@@ -104,12 +123,12 @@ class Desk:
         return report_order(self._venue, await self._end(ctx))
 
     async def _find(self, ctx: StepContext) -> OrderReport | None:
-        return await self._port.query(client_order_id(ctx.saga_id), ctx.get(t.TradeRequested).symbol)
+        return await self._port.query(client_order_id(ctx.saga_id), order_of(ctx).symbol)
 
     async def _end(self, ctx: StepContext) -> OrderReport:
         """Cancel, and give the order as it ended; raises `VenueUnknown` as long as it has not, or is not found."""
         order_id = client_order_id(ctx.saga_id)
-        report = await self._port.cancel(order_id, ctx.get(t.TradeRequested).symbol)
+        report = await self._port.cancel(order_id, order_of(ctx).symbol)
         if report is None:
             raise VenueUnknown(f"{self._venue} does not find order {order_id}, which it took")
         if not report.status.final:
@@ -126,21 +145,21 @@ class Desk:
 
 def conclude(reports: Sequence[t.VenueReport], ctx: StepContext) -> t.TradeFilled | t.TradeUnfilled | None:
     """Say how the order ended, once that is known."""
-    order = ctx.get(t.OrderValidated)
-    return fills.conclude(reports, ctx.get(t.TradeRequested).quantity, (order.quote, order.base))
+    order = order_of(ctx)
+    return fills.conclude(reports, order.quantity, (order.quote, order.base))
 
 
 def _order(ctx: StepContext) -> NewOrder:
-    """Write the order; a market order as one that takes what is there up to its worst price, and no more."""
-    request, order = ctx.get(t.TradeRequested), ctx.get(t.OrderValidated)
-    market = request.order_type is t.OrderType.MARKET
+    """Write the register's order; a market order as one that takes what is there up to its worst price, and no more."""
+    order = order_of(ctx)
+    market = order.order_type is t.OrderType.MARKET
     return NewOrder(
         client_order_id=client_order_id(ctx.saga_id),
-        symbol=request.symbol,
-        side=request.side,
+        symbol=order.symbol,
+        side=order.side,
         type=t.OrderType.LIMIT,
-        quantity=request.quantity,
+        quantity=order.quantity,
         expires=ctx.expires_ns,
-        price=order.worst_price if market else request.limit_price,
-        time_in_force=t.TimeInForce.IOC if market else request.time_in_force,
+        price=order.worst_price if market else order.limit_price,
+        time_in_force=t.TimeInForce.IOC if market else order.time_in_force,
     )

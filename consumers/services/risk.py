@@ -1,10 +1,11 @@
 """Risk: says whether an order may be placed at all, and whether it fits its account's limits."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from consumers.context import StepContext
 from consumers.participant import Participant, Work
 from consumers.runtime.service import serve
+from consumers.services.evidence import EVIDENCE, order_of, starts_itself, with_order
 from consumers.services.pausing import account_of
 from infra.database import Connection
 from infra.ledger.exposure import Key, lock_exposures, set_exposures, take_out
@@ -16,7 +17,7 @@ from sagas.trading.exposure import Exposure, count_in
 from sagas.trading.orders import Refusal, Terms, assess
 from schemas import trade as t
 
-participant = Participant("risk", trade, holds=account_of)
+participant = Participant("risk", trade, holds=account_of, evidence=EVIDENCE)
 
 
 async def risk(settings: Settings) -> None:
@@ -76,13 +77,13 @@ async def withdraw(works: Sequence[Work[t.WithdrawOrder]], sql: Connection) -> l
 @participant.handles_batch(check_risk)
 async def check(works: Sequence[Work[t.FundsReserved]], sql: Connection) -> list[t.RiskAccepted | t.RiskRejected]:
     """Count orders into their accounts' exposure, one after the other, as long as they fit."""
-    keys = [_key(work) for work in works]
+    keys = [_key(work.ctx) for work in works]
     known = await lock_exposures(sql, keys)
     after: dict[Key, Exposure] = {}
     answers: list[t.RiskAccepted | t.RiskRejected] = []
     for work, key in zip(works, keys, strict=True):
         limits, before = known[key]
-        counted = count_in(limits, after.get(key, before), work.ctx.get(t.OrderValidated).notional)
+        counted = count_in(limits, after.get(key, before), order_of(work.ctx).notional)
         if isinstance(counted, Refusal):
             answers.append(t.RiskRejected(code=counted.code, reason=counted.reason))
         else:
@@ -97,20 +98,22 @@ async def check(works: Sequence[Work[t.FundsReserved]], sql: Connection) -> list
 @participant.compensates_batch(check_risk)
 async def release(works: Sequence[Work[t.ReleaseRisk]], sql: Connection) -> list[t.RiskReleased]:
     """Take orders out of the exposure again."""
-    keys = [_key(work) for work in works]
-    notionals = [work.ctx.get(t.OrderValidated).notional for work in works]
+    keys = [_key(work.ctx) for work in works]
+    notionals = [order_of(work.ctx).notional for work in works]
     left = await take_out(sql, zip(keys, notionals, strict=True))
     await mark(sql, [work.saga_id for work in works], "RELEASED")
     return [t.RiskReleased(exposure=left[key]) for key in keys]
 
 
-def _key(work: Work[Any]) -> Key:
-    return Key(work.ctx.get(t.TradeRequested).account, work.ctx.get(t.OrderValidated).quote)
+def _key(ctx: StepContext) -> Key:
+    order = order_of(ctx)
+    return Key(order.account, order.quote)
 
 
 @participant.restores(validate_order)
 async def enter_again(works: Sequence[Work[t.OrderValidated]], sql: Connection) -> None:
     """Enter the orders that the facts say are valid; an account that nobody remembers is made, closed."""
+    works = [work for work in works if _started(work)]
     requests = [work.ctx.get(t.TradeRequested) for work in works]
     await adopt_accounts(sql, [request.account for request in requests])
     listings = await find_listings(sql, requests)
@@ -130,11 +133,12 @@ async def withdraw_again(works: Sequence[Work[t.OrderWithdrawn]], sql: Connectio
 @participant.restores(check_risk)
 async def count_again(works: Sequence[Work[t.RiskAccepted]], sql: Connection) -> None:
     """Count in the orders that the facts say were counted, whatever the limits are now."""
-    known = await lock_exposures(sql, [_key(work) for work in works])
+    works = with_order(works)
+    known = await lock_exposures(sql, [_key(work.ctx) for work in works])
     after = {key: exposure for key, (_, exposure) in known.items()}
     for work in works:
-        before, notional = after[_key(work)], work.ctx.get(t.OrderValidated).notional
-        after[_key(work)] = Exposure(before.notional + notional, before.open_orders + 1)
+        before, notional = after[_key(work.ctx)], order_of(work.ctx).notional
+        after[_key(work.ctx)] = Exposure(before.notional + notional, before.open_orders + 1)
     await set_exposures(sql, after)
     await mark(sql, [work.saga_id for work in works], "COUNTED")
 
@@ -142,8 +146,18 @@ async def count_again(works: Sequence[Work[t.RiskAccepted]], sql: Connection) ->
 @participant.restores_back(check_risk)
 async def take_out_again(works: Sequence[Work[t.RiskReleased]], sql: Connection) -> None:
     """Take out the orders that the facts say were taken out."""
-    await take_out(sql, [(_key(work), work.ctx.get(t.OrderValidated).notional) for work in works])
+    works = with_order(works, status="COUNTED")
+    await take_out(sql, [(_key(work.ctx), order_of(work.ctx).notional) for work in works])
     await mark(sql, [work.saga_id for work in works], "RELEASED")
+
+
+def _started(work: Work[t.OrderValidated]) -> bool:
+    """Tell whether the fact goes back to the request that its saga's id stands for; name it in the log if not."""
+    request = work.ctx.find(t.TradeRequested)
+    started = request is not None and starts_itself(work.saga_id, request)
+    if not started:
+        work.ctx.log.error("fact of a saga that nobody started", fact=work.event.NAME)
+    return started
 
 
 def _terms(request: t.TradeRequested, said: t.OrderValidated) -> Terms:

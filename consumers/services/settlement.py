@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from consumers.participant import Participant, Work
 from consumers.runtime.service import serve
+from consumers.services.evidence import EVIDENCE, order_of, with_order
 from infra.database import Connection
 from infra.ledger.entries import Booking, book
 from infra.ledger.exposure import Key, take_out
@@ -11,9 +12,9 @@ from infra.ledger.orders import mark
 from infra.settings import Settings
 from sagas.trade import settle_trade, trade
 from sagas.trading.postings import Fill, Holding, Settlement, settle
-from schemas.trade import FundsReserved, OrderPlaced, OrderValidated, TradeFilled, TradeRequested, TradeSettled
+from schemas.trade import OrderPlaced, TradeFilled, TradeSettled
 
-participant = Participant("settlement", trade)
+participant = Participant("settlement", trade, evidence=EVIDENCE)
 """Nothing here can be paused: what was filled is owed."""
 
 
@@ -25,7 +26,7 @@ async def settlement(settings: Settings) -> None:
 @participant.handles_batch(settle_trade)
 async def settle_fills(works: Sequence[Work[TradeFilled]], sql: Connection) -> list[TradeSettled]:
     """Book fills, and take their orders out of the accounts' exposure."""
-    done = [_settle(work) for work in works]
+    done = [_settle(work, order_of(work.ctx).venue) for work in works]
     await _book(works, done, sql)
     return [_tell(work, each) for work, each in zip(works, done, strict=True)]
 
@@ -35,29 +36,18 @@ async def _book(works: Sequence[Work[TradeFilled]], done: Sequence[Settlement], 
     await book(
         sql, [Booking(work.saga_id, work.ctx.step, each.postings) for work, each in zip(works, done, strict=True)]
     )
-    await take_out(
-        sql,
-        [
-            (
-                Key(work.ctx.get(TradeRequested).account, work.ctx.get(OrderValidated).quote),
-                work.ctx.get(OrderValidated).notional,
-            )
-            for work in works
-        ],
-    )
+    orders = [order_of(work.ctx) for work in works]
+    await take_out(sql, [(Key(order.account, order.quote), order.notional) for order in orders])
     await mark(sql, [work.saga_id for work in works], "SETTLED")
 
 
-def _settle(work: Work[TradeFilled]) -> Settlement:
-    request, order = work.ctx.get(TradeRequested), work.ctx.get(OrderValidated)
+def _settle(work: Work[TradeFilled], venue: str) -> Settlement:
+    """Compute what a fill moves: the fill is the one in execution's row, everything else is the register's."""
+    order = order_of(work.ctx)
     holding = Holding(
-        account=request.account,
-        venue=work.ctx.get(OrderPlaced).venue,
-        side=request.side,
-        base=order.base,
-        quote=order.quote,
-        amount=work.ctx.get(FundsReserved).amount,
-    )
+        account=order.account, venue=venue, side=order.side, base=order.base, quote=order.quote,
+        amount=order.hold,
+    )  # fmt: skip
     filled = work.event
     return settle(holding, Fill(filled.quantity, filled.quote_amount, filled.fee, filled.fee_asset))
 
@@ -74,6 +64,11 @@ def _tell(work: Work[TradeFilled], done: Settlement) -> TradeSettled:
 
 @participant.restores(settle_trade)
 async def settle_again(works: Sequence[Work[TradeSettled]], sql: Connection) -> None:
-    """Book the fills of trades that the facts say are settled."""
-    filled = [Work(work.ctx.get(TradeFilled), work.ctx) for work in works]
-    await _book(filled, [_settle(work) for work in filled], sql)
+    """Book the fills of trades that the facts say are settled, where the order is counted and its hold stands."""
+    filled: list[Work[TradeFilled]] = []
+    done: list[Settlement] = []
+    for work in with_order(works, held=True, status="COUNTED"):
+        filled.append(Work(work.ctx.get(TradeFilled), work.ctx))
+        # An account that only facts know has no venue of its own yet; the venue that took the order is in the facts.
+        done.append(_settle(filled[-1], work.ctx.get(OrderPlaced).venue))
+    await _book(filled, done, sql)

@@ -2,10 +2,12 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Identity,
     Integer,
+    LargeBinary,
     Numeric,
     Table,
     Text,
@@ -119,6 +121,16 @@ ledger_entry = Table(
     Column("created_at", TIME, nullable=False, server_default=NOW),
     CheckConstraint("direction IN ('forward', 'back')"),
     CheckConstraint("amount <> 0"),
+)
+
+venue_report = Table(
+    "venue_report",
+    METADATA,
+    Column("saga_id", Uuid, primary_key=True),
+    Column("ident", Text, primary_key=True),
+    Column("final", Boolean, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("stored_at", TIME, nullable=False, server_default=NOW),
 )
 
 venue_cursor = Table(

@@ -159,6 +159,10 @@ class SimulatedVenue:
     async def close(self) -> None:
         """Nothing is held open."""
 
+    def told(self) -> Sequence[VenueReport]:
+        """Return all reports so far, oldest first."""
+        return self._reports
+
     def step(self, symbol: str) -> None:
         """Close the next bar of a market."""
         self._record(self._exchange.step(self._listing(symbol).symbol, self._clock()))

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from sagas.trading.arithmetic import EXACT, ZERO, multiply, round_down
 from schemas.trade import TradeFilled, TradeUnfilled, VenueFill, VenueReport
 
-_ENDS: Final = frozenset({"fill", "rejected", "expired", "cancelled"})
+ENDS: Final = frozenset({"fill", "rejected", "expired", "cancelled"})
 _FILLS: Final = frozenset({"fill", "partial_fill"})
 Ending = Literal["expired", "cancelled", "rejected"]
 
@@ -27,7 +27,7 @@ def conclude(reports: Sequence[VenueReport], ordered: Decimal, fee_assets: Seque
     Executions that the venue took back before that do not count. A fee in one of `fee_assets` goes before others: one
     fact names one fee, and what it leaves out the house bears and reconciliation shows.
     """
-    end = next((report for report in reports if report.kind in _ENDS), None)
+    end = next((report for report in reports if report.kind in ENDS), None)
     fills = {report.fill.trade_id: report.fill for report in reports if report.fill and report.kind in _FILLS}
     if end is None or _sum([fill.quantity for fill in fills.values()]) < end.cumulative_quantity:
         return None

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
+from consumers.context import Work
 from consumers.services import cash, risk, settlement
 from consumers.services.execution import Desk, conclude
 from infra.database import Session, session
@@ -20,7 +21,7 @@ from sagas.trading.comparison import Flaw
 from sagas.venue import NewOrder, VenueUnavailable
 from schemas import trade as t
 from schemas.message import Event
-from tests.book import balances, context, open_book, order, work
+from tests.book import balances, context, open_book, order, proved, work
 
 pytestmark = pytest.mark.stack
 D = Decimal
@@ -55,15 +56,20 @@ async def trade(sql: Session, venue: SimulatedVenue, request: t.TradeRequested, 
     """Take one order through every participant, and write its saga as the saga log would."""
     saga_id, facts = uuid4(), list[Event]([request])
     facts += await risk.validate([work("validate_order", request, facts, saga_id)], sql)
-    facts += await cash.reserve([work("reserve_funds", _last(facts, t.OrderValidated), facts, saga_id)], sql)
-    facts += await risk.check([work("check_risk", _last(facts, t.FundsReserved), facts, saga_id)], sql)
+    validated = [work("reserve_funds", _last(facts, t.OrderValidated), facts, saga_id)]
+    facts += await cash.reserve(await proved(sql, validated), sql)
+    reserved = [work("check_risk", _last(facts, t.FundsReserved), facts, saga_id)]
+    facts += await risk.check(await proved(sql, reserved), sql)
     desk, ctx = Desk(venue, "paper"), context("place_order", facts, saga_id, FUTURE)
-    facts.append(await desk.place(_last(facts, t.RiskAccepted), ctx))
+    accepted = _last(facts, t.RiskAccepted)
+    await proved(sql, [Work(accepted, ctx)])
+    facts.append(await desk.place(accepted, ctx))
     filled = conclude(await desk.poll(ctx), ctx)
     assert isinstance(filled, t.TradeFilled)
     facts.append(filled)
     if settled:
-        facts += await settlement.settle_fills([work("settle_trade", filled, facts, saga_id)], sql)
+        done = [work("settle_trade", filled, facts, saga_id)]
+        facts += await settlement.settle_fills(await proved(sql, done), sql)
         await _write_saga(sql, saga_id, "COMPLETED", facts)
     return saga_id
 

@@ -14,7 +14,7 @@ from infra.database import Session, session
 from infra.ledger.accounts import NewAccount, create_account, set_status
 from schemas import trade as t
 from schemas.message import Event
-from tests.book import balances, open_book, order, totals, work
+from tests.book import balances, open_book, order, proved, totals, work
 
 pytestmark = pytest.mark.stack
 D = Decimal
@@ -39,7 +39,8 @@ async def onward(
     sql: Session, step: str, handler: Callable[..., Awaitable[Sequence[Event]]], sagas: list[tuple[UUID, list[Event]]]
 ) -> list[Event]:
     """Run one more step for all sagas in one batch, each triggered by its last fact; gives the answers."""
-    answers = await handler([work(step, facts[-1], facts, saga_id) for saga_id, facts in sagas], sql)
+    works = [work(step, facts[-1], facts, saga_id) for saga_id, facts in sagas]
+    answers = await handler(await proved(sql, works), sql)
     for (_, facts), answer in zip(sagas, answers, strict=True):
         facts.append(answer)
     return list(answers)
@@ -50,7 +51,8 @@ async def undone(
     sagas: list[tuple[UUID, list[Event]]],
 ) -> list[Event]:  # fmt: skip
     """Take one step of all sagas back in one batch."""
-    return list(await handler([work(step, command, facts, saga_id) for saga_id, facts in sagas], sql))
+    works = [work(step, command, facts, saga_id) for saga_id, facts in sagas]
+    return list(await handler(await proved(sql, works), sql))
 
 
 @pytest.mark.parametrize(
@@ -191,12 +193,12 @@ async def test_two_processes_never_overdraw(database_url: str, sql: Session) -> 
 
 
 async def test_statements_do_not_grow_with_the_batch(sql: Session) -> None:
-    """Every batch handler uses as many statements for 200 works as for one."""
+    """Every batch handler, and what it is judged by, uses as many statements for 200 works as for one."""
     await open_book(sql, "rich", usd=10**6, eur=10**6, max_open_orders=1000)
     await _statements(sql, 1)  # the driver reads about types it has not met
     one = await _statements(sql, 1)
     assert one == await _statements(sql, 200)
-    assert max(one.values()) <= 5
+    assert max(one.values()) <= 6
 
 
 async def _statements(sql: Session, size: int) -> dict[str, int]:

@@ -8,6 +8,7 @@ import pytest
 from consumers.context import StepContext
 from consumers.participant import CompensationImpossibleError
 from consumers.services.execution import Desk, conclude, execution_participant
+from infra.ledger.trades import Order, Trade
 from infra.venues.memory import SimulatedVenue
 from infra.venues.paper.faults import Fault
 from sagas.trading.client_orders import client_order_id
@@ -38,12 +39,13 @@ def told(request: t.TradeRequested, seconds: float = 3.0) -> StepContext:
     """Make what the runtime tells about an order that risk and cash have let through."""
     terms = assess(request, EURUSD)
     assert isinstance(terms, Terms)
-    market = request.order_type is t.OrderType.MARKET
-    validated = t.OrderValidated(
-        base="EUR", quote="USD", hold_asset=terms.hold_asset, hold=terms.hold, notional=terms.notional,
-        fee_rate=EURUSD.fee_rate, worst_price=terms.worst_price if market else None,
-    )  # fmt: skip
-    return context("place_order", [request, validated], expires_ns=time.time_ns() + int(seconds * 1e9))
+    ctx = context("place_order", [request], expires_ns=time.time_ns() + int(seconds * 1e9))
+    ctx.evidence = Trade(Order(
+        request.account, "paper", request.symbol, request.side, request.quantity, request.order_type,
+        request.limit_price, terms.worst_price, request.time_in_force, "USD", terms.hold_asset, terms.hold,
+        terms.notional, "COUNTED",
+    ))  # fmt: skip
+    return ctx
 
 
 @pytest.mark.parametrize("side", t.Side)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from infra.errors import CommandError, ExitCode
-from infra.settings import load_settings
+from infra.settings import LEDGER_SERVICES, load_settings
 from infra.stack.state import PostgresState, StackState, change_state, read_state, write_state
 
 URL = "postgresql://user:hidden-password@127.0.0.1:5432/trades"
@@ -31,12 +31,29 @@ def test_the_running_stack_fills_what_the_environment_leaves_open(
 
 
 def test_a_service_may_have_its_own_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRADESAGA_DATABASE_URL_CASH is cash's alone."""
+    """TRADESAGA_DATABASE_URL_SAGA_LOG is the saga log's alone."""
     monkeypatch.setenv("TRADESAGA_DATABASE_URL", URL)
-    monkeypatch.setenv("TRADESAGA_DATABASE_URL_CASH", URL.replace("trades", "cash"))
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL_SAGA_LOG", URL.replace("trades", "log"))
     settings = load_settings(tmp_path)
-    assert settings.database_for("cash").endswith("/cash")
+    assert settings.database_for("saga_log").endswith("/log")
     assert settings.database_for("risk") == URL
+
+
+@pytest.mark.parametrize("service", LEDGER_SERVICES)
+def test_the_trades_services_share_one_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str) -> None:
+    """A database of one's own for any of them is refused for all, by the name of the variable; one for all is taken."""
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL", URL)
+    monkeypatch.setenv(f"TRADESAGA_DATABASE_URL_{service.upper()}", URL.replace("trades", "hidden"))
+    settings = load_settings(tmp_path)
+    for each in LEDGER_SERVICES:
+        with pytest.raises(CommandError, match="share one ledger database") as caught:
+            settings.database_for(each)
+        assert caught.value.exit_code is ExitCode.USAGE
+        assert f"TRADESAGA_DATABASE_URL_{service.upper()}" in caught.value.do
+        assert "hidden" not in str(caught.value)
+    for each in LEDGER_SERVICES:
+        monkeypatch.setenv(f"TRADESAGA_DATABASE_URL_{each.upper()}", URL.replace("trades", "ledger"))
+    assert {load_settings(tmp_path).database_for(each) for each in LEDGER_SERVICES} == {URL.replace("trades", "ledger")}
 
 
 @pytest.mark.parametrize(

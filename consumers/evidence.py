@@ -1,0 +1,70 @@
+"""What a participant's own database holds of a saga, against which each record is checked before it has any effect.
+
+A record on a topic is a claim: whoever reaches the broker can write one. A participant with an `Evidence` believes it
+only as far as rows of its own database say the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from infra.database import Connection
+from sagas.row import RowStatus
+from schemas.envelope import Envelope
+from schemas.message import Event
+
+
+class Kind(Enum):
+    """What a record is to the step it concerns."""
+
+    TRIGGER = "trigger"
+    REPORT = "report"
+    BAR = "bar"
+    RETRY = "retry"
+    COMPENSATE = "compensate"
+
+
+class ReportStore(Protocol):
+    """Where a waiting step's reports lie, if not in the step's row: rows of the participant's own database.
+
+    A record of a report is then no more than a hint to look there.
+    """
+
+    async def save(self, sql: Connection, reports: Sequence[tuple[UUID, Event]]) -> None:
+        """Store what was read from the far side, unless it is there."""
+        ...
+
+    async def load(self, sql: Connection, sagas: Sequence[UUID]) -> Mapping[UUID, Sequence[Event]]:
+        """Read the reports of those sagas of which something can be concluded."""
+        ...
+
+
+class Claim(NamedTuple):
+    """One record, as it concerns one step. `status` is that of the step's own row, None without a row.
+
+    `begun` says that the row has its trigger already, so that another one is a duplicate.
+    """
+
+    kind: Kind
+    step: str
+    saga_id: UUID
+    envelope: Envelope
+    value: bytes
+    status: RowStatus | None
+    begun: bool
+
+
+class Evidence(Protocol):
+    """Reads what the database holds, for a whole batch at once, and judges records by it."""
+
+    async def load(self, sql: Connection, claims: Sequence[Claim], sagas: Sequence[UUID]) -> Mapping[UUID, Any]:
+        """Read what these claims are judged by, in a fixed number of statements; handlers get it as `ctx.evidence`.
+
+        `sagas` are all sagas of the batch, those that go on without a record included.
+        """
+        ...
+
+    def refute(self, claim: Claim, found: Any) -> str | None:
+        """Return in what the database contradicts the record, or None. `found` is what `load` read, if anything."""
+        ...

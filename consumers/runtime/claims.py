@@ -1,0 +1,43 @@
+"""What the records and rows of a batch claim, for the participant's evidence to judge."""
+
+from collections.abc import Mapping, Sequence
+
+from consumers.evidence import Claim, Kind
+from consumers.runtime.cause import Cause
+from consumers.runtime.message import Message
+from consumers.runtime.row import Row
+from sagas.row import RowStatus
+from schemas.message import Message as Payload
+
+
+def claim_message(message: Message, row: Row | None) -> Claim:
+    """Return what a record claims of its step, whose row is `row`."""
+    begun = row is not None and not (row.status is RowStatus.WAITING and row.input is None)
+    status = row.status if row is not None else None
+    return Claim(message.kind, message.key[1], message.saga_id, message.envelope, message.value, status, begun)
+
+
+def claim_due(row: Row, payloads: Mapping[str, type[Payload]]) -> Claim | None:
+    """Return what an attempt that is about to begin relies on, or None where nothing begins.
+
+    Raises `ValueError` or `LookupError` for a stored record that cannot be read.
+    """
+    kind = Kind.TRIGGER if row.status is RowStatus.RETRY else Kind.COMPENSATE
+    framed = row.input if kind is Kind.TRIGGER else row.back_input
+    if row.status not in {RowStatus.RETRY, RowStatus.COMPENSATING} or framed is None:
+        return None
+    cause = Cause.stored(framed, payloads)
+    return Claim(kind, row.step, row.saga_id, cause.envelope, cause.value, row.status, begun=False)
+
+
+def claim_batch(messages: Sequence[Message], due: Sequence[Row], payloads: Mapping[str, type[Payload]]) -> list[Claim]:
+    """Return what a batch claims, so that the evidence of all of it can be read at once."""
+    claims = [claim_message(message, None) for message in messages]
+    for row in due:
+        try:
+            claim = claim_due(row, payloads)
+        except (ValueError, LookupError):
+            continue  # told when the row is taken up
+        if claim is not None:
+            claims.append(claim)
+    return claims

@@ -1,0 +1,60 @@
+"""What the venue has said of our orders, as the feed stored it or execution read it: the rows that answers rest on."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+from infra.database import Connection
+from sagas.trading.fills import ENDS, identify
+from schemas.trade import VenueReport
+
+_INSERT: Final = """
+INSERT INTO venue_report (saga_id, ident, final, body)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::bool[], $4::bytea[]) ON CONFLICT (saga_id, ident)
+"""
+_REPLACE: Final = f"{_INSERT} DO UPDATE SET body = excluded.body WHERE venue_report.body <> excluded.body"
+_KEEP: Final = f"{_INSERT} DO NOTHING"
+_LOAD: Final = """
+SELECT r.saga_id, r.body FROM venue_report r
+WHERE r.saga_id IN (SELECT e.saga_id FROM venue_report e WHERE e.saga_id = ANY ($1::uuid[]) AND e.final)
+"""
+_FIND: Final = """
+SELECT r.saga_id, r.ident, r.body FROM unnest($1::uuid[], $2::text[]) AS k (saga_id, ident)
+JOIN venue_report r ON (r.saga_id, r.ident) = (k.saga_id, k.ident)
+"""
+
+
+async def store_told(sql: Connection, reports: Sequence[tuple[UUID, VenueReport]]) -> None:
+    """Store what is published in the same transaction; of one told again, the last words count."""
+    await _store(sql, _REPLACE, reports)
+
+
+async def store_read(sql: Connection, reports: Sequence[tuple[UUID, VenueReport]]) -> None:
+    """Store what was read from the venue and is not there yet."""
+    await _store(sql, _KEEP, reports)
+
+
+async def load_ended(sql: Connection, sagas: Collection[UUID]) -> Mapping[UUID, Sequence[VenueReport]]:
+    """Read all reports of those orders that are known to have ended; what still goes on concludes nothing."""
+    found: dict[UUID, list[VenueReport]] = {}
+    for row in await sql.fetch(_LOAD, list(sagas)):
+        found.setdefault(row[0], []).append(VenueReport.from_wire(row[1]))
+    return found
+
+
+async def find_bodies(sql: Connection, asked: Collection[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], bytes]:
+    """Read the stored bytes of these reports, by saga and the report's id within its order."""
+    if not asked:
+        return {}
+    rows = await sql.fetch(_FIND, [saga_id for saga_id, _ in asked], [ident for _, ident in asked])
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+async def _store(sql: Connection, statement: str, reports: Sequence[tuple[UUID, VenueReport]]) -> None:
+    rows = {
+        (saga_id, ident := identify(report)): (saga_id, ident, report.kind in ENDS, report.to_wire())
+        for saga_id, report in reports
+    }
+    if rows:
+        ordered = [rows[key] for key in sorted(rows)]
+        await sql.execute(statement, *(list(column) for column in zip(*ordered, strict=True)))
