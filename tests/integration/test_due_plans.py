@@ -55,7 +55,7 @@ async def test_asking_for_the_next_due_row_reads_one_a_lane(sql: Session) -> Non
 async def test_where_nothing_is_due_nothing_is_read(sql: Session) -> None:
     """The index is searched for what is due; what is not is not looked at."""
     assert await handled(sql, row.LOAD_DUE, LANES, ["fill"], LIMIT) <= len(LANES)
-    assert await handled(sql, store.DUE, LANES, LIMIT) <= len(LANES)
+    assert await handled(sql, store.DUE, LANES, LIMIT, 0.0) <= len(LANES)
 
 
 async def test_after_an_outage_a_batch_reads_no_more_than_it_may_take_of_each_lane(sql: Session) -> None:
@@ -66,7 +66,7 @@ async def test_after_an_outage_a_batch_reads_no_more_than_it_may_take_of_each_la
         await sql.execute("UPDATE step_execution SET due = due - interval '1 day'")
         await sql.execute("UPDATE saga SET deadline_due = deadline_due - interval '1 day'")
         assert await handled(sql, row.LOAD_DUE, LANES, ["fill"], LIMIT) <= LIMIT * len(LANES)
-        assert await handled(sql, store.DUE, LANES, LIMIT) <= LIMIT * len(LANES)
+        assert await handled(sql, store.DUE, LANES, LIMIT, 0.0) <= LIMIT * len(LANES)
         oldest = await sql.fetch("SELECT saga_id FROM step_execution ORDER BY due LIMIT $1", LIMIT)
         assert [each.saga_id for each in await row.load_due(sql, LANES, ["fill"], LIMIT)] == [one[0] for one in oldest]
         first = await sql.fetch("SELECT saga_id FROM saga ORDER BY deadline_due LIMIT $1", LIMIT)

@@ -9,13 +9,20 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from consumers.runtime.service import serve as serve_participant
 from infra import topics as topics_module
+from infra.database import open_pool
 from infra.errors import CommandError, ExitCode
+from infra.settings import Settings
 from infra.topics import Durability, check_topics, ensure_topics, set_clock
+from producers.gateway.service import serve as serve_gateway
 from schemas.topics import Topic, saga_topics
 from tests.broker import delete_topics
+from tests.e2e.far import FarSide
+from tests.e2e.sagas import make_kit
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -134,3 +141,20 @@ async def differs(kafka: str, topic: Topic, told: str) -> bool:
     except CommandError as error:
         return error.what.startswith(f"topic {topic.name} has {told}, wanted is") and ";" not in error.what
     return not told
+
+
+async def test_a_service_refuses_before_it_joins(kafka: str, database_url: str) -> None:
+    """A participant and the gateway end with the refusal (exit 4); no group is joined, and no port listens."""
+    settings = Settings(kafka=kafka, database_url=SecretStr(database_url))
+    name = unique_name("refused")
+    topics: dict[Topic, Mapping[str, str]] = {topic: {} for topic in saga_topics(name)}
+    topics[saga_topics(name)[0]] = {"message.timestamp.type": "CreateTime"}
+    with made(kafka, topics):
+        async with await open_pool(database_url, max_size=1) as pool:
+            kit = make_kit(name, FarSide(pool))
+        for service in (serve_participant(kit.desk, settings), serve_gateway(settings, kit.saga)):
+            with pytest.raises(CommandError, match=r"message.timestamp.type=CreateTime") as caught:
+                await service
+            assert caught.value.exit_code is ExitCode.REFUSED
+    admin = AdminClient({"bootstrap.servers": kafka})
+    assert kit.desk.group not in [each.group_id for each in admin.list_consumer_groups().result().valid]
