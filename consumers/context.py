@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import orjson
@@ -11,6 +11,9 @@ import structlog
 from infra.database import Connection
 from sagas.errors import ContextMissingError
 from schemas.message import Event, Message
+
+_SHOWN: Final = 20
+_TEXT_LIMIT: Final = 2000
 
 E = TypeVar("E", bound=Event)
 M = TypeVar("M", bound=Message)
@@ -50,7 +53,8 @@ class StepContext:
         """Give an earlier fact of the saga, typed; parsed when first asked for. Raises `ContextMissingError`."""
         found = self.find(event)
         if found is None:
-            raise ContextMissingError(f"saga {self.saga_id} has no {event.NAME!r}; it has {sorted(self._by_name)}")
+            some = sorted(self._by_name)[:_SHOWN]
+            raise ContextMissingError(f"saga {self.saga_id} has no {event.NAME!r}; it has {some}"[:_TEXT_LIMIT])
         return found
 
     def find(self, event: type[E]) -> E | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import json
 import os
 import socket
@@ -17,7 +16,8 @@ from infra import metrics
 from infra.clock import Clock, SystemClock
 from infra.codec import Record
 from infra.database import Connection, open_pool
-from infra.dead_letters import Fault, dead_letter
+from infra.dead_letters import READING_ERRORS, UNREADABLE, Fault, dead_letter
+from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
@@ -92,13 +92,15 @@ class Intake:
         self._counts, self._dead = Counter(), Counter()
         now = self._clock.now()
         valid: list[tuple[int, Start]] = []
+        pace = Pace()
         for each in received:
-            try:
-                valid.append((each.lane, self.read(each.record)))
-            except StartInvalidError as error:
-                fault = Fault(error.kind, str(error), "intake")
-                transaction.emit(each.lane, dead_letter(self._saga.name, self.group, each.record, fault, now))
-                self._dead[error.kind] += 1
+            await pace.keep()
+            start = self._try(each.record)
+            if isinstance(start, Start):
+                valid.append((each.lane, start))
+                continue
+            transaction.emit(each.lane, dead_letter(self._saga.name, self.group, each.record, start, now))
+            self._dead[start.kind] += 1
         if not valid:
             return
         source = f"/{self._saga.name}/intake"
@@ -123,6 +125,17 @@ class Intake:
 
     async def close(self) -> None:
         """Nothing runs on the side."""
+
+    def _try(self, record: Record) -> Start | Fault:
+        """Read a start. A fault of ours in reading costs this record, and holds up nobody behind it."""
+        try:
+            return self.read(record)
+        except StartInvalidError as error:
+            return Fault(error.kind, str(error), "intake")
+        except READING_ERRORS as error:
+            place = f"{record.topic}[{record.partition}]@{record.offset}"
+            structlog.get_logger("intake").exception("record cannot be read", place=place, exc_info=error)
+            return Fault(UNREADABLE, f"the record cannot be read: {type(error).__name__}", "intake")
 
     def read(self, record: Record) -> Start:
         """Give the start that a record asks for; raises `StartInvalidError`."""
@@ -162,10 +175,10 @@ def _open_structured(record: Record) -> _Asked:
     if missing:
         raise StartInvalidError("not-an-event", f"the CloudEvent lacks {', '.join(missing)}")
     if found["specversion"] != SPEC.decode():
-        raise StartInvalidError("specversion", foreign_specversion(_encodable(found["specversion"]).encode()))
+        raise StartInvalidError("specversion", foreign_specversion(_header_text(found["specversion"]).encode()))
     parent = str(found.get("traceparent") or _text(record, "traceparent"))
     state = str(found.get("tracestate") or _text(record, "tracestate"))
-    return _Asked(_data(found), _encodable(found["type"]), _encodable(found["id"]), parent, _encodable(state))
+    return _Asked(_data(found), _header_text(found["type"]), _header_text(found["id"]), parent, _header_text(state))
 
 
 def _data(event: dict[str, Any]) -> bytes:
@@ -173,7 +186,7 @@ def _data(event: dict[str, Any]) -> bytes:
     if "data_base64" in event:
         try:
             return base64.b64decode(str(event["data_base64"]), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # `binascii.Error` is one; characters that are not ASCII raise another
             raise StartInvalidError("not-json", f"data_base64 is not base64: {error}") from None
     if "data" not in event:
         raise StartInvalidError("not-an-event", "the CloudEvent has no data")
@@ -184,9 +197,9 @@ def _text(record: Record, header: str) -> str:
     return record.header(header).decode("utf-8", "replace").replace("\0", "")
 
 
-def _encodable(text: str) -> str:
-    """JSON can spell half a surrogate pair, which no header can hold."""
-    return text.encode("utf-8", "replace").decode()
+def _header_text(text: str) -> str:
+    """Return what a header can hold of a text: JSON can also spell half a surrogate pair, and NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def _name(verdict: Verdict) -> str:

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place
+from infra.lenient_records import read_leniently
 from infra.topics import missing_topic
 
 _LOOK_MS = 3000
@@ -86,6 +87,9 @@ async def find_record(bootstrap: str, offsets: Mapping[Place, int]) -> tuple[Pla
         for place, offset in offsets.items():
             consumer.seek(TopicPartition(*place), offset)
         found = await consumer.getmany(timeout_ms=_LOOK_MS, max_records=1) if offsets else {}
+    except UnicodeDecodeError as error:
+        read_leniently()
+        raise KafkaUnavailableError("a header's name is no UTF-8; ask again, it is read with escapes") from error
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(f"{bootstrap}: {error or type(error).__name__}") from error
     finally:

@@ -12,6 +12,8 @@ from schemas.topics import dead_letters_topic
 UNREADABLE: Final = "unreadable"
 CONTRADICTION: Final = "contradiction"
 """The kind of a fault that says: the database of the record's reader contradicts the record."""
+READING_ERRORS: Final = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError)
+"""What reading a record, or a pure function of it, may raise; an error of the database or of Kafka is none of these."""
 SIZE_LIMIT: Final = 1_000_000
 """Bytes that surely pass the topic's `max.message.bytes` together with the headers that are added."""
 _REASON_LIMIT: Final = 1000

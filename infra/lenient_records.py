@@ -46,6 +46,10 @@ class _Batch:
         """Say whether the bytes are as they were sent."""
         return self._valid
 
+    def __next__(self) -> Any:
+        """Return the record of a control batch, which aiokafka reads so."""
+        return next(self._batch)
+
     def __iter__(self) -> Iterator[Any]:
         self._batch._maybe_uncompress()
         self._batch._buffer = _Bytes(self._batch._buffer)

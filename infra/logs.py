@@ -12,6 +12,8 @@ _SECRET: Final = re.compile(r"pass(word)?|secret|token|authorization|api_?key|ds
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]*(?=@)")
 _LIBRARIES: Final = ("aiokafka", "asyncio", "alembic", "uvicorn", "ccxt")
 HIDDEN: Final = "[hidden]"
+LENGTH_LIMIT: Final = 16 * 1024
+"""Characters of one value of a line: what a stranger has sent may be repeated in an error."""
 
 Line = MutableMapping[str, Any]
 
@@ -53,8 +55,10 @@ def silence_libraries() -> None:
 
 
 def redact(logger: object, method: str, line: Line) -> Line:  # noqa: ARG001 - structlog's shape
-    """Hide values under names that sound secret, and the credentials inside addresses."""
+    """Hide values under names that sound secret, and the credentials inside addresses; cut what is far too long."""
     for name, value in line.items():
+        if isinstance(value, str) and len(value) > LENGTH_LIMIT:
+            value = line[name] = f"{value[:LENGTH_LIMIT]}... ({len(value)} characters)"  # noqa: PLW2901
         if _SECRET.search(name):
             line[name] = HIDDEN
         elif isinstance(value, str) and "://" in value:

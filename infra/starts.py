@@ -15,13 +15,13 @@ from infra.tracing import new_traceparent
 from sagas.definition import AnySaga
 from schemas import identity
 from schemas.envelope import Envelope, splice
+from schemas.invalid import describe_invalid
 from schemas.lifecycle import StartRefused
 from schemas.message import Event, wire_type
 from schemas.topics import events_topic
 
 SIZE_LIMIT: Final = 64 * 1024
 """Bytes of a start's payload."""
-_SHOWN: Final = 3
 
 _INSERT: Final = """
 INSERT INTO start_request (saga_id, saga, request_hash, record)
@@ -97,7 +97,7 @@ def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
     except StrictJsonError as error:
         raise StartInvalidError("not-json", f"the request is not JSON that we take: {error}") from None
     except ValidationError as error:
-        raise StartInvalidError("invalid", _explain(error)) from None
+        raise StartInvalidError("invalid", describe_invalid(error, "request")) from None
 
 
 def order_start(
@@ -164,9 +164,3 @@ def _envelope(ce_type: str, start: Start, source: str, now: int, context: bytes)
         request=start.hash,
         context=context,
     )
-
-
-def _explain(error: ValidationError) -> str:
-    wrong = error.errors(include_url=False, include_input=False, include_context=False)
-    told = [f"{'.'.join(map(str, each['loc'])) or 'request'}: {each['msg']}" for each in wrong[:_SHOWN]]
-    return "; ".join(told + ([f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []))

@@ -11,10 +11,17 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 _UNSIGNED: Final = r"(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,8})?"
+_EXPONENT_LIMIT: Final = 1000
+"""Beyond this power of ten a number is written with its exponent: `1e999999999` would take a gigabyte of zeros."""
 
 
 def format_decimal(value: Decimal) -> str:
-    """Write `value` without an exponent and without trailing zeros, the one spelling that hashes agree on."""
+    """Write `value` without an exponent and without trailing zeros, the one spelling that hashes agree on.
+
+    What is far beyond any amount keeps its exponent, and so is refused wherever an amount is read.
+    """
+    if abs(value.adjusted()) > _EXPONENT_LIMIT:
+        return str(value)
     text = f"{value:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -36,6 +36,8 @@ _TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL)
 _FIXED: Final[tuple[Header, ...]] = ((SPECVERSION, SPEC), ("content-type", b"application/json"))
 _MOST: Final = 2**31 - 1
 _LATEST: Final = 2**63 - 1
+_SHOWN: Final = 200
+"""Characters of a parser's complaint, which may repeat all that it could not read."""
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -106,7 +108,7 @@ class Envelope(NamedTuple):
             round_, attempt = int(get(ROUND) or 1), int(get("ts_attempt") or 1)
             started = int(get("ts_started") or 0)
         except ValueError as error:
-            raise EnvelopeError(f"a header cannot be read: {error}") from None
+            raise EnvelopeError(f"a header cannot be read: {str(error)[:_SHOWN]}") from None
         if not (0 <= round_ <= _MOST and 0 <= attempt <= _MOST and 0 <= started <= _LATEST):
             raise EnvelopeError("a number in the ts_ headers is out of its range")
         if "\0" in "".join(texts):

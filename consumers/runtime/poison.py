@@ -11,12 +11,12 @@ from consumers.runtime.settlement import fail_undo
 from consumers.runtime.speaker import tidy
 from infra import metrics
 from infra.codec import Record
-from infra.dead_letters import CONTRADICTION, Fault, dead_letter
+from infra.dead_letters import CONTRADICTION, READING_ERRORS, Fault, dead_letter
 from sagas.row import RowStatus
+from schemas.invalid import describe_invalid
 from schemas.lifecycle import StepFailed
 
-UNJUDGEABLE = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError)
-"""What reading a value, or a pure function of a participant, may raise; an error of the database is none of these."""
+UNJUDGEABLE = READING_ERRORS
 _LOOK_AGAIN = 5.0
 """Seconds until a row is taken up again of which nothing more can be known now."""
 
@@ -84,6 +84,5 @@ def _fail(docket: Docket, row: Row, cause: Cause | None, reason: str, lane: int)
 def _told(error: Exception) -> str:
     """Say what is wrong without the value, which may be confidential."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
+        return describe_invalid(error, "value")
     return f"{type(error).__name__}: {error}"

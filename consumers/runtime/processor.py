@@ -21,6 +21,7 @@ from infra.clock import Clock, SystemClock, elapsed
 from infra.codec import Record
 from infra.database import Connection
 from infra.dead_letters import Fault
+from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from schemas.envelope import EnvelopeError, Header
@@ -124,7 +125,9 @@ class StepProcessor:
         for row in due:
             if row.key not in docket.dirty:
                 self._judge(docket, row.key, lambda due=rows[row.key]: self._take_due(docket, due))
+        pace = Pace()
         for message in messages:
+            await pace.keep()
             await self._take(docket, message)
         await judgement.flush(docket)
         await save(sql, docket.dirty.values())

@@ -6,7 +6,7 @@ import orjson
 from pydantic import ValidationError
 
 from consumers.saga_log.checkpoint import Checkpoint
-from consumers.saga_log.reading import Reading, UnfoldableError, explain
+from consumers.saga_log.reading import Reading, UnfoldableError
 from consumers.saga_log.rules import CONTEXT_CEILING, Rules
 from infra.codec import Record
 from sagas.fact import Fact, Meaning
@@ -14,6 +14,7 @@ from sagas.machine import Folded, Order
 from sagas.status import Status
 from schemas import identity
 from schemas.envelope import ContextTooLargeError, splice
+from schemas.invalid import describe_invalid
 
 CLOCK_SLACK_MS: Final = 100
 """Milliseconds by which a deadline may come early: the database's clock has called it, and brokers have their own."""
@@ -63,7 +64,7 @@ def _start(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading:
     try:
         request = rules.saga.start.from_wire(record.value)
     except ValidationError as error:
-        raise UnfoldableError("invalid-value", explain(error)) from None
+        raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
     folded = rules.machine.fold(rules.machine.begin(), reading.fact)
     begun = Checkpoint(
         version=rules.saga.version,

@@ -18,6 +18,7 @@ from consumers.saga_log.rules import Rules
 from infra.clock import Clock, SystemClock, elapsed
 from infra.database import Connection
 from infra.dead_letters import Fault, dead_letter
+from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from schemas.envelope import Header
@@ -76,7 +77,9 @@ class SagaLog:
         sagas = [saga_of(each.record) for each in received]
         batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
         self._elapse(transaction, batch, overdue)
+        pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
+            await pace.keep()
             self._fold(transaction, batch, saga_id, each)
         await self._write(sql, batch)
         if asked:

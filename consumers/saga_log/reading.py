@@ -10,12 +10,14 @@ from infra.clock import parse_time, read_id
 from infra.codec import Record
 from sagas.fact import Fact
 from schemas.envelope import OVERTAKES, SAGA_ID, SPEC, SPECVERSION, STEP, TYPE, foreign_specversion
+from schemas.invalid import describe_invalid
 
 REQUIRED: Final = (TYPE, "ce_id", "ce_source", "ce_time")
 MAX_ROUND: Final = 2**31 - 1
 MAX_TIME: Final = 2**63 - 1
 _TEXT_LIMIT: Final = 500
-_ALL_SHOWN: Final = 3
+_ID_LIMIT: Final = 2000
+"""Characters of the id of a decision or a contradiction: the saga keeps those for ever."""
 
 
 class UnfoldableError(ValueError):
@@ -70,17 +72,15 @@ def read(rules: Rules, record: Record) -> Reading:
     except KeyError as error:
         raise UnfoldableError("unknown-type", _unknown(rules, ce_type, error)) from None
     except ValidationError as error:
-        raise UnfoldableError("invalid-value", explain(error)) from None
-    return Reading(fact, ce_type, request_hash, OVERTAKES in headers)
+        raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
+    return Reading(_bounded(fact), ce_type, request_hash, OVERTAKES in headers)
 
 
-def explain(error: ValidationError) -> str:
-    """Say which fields are wrong and why, without their values: those may be confidential."""
-    wrong = error.errors(include_url=False, include_input=False, include_context=False)
-    told = [f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in wrong[:_ALL_SHOWN]]
-    if len(wrong) > _ALL_SHOWN:
-        told.append(f"and {len(wrong) - _ALL_SHOWN} more")
-    return "; ".join(told)
+def _bounded(fact: Fact) -> Fact:
+    """Return the fact if its id is one that a saga can keep."""
+    if len(fact.id) > _ID_LIMIT:
+        raise UnfoldableError("headers", f"an id of {len(fact.id)} characters; {_ID_LIMIT} are allowed")
+    return fact
 
 
 def clean(text: str) -> str:

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from consumers.saga_log.advance import advance
 from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
 from consumers.saga_log.outcome import DeadLetter, Released
-from consumers.saga_log.reading import UnfoldableError, explain, read
+from consumers.saga_log.reading import UnfoldableError, read
 from consumers.saga_log.rules import Rules
 from sagas.machine import Order
+from schemas.invalid import describe_invalid
 from schemas.lifecycle import ParkReleased
 
 WAITS: Final = "waits behind"
@@ -36,7 +37,7 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
     try:
         said = ParkReleased.from_wire(value)
     except ValidationError as error:
-        raise UnfoldableError("invalid-value", explain(error)) from None
+        raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
     letting = Release(tracked.checkpoint, list(tracked.parked))
     place = (said.topic, said.partition, said.offset)
     position = next((index for index, parked in enumerate(letting.queue) if parked.place == place), -1)

@@ -138,14 +138,14 @@ async def parked_sagas(sql: Connection, group: str, topic: str, partitions: Coll
 
 async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, tuple[Parked, ...]]:
     """Read what waits of these sagas, oldest first."""
-    found: dict[UUID, tuple[Parked, ...]] = {}
+    found: dict[UUID, list[Parked]] = {}
     for row in await sql.fetch(PARKED, group, list(sagas)):
         saga_id: UUID = row["saga_id"]
         key, headers = str(saga_id).encode(), load_headers(row["headers"])
         at = milliseconds(row["recorded_at"])
         record = Record(row["topic"], row["partition"], row["offset"], at, key, row["value"] or b"", headers)
-        found[saga_id] = (*found.get(saga_id, ()), Parked(record, row["reason"]))
-    return found
+        found.setdefault(saga_id, []).append(Parked(record, row["reason"]))
+    return {saga_id: tuple(parked) for saga_id, parked in found.items()}
 
 
 async def find_due(sql: Connection, lanes: Collection[int], limit: int, lead: float = 0.0) -> list[UUID]:

@@ -29,6 +29,7 @@ from sagas.venue import (
     VenueUnknown,
 )
 from schemas import trade as t
+from schemas.amounts import format_decimal
 from schemas.message import Event
 
 IN_FLIGHT: Final = 512
@@ -109,7 +110,7 @@ class Desk:
         report = await self._end(ctx)
         if report.filled:
             raise CompensationImpossibleError(
-                f"{report.filled:f} {report.symbol} of order {report.client_order_id} are filled already"
+                f"{format_decimal(report.filled)} {report.symbol} of order {report.client_order_id} are filled already"
             )
         return t.OrderCancelled(client_order_id=report.client_order_id)
 

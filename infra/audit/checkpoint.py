@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from infra.audit.merkle import HASH_BYTES
 from infra.audit.note import NoteError
 
+_SHOWN = 200
+"""Characters of a text that is repeated in an error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -57,9 +60,9 @@ class Checkpoint:
                 clock_error=int(clock_error),
             )
         except (ValueError, KeyError, binascii.Error) as error:
-            raise NoteError(f"this is no checkpoint of ours: {text.splitlines()[:1]}") from error
+            raise NoteError(f"this is no checkpoint of ours: {text.partition(chr(10))[0][:_SHOWN]!r}") from error
         if end or len(checkpoint.root) != HASH_BYTES or checkpoint.to_text() != text:
-            raise NoteError(f"this is no checkpoint of ours: {origin}")
+            raise NoteError(f"this is no checkpoint of ours: {origin[:_SHOWN]!r}")
         return checkpoint
 
 

@@ -113,7 +113,7 @@ def open_note(note: str, verifiers: Mapping[bytes, Verifier]) -> tuple[str, list
     """
     text, found = _split(note)
     signers: list[Verifier] = []
-    for line in found:
+    for line in dict.fromkeys(found):  # a signature that is repeated would have the text hashed each time
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
         try:
             raw = base64.b64decode(encoded, validate=True)

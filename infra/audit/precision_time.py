@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 QUESTIONS: Final = ("GET CURRENT_DATA_SET", "GET PARENT_DATA_SET", "GET PORT_DATA_SET")
-_FIELD: Final = re.compile(r"^\s+([\w.]+)\s+(\S+)\s*$", re.MULTILINE)
+_FIELD: Final = re.compile(r"[ \t]+([\w.]+)[ \t]+(\S+)[ \t]*")
 _FOLLOWS: Final = frozenset({"SLAVE", "UNCALIBRATED"})
 _ACCURACY: Final = dict(
     enumerate(
@@ -21,10 +21,11 @@ def read_answers(text: str) -> int | None:
     The bound is |offset from the master| + the path's mean delay, which no asymmetry of the path exceeds, + the
     accuracy that the grandmaster claims of itself. A clock that follows nobody is kept by something else.
     """
-    states = {value for name, value in _FIELD.findall(text) if name == "portState"}
+    fields = [(found[1], found[2]) for line in text.splitlines() if (found := _FIELD.fullmatch(line))]
+    states = {value for name, value in fields if name == "portState"}
     if not states & _FOLLOWS:
         return None
-    said = dict(_FIELD.findall(text))
+    said = dict(fields)
     try:
         offset, delay = float(said["offsetFromMaster"]), float(said["meanPathDelay"])
         accuracy = _ACCURACY[int(said["gm.ClockAccuracy"], 16)]

@@ -39,8 +39,17 @@ class Inbox:
         return next((chunk.records[0].recorded_ms for chunk, _ in self._chunks if chunk.records), 0)
 
     def put(self, chunk: Chunk) -> None:
-        """Take in what a poll has brought for one partition."""
-        size = sum(record.size for record in chunk.records)
+        """Take in what a poll has brought for one partition; more than a batch may hold is taken in pieces."""
+        first = size = 0
+        for place, record in enumerate(chunk.records):
+            length = record.size
+            if size and size + length > self._batch_bytes:
+                self._append(Chunk(chunk.lane, record.offset, chunk.records[first:place]), size)
+                first, size = place, 0
+            size += length
+        self._append(Chunk(chunk.lane, chunk.following, chunk.records[first:]) if first else chunk, size)
+
+    def _append(self, chunk: Chunk, size: int) -> None:
         self._chunks.append((chunk, size))
         self.records += len(chunk.records)
         self.bytes += size

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from infra.venues import binance_shape as shape
 from infra.venues.ccxt_client import CcxtClient
-from sagas.venue import SYMBOL_UNKNOWN, OrderReport, SymbolRules, VenueRejected, VenueTrade
+from sagas.venue import SYMBOL_UNKNOWN, OrderReport, SymbolRules, VenueRejected, VenueTrade, VenueUnknown
 
 _PAGE: Final = 1000
 NO_SUCH_ORDER: Final = frozenset({"-2013", "-2011"})
@@ -58,7 +58,7 @@ class AccountHistory:
             found += page
             if len(page) < _PAGE:
                 return found
-            after = page[-1].venue_order_id
+            after = _next_page(after, page[-1].venue_order_id)
 
     async def trades_since(self, symbol: str, after: str | None, order_id: str | None = None) -> list[VenueTrade]:
         """Give the trades after a trade id, oldest first, of one order or of all."""
@@ -72,10 +72,17 @@ class AccountHistory:
             found += page
             if len(page) < _PAGE:
                 return found
-            after = page[-1].fill.trade_id
+            after = _next_page(after, page[-1].fill.trade_id)
 
     async def with_fills(self, report: OrderReport) -> OrderReport:
         """Read an order's fills."""
         if not report.filled:
             return report
         return shape.with_fills(report, await self.trades_since(report.symbol, None, report.venue_order_id))
+
+
+def _next_page(before: str | None, last: str) -> str:
+    """Return the id to read on from; raises `VenueUnknown` for a page that would be read for ever."""
+    if before is not None and int(last) <= int(before):
+        raise VenueUnknown(f"the venue repeats its page behind id {before}")
+    return last

@@ -11,6 +11,7 @@ from schemas.trade import OrderType, Side, TimeInForce
 Json = Mapping[str, Any]
 
 _MILLISECOND: Final = 1_000_000
+_EXPONENT_LIMIT: Final = 40
 _STATUS: Final = {
     "NEW": OrderStatus.ACKNOWLEDGED,
     "PENDING_NEW": OrderStatus.ACKNOWLEDGED,
@@ -22,6 +23,14 @@ _STATUS: Final = {
     "EXPIRED": OrderStatus.EXPIRED,
     "EXPIRED_IN_MATCH": OrderStatus.EXPIRED,
 }
+
+
+def _amount(text: str) -> Decimal:
+    """Read an amount; raises `ArithmeticError` for one that no venue trades and no column holds."""
+    amount = Decimal(text)
+    if not amount.is_finite() or abs(amount.adjusted()) > _EXPONENT_LIMIT:
+        raise ArithmeticError(f"an amount of the venue is out of all bounds: {str(text)[:40]}")
+    return amount
 
 
 def read_status(name: str) -> OrderStatus:
@@ -43,18 +52,18 @@ def read_listings(info: Json) -> tuple[dict[str, SymbolRules], dict[str, str]]:
             symbol=symbol,
             base=entry["baseAsset"],
             quote=entry["quoteAsset"],
-            tick=Decimal(filters["PRICE_FILTER"]["tickSize"]),
-            lot=Decimal(size["stepSize"]),
-            minimum_quantity=Decimal(size["minQty"]),
-            maximum_quantity=Decimal(size["maxQty"]),
-            minimum_notional=Decimal(notional["minNotional"]),
+            tick=_amount(filters["PRICE_FILTER"]["tickSize"]),
+            lot=_amount(size["stepSize"]),
+            minimum_quantity=_amount(size["minQty"]),
+            maximum_quantity=_amount(size["maxQty"]),
+            minimum_notional=_amount(notional["minNotional"]),
         )
     return rules, names
 
 
 def read_prices(symbols: Mapping[str, str], views: Iterable[Json]) -> dict[str, Decimal]:
     """Read last prices; a symbol that the listings do not have is left out."""
-    return {symbols[view["symbol"]]: Decimal(view["price"]) for view in views if view["symbol"] in symbols}
+    return {symbols[view["symbol"]]: _amount(view["price"]) for view in views if view["symbol"] in symbols}
 
 
 def read_order(symbol: str, view: Json) -> OrderReport:
@@ -67,11 +76,11 @@ def read_order(symbol: str, view: Json) -> OrderReport:
         side=Side(view["side"]),
         type=kind,
         time_in_force=TimeInForce(view["timeInForce"]),
-        quantity=Decimal(view["origQty"]),
-        price=Decimal(view["price"]) if kind is OrderType.LIMIT else None,
+        quantity=_amount(view["origQty"]),
+        price=_amount(view["price"]) if kind is OrderType.LIMIT else None,
         status=read_status(view["status"]),
-        filled=Decimal(view["executedQty"]),
-        quote=Decimal(view["cummulativeQuoteQty"]),
+        filled=_amount(view["executedQty"]),
+        quote=_amount(view["cummulativeQuoteQty"]),
         time=int(view.get("updateTime") or view["transactTime"]) * _MILLISECOND,
         reason=str(view.get("rejectReason", "")),
     )
@@ -84,9 +93,9 @@ def read_placed(symbol: str, view: Json) -> OrderReport:
         VenueTrade(
             Fill(
                 trade_id=str(fill["tradeId"]),
-                quantity=Decimal(fill["qty"]),
-                price=Decimal(fill["price"]),
-                fee=Decimal(fill["commission"]),
+                quantity=_amount(fill["qty"]),
+                price=_amount(fill["price"]),
+                fee=_amount(fill["commission"]),
                 fee_asset=fill["commissionAsset"],
                 time=time * _MILLISECOND,
             ),
@@ -121,9 +130,9 @@ def read_trade(symbol: str, view: Json) -> VenueTrade:
     return VenueTrade(
         fill=Fill(
             trade_id=str(view["id"]),
-            quantity=Decimal(view["qty"]),
-            price=Decimal(view["price"]),
-            fee=Decimal(view["commission"]),
+            quantity=_amount(view["qty"]),
+            price=_amount(view["price"]),
+            fee=_amount(view["commission"]),
             fee_asset=view["commissionAsset"],
             time=int(view["time"]) * _MILLISECOND,
         ),
@@ -140,9 +149,9 @@ def read_event_trade(symbol: str, event: Json) -> VenueTrade:
     return VenueTrade(
         fill=Fill(
             trade_id=str(event["t"]),
-            quantity=Decimal(event["l"]),
-            price=Decimal(event["L"]),
-            fee=Decimal(event["n"]),
+            quantity=_amount(event["l"]),
+            price=_amount(event["L"]),
+            fee=_amount(event["n"]),
             fee_asset=event["N"] or "",
             time=int(event["T"]) * _MILLISECOND,
         ),
@@ -163,11 +172,11 @@ def read_event_order(symbol: str, event: Json) -> OrderReport:
         side=Side(event["S"]),
         type=kind,
         time_in_force=TimeInForce(event["f"]),
-        quantity=Decimal(event["q"]),
-        price=Decimal(event["p"]) if kind is OrderType.LIMIT else None,
+        quantity=_amount(event["q"]),
+        price=_amount(event["p"]) if kind is OrderType.LIMIT else None,
         status=read_status(event["X"]),
-        filled=Decimal(event["z"]),
-        quote=Decimal(event["Z"]),
+        filled=_amount(event["z"]),
+        quote=_amount(event["Z"]),
         time=int(event["T"]) * _MILLISECOND,
         reason="" if event["r"] == "NONE" else str(event["r"]),
     )
@@ -175,4 +184,4 @@ def read_event_order(symbol: str, event: Json) -> OrderReport:
 
 def read_balances(account: Json) -> dict[str, Balance]:
     """Read an account's balances."""
-    return {entry["asset"]: Balance(Decimal(entry["free"]), Decimal(entry["locked"])) for entry in account["balances"]}
+    return {entry["asset"]: Balance(_amount(entry["free"]), _amount(entry["locked"])) for entry in account["balances"]}

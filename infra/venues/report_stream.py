@@ -119,8 +119,8 @@ class ReportStream:
         try:
             trade = shape.read_event_trade(symbol, event) if event["x"] in _TRADES else None
             return list(self._tracker.follow(shape.read_event_order(symbol, event), trade))
-        except (ReportGapError, KeyError, ValueError) as gap:
-            log.warning("venue stream has a gap", why=str(gap), symbol=symbol)
+        except (ReportGapError, LookupError, TypeError, ValueError, ArithmeticError) as gap:
+            log.warning("venue stream has a gap", why=str(gap)[:200], symbol=symbol)
             self._sweep_soon()
             return []
 

@@ -4,6 +4,7 @@ Order ids and trade ids rise per venue, so two numbers per symbol are cursor eno
 to their end, and so are all trades up to `trade`. What lies between the cursor and the break is told again.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -41,13 +42,17 @@ class _Told:
 
 @dataclass(slots=True)
 class _Symbol:
-    """One symbol: `order` and `trade` are the cursor, `orders` those told from there on."""
+    """One symbol: `order` and `trade` are the cursor, `orders` those told from there on.
+
+    The first of `orders` is looked for and taken out over and over, which a plain dict does in time that grows with
+    all that were taken out before.
+    """
 
     order: int = 0
     trade: int = 0
     last_trade: int = 0
     last_order: int = -1
-    orders: dict[int, _Told] = field(default_factory=dict[int, _Told])
+    orders: OrderedDict[int, _Told] = field(default_factory=OrderedDict[int, _Told])
 
 
 class ReportTracker:
@@ -189,7 +194,7 @@ class ReportTracker:
     def _settle(at: _Symbol) -> None:
         """Move the cursor past the orders that are told to their end."""
         while (first := next(iter(at.orders.items()), None)) is not None and first[1].ended:
-            del at.orders[first[0]]
+            at.orders.popitem(last=False)
         at.order, at.trade = (at.last_order + 1, at.last_trade) if first is None else (first[0], first[1].trade_before)
 
 

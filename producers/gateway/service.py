@@ -64,6 +64,7 @@ async def _serve(gateway: Gateway, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
         limit_concurrency=gateway.limits.waiting + 100,
+        http="h11",  # whatever else is installed: it bounds a request's headers
         h11_max_incomplete_event_size=16 * 1024,
     )
     server = _Server(config)

@@ -2,24 +2,37 @@
 
 from typing import Final
 
+import structlog
 from pydantic import ValidationError
 
 from infra.codec import Record
-from infra.dead_letters import Fault
+from infra.dead_letters import READING_ERRORS, UNREADABLE, Fault
 from infra.strict_json import StrictJsonError, check_json
 from sagas.trading.routing import flaw
 from schemas.envelope import SPEC, SPECVERSION, TYPE, foreign_specversion
+from schemas.invalid import describe_invalid
 from schemas.message import wire_type
 from schemas.signals import SignalRaised
 
 SIZE_LIMIT: Final = 16 * 1024
 """Bytes of a signal's payload."""
 HANDLER: Final = "signal-router"
-_SHOWN: Final = 3
 
 
 def read_signal(saga: str, record: Record) -> SignalRaised | Fault:
-    """Read a signal; a record without a type is taken by its payload alone, as starts are."""
+    """Read a signal; a record without a type is taken by its payload alone, as starts are.
+
+    A fault of ours in reading costs this record, and holds up nobody behind it.
+    """
+    try:
+        return _read(saga, record)
+    except READING_ERRORS as error:
+        place = f"{record.topic}[{record.partition}]@{record.offset}"
+        structlog.get_logger(HANDLER).exception("record cannot be read", place=place, exc_info=error)
+        return Fault(UNREADABLE, f"the record cannot be read: {type(error).__name__}", HANDLER)
+
+
+def _read(saga: str, record: Record) -> SignalRaised | Fault:
     if (version := record.header(SPECVERSION)) not in {b"", SPEC}:
         return Fault("specversion", foreign_specversion(version), HANDLER)
     ce_type = record.header(TYPE).decode("utf-8", "replace")
@@ -34,12 +47,6 @@ def read_signal(saga: str, record: Record) -> SignalRaised | Fault:
     except StrictJsonError as error:
         return Fault("not-json", f"the signal is not JSON that we take: {error}", HANDLER)
     except ValidationError as error:
-        return Fault("invalid", _explain(error), HANDLER)
+        return Fault("invalid", describe_invalid(error, "signal"), HANDLER)
     wrong = flaw(signal)
     return Fault("invalid", wrong, HANDLER) if wrong else signal
-
-
-def _explain(error: ValidationError) -> str:
-    """Name the fields, never their values."""
-    wrong = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'signal'}: {each['msg']}" for each in wrong[:_SHOWN])

@@ -14,6 +14,7 @@ from infra.clock import Clock, SystemClock
 from infra.database import Connection, open_pool
 from infra.dead_letters import dead_letter
 from infra.lanes.leased import name_owner
+from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
@@ -81,7 +82,7 @@ class SignalRouter:
         """Judge the signals for all who follow them; publish the starts, and copy what could not be read."""
         self._forget()
         now = self._clock.now()
-        heard = self._read(transaction, received, now)
+        heard = await self._read(transaction, received, now)
         if not heard:
             return
         judged = judge(heard, await _load(transaction.sql, heard), now)
@@ -107,10 +108,12 @@ class SignalRouter:
     async def close(self) -> None:
         """Nothing runs on the side."""
 
-    def _read(self, transaction: Transaction, received: Sequence[Received], now: int) -> list[Heard]:
+    async def _read(self, transaction: Transaction, received: Sequence[Received], now: int) -> list[Heard]:
         """Read what can be read; the rest goes to the dead letters."""
         heard: list[Heard] = []
+        pace = Pace()
         for each in received:
+            await pace.keep()
             signal = read_signal(self._saga.name, each.record)
             if isinstance(signal, SignalRaised):
                 heard.append(Heard(each.lane, each.record, signal))

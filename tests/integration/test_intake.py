@@ -22,7 +22,7 @@ from infra.lanes import store
 from infra.lanes.processor import Received, Transaction
 from infra.starts import Accepted, Conflict, accept, order_start
 from schemas import identity
-from schemas.envelope import Header
+from schemas.envelope import Envelope, Header
 from tests.integration.saga_log_rig import Rig, open_rig
 from tests.sagas import OrderAsked
 from tests.waiting import until
@@ -152,6 +152,31 @@ async def test_the_same_again_is_the_same_and_another_is_refused(rig: Rig) -> No
     assert await rig.pool.fetchval("SELECT count(*) FROM start_request") == 1
 
 
+def structured_event(**data: str) -> bytes:
+    """Give a structured CloudEvent with these data."""
+    return json.dumps({"specversion": "1.0", "id": "1", "source": "/me", "type": "", **data}).encode()
+
+
+async def test_attributes_that_no_header_can_hold_are_made_fit(rig: Rig) -> None:
+    """A NUL, or half a surrogate pair, in an event's id would make the start unreadable for every service."""
+    plain = structured_event(data_base64=base64.b64encode(payload("fit")).decode())
+    event = plain.replace(b'"id": "1"', b'"id": "a\\u0000\\ud800"')
+    async with rig.running(Intake(rig.saga)):
+        await start(rig, event, [("content-type", b"application/cloudevents+json")])
+        (begun,) = await rig.read("events", 1)
+    assert begun.headers["ce_causationid"] == b"a?"
+    Envelope.from_headers(list(begun.headers.items()))
+
+
+async def test_a_batch_that_unfolds_without_end_is_refused_by_the_broker(rig: Rig, kafka: str) -> None:
+    """A kilobyte stands for more than a process should hold: the topic's limit counts what it unfolds to."""
+    told: list[object] = []
+    client = Producer({"bootstrap.servers": kafka, "compression.type": "zstd", "message.max.bytes": 10**8})
+    client.produce(rig.topic("starts"), value=bytes(40_000_000), on_delivery=lambda error, _: told.append(error.name()))
+    assert client.flush(20) == 0
+    assert told == ["MSG_SIZE_TOO_LARGE"]
+
+
 async def test_what_cannot_start_anything_is_a_dead_letter(rig: Rig) -> None:
     """Each kind of bad start goes to the dead letters with its reason; a good one behind them all is taken."""
     other = [("ce_type", b"other.order-asked.v1")]
@@ -170,6 +195,11 @@ async def test_what_cannot_start_anything_is_a_dead_letter(rig: Rig) -> None:
         (b"[]", structured, b"not-an-event"),
         (b'{"specversion":"1.0"}', structured, b"not-an-event"),
         (b'{"specversion":"1.0","id":"\\ud800","source":"s","type":"\\udfff"}', structured, b"not-an-event"),
+        (structured_event(data_base64="\N{LATIN SMALL LETTER E WITH ACUTE}"), structured, b"not-json"),
+        (structured_event(data="[" * 30_000), structured, b"invalid"),
+        (b'"' + b'\\"' * 32_000, [], b"not-json"),
+        (b'{"data":"' + b'\\"' * 32_000, structured, b"not-json"),
+        (b"[" + b'{"a":1},' * 8000 + b"1]", [], b"invalid"),
         (b"[]", [("content-type", b"application/cloudevents-batch+json")], b"batched"),
         (payload(), [("ce_specversion", b"9.9")], b"specversion"),
         (payload("k2"), [("ce_specversion", b"\xff1.0")], b"specversion"),

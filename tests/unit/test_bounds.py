@@ -76,6 +76,15 @@ def test_many_small_records_fill_the_inbox() -> None:
     assert [sum(len(each.records) for each in inbox.take()), inbox.records] == [18, 27]
 
 
+def test_a_chunk_larger_than_a_batch_is_taken_in_pieces() -> None:
+    """Whatever a poll brings of one partition, a batch holds no more than its bytes."""
+    inbox = Inbox(1000, batch_bytes=4_000)
+    inbox.put(chunk(10, 1000))
+    taken = [piece for _ in range(3) for piece in inbox.take()]
+    assert [(len(piece.records), piece.following) for piece in taken] == [(4, 4), (4, 8), (2, 10)]
+    assert [inbox.records, inbox.bytes, bool(inbox)] == [0, 0, False]
+
+
 def test_a_chunk_without_records_waits_for_its_turn() -> None:
     """It moves its lane's offset, so it is work too; what is cleared is gone."""
     inbox = Inbox(10)

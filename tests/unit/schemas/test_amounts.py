@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from schemas.amounts import Amount, Price, Quantity, SignedAmount, format_decimal
 from schemas.message import Event
@@ -78,3 +78,11 @@ def test_signs_and_zeros_are_refused_where_they_make_no_sense(field: str, value:
     with pytest.raises(ValidationError, match=field):
         Bill.from_wire(f'{{"{field}": "{value}"}}'.encode())
     assert Bill.from_wire(b'{"signed": "-1.5"}').signed == Decimal("-1.5")
+
+
+def test_a_number_beyond_all_amounts_keeps_its_exponent() -> None:
+    """Written out, ten characters would become a gigabyte; whatever reads amounts refuses them."""
+    for text in ("1E+999999999", "-1E+999999999", "1E-999999999"):
+        assert format_decimal(Decimal(text)) == text
+        with pytest.raises(ValidationError):
+            TypeAdapter(Amount).validate_python(Decimal(text))
