@@ -12,7 +12,7 @@ COMPILE := env -u PIP_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
+.PHONY: help venv lint test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters fuzz bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ chaos: $(READY) ## Break a whole stack for some minutes and judge what it kept (
 
 chaos-clusters: $(READY) ## The same on three brokers, and PostgreSQL with a standby that takes over
 	$(BIN)/python -m tests.faults --clusters $(ARGS)
+
+fuzz: $(READY) ## Let strangers write to every topic and door of a whole stack, an hour (ARGS="--minutes 2": for every commit)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(READY) bench-peers ## Measure the saga path beside its floor and its peers, 20 minutes at most (ARGS=--sealing: the sealer's cost)
 	$(BIN)/python -m tests.benchmarks $(ARGS)

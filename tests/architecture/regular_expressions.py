@@ -5,19 +5,21 @@ repetitions that can share out the same characters have it try every way of shar
 anew at each character, only to run on over the same text each time, is quadratic by itself.
 """
 
+import importlib
 import re
 from collections.abc import Iterator, Sequence
-from re import _constants as op  # pyright: ignore[reportAttributeAccessIssue] - private, and the only parser there is
-from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any, Final, NamedTuple, cast
 
+op: Any = importlib.import_module("re._constants")
+parser: Any = importlib.import_module("re._parser")
+"""Private, and the only parser of these expressions there is."""
 ALPHABET: Final = frozenset([*map(chr, range(128)), "\xa0", "\xb2", "\xe9", "\u0661", "\u4e00", "\U0001f600"])
 """What sets of characters are compared by: ASCII, and of the rest one of each sort."""
-CATEGORIES: Final = {
+CATEGORIES: Final[dict[Any, str]] = {
     op.CATEGORY_DIGIT: r"\d", op.CATEGORY_NOT_DIGIT: r"\D", op.CATEGORY_SPACE: r"\s", op.CATEGORY_NOT_SPACE: r"\S",
     op.CATEGORY_WORD: r"\w", op.CATEGORY_NOT_WORD: r"\W",
 }  # fmt: skip
-_REPEATS: Final = (op.MAX_REPEAT, op.MIN_REPEAT)
+_REPEATS: Final[tuple[Any, ...]] = (op.MAX_REPEAT, op.MIN_REPEAT)
 _EMPTY: Final = frozenset[str]()
 Items = Sequence[tuple[Any, Any]]
 
@@ -162,8 +164,8 @@ def _part(item: tuple[Any, Any]) -> Part:
         return _group(_items(argument[3]))
     if code is op.BRANCH:
         parts = [_sequence(_items(branch)) for branch in argument[1]]
-        first, every = (_EMPTY.union(*(part[at] for part in parts)) for at in (0, 1))
-        return Part(cast("frozenset[str]", first), cast("frozenset[str]", every), any(each.nullable for each in parts))
+        first, every = _EMPTY.union(*(part.first for part in parts)), _EMPTY.union(*(part.every for part in parts))
+        return Part(first, every, any(each.nullable for each in parts))
     if code in {op.AT, op.ASSERT, op.ASSERT_NOT}:
         return Part(_EMPTY, _EMPTY, nullable=True)
     taken = _characters(code, argument)

@@ -64,6 +64,8 @@ VALUES = {
     "another schema": b'{"idempotency_key": 7}',
     "a float for an amount": b'{"amount": 10.5}',
     "too deep": b'{"amount":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "quotes without end": b'"' + b'\\"' * 400_000,
+    "a million small members": b"{" + b",".join(b'"%d":1' % number for number in range(80_000)) + b"}",
     "huge": b'{"nothing":"' + b"9" * 900_000 + b'"}',
 }
 

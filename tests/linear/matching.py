@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from re import _constants as op  # pyright: ignore[reportAttributeAccessIssue] - private, and the only parser there is
-from re import _parser as parser  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any
 
-from tests.architecture.regular_expressions import CATEGORIES
+from tests.architecture.regular_expressions import CATEGORIES, op, parser
 
 Items = Sequence[tuple[Any, Any]]
 
@@ -88,7 +86,7 @@ class Stepper:
     def _takes(self, code: Any, argument: Any, character: str) -> bool:
         self._step()
         if code is op.IN:
-            taken = any(_takes_one(*each, character) for each in argument if each[0] is not op.NEGATE)
+            taken = any(_takes_one(each[0], each[1], character) for each in argument if each[0] is not op.NEGATE)
             return taken != (argument[0][0] is op.NEGATE)
         return _takes_one(code, argument, character)
 

@@ -23,6 +23,8 @@ _SCANS: Final = frozenset({
 """Methods of C that look through the object they belong to."""
 _WORD: Final = 4
 """Bytes allocated that count as much as one instruction."""
+_OWN: Final = 256
+"""Bytes that an instruction may allocate uncounted: the meter's own numbers are among them."""
 
 
 class Meter:
@@ -48,9 +50,14 @@ class Meter:
     def allocations(self) -> None:
         """Count what has been allocated since the last time, whether it is still held or not."""
         held, peak = tracemalloc.get_traced_memory()
-        self.work += max(0, peak - self._before) / _WORD
+        self.work += max(0, peak - self._before - _OWN) / _WORD
         tracemalloc.reset_peak()
         self._before = held
+
+    def begin(self) -> None:
+        """Leave uncounted what has been allocated so far."""
+        tracemalloc.reset_peak()
+        self._before = tracemalloc.get_traced_memory()[0]
 
     def profile(self, _frame: FrameType, event: str, called: Any) -> None:
         """Count what a method of C looks through."""
@@ -65,6 +72,7 @@ class CountedPattern:
 
     def __init__(self, pattern: "re.Pattern[Any]", meter: Meter) -> None:
         self._pattern = pattern
+        self._meter = meter
         self._stepper = Stepper(pattern, meter.step)
 
     def __getattr__(self, name: str) -> Any:
@@ -78,6 +86,7 @@ class CountedPattern:
             trace, profile = sys.gettrace(), sys.getprofile()
             sys.settrace(None)
             sys.setprofile(None)
+            self._meter.allocations()
             try:
                 if name in {"match", "fullmatch"}:
                     self._stepper.match(text, 0, whole=name == "fullmatch")
@@ -85,6 +94,7 @@ class CountedPattern:
                     self._stepper.search(text, 0)
                 else:
                     self._stepper.search_all(text)
+                self._meter.begin()
                 return found(*arguments)
             finally:
                 sys.settrace(trace)
@@ -100,8 +110,7 @@ def measure(run: Callable[[], object], also: Iterable[ModuleType] = ()) -> float
     with _counting_patterns(meter, also):
         if not traced:
             tracemalloc.start()
-        tracemalloc.reset_peak()
-        meter._before = tracemalloc.get_traced_memory()[0]
+        meter.begin()
         sys.setprofile(meter.profile)
         sys.settrace(meter.trace)
         try:
@@ -119,7 +128,7 @@ def measure(run: Callable[[], object], also: Iterable[ModuleType] = ()) -> float
 def _counting_patterns(meter: Meter, also: Iterable[ModuleType]) -> Generator[None]:
     """Let counting patterns stand in for those of the shipped modules."""
     shipped = [module for name, module in sys.modules.items() if name.split(".")[0] in PACKAGES]
-    places = [
+    places: list[tuple[ModuleType, str, re.Pattern[Any]]] = [
         (module, name, value) for module in (*shipped, *also) for name, value in vars(module).items()
         if isinstance(value, re.Pattern)
     ]  # fmt: skip

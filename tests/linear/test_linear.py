@@ -32,10 +32,14 @@ def quiet() -> Iterator[None]:
     """Log to nobody, and leave room for a matcher that calls itself for each repetition."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(20_000)
-    structlog.configure(processors=[lambda *_: ""], logger_factory=structlog.ReturnLoggerFactory())
+    structlog.configure(processors=[_say_nothing], logger_factory=structlog.ReturnLoggerFactory())
     yield
     structlog.reset_defaults()
     sys.setrecursionlimit(limit)
+
+
+def _say_nothing(*_: object) -> str:
+    return ""
 
 
 def works(run: Callable[[bytes], object], shape: Shape, also: Sequence[ModuleType] = ()) -> tuple[float, float]:
