@@ -130,9 +130,9 @@ def check_required(found: Mapping[str, bytes]) -> None:
         raise EnvelopeError(f"header {SAGA_ID} is not a UUID in lower case")
 
 
-def foreign_specversion(found: bytes) -> str:
-    """Describe a specversion that is not read."""
-    return f"header {SPECVERSION} is {found[:20].decode('utf-8', 'replace')!r}; only CloudEvents 1.0 are read"
+def foreign_specversion(found: bytes | None) -> str:
+    """Describe a specversion that is not read; Kafka also knows headers without a value."""
+    return f"header {SPECVERSION} is {(found or b'')[:20].decode('utf-8', 'replace')!r}; only CloudEvents 1.0 are read"
 
 
 def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) -> bytes:
