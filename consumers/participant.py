@@ -4,14 +4,17 @@ A refusal is a returned value. An exception means "it has not happened, try agai
 call means "nobody knows": the far side is asked, and nothing is sent again.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from consumers.context import StepContext, Work
 from consumers.evidence import Evidence, ReportStore
 from infra.database import Connection
-from sagas.definition import AnySaga
+from infra.owners import StepOwner
+from infra.settings import Settings
+from sagas.definition import AnySaga, Saga
 from sagas.errors import DefinitionError, SagaError
 from sagas.step import AnyStep, CompensatableStep, Step
 from schemas.message import Compensation, Event
@@ -35,6 +38,10 @@ Conclude = Callable[[Sequence[Any], StepContext], Out | Rejected | None]
 Restore = Callable[[Sequence[Work[Out]], Connection], Awaitable[None]]
 Holds = Callable[[StepContext], Sequence[tuple[str, str]]]
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_OUR_GROUPS: Final = frozenset({"log", "intake", "signal-router"})
+"""Endings of the consumer groups that every saga has beside those of its participants."""
 
 
 class CompensationImpossibleError(SagaError):
@@ -85,7 +92,7 @@ class Binding:
         return [name for name, function in needed.items() if function is None]
 
 
-class Participant:
+class Participant(StepOwner):
     """One service's share of a saga. `holds` names what may be paused for a step, as (scope, key) pairs.
 
     `in_flight` is how many calls the far side's client makes side by side, where it knows a limit. With an `evidence`,
@@ -101,6 +108,11 @@ class Participant:
         in_flight: int | None = None,
         evidence: Evidence | None = None,
     ) -> None:
+        if not isinstance(saga, Saga):  # pyright: ignore[reportUnnecessaryIsInstance] - not every program is checked
+            raise DefinitionError(f"participant {name!r}: {saga!r} is no saga with a step")
+        if not _NAME.fullmatch(name) or name in _OUR_GROUPS:
+            taken = ", ".join(sorted(_OUR_GROUPS))
+            raise DefinitionError(f"participant {name!r}: use letters, digits, _ and -, and none of {taken}")
         self.name = name
         self.saga = saga
         self.holds = holds
@@ -112,6 +124,17 @@ class Participant:
     def group(self) -> str:
         """Name the consumer group."""
         return f"{self.saga.name}-{self.name}"
+
+    @property
+    def steps(self) -> Collection[str]:
+        """Name the steps that are bound here."""
+        return self.bindings.keys()
+
+    async def serve(self, settings: Settings) -> None:
+        """Run the participant as a service until cancelled; raises `CommandError` when a server is not there."""
+        from consumers.runtime.service import serve  # noqa: PLC0415  # the runtime is built on this module
+
+        await serve(self, settings)
 
     def check(self) -> None:
         """Raise `DefinitionError` naming what is not bound, before the first record is read."""
@@ -125,7 +148,8 @@ class Participant:
 
     def _binding(self, step: AnyStep) -> Binding:
         if step not in self.saga.steps:
-            raise DefinitionError(f"participant {self.name!r}: saga {self.saga.name!r} has no step {step.name!r}")
+            named = getattr(step, "name", step)
+            raise DefinitionError(f"participant {self.name!r}: saga {self.saga.name!r} has no step {named!r}")
         return self.bindings.setdefault(step.name, Binding(step))
 
     def _bind(self, step: AnyStep, role: str) -> Callable[[F], F]:

@@ -145,13 +145,13 @@ def _event(row: asyncpg.Record) -> Json:
         "context_added": row["context_added"],
         "error": row["error"],
         "headers": headers,
-        "value": _value(row["value"]),
+        "value": read_value(row["value"]),
         "hash": row["hash"].hex(),
     }
 
 
-def _value(stored: bytes | None) -> Any:
-    """Give a record's value: JSON where it is, text otherwise."""
+def read_value(stored: bytes | None) -> Any:
+    """Return a record's value: JSON where it is, text otherwise."""
     try:
         return orjson.loads(stored or b"null")
     except orjson.JSONDecodeError:

@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from infra.app_modules import App
 from infra.errors import CommandError, ExitCode
-from infra.registered import SAGAS, find_saga, registered_sagas
-from infra.schema_commands import App, AsJson, schema
+from infra.registered import SAGAS, check_ownership, find_saga, registered_sagas
+from infra.schema_commands import AsJson, schema
 from infra.settings import load_settings
+from infra.stack.display import show_warning
 from sagas.definition import AnySaga
 from sagas.diagram import draw_dot, draw_mermaid
-from sagas.errors import DefinitionError
 
 commands = typer.Typer()
 commands.add_typer(schema, name="schema")
@@ -19,16 +20,17 @@ commands.add_typer(schema, name="schema")
 
 @commands.command()
 def check(*, app: App = None, as_json: AsJson = False) -> None:
-    """Import every registered saga, and those of --app, and say whether they are sound."""
-    try:
-        sagas = registered_sagas((*load_settings().app, *(app or ())))
-    except (DefinitionError, ImportError) as error:
-        where = ", ".join([f"entry points {SAGAS}", *(app or ())])
-        what = f"a definition cannot work: {error}"
-        raise CommandError("definition-unsound", what, where, "change it as said") from error
+    """Import every registered saga and participant, and those of --app, and say whether they are sound.
+
+    Exit 4: a step has two owners. A step that no participant registered here owns is named as a warning.
+    """
+    settings = load_settings(app=app)
+    sagas = registered_sagas(settings.app)
     if not sagas:
         do = f"register one under the entry-point group {SAGAS}, or name its module with --app"
         raise CommandError("no-sagas", "there is no saga to check", SAGAS, do, ExitCode.NOT_FOUND)
+    for warning in check_ownership(settings):
+        show_warning(warning, as_json=as_json)
     for each in sagas.values():
         typer.echo(json.dumps(_summary(each)) if as_json else _sentence(each))
 
@@ -38,7 +40,7 @@ def diagram(
     saga: str, *, app: App = None, form: Annotated[Literal["mermaid", "dot"], typer.Option("--format")] = "mermaid"
 ) -> None:
     """Draw a saga from its definition, as text that Mermaid or Graphviz renders."""
-    found = find_saga(saga, (*load_settings().app, *(app or ())))
+    found = find_saga(saga, load_settings(app=app).app)
     typer.echo(draw_dot(found) if form == "dot" else draw_mermaid(found), nl=False)
 
 

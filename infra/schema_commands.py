@@ -7,8 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
+from infra.app_modules import App
 from infra.errors import CommandError, ExitCode
-from infra.registered import registered_sagas
+from infra.registered import module_sagas, registered_sagas
 from infra.settings import load_settings
 from infra.topic_commands import topics
 from schemas import golden, signals
@@ -16,7 +17,6 @@ from schemas.contract import Contract, contracts_of
 from schemas.golden import SHIPPED
 from schemas.message import wire_type
 
-App = Annotated[list[str] | None, typer.Option("--app", help="A module that defines sagas; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Golden = Annotated[
     Path | None, typer.Option("--golden", help="The folder of recordings; the shipped one if not given.")
@@ -57,6 +57,10 @@ def show(
 @schema.command()
 def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) -> None:
     """Hold every message to its recordings: old and new must understand each other, both ways, all revisions."""
+    if app and folder is None:
+        do = "give --golden FOLDER, where `tradesaga schema record` has written them"
+        what = "what --app defines is not among the shipped recordings"
+        raise CommandError("usage", what, "schema check", do, ExitCode.USAGE)
     contracts, recordings = _contracts(app, own=folder is None), folder or SHIPPED
     findings = list(golden.compare(contracts, recordings))
     for each in findings:
@@ -66,7 +70,7 @@ def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) ->
         do = "give broken messages a new version; record the others with `tradesaga schema record --golden FOLDER`"
         raise CommandError("schema-changed", f"{len(findings)} findings", _name(recordings), do)
     if not as_json:
-        typer.echo(f"{len(contracts)} messages are as recorded")
+        typer.echo(f"{len(contracts)} messages are as recorded{_left_out(app, folder)}")
 
 
 @schema.command()
@@ -81,13 +85,25 @@ def record(*, folder: Annotated[Path, typer.Option("--golden")], app: App = None
 
 
 def _contracts(app: list[str] | None, *, own: bool = False) -> dict[str, Contract]:
-    """Give the contracts of the sagas in `app` alone, or else of all that are registered, or of our `own`."""
-    known = registered_sagas(load_settings().app)
-    if app:
-        known = {name: saga for name, saga in registered_sagas(app).items() if known.get(name) is not saga}
-    sagas = [saga for name, saga in known.items() if not own or app or name == OWN]
-    types = [each for saga in sagas for each in saga.registry.items()]
+    """Return the contracts of the sagas in `app` alone, or else of all that are registered, or of our `own`.
+
+    Raises `CommandError` (exit 3) where there is none: a gate without messages would pass whatever changes.
+    """
+    registered = registered_sagas()
+    sagas = module_sagas(app) if app else registered_sagas(load_settings().app)
+    if app or own:
+        sagas = {name: saga for name, saga in sagas.items() if (saga is registered.get(OWN)) is own}
+    types = [each for saga in sagas.values() for each in saga.registry.items()]
+    if not types:
+        what, do = "there is no saga whose messages could be recorded", "name a module that defines one with --app"
+        raise CommandError("no-messages", what, ", ".join(app or ()) or "schema", do, ExitCode.NOT_FOUND)
     return contracts_of(types if app else [*SIGNALS, *types])
+
+
+def _left_out(app: list[str] | None, folder: Path | None) -> str:
+    """Name the sagas that a check of the shipped recordings does not look at."""
+    others = sorted(registered_sagas(load_settings().app).keys() - {OWN}) if not app and folder is None else []
+    return f"; not checked without --golden: {', '.join(others)}" if others else ""
 
 
 def _name(folder: Traversable) -> str:

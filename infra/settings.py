@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -90,7 +91,7 @@ class Settings(BaseSettings):
     audit_lap: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
     """Seconds that the live auditor takes at least to look at all sagas again."""
     app: Annotated[tuple[str, ...], NoDecode] = ()
-    """Modules to import for further sagas and services, comma-separated."""
+    """Modules to import for further sagas, participants and services, comma-separated; `up` notes them."""
 
     @field_validator("app", mode="before")
     @classmethod
@@ -164,15 +165,16 @@ class Settings(BaseSettings):
         return type(self).model_validate({**dict(self), **values})
 
 
-def load_settings(home: Path | None = None) -> Settings:
-    """Read the environment, then fill what it leaves open from the stack that runs in `home`.
+def load_settings(home: Path | None = None, app: Sequence[str] | None = None) -> Settings:
+    """Read the environment, then fill what it leaves open from the stack that runs in `home`; `app` adds modules.
 
     Raises CommandError (exit 2) naming the variable that is wrong, never its value: it may hold a password.
     """
     given: dict[str, Any] = _service_databases() | ({} if home is None else {"home": home})
     try:
         settings = Settings(**given)
-        return Settings(**given, **_from_stack(settings, read_state(settings.home)))
+        settings = Settings(**given, **_from_stack(settings, read_state(settings.home)))
+        return settings.changed(app=tuple(dict.fromkeys((*settings.app, *app)))) if app else settings
     except ValidationError as error:
         raise _refused(error) from error
 
@@ -189,7 +191,8 @@ def _service_databases() -> dict[str, Any]:
 
 def _from_stack(settings: Settings, state: StackState) -> dict[str, Any]:
     """Choose from the stack's state what nobody has set."""
-    known = state.model_dump(include={"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port"})
+    taken = {"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port", "app"}
+    known = state.model_dump(include=taken)
     return {name: value for name, value in known.items() if value and name not in settings.model_fields_set}
 
 

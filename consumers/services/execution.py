@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 from consumers.participant import CompensationImpossibleError, Participant, StepContext
@@ -13,7 +13,6 @@ from infra.database import Connection
 from infra.ledger.venue_reports import load_ended, store_read
 from infra.reconciliation.run import reconcile_at_start
 from infra.settings import Settings
-from infra.venues.access import open_venue
 from infra.venues.wire_reports import report_order
 from sagas.trade import confirm_fill, place_order, trade
 from sagas.trading import fills
@@ -38,6 +37,8 @@ IN_FLIGHT: Final = 512
 
 async def execution(settings: Settings) -> None:
     """Run the service until it is cancelled."""
+    from infra.venues.access import open_venue  # noqa: PLC0415  # an extra, which only the service itself needs
+
     port = open_venue(settings)
     comparing = asyncio.create_task(reconcile_at_start(port, settings), name="reconcile")
     try:
@@ -68,8 +69,8 @@ def execution_participant(port: VenuePort, venue: str) -> Participant:
 
 
 def registered(settings: Settings) -> Participant:
-    """Give the participant to those who need to know what it owns; nothing is connected."""
-    return execution_participant(open_venue(settings), settings.venue_name)
+    """Return the participant for those who need to know what it owns: no venue is named or called."""
+    return execution_participant(cast("VenuePort", None), settings.venue_name)
 
 
 class StoredReports:

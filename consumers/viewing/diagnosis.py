@@ -9,18 +9,21 @@ import asyncpg
 import orjson
 
 from consumers.saga_log.rules import Rules
-from consumers.viewing.owners import step_owners
+from consumers.viewing.tables import told_reason
 from infra.broker import read_ends
-from infra.catalog import Json
+from infra.catalog import Json, read_value
 from infra.database import Connection, session
 from infra.errors import CommandError
 from infra.kafka import KafkaUnavailableError, Place
+from infra.owners import registered_owners
 from infra.progress import ProgressError, decode_progress
 from infra.registered import find_saga
 from infra.settings import Settings
 from sagas.machine import State
 from sagas.row import RowStatus
 from sagas.status import Status
+from schemas.lifecycle import AttemptFailed, CompensationFailed, StepContradicted, StepFailed, StepUnknown
+from schemas.message import Event, wire_type
 from schemas.topics import commands_topic, events_topic
 
 _STEPS: Final = """
@@ -36,6 +39,10 @@ _PARTITION: Final = "SELECT partition FROM saga_event WHERE saga_id = $1 AND seq
 _PARKED: Final = """
 SELECT "group", topic, partition, "offset", reason, recorded_at FROM parked
 WHERE saga_id = $1 AND released IS NULL ORDER BY topic, partition, "offset"
+"""
+_FAILURES: Final = """
+SELECT DISTINCT ON (step_name) step_name, event_type, value FROM saga_event
+WHERE saga_id = $1 AND event_type = ANY($2::text[]) AND seq IS NOT NULL ORDER BY step_name, seq DESC
 """
 _HOLDS: Final = """
 SELECT scope, key, operator, reason, created_at FROM hold
@@ -76,6 +83,7 @@ async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> 
         "parked": [dict(each) for each in await sql.fetch(_PARKED, row["saga_id"])],
         "holds": [dict(each) for each in await sql.fetch(_HOLDS, [str(row["saga_id"]), row["name"]], _account(row))],
         "stands": saga.rules.stands(saga.state) if saga.state is not None and row["state"] == "FAILED" else "",
+        "failures": await _failures(sql, saga),
         "cause": saga.rules.cause(saga.state) if saga.state is not None else "",
     }
     return {"summary": summarize(found), **found}
@@ -89,14 +97,29 @@ def summarize(found: Json) -> str:
         place = f"{first['topic']} {first['partition']} {first['offset']}"
         return f"{len(found['parked'])} of its records are parked, the first at {place}: {first['reason']}"
     if state.final:
-        return f"it has ended: {state}"
+        return f"it has ended: {state}{_last_reason(found) if state is Status.ABORTED else ''}"
     if state is Status.FAILED:
-        return f"a person is needed: {found['stands']}"
+        return f"a person is needed: {found['stands']}{_last_reason(found)}"
     if found["holds"]:
         return "; ".join(f"{hold['scope']} {hold['key']} is paused: {hold['reason']}" for hold in found["holds"])
     if found["saga_log"]["lag"]:
         return f"the saga log has {found['saga_log']['lag']} records to read first"
     return "; ".join(_tell(step) for step in found["waits_for"]) or f"nothing is known to be missing in {state}"
+
+
+async def _failures(sql: Connection, saga: _Saga) -> list[Json]:
+    """Return what each step last said of an attempt that failed, or of its refusal."""
+    name, rejects = saga.rules.saga.name, [step.rejects for step in saga.rules.saga.steps]
+    kinds: list[type[Event]] = [AttemptFailed, StepFailed, StepUnknown, CompensationFailed, StepContradicted]
+    types = {wire_type(name, kind): kind.NAME for kind in (*kinds, *filter(None, rejects))}
+    rows = await sql.fetch(_FAILURES, saga.row["saga_id"], list(types))
+    told = [(row["step_name"], types[row["event_type"]], told_reason(read_value(row["value"]))) for row in rows]
+    return [{"step": step, "event": event, "reason": reason} for step, event, reason in told if reason]
+
+
+def _last_reason(found: Json) -> str:
+    reasons = [f"{failure['step']}: {failure['reason']}" for failure in found["failures"]]
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def _tell(step: Json) -> str:
@@ -134,7 +157,8 @@ async def _steps(
     """Look at each missing step where its owner keeps it."""
     if not saga.missing:
         return []
-    owners = step_owners(saga.row["name"], settings)
+    found = [each for each in registered_owners(settings) if each.saga.name == saga.row["name"]]
+    owners = {step: owner for owner in found for step in owner.steps}
     names = {owners[step].name if step in owners else "" for step in saga.missing}
     rows: dict[str, asyncpg.Record] = {}
     lanes: dict[tuple[str, str], asyncpg.Record] = {}

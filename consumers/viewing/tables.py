@@ -77,7 +77,7 @@ def event_cells(event: Json, began: datetime) -> tuple[str, str, str, str, Text]
     """Show one record."""
     after = (event["recorded_at"] - began).total_seconds()
     kind = str(event["event_type"] or "unreadable")
-    wrong = Text(event["error"] or "", style="red")
+    wrong = Text(event["error"] or told_reason(event["value"]), style="red")
     return str(event["seq"] or "-"), f"{after:8.3f} s", kind, str(event["step_name"] or ""), wrong
 
 
@@ -89,6 +89,8 @@ def waiting_page(found: Json) -> RenderableType:
     about.add_row("why", Text(found["summary"], style="bold"))
     if found["cause"]:
         about.add_row("taken back", found["cause"])
+    for failure in found["failures"]:
+        about.add_row("failed", Text(f"{failure['step']}, {failure['event']}: {failure['reason']}", style="red"))
     about.add_row("deadline", _deadline(found["deadline"]["in_seconds"]))
     about.add_row("saga log", _behind(found["saga_log"], reached=found["kafka"]))
     for step in found["waits_for"]:
@@ -103,6 +105,16 @@ def waiting_page(found: Json) -> RenderableType:
     for hold in found["holds"]:
         about.add_row("paused", f"{hold['scope']} {hold['key']} by {hold['operator']}: {hold['reason']}")
     return about
+
+
+def told_reason(value: object) -> str:
+    """Return the reason that a fact gives, of which attempt where it says so; empty where it gives none."""
+    if not isinstance(value, dict):
+        return ""
+    said: Json = value  # pyright: ignore[reportUnknownVariableType] - any JSON object
+    reason = str(said.get("reason") or "")
+    attempt = said.get("attempt", said.get("attempts"))
+    return f"attempt {attempt}: {reason}" if reason and isinstance(attempt, int) else reason
 
 
 def parked_table(rows: Sequence[Json]) -> Table:

@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from infra.audit.keyring import write_new
 from infra.database import migrate
-from infra.errors import unavailable
+from infra.errors import CommandError, ExitCode, unavailable
 from infra.preflight import durability
+from infra.registered import registered_sagas
 from infra.settings import Settings
 from infra.stack.parts import TOGETHER, VENUE, service_parts, start_part, stop_parts, venue_part
 from infra.stack.ports import LOOPBACK, claim
@@ -26,7 +26,6 @@ from infra.topics import all_topics, ensure_topics
 READY_SECONDS = 90.0
 SUPERVISOR_PATIENCE = 150.0
 HOPELESS_STARTS = 4
-SAGAS = "tradesaga.sagas"
 Report = Callable[[str], None]
 
 
@@ -42,9 +41,11 @@ class Plan:
 def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> StackState:
     """Start whatever of the stack does not run yet, and come back when all of it is ready.
 
-    Raises CommandError (exit 5) when a server, a port, a download, disk space or a service is missing.
+    Raises CommandError: exit 5 when a server, a port, a download, disk space or a service is missing, exit 4 when it
+    runs with other modules of the user's.
     """
     with lock(home, "up.lock"):
+        _check_app(home, settings.app)
         report("starting PostgreSQL and Kafka")
         kafka, database_url = _given(settings)
         state = start_servers(home, kafka, database_url)
@@ -52,13 +53,23 @@ def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> Stac
         for url in {state.database_url, *(url.get_secret_value() for url in settings.service_databases.values())}:
             migrate(url)
         report("creating the topics")
-        names = [point.load().name for point in entry_points(group=SAGAS)]
-        asyncio.run(ensure_topics(state.kafka, all_topics(names), durability(settings)))
+        topics = all_topics(registered_sagas(settings.app))
+        asyncio.run(ensure_topics(state.kafka, topics, durability(settings)))
         if not is_alive(state.supervisor):
             _start_parts(home, settings, plan)
         report("waiting for the venue and the services")
         _wait_until_ready(home)
     return read_state(home)
+
+
+def _check_app(home: Path, app: Sequence[str]) -> None:
+    """Note the user's modules, for every later command in this folder; running services have theirs already."""
+    state = read_state(home)
+    if is_alive(state.supervisor) and state.app != tuple(app):
+        what = f"the stack runs already, with {', '.join(state.app) or 'no module of yours'}"
+        do = "run `tradesaga down`, then this again"
+        raise CommandError("stack-running", what, str(home), do, ExitCode.REFUSED)
+    change_state(home, lambda state: state.model_copy(update={"app": tuple(app)}))
 
 
 def bring_down(home: Path, report: Report) -> StackState:

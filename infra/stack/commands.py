@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from infra.app_modules import App
+from infra.registered import check_ownership
 from infra.settings import load_settings
 from infra.stack.assembly import Plan, bring_down, bring_up
-from infra.stack.display import AsJson, Directory, show, stream
-from infra.stack.run import find_services, service_names
+from infra.stack.display import AsJson, Directory, show, show_warning, stream
+from infra.stack.services import find_services, service_names
 from infra.stack.status import look
 
 
@@ -21,6 +23,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready.")] = False,
     directory: Directory = None,
     together: Annotated[bool, typer.Option("--together", help="Run all services in one process.")] = False,
+    app: App = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Run this service only; may be repeated.")] = None,
     venue_config: Annotated[
         Path | None, typer.Option(help="The paper venue's JSON file; see `tradesaga venue`.")
@@ -28,8 +31,10 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start Kafka, PostgreSQL, the paper venue and the services; without -d show their logs until Ctrl-C."""
-    settings = load_settings(directory)
-    names = service_names() if only is None else list(find_services(only, settings.app))
+    settings = load_settings(directory, app)
+    names = service_names(settings) if only is None else list(find_services(only, settings))
+    for warning in check_ownership(settings):
+        show_warning(warning, as_json=as_json)
     with _ended_by_signal(settings.home, as_json=as_json, detached=detach):
         with _progress(quiet=as_json) as report:
             bring_up(settings.home, settings, Plan(names, together, venue_config), report)

@@ -1,5 +1,6 @@
 """`tradesaga status` and `tradesaga logs`: what a person sees of a stack."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,11 @@ def _told(service: ServiceStatus) -> str:
     refusing = f"takes nothing new in: {service.refusing}" if service.refusing else ""
     told = (f"{service.state} {service.metrics or ''}".rstrip(), late, refusing, service.warning or "")
     return "  ".join(filter(None, told))
+
+
+def show_warning(what: str, *, as_json: bool) -> None:
+    """Print on stderr what stops nothing and should be known."""
+    typer.echo(json.dumps({"warning": what}) if as_json else f"tradesaga: warning: {what}", err=True)
 
 
 def show(found: StackStatus, *, as_json: bool) -> None:

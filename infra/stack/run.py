@@ -1,10 +1,8 @@
 """`tradesaga run`: services, each an async function of the settings that ends only when it is cancelled."""
 
 import asyncio
-import importlib
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,16 +11,17 @@ import typer
 import uvloop
 
 from infra import failpoints
+from infra.app_modules import App
 from infra.errors import CommandError, ExitCode
 from infra.garbage import collect_seldom
 from infra.logs import configure_logs
 from infra.probes import probes
+from infra.registered import check_ownership
 from infra.settings import Settings, load_settings
 from infra.stack.lifeline import guarding, leave
+from infra.stack.services import Service, app_participants, find_services
 from infra.tracing import configure_tracing
 
-Service = Callable[[Settings], Awaitable[None]]
-SERVICES = "tradesaga.services"
 PATIENCE = 20.0
 
 
@@ -30,29 +29,19 @@ def run(
     services: Annotated[list[str], typer.Argument(help="Services to run together in this process.")],
     *,
     directory: Annotated[Path | None, typer.Option("--dir", help="The stack's folder.")] = None,
-    app: Annotated[list[str] | None, typer.Option("--app", help="A module with further `services`.")] = None,
+    app: App = None,
 ) -> None:
     """Run services in the foreground until SIGTERM or Ctrl-C."""
-    settings = load_settings(directory)
+    settings = load_settings(directory, app)
     configure_logs(settings.log_level, settings.log_format)
     configure_tracing(settings.trace_ratio, ",".join(services))
     failpoints.arm()
-    found = find_services(services, (*settings.app, *(app or ())))
+    found = find_services(services, settings)
+    if not app_participants(settings).keys().isdisjoint(services):
+        for warning in check_ownership(settings):
+            structlog.get_logger("tradesaga.run").warning("step without an owner", what=warning)
     collect_seldom()
     uvloop.run(serve(found, settings))
-
-
-def service_names() -> list[str]:
-    """List the services that the installed packages declare."""
-    return sorted(point.name for point in entry_points(group=SERVICES))
-
-
-def find_services(names: Sequence[str], modules: Sequence[str] = ()) -> dict[str, Service]:
-    """Load the named services; a module's own are taken from its mapping `services`. Raises CommandError (exit 3)."""
-    own: dict[str, Service] = {}
-    for module in modules:
-        own |= getattr(_imported(module), "services", {})
-    return {name: own[name] if name in own else _load(name, own) for name in names}
 
 
 async def serve(services: Mapping[str, Service], settings: Settings) -> None:
@@ -92,20 +81,3 @@ async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> int:
         task.cancel()
     _, pending = await asyncio.wait(tasks, timeout=PATIENCE)
     return len(pending)
-
-
-def _imported(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except (ImportError, SyntaxError, ValueError, TypeError) as error:
-        do = "give --app a module that Python can import from here"
-        raise CommandError("app-missing", f"{error}", module, do, ExitCode.NOT_FOUND) from error
-
-
-def _load(name: str, own: Mapping[str, Service]) -> Service:
-    for point in entry_points(group=SERVICES, name=name):
-        return point.load()
-    known = ", ".join(sorted({*service_names(), *own})) or "none"
-    raise CommandError(
-        "service-unknown", f"there is no service {name}", SERVICES, f"known: {known}", ExitCode.NOT_FOUND
-    )

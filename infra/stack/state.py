@@ -81,6 +81,7 @@ class StackState(BaseModel):
     venue_key: str = ""
     venue_secret: str = ""
     http_port: int = 0
+    app: tuple[str, ...] = ()
     postgres: PostgresState = PostgresState()
     broker: KafkaState = KafkaState()
     own_postgres: bool = True

@@ -17,7 +17,7 @@ from rich.table import Table
 from infra.errors import CommandError, ExitCode
 from infra.settings import load_settings
 from infra.stack.assembly import Plan, bring_down, bring_up
-from infra.stack.run import service_names
+from infra.stack.services import service_names
 from infra.stack.state import read_state
 from producers.demo.chaos import Chaos
 from producers.demo.checks import reasons, run_checks
@@ -111,7 +111,7 @@ def _stage(home: Path) -> Generator[Stage]:
     venue_config, strategies = home / "venue.json", home / "strategies.json"
     write_venue_config(venue_config)
     write_strategies(strategies)
-    names = [name for name in service_names() if name not in _LEFT_OUT]
+    names = [name for name in service_names(load_settings(home)) if name not in _LEFT_OUT]
     try:
         state = bring_up(home, load_settings(home), Plan(names, venue_config=venue_config), console.log)
         key = (home / "venue" / "admin.key").read_text().strip()

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from infra.command_line import execute
-from schemas.lifecycle import CompensationFailed, StepFailed
+from schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed
 from tests.integration.saga_log_rig import Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, Unheld, Unplaced, headers_of
 
@@ -248,6 +248,23 @@ async def test_why_names_the_step_and_its_owner(shell: Shell) -> None:
     assert why.json["saga_log"]["lag"] == 0
     assert why.json["deadline"]["in_seconds"] > 200
     assert "place is to report" in text.out
+
+
+async def test_the_reasons_of_failures_are_shown(shell: Shell) -> None:
+    """A handler that raised: which step, which attempt, and what it raised, in `show` and in `why`."""
+    tried = AttemptFailed(step="place", direction="forward", attempt=1, reason="ValueError: no such box")
+    failed = StepFailed(step="place", attempts=3, reason="ValueError: still no such box")
+    saga_id = await shell.saga(Held(), tried, failed, Unheld())
+    await shell.rig.reached(saga_id, "ABORTED")
+    text, why, sentence = await asyncio.gather(
+        shell.run("show", str(saga_id)), shell.run("why", str(saga_id), "--json"), shell.run("why", str(saga_id))
+    )
+    assert "attempt 1: ValueError: no such box" in text.out
+    assert "attempt 3: ValueError: still no such box" in text.out
+    reason = "attempt 3: ValueError: still no such box"
+    assert why.json["failures"] == [{"step": "place", "event": "step-failed", "reason": reason}]
+    assert why.json["summary"] == f"it has ended: ABORTED (place: {reason})"
+    assert f"place, step-failed: {reason}" in sentence.out
 
 
 async def test_servers_that_are_not_there_are_named(shell: Shell) -> None:

@@ -19,7 +19,8 @@ from infra.lanes.health import Health
 from infra.probes import probes
 from infra.settings import Settings
 from infra.stack.ports import free_port
-from infra.stack.run import find_services, serve
+from infra.stack.run import serve
+from infra.stack.services import find_services
 
 Service = Callable[[Settings], Awaitable[None]]
 
@@ -71,10 +72,10 @@ def test_services_come_from_modules_and_unknown_ones_are_not_found(
     """A module's `services` mapping counts like an installed package's entry points."""
     (tmp_path / "app_of_mine.py").write_text("async def tick(settings): ...\nservices = {'tick': tick}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert list(find_services(["tick"], ["app_of_mine"])) == ["tick"]
-    for names, modules in ((["nobody"], []), ([], ["no_such_module"])):
+    assert list(find_services(["tick"], Settings(app=("app_of_mine",)))) == ["tick"]
+    for names, modules in ((["nobody"], ()), ([], ("no_such_module",))):
         with pytest.raises(CommandError) as caught:
-            find_services(names, modules)
+            find_services(names, Settings(app=modules))
         assert caught.value.exit_code is ExitCode.NOT_FOUND
 
 

@@ -1,0 +1,40 @@
+"""The handler that the README shows does what it says, on the table that it names."""
+
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import orjson
+import pytest
+
+from consumers import StepContext
+from schemas.trade import FundsRejected, FundsReserved, OrderValidated
+from tests.architecture.sources import ROOT
+from tests.architecture.test_documents import blocks
+
+pytestmark = pytest.mark.stack
+
+
+async def test_the_handler_of_the_readme_sets_money_aside(database_url: str) -> None:
+    """As long as there is enough; an account without a row has none."""
+    shown: dict[str, Any] = {"__name__": "readme"}
+    for block in blocks(ROOT / "README.md")[:2]:
+        exec(compile(block, "README.md", "exec"), shown)
+    hold = OrderValidated(
+        base="EUR", quote="USD", hold_asset="USD", hold=Decimal(60), notional=Decimal(59), fee_rate=Decimal("0.001")
+    )
+    sql = await asyncpg.connect(database_url)
+    await sql.execute(shown["TABLE"])
+    await sql.execute("INSERT INTO my_cash VALUES ('alice', 100)")
+
+    async def reserve(account: str) -> Any:
+        asked = {"idempotency_key": "k", "account": account, "symbol": "EUR/USD", "side": "buy", "quantity": "50"}
+        facts = orjson.dumps({"trade-requested": {**asked, "order_type": "market", "time_in_force": "ioc"}})
+        ctx = StepContext(uuid4(), "reserve_funds", 1, "key", 0, facts=facts, sql=sql)
+        return await shown["reserve"](hold, ctx)
+
+    answers = [await reserve("alice"), await reserve("alice"), await reserve("bob")]
+    assert [type(answer) for answer in answers] == [FundsReserved, FundsRejected, FundsRejected]
+    assert await sql.fetchval("SELECT balance FROM my_cash") == 40
+    await sql.close()
