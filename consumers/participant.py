@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from consumers.bound_functions import check_function
 from consumers.context import StepContext, Work
 from consumers.evidence import Evidence, ReportStore
 from infra.database import Connection
@@ -156,6 +157,7 @@ class Participant(StepOwner):
         binding = self._binding(step)
 
         def bind(function: F) -> F:
+            check_function(function, step, role, f"participant {self.name!r}, step {step.name!r}")
             if getattr(binding, role) is not None:
                 raise DefinitionError(f"participant {self.name!r}: {step.name!r} has a second function for {role!r}")
             setattr(binding, role, function)

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from sagas.errors import DefinitionError
 from sagas.soundness import check
-from sagas.step import AnyStep, Step
+from sagas.step import AnyStep, Step, check_time
 from schemas.message import Event, Message
 from schemas.registry import Registry
 
@@ -72,8 +72,11 @@ class EmptySaga:
 def saga(name: str, *, version: int, deadline: timedelta, messages: Iterable[type[Message]] | None = None) -> EmptySaga:
     """Begin a definition. `messages` lists what may cross the wire; without it, what the steps name is taken.
 
-    Raises `DefinitionError` for a version below 1 or a deadline that is no time at all.
+    Raises `DefinitionError` for a version below 1, or a deadline that is no `timedelta` above zero.
     """
+    check_time(f"{name}: deadline", deadline)
+    if not isinstance(version, int):  # pyright: ignore[reportUnnecessaryIsInstance] - not every program is checked
+        raise DefinitionError(f"{name}: version {version!r} is no whole number")
     if version < 1 or deadline <= timedelta():
         raise DefinitionError(f"{name}: version {version} must be 1 or more, and deadline {deadline} above zero")
     return EmptySaga(name, version, deadline, None if messages is None else tuple(messages))
@@ -90,6 +93,9 @@ def minutes(count: float) -> timedelta:
 
 
 def _define(empty: EmptySaga, steps: tuple[AnyStep, ...]) -> Saga[Any]:
+    for each in steps:
+        if not isinstance(each, Step):  # pyright: ignore[reportUnnecessaryIsInstance] - not every program is checked
+            raise DefinitionError(f"{empty.name}: {each!r} is no step; make one with `step(...)`")
     messages = empty.messages
     if messages is None:
         messages = tuple(dict.fromkeys(message for each in steps for message in each.messages))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sagas.errors import DefinitionError
 from sagas.step import AnyStep, Kind
 from schemas.lifecycle import MESSAGES as LIFECYCLE
-from schemas.message import Event
+from schemas.message import Event, find_float
 from schemas.registry import Registry
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
@@ -20,6 +20,7 @@ MAX_STEPS = 62
 def check(saga: str, steps: Sequence[AnyStep], registry: Registry) -> None:
     """Raise `DefinitionError`, saying what to change, unless the steps can run, and be taken back, in every order."""
     _check_names(saga, steps)
+    _check_fields(saga, registry)
     _check_events(saga, steps, registry)
     _check_order(saga, steps)
     _check_kinds(saga, steps)
@@ -54,6 +55,15 @@ def _check_names(saga: str, steps: Sequence[AnyStep]) -> None:
             raise DefinitionError(f"{saga}: two steps are named {name!r}; give each its own name")
     if len(steps) > MAX_STEPS:
         raise DefinitionError(f"{saga}: {len(steps)} steps are more than {MAX_STEPS}; split the saga")
+
+
+def _check_fields(saga: str, registry: Registry) -> None:
+    for message in (found for _, found in registry.items()):
+        if field := find_float(message):
+            raise DefinitionError(
+                f"{saga}: {message.__name__}.{field} is a float, which is not exact and may be NaN; "
+                f"use Decimal, int or str"
+            )
 
 
 def _check_events(saga: str, steps: Sequence[AnyStep], registry: Registry) -> None:

@@ -159,22 +159,43 @@ def step(
 ) -> Any:
     """Make a step; see the module for how its kind is found.
 
-    Raises `DefinitionError` for half a compensation, no trigger, or no time for an attempt.
+    Raises `DefinitionError` for half a compensation, no trigger, no time for an attempt, or what is of a wrong type.
     """
     if (compensate is None) != (compensated is None):
         raise DefinitionError(f"step {name!r}: give compensate and compensated together, or neither")
     triggers = cast("tuple[type[Event], ...]", on if isinstance(on, tuple) else (on,))
     if not triggers:
         raise DefinitionError(f"step {name!r}: `on` is empty; name the event or events that it reacts to")
+    for role, message in (*(("on", each) for each in triggers), ("emits", emits), ("rejects", rejects),
+                          ("waits_for", waits_for), ("compensated", compensated)):  # fmt: skip
+        _check_type(name, role, message, Event)
+    _check_type(name, "compensate", compensate, Compensation)
+    for role, given in (("retry", retry), ("compensation_retry", compensation_retry)):
+        if given is not None and not isinstance(given, Retry):
+            raise DefinitionError(f"step {name!r}: {role}={given!r} is no Retry; give Retry(attempts=...)")
+    check_time(f"step {name!r}: timeout", timeout)
     if timeout <= timedelta():
         raise DefinitionError(f"step {name!r}: timeout {timeout} leaves an attempt no time; give more than zero")
     retriable = rejects is None and compensate is None
-    given = retry or (Retry(attempts=20, maximum=30.0) if retriable else Retry())
+    attempts = retry or (Retry(attempts=20, maximum=30.0) if retriable else Retry())
     if compensate is None:
-        plain: AnyStep = Step(name, triggers, emits, rejects, waits_for, timeout, given)
+        plain: AnyStep = Step(name, triggers, emits, rejects, waits_for, timeout, attempts)
         return plain
     back: AnyStep = CompensatableStep(
-        name, triggers, emits, rejects, waits_for, timeout, given,
+        name, triggers, emits, rejects, waits_for, timeout, attempts,
         compensate=compensate, compensated=compensated, compensation_retry=compensation_retry,
     )  # fmt: skip
     return back
+
+
+def check_time(what: str, time: object) -> None:
+    """Raise `DefinitionError` for what is no `timedelta`: a number does not say of which unit."""
+    if not isinstance(time, timedelta):
+        raise DefinitionError(f"{what}={time!r} is no timedelta; give seconds({time!r}) or minutes(...)")
+
+
+def _check_type(step: str, role: str, message: object, kind: type[Message]) -> None:
+    if message is None or (isinstance(message, type) and issubclass(message, kind)):
+        return
+    named = message.__name__ if isinstance(message, type) else repr(message)
+    raise DefinitionError(f"step {step!r}: {role}={named} is no {kind.__name__} class")

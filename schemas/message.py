@@ -1,11 +1,24 @@
 """The frozen bases of everything that crosses the wire."""
 
+import dataclasses
+import json
+import math
 import re
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, ClassVar, Final, NoReturn, Self, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import is_typeddict
 
 _HUMP = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+_CONSTANTS: Final = (b"NaN", b"Infinity")
+
+
+class NotFiniteError(ValueError):
+    """A message holds NaN or an infinity, which JSON cannot; it names the field."""
 
 
 class Message(BaseModel):
@@ -32,8 +45,21 @@ class Message(BaseModel):
         return cls.model_validate_json(value, extra="ignore")
 
     def to_wire(self) -> bytes:
-        """Write compact JSON in UTF-8, absent options left out."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+        """Write compact JSON in UTF-8, absent options left out. Raises `NotFiniteError`."""
+        value = self.__pydantic_serializer__.to_json(self, exclude_none=True)
+        if _CONSTANTS[0] in value or _CONSTANTS[1] in value:
+            self._check_finite(value)
+        return value
+
+    def _check_finite(self, value: bytes) -> None:
+        """Tell a number from a text that reads like one."""
+
+        def refuse(constant: str) -> NoReturn:
+            field = next(_not_finite("", self.model_dump(mode="python")), "")
+            where = f"{type(self).__name__}.{field}" if field else type(self).__name__
+            raise NotFiniteError(f"{where} is {constant}, which is no JSON number")
+
+        json.loads(value, parse_constant=refuse)
 
 
 class Event(Message):
@@ -53,3 +79,32 @@ class Compensation(Command):
 def wire_type(saga: str, message: type[Message]) -> str:
     """Give the `ce_type` of `message` in `saga`: `trade.funds-reserved.v1`."""
     return f"{saga}.{message.NAME}.v{message.VERSION}"
+
+
+def _not_finite(path: str, value: Any) -> Iterator[str]:
+    """List the places of NaN and infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, member in members:
+        yield from _not_finite(f"{path}.{name}" if path else str(name), member)
+
+
+@lru_cache(4096)
+def find_float(message: type[Message]) -> str:
+    """Name the first field in which a float may stand, inside of other types too; empty if there is none."""
+    return next((name for name, field in message.model_fields.items() if _holds_float(field.annotation, set())), "")
+
+
+def _holds_float(kind: Any, seen: set[Any]) -> bool:
+    kind = getattr(kind, "__supertype__", kind)
+    if kind is float or any(_holds_float(each, seen) for each in get_args(kind)):
+        return True
+    if not isinstance(kind, type) or kind in seen:
+        return False
+    seen.add(kind)
+    if issubclass(kind, BaseModel):
+        return any(_holds_float(field.annotation, seen) for field in kind.model_fields.values())
+    if dataclasses.is_dataclass(kind) or is_typeddict(kind):
+        return any(_holds_float(each, seen) for each in get_type_hints(kind).values())
+    return issubclass(kind, float)

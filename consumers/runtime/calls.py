@@ -13,12 +13,11 @@ from consumers.participant import Binding, CompensationImpossibleError
 from consumers.runtime.cause import Cause
 from consumers.runtime.local import being_cancelled
 from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
-from consumers.runtime.speaker import check_size
+from consumers.runtime.speaker import WrongAnswerError, check_size, write_answer
 from infra import metrics
 from infra.clock import elapsed
 from infra.failpoints import Failpoint, reach
 from sagas.errors import OutcomeUnknownError
-from schemas.envelope import ContextTooLargeError
 
 IN_FLIGHT_LIMIT = 4096
 """Calls under way at which fetching waits, and what has been fetched waits in its rows."""
@@ -215,15 +214,11 @@ async def _ask(call: Call) -> Outcome:
 
 def _answered(call: Call, event: Any) -> Answered:
     """Take the answer. What is no answer of the step says nothing of the effect, which may well have happened."""
-    step = call.binding.step
-    back = (step.back[1],) if step.back is not None else ()
-    fit = back if call.kind is CallKind.UNDO else (step.emits, *((step.rejects,) if step.rejects is not None else ()))
-    if not isinstance(event, fit):
-        raise OutcomeUnknownError(f"the handler returned {type(event).__name__}, which is no answer of {step.name!r}")
-    value = event.to_wire()
     try:
+        value = write_answer(call.binding.step, event, back=call.kind is CallKind.UNDO)
         check_size(event, value)
-    except ContextTooLargeError as error:
+    except (WrongAnswerError, ValueError) as error:
+        call.ctx.log.warning("wrong answer", why=str(error))
         raise OutcomeUnknownError(str(error)) from error
     return Answered(event, value)
 

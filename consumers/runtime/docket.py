@@ -10,6 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from consumers.context import StepContext
 from consumers.participant import Binding
+from consumers.runtime.blocking import LoopWatch
 from consumers.runtime.calls import Call, Calls
 from consumers.runtime.cause import Cause, frame
 from consumers.runtime.local import Budget, Item
@@ -53,6 +54,7 @@ class Surroundings:
     chance: Callable[[], float]
     skew_ns: int
     held: Callable[[StepContext], bool]
+    watch: LoopWatch
     _children: dict[tuple[object, ...], Any] = field(default_factory=dict[tuple[object, ...], Any])
 
     def child(self, metric: Metric, *labels: str) -> Metric:

@@ -71,7 +71,8 @@ async def flush(docket: Docket) -> None:
     for item in items:
         groups.setdefault((item.row.step, item.back), []).append(item)
     for (step, back), group in groups.items():
-        outcomes = await run_local(docket.around.bindings[step], group, docket.transaction.sql, docket.budget)
+        around = docket.around
+        outcomes = await run_local(around.bindings[step], group, docket.transaction.sql, docket.budget, around.watch)
         finish = settle_undo if back else settle
         for item, outcome in zip(group, outcomes, strict=True):
             finish(docket, item.row, item.cause, outcome, item.lane)

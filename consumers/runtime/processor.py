@@ -9,6 +9,7 @@ from consumers.context import StepContext
 from consumers.evidence import Claim
 from consumers.participant import Participant
 from consumers.runtime import judgement, poison
+from consumers.runtime.blocking import LoopWatch
 from consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
 from consumers.runtime.claims import claim_batch, claim_due, claim_message
 from consumers.runtime.docket import Docket, Surroundings
@@ -57,6 +58,7 @@ class StepProcessor:
         self._router = Router(participant, partitions)
         self._calls = Calls(min(calls, participant.in_flight or calls), group=participant.group)
         self._steps = list(participant.bindings)
+        self.watch = LoopWatch(participant.group)
         self._around = Surroundings(
             saga=saga.name,
             group=participant.group,
@@ -68,6 +70,7 @@ class StepProcessor:
             chance=chance,
             skew_ns=skew_ns,
             held=self._held,
+            watch=self.watch,
         )
         self._holds: set[tuple[str, str]] = set()
         self._lanes: list[int] = []

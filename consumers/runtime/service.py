@@ -27,12 +27,14 @@ async def serve(participant: Participant, settings: Settings) -> None:
     url = settings.database_for(participant.name)
     pool = await open_pool(url, min_size=1, max_size=2, application_name=f"tradesaga {participant.name}")
     async with pool, keeping_partitions(pool):
+        processor = StepProcessor(participant, partitions=counts[events], calls=settings.calls_in_flight)
         worker = Worker(
-            StepProcessor(participant, partitions=counts[events], calls=settings.calls_in_flight),
+            processor,
             pool,
             settings.brokers(),
             owner_name(participant.name),
             session_ms=settings.session_timeout_ms,
         )
         metrics.watch_worker(participant.group, worker.health)
-        await worker.run()
+        with processor.watch.watching():
+            await worker.run()

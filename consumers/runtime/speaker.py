@@ -1,10 +1,12 @@
 """What a participant says: facts on the events topic."""
 
+from consumers.bound_functions import answers_of, name_types
 from consumers.runtime.cause import Cause
 from consumers.runtime.row import Row
 from infra.clock import Clock, format_time, new_id
 from infra.codec import Outgoing
 from infra.tracing import record_span
+from sagas.step import AnyStep
 from schemas.envelope import ContextTooLargeError, Envelope, splice
 from schemas.message import Event, wire_type
 from schemas.topics import events_topic
@@ -64,6 +66,20 @@ class Speaker:
         """Give the trace's next hop: the span of this attempt, where somebody records it."""
         ended = self._clock.now()
         return record_span(row.step, parent, row.started, ended, saga=self._saga, attempt=row.attempt)
+
+
+class WrongAnswerError(TypeError):
+    """A handler returned what is no answer of its step."""
+
+
+def write_answer(step: AnyStep, event: object, *, back: bool) -> bytes:
+    """Return the payload of an answer. Raises `WrongAnswerError`, and `ValueError` for one that JSON cannot hold."""
+    allowed = answers_of(step, "back" if back else "forward")
+    # A subclass has a wire type of its own, which nobody knows.
+    if not isinstance(event, Event) or type(event) not in allowed:
+        given = "None" if event is None else type(event).__name__
+        raise WrongAnswerError(f"the handler returned {given}; {step.name!r} answers with {name_types(allowed)}")
+    return event.to_wire()
 
 
 def check_size(event: Event, value: bytes) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from consumers.context import StepContext, Work
 from consumers.participant import Participant
+from consumers.runtime.blocking import LoopWatch
 from consumers.runtime.cause import Cause
 from consumers.runtime.local import Budget, Item, run_local
 from consumers.runtime.outcome import Answered
@@ -64,7 +65,7 @@ async def test_a_savepoint_whose_release_is_slow_is_kept_and_answered(database_u
         binding.step = replace(step, timeout=timedelta(seconds=0.3))
         slow = cast("Connection", Slow(sql, 0.6))
         async with sql.transaction():
-            (outcome,) = await run_local(binding, [_item(slow)], slow, Budget())
+            (outcome,) = await run_local(binding, [_item(slow)], slow, Budget(), LoopWatch())
         assert isinstance(outcome, Answered)
         assert await sql.fetchval("SELECT count(*) FROM done") == 1
 

@@ -33,9 +33,35 @@ class Demanding(Compensation):
     box: str
 
 
+class Weighed(Event):
+    """A message with a float inside of another type."""
+
+    weights: list[float] | None = None
+
+
 PLAIN = step("plain", on=s.Packed, emits=s.Labelled)
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "a float in a message": (
+        lambda: begun().then(step("weigh", on=s.Ordered, emits=Weighed)),
+        r"Weighed\.weights is a float, which is not exact and may be NaN; use Decimal, int or str",
+    ),
+    "a compensation that is an event": (
+        lambda: half(compensate=s.Packed, compensated=s.Thanked),
+        r"step 'pack': compensate=Packed is no Compensation class",
+    ),
+    "an event that is a name": (lambda: half(rejects="Packed"), r"rejects='Packed' is no Event class"),
+    "a timeout without a unit": (lambda: half(timeout=2), r"step 'pack': timeout=2 is no timedelta; give seconds\(2\)"),
+    "a number of attempts": (lambda: half(retry=3), r"step 'pack': retry=3 is no Retry; give Retry\(attempts"),
+    "a deadline without a unit": (
+        lambda: saga("shop", version=1, deadline=60),  # pyright: ignore[reportArgumentType]
+        r"shop: deadline=60 is no timedelta; give seconds\(60\)",
+    ),
+    "a version that is a text": (
+        lambda: saga("shop", version="1", deadline=seconds(1)),  # pyright: ignore[reportArgumentType]
+        r"shop: version '1' is no whole number",
+    ),
+    "a saga's function in the place of a step": (lambda: begun().then(step), r"is no step; make one with"),
     "name of a saga": (
         lambda: begun("Shop!").then(s.pack),
         r"name 'Shop!' must be lower case letters, digits, _ or -",

@@ -1,0 +1,77 @@
+"""Numbers that JSON cannot hold never reach the wire, and floats stand in no message of a saga."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, NewType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from schemas.message import Event, NotFiniteError, find_float
+
+Kilograms = NewType("Kilograms", float)
+
+
+class Inner(BaseModel):
+    """A value inside of a message."""
+
+    weight: float
+
+
+class Typed(TypedDict):
+    """A dictionary inside of a message."""
+
+    weight: float
+
+
+@dataclass
+class Plain:
+    """A data class inside of a message."""
+
+    weight: float
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [float, float | None, list[float], dict[str, list[float]], Annotated[float, Field(gt=0)], Inner, list[Inner] | None,
+     Typed, Plain, Kilograms],
+)  # fmt: skip
+def test_a_float_is_found_wherever_it_stands(annotation: Any) -> None:
+    """In the field itself, and in what it holds."""
+    message = type("Priced", (Event,), {"__module__": __name__, "__annotations__": {"text": str, "price": annotation}})
+    assert find_float(message) == "price"
+
+
+@pytest.mark.parametrize("annotation", [str, int, Decimal, bool, list[str], Any, dict[str, Decimal]])
+def test_exact_types_hold_none(annotation: Any) -> None:
+    """What is exact is let be."""
+    message = type("Priced", (Event,), {"__module__": __name__, "__annotations__": {"price": annotation}})
+    assert find_float(message) == ""
+
+
+class Loose(Event):
+    """A message that takes anything."""
+
+    note: str = ""
+    detail: Any = None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_json_cannot_hold_is_refused_with_its_field(number: float) -> None:
+    """However deep it stands."""
+    with pytest.raises(NotFiniteError, match=r"Loose\.detail\.a\.1 is (NaN|-?Infinity), which is no JSON number"):
+        Loose(detail={"a": [1, number]}).to_wire()
+
+
+FINITE = st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+NESTED = st.recursive(FINITE, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+
+
+@given(st.text(), NESTED)
+def test_what_is_written_can_be_read(note: str, detail: Any) -> None:
+    """Texts that read like such a number are texts."""
+    for message in (Loose(note=note, detail=detail), Loose(note="NaN, Infinity", detail=detail)):
+        assert Loose.from_wire(message.to_wire()).note == message.note
