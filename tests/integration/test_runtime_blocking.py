@@ -79,7 +79,8 @@ async def test_a_handler_that_blocks_is_named_and_harms_no_other(
         assert failed.attempts == 2
         assert "it held up the event loop for" in failed.reason
         assert "test_runtime_blocking.py:" in failed.reason
-        assert len(bench.tail.of(guilty, AttemptFailed)) == 1
+        # A lost session may have it published twice, under one id.
+        assert {AttemptFailed.from_wire(each.value).attempt for each in bench.tail.of(guilty, AttemptFailed)} == {1}
         for saga_id in others:
             assert not bench.tail.of(saga_id, AttemptFailed)
         named = [line for line in logs if str(line["event"]).startswith("the event loop is held up")]
