@@ -79,19 +79,20 @@ def kafka(stack: Stack) -> str:
 @pytest.fixture
 def database_url(stack: Stack) -> Iterator[str]:
     """Give the URL of a fresh, migrated database of this test alone."""
-    with _fresh_database(stack) as url:
+    with fresh_database(stack) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def module_database_url(stack: Stack) -> Iterator[str]:
     """Give the URL of a fresh, migrated database that the tests of one module share."""
-    with _fresh_database(stack) as url:
+    with fresh_database(stack) as url:
         yield url
 
 
 @contextmanager
-def _fresh_database(stack: Stack) -> Generator[str]:
+def fresh_database(stack: Stack) -> Generator[str]:
+    """Make a migrated database, for a test that needs more than one, and drop it afterwards."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     asyncio.run(_execute(stack.database_url, f"CREATE DATABASE {name} TEMPLATE {stack.template}"))
     try:

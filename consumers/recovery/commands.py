@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from consumers.recovery.beginning import begin_group
 from consumers.recovery.comparison import Comparison, compare
 from consumers.recovery.members import registered_casts
 from consumers.recovery.rebuild import Wish, rebuild
@@ -121,6 +122,33 @@ def compare_command(
     """
     here = load_settings(directory).database_for("saga_log")
     _judge(asyncio.run(compare(here, url)), as_json=as_json)
+
+
+@recover.command()
+def begin(
+    service: Annotated[str, typer.Argument(help="The participant that is new to its database.")],
+    *,
+    after: Annotated[str | None, typer.Option(help="The participant whose place it takes, stopped by now.")] = None,
+    at_end: Annotated[bool, typer.Option("--at-end", help="Leave alone all that has been asked so far.")] = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where a new participant's group begins, where others have done its steps before it.
+
+    Examples:
+      tradesaga recover begin newcash --after cash
+
+      tradesaga recover begin newcash --at-end
+
+    What the former owner has not dealt with at --at-end is never done: such sagas wait until somebody aborts them.
+    """
+    if (after is not None) == at_end:
+        do = "give either --after PARTICIPANT or --at-end"
+        raise CommandError("usage", "it is not clear where to begin", "recover begin", do, ExitCode.USAGE)
+    offsets = asyncio.run(begin_group(load_settings(directory), service, after))
+    found = [{"topic": topic, "partition": number, "offset": offset} for (topic, number), offset in offsets.items()]
+    text = f"{service} begins at the offsets of {after}" if after else f"{service} begins at the ends of its topics"
+    typer.echo(json.dumps(found) if as_json else text)
 
 
 @recover.command()

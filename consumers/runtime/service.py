@@ -4,6 +4,7 @@ import os
 import socket
 
 from consumers.participant import Participant
+from consumers.runtime.history import check_history
 from consumers.runtime.processor import StepProcessor
 from infra import metrics
 from infra.database import open_pool
@@ -20,13 +21,17 @@ def owner_name(service: str) -> str:
 
 
 async def serve(participant: Participant, settings: Settings) -> None:
-    """Run the participant until cancelled. Raises `CommandError` when a server is not there, or a topic is refused."""
+    """Run the participant until cancelled.
+
+    Raises `CommandError` when a server is not there, a topic is refused, or another has done its steps.
+    """
     saga = participant.saga.name
     events = events_topic(saga)
     counts = await preflight(settings, [events, commands_topic(saga), dead_letters_topic(saga)])
     url = settings.database_for(participant.name)
     pool = await open_pool(url, min_size=1, max_size=2, application_name=f"tradesaga {participant.name}")
     async with pool, keeping_partitions(pool):
+        await check_history(participant, settings.brokers(), pool, counts[events])
         processor = StepProcessor(participant, partitions=counts[events], calls=settings.calls_in_flight)
         worker = Worker(
             processor,
