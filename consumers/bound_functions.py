@@ -130,7 +130,8 @@ def _may_be_message(part: type) -> bool:
 
 
 def _parts(hint: Any) -> list[Any]:
-    return list(get_args(hint)) if get_origin(hint) in {Union, UnionType} else [] if hint is None else [hint]
+    parts = list(get_args(hint)) if get_origin(hint) in {Union, UnionType} else [] if hint is None else [hint]
+    return [part for part in parts if part is not Any]  # which is a class
 
 
 def _inner(hint: Any) -> Any:

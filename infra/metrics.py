@@ -122,6 +122,9 @@ BATCH_RECORDS = Histogram(
     "tradesaga_batch_records", "Records in a batch", ("group",), buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 )
 OUTBOX_ROWS = Counter("tradesaga_outbox_rows", "Rows written to the outbox", ("group", "topic"))
+SECOND_OWNERS = Counter(
+    "tradesaga_second_owners", "Answers that another participant gave for a step of this one", ("group", "step")
+)
 LOOP_HELD_UP = Counter("tradesaga_loop_held_up", "Times that a function held up the event loop for 2 s", ("group",))
 IN_FLIGHT = Gauge("tradesaga_handlers_in_flight", "Remote handlers that run now", ("group",))
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from consumers.evidence import Kind
 from consumers.participant import Binding, Participant
+from consumers.runtime.second_owners import SecondOwners
 from infra.clock import read_id
 from infra.codec import Record
 from infra.keys import partition_of
@@ -55,6 +56,7 @@ class Router:
         self._strays = _Strays(participant) if participant.saga.steps[0].name in participant.bindings else None
         self._partitions = partitions
         self._bindings = participant.bindings
+        self._owners = SecondOwners(participant)
         self._routes: dict[bytes, list[tuple[Kind, Binding, type[Payload]]]] = {}
         for binding in participant.bindings.values():
             step = binding.step
@@ -76,6 +78,8 @@ class Router:
         """Say whether a record concerns any step, from two headers at most."""
         for name, value in headers:
             if name == TYPE:
+                if value in self._owners:
+                    self._owners.look(value, headers)
                 return value in self._routes or (value in self._by_step and self._named(headers) is not None)
         return False
 

@@ -124,7 +124,9 @@ def _last_reason(found: Json) -> str:
 
 def _tell(step: Json) -> str:
     name = f"{step['step']} is to {step['to']}"
-    who = step["service"] or "its service (not installed here)"
+    if step["service"] is None:
+        return f"{name}; no participant that is registered here owns it"
+    who = step["service"]
     if step["status"] == RowStatus.RETRY.name:
         return f"{name}; attempt {step['attempt']} failed, {who} tries again in {max(0.0, step['due_in'] or 0):.1f} s"
     if step["status"] is not None:

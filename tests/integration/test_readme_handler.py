@@ -29,8 +29,8 @@ async def test_the_handler_of_the_readme_sets_money_aside(database_url: str) -> 
     await sql.execute("INSERT INTO my_cash VALUES ('alice', 100)")
 
     async def reserve(account: str) -> Any:
-        asked = {"idempotency_key": "k", "account": account, "symbol": "EUR/USD", "side": "buy", "quantity": "50"}
-        facts = orjson.dumps({"trade-requested": {**asked, "order_type": "market", "time_in_force": "ioc"}})
+        asked = {"idempotency_key": "k", "account": account, "symbol": "EUR/USD", "side": "BUY", "quantity": "50"}
+        facts = orjson.dumps({"trade-requested": {**asked, "order_type": "MARKET", "time_in_force": "IOC"}})
         ctx = StepContext(uuid4(), "reserve_funds", 1, "key", 0, facts=facts, sql=sql)
         return await shown["reserve"](hold, ctx)
 

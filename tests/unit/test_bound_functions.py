@@ -129,6 +129,16 @@ async def wider(event: Event, ctx: StepContext) -> Event:
     return event
 
 
+async def untyped(event: Any, ctx: Any) -> Any:
+    """Is typed for nothing."""
+    return event
+
+
+async def untyped_batch(works: list[Any], sql: Any) -> list[Any]:
+    """Is typed for nothing, many at once."""
+    return works
+
+
 def makes(event: Asked, ctx: StepContext) -> Awaitable[Held]:
     """Returns what can be awaited."""
     return narrower(event, ctx)
@@ -142,11 +152,12 @@ class Desk:
         return Held()
 
 
-@pytest.mark.parametrize("function", [narrower, wider, makes, Desk().hold, partial(narrower)])
+@pytest.mark.parametrize("function", [narrower, wider, untyped, makes, Desk().hold, partial(narrower)])
 def test_what_could_serve_it_is_bound(function: Any) -> None:
     """Less than the step allows, a base class, a method: none of these is wrong."""
     participant = Participant("desk", deal)
     assert participant.handles(hold)(function) is function
+    participant.handles_batch(hold)(untyped_batch)
 
 
 @pytest.mark.parametrize(("name", "of"), [("desk", "deal"), ("desk", None), (deal, "desk")])
