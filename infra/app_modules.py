@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from infra.errors import CommandError, ExitCode
+from infra.extras import missing_extra
 from sagas.errors import DefinitionError
 
 App = Annotated[
@@ -54,6 +55,8 @@ def app_error(error: BaseException, module: str) -> CommandError:
     """Return the error of a user's module as theirs: with its place where one is known, else with the module."""
     if isinstance(error, CommandError):
         return error
+    if (needed := missing_extra(error)) is not None:
+        return needed
     where = find_place(error) or module
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, DefinitionError):
@@ -70,6 +73,14 @@ def find_place(error: BaseException) -> str | None:
         if is_users(frame.filename):
             return f"{frame.filename}:{frame.lineno}"
     return None
+
+
+def is_theirs(error: BaseException) -> bool:
+    """Say whether a user's module raised this, and not ours at its call; packages beneath either are passed over."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if is_users(frame.filename) or frame.filename.startswith(_OURS):
+            return is_users(frame.filename)
+    return False
 
 
 def is_users(file: str) -> bool:

@@ -12,8 +12,10 @@ from typing import cast
 import asyncpg
 from aiokafka.errors import KafkaConnectionError
 
+from infra.app_modules import app_error, is_theirs
 from infra.errors import CommandError, ExitCode, unavailable
 from infra.kafka import KafkaUnavailableError
+from sagas.errors import DefinitionError
 
 REFUSED_LOGINS = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 LOST_DATABASE = (
@@ -48,6 +50,8 @@ def describe(error: BaseException) -> CommandError:
         found = _of_database(seen)
         if found is not None:
             return found
+    if isinstance(error, DefinitionError) or is_theirs(error):
+        return app_error(error, "the module that defines it")
     return unexpected(error)
 
 

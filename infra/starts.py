@@ -13,11 +13,12 @@ from infra.database import Connection
 from infra.strict_json import StrictJsonError, check_json
 from infra.tracing import new_traceparent
 from sagas.definition import AnySaga
+from sagas.errors import DefinitionError
 from schemas import identity
 from schemas.envelope import Envelope, splice
 from schemas.invalid import describe_invalid
 from schemas.lifecycle import StartRefused
-from schemas.message import Event, wire_type
+from schemas.message import Event, NotFiniteError, wire_type
 from schemas.topics import events_topic
 
 SIZE_LIMIT: Final = 64 * 1024
@@ -38,6 +39,10 @@ class StartInvalidError(ValueError):
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind
+
+
+class NotStartableError(DefinitionError, TypeError):
+    """A saga that nothing from outside can start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,12 @@ Verdict = Accepted | Same | Conflict
 
 
 def check_startable(saga: AnySaga) -> None:
-    """Raise `TypeError` for a saga whose start has no `idempotency_key` or `account`: it has no id to be found by."""
+    """Raise `NotStartableError` for a saga whose start lacks `idempotency_key` or `account`: it would have no id."""
     missing = {"idempotency_key", "account"} - saga.start.model_fields.keys()
     if missing:
-        raise TypeError(f"{saga.start.__qualname__} starts {saga.name!r} and so needs the fields {sorted(missing)}")
+        raise NotStartableError(
+            f"{saga.start.__qualname__} starts {saga.name!r} and so needs the fields {sorted(missing)}"
+        )
 
 
 def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
@@ -93,11 +100,15 @@ def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
         raise StartInvalidError("too-large", f"the request has {len(value)} bytes; {limit} are allowed")
     try:
         check_json(value)
-        return saga.start.model_validate_json(value)
+        start = saga.start.model_validate_json(value)
+        start.to_wire()
     except StrictJsonError as error:
         raise StartInvalidError("not-json", f"the request is not JSON that we take: {error}") from None
     except ValidationError as error:
         raise StartInvalidError("invalid", describe_invalid(error, "request")) from None
+    except NotFiniteError as error:  # 1e999 is a number in JSON, and none here
+        raise StartInvalidError("invalid", str(error)) from None
+    return start
 
 
 def order_start(

@@ -170,6 +170,26 @@ def test_an_error_in_a_users_module_is_shown_as_theirs(
         assert len(said.splitlines()) == 1
 
 
+def test_a_service_that_raises_is_shown_as_theirs(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever it raises, while it runs: file and line, and nothing to report to us."""
+    (apps / "failing.py").write_text(
+        "async def tick(settings):\n    raise LookupError('gone')\nservices = {'tick': tick}\n"
+    )
+    code, said = check(capsys, "run", "tick", "--app", "failing")
+    assert code == 1
+    assert said.splitlines()[-1].startswith(f"tradesaga: LookupError: gone ({apps / 'failing.py'}:2)")
+
+
+def test_a_start_without_its_fields_is_named(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`start` says which fields are missing, as the definition's fault."""
+    (apps / "talking.py").write_text(OWNED)
+    write_state(apps / "home", StackState(app=("talking",)))
+    code, said = check(capsys, "start", "--saga", "talk", "--file", "-", "--dir", str(apps / "home"))
+    assert (code, "Asked starts 'talk' and so needs the fields ['account', 'idempotency_key']" in said) == (1, True), (
+        said
+    )
+
+
 @pytest.mark.parametrize("module", ["", ".relative", "nowhere", "talking.nowhere"])
 def test_a_module_that_is_not_there_is_not_found(apps: Path, module: str) -> None:
     """Exit 3, with where it is looked for."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from types import FunctionType
 
 import asyncpg
 import pytest
@@ -26,7 +27,7 @@ ENDS = [
     (ConnectionRefusedError(111, "Connection refused"), ExitCode.UNAVAILABLE, "server-unavailable"),
     (FileNotFoundError(2, "No such file or directory", "keys/mine"), ExitCode.USAGE, "file"),
     (OSError(36, "File name too long", "a" * 5000), ExitCode.USAGE, "file"),
-    (ZeroDivisionError("division by zero"), ExitCode.CHECK_FAILED, "unexpected"),
+    (ZeroDivisionError("division by zero"), ExitCode.CHECK_FAILED, "app-failed"),
 ]
 
 
@@ -132,13 +133,18 @@ def test_a_package_that_cannot_be_loaded_does_not_take_the_others_with_it(
 
 
 def test_the_trace_of_an_unexpected_error_is_kept_in_a_file(
-    with_command: Install, capsys: pytest.CaptureFixture[str]
+    with_command: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sentence names the file; TRADESAGA_DEBUG shows the trace at once."""
 
     def act(*, as_json: bool = typer.Option(False, "--json")) -> None:
+        command_line.nothing()  # pyright: ignore[reportAttributeAccessIssue] - a fault of ours
+
+    def nothing() -> None:
         raise LookupError("nothing there")
 
+    ours = nothing.__code__.replace(co_filename=str(Path(command_line.__file__)))
+    monkeypatch.setattr(command_line, "nothing", FunctionType(ours, {"LookupError": LookupError}), raising=False)
     with_command(act)
     assert execute(["act", "--json"]) == ExitCode.CHECK_FAILED
     where = json.loads(capsys.readouterr().err)["error"]["where"]

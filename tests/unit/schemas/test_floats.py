@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from infra.starts import StartInvalidError, read_start
+from sagas import saga, seconds, step
 from schemas.message import Event, NotFiniteError, find_float
 
 Kilograms = NewType("Kilograms", float)
@@ -75,3 +77,19 @@ def test_what_is_written_can_be_read(note: str, detail: Any) -> None:
     """Texts that read like such a number are texts."""
     for message in (Loose(note=note, detail=detail), Loose(note="NaN, Infinity", detail=detail)):
         assert Loose.from_wire(message.to_wire()).note == message.note
+
+
+class Began(Event):
+    """A start that takes anything."""
+
+    idempotency_key: str
+    account: str
+    detail: Any = None
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", '{"deep": [1e400]}'])
+def test_a_start_with_a_number_past_all_bounds_is_refused(number: str) -> None:
+    """JSON can spell what no float holds; it never gets as far as the events topic."""
+    began = saga("bounds", version=1, deadline=seconds(5)).then(step("one", on=Began, emits=Loose))
+    with pytest.raises(StartInvalidError, match=r"Began\.detail.* is -?Infinity"):
+        read_start(began, f'{{"idempotency_key": "k", "account": "a", "detail": {number}}}'.encode())
