@@ -170,9 +170,8 @@ def step(
                           ("waits_for", waits_for), ("compensated", compensated)):  # fmt: skip
         _check_type(name, role, message, Event)
     _check_type(name, "compensate", compensate, Compensation)
-    for role, given in (("retry", retry), ("compensation_retry", compensation_retry)):
-        if given is not None and not isinstance(given, Retry):
-            raise DefinitionError(f"step {name!r}: {role}={given!r} is no Retry; give Retry(attempts=...)")
+    _check_retry(name, "retry", retry)
+    _check_retry(name, "compensation_retry", compensation_retry)
     check_time(f"step {name!r}: timeout", timeout)
     if timeout <= timedelta():
         raise DefinitionError(f"step {name!r}: timeout {timeout} leaves an attempt no time; give more than zero")
@@ -199,3 +198,8 @@ def _check_type(step: str, role: str, message: object, kind: type[Message]) -> N
         return
     named = message.__name__ if isinstance(message, type) else repr(message)
     raise DefinitionError(f"step {step!r}: {role}={named} is no {kind.__name__} class")
+
+
+def _check_retry(step: str, role: str, given: object) -> None:
+    if given is not None and not isinstance(given, Retry):
+        raise DefinitionError(f"step {step!r}: {role}={given!r} is no Retry; give Retry(attempts=...)")

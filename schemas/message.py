@@ -4,9 +4,9 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Final, NoReturn, Self, get_args, get_type_hints
+from typing import Any, ClassVar, Final, NoReturn, Self, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import is_typeddict
@@ -85,7 +85,11 @@ def _not_finite(path: str, value: Any) -> Iterator[str]:
     """List the places of NaN and infinities."""
     if isinstance(value, float) and not math.isfinite(value):
         yield path
-    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    members: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        members = list(cast("dict[Any, Any]", value).items())
+    elif isinstance(value, list | tuple):
+        members = list(enumerate(cast("Sequence[Any]", value)))
     for name, member in members:
         yield from _not_finite(f"{path}.{name}" if path else str(name), member)
 
@@ -105,6 +109,7 @@ def _holds_float(kind: Any, seen: set[Any]) -> bool:
     seen.add(kind)
     if issubclass(kind, BaseModel):
         return any(_holds_float(field.annotation, seen) for field in kind.model_fields.values())
-    if dataclasses.is_dataclass(kind) or is_typeddict(kind):
-        return any(_holds_float(each, seen) for each in get_type_hints(kind).values())
-    return issubclass(kind, float)
+    known = cast("type[Any]", kind)
+    if dataclasses.is_dataclass(known) or is_typeddict(known):
+        return any(_holds_float(each, seen) for each in get_type_hints(known).values())
+    return issubclass(known, float)

@@ -113,7 +113,8 @@ class LoopWatch:
             self._place = self._place if told else ""
 
     def _tell(self, loop: asyncio.AbstractEventLoop, thread: int, held: float) -> None:
-        frame = sys._current_frames().get(thread)  # noqa: SLF001 - the only way to see what another thread does
+        # The only way to see what another thread does.
+        frame = sys._current_frames().get(thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         stack = traceback.extract_stack(frame)
         own = [each for each in stack if is_users(each.filename)] or stack
         self._place = f"{own[-1].filename}:{own[-1].lineno}" if own else ""

@@ -1,7 +1,7 @@
 """A participant that is new to its database does nothing again that somebody has done; a person says where to begin."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
@@ -44,7 +44,7 @@ class Team:
             return m.Booked(amount="1")
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def serving(self) -> AsyncGenerator[None]:
         """Run the service."""
         task = asyncio.create_task(self.participant.serve(self.settings))
         try:
@@ -56,7 +56,7 @@ class Team:
 
     async def begin(self, after: str | None = None) -> Any:
         """Decide where its group begins."""
-        with patch.object(beginning, "registered_owners", lambda _: [self.participant]):
+        with patch.object(beginning, "registered_owners", return_value=[self.participant]):
             return await beginning.begin_group(self.settings, self.participant.name, after)
 
 

@@ -134,7 +134,7 @@ async def untyped(event: Any, ctx: Any) -> Any:
     return event
 
 
-async def untyped_batch(works: list[Any], sql: Any) -> list[Any]:
+async def untyped_batch(works: Sequence[Any], sql: Any) -> Sequence[Any]:
     """Is typed for nothing, many at once."""
     return works
 
