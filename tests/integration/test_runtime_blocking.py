@@ -127,7 +127,7 @@ async def test_a_wrong_answer_fails_its_step_with_the_reason(
 
 
 async def test_a_number_that_json_cannot_hold_is_never_written(stack: Stack, database_url: str) -> None:
-    """The step fails, naming the field; the saga log could not have read it, and the saga would have waited for ever."""
+    """The step fails, naming the field: the saga log could not have read it, and the saga would have waited on."""
     async with open_bench(stack.kafka, database_url) as bench:
         book = step("book", on=m.Asked, emits=Loose, retry=Retry(attempts=1))
         blunt = Participant("blunt", saga(bench.saga.name, version=1, deadline=minutes(5)).then(book))
