@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from infra.codec import load_headers, publishable
 from infra.database import Connection
 from infra.errors import CommandError, ExitCode
 from schemas.envelope import CONTEXT
@@ -130,8 +131,11 @@ def dump(value: Any) -> str:
 
 
 def _event(row: asyncpg.Record) -> Json:
-    headers: dict[str, str] = orjson.loads(row["headers"])
-    headers.pop(CONTEXT, None)
+    headers = {
+        name: (value or b"").decode("utf-8", "backslashreplace")
+        for name, value in publishable(load_headers(row["headers"]))
+        if name != CONTEXT
+    }
     return {
         "seq": row["seq"],
         "topic": row["topic"],

@@ -1,9 +1,10 @@
 """Records: as Kafka gives them, and as the database keeps them."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -13,7 +14,11 @@ from schemas.envelope import Envelope, Header
 
 
 class Record(NamedTuple):
-    """One record of a topic; `recorded_ms` is the broker's time, milliseconds since 1970."""
+    """One record of a topic; `recorded_ms` is the broker's time, milliseconds since 1970.
+
+    A `tombstone` has no value at all, which is something else than an empty one. A header's name that is no UTF-8 has
+    lone surrogates in the place of its bytes, as Python's `surrogateescape` does it; a header without a value has None.
+    """
 
     topic: str
     partition: int
@@ -22,6 +27,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes
     headers: Sequence[Header]
+    tombstone: bool = False
 
     @property
     def recorded_at(self) -> datetime:
@@ -69,7 +75,8 @@ class Outgoing:
 
     @classmethod
     def of_stored(cls, topic: str, headers: list[Header], value: bytes) -> "Outgoing":
-        """Wrap a record that was kept, to be published again byte for byte."""
+        """Wrap a record that was kept, to be published again byte for byte; as for names, see `publishable`."""
+        headers = publishable(headers)
         found = dict(headers)
         ce_id = read_id(found["ce_id"].decode())
         return cls(topic, found["ce_correlationid"].decode(), ce_id, found["ce_type"].decode(), headers, value)
@@ -93,17 +100,69 @@ class Outgoing:
 
 
 def dump_headers(headers: Collection[Header]) -> str:
-    """Write headers as a JSON object; bytes that are not UTF-8 are kept, escaped."""
+    """Write headers as JSON, from which `load_headers` reads the very same ones.
+
+    Nearly all become one object. Headers that are repeated, have no value, or are no UTF-8 become an array of pairs of
+    name and value: each is text, `{"base64": ...}` where it is no UTF-8, and null where there is none.
+    """
     try:
-        told = {name: value.decode() if value else "" for name, value in headers}
-    except UnicodeDecodeError:
-        told = {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in headers}
-    return orjson.dumps(told).decode()
+        told = {name: value.decode() for name, value in headers}
+        if len(told) == len(headers):
+            return orjson.dumps(told).decode()
+    except (UnicodeDecodeError, AttributeError, orjson.JSONEncodeError):
+        pass  # a value, none at all, or a name that no object holds
+    return orjson.dumps([(_spelled(encode_name(name)), _spelled(value)) for name, value in headers]).decode()
 
 
 def load_headers(text: str) -> list[Header]:
-    """Read what `dump_headers` wrote."""
-    return [(name, value.encode()) for name, value in orjson.loads(text).items()]
+    """Read what `dump_headers` or `dump_headers_v1` wrote; raises `ValueError`."""
+    told: Any = orjson.loads(text)
+    try:
+        if text.startswith("{"):
+            return [(name, value.encode()) for name, value in told.items()]
+        return [(decode_name(_read(name)), _read(value)) for name, value in told]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"these are no headers: {error}") from None
+
+
+def dump_headers_v1(headers: Collection[Header]) -> str:
+    """Write headers as the hashes of format 1 cover them: the last of a name, and bytes that are no UTF-8 escaped."""
+    told = {
+        encode_name(name).decode("utf-8", "backslashreplace"): (value or b"").decode("utf-8", "backslashreplace")
+        for name, value in headers
+    }
+    return orjson.dumps(told).decode()
+
+
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a header's name."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def decode_name(name: bytes) -> str:
+    """Return a header's name as text, from which `encode_name` gets its bytes."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def publishable(headers: Collection[Header]) -> list[Header]:
+    """Return headers as Kafka's client can send them: bytes of a name that are no UTF-8 are escaped by a backslash."""
+    return [(encode_name(name).decode("utf-8", "backslashreplace"), value) for name, value in headers]
+
+
+def _spelled(raw: bytes | None) -> str | dict[str, str] | None:
+    if raw is None:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(raw).decode()}
+
+
+def _read(told: Any) -> Any:
+    """Read what `_spelled` wrote."""
+    if told is None or isinstance(told, str):
+        return told.encode() if told is not None else None
+    return b64decode(told["base64"], validate=True)
 
 
 def pack(headers: Collection[Header], value: bytes) -> bytes:

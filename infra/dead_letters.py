@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from infra.clock import format_time, new_id
-from infra.codec import Outgoing, Record, dump_headers, load_headers
+from infra.codec import Outgoing, Record, publishable
 from schemas.envelope import ID, SAGA_ID, TYPE, Header
 from schemas.topics import dead_letters_topic
 
@@ -33,22 +33,18 @@ class Fault:
 def dead_letter(saga: str, group: str, record: Record, fault: Fault, now: int) -> Outgoing:
     """Copy a record for the dead letters; `now` is nanoseconds since 1970.
 
-    The copy keeps key, headers and value. One too large to pass the broker with more headers loses its own headers and
-    its value, which `ts_dlt_value_bytes` then says: all of it is still where `ts_dlt_topic`, `_partition` and `_offset`
-    point. A key beyond any of ours is cut.
+    The copy keeps key, headers and value; bytes of headers' names that are no UTF-8 are escaped. One too large to pass
+    the broker with more headers loses its own headers and its value, which `ts_dlt_value_bytes` then says: all of it is
+    still where `ts_dlt_topic`, `_partition` and `_offset` point. A key beyond any of ours is cut. That there was no
+    value at all is told by `ts_dlt_tombstone`.
     """
-    headers = [*_clean(record), *_described(group, record, fault, now)]
+    headers = [*publishable(record.headers), *_described(group, record, fault, now)]
     value = record.value
-    if len(value) + _KEY_LIMIT + sum(len(name) + len(text) + 8 for name, text in headers) > SIZE_LIMIT:
+    if len(value) + _KEY_LIMIT + sum(len(name) + len(text or b"") + 8 for name, text in headers) > SIZE_LIMIT:
         headers = [*_described(group, record, fault, now), ("ts_dlt_value_bytes", str(len(value)).encode())]
         value = b""
     ce_type = record.header(TYPE).decode("utf-8", "replace").replace("\0", "")
     return Outgoing(dead_letters_topic(saga), _key(record), _id(record), ce_type or UNREADABLE, headers, value)
-
-
-def _clean(record: Record) -> list[Header]:
-    """Give the headers as the outbox keeps them, so that a copy sent again after a crash is the same."""
-    return load_headers(dump_headers(record.headers))
 
 
 def _described(group: str, record: Record, fault: Fault, now: int) -> list[Header]:
@@ -64,6 +60,8 @@ def _described(group: str, record: Record, fault: Fault, now: int) -> list[Heade
         "ts_dlt_failed_at": format_time(now),
         "ts_dlt_handler": fault.handler or group,
     }
+    if record.tombstone:
+        texts["ts_dlt_tombstone"] = "true"
     return [(name, text.encode("utf-8", "replace")) for name, text in texts.items()]
 
 

@@ -404,6 +404,6 @@ async def _complete(work: Coroutine[Any, Any, None]) -> None:
 
 def to_record(record: Any) -> Record:
     """Take over a record as aiokafka gives it."""
-    return Record(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value or b"", record.headers
-    )
+    value: bytes | None = record.value
+    place = record.topic, record.partition, record.offset
+    return Record(*place, record.timestamp, record.key, value or b"", record.headers, value is None)

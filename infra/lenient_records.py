@@ -18,7 +18,7 @@ _NEWEST = 2
 
 
 def read_leniently() -> None:
-    """Have all consumers of this process read what they fetch from now on with backslashes for what is no UTF-8."""
+    """Have all consumers of this process read, from now on, what is no UTF-8 as lone surrogates."""
     fetcher.MemoryRecords = _Records
 
 
@@ -63,5 +63,5 @@ class _Bytes(bytearray):
         found = super().__getitem__(place)
         return _Bytes(found) if isinstance(place, slice) else found
 
-    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+    def decode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> str:
         return super().decode(encoding, errors)

@@ -102,6 +102,11 @@ CLOCK_OUTSIDE = Gauge(
     "tradesaga_clock_outside_tier",
     "1 while the sealing machine's clock may be further off than TRADESAGA_AUDIT_CLOCK_TIER allows, or nobody can tell",
 )
+UNSEALED = Gauge(
+    "tradesaga_audit_unsealed_seconds",
+    "How long the oldest record has waited for its seal, by the broker's time of it; it grows while nobody seals",
+    ("saga",),
+)
 AUDIT_DIFFERENCES = Gauge(
     "tradesaga_audit_differences", "Fields in which topics and database differ, by the live auditor", ("saga",)
 )

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from infra.clock import elapsed
-from infra.codec import Record
+from infra.codec import Record, publishable
 from infra.errors import CommandError, ExitCode
 from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
 from infra.lenient_records import read_leniently
@@ -168,7 +168,11 @@ class Rewriter:
         place = {"partition": record.partition, "timestamp_ms": record.recorded_ms}
         try:
             future = await self._producer.send(
-                record.topic, record.value, key=record.key, headers=list(record.headers), **place
+                record.topic,
+                None if record.tombstone else record.value,
+                key=record.key,
+                headers=publishable(record.headers),
+                **place,
             )
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(f"{record.topic}: {error}") from error

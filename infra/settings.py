@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     """What checkpoints call this installation; never changed once something is sealed."""
     audit_clock_tier: Annotated[str, AfterValidator(_checked_tier)] = "off"
     """How far the sealing machine's clock may be off before somebody is told: `100 us`, `50 ms`, `off`."""
+    audit_unsealed_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    """How long a record may wait for its seal before somebody is told."""
     audit_retention: str = "off"
     """How long the audit log is kept: 7y, 18m, 90d or off, and by saga: `7y, trade=10y`; nothing goes by itself."""
     audit_lap: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0

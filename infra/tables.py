@@ -124,6 +124,7 @@ saga_event = Table(
     Column("value", LargeBinary),
     Column("hash", LargeBinary, nullable=False),
     Column("writer_epoch", BigInteger, nullable=False),
+    Column("key", LargeBinary),
     postgresql_partition_by="RANGE (recorded_at)",
 )
 Index("saga_event_saga", saga_event.c.saga_id, saga_event.c.seq)

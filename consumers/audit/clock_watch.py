@@ -16,15 +16,17 @@ class ClockWatch:
 
     tier: ClockTier
     health: Health
+    _outside: bool = False
 
     def see(self, clock: ClockEvidence) -> None:
         """Take a reading."""
         metrics.CLOCK_ERROR.set(clock.error / 1e9 if clock.error >= 0 else float("nan"))
         outside = self.tier.exceeded(clock.error)
         metrics.CLOCK_OUTSIDE.set(outside)
-        if outside != bool(self.health.warning):
+        if outside != self._outside:
             self._tell(clock, outside=outside)
-        self.health.warning = self._warning(clock) if outside else ""
+        self._outside = outside
+        self.health.warn("clock", self._warning(clock) if outside else "")
 
     def _tell(self, clock: ClockEvidence, *, outside: bool) -> None:
         log = structlog.get_logger("sealer")

@@ -4,7 +4,8 @@ It reads the hashes that the saga log wrote and nothing of the records themselve
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,7 +13,8 @@ from consumers.audit import store
 from consumers.audit.restoring import Restoring
 from consumers.audit.retention.action_log import ActionLog
 from consumers.audit.retention.tombstones import Tombstones
-from consumers.audit.sealing import HistoryError, Sealed, SealedLog
+from consumers.audit.sealing import HistoryError, OffsetError, Sealed, SealedLog
+from consumers.audit.store import NewRow
 from infra.audit.checkpoint import Checkpoint, hash_note
 from infra.audit.clock_evidence import ClockEvidence
 from infra.audit.note import Signer, Verifier, open_note
@@ -29,6 +31,8 @@ class Sealer:
     """Seals the logs of some sagas: `groups` gives the topic that each saga log's consumer group reads.
 
     `trusted` are the keys, by id, that may have signed what the witness has: the present one and those before it.
+    `halted` says of logs, by origin, why they are not sealed while the others are; `unsealed` has, by topic, the
+    broker's time of the oldest record that the last pass has left without a seal, milliseconds since 1970.
     """
 
     signer: Signer
@@ -36,6 +40,8 @@ class Sealer:
     log_id: str
     groups: Mapping[str, str]
     witness: WitnessFile
+    halted: dict[str, str] = field(default_factory=dict[str, str])
+    unsealed: dict[str, int] = field(default_factory=dict[str, int])
     _logs: dict[tuple[str, int], SealedLog] = field(default_factory=dict[tuple[str, int], SealedLog])
     _restoring: Restoring = field(init=False)
 
@@ -49,6 +55,7 @@ class Sealer:
         what no trusted key has signed.
         """
         self._logs = await store.load_logs(sql, self.log_id, list(self.groups.values()))
+        self.halted = _sealed_beyond(self._logs.values(), await store.read_ends(sql))
         last = self.witness.last()
         for log in self._logs.values():
             seen = last.get(str(log.origin))
@@ -80,6 +87,7 @@ class Sealer:
             found = retired.before(log.origin[1:], await store.first_offset(sql, log.origin))
             if found is not None and log.edge.size < found[1].edge.size:
                 log.edge, log.next_offset = found[1].edge.copy(), found[1].next_offset
+                log.leaves_from = self._read(behind[text]).leaves_from
                 begun[text] = log
         past: list[tuple[Origin, int, str]] = []
         for each in self.witness.read() if begun else ():
@@ -102,26 +110,56 @@ class Sealer:
         """Sign every log that has grown; give what was signed, once database and witness have it.
 
         What the database has lost of the witness's checkpoints is written into it again, if the records are those that
-        were sealed. Raises `HistoryError` if they are not.
+        were sealed. Raises `HistoryError` if they are not. A log in which an offset comes twice is left out.
         """
         restored: list[Sealed] = []
         rows = await store.read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
-        for topic, partition, offset, record_hash in rows:
-            log = self._logs.get((topic, partition))
-            if log is None:
-                log = self._logs[topic, partition] = SealedLog.empty(Origin(self.log_id, topic, partition))
-            if not self._restoring.owes(str(log.origin)):
-                log.take(offset, record_hash)
-            elif (due := self._restoring.next(str(log.origin))) is not None:
-                log.take(offset, record_hash)
-                if log.edge.size == due.size:
-                    restored.append(self._restore(log))
+        for row in rows:
+            log = self._log(row)
+            if str(log.origin) in self.halted:
+                continue
+            try:
+                restored += self._take(log, row)
+            except OffsetError as error:
+                self.halted[str(log.origin)] = str(error)
         now = time.time_ns()
-        grown = [log for log in self._logs.values() if log.edge.size > log.sealed]
-        sealed = [log.seal(self.signer, now, clock) for log in grown if not self._restoring.owes(str(log.origin))]
+        grown = [log for log in self._logs.values() if log.edge.size > log.sealed and self._may_seal(log)]
+        sealed = [log.seal(self.signer, now, clock) for log in grown]
         await store.write_checkpoints(sql, restored + sealed)
         self._witness([(each.origin, each.note) for each in sealed])
+        self.unsealed = self._oldest_unsealed(rows)
         return restored + sealed
+
+    def _log(self, row: NewRow) -> SealedLog:
+        place = (row.topic, row.partition)
+        log = self._logs.get(place)
+        if log is None:
+            log = self._logs[place] = SealedLog.empty(Origin(self.log_id, *place))
+        return log
+
+    def _take(self, log: SealedLog, row: NewRow) -> list[Sealed]:
+        """Add a row to its log, or leave it for later; return the witness's checkpoint that it completes, if any."""
+        if not self._restoring.owes(str(log.origin)):
+            log.take(row.offset, row.hash)
+        elif (due := self._restoring.next(str(log.origin))) is not None:
+            log.take(row.offset, row.hash)
+            if log.edge.size == due.size:
+                return [self._restore(log)]
+        return []
+
+    def _may_seal(self, log: SealedLog) -> bool:
+        return str(log.origin) not in self.halted and not self._restoring.owes(str(log.origin))
+
+    def _oldest_unsealed(self, rows: Sequence[NewRow]) -> dict[str, int]:
+        """Find what is left without a seal: of halted logs all rows, of one with more rows than were read the next."""
+        oldest: dict[str, int] = {}
+        counts = Counter((row.topic, row.partition) for row in rows)
+        for row in rows:
+            log = self._log(row)
+            more = counts[row.topic, row.partition] == ROWS and row.offset + 1 == log.next_offset
+            if more or not self._may_seal(log):
+                oldest[row.topic] = min(oldest.get(row.topic, row.recorded_ms), row.recorded_ms)
+        return oldest
 
     def _restore(self, log: SealedLog) -> Sealed:
         """Take over the witness's checkpoint of what the log is now."""
@@ -132,3 +170,15 @@ class Sealer:
 
     def _witness(self, notes: Sequence[tuple[Origin, str]]) -> None:
         self.witness.append(Witnessed(str(origin), int(note.split("\n", 2)[1]), note) for origin, note in notes)
+
+
+def _sealed_beyond(logs: Iterable[SealedLog], ends: Mapping[tuple[str, int], int]) -> dict[str, str]:
+    """Return, by origin, which logs are sealed further than the saga log has read, and how far.
+
+    An older release signed a row that somebody had planted. No record before that row could ever be sealed.
+    """
+    return {
+        str(log.origin): f"{log.origin}: sealed up to offset {log.next_offset}, but the saga log has read up to {end}"
+        for log in logs
+        if (end := ends.get(log.origin[1:])) is not None and end < log.next_offset
+    }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from consumers.saga_log.chain import FORMAT, format_of
 from infra.audit.checkpoint import Checkpoint, hash_note
 from infra.audit.clock_evidence import ClockEvidence
 from infra.audit.merkle import Edge, hash_leaf
@@ -12,6 +13,10 @@ from infra.audit.origin import Origin
 
 class HistoryError(Exception):
     """What is there now does not go on from what was sealed: somebody has rewritten the past."""
+
+
+class OffsetError(HistoryError):
+    """A log has an offset twice: one of the two rows was planted, and only the topic can tell which."""
 
 
 class Sealed(NamedTuple):
@@ -33,6 +38,8 @@ class SealedLog:
     next_offset: int
     sealed: int = 0
     previous: str = ""
+    leaves_from: int | None = None
+    """The first offset whose hash is of format 2, once there is one."""
 
     @classmethod
     def empty(cls, origin: Origin) -> "SealedLog":
@@ -40,9 +47,11 @@ class SealedLog:
         return cls(origin, Edge.empty(), 0)
 
     def take(self, offset: int, record_hash: bytes) -> None:
-        """Add a record by the hash that its row has. Raises `HistoryError` if it is none behind the last."""
+        """Add a record by the hash that its row has. Raises `OffsetError` if it is none behind the last."""
         if offset < self.next_offset:
-            raise HistoryError(f"{self.origin}: offset {offset} comes again; {self.next_offset} is next")
+            raise OffsetError(f"{self.origin}: offset {offset} comes again; {self.next_offset} is next")
+        if self.leaves_from is None and format_of(record_hash) == FORMAT:
+            self.leaves_from = offset
         self.edge.append(hash_leaf(record_hash))
         self.next_offset = offset + 1
 
@@ -57,6 +66,7 @@ class SealedLog:
             time=now,
             clock=clock.source,
             clock_error=clock.error,
+            leaves_from=self.leaves_from,
         )
         return self.sealed_as(signer.sign(checkpoint.to_text()))
 

@@ -1,7 +1,7 @@
 """The sealer as a process: one seals at a time, others wait for their turn."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -10,6 +10,7 @@ from consumers.audit import store
 from consumers.audit.clock_watch import ClockWatch
 from consumers.audit.sealer import Sealer
 from consumers.audit.sealing import HistoryError, Sealed
+from consumers.audit.unsealed_watch import UnsealedWatch
 from infra import metrics
 from infra.audit.clock_evidence import read_clock
 from infra.audit.keyring import public_path, read_signer, read_trusted
@@ -30,6 +31,8 @@ EVERY: Final = 1.0
 """Seconds between two seals."""
 GROUP: Final = "audit-sealer"
 _ACK: Final = 10.0
+_AGAIN: Final = 10.0
+"""Seconds until what only a person can mend is tried again."""
 _PASSING = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
 
 
@@ -47,16 +50,16 @@ async def serve(settings: Settings) -> None:
     health = Health()
     metrics.watch_worker(GROUP, health)
     log = structlog.get_logger("sealer")
-    watch = ClockWatch(settings.clock_tier(), health)
+    watches = ClockWatch(settings.clock_tier(), health), UnsealedWatch(settings.audit_unsealed_seconds, health)
     pool = await open_pool(settings.database_for(DATABASE), max_size=1, application_name="tradesaga audit-sealer")
     async with pool:
         while True:
             try:
-                await _seal(sealer, pool, settings.brokers(), watch)
+                await _seal(sealer, pool, settings.brokers(), *watches)
             except (HistoryError, NoteError, WitnessError) as error:
                 health.halted, health.ready = str(error), False
                 log.critical("sealing has halted", why=str(error))
-                await asyncio.sleep(10)
+                await asyncio.sleep(_AGAIN)
             except _PASSING as error:
                 health.ready = False
                 health.restarts += 1
@@ -64,9 +67,10 @@ async def serve(settings: Settings) -> None:
                 await asyncio.sleep(1)
 
 
-async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch) -> None:
-    """Seal with one session and one producer, until either fails."""
+async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch, unsealed: UnsealedWatch) -> None:
+    """Seal with one session and one producer, until either fails, or for a while once some log has halted."""
     health = watch.health
+    topics = {topic.removesuffix(".events"): topic for topic in sealer.groups.values()}
     async with pool.acquire() as sql:
         while not await store.take_turn(sql):  # noqa: ASYNC110 - the other is a process, which tells us nothing
             await asyncio.sleep(EVERY)
@@ -74,16 +78,26 @@ async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch) -> 
         await producer.start()
         try:
             await sealer.open(sql)
-            health.ready, health.halted = True, ""
-            while True:
+            health.ready, began = True, elapsed()
+            while not sealer.halted or elapsed() - began < _AGAIN:
                 clock = await asyncio.to_thread(read_clock)
                 watch.see(clock)
                 await _publish(producer, await sealer.seal(sql, clock))
+                unsealed.see(topics, sealer.unsealed)
+                _tell_halted(health, sealer.halted)
                 health.committed = elapsed()
                 health.batches += 1
                 await asyncio.sleep(EVERY)
         finally:
             await producer.stop()
+
+
+def _tell_halted(health: Health, halted: Mapping[str, str]) -> None:
+    """Say which logs are not sealed although the others are."""
+    why = "; ".join(sorted(halted.values()))
+    if why and why != health.halted:
+        structlog.get_logger("sealer").critical("sealing has halted", why=why, others="are sealed")
+    health.halted = why
 
 
 async def _publish(producer: Producer, sealed: Sequence[Sealed]) -> None:

@@ -2,11 +2,14 @@
 
 import base64
 from collections.abc import AsyncGenerator, Collection, Sequence
-from typing import Final
+from contextlib import suppress
+from typing import Final, NamedTuple
 
 from consumers.audit.sealing import HistoryError, Sealed, SealedLog
-from infra.audit.checkpoint import hash_note
+from consumers.saga_log.chain import FORMAT, format_of
+from infra.audit.checkpoint import hash_note, leaves_from, read_unverified
 from infra.audit.merkle import Edge
+from infra.audit.note import NoteError
 from infra.audit.origin import Origin
 from infra.database import Connection
 
@@ -20,18 +23,30 @@ FROM audit_edge e JOIN LATERAL (
 ) c ON c.size = e.size
 WHERE e.topic = ANY($1::text[])
 """
-# A lane's offset moves in the transaction that writes the rows, so one that has not moved has no new ones.
+# A lane's offset moves in the transaction that writes the rows, so one that has not moved has no new ones, and a row
+# beyond it is none of the saga log's.
 _NEW: Final = """
-SELECT k.topic, k.partition, e."offset", e.hash
+SELECT k.topic, k.partition, e."offset", e.hash, (extract(epoch FROM e.recorded_at) * 1000)::bigint
 FROM lane k
 LEFT JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS l (topic, partition, next_offset) USING (topic, partition)
 CROSS JOIN LATERAL (
-    SELECT s."offset", s.hash FROM saga_event s
+    SELECT s."offset", s.hash, s.recorded_at FROM saga_event s
     WHERE s.topic = k.topic AND s.partition = k.partition AND s."offset" >= coalesce(l.next_offset, 0)
+        AND s."offset" < k.next_offset
     ORDER BY s."offset" LIMIT $5
 ) e
 WHERE k."group" = ANY($4::text[]) AND k.next_offset > coalesce(l.next_offset, 0)
 ORDER BY k.topic, k.partition, e."offset"
+"""
+_ENDS: Final = """
+SELECT topic, partition, next_offset FROM lane WHERE "group" = regexp_replace(topic, '\\.events$', '-log')
+"""
+_LAST_HASH: Final = """
+SELECT hash FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" < $3 ORDER BY "offset" DESC LIMIT 1
+"""
+_FIRST_OF_FORMAT_2: Final = """
+SELECT "offset" FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" < $3 AND octet_length(hash) <> 32
+ORDER BY "offset" LIMIT 1
 """
 _SEAL: Final = """
 WITH edges AS (
@@ -53,10 +68,20 @@ INSERT INTO audit_checkpoint (topic, partition, size, note)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[]) ON CONFLICT DO NOTHING
 """
 _FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
+_NEWEST: Final = """
+SELECT DISTINCT ON (topic, partition) topic, partition, note FROM audit_checkpoint ORDER BY topic, partition, size DESC
+"""
 _ALL: Final = "SELECT topic, partition, size, note FROM audit_checkpoint ORDER BY topic, partition, size"
 
-NewRow = tuple[str, int, int, bytes]
-"""Topic, partition, offset, hash."""
+
+class NewRow(NamedTuple):
+    """A row that is not sealed yet; `recorded_ms` is the broker's time, milliseconds since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    hash: bytes
+    recorded_ms: int
 
 
 async def take_turn(sql: Connection) -> bool:
@@ -76,8 +101,25 @@ async def load_logs(sql: Connection, log_id: str, topics: Sequence[str]) -> dict
             raise HistoryError(f"{origin}: {error}") from error
         if row["note"].split("\n", 3)[2:3] != [base64.b64encode(edge.root()).decode()]:
             raise HistoryError(f"{origin}: the edge is not that of the last checkpoint")
-        logs[place] = SealedLog(origin, edge, row["next_offset"], row["size"], hash_note(row["note"]))
+        log = SealedLog(origin, edge, row["next_offset"], row["size"], hash_note(row["note"]))
+        log.leaves_from = await _first_of_format_2(sql, log, row["note"])
+        logs[place] = log
     return logs
+
+
+async def _first_of_format_2(sql: Connection, log: SealedLog, note: str) -> int | None:
+    """Return the first sealed offset whose hash is of format 2, if there is one.
+
+    The checkpoint says so, unless an older sealer signed it, which went on for a while beside this release's saga log.
+    """
+    with suppress(NoteError):
+        if (stated := read_unverified(note).leaves_from) is not None:
+            return stated
+    sealed = (*log.origin[1:], log.next_offset)
+    last: bytes | None = await sql.fetchval(_LAST_HASH, *sealed)
+    if last is None or format_of(last) != FORMAT:
+        return None
+    return await sql.fetchval(_FIRST_OF_FORMAT_2, *sealed)
 
 
 async def read_new(sql: Connection, groups: Sequence[str], logs: Collection[SealedLog], limit: int) -> list[NewRow]:
@@ -91,7 +133,12 @@ async def read_new(sql: Connection, groups: Sequence[str], logs: Collection[Seal
         list(groups),
         limit,
     )
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
+    return [NewRow(*row) for row in rows]
+
+
+async def read_ends(sql: Connection) -> dict[tuple[str, int], int]:
+    """Return the offset up to which the saga log has read each partition of a topic of facts."""
+    return {(row["topic"], row["partition"]): row["next_offset"] for row in await sql.fetch(_ENDS)}
 
 
 async def write_checkpoints(sql: Connection, sealed: Sequence[Sealed]) -> None:
@@ -118,6 +165,18 @@ async def notes_after(sql: Connection, origin: Origin, size: int) -> AsyncGenera
 async def first_offset(sql: Connection, origin: Origin) -> int | None:
     """Give the offset of a log's first record, None where it has none."""
     return await sql.fetchval(_FIRST, origin.topic, origin.partition)
+
+
+async def read_leaf_formats(sql: Connection) -> dict[tuple[str, int], int]:
+    """Return the first offset of each sealed log whose hash is of format 2; signatures are the business of `verify`.
+
+    A checkpoint that cannot be read is passed over.
+    """
+    found: dict[tuple[str, int], int] = {}
+    for topic, partition, note in await sql.fetch(_NEWEST):
+        with suppress(NoteError):
+            found[topic, partition] = leaves_from([read_unverified(note)])
+    return found
 
 
 async def read_notes(sql: Connection) -> list[tuple[str, int, int, str]]:

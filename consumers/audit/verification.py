@@ -14,18 +14,16 @@ from uuid import UUID
 import orjson
 
 from consumers.audit.heads import Heads
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row
 from consumers.saga_log.outcome import describe
 from consumers.saga_log.reading import read_saga
 from infra.audit.checkpoint import Checkpoint, hash_note
 from infra.audit.merkle import Edge, Subtree, hash_leaf
 from infra.audit.note import NoteError, Verifier, open_note
 from infra.audit.origin import Origin
-from infra.codec import Record
-from schemas.envelope import SAGA_ID, STEP, TYPE
+from infra.codec import Record, load_headers
+from schemas.envelope import SAGA_ID
 
-_TOLD: Final = (TYPE, STEP, SAGA_ID, "ce_time", "ts_started")
-"""The headers that the columns of a row repeat."""
 FINDINGS: Final = 100
 """Findings that a verification tells one by one; beyond that it counts."""
 
@@ -46,17 +44,21 @@ class Finding(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the audit log, as it is stored; `record.headers` are not read yet, `headers` are their text."""
+    """One row of the audit log: its record, the bytes that are stored of that, and the columns that follow from it."""
 
     record: Record
-    headers: str
-    hash: bytes
+    stored: StoredBytes
     saga_id: UUID | None
     seq: int | None
     event_type: str | None
     step: str | None
     time: int | None
     started: int | None
+
+    @property
+    def hash(self) -> bytes:
+        """Return the hash that is stored."""
+        return self.stored.hash
 
 
 class Begin(NamedTuple):
@@ -159,11 +161,22 @@ class LogCheck:
         )
         self._met = 0
         self._next_offset = start.next_offset
+        self._leaves_from = self._read_leaves_from(checkpoints.values())
         self.heads = Heads(start.heads)
         self.agreed = 0
         """How many checkpoints have been met."""
         report.logs += 1
         self._meet()
+
+    def _read_leaves_from(self, checkpoints: Iterable[Checkpoint]) -> int | None:
+        """Return the offset at which format 2 of the hashes begins, as it was signed, if that was."""
+        stated = {each.leaves_from for each in checkpoints if each.leaves_from is not None}
+        if len(stated) > 1:
+            what = (
+                f"checkpoints say that format 2 of the hashes begins at offsets {', '.join(map(str, sorted(stated)))}"
+            )
+            self._report.add(Verdict.ALTERED, str(self._origin), what)
+        return min(stated, default=None)
 
     @property
     def size(self) -> int:
@@ -191,7 +204,10 @@ class LogCheck:
 
     def _reach(self, offset: int) -> None:
         """Tell what is missing before this record."""
-        if self._next_offset not in {-1, offset}:
+        if offset < self._next_offset:
+            what = "the offset comes twice: one of the two rows was planted"
+            self._report.add(Verdict.ALTERED, self._at(offset), what)
+        elif self._next_offset not in {-1, offset}:
             what = f"offsets {self._next_offset} to {offset - 1} are missing"
             self._report.add(Verdict.INCOMPLETE, self._at(self._next_offset), what)
         self._next_offset = offset + 1
@@ -205,7 +221,8 @@ class LogCheck:
         """Give the hash that the row's bytes have, and tell where the row says otherwise."""
         seq, previous = (self.heads.get(row.saga_id) if row.saga_id is not None else None) or (0, b"")
         counted = row.seq is not None
-        found = link(previous if counted else b"", row.record, row.headers)
+        self._check_format(row)
+        found = hash_row(previous if counted else b"", row.record, row.stored)
         if found != row.hash:
             what = "the record's bytes do not have the hash that was stored"
             self._report.add(Verdict.ALTERED, self._at(row.record.offset), what)
@@ -219,6 +236,15 @@ class LogCheck:
             self._report.add(Verdict.ALTERED, self._at(row.record.offset), what)
         self._report.unreadable += not _reads(row, self._report.types)
         return found
+
+    def _check_format(self, row: Row) -> None:
+        """Check that the hash has the format of its time: nobody goes back to the older, which covers less."""
+        form, offset = format_of(row.hash), row.record.offset
+        if self._leaves_from is None and form == FORMAT:
+            self._leaves_from = offset
+        if self._leaves_from is not None and (form == FORMAT) != (offset >= self._leaves_from):
+            what = f"the hash is of format {form}; format 2 begins at offset {self._leaves_from}"
+            self._report.add(Verdict.ALTERED, self._at(offset), what)
 
     def _meet(self) -> None:
         """Hold the tree against the checkpoint that was signed of it, if one was."""
@@ -262,9 +288,8 @@ def _reads(row: Row, known: frozenset[str] | None) -> bool:
 def _follows(row: Row) -> bool:
     """Say whether the row's columns say what its headers do."""
     try:
-        told = orjson.loads(row.headers)
-        headers = {name: told[name].encode() for name in _TOLD if name in told}
-    except (ValueError, AttributeError, TypeError):
+        headers = dict(row.record.headers or load_headers(row.stored.headers))
+    except ValueError:
         return False
     said = (row.event_type, row.step, row.time, row.started)
     return said == describe(headers) and _named(row.saga_id, headers)
@@ -272,7 +297,7 @@ def _follows(row: Row) -> bool:
 
 def _named(saga_id: UUID | None, headers: Mapping[str, bytes]) -> bool:
     """Say whether the headers name this saga; where the row names none, they must name none either."""
-    said = headers.get(SAGA_ID, b"")
+    said = headers.get(SAGA_ID) or b""
     if saga_id is not None:
         return said == str(saga_id).encode()
     return read_saga(said) is None

@@ -1,13 +1,13 @@
 """Verifies the audit log as PostgreSQL has it, with the checkpoints of the database and of witnesses."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from consumers.audit import store
 from consumers.audit.retention.action_log import read_entries
 from consumers.audit.retention.actions import actions_origin, check_actions
 from consumers.audit.retention.tombstones import Tombstones
 from consumers.audit.rows import snapshot, stream_rows
-from consumers.audit.verification import LogCheck, Report, Verdict, check_chain, read_notes
+from consumers.audit.verification import LogCheck, Report, Row, Verdict, check_chain, read_notes
 from infra.audit.checkpoint import Checkpoint
 from infra.audit.clock_tier import NO_TIER, ClockTally, ClockTier
 from infra.audit.note import Verifier
@@ -64,7 +64,7 @@ async def _verify(
     retired = Tombstones.believe(report, actions, signed)
     check: LogCheck | None = None
     place: tuple[str, int] | None = None
-    async for row in stream_rows(sql):
+    async for row in _own_rows(sql, report):
         if check is None or place != row.record[:2]:
             if check is not None:
                 check.finish()
@@ -82,6 +82,19 @@ async def _verify(
         LogCheck(report, Origin.parse(origin), _sizes(checkpoints), begin).finish()
     progress(report.rows)
     return report
+
+
+async def _own_rows(sql: Session, report: Report) -> AsyncGenerator[Row]:
+    """Yield the rows that the saga log has written; report the others, which are no part of a log and never sealed."""
+    ends = await store.read_ends(sql)
+    async for row in stream_rows(sql):
+        topic, partition, offset = row.record[:3]
+        end = ends.get((topic, partition), 0)
+        if offset < end:
+            yield row
+            continue
+        what = f"a row lies beyond what the saga log has read, which ends before offset {end}: somebody has planted it"
+        report.add(Verdict.ALTERED, f"{topic}[{partition}] offset {offset}", what)
 
 
 def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:

@@ -1,12 +1,13 @@
 """The saga log's tables, made anew by its own fold; nothing is published, but what it owes is found."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
 from consumers.saga_log import store
+from consumers.saga_log.chain import FORMAT
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.commands import command
 from consumers.saga_log.fold import fold_record
@@ -16,6 +17,7 @@ from consumers.saga_log.rules import Rules
 from infra.codec import Outgoing, Record, pack
 from infra.database import Connection
 from infra.dead_letters import Fault, dead_letter
+from infra.kafka import Place
 from infra.lanes.store import Lane
 from sagas.machine import BarStep, Order
 from schemas.envelope import ROUND, SAGA_ID, STEP, TYPE
@@ -44,13 +46,15 @@ class Made:
 class FactRecovery:
     """Folds the events topic of one saga into a database, in the caller's transaction; `now` is nanoseconds since 1970.
 
-    With `writes` off it only says what the facts bring about: the rows are there already.
+    With `writes` off it only says what the facts bring about: the rows are there already. `leaves_from` says of logs
+    that were sealed from which offset on their hashes are of format 2.
     """
 
     rules: Rules
     sql: Connection
     now: int
     writes: bool = True
+    leaves_from: Mapping[Place, int] = field(default_factory=dict[Place, int])
     folded: int = 0
     starts: int = 0
     parked: int = 0
@@ -74,7 +78,8 @@ class FactRecovery:
         outcomes: list[Outcome] = []
         orders: list[Made] = []
         for saga_id, record in zip(sagas, records, strict=True):
-            outcome = fold_record(self.rules, known[saga_id] if saga_id is not None else None, record)
+            form = FORMAT if record.offset >= self.leaves_from.get(record[:2], 0) else 1
+            outcome = fold_record(self.rules, known[saga_id] if saga_id is not None else None, record, form)
             outcomes.append(outcome)
             if outcome.tracked is not None:
                 known[outcome.tracked.saga_id] = outcome.tracked

@@ -14,6 +14,7 @@ from consumers.recovery import lanes
 from consumers.recovery.catching import LOG, Advance, CatchUp
 from consumers.recovery.databases import Database, transactions
 from consumers.recovery.facts import FactRecovery
+from consumers.recovery.leaf_formats import find_leaf_formats
 from consumers.recovery.members import Cast
 from consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
 from consumers.recovery.report import Report
@@ -69,6 +70,7 @@ async def rebuild(
             await refuse_versions(places[LOG].sql, cast.saga)
             await _make_months(replay, places[LOG], ranges, events_topic(cast.saga.name))
             catching = _catch_up(replay, places, cast, wish, (ranges, report))
+            catching.facts.leaves_from = await find_leaf_formats(settings, replay, events_topic(cast.saga.name))
             await catching.declare()
             sized(catching.size)
             await catching.run(advance)

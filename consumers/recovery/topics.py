@@ -17,6 +17,7 @@ from consumers.recovery.databases import Database, transactions
 from consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from consumers.recovery.members import Cast
 from consumers.recovery.report import Report
+from consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
 from consumers.saga_log.rules import Rules
 from consumers.saga_log.store import milliseconds
 from infra.broker import count_partitions
@@ -37,7 +38,7 @@ _SIZES: Final = """
 SELECT partition, min("offset"), max("offset"), count(*) FROM saga_event WHERE topic = $1 GROUP BY partition
 """
 _FACTS: Final = """
-SELECT topic, partition, "offset", recorded_at, saga_id, error, headers, value FROM saga_event
+SELECT topic, partition, "offset", recorded_at, saga_id, error, key, headers, value, hash FROM saga_event
 WHERE topic = $1 AND partition = $2 ORDER BY "offset"
 """
 _SENT: Final = """
@@ -254,8 +255,10 @@ def _outgoing(row: asyncpg.Record) -> Outgoing:
 
 
 def _record(row: asyncpg.Record) -> Record:
-    """Give a fact as it was on its topic; a key that was not the saga's is gone, and comes back as none."""
+    """Return a fact as it was on its topic; rows of format 1 have lost keys that were not the saga's."""
+    place = row["topic"], row["partition"], row["offset"], milliseconds(row["recorded_at"])
+    record = read_row(place, StoredBytes(row["key"], row["headers"], row["value"], row["hash"]))
     saga_id, wrong = row["saga_id"], (row["error"] or "").startswith(_WRONG_KEY)
-    key = None if saga_id is None or wrong else str(saga_id).encode()
-    at, headers = milliseconds(row["recorded_at"]), load_headers(row["headers"])
-    return Record(row["topic"], row["partition"], row["offset"], at, key, row["value"] or b"", headers)
+    if format_of(row["hash"]) == FORMAT or saga_id is None or wrong:
+        return record
+    return record._replace(key=str(saga_id).encode())

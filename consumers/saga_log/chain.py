@@ -1,25 +1,143 @@
-"""The hash chain of one saga: each record's hash covers the one before it, so that none can be altered or left out.
+r"""The hash of a record in the audit log; each covers the one before it in the same saga, so that none can be left out.
 
-    hash = SHA-256( previous hash, empty for the first
-                    || topic in UTF-8 || 0x00
-                    || partition (4 bytes) || offset (8) || recorded milliseconds (8) || length of the headers (4)
-                    || headers as the audit log stores them || value )
+Format 2, of every record that is written today:
 
-Integers are unsigned and big-endian. Nothing in it comes from the clock of whoever writes it, so a rebuild from the
-topic gives the same hashes.
+    hash = 0x02 || SHA-256( "tradesaga leaf 2\n"
+        || partition (4 bytes) || offset (8) || recorded milliseconds (8)
+        || number of headers (4) || length of each header's name (4 each) || the names in UTF-8
+        || length of each of the following (4 each), -1 for one that there is not
+        || previous hash, empty for the first || topic || key || value || each header's value )
+
+Integers are big-endian; partition, offset, time and the lengths behind the names are signed. Headers stand in the
+record's order, with all that are repeated. In the place of the value of a `ts_context` header stands its SHA-256, so
+that the hash can be computed by one who has only the context's. Two different records have two different encodings.
+
+Format 1, of older records, is kept for them alone. It leaves out the key, and takes headers that differ for the same:
+
+    hash = SHA-256( previous hash || topic || 0x00 || partition (4) || offset (8) || recorded milliseconds (8)
+        || length of the headers (4) || headers as a JSON object || value )
+
+A format 1 hash has 32 bytes and one of format 2 has 33. The hash with its first byte is the leaf of the log's tree, so
+that a root that was signed tells them apart. Nothing in them comes from the clock of whoever writes, so that a rebuild
+from the topic gives the same hashes.
 """
 
 import hashlib
 import struct
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from infra.codec import Record
+from infra.codec import Record, dump_headers, dump_headers_v1, encode_name, load_headers
+from schemas.envelope import CONTEXT, Header
 
-_PLACE: Final = struct.Struct(">IQQI")
+FORMAT: Final = 2
+"""The format of records that are written today."""
+_FORMAT_1_BYTES: Final = 32
+_PLACE_1: Final = struct.Struct(">IQQI")
+_PLACE_2: Final = struct.Struct(">iqq")
+_DOMAIN: Final = b"tradesaga leaf 2\n"
+_FIXED: Final = 4
+"""Fields before the headers' values: previous hash, topic, key, value."""
+_KNOWN: Final = 256
+_LONGEST_KNOWN: Final = 2048
 
 
-def link(previous: bytes, record: Record, headers: str) -> bytes:
-    """Give the hash of `record` after `previous`; `headers` is what `dump_headers` makes of the record's."""
+class StoredBytes(NamedTuple):
+    """What a row of the audit log keeps of its record's bytes: key, headers as text and value; and its hash."""
+
+    key: bytes | None
+    headers: str
+    value: bytes | None
+    hash: bytes
+
+
+class _Names(NamedTuple):
+    """The names of a record's headers: as they are encoded, which are contexts, and what packs the lengths."""
+
+    encoded: bytes
+    contexts: tuple[int, ...]
+    lengths: struct.Struct
+
+
+_known: dict[tuple[str, ...], _Names] = {}
+
+
+def format_of(record_hash: bytes) -> int:
+    """Return the format of a hash."""
+    return 1 if len(record_hash) == _FORMAT_1_BYTES else 2
+
+
+def link(previous: bytes, record: Record) -> bytes:
+    """Return the hash of `record` after `previous`, in format 2."""
+    return b"\2" + hashlib.sha256(encode(previous, record)).digest()
+
+
+def encode(previous: bytes, record: Record) -> bytes:
+    """Return what the hash of `record` after `previous` goes over, in format 2; runs for each record."""
+    names, values = _split(record.headers)
+    for at in names.contexts:
+        if (context := values[at]) is not None:
+            values[at] = hashlib.sha256(context).digest()
+    fields = [previous, record.topic.encode(), record.key, None if record.tombstone else record.value, *values]
+    parts = [each for each in fields if each is not None]
+    if len(parts) == len(fields):
+        lengths = names.lengths.pack(*map(len, parts))
+    else:
+        lengths = names.lengths.pack(*[-1 if each is None else len(each) for each in fields])
+    place = _PLACE_2.pack(record.partition, record.offset, record.recorded_ms)
+    return b"".join((_DOMAIN, place, names.encoded, lengths, *parts))
+
+
+def link_v1(previous: bytes, record: Record, headers: str) -> bytes:
+    """Return the hash of `record` after `previous`, in format 1; `headers` is what `dump_headers_v1` makes of them."""
     written = headers.encode()
-    place = _PLACE.pack(record.partition, record.offset, max(record.recorded_ms, 0), len(written))
+    place = _PLACE_1.pack(record.partition, record.offset, max(record.recorded_ms, 0), len(written))
     return hashlib.sha256(b"%s%s\0%s%s%s" % (previous, record.topic.encode(), place, written, record.value)).digest()
+
+
+def link_as(form: int, previous: bytes, record: Record) -> bytes:
+    """Return the hash of `record` after `previous` in a format."""
+    return link(previous, record) if form == FORMAT else link_v1(previous, record, dump_headers_v1(record.headers))
+
+
+def read_row(place: tuple[str, int, int, int], row: StoredBytes) -> Record:
+    """Return the record of a row of the audit log; `place` is topic, partition, offset and recorded milliseconds.
+
+    Rows of format 1 have no key. Headers that cannot be read are none: `hash_row` tells that they were altered.
+    """
+    try:
+        headers = load_headers(row.headers)
+    except ValueError:
+        headers = []
+    tombstone = row.value is None and format_of(row.hash) == FORMAT
+    return Record(*place, row.key, row.value or b"", headers, tombstone)
+
+
+def hash_row(previous: bytes, record: Record, row: StoredBytes) -> bytes:
+    """Return the hash that a row of the audit log should have after `previous`; none where no record has such a row."""
+    if format_of(row.hash) != FORMAT:
+        return link_v1(previous, record, row.headers)
+    return link(previous, record) if dump_headers(record.headers) == row.headers else b""
+
+
+def _split(headers: Sequence[Header]) -> tuple[_Names, list[bytes | None]]:
+    """Return the names of headers, encoded, and their values."""
+    texts = tuple([name for name, _ in headers])
+    values: list[bytes | None] = [value for _, value in headers]
+    return _known.get(texts) or _encode(texts), values
+
+
+def _encode(texts: tuple[str, ...]) -> _Names:
+    """Encode names; most records have the same ones, so that some encodings are kept, and no long ones."""
+    encoded = [encode_name(text) for text in texts]
+    lengths = struct.pack(f">{len(encoded) + 1}I", len(encoded), *map(len, encoded))
+    names = _Names(
+        lengths + b"".join(encoded),
+        tuple(at for at, text in enumerate(texts) if text == CONTEXT),
+        struct.Struct(f">{_FIXED + len(encoded)}i"),
+    )
+    if len(names.encoded) <= _LONGEST_KNOWN:
+        if len(_known) >= _KNOWN:
+            _known.clear()
+        _known[texts] = names
+    return names

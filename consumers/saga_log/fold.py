@@ -1,6 +1,7 @@
 """The fold: one record into one saga. Pure, so that a replay comes to the same, and emits nothing."""
 
 from consumers.saga_log.advance import advance
+from consumers.saga_log.chain import FORMAT
 from consumers.saga_log.checkpoint import Parked, Tracked
 from consumers.saga_log.outcome import DeadLetter, Entry, Outcome, count, enter, status_of
 from consumers.saga_log.reading import Reading, UnfoldableError, read
@@ -10,9 +11,12 @@ from infra.codec import Record, load_headers
 from sagas.fact import Meaning
 
 
-def fold_record(rules: Rules, tracked: Tracked | None, record: Record) -> Outcome:
-    """Fold a record into its saga; `tracked` is None where it names none. Never raises, whatever the record holds."""
-    entry = enter(record)
+def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int = FORMAT) -> Outcome:
+    """Fold a record into its saga; `tracked` is None where it names none. Never raises, whatever the record holds.
+
+    `form` is the format of the hash that its row gets: older records keep the one that they were sealed with.
+    """
+    entry = enter(record, form)
     if tracked is None:
         return _stray(record, None, entry, DeadLetter(record, "no-saga", "header ce_correlationid is no UUID"))
     if record.key != str(tracked.saga_id).encode():

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import FORMAT, link, link_v1
 from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
 from consumers.saga_log.reading import clean, event_time, started
-from infra.codec import Record, dump_headers
+from infra.codec import Record, dump_headers, dump_headers_v1
 from sagas.fact import Fact
 from sagas.machine import Order
 from sagas.status import Status
@@ -14,7 +14,10 @@ from schemas.envelope import STEP, TYPE
 
 
 class Entry(NamedTuple):
-    """A record's row in the audit log. `added` names the members that it adds to the context, whose value it is."""
+    """A record's row in the audit log. `added` names the members that it adds to the context, whose value it is.
+
+    `form` is the format of its hash.
+    """
 
     headers: str
     event_type: str | None
@@ -25,6 +28,7 @@ class Entry(NamedTuple):
     seq: int | None = None
     added: str | None = None
     error: str | None = None
+    form: int = FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,11 @@ class Outcome(NamedTuple):
     refused: bool = False
 
 
-def enter(record: Record) -> Entry:
+def enter(record: Record, form: int = FORMAT) -> Entry:
     """Begin a record's row from its headers, whatever they hold."""
-    return Entry(dump_headers(record.headers), *describe(dict(record.headers)))
+    if form == FORMAT:
+        return Entry(dump_headers(record.headers), *describe(dict(record.headers)))
+    return Entry(dump_headers_v1(record.headers), *describe(dict(record.headers)), form=form)
 
 
 def describe(headers: dict[str, bytes]) -> tuple[str | None, str | None, int | None, int | None]:
@@ -74,11 +80,15 @@ def count(
 ) -> tuple[Checkpoint | None, Entry]:
     """Count the record in its saga's chain and finish its row; what comes before a start is counted in no chain."""
     if checkpoint is None:
-        return None, Entry(*entry[:5], link(b"", record, entry.headers), None, added, error)
-    seq, head = checkpoint.seq + 1, link(checkpoint.head, record, entry.headers)
+        return None, Entry(*entry[:5], _link(b"", record, entry), None, added, error, entry.form)
+    seq, head = checkpoint.seq + 1, _link(checkpoint.head, record, entry)
     # Made anew by place: `_replace` takes five times as long, and this runs for every record.
     after = Checkpoint(*checkpoint[:5], seq, head, checkpoint.created_ms, record.recorded_ms, *checkpoint[9:])
-    return after, Entry(*entry[:5], head, seq, added, error)
+    return after, Entry(*entry[:5], head, seq, added, error, entry.form)
+
+
+def _link(previous: bytes, record: Record, entry: Entry) -> bytes:
+    return link(previous, record) if entry.form == FORMAT else link_v1(previous, record, entry.headers)
 
 
 def status_of(tracked: Tracked) -> Status | None:

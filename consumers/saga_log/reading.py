@@ -1,5 +1,6 @@
 """From a record to the fact it states, or to the reason why it cannot be folded."""
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from consumers.saga_log.rules import Rules
 from infra.clock import parse_time, read_id
 from infra.codec import Record
 from sagas.fact import Fact
-from schemas.envelope import OVERTAKES, SAGA_ID, SPEC, SPECVERSION, STEP, TYPE, foreign_specversion
+from schemas.envelope import ENCRYPTED, OVERTAKES, SAGA_ID, SPEC, SPECVERSION, STEP, TYPE, foreign_specversion
 from schemas.invalid import describe_invalid
 
 REQUIRED: Final = (TYPE, "ce_id", "ce_source", "ce_time")
@@ -67,6 +68,7 @@ def read(rules: Rules, record: Record) -> Reading:
         raise UnfoldableError("headers", f"a header cannot be read: {error}") from None
     if not 1 <= round_ <= MAX_ROUND:
         raise UnfoldableError("headers", f"header ts_round is {round_}")
+    _refuse_encrypted(headers)
     try:
         fact = rules.vocabulary.read(ce_type, ce_id, step, round_, record.value)
     except KeyError as error:
@@ -74,6 +76,11 @@ def read(rules: Rules, record: Record) -> Reading:
     except ValidationError as error:
         raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
     return Reading(_bounded(fact), ce_type, request_hash, OVERTAKES in headers)
+
+
+def _refuse_encrypted(headers: Mapping[str, bytes | None]) -> None:
+    if (headers.get("content-type") or b"").startswith(ENCRYPTED):
+        raise UnfoldableError("encrypted", "the value is encrypted, which this release does not read")
 
 
 def _bounded(fact: Fact) -> Fact:

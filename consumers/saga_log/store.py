@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from consumers.saga_log.chain import FORMAT
 from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
 from consumers.saga_log.outcome import Outcome
 from consumers.saga_log.rules import Rules
@@ -40,7 +41,7 @@ ON CONFLICT (saga_id) DO UPDATE SET state = excluded.state, context = excluded.c
 """
 EVENT: Final = (
     "topic", "partition", "offset", "recorded_at", "saga_id", "seq", "event_type", "step_name", "event_time", "started",
-    "context_added", "error", "headers", "value", "hash", "writer_epoch",
+    "context_added", "error", "headers", "value", "hash", "writer_epoch", "key",
 )  # fmt: skip
 """The columns of `saga_event`."""
 PARK: Final = """
@@ -113,7 +114,7 @@ async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]
     """Set records aside."""
     rows = [
         (record.topic, record.partition, record.offset, saga_id, reason, record.recorded_at,
-         dump_headers(record.headers), record.value)
+         dump_headers(record.headers), None if record.tombstone else record.value)
         for saga_id, (record, reason) in parked
     ]  # fmt: skip
     if rows:
@@ -143,7 +144,8 @@ async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> d
         saga_id: UUID = row["saga_id"]
         key, headers = str(saga_id).encode(), load_headers(row["headers"])
         at = milliseconds(row["recorded_at"])
-        record = Record(row["topic"], row["partition"], row["offset"], at, key, row["value"] or b"", headers)
+        place, value = (row["topic"], row["partition"], row["offset"], at), row["value"]
+        record = Record(*place, key, value or b"", headers, value is None)
         found.setdefault(saga_id, []).append(Parked(record, row["reason"]))
     return {saga_id: tuple(parked) for saga_id, parked in found.items()}
 
@@ -221,7 +223,8 @@ def _entry(epoch: int, outcome: Outcome) -> tuple[Any, ...]:
         entry.added,
         entry.error,
         entry.headers,
-        record.value,
+        None if record.tombstone else record.value,
         entry.hash,
         epoch,
+        record.key if entry.form == FORMAT else None,
     )

@@ -30,6 +30,13 @@ class Health:
     """Why nothing new is taken in."""
     warning: str = ""
     """What a person should know although the work goes on."""
+    warnings: dict[str, str] = field(default_factory=dict[str, str])
+    """The warning by who has given it."""
+
+    def warn(self, source: str, text: str) -> None:
+        """Set one watch's warning, or with an empty text take it back; the others' stay."""
+        self.warnings[source] = text
+        self.warning = "; ".join(filter(None, self.warnings.values()))
 
     @property
     def lag_seconds(self) -> float:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import struct
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from consumers.audit.exporting.manifest import File, Log, Manifest, sign
 from infra.audit.checkpoint import Checkpoint, hash_note
 from infra.audit.merkle import Edge, hash_leaf
 from infra.audit.note import Signer
+from tests.audit_export.independent import hash_of
 
 Hand = Callable[[Path], None]
 Json = dict[str, Any]
@@ -75,9 +75,7 @@ def hash_again(lines: list[Json]) -> None:
     heads: dict[str, bytes] = {}
     for line in lines:
         counted = line["seq"] is not None
-        headers, place = line["headers"].encode(), (line["partition"], line["offset"], line["recorded_ms"])
-        data = (heads.get(line["saga_id"], b"") if counted else b"") + line["topic"].encode() + b"\0"
-        found = sha256(data + struct.pack(">IQQI", *place, len(headers)) + headers + line["value"].encode()).digest()
+        found = hash_of(line, heads.get(line["saga_id"], b"") if counted else b"")
         line["hash"] = found.hex()
         if counted:
             heads[line["saga_id"]] = found

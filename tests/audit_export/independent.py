@@ -42,6 +42,42 @@ def opened(note: str, keys: list[str]) -> str:
     raise SystemExit("no known key has signed: " + text.split("\n")[0])
 
 
+def member(line: dict[str, Any], name: str) -> bytes | None:
+    """Give a record's key or value."""
+    if name + "_base64" in line:
+        return base64.b64decode(line[name + "_base64"])
+    return None if line[name] is None else line[name].encode()
+
+
+def spelled(told: Any) -> bytes | None:
+    """Read a header's name or value."""
+    return told.encode() if isinstance(told, str) else base64.b64decode(told["base64"]) if told is not None else None
+
+
+def headers_of(text: str) -> list[tuple[bytes | None, bytes | None]]:
+    """Read a record's headers, in their order."""
+    pairs: Any = json.loads(text)
+    pairs = pairs.items() if text.startswith("{") else pairs
+    return [(spelled(name), spelled(value)) for name, value in pairs]
+
+
+def hash_of(line: dict[str, Any], previous: bytes) -> bytes:
+    """Compute the hash of a record behind another."""
+    place = line["partition"], line["offset"]
+    if len(line["hash"]) == 64:
+        headers = line["headers"].encode()
+        packed = struct.pack(">IQQI", *place, max(line["recorded_ms"], 0), len(headers))
+        return sha256(previous + line["topic"].encode() + b"\0" + packed + headers + (member(line, "value") or b""))
+    pairs = headers_of(line["headers"])
+    names = [name or b"" for name, _ in pairs]
+    values = [sha256(value) if name == b"ts_context" and value is not None else value for name, value in pairs]
+    fields = [previous, line["topic"].encode(), member(line, "key"), member(line, "value"), *values]
+    data = b"tradesaga leaf 2\n" + struct.pack(">iqqI", *place, line["recorded_ms"], len(names))
+    data += b"".join(struct.pack(">I", len(name)) for name in names) + b"".join(names)
+    data += b"".join(struct.pack(">i", -1 if field is None else len(field)) for field in fields)
+    return b"\2" + sha256(data + b"".join(field or b"" for field in fields))
+
+
 def record_hash(line: dict[str, Any], heads: dict[Chain, tuple[int, bytes]]) -> bytes:
     """Give the hash of a record, behind the one before of its saga."""
     chain = (line["topic"], line["partition"], line["saga_id"])
@@ -49,11 +85,7 @@ def record_hash(line: dict[str, Any], heads: dict[Chain, tuple[int, bytes]]) -> 
     if "previous" in line and chain not in heads:
         seq, previous = line["seq"] - 1, bytes.fromhex(line["previous"])
     assert line["seq"] in {None, seq + 1}, f"{chain}: record {line['seq']} after {seq}"
-    value = base64.b64decode(line["value_base64"]) if "value_base64" in line else line["value"].encode()
-    headers = line["headers"].encode()
-    place = struct.pack(">IQQI", line["partition"], line["offset"], max(line["recorded_ms"], 0), len(headers))
-    before = previous if line["seq"] is not None else b""
-    found = sha256(before + line["topic"].encode() + b"\0" + place + headers + value)
+    found = hash_of(line, previous if line["seq"] is not None else b"")
     assert found.hex() == line["hash"], f"{line['topic']}[{line['partition']}] offset {line['offset']} is altered"
     if line["seq"] is not None:
         heads[chain] = (line["seq"], found)
@@ -85,7 +117,10 @@ def main(folder: Path, export_key: str, keys: list[str]) -> str:
         assert sha256((folder / file["path"]).read_bytes()).hex() == file["sha256"], file["path"] + " is altered"
     pieces: dict[tuple[str, int], list[Subtree]] = {}
     heads: dict[Chain, tuple[int, bytes]] = {}
+    formats: dict[tuple[str, int], list[tuple[int, bool]]] = {}
     for line in lines(folder / "events.jsonl"):
+        place = (line["topic"], line["partition"])
+        formats.setdefault(place, []).append((line["offset"], len(line["hash"]) == 66))
         leaf = (line["leaf"], 0, sha256(b"\0" + record_hash(line, heads)))
         pieces.setdefault((line["topic"], line["partition"]), []).append(leaf)
     for line in lines(folder / "proofs.jsonl"):
@@ -94,6 +129,11 @@ def main(folder: Path, export_key: str, keys: list[str]) -> str:
     last = {line["origin"]: opened(line["note"], keys).split("\n") for line in lines(folder / "checkpoints.jsonl")}
     for log in manifest["logs"]:
         origin, size, root = last[log["origin"]][:3]
+        stated = next(
+            (line.split(" from ")[1] for line in last[log["origin"]] if line.startswith("leaf-format 2")), None
+        )
+        begins = formats.get((log["topic"], log["partition"]), [])
+        assert all((at >= int(stated)) == new if stated else not new for at, new in begins), f"{origin}: hash formats"
         assert (int(size), root) == root_of(pieces.pop((log["topic"], log["partition"]))), f"{origin} is altered"
     assert not pieces, f"there are records of no log: {list(pieces)}"
     open_end = manifest["query"]["to_ms"] is not None or manifest["not_yet_sealed"]

@@ -14,6 +14,7 @@ from consumers.audit.exporting.verifying import Keys, verify_export
 from consumers.audit.exporting.writing import FreshFolder
 from consumers.audit.verification import Report
 from consumers.saga_log import store
+from consumers.saga_log.chain import FORMAT
 from infra.audit.note import Signer
 from infra.codec import Record
 from schemas.envelope import Header
@@ -34,11 +35,11 @@ class ExportRig:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, database_url: str, folder: Path) -> AsyncGenerator["ExportRig"]:
-        """Fill a fresh database."""
+    async def open(cls, database_url: str, folder: Path, form: int = FORMAT) -> AsyncGenerator["ExportRig"]:
+        """Fill a fresh database, with hashes of a format."""
         sql = await asyncpg.connect(database_url)
         try:
-            rig = cls(AuditRig(sql, folder), folder)
+            rig = cls(AuditRig(sql, folder, form=form), folder)
             await rig.record(6)
             await rig.record(6, [OrderAsked(idempotency_key="k", account="B", symbol="GBP/USD"), *STORY[1:]])
             yield rig

@@ -56,7 +56,7 @@ def check_storable(outcome: Outcome) -> None:
     """Hold what would be written to what PostgreSQL and Kafka take."""
     entry, checkpoint = outcome.entry, outcome.tracked.checkpoint if outcome.tracked is not None else None
     load_headers(entry.headers)
-    assert len(entry.hash) == 32
+    assert len(entry.hash) == 33
     for text in (entry.event_type, entry.step, entry.added, entry.error):
         assert text is None or ("\0" not in text and text.encode())
     if checkpoint is not None:

@@ -11,7 +11,7 @@ from consumers.audit.sealer import Sealer
 from consumers.audit.verification import Report
 from consumers.audit.verifier import verify_database
 from consumers.saga_log import store
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import FORMAT, StoredBytes, hash_row, read_row
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
@@ -35,8 +35,8 @@ INSERT INTO lane ("group", topic, partition, next_offset) VALUES ($1, $2, $3, $4
 ON CONFLICT ("group", topic, partition) DO UPDATE SET next_offset = excluded.next_offset
 """
 _ALL = """
-SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, headers, value,
-    saga_id, seq FROM saga_event ORDER BY topic, partition, "offset"
+SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers,
+    value, hash, saga_id, seq FROM saga_event ORDER BY topic, partition, "offset"
 """
 
 
@@ -51,6 +51,8 @@ class AuditRig:
     ends: dict[int, int] = field(default_factory=dict[int, int])
     rules: Rules = field(default_factory=lambda: Rules(small_saga(), PARTITIONS))
     now_ms: int = RECORDED_MS
+    form: int = FORMAT
+    """The format of the hashes that records get from now on; 1 is that of an older release."""
 
     @property
     def witness(self) -> WitnessFile:
@@ -92,7 +94,9 @@ class AuditRig:
     def _fold_record(self, record: Record) -> Outcome:
         saga_id = UUID((record.key or b"").decode())
         self.ends[record.partition] = record.offset + 1
-        outcome = fold_record(self.rules, self.known.get(saga_id, Tracked(saga_id, record.partition, None, ())), record)
+        outcome = fold_record(
+            self.rules, self.known.get(saga_id, Tracked(saga_id, record.partition, None, ())), record, self.form
+        )
         assert outcome.tracked is not None
         self.known[saga_id] = outcome.tracked
         return outcome
@@ -121,9 +125,10 @@ class AuditRig:
         """Make all hashes fit the rows again, as a careful attacker does."""
         heads: dict[UUID, bytes] = {}
         for row in await self.sql.fetch(_ALL):
-            topic, partition, offset, recorded_ms, headers, value, saga_id, seq = row
-            record = Record(topic, partition, offset, recorded_ms, None, value or b"", ())
-            found = link(heads.get(saga_id, b"") if seq is not None else b"", record, headers)
+            topic, partition, offset, recorded_ms, key, headers, value, found, saga_id, seq = row
+            stored = StoredBytes(key, headers, value, found)
+            record = read_row((topic, partition, offset, recorded_ms), stored)
+            found = hash_row(heads.get(saga_id, b"") if seq is not None else b"", record, stored)
             if seq is not None:
                 heads[saga_id] = found
             await self.attack(

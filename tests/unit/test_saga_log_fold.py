@@ -8,10 +8,11 @@ from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
 from consumers.saga_log.rules import Rules
-from infra.codec import Record, dump_headers, load_headers
+from infra.codec import Record, decode_name, dump_headers, load_headers
+from infra.dead_letters import Fault, dead_letter
 from sagas.machine import BarStep, CompensateStep
 from sagas.status import Status
-from schemas.envelope import OVERTAKES
+from schemas.envelope import ENCRYPTED, OVERTAKES, Header
 from schemas.lifecycle import (
     AbortRequested,
     DeadlineElapsed,
@@ -395,6 +396,28 @@ def test_parked_headers_are_those_that_the_database_gives_back(log: Log) -> None
     parked = log.fold(record).parked
     assert parked is not None
     assert list(parked.record.headers) == load_headers(dump_headers(record.headers))
+
+
+def test_a_value_that_is_encrypted_is_parked_as_that(log: Log) -> None:
+    """It is not taken for a broken one, even if its bytes would read as JSON."""
+    record = log.partition.record(Held())
+    kept = [each for each in record.headers if each[0] != "content-type"]
+    parked = log.fold(record._replace(headers=[*kept, ("content-type", ENCRYPTED + b"; v=1")]))
+    assert parked.parked is not None
+    assert (parked.parked.reason, parked.dead[0].kind) == (
+        "the value is encrypted, which this release does not read",
+        "encrypted",
+    )
+
+
+def test_a_copy_in_the_dead_letters_has_the_headers_to_the_byte(log: Log) -> None:
+    """Repeated ones, bytes that are no UTF-8, none and empty; only a name that no client can send is escaped."""
+    odd: list[Header] = [("x", b"1"), ("x", b"\xff"), ("y", b""), (decode_name(b"\xff"), b"z")]
+    record = log.partition.record(Held())._replace(headers=odd, value=b"", tombstone=True)
+    letter = dead_letter("small", "g", record, Fault("k", "why"), 0)
+    assert letter.headers[:4] == [*odd[:3], ("\\xff", b"z")]
+    assert ("ts_dlt_tombstone", b"true") in letter.headers
+    assert load_headers(letter.header_text) == letter.headers
 
 
 def test_a_refusal_at_the_first_step_ends_the_saga(log: Log) -> None:

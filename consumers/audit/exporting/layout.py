@@ -7,8 +7,9 @@ leaf                         its place in the log's Merkle tree, from 0
 recorded_ms                  the broker's time, milliseconds since 1970
 saga_id, seq                 its saga and its place in that saga's chain; null where it counts in none
 event_type, step, event_time_ns, started_ns, context_added, error    as the audit log tells them to people
-headers                      the headers, as the JSON text over which the hash goes
-value, or value_base64       the payload: as text, or in base64 where it is no UTF-8
+headers                      the headers as JSON text: an object, or pairs of name and value where that cannot hold them
+key, or key_base64           the key, null where there is none; only where the hash is of format 2
+value, or value_base64       the payload: as text, or in base64 where it is no UTF-8; null where there is none
 hash                         of the record, over all that the seal covers
 previous                     the hash of the saga's record before, where that one is not in the export
 """
@@ -22,11 +23,14 @@ from uuid import UUID
 import orjson
 
 from consumers.audit.verification import Row
+from consumers.saga_log.chain import FORMAT as HASH_FORMAT
+from consumers.saga_log.chain import StoredBytes, format_of, read_row
 from infra.audit.merkle import HASH_BYTES, Subtree
 from infra.clock import read_id
-from infra.codec import Record
 
-FORMAT: Final = "tradesaga-audit-export/1"
+FORMAT: Final = "tradesaga-audit-export/2"
+FORMAT_1: Final = "tradesaga-audit-export/1"
+"""Of exports that hold hashes of format 1 alone; they are read for ever."""
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.note"
 EVENTS: Final = "events.jsonl"
@@ -45,7 +49,10 @@ _MEMBERS: Final = (
     "started_ns", "context_added", "error", "headers",
 )  # fmt: skip
 _SHAPES: Final = frozenset(
-    (*_MEMBERS, value, "hash", *previous) for value in ("value", "value_base64") for previous in ((), ("previous",))
+    (*_MEMBERS, *key, value, "hash", *previous)
+    for key in ((), ("key",), ("key_base64",))
+    for value in ("value", "value_base64")
+    for previous in ((), ("previous",))
 )
 _TYPES: Final = (
     str, int, int, int, int, str | None, int | None, str | None, str | None, int | None, int | None, str | None,
@@ -86,16 +93,23 @@ def to_line(line: Line) -> bytes:
         "started_ns": row.started,
         "context_added": line.added,
         "error": line.error,
-        "headers": row.headers,
+        "headers": row.stored.headers,
     }
-    try:
-        told["value"] = record.value.decode()
-    except UnicodeDecodeError:
-        told["value_base64"] = base64.b64encode(record.value).decode()
+    if format_of(row.hash) == HASH_FORMAT:
+        _put(told, "key", record.key)
+    _put(told, "value", None if record.tombstone else record.value)
     told["hash"] = row.hash.hex()
     if line.previous is not None:
         told["previous"] = line.previous.hex()
     return write_line(told)
+
+
+def _put(told: dict[str, Any], member: str, raw: bytes | None) -> None:
+    """Write bytes as text, where they are no UTF-8 in base64 under another name, and null where there are none."""
+    try:
+        told[member] = raw.decode() if raw is not None else None
+    except UnicodeDecodeError:
+        told[f"{member}_base64"] = base64.b64encode(raw or b"").decode()
 
 
 def write_line(told: dict[str, Any]) -> bytes:
@@ -132,10 +146,16 @@ def from_line(text: bytes) -> Line:
         and max(recorded, time or 0, started or 0, seq or 0) < _MOST
     ):
         raise FormatError("a number is out of its range")
-    record = Record(topic, partition, offset, recorded, None, _value(told), ())
+    found = read_record_hash(told["hash"])
+    form, keyed = format_of(found), "key" in told or "key_base64" in told
+    value = _bytes(told, "value")
+    if keyed != (form == HASH_FORMAT) or (value is None and not keyed):
+        raise FormatError(f"the line has other members than one whose hash is of format {form}")
+    stored = StoredBytes(_bytes(told, "key") if keyed else None, headers, value, found)
     saga_id = read_uuid(saga) if saga is not None else None
-    row = Row(record, headers, read_hash(told["hash"]), saga_id, seq, kind, step, time, started)
-    return Line(row, leaf, added, error, read_hash(told["previous"]) if "previous" in told else None)
+    record = read_row((topic, partition, offset, recorded), stored)
+    row = Row(record, stored, saga_id, seq, kind, step, time, started)
+    return Line(row, leaf, added, error, read_record_hash(told["previous"]) if "previous" in told else None)
 
 
 @lru_cache(maxsize=256)
@@ -176,6 +196,13 @@ def read_hash(text: object) -> bytes:
     raise FormatError("a hash is none")
 
 
+def read_record_hash(text: object) -> bytes:
+    """Read the hash of a record, in hex, of either format; raises `FormatError`."""
+    if type(text) is str and len(text) == 2 * HASH_BYTES + 2 and text.startswith("02"):
+        return b"\2" + read_hash(text[2:])
+    return read_hash(text)
+
+
 def read_uuid(text: object) -> UUID:
     """Read a saga's id; raises `FormatError`."""
     try:
@@ -197,15 +224,18 @@ def _check_types(topic: object, headers: object, *numbers: object) -> None:
         raise FormatError(f"there is no partition {numbers[0]}")
 
 
-def _value(told: dict[str, Any]) -> bytes:
-    if "value" in told:
-        if type(told["value"]) is not str:
-            raise FormatError("value is no text")
-        return told["value"].encode()
+def _bytes(told: dict[str, Any], member: str) -> bytes | None:
+    """Read what `_put` wrote; raises `FormatError`."""
+    if member in told:
+        text = told[member]
+        if text is not None and type(text) is not str:
+            raise FormatError(f"{member} is no text")
+        return text.encode() if text is not None else None
+    encoded = told[f"{member}_base64"]
     try:
-        found = base64.b64decode(told["value_base64"], validate=True)
+        found = base64.b64decode(encoded, validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise FormatError("value_base64 is no base64") from None
-    if base64.b64encode(found).decode() != told["value_base64"]:
-        raise FormatError("value_base64 is no base64 as it is written")
+        raise FormatError(f"{member}_base64 is no base64") from None
+    if base64.b64encode(found).decode() != encoded:
+        raise FormatError(f"{member}_base64 is no base64 as it is written")
     return found

@@ -78,7 +78,7 @@ class File(_Part):
 class Manifest(_Part):
     """All that `manifest.json` says."""
 
-    format: Literal["tradesaga-audit-export/1"] = FORMAT
+    format: Literal["tradesaga-audit-export/1", "tradesaga-audit-export/2"] = FORMAT
     log_id: str
     made_at: str
     software: str

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from consumers.audit.exporting.layout import FormatError, read_hash, read_line, read_uuid
+from consumers.audit.exporting.layout import FormatError, read_line, read_record_hash, read_uuid
 from consumers.saga_log.store import milliseconds
 
 _MEMBERS: Final = (
@@ -50,7 +50,7 @@ def read_saga_line(text: bytes) -> SagaHead:
     topic, partition, seq = told["topic"], told["partition"], told["seq"]
     if type(topic) is not str or type(partition) is not int or type(seq) is not int:
         raise FormatError("a member of the saga's line is none")
-    return SagaHead((topic, partition), read_uuid(told["saga_id"]), seq, read_hash(told["head"]))
+    return SagaHead((topic, partition), read_uuid(told["saga_id"]), seq, read_record_hash(told["head"]))
 
 
 def _when(at: datetime | None) -> int | None:

@@ -9,7 +9,7 @@ import asyncpg
 
 from consumers.audit.exporting.manifest import Query
 from consumers.audit.verification import Row
-from infra.codec import Record
+from consumers.saga_log.chain import StoredBytes, read_row
 from infra.database import Session
 
 PAGE: Final = 2000
@@ -21,7 +21,9 @@ FROM audit_checkpoint WHERE $1::text IS NULL OR topic = $1 ORDER BY topic, parti
 """
 _FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _UNSEALED: Final = """
-SELECT count(*) FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3
+SELECT count(*) FROM saga_event e JOIN lane k USING (topic, partition)
+WHERE topic = $1 AND partition = $2 AND e."offset" >= $3 AND e."offset" < k.next_offset
+    AND k."group" = regexp_replace(topic, '\\.events$', '-log')
 """
 _NEVER_SEALED: Final = """
 SELECT coalesce(sum(c.count), 0)::bigint FROM (SELECT DISTINCT topic, partition FROM lane) k
@@ -45,8 +47,8 @@ SELECT coalesce((SELECT max(at) FROM log WHERE first IS NULL OR at < first), fir
 FROM wanted
 """
 _COLUMNS: Final = """
-"offset", (extract(epoch FROM recorded_at) * 1000)::bigint, headers, value, hash, saga_id, seq, event_type, step_name,
-    event_time, started, context_added, error"""
+"offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash, saga_id, seq, event_type,
+    step_name, event_time, started, context_added, error"""
 _LOG: Final = """FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" <= $4"""
 _BEFORE: Final = f"""
 SELECT saga_id, seq, hash {_LOG} AND (saga_id, seq) IN (SELECT * FROM unnest($5::uuid[], $6::int[]))
@@ -176,9 +178,9 @@ async def _pages(sql: Session, size: int, statement: str, *args: Any) -> AsyncGe
 
 def to_row(topic: str, partition: int, row: asyncpg.Record) -> tuple[Row, str | None, str | None]:
     """Give a record, the members that it added to the context, and its error."""
-    offset, recorded_ms, headers, value, found, saga_id, seq, kind, step, time, started, added, error = row
-    record = Record(topic, partition, offset, recorded_ms, None, value or b"", ())
-    return Row(record, headers, found, saga_id, seq, kind, step, time, started), added, error
+    offset, recorded_ms, key, headers, value, found, *columns, added, error = row
+    stored = StoredBytes(key, headers, value, found)
+    return Row(read_row((topic, partition, offset, recorded_ms), stored), stored, *columns), added, error
 
 
 def _wanted(query: Query, starts: Mapping[str, str]) -> Wanted:

@@ -14,6 +14,7 @@ from consumers.audit.replaying.retired import read_retired
 from consumers.audit.replaying.rows import Rows, read_log_ends
 from consumers.audit.replaying.sweep import compare_chains, compare_states
 from consumers.audit.rows import snapshot
+from consumers.audit.store import read_leaf_formats
 from consumers.saga_log.rules import Rules
 from infra.clock import elapsed
 from infra.database import Session
@@ -103,7 +104,7 @@ class Auditor:
         tell: Callable[[Iterable[Difference]], object],
     ) -> tuple[int, set[UUID]]:
         """Fold up to `ROUND` records; give their number, and the sagas of partitions that are at the log's end now."""
-        retired = await read_retired(sql)
+        retired, leaves_from = await read_retired(sql), await read_leaf_formats(sql)
         beside = Beside(self.rules, self.notebook, tell)
         left, touched = ROUND, set[UUID]()
         for place, log_end in log_ends.items():
@@ -114,7 +115,8 @@ class Auditor:
             if start and place not in self.notebook.marks:
                 self.notebook.add(f"midway {place[1]}", 1)
             midway = f"midway {place[1]}" in self.notebook.counts
-            rows, mine = Rows(sql, place, (start, end), retired.get(place, 0)), set[UUID]()
+            rows = Rows(sql, place, (start, end), retired.get(place, 0), leaves_from.get(place, 0))
+            mine = set[UUID]()
             async for batch in self.topics.read(place, start, end):
                 mine |= await beside.take(rows, batch, midway=midway)
                 left -= len(batch)

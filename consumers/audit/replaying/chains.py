@@ -2,12 +2,12 @@
 
 from uuid import UUID
 
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import FORMAT, link_as
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.reading import saga_of
 from consumers.saga_log.rules import Rules
-from infra.codec import Record, dump_headers
+from infra.codec import Record
 from schemas.envelope import SAGA_ID
 
 
@@ -15,28 +15,30 @@ class Chains:
     """The sagas' chains on one partition: about 200 bytes of memory a saga.
 
     Until a saga has started, only folding can tell whether a record counts in its chain; after that, all of them do.
+    Hashes are of format 2 from the offset `leaves_from` on.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, leaves_from: int = 0) -> None:
         self._rules = rules
+        self._leaves_from = leaves_from
         self._heads: dict[bytes, bytes] = {}
         self._early: dict[UUID, Tracked] = {}
 
     def take(self, record: Record) -> bytes:
         """Give the hash of the next record, in offset order."""
-        said = record.header(SAGA_ID)
+        said, form = record.header(SAGA_ID), FORMAT if record.offset >= self._leaves_from else 1
         head = self._heads.get(said)
         if head is not None and record.key == said:
-            found = self._heads[said] = link(head, record, dump_headers(record.headers))
+            found = self._heads[said] = link_as(form, head, record)
             return found
-        return self._fold(record)
+        return self._fold(record, form)
 
-    def _fold(self, record: Record) -> bytes:
+    def _fold(self, record: Record, form: int) -> bytes:
         saga_id = saga_of(record)
         before = None
         if saga_id is not None:
             before = self._early.get(saga_id) or Tracked(saga_id, self._rules.home(saga_id))
-        outcome = fold_record(self._rules, before, record)
+        outcome = fold_record(self._rules, before, record, form)
         after = outcome.tracked
         if after is not None and after.checkpoint is not None:
             self._heads[str(after.saga_id).encode()] = after.checkpoint.head

@@ -17,6 +17,7 @@ from consumers.audit.replaying.retired import read_retired
 from consumers.audit.replaying.rows import Rows, read_log_ends
 from consumers.audit.replaying.sweep import load_stored
 from consumers.audit.rows import snapshot
+from consumers.audit.store import read_leaf_formats
 from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.reading import saga_of
 from consumers.saga_log.rules import Rules
@@ -82,7 +83,7 @@ class Beside:
                 self._told([_extra(record, row)])
                 row = next(there, None)
             mine = row if row is not None and row["offset"] == record.offset else None
-            found = self._compare(record, mine, touched, midway=midway)
+            found = self._compare(record, mine, rows.form_of(record, mine), touched, midway=midway)
             if found and (mine is not None or record.offset >= rows.retired):
                 self._told(found)
             row = next(there, None) if mine is not None else row
@@ -94,11 +95,11 @@ class Beside:
         return touched
 
     def _compare(
-        self, record: Record, row: asyncpg.Record | None, touched: set[UUID], *, midway: bool
+        self, record: Record, row: asyncpg.Record | None, form: int, touched: set[UUID], *, midway: bool
     ) -> Iterable[Difference]:
         if midway and (saga_id := saga_of(record)) is not None and self._is_fragment(saga_id, record, row):
-            return list(self._fragments.take(saga_id, record, row))
-        outcome = self._replayed.take(record)
+            return list(self._fragments.take(saga_id, record, row, form))
+        outcome = self._replayed.take(record, form)
         if outcome.tracked is not None and outcome.tracked.home == record.partition:
             touched.add(outcome.tracked.saga_id)
         return compare_rows(outcome, row)
@@ -136,9 +137,9 @@ class Comparing:
             self.notebook.differ(compare_ends(log_ends, held))
             spans = await find_spans(self.replay, self.asked, _until(held, log_ends))
             self.reporting.sized(sum(end - begin for begin, end in spans.values()))
-            retired = await read_retired(self.sql)
+            retired, leaves_from = await read_retired(self.sql), await read_leaf_formats(self.sql)
             for place, span in spans.items():
-                await self._follow(place, span, retired.get(place, 0))
+                await self._follow(place, span, retired.get(place, 0), leaves_from.get(place, 0))
             report = await self._compare_sagas(spans, log_ends)
         self.notebook.save()
         report.records = self.notebook.counts.get("records", 0)
@@ -146,12 +147,12 @@ class Comparing:
         report.differences = self.notebook.differences(SHOWN)
         return report
 
-    async def _follow(self, place: Place, span: Span, retired: int) -> None:
+    async def _follow(self, place: Place, span: Span, retired: int, leaves_from: int) -> None:
         """Fold one partition, each record beside its row of the audit log."""
         mark = self.notebook.marks.get(place)
         start = max(span[0], mark.next_offset) if mark is not None else span[0]
         self.reporting.advance(start - span[0])
-        rows = Rows(self.sql, place, (start, span[1]), retired)
+        rows = Rows(self.sql, place, (start, span[1]), retired, leaves_from)
         beside = Beside(self.rules, self.notebook, self.notebook.differ)
         async for batch in self.replay.read(place, start, span[1]):
             await beside.take(rows, batch, midway=span[0] > 0)

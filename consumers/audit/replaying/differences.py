@@ -5,19 +5,24 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
+from consumers.saga_log.chain import FORMAT
 from consumers.saga_log.checkpoint import Checkpoint
 from consumers.saga_log.outcome import Outcome, describe
-from infra.codec import Record
+from infra.codec import Record, dump_headers, dump_headers_v1
 
 FIELDS: Final = (
-    "offset", "recorded_ms", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id", "seq",
-    "hash", "context_added", "error",
+    "offset", "recorded_ms", "key", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id",
+    "seq", "hash", "context_added", "error",
 )  # fmt: skip
 """The columns of a row of the audit log, in the order in which they are read to be compared."""
-SAID: Final = FIELDS[:8]
+SAID: Final = FIELDS[:9]
 """Those that follow from the record alone."""
 _STATE: Final = frozenset({"state", "status"})
 """Fields that only the definition under which the saga runs can tell."""
+_HASHES: Final = frozenset({32, 33})
+"""Bytes of a hash."""
+_NULLABLE: Final = frozenset({"key", "value"})
+"""Fields of which none at all is something else than an empty one."""
 _SHOWN: Final = 200
 
 
@@ -50,20 +55,22 @@ def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | 
 def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Difference]:
     """Compare what the fold enters for one record with its row of the audit log."""
     record, tracked, entry = outcome[:3]
-    headers, event_type, step, time, started, hash_, seq, added, error = entry
+    headers, event_type, step, time, started, hash_, seq, added, error, form = entry
     saga_id = tracked.saga_id if tracked is not None else None
     expected = (
-        record.offset, record.recorded_ms, headers, record.value, event_type, step, time, started, saga_id, seq, hash_,
-        added, error,
+        record.offset, record.recorded_ms, record.key if form == FORMAT else None, headers,
+        None if record.tombstone else record.value, event_type, step, time, started, saga_id, seq, hash_, added, error,
     )  # fmt: skip
     if row is not None and tuple(row) == expected:
         return ()
     return compare_fields(record, row, dict(zip(FIELDS, expected, strict=True)))
 
 
-def said_by(record: Record, headers: str) -> dict[str, Any]:
-    """Give what a row must have of a record, whatever came before it; `headers` is their text."""
-    told = (record.offset, record.recorded_ms, headers, record.value)
+def said_by(record: Record, form: int) -> dict[str, Any]:
+    """Give what a row must have of a record, whatever came before it, if its hash is of this format."""
+    headers = dump_headers(record.headers) if form == FORMAT else dump_headers_v1(record.headers)
+    value = None if record.tombstone else record.value
+    told = (record.offset, record.recorded_ms, record.key if form == FORMAT else None, headers, value)
     return dict(zip(SAID, (*told, *describe(dict(record.headers))), strict=True))
 
 
@@ -74,7 +81,7 @@ def compare_fields(record: Record, row: asyncpg.Record | None, expected: dict[st
         yield Difference(where, "row", "there", "missing")
         return
     for field, mine in expected.items():
-        if (row[field] or None) != (mine or None):
+        if (row[field] or None) != (mine or None) or (field in _NULLABLE and (row[field] is None) != (mine is None)):
             yield Difference(where, field, shown(mine), shown(row[field]))
 
 
@@ -85,7 +92,7 @@ def at(record: Record) -> str:
 
 def shown(value: object) -> str:
     """Write a value for people, cut where it is long."""
-    text = value.hex() if isinstance(value, bytes) and len(value) == 32 else str(value)  # noqa: PLR2004 - a hash
+    text = value.hex() if isinstance(value, bytes) and len(value) in _HASHES else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -6,8 +6,8 @@ from uuid import UUID
 import asyncpg
 
 from consumers.audit.replaying.differences import Difference, compare_fields, said_by
-from consumers.saga_log.chain import link
-from infra.codec import Record, dump_headers
+from consumers.saga_log.chain import link_as
+from infra.codec import Record
 
 Head = tuple[int, bytes]
 """How many records of a saga there have been, and the hash of the last; (0, b"") where nobody can tell."""
@@ -22,18 +22,17 @@ class Fragments:
     def __contains__(self, saga_id: UUID) -> bool:
         return saga_id in self.heads
 
-    def take(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> Iterator[Difference]:
+    def take(self, saga_id: UUID, record: Record, row: asyncpg.Record | None, form: int) -> Iterator[Difference]:
         """Compare a record with its row: bytes and columns, and the chain from the second record on."""
-        headers = dump_headers(record.headers)
-        expected = {**said_by(record, headers), "saga_id": saga_id}
+        expected = {**said_by(record, form), "saga_id": saga_id}
         seq, head = self.heads.get(saga_id, (0, b""))
         if row is None:
             self.heads[saga_id] = (0, b"")
         elif row["seq"] is None:
             self.heads.setdefault(saga_id, (0, b""))
-            expected["hash"] = link(b"", record, headers)
+            expected["hash"] = link_as(form, b"", record)
         else:
             if head:
-                expected["seq"], expected["hash"] = seq + 1, link(head, record, headers)
+                expected["seq"], expected["hash"] = seq + 1, link_as(form, head, record)
             self.heads[saga_id] = (row["seq"], row["hash"])
         yield from compare_fields(record, row, expected)

@@ -12,9 +12,9 @@ from consumers.audit.replaying.differences import Difference
 from consumers.audit.replaying.fragments import Fragments
 from consumers.audit.replaying.ranges import Span
 from consumers.audit.replaying.shelf import KEPT, TABLE, Shelf
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import link_v1
 from consumers.saga_log.rules import Rules
-from infra.codec import Record, dump_headers
+from infra.codec import Record, dump_headers_v1
 from infra.errors import CommandError, ExitCode
 from infra.kafka import Place
 from infra.replay import Replay
@@ -159,8 +159,8 @@ class Notebook:
 
 
 def fingerprint(record: Record) -> bytes:
-    """Give the hash of a record's bytes and place, whatever came before it."""
-    return link(b"", record, dump_headers(record.headers))
+    """Return the hash of a record's bytes and place, as files of older releases have it too."""
+    return link_v1(b"", record, dump_headers_v1(record.headers))
 
 
 def _open(path: Path | None) -> sqlite3.Connection:

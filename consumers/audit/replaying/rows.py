@@ -7,7 +7,9 @@ import asyncpg
 from asyncpg.cursor import Cursor
 
 from consumers.audit.replaying.ranges import Span
+from consumers.saga_log.chain import FORMAT, format_of
 from consumers.saga_log.rules import Rules
+from infra.codec import Record
 from infra.database import Session
 from infra.kafka import Place
 
@@ -15,8 +17,8 @@ PAGE: Final = 2000
 _ENDS: Final = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1 AND topic = $2 AND next_offset > 0'
 # Columns in the order of `differences.FIELDS`.
 _ROWS: Final = """
-SELECT "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, headers, value, event_type, step_name,
-    event_time, started, saga_id, seq, hash, context_added, error
+SELECT "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers, value, event_type,
+    step_name, event_time, started, saga_id, seq, hash, context_added, error
 FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 ORDER BY "offset"
 """
 
@@ -28,14 +30,24 @@ async def read_log_ends(sql: Session, rules: Rules) -> dict[Place, int]:
 
 
 class Rows:
-    """A cursor over the rows of a span; the caller holds the transaction. Rows before `retired` may be missing."""
+    """A cursor over the rows of a span; the caller holds the transaction.
 
-    def __init__(self, sql: Session, place: Place, span: Span, retired: int = 0) -> None:
+    Rows before `retired` may be missing. Hashes are of format 2 from the offset `leaves_from` on.
+    """
+
+    def __init__(self, sql: Session, place: Place, span: Span, retired: int = 0, leaves_from: int = 0) -> None:
         self.retired = retired
+        self._leaves_from = leaves_from
         self._sql = sql
         self._asked = (*place, *span)
         self._page: deque[asyncpg.Record] = deque()
         self._cursor: Cursor[asyncpg.Record] | None = None
+
+    def form_of(self, record: Record, row: asyncpg.Record | None) -> int:
+        """Return the format of a record's hash: what its row says, and where that was retired, its offset."""
+        if row is not None:
+            return format_of(row["hash"])
+        return FORMAT if record.offset >= self._leaves_from else 1
 
     async def up_to(self, offset: int) -> list[asyncpg.Record]:
         """Give the rows that have not been given yet, up to this offset."""

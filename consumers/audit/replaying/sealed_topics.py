@@ -9,7 +9,7 @@ from consumers.audit.replaying.chains import Chains
 from consumers.audit.retention.actions import TOPIC as ACTIONS
 from consumers.audit.verification import LogCheck, Report, Verdict, check_chain, read_notes
 from consumers.saga_log.rules import Rules
-from infra.audit.checkpoint import Checkpoint
+from infra.audit.checkpoint import Checkpoint, leaves_from
 from infra.audit.note import Verifier
 from infra.audit.origin import Origin
 from infra.kafka import Place
@@ -92,7 +92,8 @@ class TopicVerifier:
     ) -> None:
         """Verify one partition."""
         origin, where = Origin(self.log_id, *place), f"{place[0]}[{place[1]}]"
-        check, chains = LogCheck(self.report, origin, checkpoints), Chains(rules)
+        check = LogCheck(self.report, origin, checkpoints)
+        chains = Chains(rules, leaves_from(checkpoints.values()))
         if held[0]:
             what = f"the topic begins at offset {held[0]}: what was before it has been removed, by retention or by hand"
             self.report.add(Verdict.INCOMPLETE, f"{where} offset 0", what)

@@ -124,7 +124,7 @@ def _dump_parked(parked: tuple[Parked, ...]) -> bytes | None:
     if not parked:
         return None
     rows = [
-        (*record[:4], _text(record.key), dump_headers(record.headers), _text(record.value), reason)
+        (*record[:4], _text(record.key), dump_headers(record.headers), _text(_value(record)), reason)
         for record, reason in parked
     ]
     return orjson.dumps(rows)
@@ -134,9 +134,15 @@ def _load_parked(stored: bytes | None) -> tuple[Parked, ...]:
     if stored is None:
         return ()
     return tuple(
-        Parked(Record._make((*place, _bytes(key), _bytes(value) or b"", load_headers(headers))), reason)
-        for *place, key, headers, value, reason in orjson.loads(stored)
+        Parked(
+            Record(topic, number, at, ms, _bytes(key), _bytes(value) or b"", load_headers(headers), value is None), why
+        )
+        for topic, number, at, ms, key, headers, value, why in orjson.loads(stored)
     )
+
+
+def _value(record: Record) -> bytes | None:
+    return None if record.tombstone else record.value
 
 
 def _text(raw: bytes | None) -> str | None:

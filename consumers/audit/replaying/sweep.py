@@ -10,16 +10,14 @@ from consumers.audit.replaying.differences import Difference, compare_fields, co
 from consumers.audit.replaying.fragments import Head
 from consumers.audit.replaying.retired import read_heads
 from consumers.saga_log import store
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import StoredBytes, format_of, hash_row, read_row
 from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.rules import Rules
-from infra.codec import Record, load_headers
 from infra.database import Connection
-from schemas.envelope import Header
 
 _CHAINS: Final = """
 SELECT partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, saga_id, seq, event_type,
-    step_name, event_time, started, headers, value, hash
+    step_name, event_time, started, key, headers, value, hash
 FROM saga_event WHERE saga_id = ANY($1::uuid[]) AND topic = $2 AND seq IS NOT NULL ORDER BY saga_id, seq
 """
 
@@ -61,20 +59,11 @@ async def compare_chains(sql: Connection, rules: Rules, sagas: Sequence[Tracked]
 
 
 def _chain(rules: Rules, head: Head, row: asyncpg.Record) -> tuple[Head, Iterator[Difference]]:
-    headers = _read_headers(row["headers"])
-    place = (rules.topic, row["partition"], row["offset"], row["recorded_ms"])
-    record = Record(*place, None, row["value"] or b"", headers)
-    made = (head[0] + 1, link(head[1], record, row["headers"]))
-    expected = {**said_by(record, row["headers"]), "seq": made[0], "hash": made[1]}
+    stored = StoredBytes(row["key"], row["headers"], row["value"], row["hash"])
+    record = read_row((rules.topic, row["partition"], row["offset"], row["recorded_ms"]), stored)
+    made = (head[0] + 1, hash_row(head[1], record, stored))
+    expected = {**said_by(record, format_of(stored.hash)), "headers": row["headers"], "seq": made[0], "hash": made[1]}
     return made, compare_fields(record, row, expected)
-
-
-def _read_headers(text: str) -> list[Header]:
-    """Read headers; altered ones may be none, and their hash says so."""
-    try:
-        return load_headers(text)
-    except (ValueError, AttributeError):
-        return []
 
 
 def _ended(saga_id: UUID, mine: Checkpoint, found: Head) -> Iterator[Difference]:

@@ -9,29 +9,33 @@ from uuid import UUID
 import asyncpg
 
 from consumers.audit.story.model import Place
-from consumers.saga_log.chain import link
-from infra.codec import Record, load_headers
+from consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row, read_row
+from infra.codec import Record
 from infra.database import Connection
 
-# The key is not in the log: it is the id of the saga, and where it was not, the saga log has noted so.
 _ROWS: Final = """
-SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, headers, value,
-    hash, seq, error, writer_epoch
+SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers,
+    value, hash, seq, error, writer_epoch
 FROM saga_event WHERE saga_id = $1
 """
 _HEADS: Final = "SELECT seq, hash FROM audit_retired_head WHERE saga_id = $1"
 _WRONG_KEY: Final = "dead letter: the key"
+"""How the saga log notes a foreign key; rows of format 1 do not have theirs."""
 
 
 class StoredRow(NamedTuple):
-    """One row: `record` with its headers read, `headers` as they are stored, and what the saga log noted beside it."""
+    """One row: its record, what is stored of that, and what the saga log noted beside it."""
 
     record: Record
-    headers: str
-    hash: bytes
+    stored: StoredBytes
     seq: int | None
     error: str | None
     writer_epoch: int
+
+    @property
+    def hash(self) -> bytes:
+        """Return the hash that is stored."""
+        return self.stored.hash
 
     @property
     def place(self) -> Place:
@@ -59,15 +63,15 @@ def arrange(rows: Iterable[StoredRow]) -> list[StoredRow]:
 def rehash(rows: Sequence[StoredRow], retired: Mapping[int, bytes]) -> list[bytes]:
     """Give the hash that each row's bytes have behind the hash that is stored of the saga's record before."""
     heads = {**retired} | {row.seq: row.hash for row in rows if row.seq is not None}
-    return [link(heads.get(row.seq - 1, b"") if row.seq is not None else b"", row.record, row.headers) for row in rows]
+    return [
+        hash_row(heads.get(row.seq - 1, b"") if row.seq is not None else b"", row.record, row.stored) for row in rows
+    ]
 
 
 def _row(row: asyncpg.Record, saga_id: UUID) -> StoredRow:
-    topic, partition, offset, recorded_ms, headers, value, found, seq, error, epoch = row
-    key = None if (error or "").startswith(_WRONG_KEY) else str(saga_id).encode()
-    try:
-        read = load_headers(headers)
-    except (ValueError, AttributeError):
-        read = []
-    record = Record(topic, partition, offset, recorded_ms, key, value or b"", read)
-    return StoredRow(record, headers, found, seq, error, epoch)
+    topic, partition, offset, recorded_ms, key, headers, value, found, seq, error, epoch = row
+    stored = StoredBytes(key, headers, value, found)
+    record = read_row((topic, partition, offset, recorded_ms), stored)
+    if format_of(found) != FORMAT and not (error or "").startswith(_WRONG_KEY):
+        record = record._replace(key=str(saga_id).encode())
+    return StoredRow(record, stored, seq, error, epoch)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from consumers.audit.retention.action_log import read_entries
 from consumers.audit.retention.actions import Action, ActionError
 from consumers.audit.retention.tombstones import Tombstones
+from consumers.audit.store import read_ends
 from consumers.audit.story.model import Place
 from consumers.audit.story.proving import Prover
 from consumers.audit.story.seal import NOT_YET, Proof, Seal
@@ -65,9 +66,12 @@ class Sealing:
         return seals
 
     async def _look(self, log: Log, records: Mapping[Place, bytes]) -> dict[Place, Seal]:
+        end = (await read_ends(self.sql)).get(log, 0)
+        planted = Seal(Proof.UNPROVEN, f"it lies beyond what the saga log has read, offset {end}: somebody planted it")
+        beyond = {place: planted for place in records if place.offset >= end}
         last = await self.sql.fetchval(_LAST, *log)
         if last is None:
-            return dict.fromkeys(records, NOT_YET)
+            return dict.fromkeys(records, NOT_YET) | beyond
         newest = self._read(log, last)
         begin = newest.next_offset - newest.size
         covers: dict[Place, Checkpoint] = {}
@@ -88,7 +92,7 @@ class Sealing:
             sealed = {
                 place: _prove(seal, covers[place], prover, records[place], missing) for place, seal in sealed.items()
             }
-        return {place: sealed.get(place, NOT_YET) for place in records}
+        return {place: sealed.get(place, NOT_YET) for place in records} | beyond
 
     async def _start(self, log: Log, begin: int) -> "_Start":
         """Say where the log's leaves begin: with its first record, or behind those that were retired.

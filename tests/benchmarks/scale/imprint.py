@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from consumers.saga_log.chain import link
-from infra.codec import Record
+from infra.codec import Record, load_headers
 from infra.keys import partition_of
 from schemas.topics import PARTITIONS
 
@@ -132,8 +132,10 @@ class Imprint:
                 b"".join([p if type(p) is bytes else values[p] for p in parts]) for parts in (headers, value)
             )
             recorded_ms = (recorded + _EPOCH) // 1000 + shift
-            record = Record(self.topic, partition, offset + number, recorded_ms, key, payload, ())
-            head = values["hash", number] = link(head, record, text.decode())
+            record = Record(
+                self.topic, partition, offset + number, recorded_ms, key, payload, load_headers(text.decode())
+            )
+            head = values["hash", number] = link(head, record)
         values["head"] = head
 
     def _compile(self, table: str) -> Parts:

@@ -10,9 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import StoredBytes, hash_row, read_row
 from consumers.saga_log.store import milliseconds
-from infra.codec import Record
 from schemas.topics import events_topic
 from tests.benchmarks.scale.imprint import TABLES, Imprint, Place, read_rows
 from tests.benchmarks.stage import Stage
@@ -50,7 +49,7 @@ SELECT root.relname AS name, sum(pg_table_size(p.relid))::float8 AS table_bytes,
 GROUP BY root.relname ORDER BY root.relname
 """
 _RECORDS: Final = """
-SELECT saga_id, topic, partition, "offset", recorded_at, headers, value, hash,
+SELECT saga_id, topic, partition, "offset", recorded_at, key, headers, value, hash,
     (SELECT head FROM saga s WHERE s.saga_id = e.saga_id) AS head
 FROM saga_event e WHERE saga_id = ANY($1::uuid[]) ORDER BY saga_id, seq
 """
@@ -131,16 +130,9 @@ async def _check(sql: "asyncpg.Connection[asyncpg.Record]", sagas: Sequence[byte
     wanted: dict[UUID, bytes] = {}
     for row in await sql.fetch(_RECORDS, [UUID(bytes=saga) for saga in sagas]):
         saga: UUID = row["saga_id"]
-        record = Record(
-            row["topic"],
-            row["partition"],
-            row["offset"],
-            milliseconds(row["recorded_at"]),
-            b"",
-            row["value"] or b"",
-            (),
-        )
-        heads[saga], wanted[saga] = link(heads.get(saga, b""), record, row["headers"]), row["head"]
+        stored = StoredBytes(row["key"], row["headers"], row["value"], row["hash"])
+        record = read_row((row["topic"], row["partition"], row["offset"], milliseconds(row["recorded_at"])), stored)
+        heads[saga], wanted[saga] = hash_row(heads.get(saga, b""), record, stored), row["head"]
         if heads[saga] != row["hash"]:
             raise ValueError(f"the chain of the loaded saga {saga} breaks at offset {row['offset']}")
     if len(heads) != len(sagas) or heads != wanted:

@@ -10,12 +10,13 @@ from consumers.audit.story.model import Place, Story
 from consumers.audit.story.rows import StoredRow, rehash
 from consumers.audit.story.seal import NOT_YET, Proof, Seal
 from consumers.audit.story.summary import tell
+from consumers.saga_log.chain import StoredBytes, read_row
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.rules import Rules
 from infra.audit.clock_tier import ClockTier
 from infra.clock import format_time
-from infra.codec import Record, dump_headers, load_headers
+from infra.codec import Record
 from infra.keys import partition_of
 from sagas.trade import trade
 from schemas import lifecycle as life
@@ -88,8 +89,8 @@ def rows_of(records: Iterable[Record], rules: Rules = RULES) -> list[StoredRow]:
         outcome = fold_record(rules, tracked, record)
         tracked = outcome.tracked
         entry = outcome.entry
-        stored = record._replace(headers=load_headers(dump_headers(record.headers)))
-        rows.append(StoredRow(stored, entry.headers, entry.hash, entry.seq, entry.error, 3))
+        stored = StoredBytes(record.key, entry.headers, record.value, entry.hash)
+        rows.append(StoredRow(read_row(record[:4], stored), stored, entry.seq, entry.error, 3))
     return rows
 
 

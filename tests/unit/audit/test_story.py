@@ -20,12 +20,12 @@ from consumers.audit.story.rows import StoredRow, arrange, rehash
 from consumers.audit.story.seal import NOT_YET
 from consumers.audit.story.summary import tell
 from consumers.audit.story.terminal import show
+from consumers.saga_log.chain import StoredBytes, read_row
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.rules import Rules
 from infra.audit.clock_tier import NO_TIER
 from infra.catalog import dump
-from infra.codec import load_headers
 from schemas import lifecycle as life
 from schemas import trade as t
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
@@ -188,8 +188,8 @@ def test_another_saga_is_told_by_its_steps() -> None:
         outcome = fold_record(rules, tracked, record)
         assert outcome.tracked is not None
         tracked, entry = outcome.tracked, outcome.entry
-        stored = record._replace(headers=load_headers(entry.headers))
-        rows.append(StoredRow(stored, entry.headers, entry.hash, entry.seq, entry.error, 1))
+        stored = StoredBytes(record.key, entry.headers, record.value, entry.hash)
+        rows.append(StoredRow(read_row(record[:4], stored), stored, entry.seq, entry.error, 1))
     story = tell(partition.saga_id, "small", rows, rehash(rows, {}), rules=rules, seals={}, tier=NO_TIER)
     assert story.headline == "Completed: four steps done"
     assert [each.says for each in story.records][1] == "hold is done (held)"

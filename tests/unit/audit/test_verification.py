@@ -3,7 +3,7 @@
 from uuid import UUID, uuid4
 
 from consumers.audit.verification import Begin, LogCheck, Report, Row, Verdict
-from consumers.saga_log.chain import link
+from consumers.saga_log.chain import StoredBytes, link
 from consumers.saga_log.outcome import describe
 from infra.audit.checkpoint import Checkpoint
 from infra.audit.merkle import Edge, hash_leaf
@@ -20,10 +20,9 @@ def told(count: int, saga_id: UUID = SAGA) -> list[Row]:
     rows: list[Row] = []
     for offset in range(count):
         headers = ((SAGA_ID, str(saga_id).encode()), (TYPE, b"small.held.v1"))
-        record = Record(ORIGIN.topic, 0, offset, 1_790_000_000_000 + offset, None, b"{}", ())
-        written = dump_headers(headers)
-        found = link(rows[-1].hash if rows else b"", record, written)
-        rows.append(Row(record, written, found, saga_id, offset + 1, *describe(dict(headers))))
+        record = Record(ORIGIN.topic, 0, offset, 1_790_000_000_000 + offset, b"k", b"{}", headers)
+        stored = StoredBytes(b"k", dump_headers(headers), b"{}", link(rows[-1].hash if rows else b"", record))
+        rows.append(Row(record, stored, saga_id, offset + 1, *describe(dict(headers))))
     return rows
 
 
