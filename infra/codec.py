@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
+from zlib import crc32
 
 import orjson
 
@@ -50,6 +51,18 @@ class Record(NamedTuple):
             if key == name:
                 found = value or b""
         return found
+
+
+class Seen(NamedTuple):
+    """What tells a record from another that lies at its offset after the topic was cut off and written on."""
+
+    offset: int
+    crc: int
+
+
+def recognise(offset: int, recorded_ms: int, key: bytes | None, value: bytes | None) -> Seen:
+    """Return what a record is recognised by: its offset, and a CRC-32 of its time, key and value."""
+    return Seen(offset, crc32(value or b"", crc32(key or b"", recorded_ms & 0xFFFFFFFF)))
 
 
 @dataclass(slots=True)

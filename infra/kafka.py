@@ -8,7 +8,7 @@ aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
@@ -25,7 +25,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from infra.clock import elapsed
-from infra.codec import Outgoing, Record
+from infra.codec import Outgoing, Record, Seen, recognise
 from infra.keys import partition_of
 from infra.lenient_records import read_leniently
 from schemas.envelope import Header
@@ -58,10 +58,22 @@ REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampE
 """Errors that say of a record that it will never be taken, whoever sends it."""
 
 
+class Polled(NamedTuple):
+    """What a poll has brought of one partition: the offset to read on from, the wanted records before it.
+
+    `last` is what the last record read is recognised by; None where only control records were passed.
+    """
+
+    following: int
+    records: list[Record]
+    last: Seen | None
+
+
 class Producer:
     """An idempotent producer. Once it has failed it is thrown away: it may be poisoned for good (aiokafka#1017)."""
 
     def __init__(self, bootstrap: str, client_id: str) -> None:
+        self._counts: dict[str, int] = {}
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap,
             client_id=client_id,
@@ -133,9 +145,13 @@ class Producer:
 
     async def _count_partitions(self, topic: str) -> int:
         try:
-            return len(await self._producer.partitions_for(topic))
+            count = len(await self._producer.partitions_for(topic))
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(f"{topic}: {error}") from error
+        # A key keeps its partition for the life of this producer; the next one is made after the topics are checked.
+        if (known := self._counts.setdefault(topic, count)) != count:
+            raise KafkaUnavailableError(f"{topic} has {count} partitions now, and had {known}")
+        return count
 
     async def _send_batch(
         self, topic: str, partition: int, records: Sequence[Outgoing], places: Sequence[int]
@@ -221,8 +237,8 @@ class Consumer:
             raise KafkaUnavailableError(f"{place} is assigned to another member now") from error
         self._passed[place] = offset
 
-    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
-        """Wait for records; return, by partition, the offset to read on from and the wanted records before it.
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+        """Wait for records; return what was read by partition: the wanted records, and where to read on.
 
         A partition that has nothing but control records and aborted ones to pass comes without any record. Never
         cancel this: a cancelled `getmany` stops the enforcement of `max_poll_interval` for good. Raises
@@ -238,14 +254,17 @@ class Consumer:
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         await self._check_deleted(fetched)
-        found: dict[Place, tuple[int, list[Record]]] = {}
+        found: dict[Place, Polled] = {}
         for each, records in fetched.items():
             place, following = (each.topic, each.partition), records[-1].offset + 1
             self._passed[place] = following
-            found[place] = following, [to_record(each) for each in records if wants(each.topic, each.headers)]
+            wanted = [to_record(each) for each in records if wants(each.topic, each.headers)]
+            last = records[-1]
+            seen = recognise(last.offset, last.timestamp, last.key, last.value)
+            found[place] = Polled(following, wanted, seen)
         if not found or elapsed() - self._looked > _LOOK_EVERY:
             self._looked = elapsed()
-            found |= {place: (offset, []) for place, offset in await self._skipped(found)}
+            found |= {place: Polled(offset, [], None) for place, offset in await self._skipped(found)}
         return found
 
     async def _check_deleted(self, fetched: Mapping[Any, list[Any]]) -> None:
@@ -304,27 +323,11 @@ class Consumer:
         """Ask the broker for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         return await ask_ranges(self._consumer, places)
 
-    async def committed(self, places: Collection[Place]) -> dict[Place, int]:
-        """Give what the group has been told of how far it is; nothing where it was told nothing.
-
-        Raises `KafkaUnavailableError`.
-        """
-        found: dict[Place, int] = {}
-        try:
-            async with asyncio.timeout(20):
-                for place in places:
-                    offset = await self._consumer.committed(TopicPartition(*place))
-                    if offset is not None:
-                        found[place] = offset
-        except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
-        return found
-
-    async def commit(self, offsets: Mapping[Place, int]) -> bool:
-        """Tell the group how far we are, for lag displays; the database has the truth. False if no member."""
+    async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
+        """Commit offsets that the database has, with the text that says which database. Return False if no member."""
         if not offsets:
             return True
-        named = {TopicPartition(*place): OffsetAndMetadata(offset, "") for place, offset in offsets.items()}
+        named = {TopicPartition(*place): OffsetAndMetadata(offset, metadata) for place, offset in offsets.items()}
         try:
             async with asyncio.timeout(10):
                 await self._consumer.commit(named)

@@ -172,7 +172,7 @@ _COUNTED: Final = (
 _GAUGED: Final = (
     ("lanes", "lanes", "Lanes owned now"),
     ("ready", "ready", "1 while the lanes are claimed"),
-    ("halted", "halted", "1 while a person must say which offset is right"),
+    ("halted", "halted", "1 while nothing is worked on until a person acts: /readyz says why"),
     ("lag_records", "lag", "Records of its partitions that the group has not passed, some seconds ago"),
     ("unpublished_rows", "unpublished", "Outbox rows that the broker has not acknowledged, some seconds ago"),
     ("lag_seconds", "lag_seconds", "Age of the oldest record that was fetched and is not dealt with"),

@@ -51,6 +51,7 @@ def _load() -> dict[str, dict[str, float] | dict[str, str]]:
         "lag_seconds": {group: round(health.lag_seconds, 1) for group, health in workers.items()},
         "refusing": {group: health.refusing for group, health in workers.items() if health.refusing},
         "warnings": {group: health.warning for group, health in workers.items() if health.warning},
+        "halted": {group: health.halted for group, health in workers.items() if health.halted},
     }
 
 

@@ -41,6 +41,20 @@ lane = Table(
     Column("owner", Text, nullable=False, server_default=text("''")),
     Column("claimed_at", TIME, nullable=False, server_default=NOW),
     Column("lease_until", TIME),
+    Column("topic_id", Uuid),
+    Column("partitions", Integer),
+    Column("seen_offset", BigInteger),
+    Column("seen_crc", BigInteger),
+)
+
+installation = Table(
+    "installation",
+    METADATA,
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
+    Column("id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    Column("claimed", Boolean, nullable=False, server_default=text("false")),
+    Column("made_at", TIME, nullable=False, server_default=NOW),
+    CheckConstraint("singleton"),
 )
 
 outbox = Table(

@@ -146,7 +146,7 @@ async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tal
             owner = name_owner("start")
             async with (
                 Pipeline(settings.brokers(), wish.saga.name, Limits().lag_seconds) as pipeline,
-                LeasedWriter(pool, settings.brokers(), group, topic, count, owner=owner) as writer,
+                LeasedWriter(pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name) as writer,
             ):
                 task, congestion = progress.add_task("started", total=None), Congestion(pipeline, pool)
                 async for batch in start_all(writer, wish.saga, lines, "start", congestion):

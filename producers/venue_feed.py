@@ -62,7 +62,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(venue.close)
         pool = await _open(stack, settings.database_for("execution"), 4)
         book = await _open(stack, settings.database_for("risk"), 1)
-        writer = LeasedWriter(pool, settings.brokers(), GROUP, name, 4, owner=name_owner("venue-feed"))
+        writer = LeasedWriter(pool, settings.brokers(), GROUP, name, 4, owner=name_owner("venue-feed"), saga=trade.name)
         await stack.enter_async_context(writer)
         metrics.watch_worker(GROUP, writer.health)
         async with asyncio.TaskGroup() as group:

@@ -57,6 +57,11 @@ def checkpoints_topic(saga: str) -> str:
     return f"{saga}.checkpoints"
 
 
+def installation_topic(saga: str) -> str:
+    """Name the topic whose first record says to which installation the topics of `saga` belong."""
+    return f"{saga}.installation"
+
+
 def saga_topics(saga: str) -> tuple[Topic, ...]:
     """List the topics every saga has; the audit trail needs events and commands whole, so these are kept for ever."""
     return (
@@ -65,6 +70,7 @@ def saga_topics(saga: str) -> tuple[Topic, ...]:
         Topic(starts_topic(saga), "requests to start a saga", "anybody", 30 * DAY_MS, public=True),
         Topic(dead_letters_topic(saga), "records that could not be read, byte for byte", "all services", 365 * DAY_MS),
         Topic(checkpoints_topic(saga), "signed heads of the audit log", "audit sealer", -1, partitions=1),
+        Topic(installation_topic(saga), "whose the topics are, by its first record", "all services", -1, partitions=1),
     )
 
 

@@ -5,7 +5,7 @@ made a second time; an empty one is the same, with everything after that moment.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -21,7 +21,9 @@ from consumers.recovery.report import Report
 from consumers.saga_log.rules import Rules
 from infra.broker import count_partitions
 from infra.errors import CommandError, ExitCode
+from infra.installation import adopt_installation, choose_installation, read_identity
 from infra.kafka import Place
+from infra.lanes.guard import read_owner
 from infra.ledger.keeping import TABLES, write_rows
 from infra.ledger.recovering import unknown_accounts
 from infra.partitions import make_months
@@ -62,6 +64,7 @@ async def rebuild(
     async with Replay(settings.brokers()) as replay, transactions(urls.values(), dry_run=wish.dry_run) as opened:
         for database in opened.values():
             await database.begin(wish.kind, wish.operator)
+        await _take_over(settings, casts, opened.values())
         places = {name: opened[url] for name, url in urls.items()}
         for table, rows in (wish.book or {}).items():
             await write_rows(places.get(TABLES[table][0], places[LOG]).sql, table, rows)
@@ -82,6 +85,19 @@ async def rebuild(
         report.incarnation = max(database.incarnation.number for database in opened.values())
     report.seconds = time.monotonic() - began
     return report
+
+
+async def _take_over(settings: Settings, casts: Sequence[Cast], databases: Collection[Database]) -> None:
+    """Make databases those of the installation whose the topics are, as the lost ones were.
+
+    Raises `CommandError` (exit 4) for a database that is in use by another installation.
+    """
+    owners = [await read_owner(settings.brokers(), cast.saga.name) for cast in casts]
+    for owner in filter(None, owners):
+        for database in databases:
+            here = await read_identity(database.sql)
+            if choose_installation([here], owner.installation) != here.identity.installation:
+                await adopt_installation(database.sql, owner.installation, claimed=True)
 
 
 async def _make_months(replay: Replay, log: Database, ranges: Ranges, topic: str) -> None:

@@ -1,10 +1,12 @@
 """Kafka on a bad day: logs, groups and fetches in memory, with every trap that was met on real brokers."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from consumers.simulation.group import Group
+from consumers.simulation.inspector import SimInspector
 from consumers.simulation.loop import Process, SimLoop
 from consumers.simulation.member import SimConsumer
 from consumers.simulation.sender import SimProducer
@@ -117,3 +119,8 @@ class SimClients:
     def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> SimConsumer:
         """Make a member of a group."""
         return SimConsumer(self._broker, self._process, group, topics, name=client_id, session_ms=session_ms)
+
+    @asynccontextmanager
+    async def inspector(self) -> AsyncGenerator[SimInspector]:
+        """Make an inspector."""
+        yield SimInspector(self._broker, self._process)

@@ -26,6 +26,7 @@ class Group:
         self.generation = 0
         self.rebalances = 0
         self.offsets: dict[Place, int] = {}
+        self.metadata: dict[Place, str] = {}
         self.members: list[SimConsumer] = []
         self.former: list[SimConsumer] = []
         """Members that were expelled and may not know it."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from consumers.simulation.database import Statement, Transaction
-from infra.lanes import outbox, store
+from infra import installation
+from infra.lanes import guard, outbox, store
 
 
 def lane_statements() -> Mapping[str, Statement]:
@@ -13,6 +15,10 @@ def lane_statements() -> Mapping[str, Statement]:
         store.CLAIM: claim,
         store.OFFSETS: offsets,
         store.ADVANCE: advance,
+        guard.KNOWN: known,
+        guard.PIN: pin,
+        guard.KEPT: kept,
+        installation.IDENTITY: identity,
         outbox.NUMBER: number,
         "COPY outbox": insert,
         outbox.UNPUBLISHED: unpublished,
@@ -31,6 +37,7 @@ async def claim(tx: Transaction, group: str, topics: Sequence[str], numbers: Seq
             row = {
                 "id": len(tx.database.places), "group": group, "topic": topic, "partition": number,
                 "epoch": 0, "next_offset": 0, "last_seq": 0, "published_seq": 0,
+                "topic_id": None, "partitions": None, "seen_offset": None, "seen_crc": None,
             }  # fmt: skip
         row = {**row, "epoch": row["epoch"] + 1, "owner": owner}
         tx.put("lane", place, row)
@@ -55,11 +62,47 @@ def is_mine(row: dict[str, Any], epoch: int, last_seq: int) -> bool:
     return row["epoch"] == epoch and row["last_seq"] == last_seq
 
 
-async def advance(tx: Transaction, *arrays: Sequence[int]) -> list[Any]:
+async def known(tx: Transaction, prefix: str) -> list[Any]:
+    """Read what the lanes of a saga know of their topics."""
+    found = [row for _, row in tx.rows("lane") if row["topic"].startswith(prefix)]
+    return sorted(found, key=lambda row: (row["group"], row["topic"], row["partition"]))
+
+
+async def pin(
+    tx: Transaction, group: str, topics: Sequence[str], ids: Sequence[UUID], partitions: Sequence[int]
+) -> str:
+    """Store the topics of lanes that have none yet."""
+    states = {topic: (id_, count) for topic, id_, count in zip(topics, ids, partitions, strict=True)}
+    places = [
+        place
+        for place, row in tx.rows("lane")
+        if row["group"] == group and row["topic"] in states and row["partitions"] is None
+    ]
+    for place in places:
+        await tx.lock("lane", place)
+        row = tx.rows_at("lane", place)
+        topic_id, count = states[row["topic"]]
+        tx.put("lane", place, {**row, "topic_id": topic_id, "partitions": count})
+    return f"UPDATE {len(places)}"
+
+
+async def kept(tx: Transaction, groups: Sequence[str], prefix: str, ids: Sequence[UUID]) -> list[Any]:
+    """Return which ids are in an outbox of these groups."""
+    lanes = {row["id"] for _, row in tx.rows("lane") if row["group"] in groups and row["topic"].startswith(prefix)}
+    wanted = set(ids)
+    return [{"id": row["id"]} for (lane, _, _), row in tx.rows("outbox") if lane in lanes and row["id"] in wanted]
+
+
+async def identity(_tx: Transaction) -> list[Any]:
+    """Read whose the database is; there is one installation, and the topics know it."""
+    return [{"id": UUID(int=1), "incarnation": 0, "claimed": True, "name": "simulated", "host": None, "port": None}]
+
+
+async def advance(tx: Transaction, *arrays: Sequence[Any]) -> list[Any]:
     """Pass the fence: lock what is mine in the order of ids, and move it on."""
     places = tx.database.places
     moved: list[dict[str, int]] = []
-    for id_, epoch, last_seq, next_offset, published_seq in sorted(zip(*arrays, strict=True)):
+    for id_, epoch, last_seq, next_offset, published_seq, offset, crc in sorted(zip(*arrays, strict=True)):
         place = places[id_]
         row = tx.get("lane", place)
         if row is None or not is_mine(row, epoch, last_seq):
@@ -75,6 +118,8 @@ async def advance(tx: Transaction, *arrays: Sequence[int]) -> list[Any]:
             **row,
             "next_offset": max(row["next_offset"], next_offset),
             "published_seq": max(row["published_seq"], published_seq),
+            "seen_offset": row["seen_offset"] if offset is None else offset,
+            "seen_crc": row["seen_crc"] if crc is None else crc,
         })  # fmt: skip
         moved.append({"id": id_})
     return moved

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from consumers.simulation.loop import Process, ProcessGoneError
-from infra.codec import Record
-from infra.kafka import KafkaUnavailableError, Place, Wants
+from infra.codec import recognise
+from infra.kafka import KafkaUnavailableError, Place, Polled, Wants
 
 if TYPE_CHECKING:
     from consumers.simulation.broker import Moods, SimBroker
@@ -103,7 +103,7 @@ class SimConsumer:
             raise KafkaUnavailableError(f"{place} is assigned to another member now")
         self._positions[place] = offset
 
-    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
         """Wait for records; during a rebalance for as long as that takes."""
         self._check()
         until = self._broker.loop.time() + timeout_ms / 1000
@@ -127,14 +127,17 @@ class SimConsumer:
             self._positions[place] = min(end, position + self._broker.loop.chance.randrange(3))
         raise KafkaUnavailableError("the fetch failed")
 
-    def _take(self, wants: Wants, limit: int) -> dict[Place, tuple[int, list[Record]]]:
-        found: dict[Place, tuple[int, list[Record]]] = {}
+    def _take(self, wants: Wants, limit: int) -> dict[Place, Polled]:
+        found: dict[Place, Polled] = {}
         for place, position in self._positions.items():
             records = self._broker.log(*place)[position : position + limit]
             if records:
                 limit -= len(records)
-                self._positions[place] = end = records[-1].offset + 1
-                found[place] = (end, [record for record in records if wants(record.topic, record.headers)])
+                last = records[-1]
+                self._positions[place] = last.offset + 1
+                seen = recognise(last.offset, last.recorded_ms, last.key, last.value)
+                wanted = [record for record in records if wants(record.topic, record.headers)]
+                found[place] = Polled(last.offset + 1, wanted, seen)
             if limit <= 0:
                 break
         return found
@@ -173,15 +176,7 @@ class SimConsumer:
             raise KafkaUnavailableError("no broker answers")
         return self._broker.ranges(places)
 
-    async def committed(self, places: Collection[Place]) -> dict[Place, int]:
-        """Give what the group has been told of how far it is. Raises `KafkaUnavailableError`."""
-        await asyncio.sleep(0)
-        self._check()
-        if self._broker.down:
-            raise KafkaUnavailableError("no broker answers")
-        return {place: self._group.offsets[place] for place in places if place in self._group.offsets}
-
-    async def commit(self, offsets: Mapping[Place, int]) -> bool:
+    async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
         """Tell the group how far we are. False if it does not know this member, or not with this generation."""
         if not offsets:
             return True
@@ -190,6 +185,7 @@ class SimConsumer:
         if self._broker.down or not offsets.keys() <= self._assigned or not self._group.knows(self):
             return False
         self._group.offsets.update(offsets)
+        self._group.metadata.update(dict.fromkeys(offsets, metadata))
         return True
 
     def _check(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from infra.codec import Record
+from infra.codec import Record, Seen
 from infra.lanes.processor import Received
 from infra.lanes.store import Lane
 
@@ -13,11 +13,15 @@ class ConflictsError(Exception):
 
 
 class Chunk(NamedTuple):
-    """Records of one poll of one partition, in order, and the offset that follows the last record polled."""
+    """Records of one poll of one partition, in order, and the offset that follows the last record polled.
+
+    `last` is that record; None where the chunk ends before the poll does.
+    """
 
     lane: Lane
     following: int
     records: Sequence[Record]
+    last: Seen | None = None
 
 
 Batch = Sequence[Chunk]
@@ -32,6 +36,11 @@ def received(batch: Batch) -> list[Received]:
 def offsets(batch: Batch) -> dict[int, int]:
     """Give the offset at which each lane goes on after the batch."""
     return {chunk.lane.id: chunk.following for chunk in batch}
+
+
+def last_seen(batch: Batch) -> dict[int, Seen]:
+    """Return the last record of each lane, by lane id."""
+    return {chunk.lane.id: chunk.last for chunk in batch if chunk.last is not None}
 
 
 def halve(batch: Batch) -> tuple[Batch, Batch] | None:
@@ -49,6 +58,6 @@ def halve(batch: Batch) -> tuple[Batch, Batch] | None:
             second.append(chunk)
         else:
             first.append(Chunk(chunk.lane, chunk.records[left].offset, chunk.records[:left]))
-            second.append(Chunk(chunk.lane, chunk.following, chunk.records[left:]))
+            second.append(Chunk(chunk.lane, chunk.following, chunk.records[left:], chunk.last))
         left -= len(chunk.records)
     return first, second

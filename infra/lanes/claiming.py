@@ -7,53 +7,38 @@ from infra.failpoints import Failpoint, reach
 from infra.kafka import REFUSALS, Place
 from infra.lanes import outbox, store
 from infra.lanes.clients import ConsumerPort
-from infra.lanes.processor import InDoubtError, OffsetRangeError
+from infra.lanes.guard import Guard
+from infra.lanes.processor import InDoubtError
 from infra.lanes.publisher import Publisher, PublishError
 from infra.lanes.refusal import set_aside
 from infra.lanes.store import Lane
 
 
 async def claim_lanes(
-    consumer: ConsumerPort, sql: Connection, group: str, places: Sequence[Place], owner: str
+    consumer: ConsumerPort, sql: Connection, guard: Guard, places: Sequence[Place], owner: str
 ) -> list[Lane]:
-    """Claim the lanes of these partitions. Raises `InDoubtError`, `OffsetRangeError`, `KafkaUnavailableError`."""
-    known = await store.read_offsets(sql, group, places)
-    if not known:
-        await _check_history(consumer, group, places)
+    """Claim the lanes of these partitions. Raises `InDoubtError`, `HaltError`, `KafkaUnavailableError`."""
+    await guard.check(sql)  # before anything is committed to Kafka: what is there may be the only evidence
+    known = await store.read_offsets(sql, guard.group, places)
     # One that slept past its session would fence the rightful owner.
-    elif not await consumer.commit(known):
+    if known and not await consumer.commit(known, str(guard.identity)):
         raise InDoubtError("the group does not know this member now; waiting to join again")
-    lanes = await store.claim(sql, group, places, owner)
+    lanes = await store.claim(sql, guard.group, places, owner)
     reach(Failpoint.IN_CLAIM)
-    await _check_offsets(consumer, lanes)
-    if new := [lane for lane in lanes if lane.epoch == 1 and lane.next_offset]:
-        await store.advance(sql, new, {})
+    if new := [lane for lane in lanes if lane.epoch == 1]:
+        await _begin_lanes(consumer, sql, new)
+    await guard.pin(sql)
     return lanes
 
 
-async def _check_history(consumer: ConsumerPort, group: str, places: Sequence[Place]) -> None:
-    """Refuse a database that knows nothing of a group which has worked before: it would do everything once more."""
-    passed = {place: offset for place, offset in (await consumer.committed(places)).items() if offset}
-    if passed:
-        (topic, partition), offset = min(passed.items())
-        raise OffsetRangeError(
-            f"the database knows nothing of {group}, yet Kafka has it at offset {offset} of {topic}[{partition}]: it "
-            f"has worked with another database; name that one, or rebuild this one with `tradesaga recover`; only to "
-            f"have every record handled once more, delete the group {group} in Kafka"
-        )
-
-
-async def _check_offsets(consumer: ConsumerPort, lanes: Sequence[Lane]) -> None:
+async def _begin_lanes(consumer: ConsumerPort, sql: Connection, lanes: Sequence[Lane]) -> None:
+    """Have lanes that never were begin with the first record that their partitions hold."""
     ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
     for lane in lanes:
-        first, following = ranges[lane.topic, lane.partition]
-        if lane.epoch == 1:
-            lane.next_offset = first
-        if not first <= lane.next_offset <= following:
-            raise OffsetRangeError(
-                f"{lane.topic}[{lane.partition}]: the database is at offset {lane.next_offset}, the broker holds "
-                f"{first} to {following}; nothing is read until a person has said which is right"
-            )
+        lane.next_offset = max(lane.next_offset, ranges[lane.topic, lane.partition][0])
+    await store.advance(sql, lanes, {})
+    for lane in lanes:
+        lane.stored_offset = lane.next_offset
 
 
 async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:

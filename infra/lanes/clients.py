@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from infra.codec import Outgoing, Record
-from infra.kafka import Consumer, Place, Producer, Wants
+from infra.codec import Outgoing
+from infra.kafka import Consumer, Place, Polled, Producer, Wants
+from infra.kafka_identity import Inspector, inspecting
 
 
 class ProducerPort(Protocol):
@@ -45,8 +47,8 @@ class ConsumerPort(Protocol):
         """Read on from `offset`. Raises `KafkaUnavailableError` if the partition is not assigned."""
         ...
 
-    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, tuple[int, list[Record]]]:
-        """Return, by partition, the offset to read on from, and the wanted records before it."""
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+        """Return what was read by partition: the wanted records, and where to read on."""
         ...
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
@@ -61,12 +63,8 @@ class ConsumerPort(Protocol):
         """Ask for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         ...
 
-    async def committed(self, places: Collection[Place]) -> dict[Place, int]:
-        """Give what the group has been told of how far it is; nothing where it was told nothing."""
-        ...
-
-    async def commit(self, offsets: Mapping[Place, int]) -> bool:
-        """Tell the group how far we are; False if it does not know this member."""
+    async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
+        """Commit offsets, with a text beside them; return False if the group does not know this member."""
         ...
 
 
@@ -79,6 +77,10 @@ class Clients(Protocol):
 
     def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> ConsumerPort:
         """Make a member of a group."""
+        ...
+
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        """Make an inspector, connected while the context is open."""
         ...
 
 
@@ -98,3 +100,8 @@ def make_consumer(
     if isinstance(brokers, str):
         return Consumer(brokers, group, topics, client_id, session_ms)
     return brokers.consumer(group, topics, client_id, session_ms)
+
+
+def make_inspector(brokers: Brokers) -> AbstractAsyncContextManager[Inspector]:
+    """Make an inspector, connected while the context is open."""
+    return inspecting(brokers) if isinstance(brokers, str) else brokers.inspector()

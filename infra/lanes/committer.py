@@ -8,10 +8,11 @@ from typing import Any
 
 from infra import metrics
 from infra.clock import elapsed
+from infra.codec import Seen
 from infra.database import Connection
 from infra.failpoints import Failpoint, reach
 from infra.lanes import outbox, store
-from infra.lanes.batch import Batch, ConflictsError, halve, offsets, received
+from infra.lanes.batch import Batch, ConflictsError, halve, last_seen, offsets, received
 from infra.lanes.group_commit import REDO
 from infra.lanes.health import Health
 from infra.lanes.marks import Marks
@@ -69,7 +70,10 @@ class Committer:
         records = received(batch)
         if records or self._processor.due_in() == 0 or self.marks_due():
             began = elapsed()
-            transaction = await self._transact(session, records, offsets(batch))
+            moved = offsets(batch)
+            transaction = await self._transact(session, records, moved, last_seen(batch))
+            for lane in transaction.lanes.values():
+                lane.stored_offset = moved.get(lane.id, lane.next_offset)
             for row in transaction.rows:
                 transaction.lanes[row.lane].last_seq = row.seq
             self._check_fence(session.lanes, transaction.lanes)
@@ -79,6 +83,7 @@ class Committer:
             self._count(len(records), transaction, elapsed() - began)
         for chunk in batch:
             chunk.lane.next_offset = chunk.following
+            chunk.lane.seen = chunk.last or chunk.lane.seen
 
     def _count(self, records: int, transaction: Transaction, seconds: float) -> None:
         """Show a batch that is committed and on its way."""
@@ -90,13 +95,15 @@ class Committer:
         for topic, rows in Counter(row.record.topic for row in transaction.rows).items():
             metrics.OUTBOX_ROWS.labels(self._processor.group, topic).inc(rows)
 
-    async def _transact(self, session: Session, records: Sequence[Received], moved: dict[int, int]) -> Transaction:
+    async def _transact(
+        self, session: Session, records: Sequence[Received], moved: dict[int, int], seen: dict[int, Seen]
+    ) -> Transaction:
         """Commit records and the offsets behind them. Raises `ConflictsError`, and whatever leaves us in doubt."""
         sql = session.sql
         for attempt in range(_TRIES):
             try:
                 async with sql.transaction():
-                    alive = await store.advance(sql, session.lanes, moved)
+                    alive = await store.advance(sql, session.lanes, moved, seen)
                     lanes = {lane.id: lane for lane in session.lanes if lane.id in alive}
                     transaction = Transaction(sql, lanes)
                     await self._processor.apply(transaction, [each for each in records if each.lane in lanes])

@@ -33,6 +33,7 @@ WHERE (o.lane, o.seq, o.created_at) = (n.lane, n.seq, n.created_at)
 """
 _RAISE = """
 UPDATE lane l SET epoch = $1, published_seq = $1, owner = '', lease_until = NULL,
+    topic_id = NULL, partitions = NULL, seen_offset = NULL, seen_crc = NULL,
     last_seq = $1 + (SELECT count(*) FROM outbox o WHERE o.lane = l.id AND o.seq > $1)
 """
 _SKIP = "SELECT setval(pg_get_serial_sequence($1, 'id'), greatest(nextval(pg_get_serial_sequence($1, 'id')), $2))"

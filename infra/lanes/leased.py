@@ -6,7 +6,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -17,6 +17,7 @@ import structlog
 from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import KafkaUnavailableError
+from infra.kafka_watch import watching
 from infra.lanes import leases, outbox, store
 from infra.lanes.batch import ConflictsError
 from infra.lanes.claiming import republish
@@ -30,9 +31,10 @@ from infra.lanes.group_commit import (
     fill,
     fill_guarded,
 )
+from infra.lanes.guard import Guard, watched_topics
 from infra.lanes.health import Health
 from infra.lanes.outbox import OutboxRow
-from infra.lanes.processor import InDoubtError
+from infra.lanes.processor import HaltError, InDoubtError
 from infra.lanes.publisher import Publisher, PublishError
 from infra.lanes.store import Lane
 
@@ -46,6 +48,8 @@ _COMMIT_LIMIT: Final = 20.0
 """Seconds a batch may take; the server's own limits are shorter."""
 _TRIES: Final = 4
 """Times that a batch is tried before it is halved."""
+_HALTED: Final = 2.0
+"""Seconds after which a writer that has halted looks again."""
 _DRAIN_LIMIT: Final = 15.0
 """Seconds that closing waits for the broker."""
 
@@ -68,11 +72,22 @@ def name_owner(service: str) -> str:
 class LeasedWriter:
     """Owns one of `count` lanes of (`group`, `topic`) while it is entered; `write` may be called concurrently.
 
+    With `saga` it writes nothing while the database and that saga's topics do not belong together.
+
     A lane whose owner has died lapses after `lease` seconds; whoever of the group is alive then publishes its rows.
     """
 
     def __init__(
-        self, pool: Pool, bootstrap: str, group: str, topic: str, count: int, *, owner: str, lease: float = 10.0
+        self,
+        pool: Pool,
+        bootstrap: str,
+        group: str,
+        topic: str,
+        count: int,
+        *,
+        owner: str,
+        lease: float = 10.0,
+        saga: str = "",
     ) -> None:
         self._pool = pool
         self._bootstrap = bootstrap
@@ -87,6 +102,9 @@ class LeasedWriter:
         self._closing = False
         self._why = "it has only just started"
         self._task: asyncio.Task[None] | None = None
+        self._guard = Guard(bootstrap, saga) if saga else None
+        self._watched = watched_topics(saga) if saga else []
+        self._doubtful = False
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"writer {self._place[0]}")
@@ -137,11 +155,26 @@ class LeasedWriter:
         return request.future.result()
 
     async def _run(self) -> None:
+        with watching(self._bootstrap, self._watched, self._doubt) if self._watched else nullcontext():
+            await self._work_on()
+
+    def _doubt(self) -> None:
+        self._doubtful = True
+        self._wake.set()
+
+    async def _work_on(self) -> None:
+        """Write until closed; whatever fails, begin again."""
         failures = 0
         while not (self._closing and (failures or not self._queue)):
             try:
                 await self._session()
                 failures = 0
+            except HaltError as error:
+                failures, self._why, self.health.ready = 5, str(error), False
+                if self.health.halted != self._why:
+                    self._log.critical("halted", why=self._why)
+                self.health.halted = self._why
+                await asyncio.sleep(_HALTED)
             except _PASSING as error:
                 failures = 1 if self.health.ready else min(failures + 1, 5)
                 self._why = f"{type(error).__name__}: {error}"
@@ -155,6 +188,9 @@ class LeasedWriter:
         """Write with one connection, one epoch and one producer, until any of them is in doubt."""
         async with AsyncExitStack() as stack:
             sql = await stack.enter_async_context(self._pool.acquire(timeout=10))
+            self._doubtful = False
+            if self._guard is not None:
+                await self._guard.check(sql)
             await leases.declare(sql, self._place, self._count)
             lane = await leases.take(sql, self._place, self._owner, self._lease)
             if lane is None:
@@ -163,7 +199,7 @@ class LeasedWriter:
             await republish(sql, publisher, [lane])
             orphans = asyncio.create_task(self._adopt_orphans(lane.id), name=f"orphans {self._place[0]}")
             stack.push_async_callback(_end, orphans)
-            self.health.lanes, self.health.ready = 1, True
+            self.health.lanes, self.health.ready, self.health.halted = 1, True, ""
             self._log.info("lane leased", lane=lane.partition, epoch=lane.epoch)
             await self._work(sql, lane, publisher)
             async with asyncio.timeout(_DRAIN_LIMIT):
@@ -175,8 +211,7 @@ class LeasedWriter:
         while not self._closing or self._queue:
             if not self._queue:
                 await self._sleep(self._lease.total_seconds() / 3)
-            if publisher.failure is not None:
-                raise PublishError(f"publishing failed: {publisher.failure}")
+            self._check_doubts(publisher)
             batch = self._take(most)
             try:
                 rows = await self._commit(sql, lane, batch)
@@ -192,6 +227,12 @@ class LeasedWriter:
                 lane.last_seq = rows[-1].seq
                 await publisher.publish(rows)
                 await publisher.room()
+
+    def _check_doubts(self, publisher: Publisher) -> None:
+        if publisher.failure is not None:
+            raise PublishError(f"publishing failed: {publisher.failure}")
+        if self._doubtful:
+            raise InDoubtError("a topic has changed")
 
     def _take(self, most: int) -> list[Request[Any]]:
         batch: list[Request[Any]] = []
@@ -265,7 +306,7 @@ class LeasedWriter:
 
     async def _sleep(self, seconds: float) -> None:
         self._wake.clear()
-        if self._closing or self._queue:
+        if self._closing or self._queue or self._doubtful:
             return
         try:
             async with asyncio.timeout(seconds):

@@ -40,6 +40,9 @@ class Marks:
         alive = await store.advance(self._sql, self._lanes, {})
         reach(Failpoint.AFTER_MARK)
         self._saved = moved
+        for lane in self._lanes:
+            if lane.id in alive:
+                lane.stored_offset = lane.next_offset
         if len(alive) < len(self._lanes):
             raise InDoubtError("another owner has claimed a lane")
 

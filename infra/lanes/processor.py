@@ -19,8 +19,8 @@ class ConflictError(Exception):
     """Another owner wrote a row between our reading and our writing it: the batch is to be judged again."""
 
 
-class OffsetRangeError(Exception):
-    """The stored offset is not on the broker: the topic was made anew or cut; a person must say what is true."""
+class HaltError(Exception):
+    """Database and topics do not belong together as they are: a person must act before any record is handled."""
 
 
 @dataclass(slots=True)

@@ -1,8 +1,11 @@
 """The lane rows: claiming, fencing, and the marks of what is consumed, written and published."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
+from infra.codec import Seen
 from infra.database import Connection
 
 CLAIM = """
@@ -14,6 +17,7 @@ DO UPDATE SET epoch = l.epoch + 1, owner = excluded.owner, claimed_at = clock_ti
 RETURNING id, topic, partition, epoch, next_offset, last_seq, published_seq
 """
 
+NOTHING_SEEN: Final[Mapping[int, Seen]] = MappingProxyType({})
 OFFSETS = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1'
 
 # The fence. Rows are locked in the order of their ids, so that two batches never wait for each other crosswise.
@@ -23,8 +27,10 @@ WITH mine AS (
     WHERE l.epoch = m.epoch AND l.last_seq = m.last_seq ORDER BY l.id FOR UPDATE OF l
 )
 UPDATE lane l SET next_offset = greatest(l.next_offset, m.next_offset),
-    published_seq = greatest(l.published_seq, m.published_seq)
-FROM unnest($1::int[], $4::bigint[], $5::bigint[]) AS m (id, next_offset, published_seq)
+    published_seq = greatest(l.published_seq, m.published_seq),
+    seen_offset = coalesce(m.seen_offset, l.seen_offset), seen_crc = coalesce(m.seen_crc, l.seen_crc)
+FROM unnest($1::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+    AS m (id, next_offset, published_seq, seen_offset, seen_crc)
 WHERE l.id = m.id AND l.id IN (SELECT id FROM mine)
 RETURNING l.id
 """
@@ -35,7 +41,8 @@ class Lane:
     """One claimed lane, as its owner knows it.
 
     `next_offset` is the first record not yet passed, `last_seq` the number of the last outbox row written, `acked_seq`
-    the last row that the broker has acknowledged together with all before it.
+    the last row that the broker has acknowledged together with all before it. `stored_offset` is the next offset that
+    is committed to the database, which `next_offset` may run ahead of; `seen` is the last record read.
     """
 
     id: int
@@ -45,6 +52,8 @@ class Lane:
     next_offset: int
     last_seq: int
     acked_seq: int
+    stored_offset: int = 0
+    seen: Seen | None = None
 
 
 async def claim(connection: Connection, group: str, partitions: Sequence[tuple[str, int]], owner: str) -> list[Lane]:
@@ -56,9 +65,12 @@ async def claim(connection: Connection, group: str, partitions: Sequence[tuple[s
     numbers = [number for _, number in partitions]
     rows = await connection.fetch(CLAIM, group, topics, numbers, owner)
     return [
-        Lane(r["id"], r["topic"], r["partition"], r["epoch"], r["next_offset"], r["last_seq"], r["published_seq"])
+        Lane(
+            r["id"], r["topic"], r["partition"], r["epoch"], r["next_offset"], r["last_seq"], r["published_seq"],
+            r["next_offset"],
+        )
         for r in rows
-    ]
+    ]  # fmt: skip
 
 
 async def read_offsets(
@@ -70,13 +82,16 @@ async def read_offsets(
     return {place: known[place] for place in partitions if place in known}
 
 
-async def advance(connection: Connection, lanes: Iterable[Lane], offsets: dict[int, int]) -> set[int]:
-    """Pass the fence: lock the lanes that are still mine, move their offsets and marks, give their ids.
+async def advance(
+    connection: Connection, lanes: Iterable[Lane], offsets: Mapping[int, int], seen: Mapping[int, Seen] = NOTHING_SEEN
+) -> set[int]:
+    """Pass the fence: lock the lanes that are still mine, move their offsets and marks, and return their ids.
 
-    A lane that is not returned has a new owner: nothing of it may be written or published. `offsets` gives the new
-    `next_offset` by lane id.
+    A lane that is not returned has a new owner: nothing of it may be written or published. `offsets` holds the new
+    `next_offset` by lane id, `seen` the last record before it.
     """
     moved = list(lanes)
+    last = [seen.get(lane.id, lane.seen) for lane in moved]
     rows = await connection.fetch(
         ADVANCE,
         [lane.id for lane in moved],
@@ -84,5 +99,7 @@ async def advance(connection: Connection, lanes: Iterable[Lane], offsets: dict[i
         [lane.last_seq for lane in moved],
         [offsets.get(lane.id, lane.next_offset) for lane in moved],
         [lane.acked_seq for lane in moved],
+        [each.offset if each else None for each in last],
+        [each.crc if each else None for each in last],
     )
     return {row["id"] for row in rows}

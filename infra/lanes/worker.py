@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from functools import partial
 
 import structlog
@@ -13,14 +13,16 @@ from infra.database import Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.failpoints import Failpoint, reach
 from infra.kafka import KafkaUnavailableError, Place
+from infra.kafka_watch import watching
 from infra.lanes.batch import Chunk
 from infra.lanes.claiming import claim_lanes, republish
 from infra.lanes.clients import Brokers, ConsumerPort, make_consumer
 from infra.lanes.committer import Committer, Session
+from infra.lanes.guard import Guard, saga_of, watched_topics
 from infra.lanes.health import Health
 from infra.lanes.inbox import Inbox
 from infra.lanes.marks import Marks
-from infra.lanes.processor import InDoubtError, OffsetRangeError, Processor
+from infra.lanes.processor import HaltError, InDoubtError, Processor
 from infra.lanes.publisher import Publisher, PublishError
 from infra.lanes.store import Lane
 from infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, stuck, watch
@@ -37,6 +39,8 @@ _HELD_LIMIT = 30.0
 """Seconds for which an open transaction may hold records back before somebody is told."""
 _GRACE = 5.0
 """Seconds that a batch under way has to come to its end when the worker is told to stop."""
+_HALTED = 2.0
+"""Seconds after which a worker that has halted looks again."""
 _LEAVING = 10.0
 """Seconds that a consumer has to leave its group."""
 
@@ -80,17 +84,63 @@ class Worker:
         self._reading: dict[Place, int] = {}
         self._owned: Sequence[Lane] = ()
         self._held: dict[Place, float] = {}
+        self._guard = Guard(brokers, saga_of(processor.topics), processor.group, processor.topics)
 
     async def run(self) -> None:
         """Join the group and work; every failure that may pass is met by starting over, with a growing pause.
 
-        A consumer that is stuck is replaced. Raises `CommandError` when no new one helps.
+        A consumer that is stuck is replaced. Where database and topics do not belong together the group is not joined,
+        or left, until they do. Raises `CommandError` when no new consumer helps.
         """
         dog = Watchdog(self._patience)
-        while await self._belong(dog) is Verdict.REBUILD:
-            self.health.restarts += 1
-            self._log.error("consumer replaced", why="it brings nothing, though there is something to read")
-        raise stuck(self._processor.group, self._patience.rebuilds)
+        with self._watching_topics():
+            while True:
+                await self._admit()
+                try:
+                    if await self._belong(dog) is Verdict.END:
+                        raise stuck(self._processor.group, self._patience.rebuilds)
+                except HaltError as error:
+                    self._halt(error)
+                    continue
+                self.health.restarts += 1
+                self._log.error("consumer replaced", why="it brings nothing, though there is something to read")
+
+    def _watching_topics(self) -> AbstractContextManager[None]:
+        """Claim the lanes anew, which checks everything, when a topic changes. A simulation's topics never do."""
+        if not isinstance(self._brokers, str):
+            return nullcontext()
+        topics = {*self._processor.topics, *watched_topics(saga_of(self._processor.topics))}
+        return watching(self._brokers, topics, self._doubt)
+
+    def _doubt(self) -> None:
+        self._log.warning("a topic has changed; the lanes are claimed anew")
+        self._generation += 1
+        self._wake.set()
+
+    async def _admit(self) -> None:
+        """Wait, outside the group, until database and topics belong together."""
+        pause = 0.05
+        while True:
+            try:
+                async with self._pool.acquire() as sql:
+                    await self._guard.check(sql)
+            except HaltError as error:
+                self._halt(error)
+                pause = _HALTED
+            except _PASSING as error:
+                self.health.restarts += 1
+                self._log.warning("not joined yet", why=f"{type(error).__name__}: {error}")
+                pause = min(2 * pause, _HALTED)
+            else:
+                return
+            await asyncio.sleep(pause)
+
+    def _halt(self, error: HaltError) -> None:
+        """Report, once for each reason, why the group is not worked for."""
+        self.health.fetches, self.health.lanes = False, 0
+        if self.health.halted != str(error):
+            self.health.halted = str(error)
+            self._log.critical("halted", why=str(error))
 
     async def _belong(self, dog: Watchdog) -> Verdict:
         """Work as one member of the group, until a watchdog finds it stuck."""
@@ -123,9 +173,10 @@ class Worker:
         fetching.cancel()
         watching.cancel()
         await asyncio.wait([fetching, watching], timeout=_LEAVING if abandoned else None)
-        offsets = {} if abandoned else {(lane.topic, lane.partition): lane.next_offset for lane in self._owned}
+        offsets = {} if abandoned else {(lane.topic, lane.partition): lane.stored_offset for lane in self._owned}
         self._forget()
-        leaving = asyncio.create_task(_stop(consumer, offsets), name=f"leave {self._processor.group}")
+        metadata = str(self._guard.identity or "")
+        leaving = asyncio.create_task(_stop(consumer, offsets, metadata), name=f"leave {self._processor.group}")
         await asyncio.wait([leaving], timeout=_LEAVING if abandoned else None)
         if leaving.done():
             leaving.result()
@@ -212,11 +263,14 @@ class Worker:
                 continue
             self.health.polled = elapsed()
             self._polls += 1
-            for place, (offset, records) in fetched.items():
+            for place, polled in fetched.items():
                 lane = ready.get(place)
                 if lane is not None and self._ready.get(place) is lane:
-                    self.inbox.put(Chunk(lane, offset, records))
-                    self._reading[place] = offset
+                    if polled.following <= self._reading[place]:
+                        self._generation += 1  # the broker has no such offset any more: claiming tells why
+                        break
+                    self.inbox.put(Chunk(lane, polled.following, polled.records, polled.last))
+                    self._reading[place] = polled.following
             self.health.oldest_ms = self.health.oldest_ms or self.inbox.oldest_ms
             self._wake.set()
 
@@ -227,7 +281,8 @@ class Worker:
         self._tell_held(consumer.held_back(offsets))
         self.health.unpublished = sum(lane.last_seq - lane.acked_seq for lane in self._ready.values())
         reach(Failpoint.BEFORE_OFFSET_COMMIT)
-        await consumer.commit(offsets)
+        stored = {place: lane.stored_offset for place, lane in self._ready.items()}
+        await consumer.commit(stored, str(self._guard.identity))
         reach(Failpoint.AFTER_OFFSET_COMMIT)
 
     def _tell_held(self, held: Mapping[Place, int]) -> None:
@@ -262,7 +317,7 @@ class Worker:
         try:
             async with AsyncExitStack() as stack:
                 sql = await stack.enter_async_context(self._pool.acquire())
-                lanes = await claim_lanes(consumer, sql, self._processor.group, places, self._owner)
+                lanes = await claim_lanes(consumer, sql, self._guard, places, self._owner)
                 publisher = await stack.enter_async_context(Publisher(self._brokers, self._owner, lanes))
                 await republish(sql, publisher, lanes)
                 stack.push_async_callback(self._processor.close)
@@ -273,9 +328,6 @@ class Worker:
                 marks = Marks(sql, publisher, lanes)
                 stack.push_async_callback(marks.leave)
                 await self._work(Session(sql, publisher, marks, lanes, generation), fetching)
-        except OffsetRangeError as error:
-            self.health.halted, self._failures = str(error), 8
-            self._log.critical("halted", why=str(error))
         except _PASSING as error:
             self._failures = min(self._failures + 1, 8)
             self.health.restarts += 1
@@ -322,6 +374,6 @@ class Worker:
             self._wake.clear()
 
 
-async def _stop(consumer: ConsumerPort, offsets: dict[Place, int]) -> None:
-    await consumer.commit(offsets)
+async def _stop(consumer: ConsumerPort, offsets: dict[Place, int], metadata: str) -> None:
+    await consumer.commit(offsets, metadata)
     await consumer.stop()

@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from infra.database import Session, migrate, session
+from infra.database import Session, session
 from infra.errors import CommandError, ExitCode
+from infra.installation import migrate_all
 from infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
 from infra.settings import load_settings
 from infra.stack.display import AsJson, Directory
@@ -125,15 +126,29 @@ def reopen(account_id: Id, *, directory: Directory = None, as_json: AsJson = Fal
 
 
 @commands.command("migrate")
-def migrate_command(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Bring the schema of every service's database up to date."""
+def migrate_command(
+    *,
+    installation: Annotated[
+        UUID | None, typer.Option(metavar="ID", help="The installation that these databases are to join.")
+    ] = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the schema of every service's database up to date.
+
+    Databases that are named together share one installation id. A further database, of a service of your own, joins
+    the installation whose topics it is to use:
+
+      tradesaga migrate --installation 7f0c2c9e-54a5-4d3e-9c58-0f6f8f1d7f55
+
+    Exit 4: a database is in use by another installation.
+    """
     settings = load_settings(directory)
     urls = {settings.database_for(), *(settings.database_for(name) for name in settings.service_databases)}
-    for url in sorted(urls):
-        migrate(url)
+    shared = migrate_all(urls, installation)
     _say(
-        {"migrated": len(urls)},
-        f"{len(urls)} database{'s are' if len(urls) > 1 else ' is'} up to date",
+        {"migrated": len(urls), "installation": str(shared)},
+        f"{len(urls)} database{'s are' if len(urls) > 1 else ' is'} up to date, of installation {shared}",
         as_json=as_json,
     )
 

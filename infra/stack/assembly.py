@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.audit.keyring import write_new
-from infra.database import migrate
 from infra.errors import CommandError, ExitCode, unavailable
+from infra.installation import migrate_all
 from infra.preflight import durability
 from infra.registered import registered_sagas
 from infra.settings import Settings
@@ -19,13 +19,15 @@ from infra.stack.ports import LOOPBACK, claim
 from infra.stack.process import Launch, is_alive, launch, stop, tail
 from infra.stack.servers import start_servers, stop_servers
 from infra.stack.state import PartState, StackState, change_state, lock, read_state
-from infra.stack.status import is_ready
+from infra.stack.status import halted_reason, is_ready
 from infra.stack.venue_account import venue_account
 from infra.topics import all_topics, ensure_topics
 
 READY_SECONDS = 90.0
 SUPERVISOR_PATIENCE = 150.0
 HOPELESS_STARTS = 4
+HALTED_SECONDS = 6.0
+"""Seconds for which a service has to stay halted before `up` says so: servers that have just started may mislead it."""
 Report = Callable[[str], None]
 
 
@@ -50,8 +52,7 @@ def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> Stac
         kafka, database_url = _given(settings)
         state = start_servers(home, kafka, database_url)
         report("bringing the database's schema up to date")
-        for url in {state.database_url, *(url.get_secret_value() for url in settings.service_databases.values())}:
-            migrate(url)
+        migrate_all({state.database_url, *(url.get_secret_value() for url in settings.service_databases.values())})
         report("creating the topics")
         topics = all_topics(registered_sagas(settings.app))
         asyncio.run(ensure_topics(state.kafka, topics, durability(settings)))
@@ -124,15 +125,26 @@ def _start_supervisor(home: Path) -> None:
 
 def _wait_until_ready(home: Path) -> None:
     """Wait for every part; one that keeps dying is named with its last words, and the rest is left running."""
-    until = time.monotonic() + READY_SECONDS
+    since = time.monotonic()
+    until = since + READY_SECONDS
     while True:
         waiting = [part for part in read_state(home).parts if not is_ready(part)]
         if not waiting:
             return
+        halted = [part for part in waiting if halted_reason(part)]
+        since = since if halted else time.monotonic()
+        if time.monotonic() - since > HALTED_SECONDS:
+            raise _halted(halted[0])
         hopeless = [part for part in waiting if part.starts >= HOPELESS_STARTS]
         if hopeless or time.monotonic() > until:
             _give_up(home, (hopeless or waiting)[0])
         time.sleep(0.1)
+
+
+def _halted(part: PartState) -> CommandError:
+    what = f"{part.name} works on nothing until somebody acts: {halted_reason(part)}"
+    do = "do what it says, then `tradesaga down` and `tradesaga up`; docs/operations.md lists each case"
+    return CommandError("halted", what, part.name, do, ExitCode.REFUSED)
 
 
 def _give_up(home: Path, part: PartState) -> None:

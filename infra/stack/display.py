@@ -53,7 +53,13 @@ def _told(service: ServiceStatus) -> str:
     """Say how a service is; a lag of a second or more, and what it refuses, are worth a word."""
     late = f"{service.lag_seconds:.0f} s behind" if (service.lag_seconds or 0) >= 1 else ""
     refusing = f"takes nothing new in: {service.refusing}" if service.refusing else ""
-    told = (f"{service.state} {service.metrics or ''}".rstrip(), late, refusing, service.warning or "")
+    told = (
+        f"{service.state} {service.metrics or ''}".rstrip(),
+        late,
+        refusing,
+        service.warning or "",
+        service.halted or "",
+    )
     return "  ".join(filter(None, told))
 
 

@@ -12,7 +12,7 @@ from infra.stack.process import is_alive
 from infra.stack.state import PartState, StackState, read_state
 
 _LONGEST: Final = 64 * 1024
-State = Literal["running", "starting", "stopped"]
+State = Literal["running", "starting", "halted", "stopped"]
 
 
 class ServiceStatus(BaseModel):
@@ -30,6 +30,8 @@ class ServiceStatus(BaseModel):
     """Why it takes nothing new in."""
     warning: str | None = None
     """What a person should know although it works."""
+    halted: str | None = None
+    """Why it works on nothing until a person has acted."""
 
 
 class _Readiness(BaseModel):
@@ -38,6 +40,7 @@ class _Readiness(BaseModel):
     lag_seconds: dict[str, float] = {}
     refusing: dict[str, str] = {}
     warnings: dict[str, str] = {}
+    halted: dict[str, str] = {}
 
 
 class StackStatus(BaseModel):
@@ -85,6 +88,16 @@ def is_ready(part: PartState) -> bool:
     return is_alive(part.process) and _ask(part.port)[0]
 
 
+def halted_reason(part: PartState) -> str:
+    """Return why the part works on nothing until a person has acted; empty if it does, or does not answer."""
+    return _reason(_ask(part.port)[1]) or "" if is_alive(part.process) else ""
+
+
+def _reason(said: _Readiness) -> str | None:
+    """Return each reason once: what is wrong with a database or a topic is wrong for every group."""
+    return "; ".join(dict.fromkeys(said.halted.values())) or None
+
+
 def _venue(state: StackState) -> str | None:
     part = next((part for part in state.parts if part.name == VENUE), None)
     if part is not None and not is_ready(part):
@@ -99,11 +112,12 @@ def _of_service(name: str, part: PartState) -> ServiceStatus:
     return ServiceStatus(
         name=name,
         pid=part.process.pid,
-        state="running" if ready else "starting",
+        state="running" if ready else "halted" if said.halted else "starting",
         metrics=f"http://{LOOPBACK}:{part.port}/metrics",
         lag_seconds=max(said.lag_seconds.values(), default=None),
         refusing="; ".join(said.refusing.values()) or None,
         warning=said.warnings.get(name),
+        halted=_reason(said),
     )
 
 

@@ -40,7 +40,7 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
             pool = await open_pool(settings.database_for(DATABASE), max_size=4, application_name="tradesaga gateway")
             stack.push_async_callback(pool.close)
             group, topic, count = LANES
-            writer = LeasedWriter(pool, settings.brokers(), group, topic, count, owner=name_owner(NAME))
+            writer = LeasedWriter(pool, settings.brokers(), group, topic, count, owner=name_owner(NAME), saga=saga.name)
             await stack.enter_async_context(writer)
             watch_worker(NAME, writer.health)
             limits = Limits()

@@ -170,6 +170,24 @@ def test_a_service_that_cannot_start_is_named(mine: Stack) -> None:
     assert "no luck today" in error["what"]
 
 
+def test_a_service_that_halts_is_named(mine: Stack) -> None:
+    """`up` ends with exit code 4 and the reason long before its patience does; `status` shows it too."""
+    (mine.home.parent / "my_app.py").write_text(
+        "import asyncio\nfrom infra.lanes.health import Health\nfrom infra.metrics import watch_worker\n"
+        "async def tick(settings):\n    watch_worker('tick', Health(halted='the topics belong to somebody else'))\n"
+        "    await asyncio.sleep(3600)\nservices = {'tick': tick}\n"
+    )
+    up = mine.command("up", "-d", "--only", "tick", "--json")
+    assert up.returncode == ExitCode.REFUSED, up.stderr
+    error = json.loads(up.stderr)["error"]
+    assert error["code"] == "halted"
+    assert "tick works on nothing" in error["what"]
+    assert "belong to somebody else" in error["what"]
+    (tick,) = mine.status()["services"]
+    assert (tick["state"], tick["halted"]) == ("halted", "the topics belong to somebody else")
+    assert "belong to somebody else" in mine.command("status").stdout
+
+
 def test_an_unknown_service_and_an_unknown_log_are_not_found(mine: Stack) -> None:
     """Exit code 3, and what is known instead."""
     unknown = mine.command("up", "-d", "--only", "nobody", "--json")

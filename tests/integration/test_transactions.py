@@ -191,7 +191,7 @@ async def _assigned(consumer: Consumer) -> bool:
 
 
 async def _polled(consumer: Consumer) -> bool:
-    return any(records for _, records in (await consumer.poll(_every, 200, 100)).values())
+    return any(each.records for each in (await consumer.poll(_every, 200, 100)).values())
 
 
 def _every(topic: str, headers: Sequence[Header]) -> bool:

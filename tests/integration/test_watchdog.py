@@ -9,9 +9,8 @@ import pytest
 
 from consumers.runtime.processor import StepProcessor
 from infra.broker import has_record
-from infra.codec import Record
 from infra.errors import CommandError, ExitCode
-from infra.kafka import Consumer, Place
+from infra.kafka import Consumer, Place, Polled
 from infra.lanes.watchdog import Patience
 from infra.lanes.worker import Worker
 from schemas.envelope import Header
@@ -21,7 +20,6 @@ from tests.e2e.harness import SESSION_MS, Bench, Running, open_bench
 pytestmark = pytest.mark.stack
 
 Wants = Callable[[str, Sequence[Header]], bool]
-Polled = dict[Place, tuple[int, list[Record]]]
 QUICK = Patience(silence=2.0, rebuilds=2, hang=60)
 
 
@@ -52,12 +50,12 @@ class Deafened:
         self._how, self._count = how, count
         self._poll = Consumer.poll
 
-        async def poll(member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> Polled:
+        async def poll(member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
             return await self.poll(member, wants, timeout_ms, limit)
 
         monkeypatch.setattr(Consumer, "poll", poll)
 
-    async def poll(self, member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> Polled:
+    async def poll(self, member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
         """Poll, or do not."""
         if member not in self.members:
             self.members.append(member)

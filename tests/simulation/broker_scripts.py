@@ -47,7 +47,7 @@ class Member:
         async with asyncio.timeout(PATIENCE):
             while len(found) < count:
                 polled = await self.consumer.poll(everything, 200, 100)
-                found += [record for _, records in polled.values() for record in records]
+                found += [record for each in polled.values() for record in each.records]
         return found
 
     async def owns(self, count: int) -> set[Place]:
@@ -118,7 +118,7 @@ async def what_is_not_wanted_is_passed(ground: Ground) -> Seen:
             passed: dict[Place, int] = {}
             while sum(passed.values()) < len(KEYS):
                 polled = await member.consumer.poll(lambda topic, headers: not topic, 200, 100)
-                passed |= {place: offset for place, (offset, records) in polled.items() if not records}
+                passed |= {place: each.following for place, each in polled.items() if not each.records}
         ranges = await member.consumer.ranges([(ground.topic, 0), (ground.topic, 1)])
     return [_numbers(passed), _numbers(ranges)]
 

@@ -1,0 +1,337 @@
+# ruff: noqa: SLF001 - the administration client has no public way to send a request of ours
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false, reportAssignmentType=false
+"""What Kafka knows of who has worked here: topic ids, committed offsets with their metadata, single records.
+
+Another edge to aiokafka. Its metadata request ends at version 5, which has no topic ids; version 12 is declared here.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import Any, Final, NamedTuple, Protocol, cast
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    NodeNotReadyError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.types import (
+    AbstractType,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
+from aiokafka.structs import TopicPartition
+
+from infra.clock import SystemClock
+from infra.codec import Record
+from infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
+from infra.lenient_records import read_leniently
+
+NO_ID: Final = UUID(int=0)
+"""What a broker older than 3.1 has for the id of each topic: nothing."""
+_REQUEST_MS: Final = 10_000
+_READ_SECONDS: Final = 10.0
+"""Seconds that the broker has to return records at given offsets."""
+_COORDINATOR_SECONDS: Final = 20.0
+"""Seconds that the coordinator of a group has to be there; a new cluster makes its offsets topic first."""
+_SEEKING: Final = (
+    GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NodeNotReadyError, NotCoordinatorForGroupError,
+)  # fmt: skip
+_PAGE: Final = 500
+
+
+class TopicState(NamedTuple):
+    """A topic as the broker has it now. One that is deleted and made again has another id."""
+
+    id: UUID
+    partitions: int
+
+
+class Committed(NamedTuple):
+    """A group's committed offset of one partition, and the text stored with it."""
+
+    offset: int
+    metadata: str
+
+
+class Inspector(Protocol):
+    """Reads what Kafka knows, without joining any group. Every method but `now` raises `KafkaUnavailableError`."""
+
+    def now(self) -> int:
+        """Return the time, nanoseconds since 1970."""
+        ...
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
+        """Return the topics that exist."""
+        ...
+
+    async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
+        """Return the committed offsets by group."""
+        ...
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Return the first and the next offset of each partition."""
+        ...
+
+    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+        """Return the records of each range, which ends before its second offset; with `first` only its first one."""
+        ...
+
+    async def append(self, topic: str, key: bytes, value: bytes) -> None:
+        """Append one record to partition 0 and wait until the broker has it."""
+        ...
+
+
+@asynccontextmanager
+async def inspecting(bootstrap: str) -> AsyncGenerator["KafkaInspector"]:
+    """Connect an inspector for as long as the context is open. Raises `KafkaUnavailableError`."""
+    inspector = KafkaInspector(bootstrap)
+    try:
+        yield inspector
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise KafkaUnavailableError(f"{bootstrap}: {error or type(error).__name__}") from error
+    finally:
+        await inspector.close()
+
+
+class KafkaInspector:
+    """An inspector of a real cluster; it connects when it is first asked something."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._admin: AIOKafkaAdminClient | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+
+    def now(self) -> int:
+        """Return the time, nanoseconds since 1970."""
+        return SystemClock().now()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._admin is not None:
+            await self._admin.close()
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
+        """Return the topics that exist."""
+        admin = await self._administration()
+        try:
+            answer: Any = await admin._send_request(_TopicsRequest(names))
+        except (IncompatibleBrokerVersion, NotImplementedError):
+            return await self._topics_without_ids(names)
+        found: dict[str, TopicState] = {}
+        for code, name, topic_id, _, partitions, *_ in answer.topics:
+            if not code:
+                found[name] = TopicState(topic_id, len(partitions))
+        return found
+
+    async def _topics_without_ids(self, names: Collection[str]) -> dict[str, TopicState]:
+        described = cast("list[Mapping[str, Any]]", await (await self._administration()).describe_topics(list(names)))
+        return {
+            each["topic"]: TopicState(NO_ID, len(each["partitions"])) for each in described if not each["error_code"]
+        }
+
+    async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
+        """Return the committed offsets by group."""
+        answers = await asyncio.gather(*(self._committed(group) for group in groups))
+        return dict(zip(groups, answers, strict=True))
+
+    async def _committed(self, group: str) -> dict[Place, Committed]:
+        """Return a group's offsets; waits while its coordinator is being found or loads, which is no empty answer."""
+        admin = await self._administration()
+        ends = asyncio.get_running_loop().time() + _COORDINATOR_SECONDS
+        while True:
+            try:
+                coordinator = await admin.find_coordinator(group)
+                answer: Any = await admin._send_request_to_node(coordinator, OffsetFetchRequest(group, None))
+                if answer.error_code:
+                    raise for_code(answer.error_code)(group)
+                return _offsets(answer.topics)
+            except _SEEKING:
+                if asyncio.get_running_loop().time() > ends:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Return the first and the next offset of each partition."""
+        return await ask_ranges(await self._reader(), places) if places else {}
+
+    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+        """Return the records of each range, which ends before its second offset; with `first` only its first one."""
+        found: dict[Place, list[Record]] = {}
+        left = {place: end for place, (start, end) in ranges.items() if start < end}
+        if not left:
+            return found
+        reader = await self._seek({place: ranges[place][0] for place in left})
+        async for fetched in self._fetch(reader):
+            for place, records in fetched.items():
+                found.setdefault(place, []).extend(each for each in records if each.offset < ranges[place][1])
+            for place, end in list(left.items()):
+                # What is left behind the last record are the marks of transactions.
+                if (first and place in fetched) or await reader.position(TopicPartition(*place)) >= end:
+                    reader.pause(TopicPartition(*place))
+                    del left[place]
+            if not left:
+                break
+        return {place: records[:1] if first else records for place, records in found.items()}
+
+    async def _fetch(self, reader: AIOKafkaConsumer) -> AsyncGenerator[dict[Place, list[Record]]]:
+        """Fetch until whoever asks has enough. Raises `KafkaUnavailableError` when that takes too long."""
+        ends = asyncio.get_running_loop().time() + _READ_SECONDS
+        while asyncio.get_running_loop().time() < ends:
+            try:
+                fetched = cast("Mapping[Any, list[Any]]", await reader.getmany(timeout_ms=500, max_records=_PAGE))
+            except UnicodeDecodeError:  # a header's name is no UTF-8
+                read_leniently()
+                continue
+            yield {
+                (place.topic, place.partition): [to_record(each) for each in records]
+                for place, records in fetched.items()
+            }
+        raise KafkaUnavailableError(f"{self._bootstrap}: records were not returned within {_READ_SECONDS:g} s")
+
+    async def append(self, topic: str, key: bytes, value: bytes) -> None:
+        """Append one record to partition 0 and wait until the broker has it."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, client_id="tradesaga", enable_idempotence=True,
+            request_timeout_ms=_REQUEST_MS,
+        )  # fmt: skip
+        await producer.start()
+        try:
+            await producer.send_and_wait(topic, value, key=key, partition=0)
+        finally:
+            await producer.stop()
+
+    async def _seek(self, offsets: Mapping[Place, int]) -> AIOKafkaConsumer:
+        reader = await self._reader()
+        reader.assign([TopicPartition(*place) for place in offsets])
+        for place, offset in offsets.items():
+            reader.seek(TopicPartition(*place), offset)
+        return reader
+
+    async def _administration(self) -> AIOKafkaAdminClient:
+        if self._admin is None:
+            self._admin = AIOKafkaAdminClient(
+                bootstrap_servers=self._bootstrap, client_id="tradesaga", request_timeout_ms=_REQUEST_MS
+            )
+            await self._admin.start()
+        return self._admin
+
+    async def _reader(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            self._consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap, client_id="tradesaga", enable_auto_commit=False,
+                auto_offset_reset="earliest", request_timeout_ms=_REQUEST_MS, max_partition_fetch_bytes=64 * 1024,
+                fetch_max_wait_ms=50,
+            )  # fmt: skip
+            await self._consumer.start()
+        return self._consumer
+
+
+def _offsets(topics: Any) -> dict[Place, Committed]:
+    found: dict[Place, Committed] = {}
+    for topic, partitions in topics:
+        for partition, offset, metadata, code in partitions:
+            if code:
+                raise for_code(code)(f"{topic}[{partition}]")
+            if offset >= 0:
+                found[topic, partition] = Committed(offset, metadata or "")
+    return found
+
+
+class _Uuid(AbstractType[UUID]):
+    @classmethod
+    def encode(cls, value: UUID) -> bytes:
+        return value.bytes
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> UUID:
+        return UUID(bytes=data.read(16))
+
+
+class _TopicsResponse(Response):
+    API_KEY = 3
+    API_VERSION = 12
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", CompactString("utf-8")),
+                ("topic_id", _Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline_replicas", CompactArray(Int32)),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _TopicsRequestV12(RequestStruct):
+    FLEXIBLE_VERSION = True
+    API_KEY = 3
+    API_VERSION = 12
+    RESPONSE_TYPE = _TopicsResponse
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(("topic_id", _Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields)),
+        ),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _TopicsRequest(Request[_TopicsRequestV12]):
+    API_KEY = 3
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
+    def build(self, request_struct_class: type[_TopicsRequestV12]) -> _TopicsRequestV12:
+        return request_struct_class([(NO_ID, name, {}) for name in self._names], False, False, {})

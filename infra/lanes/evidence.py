@@ -1,0 +1,253 @@
+"""What is found of a group's database and topics, and what of it speaks against going on: no server is asked here.
+
+The database commits first and Kafka's committed offset follows, so an offset beyond the database's says that the
+database was set back. Beside each offset stands the identity of the database that it comes from, and the first record
+of `<saga>.installation` says whose the topics are. Each lane knows the topic's id, its number of partitions and the
+last record read. docs/decisions/0014 has the reasons.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
+from uuid import UUID
+
+import orjson
+
+from infra.clock import parse_time
+from infra.codec import Record, Seen, recognise
+from infra.installation import Identity
+from infra.kafka import Place
+from infra.kafka_identity import NO_ID, Committed, TopicState
+from infra.lanes.processor import HaltError
+from schemas.envelope import ID
+
+_RECOVER: Final = "stop every service and run `tradesaga recover restored`"
+_TOPICS: Final = (
+    "stop every service, delete the saga's events, commands and dead-letters topics and run `tradesaga recover topics`"
+)
+
+
+_KEPT_NS: Final = 24 * 3600 * 1_000_000_000
+"""Nanoseconds for which the outbox has a fact for certain; it keeps two days at least."""
+
+
+class KnownLane(NamedTuple):
+    """A lane as the database has it. `topic_id` and `partitions` are the topic's when the lane was first claimed."""
+
+    group: str
+    topic: str
+    partition: int
+    next_offset: int
+    topic_id: UUID | None
+    partitions: int | None
+    seen_offset: int | None
+    seen_crc: int | None
+
+    @property
+    def place(self) -> Place:
+        """Return the partition."""
+        return self.topic, self.partition
+
+    @property
+    def seen(self) -> Seen | None:
+        """Return what the last record read is recognised by."""
+        if self.seen_offset is None or self.seen_crc is None:
+            return None
+        return Seen(self.seen_offset, self.seen_crc)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose the topics of a saga are, as their `installation` topic says."""
+
+    installation: UUID
+    database: str
+    since: str
+
+    @classmethod
+    def read(cls, value: bytes) -> Self | None:
+        """Read a record's value; return None for one that is none of ours."""
+        try:
+            found = orjson.loads(value)
+            return cls(UUID(found["installation"]), str(found["database"]), str(found["since"]))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def to_wire(self) -> bytes:
+        """Return the record's value."""
+        return orjson.dumps(
+            {"installation": str(self.installation), "database": self.database, "since": self.since},
+        )
+
+    def __str__(self) -> str:
+        """Name the installation for a person."""
+        return f"installation {self.installation} (database {self.database}, since {self.since})"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for one group.
+
+    `lanes` and `topics` are those of every group in the database, `committed` the offsets by group; `ranges` and
+    `records` are of the group's own lanes; `lost` are facts by group that no outbox of the database has.
+    """
+
+    group: str
+    here: Identity
+    lanes: Sequence[KnownLane]
+    committed: Mapping[str, Mapping[Place, Committed]]
+    topics: Mapping[str, TopicState]
+    ranges: Mapping[Place, tuple[int, int]]
+    records: Mapping[Place, Record]
+    lost: Mapping[str, Record]
+
+    @property
+    def own(self) -> list[KnownLane]:
+        """Return the lanes of the group itself."""
+        return [lane for lane in self.lanes if lane.group == self.group]
+
+
+def judge_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
+    """Raise `HaltError` where the topics belong to another installation."""
+    if owner.installation != here.installation:
+        raise HaltError(
+            f"the topics of {saga} belong to {owner}; database {label} is of installation {here.installation}, which "
+            f"must not join their groups or write to them: {_elsewhere(owner.installation)}"
+        )
+
+
+def judge(found: Found) -> None:
+    """Raise `HaltError` where anything found speaks against handling a record."""
+    for group, offsets in found.committed.items():
+        _judge_identity(found.here, group, offsets)
+    _judge_history(found)
+    for group, offsets in found.committed.items():
+        _judge_offsets(found, group, offsets)
+    for lane in found.lanes:
+        _judge_topic(found, lane)
+    for group, record in found.lost.items():
+        raise HaltError(
+            f"{record.topic}[{record.partition}] has a fact of {group} at offset {record.offset} that the database "
+            f"does not know: the database was set back to an earlier moment, by a backup that was restored or a "
+            f"standby that lacked the last commits; {_RECOVER}"
+        )
+    for lane in found.own:
+        _judge_records(found, lane)
+
+
+def _judge_history(found: Found) -> None:
+    """Refuse a database that knows nothing of a group which has worked before: it would do everything once more."""
+    passed = {place: each.offset for place, each in found.committed.get(found.group, {}).items() if each.offset}
+    if passed and not found.own:
+        (topic, partition), offset = min(passed.items())
+        raise HaltError(
+            f"the database knows nothing of {found.group}, yet Kafka has it at offset {offset} of "
+            f"{topic}[{partition}]: it has worked with another database; name that one, or rebuild this one with "
+            f"`tradesaga recover database`; only to have every record handled once more, delete the group "
+            f"{found.group} in Kafka"
+        )
+
+
+def _judge_identity(here: Identity, group: str, offsets: Mapping[Place, Committed]) -> None:
+    """Compare whose database a group has worked with; an earlier release has not written it."""
+    for there in filter(None, {Identity.parse(each.metadata) for each in offsets.values()}):
+        if there.installation != here.installation:
+            raise HaltError(
+                f"the group {group} belongs to installation {there.installation}, and this database is of "
+                f"installation {here.installation}: {_elsewhere(there.installation)}"
+            )
+        if there.incarnation > here.incarnation:
+            raise HaltError(
+                f"the group {group} has worked with incarnation {there.incarnation} of the database, and this one is "
+                f"incarnation {here.incarnation}: it was set back to before a recovery; {_RECOVER}"
+            )
+
+
+def _judge_offsets(found: Found, group: str, offsets: Mapping[Place, Committed]) -> None:
+    """Compare offsets with those of the same incarnation; an earlier release could run ahead of its database."""
+    stored = {lane.place: lane.next_offset for lane in found.lanes if lane.group == group}
+    for place, committed in sorted(offsets.items()):
+        if Identity.parse(committed.metadata) == found.here and committed.offset > stored.get(place, 0):
+            raise HaltError(
+                f"the database is at offset {stored.get(place, 0)} of {place[0]}[{place[1]}], yet Kafka has {group} at "
+                f"{committed.offset}: the database was set back to an earlier moment, by a backup that was restored or "
+                f"a standby that lacked the last commits; {_RECOVER}"
+            )
+
+
+def _judge_topic(found: Found, lane: KnownLane) -> None:
+    """Compare a topic with the one that the lane was claimed on."""
+    if lane.partitions is None:
+        return
+    topic = found.topics.get(lane.topic)
+    if topic is None:
+        raise HaltError(
+            f"the topic {lane.topic}, which {lane.group} has read, is gone: name the right broker in TRADESAGA_KAFKA, "
+            f"or {_TOPICS}"
+        )
+    if lane.topic_id and NO_ID not in (lane.topic_id, topic.id) and lane.topic_id != topic.id:
+        raise HaltError(
+            f"the topic {lane.topic} was deleted and made anew: its id is {topic.id}, and {lane.group} has read "
+            f"{lane.topic_id}; name the right broker in TRADESAGA_KAFKA, or {_TOPICS}"
+        )
+    if topic.partitions != lane.partitions:
+        raise HaltError(
+            f"the topic {lane.topic} has {topic.partitions} partitions and had {lane.partitions}: keys are on other "
+            f"partitions now, and partitions cannot be taken away again; {_TOPICS}, which makes them with "
+            f"{lane.partitions}"
+        )
+
+
+def _judge_records(found: Found, lane: KnownLane) -> None:
+    """Compare what the broker holds with where the lane goes on, and with the last record that it has read."""
+    where = f"{lane.topic}[{lane.partition}]"
+    if lane.place in found.ranges:
+        first, following = found.ranges[lane.place]
+        if not first <= lane.next_offset <= following:
+            raise HaltError(
+                f"{where}: the database is at offset {lane.next_offset}, the broker holds {first} to {following}; if "
+                f"the broker has lost records, {_TOPICS}; if retention removed records that nobody had read, a person "
+                f"has to move the lane of {found.group} (docs/operations.md)"
+            )
+    record = found.records.get(lane.place)
+    if record is not None and lane.seen is not None and record.offset == lane.seen.offset:
+        there = recognise(record.offset, record.recorded_ms, record.key, record.value)
+        if there != lane.seen:
+            raise HaltError(
+                f"{where} has another record at offset {record.offset} than the one that {found.group} has read: the "
+                f"topic was cut off and written on, as by an unclean leader election; {_TOPICS}"
+            )
+
+
+def last_said(
+    saga: str, behind: Mapping[tuple[str, int], int], records: Iterable[Record], now: int
+) -> dict[tuple[str, int], Record]:
+    """Return the last fact that each group has published on each partition at or behind its offset there.
+
+    A group's facts have `/<saga>/<name>` as their source, where `<saga>-<name>` is the group. A fact older than the
+    outbox keeps it is left out. `now` is in nanoseconds since 1970.
+    """
+    found: dict[tuple[str, int], Record] = {}
+    for record in records:
+        name = record.header("ce_source").decode("utf-8", "replace").rpartition("/")[2]
+        key = (f"{saga}-{name}", record.partition)
+        if key in behind and record.offset >= behind[key] and _is_ours(record, now - _KEPT_NS):
+            found[key] = record
+    return found
+
+
+def _is_ours(record: Record, since: int) -> bool:
+    """Say whether a record has an id and a time as we write them, and is no older than `since`."""
+    try:
+        UUID(record.header(ID).decode())
+        return parse_time(record.header("ce_time").decode()) >= since
+    except ValueError:
+        return False
+
+
+def _elsewhere(installation: UUID) -> str:
+    return (
+        f"name the servers that belong together in TRADESAGA_KAFKA and TRADESAGA_DATABASE_URL; a database that "
+        f"replaces a lost one is rebuilt by `tradesaga recover database`, a further one of that installation joins it "
+        f"by `tradesaga migrate --installation {installation}`"
+    )

@@ -1,0 +1,169 @@
+"""Refuses to work where database and topics do not belong together; asked before a group is joined and at each claim.
+
+It collects what `infra.lanes.evidence` judges.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from infra.clock import read_id
+from infra.codec import Record
+from infra.database import Connection
+from infra.installation import CLAIM, DatabaseIdentity, Identity, read_identity
+from infra.kafka_identity import Inspector, TopicState
+from infra.lanes.clients import Brokers, make_inspector
+from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said
+from schemas.envelope import ID
+from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
+
+KNOWN: Final = """
+SELECT "group", topic, partition, next_offset, topic_id, partitions, seen_offset, seen_crc
+FROM lane WHERE starts_with(topic, $1) ORDER BY "group", topic, partition
+"""
+# A lane's rows are found by its number; those that were published last are the last ones, save what waits behind them.
+KEPT: Final = """
+SELECT r.id FROM lane l CROSS JOIN LATERAL (
+    SELECT o.id FROM outbox o WHERE o.lane = l.id ORDER BY o.seq DESC LIMIT 25000) r
+WHERE l."group" = ANY($1::text[]) AND starts_with(l.topic, $2) AND r.id = ANY($3::uuid[])
+"""
+PIN: Final = """
+UPDATE lane SET topic_id = t.topic_id, partitions = t.partitions
+FROM unnest($2::text[], $3::uuid[], $4::int[]) AS t (topic, topic_id, partitions)
+WHERE "group" = $1 AND lane.topic = t.topic AND lane.partitions IS NULL
+"""
+TAIL: Final = 300
+"""Records at the end of a partition among which a group's own are looked for."""
+
+
+def saga_of(topics: Sequence[str]) -> str:
+    """Return the saga, with the prefix of its topics, that a group with these topics works for."""
+    return topics[0].rpartition(".")[0] or topics[0]
+
+
+def watched_topics(saga: str) -> list[str]:
+    """Return the topics of which a change stops every group and door of the saga."""
+    return [events_topic(saga), commands_topic(saga), starts_topic(saga), installation_topic(saga)]
+
+
+class Guard:
+    """Checks one group, or for a door without one (`group` empty) the database that it writes to."""
+
+    def __init__(self, brokers: Brokers, saga: str, group: str = "", topics: Collection[str] = ()) -> None:
+        self._brokers = brokers
+        self._saga = saga
+        self.group = group
+        self._topics = topics
+        self._owner: tuple[UUID, Owner] | None = None
+        self._found: Mapping[str, TopicState] = {}
+        self.identity: Identity | None = None
+        """The database's identity, once it has been checked."""
+
+    async def check(self, sql: Connection) -> None:
+        """Raise `HaltError` where database and topics do not belong together, `KafkaUnavailableError`."""
+        here = await read_identity(sql)
+        async with make_inspector(self._brokers) as inspector:
+            await self._check_owner(inspector, here)
+            found = await self._look(inspector, sql, here.identity)
+        judge(found)
+        if not here.claimed:
+            await sql.execute(CLAIM, here.identity.installation)
+        self.identity = here.identity
+        self._found = found.topics
+
+    async def pin(self, sql: Connection) -> None:
+        """Store with lanes that were claimed for the first time which topics they are of, as the last check found."""
+        states = {name: state for name, state in self._found.items() if name in self._topics}
+        columns = [each.id for each in states.values()], [each.partitions for each in states.values()]
+        await sql.execute(PIN, self.group, list(states), *columns)
+
+    async def _check_owner(self, inspector: Inspector, here: DatabaseIdentity) -> None:
+        """Compare the installation with the first claim of the topics, and claim those that nobody has claimed."""
+        topic = installation_topic(self._saga)
+        state = (await inspector.topics([topic])).get(topic)
+        if state is None:
+            return  # topics that a platform has made for an earlier release; the groups' own offsets still speak
+        if self._owner is None or self._owner[0] != state.id:
+            owner = await _first_owner(inspector, topic)
+            if owner is None:
+                since = datetime.now(UTC).isoformat(timespec="seconds")
+                mine = Owner(here.identity.installation, here.label, since)
+                await inspector.append(topic, self._saga.encode(), mine.to_wire())
+                owner = await _first_owner(inspector, topic) or mine  # another may have been faster
+            self._owner = state.id, owner
+        judge_owner(self._saga, self._owner[1], here.identity, here.label)
+
+    async def _look(self, inspector: Inspector, sql: Connection, here: Identity) -> Found:
+        """Collect what speaks for or against; Kafka's offsets before the database's, which they follow."""
+        groups = {lane.group for lane in await self._read_lanes(sql)} | ({self.group} - {""})
+        committed = await inspector.committed(sorted(groups))
+        lanes = await self._read_lanes(sql)
+        topics = await inspector.topics(sorted({lane.topic for lane in lanes} | {*self._topics}))
+        present = [
+            lane
+            for lane in lanes
+            if lane.group == self.group and lane.topic in topics and lane.partition < topics[lane.topic].partitions
+        ]
+        ranges = await inspector.ranges([lane.place for lane in present])
+        wanted = {
+            lane.place: (lane.seen.offset, ranges[lane.place][1])
+            for lane in present
+            if lane.seen is not None and ranges[lane.place][0] <= lane.seen.offset < ranges[lane.place][1]
+        }
+        records = {place: found[0] for place, found in (await inspector.read(wanted, first=True)).items() if found}
+        lost = await self._find_lost(inspector, sql, lanes, topics)
+        return Found(self.group, here, lanes, committed, topics, ranges, records, lost)
+
+    async def _find_lost(
+        self, inspector: Inspector, sql: Connection, lanes: Sequence[KnownLane], topics: Mapping[str, TopicState]
+    ) -> dict[str, Record]:
+        """Return, by group, a fact of its own on the topic of facts that is in no outbox of this database.
+
+        What a transaction that was lost has published lies behind the offset at which the database goes on, and the
+        last of it at the end of its partition. So the last fact of each group behind its own offset is looked up.
+        """
+        events = events_topic(self._saga)
+        if events not in topics:
+            return {}
+        behind = {
+            (lane.group, lane.partition): lane.next_offset
+            for lane in lanes
+            if lane.topic == events and lane.partition < topics[events].partitions
+        }
+        ends = await inspector.ranges([(events, number) for number in {number for _, number in behind}])
+        tails = {
+            place: (max(first, end - TAIL, min(at for (_, n), at in behind.items() if n == place[1])), end)
+            for place, (first, end) in ends.items()
+        }
+        read = await inspector.read(tails)
+        said = last_said(self._saga, behind, [each for records in read.values() for each in records], inspector.now())
+        if not said:
+            return {}
+        ids = [read_id(record.header(ID).decode()) for record in said.values()]
+        rows: Sequence[Any] = await sql.fetch(KEPT, [group for group, _ in said], f"{self._saga}.", ids)
+        kept = {row["id"] for row in rows}
+        return {group: record for (group, _), record in said.items() if read_id(record.header(ID).decode()) not in kept}
+
+    async def _read_lanes(self, sql: Connection) -> list[KnownLane]:
+        rows: Sequence[Any] = await sql.fetch(KNOWN, f"{self._saga}.")
+        return [KnownLane(*(row[name] for name in KnownLane._fields)) for row in rows]
+
+
+async def read_owner(brokers: Brokers, saga: str) -> Owner | None:
+    """Return whose the topics of a saga are, None where nobody has claimed them. Raises `KafkaUnavailableError`."""
+    topic = installation_topic(saga)
+    async with make_inspector(brokers) as inspector:
+        if not await inspector.topics([topic]):
+            return None
+        return await _first_owner(inspector, topic)
+
+
+async def _first_owner(inspector: Inspector, topic: str) -> Owner | None:
+    """Return whom the first record that can be read names; what is written behind it changes nothing."""
+    place = (topic, 0)
+    first, end = (await inspector.ranges([place]))[place]
+    for record in (await inspector.read({place: (first, end)})).get(place, ()):
+        if (owner := Owner.read(record.value)) is not None:
+            return owner
+    return None

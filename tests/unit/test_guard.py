@@ -1,0 +1,203 @@
+"""What the guard decides from what it has found, without any server."""
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.clock import format_time
+from infra.codec import Record, Seen, recognise
+from infra.errors import CommandError, ExitCode
+from infra.installation import DatabaseIdentity, Identity, choose_installation
+from infra.kafka import Place
+from infra.kafka_identity import NO_ID, Committed, TopicState
+from infra.kafka_watch import differing
+from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said
+from infra.lanes.guard import saga_of
+from infra.lanes.processor import HaltError
+
+NOW = 1_700_000_000 * 10**9
+HERE = Identity(UUID(int=7), 3)
+TOPIC = TopicState(UUID(int=1), 12)
+PLACE: Place = ("t.events", 0)
+RECORD = Record("t.events", 0, 9, 1_700_000_000_000, b"k", b"{}", ())
+SEEN = recognise(RECORD.offset, RECORD.recorded_ms, RECORD.key, RECORD.value)
+
+
+def lane(next_offset: int = 10, topic: TopicState | None = TOPIC, seen: Seen | None = SEEN) -> KnownLane:
+    """Return a lane of group g."""
+    pinned = (topic.id, topic.partitions) if topic else (None, None)
+    return KnownLane("g", *PLACE, next_offset, *pinned, *(seen or (None, None)))
+
+
+def found(
+    *lanes: KnownLane,
+    offset: int | None = None,
+    by: Identity | str = HERE,
+    topic: TopicState | None = TOPIC,
+    held: tuple[int, int] = (0, 20),
+    record: Record | None = RECORD,
+    lost: Record | None = None,
+) -> Found:
+    """Return what would be found of these lanes."""
+    committed: dict[Place, Committed] = {} if offset is None else {PLACE: Committed(offset, str(by))}
+    return Found(
+        "g", HERE, lanes, {"g": committed}, {"t.events": topic} if topic else {}, {PLACE: held} if lanes else {},
+        {PLACE: record} if record else {}, {"g": lost} if lost else {},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        found(),
+        found(lane(), offset=10),
+        found(lane(), offset=4),
+        found(lane(), offset=15, by=""),
+        found(lane(), offset=15, by="somebody's own note"),
+        found(lane(), offset=15, by=Identity(HERE.installation, 2)),
+        found(lane(topic=None), topic=TopicState(UUID(int=5), 24)),
+        found(lane(topic=TopicState(NO_ID, 12))),
+        found(lane(), topic=TopicState(NO_ID, 12)),
+        found(lane(), record=None),
+        found(lane(seen=None)),
+        found(lane(), record=RECORD._replace(offset=11, value=b"the one seen is gone")),
+        found(lane(next_offset=20)),
+    ],
+)
+def test_what_belongs_together_passes(fine: Found) -> None:
+    """Nothing that is known, or too little, speaks against it."""
+    judge(fine)
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence", "command"),
+    [
+        (found(offset=10), "knows nothing of g", "tradesaga recover database"),
+        (found(offset=10, by=""), "knows nothing of g", "tradesaga recover database"),
+        (found(lane(), offset=11), "was set back to an earlier moment", "tradesaga recover restored"),
+        (found(lane(), offset=2, by=Identity(HERE.installation, 4)), "before a recovery", "tradesaga recover restored"),
+        (found(lane(), offset=2, by=Identity(UUID(int=8), 3)), "belongs to installation", "migrate --installation"),
+        (found(offset=2, by=Identity(UUID(int=8), 3)), "belongs to installation", "migrate --installation"),
+        (found(lane(), lost=RECORD), "has a fact of g at offset 9", "tradesaga recover restored"),
+        (found(lane(), topic=None), "is gone", "tradesaga recover topics"),
+        (found(lane(), topic=TopicState(UUID(int=2), 12)), "made anew", "tradesaga recover topics"),
+        (found(lane(), topic=TopicState(UUID(int=1), 24)), "has 24 partitions and had 12", "tradesaga recover topics"),
+        (found(lane(), held=(0, 9)), "the database is at offset 10", "tradesaga recover topics"),
+        (found(lane(), held=(11, 20)), "the database is at offset 10", "docs/operations.md"),
+        (found(lane(), record=RECORD._replace(value=b"[]")), "another record", "tradesaga recover topics"),
+        (found(lane(), record=RECORD._replace(key=b"l")), "another record", "tradesaga recover topics"),
+        (found(lane(), record=RECORD._replace(recorded_ms=1)), "another record", "tradesaga recover topics"),
+    ],
+)
+def test_what_does_not_belong_together_halts(bad: Found, sentence: str, command: str) -> None:
+    """One sentence says what was found, and names the command to run."""
+    with pytest.raises(HaltError) as halted:
+        judge(bad)
+    assert sentence in str(halted.value)
+    assert command in str(halted.value)
+    assert "\n" not in str(halted.value)
+
+
+def test_a_group_is_halted_by_what_another_one_shows() -> None:
+    """A database that was set back is one for all of its groups."""
+    one = found(lane(), offset=10)
+    other = KnownLane("h", *PLACE, 3, None, None, None, None)
+    committed = {**one.committed, "h": {PLACE: Committed(5, str(HERE))}}
+    with pytest.raises(HaltError, match="Kafka has h at 5"):
+        judge(replace(one, lanes=[*one.lanes, other], committed=committed))
+
+
+def test_topics_of_another_installation_are_named() -> None:
+    """The sentence says whose they are."""
+    owner = Owner(UUID(int=8), "trading at db1:5432", "2026-01-02T03:04:05+00:00")
+    judge_owner("t", owner, Identity(UUID(int=8), 0), "here")
+    with pytest.raises(HaltError, match=r"belong to installation .* .database trading at db1:5432, since 2026"):
+        judge_owner("t", owner, HERE, "here")
+
+
+@given(st.uuids(), st.integers(0, 2**62))
+def test_an_identity_reads_itself(installation: UUID, incarnation: int) -> None:
+    """What is written beside an offset is read back."""
+    identity = Identity(installation, incarnation)
+    assert Identity.parse(str(identity)) == identity
+
+
+@given(st.text() | st.builds("tradesaga/1 {} {}".format, st.text(), st.text()))
+def test_any_other_metadata_is_nobodys(text: str) -> None:
+    """Other tools may leave anything there."""
+    parsed = Identity.parse(text)
+    assert parsed is None or str(parsed.installation) in text.lower() or parsed.installation.hex in text.lower()
+
+
+@given(st.binary())
+def test_any_record_may_lie_on_the_installation_topic(value: bytes) -> None:
+    """What is none of ours is passed over."""
+    assert Owner.read(value) is None
+
+
+def test_an_owner_reads_itself() -> None:
+    """What is written is read back; unknown members are left alone."""
+    owner = Owner(uuid4(), "trading", "2026-01-02T03:04:05+00:00")
+    assert Owner.read(owner.to_wire()) == owner
+    assert Owner.read(owner.to_wire()[:-1] + b',"later":1}') == owner
+
+
+def named(installation: int, *, claimed: bool) -> DatabaseIdentity:
+    """Return a database's identity."""
+    return DatabaseIdentity(Identity(UUID(int=installation), 0), claimed, f"db{installation}")
+
+
+def test_databases_share_the_id_that_is_in_use() -> None:
+    """New ones join the claimed one, or what is asked for; two that are in use are two installations."""
+    assert choose_installation([named(1, claimed=False), named(2, claimed=True)]) == UUID(int=2)
+    assert choose_installation([named(1, claimed=False), named(2, claimed=False)]) == UUID(int=1)
+    assert choose_installation([named(1, claimed=False)], UUID(int=9)) == UUID(int=9)
+    for bad, wanted in (([named(1, claimed=True), named(2, claimed=True)], None), ([named(1, claimed=True)], 9)):
+        with pytest.raises(CommandError) as refused:
+            choose_installation(bad, UUID(int=wanted) if wanted else None)
+        assert refused.value.exit_code is ExitCode.REFUSED
+        assert "db1" in refused.value.what
+
+
+def test_a_change_of_a_topic_is_one_of_id_number_or_existence() -> None:
+    """One that is first seen now has not changed."""
+    before = dict.fromkeys("abcd", TOPIC)
+    now = {"a": TOPIC, "b": TopicState(UUID(int=2), 12), "c": TopicState(UUID(int=1), 24), "e": TOPIC}
+    assert differing(before, now) == {"b", "c", "d"}
+
+
+def fact(offset: int, source: str = "/t/pay", *, age: int = 0, partition: int = 0, ce_id: str = "") -> Record:
+    """Return a fact on the events topic, `age` hours old."""
+    headers = [
+        ("ce_source", source.encode()),
+        ("ce_id", (ce_id or str(uuid4())).encode()),
+        ("ce_time", format_time(NOW - age * 3600 * 10**9).encode()),
+    ]
+    return Record("t.events", partition, offset, 1_700_000_000_000, b"k", b"{}", headers)
+
+
+def test_the_last_fact_of_each_group_on_each_partition_is_looked_up() -> None:
+    """Older ones, those of others, those before the offset and what is none of ours are no evidence."""
+    behind = {("t-pay", 0): 5, ("t-pay", 1): 0, ("t-book-keeping", 0): 0}
+    records = [
+        fact(4), fact(5), fact(6), fact(7, "/t/stranger"), fact(8, age=25), fact(9, ce_id="x"), fact(10, "pay\xff"),
+        fact(3, partition=1), fact(6, "/t/book-keeping"), RECORD,
+    ]  # fmt: skip
+    said = last_said("t", behind, records, NOW)
+    assert {key: record.offset for key, record in said.items()} == {
+        ("t-pay", 0): 6,
+        ("t-pay", 1): 3,
+        ("t-book-keeping", 0): 6,
+    }
+
+
+def test_the_saga_is_read_from_the_topics() -> None:
+    """A prefix of the topics stays with the saga."""
+    assert [saga_of([name]) for name in ("trade.events", "desk.trade.events", "plain")] == [
+        "trade",
+        "desk.trade",
+        "plain",
+    ]
