@@ -1,6 +1,7 @@
 """The state of a saga as the `progress` column keeps it: compact JSON of what differs from a saga just begun.
 
-Most sagas have one of a few states, so both directions are remembered.
+Most sagas have one of a few states, so both directions are remembered; a state with many contradictions or decisions is
+no such one, and would be kept a thousand times over as it grows.
 """
 
 from functools import lru_cache
@@ -12,23 +13,34 @@ from sagas.machine import Machine, State
 from sagas.status import Status
 
 _FIELDS: Final = State._fields
+_REMEMBERED: Final = 4096
+"""Bytes up to which progress is remembered."""
+_NAMED: Final = 16
+"""Contradictions and decisions up to which it is."""
 
 
 class ProgressError(ValueError):
     """Stored progress does not fit the definition: it was written under another one, or it is damaged."""
 
 
-@lru_cache(maxsize=1024)
 def encode_progress(machine: Machine, state: State) -> bytes:
     """Write what differs from `machine.begin()`."""
+    few = len(state.contradictions) + len(state.decisions) <= _NAMED
+    return _encode_remembered(machine, state) if few else _encode(machine, state)
+
+
+def _encode(machine: Machine, state: State) -> bytes:
     begun = machine.begin()
     differing = {name: now for name, now, first in zip(_FIELDS, state, begun, strict=True) if now != first}
     return orjson.dumps(differing, default=sorted)  # sets are the one thing JSON has not
 
 
-@lru_cache(maxsize=1024)
 def decode_progress(machine: Machine, progress: bytes) -> State:
     """Read what `encode_progress` wrote for the same definition; raises `ProgressError`."""
+    return (_decode_remembered if len(progress) <= _REMEMBERED else _decode)(machine, progress)
+
+
+def _decode(machine: Machine, progress: bytes) -> State:
     begun = machine.begin()
     try:
         stored: dict[str, Any] = orjson.loads(progress)
@@ -38,6 +50,10 @@ def decode_progress(machine: Machine, progress: bytes) -> State:
     if unknown := stored.keys() - set(_FIELDS):
         raise ProgressError(f"progress holds {sorted(unknown)}, which this version does not know")
     return state
+
+
+_encode_remembered: Final = lru_cache(maxsize=1024)(_encode)
+_decode_remembered: Final = lru_cache(maxsize=1024)(_decode)
 
 
 def _typed(stored: Any, begun: Any) -> Any:
