@@ -21,7 +21,7 @@ from infra.errors import CommandError, ExitCode
 from infra.logs import silence_libraries
 from infra.settings import load_settings
 from infra.stack.assembly import Plan, bring_down, bring_up
-from infra.stack.run import service_names
+from infra.stack.services import service_names
 from producers.demo.plan import write_venue_config
 from tests.fuzz.judging import Finding, Place, count_open, judge, read_lag
 from tests.fuzz.strangers import Strangers
@@ -71,7 +71,9 @@ def _stack(home: Path, console: Console) -> Generator[Place]:
     venue_config = home / "venue.json"
     write_venue_config(venue_config)
     try:
-        state = bring_up(home, load_settings(home), Plan(service_names(), venue_config=venue_config), console.log)
+        settings = load_settings(home)
+        plan = Plan(service_names(settings), venue_config=venue_config)
+        state = bring_up(home, settings, plan, console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
         yield Place(home, state.kafka, state.database_url, state.venue_url, key)
     finally:

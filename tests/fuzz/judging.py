@@ -12,6 +12,7 @@ import orjson
 from infra.broker import read_ends
 from infra.database import session
 from infra.errors import ExitCode
+from infra.ledger.keeping import PAYMENT_STEPS
 from infra.stack.status import look
 from producers.demo.readers import read_venue
 from producers.demo.snapshot import Rows, moved
@@ -25,9 +26,7 @@ SLOWEST: Final = 20.0
 NEAR: Final = 2
 """Records a partition that a reader may be behind: the marker that ends a transaction is never delivered."""
 _SAGAS: Final = "SELECT saga_id::text, state FROM saga WHERE saga_id = ANY($1::uuid[])"
-_ENTRIES: Final = """
-SELECT saga_id::text, step, owner, asset, kind, amount FROM ledger_entry WHERE step <> 'deposit'
-"""
+_BOOKED: Final = "SELECT DISTINCT saga_id::text FROM ledger_entry WHERE step <> ALL($1::text[])"
 _BALANCES: Final = """
 SELECT owner, asset, sum(balance) AS total, sum(balance) FILTER (WHERE kind = 'held') AS held
 FROM ledger_account WHERE kind IN ('available', 'held') GROUP BY owner, asset
@@ -79,14 +78,14 @@ async def judge(place: Place, trades: Sequence[Trade], opening: dict[str, dict[s
     venue: dict[str, Rows] = await asyncio.to_thread(read_venue, place.venue_url, place.admin_key)
     async with session(place.database_url) as sql:
         states = {row["saga_id"]: row["state"] for row in await sql.fetch(_SAGAS, [t.saga_id for t in trades])}
-        entries = [dict(row) for row in await sql.fetch(_ENTRIES)]
+        booked = {row["saga_id"] for row in await sql.fetch(_BOOKED, list(PAYMENT_STEPS))}
         balances = [dict(row) for row in await sql.fetch(_BALANCES)]
         sums = [dict(row) for row in await sql.fetch(_SUMS)]
     findings = _trades(trades, states)
     findings += _money(trades, states, venue, opening, balances)
     findings += [Finding("the ledger is closed", f"{row['asset']} sum to {row['total']}") for row in sums]
     ours = {trade.saga_id for trade in trades}
-    strange = sorted({entry["saga_id"] for entry in entries} - ours)
+    strange = sorted(booked - ours)
     if strange:
         findings.append(Finding("nothing forged moves money", f"entries of {len(strange)} sagas, such as {strange[0]}"))
     findings += _orders(venue, ours)
