@@ -25,7 +25,7 @@ _KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.
 """The settings of a topic that loses nothing."""
 _OF_THE_TOPIC: Final = 1
 """The source of a setting that was given to the topic itself, as DescribeConfigs numbers it."""
-_READS: Final = 10
+_READS: Final = 25
 _READ_PAUSE: Final = 0.2
 """Times that settings are asked for, and seconds between: a broker may hear of a new topic late."""
 _USUAL_REPLICAS: Final = 3
