@@ -13,7 +13,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place
+from infra.codec import Record
+from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, to_record
 from infra.lenient_records import read_leniently
 from infra.topics import missing_topic
 
@@ -95,3 +96,28 @@ async def find_record(bootstrap: str, offsets: Mapping[Place, int]) -> tuple[Pla
     finally:
         await consumer.stop()
     return next((((p.topic, p.partition), records[0].offset) for p, records in found.items()), None)
+
+
+async def read_topic(bootstrap: str, topic: str, partitions: int) -> AsyncGenerator[Record]:
+    """Read a topic from its first record to the last committed one, partition by partition; joins no group.
+
+    Raises `KafkaUnavailableError`.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, request_timeout_ms=20_000,
+        isolation_level=READ_COMMITTED,
+    )  # fmt: skip
+    try:
+        await consumer.start()
+        for place in (TopicPartition(topic, number) for number in range(partitions)):
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            end = (await consumer.end_offsets([place]))[place]
+            while await consumer.position(place) < end:
+                for record in (await consumer.getmany(place, timeout_ms=1000, max_records=5000)).get(place, ()):
+                    if record.offset < end:
+                        yield to_record(record)
+    except (KafkaError, OSError) as error:
+        raise KafkaUnavailableError(f"{topic}: {error or type(error).__name__}") from error
+    finally:
+        await consumer.stop()

@@ -7,7 +7,7 @@ aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -345,31 +345,6 @@ async def ask_ranges(consumer: AIOKafkaConsumer, places: Collection[Place]) -> d
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(str(error) or type(error).__name__) from error
     return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
-
-
-async def read_topic(bootstrap: str, topic: str, partitions: int) -> AsyncGenerator[Record]:
-    """Read a topic from its first record to the last committed one, partition by partition; joins no group.
-
-    Raises `KafkaUnavailableError`.
-    """
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, enable_auto_commit=False, request_timeout_ms=20_000,
-        isolation_level=READ_COMMITTED,
-    )  # fmt: skip
-    try:
-        await consumer.start()
-        for place in (TopicPartition(topic, number) for number in range(partitions)):
-            consumer.assign([place])
-            await consumer.seek_to_beginning(place)
-            end = (await consumer.end_offsets([place]))[place]
-            while await consumer.position(place) < end:
-                for record in (await consumer.getmany(place, timeout_ms=1000, max_records=5000)).get(place, ()):
-                    if record.offset < end:
-                        yield to_record(record)
-    except (KafkaError, OSError) as error:
-        raise KafkaUnavailableError(f"{topic}: {error or type(error).__name__}") from error
-    finally:
-        await consumer.stop()
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -10,9 +10,8 @@ from uuid import UUID
 
 import orjson
 
-from infra.broker import count_partitions
+from infra.broker import count_partitions, read_topic
 from infra.database import Connection, session
-from infra.kafka import read_topic
 from producers.demo.snapshot import Run, Said, Snapshot
 from schemas.amounts import format_decimal
 

@@ -260,7 +260,7 @@ async def test_commits_that_a_standby_lacked_halt_every_group(bench: Bench) -> N
 async def test_a_worker_that_was_killed_goes_on(bench: Bench) -> None:
     """What its database has committed is no evidence, although Kafka's offsets and its own reading are behind."""
     running = await bench.serve_all()
-    sagas = [await bench.ask() for _ in range(20)]
+    sagas = [await bench.ask() for _ in range(6)]
     await bench.heard(sagas[0], m.Paid)
     for each in running:
         each.worker._owned = ()  # pyright: ignore[reportPrivateUsage] - nothing is committed to Kafka at the end, as after a kill

@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
+from infra.broker import read_topic
 from infra.codec import Outgoing
-from infra.kafka import REFUSALS, Producer, read_topic
+from infra.kafka import REFUSALS, Producer
 from infra.topics import ensure_topics
 from schemas.topics import PARTITIONS, events_topic, saga_topics
 

@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient
 from consumers.audit.replaying.comparison import Comparing
 from consumers.audit.replaying.notebook import Identity, Notebook
 from consumers.intake import Intake
-from infra.broker import has_record
-from infra.kafka import Consumer, KafkaUnavailableError, Place, read_topic
+from infra.broker import has_record, read_topic
+from infra.kafka import Consumer, KafkaUnavailableError, Place
 from infra.keys import partition_of
 from infra.lanes import worker as worker_module
 from infra.lanes.worker import Worker
