@@ -24,6 +24,7 @@ from infra.lanes.worker import Worker
 from infra.pipeline import Gate, make_gate
 from infra.preflight import preflight
 from infra.registered import registered_sagas
+from infra.request_keys import read_request_keys
 from infra.settings import Settings
 from infra.starts import (
     SIZE_LIMIT,
@@ -42,6 +43,7 @@ from infra.tracing import next_traceparent
 from sagas.definition import AnySaga
 from schemas.envelope import ID, SPEC, SPECVERSION, TYPE, Header, foreign_specversion
 from schemas.message import wire_type
+from schemas.request_hash import RequestKeys
 from schemas.topics import dead_letters_topic, events_topic, starts_topic
 
 DATABASE: Final = "saga_log"
@@ -65,8 +67,9 @@ class _Asked:
 class Intake:
     """Takes starts of one saga: CloudEvents in binary or structured mode, or a bare JSON payload."""
 
-    def __init__(self, saga: AnySaga, clock: Clock | None = None, gate: Gate | None = None) -> None:
+    def __init__(self, saga: AnySaga, keys: RequestKeys, clock: Clock | None = None, gate: Gate | None = None) -> None:
         check_startable(saga)
+        self._keys = keys
         self._gate = gate
         self.group = f"{saga.name}-intake"
         self.topics: Sequence[str] = (starts_topic(saga.name),)
@@ -105,7 +108,7 @@ class Intake:
             return
         source = f"/{self._saga.name}/intake"
         starts = [start for _, start in valid]
-        verdicts = await accept(transaction.sql, self._saga, starts, source=source, now=now)
+        verdicts = await accept(transaction.sql, self._saga, starts, keys=self._keys, source=source, now=now)
         for (lane, _), verdict in zip(valid, verdicts, strict=True):
             transaction.emit(lane, verdict.record)
             self._counts[_name(verdict)] += 1
@@ -224,8 +227,10 @@ def _has_front_door(saga: AnySaga) -> bool:
 async def serve(settings: Settings) -> None:
     """Take starts of every registered saga that can be started from outside, until cancelled.
 
-    Raises `CommandError` when a server is not there at the start, or a topic is refused.
+    Raises `CommandError` when a server or the keys of request hashes are not there at the start, or a
+    topic is refused.
     """
+    keys = read_request_keys(settings.request_keys_file())
     sagas = [saga for saga in registered_sagas(settings.app).values() if _has_front_door(saga)]
     used = (starts_topic, events_topic, dead_letters_topic)
     await preflight(settings, [topic(saga.name) for saga in sagas for topic in used])
@@ -235,7 +240,7 @@ async def serve(settings: Settings) -> None:
         for saga in sagas:
             gate = make_gate(settings, saga.name, pool)
             group.create_task(gate.watch(), name=f"gate {saga.name}")
-            processor = Intake(saga, gate=gate)
+            processor = Intake(saga, keys, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
             worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
             metrics.watch_worker(processor.group, worker.health)

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "json"
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of sagas whose spans are recorded, when the tracing extra is installed."""
+    request_keys: Path | None = None
+    """The file of the keys that hash requests, one for all doors; default `request.keys` in the stack's folder."""
     audit_key: Path | None = None
     """The private key that signs the audit log's checkpoints; default `audit.key` in the stack's folder."""
     audit_witness: Path | None = None
@@ -149,6 +151,10 @@ class Settings(BaseSettings):
             what = "risk, cash, execution and settlement check each other's rows and so share one ledger database"
             do = f"give all four of them the same URL, or none: {variables} differ"
             raise CommandError("ledger-divided", what, "environment", do, ExitCode.USAGE)
+
+    def request_keys_file(self) -> Path:
+        """Return the file of the keys that hash requests."""
+        return self.request_keys or self.home / "request.keys"
 
     def audit_key_file(self) -> Path:
         """Name the file of the key that seals."""

@@ -19,6 +19,7 @@ from schemas.envelope import Envelope, splice
 from schemas.invalid import describe_invalid
 from schemas.lifecycle import StartRefused
 from schemas.message import Event, NotFiniteError, wire_type
+from schemas.request_hash import RequestKeys, same_request
 from schemas.topics import events_topic
 
 SIZE_LIMIT: Final = 64 * 1024
@@ -52,7 +53,6 @@ class Start:
     request: Event
     saga_id: UUID
     key: str
-    hash: str
     causation: str = ""
     traceparent: str = ""
     tracestate: str = ""
@@ -118,15 +118,18 @@ def order_start(
     key, account = str(getattr(request, "idempotency_key", "")), str(getattr(request, "account", ""))
     saga_id = identity.saga_id(saga.name, account, key)
     trace = traceparent or new_traceparent()
-    return Start(request, saga_id, key, identity.request_hash(request), causation, trace, tracestate)
+    return Start(request, saga_id, key, causation, trace, tracestate)
 
 
-async def accept(sql: Connection, saga: AnySaga, starts: Sequence[Start], *, source: str, now: int) -> list[Verdict]:
+async def accept(
+    sql: Connection, saga: AnySaga, starts: Sequence[Start], *, keys: RequestKeys, source: str, now: int
+) -> list[Verdict]:
     """Judge starts, in two statements, inside the caller's transaction; the caller publishes the records.
 
     A transaction elsewhere that holds one of the keys is waited for. `now` is nanoseconds since 1970.
     """
-    records = {start.saga_id: (start.hash, _begin(saga, start, source, now)) for start in reversed(starts)}
+    hashed = [(start, keys.hash(start.request)) for start in starts]
+    records = {start.saga_id: (hash_, _begin(saga, start, hash_, source, now)) for start, hash_ in reversed(hashed)}
     rows = sorted((saga_id, hash_, record.packed) for saga_id, (hash_, record) in records.items())
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     inserted = await sql.fetch(_INSERT, columns[0], saga.name, columns[1], columns[2])
@@ -136,10 +139,10 @@ async def accept(sql: Connection, saga: AnySaga, starts: Sequence[Start], *, sou
             stored = Outgoing.of_stored(events_topic(saga.name), *unpack(row["record"]))
             records[row["saga_id"]] = (row["request_hash"], stored)
     verdicts: list[Verdict] = []
-    for start in starts:
-        hash_, record = records[start.saga_id]
-        if start.hash != hash_:
-            verdicts.append(Conflict(start.saga_id, _refuse(saga, start, source, now)))
+    for start, hash_ in hashed:
+        stored_hash, record = records[start.saga_id]
+        if hash_ != stored_hash and not _repeats(start, keys, stored_hash, record):
+            verdicts.append(Conflict(start.saga_id, _refuse(saga, start, hash_, source, now)))
         elif start.saga_id in new:
             new.discard(start.saga_id)
             verdicts.append(Accepted(start.saga_id, record))
@@ -148,21 +151,30 @@ async def accept(sql: Connection, saga: AnySaga, starts: Sequence[Start], *, sou
     return verdicts
 
 
-def _begin(saga: AnySaga, start: Start, source: str, now: int) -> Outgoing:
+def _repeats(start: Start, keys: RequestKeys, stored_hash: str, stored: Outgoing) -> bool:
+    """Tell whether a start is the stored one again, whose hash differs: it may be of another key, or unkeyed."""
+    same = keys.matches(stored_hash, start.request)
+    if same is not None:
+        return same
+    # Its key is not known here. The request itself is stored beside it.
+    return same_request(stored.value, start.request)
+
+
+def _begin(saga: AnySaga, start: Start, hash_: str, source: str, now: int) -> Outgoing:
     value = start.request.to_wire()
     context = splice(b"", saga.start.NAME, value)
-    envelope = _envelope(wire_type(saga.name, saga.start), start, source, now, context)
+    envelope = _envelope(wire_type(saga.name, saga.start), start, hash_, source=source, now=now, context=context)
     return Outgoing.of(events_topic(saga.name), envelope, value)
 
 
-def _refuse(saga: AnySaga, start: Start, source: str, now: int) -> Outgoing:
+def _refuse(saga: AnySaga, start: Start, hash_: str, source: str, now: int) -> Outgoing:
     reason = "another request has started a saga under this key"
-    refused = StartRefused(idempotency_key=start.key, request_hash=start.hash, reason=reason)
-    envelope = _envelope(wire_type(saga.name, StartRefused), start, source, now, b"")
+    refused = StartRefused(idempotency_key=start.key, request_hash=hash_, reason=reason)
+    envelope = _envelope(wire_type(saga.name, StartRefused), start, hash_, source=source, now=now, context=b"")
     return Outgoing.of(events_topic(saga.name), envelope, refused.to_wire())
 
 
-def _envelope(ce_type: str, start: Start, source: str, now: int, context: bytes) -> Envelope:
+def _envelope(ce_type: str, start: Start, hash_: str, *, source: str, now: int, context: bytes) -> Envelope:
     return Envelope(
         type=ce_type,
         id=str(new_id()),
@@ -172,6 +184,6 @@ def _envelope(ce_type: str, start: Start, source: str, now: int, context: bytes)
         causation=start.causation,
         traceparent=start.traceparent,
         tracestate=start.tracestate,
-        request=start.hash,
+        request=hash_,
         context=context,
     )

@@ -8,6 +8,7 @@ from infra.lanes.group_commit import LeasedTransaction
 from infra.metrics import STARTS
 from infra.starts import Accepted, Conflict, Same, Start, Verdict, accept
 from sagas.definition import AnySaga
+from schemas.request_hash import RequestKeys
 
 DATABASE: Final = "saga_log"
 """Start requests lie beside the checkpoints."""
@@ -18,7 +19,7 @@ _RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}
 
 
 def accepting(
-    saga: AnySaga, starts: Sequence[Start], door: str
+    saga: AnySaga, starts: Sequence[Start], keys: RequestKeys, door: str
 ) -> Callable[[LeasedTransaction], Awaitable[list[Verdict]]]:
     """Make the function that a writer runs; `door` names the way in, for `ce_source`.
 
@@ -26,7 +27,8 @@ def accepting(
     """
 
     async def run(transaction: LeasedTransaction) -> list[Verdict]:
-        verdicts = await accept(transaction.sql, saga, starts, source=f"/{saga.name}/{door}", now=time.time_ns())
+        source, now = f"/{saga.name}/{door}", time.time_ns()
+        verdicts = await accept(transaction.sql, saga, starts, keys=keys, source=source, now=now)
         for verdict in verdicts:
             if not isinstance(verdict, Same):
                 transaction.publish(verdict.record)

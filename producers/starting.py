@@ -1,12 +1,13 @@
 """Starting many sagas at a good pace: judged line by line, stored batch by batch, waited for if that is wanted."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from infra.database import Pool
+from infra.lanes.group_commit import LeasedTransaction
 from infra.lanes.leased import LeasedWriter, WriteUnknownError
 from infra.starts import Accepted, Conflict, Start, StartInvalidError, Verdict, order_start, read_start
 from producers.accepting import accepting, count
@@ -15,6 +16,7 @@ from producers.line_stream import batches
 from producers.start_lines import Line
 from sagas.definition import AnySaga
 from sagas.status import Status
+from schemas.request_hash import RequestKeys
 
 BATCH: Final = 200
 PATIENCE: Final = 20.0
@@ -42,7 +44,13 @@ class Told:
 
 
 async def start_all(
-    writer: LeasedWriter, saga: AnySaga, lines: Iterable[Line], door: str, congestion: Congestion
+    writer: LeasedWriter,
+    saga: AnySaga,
+    lines: Iterable[Line],
+    door: str,
+    congestion: Congestion,
+    *,
+    keys: RequestKeys,
 ) -> AsyncGenerator[list[Told]]:
     """Start what the lines ask for, as fast as they are dealt with; gives the answers, batch by batch, in their order.
 
@@ -52,7 +60,8 @@ async def start_all(
         told, starts = _judge(saga, batch)
         if starts:
             await congestion.pass_by()
-            verdicts = await _store(writer, saga, [start for _, start in starts], door)
+            run = accepting(saga, [start for _, start in starts], keys, door)
+            verdicts = await _store(writer, run)
             count(saga, verdicts)
             told += [_tell(line, start, verdict) for (line, start), verdict in zip(starts, verdicts, strict=True)]
         yield sorted(told, key=lambda each: each.line)
@@ -86,14 +95,14 @@ def _judge(saga: AnySaga, batch: list[Line]) -> tuple[list[Told], list[tuple[int
     return told, starts
 
 
-async def _store(writer: LeasedWriter, saga: AnySaga, starts: list[Start], door: str) -> list[Verdict]:
+async def _store(writer: LeasedWriter, run: Callable[[LeasedTransaction], Awaitable[list[Verdict]]]) -> list[Verdict]:
     """Store a batch; an unanswered commit is simply repeated, since the same request is the same saga."""
     for _ in range(_ATTEMPTS - 1):
         try:
-            return await writer.write(accepting(saga, starts, door), patience=PATIENCE)
+            return await writer.write(run, patience=PATIENCE)
         except WriteUnknownError:
             continue
-    return await writer.write(accepting(saga, starts, door), patience=PATIENCE)
+    return await writer.write(run, patience=PATIENCE)
 
 
 def _tell(line: int, start: Start, verdict: Verdict) -> Told:

@@ -24,6 +24,7 @@ from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError,
 from infra.logs import silence_libraries
 from infra.pipeline import Pipeline
 from infra.registered import find_saga
+from infra.request_keys import read_request_keys
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
 from infra.starts import check_startable
@@ -138,6 +139,7 @@ def _complete(given: dict[str, str]) -> dict[str, str]:
 
 
 async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tally:
+    keys = read_request_keys(settings.request_keys_file())
     pool = await open_pool(settings.database_for(DATABASE), max_size=3, application_name="tradesaga start")
     group, topic, count = LANES
     tally = _Tally()
@@ -149,7 +151,7 @@ async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tal
                 LeasedWriter(pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name) as writer,
             ):
                 task, congestion = progress.add_task("started", total=None), Congestion(pipeline, pool)
-                async for batch in start_all(writer, wish.saga, lines, "start", congestion):
+                async for batch in start_all(writer, wish.saga, lines, "start", congestion, keys=keys):
                     progress.advance(task, len(batch))
                     _take_note(tally, batch, wish)
             if tally.open:

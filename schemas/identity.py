@@ -1,4 +1,4 @@
-"""Who a saga is: an id that any client can compute, and a hash that tells one request from another."""
+"""Who a saga is: an id that any client can compute, and what of a request is hashed to tell it from another."""
 
 import hashlib
 import json
@@ -17,8 +17,12 @@ def saga_id(saga: str, account: str, idempotency_key: str) -> UUID:
     return uuid5(NAMESPACE, name)
 
 
-def request_hash(request: Message) -> str:
-    """Give SHA-256, in hex, of the validated payload in canonical JSON: keys sorted, compact, UTF-8."""
+def canonical(request: Message) -> bytes:
+    """Return the validated payload in canonical JSON: keys sorted, compact, UTF-8."""
     payload = request.model_dump(mode="json", exclude_none=True)
-    canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def request_hash(request: Message) -> str:
+    """Return the unkeyed hash, SHA-256 in hex, that releases before keyed hashes wrote; see `schemas.request_hash`."""
+    return hashlib.sha256(canonical(request)).hexdigest()

@@ -9,6 +9,7 @@ from infra.codec import Record
 from infra.database import Connection
 from infra.starts import StartInvalidError
 from sagas.definition import AnySaga
+from schemas.request_hash import RequestKeys
 
 Letter = tuple[str, int, int]
 """Topic, partition and offset of a record whose copy lies in the dead letters."""
@@ -16,9 +17,9 @@ _KNOWN: Final = "SELECT saga_id FROM start_request WHERE saga_id = ANY($1::uuid[
 
 
 def open_intake(saga: AnySaga) -> Intake | None:
-    """Give the intake of a saga that can be started from outside, None for another."""
+    """Return the intake of a saga that can be started from outside, None for another; it reads, and hashes nothing."""
     try:
-        return Intake(saga)
+        return Intake(saga, RequestKeys(()))
     except TypeError:
         return None
 

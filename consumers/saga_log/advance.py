@@ -15,6 +15,7 @@ from sagas.status import Status
 from schemas import identity
 from schemas.envelope import ContextTooLargeError, splice
 from schemas.invalid import describe_invalid
+from schemas.request_hash import comparable, same_request
 
 CLOCK_SLACK_MS: Final = 100
 """Milliseconds by which a deadline may come early: the database's clock has called it, and brokers have their own."""
@@ -58,8 +59,11 @@ def advance(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading
 
 def _start(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
     if checkpoint is not None:
-        same = reading.request_hash == checkpoint.request_hash
-        error = None if same else "another request has started this saga; this one does not count"
+        error = (
+            None
+            if _repeats(rules, checkpoint, record, reading)
+            else "another request has started this saga; this one does not count"
+        )
         return Advance(checkpoint, reading.fact, error=error)
     try:
         request = rules.saga.start.from_wire(record.value)
@@ -89,6 +93,23 @@ def _early(checkpoint: Checkpoint, record: Record, fact: Fact) -> Advance:
     error = f"the deadline comes {early} ms later by the broker's clock; this one does not count"
     recorded = fact._replace(meaning=Meaning.RECORDED)
     return Advance(checkpoint._replace(deadline_pending=pending), recorded, error=error)
+
+
+def _repeats(rules: Rules, checkpoint: Checkpoint, record: Record, reading: Reading) -> bool:
+    """Tell whether a start is the saga's own again.
+
+    No secret is needed: hashes of two keys, which do not compare, leave it to the requests themselves.
+    """
+    if reading.request_hash == checkpoint.request_hash:
+        return True
+    if comparable(checkpoint.request_hash, reading.request_hash):
+        return False
+    try:
+        request = rules.saga.start.from_wire(record.value)
+        stored = orjson.loads(checkpoint.context)[rules.saga.start.NAME]
+    except (ValidationError, orjson.JSONDecodeError, KeyError):
+        return False
+    return same_request(orjson.dumps(stored), request)
 
 
 def _after(checkpoint: Checkpoint, folded: Folded, context: bytes, fact: Fact) -> Checkpoint:

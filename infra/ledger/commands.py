@@ -1,4 +1,4 @@
-"""`tradesaga account …`: customers' accounts, for demonstrations, tests and operators. `tradesaga migrate` besides."""
+"""`tradesaga account …`: customers' accounts, for demonstrations, tests and operators; `migrate` and `keys` besides."""
 
 import asyncio
 import json
@@ -16,6 +16,8 @@ from infra.database import Session, session
 from infra.errors import CommandError, ExitCode
 from infra.installation import migrate_all
 from infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
+from infra.request_key_commands import keys
+from infra.request_keys import ensure_request_keys
 from infra.settings import load_settings
 from infra.stack.display import AsJson, Directory
 from schemas.amounts import Amount, format_decimal
@@ -24,6 +26,7 @@ from schemas.trade import AccountId, Asset
 commands = typer.Typer()
 account = typer.Typer(no_args_is_help=True, help="Open, fund, list and close customers' accounts.")
 commands.add_typer(account, name="account")
+commands.add_typer(keys, name="keys")
 
 T = TypeVar("T")
 Id = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's name.")]
@@ -134,7 +137,7 @@ def migrate_command(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the schema of every service's database up to date.
+    """Bring every service's database up to date; make the key of request hashes where there is none.
 
     Databases that are named together share one installation id. A further database, of a service of your own, joins
     the installation whose topics it is to use:
@@ -146,6 +149,7 @@ def migrate_command(
     settings = load_settings(directory)
     urls = {settings.database_for(), *(settings.database_for(name) for name in settings.service_databases)}
     shared = migrate_all(urls, installation)
+    ensure_request_keys(settings.request_keys_file())
     _say(
         {"migrated": len(urls), "installation": str(shared)},
         f"{len(urls)} database{'s are' if len(urls) > 1 else ' is'} up to date, of installation {shared}",

@@ -13,6 +13,7 @@ from infra.errors import CommandError, ExitCode, unavailable
 from infra.installation import migrate_all
 from infra.preflight import durability
 from infra.registered import registered_sagas
+from infra.request_keys import ensure_request_keys
 from infra.settings import Settings
 from infra.stack.parts import TOGETHER, VENUE, service_parts, start_part, stop_parts, venue_part
 from infra.stack.ports import LOOPBACK, claim
@@ -106,6 +107,7 @@ def _start_parts(home: Path, settings: Settings, plan: Plan) -> None:
         venue_url = f"http://{LOOPBACK}:{part.port}"
         parts.insert(0, part)
     http_port = claim(settings.http_port or state.http_port, "the HTTP API", state_file)
+    ensure_request_keys(settings.request_keys_file())
     if not settings.audit_key_file().exists():
         write_new(settings.audit_key_file(), settings.audit_log_id)
     key, secret = venue_account(plan.venue_config)

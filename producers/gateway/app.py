@@ -20,6 +20,7 @@ from producers.gateway.refusal import add_handlers, refuse, refuse_query, told
 from sagas.definition import AnySaga
 from sagas.status import Status
 from schemas.message import Event
+from schemas.request_hash import RequestKeys
 
 PATIENCE: Final = 5.0
 """Seconds that reading waits for a connection."""
@@ -33,6 +34,7 @@ class Gateway:
     """What the routes need: where starts go, where sagas are read, and how much is let in."""
 
     saga: AnySaga
+    keys: RequestKeys
     writer: LeasedWriter
     pool: Pool
     load: Load
@@ -98,7 +100,7 @@ async def _start(gateway: Gateway, request: Request) -> Response:
         raise busy
     wanted = await read_body(request, gateway.saga, gateway.limits.body_bytes)
     start = _traced(gateway, wanted, request)
-    run = accepting(gateway.saga, [start], "gateway")
+    run = accepting(gateway.saga, [start], gateway.keys, "gateway")
     verdicts = await gateway.writer.write(run, patience=gateway.limits.patience_seconds)
     count(gateway.saga, verdicts)
     url = f"/v1/sagas/{start.saga_id}"

@@ -16,6 +16,7 @@ from infra.lanes.leased import LeasedWriter, name_owner
 from infra.metrics import watch_worker
 from infra.pipeline import Pipeline
 from infra.preflight import preflight
+from infra.request_keys import read_request_keys
 from infra.settings import Settings
 from producers.accepting import DATABASE, LANES
 from producers.gateway.app import Gateway, build_app
@@ -32,8 +33,10 @@ _GRACE: Final = 5
 async def serve(settings: Settings, saga: AnySaga = trade) -> None:
     """Serve until cancelled; what was accepted is then published before this returns.
 
-    Raises `CommandError` (exit 5) when the port is taken or PostgreSQL is not there at the start.
+    Raises `CommandError`: exit 5 when the port is taken or PostgreSQL is not there at the start, exit 3 when the keys
+    of request hashes are missing.
     """
+    keys = read_request_keys(settings.request_keys_file())
     await preflight(settings, [events_topic(saga.name)])
     with _listen(settings.http_host, settings.http_port) as listener:
         async with AsyncExitStack() as stack:
@@ -50,7 +53,7 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
             stack.callback(watching.cancel)
             host, port = listener.getsockname()[:2]
             hosts = _names(settings.http_host, port)
-            gateway = Gateway(saga, writer, pool, load, limits, hosts, settings.trace_ratio)
+            gateway = Gateway(saga, keys, writer, pool, load, limits, hosts, settings.trace_ratio)
             structlog.get_logger(NAME).info("listening", url=f"http://{host}:{port}")
             await _serve(gateway, listener)
 

@@ -21,6 +21,7 @@ from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
 from infra.pipeline import Gate, make_gate
 from infra.preflight import preflight
+from infra.request_keys import read_request_keys
 from infra.settings import Settings
 from infra.starts import Accepted, Conflict, Same, Start, accept, check_startable, order_start
 from infra.tracing import next_traceparent
@@ -38,6 +39,7 @@ from sagas.definition import AnySaga
 from sagas.trade import trade
 from sagas.trading.orders import Refusal
 from schemas.envelope import ID, Header
+from schemas.request_hash import RequestKeys
 from schemas.signals import SignalRaised
 from schemas.topics import SIGNALS, dead_letters_topic, events_topic
 
@@ -52,9 +54,15 @@ class SignalRouter:
     """Judges signals in a constant number of statements a batch."""
 
     def __init__(
-        self, saga: AnySaga = trade, topic: str = SIGNALS.name, clock: Clock | None = None, gate: Gate | None = None
+        self,
+        keys: RequestKeys,
+        saga: AnySaga = trade,
+        topic: str = SIGNALS.name,
+        clock: Clock | None = None,
+        gate: Gate | None = None,
     ) -> None:
         check_startable(saga)
+        self._keys = keys
         self._gate = gate
         self.group = f"{saga.name}-signal-router"
         self.topics: Sequence[str] = (topic,)
@@ -127,7 +135,7 @@ class SignalRouter:
         decisions: list[Decision] = []
         starts = [self._named(order) for order in orders]
         source = f"/{self._saga.name}/signal-router"
-        verdicts = await accept(transaction.sql, self._saga, starts, source=source, now=now)
+        verdicts = await accept(transaction.sql, self._saga, starts, keys=self._keys, source=source, now=now)
         for order, verdict in zip(orders, verdicts, strict=True):
             self._starts[_RESULTS[type(verdict)]] += 1
             if not isinstance(verdict, Same):
@@ -163,15 +171,17 @@ def _text(heard: Heard, header: str) -> str:
 async def serve(settings: Settings) -> None:
     """Route signals until cancelled.
 
-    Raises `CommandError` when a server is not there at the start, or a topic is refused.
+    Raises `CommandError` when a server or the keys of request hashes are not there at the start, or a
+    topic is refused.
     """
+    keys = read_request_keys(settings.request_keys_file())
     await preflight(settings, [SIGNALS.name, events_topic(trade.name), dead_letters_topic(trade.name)])
     url = settings.database_for(DATABASE)
     pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
         gate = make_gate(settings, trade.name, pool)
         group.create_task(gate.watch(), name="gate")
-        router = SignalRouter(gate=gate)
+        router = SignalRouter(keys, gate=gate)
         owner, session_ms = name_owner("signal-router"), settings.session_timeout_ms
         worker = Worker(router, pool, settings.brokers(), owner, session_ms=session_ms, batch=BATCH)
         metrics.watch_worker(router.group, worker.health)

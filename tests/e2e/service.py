@@ -24,6 +24,7 @@ from infra.settings import Settings, load_settings
 from infra.stack.run import serve
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import Kit, make_kit
+from tests.keys import KEYS
 
 NAME = "TEST_SAGA"
 ATTEMPT = 1.5
@@ -46,7 +47,7 @@ async def work(name: str, settings: Settings) -> None:
     """Run the saga log, or intake."""
     async with await open_pool(settings.database_for(), max_size=4) as pool:
         saga = kit(FarSide(pool)).saga
-        processor: Processor = SagaLog(Rules(saga)) if name == "log" else Intake(saga)
+        processor: Processor = SagaLog(Rules(saga)) if name == "log" else Intake(saga, KEYS)
         owner = f"{name}:{os.getpid()}"
         await Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms).run()
 

@@ -17,6 +17,7 @@ from tests.e2e import messages as m
 from tests.e2e.harness import PATIENCE, Bench, open_bench
 from tests.e2e.steps import BUSY
 from tests.e2e.tail import Heard
+from tests.keys import KEYS
 from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -27,7 +28,7 @@ async def bench(stack: Stack, module_database_url: str) -> AsyncIterator[Bench]:
     """Give a bench with everything running, the front door included."""
     async with open_bench(stack.kafka, module_database_url, patience=BUSY) as bench:
         await bench.serve_all()
-        await bench.run(Intake(bench.saga)).ready()
+        await bench.run(Intake(bench.saga, KEYS)).ready()
         yield bench
 
 

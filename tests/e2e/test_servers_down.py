@@ -22,6 +22,7 @@ from schemas.lifecycle import StepUnknown
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
+from tests.keys import keys_in
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -110,6 +111,7 @@ SERVICES = ["risk", "saga-log", "intake"]
 async def test_a_service_says_that_a_server_is_down(stack: Stack, tmp_path: Path, service: str) -> None:
     """Without Kafka, without PostgreSQL, with a wrong password: one sentence that says what to do, and exit 5."""
     await ensure_topics(stack.kafka, all_topics(["trade"]))
+    keys_in(tmp_path)
     nobody = f"127.0.0.1:{free_port()}"
     host = stack.database_url.rsplit("@", 1)[1]
     cases = {

@@ -27,7 +27,8 @@ from infra.failpoints import Failpoint
 from infra.lanes.processor import Processor
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
-from infra.settings import Settings
+from infra.request_keys import read_request_keys
+from infra.settings import Settings, load_settings
 from producers.gateway import service as gateway
 from tests.faults.desk import make_desk
 from tests.faults.market import Far, make_market
@@ -90,7 +91,7 @@ def _log(clock: JumpingClock) -> Processor:
 
 
 def _intake(clock: JumpingClock) -> Processor:
-    return Intake(drill().saga, clock)
+    return Intake(drill().saga, read_request_keys(load_settings().request_keys_file()), clock)
 
 
 async def _door(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from infra.stack.ports import free_port
 from tests.faults import app
 from tests.faults.proxy import Bundle, Link
 from tests.faults.resources import Memory
+from tests.keys import keys_in
 
 AGAIN: Final = 0.5
 """Seconds between a death and the next start, as a supervisor would wait."""
@@ -124,6 +125,7 @@ class Crew:
         http_port = free_port() if service == "door" else 0
         environment = {
             **self._shared,
+            f"{PREFIX}REQUEST_KEYS": str(keys_in(self._folder)),
             f"{PREFIX}HOME": str(self._folder / f"{name}.home"),
             f"{PREFIX}KAFKA": kafka.addresses,
             f"{PREFIX}DATABASE_URL": database_url,

@@ -2,9 +2,11 @@
 """The HTTP API under schemathesis, by its own OpenAPI document, and under bodies that no document foresees."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,9 +23,10 @@ from infra.settings import Settings
 from infra.stack.ports import free_port
 from producers.gateway.service import serve
 from sagas.definition import AnySaga
-from tests.conftest import Stack
+from tests.conftest import RUN_FOLDER, Stack
 from tests.doors import order, trade_of_its_own
 from tests.fuzz.mutation import HOSTILE, Mutator
+from tests.keys import keys_in
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -37,7 +40,8 @@ KNOWN = {200, 202, 409, 413, 415, 421, 422, 429, 503}
 def gateway(stack: Stack, url: str, saga: AnySaga) -> Generator[str]:
     """Run the gateway in a thread of its own, for clients that block."""
     loop, port = asyncio.new_event_loop(), free_port()
-    settings = Settings(kafka=stack.kafka, database_url=SecretStr(url), http_port=port)
+    keys = keys_in(Path(os.environ[RUN_FOLDER]))
+    settings = Settings(kafka=stack.kafka, database_url=SecretStr(url), http_port=port, request_keys=keys)
     task = loop.create_task(serve(settings, saga))
 
     async def run() -> None:

@@ -25,6 +25,7 @@ from schemas.topics import PARTITIONS
 from tests.doors import order
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import HOSTILE, Mutator
+from tests.keys import KEYS
 
 INPUTS = 3000
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
@@ -89,7 +90,7 @@ def test_records_are_read_or_refused(seed: int) -> None:
 def test_starts_and_signals_are_read_or_refused(seed: int) -> None:
     """The front door on Kafka, the API's body and the signals' topic: a request, or one error with a reason."""
     chance = Random(seed)
-    mutator, intake, refused = Mutator(chance, {}), Intake(trade), 0
+    mutator, intake, refused = Mutator(chance, {}), Intake(trade, KEYS), 0
     kinds = (b"application/json", b"application/cloudevents+json", b"application/cloudevents-batch+json", b"", b"\xff")
     for number in range(INPUTS):
         good = str(order()).replace("'", '"').encode()

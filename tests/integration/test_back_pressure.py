@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
@@ -29,6 +30,7 @@ from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.integration.test_gateway import running
+from tests.keys import KEYS, keys_in
 from tests.limits.slow_link import slow_database
 from tests.sagas import OrderAsked
 from tests.waiting import until
@@ -100,12 +102,13 @@ async def test_commands_start_nothing_while_the_log_is_behind(rig: Rig) -> None:
 
 
 async def test_the_start_command_says_so(
-    rig: Rig, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rig: Rig, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """`tradesaga start` exits 5 with one JSON error, and has started nothing."""
     await fall_behind(rig)
     settings = {
         "KAFKA": rig.kafka, "DATABASE_URL": database_url, "APP": "tests.named_saga", "GATEWAY_LAG_SECONDS": "0.1",
+        "REQUEST_KEYS": str(keys_in(tmp_path)),
     }  # fmt: skip
     for name, value in settings.items():
         monkeypatch.setenv(f"TRADESAGA_{name}", value)
@@ -131,7 +134,7 @@ async def test_starts_wait_on_their_topic_while_the_log_is_behind(rig: Rig) -> N
     """The front door on Kafka refuses nothing: it is not opened before the saga log has caught up."""
     gate = Gate(Pipeline(rig.kafka, rig.saga.name, LIMIT, (LOG,)), rig.pool, 100)
     watching = asyncio.create_task(gate.watch())
-    async with rig.running(Intake(rig.saga, gate=gate)) as intake:
+    async with rig.running(Intake(rig.saga, KEYS, gate=gate)) as intake:
         await ready(intake)
         await fall_behind(rig)
         await until(lambda: _closed(gate))
@@ -150,7 +153,7 @@ async def test_starts_wait_on_their_topic_while_enough_is_under_way(rig: Rig) ->
     """However well the saga log keeps up: what is begun beyond what can be ended would only make all of it slower."""
     gate = Gate(Pipeline(rig.kafka, rig.saga.name, 60, (LOG,)), rig.pool, 3)
     watching = asyncio.create_task(gate.watch())
-    async with rig.running(Intake(rig.saga, gate=gate)) as intake, rig.running(SagaLog(rig.rules)):
+    async with rig.running(Intake(rig.saga, KEYS, gate=gate)) as intake, rig.running(SagaLog(rig.rules)):
         await ready(intake)
         for key in ("one", "two"):
             await rig.put(starts_topic(rig.saga.name), b"any", _asked(key), [])

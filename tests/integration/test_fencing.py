@@ -29,6 +29,7 @@ from schemas.topics import PARTITIONS, events_topic, starts_topic
 from tests.e2e import messages as m
 from tests.e2e.crew import SESSION_MS, Crew
 from tests.e2e.harness import Bench, Running, open_bench
+from tests.keys import KEYS
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -87,7 +88,7 @@ async def test_the_fence_is_the_first_statement_of_every_transaction(bench: Benc
     async with await watched_pool(database_url, statements) as pool, AsyncExitStack() as stack:
         stack.push_async_callback(bench.stop)
         processors = [StepProcessor(bench.kit.desk), StepProcessor(bench.kit.port), SagaLog(Rules(bench.saga))]
-        for processor in (*processors, Intake(bench.saga)):
+        for processor in (*processors, Intake(bench.saga, KEYS)):
             await bench.run(processor, pool=pool).ready()
         writer = LeasedWriter(pool, bench.kafka, "door", topic, 1, owner=name_owner("test"))
         saga_id = await bench.ask(confirm="lost")

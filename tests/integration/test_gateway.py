@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import json
 import socket
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,11 +17,15 @@ from pydantic import SecretStr
 
 from infra.database import session
 from infra.settings import Settings
+from infra.starts import accept, order_start
 from producers.gateway.service import serve
 from sagas.definition import AnySaga
 from schemas.identity import saga_id
+from schemas.request_hash import made_with
+from schemas.trade import TradeRequested
 from tests.broker import Seen, read_topic
 from tests.doors import order, trade_of_its_own
+from tests.keys import HELD, ROTATED, keys_in
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -44,9 +50,18 @@ async def api(kafka: str, database_url: str, saga: AnySaga) -> AsyncIterator[htt
 async def running(kafka: str, database_url: str, saga: AnySaga) -> AsyncGenerator[httpx.AsyncClient]:
     """Run a gateway as `tradesaga run` would: as a task that is cancelled."""
     port = free_port()
-    settings = Settings(kafka=kafka, database_url=SecretStr(database_url), http_port=port)
+    with tempfile.TemporaryDirectory() as folder:
+        keys = keys_in(Path(folder))
+        settings = Settings(kafka=kafka, database_url=SecretStr(database_url), http_port=port, request_keys=keys)
+        async with serving(settings, saga) as client:
+            yield client
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, saga: AnySaga) -> AsyncGenerator[httpx.AsyncClient]:
+    """Run a gateway with these settings."""
     service = asyncio.create_task(serve(settings, saga))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.http_port}", timeout=30) as client:
         try:
             await until(lambda: answers(client))
             yield client
@@ -100,6 +115,33 @@ async def test_other_request_under_the_same_key_is_refused(api: httpx.AsyncClien
     assert (other.status_code, other.json()["error"]["code"]) == (409, "key-taken")
     facts = await asyncio.to_thread(published, kafka, saga, 2)
     assert [fact.headers["ce_type"].decode().split(".")[1] for fact in facts] == ["trade-requested", "start-refused"]
+
+
+@pytest.mark.parametrize("held", HELD)
+async def test_a_start_is_the_same_across_the_upgrade_and_a_rotation(
+    kafka: str, database_url: str, saga: AnySaga, tmp_path: Path, held: str
+) -> None:
+    """However its first hash was made: 200 with the same saga, 409 for another request under its key."""
+    wanted = order(idempotency_key="k")
+    async with session(database_url) as sql, sql.transaction():
+        starts = [order_start(saga, TradeRequested.model_validate(wanted))]
+        await accept(sql, saga, starts, keys=HELD[held], source="/test", now=0)
+    settings = Settings(
+        kafka=kafka,
+        database_url=SecretStr(database_url),
+        http_port=free_port(),
+        request_keys=keys_in(tmp_path, ROTATED),
+    )
+    async with serving(settings, saga) as api:
+        again = await api.post("/v1/trades", json=wanted)
+        other = await api.post("/v1/trades", json={**wanted, "quantity": "7"})
+        fresh = await api.post("/v1/trades", json=order(idempotency_key="fresh"))
+    assert (again.status_code, other.status_code, fresh.status_code) == (200, 409, 202)
+    async with session(database_url) as sql:
+        rows = await sql.fetch("SELECT saga_id::text, request_hash FROM start_request")
+    hashes = {row["saga_id"]: row["request_hash"] for row in rows}
+    assert hashes[again.json()["saga_id"]] == HELD[held].hash(TradeRequested.model_validate(wanted))
+    assert made_with(hashes[fresh.json()["saga_id"]]) == ROTATED.keys[0].id
 
 
 BAD: list[tuple[bytes, int, str, str]] = [

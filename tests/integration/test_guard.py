@@ -32,6 +32,7 @@ from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.far import TABLES
 from tests.e2e.harness import PATIENCE, Bench, Running, open_bench
+from tests.keys import KEYS
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -54,7 +55,7 @@ def processors(bench: Bench) -> list[Processor]:
         StepProcessor(bench.kit.desk),
         StepProcessor(bench.kit.port),
         SagaLog(Rules(bench.saga)),
-        Intake(bench.saga),
+        Intake(bench.saga, KEYS),
     ]
 
 

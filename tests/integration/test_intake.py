@@ -20,10 +20,12 @@ from infra.codec import Record
 from infra.database import session
 from infra.lanes import store
 from infra.lanes.processor import Received, Transaction
-from infra.starts import Accepted, Conflict, accept, order_start
+from infra.starts import Accepted, Conflict, Verdict, accept, order_start
 from schemas import identity
 from schemas.envelope import Envelope, Header
+from schemas.request_hash import RequestKeys
 from tests.integration.saga_log_rig import Rig, open_rig
+from tests.keys import HELD, KEYS, ROTATED
 from tests.sagas import OrderAsked
 from tests.waiting import until
 
@@ -58,7 +60,7 @@ async def answered(rig: Rig, count: int) -> None:
 
 async def test_packed_starts_are_unpacked(rig: Rig, kafka: str) -> None:
     """Whatever a client of any language compresses with, its start is taken, and what comes behind it too."""
-    async with rig.running(Intake(rig.saga)):
+    async with rig.running(Intake(rig.saga, KEYS)):
         for codec in ("gzip", "snappy", "lz4", "zstd"):
             client = Producer({"bootstrap.servers": kafka, "compression.type": codec})
             client.produce(rig.topic("starts"), key=b"x", value=payload(codec, symbol="A" * 500))
@@ -85,7 +87,7 @@ async def test_a_header_name_that_is_no_text_stops_nobody(
     for module in ("producer", "message_accumulator"):
         monkeypatch.setattr(f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
     monkeypatch.setattr("aiokafka.consumer.fetcher.MemoryRecords", MemoryRecords)  # and put back afterwards
-    async with rig.running(Intake(rig.saga)):
+    async with rig.running(Intake(rig.saga, KEYS)):
         for number in range(30):
             name = NoText("x") if number in {10, 11, 20} else "x"
             await start(rig, payload(f"k{number}"), [(name, b"1")], key=b"same")
@@ -96,7 +98,7 @@ async def test_a_header_name_that_is_no_text_stops_nobody(
 
 async def test_a_bare_payload_becomes_a_saga(rig: Rig) -> None:
     """One record of plain JSON, with no header and any key, starts the saga that its account and key name."""
-    async with rig.running(Intake(rig.saga)), rig.running(SagaLog(rig.rules)):
+    async with rig.running(Intake(rig.saga, KEYS)), rig.running(SagaLog(rig.rules)):
         await start(rig, payload("bare"))
         saga_id = identity.saga_id(rig.saga.name, "A", "bare")
         row = await rig.reached(saga_id, "IDLE")
@@ -104,7 +106,7 @@ async def test_a_bare_payload_becomes_a_saga(rig: Rig) -> None:
     asked = OrderAsked(idempotency_key="bare", account="A")
     assert event.key == str(saga_id).encode()
     assert event.value == asked.to_wire()
-    assert event.headers["ts_request"].decode() == identity.request_hash(asked) == row["request_hash"]
+    assert event.headers["ts_request"].decode() == KEYS.hash(asked) == row["request_hash"]
     assert json.loads(event.headers["ts_context"]) == {"order-asked": json.loads(asked.to_wire())}
     assert json.loads(row["context"]) == {"order-asked": json.loads(asked.to_wire())}
 
@@ -119,7 +121,7 @@ async def test_cloudevents_of_both_modes_are_taken(rig: Rig) -> None:
     structured = {**made.get_attributes(), "data": json.loads(payload("structured"))}
     encoded = {**made.get_attributes(), "data_base64": base64.b64encode(payload("encoded")).decode()}
     kind = [("content-type", b"application/cloudevents+json; charset=utf-8")]
-    async with rig.running(Intake(rig.saga)):
+    async with rig.running(Intake(rig.saga, KEYS)):
         await start(rig, payload("binary"), [(name, text.encode()) for name, text in binary])
         await start(rig, json.dumps(structured, default=str).encode(), kind)
         await start(rig, json.dumps(encoded, default=str).encode(), kind)
@@ -138,7 +140,7 @@ def payload_of(key: str) -> bytes:
 
 async def test_the_same_again_is_the_same_and_another_is_refused(rig: Rig) -> None:
     """A repeated request is published again byte for byte; a differing one under its key is refused."""
-    async with rig.running(Intake(rig.saga)), rig.running(SagaLog(rig.rules)):
+    async with rig.running(Intake(rig.saga, KEYS)), rig.running(SagaLog(rig.rules)):
         for value in (payload(), payload(), payload(quantity="11"), payload(symbol="GOOG")):
             await start(rig, value)
         await rig.recorded(4)
@@ -161,7 +163,7 @@ async def test_attributes_that_no_header_can_hold_are_made_fit(rig: Rig) -> None
     """A NUL, or half a surrogate pair, in an event's id would make the start unreadable for every service."""
     plain = structured_event(data_base64=base64.b64encode(payload("fit")).decode())
     event = plain.replace(b'"id": "1"', b'"id": "a\\u0000\\ud800"')
-    async with rig.running(Intake(rig.saga)):
+    async with rig.running(Intake(rig.saga, KEYS)):
         await start(rig, event, [("content-type", b"application/cloudevents+json")])
         (begun,) = await rig.read("events", 1)
     assert begun.headers["ce_causationid"] == b"a?"
@@ -177,6 +179,57 @@ async def test_a_batch_that_unfolds_without_end_is_refused_by_the_broker(rig: Ri
     )
     assert client.flush(20) == 0
     assert told == ["MSG_SIZE_TOO_LARGE"]
+
+
+@pytest.mark.parametrize("held", HELD)
+async def test_a_start_is_the_same_across_the_upgrade_and_a_rotation(rig: Rig, held: str) -> None:
+    """However its first hash was made: the stored record comes again byte for byte, and another request is refused."""
+    async with rig.running(Intake(rig.saga, HELD[held])):
+        await start(rig, payload())
+        await answered(rig, 1)
+    async with rig.running(Intake(rig.saga, ROTATED)), rig.running(SagaLog(rig.rules)):
+        await start(rig, payload())
+        await start(rig, payload(quantity="11"))
+        await rig.recorded(3)
+        row = await rig.reached(identity.saga_id(rig.saga.name, "A", "k"), "IDLE")
+    first, again, refused = await rig.read("events", 3)
+    assert (first.value, first.headers) == (again.value, again.headers)
+    assert row["request_hash"] == HELD[held].hash(OrderAsked(idempotency_key="k", account="A"))
+    assert refused.headers["ce_type"].decode().split(".")[1] == "start-refused"
+    assert json.loads(refused.value)["request_hash"].startswith("hmac-sha256:")
+    assert await rig.pool.fetch("SELECT error FROM saga_event WHERE error IS NOT NULL") == []
+
+
+async def test_two_doors_with_keys_and_databases_of_their_own_start_one_saga(rig: Rig) -> None:
+    """Neither knows of the other's start: the saga log compares the requests, and needs no secret for that."""
+    same = OrderAsked(idempotency_key="k", account="A")
+    async with rig.running(SagaLog(rig.rules)):
+        for number, (keys, request) in enumerate(
+            [
+                (HELD["older key"], same),
+                (HELD["key not here"], same),
+                (ROTATED, same.model_copy(update={"quantity": "11"})),
+            ]
+        ):
+            (verdict,) = await alone(rig, keys, request)
+            assert isinstance(verdict, Accepted)
+            headers, value = verdict.record.headers, verdict.record.value
+            await rig.put(rig.topic("events"), str(verdict.saga_id).encode(), value, list(headers))
+            await rig.recorded(number + 1)
+    errors = await rig.pool.fetch('SELECT error FROM saga_event ORDER BY "offset"')
+    assert [row["error"] is None for row in errors] == [True, True, False]
+    assert await rig.pool.fetchval("SELECT count(*) FROM saga") == 1
+
+
+async def alone(rig: Rig, keys: RequestKeys, request: OrderAsked) -> list[Verdict]:
+    """Judge a start as a door does whose database knows nothing of it."""
+    async with rig.pool.acquire() as sql:
+        transaction = sql.transaction()
+        await transaction.start()
+        try:
+            return await accept(sql, rig.saga, [order_start(rig.saga, request)], keys=keys, source="/test", now=0)
+        finally:
+            await transaction.rollback()
 
 
 async def test_what_cannot_start_anything_is_a_dead_letter(rig: Rig) -> None:
@@ -208,7 +261,7 @@ async def test_what_cannot_start_anything_is_a_dead_letter(rig: Rig) -> None:
         (b'{"specversion":"9.9","id":"1","source":"s","type":"t","data":{}}', structured, b"specversion"),
         (b'{"specversion":1.0,"id":"1","source":"s","type":"t","data":{}}', structured, b"not-an-event"),
     ]
-    async with rig.running(Intake(rig.saga)):
+    async with rig.running(Intake(rig.saga, KEYS)):
         for value, headers, _ in bad:
             await start(rig, value, headers)
         await start(rig, payload("good"))
@@ -226,7 +279,7 @@ async def test_doors_that_take_the_same_key_at_once_agree(rig: Rig) -> None:
         async with rig.pool.acquire() as sql, sql.transaction():
             request = OrderAsked(idempotency_key="race", account="A", quantity=quantity)
             starts = [order_start(rig.saga, request)]
-            (verdict,) = await accept(sql, rig.saga, starts, source="/test", now=0)
+            (verdict,) = await accept(sql, rig.saga, starts, keys=KEYS, source="/test", now=0)
             await asyncio.sleep(0.2)
             return type(verdict)
 
@@ -235,7 +288,7 @@ async def test_doors_that_take_the_same_key_at_once_agree(rig: Rig) -> None:
 
 async def test_a_batch_takes_as_many_statements_whatever_its_size(rig: Rig, database_url: str) -> None:
     """One insert and one read judge two hundred starts as they do two."""
-    intake = Intake(rig.saga)
+    intake = Intake(rig.saga, KEYS)
     counts: list[int] = []
     async with session(database_url) as sql:
         (lane,) = await store.claim(sql, intake.group, [(rig.topic("starts"), 0)], "test")

@@ -27,11 +27,13 @@ from sagas.trading.orders import Instrument
 from sagas.trading.routing import Subscription
 from schemas import identity
 from schemas.envelope import Header
+from schemas.request_hash import RequestKeys
 from schemas.signals import SignalRaised
 from schemas.topics import PARTITIONS
 from schemas.trade import TradeRequested
 from tests.broker import Seen, read_topic, temporary_topic
 from tests.doors import trade_of_its_own
+from tests.keys import HELD, KEYS, ROTATED
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -54,9 +56,9 @@ class Desk:
         self.saga, self.topic, self.kafka, self.pool, self.producer = saga, topic, kafka, pool, producer
 
     @asynccontextmanager
-    async def routing(self) -> AsyncGenerator[None]:
+    async def routing(self, keys: RequestKeys = KEYS) -> AsyncGenerator[None]:
         """Run a router while the body runs."""
-        worker = Worker(SignalRouter(self.saga, self.topic), self.pool, self.kafka, f"test-{uuid4().hex[:6]}")
+        worker = Worker(SignalRouter(keys, self.saga, self.topic), self.pool, self.kafka, f"test-{uuid4().hex[:6]}")
         task = asyncio.create_task(worker.run())
         try:
             yield
@@ -206,11 +208,28 @@ async def test_what_is_no_signal_is_a_dead_letter(desk: Desk) -> None:
     assert all(letter.headers["ts_dlt_error_message"] for letter in letters)
 
 
+@pytest.mark.parametrize("held", HELD)
+async def test_a_start_is_the_same_across_the_upgrade_and_a_rotation(desk: Desk, held: str) -> None:
+    """A signal whose decision was lost starts nothing twice, however the hash of its first start was made."""
+    await desk.follow(Subscription("plain"))
+    async with desk.routing(HELD[held]):
+        await desk.raise_signals(signal())
+        (first,) = await desk.decided(1)
+    await desk.pool.execute("DELETE FROM signal_decision")
+    async with desk.routing(ROTATED):
+        await desk.raise_signals(signal())
+        (again,) = await desk.decided(1)
+    assert (first["decision"], again["decision"]) == ("accepted", "accepted")
+    assert first["saga_id"] == again["saga_id"]
+    assert await desk.pool.fetchval("SELECT count(*) FROM start_request") == 1
+    assert len(await desk.started(1)) == 1
+
+
 async def test_a_batch_takes_as_many_statements_whatever_its_size(desk: Desk, database_url: str) -> None:
     """Two hundred signals for five accounts are judged in as many statements as two."""
     for number in range(5):
         await desk.follow(Subscription(f"a{number}"))
-    router = SignalRouter(desk.saga, desk.topic)
+    router = SignalRouter(KEYS, desk.saga, desk.topic)
     counts: list[int] = []
     async with session(database_url) as sql:
         (lane,) = await lanes.claim(sql, router.group, [(desk.topic, 0)], "test")

@@ -25,6 +25,7 @@ from schemas import identity
 from schemas.envelope import Header
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig, ready
 from tests.integration.test_intake import payload
+from tests.keys import KEYS
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
 from tests.waiting import until
 
@@ -84,7 +85,7 @@ async def at_the_end(rig: Rig) -> bool:
 async def test_a_start_counts_if_its_transaction_commits(rig: Rig, *, commits: bool) -> None:
     """Committed, it starts a saga; aborted, nothing; in both cases nobody is behind afterwards, and no more comes."""
     starts = rig.topic("starts")
-    async with rig.running(Intake(rig.saga)) as worker:
+    async with rig.running(Intake(rig.saga, KEYS)) as worker:
         await ready(worker)
         put(rig.kafka, starts, [payload("in a transaction")], commits=commits)
         await until(lambda: at_the_end(rig))
@@ -106,7 +107,7 @@ async def _lag_is(worker: Worker, lag: int) -> bool:
 @pytest.mark.parametrize("commits", [True, False])
 async def test_control_records_close_no_door_while_the_reader_is_away(rig: Rig, *, commits: bool) -> None:
     """An intake that is down owes a committed start; what was aborted, and the markers, it owes to nobody."""
-    async with rig.running(Intake(rig.saga)) as worker:
+    async with rig.running(Intake(rig.saga, KEYS)) as worker:
         await ready(worker)
     put(rig.kafka, rig.topic("starts"), [payload("later")], commits=commits)
     await asyncio.sleep(1)
@@ -120,7 +121,7 @@ async def test_an_open_transaction_holds_up_its_own_partition_alone(rig: Rig, mo
     monkeypatch.setattr(worker_module, "_COMMIT_EVERY", 0.2)
     monkeypatch.setattr(worker_module, "_HELD_LIMIT", 0.5)
     starts = rig.topic("starts")
-    async with rig.running(Intake(rig.saga)) as worker:
+    async with rig.running(Intake(rig.saga, KEYS)) as worker:
         await ready(worker)
         with transaction(rig.kafka) as client:
             client.produce(starts, key=KEY, value=payload("open"))
@@ -149,7 +150,7 @@ async def _warned(worker: Worker, beginning: str) -> bool:
 
 async def test_deleted_records_are_no_lag(rig: Rig) -> None:
     """Starts that the broker has deleted cannot be delivered: no door stays closed for them."""
-    async with rig.running(Intake(rig.saga)) as worker:
+    async with rig.running(Intake(rig.saga, KEYS)) as worker:
         await ready(worker)
     record = await rig.put(rig.topic("starts"), KEY, payload("gone"), [])
     _delete_before(rig.kafka, record.topic, record.partition, record.offset + 1)
@@ -237,7 +238,7 @@ async def _passed(rig: Rig) -> bool:
 
 async def test_identity_of_a_transactional_start(rig: Rig) -> None:
     """The same start, sent again outside a transaction, is the same saga."""
-    async with rig.running(Intake(rig.saga)), rig.running():
+    async with rig.running(Intake(rig.saga, KEYS)), rig.running():
         put(rig.kafka, rig.topic("starts"), [payload("same")], commits=True)
         await rig.put(rig.topic("starts"), KEY, payload("same"), [])
         await rig.reached(identity.saga_id(rig.saga.name, "A", "same"), "IDLE")

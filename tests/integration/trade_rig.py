@@ -38,6 +38,7 @@ from schemas.message import Command, Message, wire_type
 from schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic
 from schemas.trade import TradeRequested, VenueFill, VenueReport
 from tests.book import open_book
+from tests.keys import KEYS
 
 D = Decimal
 EVENTS, COMMANDS, LETTERS = events_topic("trade"), commands_topic("trade"), dead_letters_topic("trade")
@@ -104,7 +105,7 @@ class TradeRig:
         """Start a trade as a door does."""
         start = order_start(trade, request)
         async with self.sql.transaction():
-            [verdict] = await accept(self.sql, trade, [start], source="/test", now=SystemClock().now())
+            [verdict] = await accept(self.sql, trade, [start], keys=KEYS, source="/test", now=SystemClock().now())
         record = verdict.record
         self.put(record.topic, record.key, record.value, record.headers)
         return verdict.saga_id

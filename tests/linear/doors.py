@@ -52,6 +52,7 @@ from schemas.envelope import ContextTooLargeError, Envelope, EnvelopeError, Head
 from schemas.message import Message, wire_type
 from schemas.topics import PARTITIONS
 from schemas.trade import RiskAccepted, TradeFilled, TradeRequested, VenueReport
+from tests.keys import KEYS
 
 Door = Callable[[bytes], object]
 SAGA: Final = UUID("3f2b6c1e-0d4a-4b6e-9a57-1c2d3e4f5a6b")
@@ -65,7 +66,7 @@ REFUSALS: Final = (
 """What the doors refuse with; the tests of each door say which of them it may be."""
 
 _DSN: Final = TypeAdapter[SecretStr](Dsn)
-_intake, _rules = Intake(trade), Rules(trade)
+_intake, _rules = Intake(trade, KEYS), Rules(trade)
 _routers = [Router(each.participant, PARTITIONS) for each in (risk, cash, settlement)]
 
 

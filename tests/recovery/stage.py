@@ -27,6 +27,7 @@ from tests.e2e.far import TABLES
 from tests.e2e.harness import PATIENCE, Bench, open_bench
 from tests.e2e.sagas import Kit
 from tests.e2e.steps import BUSY
+from tests.keys import KEYS
 from tests.waiting import until
 
 
@@ -109,7 +110,7 @@ class Stage:
     async def serve(self) -> None:
         """Run everything, the intake too."""
         await self.bench.serve_all()
-        await self.bench.run(Intake(self.bench.saga)).ready()
+        await self.bench.run(Intake(self.bench.saga, KEYS)).ready()
 
     async def stop(self) -> None:
         """End all services."""

@@ -13,6 +13,7 @@ from consumers.recovery.topics import republish
 from consumers.runtime.processor import StepProcessor
 from schemas.topics import saga_topics
 from tests.broker import delete_topics
+from tests.keys import KEYS
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, ignore
 
@@ -38,7 +39,7 @@ async def test_everything_goes_on_with_topics_written_anew(stage: Stage) -> None
     # The steps go on, and sagas begin, while nobody folds: what is said then is in the outboxes alone.
     for participant in (stage.bench.kit.desk, stage.bench.kit.port):
         await stage.bench.run(StepProcessor(participant)).ready()
-    await stage.bench.run(Intake(stage.bench.saga)).ready()
+    await stage.bench.run(Intake(stage.bench.saga, KEYS)).ready()
     for number in range(42, 49):
         await stage.knock(f"k{number}", **PLANS[number % len(PLANS)][0])
     await stage.ran_ahead()

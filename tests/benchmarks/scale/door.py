@@ -31,6 +31,7 @@ from tests.benchmarks.on_kafka import Started
 from tests.benchmarks.product import ENDED, LAST, REQUESTS
 from tests.benchmarks.scale.processes import INTAKE, environment_of, start, stop
 from tests.benchmarks.scale.waiting import fold
+from tests.keys import KEYS
 
 APP = "tests.benchmarks.noop,tests.benchmarks.scale.door"
 UNDER_WAY = 2_000
@@ -43,7 +44,7 @@ async def run_intake(settings: Settings) -> None:
     """Run the intake of this saga alone, with the gate that the service `intake` has."""
     async with await open_pool(settings.database_for(), max_size=2) as pool:
         gate = make_gate(settings, bench.name, pool)
-        intake = Intake(bench, gate=gate)
+        intake = Intake(bench, KEYS, gate=gate)
         worker = Worker(intake, pool, settings.brokers(), intake.group, session_ms=settings.session_timeout_ms)
         watch_worker(intake.group, worker.health)
         async with asyncio.TaskGroup() as group:

@@ -1,0 +1,88 @@
+"""The file of the keys that hash requests: made once for an installation, the same for every door, in no database.
+
+One key a line, the current one first: `hmac-sha256:<key id>:<secret in hex>`. Lines that begin with `#` are comments.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from infra.errors import CommandError, ExitCode
+from schemas.request_hash import SCHEME, SECRET_BYTES, RequestKey, RequestKeys
+
+_HEAD: Final = (
+    "# Keys of request hashes, the current one first. Keep old ones: what they have hashed is compared by them.\n"
+)
+
+
+def read_request_keys(path: Path) -> RequestKeys:
+    """Read the keys. Raises `CommandError`: exit 3 where there is no file, exit 2 where it is not one of keys."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except OSError as error:
+        what = f"the keys of request hashes cannot be read: {error.strerror}"
+        do = "run `tradesaga migrate`, or name the file that the other services use in TRADESAGA_REQUEST_KEYS"
+        raise CommandError("request-keys-missing", what, str(path), do, ExitCode.NOT_FOUND) from error
+    except UnicodeDecodeError:
+        raise _invalid(path, "it is not text") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    keys = [_parse(path, number, line) for number, line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise _invalid(path, "it holds no key")
+    return RequestKeys(keys)
+
+
+def ensure_request_keys(path: Path) -> bool:
+    """Make the first key unless there is a file; returns whether one was made. Two callers at once make one key."""
+    if path.exists():
+        read_request_keys(path)
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = _written(path, [RequestKey(secrets.token_bytes(SECRET_BYTES))])
+    try:
+        os.link(made, path)  # fails where the other caller was faster, and shows the file only once it is whole
+    except FileExistsError:
+        return False
+    finally:
+        made.unlink()
+    return True
+
+
+def rotate_request_keys(path: Path) -> RequestKeys:
+    """Put a new key before the others, in one step; returns all. Raises `CommandError` as reading does."""
+    keys = RequestKeys([RequestKey(secrets.token_bytes(SECRET_BYTES)), *read_request_keys(path).keys])
+    _written(path, keys.keys).replace(path)
+    return keys
+
+
+def _written(path: Path, keys: Sequence[RequestKey]) -> Path:
+    """Write a file of these keys beside the path, for its owner alone."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(_HEAD)
+        file.writelines(f"{SCHEME}:{key.id}:{key.secret.hex()}\n" for key in keys)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(name)
+
+
+def _parse(path: Path, number: int, line: str) -> RequestKey:
+    scheme, _, rest = line.partition(":")
+    key_id, _, secret = rest.partition(":")
+    try:
+        key = RequestKey(bytes.fromhex(secret))
+    except ValueError:
+        raise _invalid(path, f"line {number} holds no key of {SECRET_BYTES} bytes in hex") from None
+    if scheme != SCHEME or key.id != key_id:
+        raise _invalid(path, f"line {number} is damaged: its key is not the one that it names")
+    return key
+
+
+def _invalid(path: Path, what: str) -> CommandError:
+    do = "restore it from its backup; a new key would not know what the old ones have hashed"
+    return CommandError(
+        "request-keys-invalid", f"the file of request keys is invalid: {what}", str(path), do, ExitCode.USAGE
+    )
