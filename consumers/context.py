@@ -64,7 +64,7 @@ class StepContext:
             raw = self._by_name.get(event.NAME)
             if raw is None:
                 return None
-            known = self._read[event] = event.model_validate(raw, extra="ignore")
+            known = self._read[event] = event.read_object(raw)
         return known if isinstance(known, event) else None
 
 

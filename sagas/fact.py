@@ -92,7 +92,8 @@ class Vocabulary:
                 self._learn(each.back[1], Meaning.COMPENSATED, index)
 
     def _learn(self, event: type[Event], meaning: Meaning, step: int) -> None:
-        self._meanings[wire_type(self.saga.name, event)] = (meaning, step)
+        for version in (event, *event.EARLIER):
+            self._meanings[wire_type(self.saga.name, version)] = (meaning, step)
 
     def read(self, ce_type: str, ce_id: str, step: str, round_: int, value: bytes) -> Fact:
         """Give the fact of one record; the value is parsed only for a person's decision or a contradiction.

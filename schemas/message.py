@@ -4,11 +4,11 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Final, NoReturn, Self, cast, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import is_typeddict
 
 _HUMP = re.compile(r"(?<!^)(?=[A-Z])")
@@ -32,17 +32,50 @@ class Message(BaseModel):
 
     NAME: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1
+    EARLIER: ClassVar[tuple[type["Message"], ...]] = ()
 
-    def __init_subclass__(cls, *, version: int = 1) -> None:
-        """Derive the wire name from the class name: `FundsReserved` is `funds-reserved`."""
+    def __init_subclass__(cls, *, version: int = 1, name: str = "", earlier: tuple[type["Message"], ...] = ()) -> None:
+        """Derive the wire name from the class name: `FundsReserved` is `funds-reserved`.
+
+        `earlier` lists the classes of earlier versions, which are still read and not written any more; each is given
+        the `name` of this one, and an `upcast` that returns this class.
+        """
         super().__init_subclass__()
-        cls.NAME = _HUMP.sub("-", cls.__name__).lower()
+        cls.NAME = name or _HUMP.sub("-", cls.__name__).lower()
         cls.VERSION = version
+        cls.EARLIER = earlier
 
     @classmethod
     def from_wire(cls, value: bytes) -> Self:
         """Read the JSON of a record; raises `pydantic.ValidationError` with the fields that are wrong."""
         return cls.model_validate_json(value, extra="ignore")
+
+    @classmethod
+    def read(cls, value: bytes) -> Self:
+        """Read the JSON of this version or an earlier one, as this one; raises `pydantic.ValidationError`."""
+        return cls._read(lambda each: each.from_wire(value))
+
+    @classmethod
+    def read_object(cls, value: Mapping[str, Any]) -> Self:
+        """Read parsed JSON of this version or an earlier one, as this one; raises `pydantic.ValidationError`."""
+        return cls._read(lambda each: each.model_validate(value, extra="ignore"))
+
+    @classmethod
+    def _read(cls, parse: "Callable[[type[Message]], Message]") -> Self:
+        error: ValidationError | None = None
+        for version in (cls, *cls.EARLIER):
+            try:
+                found = parse(version).upcast()
+            except ValidationError as wrong:
+                error = error or wrong
+                continue
+            if isinstance(found, cls):
+                return found
+        raise error or TypeError(f"{cls.__qualname__} is not what its earlier versions upcast to")
+
+    def upcast(self) -> "Message":
+        """Return the same message in its current version; a class of an earlier version overrides this."""
+        return self
 
     def to_wire(self) -> bytes:
         """Write compact JSON in UTF-8, absent options left out. Raises `NotFiniteError`."""

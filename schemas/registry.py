@@ -11,12 +11,13 @@ class UnknownMessageError(LookupError):
 
 
 class Registry:
-    """All messages of one saga, its own and those every saga has."""
+    """All messages of one saga, its own and those every saga has, in each version that is still read."""
 
     def __init__(self, saga: str, messages: Iterable[type[Message]]) -> None:
         self.saga = saga
         self._by_type: dict[str, type[Message]] = {}
-        for message in (*LIFECYCLE, *messages):
+        given = (*LIFECYCLE, *messages)
+        for message in (*given, *(earlier for each in given for earlier in each.EARLIER)):
             known = self._by_type.setdefault(wire_type(saga, message), message)
             if known is not message:
                 raise ValueError(f"{saga}: {known.__qualname__} and {message.__qualname__} share one wire type")

@@ -1,9 +1,12 @@
 """The messages of the trade saga."""
 
+import hashlib
+import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas.amounts import Amount, Price, Quantity
 from schemas.message import Compensation, Event
@@ -159,8 +162,10 @@ class OrderCancelled(Event):
     client_order_id: Text
 
 
-class TradeFilled(Event):
+class TradeFilledV1(Event, version=1, name="trade-filled"):
     """The pivot: the order is done at the venue, wholly or for the quantity given."""
+
+    model_config = ConfigDict(title="TradeFilled")
 
     quantity: Quantity
     quote_amount: Amount
@@ -168,6 +173,36 @@ class TradeFilled(Event):
     fee_asset: Asset
     venue_trade_ids: tuple[str, ...]
     complete: bool
+
+    def upcast(self) -> "TradeFilled":
+        """Count and hash the trade ids."""
+        return TradeFilled(
+            quantity=self.quantity, quote_amount=self.quote_amount, fee=self.fee, fee_asset=self.fee_asset,
+            executions=len(self.venue_trade_ids), executions_hash=hash_trade_ids(self.venue_trade_ids),
+            complete=self.complete,
+        )  # fmt: skip
+
+
+class TradeFilled(Event, version=2, earlier=(TradeFilledV1,)):
+    """The pivot: the order is done at the venue, wholly or for the quantity given.
+
+    `executions` is how many of the venue's trades make it up, and `executions_hash` stands for their ids, which
+    `hash_trade_ids` hashes.
+    """
+
+    quantity: Quantity
+    quote_amount: Amount
+    fee: Amount
+    fee_asset: Asset
+    executions: int = Field(ge=0, le=2**31 - 1)
+    executions_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    complete: bool
+
+
+def hash_trade_ids(trade_ids: Iterable[str]) -> str:
+    """Hash a venue's trade ids: SHA-256, in hex, of the compact JSON array of the sorted ids in UTF-8."""
+    text = json.dumps(sorted(trade_ids), separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class TradeUnfilled(Event):

@@ -91,8 +91,8 @@ class Reader:
             named += [(Said.DONE, step.emits), (Said.REFUSED, step.rejects), (Said.REPORT, step.waits_for)]
             named.append((Said.COMPENSATED, step.back[1] if step.back is not None else None))
             for said, message in named:
-                if message is not None:
-                    self._types.setdefault(wire_type(saga.name, message), []).append((said, binding))
+                for version in (message, *message.EARLIER) if message is not None else ():
+                    self._types.setdefault(wire_type(saga.name, version), []).append((said, binding))
 
     def read(self, record: Record) -> list[Mention]:
         """Say what a record of the events topic is to which steps; one that its owner could not trust is to none."""

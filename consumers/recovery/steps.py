@@ -159,7 +159,7 @@ def _work(mention: Mention, *, back: bool) -> Work[Event]:
     said = step.back[1] if back and step.back is not None else step.emits
     key = f"{mention.saga_id}:{step.name}{':back' if back else ''}"
     context = StepContext(mention.saga_id, step.name, envelope.attempt, key, envelope.started, envelope.context)
-    return Work(said.from_wire(mention.record.value), context)
+    return Work(said.read(mention.record.value), context)
 
 
 def _answered(message: Message, row: Row | None) -> bool:

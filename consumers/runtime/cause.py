@@ -27,7 +27,7 @@ class Cause:
     def event(self) -> Any:
         """Read the value, once; raises `pydantic.ValidationError`."""
         if self._event is None:
-            self._event = self.payload.from_wire(self.value)
+            self._event = self.payload.from_wire(self.value).upcast()
         return self._event
 
     def read(self) -> None:

@@ -61,11 +61,11 @@ class Router:
         for binding in participant.bindings.values():
             step = binding.step
             for event in step.on:
-                self._add(wire_type(saga, event), Kind.TRIGGER, binding, event)
+                self._add_versions(saga, Kind.TRIGGER, binding, event)
             if step.waits_for is not None:
-                self._add(wire_type(saga, step.waits_for), Kind.REPORT, binding, step.waits_for)
+                self._add_versions(saga, Kind.REPORT, binding, step.waits_for)
             if step.back is not None:
-                self._add(wire_type(saga, step.back[0]), Kind.COMPENSATE, binding, step.back[0])
+                self._add_versions(saga, Kind.COMPENSATE, binding, step.back[0])
         self._by_step: dict[bytes, tuple[Kind, type[Payload]]] = {
             wire_type(saga, Bar).encode(): (Kind.BAR, Bar),
             wire_type(saga, Retry).encode(): (Kind.RETRY, Retry),
@@ -73,6 +73,10 @@ class Router:
 
     def _add(self, ce_type: str, kind: Kind, binding: Binding, payload: type[Payload]) -> None:
         self._routes.setdefault(ce_type.encode(), []).append((kind, binding, payload))
+
+    def _add_versions(self, saga: str, kind: Kind, binding: Binding, payload: type[Payload]) -> None:
+        for version in (payload, *payload.EARLIER):
+            self._add(wire_type(saga, version), kind, binding, version)
 
     def wants(self, headers: Sequence[Header]) -> bool:
         """Say whether a record concerns any step, from two headers at most."""

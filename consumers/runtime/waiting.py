@@ -158,5 +158,5 @@ def _answered(row: Row, binding: Binding) -> Event | None:
     name = Envelope.from_headers(headers).type.split(".")[-2]
     for said in (binding.step.emits, binding.step.rejects):
         if said is not None and name == said.NAME:
-            return said.from_wire(value)
+            return said.read(value)
     return None

@@ -102,4 +102,4 @@ def _pairs(rows: Sequence[asyncpg.Record]) -> dict[Any, Any]:
 
 def _filled(text: str | None) -> TradeFilled | None:
     """Read the pivot's fact from the saga's context."""
-    return None if text is None else TradeFilled.from_wire(text.encode())
+    return None if text is None else TradeFilled.read(text.encode())

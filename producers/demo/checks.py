@@ -16,6 +16,7 @@ from sagas.machine import Machine
 from sagas.trade import trade
 from sagas.trading.client_orders import client_order_id, saga_of
 from schemas.amounts import format_decimal
+from schemas.trade import hash_trade_ids
 
 Check = Callable[[Snapshot], list[str]]
 SHOWN = 5
@@ -288,7 +289,8 @@ def _summed(fills: Rows) -> dict[str, Any]:
         "quantity": format_decimal(quantity),
         "quote_amount": format_decimal(amount),
         "fee": format_decimal(fee),
-        "venue_trade_ids": sorted(str(fill["id"]) for fill in fills),
+        "executions": len(fills),
+        "executions_hash": hash_trade_ids(str(fill["id"]) for fill in fills),
     }
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from sagas.trading.arithmetic import EXACT, ZERO, multiply, round_down
-from schemas.trade import TradeFilled, TradeUnfilled, VenueFill, VenueReport
+from schemas.trade import TradeFilled, TradeUnfilled, VenueFill, VenueReport, hash_trade_ids
 
 ENDS: Final = frozenset({"fill", "rejected", "expired", "cancelled"})
 _FILLS: Final = frozenset({"fill", "partial_fill"})
@@ -43,20 +43,23 @@ def conclude(reports: Sequence[VenueReport], ordered: Decimal, fee_assets: Seque
         quote_amount=round_down(_sum([multiply(fill.quantity, fill.price) for fill in stand])),
         fee=fee,
         fee_asset=fee_asset,
-        venue_trade_ids=tuple(sorted(fill.trade_id for fill in stand)),
+        executions=len(stand),
+        executions_hash=hash_trade_ids(fill.trade_id for fill in stand),
         complete=quantity == ordered,
     )
 
 
 def contradict(answered: TradeFilled | TradeUnfilled | None, report: VenueReport) -> str | None:
-    """Say in what a late report contradicts the answer (None: barred), or None when it does not."""
+    """Say in what a late report contradicts the answer (None: barred), or None when it does not.
+
+    A report that the answer was concluded from is never late: the step's row knows its id.
+    """
     if report.fill is None:
         return None
     trade = f"{report.fill.quantity:f} at {report.fill.price:f} (trade {report.fill.trade_id})"
-    counted = report.fill.trade_id in (answered.venue_trade_ids if isinstance(answered, TradeFilled) else ())
     if report.kind == "busted":
-        return f"the venue took back {trade}" if counted else None
-    return None if counted else f"the venue filled {trade} after the step was answered"
+        return f"the venue took back {trade}" if isinstance(answered, TradeFilled) else None
+    return f"the venue filled {trade} after the step was answered"
 
 
 def _ending(end: VenueReport) -> Ending:

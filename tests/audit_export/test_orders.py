@@ -60,7 +60,8 @@ FILLED = t.TradeFilled(
     quote_amount=Decimal(202),
     fee=Decimal("0.2"),
     fee_asset="USD",
-    venue_trade_ids=("x-1", "x-2"),
+    executions=2,
+    executions_hash=t.hash_trade_ids(["x-1", "x-2"]),
     complete=True,
 )
 SETTLED = t.TradeSettled(quantity=Decimal(2), quote_amount=Decimal(202), fee=Decimal("0.2"), released=Decimal(1))

@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from decimal import Decimal
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
+from infra.codec import pack
 from infra.database import session
+from sagas.trading.client_orders import client_order_id
 from schemas import trade as t
 from schemas.envelope import CONTEXT, splice
-from schemas.lifecycle import Bar, Retry
+from schemas.lifecycle import Bar, Retry, StepContradicted
 from schemas.message import Message
 from tests.book import order
 from tests.integration.trade_rig import OPENING, TradeRig, report, trade_rig
@@ -24,7 +27,13 @@ VALIDATED = t.OrderValidated(
 RESERVED = t.FundsReserved(asset="EUR", amount=D("0.00000001"))
 PLACED = t.OrderPlaced(venue="paper", client_order_id="ts1", venue_order_id="1")
 FILLED = t.TradeFilled(
-    quantity=MILLION, quote_amount=D("0.00000001"), fee=D(0), fee_asset="USD", venue_trade_ids=("1",), complete=True
+    quantity=MILLION,
+    quote_amount=D("0.00000001"),
+    fee=D(0),
+    fee_asset="USD",
+    executions=1,
+    executions_hash=t.hash_trade_ids(["1"]),
+    complete=True,
 )
 
 
@@ -145,6 +154,48 @@ async def test_each_forged_record_moves_nothing(rig: TradeRig, point: Point, who
     if point is resting:
         assert open_before == 1
         assert await rig.sql.fetchval("SELECT status FROM order_register WHERE saga_id = $1", saga_id) == "SETTLED"
+
+
+async def test_a_repeated_report_is_no_news_and_a_late_bust_is(rig: TradeRig) -> None:
+    """After settlement the same fill, told again, changes nothing; its bust calls for a person, once."""
+    saga_id = await rig.start(order(account="alice", price="1.06"))
+    await settled(rig, saga_id)
+    rig.fed = 0
+    await rig.settle()
+    assert rig.said(StepContradicted) == []
+    rig.venue.bust("1")
+    await rig.settle()
+    rig.fed = 0
+    await rig.settle()
+    assert len(rig.said(StepContradicted)) == 1
+    assert rig.contradictions() == []
+    assert await rig.state(saga_id) == "FAILED"
+
+
+async def test_a_fill_that_an_earlier_release_answered_with_is_settled(rig: TradeRig) -> None:
+    """Execution's row and the fact are of version 1, with trade ids; settlement and the saga log read both."""
+    saga_id = await rig.start(order(account="alice", price="1.06"))
+    await resting(rig, saga_id)
+    [placed] = rig.said(t.OrderPlaced)
+    rig.venue.step("EUR/USD")
+    filled = await rig.venue.query(client_order_id(saga_id), "EUR/USD")
+    assert filled is not None
+    old = t.TradeFilledV1(
+        quantity=filled.filled, quote_amount=filled.quote, fee=filled.fees["USD"], fee_asset="USD",
+        venue_trade_ids=tuple(each.trade_id for each in filled.fills), complete=True,
+    )  # fmt: skip
+    told = rig.forge(saga_id, old, splice(placed.header(CONTEXT), old.NAME, old.to_wire()))
+    await rig.sql.execute(
+        "UPDATE step_execution SET status = 4, answer = $2, reports = $3, input = NULL, due = NULL"
+        " WHERE saga_id = $1 AND step = 'confirm_fill'",
+        saga_id,
+        pack(told.headers, told.value),
+        orjson.dumps({f"fill:{each.trade_id}": {} for each in filled.fills}),
+    )
+    await rig.settle()
+    assert rig.contradictions() == []
+    assert await rig.state(saga_id) == "COMPLETED"
+    await rig.judge(OPENING)
 
 
 async def test_a_genuine_record_with_one_header_changed_is_a_contradiction(rig: TradeRig) -> None:

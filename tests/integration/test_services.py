@@ -18,6 +18,7 @@ from tests.book import balances, open_book, order, proved, totals, work
 
 pytestmark = pytest.mark.stack
 D = Decimal
+HASH = t.hash_trade_ids(["1"])
 
 
 @pytest.fixture
@@ -139,8 +140,8 @@ async def test_trades_settle_to_the_cent(sql: Session) -> None:
     fills = [("40", "42", "0.042", False), ("200", "240", "0.24", True)]
     for (_, facts), (quantity, quote, fee, complete) in zip(sagas, fills, strict=True):
         facts.append(t.TradeFilled(
-            quantity=D(quantity), quote_amount=D(quote), fee=D(fee), fee_asset="USD", venue_trade_ids=("1",),
-            complete=complete,
+            quantity=D(quantity), quote_amount=D(quote), fee=D(fee), fee_asset="USD", executions=1,
+            executions_hash=HASH, complete=complete,
         ))  # fmt: skip
     answers = await onward(sql, "settle_trade", settlement.settle_fills, sagas)
     assert [answer.released for answer in answers if isinstance(answer, t.TradeSettled)] == [D("68.068"), D(0)]
@@ -158,7 +159,8 @@ async def test_a_position_bought_can_be_sold(sql: Session) -> None:
     """What comes in by a first buy can be reserved by a sell, though the account never had that asset."""
     sagas = await prepared(sql, [order(symbol="GOOG/USD", quantity=3, price="100")])
     sagas[0][1].append(t.TradeFilled(
-        quantity=D(3), quote_amount=D(300), fee=D("0.3"), fee_asset="USD", venue_trade_ids=("1",), complete=True
+        quantity=D(3), quote_amount=D(300), fee=D("0.3"), fee_asset="USD", executions=1, executions_hash=HASH,
+            complete=True,
     ))  # fmt: skip
     await onward(sql, "settle_trade", settlement.settle_fills, sagas)
     sell = await validated(sql, [order(t.Side.SELL, 3, "100", symbol="GOOG/USD")])
@@ -223,7 +225,8 @@ async def _statements(sql: Session, size: int) -> dict[str, int]:
     for _, facts in sagas:
         facts.append(t.OrderPlaced(venue="paper", client_order_id=uuid4().hex, venue_order_id="1"))
         facts.append(t.TradeFilled(
-            quantity=D(100), quote_amount=D(110), fee=D("0.11"), fee_asset="USD", venue_trade_ids=("1",), complete=True
+            quantity=D(100), quote_amount=D(110), fee=D("0.11"), fee_asset="USD", executions=1, executions_hash=HASH,
+            complete=True,
         ))  # fmt: skip
     await counted("settle", onward(sql, "settle_trade", settlement.settle_fills, sagas))
     again = await validated(sql, requests)

@@ -11,7 +11,7 @@ import pytest
 from sagas.trading.client_orders import client_order_id
 from sagas.trading.comparison import BookView, Drift, Flaw, SagaView, Traded, VenueView, compare, venue_differences
 from sagas.venue import Fill, OrderReport, OrderStatus, VenueTrade
-from schemas.trade import OrderType, Side, TimeInForce, TradeFilled
+from schemas.trade import OrderType, Side, TimeInForce, TradeFilled, hash_trade_ids
 
 D = Decimal
 BOUGHT, TAKEN_BACK, UNDER_WAY = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -39,7 +39,13 @@ def traded(*trades: VenueTrade) -> Traded:
 
 
 FILLED = TradeFilled(
-    quantity=D(10), quote_amount=D(10), fee=D("0.01"), fee_asset="USD", venue_trade_ids=("t",), complete=True
+    quantity=D(10),
+    quote_amount=D(10),
+    fee=D("0.01"),
+    fee_asset="USD",
+    executions=1,
+    executions_hash=hash_trade_ids(["t"]),
+    complete=True,
 )
 ENDED = {BOUGHT: SagaView("COMPLETED", FILLED), TAKEN_BACK: SagaView("ABORTED", None)}
 VENUE = VenueView(

@@ -1,16 +1,20 @@
 """What fills amount to and what they move: conserved to the last digit, never below zero."""
 
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from consumers.context import StepContext
+from sagas.trade import trade
 from sagas.trading import postings as p
 from sagas.trading.arithmetic import ZERO
 from sagas.trading.fills import conclude, contradict, identify
 from sagas.trading.postings import Fill, Holding, Kind, Place, settle
-from schemas.trade import Side, TradeFilled, TradeUnfilled, VenueFill, VenueReport
+from schemas.trade import Side, TradeFilled, TradeFilledV1, TradeUnfilled, VenueFill, VenueReport, hash_trade_ids
 
 D = Decimal
 BUY = Holding("alice", "paper", Side.BUY, "EUR", "USD", D("110.11"))
@@ -117,7 +121,13 @@ def test_fills_in_any_order_conclude_alike(order: list[VenueReport]) -> None:
     last = max(order.index(PART), order.index(REST))
     assert all(answer is None for answer in answers[:last])
     assert answers[-1] == TradeFilled(
-        quantity=D(100), quote_amount=D(110), fee=D("0.02"), fee_asset="USD", venue_trade_ids=("1", "2"), complete=True
+        quantity=D(100),
+        quote_amount=D(110),
+        fee=D("0.02"),
+        fee_asset="USD",
+        executions=2,
+        executions_hash=hash_trade_ids(["1", "2"]),
+        complete=True,
     )
 
 
@@ -140,9 +150,36 @@ def test_busted_executions_do_not_count() -> None:
     bust = report("busted", 100, "1", 40)
     filled = conclude([PART, REST, bust], D(100), [])
     assert isinstance(filled, TradeFilled)
-    assert filled.venue_trade_ids == ("2",)
+    assert (filled.executions, filled.executions_hash) == (1, hash_trade_ids(["2"]))
     unfilled = conclude([PART, ENDED, bust], D(100), [])
     assert unfilled == TradeUnfilled(status="expired", reason="every execution was busted")
+
+
+def test_an_answer_is_as_small_for_thousands_of_executions() -> None:
+    """The fact counts and hashes them, so that no order is too large to be settled."""
+    fills = [report("partial_fill", number, str(number), 1) for number in range(1, 5001)]
+    filled = conclude([*fills, report("cancelled", 5000)], D(6000), [])
+    assert isinstance(filled, TradeFilled)
+    assert (filled.quantity, filled.executions) == (D(5000), 5000)
+    assert len(filled.to_wire()) < 300
+
+
+def test_version_1_of_the_fact_is_read_as_version_2() -> None:
+    """Trade ids are counted and hashed, wherever the fact is read: from a record, or from a saga's context."""
+    v1 = TradeFilledV1(
+        quantity=D(3), quote_amount=D(4), fee=D(0), fee_asset="USD", venue_trade_ids=("2", "10"), complete=True
+    )
+    v2 = TradeFilled(
+        quantity=D(3), quote_amount=D(4), fee=D(0), fee_asset="USD", executions=2,
+        executions_hash=hash_trade_ids(["10", "2"]), complete=True,
+    )  # fmt: skip
+    assert trade.registry.find("trade.trade-filled.v1") is TradeFilledV1
+    assert TradeFilledV1.from_wire(v1.to_wire()).upcast() == v2
+    assert TradeFilled.read(v1.to_wire()) == TradeFilled.read(v2.to_wire()) == v2
+    ctx = StepContext(UUID(int=1), "settle_trade", 1, "", 0, b'{"trade-filled":%s}' % v1.to_wire())
+    assert ctx.get(TradeFilled) == v2
+    with pytest.raises(ValidationError, match="executions"):
+        TradeFilled.read(b'{"quantity":"1"}')
 
 
 def test_reports_are_told_apart_by_the_venues_ids() -> None:
@@ -153,11 +190,10 @@ def test_reports_are_told_apart_by_the_venues_ids() -> None:
 
 
 def test_late_news_contradicts_the_answer() -> None:
-    """A fill nobody counted, after any answer, and the bust of one that was; nothing else."""
+    """A fill, after any answer, and a bust after one that counted fills; what was counted is left out before."""
     filled = conclude([PART, ENDED], D(100), [])
     unfilled = TradeUnfilled(status="expired")
     bust = report("busted", 40, "1", 40)
-    assert contradict(filled, PART) is None
     assert contradict(filled, ENDED) is None
     assert "filled" in (contradict(filled, REST) or "")
     assert "took back" in (contradict(filled, bust) or "")

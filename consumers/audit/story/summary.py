@@ -99,8 +99,7 @@ def _traded(context: Context) -> str:
     asked, filled = context.get("trade-requested", {}), context.get("trade-filled", {})
     verb = {"BUY": "Bought", "SELL": "Sold"}.get(text_of(asked, "side"), "Traded")
     quantity, wanted = text_of(filled, "quantity"), text_of(asked, "quantity")
-    parts = filled.get("venue_trade_ids")
-    number = len(parts) if isinstance(parts, list) else 0  # pyright: ignore[reportUnknownArgumentType]
+    number = _executions(filled)
     told = f"{verb} {quantity} {text_of(asked, 'symbol')}"
     if wanted and _number(wanted) != _number(quantity):
         told += f" of {wanted} asked for"
@@ -108,6 +107,15 @@ def _traded(context: Context) -> str:
     if number:
         told += ", filled at once" if number == 1 else f", filled in {count(number, 'part')}"
     return f"{told}, settled"
+
+
+def _executions(filled: Mapping[str, Any]) -> int:
+    """Return the number of executions; version 1 of the fact lists their ids. 0 where it cannot be read."""
+    ids: Any = filled.get("venue_trade_ids")
+    if isinstance(ids, list):
+        return len(ids)  # pyright: ignore[reportUnknownArgumentType]
+    told = text_of(filled, "executions")
+    return int(told) if len(told) < 10 and told.isascii() and told.isdecimal() else 0  # noqa: PLR2004 - 32 bits
 
 
 def _price(quantity: str, amount: str) -> str:

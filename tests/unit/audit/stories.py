@@ -152,7 +152,7 @@ def _fill(number: int, quantity: str, price: str) -> t.VenueFill:
 PLACED = t.OrderPlaced(venue="paper", client_order_id="ts-3f2b8c1e", venue_order_id="9007")
 FILLED = t.TradeFilled(
     quantity=Decimal(100), quote_amount=Decimal(17244), fee=Decimal("17.24"), fee_asset="USD",
-    venue_trade_ids=("T-1", "T-2"), complete=True,
+    executions=2, executions_hash=t.hash_trade_ids(["T-1", "T-2"]), complete=True,
 )  # fmt: skip
 SETTLED = t.TradeSettled(
     quantity=Decimal(100), quote_amount=Decimal(17244), fee=Decimal("17.24"), released=Decimal("6.01")
