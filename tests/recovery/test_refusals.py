@@ -14,7 +14,7 @@ from consumers.recovery.rebuild import Wish
 from consumers.recovery.topics import republish
 from infra.errors import CommandError, ExitCode
 from infra.keys import partition_of
-from schemas.topics import PARTITIONS
+from schemas.topics import PARTITIONS, saga_topics
 from tests.broker import delete_topics
 from tests.e2e import messages as m
 from tests.recovery.stage import Stage, ignore
@@ -49,8 +49,8 @@ async def test_a_database_that_does_not_fit_is_refused(stage: Stage) -> None:
     await stage.bench.pool.execute("UPDATE saga SET version = 1")
     await stage.bench.pool.execute("UPDATE lane SET next_offset = 7 WHERE topic LIKE '%.events'")
     assert await refused(stage, RESTORED) == "topic-behind"
-    checkpoints = f"{stage.bench.saga.name}.checkpoints"  # the test's has 12 partitions
-    await asyncio.to_thread(delete_topics, stage.bench.kafka, [checkpoints])
+    differing = [topic.name for topic in saga_topics(stage.bench.saga.name) if topic.partitions == 1]  # the test's: 12
+    await asyncio.to_thread(delete_topics, stage.bench.kafka, differing)
     with pytest.raises(CommandError) as caught:
         await republish(stage.settings, stage.casts, "tester", ignore, ignore)
     assert caught.value.code == "topics-not-empty"
