@@ -4,10 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.invalid import describe_invalid
-from schemas.trade import TradeFilled, TradeRequested
+from schemas.trade import TradeFilledV1, TradeRequested
 
 
-def refusal(value: bytes, message: type[TradeFilled] | type[TradeRequested]) -> ValidationError:
+def refusal(value: bytes, message: type[TradeFilledV1] | type[TradeRequested]) -> ValidationError:
     """Return the error with which a payload is refused."""
     with pytest.raises(ValidationError) as caught:
         message.model_validate_json(value)
@@ -30,5 +30,5 @@ def test_a_name_of_the_sender_s_own_is_cut() -> None:
 
 def test_many_wrong_items_are_only_counted() -> None:
     """A list of a hundred thousand wrong items is told in a line, and none of them is described on the way."""
-    error = refusal(b'{"venue_trade_ids": [%s]}' % b",".join([b"1"] * 100_000), TradeFilled)
+    error = refusal(b'{"venue_trade_ids": [%s]}' % b",".join([b"1"] * 100_000), TradeFilledV1)
     assert describe_invalid(error, "value") == "value: 100005 fields or items are wrong"
