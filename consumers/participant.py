@@ -94,8 +94,10 @@ class Binding:
 
 
 class Participant(StepOwner):
-    """One service's share of a saga. `holds` names what may be paused for a step, as (scope, key) pairs.
+    """One service's share of a saga, in all its versions.
 
+    A step that versions share, equal in everything, is bound once; each other one by itself, with functions of its own
+    or the same. `holds` names what may be paused for a step, as (scope, key) pairs.
     `in_flight` is how many calls the far side's client makes side by side, where it knows a limit. With an `evidence`,
     a record that the database contradicts goes to the dead letters and has no effect.
     """
@@ -120,6 +122,8 @@ class Participant(StepOwner):
         self.in_flight = in_flight
         self.evidence = evidence
         self.bindings: dict[str, Binding] = {}
+        """By the step's name; where versions of the saga have different steps of one name, the newest one's."""
+        self._bound: dict[AnyStep, Binding] = {}
 
     @property
     def group(self) -> str:
@@ -141,17 +145,30 @@ class Participant(StepOwner):
         """Raise `DefinitionError` naming what is not bound, before the first record is read."""
         if not self.bindings:
             raise DefinitionError(f"participant {self.name!r} handles no step of {self.saga.name!r}")
-        for binding in self.bindings.values():
+        for binding in self._bound.values():
             if missing := binding.missing():
                 raise DefinitionError(
                     f"participant {self.name!r}: step {binding.step.name!r} still needs @{', @'.join(missing)}"
                 )
 
     def _binding(self, step: AnyStep) -> Binding:
-        if step not in self.saga.steps:
+        having = self._versions_of(step)
+        if not having:
             named = getattr(step, "name", step)
             raise DefinitionError(f"participant {self.name!r}: saga {self.saga.name!r} has no step {named!r}")
-        return self.bindings.setdefault(step.name, Binding(step))
+        if step not in self._bound:
+            binding = self._bound[step] = Binding(step)
+            known = self.bindings.get(step.name)
+            if known is None or max(having) > max(self._versions_of(known.step)):
+                self.bindings[step.name] = binding
+        return self._bound[step]
+
+    def _versions_of(self, step: AnyStep) -> list[int]:
+        return [version for version, each in self.saga.versions.items() if step in each.steps]
+
+    def under(self, version: int) -> dict[str, Binding]:
+        """Return the bindings of one version of the saga, by the step's name."""
+        return {step.name: self._bound[step] for step in self.saga.versions[version].steps if step in self._bound}
 
     def _bind(self, step: AnyStep, role: str) -> Callable[[F], F]:
         binding = self._binding(step)

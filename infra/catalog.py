@@ -1,6 +1,6 @@
 """What is known of sagas, for people and scripts: one with all that was said of it, or a page of many."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -12,9 +12,11 @@ import orjson
 from infra.codec import load_headers, publishable
 from infra.database import Connection
 from infra.errors import CommandError, ExitCode
+from sagas.definition import AnySaga
 from schemas.envelope import CONTEXT
 
 Json = dict[str, Any]
+Starts = Mapping[tuple[str, int], str]
 
 PAGE: Final = 500
 _SHOWN_MATCHES: Final = 3
@@ -30,11 +32,12 @@ SELECT seq, topic, partition, "offset", recorded_at, event_type, step_name, even
     headers, value, hash
 FROM saga_event WHERE saga_id = $1 ORDER BY recorded_at, topic, partition, "offset"
 """
-# `starts` gives, by saga name, the event whose member of the context holds the request.
+# `starts` gives, by the saga's name and version, the event whose member of the context holds the request; sagas of a
+# version that is not registered are listed too, unless the request is asked about.
 _PAGE: Final = f"""
-WITH starts AS (SELECT * FROM unnest($1::text[], $2::text[]) AS t (name, start))
-SELECT {_COLUMNS} FROM saga JOIN starts USING (name)
-WHERE ($3::text IS NULL OR state = $3)
+WITH starts AS (SELECT * FROM unnest($1::text[], $9::int[], $2::text[]) AS t (name, version, start))
+SELECT {_COLUMNS} FROM saga LEFT JOIN starts USING (name, version)
+WHERE name = ANY($1::text[]) AND ($3::text IS NULL OR state = $3)
     AND ($4::text IS NULL OR context -> start ->> 'account' = $4)
     AND ($5::text IS NULL OR context -> start ->> 'symbol' = $5)
     AND ($6::timestamptz IS NULL OR created_at >= $6)
@@ -94,10 +97,16 @@ async def read_events(sql: Connection, saga_id: UUID) -> list[Json]:
     return [_event(row) for row in await sql.fetch(_EVENTS, saga_id)]
 
 
-async def read_page(sql: Connection, starts: Mapping[str, str], wanted: Wanted, limit: int) -> list[Json]:
-    """Give sagas, newest first; `starts` gives the name of the start event by saga."""
+def start_events(sagas: Iterable[AnySaga]) -> Starts:
+    """Return the name of the start event by the name and version of each saga."""
+    return {(each.name, version): each.start.NAME for saga in sagas for version, each in saga.versions.items()}
+
+
+async def read_page(sql: Connection, starts: Starts, wanted: Wanted, limit: int) -> list[Json]:
+    """Give sagas, newest first; `starts` is what `start_events` returns for those to look among."""
     given = (wanted.state, wanted.account, wanted.symbol, wanted.since, wanted.after)
-    rows = await sql.fetch(_PAGE, list(starts), list(starts.values()), *given, limit)
+    names, versions = [name for name, _ in starts], [version for _, version in starts]
+    rows = await sql.fetch(_PAGE, names, list(starts.values()), *given, limit, versions)
     return [present(row) for row in rows]
 
 

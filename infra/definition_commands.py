@@ -31,16 +31,27 @@ def check(*, app: App = None, as_json: AsJson = False) -> None:
         raise CommandError("no-sagas", "there is no saga to check", SAGAS, do, ExitCode.NOT_FOUND)
     for warning in check_ownership(settings):
         show_warning(warning, as_json=as_json)
-    for each in sagas.values():
+    for each in (definition for saga in sagas.values() for definition in saga.versions.values()):
         typer.echo(json.dumps(_summary(each)) if as_json else _sentence(each))
 
 
 @commands.command()
 def diagram(
-    saga: str, *, app: App = None, form: Annotated[Literal["mermaid", "dot"], typer.Option("--format")] = "mermaid"
+    saga: str,
+    *,
+    version: Annotated[
+        int | None, typer.Option(help="The definition's version; that of new sagas if not given.")
+    ] = None,
+    app: App = None,
+    form: Annotated[Literal["mermaid", "dot"], typer.Option("--format")] = "mermaid",
 ) -> None:
     """Draw a saga from its definition, as text that Mermaid or Graphviz renders."""
     found = find_saga(saga, load_settings(app=app).app)
+    if version is not None:
+        if version not in found.versions:
+            what, known = f"saga {saga!r} has no version {version} here", ", ".join(map(str, sorted(found.versions)))
+            raise CommandError("version-unknown", what, SAGAS, f"known: {known}", ExitCode.NOT_FOUND)
+        found = found.versions[version]
     typer.echo(draw_dot(found) if form == "dot" else draw_mermaid(found), nl=False)
 
 

@@ -90,6 +90,7 @@ def check_owners(owners: Iterable[StepOwner]) -> None:
 
 
 def unowned_steps(saga: AnySaga, owners: Sequence[StepOwner]) -> list[str]:
-    """Name the steps of a saga that none of these owns."""
+    """Name the steps of a saga, in all its versions, that none of these owns."""
     owned = {step for owner in owners if owner.saga.name == saga.name for step in owner.steps}
-    return [step.name for step in saga.steps if step.name not in owned]
+    names = dict.fromkeys(step.name for each in saga.versions.values() for step in each.steps)
+    return [name for name in names if name not in owned]

@@ -93,7 +93,7 @@ def _contracts(app: list[str] | None, *, own: bool = False) -> dict[str, Contrac
     sagas = module_sagas(app) if app else registered_sagas(load_settings().app)
     if app or own:
         sagas = {name: saga for name, saga in sagas.items() if (saga is registered.get(OWN)) is own}
-    types = [each for saga in sagas.values() for each in saga.registry.items()]
+    types = [each for saga in sagas.values() for each in saga.message_types.items()]
     if not types:
         what, do = "there is no saga whose messages could be recorded", "name a module that defines one with --app"
         raise CommandError("no-messages", what, ", ".join(app or ()) or "schema", do, ExitCode.NOT_FOUND)

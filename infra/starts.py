@@ -164,6 +164,7 @@ def _begin(saga: AnySaga, start: Start, hash_: str, source: str, now: int) -> Ou
     value = start.request.to_wire()
     context = splice(b"", saga.start.NAME, value)
     envelope = _envelope(wire_type(saga.name, saga.start), start, hash_, source=source, now=now, context=context)
+    envelope = envelope._replace(version=saga.version)
     return Outgoing.of(events_topic(saga.name), envelope, value)
 
 

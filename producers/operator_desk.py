@@ -52,13 +52,17 @@ class Case:
 
     def refusal(self, fact: OperatorFact) -> str:
         """Say why the saga would refuse this decision now; empty if it would take it."""
-        machine, saga = Machine(self.definition), self.definition
+        saga = self.definition.versions.get(self.row["version"])
+        if saga is None:
+            known = ", ".join(map(str, sorted(self.definition.versions)))
+            return f"it runs under version {self.row['version']} of its definition; this program knows {known}"
+        machine = Machine(saga)
         step = str(getattr(fact, "step", ""))
         try:
             state = decode_progress(machine, self.row["progress"])
             named = Vocabulary(saga).read(wire_type(saga.name, type(fact)), str(uuid4()), step, 1, fact.to_wire())
         except ProgressError:
-            return f"it runs under version {self.row['version']} of its definition; this program knows {saga.version}"
+            return f"version {saga.version} of its definition is not the one here that it was written under"
         except KeyError:
             known = ", ".join(each.name for each in saga.steps)
             raise CommandError(
@@ -68,7 +72,8 @@ class Case:
 
     def choose_step(self, make: Callable[[str], OperatorFact]) -> OperatorFact:
         """Make a decision about the one step that takes it; raises `CommandError` (exit 2) when it must be named."""
-        facts = [make(step.name) for step in self.definition.steps]
+        saga = self.definition.versions.get(self.row["version"], self.definition)
+        facts = [make(step.name) for step in saga.steps]
         taken = [fact for fact in facts if not self.refusal(fact)]
         if len(taken) > 1:
             do = f"give --step: {', '.join(str(getattr(fact, 'step', '')) for fact in taken)}"

@@ -1,12 +1,12 @@
 """The definition language: a saga is a value that any process can import without importing a handler."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from sagas.errors import DefinitionError
-from sagas.soundness import check
+from sagas.soundness import check, check_versions
 from sagas.step import AnyStep, Step, check_time
 from schemas.message import Event, Message
 from schemas.registry import Registry
@@ -21,7 +21,8 @@ class Saga(Generic[Last]):
     """Steps in a causal order, a version, and the time the whole may take.
 
     A chain is written with `then`, whose types must fit; a step that branches off an earlier event, or joins
-    several, with `also`.
+    several, with `also`. `others` are definitions of the same saga in other versions, under which sagas still run:
+    see `alongside`.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Saga(Generic[Last]):
     messages: Messages
     steps: tuple[AnyStep, ...]
     registry: Registry
+    others: "tuple[Saga[Any], ...]" = ()
 
     def then(self, following: Step[Last, Out, Any]) -> "Saga[Out]":
         """Append a step that reacts to the last one's event. Raises `DefinitionError` if the whole cannot work."""
@@ -38,6 +40,40 @@ class Saga(Generic[Last]):
     def also(self, branch: Step[Any, Out, Any]) -> "Saga[Out]":
         """Append a step that reacts to any earlier event, or joins several. Raises as `then` does."""
         return _define(EmptySaga(self.name, self.version, self.deadline, self.messages), (*self.steps, branch))
+
+    def alongside(self, *others: "Saga[Any]") -> "Saga[Last]":
+        """Return this definition with other versions of it beside it.
+
+        New sagas start under this one; those that were started under one of the others go on under that one.
+
+        Raises `DefinitionError` for another saga, a version given twice, or messages that the versions disagree on.
+        """
+        beside: dict[int, Saga[Any]] = {each.version: each for each in self.others}
+        for each in (each.alone for other in others for each in (other, *other.others)):
+            if each.name != self.name:
+                raise DefinitionError(f"{self.name}: {each.name!r} is another saga; versions of one share its name")
+            if each == self.alone:
+                continue
+            if each.version == self.version or beside.setdefault(each.version, each) != each:
+                raise DefinitionError(f"{self.name}: two definitions have version {each.version}; count one of them up")
+        whole = replace(self, others=tuple(beside[version] for version in sorted(beside)))
+        check_versions(self.name, {version: (each.steps, each.registry) for version, each in whole.versions.items()})
+        return whole
+
+    @property
+    def alone(self) -> "Saga[Last]":
+        """Return this definition without the others."""
+        return replace(self, others=()) if self.others else self
+
+    @property
+    def versions(self) -> "dict[int, Saga[Any]]":
+        """Return every definition by its version, this one first."""
+        return {each.version: each for each in (self, *self.others)}
+
+    @property
+    def message_types(self) -> dict[str, type[Message]]:
+        """Return the class of every wire type, of all versions."""
+        return dict(item for each in (self, *self.others) for item in each.registry.items())
 
     @property
     def start(self) -> type[Event]:

@@ -1,7 +1,7 @@
 """What types cannot say of a definition, checked when it is made: a saga that could never work is refused at import."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from pydantic import ValidationError
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sagas.errors import DefinitionError
 from sagas.step import AnyStep, Kind
 from schemas.lifecycle import MESSAGES as LIFECYCLE
-from schemas.message import Event, find_float
+from schemas.message import Event, Message, find_float
 from schemas.registry import Registry
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
@@ -25,6 +25,31 @@ def check(saga: str, steps: Sequence[AnyStep], registry: Registry) -> None:
     _check_order(saga, steps)
     _check_kinds(saga, steps)
     _check_compensations(saga, steps)
+
+
+def check_versions(saga: str, versions: Mapping[int, tuple[Sequence[AnyStep], Registry]]) -> None:
+    """Raise `DefinitionError` unless versions of a saga can run side by side.
+
+    Participants read a message by its wire type, whichever version its saga runs under, so the versions have to agree
+    on the class of each type, and on which events come from outside: those name no version.
+    """
+    known: dict[str, tuple[type[Message], int]] = {}
+    for version, (_, registry) in versions.items():
+        for ce_type, message in registry.items():
+            other, before = known.setdefault(ce_type, (message, version))
+            if other is not message:
+                raise DefinitionError(
+                    f"{saga}: versions {before} and {version} read {ce_type} with different classes; "
+                    f"give the changed message a version of its own (`class {message.__name__}(..., version=2)`)"
+                )
+    outside = {step.waits_for: version for version, (steps, _) in versions.items() for step in steps if step.waits_for}
+    for version, (steps, _) in versions.items():
+        for event in (steps[0].on[0], *chain.from_iterable(map(_answers, steps))):
+            if event in outside:
+                raise DefinitionError(
+                    f"{saga}: version {outside[event]} waits for {event.__name__} from outside, yet version {version} "
+                    f"says it itself; give one of them another event"
+                )
 
 
 def predecessors(steps: Sequence[AnyStep]) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ MAC: Final = "ts_mac"
 """Reserved: the id of a key, a colon, and the HMAC-SHA256 of the record without this header."""
 ENCRYPTED: Final = b"application/vnd.tradesaga.encrypted"
 """Reserved: the content type of a value that is ciphertext."""
+VERSION: Final = "ts_version"
 
 SPECVERSION: Final = "ce_specversion"
 SPEC: Final = b"1.0"
@@ -58,6 +59,7 @@ class Envelope(NamedTuple):
 
     `time` is RFC 3339 in UTC with nanoseconds, where the effect was decided; `started` the nanoseconds since 1970 at
     which the attempt began; `context` a JSON object of the saga's facts by event name; `request` the hash of the start.
+    `version` is that of the saga's definition; 0 where the record does not say it, which means version 1.
     """
 
     type: str
@@ -77,11 +79,14 @@ class Envelope(NamedTuple):
     attempt: int = 1
     started: int = 0
     context: bytes = b""
+    version: int = 0
 
     def to_headers(self) -> list[Header]:
         """Write the headers; what is empty is left out."""
         saga_id = self.saga_id.encode()
-        headers: list[Header] = [
+        # The version comes first: a reader that does not know it sees so before it looks at the type.
+        headers: list[Header] = [(VERSION, b"%d" % self.version)] if self.version else []
+        headers += (
             (TYPE, self.type.encode()),
             (ID, self.id.encode()),
             ("ce_source", self.source.encode()),
@@ -89,7 +94,7 @@ class Envelope(NamedTuple):
             (SAGA_ID, saga_id),
             ("ce_subject", saga_id),
             *_FIXED,
-        ]
+        )
         for name, text in zip(_OPTIONAL, self[5:13], strict=True):
             if text:
                 headers.append((name, text.encode()))
@@ -110,14 +115,14 @@ class Envelope(NamedTuple):
         try:
             texts = [value.decode() if (value := get(name)) else "" for name in _TEXTS]
             round_, attempt = int(get(ROUND) or 1), int(get("ts_attempt") or 1)
-            started = int(get("ts_started") or 0)
+            started, version = int(get("ts_started") or 0), int(get(VERSION) or 0)
         except ValueError as error:
             raise EnvelopeError(f"a header cannot be read: {str(error)[:_SHOWN]}") from None
-        if not (0 <= round_ <= _MOST and 0 <= attempt <= _MOST and 0 <= started <= _LATEST):
+        if not (0 <= round_ <= _MOST and 0 <= attempt <= _MOST and 0 <= started <= _LATEST and 0 <= version <= _MOST):
             raise EnvelopeError("a number in the ts_ headers is out of its range")
         if "\0" in "".join(texts):
             raise EnvelopeError("a header has a NUL character, for which PostgreSQL has no place")
-        return cls._make((*texts, round_, attempt, started, get(CONTEXT) or b""))
+        return cls._make((*texts, round_, attempt, started, get(CONTEXT) or b"", version))
 
 
 def check_required(found: Mapping[str, bytes]) -> None:

@@ -103,7 +103,7 @@ audit.command("show", epilog="Example: `tradesaga audit show 0b1ce5ad --html tra
 
 
 async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]) -> Report:
-    types = frozenset(kind for saga in registered_sagas(settings.app).values() for kind, _ in saga.registry.items())
+    types = frozenset(kind for saga in registered_sagas(settings.app).values() for kind in saga.message_types)
     async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
         with progress_bar() as progress:
             task = progress.add_task("verifying", total=await estimate_rows(sql) or None)

@@ -4,6 +4,7 @@ What an owner had begun and not told is taken for the worst that it can be: a re
 side is asked; a local attempt for not made, since its effect was lost together with its row.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -13,12 +14,12 @@ import orjson
 from pydantic import ValidationError
 
 from consumers.participant import Binding, Participant
+from consumers.runtime.bindings import Bindings
 from consumers.runtime.cause import split
 from consumers.runtime.row import Key, Row
 from infra.clock import read_id
 from infra.codec import Record, pack, unpack
 from infra.keys import partition_of
-from sagas.definition import AnySaga
 from sagas.row import RowStatus
 from schemas import lifecycle
 from schemas.envelope import Envelope, EnvelopeError
@@ -78,21 +79,26 @@ class Mention:
 
 
 class Reader:
-    """The wire types that say something of a participant's steps; `partitions` is the count of the topics'."""
+    """The wire types that say something of a participant's steps; `partitions` is the count of the topics'.
 
-    def __init__(self, saga: AnySaga, participant: Participant, partitions: int) -> None:
+    A report from outside may name no version: then it is one to the steps of all versions that wait for it.
+    """
+
+    def __init__(self, participant: Participant, partitions: int) -> None:
+        saga = participant.saga
         self._partitions = partitions
-        self._bindings = participant.bindings
-        self._types: dict[str, list[tuple[Said, Binding]]] = {}
+        bindings = Bindings(participant)
+        self._unversioned = bindings.unversioned
+        self._bindings = bindings.by_version
+        self._newest = participant.bindings
         self._by_step = {wire_type(saga.name, message): said for message, said in _BY_STEP.items()}
-        for binding in participant.bindings.values():
-            step = binding.step
-            named: list[tuple[Said, type[Message] | None]] = [(Said.TRIGGER, event) for event in step.on]
-            named += [(Said.DONE, step.emits), (Said.REFUSED, step.rejects), (Said.REPORT, step.waits_for)]
-            named.append((Said.COMPENSATED, step.back[1] if step.back is not None else None))
-            for said, message in named:
-                for version in (message, *message.EARLIER) if message is not None else ():
-                    self._types.setdefault(wire_type(saga.name, version), []).append((said, binding))
+        self._types = {version: _types(saga.name, each.values()) for version, each in self._bindings.items()}
+        self._reports: dict[str, dict[str, tuple[Said, Binding]]] = {}
+        for types in self._types.values():
+            for ce_type, listed in types.items():
+                for said, binding in listed:
+                    if said is Said.REPORT:
+                        self._reports.setdefault(ce_type, {}).setdefault(binding.step.name, (said, binding))
 
     def read(self, record: Record) -> list[Mention]:
         """Say what a record of the events topic is to which steps; one that its owner could not trust is to none."""
@@ -100,15 +106,37 @@ class Reader:
             envelope = Envelope.from_headers(record.headers)
         except EnvelopeError:
             return []
-        found = self._types.get(envelope.type)
-        if found is None:
-            binding, said = self._bindings.get(envelope.step), self._by_step.get(envelope.type)
-            found = [(said, binding)] if said is not None and binding is not None else []
+        found = self._find(envelope)
         key = envelope.saga_id.encode()
         if not found or record.key != key or record.partition != partition_of(key, self._partitions):
             return []
         saga_id = read_id(envelope.saga_id)
         return [Mention(said, binding, saga_id, envelope, record) for said, binding in found]
+
+    def _find(self, envelope: Envelope) -> Collection[tuple[Said, Binding]]:
+        if not envelope.version and (reports := self._reports.get(envelope.type)) is not None:
+            return reports.values()
+        version = envelope.version or self._unversioned
+        if (found := self._types.get(version, {}).get(envelope.type)) is not None:
+            return found
+        said, binding = self._by_step.get(envelope.type), self._bindings.get(version, {}).get(envelope.step)
+        # What is said of a row whose own records could not be read names no version.
+        binding = binding or (self._newest.get(envelope.step) if not envelope.version else None)
+        return [(said, binding)] if said is not None and binding is not None else []
+
+
+def _types(saga: str, bindings: Iterable[Binding]) -> dict[str, list[tuple[Said, Binding]]]:
+    """Return what each wire type says of the steps of one version."""
+    types: dict[str, list[tuple[Said, Binding]]] = {}
+    for binding in bindings:
+        step = binding.step
+        named: list[tuple[Said, type[Message] | None]] = [(Said.TRIGGER, event) for event in step.on]
+        named += [(Said.DONE, step.emits), (Said.REFUSED, step.rejects), (Said.REPORT, step.waits_for)]
+        named.append((Said.COMPENSATED, step.back[1] if step.back is not None else None))
+        for said, message in named:
+            for each in (message, *message.EARLIER) if message is not None else ():
+                types.setdefault(wire_type(saga, each), []).append((said, binding))
+    return types
 
 
 def adopt(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:

@@ -13,7 +13,8 @@ from sagas.definition import AnySaga
 from schemas.topics import events_topic
 
 _VERSIONS: Final = """
-SELECT DISTINCT version FROM saga WHERE name = $1 AND version <> $2 AND state NOT IN ('COMPLETED', 'ABORTED')
+SELECT DISTINCT version FROM saga
+WHERE name = $1 AND version <> ALL($2::int[]) AND state NOT IN ('COMPLETED', 'ABORTED')
 """
 _SHOWN: Final = 5
 
@@ -44,11 +45,12 @@ def refuse_beyond(lanes: Iterable[Lane], ranges: Mapping[Place, tuple[int, int]]
 
 
 async def refuse_versions(sql: Connection, saga: AnySaga) -> None:
-    """Refuse while sagas of another version of the definition have not ended: this one cannot read them."""
-    others = [row[0] for row in await sql.fetch(_VERSIONS, saga.name, saga.version)]
+    """Refuse while sagas of a version that is not registered have not ended: nothing here can read them."""
+    others = [row[0] for row in await sql.fetch(_VERSIONS, saga.name, list(saga.versions))]
     if others:
-        what = f"open sagas of {saga.name!r} run under version {others[0]}; this installation knows {saga.version}"
-        do = "run this with the release that they were started under"
+        known = ", ".join(map(str, sorted(saga.versions)))
+        what = f"open sagas of {saga.name!r} run under version {others[0]}; this installation knows {known}"
+        do = f"register version {others[0]} too, with `alongside`"
         raise CommandError("version-unknown", what, "PostgreSQL", do, ExitCode.REFUSED)
 
 

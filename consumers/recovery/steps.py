@@ -10,6 +10,7 @@ from consumers.evidence import Claim
 from consumers.participant import Binding, Participant
 from consumers.recovery.adoption import Mention, Reader, Said, adopt, begin_round
 from consumers.recovery.starts import Letter
+from consumers.runtime.bindings import Bindings
 from consumers.runtime.message import Kind, Message, Router
 from consumers.runtime.row import Key, Row, load, save
 from infra.codec import Record
@@ -53,12 +54,17 @@ class StepRecovery:
     @property
     def first_step(self) -> int:
         """Return the position of the participant's first step."""
-        return min((self._order[name] for name in self.participant.bindings), default=0)
+        return min((at for (_, name), at in self._order.items() if name in self.participant.bindings), default=0)
 
     def __post_init__(self) -> None:
-        self._reader = Reader(self.saga, self.participant, self.partitions)
+        self._reader = Reader(self.participant, self.partitions)
         self._router = Router(self.participant, self.partitions)
-        self._order = {each.name: number for number, each in enumerate(self.saga.steps)}
+        self._order = {
+            (version, step.name): number
+            for version, definition in self.saga.versions.items()
+            for number, step in enumerate(definition.steps)
+        }
+        self._unversioned = Bindings(self.participant).unversioned
 
     async def doubt(self) -> None:
         """Take every call that a restored row speaks of for unknown."""
@@ -117,14 +123,16 @@ class StepRecovery:
     async def _restore(self, effects: Sequence[Mention]) -> None:
         """Restore forward effects in the order of the steps, then those that take back, the last step first.
 
-        So each saga's come in their own order; those of different sagas are made so as to commute.
+        So each saga's come in their own order, which its version decides; those of different sagas are made so as to
+        commute.
         """
-        groups: dict[tuple[bool, int], list[Mention]] = {}
+        groups: dict[tuple[bool, int, int], list[Mention]] = {}
         for mention in effects:
             back = mention.said is Said.COMPENSATED
-            position = self._order[mention.binding.step.name]
-            groups.setdefault((back, -position if back else position), []).append(mention)
-        for (back, _), group in sorted(groups.items()):
+            version = mention.envelope.version or self._unversioned
+            position = self._order[version, mention.binding.step.name]
+            groups.setdefault((back, version, -position if back else position), []).append(mention)
+        for (back, *_), group in sorted(groups.items()):
             await self._restore_step(group[0].binding, group, back=back)
 
     async def _restore_step(self, binding: Binding, group: Sequence[Mention], *, back: bool) -> None:

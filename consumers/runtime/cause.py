@@ -1,6 +1,6 @@
 """What a fact is said because of: the record that set the step off, whether it has just come or was kept in the row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from schemas.envelope import Envelope
 from schemas.message import Message as Payload
 
 _LENGTH = 4
+Check = Callable[[int], None]
+"""Raises for a version of a saga's definition that is not registered here."""
 
 
 @dataclass(slots=True)
@@ -40,12 +42,16 @@ class Cause:
         return cls(message.envelope, message.value, message.payload)
 
     @classmethod
-    def stored(cls, framed: bytes, payloads: Mapping[str, type[Payload]]) -> "Cause":
-        """Take the cause from a row's input; several make a join. Raises `ValueError`, `LookupError`."""
+    def stored(cls, framed: bytes, payloads: Mapping[str, type[Payload]], check: Check) -> "Cause":
+        """Take the cause from a row's input; several make a join.
+
+        `check` sees the version before anything is looked up. Raises `ValueError`, `LookupError`, what `check` does.
+        """
         causes: list[Cause] = []
         for part in split(framed):
             headers, value = unpack(part[_LENGTH:])
             envelope = Envelope.from_headers(headers)
+            check(envelope.version)
             causes.append(cls(envelope, value, payloads[envelope.type]))
         return causes[0] if len(causes) == 1 else _join(causes)
 

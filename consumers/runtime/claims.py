@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from consumers.evidence import Claim, Kind
-from consumers.runtime.cause import Cause
+from consumers.runtime.cause import Cause, Check
 from consumers.runtime.message import Message
 from consumers.runtime.row import Row
 from sagas.row import RowStatus
@@ -17,7 +17,7 @@ def claim_message(message: Message, row: Row | None) -> Claim:
     return Claim(message.kind, message.key[1], message.saga_id, message.envelope, message.value, status, begun)
 
 
-def claim_due(row: Row, payloads: Mapping[str, type[Payload]]) -> Claim | None:
+def claim_due(row: Row, payloads: Mapping[str, type[Payload]], check: Check) -> Claim | None:
     """Return what an attempt that is about to begin relies on, or None where nothing begins.
 
     Raises `ValueError` or `LookupError` for a stored record that cannot be read.
@@ -26,16 +26,18 @@ def claim_due(row: Row, payloads: Mapping[str, type[Payload]]) -> Claim | None:
     framed = row.input if kind is Kind.TRIGGER else row.back_input
     if row.status not in {RowStatus.RETRY, RowStatus.COMPENSATING} or framed is None:
         return None
-    cause = Cause.stored(framed, payloads)
+    cause = Cause.stored(framed, payloads, check)
     return Claim(kind, row.step, row.saga_id, cause.envelope, cause.value, row.status, begun=False)
 
 
-def claim_batch(messages: Sequence[Message], due: Sequence[Row], payloads: Mapping[str, type[Payload]]) -> list[Claim]:
+def claim_batch(
+    messages: Sequence[Message], due: Sequence[Row], payloads: Mapping[str, type[Payload]], check: Check
+) -> list[Claim]:
     """Return what a batch claims, so that the evidence of all of it can be read at once."""
     claims = [claim_message(message, None) for message in messages]
     for row in due:
         try:
-            claim = claim_due(row, payloads)
+            claim = claim_due(row, payloads, check)
         except (ValueError, LookupError):
             continue  # told when the row is taken up
         if claim is not None:

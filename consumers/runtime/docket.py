@@ -10,6 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from consumers.context import StepContext
 from consumers.participant import Binding
+from consumers.runtime.bindings import Bindings
 from consumers.runtime.blocking import LoopWatch
 from consumers.runtime.calls import Call, Calls
 from consumers.runtime.cause import Cause, frame
@@ -22,6 +23,7 @@ from infra import metrics
 from infra.codec import Outgoing, unpack
 from infra.lanes.processor import Transaction
 from sagas.row import RowStatus
+from sagas.step import AnyStep
 from schemas.envelope import Envelope
 from schemas.message import Event
 from schemas.message import Message as Payload
@@ -46,7 +48,7 @@ class Surroundings:
 
     saga: str
     group: str
-    bindings: Mapping[str, Binding]
+    bindings: Bindings
     payloads: Mapping[str, type[Payload]]
     speaker: Speaker
     calls: Calls
@@ -94,10 +96,18 @@ class Docket:
         self.dirty[row.key] = row
 
     def stored(self, framed: bytes | None) -> Cause:
-        """Read a message kept in a row; raises `ValueError` if the row holds none."""
+        """Read a message kept in a row; raises `ValueError` if the row holds none, `UnknownVersionError`."""
         if framed is None:
             raise ValueError("the row holds no input")
-        return Cause.stored(framed, self.around.payloads)
+        return Cause.stored(framed, self.around.payloads, self.around.bindings.check)
+
+    def step(self, row: Row, cause: Cause) -> AnyStep:
+        """Return the step of a row, as the version defines it under which its cause was said."""
+        return self.binding(row, cause).step
+
+    def binding(self, row: Row, cause: Cause) -> Binding:
+        """Return the functions of a row's step; raises `UnknownVersionError`, `KeyError`."""
+        return self.around.bindings.at(row.step, cause.envelope.version)
 
     def context(
         self, row: Row, binding: Binding, cause: Cause, *, local: bool = False, back: bool = False

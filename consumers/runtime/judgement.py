@@ -31,17 +31,19 @@ def take(docket: Docket, message: Message) -> None:
 
 def take_due(docket: Docket, row: Row) -> None:
     """Go on with a row whose time has come."""
-    binding = docket.around.bindings[row.step]
     match row.status:
         case RowStatus.RETRY:
-            run(docket, row, binding, docket.stored(row.input), row.lane)
+            cause = docket.stored(row.input)
+            run(docket, row, docket.binding(row, cause), cause, row.lane)
         case RowStatus.INTENT:
-            docket.call(CallKind.QUERY, row, binding, docket.stored(row.input))
+            cause = docket.stored(row.input)
+            docket.call(CallKind.QUERY, row, docket.binding(row, cause), cause)
         case RowStatus.WAITING:
-            kind = CallKind.BAR if row.bar_seen else CallKind.POLL
-            docket.call(kind, row, binding, waiting.cause_of(docket, row))
+            kind, cause = CallKind.BAR if row.bar_seen else CallKind.POLL, waiting.cause_of(docket, row)
+            docket.call(kind, row, docket.binding(row, cause), cause)
         case RowStatus.COMPENSATING:
-            undo(docket, row, binding, docket.stored(row.back_input), row.lane)
+            cause = docket.stored(row.back_input)
+            undo(docket, row, docket.binding(row, cause), cause, row.lane)
         case _:
             row.wait = None
             docket.touch(row)
@@ -67,12 +69,12 @@ def take_completion(docket: Docket, completion: Completion) -> None:
 async def flush(docket: Docket) -> None:
     """Run the local handlers that are due, all of one step and direction together."""
     items, docket.local = list(docket.local.values()), {}
-    groups: dict[tuple[str, bool], list[Item]] = {}
+    groups: dict[tuple[int, bool], list[Item]] = {}
     for item in items:
-        groups.setdefault((item.row.step, item.back), []).append(item)
-    for (step, back), group in groups.items():
-        around = docket.around
-        outcomes = await run_local(around.bindings[step], group, docket.transaction.sql, docket.budget, around.watch)
+        groups.setdefault((id(item.binding), item.back), []).append(item)
+    for (_, back), group in groups.items():
+        watch = docket.around.watch
+        outcomes = await run_local(group[0].binding, group, docket.transaction.sql, docket.budget, watch)
         finish = settle_undo if back else settle
         for item, outcome in zip(group, outcomes, strict=True):
             finish(docket, item.row, item.cause, outcome, item.lane)

@@ -39,6 +39,7 @@ _ROLLS_BACK_ALL = (
 class Item:
     """One local run that is due: forward, or `back`."""
 
+    binding: Binding
     row: Row
     cause: Cause
     lane: int

@@ -1,16 +1,18 @@
 """Which records concern which steps of a participant, and what they are to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from consumers.evidence import Kind
 from consumers.participant import Binding, Participant
+from consumers.runtime.bindings import Bindings, UnknownVersionError
 from consumers.runtime.second_owners import SecondOwners
 from infra.clock import read_id
 from infra.codec import Record
 from infra.keys import partition_of
-from schemas.envelope import SAGA_ID, STEP, TYPE, Envelope, EnvelopeError, Header
+from infra.registered import UNKNOWN_VERSION
+from schemas.envelope import SAGA_ID, STEP, TYPE, VERSION, Envelope, EnvelopeError, Header
 from schemas.lifecycle import Bar, Retry
 from schemas.message import Message as Payload
 from schemas.message import wire_type
@@ -45,76 +47,119 @@ class Message(NamedTuple):
         return self.saga_id, self.binding.step.name
 
 
+Route = tuple[Kind, Binding, type[Payload]]
+
+
 class Router:
     """The wire types that concern a participant, compiled once; `partitions` is the count of the topics'.
 
-    A command that concerns no step of the saga is told of by one group alone: the owner of the first step.
+    What a record is to which step depends on the version that its saga runs under, which the record names; a report
+    from outside may name none, and concerns the steps of all versions that wait for one. A command that concerns no
+    step of the saga is told of by one group alone: the owner of the first step.
     """
 
     def __init__(self, participant: Participant, partitions: int) -> None:
         saga = participant.saga.name
-        self._strays = _Strays(participant) if participant.saga.steps[0].name in participant.bindings else None
+        bindings = Bindings(participant)
+        first = participant.saga.steps[0].name in bindings.by_version[participant.saga.version]
+        self._strays = _Strays(participant) if first else None
         self._partitions = partitions
-        self._bindings = participant.bindings
+        self._unversioned = bindings.unversioned
+        self._known = bindings.known
+        self._versions = frozenset(str(version).encode() for version in bindings.by_version)
+        self._steps = {name.encode() for each in bindings.by_version.values() for name in each}
+        self._bindings = bindings.by_version
+        self._routes = {version: _routes(saga, each.values()) for version, each in bindings.by_version.items()}
+        self._reports = _reports(self._routes.values())
+        self._wanted = frozenset(ce_type for each in self._routes.values() for ce_type in each)
         self._owners = SecondOwners(participant)
-        self._routes: dict[bytes, list[tuple[Kind, Binding, type[Payload]]]] = {}
-        for binding in participant.bindings.values():
-            step = binding.step
-            for event in step.on:
-                self._add_versions(saga, Kind.TRIGGER, binding, event)
-            if step.waits_for is not None:
-                self._add_versions(saga, Kind.REPORT, binding, step.waits_for)
-            if step.back is not None:
-                self._add_versions(saga, Kind.COMPENSATE, binding, step.back[0])
         self._by_step: dict[bytes, tuple[Kind, type[Payload]]] = {
             wire_type(saga, Bar).encode(): (Kind.BAR, Bar),
             wire_type(saga, Retry).encode(): (Kind.RETRY, Retry),
         }
 
-    def _add(self, ce_type: str, kind: Kind, binding: Binding, payload: type[Payload]) -> None:
-        self._routes.setdefault(ce_type.encode(), []).append((kind, binding, payload))
-
-    def _add_versions(self, saga: str, kind: Kind, binding: Binding, payload: type[Payload]) -> None:
-        for version in (payload, *payload.EARLIER):
-            self._add(wire_type(saga, version), kind, binding, version)
-
     def wants(self, headers: Sequence[Header]) -> bool:
-        """Say whether a record concerns any step, from two headers at most."""
+        """Say whether a record may concern any step, in any version: from three headers at most.
+
+        Nobody can tell of a version that is not registered: all of its records are wanted. It stands before the type.
+        """
         for name, value in headers:
             if name == TYPE:
                 if value in self._owners:
                     self._owners.look(value, headers)
-                return value in self._routes or (value in self._by_step and self._named(headers) is not None)
+                return value in self._wanted or (value in self._by_step and _step_of(headers) in self._steps)
+            if name == VERSION and self._is_unknown(value):
+                return True
         return False
+
+    def _is_unknown(self, version: bytes) -> bool:
+        return version not in self._versions and version.isdigit()
 
     def tells(self, topic: str, headers: Sequence[Header]) -> bool:
         """Say whether a record is a stray of which this participant is to tell."""
         return self._strays is not None and self._strays.flaw(topic, headers) != ""
 
-    def _named(self, headers: Sequence[Header]) -> Binding | None:
-        for name, value in headers:
-            if name == STEP:
-                return self._bindings.get((value or b"").decode("utf-8", "replace"))
-        return None
-
     def read(self, lane: int, record: Record) -> list[Message]:
-        """Give the messages a wanted record holds; raises `EnvelopeError` when its headers cannot be trusted."""
+        """Return the messages a wanted record holds: none where it concerns steps of other versions than its saga's.
+
+        Raises `EnvelopeError` when its headers cannot be trusted.
+        """
         headers = record.headers
-        if self._strays is not None and (flaw := self._strays.flaw(record.topic, headers)):
+        unknown = bool(headers) and headers[0][0] == VERSION and self._is_unknown(headers[0][1])
+        if self._strays is not None and not unknown and (flaw := self._strays.flaw(record.topic, headers)):
             raise StrayError(flaw)
         envelope = Envelope.from_headers(headers)
         saga_id = _saga_id(record, envelope, self._partitions)
         if not 1 <= envelope.round <= MAX_ROUND:
             raise EnvelopeError(f"header ts_round is {envelope.round}; 1 to {MAX_ROUND} can be")
         ce_type = envelope.type.encode()
-        if (by_step := self._by_step.get(ce_type)) is not None:
-            binding = self._named(headers)
-            routes = [(by_step[0], binding, by_step[1])] if binding is not None else []
-        else:
-            routes = self._routes.get(ce_type, [])
-        if not routes:
-            raise EnvelopeError(f"header {TYPE} or {STEP} is there twice, and differs")
+        routes = self._find(ce_type, headers, envelope.version)
+        if not routes and ce_type not in self._wanted and ce_type not in self._by_step:
+            raise EnvelopeError(f"header {TYPE} is there twice, and differs")
         return [Message(kind, binding, payload, lane, saga_id, envelope, record) for kind, binding, payload in routes]
+
+    def _find(self, ce_type: bytes, headers: Sequence[Header], version: int) -> Sequence[Route]:
+        if not version and (reports := self._reports.get(ce_type)) is not None:
+            return reports
+        routes = self._routes.get(version or self._unversioned)
+        if routes is None:
+            raise UnknownVersionError(f"{UNKNOWN_VERSION} {version}; this service knows {self._known}")
+        if (by_step := self._by_step.get(ce_type)) is None:
+            return routes.get(ce_type, ())
+        step = _step_of(headers).decode("utf-8", "replace")
+        binding = self._bindings[version or self._unversioned].get(step)
+        return ((by_step[0], binding, by_step[1]),) if binding is not None else ()
+
+
+def _routes(saga: str, bindings: Iterable[Binding]) -> dict[bytes, list[Route]]:
+    """Return what each wire type is to the steps of one version."""
+    routes: dict[bytes, list[Route]] = {}
+    for binding in bindings:
+        step = binding.step
+        named: list[tuple[Kind, type[Payload] | None]] = [(Kind.TRIGGER, event) for event in step.on]
+        named += [(Kind.REPORT, step.waits_for), (Kind.COMPENSATE, step.back[0] if step.back is not None else None)]
+        for kind, payload in named:
+            for each in (payload, *payload.EARLIER) if payload is not None else ():
+                routes.setdefault(wire_type(saga, each).encode(), []).append((kind, binding, each))
+    return routes
+
+
+def _reports(routes: Iterable[dict[bytes, list[Route]]]) -> dict[bytes, list[Route]]:
+    """Return, for each type of report, every step that waits for it under some version, once by its name."""
+    found: dict[bytes, dict[str, Route]] = {}
+    for each in routes:
+        for ce_type, listed in each.items():
+            for route in listed:
+                if route[0] is Kind.REPORT:
+                    found.setdefault(ce_type, {}).setdefault(route[1].step.name, route)
+    return {ce_type: list(by_name.values()) for ce_type, by_name in found.items()}
+
+
+def _step_of(headers: Sequence[Header]) -> bytes:
+    for name, value in headers:
+        if name == STEP:
+            return value or b""
+    return b""
 
 
 class _Strays:
@@ -122,10 +167,11 @@ class _Strays:
 
     def __init__(self, participant: Participant) -> None:
         saga = participant.saga
+        steps = [step for each in saga.versions.values() for step in each.steps]
         self._topic = commands_topic(saga.name)
-        self._steps = {step.name.encode() for step in saga.steps}
+        self._steps = {step.name.encode() for step in steps}
         self._by_step = {wire_type(saga.name, Bar).encode(), wire_type(saga.name, Retry).encode()}
-        self._types = {wire_type(saga.name, step.back[0]).encode() for step in saga.steps if step.back is not None}
+        self._types = {wire_type(saga.name, step.back[0]).encode() for step in steps if step.back is not None}
 
     def flaw(self, topic: str, headers: Sequence[Header]) -> str:
         """Say what keeps a command from concerning any step; empty for one that does, and for other topics."""

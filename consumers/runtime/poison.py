@@ -3,6 +3,7 @@
 import structlog
 from pydantic import ValidationError
 
+from consumers.runtime.bindings import UnknownVersionError
 from consumers.runtime.cause import Cause, keep
 from consumers.runtime.docket import Docket
 from consumers.runtime.message import Kind, Message
@@ -19,6 +20,9 @@ from schemas.lifecycle import StepFailed
 UNJUDGEABLE = READING_ERRORS
 _LOOK_AGAIN = 5.0
 """Seconds until a row is taken up again of which nothing more can be known now."""
+
+_WAIT_FOR_VERSION = 10.0
+"""The same for a row of a saga whose version is not registered here; a service that knows it finds the row due."""
 
 
 def bury(docket: Docket, lane: int, record: Record, fault: Fault) -> None:
@@ -60,6 +64,11 @@ def leave(docket: Docket, key: Key, error: Exception) -> None:
     row = docket.rows[key]
     reason = tidy(f"the row of {row.step!r} cannot be judged: {_told(error)}")
     log = structlog.get_logger("participant").bind(saga_id=str(row.saga_id), step=row.step)
+    if isinstance(error, UnknownVersionError):
+        log.warning("row waits for its saga's version", status=row.status.name, why=reason)
+        row.wait = _WAIT_FOR_VERSION
+        docket.touch(row)
+        return
     log.error("row cannot be judged", status=row.status.name, why=reason)
     match row.status:
         case RowStatus.RETRY:

@@ -2,13 +2,17 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+import structlog
 
 from consumers.context import StepContext
 from consumers.evidence import Claim
 from consumers.participant import Participant
-from consumers.runtime import judgement, poison
+from consumers.runtime import judgement, poison, set_aside
+from consumers.runtime.bindings import Bindings, UnknownVersionError
 from consumers.runtime.blocking import LoopWatch
 from consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
 from consumers.runtime.claims import claim_batch, claim_due, claim_message
@@ -18,6 +22,7 @@ from consumers.runtime.outcome import Completion
 from consumers.runtime.reports import read_reports
 from consumers.runtime.row import Key, Row, load, load_due, next_due, save
 from consumers.runtime.speaker import Speaker
+from infra import metrics
 from infra.clock import Clock, SystemClock, elapsed
 from infra.codec import Record
 from infra.database import Connection
@@ -33,6 +38,8 @@ DUE_LIMIT = 250
 SKEW_NS = 1_000_000_000
 """How far a venue's clock may be off before "not found" could deceive."""
 
+Aside = dict[tuple[str, int, int], tuple[Record, str]]
+"""Records that wait for a version of their saga's definition, by their places, and why."""
 HOLDS = "SELECT scope, key FROM hold"
 
 
@@ -62,8 +69,8 @@ class StepProcessor:
         self._around = Surroundings(
             saga=saga.name,
             group=participant.group,
-            bindings=participant.bindings,
-            payloads=dict(saga.registry.items()),
+            bindings=Bindings(participant),
+            payloads=saga.message_types,
             speaker=Speaker(saga.name, participant.name, clock),
             calls=self._calls,
             now=clock.now,
@@ -77,6 +84,8 @@ class StepProcessor:
         self._due_at: float | None = None
         self._judged: Docket | None = None
         self._completions: list[Completion] = []
+        self._returning: list[Received] = []
+        self._following: list[Received] = []
         self._upcoming: tuple[bool, float | None] = (False, None)
 
     def wants(self, topic: str, headers: Sequence[Header]) -> bool:
@@ -88,6 +97,7 @@ class StepProcessor:
         await self._calls.open(wake)
         self._judged, self._completions = None, []
         self._lanes = [lane.id for lane in lanes]
+        self._returning = await set_aside.find(sql, self.group, self._participant.saga.versions, lanes)
         self._plan(await next_due(sql, self._lanes, self._steps))
 
     async def close(self) -> None:
@@ -96,7 +106,7 @@ class StepProcessor:
 
     def due_in(self) -> float | None:
         """Give the seconds until a row is due, 0 if a call has ended; with no room for calls nothing is due."""
-        if self._calls.completions:
+        if self._calls.completions or self._returning:
             return 0
         if not self._calls.room:
             return None
@@ -112,14 +122,17 @@ class StepProcessor:
         room = self._calls.room
         timers = room > 0 and self._due_at is not None and self._due_at <= elapsed()
         completions = self._calls.ended()
-        messages, unreadable = self._read(received)
+        aside: Aside = {}
+        returned = [each for each in self._returning if each.lane in transaction.lanes]
+        wanted = [each for each in returned if self.wants(each.record.topic, each.record.headers)]
+        messages, unreadable = self._read([*wanted, *received], aside)
         due = await load_due(sql, list(transaction.lanes), self._steps, min(DUE_LIMIT, room)) if timers else []
         due = [row for row in due if row.key not in self._calls]
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)
         self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
         evidence = await self._evidence(sql, messages, rows, due)
-        reports = await read_reports(self._around.bindings, sql, keys, completions)
+        reports = await read_reports(self._participant.bindings, sql, keys, completions)
         docket = Docket(self._around, transaction, rows, bool(self._holds), evidence, reports)
         for lane, record, fault in unreadable:
             poison.bury(docket, lane, record, fault)
@@ -131,13 +144,30 @@ class StepProcessor:
         pace = Pace()
         for message in messages:
             await pace.keep()
-            await self._take(docket, message)
+            await self._take(docket, message, aside)
         await judgement.flush(docket)
+        following = await self._follow(docket, returned, aside) if returned or aside else []
         await save(sql, docket.dirty.values())
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
         self._judged, self._completions, self._upcoming = docket, completions, (timers, upcoming)
+        self._following = following
 
-    async def _take(self, docket: Docket, message: Message) -> None:
+    async def _follow(self, docket: Docket, returned: Sequence[Received], aside: Aside) -> list[Received]:
+        """Set records of unknown versions aside, note which have been taken in again, and return the next of those."""
+        sql, lanes = docket.transaction.sql, docket.transaction.lanes
+        if aside:
+            docket.counts[metrics.PARKED.labels(self.group)] += len(aside)
+            why = next(iter(aside.values()))[1]
+            structlog.get_logger("participant").warning(
+                "records set aside", group=self.group, count=len(aside), why=why
+            )
+        await set_aside.keep(sql, self.group, list(aside.values()))
+        await set_aside.release(sql, self.group, [each.record for each in returned], datetime.now(UTC))
+        if not returned:
+            return []
+        return await set_aside.find(sql, self.group, self._participant.saga.versions, lanes.values())
+
+    async def _take(self, docket: Docket, message: Message, aside: Aside) -> None:
         if message.key in docket.local:
             await judgement.flush(docket)
         try:
@@ -146,12 +176,15 @@ class StepProcessor:
                 judgement.take(docket, message)
             else:
                 poison.contradict(docket, message, reason)
+        except UnknownVersionError as error:
+            aside[message.record[:3]] = (message.record, str(error))
         except poison.UNJUDGEABLE as error:
             poison.refuse(docket, message, error)
 
     def _take_due(self, docket: Docket, row: Row) -> None:
         """Go on with a row, unless what it goes on from is contradicted by now, or was believed by an older release."""
-        claim = claim_due(row, self._around.payloads) if self._participant.evidence is not None else None
+        around, evidence = self._around, self._participant.evidence
+        claim = claim_due(row, around.payloads, around.bindings.check) if evidence is not None else None
         if claim is not None and (reason := self._refuted(docket, claim)) is not None:
             raise ValueError(f"contradiction: {reason}")
         judgement.take_due(docket, row)
@@ -164,7 +197,8 @@ class StepProcessor:
         sagas = {saga_id for saga_id, _ in rows} | {message.saga_id for message in messages}
         if evidence is None or not sagas:
             return {}
-        return await evidence.load(sql, claim_batch(messages, due, self._around.payloads), sorted(sagas))
+        claims = claim_batch(messages, due, self._around.payloads, self._around.bindings.check)
+        return await evidence.load(sql, claims, sorted(sagas))
 
     def _refuted(self, docket: Docket, claim: Claim) -> str | None:
         evidence = self._participant.evidence
@@ -176,13 +210,17 @@ class StepProcessor:
         except poison.UNJUDGEABLE as error:
             poison.leave(docket, key, error)
 
-    def _read(self, received: Sequence[Received]) -> tuple[list[Message], list[tuple[int, Record, Fault]]]:
+    def _read(
+        self, received: Sequence[Received], aside: Aside
+    ) -> tuple[list[Message], list[tuple[int, Record, Fault]]]:
         """Give the messages, and the records whose headers cannot be trusted or concern nobody."""
         messages: list[Message] = []
         unreadable: list[tuple[int, Record, Fault]] = []
         for each in received:
             try:
                 messages += self._router.read(each.lane, each.record)
+            except UnknownVersionError as error:
+                aside[each.record[:3]] = (each.record, str(error))
             except StrayError as error:
                 unreadable.append((each.lane, each.record, Fault("stray", str(error))))
             except EnvelopeError as error:
@@ -214,6 +252,7 @@ class StepProcessor:
             child.observe(seconds)
         for call in docket.calls:
             self._calls.start(call)
+        self._returning = self._following
         timers, upcoming = self._upcoming
         if timers:
             self._due_at = None

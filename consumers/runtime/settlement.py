@@ -31,7 +31,7 @@ def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> 
         if not docket.call(CallKind.CALL, row, binding, cause):
             return
     else:
-        docket.local[row.key] = Item(row, cause, lane, docket.context(row, binding, cause, local=True))
+        docket.local[row.key] = Item(binding, row, cause, lane, docket.context(row, binding, cause, local=True))
     if row.attempt > 1:
         docket.count(metrics.STEP_RETRIES, row.step, "forward")
 
@@ -47,14 +47,14 @@ def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) ->
             return
     else:
         context = docket.context(row, binding, cause, local=True, back=True)
-        docket.local[row.key] = Item(row, cause, lane, context, back=True)
+        docket.local[row.key] = Item(binding, row, cause, lane, context, back=True)
     if row.back_attempt > 1:
         docket.count(metrics.STEP_RETRIES, row.step, "back")
 
 
 def settle(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:
     """Write down what came of a forward attempt, and say it."""
-    step = docket.around.bindings[row.step].step
+    step = docket.step(row, cause)
     speaker = docket.around.speaker
     match outcome:
         case Answered(event, value) if isinstance(event, step.emits):
@@ -81,7 +81,7 @@ def settle(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) 
 
 def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> None:
     """Go on to the next attempt, or end: barred if a bar waits for it, failed if attempts are out."""
-    retry = docket.around.bindings[row.step].step.retry
+    retry = docket.step(row, cause).retry
     docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "forward")
     row.input = row.input or frame(cause)
     if row.bar_seen:
@@ -97,7 +97,7 @@ def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> 
 
 def _ask_again(docket: Docket, row: Row, cause: Cause, unknown: Unknown, lane: int) -> None:
     """Tell, once an attempt, that nobody knows, so that the saga can be settled; then ask until somebody does."""
-    if unknown.news and not row.bar_seen and docket.around.bindings[row.step].step.kind is not Kind.RETRIABLE:
+    if unknown.news and not row.bar_seen and docket.step(row, cause).kind is not Kind.RETRIABLE:
         fact = StepUnknown(step=row.step, attempt=row.attempt, reason=tidy(unknown.reason))
         docket.transaction.emit(lane, docket.say(row, cause, fact))
         docket.count(metrics.STEPS_EXECUTED, row.step, "unknown")
@@ -111,7 +111,7 @@ def _absent(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
     The wall clock and the time that has really passed must both say so: either alone may have jumped, or slept.
     """
     around = docket.around
-    void_ns = int(around.bindings[row.step].step.timeout.total_seconds() * 1e9) + around.skew_ns
+    void_ns = int(docket.step(row, cause).timeout.total_seconds() * 1e9) + around.skew_ns
     left = max((row.started + void_ns - around.now()) / 1e9, void_ns / 1e9 - around.calls.age(row.key))
     if left <= 0:
         around.calls.forget(row.key)
@@ -129,7 +129,7 @@ def bar(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
 
 def settle_undo(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:
     """Write down what came of an attempt at a compensation, and say it."""
-    step = docket.around.bindings[row.step].step
+    step = docket.step(row, cause)
     if isinstance(outcome, Answered) and step.back is not None and isinstance(outcome.event, step.back[1]):
         said = docket.around.speaker.say(row, cause, outcome.event, outcome.value, back=True)
         docket.answer_back(row, RowStatus.COMPENSATED, said, lane)

@@ -59,6 +59,7 @@ class Speaker:
             attempt=row.back_attempt if back else row.attempt,
             started=row.started,
             context=context,
+            version=said.version if said and said.version > 1 else 0,
         )
         return Outgoing.of(self.topic, envelope, value)
 

@@ -31,14 +31,15 @@ def take_report(docket: Docket, message: Message, row: Row | None) -> None:
         return
     report = message.payload.from_wire(message.value)
     row = row or docket.open_row(message, RowStatus.WAITING)
+    binding = docket.around.bindings.of(row)
     if row.status is RowStatus.WAITING:
-        if _keep(row, message.binding, [report]):
+        if _keep(row, binding, [report]):
             waits = row.input or row.bar_seen
-            row.wait = message.binding.step.timeout.total_seconds() if waits else None
+            row.wait = binding.step.timeout.total_seconds() if waits else None
             docket.touch(row)
             conclude(docket, row, message.lane)
         return
-    _contradict(docket, message, row, report)
+    _contradict(docket, message, row, binding, report)
 
 
 def _look_into_store(docket: Docket, message: Message, row: Row | None) -> None:
@@ -51,14 +52,14 @@ def _look_into_store(docket: Docket, message: Message, row: Row | None) -> None:
 
 def wait_again(docket: Docket, row: Row, lane: int) -> None:
     """Go back to waiting, at an operator's wish: nothing is run here, the far side is asked in its time."""
-    row.status, row.wait = RowStatus.WAITING, docket.around.bindings[row.step].step.timeout.total_seconds()
+    row.status, row.wait = RowStatus.WAITING, docket.around.bindings.of(row).step.timeout.total_seconds()
     docket.touch(row)
     conclude(docket, row, lane)
 
 
 def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
     """Take in what a poll, or a bar, brought from the far side."""
-    binding = docket.around.bindings[row.step]
+    binding = docket.around.bindings.of(row)
     if isinstance(completion.outcome, Reported) and binding.store is None:
         _keep(row, binding, completion.outcome.reports)
     row.wait = 0.2 + 0.3 * docket.around.chance() if row.bar_seen else binding.step.timeout.total_seconds()
@@ -68,10 +69,11 @@ def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
 
 def conclude(docket: Docket, row: Row, lane: int) -> bool:
     """Answer if the reports suffice and the trigger, or a bar, is there; say whether the step is answered now."""
-    binding = docket.around.bindings[row.step]
+    binding = docket.around.bindings.of(row)
     if len(split(row.input)) < len(binding.step.on) and not row.bar_seen:
         return False
     cause = cause_of(docket, row)
+    binding = docket.binding(row, cause)
     try:
         answer, value = _conclusion(docket, row, binding, cause)
     except Exception as error:  # noqa: BLE001 - nothing is known of the step: it goes on waiting, and is asked again
@@ -134,8 +136,7 @@ def _keep(row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
     return len(known) > before
 
 
-def _contradict(docket: Docket, message: Message, row: Row, report: Payload) -> None:
-    binding = message.binding
+def _contradict(docket: Docket, message: Message, row: Row, binding: Binding, report: Payload) -> None:
     if binding.contradict is None or binding.correlate is None:
         return
     venue_id = binding.correlate(report)

@@ -55,7 +55,7 @@ def _tell_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
     if outcome.before is None:
         metrics.SAGAS_STARTED.labels(name).inc()
     if meaning is Meaning.DEADLINE:
-        phase = "after" if rules.machine.passed(checkpoint.state) else "before"
+        phase = "after" if rules.under(checkpoint.version).machine.passed(checkpoint.state) else "before"
         metrics.DEADLINES_EXCEEDED.labels(name, phase).inc()
         _log(rules, outcome).warning("deadline elapsed", pivot=phase, state=checkpoint.status.value)
     if checkpoint.status is not outcome.before and checkpoint.status in _ENDED:
@@ -76,7 +76,8 @@ def _tell_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
     metrics.SAGA_SECONDS.labels(name, status.value).observe(seconds)
     if status is Status.FAILED:
         metrics.SAGAS_FAILED_ALERT.labels(name).inc()
-        stands, why = rules.stands(checkpoint.state), rules.cause(checkpoint.state)
+        own = rules.under(checkpoint.version)
+        stands, why = own.stands(checkpoint.state), own.cause(checkpoint.state)
         _log(rules, outcome).error("saga failed: a person is needed", stands=stands, why=why)
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from consumers.saga_log.checkpoint import Checkpoint
 from consumers.saga_log.reading import Reading, UnfoldableError
-from consumers.saga_log.rules import CONTEXT_CEILING, Rules
+from consumers.saga_log.rules import CONTEXT_CEILING
 from infra.codec import Record
 from sagas.fact import Fact, Meaning
 from sagas.machine import Folded, Order
@@ -32,11 +32,11 @@ class Advance(NamedTuple):
     error: str | None = None
 
 
-def advance(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
-    """Fold one fact; raises `UnfoldableError`."""
-    fact = reading.fact
+def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
+    """Fold one fact, by the rules it was read with; raises `UnfoldableError`."""
+    fact, rules = reading.fact, reading.rules
     if fact.meaning is Meaning.STARTED:
-        return _start(rules, checkpoint, record, reading)
+        return _start(checkpoint, record, reading)
     if checkpoint is None:
         if reading.type == rules.start_refused:
             # There are two front doors: the refusal may overtake the start that it lost against.
@@ -44,9 +44,6 @@ def advance(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading
         raise UnfoldableError("unknown-saga", "the saga's start is not known here")
     if fact.meaning is Meaning.DEADLINE and record.recorded_ms < checkpoint.deadline_ms - CLOCK_SLACK_MS:
         return _early(checkpoint, record, fact)
-    if checkpoint.sealed or checkpoint.version != rules.saga.version:
-        running = f"the saga runs under version {checkpoint.version} of {rules.saga.name!r}"
-        raise UnfoldableError("version", f"{running}; this saga log knows version {rules.saga.version}")
     folded = rules.machine.fold(checkpoint.state, fact)
     if fact.meaning is Meaning.DEADLINE and reading.overtakes:
         folded = folded._replace(state=folded.state._replace(unblocked=True))
@@ -57,14 +54,15 @@ def advance(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading
     return Advance(_after(checkpoint, folded, context, fact), fact, folded.orders, added, folded.refusal or None)
 
 
-def _start(rules: Rules, checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
+def _start(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
     if checkpoint is not None:
         error = (
             None
-            if _repeats(rules, checkpoint, record, reading)
+            if _repeats(checkpoint, record, reading)
             else "another request has started this saga; this one does not count"
         )
         return Advance(checkpoint, reading.fact, error=error)
+    rules = reading.rules
     try:
         request = rules.saga.start.from_wire(record.value)
     except ValidationError as error:
@@ -95,7 +93,7 @@ def _early(checkpoint: Checkpoint, record: Record, fact: Fact) -> Advance:
     return Advance(checkpoint._replace(deadline_pending=pending), recorded, error=error)
 
 
-def _repeats(rules: Rules, checkpoint: Checkpoint, record: Record, reading: Reading) -> bool:
+def _repeats(checkpoint: Checkpoint, record: Record, reading: Reading) -> bool:
     """Tell whether a start is the saga's own again.
 
     No secret is needed: hashes of two keys, which do not compare, leave it to the requests themselves.
@@ -105,8 +103,9 @@ def _repeats(rules: Rules, checkpoint: Checkpoint, record: Record, reading: Read
     if comparable(checkpoint.request_hash, reading.request_hash):
         return False
     try:
-        request = rules.saga.start.from_wire(record.value)
-        stored = orjson.loads(checkpoint.context)[rules.saga.start.NAME]
+        start = reading.rules.saga.start
+        request = start.from_wire(record.value)
+        stored = orjson.loads(checkpoint.context)[start.NAME]
     except (ValidationError, orjson.JSONDecodeError, KeyError):
         return False
     return same_request(orjson.dumps(stored), request)

@@ -5,12 +5,13 @@ from uuid import UUID
 
 from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.rules import Rules
+from consumers.saga_log.store import Waiting
 from infra.clock import format_time, new_id
 from infra.codec import Outgoing, Record
 from infra.tracing import new_traceparent, next_traceparent
 from sagas.machine import BarStep, CompensateStep, Order, RetryStep
 from schemas.envelope import ID, OVERTAKES, Envelope
-from schemas.lifecycle import Bar, DeadlineElapsed, Retry
+from schemas.lifecycle import Bar, DeadlineElapsed, ParkReleased, Retry
 from schemas.message import Command, wire_type
 from schemas.topics import commands_topic, events_topic
 
@@ -25,6 +26,7 @@ def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: i
     checkpoint = tracked.checkpoint
     if checkpoint is None:
         raise ValueError(f"saga {tracked.saga_id} has not started; it has no orders")
+    rules = rules.under(checkpoint.version)
     message, round_ = _message(rules, checkpoint, order)
     envelope = Envelope(
         type=wire_type(rules.saga.name, type(message)),
@@ -38,6 +40,7 @@ def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: i
         step=rules.saga.steps[order.step].name,
         round=round_,
         context=checkpoint.context,
+        version=checkpoint.version if checkpoint.version > 1 else 0,
     )
     return Outgoing.of(commands_topic(rules.saga.name), envelope, message.to_wire())
 
@@ -56,6 +59,23 @@ def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: i
     record = Outgoing.of(events_topic(rules.saga.name), envelope, elapsed.to_wire())
     record.headers.append((OVERTAKES, b"1"))
     return record
+
+
+def version_registered(rules: Rules, waiting: Waiting, version: int, now: int) -> Outgoing:
+    """Return the fact that lets a saga go on whose records have waited for a version of its definition."""
+    released = ParkReleased(
+        operator="saga-log", reason=f"version {version} of the definition is registered", topic=waiting.topic,
+        partition=waiting.partition, offset=waiting.offset, action="retry",
+    )  # fmt: skip
+    envelope = Envelope(
+        type=wire_type(rules.saga.name, ParkReleased),
+        id=str(new_id()),
+        source=source(rules),
+        saga_id=str(waiting.saga_id),
+        time=format_time(now),
+        traceparent=new_traceparent(),
+    )
+    return Outgoing.of(events_topic(rules.saga.name), envelope, released.to_wire())
 
 
 def source(rules: Rules) -> str:

@@ -25,16 +25,21 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
         reason = f"the saga belongs to partition {tracked.home} of {record.topic}, not to {record.partition}"
         return _stray(record, tracked, entry, DeadLetter(record, "wrong-partition", reason))
     try:
-        reading = read(rules, record)
+        reading = read(rules, tracked.checkpoint, record)
         if reading.type == rules.released:
             return _release(rules, tracked, record, entry, reading)
         if not _is_blocked(tracked, reading):
-            return _advance(rules, tracked, record, entry, reading)
+            return _advance(tracked, record, entry, reading)
         if _overtakes(tracked, reading):
             return _overtake(rules, tracked, record, entry, reading)
         return _park(tracked, record, entry, f"{WAITS} offset {tracked.parked[0].record.offset}")
     except UnfoldableError as error:
         return _set_aside(rules, tracked, record, entry, error)
+
+
+def park_record(rules: Rules, tracked: Tracked, record: Record, reason: str, form: int = FORMAT) -> Outcome:
+    """Park a record as a saga log did that did not have its saga's version: only the row tells what was registered."""
+    return _set_aside(rules, tracked, record, enter(record, form), UnfoldableError("version", reason))
 
 
 def _is_blocked(tracked: Tracked, reading: Reading) -> bool:
@@ -58,9 +63,9 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
     An early one lets nothing go. What the others would have said is asked for: each step that is outstanding is barred.
     """
     letting = let_pass(rules, tracked)
-    advanced = advance(rules, letting.checkpoint, record, reading)
+    advanced = advance(letting.checkpoint, record, reading)
     if advanced.fact.meaning is not Meaning.DEADLINE:
-        return _advance(rules, tracked, record, entry, reading)
+        return _advance(tracked, record, entry, reading)
     added = ",".join([*letting.added, *([advanced.added] if advanced.added else [])]) or None
     checkpoint, written = count(advanced.checkpoint, record, entry, added=added, error=advanced.error)
     return Outcome(
@@ -80,8 +85,8 @@ def _begins(tracked: Tracked, reading: Reading) -> bool:
     return tracked.checkpoint is None and reading.fact.meaning is Meaning.STARTED
 
 
-def _advance(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
-    advanced = advance(rules, tracked.checkpoint, record, reading)
+def _advance(tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
+    advanced = advance(tracked.checkpoint, record, reading)
     checkpoint, written = count(advanced.checkpoint, record, entry, added=advanced.added, error=advanced.error)
     after = Tracked(tracked.saga_id, tracked.home, checkpoint, tracked.parked)
     refused = advanced.error is not None

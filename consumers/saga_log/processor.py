@@ -9,10 +9,10 @@ from consumers.saga_log import store
 from consumers.saga_log.account import tell
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.clock_lead import ClockLead
-from consumers.saga_log.commands import command, deadline_elapsed
+from consumers.saga_log.commands import command, deadline_elapsed, version_registered
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.reading import saga_of
+from consumers.saga_log.reading import awaited_version, saga_of
 from consumers.saga_log.recent import Recent
 from consumers.saga_log.rules import Rules
 from infra.clock import Clock, SystemClock, elapsed
@@ -49,6 +49,7 @@ class SagaLog:
         self._cache = Recent()
         self._lead = ClockLead()
         self._parked: set[UUID] = set()
+        self._waiting: list[tuple[store.Waiting, int]] = []
         self._next_due: float | None = None
         self._batch = _Batch({})
 
@@ -57,26 +58,35 @@ class SagaLog:
         return True
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:  # noqa: ARG002
-        """Forget everything; find the sagas of these lanes of which records wait, and the next deadline."""
+        """Forget everything; find the sagas of these lanes of which records wait, and the next deadline.
+
+        Those that waited for a version of the definition go on if it is registered now.
+        """
         self._cache.clear()
         places = [lane.partition for lane in lanes]
         self._parked = await store.parked_sagas(sql, self.group, self._rules.topic, places)
+        waiting = await store.parked_for_version(sql, self.group, self._parked) if self._parked else []
+        versions = [(each, awaited_version(each.reason)) for each in waiting]
+        self._waiting = [(each, version) for each, version in versions if version in self._rules.versions]
         self._next_due = _at(await store.next_due_in(sql, [lane.id for lane in lanes]))
 
     def due_in(self) -> float | None:
-        """Give the seconds to the next deadline."""
+        """Give the seconds to the next deadline; 0 if sagas can go on whose version has been registered."""
+        if self._waiting:
+            return 0
         return None if self._next_due is None else max(0.0, self._next_due - elapsed())
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Fold the records, write what has changed, and put commands and due deadlines into the outbox."""
         sql = transaction.sql
         overdue: list[UUID] = []
-        asked = self.due_in() == 0
+        asked = self._next_due is not None and self._next_due <= elapsed()
         if asked:
             overdue = await store.find_due(sql, transaction.lanes, DUE_LIMIT, self._lead.seconds)
         sagas = [saga_of(each.record) for each in received]
         batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
         self._elapse(transaction, batch, overdue)
+        self._let_go(transaction)
         pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
             await pace.keep()
@@ -89,6 +99,7 @@ class SagaLog:
     def committed(self) -> None:
         """Keep what the batch has come to, and count it."""
         batch, self._batch = self._batch, _Batch({})
+        self._waiting = []
         for saga_id in batch.touched:
             self._keep(batch.known[saga_id])
         if batch.asked:
@@ -130,6 +141,13 @@ class SagaLog:
             transaction.emit(lane, deadline_elapsed(self._rules, saga_id, checkpoint, self._clock.now()))
             batch.known[saga_id] = tracked._replace(checkpoint=checkpoint._replace(deadline_pending=False))
             batch.touched[saga_id] = lane
+
+    def _let_go(self, transaction: Transaction) -> None:
+        """Publish that sagas go on whose version has been registered; each fact comes back and counts then."""
+        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
+        for waiting, version in self._waiting:
+            if (lane := lanes.get(waiting.partition)) is not None:
+                transaction.emit(lane, version_registered(self._rules, waiting, version, self._clock.now()))
 
     def _fold(self, transaction: Transaction, batch: _Batch, saga_id: UUID | None, each: Received) -> None:
         before = batch.known[saga_id] if saga_id is not None else None

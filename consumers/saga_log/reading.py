@@ -6,11 +6,23 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from consumers.saga_log.checkpoint import Checkpoint
 from consumers.saga_log.rules import Rules
 from infra.clock import parse_time, read_id
 from infra.codec import Record
+from infra.registered import UNKNOWN_VERSION
 from sagas.fact import Fact
-from schemas.envelope import ENCRYPTED, OVERTAKES, SAGA_ID, SPEC, SPECVERSION, STEP, TYPE, foreign_specversion
+from schemas.envelope import (
+    ENCRYPTED,
+    OVERTAKES,
+    SAGA_ID,
+    SPEC,
+    SPECVERSION,
+    STEP,
+    TYPE,
+    VERSION,
+    foreign_specversion,
+)
 from schemas.invalid import describe_invalid
 
 REQUIRED: Final = (TYPE, "ce_id", "ce_source", "ce_time")
@@ -30,11 +42,12 @@ class UnfoldableError(ValueError):
 
 
 class Reading(NamedTuple):
-    """A record's fact and what of its headers the fold asks for."""
+    """A record's fact and what of its headers the fold asks for; `rules` are those of its saga's version."""
 
     fact: Fact
     type: str
     request_hash: str
+    rules: Rules
     overtakes: bool = False
 
 
@@ -52,8 +65,8 @@ def read_saga(raw: bytes) -> UUID | None:
     return found if str(found).encode() == raw else None
 
 
-def read(rules: Rules, record: Record) -> Reading:
-    """Give what the record says; raises `UnfoldableError`."""
+def read(rules: Rules, checkpoint: Checkpoint | None, record: Record) -> Reading:
+    """Return what the record says under the version that its saga runs under; raises `UnfoldableError`."""
     headers = dict(record.headers)
     for name in REQUIRED:
         if not headers.get(name):
@@ -69,13 +82,46 @@ def read(rules: Rules, record: Record) -> Reading:
     if not 1 <= round_ <= MAX_ROUND:
         raise UnfoldableError("headers", f"header ts_round is {round_}")
     _refuse_encrypted(headers)
+    rules = _own_rules(rules, ce_type, checkpoint, headers)
     try:
         fact = rules.vocabulary.read(ce_type, ce_id, step, round_, record.value)
     except KeyError as error:
         raise UnfoldableError("unknown-type", _unknown(rules, ce_type, error)) from None
     except ValidationError as error:
         raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
-    return Reading(_bounded(fact), ce_type, request_hash, OVERTAKES in headers)
+    return Reading(_bounded(fact), ce_type, request_hash, rules, OVERTAKES in headers)
+
+
+def _own_rules(rules: Rules, ce_type: str, checkpoint: Checkpoint | None, headers: dict[str, bytes]) -> Rules:
+    """Choose the rules of the saga's version: its checkpoint's or, before that, the one that the record names.
+
+    A release means the same in all versions, and may let go what waits for its own.
+    """
+    if ce_type == rules.released:
+        return rules
+    try:
+        version = checkpoint.version if checkpoint is not None else int(headers.get(VERSION) or rules.unversioned)
+    except ValueError as error:
+        raise UnfoldableError("headers", f"a header cannot be read: {error}") from None
+    own = rules if version == rules.saga.version else rules.versions.get(version)
+    if own is None:
+        known = ", ".join(map(str, sorted(rules.versions)))
+        running = f"{UNKNOWN_VERSION} {version} of {rules.saga.name!r}"
+        raise UnfoldableError("version", f"{running}; this saga log knows version {known}")
+    if checkpoint is not None and checkpoint.sealed:
+        what = f"the saga's progress was not written under version {version} of {rules.saga.name!r} as it is here"
+        raise UnfoldableError("version", f"{what}; a changed definition needs a version of its own")
+    return own
+
+
+def awaited_version(reason: str) -> int:
+    """Return the version for which a record was parked for this reason; 0 if it was parked for another one."""
+    words = reason.removeprefix(UNKNOWN_VERSION).split()
+    return (
+        int(words[0])
+        if reason.startswith(UNKNOWN_VERSION) and words and words[0].isascii() and words[0].isdigit()
+        else 0
+    )
 
 
 def _refuse_encrypted(headers: Mapping[str, bytes | None]) -> None:

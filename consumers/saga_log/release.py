@@ -92,7 +92,7 @@ def _try(rules: Rules, letting: Release, position: int) -> bool:
     """Fold one of the waiting records; return whether that could be done."""
     record = letting.queue[position].record
     try:
-        advanced = advance(rules, letting.checkpoint, record, read(rules, record))
+        advanced = advance(letting.checkpoint, record, read(rules, letting.checkpoint, record))
     except UnfoldableError as error:
         letting.error = f"offset {record.offset} cannot be folded: {error}"
         letting.dead.append(DeadLetter(record, error.kind, str(error)))

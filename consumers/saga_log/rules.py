@@ -18,7 +18,10 @@ CONTEXT_CEILING: Final = 512 * 1024
 
 
 class Rules:
-    """What folding needs of a definition; holds no state of any saga. `partitions` is the count of the topic's."""
+    """What folding needs of a definition; holds no state of any saga. `partitions` is the count of the topic's.
+
+    These are the rules of the version under which new sagas start; `under` gives those of the others.
+    """
 
     def __init__(self, saga: AnySaga, partitions: int = PARTITIONS) -> None:
         self.saga = saga
@@ -31,6 +34,14 @@ class Rules:
         self.start_refused = wire_type(saga.name, StartRefused)
         self._names: dict[int, str] = {}
         self.deadline_ms = int(saga.deadline.total_seconds() * 1000)
+        self.versions: dict[int, Rules] = {saga.version: self}
+        self.versions |= {each.version: Rules(each, partitions) for each in saga.others}
+        self.unversioned = 1 if 1 in self.versions else min(self.versions)
+        """The version of a start that names none: it was written before starts named one."""
+
+    def under(self, version: int) -> "Rules":
+        """Return the rules of a version of the saga; raises `KeyError` for one that is not registered."""
+        return self.versions[version]
 
     def home(self, saga_id: UUID) -> int:
         """Give the partition that the saga's records belong to."""

@@ -1,8 +1,9 @@
 """The saga log's tables: each function is one statement, whatever the size of the batch."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +16,7 @@ from infra.codec import Record, dump_headers, load_headers
 from infra.database import Connection
 from infra.lanes.store import Lane
 from infra.progress import ProgressError, decode_progress, encode_progress
+from infra.registered import UNKNOWN_VERSION
 from sagas.status import Status
 
 LOAD: Final = """
@@ -59,6 +61,13 @@ PARKED_SAGAS: Final = """
 SELECT DISTINCT saga_id FROM parked
 WHERE "group" = $1 AND topic = $2 AND partition = ANY($3::int[]) AND released IS NULL AND saga_id IS NOT NULL
 """
+# The first record that waits of each saga, where it waits for a version of the definition to be registered.
+PARKED_FOR_VERSION: Final = """
+SELECT saga_id, topic, partition, "offset", reason FROM (
+    SELECT DISTINCT ON (saga_id) saga_id, topic, partition, "offset", reason FROM parked
+    WHERE "group" = $1 AND saga_id = ANY($2::uuid[]) AND released IS NULL ORDER BY saga_id, "offset"
+) AS first WHERE starts_with(reason, $3) ORDER BY topic, partition, "offset"
+"""
 PARKED: Final = """
 SELECT topic, partition, "offset", saga_id, reason, recorded_at, headers, value FROM parked
 WHERE "group" = $1 AND saga_id = ANY($2::uuid[]) AND released IS NULL ORDER BY topic, partition, "offset"
@@ -79,6 +88,16 @@ FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
     WHERE s.lane = l.lane AND s.deadline_due IS NOT NULL ORDER BY s.deadline_due LIMIT 1
 ) AS d
 """
+
+
+class Waiting(NamedTuple):
+    """Where a parked record lies, and the reason that it was parked for."""
+
+    saga_id: UUID
+    topic: str
+    partition: int
+    offset: int
+    reason: str
 
 
 def moment(milliseconds: int) -> datetime:
@@ -137,6 +156,12 @@ async def parked_sagas(sql: Connection, group: str, topic: str, partitions: Coll
     return {row["saga_id"] for row in await sql.fetch(PARKED_SAGAS, group, topic, list(partitions))}
 
 
+async def parked_for_version(sql: Connection, group: str, sagas: Collection[UUID]) -> list[Waiting]:
+    """Return the first record of each of these sagas that waits for a version of the definition to be registered."""
+    rows = await sql.fetch(PARKED_FOR_VERSION, group, list(sagas), UNKNOWN_VERSION)
+    return [Waiting(*row) for row in rows]
+
+
 async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, tuple[Parked, ...]]:
     """Read what waits of these sagas, oldest first."""
     found: dict[UUID, list[Parked]] = {}
@@ -164,14 +189,13 @@ async def next_due_in(sql: Connection, lanes: Collection[int]) -> float | None:
 
 
 def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
-    sealed = False
-    try:
-        state = decode_progress(rules.machine, row["progress"])
-    except ProgressError:
-        state, sealed = rules.machine.begin(), True
+    own, state = rules.versions.get(row["version"]), None
+    if own is not None:
+        with suppress(ProgressError):
+            state = decode_progress(own.machine, row["progress"])
     return Checkpoint(
         version=row["version"],
-        state=state,
+        state=state or (own or rules).machine.begin(),
         status=Status(row["state"]),
         context=row["context"].encode(),
         request_hash=row["request_hash"],
@@ -181,22 +205,23 @@ def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
         updated_ms=milliseconds(row["updated_at"]),
         deadline_ms=milliseconds(row["deadline"]),
         deadline_pending=row["pending"],
-        sealed=sealed,
+        sealed=state is None,
     )
 
 
 def _row(rules: Rules, lane: int, saga_id: UUID, checkpoint: Checkpoint) -> tuple[Any, ...]:
     state, deadline = checkpoint.state, moment(checkpoint.deadline_ms)
+    own = rules.versions.get(checkpoint.version, rules)  # where it is not known, nothing of the progress is written
     return (
         saga_id,
         lane,
         checkpoint.version,
         checkpoint.status.value,
-        rules.first_open(state),
-        rules.names(state.done),
-        rules.names(state.compensated),
+        own.first_open(state),
+        own.names(state.done),
+        own.names(state.compensated),
         checkpoint.context.decode(),
-        b"" if checkpoint.sealed else encode_progress(rules.machine, state),
+        b"" if checkpoint.sealed else encode_progress(own.machine, state),
         checkpoint.seq,
         checkpoint.head,
         deadline,

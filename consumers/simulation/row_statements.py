@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.runtime import processor, row
+from consumers.runtime import processor, row, set_aside
 from consumers.simulation.database import Statement, Transaction
 
 TABLE = "step_execution"
@@ -22,6 +22,7 @@ def row_statements() -> Mapping[str, Statement]:
         row.INSERT: insert,
         row.UPDATE: update,
         processor.HOLDS: holds,
+        set_aside.FIND: nothing_aside,
     }
 
 
@@ -111,3 +112,8 @@ def put(tx: Transaction, key: tuple[UUID, str], values: Sequence[Any], wait: flo
 async def holds(tx: Transaction) -> list[Any]:
     """Read what is paused."""
     return [{"scope": key[0], "key": key[1]} for key, _ in tx.rows("hold")]
+
+
+async def nothing_aside(tx: Transaction, *_: object) -> list[Any]:  # noqa: ARG001 - all run the same versions
+    """Give the records that wait for a version of the definition: none, since all processes know the same."""
+    return []

@@ -28,6 +28,7 @@ def saga_statements() -> Mapping[str, Statement]:
         store.PARK: park,
         store.RELEASE: release,
         store.PARKED_SAGAS: parked_sagas,
+        store.PARKED_FOR_VERSION: parked_for_version,
         store.PARKED: parked,
         store.DUE: due,
         store.NEXT_DUE: next_due,
@@ -96,6 +97,15 @@ async def parked_sagas(tx: Transaction, group: str, topic: str, partitions: Sequ
         if key[:2] == (group, topic) and key[2] in partitions and row["released"] is None and row["saga_id"] is not None
     }
     return [{"saga_id": saga_id} for saga_id in sagas]
+
+
+async def parked_for_version(tx: Transaction, group: str, sagas: Sequence[UUID], reason: str) -> list[Any]:
+    """Give the first record that waits of each saga, where it waits for this reason."""
+    first: dict[UUID, dict[str, Any]] = {}
+    for row in await parked(tx, group, sagas):
+        first.setdefault(row["saga_id"], row)
+    columns = ("saga_id", "topic", "partition", "offset", "reason")
+    return [tuple(row[column] for column in columns) for row in first.values() if row["reason"].startswith(reason)]
 
 
 async def parked(tx: Transaction, group: str, sagas: Sequence[UUID]) -> list[Any]:

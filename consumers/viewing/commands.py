@@ -8,7 +8,7 @@ import typer
 
 from consumers.viewing.diagnosis import diagnose, parked_records
 from consumers.viewing.tables import parked_table, plain_console, saga_page, saga_table, waiting_page
-from infra.catalog import PAGE, Wanted, dump, find_id, read_page, read_row, read_saga, unknown_saga
+from infra.catalog import PAGE, Wanted, dump, find_id, read_page, read_row, read_saga, start_events, unknown_saga
 from infra.database import session
 from infra.errors import CommandError, ExitCode
 from infra.logs import silence_libraries
@@ -53,7 +53,7 @@ def list_sagas(
 ) -> None:
     """List sagas, newest first; with --json one a line."""
     settings = load_settings(directory)
-    starts = {name: saga.start.NAME for name, saga in registered_sagas(settings.app).items()}
+    starts = start_events(registered_sagas(settings.app).values())
     begun = _moment(since)
 
     async def run() -> None:

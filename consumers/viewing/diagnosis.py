@@ -140,6 +140,9 @@ def _tell(step: Json) -> str:
 
 def _read(row: asyncpg.Record, settings: Settings) -> _Saga:
     rules = Rules(find_saga(row["name"], settings.app))
+    if row["version"] not in rules.versions:
+        return _Saga(row, rules, None)
+    rules = rules.under(row["version"])
     try:
         return _Saga(row, rules, decode_progress(rules.machine, row["progress"]))
     except ProgressError:

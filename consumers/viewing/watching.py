@@ -9,7 +9,18 @@ from rich.live import Live
 from rich.table import Table
 
 from consumers.viewing.tables import count_line, event_cells, plain_console, saga_table, state_text
-from infra.catalog import Json, Wanted, count_states, dump, find_id, read_events, read_page, read_row, unknown_saga
+from infra.catalog import (
+    Json,
+    Wanted,
+    count_states,
+    dump,
+    find_id,
+    read_events,
+    read_page,
+    read_row,
+    start_events,
+    unknown_saga,
+)
 from infra.database import Connection, session
 from infra.errors import ExitCode, unavailable
 from infra.registered import registered_sagas
@@ -93,7 +104,7 @@ async def _watch_all(sql: Connection, settings: Settings, *, as_json: bool) -> N
                 typer.echo(dump(counts))
             last = counts
             await asyncio.sleep(_EVERY)
-    starts = {name: saga.start.NAME for name, saga in registered_sagas(settings.app).items()}
+    starts = start_events(registered_sagas(settings.app).values())
     with Live(auto_refresh=False, console=plain_console()) as live:
         while True:
             newest = await read_page(sql, starts, Wanted(), _NEWEST)

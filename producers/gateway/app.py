@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from infra.catalog import PAGE, Wanted, dump, present, read_events, read_page, read_row
+from infra.catalog import PAGE, Wanted, dump, present, read_events, read_page, read_row, start_events
 from infra.database import Pool
 from infra.lanes.leased import LeasedWriter
 from infra.starts import Accepted, Conflict, Start, order_start
@@ -74,7 +74,7 @@ def build_app(gateway: Gateway) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
         cursor: UUID | None = None,
     ) -> Response:
-        starts = {gateway.saga.name: gateway.saga.start.NAME}
+        starts = start_events([gateway.saga])
         wanted = Wanted(state and state.value, account, symbol, after=cursor)
         async with gateway.pool.acquire(timeout=PATIENCE) as sql:
             found = await read_page(sql, starts, wanted, limit + 1)

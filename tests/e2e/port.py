@@ -12,8 +12,18 @@ from tests.e2e.steps import Steps
 
 def bind(port: Participant, steps: Steps, far: FarSide) -> None:
     """Bind ship and confirm."""
+    bind_ship(port, steps, far)
+    bind_confirm(port, steps, far)
+
+
+def bind_ship(port: Participant, steps: Steps, far: FarSide) -> None:
+    """Bind ship."""
     _bind_ship(port, steps, far)
     _bind_ship_back(port, steps, far)
+
+
+def bind_confirm(port: Participant, steps: Steps, far: FarSide) -> None:
+    """Bind confirm."""
     _bind_confirm(port, steps)
     _bind_questions(port, steps, far)
 

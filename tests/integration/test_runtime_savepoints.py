@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from consumers.context import StepContext, Work
-from consumers.participant import Participant
+from consumers.participant import Binding, Participant
 from consumers.runtime.blocking import LoopWatch
 from consumers.runtime.cause import Cause
 from consumers.runtime.local import Budget, Item, run_local
@@ -65,14 +65,14 @@ async def test_a_savepoint_whose_release_is_slow_is_kept_and_answered(database_u
         binding.step = replace(step, timeout=timedelta(seconds=0.3))
         slow = cast("Connection", Slow(sql, 0.6))
         async with sql.transaction():
-            (outcome,) = await run_local(binding, [_item(slow)], slow, Budget(), LoopWatch())
+            (outcome,) = await run_local(binding, [_item(binding, slow)], slow, Budget(), LoopWatch())
         assert isinstance(outcome, Answered)
         assert await sql.fetchval("SELECT count(*) FROM done") == 1
 
 
-def _item(sql: Connection) -> Item:
+def _item(binding: Binding, sql: Connection) -> Item:
     saga_id = uuid4()
     envelope = Envelope("small.order-asked.v1", str(uuid4()), "/test", str(saga_id), "2026-01-01T00:00:00Z")
     cause = Cause(envelope, OrderAsked(idempotency_key="k", account="a").to_wire(), OrderAsked)
     ctx = StepContext(saga_id, "hold", 1, f"{saga_id}:hold", 0, sql=sql)
-    return Item(Row(saga_id, "hold", 1, RowStatus.INTENT), cause, 1, ctx)
+    return Item(binding, Row(saga_id, "hold", 1, RowStatus.INTENT), cause, 1, ctx)

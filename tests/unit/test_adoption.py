@@ -28,7 +28,7 @@ class Owner:
         self.step = step
         self.row: Row | None = None
         self.partition = Partition(KIT.saga)
-        self.readers = [Reader(KIT.saga, participant, 12) for participant in (KIT.desk, KIT.port)]
+        self.readers = [Reader(participant, 12) for participant in (KIT.desk, KIT.port)]
 
     def hear(self, event: Event, **given: str | int) -> bool:
         """Take a fact in; says whether it changed the row."""

@@ -137,3 +137,44 @@ def test_topics_are_listed_for_those_who_create_them(
     assert execute(["schema", "topics"]) == 0
     assert "unclean.leader.election.enable=false" in capsys.readouterr().out
     assert execute(["schema", "topics", "--json", "--strimzi", "mine"]) == 2
+
+
+TWO = """
+newer = saga("talk", version=2, deadline=seconds(9)).then(step("answer", on=Asked, emits=Answered))
+"""
+WHOLE = "whole = newer.alongside(talk)\n"
+
+
+def test_versions_are_checked_and_drawn_side_by_side(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The value that has the others beside it is registered; `--version` draws one of them."""
+    (apps / "versions.py").write_text(SOUND.format(field="pass") + TWO + WHOLE)
+
+    assert execute(["check", "--app", "versions", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["saga"], each["version"]) for each in told if each["saga"] == "talk"] == [("talk", 2), ("talk", 1)]
+    for version in ("1", "2"):
+        assert execute(["diagram", "talk", "--app", "versions", "--version", version]) == 0
+    capsys.readouterr()
+    assert execute(["diagram", "talk", "--app", "versions", "--version", "3"]) == 3
+    assert "saga 'talk' has no version 3 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (TWO, "saga 'talk' is defined in versions 1, 2, and none has the others"),
+        (
+            TWO + WHOLE + "back = talk.alongside(newer)\n",
+            "two definitions of saga 'talk' each say that new sagas start",
+        ),
+        (TWO.replace("version=2", "version=1"), "two definitions of saga 'talk' have version 1"),
+    ],
+)
+def test_versions_that_nobody_has_put_together_are_refused(
+    apps: Path, capsys: pytest.CaptureFixture[str], more: str, words: str
+) -> None:
+    """None is taken silently for another: which one starts new sagas is for the user to say."""
+    (apps / "apart.py").write_text(SOUND.format(field="pass") + more)
+
+    assert execute(["check", "--app", "apart"]) == 2
+    assert words in capsys.readouterr().err

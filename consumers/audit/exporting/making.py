@@ -18,6 +18,7 @@ from consumers.audit.exporting.source import Source
 from consumers.audit.exporting.writing import FreshFolder
 from consumers.audit.rows import snapshot
 from infra.audit.note import Signer, Verifier
+from infra.catalog import start_events
 from infra.clock import format_time
 from infra.database import Session
 from infra.errors import CommandError, ExitCode
@@ -42,7 +43,7 @@ class Maker:
 
         Raises `CommandError` where nothing is sealed, where the log does not fit its seal, and without space.
         """
-        starts = {name: saga.start.NAME for name, saga in self.sagas.items()}
+        starts = start_events(self.sagas.values())
         columns = ParquetFile.open(folder.at(layout.PARQUET))
         try:
             for name in _ALWAYS:
@@ -80,7 +81,7 @@ class Maker:
     def _finish(self, exporter: Exporter, query: Query, never: int) -> Manifest:
         """Write what belongs to the records, and sign it all."""
         folder = exporter.folder
-        types = [each for saga in self.sagas.values() for each in saga.registry.items()]
+        types = [each for saga in self.sagas.values() for each in saga.message_types.items()]
         for ce_type, contract in sorted(contracts_of(types).items()):
             if ce_type in exporter.types:
                 folder.write(f"{layout.SCHEMAS}/{ce_type}.json", layout.write_line(contract.published()))

@@ -1,6 +1,6 @@
 """What an export takes out of PostgreSQL: logs and their checkpoints, records, hashes of others, and sagas."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -10,6 +10,7 @@ import asyncpg
 from consumers.audit.exporting.manifest import Query
 from consumers.audit.verification import Row
 from consumers.saga_log.chain import StoredBytes, read_row
+from infra.catalog import Starts
 from infra.database import Session
 
 PAGE: Final = 2000
@@ -87,11 +88,11 @@ class Wanted:
 
 @dataclass
 class Source:
-    """One session, in a transaction that sees one moment. `starts` gives, by saga, the event that holds the request."""
+    """One session, in a transaction that sees one moment. `starts` is what `start_events` returns."""
 
     sql: Session
     query: Query
-    starts: Mapping[str, str]
+    starts: Starts
     wanted: Wanted = field(init=False)
 
     def __post_init__(self) -> None:
@@ -183,7 +184,7 @@ def to_row(topic: str, partition: int, row: asyncpg.Record) -> tuple[Row, str | 
     return Row(read_row((topic, partition, offset, recorded_ms), stored), stored, *columns), added, error
 
 
-def _wanted(query: Query, starts: Mapping[str, str]) -> Wanted:
+def _wanted(query: Query, starts: Starts) -> Wanted:
     """Write the condition for one query."""
     conditions: list[str] = []
     args: list[Any] = []
@@ -198,11 +199,14 @@ def _wanted(query: Query, starts: Mapping[str, str]) -> Wanted:
         conditions.append(f"saga_id = ANY({argument(list(query.ids), 'uuid[]')})")
     asked = {name: value for name, value in (("account", query.account), ("symbol", query.symbol)) if value is not None}
     if asked:
-        names, events = argument(list(starts), "text[]"), argument(list(starts.values()), "text[]")
+        names, versions = argument([name for name, _ in starts], "text[]"), argument([v for _, v in starts], "int[]")
+        events = argument(list(starts.values()), "text[]")
         members = " AND ".join(
             f"s.context -> t.start ->> '{name}' = {argument(value, 'text')}" for name, value in asked.items()
         )
-        of_sagas = f"saga s JOIN unnest({names}, {events}) AS t (name, start) USING (name)"
+        of_sagas = (
+            f"saga s JOIN unnest({names}, {versions}, {events}) AS t (name, version, start) USING (name, version)"
+        )
         conditions.append(f"saga_id IN (SELECT s.saga_id FROM {of_sagas} WHERE {members})")
     for comparison, value in ((">=", query.from_ms), ("<", query.to_ms)):
         if value is not None:

@@ -25,6 +25,7 @@ from infra.codec import Record
 from infra.database import Session
 from infra.kafka import Place
 from infra.replay import Replay
+from schemas.envelope import VERSION
 
 SHOWN: Final = 100
 """Differences that are told one by one; beyond that they are counted."""
@@ -38,8 +39,9 @@ T = TypeVar("T")
 class ReplayReport:
     """What a replay has found: records and sagas compared, and what differs.
 
-    `partial` sagas have records before the range, and `gone_on` are those that have some behind it: of the former only
-    the rows could be compared, of the latter only the rows and not their state.
+    `partial` sagas have records before the range, or run under a version that is not registered here, and `gone_on` are
+    those that have some behind it: of the former only the rows could be compared, of the latter only the rows and not
+    their state.
     """
 
     records: int = 0
@@ -68,6 +70,7 @@ class Beside:
         self._notebook = notebook
         self._fragments = notebook.fragments
         self._replayed = Replayed(rules, notebook.sagas)
+        self._versions = {b"0", *(b"%d" % version for version in rules.versions)}
         self._told = told
 
     async def take(self, rows: Rows, batch: list[Record], *, midway: bool) -> set[UUID]:
@@ -97,20 +100,27 @@ class Beside:
     def _compare(
         self, record: Record, row: asyncpg.Record | None, form: int, touched: set[UUID], *, midway: bool
     ) -> Iterable[Difference]:
-        if midway and (saga_id := saga_of(record)) is not None and self._is_fragment(saga_id, record, row):
+        if (saga_id := saga_of(record)) is not None and (
+            saga_id in self._fragments
+            or (midway and self._is_fragment(saga_id, record, row))
+            or self._is_of_unknown_version(record, row)
+        ):
             return list(self._fragments.take(saga_id, record, row, form))
-        outcome = self._replayed.take(record, form)
+        outcome = self._replayed.take(record, form, row["error"] if row is not None else None)
         if outcome.tracked is not None and outcome.tracked.home == record.partition:
             touched.add(outcome.tracked.saga_id)
         return compare_rows(outcome, row)
 
     def _is_fragment(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> bool:
         """Say whether the saga's first records lie before the range."""
-        if saga_id in self._fragments:
-            return True
         if record.key != str(saga_id).encode() or self._notebook.sagas.get(saga_id) is not None:
             return False
         return row is None or row["seq"] != 1
+
+    def _is_of_unknown_version(self, record: Record, row: asyncpg.Record | None) -> bool:
+        """Say whether another release has folded the start of a saga whose version is not registered here."""
+        version = record.header(VERSION)
+        return version.isdigit() and version not in self._versions and row is not None and row["seq"] == 1
 
 
 @dataclass
@@ -172,7 +182,7 @@ class Comparing:
                 else:
                     self.notebook.differ(compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, theirs))
         report.partial, report.partial_sagas = len(fragments), list(islice(fragments, SHOWN))
-        if len(to_the_end) == len(log_ends) and not any(begin for begin, _ in spans.values()):
+        if len(to_the_end) == len(log_ends) and not fragments and not any(begin for begin, _ in spans.values()):
             stored = await self.sql.fetchval(_SAGAS, name)
             if stored != report.sagas:
                 self.notebook.differ([Difference(name, "number of sagas", str(report.sagas), str(stored))])

@@ -105,8 +105,10 @@ def _described(rules: Rules, tracked: Tracked) -> dict[str, Any]:
     checkpoint, waiting = tracked.checkpoint, len(tracked.parked)
     if checkpoint is None:
         return {"saga_id": str(tracked.saga_id), "state": None, "parked": waiting, "why": tracked.parked[0].reason}
+    rules = rules.under(checkpoint.version)
     return {
         "saga_id": str(tracked.saga_id),
+        "version": checkpoint.version,
         "state": checkpoint.status.value,
         "steps": {step.name: step_status(checkpoint.state, index) for index, step in enumerate(rules.saga.steps)},
         "records": checkpoint.seq,

@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 import orjson
@@ -35,21 +36,22 @@ _TABLES: Final = (
 class Identity(NamedTuple):
     """Whose replay it is: a notebook of another one is of no use.
 
-    `steps` are those of the definition; `purpose` says what is folded, and what for.
+    `definitions` are the steps of each version of the saga; `purpose` says what is folded, and what for.
     """
 
     cluster: str
     saga: str
-    version: int
-    steps: str
+    definitions: dict[str, str]
     partitions: int
     purpose: str
 
     @classmethod
     def of(cls, rules: Rules, cluster: str, purpose: str) -> "Identity":
         """Name a replay of a saga on a cluster."""
-        steps = " ".join(step.name for step in rules.saga.steps)
-        return cls(cluster, rules.saga.name, rules.saga.version, steps, rules.partitions, purpose)
+        steps = {
+            str(number): " ".join(step.name for step in each.saga.steps) for number, each in rules.versions.items()
+        }
+        return cls(cluster, rules.saga.name, steps, rules.partitions, purpose)
 
 
 class Mark(NamedTuple):
@@ -73,7 +75,7 @@ class Notebook:
         except BaseException:
             self._sql.close()
             raise
-        self.sagas = Shelf(self._sql, rules.machine, kept)
+        self.sagas = Shelf(self._sql, rules, kept)
         self.marks: dict[Place, Mark] = {
             (topic, partition): Mark(*rest) for topic, partition, *rest in self._sql.execute("SELECT * FROM mark")
         }
@@ -146,16 +148,39 @@ class Notebook:
             told = orjson.loads(self._sql.execute("SELECT told FROM identity").fetchone()[0])
         except (sqlite3.DatabaseError, TypeError, orjson.JSONDecodeError) as error:
             raise self._refusal(_why(error)) from error
+        if "version" in told:  # written before several versions could be registered
+            told["definitions"] = {str(told.pop("version")): told.pop("steps")}
         self._compare(told, orjson.loads(_dump(identity)))
 
-    def _compare(self, told: Mapping[str, object], mine: Mapping[str, object]) -> None:
+    def _compare(self, told: dict[str, Any], mine: dict[str, Any]) -> None:
+        """Refuse another replay's file. What has been folded stays right when a version of the saga is added."""
+        added = {number: steps for number, steps in mine["definitions"].items() if number not in told["definitions"]}
+        told["definitions"] |= added
         for field, value in mine.items():
             if told.get(field) != value:
                 raise self._refusal(f"it is of another replay: {field} {told.get(field)!r}, not {value!r}")
+        if added:
+            self._sql.execute("UPDATE identity SET told = ?", (orjson.dumps(told),))
 
     def _refusal(self, what: str) -> CommandError:
         do = "name the right file, or a new one: it is made"
         return CommandError("resume-refused", what, self._where, do, ExitCode.REFUSED)
+
+
+def file_for(path: Path | None, identity: Identity) -> Path | None:
+    """Return the file to go on from: another one while a version is not registered of which the first one has sagas."""
+    if path is None or not path.exists():
+        return path
+    try:
+        with closing(sqlite3.connect(path, timeout=1.0)) as sql:
+            told = orjson.loads(sql.execute("SELECT told FROM identity").fetchone()[0])
+    except (sqlite3.DatabaseError, TypeError, orjson.JSONDecodeError):
+        return path
+    if told.get("definitions", {}).keys() <= identity.definitions.keys():
+        return path
+    return path.with_name(
+        f"{path.stem}-without-{'-'.join(sorted(told['definitions'].keys() - identity.definitions))}.db"
+    )
 
 
 def fingerprint(record: Record) -> bytes:

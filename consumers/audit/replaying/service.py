@@ -9,7 +9,7 @@ import structlog
 
 from consumers.audit.replaying.auditor import Auditor, Look
 from consumers.audit.replaying.differences import Difference
-from consumers.audit.replaying.notebook import Identity, Notebook
+from consumers.audit.replaying.notebook import Identity, Notebook, file_for
 from consumers.saga_log.rules import Rules
 from infra import metrics
 from infra.broker import count_partitions, read_cluster_id
@@ -57,7 +57,8 @@ async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path
     counts = await count_partitions(settings.brokers(), [topic])
     cluster = await read_cluster_id(settings.brokers())
     rules = Rules(saga, counts[topic])
-    with Notebook(resume(cluster), Identity.of(rules, cluster, "auditor"), rules) as notebook:
+    identity = Identity.of(rules, cluster, "auditor")
+    with Notebook(file_for(resume(cluster), identity), identity, rules) as notebook:
         seen(Look(fresh=notebook.differences(_TOLD), differing=notebook.counts.get("differing", 0)))
         async with (
             session(settings.database_for(DATABASE), application_name="tradesaga audit-replayer") as sql,

@@ -10,9 +10,9 @@ from uuid import UUID
 import orjson
 
 from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.rules import Rules
 from infra.codec import Record, dump_headers, load_headers
 from infra.progress import decode_progress, encode_progress
-from sagas.machine import Machine
 from sagas.status import Status
 
 KEPT: Final = 10_000
@@ -36,9 +36,9 @@ _AFTER: Final = f"SELECT {_COLUMNS} FROM saga WHERE saga_id > ? ORDER BY saga_id
 class Shelf:
     """Sagas by id, in a table of a SQLite database that its owner opens, commits and closes."""
 
-    def __init__(self, sql: sqlite3.Connection, machine: Machine, kept: int = KEPT) -> None:
+    def __init__(self, sql: sqlite3.Connection, rules: Rules, kept: int = KEPT) -> None:
         self._sql = sql
-        self._machine = machine
+        self._rules = rules
         self._kept = kept
         self._near: OrderedDict[UUID, tuple[Tracked, int]] = OrderedDict()
         self._unwritten: set[UUID] = set()
@@ -104,13 +104,13 @@ class Shelf:
         if checkpoint is None:
             return (*told, *(None,) * len(Checkpoint._fields[:-1]))
         version, state, status, *rest = checkpoint[:-1]
-        return (*told, version, encode_progress(self._machine, state), status.value, *rest)
+        return (*told, version, encode_progress(self._rules.under(version).machine, state), status.value, *rest)
 
     def _read(self, row: tuple[Any, ...]) -> Tracked:
         saga_id, home, parked, version, progress, status, *rest, pending = row
         checkpoint = None
         if version is not None:
-            state = decode_progress(self._machine, progress)
+            state = decode_progress(self._rules.under(version).machine, progress)
             checkpoint = Checkpoint._make((version, state, Status(status), *rest, bool(pending), False))
         return Tracked(UUID(bytes=saga_id), home, checkpoint, _load_parked(parked))
 

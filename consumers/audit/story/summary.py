@@ -47,6 +47,8 @@ def tell(
     rules = None if retired else rules
     records, tracked = tell_rows(saga_id, rows, hashes, rules, seals)
     status = tracked.checkpoint.status if tracked.checkpoint is not None else None
+    if rules is not None and tracked.checkpoint is not None:
+        rules = rules.under(tracked.checkpoint.version)
     steps = [each.name for each in rules.saga.steps] if rules is not None else []
     steps += [step for step in dict.fromkeys(each.step for each in records) if step and step not in steps]
     waiting = [each.name for each in rules.saga.steps if each.waits_for is not None] if rules is not None else []

@@ -146,7 +146,9 @@ def _follow(rules: Rules | None, outcome: Outcome | None, before: str, after: st
     if before != after:
         told = f"{before} \N{RIGHTWARDS ARROW} {after}" if before else after
         moments.append(Moment(Kind.STATE_CHANGE, told))
-    names = [each.name for each in rules.saga.steps]
+    checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
+    saga = rules.saga if checkpoint is None else rules.under(checkpoint.version).saga
+    names = [each.name for each in saga.steps]
     return moments + follow_orders(names, outcome.orders)
 
 

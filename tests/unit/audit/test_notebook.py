@@ -3,9 +3,11 @@
 import gc
 import sqlite3
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import orjson
 import pytest
 
 from consumers.audit.replaying.differences import Difference
@@ -72,14 +74,14 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     [
         IDENTITY._replace(cluster="cluster-2"),
         IDENTITY._replace(saga="other"),
-        IDENTITY._replace(version=2),
-        IDENTITY._replace(steps="hold place fill"),
+        IDENTITY._replace(definitions={**IDENTITY.definitions, "2": "hold place fill"}),
+        IDENTITY._replace(definitions={"1": "hold place fill"}),
         IDENTITY._replace(partitions=12),
         IDENTITY._replace(purpose="at 5 event"),
     ],
 )
 def test_another_replay_s_file_is_refused(tmp_path: Path, other: Identity) -> None:
-    """Of another cluster, saga, version, definition, number of partitions or purpose: the field is named."""
+    """Of another cluster, saga, definition, number of partitions or purpose, or of a version not registered here."""
     path = tmp_path / "resume.db"
     notebook(path, other).__exit__()
     changed = next(name for name in Identity._fields if getattr(other, name) != getattr(IDENTITY, name))
@@ -87,6 +89,32 @@ def test_another_replay_s_file_is_refused(tmp_path: Path, other: Identity) -> No
     with pytest.raises(CommandError, match=changed) as raised:
         notebook(path)
     assert raised.value.exit_code is ExitCode.REFUSED
+
+
+def test_a_replay_goes_on_when_a_version_is_added(tmp_path: Path) -> None:
+    """What was folded under version 1 stays right; from then on the file is one of both versions."""
+    path = tmp_path / "resume.db"
+    two = Rules(replace(RULES.saga, version=2).alongside(RULES.saga), 3)
+    both = Identity.of(two, "cluster-1", "comparison")
+    with notebook(path) as first:
+        known = folded(first.sagas)
+        first.save()
+    with Notebook(path, both, two) as second:
+        assert second.sagas.get(known.saga_id) == known
+    with pytest.raises(CommandError, match="definitions"):
+        notebook(path)
+
+
+def test_a_replay_of_the_release_before_goes_on(tmp_path: Path) -> None:
+    """Its file names one version and that one's steps."""
+    path = tmp_path / "resume.db"
+    notebook(path).__exit__()
+    with sqlite3.connect(path) as sql:
+        told = orjson.loads(sql.execute("SELECT told FROM identity").fetchone()[0])
+        ((version, steps),) = told.pop("definitions").items()
+        sql.execute("UPDATE identity SET told = ?", (orjson.dumps({**told, "version": int(version), "steps": steps}),))
+    sql.close()
+    notebook(path).__exit__()
 
 
 def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ WHOLE = Envelope(
     attempt=3,
     started=1_790_000_000_123_456_789,
     context=b'{"trade-requested":{"account":"a"}}',
+    version=2,
 )
 LEAST = Envelope(type="trade.bar.v1", id="1", source="s", saga_id=SAGA, time="2026-03-02T10:11:12Z")
 
@@ -41,7 +42,7 @@ UUIDS = st.uuids().map(str)
 ENVELOPES = st.builds(
     Envelope, type=TEXTS, id=TEXTS, source=TEXTS, saga_id=UUIDS, time=TEXTS, causation=TEXTS, sequence=TEXTS,
     expiry=TEXTS, recorded=TEXTS, traceparent=TEXTS, tracestate=TEXTS, step=TEXTS, request=TEXTS, round=COUNTS,
-    attempt=COUNTS, started=st.integers(0, 2**63 - 1), context=st.binary(max_size=50),
+    attempt=COUNTS, started=st.integers(0, 2**63 - 1), context=st.binary(max_size=50), version=COUNTS,
 )  # fmt: skip
 
 
@@ -111,6 +112,7 @@ def test_a_missing_header_is_named(name: str) -> None:
         ("ce_correlationid", b"not-a-uuid"), ("ce_correlationid", SAGA.upper().encode()), ("ce_correlationid", b"\xff"),
         ("ce_type", b"\xff\xfe"), ("ts_round", b"two"), ("ts_attempt", b"1.5"), ("ts_started", b"9" * 5000),
         ("ts_round", b"-1"), ("ts_attempt", b"2147483648"), ("ts_started", b"9223372036854775808"),
+        ("ts_version", b"two"), ("ts_version", b"-1"), ("ts_version", b"2147483648"),
         ("ce_source", b"a\0"),
     ],
 )  # fmt: skip
