@@ -183,7 +183,7 @@ class Strangers:
             t.FundsReserved(asset="USD", amount="0"),  # pyright: ignore[reportArgumentType]
             t.RiskAccepted(exposure="0"),  # pyright: ignore[reportArgumentType]
             t.OrderPlaced(venue="paper", client_order_id="x", venue_order_id="1"),
-            t.TradeFilled(
+            t.TradeFilledV1(
                 quantity="1000000", quote_amount="1", fee="0", fee_asset="USD", venue_trade_ids=("1",), complete=True,  # pyright: ignore[reportArgumentType]
             ),
             t.TradeUnfilled(status="expired"),
