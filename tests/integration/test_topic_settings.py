@@ -5,6 +5,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -23,6 +24,7 @@ from schemas.topics import Topic, saga_topics
 from tests.broker import delete_topics
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import make_kit
+from tests.keys import keys_in
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -143,9 +145,9 @@ async def differs(kafka: str, topic: Topic, told: str) -> bool:
     return not told
 
 
-async def test_a_service_refuses_before_it_joins(kafka: str, database_url: str) -> None:
+async def test_a_service_refuses_before_it_joins(kafka: str, database_url: str, tmp_path: Path) -> None:
     """A participant and the gateway end with the refusal (exit 4); no group is joined, and no port listens."""
-    settings = Settings(kafka=kafka, database_url=SecretStr(database_url))
+    settings = Settings(kafka=kafka, database_url=SecretStr(database_url), request_keys=keys_in(tmp_path))
     name = unique_name("refused")
     topics: dict[Topic, Mapping[str, str]] = {topic: {} for topic in saga_topics(name)}
     topics[saga_topics(name)[0]] = {"message.timestamp.type": "CreateTime"}

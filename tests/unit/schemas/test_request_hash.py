@@ -14,7 +14,7 @@ from tests.sagas import OrderAsked
 SECRETS = st.binary(min_size=32, max_size=32)
 REQUESTS = st.builds(
     OrderAsked,
-    idempotency_key=st.text("abc:", min_size=1, max_size=4),
+    idempotency_key=st.sampled_from(["a", "b", "a:b"]),
     account=st.sampled_from("AB"),
     quantity=st.sampled_from(["10", "11"]),
 )
