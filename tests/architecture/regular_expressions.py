@@ -191,4 +191,4 @@ def _characters(code: Any, argument: Any) -> frozenset[str]:
     if code is op.IN:
         taken = _EMPTY.union(*(_characters(*each) for each in argument if each[0] is not op.NEGATE))
         return ALPHABET - taken if argument[0][0] is op.NEGATE else taken
-    raise NotImplementedError(f"{code} is not known here; use a plainer expression")
+    raise ValueError(f"{code} is not known here; use a plainer expression")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from consumers.runtime.outcome import CallKind
 from consumers.saga_log.checkpoint import Parked, Tracked
 from consumers.saga_log.recent import Recent
 from infra.codec import Outgoing, Record
+from infra.kafka_identity import Inspector
 from infra.lanes.batch import Chunk
 from infra.lanes.clients import ConsumerPort
 from infra.lanes.inbox import BATCHES, Inbox
@@ -119,6 +121,10 @@ class Sluggish:
     def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> ConsumerPort:
         """Give none."""
         raise LookupError(group)
+
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        """Raise: nobody asks this broker about its topics."""
+        raise LookupError("inspector")
 
 
 async def test_large_rows_that_are_not_acknowledged_hold_writing_up() -> None:
