@@ -92,7 +92,7 @@ def _route(taken: Record) -> None:
             for message in router.read(1, taken):
                 cause = Cause.of(message)
                 for part in split(frame(cause)):
-                    Cause.stored(part, dict(trade.registry.items()))
+                    Cause.stored(part, dict(trade.message_types), lambda _: None)
                 cause.read()
 
 
