@@ -8,9 +8,8 @@ aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
@@ -22,16 +21,13 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 from aiokafka.partitioner import DefaultPartitioner
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from infra.clock import elapsed
 from infra.codec import Outgoing, Record, Seen, recognise
+from infra.kafka_clients import MappedConsumer, MappedProducer, Place
 from infra.keys import partition_of
 from infra.lenient_records import read_leniently
 from schemas.envelope import Header
-
-Place = tuple[str, int]
-"""A topic and a partition."""
 
 Wants = Callable[[str, Sequence[Header]], bool]
 """Says, from a record's topic and headers, whether the reader has any use for it."""
@@ -72,10 +68,10 @@ class Polled(NamedTuple):
 class Producer:
     """An idempotent producer. Once it has failed it is thrown away: it may be poisoned for good (aiokafka#1017)."""
 
-    def __init__(self, bootstrap: str, client_id: str) -> None:
+    def __init__(self, brokers: str, client_id: str) -> None:
         self._counts: dict[str, int] = {}
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+        self._producer = MappedProducer(
+            brokers,
             client_id=client_id,
             enable_idempotence=True,
             linger_ms=0,
@@ -110,8 +106,8 @@ class Producer:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
         except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(f"{topic}: {error}") from error
-        return cast("asyncio.Future[Any]", future)
+            raise KafkaUnavailableError(f"{self._physical(topic)}: {error}") from error
+        return future
 
     async def send_all(self, records: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
         """Queue records, those of each partition in their order; a future for each, as `send` gives it.
@@ -145,12 +141,12 @@ class Producer:
 
     async def _count_partitions(self, topic: str) -> int:
         try:
-            count = len(await self._producer.partitions_for(topic))
+            count = await self._producer.count_partitions(topic)
         except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(f"{topic}: {error}") from error
+            raise KafkaUnavailableError(f"{self._physical(topic)}: {error}") from error
         # A key keeps its partition for the life of this producer; the next one is made after the topics are checked.
         if (known := self._counts.setdefault(topic, count)) != count:
-            raise KafkaUnavailableError(f"{topic} has {count} partitions now, and had {known}")
+            raise KafkaUnavailableError(f"{self._physical(topic)} has {count} partitions now, and had {known}")
         return count
 
     async def _send_batch(
@@ -172,23 +168,26 @@ class Producer:
             try:
                 ack = await self._producer.send_batch(batch, topic, partition=partition)
             except (KafkaError, OSError) as error:
-                raise KafkaUnavailableError(f"{topic}: {error}") from error
+                raise KafkaUnavailableError(f"{self._physical(topic)}: {error}") from error
             acks |= dict.fromkeys(left[:taken], ack)
             left = left[taken:]
         return acks
+
+    def _physical(self, topic: str) -> str:
+        return self._producer.cluster.physical(topic)
 
 
 class Consumer:
     """A member of a consumer group that commits nothing by itself and starts at the beginning."""
 
-    def __init__(self, bootstrap: str, group: str, topics: Collection[str], client_id: str, session_ms: int) -> None:
+    def __init__(self, brokers: str, group: str, topics: Collection[str], client_id: str, session_ms: int) -> None:
         self._topics = list(topics)
         self._passed: dict[Place, int] = {}
         self._looked = 0.0
         # Range keeps partition n of events and of commands with one member, so that a saga has one owner in a group.
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            group_id=group,
+        self._consumer = MappedConsumer(
+            brokers,
+            group=group,
             client_id=client_id,
             enable_auto_commit=False,
             isolation_level=READ_COMMITTED,
@@ -227,12 +226,12 @@ class Consumer:
 
     def assignment(self) -> set[Place]:
         """Give the partitions that are this member's now."""
-        return {(place.topic, place.partition) for place in self._consumer.assignment()}
+        return self._consumer.assignment()
 
     def seek(self, place: Place, offset: int) -> None:
         """Read on from `offset`; what was fetched ahead is dropped. Raises `KafkaUnavailableError` if not assigned."""
         try:
-            self._consumer.seek(TopicPartition(*place), offset)
+            self._consumer.seek(place, offset)
         except IllegalStateError as error:
             raise KafkaUnavailableError(f"{place} is assigned to another member now") from error
         self._passed[place] = offset
@@ -245,9 +244,7 @@ class Consumer:
         `KafkaUnavailableError`.
         """
         try:
-            fetched = cast(
-                "Mapping[Any, list[Any]]", await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
-            )
+            fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
         except UnicodeDecodeError as error:
             read_leniently()
             raise KafkaUnavailableError("a header's name is no UTF-8; reading once more, with escapes") from error
@@ -255,10 +252,10 @@ class Consumer:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         await self._check_deleted(fetched)
         found: dict[Place, Polled] = {}
-        for each, records in fetched.items():
-            place, following = (each.topic, each.partition), records[-1].offset + 1
+        for place, records in fetched.items():
+            topic, following = place[0], records[-1].offset + 1
             self._passed[place] = following
-            wanted = [to_record(each) for each in records if wants(each.topic, each.headers)]
+            wanted = [to_record(topic, each) for each in records if wants(topic, each.headers)]
             last = records[-1]
             seen = recognise(last.offset, last.timestamp, last.key, last.value)
             found[place] = Polled(following, wanted, seen)
@@ -267,16 +264,16 @@ class Consumer:
             found |= {place: Polled(offset, [], None) for place, offset in await self._skipped(found)}
         return found
 
-    async def _check_deleted(self, fetched: Mapping[Any, list[Any]]) -> None:
+    async def _check_deleted(self, fetched: Mapping[Place, list[Any]]) -> None:
         """Raise `KafkaUnavailableError` if the broker has deleted records that we had yet to read.
 
         Reading would go on behind them without a word. A gap alone proves nothing: it may hold control records.
         """
-        jumps = {
-            place: self._passed.get((place.topic, place.partition), records[0].offset)
-            for place, records in fetched.items()
-            if records[0].offset > self._passed.get((place.topic, place.partition), records[0].offset)
-        }
+        jumps: dict[Place, int] = {}
+        for place, records in fetched.items():
+            expected = self._passed.get(place)
+            if expected is not None and records[0].offset > expected:
+                jumps[place] = expected
         if not jumps:
             return
         try:
@@ -285,7 +282,7 @@ class Consumer:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         for place, expected in jumps.items():
             if begins[place] > expected:
-                where, until = f"{place.topic}[{place.partition}]", begins[place]
+                where, until = f"{self._consumer.cluster.physical(place[0])}[{place[1]}]", begins[place]
                 raise KafkaUnavailableError(f"{where}: records from offset {expected} to {until} were deleted unread")
 
     async def _skipped(self, read: Collection[Place]) -> list[tuple[Place, int]]:
@@ -293,10 +290,9 @@ class Consumer:
         moved: list[tuple[Place, int]] = []
         assigned = self.assignment()
         for place in self._passed.keys() & assigned - set(read):
-            partition = TopicPartition(*place)
             try:
                 async with asyncio.timeout(_LOOK_EVERY):
-                    offset = await self._consumer.position(partition)
+                    offset = await self._consumer.position(place)
             except (TimeoutError, IllegalStateError):  # it is being reset, or taken away
                 continue
             if offset > self._passed[place]:
@@ -306,15 +302,14 @@ class Consumer:
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
         """Count the records from these offsets to the ends of their partitions, as far as fetching has shown them."""
-        ends = ((self._consumer.highwater(TopicPartition(*place)), offset) for place, offset in offsets.items())
+        ends = ((self._consumer.highwater(place), offset) for place, offset in offsets.items())
         return sum(max(0, end - offset) for end, offset in ends if end is not None)
 
     def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
         """Return the partitions read to their last stable offset, and how many records wait for open transactions."""
         held: dict[Place, int] = {}
         for place, offset in offsets.items():
-            partition = TopicPartition(*place)
-            stable, end = self._consumer.last_stable_offset(partition), self._consumer.highwater(partition)
+            stable, end = self._consumer.last_stable_offset(place), self._consumer.highwater(place)
             if stable is not None and end is not None and 0 <= stable <= offset < end:
                 held[place] = end - offset
         return held
@@ -327,24 +322,22 @@ class Consumer:
         """Commit offsets that the database has, with the text that says which database. Return False if no member."""
         if not offsets:
             return True
-        named = {TopicPartition(*place): OffsetAndMetadata(offset, metadata) for place, offset in offsets.items()}
         try:
             async with asyncio.timeout(10):
-                await self._consumer.commit(named)
+                await self._consumer.commit(offsets, metadata)
         except (CommitFailedError, IllegalStateError, KafkaError, TimeoutError):
             return False
         return True
 
 
-async def ask_ranges(consumer: AIOKafkaConsumer, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+async def ask_ranges(consumer: MappedConsumer, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
     """Ask by any consumer for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
-    partitions = [TopicPartition(*place) for place in places]
     try:
-        begins = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
+        begins = await consumer.beginning_offsets(places)
+        ends = await consumer.end_offsets(places)
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(str(error) or type(error).__name__) from error
-    return {(p.topic, p.partition): (begins[p], ends[p]) for p in partitions}
+    return {place: (begins[place], ends[place]) for place in places}
 
 
 class _Listener(ConsumerRebalanceListener):
@@ -380,8 +373,8 @@ async def _complete(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def to_record(record: Any) -> Record:
-    """Take over a record as aiokafka gives it."""
+def to_record(topic: str, record: Any) -> Record:
+    """Take over a record as aiokafka gives it, except for its topic, which is physical there."""
     value: bytes | None = record.value
-    place = record.topic, record.partition, record.offset
+    place = topic, record.partition, record.offset
     return Record(*place, record.timestamp, record.key, value or b"", record.headers, value is None)

@@ -13,8 +13,6 @@ from io import BytesIO
 from typing import Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
@@ -36,11 +34,12 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
-from aiokafka.structs import TopicPartition
 
 from infra.clock import SystemClock
 from infra.codec import Record
 from infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
+from infra.kafka_clients import Admin, MappedConsumer, MappedProducer, make_admin
+from infra.kafka_names import Cluster
 from infra.lenient_records import read_leniently
 
 NO_ID: Final = UUID(int=0)
@@ -99,13 +98,13 @@ class Inspector(Protocol):
 
 
 @asynccontextmanager
-async def inspecting(bootstrap: str) -> AsyncGenerator["KafkaInspector"]:
+async def inspecting(brokers: str) -> AsyncGenerator["KafkaInspector"]:
     """Connect an inspector for as long as the context is open. Raises `KafkaUnavailableError`."""
-    inspector = KafkaInspector(bootstrap)
+    inspector = KafkaInspector(brokers)
     try:
         yield inspector
     except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailableError(f"{bootstrap}: {error or type(error).__name__}") from error
+        raise KafkaUnavailableError(f"{brokers}: {error or type(error).__name__}") from error
     finally:
         await inspector.close()
 
@@ -113,10 +112,11 @@ async def inspecting(bootstrap: str) -> AsyncGenerator["KafkaInspector"]:
 class KafkaInspector:
     """An inspector of a real cluster; it connects when it is first asked something."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-        self._admin: AIOKafkaAdminClient | None = None
-        self._consumer: AIOKafkaConsumer | None = None
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
+        self._cluster = Cluster.parse(brokers)
+        self._admin: Admin | None = None
+        self._consumer: MappedConsumer | None = None
 
     def now(self) -> int:
         """Return the time, nanoseconds since 1970."""
@@ -133,19 +133,23 @@ class KafkaInspector:
         """Return the topics that exist."""
         admin = await self._administration()
         try:
-            answer: Any = await admin._send_request(_TopicsRequest(names))
+            asked = [self._cluster.physical(name) for name in names]
+            answer: Any = await admin._send_request(_TopicsRequest(asked))
         except (IncompatibleBrokerVersion, NotImplementedError):
             return await self._topics_without_ids(names)
         found: dict[str, TopicState] = {}
         for code, name, topic_id, _, partitions, *_ in answer.topics:
             if not code:
-                found[name] = TopicState(topic_id, len(partitions))
+                found[self._cluster.logical(name)] = TopicState(topic_id, len(partitions))
         return found
 
     async def _topics_without_ids(self, names: Collection[str]) -> dict[str, TopicState]:
-        described = cast("list[Mapping[str, Any]]", await (await self._administration()).describe_topics(list(names)))
+        admin, asked = await self._administration(), [self._cluster.physical(name) for name in names]
+        described = cast("list[Mapping[str, Any]]", await admin.describe_topics(asked))
         return {
-            each["topic"]: TopicState(NO_ID, len(each["partitions"])) for each in described if not each["error_code"]
+            self._cluster.logical(each["topic"]): TopicState(NO_ID, len(each["partitions"]))
+            for each in described
+            if not each["error_code"]
         }
 
     async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
@@ -155,15 +159,15 @@ class KafkaInspector:
 
     async def _committed(self, group: str) -> dict[Place, Committed]:
         """Return a group's offsets; waits while its coordinator is being found or loads, which is no empty answer."""
-        admin = await self._administration()
+        admin, name = await self._administration(), self._cluster.physical(group)
         ends = asyncio.get_running_loop().time() + _COORDINATOR_SECONDS
         while True:
             try:
-                coordinator = await admin.find_coordinator(group)
-                answer: Any = await admin._send_request_to_node(coordinator, OffsetFetchRequest(group, None))
+                coordinator = await admin.find_coordinator(name)
+                answer: Any = await admin._send_request_to_node(coordinator, OffsetFetchRequest(name, None))
                 if answer.error_code:
-                    raise for_code(answer.error_code)(group)
-                return _offsets(answer.topics)
+                    raise for_code(answer.error_code)(name)
+                return _offsets(self._cluster, answer.topics)
             except _SEEKING:
                 if asyncio.get_running_loop().time() > ends:
                     raise
@@ -185,59 +189,54 @@ class KafkaInspector:
                 found.setdefault(place, []).extend(each for each in records if each.offset < ranges[place][1])
             for place, end in list(left.items()):
                 # What is left behind the last record are the marks of transactions.
-                if (first and place in fetched) or await reader.position(TopicPartition(*place)) >= end:
-                    reader.pause(TopicPartition(*place))
+                if (first and place in fetched) or await reader.position(place) >= end:
+                    reader.pause(place)
                     del left[place]
             if not left:
                 break
         return {place: records[:1] if first else records for place, records in found.items()}
 
-    async def _fetch(self, reader: AIOKafkaConsumer) -> AsyncGenerator[dict[Place, list[Record]]]:
+    async def _fetch(self, reader: MappedConsumer) -> AsyncGenerator[dict[Place, list[Record]]]:
         """Fetch until whoever asks has enough. Raises `KafkaUnavailableError` when that takes too long."""
         ends = asyncio.get_running_loop().time() + _READ_SECONDS
         while asyncio.get_running_loop().time() < ends:
             try:
-                fetched = cast("Mapping[Any, list[Any]]", await reader.getmany(timeout_ms=500, max_records=_PAGE))
+                fetched = await reader.getmany(timeout_ms=500, max_records=_PAGE)
             except UnicodeDecodeError:  # a header's name is no UTF-8
                 read_leniently()
                 continue
-            yield {
-                (place.topic, place.partition): [to_record(each) for each in records]
-                for place, records in fetched.items()
-            }
-        raise KafkaUnavailableError(f"{self._bootstrap}: records were not returned within {_READ_SECONDS:g} s")
+            yield {place: [to_record(place[0], each) for each in records] for place, records in fetched.items()}
+        raise KafkaUnavailableError(f"{self._brokers}: records were not returned within {_READ_SECONDS:g} s")
 
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
         """Append one record to partition 0 and wait until the broker has it."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap, client_id="tradesaga", enable_idempotence=True,
+        producer = MappedProducer(
+            self._brokers, client_id="tradesaga", enable_idempotence=True,
             request_timeout_ms=_REQUEST_MS,
         )  # fmt: skip
         await producer.start()
         try:
-            await producer.send_and_wait(topic, value, key=key, partition=0)
+            await (await producer.send(topic, value, key=key, partition=0))
         finally:
             await producer.stop()
 
-    async def _seek(self, offsets: Mapping[Place, int]) -> AIOKafkaConsumer:
+    async def _seek(self, offsets: Mapping[Place, int]) -> MappedConsumer:
         reader = await self._reader()
-        reader.assign([TopicPartition(*place) for place in offsets])
+        reader.assign(offsets)
         for place, offset in offsets.items():
-            reader.seek(TopicPartition(*place), offset)
+            reader.seek(place, offset)
         return reader
 
-    async def _administration(self) -> AIOKafkaAdminClient:
+    async def _administration(self) -> Admin:
         if self._admin is None:
-            self._admin = AIOKafkaAdminClient(
-                bootstrap_servers=self._bootstrap, client_id="tradesaga", request_timeout_ms=_REQUEST_MS
-            )
+            self._admin = make_admin(self._brokers, _REQUEST_MS)
             await self._admin.start()
         return self._admin
 
-    async def _reader(self) -> AIOKafkaConsumer:
+    async def _reader(self) -> MappedConsumer:
         if self._consumer is None:
-            self._consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap, client_id="tradesaga", enable_auto_commit=False,
+            self._consumer = MappedConsumer(
+                self._brokers, client_id="tradesaga", enable_auto_commit=False,
                 auto_offset_reset="earliest", request_timeout_ms=_REQUEST_MS, max_partition_fetch_bytes=64 * 1024,
                 fetch_max_wait_ms=50,
             )  # fmt: skip
@@ -245,14 +244,14 @@ class KafkaInspector:
         return self._consumer
 
 
-def _offsets(topics: Any) -> dict[Place, Committed]:
+def _offsets(cluster: Cluster, topics: Any) -> dict[Place, Committed]:
     found: dict[Place, Committed] = {}
     for topic, partitions in topics:
         for partition, offset, metadata, code in partitions:
             if code:
                 raise for_code(code)(f"{topic}[{partition}]")
-            if offset >= 0:
-                found[topic, partition] = Committed(offset, metadata or "")
+            if offset >= 0 and cluster.owns(topic):
+                found[cluster.logical(topic), partition] = Committed(offset, metadata or "")
     return found
 
 

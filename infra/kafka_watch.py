@@ -23,17 +23,17 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "_Watch"]] = We
 
 
 @contextmanager
-def watching(bootstrap: str, topics: Collection[str], changed: Changed) -> Generator[None]:
+def watching(brokers: str, topics: Collection[str], changed: Changed) -> Generator[None]:
     """Have `changed` called after each change of one of these topics while the context is open."""
     watches = _watches.setdefault(asyncio.get_running_loop(), {})
-    watch = watches.setdefault(bootstrap, _Watch(bootstrap))
+    watch = watches.setdefault(brokers, _Watch(brokers))
     watch.add(changed, topics)
     try:
         yield
     finally:
         watch.remove(changed)
         if not watch.listeners:
-            watches.pop(bootstrap, None)
+            watches.pop(brokers, None)
 
 
 def differing(before: Mapping[str, TopicState], now: Mapping[str, TopicState]) -> set[str]:
@@ -44,16 +44,16 @@ def differing(before: Mapping[str, TopicState], now: Mapping[str, TopicState]) -
 class _Watch:
     """Asks one cluster while anybody listens."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, brokers: str) -> None:
         self.listeners: dict[Changed, frozenset[str]] = {}
-        self._bootstrap = bootstrap
+        self._brokers = brokers
         self._task: asyncio.Task[None] | None = None
 
     def add(self, changed: Changed, topics: Collection[str]) -> None:
         """Add a listener, and ask from the first one on."""
         self.listeners[changed] = frozenset(topics)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name=f"topics of {self._bootstrap}")
+            self._task = asyncio.create_task(self._run(), name=f"topics of {self._brokers}")
 
     def remove(self, changed: Changed) -> None:
         """Remove a listener, and ask no more after the last one."""
@@ -65,7 +65,7 @@ class _Watch:
         known: dict[str, TopicState] = {}
         while True:
             try:
-                async with inspecting(self._bootstrap) as inspector:
+                async with inspecting(self._brokers) as inspector:
                     while True:
                         names = frozenset[str]().union(*self.listeners.values())
                         now = await inspector.topics(sorted(names))

@@ -11,9 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import structlog
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
 from infra import metrics
 from infra.broker import find_record
@@ -21,6 +19,8 @@ from infra.clock import elapsed
 from infra.database import Connection, Pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place
+from infra.kafka_clients import MappedConsumer
+from infra.kafka_names import physical_name
 from infra.settings import Settings
 from schemas.topics import events_topic, starts_topic
 
@@ -50,14 +50,14 @@ class Pipeline:
     A reader that has never run on this database is not waited for.
     """
 
-    def __init__(self, bootstrap: str, saga: str, limit: float, readers: tuple[str, ...] = (LOG, INTAKE)) -> None:
+    def __init__(self, brokers: str, saga: str, limit: float, readers: tuple[str, ...] = (LOG, INTAKE)) -> None:
         topics = {LOG: events_topic(saga), INTAKE: starts_topic(saga)}
         self._readers = {reader: (f"{saga}-{reader}", topics[reader]) for reader in readers}
         self.saga = saga
-        self._bootstrap = bootstrap
+        self._brokers = brokers
         self._limit = limit
         self._shown: dict[Place, int] = {}
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: MappedConsumer | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,38 +76,36 @@ class Pipeline:
             lanes = await sql.fetch(_LANES, group, topic)
             if not lanes:
                 continue
-            offsets = {TopicPartition(lane["topic"], lane["partition"]): lane["next_offset"] for lane in lanes}
+            offsets = {(lane["topic"], lane["partition"]): lane["next_offset"] for lane in lanes}
             try:
                 behind, late = await self._compare(offsets)
             except (KafkaError, OSError) as error:
                 await self._leave()
-                raise KafkaUnavailableError(f"{topic}: {error or type(error).__name__}") from error
+                raise KafkaUnavailableError(
+                    f"{physical_name(self._brokers, topic)}: {error or type(error).__name__}"
+                ) from error
             metrics.PIPELINE_LAG.labels(group).set(behind)
             if late:
                 return f"{_NAMES[reader]} is more than {self._limit:g} s behind: {behind} records wait for it"
         return ""
 
-    async def _compare(self, offsets: Mapping[TopicPartition, int]) -> tuple[int, bool]:
+    async def _compare(self, offsets: Mapping[Place, int]) -> tuple[int, bool]:
         """Count the records that wait, and say whether one of them is older than the limit.
 
         What was deleted does not wait, nor what belongs to an open transaction.
         """
         consumer = await self._join()
-        ends = await consumer.end_offsets(list(offsets))
+        ends = await consumer.end_offsets(offsets.keys())
         waiting = {place: offset for place, offset in offsets.items() if offset < ends[place]}
         if not waiting:
             return 0, False
-        begins = await consumer.beginning_offsets(list(waiting))
+        begins = await consumer.beginning_offsets(waiting.keys())
         waiting = {
             place: max(offset, begins[place]) for place, offset in waiting.items() if begins[place] < ends[place]
         }
         since = int((time.time() - self._limit) * 1000)
         recent = await consumer.offsets_for_times(dict.fromkeys(waiting, since))
-        late = {
-            (place.topic, place.partition): offset
-            for place, offset in waiting.items()
-            if offset < (found.offset if (found := recent.get(place)) is not None else ends[place])
-        }
+        late = {place: offset for place, offset in waiting.items() if offset < recent.get(place, ends[place])}
         if late and not await self._deliverable(late):
             return 0, False
         return sum(ends[place] - offset for place, offset in waiting.items()), bool(late)
@@ -118,14 +116,14 @@ class Pipeline:
         The broker is asked only until it has shown a record, and again once the reader has passed that one.
         """
         self._shown = {place: offset for place, offset in self._shown.items() if offset >= late.get(place, offset + 1)}
-        if not self._shown and (found := await find_record(self._bootstrap, late)) is not None:
+        if not self._shown and (found := await find_record(self._brokers, late)) is not None:
             self._shown[found[0]] = found[1]
         return bool(self._shown)
 
-    async def _join(self) -> AIOKafkaConsumer:
+    async def _join(self) -> MappedConsumer:
         if self._consumer is None:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap, client_id="tradesaga-lag", request_timeout_ms=10_000,
+            consumer = MappedConsumer(
+                self._brokers, client_id="tradesaga-lag", request_timeout_ms=10_000,
                 enable_auto_commit=False, isolation_level=READ_COMMITTED,
             )  # fmt: skip
             try:

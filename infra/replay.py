@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
 from infra.clock import elapsed
 from infra.codec import Record, publishable
 from infra.errors import CommandError, ExitCode
 from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
+from infra.kafka_clients import MappedConsumer, MappedProducer
+from infra.kafka_names import physical_name
 from infra.lenient_records import read_leniently
 from infra.topics import read_removals
 
@@ -31,12 +31,12 @@ _WRITERS_CLOCK: Final = 0
 class Replay:
     """Reads partitions from one offset to another while it is entered. All raise `KafkaUnavailableError`."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
         self._whole: dict[str, bool] = {}
         """By topic, whether nothing but transactions leaves gaps in it."""
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
+        self._consumer = MappedConsumer(
+            brokers,
             client_id="tradesaga-replay",
             enable_auto_commit=False,
             isolation_level=READ_COMMITTED,
@@ -74,12 +74,10 @@ class Replay:
 
         A partition that has none is left out.
         """
-        asked = {TopicPartition(*place): time for place, time in times.items()}
         try:
-            found = await self._consumer.offsets_for_times(asked)
+            return await self._consumer.offsets_for_times(times)
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
-        return {(p.topic, p.partition): each.offset for p, each in found.items() if each is not None}
 
     async def read(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
         """Give the records of a partition from `start` up to, but not including, `end`, in batches.
@@ -100,50 +98,50 @@ class Replay:
         """Raise `CommandError` (exit 4) if the broker has removed the record; a transaction's marker is none."""
         topic = place[0]
         if topic not in self._whole:
-            self._whole[topic] = "compact" not in (await read_removals(self._bootstrap, [topic])).get(topic, "")
+            self._whole[topic] = "compact" not in (await read_removals(self._brokers, [topic])).get(topic, "")
         if not self._whole[topic] or offset < (await self.ranges([place]))[place][0]:
-            raise _gap(place, offset)
+            raise _gap(physical_name(self._brokers, topic), place[1], offset)
 
     async def read_left(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
         """Give, as `read` does, what there is of these records: a topic may have lost some."""
-        partition, following = TopicPartition(*place), start
+        following, named = start, f"{physical_name(self._brokers, place[0])}[{place[1]}]"
         if start >= end:
             return
         try:
-            self._consumer.assign([partition])
-            self._consumer.seek(partition, start)
+            self._consumer.assign([place])
+            self._consumer.seek(place, start)
             moved = elapsed()
             while following < end:
-                found = await self._fetch(partition, following)
-                batch = [to_record(record) for record in found if following <= record.offset < end]
+                found = await self._fetch(place, following)
+                batch = [to_record(place[0], record) for record in found if following <= record.offset < end]
                 if batch:
                     yield batch
-                after = found[-1].offset + 1 if found else await self._consumer.position(partition)
+                after = found[-1].offset + 1 if found else await self._consumer.position(place)
                 if after > following:
                     following, moved = after, elapsed()
                 elif elapsed() - moved > _SILENCE:
-                    raise KafkaUnavailableError(f"{place}: nothing comes of offset {following} and those behind it")
-            self._consumer.pause(partition)  # or it would go on asking for what comes next, a hundred times a second
+                    raise KafkaUnavailableError(f"{named}: nothing comes of offset {following} and those behind it")
+            self._consumer.pause(place)  # or it would go on asking for what comes next, a hundred times a second
         except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(f"{place}: {error or type(error).__name__}") from error
+            raise KafkaUnavailableError(f"{named}: {error or type(error).__name__}") from error
 
-    async def _fetch(self, partition: TopicPartition, following: int) -> Sequence[Any]:
+    async def _fetch(self, place: Place, following: int) -> Sequence[Any]:
         try:
-            found = await self._consumer.getmany(partition, timeout_ms=1000, max_records=BATCH)
+            found = await self._consumer.getmany(place, timeout_ms=1000, max_records=BATCH)
         except UnicodeDecodeError:  # a header's name is no UTF-8
             read_leniently()
-            self._consumer.assign([partition])
-            self._consumer.seek(partition, following)
+            self._consumer.assign([place])
+            self._consumer.seek(place, following)
             return ()
-        return found.get(partition, ())
+        return found.get(place, ())
 
 
 class Rewriter:
     """Writes records back to where they were, times included; the topic must take the writer's times meanwhile."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+    def __init__(self, brokers: str) -> None:
+        self._producer = MappedProducer(
+            brokers,
             client_id="tradesaga-rewriter",
             enable_idempotence=True,
             linger_ms=20,
@@ -165,17 +163,17 @@ class Rewriter:
 
     async def write(self, record: Record, *, exact: bool) -> None:
         """Send a record to its partition; with `exact` it must land at its offset, or `drain` raises."""
-        place = {"partition": record.partition, "timestamp_ms": record.recorded_ms}
         try:
             future = await self._producer.send(
                 record.topic,
                 None if record.tombstone else record.value,
                 key=record.key,
                 headers=publishable(record.headers),
-                **place,
+                partition=record.partition,
+                timestamp_ms=record.recorded_ms,
             )
         except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(f"{record.topic}: {error}") from error
+            raise KafkaUnavailableError(f"{self._producer.cluster.physical(record.topic)}: {error}") from error
         self._acks.append((record.offset if exact else None, future))
         if len(self._acks) > _UNACKED:
             await self._settle(_UNACKED // 2)
@@ -215,7 +213,7 @@ def _first_missing(batch: Sequence[Record], following: int) -> int | None:
     return None
 
 
-def _gap(place: Place, offset: int) -> CommandError:
+def _gap(topic: str, partition: int, offset: int) -> CommandError:
     do = "restore a database backup and `tradesaga recover restored`, or another copy of the topic"
     what = f"the topic has a gap: offset {offset} is missing"
-    return CommandError("topic-gap", what, f"{place[0]}[{place[1]}]", do, ExitCode.REFUSED)
+    return CommandError("topic-gap", what, f"{topic}[{partition}]", do, ExitCode.REFUSED)

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from infra.audit.clock_tier import ClockTier
 from infra.audit.schedule import parse_schedule
 from infra.errors import CommandError, ExitCode, unavailable
+from infra.kafka_names import Cluster, is_prefix
 from infra.stack.state import StackState, read_state
 
 PREFIX = "TRADESAGA_"
@@ -68,6 +69,8 @@ class Settings(BaseSettings):
     """How far the saga log may be behind before starts and signals wait on their topics."""
     intake_in_flight: Annotated[int, Field(ge=1)] = 10_000
     """Sagas that have started and not ended at which further starts and signals wait on their topics."""
+    topic_prefix: str = ""
+    """What the names of topics and groups begin with on the cluster, before a dot; `up` notes it."""
     topic_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
     """Brokers that keep each record; 0: three, or as many as there are."""
     topic_min_insync_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
@@ -108,6 +111,13 @@ class Settings(BaseSettings):
         parse_schedule(value)
         return value
 
+    @field_validator("topic_prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        if value and not is_prefix(value):
+            raise ValueError("give lower-case letters, digits and hyphens, 63 at most and no hyphen first or last")
+        return value
+
     @field_validator("topic_min_insync_replicas")
     @classmethod
     def _check_durability(cls, value: int, info: ValidationInfo) -> int:
@@ -125,10 +135,10 @@ class Settings(BaseSettings):
         return value
 
     def brokers(self) -> str:
-        """Give Kafka's bootstrap servers. Raises CommandError when none are known."""
+        """Return Kafka's address as `infra.kafka_names.Cluster` reads it. Raises `CommandError` when none is known."""
         if not self.kafka:
             raise _absent("Kafka", self.home, "TRADESAGA_KAFKA")
-        return self.kafka
+        return str(Cluster(self.kafka, self.topic_prefix))
 
     def database_for(self, service: str = "") -> str:
         """Give the database URL of the service.
@@ -199,7 +209,7 @@ def _service_databases() -> dict[str, Any]:
 
 def _from_stack(settings: Settings, state: StackState) -> dict[str, Any]:
     """Choose from the stack's state what nobody has set."""
-    taken = {"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port", "app"}
+    taken = {"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port", "app", "topic_prefix"}
     known = state.model_dump(include=taken)
     return {name: value for name, value in known.items() if value and name not in settings.model_fields_set}
 

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.errors import CommandError, ExitCode
+from infra.kafka_names import Cluster
 from infra.preflight import durability
 from infra.registered import registered_sagas
 from infra.settings import load_settings
-from infra.topics import all_topics, topic_settings
+from infra.topics import all_topics, physical_topics, topic_settings
 from schemas.topics import Topic
 
 STRIMZI: Final = "kafka.strimzi.io/v1beta2"
@@ -33,10 +34,10 @@ def topics(
         do = "choose one of them"
         raise CommandError("usage", "--json and --strimzi exclude each other", "schema topics", do, ExitCode.USAGE)
     settings = load_settings()
-    wanted = durability(settings).settle(brokers)
+    wanted, cluster = durability(settings).settle(brokers), Cluster("", settings.topic_prefix)
     found = [
         (topic, wanted.replicas, topic_settings(topic, wanted))
-        for topic in all_topics(registered_sagas((*settings.app, *(app or ()))))
+        for topic in physical_topics(cluster, all_topics(registered_sagas((*settings.app, *(app or ())))))
     ]
     if as_json:
         typer.echo(json.dumps([_described(*each) for each in found], indent=2))

@@ -4,11 +4,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, cast
 
 import structlog
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     KafkaError,
@@ -19,6 +19,8 @@ from aiokafka.errors import (
 )
 
 from infra.errors import CommandError, ExitCode, unavailable
+from infra.kafka_clients import Admin, make_admin
+from infra.kafka_names import Cluster, physical_name
 from schemas.topics import SIGNALS, Topic, saga_topics
 
 _KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
@@ -128,36 +130,42 @@ def topic_settings(topic: Topic, durability: Durability) -> dict[str, str]:
     return {**topic.configuration, **durability.configuration}
 
 
+def physical_topics(cluster: Cluster, topics: Iterable[Topic]) -> list[Topic]:
+    """Return the topics under the names that they have on the cluster."""
+    return [replace(topic, name=cluster.physical(topic.name)) for topic in topics]
+
+
 def all_topics(sagas: Iterable[str]) -> list[Topic]:
     """List the topics that these sagas, and the strategies, need."""
     return [topic for saga in sorted(sagas) for topic in saga_topics(saga)] + [SIGNALS]
 
 
 async def ensure_topics(
-    bootstrap: str, topics: Iterable[Topic], durability: Durability = Durability()
+    brokers: str, topics: Iterable[Topic], durability: Durability = Durability()
 ) -> list[str]:  # fmt: skip
-    """Create the topics that are missing, and return their names.
+    """Create the topics that are missing, and return their names on the cluster.
 
     Raises `CommandError`: exit 5 when the broker does not answer, exit 4 when a topic differs from the catalogue.
     """
-    async with _administration(bootstrap) as admin:
-        wanted, settled = list(topics), await _settle(admin, durability)
+    async with _administration(brokers) as admin:
+        wanted, settled = physical_topics(Cluster.parse(brokers), topics), await _settle(admin, durability)
         found = await _describe(admin, wanted)
-        _refuse(bootstrap, wanted, settled, found)
+        _refuse(brokers, wanted, settled, found)
         missing = [topic for topic in wanted if topic.name not in found]
         if missing:
             await _create(admin, missing, settled)
         return [topic.name for topic in missing]
 
 
-async def check_topics(bootstrap: str, topics: Iterable[Topic], durability: Durability) -> dict[str, int]:
+async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durability) -> dict[str, int]:
     """Return the number of partitions of each topic, all of which are as the catalogue has them.
 
     Where the broker does not let us read settings, they are not compared, and a warning is logged. Raises
     `CommandError`: exit 5 when a topic is missing or the broker does not answer, exit 4 when one differs.
     """
-    wanted = list(topics)
-    async with _administration(bootstrap) as admin:
+    cluster = Cluster.parse(brokers)
+    wanted = physical_topics(cluster, topics)
+    async with _administration(brokers) as admin:
         settled = await _settle(admin, durability)
         found = await _describe(admin, wanted)
         for _ in range(_READS):
@@ -167,27 +175,28 @@ async def check_topics(bootstrap: str, topics: Iterable[Topic], durability: Dura
             found = await _describe(admin, wanted)
     for topic in wanted:
         if topic.name not in found:
-            raise missing_topic(bootstrap, topic.name)
-    _refuse(bootstrap, wanted, settled, found)
+            raise missing_topic(brokers, cluster.logical(topic.name))
+    _refuse(brokers, wanted, settled, found)
     if unread := [topic.name for topic in wanted if found[topic.name].settings is None]:
         why = "the broker refuses DescribeConfigs to this client; grant it, or compare with `tradesaga schema topics`"
         structlog.get_logger("topics").warning("topic settings not checked", topics=unread, why=why)
-    return {topic.name: found[topic.name].partitions for topic in wanted}
+    return {cluster.logical(topic.name): found[topic.name].partitions for topic in wanted}
 
 
-def missing_topic(bootstrap: str, topic: str) -> CommandError:
+def missing_topic(brokers: str, topic: str) -> CommandError:
     """Build the error for a topic that is not there, or not visible to this client."""
     do = "create it: `tradesaga up` does, or your platform's tool does from `tradesaga schema topics`"
-    return CommandError("topic-missing", f"Kafka has no topic {topic}", bootstrap, do, ExitCode.UNAVAILABLE)
+    what = f"Kafka has no topic {physical_name(brokers, topic)}"
+    return CommandError("topic-missing", what, brokers, do, ExitCode.UNAVAILABLE)
 
 
-async def set_clock(bootstrap: str, topics: Iterable[Topic], clock: str) -> None:
+async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
     """Have these topics take the broker's times (`LogAppendTime`) or the writer's (`CreateTime`) from here on.
 
     What is there keeps the time that it has. Raises `CommandError` (exit 5).
     """
-    names = [each.name for each in topics]
-    async with _administration(bootstrap) as admin:
+    names = [each.name for each in physical_topics(Cluster.parse(brokers), topics)]
+    async with _administration(brokers) as admin:
         # AlterConfigs replaces all settings of a topic: those that it has are given again.
         own = {
             topic: {entry[0]: entry[1] for entry in entries if entry[3] == _OF_THE_TOPIC}
@@ -203,37 +212,37 @@ async def set_clock(bootstrap: str, topics: Iterable[Topic], clock: str) -> None
                     raise for_code(code)(message)
 
 
-async def read_removals(bootstrap: str, topics: Iterable[str]) -> dict[str, str]:
+async def read_removals(brokers: str, topics: Iterable[str]) -> dict[str, str]:
     """Return, for topics from which the broker removes records, the rule. Raises `CommandError` (exit 5)."""
-    found: dict[str, str] = {}
-    async with _administration(bootstrap) as admin:
-        for topic, entries in (await _read_settings(admin, list(topics))).items():
+    cluster, found = Cluster.parse(brokers), dict[str, str]()
+    async with _administration(brokers) as admin:
+        for topic, entries in (await _read_settings(admin, [cluster.physical(each) for each in topics])).items():
             told = {entry[0]: entry[1] for entry in entries}
             rules = [f"{name}={told[name]}" for name, kept in _KEEPING.items() if told.get(name, kept) != kept]
             if rules:
-                found[topic] = ", ".join(rules)
+                found[cluster.logical(topic)] = ", ".join(rules)
     return found
 
 
 @asynccontextmanager
-async def _administration(bootstrap: str) -> AsyncGenerator[AIOKafkaAdminClient]:
+async def _administration(brokers: str) -> AsyncGenerator[Admin]:
     """Connect; an error of the broker is a `CommandError` (exit 5)."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=20_000)
+    admin = make_admin(brokers, 20_000)
     try:
         await admin.start()
         yield admin
     except (KafkaError, OSError) as error:
         what, do = f"Kafka does not answer: {error or type(error).__name__}", "start it, or correct TRADESAGA_KAFKA"
-        raise unavailable("kafka_unavailable", what, bootstrap, do) from error
+        raise unavailable("kafka_unavailable", what, brokers, do) from error
     finally:
         await admin.close()
 
 
-async def _settle(admin: AIOKafkaAdminClient, durability: Durability) -> Durability:
+async def _settle(admin: Admin, durability: Durability) -> Durability:
     return durability.settle(len((await admin.describe_cluster())["brokers"]))
 
 
-async def _describe(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict[str, Described]:
+async def _describe(admin: Admin, topics: Sequence[Topic]) -> dict[str, Described]:
     """Describe those of the topics that exist. All are listed: asking by name may create a topic."""
     names = {topic.name for topic in topics}
     listed = [each for each in await admin.describe_topics() if each["topic"] in names and not each["error_code"]]
@@ -248,7 +257,7 @@ async def _describe(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> dict
     }
 
 
-async def _read_settings(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[str, list[Any]]:
+async def _read_settings(admin: Admin, topics: Sequence[str]) -> dict[str, list[Any]]:
     """Read the settings of topics as DescribeConfigs tells them; what we have no right to read is left out."""
     if not topics:
         return {}
@@ -264,13 +273,13 @@ async def _read_settings(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> d
     return {topic: entries for code, _, _, topic, entries in answers if not code}
 
 
-async def _ask_settings(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> list[Any]:
+async def _ask_settings(admin: Admin, topics: Sequence[str]) -> list[Any]:
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
     return [each for answer in cast("Any", await admin.describe_configs(resources)) for each in answer.resources]
 
 
 def _refuse(
-    bootstrap: str, topics: Iterable[Topic], durability: Durability, found: Mapping[str, Described]
+    brokers: str, topics: Iterable[Topic], durability: Durability, found: Mapping[str, Described]
 ) -> None:  # fmt: skip
     """Refuse topics that differ from the catalogue, naming every difference at once."""
     deviations = [
@@ -281,10 +290,10 @@ def _refuse(
     ]
     if deviations:
         do = "alter the topics as docs/operations.md says; a number of partitions is never changed: make a new topic"
-        raise CommandError("topics-differ", "; ".join(deviations), bootstrap, do, ExitCode.REFUSED)
+        raise CommandError("topics-differ", "; ".join(deviations), brokers, do, ExitCode.REFUSED)
 
 
-async def _create(admin: AIOKafkaAdminClient, topics: Sequence[Topic], durability: Durability) -> None:
+async def _create(admin: Admin, topics: Sequence[Topic], durability: Durability) -> None:
     wanted = [
         NewTopic(t.name, t.partitions, durability.replicas, topic_configs=topic_settings(t, durability)) for t in topics
     ]

@@ -23,6 +23,7 @@ from infra.broker import count_partitions
 from infra.errors import CommandError, ExitCode
 from infra.installation import adopt_installation, choose_installation, read_identity
 from infra.kafka import Place
+from infra.kafka_names import Cluster
 from infra.lanes.guard import read_owner
 from infra.ledger.keeping import TABLES, write_rows
 from infra.ledger.recovering import unknown_accounts
@@ -116,7 +117,7 @@ async def _look(settings: Settings, replay: Replay, cast: Cast) -> Ranges:
     topics = [events_topic(name), commands_topic(name), dead_letters_topic(name), starts_topic(name)]
     counts = await count_partitions(settings.brokers(), topics)
     ranges = await replay.ranges([(topic, number) for topic in topics for number in range(counts[topic])])
-    refuse_trimmed(topics[:2], ranges)
+    refuse_trimmed(Cluster.parse(settings.brokers()), topics[:2], ranges)
     return ranges
 
 

@@ -8,6 +8,7 @@ from consumers.recovery.members import Cast
 from infra.database import Connection
 from infra.errors import CommandError, ExitCode
 from infra.kafka import Place
+from infra.kafka_names import Cluster
 from infra.lanes.store import Lane
 from sagas.definition import AnySaga
 from schemas.topics import events_topic
@@ -19,17 +20,22 @@ WHERE name = $1 AND version <> ALL($2::int[]) AND state NOT IN ('COMPLETED', 'AB
 _SHOWN: Final = 5
 
 
-def refuse_trimmed(topics: Sequence[str], ranges: Mapping[Place, tuple[int, int]]) -> None:
+def refuse_trimmed(cluster: Cluster, topics: Sequence[str], ranges: Mapping[Place, tuple[int, int]]) -> None:
     """Refuse topics whose beginning is gone, or that hold nothing at all."""
     trimmed = [
-        f"{topic}[{number}]" for (topic, number), (first, _) in sorted(ranges.items()) if first and topic in topics
+        f"{cluster.physical(topic)}[{number}]"
+        for (topic, number), (first, _) in sorted(ranges.items())
+        if first and topic in topics
     ]
     if trimmed:
         what = f"the first records are gone from {', '.join(trimmed[:_SHOWN])}: what they said, nobody can tell"
         do = "restore a database backup and `tradesaga recover restored`; keep these topics for ever (retention.ms=-1)"
         raise CommandError("topic-trimmed", what, "Kafka", do, ExitCode.REFUSED)
     if not any(end for (topic, _), (_, end) in ranges.items() if topic == topics[0]):
-        what, do = f"topic {topics[0]} is empty", "correct TRADESAGA_KAFKA, or `tradesaga recover topics` first"
+        what, do = (
+            f"topic {cluster.physical(topics[0])} is empty",
+            "correct TRADESAGA_KAFKA, or `tradesaga recover topics` first",
+        )
         raise CommandError("topic-empty", what, "Kafka", do, ExitCode.REFUSED)
 
 

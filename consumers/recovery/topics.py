@@ -24,6 +24,7 @@ from infra.broker import count_partitions
 from infra.codec import Outgoing, Record, load_headers
 from infra.errors import CommandError, ExitCode
 from infra.kafka import Place
+from infra.kafka_names import physical_name
 from infra.keys import partition_of
 from infra.lanes.store import Lane
 from infra.preflight import durability
@@ -75,14 +76,14 @@ async def republish(
     began, report = time.monotonic(), Report("republished")
     names = {LOG, *(each.name for cast in casts for each in cast.participants)}
     urls = {name: settings.database_for(name) for name in names}
-    bootstrap = settings.brokers()
+    brokers = settings.brokers()
     async with transactions(urls.values(), dry_run=False) as opened:
         for database in opened.values():
             await database.begin("republished", operator)
-        await ensure_topics(bootstrap, all_topics([cast.saga.name for cast in casts]), durability(settings))
+        await ensure_topics(brokers, all_topics([cast.saga.name for cast in casts]), durability(settings))
         places = {name: opened[url] for name, url in urls.items()}
         for cast in casts:
-            await _write_saga(bootstrap, places, cast, report, (sized, advance))
+            await _write_saga(brokers, places, cast, report, (sized, advance))
         for database in opened.values():
             await database.end()
         report.incarnation = max(database.incarnation.number for database in opened.values())
@@ -95,7 +96,7 @@ async def republish(
 
 
 async def _write_saga(
-    bootstrap: str,
+    brokers: str,
     places: Mapping[str, Database],
     cast: Cast,
     report: Report,
@@ -104,30 +105,30 @@ async def _write_saga(
     name = cast.saga.name
     topics = [topic for topic in saga_topics(name) if topic.name != f"{name}.starts"]
     kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
-    counts = await count_partitions(bootstrap, kept)
-    async with Replay(bootstrap) as replay:
+    counts = await count_partitions(brokers, kept)
+    async with Replay(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
-    _refuse_full(ranges)
+    _refuse_full(brokers, ranges)
     sizes = await _refuse_gaps(places[LOG], kept[0], counts[kept[0]])
     told[0](sum(sizes.values()))
-    await set_clock(bootstrap, topics, "CreateTime")
+    await set_clock(brokers, topics, "CreateTime")
     await asyncio.sleep(_SPREADING)
     try:
-        async with Rewriter(bootstrap) as rewriter:
+        async with Rewriter(brokers) as rewriter:
             writing = _Writing(cast, places, counts, rewriter, report)
             await writing.write(sizes, told[1])
     finally:
-        await set_clock(bootstrap, topics, "LogAppendTime")
-    await _leave_lanes(bootstrap, places, cast, sizes, report)
+        await set_clock(brokers, topics, "LogAppendTime")
+    await _leave_lanes(brokers, places, cast, sizes, report)
 
 
 async def _leave_lanes(
-    bootstrap: str, places: Mapping[str, Database], cast: Cast, sizes: Mapping[int, int], report: Report
+    brokers: str, places: Mapping[str, Database], cast: Cast, sizes: Mapping[int, int], report: Report
 ) -> None:
     """Have no lane stand beyond its topic, nor beyond what is certain to be where it was."""
-    async with Replay(bootstrap) as replay:
+    async with Replay(brokers) as replay:
         names = [topic.name for topic in all_topics([cast.saga.name])]
-        counts = await count_partitions(bootstrap, names)
+        counts = await count_partitions(brokers, names)
         ranges = await replay.ranges([(name, number) for name in names for number in range(counts[name])])
         ends = {place: end for place, (_, end) in ranges.items()}
         ends |= {(events_topic(cast.saga.name), number): size for number, size in sizes.items()}
@@ -141,8 +142,8 @@ async def _leave_lanes(
             await catching.find_unanswered(number)
 
 
-def _refuse_full(ranges: Mapping[Place, tuple[int, int]]) -> None:
-    full = sorted(f"{topic}[{number}]" for (topic, number), (_, end) in ranges.items() if end)
+def _refuse_full(brokers: str, ranges: Mapping[Place, tuple[int, int]]) -> None:
+    full = sorted(f"{physical_name(brokers, topic)}[{number}]" for (topic, number), (_, end) in ranges.items() if end)
     if full:
         what = f"the topics are not empty: {', '.join(full[:5])} hold records"
         do = "delete these topics and run this again; topics that are whole need no recovery"

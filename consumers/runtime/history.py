@@ -13,6 +13,7 @@ from infra.codec import Record
 from infra.database import Pool
 from infra.errors import CommandError, ExitCode
 from infra.kafka import Place
+from infra.kafka_names import physical_name
 from infra.replay import Replay
 from schemas.envelope import STEP, TYPE
 from schemas.lifecycle import StepBarred, StepFailed
@@ -43,7 +44,7 @@ async def check_history(participant: Participant, brokers: str, pool: Pool, part
     # Another process of the same service may have begun meanwhile, and this answer be its own.
     if found is None or await pool.fetchval(KNOWN, participant.group):
         return
-    topic, other = events_topic(participant.saga.name), found.source.rsplit("/", 1)[-1]
+    topic, other = physical_name(brokers, events_topic(participant.saga.name)), found.source.rsplit("/", 1)[-1]
     what = f"{participant.group} is new to this database, yet {topic} has answers of its step {found.step}"
     if other == participant.name:
         do = "it has worked with another database: name that one, or rebuild this one (`tradesaga recover database`)"

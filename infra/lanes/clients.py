@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from infra.codec import Outgoing
 from infra.kafka import Consumer, Place, Polled, Producer, Wants
 from infra.kafka_identity import Inspector, inspecting
+from infra.kafka_names import Cluster
 
 
 class ProducerPort(Protocol):
@@ -85,7 +86,12 @@ class Clients(Protocol):
 
 
 Brokers = str | Clients
-"""A bootstrap address, or what makes the clients instead."""
+"""An address that `infra.kafka_names.Cluster` reads, or what makes the clients instead."""
+
+
+def cluster_of(brokers: Brokers) -> Cluster:
+    """Return the cluster with the prefix of our names there; a simulation's has none."""
+    return Cluster.parse(brokers) if isinstance(brokers, str) else Cluster("")
 
 
 def make_producer(brokers: Brokers, client_id: str) -> ProducerPort:

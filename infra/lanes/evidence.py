@@ -18,6 +18,7 @@ from infra.codec import Record, Seen, recognise
 from infra.installation import Identity
 from infra.kafka import Place
 from infra.kafka_identity import NO_ID, Committed, TopicState
+from infra.kafka_names import Cluster
 from infra.lanes.processor import HaltError
 from schemas.envelope import ID
 
@@ -100,6 +101,16 @@ class Found:
     ranges: Mapping[Place, tuple[int, int]]
     records: Mapping[Place, Record]
     lost: Mapping[str, Record]
+    cluster: Cluster
+    """Has the names that a person finds in Kafka."""
+
+    def named(self, name: str) -> str:
+        """Return what the cluster calls a topic or a group."""
+        return self.cluster.physical(name)
+
+    def located(self, place: Place) -> str:
+        """Return what the cluster calls a partition."""
+        return f"{self.named(place[0])}[{place[1]}]"
 
     @property
     def own(self) -> list[KnownLane]:
@@ -119,17 +130,17 @@ def judge_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
 def judge(found: Found) -> None:
     """Raise `HaltError` where anything found speaks against handling a record."""
     for group, offsets in found.committed.items():
-        _judge_identity(found.here, group, offsets)
+        _judge_identity(found, group, offsets)
     _judge_history(found)
     for group, offsets in found.committed.items():
         _judge_offsets(found, group, offsets)
     for lane in found.lanes:
         _judge_topic(found, lane)
     for group, record in found.lost.items():
+        where = found.located((record.topic, record.partition))
         raise HaltError(
-            f"{record.topic}[{record.partition}] has a fact of {group} at offset {record.offset} that the database "
-            f"does not know: the database was set back to an earlier moment, by a backup that was restored or a "
-            f"standby that lacked the last commits; {_RECOVER}"
+            f"{where} has a fact of {group} at offset {record.offset} that the database does not know: it was set back "
+            f"to an earlier moment, by a backup that was restored or a standby that lacked the last commits; {_RECOVER}"
         )
     for lane in found.own:
         _judge_records(found, lane)
@@ -139,26 +150,27 @@ def _judge_history(found: Found) -> None:
     """Refuse a database that knows nothing of a group which has worked before: it would do everything once more."""
     passed = {place: each.offset for place, each in found.committed.get(found.group, {}).items() if each.offset}
     if passed and not found.own:
-        (topic, partition), offset = min(passed.items())
+        place, offset = min(passed.items())
         raise HaltError(
-            f"the database knows nothing of {found.group}, yet Kafka has it at offset {offset} of "
-            f"{topic}[{partition}]: it has worked with another database; name that one, or rebuild this one with "
+            f"the database knows nothing of {found.named(found.group)}, yet Kafka has it at offset {offset} of "
+            f"{found.located(place)}: it has worked with another database; name that one, or rebuild this one with "
             f"`tradesaga recover database`; only to have every record handled once more, delete the group "
-            f"{found.group} in Kafka"
+            f"{found.named(found.group)} in Kafka"
         )
 
 
-def _judge_identity(here: Identity, group: str, offsets: Mapping[Place, Committed]) -> None:
+def _judge_identity(found: Found, group: str, offsets: Mapping[Place, Committed]) -> None:
     """Compare whose database a group has worked with; an earlier release has not written it."""
+    here, name = found.here, found.named(group)
     for there in filter(None, {Identity.parse(each.metadata) for each in offsets.values()}):
         if there.installation != here.installation:
             raise HaltError(
-                f"the group {group} belongs to installation {there.installation}, and this database is of "
+                f"the group {name} belongs to installation {there.installation}, and this database is of "
                 f"installation {here.installation}: {_elsewhere(there.installation)}"
             )
         if there.incarnation > here.incarnation:
             raise HaltError(
-                f"the group {group} has worked with incarnation {there.incarnation} of the database, and this one is "
+                f"the group {name} has worked with incarnation {there.incarnation} of the database, and this one is "
                 f"incarnation {here.incarnation}: it was set back to before a recovery; {_RECOVER}"
             )
 
@@ -169,9 +181,9 @@ def _judge_offsets(found: Found, group: str, offsets: Mapping[Place, Committed])
     for place, committed in sorted(offsets.items()):
         if Identity.parse(committed.metadata) == found.here and committed.offset > stored.get(place, 0):
             raise HaltError(
-                f"the database is at offset {stored.get(place, 0)} of {place[0]}[{place[1]}], yet Kafka has {group} at "
-                f"{committed.offset}: the database was set back to an earlier moment, by a backup that was restored or "
-                f"a standby that lacked the last commits; {_RECOVER}"
+                f"the database is at offset {stored.get(place, 0)} of {found.located(place)}, yet Kafka has "
+                f"{found.named(group)} at {committed.offset}: the database was set back to an earlier moment, by a "
+                f"backup that was restored or a standby that lacked the last commits; {_RECOVER}"
             )
 
 
@@ -179,20 +191,20 @@ def _judge_topic(found: Found, lane: KnownLane) -> None:
     """Compare a topic with the one that the lane was claimed on."""
     if lane.partitions is None:
         return
-    topic = found.topics.get(lane.topic)
+    topic, name = found.topics.get(lane.topic), found.named(lane.topic)
     if topic is None:
         raise HaltError(
-            f"the topic {lane.topic}, which {lane.group} has read, is gone: name the right broker in TRADESAGA_KAFKA, "
+            f"the topic {name}, which {lane.group} has read, is gone: name the right broker in TRADESAGA_KAFKA, "
             f"or {_TOPICS}"
         )
     if lane.topic_id and NO_ID not in (lane.topic_id, topic.id) and lane.topic_id != topic.id:
         raise HaltError(
-            f"the topic {lane.topic} was deleted and made anew: its id is {topic.id}, and {lane.group} has read "
+            f"the topic {name} was deleted and made anew: its id is {topic.id}, and {lane.group} has read "
             f"{lane.topic_id}; name the right broker in TRADESAGA_KAFKA, or {_TOPICS}"
         )
     if topic.partitions != lane.partitions:
         raise HaltError(
-            f"the topic {lane.topic} has {topic.partitions} partitions and had {lane.partitions}: keys are on other "
+            f"the topic {name} has {topic.partitions} partitions and had {lane.partitions}: keys are on other "
             f"partitions now, and partitions cannot be taken away again; {_TOPICS}, which makes them with "
             f"{lane.partitions}"
         )
@@ -200,7 +212,7 @@ def _judge_topic(found: Found, lane: KnownLane) -> None:
 
 def _judge_records(found: Found, lane: KnownLane) -> None:
     """Compare what the broker holds with where the lane goes on, and with the last record that it has read."""
-    where = f"{lane.topic}[{lane.partition}]"
+    where = found.located(lane.place)
     if lane.place in found.ranges:
         first, following = found.ranges[lane.place]
         if not first <= lane.next_offset <= following:

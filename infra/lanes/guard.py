@@ -13,7 +13,7 @@ from infra.codec import Record
 from infra.database import Connection
 from infra.installation import CLAIM, DatabaseIdentity, Identity, read_identity
 from infra.kafka_identity import Inspector, TopicState
-from infra.lanes.clients import Brokers, make_inspector
+from infra.lanes.clients import Brokers, cluster_of, make_inspector
 from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said
 from schemas.envelope import ID
 from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
@@ -52,6 +52,7 @@ class Guard:
 
     def __init__(self, brokers: Brokers, saga: str, group: str = "", topics: Collection[str] = ()) -> None:
         self._brokers = brokers
+        self._cluster = cluster_of(brokers)
         self._saga = saga
         self.group = group
         self._topics = topics
@@ -92,7 +93,7 @@ class Guard:
                 await inspector.append(topic, self._saga.encode(), mine.to_wire())
                 owner = await _first_owner(inspector, topic) or mine  # another may have been faster
             self._owner = state.id, owner
-        judge_owner(self._saga, self._owner[1], here.identity, here.label)
+        judge_owner(self._cluster.physical(self._saga), self._owner[1], here.identity, here.label)
 
     async def _look(self, inspector: Inspector, sql: Connection, here: Identity) -> Found:
         """Collect what speaks for or against; Kafka's offsets before the database's, which they follow."""
@@ -113,7 +114,7 @@ class Guard:
         }
         records = {place: found[0] for place, found in (await inspector.read(wanted, first=True)).items() if found}
         lost = await self._find_lost(inspector, sql, lanes, topics)
-        return Found(self.group, here, lanes, committed, topics, ranges, records, lost)
+        return Found(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster)
 
     async def _find_lost(
         self, inspector: Inspector, sql: Connection, lanes: Sequence[KnownLane], topics: Mapping[str, TopicState]

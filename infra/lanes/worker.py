@@ -16,7 +16,7 @@ from infra.kafka import KafkaUnavailableError, Place
 from infra.kafka_watch import watching
 from infra.lanes.batch import Chunk
 from infra.lanes.claiming import claim_lanes, republish
-from infra.lanes.clients import Brokers, ConsumerPort, make_consumer
+from infra.lanes.clients import Brokers, ConsumerPort, cluster_of, make_consumer
 from infra.lanes.committer import Committer, Session
 from infra.lanes.guard import Guard, saga_of, watched_topics
 from infra.lanes.health import Health
@@ -98,7 +98,7 @@ class Worker:
                 await self._admit()
                 try:
                     if await self._belong(dog) is Verdict.END:
-                        raise stuck(self._processor.group, self._patience.rebuilds)
+                        raise stuck(cluster_of(self._brokers).physical(self._processor.group), self._patience.rebuilds)
                 except HaltError as error:
                     self._halt(error)
                     continue
@@ -290,7 +290,10 @@ class Worker:
         now = elapsed()
         self._held = {place: self._held.get(place, now) for place in held}
         late = sorted(place for place, since in self._held.items() if now - since > _HELD_LIMIT)
-        told = [f"{topic}[{number}]: {held[topic, number]} records wait for a transaction" for topic, number in late]
+        named = cluster_of(self._brokers).physical
+        told = [
+            f"{named(topic)}[{number}]: {held[topic, number]} records wait for a transaction" for topic, number in late
+        ]
         warning = f"{'; '.join(told)} that somebody has left open" if told else ""
         if warning and not self.health.warning:
             self._log.warning("records held back", why=warning)

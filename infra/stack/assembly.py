@@ -11,6 +11,7 @@ from pathlib import Path
 from infra.audit.keyring import write_new
 from infra.errors import CommandError, ExitCode, unavailable
 from infra.installation import migrate_all
+from infra.kafka_names import Cluster
 from infra.preflight import durability
 from infra.registered import registered_sagas
 from infra.request_keys import ensure_request_keys
@@ -45,10 +46,10 @@ def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> Stac
     """Start whatever of the stack does not run yet, and come back when all of it is ready.
 
     Raises CommandError: exit 5 when a server, a port, a download, disk space or a service is missing, exit 4 when it
-    runs with other modules of the user's.
+    runs with other modules of the user's or another prefix.
     """
     with lock(home, "up.lock"):
-        _check_app(home, settings.app)
+        _note_names(home, settings)
         report("starting PostgreSQL and Kafka")
         kafka, database_url = _given(settings)
         state = start_servers(home, kafka, database_url)
@@ -56,7 +57,8 @@ def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> Stac
         migrate_all({state.database_url, *(url.get_secret_value() for url in settings.service_databases.values())})
         report("creating the topics")
         topics = all_topics(registered_sagas(settings.app))
-        asyncio.run(ensure_topics(state.kafka, topics, durability(settings)))
+        brokers = str(Cluster(state.kafka, settings.topic_prefix))
+        asyncio.run(ensure_topics(brokers, topics, durability(settings)))
         if not is_alive(state.supervisor):
             _start_parts(home, settings, plan)
         report("waiting for the venue and the services")
@@ -64,14 +66,19 @@ def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> Stac
     return read_state(home)
 
 
-def _check_app(home: Path, app: Sequence[str]) -> None:
-    """Note the user's modules, for every later command in this folder; running services have theirs already."""
-    state = read_state(home)
-    if is_alive(state.supervisor) and state.app != tuple(app):
-        what = f"the stack runs already, with {', '.join(state.app) or 'no module of yours'}"
+def _note_names(home: Path, settings: Settings) -> None:
+    """Note modules and prefix for every later command in this folder; running services have theirs already."""
+    state, running = read_state(home), ""
+    if state.app != settings.app:
+        running = ", ".join(state.app) or "no module of yours"
+    elif state.topic_prefix != settings.topic_prefix:
+        running = f"the topic prefix {state.topic_prefix}" if state.topic_prefix else "no topic prefix"
+    if is_alive(state.supervisor) and running:
+        what = f"the stack runs already, with {running}"
         do = "run `tradesaga down`, then this again"
         raise CommandError("stack-running", what, str(home), do, ExitCode.REFUSED)
-    change_state(home, lambda state: state.model_copy(update={"app": tuple(app)}))
+    noted = {"app": settings.app, "topic_prefix": settings.topic_prefix}
+    change_state(home, lambda state: state.model_copy(update=noted))
 
 
 def bring_down(home: Path, report: Report) -> StackState:

@@ -74,6 +74,8 @@ def show(found: StackStatus, *, as_json: bool) -> None:
         typer.echo(found.model_dump_json())
         return
     rows = [(name, getattr(found, name) or "stopped") for name in ("kafka", "database", "venue", "http")]
+    if found.topic_prefix:
+        rows.insert(1, ("topics", f"{found.topic_prefix}.*"))
     rows += [(service.name, _told(service)) for service in found.services]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

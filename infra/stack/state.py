@@ -82,6 +82,7 @@ class StackState(BaseModel):
     venue_secret: str = ""
     http_port: int = 0
     app: tuple[str, ...] = ()
+    topic_prefix: str = ""
     postgres: PostgresState = PostgresState()
     broker: KafkaState = KafkaState()
     own_postgres: bool = True

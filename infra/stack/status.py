@@ -49,6 +49,8 @@ class StackStatus(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kafka: str | None
+    topic_prefix: str | None
+    """What the names of topics and groups begin with on the cluster."""
     database: str | None
     venue: str | None
     http: str | None
@@ -67,6 +69,7 @@ def look(home: Path) -> StackStatus:
     services = tuple(_of_service(name, part) for part in state.parts for name in part.serves)
     return StackStatus(
         kafka=(state.kafka or None) if alive.get("kafka", True) else None,
+        topic_prefix=state.topic_prefix or None,
         database=(state.database_url or None) if alive.get("postgres", True) else None,
         venue=_venue(state),
         http=f"http://{LOOPBACK}:{state.http_port}" if state.http_port and accepts(state.http_port) else None,

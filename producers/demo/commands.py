@@ -115,7 +115,7 @@ def _stage(home: Path) -> Generator[Stage]:
     try:
         state = bring_up(home, load_settings(home), Plan(names, venue_config=venue_config), console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
-        yield Stage(home, state.kafka, state.database_url, state.venue_url, key, strategies)
+        yield Stage(home, load_settings(home).brokers(), state.database_url, state.venue_url, key, strategies)
     finally:
         bring_down(home, console.log)
 

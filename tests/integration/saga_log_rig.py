@@ -15,6 +15,7 @@ from consumers.saga_log.rules import Rules
 from infra.codec import Record
 from infra.database import Pool, open_pool
 from infra.kafka import Producer
+from infra.kafka_names import Cluster
 from infra.lanes.processor import Processor
 from infra.lanes.worker import Worker
 from infra.topics import ensure_topics
@@ -85,7 +86,9 @@ class Rig:
 
     async def read(self, kind: str, count: int) -> list[Seen]:
         """Read one of the saga's topics from the beginning."""
-        return await asyncio.to_thread(read_topic, self.kafka, self.topic(kind), count, PARTITIONS)
+        cluster = Cluster.parse(self.kafka)
+        topic = cluster.physical(self.topic(kind))
+        return await asyncio.to_thread(read_topic, cluster.bootstrap, topic, count, PARTITIONS)
 
     @asynccontextmanager
     async def running(self, processor: Processor | None = None) -> AsyncGenerator[Worker]:
@@ -100,9 +103,11 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(kafka: str, url: str, deadline: timedelta = timedelta(minutes=5)) -> AsyncGenerator[Rig]:
-    """Make the topics of a saga of its own, and the connections."""
-    saga = small_saga(f"small-{uuid4().hex[:8]}", deadline)
+async def open_rig(
+    kafka: str, url: str, deadline: timedelta = timedelta(minutes=5), name: str = ""
+) -> AsyncGenerator[Rig]:
+    """Make the topics of a saga, of its own unless it is named, and the connections."""
+    saga = small_saga(name or f"small-{uuid4().hex[:8]}", deadline)
     await ensure_topics(kafka, [replace(topic, partitions=PARTITIONS) for topic in saga_topics(saga.name)])
     producer = Producer(kafka, "test")
     await producer.start()

@@ -21,9 +21,10 @@ from infra.clock import format_time
 from infra.codec import Record
 from infra.database import session
 from infra.errors import ExitCode
+from infra.kafka_names import Cluster
 from infra.topics import ensure_topics
 from schemas.topics import saga_topics
-from tests.conftest import Stack
+from tests.conftest import Stack, fresh_database
 from tests.integration.saga_log_rig import Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled
 from tests.waiting import until
@@ -61,8 +62,10 @@ class Desk:
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start `tradesaga audit ...`."""
+        cluster = Cluster.parse(self.rig.kafka)
         environment = {
-            **os.environ, "TRADESAGA_KAFKA": self.rig.kafka, "TRADESAGA_DATABASE_URL": self.rig.url,
+            **os.environ, "TRADESAGA_KAFKA": cluster.bootstrap, "TRADESAGA_TOPIC_PREFIX": cluster.prefix,
+            "TRADESAGA_DATABASE_URL": self.rig.url,
             "TRADESAGA_HOME": str(self.home), "TRADESAGA_APP": "tests.named_saga", "TEST_SAGA": self.rig.saga.name,
         }  # fmt: skip
         return await asyncio.create_subprocess_exec(
@@ -77,13 +80,16 @@ class Desk:
         return process.returncode or 0, json.loads(out or err)
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def desk(stack: Stack, module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
-    """Give it."""
-    async with open_rig(stack.kafka, module_database_url) as rig:
-        desk = Desk(rig, tmp_path_factory.mktemp("desk"))
-        await desk.work()
-        yield desk
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["", "desk7"])
+async def desk(
+    request: pytest.FixtureRequest, stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Desk]:
+    """Return it, once without a prefix of topics and once with one."""
+    with fresh_database(stack) as url:
+        async with open_rig(str(Cluster(stack.kafka, request.param)), url) as rig:
+            desk = Desk(rig, tmp_path_factory.mktemp("desk"))
+            await desk.work()
+            yield desk
 
 
 async def test_a_moment_is_shown(desk: Desk) -> None:
@@ -125,6 +131,12 @@ async def test_a_comparison_is_resumed(desk: Desk, tmp_path: Path) -> None:
 async def test_topics_are_verified_without_a_database(desk: Desk) -> None:
     """By the witness, and the topic of checkpoints."""
     code, told = await desk.run("verify", "--topics", "--no-database", "--saga", desk.rig.saga.name)
+    assert (code, told["unaltered"], told["complete"], told["rows"]) == (0, True, True, len(STORY))
+
+
+async def test_topics_are_verified_with_the_database(desk: Desk) -> None:
+    """Each record of the topics against its row, whatever the cluster calls the topics."""
+    code, told = await desk.run("verify", "--topics", "--saga", desk.rig.saga.name)
     assert (code, told["unaltered"], told["complete"], told["rows"]) == (0, True, True, len(STORY))
 
 

@@ -13,6 +13,7 @@ from infra.errors import CommandError, ExitCode
 from infra.installation import DatabaseIdentity, Identity, choose_installation
 from infra.kafka import Place
 from infra.kafka_identity import NO_ID, Committed, TopicState
+from infra.kafka_names import Cluster
 from infra.kafka_watch import differing
 from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said
 from infra.lanes.guard import saga_of
@@ -40,12 +41,13 @@ def found(
     held: tuple[int, int] = (0, 20),
     record: Record | None = RECORD,
     lost: Record | None = None,
+    prefix: str = "",
 ) -> Found:
     """Return what would be found of these lanes."""
     committed: dict[Place, Committed] = {} if offset is None else {PLACE: Committed(offset, str(by))}
     return Found(
         "g", HERE, lanes, {"g": committed}, {"t.events": topic} if topic else {}, {PLACE: held} if lanes else {},
-        {PLACE: record} if record else {}, {"g": lost} if lost else {},
+        {PLACE: record} if record else {}, {"g": lost} if lost else {}, Cluster("broker:9092", prefix),
     )  # fmt: skip
 
 

@@ -1,0 +1,41 @@
+"""Every client of Kafka is made in one module, which gives topics and groups the installation's prefix."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.architecture.sources import named, parsed, shipped_files
+
+MAKER = "infra/kafka_clients.py"
+CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
+ADMINISTRATORS = {"infra/broker.py", "infra/kafka_identity.py", "infra/topics.py"}
+"""Those that talk to the broker under the cluster's own names, and translate them themselves."""
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield what a file imports: modules, and names with their modules."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def test_clients_are_made_in_one_module() -> None:
+    """No other shipped file imports a client, the package that exports them, or another library for Kafka."""
+    makers: set[str] = set()
+    for path in shipped_files():
+        for name in imported(path):
+            package, _, last = name.partition(".")
+            if name == "aiokafka" or last.rpartition(".")[2] in CLIENTS or package in {"confluent_kafka", "kafka"}:
+                makers.add(named(path))
+    assert makers == {MAKER}
+
+
+def test_administrators_are_known() -> None:
+    """An administration client has the cluster's names: whoever asks for one translates."""
+    users = {named(path) for path in shipped_files() if "infra.kafka_clients.make_admin" in set(imported(path))}
+    assert users == ADMINISTRATORS
+    for path in shipped_files():
+        if named(path) in ADMINISTRATORS:
+            assert {"infra.kafka_names.Cluster"} <= set(imported(path))
