@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from infra.errors import CommandError, ExitCode
 from infra.kafka_names import Cluster
@@ -70,7 +70,8 @@ def _resource(cluster: str, topic: Topic, replicas: int, settings: dict[str, str
 
 
 def _print(found: Sequence[tuple[Topic, int, dict[str, str]]]) -> None:
-    table = Table("topic", "partitions", "replicas", "settings", box=None, pad_edge=False)
+    columns = (Column(name, overflow="fold") for name in ("topic", "partitions", "replicas", "settings"))
+    table = Table(*columns, box=None, pad_edge=False)
     for topic, replicas, settings in found:
         told = "\n".join(f"{name}={value}" for name, value in settings.items())
         table.add_row(topic.name, str(topic.partitions), str(replicas), told)

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -80,16 +80,26 @@ class Desk:
         return process.returncode or 0, json.loads(out or err)
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["", "desk7"])
-async def desk(
-    request: pytest.FixtureRequest, stack: Stack, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Desk]:
-    """Return it, once without a prefix of topics and once with one."""
+@pytest.fixture(scope="module", params=["", "desk7"])
+def prefix(request: pytest.FixtureRequest) -> str:
+    """Return what the names of topics begin with on the cluster."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack, prefix: str) -> Iterator[str]:
+    """Yield a database."""
     with fresh_database(stack) as url:
-        async with open_rig(str(Cluster(stack.kafka, request.param)), url) as rig:
-            desk = Desk(rig, tmp_path_factory.mktemp("desk"))
-            await desk.work()
-            yield desk
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def desk(stack: Stack, prefix: str, url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    """Yield it."""
+    async with open_rig(str(Cluster(stack.kafka, prefix)), url) as rig:
+        desk = Desk(rig, tmp_path_factory.mktemp("desk"))
+        await desk.work()
+        yield desk
 
 
 async def test_a_moment_is_shown(desk: Desk) -> None:

@@ -87,7 +87,7 @@ async def test_too_few_replicas_are_refused(kafka: str) -> None:
 
 async def test_harmless_deviations_are_accepted(kafka: str) -> None:
     """What keeps records longer, or takes larger ones where only our services write, is no reason to refuse."""
-    events, _, starts, letters, _ = saga_topics(unique_name("harmless"))
+    events, _, starts, letters, *_ = saga_topics(unique_name("harmless"))
     kept = {"retention.ms": "-1"}
     with made(kafka, {events: {"max.message.bytes": "2097152"}, starts: kept, letters: kept}):
         await check_topics(kafka, [events, starts, letters], Durability())

@@ -139,6 +139,22 @@ def test_topics_are_listed_for_those_who_create_them(
     assert execute(["schema", "topics", "--json", "--strimzi", "mine"]) == 2
 
 
+def test_topics_are_listed_with_their_prefix(
+    apps: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the cluster calls them; on a narrow terminal nothing is cut off."""
+    del apps
+    monkeypatch.setenv("TRADESAGA_TOPIC_PREFIX", "desk7-with-a-long-name")
+    assert execute(["schema", "topics", "--json"]) == 0
+    names = [each["name"] for each in json.loads(capsys.readouterr().out)]
+    assert "desk7-with-a-long-name.trade.signals" in names
+    assert all(name.startswith("desk7-with-a-long-name.") for name in names)
+    assert execute(["schema", "topics", "--strimzi", "mine"]) == 0
+    assert '"topicName": "desk7-with-a-long-name.trade.events"' in capsys.readouterr().out
+    assert execute(["schema", "topics"]) == 0
+    assert "…" not in capsys.readouterr().out
+
+
 TWO = """
 newer = saga("talk", version=2, deadline=seconds(9)).then(step("answer", on=Asked, emits=Answered))
 """

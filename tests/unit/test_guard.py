@@ -103,6 +103,24 @@ def test_what_does_not_belong_together_halts(bad: Found, sentence: str, command:
     assert "\n" not in str(halted.value)
 
 
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (found(lane(), offset=15, prefix="desk7"), "of desk7.t.events[0], yet Kafka has desk7.g at 15"),
+        (found(offset=15, prefix="desk7"), "delete the group desk7.g in Kafka"),
+        (found(lane(), offset=2, by=Identity(UUID(int=8), 3), prefix="desk7"), "the group desk7.g belongs to"),
+        (found(lane(), topic=None, prefix="desk7"), "the topic desk7.t.events, which"),
+        (found(lane(), held=(0, 9), prefix="desk7"), "desk7.t.events[0]: the database"),
+        (found(lane(), lost=RECORD, prefix="desk7"), "desk7.t.events[0] has a fact of g"),
+    ],
+)
+def test_sentences_have_the_names_of_the_cluster(bad: Found, sentence: str) -> None:
+    """What a person looks for with Kafka's own tools."""
+    with pytest.raises(HaltError) as error:
+        judge(bad)
+    assert sentence in str(error.value)
+
+
 def test_a_group_is_halted_by_what_another_one_shows() -> None:
     """A database that was set back is one for all of its groups."""
     one = found(lane(), offset=10)

@@ -1,13 +1,17 @@
 """Settings come from the environment, then from the stack that runs; a wrong one is named, never shown."""
 
+import os
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import ValidationError
 
 from infra.errors import CommandError, ExitCode
 from infra.settings import LEDGER_SERVICES, load_settings
-from infra.stack.state import PostgresState, StackState, change_state, read_state, write_state
+from infra.stack.assembly import Plan, bring_up
+from infra.stack.state import PostgresState, ProcessId, StackState, change_state, read_state, write_state
+from infra.stack.status import look
 
 URL = "postgresql://user:hidden-password@127.0.0.1:5432/trades"
 
@@ -28,6 +32,19 @@ def test_the_running_stack_fills_what_the_environment_leaves_open(
     assert settings.brokers() == "127.0.0.1:2"
     assert settings.database_for("cash") == URL
     assert settings.http_port == 8080
+
+
+def test_the_prefix_that_up_has_noted_holds_for_later_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable wins over it, an empty one too; a running stack takes no other one."""
+    me = ProcessId(pid=os.getpid(), started=psutil.Process().create_time())
+    write_state(tmp_path, StackState(kafka="127.0.0.1:1", topic_prefix="desk7", supervisor=me))
+    assert load_settings(tmp_path).brokers() == "127.0.0.1:1/desk7"
+    assert look(tmp_path).topic_prefix == "desk7"
+    monkeypatch.setenv("TRADESAGA_TOPIC_PREFIX", "")
+    settings = load_settings(tmp_path)
+    assert settings.brokers() == "127.0.0.1:1"
+    with pytest.raises(CommandError, match="runs already, with the topic prefix desk7"):
+        bring_up(tmp_path, settings, Plan([]), print)
 
 
 def test_a_service_may_have_its_own_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
