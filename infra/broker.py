@@ -46,9 +46,14 @@ async def count_partitions(brokers: str, topics: Collection[str]) -> dict[str, i
 
 
 async def read_cluster_id(brokers: str) -> str:
-    """Give the id that a cluster got when it was made. Raises `KafkaUnavailableError`."""
+    """Return the id that a cluster got when it was made, and our prefix there. Raises `KafkaUnavailableError`.
+
+    A replay goes on only where this is the same: under another prefix are other records.
+    """
     async with _administration(brokers) as client:
-        return str((await client.describe_cluster())["cluster_id"])
+        found = str((await client.describe_cluster())["cluster_id"])
+    prefix = Cluster.parse(brokers).prefix
+    return f"{found}.{prefix}" if prefix else found
 
 
 async def read_ends(brokers: str, places: Collection[Place]) -> dict[Place, int]:

@@ -61,9 +61,9 @@ class MappedConsumer:
         """Read on from the first record."""
         await self._consumer.seek_to_beginning(self._physical(place))
 
-    def pause(self, place: Place) -> None:
-        """Fetch no more from a partition."""
-        self._consumer.pause(self._physical(place))
+    def pause(self, *places: Place) -> None:
+        """Fetch no more from these partitions."""
+        self._consumer.pause(*(self._physical(place) for place in places))
 
     async def position(self, place: Place) -> int:
         """Return the offset of the next record to read."""

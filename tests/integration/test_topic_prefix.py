@@ -14,7 +14,7 @@ from consumers.intake import Intake
 from consumers.runtime.processor import StepProcessor
 from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
-from infra.broker import count_partitions
+from infra.broker import count_partitions, read_cluster_id
 from infra.database import Pool, open_pool
 from infra.errors import CommandError
 from infra.kafka import Producer
@@ -146,6 +146,7 @@ async def test_installations_share_a_cluster_and_nothing_else(desks: list[Desk],
         desk.cluster.physical(topic.name) for desk in desks for topic in saga_topics(name)
     }
     assert {group for group in groups if name in group} == {group for desk in desks for group in desk.groups}
+    assert len({await read_cluster_id(desk.brokers) for desk in desks}) == len(desks)
     owners = {await read_owner(desk.brokers, name) for desk in desks}
     assert len(owners) == len(desks)
     logical = {topic.name for topic in saga_topics(name)}
