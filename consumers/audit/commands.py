@@ -22,9 +22,11 @@ from infra.audit.keyring import public_path, read_trusted, write_new
 from infra.audit.witness import WitnessFile
 from infra.catalog import dump
 from infra.database import session
-from infra.errors import ExitCode
+from infra.database_faults import DATABASE_ERRORS
+from infra.errors import CommandError, ExitCode
 from infra.garbage import collect_seldom
 from infra.logs import silence_libraries
+from infra.reconciliation.facts import check_facts
 from infra.registered import registered_sagas
 from infra.settings import Settings, load_settings
 from infra.stack.display import AsJson, Directory
@@ -107,7 +109,7 @@ async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]
     async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
         with progress_bar() as progress:
             task = progress.add_task("verifying", total=await estimate_rows(sql) or None)
-            return await verify_database(
+            report = await verify_database(
                 sql,
                 settings.audit_log_id,
                 trusted,
@@ -116,3 +118,13 @@ async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]
                 types=types,
                 tier=settings.clock_tier(),
             )
+    await _check_facts(settings, report)
+    return report
+
+
+async def _check_facts(settings: Settings, report: Report) -> None:
+    """Look for forged facts, where the databases of the services can be read from here."""
+    try:
+        report.facts = await check_facts(settings)
+    except (CommandError, *DATABASE_ERRORS) as error:
+        report.remarks.append(f"facts were not compared with the rows of the services: {error}")

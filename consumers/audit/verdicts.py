@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from consumers.audit.verification import Report, Retired, Verdict
 from infra.clock import format_time
+from infra.reconciliation.facts import FactCheck
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -23,21 +24,14 @@ def as_json(report: Report) -> dict[str, Any]:
         "further_findings": report.further,
         "retired": [_retired(each) for each in report.retired],
         "remarks": report.remarks,
+        "forged_facts": None if report.facts is None else report.facts.as_json(),
     }
 
 
 def show(report: Report) -> None:
     """Print it; what others have written is printed as it is, markup and control characters included."""
     console = Console()
-    console.print(f"{report.rows:,} records in {report.logs} logs, {report.checkpoints:,} checkpoints", highlight=False)
-    if report.unsealed:
-        console.print(f"{report.unsealed:,} of them are not sealed yet", highlight=False)
-    if report.unreadable:
-        console.print(
-            f"could not read {report.unreadable:,} payloads: encrypted, or of an unknown type; their seals hold or fail"
-            " all the same",
-            highlight=False,
-        )
+    _show_counts(console, report)
     for verdict, word in ((Verdict.ALTERED, "unaltered"), (Verdict.INCOMPLETE, "complete")):
         holds = report.holds(verdict)
         console.print(f"{word:<10} {'[green]yes' if holds else '[bold red]NO'}")
@@ -47,8 +41,29 @@ def show(report: Report) -> None:
         console.print(f"and {report.further:,} more")
     for each in report.retired:
         console.print(_plain(_told(each)), highlight=False)
+    if report.facts is not None:
+        _show_forged(console, report.facts)
     for remark in report.remarks:
         console.print(f"[yellow]note[/] {_plain(remark)}", highlight=False)
+
+
+def _show_counts(console: Console, report: Report) -> None:
+    console.print(f"{report.rows:,} records in {report.logs} logs, {report.checkpoints:,} checkpoints", highlight=False)
+    if report.unsealed:
+        console.print(f"{report.unsealed:,} of them are not sealed yet", highlight=False)
+    if report.unreadable:
+        console.print(
+            f"could not read {report.unreadable:,} payloads: encrypted, or of an unknown type; their seals hold or fail"
+            " all the same",
+            highlight=False,
+        )
+
+
+def _show_forged(console: Console, facts: FactCheck) -> None:
+    for each in facts.forged:
+        console.print(f"[red]forged[/] {_plain(str(each))}", highlight=False)
+    if (left := facts.count - len(facts.forged)) > 0:
+        console.print(f"and {left:,} more forged facts", highlight=False)
 
 
 def _retired(each: Retired) -> dict[str, Any]:

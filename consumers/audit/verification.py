@@ -22,6 +22,7 @@ from infra.audit.merkle import Edge, Subtree, hash_leaf
 from infra.audit.note import NoteError, Verifier, open_note
 from infra.audit.origin import Origin
 from infra.codec import Record, load_headers
+from infra.reconciliation.facts import FactCheck
 from schemas.envelope import SAGA_ID
 
 FINDINGS: Final = 100
@@ -86,6 +87,8 @@ class Report:
     """What a verification has found; counts are of rows, checkpoints, sagas and logs.
 
     Payloads of none of the `types`, or that are no JSON object, count as unreadable: no fault of the log.
+    `facts` says which facts have no row of a service behind them; None where that was not asked. Such a fact is no
+    fault of the log either, which has recorded it as it came.
     """
 
     findings: list[Finding] = field(default_factory=list[Finding])
@@ -99,6 +102,7 @@ class Report:
     unreadable: int = 0
     types: frozenset[str] | None = None
     remarks: list[str] = field(default_factory=list[str])
+    facts: FactCheck | None = None
 
     def add(self, verdict: Verdict, where: str, what: str) -> None:
         """Take a finding down."""

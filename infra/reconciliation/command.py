@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -12,10 +14,21 @@ from infra.stack.display import AsJson, Directory
 from infra.venues.access import open_venue
 from sagas.venue import VenueError, VenueRejected
 
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
-def reconcile_command(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Compare the venue's orders, trades and holdings with the ledger and the sagas."""
-    findings = asyncio.run(_reconcile(load_settings(directory)))
+
+def reconcile_command(
+    *,
+    since: Annotated[
+        datetime | None,
+        typer.Option("--since", formats=_TIMES, help="Look for forged facts from here on, UTC; default: a week back."),
+    ] = None,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the venue's orders, trades and holdings with the ledger and the sagas, and facts with their rows."""
+    begin = None if since is None else since.replace(tzinfo=UTC)
+    findings = asyncio.run(_reconcile(load_settings(directory), begin))
     if as_json:
         typer.echo(json.dumps(findings.as_json()))
     else:
@@ -24,10 +37,10 @@ def reconcile_command(*, directory: Directory = None, as_json: AsJson = False) -
         raise typer.Exit(int(ExitCode.CHECK_FAILED))
 
 
-async def _reconcile(settings: Settings) -> Findings:
+async def _reconcile(settings: Settings, since: datetime | None) -> Findings:
     port = open_venue(settings)
     try:
-        return await reconcile(port, settings)
+        return await reconcile(port, settings, since)
     except VenueRejected as error:
         do = "correct TRADESAGA_VENUE_KEY and TRADESAGA_VENUE_SECRET"
         what = f"the venue refused to show the account: {error.reason}"
@@ -45,4 +58,7 @@ def _show(findings: Findings) -> None:
     left_out = "" if findings.balances_checked else "; the venue's holdings could not be compared while trades go on"
     found = len(findings.discrepancies)
     verdict = f"{found} discrepanc{'y' if found == 1 else 'ies'}" if found else "all agree"
-    typer.echo(f"{findings.sagas} ended sagas, {findings.orders} orders: {verdict}{left_out}")
+    facts = f"{findings.facts.checked} facts since {findings.facts.since:%Y-%m-%d %H:%M} UTC"
+    if (left := findings.facts.count - len(findings.facts.forged)) > 0:
+        typer.echo(f"and {left} more forged facts")
+    typer.echo(f"{findings.sagas} ended sagas, {findings.orders} orders, {facts}: {verdict}{left_out}")

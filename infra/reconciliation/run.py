@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -13,6 +14,7 @@ from infra.database_faults import DATABASE_ERRORS
 from infra.errors import CommandError
 from infra.ledger.entries import Booking, book
 from infra.metrics import DISCREPANCIES
+from infra.reconciliation.facts import FactCheck, ForgedFact, check_facts
 from infra.reconciliation.reading import read_book, read_ended, read_venue
 from infra.settings import Settings
 from sagas.trading.comparison import Discrepancy, Flaw, compare, venue_differences
@@ -25,12 +27,16 @@ STEP: Final = "venue_stock"
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a reconciliation has found; `balances_checked` is false when the venue never stood still for it."""
+    """What a reconciliation has found; `balances_checked` is false when the venue never stood still for it.
+
+    `facts` tells how many facts were compared with rows, and since when; the forged ones are discrepancies too.
+    """
 
     discrepancies: list[Discrepancy]
     sagas: int
     orders: int
     balances_checked: bool
+    facts: FactCheck
 
     def as_json(self) -> dict[str, Any]:
         """Give the findings for scripts."""
@@ -41,20 +47,29 @@ class Findings:
             "balances_checked": self.balances_checked,
             "counts": dict(Counter(each.flaw.value for each in self.discrepancies)),
             "discrepancies": [asdict(each) for each in self.discrepancies],
+            "facts": self.facts.as_json(),
         }
 
 
-async def reconcile(port: VenuePort, settings: Settings) -> Findings:
-    """Compare everything once; the venue's name and the databases are the settings'."""
+async def reconcile(port: VenuePort, settings: Settings, since: datetime | None = None) -> Findings:
+    """Compare everything once; the venue's name and the databases are the settings'.
+
+    Facts are compared with the rows behind them from `since` on, a week back by default.
+    """
     venue = settings.venue_name
     async with session(settings.database_for("saga_log"), application_name="tradesaga reconcile") as sql:
         ended = await read_ended(sql)
     there = await read_venue(port)
     async with session(settings.database_for("settlement"), application_name="tradesaga reconcile") as sql:
         here = await read_book(sql, venue, stock_id(venue))
-    found = list(compare(ended, there, here))
+    facts = await check_facts(settings, since)
+    found = [*compare(ended, there, here), *map(_forged, facts.forged)]
     checked = there.totals is not None and here.stocked
-    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked)
+    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked, facts)
+
+
+def _forged(fact: ForgedFact) -> Discrepancy:
+    return Discrepancy(Flaw.FORGED_FACT, str(fact.saga_id), f"{fact.type} at {fact.place}: {fact.reason}")
 
 
 async def take_stock(port: VenuePort, settings: Settings) -> bool:

@@ -29,6 +29,7 @@ class Flaw(StrEnum):
     BALANCE_DIFFERS = "balance_differs"
     EXPOSURE_DIFFERS = "exposure_differs"
     VENUE_BALANCE_DIFFERS = "venue_balance_differs"
+    FORGED_FACT = "forged_fact"
 
 
 @dataclass(frozen=True, slots=True)
