@@ -10,6 +10,7 @@ from tests.architecture.sources import ROOT, parsed
 from tests.faults.invariants import CHECKS
 from tests.model.bugs import BUGS
 from tests.mutants.catalogue import MUTANTS
+from tests.mutants.money import MONEY_MUTANTS
 from tests.mutants.sql import SQL_MUTANTS
 
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -50,9 +51,13 @@ def test_each_promise_has_a_test() -> None:
 def test_each_mutant_has_its_promise() -> None:
     """Each planted bug is named beside the promise that it breaks, and nothing else is called one."""
     planted = {f"▣ {mutant.name}" for mutant in MUTANTS} | {f"▤ {mutant.name}" for mutant in SQL_MUTANTS}
-    planted |= {f"◇ {name}" for name in BUGS}
+    planted |= {f"▥ {mutant.name}" for mutant in MONEY_MUTANTS} | {f"◇ {name}" for name in BUGS}
     named = {
-        mutant for row in rows() for cell in row[2:] for mutant in cell.split("<br>") if mutant[:1] in {"▣", "▤", "◇"}
+        mutant
+        for row in rows()
+        for cell in row[2:]
+        for mutant in cell.split("<br>")
+        if mutant[:1] in {"▣", "▤", "▥", "◇"}
     }
     assert named == planted
 

@@ -18,7 +18,10 @@ def tell(catch: Catch, seed: str) -> None:
 
 
 def hunt_in_postgresql() -> bool:
-    """Hunt the mutants in SQL on a real server; each line of the report names one. Says whether all were caught."""
+    """Hunt the mutants in SQL, and of money, on a real server; each line of the report names one.
+
+    Return whether all were caught.
+    """
     command = [
         sys.executable,
         "-m",
@@ -26,15 +29,20 @@ def hunt_in_postgresql() -> bool:
         "-q",
         "-rA",
         "--tb=line",
+        "-k",
+        "gives_it_away",
         str(Path(__file__).parent / "test_sql_mutants.py"),
+        str(Path(__file__).parent / "test_money_mutants.py"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         word, _, rest = line.partition(" ")
         if word in {"PASSED", "FAILED", "ERROR"}:
             name = rest.partition("[")[2].partition("]")[0].replace("_", " ")
-            told = "by PostgreSQL, asked the same as before" if word == "PASSED" else "NOT CAUGHT"
-            sys.stdout.write(f"{name + ' (SQL)':{WIDTH}}  {told}\n")
+            money = "test_money_mutants" in rest
+            caught = "by the ledger, after an attack" if money else "by PostgreSQL, asked the same as before"
+            told = caught if word == "PASSED" else "NOT CAUGHT"
+            sys.stdout.write(f"{name + (' (money)' if money else ' (SQL)'):{WIDTH}}  {told}\n")
     return done.returncode == 0
 
 
