@@ -19,6 +19,8 @@ class Record(NamedTuple):
 
     A `tombstone` has no value at all, which is something else than an empty one. A header's name that is no UTF-8 has
     lone surrogates in the place of its bytes, as Python's `surrogateescape` does it; a header without a value has None.
+    `skipped` is the number of offsets directly before it that Kafka gives to no consumer, as transactions leave them.
+    It is set where the audit log is concerned, and 0 elsewhere.
     """
 
     topic: str
@@ -29,6 +31,7 @@ class Record(NamedTuple):
     value: bytes
     headers: Sequence[Header]
     tombstone: bool = False
+    skipped: int = 0
 
     @property
     def recorded_at(self) -> datetime:
@@ -63,6 +66,11 @@ class Seen(NamedTuple):
 def recognise(offset: int, recorded_ms: int, key: bytes | None, value: bytes | None) -> Seen:
     """Return what a record is recognised by: its offset, and a CRC-32 of its time, key and value."""
     return Seen(offset, crc32(value or b"", crc32(key or b"", recorded_ms & 0xFFFFFFFF)))
+
+
+def seen_as(record: Record) -> Seen:
+    """Return what a record at hand is recognised by."""
+    return recognise(record.offset, record.recorded_ms, record.key, record.value)
 
 
 @dataclass(slots=True)

@@ -79,14 +79,15 @@ class Replay:
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
 
-    async def read(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
+    async def read(self, place: Place, start: int, end: int, *, resumed: bool = False) -> AsyncGenerator[list[Record]]:
         """Give the records of a partition from `start` up to, but not including, `end`, in batches.
 
-        Offsets of control records and of aborted transactions are passed over. Raises `CommandError` (exit 4) where a
-        record is missing: what it held, nobody can tell.
+        Offsets of control records and of aborted transactions are passed over, and counted as skipped in the record
+        that follows them; before the first record only where `resumed` says that the one at `start - 1` was read.
+        Raises `CommandError` (exit 4) where a record is missing: what it held, nobody can tell.
         """
         following = start
-        async for batch in self.read_left(place, start, end):
+        async for batch in self.read_left(place, start, end, resumed=resumed):
             if (missing := _first_missing(batch, following)) is not None:
                 await self._explain_gap(place, missing)
             following = batch[-1].offset + 1
@@ -102,9 +103,12 @@ class Replay:
         if not self._whole[topic] or offset < (await self.ranges([place]))[place][0]:
             raise _gap(physical_name(self._brokers, topic), place[1], offset)
 
-    async def read_left(self, place: Place, start: int, end: int) -> AsyncGenerator[list[Record]]:
+    async def read_left(
+        self, place: Place, start: int, end: int, *, resumed: bool = False
+    ) -> AsyncGenerator[list[Record]]:
         """Give, as `read` does, what there is of these records: a topic may have lost some."""
         following, named = start, f"{physical_name(self._brokers, place[0])}[{place[1]}]"
+        last = start - 1 if resumed else None
         if start >= end:
             return
         try:
@@ -115,6 +119,8 @@ class Replay:
                 found = await self._fetch(place, following)
                 batch = [to_record(place[0], record) for record in found if following <= record.offset < end]
                 if batch:
+                    _count_skipped(batch, last)
+                    last = batch[-1].offset
                     yield batch
                 after = found[-1].offset + 1 if found else await self._consumer.position(place)
                 if after > following:
@@ -202,6 +208,14 @@ def _check_landing(wanted: int, written: Any) -> None:
     if written.timestamp_type != _WRITERS_CLOCK:
         what = "the broker has given a record a time of its own: message.timestamp.type has not changed yet"
         raise CommandError("topic-clock", what, where, do, ExitCode.REFUSED)
+
+
+def _count_skipped(batch: list[Record], last: int | None) -> None:
+    """Count in each record the offsets between it and the one before; `last` is the offset of the last one, if any."""
+    for place, record in enumerate(batch):
+        if last is not None and record.offset > last + 1:
+            batch[place] = record._replace(skipped=record.offset - last - 1)
+        last = record.offset
 
 
 def _first_missing(batch: Sequence[Record], following: int) -> int | None:

@@ -139,6 +139,7 @@ saga_event = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("writer_epoch", BigInteger, nullable=False),
     Column("key", LargeBinary),
+    Column("skipped", BigInteger),
     postgresql_partition_by="RANGE (recorded_at)",
 )
 Index("saga_event_saga", saga_event.c.saga_id, saga_event.c.seq)

@@ -12,8 +12,8 @@ from infra.database import Connection, Session
 
 PAGE: Final = 5000
 _COLUMNS: Final = """
-SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash, saga_id,
-    seq, event_type, step_name, event_time, started
+SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash,
+    skipped, saga_id, seq, event_type, step_name, event_time, started
 FROM saga_event
 """
 _ROWS: Final = f'{_COLUMNS} ORDER BY topic, partition, "offset"'
@@ -57,6 +57,6 @@ async def estimate_rows(sql: Session) -> int:
 
 
 def _row(row: asyncpg.Record) -> Row:
-    topic, partition, offset, recorded_ms, key, headers, value, found, *columns = row
-    stored = StoredBytes(key, headers, value, found)
+    topic, partition, offset, recorded_ms, key, headers, value, found, skipped, *columns = row
+    stored = StoredBytes(key, headers, value, found, skipped)
     return Row(read_row((topic, partition, offset, recorded_ms), stored), stored, *columns)

@@ -2,7 +2,8 @@
 
 Each row is hashed anew from its bytes; what a row says beside them must follow from them. The tree over the new hashes
 must have the roots that were signed. Who rewrites rows and all hashes cannot sign; who takes rows or checkpoints away
-is shown by the offsets, which have no gaps, and by the checkpoints that a witness has.
+is shown by the offsets, which have no gaps but those that a row's hash says were left by transactions, and by the
+checkpoints that a witness has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -198,22 +199,33 @@ class LogCheck:
         offset = row.record.offset
         if previous is not None and row.saga_id is not None and row.seq and self.heads.get(row.saga_id) is None:
             self.heads.put(row.saga_id, (row.seq - 1, previous))
-        self._reach(offset)
+        self._reach(offset, row.record.skipped)
         self._grow(self._check(row))
 
-    def take_hash(self, offset: int, found: bytes) -> None:
-        """Take the next record by the hash that its bytes have; there is no row that could say otherwise."""
-        self._reach(offset)
+    def take_hash(self, offset: int, found: bytes, skipped: int = 0) -> None:
+        """Take the next record by the hash that its bytes have; there is no row that could say otherwise.
+
+        `skipped` is the number of offsets before it that no consumer is given.
+        """
+        self._reach(offset, skipped)
         self._grow(found)
 
-    def _reach(self, offset: int) -> None:
-        """Tell what is missing before this record."""
+    def _reach(self, offset: int, skipped: int) -> None:
+        """Report what is missing before this record, which says how many offsets before it hold no record."""
+        following = offset - skipped
         if offset < self._next_offset:
             what = "the offset comes twice: one of the two rows was planted"
             self._report.add(Verdict.ALTERED, self._at(offset), what)
-        elif self._next_offset not in {-1, offset}:
-            what = f"offsets {self._next_offset} to {offset - 1} are missing"
+        elif self._next_offset == -1:
+            if skipped and not self._edge.size:
+                what = f"the record before it, at offset {following - 1}, is missing"
+                self._report.add(Verdict.INCOMPLETE, self._at(offset), what)
+        elif following > self._next_offset:
+            what = f"offsets {self._next_offset} to {following - 1} are missing"
             self._report.add(Verdict.INCOMPLETE, self._at(self._next_offset), what)
+        elif following < self._next_offset:
+            what = f"it says that no record lies at offsets {following} to {offset - 1}, where there is one"
+            self._report.add(Verdict.ALTERED, self._at(offset), what)
         self._next_offset = offset + 1
         self._report.rows += 1
 

@@ -151,12 +151,18 @@ def _refuse_full(brokers: str, ranges: Mapping[Place, tuple[int, int]]) -> None:
 
 
 async def _refuse_gaps(log: Database, topic: str, partitions: int) -> dict[int, int]:
-    """Give the number of facts of each partition; a gap would move all that follow it to other offsets."""
+    """Give the number of facts of each partition; a gap would move all that follow it to other offsets.
+
+    Gaps that transactions left are refused as well: to leave the same ones would take transactions of the same kind.
+    """
     sizes = dict.fromkeys(range(partitions), 0)
     for number, first, last, count in await log.sql.fetch(_SIZES, topic):
         if first or last + 1 != count or number >= partitions:
             what = f"the audit log holds {count} records of offsets {first} to {last}"
-            do = "rebuild it from a copy of the topic; a log with a gap cannot be written back to its offsets"
+            do = (
+                "use a copy of the topic: a log with a gap, be it one that a transaction left, cannot be written back "
+                "to its offsets"
+            )
             raise CommandError("log-gap", what, f"{topic}[{number}]", do, ExitCode.REFUSED)
         sizes[number] = count
     return sizes

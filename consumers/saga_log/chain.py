@@ -3,14 +3,16 @@ r"""The hash of a record in the audit log; each covers the one before it in the 
 Format 2, of every record that is written today:
 
     hash = 0x02 || SHA-256( "tradesaga leaf 2\n"
-        || partition (4 bytes) || offset (8) || recorded milliseconds (8)
+        || partition (4 bytes) || offset (8) || recorded milliseconds (8) || skipped offsets (8)
         || number of headers (4) || length of each header's name (4 each) || the names in UTF-8
         || length of each of the following (4 each), -1 for one that there is not
         || previous hash, empty for the first || topic || key || value || each header's value )
 
-Integers are big-endian; partition, offset, time and the lengths behind the names are signed. Headers stand in the
-record's order, with all that are repeated. In the place of the value of a `ts_context` header stands its SHA-256, so
-that the hash can be computed by one who has only the context's. Two different records have two different encodings.
+Integers are big-endian; partition, offset, time, skipped offsets and the lengths behind the names are signed. Skipped
+are the offsets directly before the record's that Kafka gives to no consumer: control records, and those of aborted
+transactions. Headers stand in the record's order, with all that are repeated. In the place of the value of a
+`ts_context` header stands its SHA-256, so that the hash can be computed by one who has only the context's. Two
+different records have two different encodings.
 
 Format 1, of older records, is kept for them alone. It leaves out the key, and takes headers that differ for the same:
 
@@ -34,7 +36,7 @@ FORMAT: Final = 2
 """The format of records that are written today."""
 _FORMAT_1_BYTES: Final = 32
 _PLACE_1: Final = struct.Struct(">IQQI")
-_PLACE_2: Final = struct.Struct(">iqq")
+_PLACE_2: Final = struct.Struct(">iqqq")
 _DOMAIN: Final = b"tradesaga leaf 2\n"
 _FIXED: Final = 4
 """Fields before the headers' values: previous hash, topic, key, value."""
@@ -43,12 +45,16 @@ _LONGEST_KNOWN: Final = 2048
 
 
 class StoredBytes(NamedTuple):
-    """What a row of the audit log keeps of its record's bytes: key, headers as text and value; and its hash."""
+    """What a row of the audit log keeps of its record: key, headers as text, value; its hash; and skipped offsets.
+
+    `skipped` is None where the record before is at the offset before, and in rows of format 1.
+    """
 
     key: bytes | None
     headers: str
     value: bytes | None
     hash: bytes
+    skipped: int | None = None
 
 
 class _Names(NamedTuple):
@@ -84,7 +90,7 @@ def encode(previous: bytes, record: Record) -> bytes:
         lengths = names.lengths.pack(*map(len, parts))
     else:
         lengths = names.lengths.pack(*[-1 if each is None else len(each) for each in fields])
-    place = _PLACE_2.pack(record.partition, record.offset, record.recorded_ms)
+    place = _PLACE_2.pack(record.partition, record.offset, record.recorded_ms, record.skipped)
     return b"".join((_DOMAIN, place, names.encoded, lengths, *parts))
 
 
@@ -109,15 +115,22 @@ def read_row(place: tuple[str, int, int, int], row: StoredBytes) -> Record:
         headers = load_headers(row.headers)
     except ValueError:
         headers = []
-    tombstone = row.value is None and format_of(row.hash) == FORMAT
-    return Record(*place, row.key, row.value or b"", headers, tombstone)
+    covered = format_of(row.hash) == FORMAT
+    skipped = row.skipped or 0 if covered else 0
+    return Record(*place, row.key, row.value or b"", headers, row.value is None and covered, skipped)
 
 
 def hash_row(previous: bytes, record: Record, row: StoredBytes) -> bytes:
     """Return the hash that a row of the audit log should have after `previous`; none where no record has such a row."""
     if format_of(row.hash) != FORMAT:
-        return link_v1(previous, record, row.headers)
-    return link(previous, record) if dump_headers(record.headers) == row.headers else b""
+        return link_v1(previous, record, row.headers) if row.skipped is None else b""
+    fits = dump_headers(record.headers) == row.headers and stored_skip(record) == row.skipped
+    return link(previous, record) if fits else b""
+
+
+def stored_skip(record: Record, form: int = FORMAT) -> int | None:
+    """Return how a row keeps the number of skipped offsets: None for none, and in format 1, which does not cover it."""
+    return record.skipped if form == FORMAT and record.skipped > 0 else None
 
 
 def _split(headers: Sequence[Header]) -> tuple[_Names, list[bytes | None]]:

@@ -129,6 +129,6 @@ def _set_aside(rules: Rules, tracked: Tracked, record: Record, entry: Entry, err
 def _park(tracked: Tracked, record: Record, entry: Entry, reason: str) -> Outcome:
     checkpoint, written = count(tracked.checkpoint, record, entry, error=f"parked: {reason}")
     # As it will be read back, so that letting it go comes to the same from memory and from its row.
-    parked = Parked(record._replace(headers=load_headers(entry.headers)), reason)
+    parked = Parked(record._replace(headers=load_headers(entry.headers), skipped=0), reason)
     after = tracked._replace(checkpoint=checkpoint, parked=(*tracked.parked, parked))
     return Outcome(record, after, written, status_of(tracked), parked=parked)

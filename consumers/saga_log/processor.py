@@ -16,6 +16,7 @@ from consumers.saga_log.reading import awaited_version, saga_of
 from consumers.saga_log.recent import Recent
 from consumers.saga_log.rules import Rules
 from infra.clock import Clock, SystemClock, elapsed
+from infra.codec import Record
 from infra.database import Connection
 from infra.dead_letters import Fault, dead_letter
 from infra.lanes.pace import Pace
@@ -36,6 +37,7 @@ class _Batch:
     next_due: float | None = None
     asked: bool = False
     deadlines: list[tuple[Tracked, Outcome]] = field(default_factory=list[tuple[Tracked, Outcome]])
+    last: dict[int, int] = field(default_factory=dict[int, int])
 
 
 class SagaLog:
@@ -51,6 +53,7 @@ class SagaLog:
         self._parked: set[UUID] = set()
         self._waiting: list[tuple[store.Waiting, int]] = []
         self._next_due: float | None = None
+        self._last: dict[int, int] = {}
         self._batch = _Batch({})
 
     def wants(self, topic: str, headers: Sequence[Header]) -> bool:  # noqa: ARG002 - every record has its row
@@ -58,11 +61,12 @@ class SagaLog:
         return True
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:  # noqa: ARG002
-        """Forget everything; find the sagas of these lanes of which records wait, and the next deadline.
+        """Forget everything; find these lanes' last records, their sagas of which records wait, the next deadline.
 
         Those that waited for a version of the definition go on if it is registered now.
         """
         self._cache.clear()
+        self._last = await store.last_offsets(sql, [lane.id for lane in lanes])
         places = [lane.partition for lane in lanes]
         self._parked = await store.parked_sagas(sql, self.group, self._rules.topic, places)
         waiting = await store.parked_for_version(sql, self.group, self._parked) if self._parked else []
@@ -85,6 +89,7 @@ class SagaLog:
             overdue = await store.find_due(sql, transaction.lanes, DUE_LIMIT, self._lead.seconds)
         sagas = [saga_of(each.record) for each in received]
         batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
+        batch.last = dict(self._last)
         self._elapse(transaction, batch, overdue)
         self._let_go(transaction)
         pace = Pace()
@@ -100,6 +105,7 @@ class SagaLog:
         """Keep what the batch has come to, and count it."""
         batch, self._batch = self._batch, _Batch({})
         self._waiting = []
+        self._last = batch.last
         for saga_id in batch.touched:
             self._keep(batch.known[saga_id])
         if batch.asked:
@@ -151,7 +157,7 @@ class SagaLog:
 
     def _fold(self, transaction: Transaction, batch: _Batch, saga_id: UUID | None, each: Received) -> None:
         before = batch.known[saga_id] if saga_id is not None else None
-        outcome = fold_record(self._rules, before, each.record)
+        outcome = fold_record(self._rules, before, _after(batch.last, each))
         batch.outcomes.append((transaction.lanes[each.lane], outcome))
         if before is not None and outcome.entry.event_type == self._rules.elapsed:
             batch.deadlines.append((before, outcome))
@@ -199,6 +205,14 @@ class SagaLog:
             )
             at = elapsed() + left
             self._next_due = at if self._next_due is None else min(at, self._next_due)
+
+
+def _after(last: dict[int, int], received: Received) -> Record:
+    """Return a record with the number of offsets between it and the last one of its lane, which it is from now on."""
+    lane, record = received
+    skipped = record.offset - last.get(lane, record.offset - 1) - 1
+    last[lane] = record.offset
+    return record._replace(skipped=skipped) if skipped > 0 else record
 
 
 def _at(seconds: float | None) -> float | None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.saga_log.chain import FORMAT
+from consumers.saga_log.chain import FORMAT, stored_skip
 from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
 from consumers.saga_log.outcome import Outcome
 from consumers.saga_log.rules import Rules
@@ -44,6 +44,7 @@ ON CONFLICT (saga_id) DO UPDATE SET state = excluded.state, context = excluded.c
 EVENT: Final = (
     "topic", "partition", "offset", "recorded_at", "saga_id", "seq", "event_type", "step_name", "event_time", "started",
     "context_added", "error", "headers", "value", "hash", "writer_epoch", "key",
+    "skipped",
 )  # fmt: skip
 """The columns of `saga_event`."""
 PARK: Final = """
@@ -71,6 +72,17 @@ SELECT saga_id, topic, partition, "offset", reason FROM (
 PARKED: Final = """
 SELECT topic, partition, "offset", saga_id, reason, recorded_at, headers, value FROM parked
 WHERE "group" = $1 AND saga_id = ANY($2::uuid[]) AND released IS NULL ORDER BY topic, partition, "offset"
+"""
+# The lane knows the last record that was read, unless an older release or a recovery has moved it. A row that somebody
+# has removed does not change what the lane knows.
+LAST_OFFSETS: Final = """
+SELECT k.id, greatest(k.seen_offset, e."offset") AS "offset" FROM lane k
+LEFT JOIN LATERAL (
+    SELECT s."offset" FROM saga_event s
+    WHERE s.topic = k.topic AND s.partition = k.partition AND s."offset" < k.next_offset
+    ORDER BY s."offset" DESC LIMIT 1
+) e ON true
+WHERE k.id = ANY($1::int[])
 """
 # The database's clock decides: a process whose own is wrong ends no saga. Each lane is asked by itself, and the time
 # once, so that the index gives the first rows in their order and no others are read.
@@ -149,6 +161,12 @@ async def release(sql: Connection, group: str, outcomes: Sequence[Outcome]) -> N
     ]
     if rows:
         await sql.execute(RELEASE, group, *zip(*rows, strict=True))
+
+
+async def last_offsets(sql: Connection, lanes: Collection[int]) -> dict[int, int]:
+    """Return, by lane, the offset of the last record that was read; lanes without one are left out."""
+    rows = await sql.fetch(LAST_OFFSETS, list(lanes))
+    return {row["id"]: row["offset"] for row in rows if row["offset"] is not None}
 
 
 async def parked_sagas(sql: Connection, group: str, topic: str, partitions: Collection[int]) -> set[UUID]:
@@ -252,4 +270,5 @@ def _entry(epoch: int, outcome: Outcome) -> tuple[Any, ...]:
         entry.hash,
         epoch,
         record.key if entry.form == FORMAT else None,
+        stored_skip(record, entry.form),
     )

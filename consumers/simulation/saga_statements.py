@@ -27,6 +27,7 @@ def saga_statements() -> Mapping[str, Statement]:
         "COPY saga_event": enter,
         store.PARK: park,
         store.RELEASE: release,
+        store.LAST_OFFSETS: last_offsets,
         store.PARKED_SAGAS: parked_sagas,
         store.PARKED_FOR_VERSION: parked_for_version,
         store.PARKED: parked,
@@ -87,6 +88,18 @@ async def release(tx: Transaction, group: str, *columns: Sequence[Any]) -> str:
             tx.put("parked", key, {**row, "released": action, "released_at": at})
             marked += 1
     return f"UPDATE {marked}"
+
+
+async def last_offsets(tx: Transaction, lanes: Sequence[int]) -> list[Any]:
+    """Return the last record that each lane has read, or has a row of."""
+    found: list[Any] = []
+    for _, lane in tx.rows("lane"):
+        if lane["id"] in lanes:
+            place = (lane["topic"], lane["partition"])
+            read = [key[2] for key, _ in tx.rows("saga_event") if key[:2] == place and key[2] < lane["next_offset"]]
+            read += [lane["seen_offset"]] if lane["seen_offset"] is not None else []
+            found.append({"id": lane["id"], "offset": max(read, default=None)})
+    return found
 
 
 async def parked_sagas(tx: Transaction, group: str, topic: str, partitions: Sequence[int]) -> list[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from infra.codec import Record, Seen
+from infra.codec import Record, Seen, seen_as
 from infra.lanes.processor import Received
 from infra.lanes.store import Lane
 
@@ -15,7 +15,7 @@ class ConflictsError(Exception):
 class Chunk(NamedTuple):
     """Records of one poll of one partition, in order, and the offset that follows the last record polled.
 
-    `last` is that record; None where the chunk ends before the poll does.
+    `last` is that record; None where there is none.
     """
 
     lane: Lane
@@ -57,7 +57,9 @@ def halve(batch: Batch) -> tuple[Batch, Batch] | None:
         elif left <= 0:
             second.append(chunk)
         else:
-            first.append(Chunk(chunk.lane, chunk.records[left].offset, chunk.records[:left]))
+            first.append(
+                Chunk(chunk.lane, chunk.records[left].offset, chunk.records[:left], seen_as(chunk.records[left - 1]))
+            )
             second.append(Chunk(chunk.lane, chunk.following, chunk.records[left:], chunk.last))
         left -= len(chunk.records)
     return first, second

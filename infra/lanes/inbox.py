@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Final
 
+from infra.codec import seen_as
 from infra.lanes.batch import Chunk
 
 BATCHES: Final = 4
@@ -44,10 +45,11 @@ class Inbox:
         for place, record in enumerate(chunk.records):
             length = record.size
             if size and size + length > self._batch_bytes:
-                self._append(Chunk(chunk.lane, record.offset, chunk.records[first:place]), size)
+                piece = chunk.records[first:place]
+                self._append(Chunk(chunk.lane, record.offset, piece, seen_as(piece[-1])), size)
                 first, size = place, 0
             size += length
-        self._append(Chunk(chunk.lane, chunk.following, chunk.records[first:]) if first else chunk, size)
+        self._append(chunk._replace(records=chunk.records[first:]) if first else chunk, size)
 
     def _append(self, chunk: Chunk, size: int) -> None:
         self._chunks.append((chunk, size))

@@ -72,7 +72,8 @@ def hash_of(line: dict[str, Any], previous: bytes) -> bytes:
     names = [name or b"" for name, _ in pairs]
     values = [sha256(value) if name == b"ts_context" and value is not None else value for name, value in pairs]
     fields = [previous, line["topic"].encode(), member(line, "key"), member(line, "value"), *values]
-    data = b"tradesaga leaf 2\n" + struct.pack(">iqqI", *place, line["recorded_ms"], len(names))
+    times = line["recorded_ms"], line.get("skipped", 0)
+    data = b"tradesaga leaf 2\n" + struct.pack(">iqqqI", *place, *times, len(names))
     data += b"".join(struct.pack(">I", len(name)) for name in names) + b"".join(names)
     data += b"".join(struct.pack(">i", -1 if field is None else len(field)) for field in fields)
     return b"\2" + sha256(data + b"".join(field or b"" for field in fields))
@@ -118,8 +119,12 @@ def main(folder: Path, export_key: str, keys: list[str]) -> str:
     pieces: dict[tuple[str, int], list[Subtree]] = {}
     heads: dict[Chain, tuple[int, bytes]] = {}
     formats: dict[tuple[str, int], list[tuple[int, bool]]] = {}
+    before: dict[str, Any] = {}
     for line in lines(folder / "events.jsonl"):
         place = (line["topic"], line["partition"])
+        if before and (*place, line["leaf"]) == (before["topic"], before["partition"], before["leaf"] + 1):
+            assert line["offset"] - line.get("skipped", 0) == before["offset"] + 1, f"{place}: offsets are missing"
+        before = line
         formats.setdefault(place, []).append((line["offset"], len(line["hash"]) == 66))
         leaf = (line["leaf"], 0, sha256(b"\0" + record_hash(line, heads)))
         pieces.setdefault((line["topic"], line["partition"]), []).append(leaf)

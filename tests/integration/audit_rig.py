@@ -36,7 +36,7 @@ ON CONFLICT ("group", topic, partition) DO UPDATE SET next_offset = excluded.nex
 """
 _ALL = """
 SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers,
-    value, hash, saga_id, seq FROM saga_event ORDER BY topic, partition, "offset"
+    value, hash, skipped, saga_id, seq FROM saga_event ORDER BY topic, partition, "offset"
 """
 
 
@@ -53,6 +53,8 @@ class AuditRig:
     now_ms: int = RECORDED_MS
     form: int = FORMAT
     """The format of the hashes that records get from now on; 1 is that of an older release."""
+    skips: dict[int, int] = field(default_factory=dict[int, int])
+    """By partition, offsets before the next record that Kafka gives to no consumer."""
 
     @property
     def witness(self) -> WitnessFile:
@@ -77,6 +79,11 @@ class AuditRig:
         for partition, end in self.ends.items():
             await self.sql.execute(_LANE, GROUP, TOPIC, partition, end)
 
+    def skip(self, partition: int, offsets: int) -> None:
+        """Leave a gap, as a transaction does."""
+        self.ends[partition] = self.ends.get(partition, 0) + offsets
+        self.skips[partition] = self.skips.get(partition, 0) + offsets
+
     async def enter(self, record: Record) -> None:
         """Enter one record of a known saga as it is, whatever it holds."""
         outcome = self._fold_record(record)
@@ -94,6 +101,7 @@ class AuditRig:
     def _fold_record(self, record: Record) -> Outcome:
         saga_id = UUID((record.key or b"").decode())
         self.ends[record.partition] = record.offset + 1
+        record = record._replace(skipped=self.skips.pop(record.partition, 0))
         outcome = fold_record(
             self.rules, self.known.get(saga_id, Tracked(saga_id, record.partition, None, ())), record, self.form
         )
@@ -125,8 +133,8 @@ class AuditRig:
         """Make all hashes fit the rows again, as a careful attacker does."""
         heads: dict[UUID, bytes] = {}
         for row in await self.sql.fetch(_ALL):
-            topic, partition, offset, recorded_ms, key, headers, value, found, saga_id, seq = row
-            stored = StoredBytes(key, headers, value, found)
+            topic, partition, offset, recorded_ms, key, headers, value, found, skipped, saga_id, seq = row
+            stored = StoredBytes(key, headers, value, found, skipped)
             record = read_row((topic, partition, offset, recorded_ms), stored)
             found = hash_row(heads.get(saga_id, b"") if seq is not None else b"", record, stored)
             if seq is not None:

@@ -119,10 +119,10 @@ class _LogWriting:
         self._heads = {(saga_id, seq): found for saga_id, (seq, found) in begin.heads.items()}
 
     async def skip(self, pages: AsyncIterator[list[asyncpg.Record]]) -> None:
-        """Pass over records, given by offset and hash."""
+        """Pass over records, given by offset, hash and skipped offsets."""
         async for page in pages:
-            for offset, found in page:
-                self._pass(offset, found)
+            for offset, found, skipped in page:
+                self._pass(offset, found, skipped)
             self._exporter.advance(len(page))
 
     async def keep(self, pages: AsyncIterator[list[asyncpg.Record]]) -> None:
@@ -134,17 +134,17 @@ class _LogWriting:
     async def pick(
         self, rows: AsyncIterator[list[asyncpg.Record]], hashes: AsyncIterator[list[asyncpg.Record]]
     ) -> None:
-        """Write the `rows` that are among all records, and pass over the others, given by offset and hash."""
+        """Write the `rows` that are among all records, and pass over the others, given as `skip` takes them."""
         coming = (row async for page in rows for row in page)
         wanted = await anext(coming, None)
         chosen: list[tuple[Row, str | None, str | None]] = []
         async for page in hashes:
-            for offset, found in page:
+            for offset, found, skipped in page:
                 if wanted is None or wanted[0] != offset:
                     if chosen:
                         await self._write(chosen)
                         chosen = []
-                    self._pass(offset, found)
+                    self._pass(offset, found, skipped)
                     continue
                 chosen.append(to_row(*self._log.place, wanted))
                 if len(chosen) == PAGE:
@@ -154,8 +154,8 @@ class _LogWriting:
             self._exporter.advance(len(page))
         await self._write(chosen)
 
-    def _pass(self, offset: int, found: bytes) -> None:
-        self._follow(offset)
+    def _pass(self, offset: int, found: bytes, skipped: int | None) -> None:
+        self._follow(offset, skipped or 0)
         self._stretch.append(self._index, hash_leaf(found))
         self._index += 1
 
@@ -166,7 +166,7 @@ class _LogWriting:
         previous = await self._before(rows)
         lines: list[Line] = []
         for row, added, error in rows:
-            self._follow(row.record.offset)
+            self._follow(row.record.offset, row.record.skipped)
             lines.append(Line(row, self._index, added, error, previous.get(row.record.offset)))
             self._edge.append(hash_leaf(row.hash))
             self._index += 1
@@ -195,9 +195,9 @@ class _LogWriting:
         if row.event_type is not None and (row.event_type in exporter.types or len(exporter.types) < _TYPES):
             exporter.types[row.event_type] += 1
 
-    def _follow(self, offset: int) -> None:
-        if self._next_offset not in {-1, offset}:
-            self._gaps.append((self._next_offset, offset - 1))
+    def _follow(self, offset: int, skipped: int) -> None:
+        if self._next_offset not in {-1, offset - skipped}:
+            self._gaps.append((self._next_offset, offset - skipped - 1))
         self._next_offset = offset + 1
 
     def _graft(self) -> None:

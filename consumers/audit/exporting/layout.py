@@ -9,6 +9,7 @@ saga_id, seq                 its saga and its place in that saga's chain; null w
 event_type, step, event_time_ns, started_ns, context_added, error    as the audit log tells them to people
 headers                      the headers as JSON text: an object, or pairs of name and value where that cannot hold them
 key, or key_base64           the key, null where there is none; only where the hash is of format 2
+skipped                      how many offsets before it Kafka gives to no consumer; left out where there are none
 value, or value_base64       the payload: as text, or in base64 where it is no UTF-8; null where there is none
 hash                         of the record, over all that the seal covers
 previous                     the hash of the saga's record before, where that one is not in the export
@@ -49,8 +50,9 @@ _MEMBERS: Final = (
     "started_ns", "context_added", "error", "headers",
 )  # fmt: skip
 _SHAPES: Final = frozenset(
-    (*_MEMBERS, *key, value, "hash", *previous)
+    (*_MEMBERS, *key, *skipped, value, "hash", *previous)
     for key in ((), ("key",), ("key_base64",))
+    for skipped in ((), ("skipped",))
     for value in ("value", "value_base64")
     for previous in ((), ("previous",))
 )
@@ -97,6 +99,8 @@ def to_line(line: Line) -> bytes:
     }
     if format_of(row.hash) == HASH_FORMAT:
         _put(told, "key", record.key)
+        if record.skipped:
+            told["skipped"] = record.skipped
     _put(told, "value", None if record.tombstone else record.value)
     told["hash"] = row.hash.hex()
     if line.previous is not None:
@@ -149,9 +153,12 @@ def from_line(text: bytes) -> Line:
     found = read_record_hash(told["hash"])
     form, keyed = format_of(found), "key" in told or "key_base64" in told
     value = _bytes(told, "value")
-    if keyed != (form == HASH_FORMAT) or (value is None and not keyed):
+    skipped = told.get("skipped")
+    if keyed != (form == HASH_FORMAT) or (not keyed and (value is None or skipped is not None)):
         raise FormatError(f"the line has other members than one whose hash is of format {form}")
-    stored = StoredBytes(_bytes(told, "key") if keyed else None, headers, value, found)
+    if skipped is not None and not (type(skipped) is int and 0 < skipped <= offset):
+        raise FormatError("skipped is no number of offsets before the record's")
+    stored = StoredBytes(_bytes(told, "key") if keyed else None, headers, value, found, skipped)
     saga_id = read_uuid(saga) if saga is not None else None
     record = read_row((topic, partition, offset, recorded), stored)
     row = Row(record, stored, saga_id, seq, kind, step, time, started)

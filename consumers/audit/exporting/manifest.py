@@ -39,7 +39,7 @@ class Log(_Part):
     """One log: which records of it there are, and the checkpoint against which they are proven.
 
     `retired` is the number of its oldest records that are no longer kept. `gaps` are offsets, first and last, that the
-    audit log does not have between those that it has.
+    audit log lacks between those that it has, and that no record says to hold nothing.
     """
 
     origin: str

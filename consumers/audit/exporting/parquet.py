@@ -76,8 +76,8 @@ def _schema(arrow: Any) -> Any:
         ("leaf", arrow.int64(), False), ("recorded", arrow.timestamp("ms", tz="UTC"), False), ("saga_id", text, True),
         ("seq", arrow.int32(), True), ("event_type", shared, True), ("step", shared, True),
         ("event_time", moment, True), ("started", moment, True), ("context_added", shared, True), ("error", text, True),
-        ("headers", text, False), ("key", arrow.binary(), True), ("value", arrow.binary(), True),
-        ("hash", arrow.binary(), False), ("previous", arrow.binary(), True),
+        ("headers", text, False), ("key", arrow.binary(), True), ("skipped", arrow.int64(), True),
+        ("value", arrow.binary(), True), ("hash", arrow.binary(), False), ("previous", arrow.binary(), True),
     ]  # fmt: skip
     return arrow.schema([arrow.field(name, kind, nullable=nullable) for name, kind, nullable in fields])
 
@@ -101,6 +101,7 @@ def _arrays(arrow: Any, schema: Any, lines: Sequence[Line]) -> list[Any]:
         [line.error for line in lines],
         [row.stored.headers for row in rows],
         [row.stored.key for row in rows],
+        [row.stored.skipped for row in rows],
         [row.stored.value for row in rows],
         [row.hash for row in rows],
         [line.previous for line in lines],

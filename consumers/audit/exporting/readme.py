@@ -43,10 +43,13 @@ EXPORTS is the key that has signed the folder, where it is another one; it is be
 1. `manifest.note` is a signed note (c2sp.org/signed-note) over two lines, the second with the SHA-256 of
    `manifest.json`; that has the SHA-256 of every other file.
 2. A record's hash of format 2 has 33 bytes: 0x02 || SHA-256("tradesaga leaf 2\\n" || partition (4 bytes) || offset (8)
-   || recorded_ms (8) || number of headers (4) || length of each header's name (4 each) || the names || lengths (4 each)
-   of the following, -1 for one that is null || previous || topic || key || value || each header's value), integers
-   big-endian. `headers` is JSON: an object of names and values, or an array of pairs of them, in which null is no value
-   and {{"base64": ...}} bytes that are no UTF-8. In the place of the value of `ts_context` stands its SHA-256.
+   || recorded_ms (8) || skipped (8) || number of headers (4) || length of each header's name (4 each) || the names ||
+   lengths (4 each) of the following, -1 for one that is null || previous || topic || key || value || each header's
+   value), integers big-endian. `skipped` is the number of offsets directly before the record's that Kafka gives to no
+   consumer, control records of transactions and records of aborted ones; 0 where the line does not have it. The record
+   before in the log, if there is one, is at `offset` - `skipped` - 1. `headers` is JSON: an object of names and values,
+   or an array of pairs of them, in which null is no value and {{"base64": ...}} bytes that are no UTF-8. In the place
+   of the value of `ts_context` stands its SHA-256.
    A hash of format 1 has 32 bytes, is SHA-256(previous || topic || 0x00 || partition (4) || offset (8) || recorded_ms
    (8) || length of headers (4) || headers || value), integers unsigned, and does not cover the key. The line
    `leaf-format 2 from N` of a checkpoint says that all records from offset N on, and none before, are of format 2.

@@ -48,8 +48,8 @@ SELECT coalesce((SELECT max(at) FROM log WHERE first IS NULL OR at < first), fir
 FROM wanted
 """
 _COLUMNS: Final = """
-"offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash, saga_id, seq, event_type,
-    step_name, event_time, started, context_added, error"""
+"offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash, skipped, saga_id, seq,
+    event_type, step_name, event_time, started, context_added, error"""
 _LOG: Final = """FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" <= $4"""
 _BEFORE: Final = f"""
 SELECT saga_id, seq, hash {_LOG} AND (saga_id, seq) IN (SELECT * FROM unnest($5::uuid[], $6::int[]))
@@ -135,8 +135,8 @@ class Source:
         return _pages(self.sql, PAGE, statement, *log.place, first, last, *self.wanted.args)
 
     def hashes(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
-        """Give offset and hash of all records between two offsets, in order, a page at a time."""
-        statement = f'SELECT "offset", hash {_LOG} ORDER BY "offset"'
+        """Give offset, hash and skipped offsets of all records between two offsets, in order, a page at a time."""
+        statement = f'SELECT "offset", hash, skipped {_LOG} ORDER BY "offset"'
         return _pages(self.sql, _HASHES_PAGE, statement, *log.place, first, last)
 
     async def before(
@@ -179,8 +179,8 @@ async def _pages(sql: Session, size: int, statement: str, *args: Any) -> AsyncGe
 
 def to_row(topic: str, partition: int, row: asyncpg.Record) -> tuple[Row, str | None, str | None]:
     """Give a record, the members that it added to the context, and its error."""
-    offset, recorded_ms, key, headers, value, found, *columns, added, error = row
-    stored = StoredBytes(key, headers, value, found)
+    offset, recorded_ms, key, headers, value, found, skipped, *columns, added, error = row
+    stored = StoredBytes(key, headers, value, found, skipped)
     return Row(read_row((topic, partition, offset, recorded_ms), stored), stored, *columns), added, error
 
 

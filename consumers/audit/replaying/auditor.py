@@ -117,7 +117,8 @@ class Auditor:
             midway = f"midway {place[1]}" in self.notebook.counts
             rows = Rows(sql, place, (start, end), retired.get(place, 0), leaves_from.get(place, 0))
             mine = set[UUID]()
-            async for batch in self.topics.read(place, start, end):
+            resumed = place in self.notebook.marks
+            async for batch in self.topics.read(place, start, end, resumed=resumed):
                 mine |= await beside.take(rows, batch, midway=midway)
                 left -= len(batch)
                 self.notebook.counts["recorded_ms"] = batch[-1].recorded_ms

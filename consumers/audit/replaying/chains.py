@@ -24,9 +24,13 @@ class Chains:
         self._heads: dict[bytes, bytes] = {}
         self._early: dict[UUID, Tracked] = {}
 
+    def form_of(self, record: Record) -> int:
+        """Return the format of a record's hash."""
+        return FORMAT if record.offset >= self._leaves_from else 1
+
     def take(self, record: Record) -> bytes:
         """Give the hash of the next record, in offset order."""
-        said, form = record.header(SAGA_ID), FORMAT if record.offset >= self._leaves_from else 1
+        said, form = record.header(SAGA_ID), self.form_of(record)
         head = self._heads.get(said)
         if head is not None and record.key == said:
             found = self._heads[said] = link_as(form, head, record)

@@ -76,7 +76,8 @@ class Beside:
     async def take(self, rows: Rows, batch: list[Record], *, midway: bool) -> set[UUID]:
         """Take the next records of a partition, and give the sagas whose state they may have changed.
 
-        `midway` says that it was not read from its first record.
+        `midway` says that it was not read from its first record. How many offsets were skipped before the first record
+        that is read, its row says.
         """
         there = iter(await rows.up_to(batch[-1].offset))
         row = next(there, None)
@@ -86,6 +87,8 @@ class Beside:
                 self._told([_extra(record, row)])
                 row = next(there, None)
             mine = row if row is not None and row["offset"] == record.offset else None
+            if mine is not None and midway and record is batch[0] and record[:2] not in self._notebook.marks:
+                record = record._replace(skipped=mine["skipped"] or 0)  # noqa: PLW2901 - the same one
             found = self._compare(record, mine, rows.form_of(record, mine), touched, midway=midway)
             if found and (mine is not None or record.offset >= rows.retired):
                 self._told(found)
@@ -164,7 +167,8 @@ class Comparing:
         self.reporting.advance(start - span[0])
         rows = Rows(self.sql, place, (start, span[1]), retired, leaves_from)
         beside = Beside(self.rules, self.notebook, self.notebook.differ)
-        async for batch in self.replay.read(place, start, span[1]):
+        resumed = mark is not None and start == mark.next_offset
+        async for batch in self.replay.read(place, start, span[1], resumed=resumed):
             await beside.take(rows, batch, midway=span[0] > 0)
             self.reporting.advance(len(batch))
 

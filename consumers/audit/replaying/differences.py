@@ -5,14 +5,14 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from consumers.saga_log.chain import FORMAT
+from consumers.saga_log.chain import FORMAT, stored_skip
 from consumers.saga_log.checkpoint import Checkpoint
 from consumers.saga_log.outcome import Outcome, describe
 from infra.codec import Record, dump_headers, dump_headers_v1
 
 FIELDS: Final = (
     "offset", "recorded_ms", "key", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id",
-    "seq", "hash", "context_added", "error",
+    "seq", "hash", "context_added", "error", "skipped",
 )  # fmt: skip
 """The columns of a row of the audit log, in the order in which they are read to be compared."""
 SAID: Final = FIELDS[:9]
@@ -60,6 +60,7 @@ def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Diffe
     expected = (
         record.offset, record.recorded_ms, record.key if form == FORMAT else None, headers,
         None if record.tombstone else record.value, event_type, step, time, started, saga_id, seq, hash_, added, error,
+        stored_skip(record, form),
     )  # fmt: skip
     if row is not None and tuple(row) == expected:
         return ()

@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from consumers.audit.replaying.differences import Difference, compare_fields, said_by
-from consumers.saga_log.chain import link_as
+from consumers.saga_log.chain import link_as, stored_skip
 from infra.codec import Record
 
 Head = tuple[int, bytes]
@@ -24,7 +24,7 @@ class Fragments:
 
     def take(self, saga_id: UUID, record: Record, row: asyncpg.Record | None, form: int) -> Iterator[Difference]:
         """Compare a record with its row: bytes and columns, and the chain from the second record on."""
-        expected = {**said_by(record, form), "saga_id": saga_id}
+        expected = {**said_by(record, form), "saga_id": saga_id, "skipped": stored_skip(record, form)}
         seq, head = self.heads.get(saga_id, (0, b""))
         if row is None:
             self.heads[saga_id] = (0, b"")

@@ -18,7 +18,7 @@ _ENDS: Final = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $
 # Columns in the order of `differences.FIELDS`.
 _ROWS: Final = """
 SELECT "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers, value, event_type,
-    step_name, event_time, started, saga_id, seq, hash, context_added, error
+    step_name, event_time, started, saga_id, seq, hash, context_added, error, skipped
 FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 ORDER BY "offset"
 """
 

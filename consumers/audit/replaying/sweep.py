@@ -17,7 +17,7 @@ from infra.database import Connection
 
 _CHAINS: Final = """
 SELECT partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, saga_id, seq, event_type,
-    step_name, event_time, started, key, headers, value, hash
+    step_name, event_time, started, key, headers, value, hash, skipped
 FROM saga_event WHERE saga_id = ANY($1::uuid[]) AND topic = $2 AND seq IS NOT NULL ORDER BY saga_id, seq
 """
 
@@ -59,7 +59,7 @@ async def compare_chains(sql: Connection, rules: Rules, sagas: Sequence[Tracked]
 
 
 def _chain(rules: Rules, head: Head, row: asyncpg.Record) -> tuple[Head, Iterator[Difference]]:
-    stored = StoredBytes(row["key"], row["headers"], row["value"], row["hash"])
+    stored = StoredBytes(row["key"], row["headers"], row["value"], row["hash"], row["skipped"])
     record = read_row((rules.topic, row["partition"], row["offset"], row["recorded_ms"]), stored)
     made = (head[0] + 1, hash_row(head[1], record, stored))
     expected = {**said_by(record, format_of(stored.hash)), "headers": row["headers"], "seq": made[0], "hash": made[1]}

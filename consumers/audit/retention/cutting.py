@@ -19,6 +19,9 @@ _NEXT: Final = """
 SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size >= $3 ORDER BY size LIMIT 1
 """
 _COUNT: Final = "SELECT count(*) FROM {rows} e"
+_UP_TO: Final = """
+SELECT count(*) FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" <= $4
+"""
 
 
 @dataclass
@@ -51,7 +54,8 @@ class Cut:
         origin = Origin(self.log_id, extent.topic, extent.partition)
         begin = await self.retired.begin(self.sql, Report(), origin, extent.first)
         edge = begin.edge.copy() if begin is not None else Edge.empty()
-        due = await self._next_checkpoint(report, origin, edge.size + extent.records)
+        records = await self.sql.fetchval(_UP_TO, extent.topic, extent.partition, extent.first, extent.last)
+        due = await self._next_checkpoint(report, origin, edge.size + records)
         if due is None:
             return None, f"{origin}: no checkpoint that can be believed covers its records"
         holds = self.held.named(Scope.ACCOUNT, Scope.SYMBOL)

@@ -14,8 +14,8 @@ _PARTITIONS: Final = """
 SELECT c.relname AS name, c.oid::regclass::text AS quoted, pg_get_expr(c.relpartbound, c.oid) AS bounds
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'saga_event'::regclass ORDER BY c.relname
 """
-# Records lie without gaps in a log, so that two look-ups in the key count them. The reading that comes before anything
-# is retired counts them one by one.
+# Two look-ups in the key count the offsets, of which transactions on the topic leave some without a record. The reading
+# that comes before anything is retired counts the records one by one.
 _EXTENT: Final = """
 SELECT k.topic, k.partition, f."offset", l."offset", f.recorded_at, l.recorded_at
 FROM (SELECT topic, partition FROM audit_edge UNION SELECT topic, partition FROM lane) k
@@ -55,7 +55,7 @@ class Extent:
 
     @property
     def records(self) -> int:
-        """Count the records, of which there is one an offset."""
+        """Return how many records there are at most: one an offset."""
         return self.last - self.first + 1
 
     @property

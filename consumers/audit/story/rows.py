@@ -15,7 +15,7 @@ from infra.database import Connection
 
 _ROWS: Final = """
 SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers,
-    value, hash, seq, error, writer_epoch
+    value, hash, skipped, seq, error, writer_epoch
 FROM saga_event WHERE saga_id = $1
 """
 _HEADS: Final = "SELECT seq, hash FROM audit_retired_head WHERE saga_id = $1"
@@ -69,8 +69,8 @@ def rehash(rows: Sequence[StoredRow], retired: Mapping[int, bytes]) -> list[byte
 
 
 def _row(row: asyncpg.Record, saga_id: UUID) -> StoredRow:
-    topic, partition, offset, recorded_ms, key, headers, value, found, seq, error, epoch = row
-    stored = StoredBytes(key, headers, value, found)
+    topic, partition, offset, recorded_ms, key, headers, value, found, skipped, seq, error, epoch = row
+    stored = StoredBytes(key, headers, value, found, skipped)
     record = read_row((topic, partition, offset, recorded_ms), stored)
     if format_of(found) != FORMAT and not (error or "").startswith(_WRONG_KEY):
         record = record._replace(key=str(saga_id).encode())

@@ -19,6 +19,7 @@ from consumers.saga_log.chain import (
     link_as,
     link_v1,
     read_row,
+    stored_skip,
 )
 from infra.codec import Record, decode_name, dump_headers, dump_headers_v1, encode_name, load_headers, pack, unpack
 from schemas.envelope import CONTEXT, SAGA_ID, TYPE, Header
@@ -31,8 +32,9 @@ values = st.one_of(st.none(), st.sampled_from([b"", b"\xff", rb"\xff", b"null"])
 
 
 def _record(tombstone: bool, value: bytes, *rest: object) -> Record:
-    topic, partition, offset, recorded_ms, key, headers = rest
-    return Record(topic, partition, offset, recorded_ms, key, b"" if tombstone else value, headers, tombstone)  # pyright: ignore[reportArgumentType]
+    topic, partition, offset, recorded_ms, key, headers, skipped = rest
+    value = b"" if tombstone else value
+    return Record(topic, partition, offset, recorded_ms, key, value, headers, tombstone, skipped)  # pyright: ignore[reportArgumentType]
 
 
 records = st.builds(
@@ -45,6 +47,7 @@ records = st.builds(
     st.integers(-1, 2**63 - 1),
     values,
     st.lists(st.tuples(names, values), max_size=8),
+    st.one_of(st.just(0), st.integers(0, 2**62)),
 )
 previous = st.sampled_from([b"", bytes(32), b"\2" + bytes(32)])
 
@@ -57,6 +60,7 @@ class Decoded(NamedTuple):
     partition: int
     offset: int
     recorded_ms: int
+    skipped: int
     key: bytes | None
     value: bytes | None
     headers: list[tuple[bytes, bytes | None]]
@@ -65,7 +69,7 @@ class Decoded(NamedTuple):
 def decode(data: bytes) -> Decoded:
     """Read an encoding as chain.py describes it, by a reader that shares nothing with its writer."""
     assert data.startswith(DOMAIN)
-    place, at = struct.unpack_from(">iqq", data, len(DOMAIN)), len(DOMAIN) + 20
+    place, at = struct.unpack_from(">iqqq", data, len(DOMAIN)), len(DOMAIN) + 28
     (count,), at = struct.unpack_from(">I", data, at), at + 4
     lengths, at = struct.unpack_from(f">{count}I", data, at), at + 4 * count
     keys: list[bytes] = []
@@ -92,7 +96,9 @@ def _hashed(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[bytes, by
 def held(before: bytes, record: Record) -> Decoded:
     """Say what the encoding of a record holds."""
     value = None if record.tombstone else record.value
-    return Decoded(before, record.topic.encode(), *record[1:4], record.key, value, _hashed(record.headers))
+    return Decoded(
+        before, record.topic.encode(), *record[1:4], record.skipped, record.key, value, _hashed(record.headers)
+    )
 
 
 @settings(max_examples=500, deadline=None)
@@ -126,6 +132,7 @@ def told(headers: list[Header], key: bytes | None = KEY, value: bytes = b"{}", *
         (told([]), told([], None)),
         (told([], b""), told([], None)),
         (told([]), told([], b"another key")),
+        (told([]), told([])._replace(skipped=1)),
         (told([], value=b""), told([], value=b"", tombstone=True)),
         (told([(decode_name(b"\xff"), b"1")]), told([(rb"\xff".decode(), b"1")])),
         (told([("ab", b"c")]), told([("a", b"bc")])),
@@ -148,7 +155,7 @@ def test_a_hash_is_what_it_is_documented_to_be() -> None:
     """A fixed record has a fixed hash, whatever becomes of the code."""
     assert (
         link(b"\2" + b"\7" * 32, told(PLAIN)).hex()
-        == "024d147d79fb47ee570dc25c51961e77d06bc8b9c51e21d5d1a75b18fd546a19fa"
+        == "02df13ef874a163737267d346ed48eb127d0295f6cfff89f3b98b954a6982a7b75"
     )
 
 
@@ -164,11 +171,14 @@ def test_a_context_stands_as_its_hash() -> None:
 def test_a_row_gives_its_record_back(record: Record) -> None:
     """Headers, key and value as they are stored hold the very bytes; other text for the same headers is no such row."""
     value = None if record.tombstone else record.value
-    stored = StoredBytes(record.key, dump_headers(record.headers), value, link(b"", record))
+    stored = StoredBytes(record.key, dump_headers(record.headers), value, link(b"", record), stored_skip(record))
     found = read_row(record[:4], stored)
     assert found == record
     assert hash_row(b"", found, stored) == stored.hash
     assert format_of(stored.hash) == FORMAT
+    for other in {None, 0, -1, record.skipped + 1} - {stored.skipped}:
+        changed = stored._replace(skipped=other)
+        assert hash_row(b"", read_row(record[:4], changed), changed) != stored.hash
     spaced = stored._replace(headers=stored.headers.replace(",", ", ").replace("{", "{ ").replace("[", "[ "))
     if spaced != stored:
         assert hash_row(b"", read_row(record[:4], spaced), spaced) != stored.hash

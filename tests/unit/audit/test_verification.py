@@ -2,6 +2,9 @@
 
 from uuid import UUID, uuid4
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from consumers.audit.verification import Begin, LogCheck, Report, Row, Verdict
 from consumers.saga_log.chain import StoredBytes, link
 from consumers.saga_log.outcome import describe
@@ -82,3 +85,47 @@ def test_a_verdict_is_broken_by_a_finding_that_is_only_counted() -> None:
     report.add(Verdict.INCOMPLETE, "the tail", "is gone")
     assert not report.holds(Verdict.INCOMPLETE)
     assert report.further == 1
+
+
+def strays(skips: list[int]) -> list[Row]:
+    """Give rows of no saga, before each of which so many offsets hold no record."""
+    rows: list[Row] = []
+    for skipped in skips:
+        rows.append(stray((rows[-1].record.offset if rows else -1) + skipped + 1, skipped))
+    return rows
+
+
+def stray(offset: int, skipped: int) -> Row:
+    """Give a row of no saga."""
+    record = Record(ORIGIN.topic, 0, offset, 1_790_000_000_000 + offset, None, b"{}", (), skipped=skipped)
+    stored = StoredBytes(None, dump_headers(()), b"{}", link(b"", record), skipped or None)
+    return Row(record, stored, None, None, *describe({}))
+
+
+many_skips = st.lists(st.one_of(st.just(0), st.integers(0, 5)), min_size=2, max_size=12).map(lambda all_: [0, *all_])
+
+
+@settings(max_examples=200, deadline=None)
+@given(many_skips, st.data())
+def test_only_what_a_row_says_was_skipped_is_no_record(skips: list[int], data: st.DataObject) -> None:
+    """With its gaps a log is complete; any row that goes before it is sealed is missed, and so is a planted one."""
+    rows = strays(skips)
+    whole = [sealed_as_is(rows)]
+    assert check(rows, whole, None).findings == []
+    gone = data.draw(st.integers(0, len(rows) - 2))
+    left = rows[:gone] + rows[gone + 1 :]
+    report = check(left, [sealed_as_is(left)], None)
+    assert report.holds(Verdict.ALTERED)
+    # A log of which the first row goes begins later; where its second one follows directly, that is known by the topic.
+    assert report.holds(Verdict.INCOMPLETE) == (gone == 0 and skips[1] == 0)
+    gaps = [place for place, skipped in enumerate(skips) if skipped]
+    if gaps:
+        place = data.draw(st.sampled_from(gaps))
+        planted = stray(rows[place].record.offset - 1, skips[place] - 1)
+        more = [*rows[:place], planted, *rows[place:]]
+        assert not check(more, [sealed_as_is(more)], None).holds(Verdict.ALTERED)
+
+
+def sealed_as_is(rows: list[Row]) -> Checkpoint:
+    """Give a checkpoint of rows as they are."""
+    return Checkpoint(str(ORIGIN), len(rows), edge_of(rows).root(), rows[-1].record.offset + 1, "", 1)
