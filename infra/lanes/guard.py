@@ -20,7 +20,7 @@ from schemas.topics import commands_topic, events_topic, installation_topic, sta
 
 KNOWN: Final = """
 SELECT "group", topic, partition, next_offset, topic_id, partitions, seen_offset, seen_crc
-FROM lane WHERE starts_with(topic, $1) ORDER BY "group", topic, partition
+FROM lane WHERE starts_with(topic, $1) OR "group" = $2 ORDER BY "group", topic, partition
 """
 # A lane's rows are found by its number; those that were published last are the last ones, save what waits behind them.
 KEPT: Final = """
@@ -147,7 +147,7 @@ class Guard:
         return {group: record for (group, _), record in said.items() if read_id(record.header(ID).decode()) not in kept}
 
     async def _read_lanes(self, sql: Connection) -> list[KnownLane]:
-        rows: Sequence[Any] = await sql.fetch(KNOWN, f"{self._saga}.")
+        rows: Sequence[Any] = await sql.fetch(KNOWN, f"{self._saga}.", self.group)
         return [KnownLane(*(row[name] for name in KnownLane._fields)) for row in rows]
 
 

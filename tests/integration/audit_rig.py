@@ -75,9 +75,11 @@ class AuditRig:
     async def go_on(self, ids: Sequence[UUID], story: Sequence[Event]) -> None:
         """Enter what these sagas do next."""
         outcomes = [self._fold(saga_id, event) for event in story for saga_id in ids]
-        await store.enter(self.sql, [(Lane(1, TOPIC, each.record.partition, 1, 0, 0, 0), each) for each in outcomes])
-        for partition, end in self.ends.items():
-            await self.sql.execute(_LANE, GROUP, TOPIC, partition, end)
+        lanes = [(Lane(1, TOPIC, each.record.partition, 1, 0, 0, 0), each) for each in outcomes]
+        async with self.sql.transaction():
+            await store.enter(self.sql, lanes)
+            for partition, end in self.ends.items():
+                await self.sql.execute(_LANE, GROUP, TOPIC, partition, end)
 
     def skip(self, partition: int, offsets: int) -> None:
         """Leave a gap, as a transaction does."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -281,14 +282,15 @@ async def test_database_down_is_told(kafka: str, database_url: str, saga: AnySag
     admin_url = f"{database_url.rsplit('/', 1)[0]}/postgres"
     async with running(kafka, database_url, saga) as api:
         assert (await api.post("/v1/trades", json=order())).status_code == 202
-        async with session(admin_url) as sql:
-            await sql.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            try:
-                await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-                started = await api.post("/v1/trades", json=order())
-                listed = await api.get("/v1/sagas")
-            finally:
-                await sql.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        sql = await asyncpg.connect(admin_url)
+        await sql.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            started = await api.post("/v1/trades", json=order())
+            listed = await api.get("/v1/sagas")
+        finally:
+            await sql.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            await sql.close()
         assert (started.status_code, listed.status_code) == (503, 503)
         assert started.headers["retry-after"] == "1"
         assert (await api.post("/v1/trades", json=order())).status_code == 202

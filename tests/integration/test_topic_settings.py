@@ -1,6 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportPrivateImportUsage=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Topics that would lose, reorder or restamp records are refused: by `up`, and by each service at its start."""
 
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,6 +54,10 @@ def made(kafka: str, topics: Mapping[Topic, Mapping[str, str]]) -> Generator[Non
     wanted = [NewTopic(t.name, t.partitions, 1, config={**t.configuration, **own}) for t, own in topics.items()]
     for future in admin.create_topics(wanted).values():
         future.result()
+    names, ends = {topic.name for topic in topics}, time.monotonic() + 20
+    while not names <= admin.list_topics(timeout=10).topics.keys():  # the broker learns of them a moment later
+        assert time.monotonic() < ends, names
+        time.sleep(0.05)
     try:
         yield
     finally:
