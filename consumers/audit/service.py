@@ -33,19 +33,20 @@ GROUP: Final = "audit-sealer"
 _ACK: Final = 10.0
 _AGAIN: Final = 10.0
 """Seconds until what only a person can mend is tried again."""
+_GROUPS: Final = 'SELECT DISTINCT "group" FROM lane WHERE "group" = ANY($1::text[])'
 _PASSING = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
 
 
 async def serve(settings: Settings) -> None:
     """Seal the audit logs of all registered sagas until cancelled.
 
-    Raises `CommandError` where a key is missing, or a server is not there at the start.
+    Raises `CommandError` where a key is missing, a server is not there at the start, or a topic of a saga that has run
+    differs from the catalogue.
     """
     key = settings.audit_key_file()
     signer, trusted = read_signer(key), read_trusted([public_path(key)])
     sagas = registered_sagas(settings.app)
     groups = {f"{name}-log": events_topic(name) for name in sagas}
-    await preflight(settings, [topic(name) for name in sagas for topic in (events_topic, checkpoints_topic)])
     sealer = Sealer(signer, trusted, settings.audit_log_id, groups, WitnessFile(settings.audit_witness_file()))
     health = Health()
     metrics.watch_worker(GROUP, health)
@@ -53,6 +54,10 @@ async def serve(settings: Settings) -> None:
     watches = ClockWatch(settings.clock_tier(), health), UnsealedWatch(settings.audit_unsealed_seconds, health)
     pool = await open_pool(settings.database_for(DATABASE), max_size=1, application_name="tradesaga audit-sealer")
     async with pool:
+        # A saga that is registered and has no log here, such as the shipped one beside a team's own, has nothing sealed.
+        ran = {row["group"] for row in await pool.fetch(_GROUPS, list(groups))}
+        names = [name for name in sagas if f"{name}-log" in ran]
+        await preflight(settings, [topic(name) for name in names for topic in (events_topic, checkpoints_topic)])
         while True:
             try:
                 await _seal(sealer, pool, settings.brokers(), *watches)
