@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := build/bench-peers
 PYTEST := $(BIN)/python -m pytest
+# Two processes share the servers; the tests of one file stay together.
+PARALLEL := -n 2 --dist loadfile
 # uv in its pinned version, with the package index and certificate that pip is configured for.
 UV := $(BIN)/python infra/install/uv.py
 COMPILE := env -u PIP_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --universal --python-version 3.11 \
@@ -33,10 +35,10 @@ lint: $(READY) ## Check format, style, types and the import direction
 	$(BIN)/lint-imports
 
 test: $(READY) ## Run the tests that need nothing but Python, and are not long
-	$(PYTEST) -m "not full" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not full" $(ARGS)
 
 test-full: $(READY) ## Run all tests, those included that need Debian's tools or take long
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
 clusters: $(READY) ## Kill brokers of three, and a primary before its standby, under load
 	$(PYTEST) tests/clusters $(ARGS)

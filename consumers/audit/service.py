@@ -54,7 +54,7 @@ async def serve(settings: Settings) -> None:
     watches = ClockWatch(settings.clock_tier(), health), UnsealedWatch(settings.audit_unsealed_seconds, health)
     pool = await open_pool(settings.database_for(DATABASE), max_size=1, application_name="tradesaga audit-sealer")
     async with pool:
-        # A saga that is registered and has no log here, such as the shipped one beside a team's own, has nothing sealed.
+        # A registered saga without a log here, such as the shipped one beside a team's own, has nothing to seal.
         ran = {row["group"] for row in await pool.fetch(_GROUPS, list(groups))}
         names = [name for name in sagas if f"{name}-log" in ran]
         await preflight(settings, [topic(name) for name in names for topic in (events_topic, checkpoints_topic)])
