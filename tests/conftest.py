@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+import structlog
 
 from infra.database import migrate
 from infra.stack.servers import start_servers, stop_servers
@@ -49,6 +50,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 _owned = pytest.StashKey[Path]()
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    """Undo what a command that ran in this process has set up for logging: a level that hides what others look for."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

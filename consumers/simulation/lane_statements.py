@@ -62,9 +62,9 @@ def is_mine(row: dict[str, Any], epoch: int, last_seq: int) -> bool:
     return row["epoch"] == epoch and row["last_seq"] == last_seq
 
 
-async def known(tx: Transaction, prefix: str) -> list[Any]:
-    """Read what the lanes of a saga know of their topics."""
-    found = [row for _, row in tx.rows("lane") if row["topic"].startswith(prefix)]
+async def known(tx: Transaction, prefix: str, group: str) -> list[Any]:
+    """Read what the lanes of a saga, and of a group, know of their topics."""
+    found = [row for _, row in tx.rows("lane") if row["topic"].startswith(prefix) or row["group"] == group]
     return sorted(found, key=lambda row: (row["group"], row["topic"], row["partition"]))
 
 

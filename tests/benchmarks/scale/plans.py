@@ -18,7 +18,7 @@ def due_statements(participant: Sequence[int], log: Sequence[int], steps: Sequen
         "steps: next due": (step_rows.NEXT_DUE, (participant, steps)),
         "steps: due": (step_rows.LOAD_DUE, (participant, steps, step_processor.DUE_LIMIT)),
         "saga log: next deadline": (store.NEXT_DUE, (log,)),
-        "saga log: deadlines": (store.DUE, (log, log_processor.DUE_LIMIT)),
+        "saga log: deadlines": (store.DUE, (log, log_processor.DUE_LIMIT, 0.0)),
     }
 
 
