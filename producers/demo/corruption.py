@@ -7,7 +7,10 @@ from typing import Any
 
 from producers.demo.checks import run_checks
 from producers.demo.snapshot import Rows, Said, Snapshot
+from sagas.trade import trade
 from schemas.amounts import format_decimal
+from schemas.message import wire_type
+from schemas.trade import TradeFilled
 
 Corruption = Callable[[Snapshot], None]
 
@@ -99,7 +102,7 @@ def topic_record_lost(shot: Snapshot) -> None:
 
 def topic_amount_flipped(shot: Snapshot) -> None:
     """A fill on the topic has another amount."""
-    _rewrite(shot, "trade.trade-filled.v1", '"quantity":"', '"quantity":"1')
+    _rewrite(shot, wire_type(trade.name, TradeFilled), '"quantity":"', '"quantity":"1')
 
 
 def topic_compensations_swapped(shot: Snapshot) -> None:

@@ -11,10 +11,13 @@ import orjson
 
 from sagas.fact import Fact, Vocabulary
 from sagas.trade import trade
-from schemas.trade import Side, TradeRequested
+from schemas.message import wire_type
+from schemas.trade import MESSAGES, Side, TradeRequested
 
 Rows = list[dict[str, Any]]
 SOURCES: Final = ("venue", "tables", "records", "run")
+
+_MESSAGES: Final = {message.NAME: message for message in MESSAGES}
 
 
 class Said(NamedTuple):
@@ -104,14 +107,14 @@ class Snapshot:
     @cached_property
     def starts(self) -> dict[str, TradeRequested]:
         """Give each saga's request."""
-        kind = f"{trade.name}.{TradeRequested.NAME}.v1"
+        kind = wire_type(trade.name, TradeRequested)
         return {
             said.saga_id: TradeRequested.from_wire(said.value.encode()) for said in self.events if said.type == kind
         }
 
     def told(self, saga_id: str, name: str) -> dict[str, Any] | None:
         """Give the payload of the saga's first fact of this name."""
-        kind = f"{trade.name}.{name}.v1"
+        kind = wire_type(trade.name, _MESSAGES[name])
         return next((said.payload() for said in self.stories.get(saga_id, ()) if said.type == kind), None)
 
     @cached_property
