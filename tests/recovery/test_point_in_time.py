@@ -17,7 +17,7 @@ from infra.stack.state import PostgresState
 from tests.clusters.standby import Pair, base_backup
 from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
-from tests.recovery.stage import Stage, open_stage
+from tests.recovery.stage import Stage, execute, open_stage
 
 pytestmark = [pytest.mark.stack, pytest.mark.full, pytest.mark.timeout(180)]
 
@@ -37,9 +37,8 @@ async def archiving(home: Path, archive: Path) -> PostgresState:
     """Start a server that archives its log."""
     make_owned(archive, server_account())
     state = await asyncio.to_thread(start_postgres, home, PostgresState())
-    async with session(state.url) as sql:
-        await sql.execute("ALTER SYSTEM SET archive_mode = on")
-        await sql.execute(f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'")
+    await execute(state.url, "ALTER SYSTEM SET archive_mode = on")
+    await execute(state.url, f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'")
     return await asyncio.to_thread(start_postgres, home, await asyncio.to_thread(stop_postgres, state))
 
 
