@@ -1,16 +1,11 @@
 """The seal covers bytes as they are stored: payloads that nobody can read any more leave every proof as it was."""
 
 import asyncio
-import io
-import json
 import os
-import sys
 from collections.abc import AsyncIterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import pytest
@@ -24,12 +19,12 @@ from infra.audit.clock_evidence import UNKNOWN
 from infra.audit.keyring import public_path, read_signer, read_trusted, write_new
 from infra.audit.merkle import Tree, check_inclusion, hash_leaf
 from infra.audit.witness import WitnessFile
-from infra.command_line import execute
 from infra.database import session
 from infra.kafka import Header
 from infra.replay import Replay
 from infra.topics import read_removals
 from schemas.message import Event
+from tests.integration.audit_command import run_audit
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
 
@@ -108,24 +103,8 @@ class Trail:
 
     async def run(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Run `tradesaga audit ... --json`: exit code and what it prints."""
-        return await asyncio.to_thread(self._execute, ["audit", *arguments, "--json"])
-
-    def _execute(self, arguments: list[str]) -> tuple[int, dict[str, Any]]:
-        environment = {
-            "TRADESAGA_KAFKA": self.rig.kafka,
-            "TRADESAGA_DATABASE_URL": self.rig.url,
-            "TRADESAGA_AUDIT_KEY": str(self.folder / "audit.key"),
-            "TRADESAGA_AUDIT_WITNESS": str(self.folder / "witness.jsonl"),
-            "TRADESAGA_AUDIT_LOG_ID": "test",
-            "TRADESAGA_APP": "tests.named_saga",
-            "TEST_SAGA": self.rig.saga.name,
-        }
-        sys.modules.pop("tests.named_saga", None)
-        out, err = io.StringIO(), io.StringIO()
-        with patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(err):
-            code = execute(arguments)
-        assert out.getvalue(), err.getvalue()
-        return code, json.loads(out.getvalue())
+        rig = self.rig
+        return await asyncio.to_thread(run_audit, rig.kafka, rig.url, rig.saga.name, self.folder, *arguments)
 
 
 @pytest_asyncio.fixture

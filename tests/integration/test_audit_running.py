@@ -1,17 +1,12 @@
 """The audit commands against a system that does not stand still: records arrive and are sealed all the while."""
 
 import asyncio
-import io
-import json
-import os
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -25,8 +20,8 @@ from consumers.audit.verifier import verify_database
 from infra.audit.clock_evidence import UNKNOWN
 from infra.audit.keyring import public_path, read_signer, read_trusted, write_new
 from infra.audit.witness import Witnessed, WitnessFile
-from infra.command_line import execute
 from infra.database import session
+from tests.integration.audit_command import run_audit
 from tests.integration.audit_rig import STORY
 from tests.integration.retention_rig import RetentionRig
 from tests.integration.saga_log_rig import Rig, open_rig, ready
@@ -97,24 +92,8 @@ class Busy:
 
     async def run(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Run `tradesaga audit ... --json` beside it all: its exit code, and what it prints."""
-        return await asyncio.to_thread(self._execute, ["audit", *arguments, "--json"])
-
-    def _execute(self, arguments: list[str]) -> tuple[int, dict[str, Any]]:
-        environment = {
-            "TRADESAGA_KAFKA": self.rig.kafka,
-            "TRADESAGA_DATABASE_URL": self.rig.url,
-            "TRADESAGA_AUDIT_KEY": str(self.folder / "audit.key"),
-            "TRADESAGA_AUDIT_WITNESS": str(self.folder / "witness.jsonl"),
-            "TRADESAGA_AUDIT_LOG_ID": "test",
-            "TRADESAGA_APP": "tests.named_saga",
-            "TEST_SAGA": self.rig.saga.name,
-        }
-        sys.modules.pop("tests.named_saga", None)
-        out, err = io.StringIO(), io.StringIO()
-        with patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(err):
-            code = execute(arguments)
-        assert out.getvalue(), err.getvalue()
-        return code, json.loads(out.getvalue())
+        rig = self.rig
+        return await asyncio.to_thread(run_audit, rig.kafka, rig.url, rig.saga.name, self.folder, *arguments)
 
 
 @pytest_asyncio.fixture
