@@ -67,13 +67,17 @@ def identify(pid: int) -> ProcessId:
 
 
 def find(process: ProcessId | None) -> psutil.Process | None:
-    """Give the very process that was started, or None when it has ended, though its number may be in use again."""
+    """Return the very process that was started, or None when it has ended, though its number may be in use again.
+
+    A process whose first thread has ended before the others looks like a zombie to the system, and still holds its
+    files and ports: it has not ended.
+    """
     if process is None:
         return None
     try:
         found = psutil.Process(process.pid)
         same = abs(found.create_time() - process.started) < 1.0
-        if same and found.status() == psutil.STATUS_ZOMBIE:
+        if same and found.status() == psutil.STATUS_ZOMBIE and found.num_threads() <= 1:
             _reap(process.pid)
             return None
     except psutil.NoSuchProcess:

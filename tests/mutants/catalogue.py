@@ -93,13 +93,13 @@ def publish_before_commit() -> AbstractContextManager[None]:
 @contextmanager
 def auto_commit() -> Generator[None]:
     """Kafka's offsets rule, and are committed as soon as records have been fetched."""
-    commit = "await consumer.commit({place: offset for place, (offset, _) in fetched.items()})"
+    commit = "await consumer.commit({place: polled.following for place, polled in fetched.items()})"
     with ExitStack() as stack:
         stack.enter_context(
             changed(
                 Worker,
                 "_fetch",
-                ("for place, (offset, records) in", f"{commit}\n{' ' * 8}for place, (offset, records) in"),
+                ("for place, polled in", f"{commit}\n{' ' * 8}for place, polled in"),
             )
         )
         stack.enter_context(changed(Worker, "_seek", ("consumer.seek(place, lane.next_offset)", "pass")))
