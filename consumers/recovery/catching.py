@@ -8,7 +8,12 @@ from consumers.recovery import lanes
 from consumers.recovery.databases import Database
 from consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from consumers.recovery.members import Cast
-from consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown
+from consumers.recovery.refusals import (
+    refuse_beyond,
+    refuse_foreign,
+    refuse_unknown,
+    refuse_unregistered,
+)
 from consumers.recovery.report import Report
 from consumers.recovery.starts import Letter, first_unanswered, open_intake
 from consumers.recovery.steps import StepRecovery
@@ -99,6 +104,7 @@ class CatchUp:
             await self.find_unanswered(number)
         refuse_foreign(self.cast.saga, self.facts)
         refuse_unknown(self.facts.unknown, allowed=self.unknown)
+        refuse_unregistered(self.cast.saga, self.facts.versions, allowed=self.unknown)
         await self._starts(letters)
         await self._owe()
         self._report()
@@ -199,6 +205,11 @@ class CatchUp:
         report, facts = self.report, self.facts
         report.folded, report.parked = report.folded + facts.folded, report.parked + facts.parked
         report.starts += facts.starts
+        report.left_out += [
+            f"steps and local effects of sagas under version {version}, which is not registered: {number} of their "
+            f"facts are parked"
+            for version, number in sorted(facts.versions.items())
+        ]
         for recovery in self.steps:
             report.adopted += recovery.adopted
             report.restored += recovery.restored

@@ -12,7 +12,7 @@ from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.commands import command
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.reading import saga_of
+from consumers.saga_log.reading import awaited_version, saga_of
 from consumers.saga_log.rules import Rules
 from infra.codec import Outgoing, Record, pack
 from infra.database import Connection
@@ -60,6 +60,8 @@ class FactRecovery:
     parked: int = 0
     foreign: int = 0
     unknown: Counter[str] = field(default_factory=Counter[str])
+    versions: Counter[int] = field(default_factory=Counter[int])
+    """Records by the version of the definition that is not registered here, under which their sagas run."""
     _cache: OrderedDict[UUID, Tracked] = field(default_factory=OrderedDict[UUID, Tracked])
 
     @property
@@ -137,6 +139,8 @@ class FactRecovery:
             for letter in outcome.dead:
                 if letter.kind == "unknown-type":
                     self.unknown[(outcome.entry.event_type or "")[:200]] += 1
+                if letter.kind == "version":
+                    self.versions[awaited_version(letter.reason)] += 1
                 fault = Fault(letter.kind, letter.reason)
                 letters.append(dead_letter(name, self.group, letter.record, fault, self.now))
         return letters

@@ -54,10 +54,28 @@ async def refuse_versions(sql: Connection, saga: AnySaga) -> None:
     """Refuse while sagas of a version that is not registered have not ended: nothing here can read them."""
     others = [row[0] for row in await sql.fetch(_VERSIONS, saga.name, list(saga.versions))]
     if others:
-        known = ", ".join(map(str, sorted(saga.versions)))
-        what = f"open sagas of {saga.name!r} run under version {others[0]}; this installation knows {known}"
+        what = f"open sagas of {saga.name!r} run under version {others[0]}; this installation knows {_known(saga)}"
         do = f"register version {others[0]} too, with `alongside`"
         raise CommandError("version-unknown", what, "PostgreSQL", do, ExitCode.REFUSED)
+
+
+def refuse_unregistered(saga: AnySaga, versions: Mapping[int, int], *, allowed: bool) -> None:
+    """Refuse facts of sagas whose version is not registered, unless they are to be parked: no step could be made anew.
+
+    `versions` counts the facts by version.
+    """
+    if versions and not allowed:
+        version, number = min(versions.items())
+        what = (
+            f"{number} facts are of sagas of {saga.name!r} that run under version {version}; this installation knows "
+            f"{_known(saga)}"
+        )
+        do = f"register version {version} too, with `alongside`; or --park-unknown, which makes none of their steps"
+        raise CommandError("version-unknown", what, "topics", do, ExitCode.REFUSED)
+
+
+def _known(saga: AnySaga) -> str:
+    return f"version {', '.join(map(str, sorted(saga.versions)))}"
 
 
 def refuse_foreign(saga: AnySaga, facts: FactRecovery) -> None:

@@ -16,6 +16,7 @@ from consumers.recovery.catching import LOG, Advance, CatchUp
 from consumers.recovery.databases import Database, transactions
 from consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from consumers.recovery.members import Cast
+from consumers.recovery.refusals import refuse_versions
 from consumers.recovery.report import Report
 from consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
 from consumers.saga_log.rules import Rules
@@ -30,7 +31,7 @@ from infra.lanes.store import Lane
 from infra.preflight import durability
 from infra.replay import BATCH, Replay, Rewriter
 from infra.settings import Settings
-from infra.topics import all_topics, ensure_topics, set_clock
+from infra.topics import all_topics, check_topics, ensure_topics, set_clock
 from schemas.lifecycle import Bar
 from schemas.message import wire_type
 from schemas.topics import commands_topic, dead_letters_topic, events_topic, saga_topics
@@ -71,7 +72,8 @@ async def republish(
 ) -> Report:
     """Write the topics anew, and have every lane go on where that leaves it.
 
-    Raises `CommandError` (exit 4) unless the topics are empty and the audit log has no gap, `KafkaUnavailableError`.
+    Raises `CommandError` (exit 4) unless the topics are empty, the audit log has no gap, and each version is registered
+    under which a saga is open; `KafkaUnavailableError`.
     """
     began, report = time.monotonic(), Report("republished")
     names = {LOG, *(each.name for cast in casts for each in cast.participants)}
@@ -83,7 +85,8 @@ async def republish(
         await ensure_topics(brokers, all_topics([cast.saga.name for cast in casts]), durability(settings))
         places = {name: opened[url] for name, url in urls.items()}
         for cast in casts:
-            await _write_saga(brokers, places, cast, report, (sized, advance))
+            await refuse_versions(places[LOG].sql, cast.saga)
+            await _write_saga(settings, places, cast, report, (sized, advance))
         for database in opened.values():
             await database.end()
         report.incarnation = max(database.incarnation.number for database in opened.values())
@@ -96,16 +99,17 @@ async def republish(
 
 
 async def _write_saga(
-    brokers: str,
+    settings: Settings,
     places: Mapping[str, Database],
     cast: Cast,
     report: Report,
     told: tuple[Callable[[int], None], Advance],
 ) -> None:
-    name = cast.saga.name
+    name, brokers = cast.saga.name, settings.brokers()
     topics = [topic for topic in saga_topics(name) if topic.name != f"{name}.starts"]
     kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
-    counts = await count_partitions(brokers, kept)
+    # Brokers learn of topics that were created just now one after the other; this waits for that.
+    counts = await check_topics(brokers, [each for each in topics if each.name in kept], durability(settings))
     async with Replay(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
     _refuse_full(brokers, ranges)

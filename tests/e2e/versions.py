@@ -45,9 +45,12 @@ FIRST = ("book", "pay", "ship", "confirm", "close")
 SECOND = ("book", "weigh", "pay", "ship", "confirm")
 
 
-def make_versions(name: str, far: FarSide, *, deadline: float = 600.0) -> dict[str, Kit]:
-    """Return the saga as it is deployed: `old` (version 1 alone), `both` (2 starts), `back` (1 starts), `new` (2)."""
-    steps, later = make_steps(PATIENCE, QUICK), _later()
+def make_versions(name: str, far: FarSide, *, deadline: float = 600.0, patience: float = PATIENCE) -> dict[str, Kit]:
+    """Return the saga as it is deployed: `old` (version 1 alone), `both` (2 starts), `back` (1 starts), `new` (2).
+
+    Times are seconds, `patience` that of an attempt.
+    """
+    steps, later = make_steps(patience, QUICK), _later(patience)
     first: Saga[Any] = saga(name, version=1, deadline=seconds(deadline)).then(steps.book).then(steps.pay)
     first = first.then(steps.ship).then(steps.confirm).then(steps.close)
     second: Saga[Any] = saga(name, version=2, deadline=seconds(deadline / 2)).then(later.book).then(WEIGH)
@@ -59,10 +62,10 @@ def make_versions(name: str, far: FarSide, *, deadline: float = 600.0) -> dict[s
 WEIGH = step("weigh", on=m.Booked, emits=Weighed, compensate=Unweigh, compensated=Unweighed, retry=QUICK)
 
 
-def _later() -> Steps:
+def _later(patience: float) -> Steps:
     """Return the steps of version 2 whose name version 1 has too; `confirm` is the very same."""
-    again, limit = Retry(attempts=4, initial=0.01, maximum=0.05), seconds(PATIENCE)
-    old = make_steps(PATIENCE, QUICK)
+    again, limit = Retry(attempts=4, initial=0.01, maximum=0.05), seconds(patience)
+    old = make_steps(patience, QUICK)
     book = step(
         "book", on=AskedAgain, emits=m.Booked, rejects=m.BookRefused, compensate=m.Unbook, compensated=m.Unbooked,
         timeout=limit, retry=again, compensation_retry=again,

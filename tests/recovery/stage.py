@@ -41,7 +41,7 @@ async def execute(url: str, statement: str) -> None:
 
 
 def bind_restores(kit: Kit) -> None:
-    """Have the desk's effects made anew from its facts."""
+    """Have the desk's effects made anew from its facts, under every version of the saga."""
 
     def again(step: str, direction: str) -> object:
         async def restore(works: Sequence[Work[Event]], sql: Connection) -> None:
@@ -52,10 +52,11 @@ def bind_restores(kit: Kit) -> None:
 
         return restore
 
-    for name in ("book", "pay", "close"):
-        kit.desk.bindings[name].restore = again(name, "forward")  # pyright: ignore[reportAttributeAccessIssue]
-    for name in ("book", "pay"):
-        kit.desk.bindings[name].restore_back = again(name, "back")  # pyright: ignore[reportAttributeAccessIssue]
+    for version in kit.saga.versions:
+        for name, binding in kit.desk.under(version).items():
+            binding.restore = again(name, "forward")  # pyright: ignore[reportAttributeAccessIssue]
+            if binding.step.back is not None:
+                binding.restore_back = again(name, "back")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass
@@ -116,6 +117,13 @@ class Stage:
         """End all services."""
         await self.bench.stop()
 
+    async def deploy(self, kit: Kit) -> None:
+        """Stop all services, and run everything as another release has it."""
+        await self.stop()
+        bind_restores(kit)
+        self.bench.kit = kit
+        await self.serve()
+
     async def knock(self, key: str, **plan: str) -> UUID:
         """Ask for a saga at the front door."""
         value = m.Asked(idempotency_key=key, plan=plan).to_wire()
@@ -125,13 +133,15 @@ class Stage:
 
     async def reached(self, ended: int) -> None:
         """Wait until so many sagas have ended, and others have not."""
-        await self._counted("SELECT count(*) FROM saga WHERE state IN ('COMPLETED', 'ABORTED')", ended)
+        await self.counted("SELECT count(*) FROM saga WHERE state IN ('COMPLETED', 'ABORTED')", ended)
 
     async def ran_ahead(self) -> None:
         """Wait until steps have answered in a saga of which the saga log knows nothing."""
-        await self._counted("SELECT count(*) FROM step_execution WHERE saga_id NOT IN (SELECT saga_id FROM saga)", 1)
+        await self.counted("SELECT count(*) FROM step_execution WHERE saga_id NOT IN (SELECT saga_id FROM saga)", 1)
 
-    async def _counted(self, count: str, least: int) -> None:
+    async def counted(self, count: str, least: int) -> None:
+        """Wait until a query has counted so many."""
+
         async def there() -> bool:
             return await self.bench.pool.fetchval(count) >= least
 
