@@ -113,7 +113,7 @@ class Participant(StepOwner):
     ) -> None:
         if not isinstance(saga, Saga):  # pyright: ignore[reportUnnecessaryIsInstance] - not every program is checked
             raise DefinitionError(f"participant {name!r}: {saga!r} is no saga with a step")
-        if not _NAME.fullmatch(name) or name in _OUR_GROUPS:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _OUR_GROUPS:  # pyright: ignore[reportUnnecessaryIsInstance]
             taken = ", ".join(sorted(_OUR_GROUPS))
             raise DefinitionError(f"participant {name!r}: use letters, digits, _ and -, and none of {taken}")
         self.name = name

@@ -111,7 +111,7 @@ def saga(name: str, *, version: int, deadline: timedelta, messages: Iterable[typ
     Raises `DefinitionError` for a version below 1, or a deadline that is no `timedelta` above zero.
     """
     check_time(f"{name}: deadline", deadline)
-    if not isinstance(version, int):  # pyright: ignore[reportUnnecessaryIsInstance] - not every program is checked
+    if type(version) is not int:  # True is an int too
         raise DefinitionError(f"{name}: version {version!r} is no whole number")
     if version < 1 or deadline <= timedelta():
         raise DefinitionError(f"{name}: version {version} must be 1 or more, and deadline {deadline} above zero")
@@ -119,13 +119,20 @@ def saga(name: str, *, version: int, deadline: timedelta, messages: Iterable[typ
 
 
 def seconds(count: float) -> timedelta:
-    """Read well: `timeout=seconds(2)`."""
-    return timedelta(seconds=count)
+    """Return a time in seconds: `timeout=seconds(2)`. Raises `DefinitionError` for what is no number of them."""
+    return _time("seconds", count)
 
 
 def minutes(count: float) -> timedelta:
-    """Read well: `deadline=minutes(5)`."""
-    return timedelta(minutes=count)
+    """Return a time in minutes: `deadline=minutes(5)`. Raises `DefinitionError` for what is no number of them."""
+    return _time("minutes", count)
+
+
+def _time(unit: str, count: float) -> timedelta:
+    try:
+        return timedelta(**{unit: count})
+    except (TypeError, ValueError, OverflowError):
+        raise DefinitionError(f"{unit}({count!r}) is no time; give a number of {unit}") from None
 
 
 def _define(empty: EmptySaga, steps: tuple[AnyStep, ...]) -> Saga[Any]:

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from sagas.errors import DefinitionError
 from sagas.step import AnyStep, Kind
+from schemas.json_fields import find_unfit_field
 from schemas.lifecycle import MESSAGES as LIFECYCLE
-from schemas.message import Event, Message, find_float
+from schemas.message import Event, Message
 from schemas.registry import Registry
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
@@ -72,7 +73,7 @@ def ancestors(before: Sequence[int]) -> tuple[int, ...]:
 
 def _check_names(saga: str, steps: Sequence[AnyStep]) -> None:
     for name in (saga, *(each.name for each in steps)):
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError(f"{saga}: name {name!r} must be lower case letters, digits, _ or -, a letter first")
     names = [each.name for each in steps]
     for name in names:
@@ -84,11 +85,9 @@ def _check_names(saga: str, steps: Sequence[AnyStep]) -> None:
 
 def _check_fields(saga: str, registry: Registry) -> None:
     for message in (found for _, found in registry.items()):
-        if field := find_float(message):
-            raise DefinitionError(
-                f"{saga}: {message.__name__}.{field} is a float, which is not exact and may be NaN; "
-                f"use Decimal, int or str"
-            )
+        if unfit := find_unfit_field(message):
+            named = f"{message.__name__}.{unfit.name}" if unfit.name else message.__name__
+            raise DefinitionError(f"{saga}: {named} {unfit.why}")
 
 
 def _check_events(saga: str, steps: Sequence[AnyStep], registry: Registry) -> None:

@@ -194,7 +194,7 @@ def check_time(what: str, time: object) -> None:
 
 
 def _check_type(step: str, role: str, message: object, kind: type[Message]) -> None:
-    if message is None or (isinstance(message, type) and issubclass(message, kind)):
+    if (message is None and role not in {"on", "emits"}) or (isinstance(message, type) and issubclass(message, kind)):
         return
     named = message.__name__ if isinstance(message, type) else repr(message)
     raise DefinitionError(f"step {step!r}: {role}={named} is no {kind.__name__} class")

@@ -1,15 +1,12 @@
 """The frozen bases of everything that crosses the wire."""
 
-import dataclasses
 import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, ClassVar, Final, NoReturn, Self, cast, get_args, get_type_hints
+from typing import Any, ClassVar, Final, NoReturn, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from typing_extensions import is_typeddict
 
 _HUMP = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -125,24 +122,3 @@ def _not_finite(path: str, value: Any) -> Iterator[str]:
         members = list(enumerate(cast("Sequence[Any]", value)))
     for name, member in members:
         yield from _not_finite(f"{path}.{name}" if path else str(name), member)
-
-
-@lru_cache(4096)
-def find_float(message: type[Message]) -> str:
-    """Name the first field in which a float may stand, inside of other types too; empty if there is none."""
-    return next((name for name, field in message.model_fields.items() if _holds_float(field.annotation, set())), "")
-
-
-def _holds_float(kind: Any, seen: set[Any]) -> bool:
-    kind = getattr(kind, "__supertype__", kind)
-    if kind is float or any(_holds_float(each, seen) for each in get_args(kind)):
-        return True
-    if not isinstance(kind, type) or kind in seen:
-        return False
-    seen.add(kind)
-    if issubclass(kind, BaseModel):
-        return any(_holds_float(field.annotation, seen) for field in kind.model_fields.values())
-    known = cast("type[Any]", kind)
-    if dataclasses.is_dataclass(known) or is_typeddict(known):
-        return any(_holds_float(each, seen) for each in get_type_hints(known).values())
-    return issubclass(known, float)

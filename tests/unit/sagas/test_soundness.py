@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from sagas import Retry, saga, seconds, step
+from consumers import Participant
+from sagas import Retry, minutes, saga, seconds, step
 from sagas.errors import DefinitionError
 from schemas import lifecycle
 from schemas.message import Compensation, Event
@@ -24,6 +25,7 @@ def other_packed() -> type[Event]:
     return type("Packed", (Event,), {"__module__": __name__, "__doc__": "Another."})
 
 
+untyped: Any = step
 half: Any = partial(step, "pack", on=s.Ordered, emits=s.Packed)
 
 
@@ -205,12 +207,42 @@ def test_a_saga_knows_its_start_and_its_steps() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"attempts": 0}, {"initial": -1.0}, {"factor": 0.5}, {"initial": 9.0, "maximum": 1.0}, {"jitter": 1.5}],
+    [
+        {"attempts": 0},
+        {"attempts": "3"},
+        {"attempts": 2.5},
+        {"initial": -1.0},
+        {"initial": float("nan")},
+        {"factor": 0.5},
+        {"initial": 9.0, "maximum": 1.0},
+        {"maximum": float("inf")},
+        {"maximum": "5"},
+        {"jitter": 1.5},
+    ],
 )
 def test_a_senseless_retry_is_refused(wrong: dict[str, Any]) -> None:
     """A retry that never tries, or waits backwards, is a mistake in the definition."""
-    with pytest.raises(ValueError, match="Retry"):
+    with pytest.raises(DefinitionError, match="Retry"):
         Retry(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: cast("Any", seconds)("2"), r"seconds\('2'\) is no time; give a number of seconds"),
+        (lambda: minutes(float("nan")), r"minutes\(nan\) is no time"),
+        (lambda: seconds(10**30), "is no time"),
+        (lambda: saga("s", version=True, deadline=seconds(1)), "version True is no whole number"),
+        (lambda: begun(cast("Any", None)).then(s.pack), "name None must be lower case letters"),
+        (lambda: untyped("one", on=None, emits=s.Packed), "step 'one': on=None is no Event class"),
+        (lambda: untyped("one", on=s.Ordered, emits=None), "step 'one': emits=None is no Event class"),
+        (lambda: Participant(cast("Any", None), s.shop), "participant None: use letters"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_refused_in_one_sentence(make: Callable[[], Any], sentence: str) -> None:
+    """Python's own errors would not name what to write instead."""
+    with pytest.raises(DefinitionError, match=sentence):
+        make()
 
 
 def test_delays_grow_are_capped_and_keep_their_jitter_within_its_share() -> None:

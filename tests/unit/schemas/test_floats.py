@@ -1,18 +1,23 @@
 """Numbers that JSON cannot hold never reach the wire, and floats stand in no message of a saga."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, NewType
+from enum import Enum
+from typing import Annotated, Any, Literal, NamedTuple, NewType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel, SecretStr
 from typing_extensions import TypedDict
 
 from infra.starts import StartInvalidError, read_start
 from sagas import saga, seconds, step
-from schemas.message import Event, NotFiniteError, find_float
+from sagas.errors import DefinitionError
+from schemas.json_fields import UnfitField, find_unfit_field
+from schemas.message import Event, NotFiniteError
 
 Kilograms = NewType("Kilograms", float)
 
@@ -36,22 +41,66 @@ class Plain:
     weight: float
 
 
+class Pair(NamedTuple):
+    """A tuple inside of a message."""
+
+    weight: float
+
+
+class Rate(Enum):
+    """A choice of floats."""
+
+    HALF = 0.5
+
+
+class Side(Enum):
+    """A choice of texts."""
+
+    BUY = "BUY"
+
+
+class Nested(BaseModel):
+    """A value that holds others of its kind."""
+
+    inner: "Nested | None" = None
+    weight: float
+
+
 @pytest.mark.parametrize(
     "annotation",
     [float, float | None, list[float], dict[str, list[float]], Annotated[float, Field(gt=0)], Inner, list[Inner] | None,
-     Typed, Plain, Kilograms],
+     Typed, Plain, Kilograms, Pair, Rate, Literal[1, 0.5], RootModel[float], tuple[int, float], Nested],
 )  # fmt: skip
 def test_a_float_is_found_wherever_it_stands(annotation: Any) -> None:
     """In the field itself, and in what it holds."""
     message = type("Priced", (Event,), {"__module__": __name__, "__annotations__": {"text": str, "price": annotation}})
-    assert find_float(message) == "price"
+    assert find_unfit_field(message) == UnfitField(
+        "price", "is a float, which is not exact and may be NaN; use Decimal, int or str"
+    )
 
 
-@pytest.mark.parametrize("annotation", [str, int, Decimal, bool, list[str], Any, dict[str, Decimal]])
+@pytest.mark.parametrize("annotation", [str, int, Decimal, bool, list[str], Any, dict[str, Decimal], Side, datetime])
 def test_exact_types_hold_none(annotation: Any) -> None:
     """What is exact is let be."""
     message = type("Priced", (Event,), {"__module__": __name__, "__annotations__": {"price": annotation}})
-    assert find_float(message) == ""
+    assert find_unfit_field(message) is None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sentence"),
+    [
+        (SecretStr, "Priced.price is written as asterisks, so its value is lost; use str"),
+        (Callable[[], int], "Priced cannot be written as JSON"),
+        ("Nowhere", "Priced cannot be written as JSON"),
+    ],
+)
+def test_what_would_not_come_back_is_refused(annotation: Any, sentence: str) -> None:
+    """When the saga is defined, not when the first message is written."""
+    message = type(
+        "Priced", (Event,), {"__module__": __name__, "__annotations__": {"price": annotation}}, name="priced"
+    )
+    with pytest.raises(DefinitionError, match=sentence):
+        saga("odd", version=1, deadline=seconds(5)).then(step("one", on=Began, emits=message))
 
 
 class Loose(Event):
