@@ -17,7 +17,10 @@ from sagas.errors import DefinitionError
 
 App = Annotated[
     list[str] | None,
-    typer.Option("--app", help="A module with sagas, participants and `services`; may be repeated."),
+    typer.Option(
+        "--app",
+        help="A module with sagas, participants and `services`; several separated by commas, or the option repeated.",
+    ),
 ]
 
 _OURS: Final = tuple(
@@ -36,9 +39,11 @@ def import_app(module: str) -> ModuleType:
         sys.path.append(folder)
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _is_absent(module, error):
             do = "run the command in the folder that holds it, or put that folder on PYTHONPATH"
+            if module.endswith(".py"):
+                do = f"give the module's name, {Path(module).stem}, not its file"
             raise CommandError("app-missing", str(error), module, do, ExitCode.NOT_FOUND) from error
         raise app_error(error, module) from error
 
@@ -88,7 +93,7 @@ def is_users(file: str) -> bool:
     return not file.startswith(("<", *_OURS, *_INSTALLED))
 
 
-def _is_absent(module: str, error: Exception) -> bool:
+def _is_absent(module: str, error: BaseException) -> bool:
     """Say whether there is no such module; one that lacks what it imports itself is there, and wrong."""
     if isinstance(error, ModuleNotFoundError):
         return error.name is not None and f"{module}.".startswith(f"{error.name}.")

@@ -95,8 +95,13 @@ def _is(saga: AnySaga, other: AnySaga) -> bool:
 def check_ownership(settings: Settings) -> list[str]:
     """Check all that is registered; return a sentence for each saga with steps that nobody registered here owns.
 
-    Raises as `check_owners` does.
+    Raises as `check_owners` does, and `CommandError` (exit 3) for a module that has nothing to offer.
     """
+    for module in settings.app:
+        imported = vars(import_app(module))
+        if "services" not in imported and not any(_defines(value) for value in imported.values()):
+            what, do = "the module has no saga, no participant and no `services`", "name the module that has"
+            raise CommandError("app-empty", what, module, do, ExitCode.NOT_FOUND)
     owners = registered_owners(settings)
     check_owners(owners)
     return [

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     @field_validator("app", mode="before")
     @classmethod
     def _split_app(cls, value: Any) -> Any:
-        return [part for part in re.split(r"[,\s]+", value) if part] if isinstance(value, str) else value
+        return _split(value) if isinstance(value, str) else value
 
     @field_validator("audit_retention")
     @classmethod
@@ -192,9 +192,14 @@ def load_settings(home: Path | None = None, app: Sequence[str] | None = None) ->
     try:
         settings = Settings(**given)
         settings = Settings(**given, **_from_stack(settings, read_state(settings.home)))
-        return settings.changed(app=tuple(dict.fromkeys((*settings.app, *app)))) if app else settings
+        given_apps = [module for option in app or () for module in _split(option) or [option]]
+        return settings.changed(app=tuple(dict.fromkeys((*settings.app, *given_apps)))) if app else settings
     except ValidationError as error:
         raise _refused(error) from error
+
+
+def _split(value: str) -> list[str]:
+    return [part for part in re.split(r"[,\s]+", value) if part]
 
 
 def _service_databases() -> dict[str, Any]:

@@ -5,7 +5,8 @@ A module offers its mapping `services` and its participants, each under its name
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Final
+from types import ModuleType
+from typing import Final, cast
 
 from infra.app_modules import import_app, load_entry_point
 from infra.errors import CommandError, ExitCode
@@ -52,8 +53,22 @@ def app_participants(settings: Settings) -> dict[str, StepOwner]:
 def _app_services(settings: Settings) -> dict[str, Service]:
     own: dict[str, Service] = {name: owner.serve for name, owner in app_participants(settings).items()}
     for module in settings.app:
-        own |= getattr(import_app(module), "services", {})
+        own |= _mapped_services(module)
     return own
+
+
+def _mapped_services(module: str) -> dict[str, Service]:
+    """Return a module's mapping `services`. Raises `CommandError` (exit 1) for one that cannot be run."""
+    services = getattr(import_app(module), "services", {})
+    if isinstance(services, ModuleType):  # a package's part of that name
+        return {}
+    if not isinstance(services, Mapping) or not all(
+        isinstance(name, str) and name and callable(service)
+        for name, service in cast("Mapping[object, object]", services).items()
+    ):
+        what, do = "`services` maps no names to functions", 'write services = {"name": async function of the settings}'
+        raise CommandError("services-invalid", what, module, do)
+    return dict(cast("Mapping[str, Service]", services))
 
 
 def _installed() -> set[str]:

@@ -148,6 +148,7 @@ def test_a_step_nobody_owns_is_named(apps: Path, capsys: pytest.CaptureFixture[s
         ("x = 1\ny = x.missing\n", "AttributeError: 'int' object has no attribute 'missing'", 2),
         ("\n\ndef broken(:\n", "SyntaxError: invalid syntax", 3),
         ("import nowhere_at_all\n", "ModuleNotFoundError: No module named 'nowhere_at_all'", 1),
+        ("raise SystemExit('not now')\n", "SystemExit: not now", 1),
         ("import json\njson.loads('{')\n", "JSONDecodeError: Expecting property name", 2),
         (
             "from sagas import saga, seconds\nsaga('s', version=0, deadline=seconds(1))\n",
@@ -198,6 +199,46 @@ def test_a_module_that_is_not_there_is_not_found(apps: Path, module: str) -> Non
         service_names(Settings(app=(module,)))
     assert caught.value.exit_code is ExitCode.NOT_FOUND
     assert "PYTHONPATH" in caught.value.do
+
+
+def test_a_modules_file_is_not_its_name(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name is told, as the folder already is the right one."""
+    (apps / "talking.py").write_text(OWNED)
+    code, said = check(capsys, "check", "--app", "talking.py")
+    assert (code, "give the module's name, talking, not its file" in said) == (ExitCode.NOT_FOUND, True), said
+
+
+def test_a_module_that_has_nothing_is_named(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The wrong module of a package would otherwise look checked."""
+    (apps / "blank.py").write_text("x = 1\n")
+    for command in (["check"], ["up", "-d"]):
+        code, said = check(capsys, *command, "--app", "blank")
+        assert (code, "has no saga, no participant and no `services` (blank)" in said) == (3, True), said
+
+
+def test_several_modules_are_given_as_in_the_environment(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Separated by commas, as TRADESAGA_APP names them."""
+    (apps / "talking.py").write_text(OWNED)
+    (apps / "other.py").write_text("services = {}\n")
+    assert check(capsys, "check", "--app", "talking,other") == (0, "")
+    assert load_settings(apps, ["talking,other", "talking"]).app == ("talking", "other")
+
+
+@pytest.mark.parametrize("services", ["[1]", "{1: print}", "{'tick': 'tock'}", "None", "{'': print}"])
+def test_services_that_cannot_run_are_refused(apps: Path, capsys: pytest.CaptureFixture[str], services: str) -> None:
+    """In one sentence, by whatever would run them."""
+    (apps / "odd.py").write_text(f"services = {services}\n")
+    for command in (["up", "-d"], ["run", "tick"]):
+        code, said = check(capsys, *command, "--app", "odd")
+        assert (code, "`services` maps no names to functions (odd)" in said) == (1, True), said
+
+
+def test_a_package_may_have_a_part_named_services(apps: Path) -> None:
+    """Once imported it is an attribute of the package, and no mapping."""
+    (apps / "firm").mkdir()
+    (apps / "firm" / "__init__.py").write_text("from . import services\n" + OWNED)
+    (apps / "firm" / "services.py").write_text("")
+    assert {"thinker", "speaker"} <= set(service_names(Settings(app=("firm",))))
 
 
 def test_what_up_was_given_is_known_to_later_commands(apps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
