@@ -17,6 +17,8 @@ from sagas.step import Kind
 
 REMEMBERED: Final = 4096
 """Pairs of a state and a step's fact of which a machine remembers what comes of them."""
+KNOWN_IDS: Final = 256
+"""Ids of contradictions, and of decisions, that a state holds: whoever may write to the topic decides how many come."""
 
 
 class State(NamedTuple):
@@ -25,7 +27,8 @@ class State(NamedTuple):
     `done refused barred unknown compensated skipped bar_asked` are sets of steps, bit i for step i. `failed` and
     `undo_failed` give each step's latest failed round (0: none), `rounds` and `undo_rounds` the current ones,
     `undo_asked` the latest round in which the compensation was asked for. `unblocked`: the deadline has elapsed, and
-    records which cannot be read hold up no others any more.
+    records which cannot be read hold up no others any more. Contradictions beyond the first `KNOWN_IDS` are only
+    counted, by `more_contradictions`, and again when they are repeated.
     """
 
     failed: tuple[int, ...]
@@ -49,6 +52,12 @@ class State(NamedTuple):
     resolved: Status | None = None
     resolved_after: int = 0
     unblocked: bool = False
+    more_contradictions: int = 0
+
+    @property
+    def contradicted(self) -> int:
+        """Return the number of contradictions."""
+        return len(self.contradictions) + self.more_contradictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +127,7 @@ class Machine:
 
     def status(self, state: State) -> Status:
         """Derive the saga's state from what has been said."""
-        if state.resolved is not None and len(state.contradictions) <= state.resolved_after:
+        if state.resolved is not None and state.contradicted <= state.resolved_after:
             return state.resolved
         if self.passed(state):
             if self._spoiled(state):
@@ -211,7 +220,9 @@ class Machine:
         """Follow a person's decision, once; one that cannot be followed is refused and changes nothing."""
         if fact.id in state.decisions:
             return self._due(state)
-        state = state._replace(decisions=state.decisions | {fact.id})
+        # Forgotten all at once, so that a decision costs the same on average; one that comes twice comes twice soon.
+        known = state.decisions if len(state.decisions) < KNOWN_IDS else frozenset[str]()
+        state = state._replace(decisions=known | {fact.id})
         status = self.status(state)
         if fact.meaning is Meaning.ABORT:
             if status is not Status.COMPENSATING and (status not in _FORWARD or self.passed(state)):
@@ -221,7 +232,7 @@ class Machine:
         if status is not Status.FAILED:
             return self._due(state, refusal=f"the saga is {status}, not FAILED")
         if fact.meaning is Meaning.RESOLVE:
-            return self._due(state._replace(resolved=fact.outcome, resolved_after=len(state.contradictions)))
+            return self._due(state._replace(resolved=fact.outcome, resolved_after=state.contradicted))
         return self._again(state, fact)
 
     def _again(self, state: State, fact: Fact) -> Folded:
@@ -300,5 +311,13 @@ def _take_in(state: State, fact: Fact) -> State:
         latest = max(getattr(state, rounds)[fact.step], fact.round)
         return state._replace(reported=True, **{rounds: _put(getattr(state, rounds), fact.step, latest)})
     if fact.meaning is Meaning.CONTRADICTED:
-        return state._replace(reported=True, contradictions=state.contradictions | {f"{fact.step}:{fact.id}"})
+        return _contradict(state._replace(reported=True), f"{fact.step}:{fact.id}")
     return state._replace(reported=True)
+
+
+def _contradict(state: State, contradiction: str) -> State:
+    if contradiction in state.contradictions:
+        return state
+    if len(state.contradictions) < KNOWN_IDS:
+        return state._replace(contradictions=state.contradictions | {contradiction})
+    return state._replace(more_contradictions=state.more_contradictions + 1)

@@ -12,6 +12,7 @@ from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.commands import command
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.parked import NONE
 from consumers.saga_log.reading import awaited_version, saga_of
 from consumers.saga_log.rules import Rules
 from infra.codec import Outgoing, Record, pack
@@ -102,7 +103,7 @@ class FactRecovery:
         parked = await store.load_parked(self.sql, self.group, unknown) if loads else {}
         for saga_id in unknown:
             home = self.rules.home(saga_id)
-            known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, ()))
+            known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, NONE))
         return known
 
     async def _write(self, lane: Lane, outcomes: Sequence[Outcome], known: dict[UUID, Tracked]) -> None:

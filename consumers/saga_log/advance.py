@@ -42,7 +42,7 @@ def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> 
             # There are two front doors: the refusal may overtake the start that it lost against.
             return Advance(None, fact)
         raise UnfoldableError("unknown-saga", "the saga's start is not known here")
-    if fact.meaning is Meaning.DEADLINE and record.recorded_ms < checkpoint.deadline_ms - CLOCK_SLACK_MS:
+    if fact.meaning is Meaning.DEADLINE and is_early(checkpoint, record):
         return _early(checkpoint, record, fact)
     folded = rules.machine.fold(checkpoint.state, fact)
     if fact.meaning is Meaning.DEADLINE and reading.overtakes:
@@ -52,6 +52,11 @@ def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> 
         added = rules.saga.steps[fact.step].emits.NAME
         context = _spliced(context, added, record.value)
     return Advance(_after(checkpoint, folded, context, fact), fact, folded.orders, added, folded.refusal or None)
+
+
+def is_early(checkpoint: Checkpoint, record: Record) -> bool:
+    """Return whether a deadline that this record states has not come yet."""
+    return record.recorded_ms < checkpoint.deadline_ms - CLOCK_SLACK_MS
 
 
 def _start(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:

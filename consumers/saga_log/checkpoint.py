@@ -3,7 +3,7 @@
 from typing import NamedTuple
 from uuid import UUID
 
-from infra.codec import Record
+from consumers.saga_log.parked import NONE, ParkedRecords
 from sagas.machine import State
 from sagas.status import Status
 
@@ -29,18 +29,6 @@ class Checkpoint(NamedTuple):
     sealed: bool = False
 
 
-class Parked(NamedTuple):
-    """A record that waits for a person: it cannot be folded, or stands behind one of its saga that cannot."""
-
-    record: Record
-    reason: str
-
-    @property
-    def place(self) -> tuple[str, int, int]:
-        """Give topic, partition and offset."""
-        return self.record.topic, self.record.partition, self.record.offset
-
-
 class Tracked(NamedTuple):
     """One saga as its lane's owner knows it; no checkpoint means that its start has not come.
 
@@ -50,4 +38,4 @@ class Tracked(NamedTuple):
     saga_id: UUID
     home: int
     checkpoint: Checkpoint | None = None
-    parked: tuple[Parked, ...] = ()
+    parked: ParkedRecords = NONE

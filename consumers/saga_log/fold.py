@@ -1,9 +1,10 @@
 """The fold: one record into one saga. Pure, so that a replay comes to the same, and emits nothing."""
 
-from consumers.saga_log.advance import advance
+from consumers.saga_log.advance import advance, is_early
 from consumers.saga_log.chain import FORMAT
-from consumers.saga_log.checkpoint import Parked, Tracked
+from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.outcome import DeadLetter, Entry, Outcome, count, enter, status_of
+from consumers.saga_log.parked import Parked
 from consumers.saga_log.reading import Reading, UnfoldableError, read
 from consumers.saga_log.release import WAITS, let_pass, release
 from consumers.saga_log.rules import Rules
@@ -62,15 +63,15 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
 
     An early one lets nothing go. What the others would have said is asked for: each step that is outstanding is barred.
     """
+    if tracked.checkpoint is not None and is_early(tracked.checkpoint, record):
+        return _advance(tracked, record, entry, reading)
     letting = let_pass(rules, tracked)
     advanced = advance(letting.checkpoint, record, reading)
-    if advanced.fact.meaning is not Meaning.DEADLINE:
-        return _advance(tracked, record, entry, reading)
     added = ",".join([*letting.added, *([advanced.added] if advanced.added else [])]) or None
     checkpoint, written = count(advanced.checkpoint, record, entry, added=added, error=advanced.error)
     return Outcome(
         record,
-        tracked._replace(checkpoint=checkpoint, parked=tuple(letting.queue)),
+        tracked._replace(checkpoint=checkpoint, parked=letting.queue),
         written,
         before=status_of(tracked),
         fact=advanced.fact,
@@ -99,7 +100,7 @@ def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, readi
     checkpoint, written = count(letting.checkpoint, record, entry, added=added, error=error)
     return Outcome(
         record,
-        tracked._replace(checkpoint=checkpoint, parked=tuple(letting.queue)),
+        tracked._replace(checkpoint=checkpoint, parked=letting.queue),
         written,
         before=status_of(tracked),
         fact=reading.fact,
@@ -130,5 +131,5 @@ def _park(tracked: Tracked, record: Record, entry: Entry, reason: str) -> Outcom
     checkpoint, written = count(tracked.checkpoint, record, entry, error=f"parked: {reason}")
     # As it will be read back, so that letting it go comes to the same from memory and from its row.
     parked = Parked(record._replace(headers=load_headers(entry.headers), skipped=0), reason)
-    after = tracked._replace(checkpoint=checkpoint, parked=(*tracked.parked, parked))
+    after = tracked._replace(checkpoint=checkpoint, parked=tracked.parked.added(parked))
     return Outcome(record, after, written, status_of(tracked), parked=parked)

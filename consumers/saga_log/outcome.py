@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from consumers.saga_log.chain import FORMAT, link, link_v1
-from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
+from consumers.saga_log.parked import Parked
 from consumers.saga_log.reading import clean, event_time, started
 from infra.codec import Record, dump_headers, dump_headers_v1
 from sagas.fact import Fact

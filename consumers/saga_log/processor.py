@@ -12,6 +12,7 @@ from consumers.saga_log.clock_lead import ClockLead
 from consumers.saga_log.commands import command, deadline_elapsed, version_registered
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.parked import NONE
 from consumers.saga_log.reading import awaited_version, saga_of
 from consumers.saga_log.recent import Recent
 from consumers.saga_log.rules import Rules
@@ -133,7 +134,7 @@ class SagaLog:
         parked = await store.load_parked(sql, self.group, waiting) if waiting else {}
         for saga_id in unknown:
             home = self._rules.home(saga_id)
-            known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, ()))
+            known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, NONE))
         return known
 
     def _elapse(self, transaction: Transaction, batch: _Batch, overdue: Iterable[UUID]) -> None:

@@ -54,4 +54,4 @@ class Recent:
 
 def _size(tracked: Tracked) -> int:
     context = len(tracked.checkpoint.context) if tracked.checkpoint is not None else 0
-    return context + sum(parked.record.size for parked in tracked.parked)
+    return context + tracked.parked.size

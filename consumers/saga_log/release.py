@@ -1,13 +1,15 @@
 """Letting parked records go: they are folded as if at their own offsets, since all of their saga has waited since."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from pydantic import ValidationError
 
 from consumers.saga_log.advance import advance
-from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.outcome import DeadLetter, Released
+from consumers.saga_log.parked import Parked, ParkedRecords
 from consumers.saga_log.reading import UnfoldableError, read
 from consumers.saga_log.rules import Rules
 from sagas.machine import Order
@@ -17,13 +19,16 @@ from schemas.lifecycle import ParkReleased
 WAITS: Final = "waits behind"
 """How the reason begins of a record that is parked for no fault of its own."""
 
+LET_GO: Final = 5000
+"""Records that one release, or the deadline, lets go: about a quarter of a second, for which all other sagas wait."""
+
 
 @dataclass
 class Release:
     """A saga's waiting records while some are let go; `error` says why the next one still waits, or why none may go."""
 
     checkpoint: Checkpoint | None
-    queue: list[Parked]
+    queue: ParkedRecords
     gone: list[Released] = field(default_factory=list[Released])
     orders: list[Order] = field(default_factory=list[Order])
     added: list[str] = field(default_factory=list[str])
@@ -38,33 +43,30 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
         said = ParkReleased.from_wire(value)
     except ValidationError as error:
         raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
-    letting = Release(tracked.checkpoint, list(tracked.parked))
-    place = (said.topic, said.partition, said.offset)
-    position = next((index for index, parked in enumerate(letting.queue) if parked.place == place), -1)
-    letting.error = _refusal(said, position, letting.queue, unblocked=_unblocked(tracked))
+    letting = Release(tracked.checkpoint, tracked.parked)
+    parked = tracked.parked.find((said.topic, said.partition, said.offset))
+    letting.error = _refusal(said, parked, tracked)
     letting.refused = bool(letting.error)
-    if letting.refused:
+    if parked is None or letting.refused:
         return letting
+    first = tracked.parked[0] is parked
     if said.action == "discard":
-        letting.gone.append(Released(letting.queue.pop(position), "discard"))
+        letting.queue = letting.queue.removed(parked.place)
+        letting.gone.append(Released(parked, "discard"))
     if _unblocked(tracked):
         if said.action == "retry":
-            _try(rules, letting, position)
-    elif position == 0:
+            _try(rules, letting, parked)
+    elif first:
         _drain(rules, letting)
     return letting
 
 
 def let_pass(rules: Rules, tracked: Tracked) -> Release:
-    """Fold, in their order, all waiting records that can be read; the others stay."""
-    letting = Release(tracked.checkpoint, list(tracked.parked))
-    position = 0
-    while position < len(letting.queue):
-        waited = letting.queue[position].reason.startswith(WAITS)
-        if not _try(rules, letting, position):
-            if not waited:
-                letting.dead.pop()  # it has been there since the record was parked
-            position += 1
+    """Fold, in their order, the first `LET_GO` waiting records, as far as they can be read; the others stay."""
+    letting = Release(tracked.checkpoint, tracked.parked)
+    for parked in islice(tracked.parked, LET_GO):
+        if not _try(rules, letting, parked) and not parked.reason.startswith(WAITS):
+            letting.dead.pop()  # it has been there since the record was parked
     letting.error = ""
     return letting
 
@@ -74,23 +76,28 @@ def _unblocked(tracked: Tracked) -> bool:
     return tracked.checkpoint is not None and tracked.checkpoint.state.unblocked
 
 
-def _refusal(said: ParkReleased, position: int, queue: list[Parked], *, unblocked: bool) -> str:
-    if position < 0:
+def _refusal(said: ParkReleased, parked: Parked | None, tracked: Tracked) -> str:
+    if parked is None:
         return f"nothing of this saga is parked at {said.topic}[{said.partition}] offset {said.offset}"
-    if said.action == "retry" and position > 0 and not unblocked:
-        return f"offset {queue[0].record.offset} stands before it; release that one first"
+    first = tracked.parked[0]
+    if said.action == "retry" and first is not parked and not _unblocked(tracked):
+        return f"offset {first.record.offset} stands before it; release that one first"
     return ""
 
 
 def _drain(rules: Rules, letting: Release) -> None:
-    """Fold the waiting records in their order until one of them cannot be folded either."""
-    while letting.queue and _try(rules, letting, 0):
-        continue
+    """Fold the waiting records in their order until one of them cannot be folded either, or `LET_GO` have been."""
+    for parked in islice(letting.queue, LET_GO):
+        if not _try(rules, letting, parked):
+            return
+    if letting.queue:
+        following = letting.queue[0].record.offset
+        letting.error = f"{LET_GO} were let go at once; offset {following} waits for another release"
 
 
-def _try(rules: Rules, letting: Release, position: int) -> bool:
+def _try(rules: Rules, letting: Release, parked: Parked) -> bool:
     """Fold one of the waiting records; return whether that could be done."""
-    record = letting.queue[position].record
+    record = parked.record
     try:
         advanced = advance(letting.checkpoint, record, read(rules, letting.checkpoint, record))
     except UnfoldableError as error:
@@ -100,5 +107,6 @@ def _try(rules: Rules, letting: Release, position: int) -> bool:
     letting.checkpoint = advanced.checkpoint
     letting.orders += advanced.orders
     letting.added += [advanced.added] if advanced.added else []
-    letting.gone.append(Released(letting.queue.pop(position), "retry"))
+    letting.queue = letting.queue.removed(parked.place)
+    letting.gone.append(Released(parked, "retry"))
     return True

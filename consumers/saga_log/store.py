@@ -9,8 +9,9 @@ from uuid import UUID
 import asyncpg
 
 from consumers.saga_log.chain import FORMAT, stored_skip
-from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.parked import Parked, ParkedRecords, parked_records
 from consumers.saga_log.rules import Rules
 from infra.codec import Record, dump_headers, load_headers
 from infra.database import Connection
@@ -180,7 +181,7 @@ async def parked_for_version(sql: Connection, group: str, sagas: Collection[UUID
     return [Waiting(*row) for row in rows]
 
 
-async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, tuple[Parked, ...]]:
+async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, ParkedRecords]:
     """Read what waits of these sagas, oldest first."""
     found: dict[UUID, list[Parked]] = {}
     for row in await sql.fetch(PARKED, group, list(sagas)):
@@ -190,7 +191,7 @@ async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> d
         place, value = (row["topic"], row["partition"], row["offset"], at), row["value"]
         record = Record(*place, key, value or b"", headers, value is None)
         found.setdefault(saga_id, []).append(Parked(record, row["reason"]))
-    return {saga_id: tuple(parked) for saga_id, parked in found.items()}
+    return {saga_id: parked_records(parked) for saga_id, parked in found.items()}
 
 
 async def find_due(sql: Connection, lanes: Collection[int], limit: int, lead: float = 0.0) -> list[UUID]:

@@ -9,6 +9,7 @@ import pytest
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.parked import parked_records
 from consumers.saga_log.reading import saga_of
 from consumers.saga_log.rules import Rules
 from infra.codec import load_headers
@@ -31,7 +32,7 @@ def test_every_record_has_an_outcome(seed: int) -> None:
         tracked = known.get(saga_id) or Tracked(saga_id, rules.home(saga_id)) if saga_id is not None else None
         outcome = fold_record(rules, tracked, record)
         if outcome.tracked is not None and saga_id is not None:
-            known[saga_id] = outcome.tracked._replace(parked=outcome.tracked.parked[-20:])
+            known[saga_id] = outcome.tracked._replace(parked=parked_records(outcome.tracked.parked[-20:]))
         tally[result_of(outcome)] += 1
         check_storable(outcome)
     assert tally.total() == RECORDS

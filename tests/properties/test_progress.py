@@ -39,6 +39,7 @@ STATES = st.builds(
     decisions=IDS,
     resolved=st.none() | st.sampled_from([Status.ABORTED, Status.COMPLETED]),
     resolved_after=st.integers(0, 100),
+    more_contradictions=st.integers(0, 100),
 )
 
 

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from consumers.runtime import processor
 from consumers.saga_log import store
-from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.outcome import Entry, Outcome, Released
+from consumers.saga_log.parked import Parked
 from consumers.saga_log.rules import Rules
 from infra.codec import Record
 from infra.lanes.store import Lane

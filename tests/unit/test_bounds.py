@@ -12,7 +12,8 @@ from consumers.participant import Participant
 from consumers.runtime.calls import JUDGED_LIMIT, Call, Calls
 from consumers.runtime.cause import Cause
 from consumers.runtime.outcome import CallKind
-from consumers.saga_log.checkpoint import Parked, Tracked
+from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.parked import Parked, parked_records
 from consumers.saga_log.recent import Recent
 from infra.codec import Outgoing, Record
 from infra.kafka_identity import Inspector
@@ -145,7 +146,7 @@ async def test_large_rows_that_are_not_acknowledged_hold_writing_up() -> None:
 
 def parked(size: int) -> Tracked:
     """Give a saga of which a record of this size waits."""
-    return Tracked(uuid4(), 0, None, (Parked(record(size), "because"),))
+    return Tracked(uuid4(), 0, None, parked_records([Parked(record(size), "because")]))
 
 
 def test_the_saga_log_forgets_the_longest_unheard_of() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from consumers.saga_log import release
 from consumers.saga_log.fold import fold_record
 from infra.codec import Record, decode_name, dump_headers, load_headers
 from infra.dead_letters import Fault, dead_letter
@@ -122,7 +123,7 @@ def test_a_discarded_record_lets_the_others_go(log: Log) -> None:
     assert [each.action for each in released.released] == ["discard", "retry", "retry"]
     assert released.entry.added == "held"
     assert released.orders == (CompensateStep(0, 1),)
-    assert log.tracked.parked == ()
+    assert not log.tracked.parked
     assert log.status is Status.COMPENSATING
 
 
@@ -211,3 +212,20 @@ def test_a_copy_in_the_dead_letters_has_the_headers_to_the_byte(log: Log) -> Non
     assert letter.headers[:4] == [*odd[:3], ("\\xff", b"z")]
     assert ("ts_dlt_tombstone", b"true") in letter.headers
     assert load_headers(letter.header_text) == letter.headers
+
+
+def test_what_waits_is_let_go_in_bounded_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release folds so many and says which comes next; the deadline folds the first ones, and the others stay."""
+    monkeypatch.setattr(release, "LET_GO", 2)
+    log = Log()
+    log.start()
+    stuck = log.fold(unreadable(log)["no-step"])
+    behind = [log.fold(log.partition.record(Held())).record.offset for _ in range(5)]
+    let_go = log.release(stuck.record.offset, "discard")
+    assert [each.parked.record.offset for each in let_go.released] == [stuck.record.offset, *behind[:2]]
+    assert let_go.entry.error == f"2 were let go at once; offset {behind[2]} waits for another release"
+    assert not let_go.refused
+    over = log.deadline()
+    assert [each.parked.record.offset for each in over.released] == behind[2:4]
+    assert [each.record.offset for each in log.tracked.parked] == behind[4:]
+    assert [each.parked.record.offset for each in log.release(behind[4], "retry").released] == behind[4:]

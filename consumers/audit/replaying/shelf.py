@@ -9,7 +9,8 @@ from uuid import UUID
 
 import orjson
 
-from consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
+from consumers.saga_log.parked import NONE, Parked, ParkedRecords, parked_records
 from consumers.saga_log.rules import Rules
 from infra.codec import Record, dump_headers, load_headers
 from infra.progress import decode_progress, encode_progress
@@ -117,10 +118,10 @@ class Shelf:
 
 def _size(tracked: Tracked) -> int:
     context = len(tracked.checkpoint.context) if tracked.checkpoint is not None else 0
-    return context + sum(parked.record.size for parked in tracked.parked)
+    return context + tracked.parked.size
 
 
-def _dump_parked(parked: tuple[Parked, ...]) -> bytes | None:
+def _dump_parked(parked: ParkedRecords) -> bytes | None:
     if not parked:
         return None
     rows = [
@@ -130,10 +131,10 @@ def _dump_parked(parked: tuple[Parked, ...]) -> bytes | None:
     return orjson.dumps(rows)
 
 
-def _load_parked(stored: bytes | None) -> tuple[Parked, ...]:
+def _load_parked(stored: bytes | None) -> ParkedRecords:
     if stored is None:
-        return ()
-    return tuple(
+        return NONE
+    return parked_records(
         Parked(
             Record(topic, number, at, ms, _bytes(key), _bytes(value) or b"", load_headers(headers), value is None), why
         )
