@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import structlog
 
 from infra import metrics
+from infra.audit.seals import read_trust
 from infra.clock import Clock, SystemClock
 from infra.codec import Record
 from infra.database import Connection, open_pool
@@ -230,7 +231,7 @@ async def serve(settings: Settings) -> None:
     Raises `CommandError` when a server or the keys of request hashes are not there at the start, or a
     topic is refused.
     """
-    keys = read_request_keys(settings.request_keys_file())
+    keys, trust = read_request_keys(settings.request_keys_file()), read_trust(settings)
     sagas = [saga for saga in registered_sagas(settings.app).values() if _has_front_door(saga)]
     used = (starts_topic, events_topic, dead_letters_topic)
     await preflight(settings, [topic(saga.name) for saga in sagas for topic in used])
@@ -242,6 +243,8 @@ async def serve(settings: Settings) -> None:
             group.create_task(gate.watch(), name=f"gate {saga.name}")
             processor = Intake(saga, keys, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
-            worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
+            worker = Worker(
+                processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms, trust=trust
+            )
             metrics.watch_worker(processor.group, worker.health)
             group.create_task(worker.run(), name=processor.group)

@@ -10,11 +10,13 @@ from consumers.audit import store
 from consumers.audit.clock_watch import ClockWatch
 from consumers.audit.sealer import Sealer
 from consumers.audit.sealing import HistoryError, Sealed
+from consumers.audit.topic_seals import check_topics
 from consumers.audit.unsealed_watch import UnsealedWatch
 from infra import metrics
 from infra.audit.clock_evidence import read_clock
 from infra.audit.keyring import public_path, read_signer, read_trusted
 from infra.audit.note import NoteError
+from infra.audit.seals import SealTrust
 from infra.audit.witness import WitnessError, WitnessFile
 from infra.clock import elapsed
 from infra.database import Pool, open_pool
@@ -82,6 +84,7 @@ async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch, uns
         producer = Producer(brokers, GROUP)
         await producer.start()
         try:
+            await check_topics(sql, brokers, topics, SealTrust(sealer.log_id, sealer.trusted))
             await sealer.open(sql)
             health.ready, began = True, elapsed()
             while not sealer.halted or elapsed() - began < _AGAIN:

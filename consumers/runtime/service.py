@@ -7,6 +7,7 @@ from consumers.participant import Participant
 from consumers.runtime.history import check_history
 from consumers.runtime.processor import StepProcessor
 from infra import metrics
+from infra.audit.seals import read_trust
 from infra.database import open_pool
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
@@ -39,6 +40,7 @@ async def serve(participant: Participant, settings: Settings) -> None:
             settings.brokers(),
             owner_name(participant.name),
             session_ms=settings.session_timeout_ms,
+            trust=read_trust(settings),
         )
         metrics.watch_worker(participant.group, worker.health)
         with processor.watch.watching():

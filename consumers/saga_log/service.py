@@ -6,6 +6,7 @@ import socket
 
 from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
+from infra.audit.seals import read_trust
 from infra.database import open_pool
 from infra.lanes.worker import Worker
 from infra.metrics import watch_worker
@@ -24,7 +25,7 @@ async def serve(settings: Settings) -> None:
 
     Raises `CommandError` when a server is not there, or a topic is refused.
     """
-    sagas = registered_sagas(settings.app)
+    sagas, trust = registered_sagas(settings.app), read_trust(settings)
     used = (events_topic, commands_topic, dead_letters_topic)
     counts = await preflight(settings, [topic(name) for name in sagas for topic in used])
     url = settings.database_for(DATABASE)
@@ -33,6 +34,8 @@ async def serve(settings: Settings) -> None:
         for name, saga in sagas.items():
             processor = SagaLog(Rules(saga, counts[events_topic(name)]))
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
-            worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
+            worker = Worker(
+                processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms, trust=trust
+            )
             watch_worker(processor.group, worker.health)
             group.create_task(worker.run(), name=processor.group)

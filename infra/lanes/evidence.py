@@ -3,16 +3,18 @@
 The database commits first and Kafka's committed offset follows, so an offset beyond the database's says that the
 database was set back. Beside each offset stands the identity of the database that it comes from, and the first record
 of `<saga>.installation` says whose the topics are. Each lane knows the topic's id, its number of partitions and the
-last record read. docs/decisions/0014 has the reasons.
+last record read, and the sealer has signed up to where the saga log had read. docs/decisions/0014 has the reasons.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 from uuid import UUID
 
 import orjson
 
+from infra.audit.checkpoint import Checkpoint
+from infra.audit.seals import find_ahead
 from infra.clock import parse_time
 from infra.codec import Record, Seen, recognise
 from infra.installation import Identity
@@ -90,7 +92,8 @@ class Found:
     """What was found for one group.
 
     `lanes` and `topics` are those of every group in the database, `committed` the offsets by group; `ranges` and
-    `records` are of the group's own lanes; `lost` are facts by group that no outbox of the database has.
+    `records` are of the group's own lanes; `lost` are facts by group that no outbox of the database has; `seals` are
+    the last signed checkpoints, of whose partitions `ranges` has the offsets too.
     """
 
     group: str
@@ -103,6 +106,7 @@ class Found:
     lost: Mapping[str, Record]
     cluster: Cluster
     """Has the names that a person finds in Kafka."""
+    seals: Mapping[Place, Checkpoint] = field(default_factory=dict[Place, Checkpoint])
 
     def named(self, name: str) -> str:
         """Return what the cluster calls a topic or a group."""
@@ -142,8 +146,36 @@ def judge(found: Found) -> None:
             f"{where} has a fact of {group} at offset {record.offset} that the database does not know: it was set back "
             f"to an earlier moment, by a backup that was restored or a standby that lacked the last commits; {_RECOVER}"
         )
+    _judge_seals(found)
     for lane in found.own:
         _judge_records(found, lane)
+
+
+def sealed_ahead(where: str, sealed: int, read: int) -> str:
+    """Return the sentence that a partition is sealed further than the database knows it."""
+    if not read:
+        return (
+            f"{where} is sealed up to offset {sealed}, and the database knows nothing of it: rebuild it with "
+            f"`tradesaga recover database`, or name the right one in TRADESAGA_DATABASE_URL"
+        )
+    return (
+        f"{where} is sealed up to offset {sealed}, and the database has read it up to {read}: it was set back to an "
+        f"earlier moment, by a backup that was restored or a standby that lacked the last commits; {_RECOVER}"
+    )
+
+
+def _judge_seals(found: Found) -> None:
+    """Compare with what was sealed, where the database has the saga log's lanes."""
+    for topic in {topic for topic, _ in found.seals}:
+        log = f"{topic.rpartition('.')[0]}-log"
+        read = {lane.place: lane.next_offset for lane in found.lanes if (lane.group, lane.topic) == (log, topic)}
+        if not read and found.group != log:
+            continue
+        seals = {place: seal for place, seal in found.seals.items() if place[0] == topic}
+        ahead = find_ahead(seals, read, {place: end for place, (_, end) in found.ranges.items()})
+        if ahead is not None:
+            place, sealed = ahead
+            raise HaltError(sealed_ahead(found.located(place), sealed, read.get(place, 0)))
 
 
 def _judge_history(found: Found) -> None:

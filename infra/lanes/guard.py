@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from infra.audit.seals import SealTrust, read_seals
 from infra.clock import read_id
 from infra.codec import Record
 from infra.database import Connection
 from infra.installation import CLAIM, DatabaseIdentity, Identity, read_identity
+from infra.kafka import Place
 from infra.kafka_identity import Inspector, TopicState
 from infra.lanes.clients import Brokers, cluster_of, make_inspector
 from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said
@@ -48,14 +50,26 @@ def watched_topics(saga: str) -> list[str]:
 
 
 class Guard:
-    """Checks one group, or for a door without one (`group` empty) the database that it writes to."""
+    """Checks one group, or for a door without one (`group` empty) the database that it writes to.
 
-    def __init__(self, brokers: Brokers, saga: str, group: str = "", topics: Collection[str] = ()) -> None:
+    With a `trust` the database is compared with what was sealed too.
+    """
+
+    def __init__(
+        self,
+        brokers: Brokers,
+        saga: str,
+        group: str = "",
+        topics: Collection[str] = (),
+        *,
+        trust: SealTrust | None = None,
+    ) -> None:
         self._brokers = brokers
         self._cluster = cluster_of(brokers)
         self._saga = saga
         self.group = group
         self._topics = topics
+        self._trust = trust
         self._owner: tuple[UUID, Owner] | None = None
         self._found: Mapping[str, TopicState] = {}
         self.identity: Identity | None = None
@@ -101,12 +115,10 @@ class Guard:
         committed = await inspector.committed(sorted(groups))
         lanes = await self._read_lanes(sql)
         topics = await inspector.topics(sorted({lane.topic for lane in lanes} | {*self._topics}))
-        present = [
-            lane
-            for lane in lanes
-            if lane.group == self.group and lane.topic in topics and lane.partition < topics[lane.topic].partitions
-        ]
-        ranges = await inspector.ranges([lane.place for lane in present])
+        present = [lane for lane in lanes if lane.group == self.group and _exists(lane.place, topics)]
+        seals = await read_seals(inspector, self._saga, self._trust) if self._trust else {}
+        places = {lane.place for lane in present} | {place for place in seals if _exists(place, topics)}
+        ranges = await inspector.ranges(sorted(places))
         wanted = {
             lane.place: (lane.seen.offset, ranges[lane.place][1])
             for lane in present
@@ -114,7 +126,7 @@ class Guard:
         }
         records = {place: found[0] for place, found in (await inspector.read(wanted, first=True)).items() if found}
         lost = await self._find_lost(inspector, sql, lanes, topics)
-        return Found(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster)
+        return Found(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals)
 
     async def _find_lost(
         self, inspector: Inspector, sql: Connection, lanes: Sequence[KnownLane], topics: Mapping[str, TopicState]
@@ -149,6 +161,10 @@ class Guard:
     async def _read_lanes(self, sql: Connection) -> list[KnownLane]:
         rows: Sequence[Any] = await sql.fetch(KNOWN, f"{self._saga}.", self.group)
         return [KnownLane(*(row[name] for name in KnownLane._fields)) for row in rows]
+
+
+def _exists(place: Place, topics: Mapping[str, TopicState]) -> bool:
+    return place[0] in topics and place[1] < topics[place[0]].partitions
 
 
 async def read_owner(brokers: Brokers, saga: str) -> Owner | None:

@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 
+from infra.audit.seals import SealTrust
 from infra.broker import has_record
 from infra.clock import elapsed
 from infra.database import Pool
@@ -58,6 +59,7 @@ class Worker:
         session_ms: int = 10_000,
         batch: int = BATCH,
         patience: Patience | None = None,
+        trust: SealTrust | None = None,
     ) -> None:
         self._processor = processor
         self._pool = pool
@@ -84,7 +86,7 @@ class Worker:
         self._reading: dict[Place, int] = {}
         self._owned: Sequence[Lane] = ()
         self._held: dict[Place, float] = {}
-        self._guard = Guard(brokers, saga_of(processor.topics), processor.group, processor.topics)
+        self._guard = Guard(brokers, saga_of(processor.topics), processor.group, processor.topics, trust=trust)
 
     async def run(self) -> None:
         """Join the group and work; every failure that may pass is met by starting over, with a growing pause.

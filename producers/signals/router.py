@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from infra import metrics
+from infra.audit.seals import read_trust
 from infra.clock import Clock, SystemClock
 from infra.database import Connection, open_pool
 from infra.dead_letters import dead_letter
@@ -182,7 +183,7 @@ async def serve(settings: Settings) -> None:
         gate = make_gate(settings, trade.name, pool)
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(keys, gate=gate)
-        owner, session_ms = name_owner("signal-router"), settings.session_timeout_ms
-        worker = Worker(router, pool, settings.brokers(), owner, session_ms=session_ms, batch=BATCH)
+        owner, session_ms, trust = name_owner("signal-router"), settings.session_timeout_ms, read_trust(settings)
+        worker = Worker(router, pool, settings.brokers(), owner, session_ms=session_ms, batch=BATCH, trust=trust)
         metrics.watch_worker(router.group, worker.health)
         group.create_task(worker.run(), name=router.group)

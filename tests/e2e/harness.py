@@ -14,6 +14,7 @@ from consumers.participant import Participant
 from consumers.runtime.processor import StepProcessor
 from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
+from infra.audit.seals import SealTrust
 from infra.clock import SystemClock, format_time, new_id
 from infra.database import Pool, open_pool
 from infra.kafka import Producer
@@ -81,10 +82,14 @@ class Bench:
         """Give the definition."""
         return self.kit.saga
 
-    def run(self, processor: Processor, *, pool: Pool | None = None, batch: int = 1000) -> Running:
+    def run(
+        self, processor: Processor, *, pool: Pool | None = None, batch: int = 1000, trust: SealTrust | None = None
+    ) -> Running:
         """Run a processor in a task."""
         owner = f"test-{uuid4().hex[:8]}"
-        worker = Worker(processor, pool or self.pool, self.kafka, owner, session_ms=SESSION_MS, batch=batch)
+        worker = Worker(
+            processor, pool or self.pool, self.kafka, owner, session_ms=SESSION_MS, batch=batch, trust=trust
+        )
         running = Running(worker, asyncio.create_task(worker.run(), name=f"worker {processor.group}"))
         self.running.append(running)
         return running

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.audit.checkpoint import Checkpoint
 from infra.clock import format_time
 from infra.codec import Record, Seen, recognise
 from infra.errors import CommandError, ExitCode
@@ -31,6 +32,16 @@ def lane(next_offset: int = 10, topic: TopicState | None = TOPIC, seen: Seen | N
     """Return a lane of group g."""
     pinned = (topic.id, topic.partitions) if topic else (None, None)
     return KnownLane("g", *PLACE, next_offset, *pinned, *(seen or (None, None)))
+
+
+def sealed(next_offset: int) -> dict[Place, Checkpoint]:
+    """Return a checkpoint of the partition that ends before this offset."""
+    return {PLACE: Checkpoint("tradesaga/t.events/0", next_offset, bytes(32), next_offset, "", 1)}
+
+
+def saga_log(next_offset: int) -> KnownLane:
+    """Return the lane of the saga log."""
+    return KnownLane("t-log", *PLACE, next_offset, None, None, None, None)
 
 
 def found(
@@ -101,6 +112,34 @@ def test_what_does_not_belong_together_halts(bad: Found, sentence: str, command:
     assert sentence in str(halted.value)
     assert command in str(halted.value)
     assert "\n" not in str(halted.value)
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        found(lane()), found(lane(), saga_log(12)), found(lane(), saga_log(15)),
+        replace(found(lane(), saga_log(3)), ranges={PLACE: (0, 11)}),
+    ],
+)  # fmt: skip
+def test_seals_that_say_nothing_pass(fine: Found) -> None:
+    """No lane of the saga log in this database, one that is as far, and a seal beyond the end of its partition."""
+    judge(replace(fine, seals=sealed(12)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence", "command"),
+    [
+        (found(lane(), saga_log(11)), "is sealed up to offset 12, and the database has read it up to 11", "restored"),
+        (found(lane(), saga_log(0)), "the database knows nothing of it", "tradesaga recover database"),
+        (replace(found(), group="t-log", ranges={PLACE: (0, 20)}), "knows nothing of it", "tradesaga recover database"),
+    ],
+)
+def test_a_partition_that_is_sealed_further_than_it_was_read_halts(bad: Found, sentence: str, command: str) -> None:
+    """Only what the saga log had read was ever sealed."""
+    with pytest.raises(HaltError) as halted:
+        judge(replace(bad, seals=sealed(12)))
+    assert sentence in str(halted.value)
+    assert command in str(halted.value)
 
 
 @pytest.mark.parametrize(
