@@ -4,7 +4,7 @@ A record on a topic is a claim: whoever reaches the broker can write one. A part
 only as far as rows of its own database say the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -37,6 +37,14 @@ class ReportStore(Protocol):
 
     async def load(self, sql: Connection, sagas: Sequence[UUID]) -> Mapping[UUID, Sequence[Event]]:
         """Read the reports of those sagas of which something can be concluded."""
+        ...
+
+    async def mark_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> None:
+        """Note reports, by saga and their own ids, that need not be told of again: the answer counts them."""
+        ...
+
+    async def find_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+        """Return those of these reports that have been noted."""
         ...
 
 

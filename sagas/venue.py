@@ -194,8 +194,11 @@ class VenuePort(Protocol):
         """Cancel, and say how the order ended: a fill may have been faster. None: the venue knows no such order."""
         ...
 
-    async def query(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        """Give the order; None: the venue knows no such order now (after expiry and skew: and never will)."""
+    async def query(self, client_order_id: str, symbol: str, *, fills: bool = True) -> OrderReport | None:
+        """Return the order, without its fills unless `fills`.
+
+        None: the venue knows no such order now (after expiry and skew: and never will).
+        """
         ...
 
     async def open_orders(self) -> Sequence[OrderReport]:

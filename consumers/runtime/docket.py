@@ -17,6 +17,7 @@ from consumers.runtime.cause import Cause, frame
 from consumers.runtime.local import Budget, Item
 from consumers.runtime.message import Message
 from consumers.runtime.outcome import CallKind
+from consumers.runtime.reports import Report
 from consumers.runtime.row import Key, Row
 from consumers.runtime.speaker import Speaker
 from infra import metrics
@@ -69,7 +70,11 @@ class Surroundings:
 
 @dataclass
 class Docket:
-    """What the judging of a batch changes: nothing outside it, so that a batch rolled back can be judged again."""
+    """What the judging of a batch changes: nothing outside it, so that a batch rolled back can be judged again.
+
+    `late` are the reports of this batch that an answer counts already, `counted` those that one counts from now on;
+    `kept` has the reports in rows, read once a batch, and `concluding` the rows, with lanes, that reports may answer.
+    """
 
     around: Surroundings
     transaction: Transaction
@@ -77,6 +82,10 @@ class Docket:
     holding: bool = False
     evidence: Mapping[UUID, Any] = field(default_factory=dict[UUID, Any])
     reports: Mapping[Key, Sequence[Event]] = field(default_factory=dict[Key, Sequence[Event]])
+    late: set[Report] = field(default_factory=set[Report])
+    counted: set[Report] = field(default_factory=set[Report])
+    kept: dict[Key, dict[str, object]] = field(default_factory=dict[Key, dict[str, object]])
+    concluding: dict[Key, int] = field(default_factory=dict[Key, int])
     budget: Budget = field(default_factory=Budget)
     dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
     calls: list[Call] = field(default_factory=list[Call])

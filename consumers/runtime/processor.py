@@ -9,9 +9,9 @@ from uuid import UUID
 import structlog
 
 from consumers.context import StepContext
-from consumers.evidence import Claim
+from consumers.evidence import Claim, Kind
 from consumers.participant import Participant
-from consumers.runtime import judgement, poison, set_aside
+from consumers.runtime import judgement, poison, set_aside, waiting
 from consumers.runtime.bindings import Bindings, UnknownVersionError
 from consumers.runtime.blocking import LoopWatch
 from consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
@@ -19,7 +19,7 @@ from consumers.runtime.claims import claim_batch, claim_due, claim_message
 from consumers.runtime.docket import Docket, Surroundings
 from consumers.runtime.message import Message, Router, StrayError
 from consumers.runtime.outcome import Completion
-from consumers.runtime.reports import read_reports
+from consumers.runtime.reports import mark_counted, read_reports, stores_of
 from consumers.runtime.row import Key, Row, load, load_due, next_due, save
 from consumers.runtime.speaker import Speaker
 from infra import metrics
@@ -65,6 +65,7 @@ class StepProcessor:
         self._router = Router(participant, partitions)
         self._calls = Calls(min(calls, participant.in_flight or calls), group=participant.group)
         self._steps = list(participant.bindings)
+        self._stores = stores_of(participant)
         self.watch = LoopWatch(participant.group)
         self._around = Surroundings(
             saga=saga.name,
@@ -130,10 +131,7 @@ class StepProcessor:
         due = [row for row in due if row.key not in self._calls]
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)
-        self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
-        evidence = await self._evidence(sql, messages, rows, due)
-        reports = await read_reports(self._participant.bindings, sql, keys, completions)
-        docket = Docket(self._around, transaction, rows, bool(self._holds), evidence, reports)
+        docket = await self._open_docket(transaction, rows, due, messages, completions)
         for lane, record, fault in unreadable:
             poison.bury(docket, lane, record, fault)
         for completion in completions:
@@ -145,12 +143,38 @@ class StepProcessor:
         for message in messages:
             await pace.keep()
             await self._take(docket, message, aside)
+        for key in list(docket.concluding):
+            self._conclude(docket, key)
         await judgement.flush(docket)
         following = await self._follow(docket, returned, aside) if returned or aside else []
-        await save(sql, docket.dirty.values())
+        await self._save(docket)
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
         self._judged, self._completions, self._upcoming = docket, completions, (timers, upcoming)
         self._following = following
+
+    async def _open_docket(
+        self,
+        transaction: Transaction,
+        rows: dict[Key, Row],
+        due: Sequence[Row],
+        messages: Sequence[Message],
+        completions: Sequence[Completion],
+    ) -> Docket:
+        """Read what the batch is judged by, besides its rows."""
+        sql = transaction.sql
+        self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
+        docket = Docket(self._around, transaction, rows, bool(self._holds))
+        docket.evidence = await self._evidence(sql, messages, rows, due)
+        if self._stores:
+            docket.reports, docket.late = await read_reports(self._stores, sql, messages, completions, rows)
+        return docket
+
+    async def _save(self, docket: Docket) -> None:
+        sql = docket.transaction.sql
+        waiting.write_reports(docket)
+        if docket.counted:
+            await mark_counted(self._stores, sql, docket.counted)
+        await save(sql, docket.dirty.values())
 
     async def _follow(self, docket: Docket, returned: Sequence[Received], aside: Aside) -> list[Received]:
         """Set records of unknown versions aside, note which have been taken in again, and return the next of those."""
@@ -170,6 +194,8 @@ class StepProcessor:
     async def _take(self, docket: Docket, message: Message, aside: Aside) -> None:
         if message.key in docket.local:
             await judgement.flush(docket)
+        if message.kind is not Kind.REPORT and message.key in docket.concluding:
+            self._conclude(docket, message.key)
         try:
             reason = self._refuted(docket, claim_message(message, docket.rows.get(message.key)))
             if reason is None:
@@ -203,6 +229,9 @@ class StepProcessor:
     def _refuted(self, docket: Docket, claim: Claim) -> str | None:
         evidence = self._participant.evidence
         return None if evidence is None else evidence.refute(claim, docket.evidence.get(claim.saga_id))
+
+    def _conclude(self, docket: Docket, key: Key) -> None:
+        self._judge(docket, key, lambda: waiting.conclude_reported(docket, key))
 
     def _judge(self, docket: Docket, key: Key, judge: Callable[[], None]) -> None:
         try:

@@ -1,34 +1,112 @@
-"""The reports of waiting steps that keep them in a store, read for a whole batch at once."""
+"""The reports of waiting steps that keep them in a store, read for a whole batch at once.
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+All reports of a saga are read where they may answer its step, and else none: reading them for each that comes would
+cost the square of their number.
+"""
 
-from consumers.participant import Binding
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from consumers.evidence import Kind, ReportStore
+from consumers.participant import Participant
+from consumers.runtime.message import Message
 from consumers.runtime.outcome import Completion, Reported
-from consumers.runtime.row import Key
+from consumers.runtime.row import Key, Row
 from infra.database import Connection
+from sagas.row import RowStatus
 from schemas.message import Event
 
-_NONE: Final[Mapping[Key, Sequence[Event]]] = {}
+Report = tuple[UUID, str, str]
+"""A report by saga, step and its own id."""
+
+
+class Kept(NamedTuple):
+    """Where the reports of a step lie, and what tells their own ids."""
+
+    store: ReportStore
+    correlate: Callable[[Any], str]
+
+
+Stores = Mapping[str, Kept]
+"""By step."""
+
+
+def stores_of(participant: Participant) -> Stores:
+    """Return the stores of a participant's steps."""
+    return {
+        name: Kept(binding.store, binding.correlate)
+        for name, binding in participant.bindings.items()
+        if binding.store is not None and binding.correlate is not None
+    }
 
 
 async def read_reports(
-    bindings: Mapping[str, Binding], sql: Connection, keys: Collection[Key], completions: Sequence[Completion]
-) -> Mapping[Key, Sequence[Event]]:
-    """Store what polls and bars have brought, and read what is stored: two statements for each step with a store."""
+    stores: Stores,
+    sql: Connection,
+    messages: Sequence[Message],
+    completions: Sequence[Completion],
+    rows: Mapping[Key, Row],
+) -> tuple[Mapping[Key, Sequence[Event]], set[Report]]:
+    """Store what polls and bars have brought, and read the reports that may answer a step of this batch.
+
+    Returns them, and which of the reports that have come late the answers count. Three statements for each store.
+    """
     found: dict[Key, Sequence[Event]] = {}
-    for name, binding in bindings.items():
-        if binding.store is None:
-            continue
+    counted: set[Report] = set()
+    open_, late = _may_answer(messages, completions, rows), _late(stores, messages, rows)
+    for step, (store, _) in stores.items():
         brought = [
             (each.saga_id, report)
             for each in completions
-            if each.step == name and isinstance(each.outcome, Reported)
+            if each.step == step and isinstance(each.outcome, Reported)
             for report in each.outcome.reports
         ]
         if brought:
-            await binding.store.save(sql, brought)
-        if sagas := sorted({saga_id for saga_id, step in keys if step == name}):
-            stored = await binding.store.load(sql, sagas)
-            found |= {(saga_id, name): reports for saga_id, reports in stored.items()}
-    return found or _NONE
+            await store.save(sql, brought)
+        if sagas := sorted({saga_id for saga_id, name in open_ if name == step}):
+            stored = await store.load(sql, sagas)
+            found |= {(saga_id, step): reports for saga_id, reports in stored.items()}
+        if asked := late.get(step):
+            counted |= {(saga_id, step, ident) for saga_id, ident in await store.find_counted(sql, asked)}
+    return found, counted
+
+
+async def mark_counted(stores: Stores, sql: Connection, reports: Collection[Report]) -> None:
+    """Note which reports the answers of this batch count: one statement for each store."""
+    by_step: dict[str, list[tuple[UUID, str]]] = {}
+    for saga_id, step, ident in reports:
+        by_step.setdefault(step, []).append((saga_id, ident))
+    for step, counted in by_step.items():
+        await stores[step].store.mark_counted(sql, counted)
+
+
+def _may_answer(messages: Sequence[Message], completions: Sequence[Completion], rows: Mapping[Key, Row]) -> set[Key]:
+    """Return the rows that what has come may answer: they are open, and wait for more than their trigger."""
+    reported = {each.key for each in messages if each.kind is Kind.REPORT}
+    others = {each.key for each in messages if each.kind is not Kind.REPORT} | {each.key for each in completions}
+    waiting = {
+        key
+        for key in reported
+        if (row := rows.get(key)) is not None and row.status is RowStatus.WAITING and (row.input or row.bar_seen)
+    }
+    return waiting | {key for key in others if _is_open(rows.get(key))}
+
+
+def _is_open(row: Row | None) -> bool:
+    return row is None or row.status in {RowStatus.WAITING, RowStatus.FAILED}
+
+
+def _late(stores: Stores, messages: Sequence[Message], rows: Mapping[Key, Row]) -> Mapping[str, set[tuple[UUID, str]]]:
+    """Return by step the reports that have come for rows which are answered."""
+    found: dict[str, set[tuple[UUID, str]]] = {}
+    for each in messages:
+        kept, row = stores.get(each.key[1]), rows.get(each.key)
+        if each.kind is Kind.REPORT and kept is not None and row is not None and row.status is not RowStatus.WAITING:
+            with suppress(ValidationError):  # one that cannot be read is told of when it is judged
+                ident = kept.correlate(each.payload.from_wire(each.value))
+                found.setdefault(each.key[1], set()).add((each.saga_id, ident))
+    return found

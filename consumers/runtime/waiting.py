@@ -9,7 +9,7 @@ from consumers.runtime.cause import Cause, split
 from consumers.runtime.docket import Docket
 from consumers.runtime.message import Message
 from consumers.runtime.outcome import Completion, Reported
-from consumers.runtime.row import Row
+from consumers.runtime.row import Key, Row
 from consumers.runtime.settlement import bar
 from consumers.runtime.speaker import check_size, tidy
 from infra import metrics
@@ -20,6 +20,8 @@ from schemas.lifecycle import StepContradicted
 from schemas.message import Event
 from schemas.message import Message as Payload
 
+REPORTS_LIMIT = 256 * 1024
+"""Bytes of reports in a step's row at which records bring no more: all are read for each batch that brings one."""
 _CONTRADICTED = "!"
 """Before the id of a report that has been told as a contradiction."""
 
@@ -32,14 +34,29 @@ def take_report(docket: Docket, message: Message, row: Row | None) -> None:
     report = message.payload.from_wire(message.value)
     row = row or docket.open_row(message, RowStatus.WAITING)
     binding = docket.around.bindings.of(row)
-    if row.status is RowStatus.WAITING:
-        if _keep(row, binding, [report]):
-            waits = row.input or row.bar_seen
-            row.wait = binding.step.timeout.total_seconds() if waits else None
-            docket.touch(row)
-            conclude(docket, row, message.lane)
-        return
-    _contradict(docket, message, row, binding, report)
+    if binding.store is None and row.reports is not None and len(row.reports) > REPORTS_LIMIT:
+        raise ValueError(f"its step keeps {len(row.reports)} bytes of reports, and takes more from a poll alone")
+    if row.status is not RowStatus.WAITING:
+        _contradict(docket, message, row, binding, report)
+    elif _keep(docket, row, binding, [report]):
+        waits = row.input or row.bar_seen
+        row.wait = binding.step.timeout.total_seconds() if waits else None
+        docket.touch(row)
+        docket.concluding[row.key] = message.lane
+
+
+def conclude_reported(docket: Docket, key: Key) -> None:
+    """Answer the step if reports of this batch suffice: before another message of it is judged."""
+    lane = docket.concluding.pop(key, None)
+    if lane is not None:
+        conclude(docket, docket.rows[key], lane)
+
+
+def write_reports(docket: Docket) -> None:
+    """Put the reports of all rows that are to be written into them, once all of the batch has been judged."""
+    for key, known in docket.kept.items():
+        if known and key in docket.dirty:
+            docket.rows[key].reports = orjson.dumps(known)
 
 
 def _look_into_store(docket: Docket, message: Message, row: Row | None) -> None:
@@ -61,7 +78,7 @@ def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
     """Take in what a poll, or a bar, brought from the far side."""
     binding = docket.around.bindings.of(row)
     if isinstance(completion.outcome, Reported) and binding.store is None:
-        _keep(row, binding, completion.outcome.reports)
+        _keep(docket, row, binding, completion.outcome.reports)
     row.wait = 0.2 + 0.3 * docket.around.chance() if row.bar_seen else binding.step.timeout.total_seconds()
     docket.touch(row)
     conclude(docket, row, row.lane)
@@ -81,8 +98,9 @@ def conclude(docket: Docket, row: Row, lane: int) -> bool:
         return False
     if answer is None:
         return False
-    if binding.store is not None:
-        _remember(docket, row, binding)
+    if binding.correlate is not None:
+        counted = map(binding.correlate, docket.reports.get(row.key, ()))
+        docket.counted |= {(*row.key, ident) for ident in counted}
     if isinstance(answer, binding.step.emits):
         said = docket.around.speaker.say_done(row, cause, answer, value)
         docket.answer(row, RowStatus.DONE, said, lane)
@@ -102,7 +120,9 @@ def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> tup
     if binding.conclude is None or binding.step.waits_for is None:
         raise RuntimeError(f"step {row.step!r} does not wait; Participant.check was not called")
     # What an older release, or a recovery, has kept in the row counts beside what the store has.
-    kept = [binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(row).values() if raw is not None]
+    kept = [
+        binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(docket, row).values() if raw is not None
+    ]
     answer = binding.conclude([*docket.reports.get(row.key, ()), *kept], docket.context(row, binding, cause))
     if answer is None:
         return None, b""
@@ -113,26 +133,20 @@ def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> tup
     return answer, value
 
 
-def _reports(row: Row) -> dict[str, object]:
-    return orjson.loads(row.reports) if row.reports else {}
+def _reports(docket: Docket, row: Row) -> dict[str, object]:
+    """Return the reports in a row by their own ids; what is added is written once, when the batch has been judged."""
+    if row.key not in docket.kept:
+        docket.kept[row.key] = orjson.loads(row.reports) if row.reports else {}
+    return docket.kept[row.key]
 
 
-def _remember(docket: Docket, row: Row, binding: Binding) -> None:
-    """Keep the ids of what was concluded from, by which a late report is told from one that has counted."""
-    known = _reports(row)
-    if binding.correlate is not None:
-        known |= dict.fromkeys(map(binding.correlate, docket.reports.get(row.key, ())))
-    row.reports = orjson.dumps(known)
-
-
-def _keep(row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
-    """Store reports under the far side's own ids; say whether any was new."""
-    known = _reports(row)
+def _keep(docket: Docket, row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
+    """Keep reports under the far side's own ids; return whether any was new."""
+    known = _reports(docket, row)
     before = len(known)
     for report in reports:
-        if binding.correlate is not None:
-            known.setdefault(binding.correlate(report), orjson.loads(report.to_wire()))
-    row.reports = orjson.dumps(known)
+        if binding.correlate is not None and (ident := binding.correlate(report)) not in known:
+            known[ident] = orjson.loads(report.to_wire())
     return len(known) > before
 
 
@@ -140,12 +154,17 @@ def _contradict(docket: Docket, message: Message, row: Row, binding: Binding, re
     if binding.contradict is None or binding.correlate is None:
         return
     venue_id = binding.correlate(report)
-    known = _reports(row)
+    known = _reports(docket, row)
     reason = binding.contradict(_answered(row, binding), report)
     if reason is None or venue_id in known or _CONTRADICTED + venue_id in known:
         return
-    row.reports = orjson.dumps({**known, _CONTRADICTED + venue_id: None})
-    docket.touch(row)
+    if binding.store is None:
+        known[_CONTRADICTED + venue_id] = None
+        docket.touch(row)
+    elif (told := (*row.key, venue_id)) in docket.late or told in docket.counted:
+        return
+    else:
+        docket.counted.add(told)
     fact = StepContradicted(step=row.step, venue_id=venue_id, reason=tidy(reason))
     docket.transaction.emit(message.lane, docket.say(row, Cause.of(message), fact))
     docket.count(metrics.CONTRADICTIONS, row.step)

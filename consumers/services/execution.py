@@ -1,7 +1,7 @@
 """Execution: places orders at the venue, and answers for what becomes of them there."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, cast
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from consumers.runtime.service import serve
 from consumers.services.evidence import EVIDENCE, order_of
 from consumers.services.pausing import account_of
 from infra.database import Connection
-from infra.ledger.venue_reports import load_ended, store_read
+from infra.ledger.venue_reports import find_counted, load_ended, mark_counted, store_read
 from infra.reconciliation.run import reconcile_at_start
 from infra.settings import Settings
 from infra.venues.wire_reports import report_order
@@ -84,6 +84,14 @@ class StoredReports:
         """Read the reports of orders that have ended."""
         return await load_ended(sql, sagas)
 
+    async def mark_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> None:
+        """Note the reports that an answer counts."""
+        await mark_counted(sql, reports)
+
+    async def find_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+        """Return those that have been noted."""
+        return await find_counted(sql, reports)
+
 
 class Desk:
     """One saga's one order at a time, under an id that leads back to the saga."""
@@ -103,7 +111,7 @@ class Desk:
 
     async def query(self, event: t.RiskAccepted, ctx: StepContext) -> t.OrderPlaced | t.OrderRejected | None:  # noqa: ARG002
         """Ask what became of a call that was not answered."""
-        report = await self._find(ctx)
+        report = await self._find(ctx, fills=False)
         return None if report is None else self._placed(report)
 
     async def cancel(self, command: t.CancelOrder, ctx: StepContext) -> t.OrderCancelled:  # noqa: ARG002
@@ -116,16 +124,22 @@ class Desk:
         return t.OrderCancelled(client_order_id=report.client_order_id)
 
     async def poll(self, ctx: StepContext) -> list[t.VenueReport]:
-        """Ask the venue for the order: a report may have been lost on its way here."""
-        report = await self._find(ctx)
-        return [] if report is None else report_order(self._venue, report)
+        """Ask the venue for the order: a report may have been lost on its way here.
+
+        The fills of one that has not ended conclude nothing, and are not read: there may be thousands by then.
+        """
+        report = await self._find(ctx, fills=False)
+        if report is None or not report.status.final:
+            return []
+        ended = await self._find(ctx)
+        return [] if ended is None else report_order(self._venue, ended)
 
     async def bar(self, ctx: StepContext) -> list[t.VenueReport]:
         """End the order and give all that was filled of it until then."""
         return report_order(self._venue, await self._end(ctx))
 
-    async def _find(self, ctx: StepContext) -> OrderReport | None:
-        return await self._port.query(client_order_id(ctx.saga_id), order_of(ctx).symbol)
+    async def _find(self, ctx: StepContext, *, fills: bool = True) -> OrderReport | None:
+        return await self._port.query(client_order_id(ctx.saga_id), order_of(ctx).symbol, fills=fills)
 
     async def _end(self, ctx: StepContext) -> OrderReport:
         """Cancel, and give the order as it ended; raises `VenueUnknown` as long as it has not, or is not found."""

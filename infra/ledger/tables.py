@@ -131,6 +131,7 @@ venue_report = Table(
     Column("final", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("stored_at", TIME, nullable=False, server_default=NOW),
+    Column("counted", Boolean, nullable=False, server_default=text("false")),
 )
 
 venue_cursor = Table(

@@ -22,6 +22,15 @@ _FIND: Final = """
 SELECT r.saga_id, r.ident, r.body FROM unnest($1::uuid[], $2::text[]) AS k (saga_id, ident)
 JOIN venue_report r ON (r.saga_id, r.ident) = (k.saga_id, k.ident)
 """
+# Locked in the order in which they are stored, by the feed at the same time.
+_COUNT: Final = """
+UPDATE venue_report SET counted = true FROM (
+    SELECT r.saga_id, r.ident FROM venue_report r
+    JOIN unnest($1::uuid[], $2::text[]) AS k (saga_id, ident) ON (r.saga_id, r.ident) = (k.saga_id, k.ident)
+    ORDER BY r.saga_id, r.ident FOR UPDATE OF r
+) AS found WHERE (venue_report.saga_id, venue_report.ident) = (found.saga_id, found.ident)
+"""
+_FIND_COUNTED: Final = f"{_FIND} WHERE r.counted"
 
 
 async def store_told(sql: Connection, reports: Sequence[tuple[UUID, VenueReport]]) -> None:
@@ -48,6 +57,17 @@ async def find_bodies(sql: Connection, asked: Collection[tuple[UUID, str]]) -> M
         return {}
     rows = await sql.fetch(_FIND, [saga_id for saga_id, _ in asked], [ident for _, ident in asked])
     return {(row[0], row[1]): row[2] for row in rows}
+
+
+async def mark_counted(sql: Connection, reports: Collection[tuple[UUID, str]]) -> None:
+    """Note the reports that an answer counts, or that have been told as contradictions of it."""
+    await sql.execute(_COUNT, [saga_id for saga_id, _ in reports], [ident for _, ident in reports])
+
+
+async def find_counted(sql: Connection, reports: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Return those of these reports that were noted so."""
+    rows = await sql.fetch(_FIND_COUNTED, [saga_id for saga_id, _ in reports], [ident for _, ident in reports])
+    return {(row[0], row[1]) for row in rows}
 
 
 async def _store(sql: Connection, statement: str, reports: Sequence[tuple[UUID, VenueReport]]) -> None:

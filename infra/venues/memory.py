@@ -105,10 +105,11 @@ class SimulatedVenue:
         await _answer(plan)
         return self._find(client_order_id, symbol)
 
-    async def query(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        """Give an order and its fills."""
+    async def query(self, client_order_id: str, symbol: str, *, fills: bool = True) -> OrderReport | None:
+        """Return an order, and its fills if `fills`."""
         await _answer(await self._strike("query", client_order_id, self._listing(symbol)))
-        return self._find(client_order_id, symbol)
+        found = self._find(client_order_id, symbol)
+        return found if found is None or fills else replace(found, fills=())
 
     async def open_orders(self) -> Sequence[OrderReport]:
         """Give all orders that rest."""

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
+from consumers.runtime import waiting
 from sagas.row import RowStatus
 from schemas.lifecycle import Bar, Retry, StepBarred, StepContradicted, StepFailed
 from tests.conftest import Stack
@@ -194,3 +195,26 @@ async def test_a_bug_in_the_conclusion_leaves_the_step_waiting(bench: Bench) -> 
     row = await bench.row(bad, "confirm")
     assert row is not None
     assert row["status"] == RowStatus.WAITING
+
+
+async def test_reports_beyond_a_limit_are_taken_from_a_poll_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends more than a row keeps finds them in the dead letters; what the far side itself says counts."""
+    monkeypatch.setattr(waiting, "REPORTS_LIMIT", 100)
+    saga_id = uuid4()
+    for number in range(9):
+        await told(bench, saga_id, f"{number}" * 100, "progress")
+
+    async def refused() -> bool:
+        errors = [dict(heard.headers).get("ts_dlt_error_message", b"") for heard in bench.tail.of(saga_id)]
+        return any(b"takes more from a poll alone" in error for error in errors)
+
+    await until(refused)
+    row = await bench.row(saga_id, "confirm")
+    assert row is not None
+    assert len(row["reports"]) < 2000
+    await shipped(bench, saga_id)
+    await bench.far.report(f"{saga_id}:ship", "end", "done")
+    [confirmed] = await bench.heard(saga_id, m.Confirmed)
+    assert m.Confirmed.from_wire(confirmed.value).reports < 10
