@@ -92,8 +92,9 @@ class Found:
     """What was found for one group.
 
     `lanes` and `topics` are those of every group in the database, `committed` the offsets by group; `ranges` and
-    `records` are of the group's own lanes; `lost` are facts by group that no outbox of the database has; `seals` are
-    the last signed checkpoints, of whose partitions `ranges` has the offsets too.
+    `records` are of their partitions, a record being the last that any group has read; `lost` are facts by group that
+    no outbox of the database has; `seals` are the last signed checkpoints, of whose partitions `ranges` has the offsets
+    too.
     """
 
     group: str
@@ -147,7 +148,7 @@ def judge(found: Found) -> None:
             f"to an earlier moment, by a backup that was restored or a standby that lacked the last commits; {_RECOVER}"
         )
     _judge_seals(found)
-    for lane in found.own:
+    for lane in found.lanes:
         _judge_records(found, lane)
 
 
@@ -243,24 +244,36 @@ def _judge_topic(found: Found, lane: KnownLane) -> None:
 
 
 def _judge_records(found: Found, lane: KnownLane) -> None:
-    """Compare what the broker holds with where the lane goes on, and with the last record that it has read."""
+    """Compare what the broker holds with where the lane goes on, and with the last record that it has read.
+
+    A topic that was cut off halts every group in the database, one that has lost unread records only their reader.
+    """
     where = found.located(lane.place)
     if lane.place in found.ranges:
         first, following = found.ranges[lane.place]
-        if not first <= lane.next_offset <= following:
+        if lane.next_offset > following or (lane.next_offset < first and lane.group == found.group):
             raise HaltError(
                 f"{where}: the database is at offset {lane.next_offset}, the broker holds {first} to {following}; if "
                 f"the broker has lost records, {_TOPICS}; if retention removed records that nobody had read, a person "
-                f"has to move the lane of {found.group} (docs/operations.md)"
+                f"has to move the lane of {lane.group} (docs/operations.md)"
             )
     record = found.records.get(lane.place)
     if record is not None and lane.seen is not None and record.offset == lane.seen.offset:
         there = recognise(record.offset, record.recorded_ms, record.key, record.value)
         if there != lane.seen:
             raise HaltError(
-                f"{where} has another record at offset {record.offset} than the one that {found.group} has read: the "
+                f"{where} has another record at offset {record.offset} than the one that {lane.group} has read: the "
                 f"topic was cut off and written on, as by an unclean leader election; {_TOPICS}"
             )
+
+
+def last_seen(lanes: Iterable[KnownLane]) -> dict[Place, int]:
+    """Return the offset of the last record of each partition that any group has read."""
+    found: dict[Place, int] = {}
+    for lane in lanes:
+        if lane.seen is not None:
+            found[lane.place] = max(found.get(lane.place, 0), lane.seen.offset)
+    return found
 
 
 def last_said(

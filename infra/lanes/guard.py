@@ -16,7 +16,7 @@ from infra.installation import CLAIM, DatabaseIdentity, Identity, read_identity
 from infra.kafka import Place
 from infra.kafka_identity import Inspector, TopicState
 from infra.lanes.clients import Brokers, cluster_of, make_inspector
-from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said
+from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen
 from schemas.envelope import ID
 from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
 
@@ -115,14 +115,15 @@ class Guard:
         committed = await inspector.committed(sorted(groups))
         lanes = await self._read_lanes(sql)
         topics = await inspector.topics(sorted({lane.topic for lane in lanes} | {*self._topics}))
-        present = [lane for lane in lanes if lane.group == self.group and _exists(lane.place, topics)]
+        present = [lane for lane in lanes if _exists(lane.place, topics)]
         seals = await read_seals(inspector, self._saga, self._trust) if self._trust else {}
         places = {lane.place for lane in present} | {place for place in seals if _exists(place, topics)}
         ranges = await inspector.ranges(sorted(places))
+        last = last_seen(present)
         wanted = {
-            lane.place: (lane.seen.offset, ranges[lane.place][1])
-            for lane in present
-            if lane.seen is not None and ranges[lane.place][0] <= lane.seen.offset < ranges[lane.place][1]
+            place: (offset, ranges[place][1])
+            for place, offset in last.items()
+            if ranges[place][0] <= offset < ranges[place][1]
         }
         records = {place: found[0] for place, found in (await inspector.read(wanted, first=True)).items() if found}
         lost = await self._find_lost(inspector, sql, lanes, topics)

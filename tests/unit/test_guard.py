@@ -16,7 +16,7 @@ from infra.kafka import Place
 from infra.kafka_identity import NO_ID, Committed, TopicState
 from infra.kafka_names import Cluster
 from infra.kafka_watch import differing
-from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said
+from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen
 from infra.lanes.guard import saga_of
 from infra.lanes.processor import HaltError
 
@@ -167,6 +167,32 @@ def test_a_group_is_halted_by_what_another_one_shows() -> None:
     committed = {**one.committed, "h": {PLACE: Committed(5, str(HERE))}}
     with pytest.raises(HaltError, match="Kafka has h at 5"):
         judge(replace(one, lanes=[*one.lanes, other], committed=committed))
+
+
+OTHERS = KnownLane("h", *PLACE, 10, TOPIC.id, TOPIC.partitions, *SEEN)
+
+
+def test_a_topic_that_was_cut_off_halts_groups_that_do_not_read_it() -> None:
+    """What another group in the database has read is gone, or is another record now."""
+    for bad, sentence in (
+        (found(OTHERS, held=(0, 9)), "the database is at offset 10"),
+        (found(OTHERS, record=RECORD._replace(value=b"[]")), "than the one that h has read"),
+    ):
+        with pytest.raises(HaltError, match=sentence):
+            judge(bad)
+
+
+def test_records_that_another_group_has_not_read_in_time_halt_that_group_alone() -> None:
+    """Retention removed them; nobody else needs them."""
+    judge(found(OTHERS, held=(11, 20)))
+    with pytest.raises(HaltError, match="move the lane of h"):
+        judge(replace(found(OTHERS, held=(11, 20)), group="h"))
+
+
+def test_the_last_record_that_any_group_has_read_is_compared() -> None:
+    """Whatever lies before it was there when it was read."""
+    later = OTHERS._replace(seen_offset=12)
+    assert last_seen([lane(), later, saga_log(3)]) == {PLACE: 12}
 
 
 def test_topics_of_another_installation_are_named() -> None:
