@@ -108,6 +108,8 @@ class Found:
     cluster: Cluster
     """Has the names that a person finds in Kafka."""
     seals: Mapping[Place, Checkpoint] = field(default_factory=dict[Place, Checkpoint])
+    passed: Mapping[Place, Record] = field(default_factory=dict[Place, Record])
+    """Records before the saga log's offset of an earlier release, and not before the database's."""
 
     def named(self, name: str) -> str:
         """Return what the cluster calls a topic or a group."""
@@ -139,6 +141,12 @@ def judge(found: Found) -> None:
     _judge_history(found)
     for group, offsets in found.committed.items():
         _judge_offsets(found, group, offsets)
+    for place, record in found.passed.items():
+        raise HaltError(
+            f"an earlier release had the saga log past the record at offset {record.offset} of {found.located(place)}, "
+            f"and the database does not know it: it was set back to an earlier moment, by a backup that was restored "
+            f"or a standby that lacked the last commits; {_RECOVER}"
+        )
     for lane in found.lanes:
         _judge_topic(found, lane)
     for group, record in found.lost.items():
@@ -265,6 +273,25 @@ def _judge_records(found: Found, lane: KnownLane) -> None:
                 f"{where} has another record at offset {record.offset} than the one that {lane.group} has read: the "
                 f"topic was cut off and written on, as by an unclean leader election; {_TOPICS}"
             )
+
+
+def unproven_ranges(
+    log: str, lanes: Iterable[KnownLane], committed: Mapping[str, Mapping[Place, Committed]]
+) -> dict[Place, tuple[int, int]]:
+    """Return what lies between the database's offsets and those that an earlier release committed for the saga log.
+
+    That release wrote no identity, and committed offsets behind records that nobody wanted before the database had
+    them. The saga log wants every record, so one that lies there was lost by the database.
+    """
+    offsets = committed.get(log, {})
+    return {
+        lane.place: (lane.next_offset, offsets[lane.place].offset)
+        for lane in lanes
+        if lane.group == log
+        and lane.place in offsets
+        and not offsets[lane.place].metadata
+        and lane.next_offset < offsets[lane.place].offset
+    }
 
 
 def last_seen(lanes: Iterable[KnownLane]) -> dict[Place, int]:

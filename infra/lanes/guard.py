@@ -14,9 +14,9 @@ from infra.codec import Record
 from infra.database import Connection
 from infra.installation import CLAIM, DatabaseIdentity, Identity, read_identity
 from infra.kafka import Place
-from infra.kafka_identity import Inspector, TopicState
+from infra.kafka_identity import Committed, Inspector, TopicState
 from infra.lanes.clients import Brokers, cluster_of, make_inspector
-from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen
+from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen, unproven_ranges
 from schemas.envelope import ID
 from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
 
@@ -127,7 +127,23 @@ class Guard:
         }
         records = {place: found[0] for place, found in (await inspector.read(wanted, first=True)).items() if found}
         lost = await self._find_lost(inspector, sql, lanes, topics)
-        return Found(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals)
+        passed = await self._find_passed(inspector, present, committed, ranges)
+        return Found(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals, passed)
+
+    async def _find_passed(
+        self,
+        inspector: Inspector,
+        lanes: Sequence[KnownLane],
+        committed: Mapping[str, Mapping[Place, Committed]],
+        ranges: Mapping[Place, tuple[int, int]],
+    ) -> dict[Place, Record]:
+        """Return, by partition, the first record that the saga log of an earlier release had read and this one not."""
+        unproven = unproven_ranges(f"{self._saga}-log", lanes, committed)
+        held = {
+            place: (max(begin, ranges[place][0]), min(end, ranges[place][1]))
+            for place, (begin, end) in unproven.items()
+        }
+        return {place: found[0] for place, found in (await inspector.read(held, first=True)).items() if found}
 
     async def _find_lost(
         self, inspector: Inspector, sql: Connection, lanes: Sequence[KnownLane], topics: Mapping[str, TopicState]

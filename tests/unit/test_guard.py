@@ -16,7 +16,7 @@ from infra.kafka import Place
 from infra.kafka_identity import NO_ID, Committed, TopicState
 from infra.kafka_names import Cluster
 from infra.kafka_watch import differing
-from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen
+from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen, unproven_ranges
 from infra.lanes.guard import saga_of
 from infra.lanes.processor import HaltError
 
@@ -193,6 +193,21 @@ def test_the_last_record_that_any_group_has_read_is_compared() -> None:
     """Whatever lies before it was there when it was read."""
     later = OTHERS._replace(seen_offset=12)
     assert last_seen([lane(), later, saga_log(3)]) == {PLACE: 12}
+
+
+def test_what_an_earlier_release_had_read_is_looked_for_behind_the_saga_log() -> None:
+    """Other groups pass by what they do not want; offsets with an identity are compared as they are."""
+    lanes = [lane(), saga_log(10)]
+
+    def committed(offset: int, by: str = "") -> dict[str, dict[Place, Committed]]:
+        return {"g": {PLACE: Committed(15, "")}, "t-log": {PLACE: Committed(offset, by)}}
+
+    assert unproven_ranges("t-log", lanes, committed(15)) == {PLACE: (10, 15)}
+    assert unproven_ranges("t-log", lanes, committed(10)) == {}
+    assert unproven_ranges("t-log", lanes, committed(15, str(HERE))) == {}
+    assert unproven_ranges("t-log", [lane()], committed(15)) == {}
+    with pytest.raises(HaltError, match=r"an earlier release had the saga log past .* `tradesaga recover restored`"):
+        judge(replace(found(*lanes), passed={PLACE: RECORD}))
 
 
 def test_topics_of_another_installation_are_named() -> None:
