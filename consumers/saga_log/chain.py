@@ -26,11 +26,10 @@ from the topic gives the same hashes.
 
 import hashlib
 import struct
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from infra.codec import Record, dump_headers, dump_headers_v1, encode_name, load_headers
-from schemas.envelope import CONTEXT, Header
+from schemas.envelope import CONTEXT
 
 FORMAT: Final = 2
 """The format of records that are written today."""
@@ -58,7 +57,7 @@ class StoredBytes(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """The names of a record's headers: as they are encoded, which are contexts, and what packs the lengths."""
+    """The names of a record's headers: as they are encoded, which fields are contexts, and what packs the lengths."""
 
     encoded: bytes
     contexts: tuple[int, ...]
@@ -80,18 +79,20 @@ def link(previous: bytes, record: Record) -> bytes:
 
 def encode(previous: bytes, record: Record) -> bytes:
     """Return what the hash of `record` after `previous` goes over, in format 2; runs for each record."""
-    names, values = _split(record.headers)
+    texts, values = zip(*record.headers, strict=True) if record.headers else ((), ())
+    names = _known.get(texts) or _encode(texts)
+    value = None if record.tombstone else record.value
+    fields: list[Any] = [previous, record.topic.encode(), record.key, value, *values]
     for at in names.contexts:
-        if (context := values[at]) is not None:
-            values[at] = hashlib.sha256(context).digest()
-    fields = [previous, record.topic.encode(), record.key, None if record.tombstone else record.value, *values]
-    parts = [each for each in fields if each is not None]
-    if len(parts) == len(fields):
-        lengths = names.lengths.pack(*map(len, parts))
-    else:
+        if (context := fields[at]) is not None:
+            fields[at] = hashlib.sha256(context).digest()
+    try:
+        lengths = names.lengths.pack(*map(len, fields))
+    except TypeError:  # there is no key, no value, or a header without one
         lengths = names.lengths.pack(*[-1 if each is None else len(each) for each in fields])
+        fields = [each for each in fields if each is not None]
     place = _PLACE_2.pack(record.partition, record.offset, record.recorded_ms, record.skipped)
-    return b"".join((_DOMAIN, place, names.encoded, lengths, *parts))
+    return b"".join((_DOMAIN, place, names.encoded, lengths, *fields))
 
 
 def link_v1(previous: bytes, record: Record, headers: str) -> bytes:
@@ -133,20 +134,13 @@ def stored_skip(record: Record, form: int = FORMAT) -> int | None:
     return record.skipped if form == FORMAT and record.skipped > 0 else None
 
 
-def _split(headers: Sequence[Header]) -> tuple[_Names, list[bytes | None]]:
-    """Return the names of headers, encoded, and their values."""
-    texts = tuple([name for name, _ in headers])
-    values: list[bytes | None] = [value for _, value in headers]
-    return _known.get(texts) or _encode(texts), values
-
-
 def _encode(texts: tuple[str, ...]) -> _Names:
     """Encode names; most records have the same ones, so that some encodings are kept, and no long ones."""
     encoded = [encode_name(text) for text in texts]
     lengths = struct.pack(f">{len(encoded) + 1}I", len(encoded), *map(len, encoded))
     names = _Names(
         lengths + b"".join(encoded),
-        tuple(at for at, text in enumerate(texts) if text == CONTEXT),
+        tuple(_FIXED + at for at, text in enumerate(texts) if text == CONTEXT),
         struct.Struct(f">{_FIXED + len(encoded)}i"),
     )
     if len(names.encoded) <= _LONGEST_KNOWN:

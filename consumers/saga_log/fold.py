@@ -17,7 +17,8 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
 
     `form` is the format of the hash that its row gets: older records keep the one that they were sealed with.
     """
-    entry = enter(record, form)
+    headers = dict(record.headers)
+    entry = enter(record, headers, form)
     if tracked is None:
         return _stray(record, None, entry, DeadLetter(record, "no-saga", "header ce_correlationid is no UUID"))
     if record.key != str(tracked.saga_id).encode():
@@ -26,7 +27,7 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
         reason = f"the saga belongs to partition {tracked.home} of {record.topic}, not to {record.partition}"
         return _stray(record, tracked, entry, DeadLetter(record, "wrong-partition", reason))
     try:
-        reading = read(rules, tracked.checkpoint, record)
+        reading = read(rules, tracked.checkpoint, record, headers)
         if reading.type == rules.released:
             return _release(rules, tracked, record, entry, reading)
         if not _is_blocked(tracked, reading):
@@ -40,7 +41,8 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
 
 def park_record(rules: Rules, tracked: Tracked, record: Record, reason: str, form: int = FORMAT) -> Outcome:
     """Park a record as a saga log did that did not have its saga's version: only the row tells what was registered."""
-    return _set_aside(rules, tracked, record, enter(record, form), UnfoldableError("version", reason))
+    entry = enter(record, dict(record.headers), form)
+    return _set_aside(rules, tracked, record, entry, UnfoldableError("version", reason))
 
 
 def _is_blocked(tracked: Tracked, reading: Reading) -> bool:

@@ -1,5 +1,6 @@
 """What comes of one record: the saga after it, its row in the audit log, and what is to be done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,14 +65,14 @@ class Outcome(NamedTuple):
     refused: bool = False
 
 
-def enter(record: Record, form: int = FORMAT) -> Entry:
-    """Begin a record's row from its headers, whatever they hold."""
+def enter(record: Record, headers: Mapping[str, bytes], form: int = FORMAT) -> Entry:
+    """Begin a record's row from its headers, whatever they hold; `headers` are those by name."""
     if form == FORMAT:
-        return Entry(dump_headers(record.headers), *describe(dict(record.headers)))
-    return Entry(dump_headers_v1(record.headers), *describe(dict(record.headers)), form=form)
+        return Entry(dump_headers(record.headers), *describe(headers))
+    return Entry(dump_headers_v1(record.headers), *describe(headers), form=form)
 
 
-def describe(headers: dict[str, bytes]) -> tuple[str | None, str | None, int | None, int | None]:
+def describe(headers: Mapping[str, bytes]) -> tuple[str | None, str | None, int | None, int | None]:
     """Give what a row says for people of a record's headers: type, step, event time, start of the attempt."""
     return _text(headers.get(TYPE)), _text(headers.get(STEP)), event_time(headers), started(headers)
 

@@ -65,14 +65,15 @@ def read_saga(raw: bytes) -> UUID | None:
     return found if str(found).encode() == raw else None
 
 
-def read(rules: Rules, checkpoint: Checkpoint | None, record: Record) -> Reading:
-    """Return what the record says under the version that its saga runs under; raises `UnfoldableError`."""
-    headers = dict(record.headers)
+def read(rules: Rules, checkpoint: Checkpoint | None, record: Record, headers: Mapping[str, bytes]) -> Reading:
+    """Return what the record says under the version that its saga runs under; raises `UnfoldableError`.
+
+    `headers` are the record's, by name.
+    """
     for name in REQUIRED:
         if not headers.get(name):
             raise UnfoldableError("headers", f"header {name} is missing")
-    if headers.get(SPECVERSION, SPEC) != SPEC:
-        raise UnfoldableError("specversion", foreign_specversion(headers[SPECVERSION]))
+    _refuse_foreign(headers)
     try:
         ce_type, ce_id = headers[TYPE].decode(), headers["ce_id"].decode()
         step, request_hash = (headers.get(STEP) or b"").decode(), (headers.get("ts_request") or b"").decode()
@@ -81,7 +82,6 @@ def read(rules: Rules, checkpoint: Checkpoint | None, record: Record) -> Reading
         raise UnfoldableError("headers", f"a header cannot be read: {error}") from None
     if not 1 <= round_ <= MAX_ROUND:
         raise UnfoldableError("headers", f"header ts_round is {round_}")
-    _refuse_encrypted(headers)
     rules = _own_rules(rules, ce_type, checkpoint, headers)
     try:
         fact = rules.vocabulary.read(ce_type, ce_id, step, round_, record.value)
@@ -89,10 +89,12 @@ def read(rules: Rules, checkpoint: Checkpoint | None, record: Record) -> Reading
         raise UnfoldableError("unknown-type", _unknown(rules, ce_type, error)) from None
     except ValidationError as error:
         raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
-    return Reading(_bounded(fact), ce_type, request_hash, rules, OVERTAKES in headers)
+    if len(fact.id) > _ID_LIMIT:
+        raise UnfoldableError("headers", f"an id of {len(fact.id)} characters; {_ID_LIMIT} are allowed")
+    return Reading(fact, ce_type, request_hash, rules, OVERTAKES in headers)
 
 
-def _own_rules(rules: Rules, ce_type: str, checkpoint: Checkpoint | None, headers: dict[str, bytes]) -> Rules:
+def _own_rules(rules: Rules, ce_type: str, checkpoint: Checkpoint | None, headers: Mapping[str, bytes]) -> Rules:
     """Choose the rules of the saga's version: its checkpoint's or, before that, the one that the record names.
 
     A release means the same in all versions, and may let go what waits for its own.
@@ -124,16 +126,12 @@ def awaited_version(reason: str) -> int:
     )
 
 
-def _refuse_encrypted(headers: Mapping[str, bytes | None]) -> None:
+def _refuse_foreign(headers: Mapping[str, bytes | None]) -> None:
+    """Raise `UnfoldableError` for a record as only other releases read it."""
+    if headers.get(SPECVERSION, SPEC) != SPEC:
+        raise UnfoldableError("specversion", foreign_specversion(headers[SPECVERSION]))
     if (headers.get("content-type") or b"").startswith(ENCRYPTED):
         raise UnfoldableError("encrypted", "the value is encrypted, which this release does not read")
-
-
-def _bounded(fact: Fact) -> Fact:
-    """Return the fact if its id is one that a saga can keep."""
-    if len(fact.id) > _ID_LIMIT:
-        raise UnfoldableError("headers", f"an id of {len(fact.id)} characters; {_ID_LIMIT} are allowed")
-    return fact
 
 
 def clean(text: str) -> str:
@@ -141,7 +139,7 @@ def clean(text: str) -> str:
     return text.replace("\0", "\\0")[:_TEXT_LIMIT]
 
 
-def event_time(headers: dict[str, bytes]) -> int | None:
+def event_time(headers: Mapping[str, bytes]) -> int | None:
     """Give the nanoseconds of `ce_time`, if it is a time that 64 bits hold."""
     try:
         found = parse_time((headers.get("ce_time") or b"").decode())
@@ -150,7 +148,7 @@ def event_time(headers: dict[str, bytes]) -> int | None:
     return found if -MAX_TIME <= found <= MAX_TIME else None
 
 
-def started(headers: dict[str, bytes]) -> int | None:
+def started(headers: Mapping[str, bytes]) -> int | None:
     """Give the nanoseconds at which the attempt began, if the header says so."""
     try:
         found = int(headers.get("ts_started") or 0)

@@ -99,7 +99,8 @@ def _try(rules: Rules, letting: Release, parked: Parked) -> bool:
     """Fold one of the waiting records; return whether that could be done."""
     record = parked.record
     try:
-        advanced = advance(letting.checkpoint, record, read(rules, letting.checkpoint, record))
+        reading = read(rules, letting.checkpoint, record, dict(record.headers))
+        advanced = advance(letting.checkpoint, record, reading)
     except UnfoldableError as error:
         letting.error = f"offset {record.offset} cannot be folded: {error}"
         letting.dead.append(DeadLetter(record, error.kind, str(error)))
