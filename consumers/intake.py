@@ -98,7 +98,8 @@ class Intake:
         valid: list[tuple[int, Start]] = []
         pace = Pace()
         for each in received:
-            await pace.keep()
+            if pace.is_due():
+                await pace.turn()
             start = self._try(each.record)
             if isinstance(start, Start):
                 valid.append((each.lane, start))

@@ -38,7 +38,8 @@ class Bindings:
 
         Raises `UnknownVersionError`, and `KeyError` for a step that this participant does not own under that version.
         """
-        self.check(version)
+        if version:
+            self.check(version)
         alike = self._alike.get(step)
         return alike if alike is not None else self.by_version[version or self.unversioned][step]
 

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -79,8 +79,10 @@ class LoopWatch:
         """Return why this very attempt is not to be run again, or None."""
         return self._blamed.get(run)
 
-    def apart(self, runs: list[Run]) -> bool:
+    def apart(self, runs: Iterable[Run]) -> bool:
         """Say whether any of these has cost a batch its transaction, so that each is to be run alone."""
+        if not self._apart and not self._blamed:
+            return False
         return any(run in self._apart or run in self._blamed for run in runs)
 
     @contextmanager

@@ -112,7 +112,7 @@ class Docket:
 
     def step(self, row: Row, cause: Cause) -> AnyStep:
         """Return the step of a row, as the version defines it under which its cause was said."""
-        return self.binding(row, cause).step
+        return self.around.bindings.at(row.step, cause.envelope.version).step
 
     def binding(self, row: Row, cause: Cause) -> Binding:
         """Return the functions of a row's step; raises `UnknownVersionError`, `KeyError`."""

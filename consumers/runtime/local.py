@@ -78,7 +78,7 @@ async def run_local(
     single = binding.compensate if back else binding.handle
     limit = min(binding.step.timeout.total_seconds(), LIMIT)
     if batch is not None:
-        if not watch.apart([item.run for item in items]):
+        if not watch.apart(item.run for item in items):
             with _watched(watch, items):
                 outcomes = await _run_together(binding, batch, items, sql, _Limit(limit, watch))
             if outcomes is not None:

@@ -85,7 +85,7 @@ class Router:
         """
         for name, value in headers:
             if name == TYPE:
-                if value in self._owners:
+                if value in self._owners.steps:
                     self._owners.look(value, headers)
                 return value in self._wanted or (value in self._by_step and _step_of(headers) in self._steps)
             if name == VERSION and self._is_unknown(value):

@@ -141,16 +141,16 @@ class StepProcessor:
                 self._judge(docket, row.key, lambda due=rows[row.key]: self._take_due(docket, due))
         pace = Pace()
         for message in messages:
-            await pace.keep()
+            if pace.is_due():
+                await pace.turn()
             await self._take(docket, message, aside)
         for key in list(docket.concluding):
             self._conclude(docket, key)
         await judgement.flush(docket)
-        following = await self._follow(docket, returned, aside) if returned or aside else []
+        self._following = await self._follow(docket, returned, aside) if returned or aside else []
         await self._save(docket)
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
         self._judged, self._completions, self._upcoming = docket, completions, (timers, upcoming)
-        self._following = following
 
     async def _open_docket(
         self,
@@ -197,7 +197,7 @@ class StepProcessor:
         if message.kind is not Kind.REPORT and message.key in docket.concluding:
             self._conclude(docket, message.key)
         try:
-            reason = self._refuted(docket, claim_message(message, docket.rows.get(message.key)))
+            reason = self._contradiction(docket, message)
             if reason is None:
                 judgement.take(docket, message)
             else:
@@ -225,6 +225,12 @@ class StepProcessor:
             return {}
         claims = claim_batch(messages, due, self._around.payloads, self._around.bindings.check)
         return await evidence.load(sql, claims, sorted(sagas))
+
+    def _contradiction(self, docket: Docket, message: Message) -> str | None:
+        """Return in what the database contradicts a record; a participant without evidence believes every one."""
+        if self._participant.evidence is None:
+            return None
+        return self._refuted(docket, claim_message(message, docket.rows.get(message.key)))
 
     def _refuted(self, docket: Docket, claim: Claim) -> str | None:
         evidence = self._participant.evidence

@@ -20,30 +20,31 @@ _MOST: Final = 100
 
 
 class SecondOwners:
-    """Knows the answers of a participant's steps, by wire type, and tells of those that are not its own."""
+    """Knows the answers of a participant's steps, by wire type, and tells of those that are not its own.
+
+    `steps` has the step of each type of answer.
+    """
 
     def __init__(self, participant: Participant) -> None:
         saga = participant.saga.name
         self._group = participant.group
         self._saga = f"/{saga}/".encode()
-        self._own = f"/{saga}/{participant.name}".encode()
+        self._own = ("ce_source", f"/{saga}/{participant.name}".encode())
         self._told: set[tuple[str, bytes]] = set()
-        self._steps: dict[bytes | None, str] = {}
+        self.steps: dict[bytes, str] = {}
         for name, binding in participant.bindings.items():
             step = binding.step
             answers = (step.emits, *([step.rejects] if step.rejects else []), *(step.back or ())[1:])
-            self._steps |= {wire_type(saga, each).encode(): name for each in answers}
+            self.steps |= {wire_type(saga, each).encode(): name for each in answers}
 
-    def __contains__(self, ce_type: bytes | None) -> bool:
-        """Say whether this is the type of an answer of ours."""
-        return ce_type in self._steps
-
-    def look(self, ce_type: bytes | None, headers: Sequence[Header]) -> None:
-        """Count an answer of another participant, and name it in the log the first time."""
-        source = next((value or b"" for name, value in headers if name == "ce_source"), b"")
-        if source == self._own or not source.startswith(self._saga):
+    def look(self, ce_type: bytes, headers: Sequence[Header]) -> None:
+        """Count an answer of another participant, and name it in the log the first time; runs for each answer."""
+        if self._own in headers:
             return
-        step = self._steps[ce_type]
+        source = next((value or b"" for name, value in headers if name == "ce_source"), b"")
+        if not source.startswith(self._saga):
+            return
+        step = self.steps[ce_type]
         metrics.SECOND_OWNERS.labels(self._group, step).inc()
         if (step, source) not in self._told and len(self._told) < _MOST:
             self._told.add((step, source))

@@ -95,7 +95,8 @@ class SagaLog:
         self._let_go(transaction)
         pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
-            await pace.keep()
+            if pace.is_due():
+                await pace.turn()
             self._fold(transaction, batch, saga_id, each)
         await self._write(sql, batch)
         if asked:
@@ -211,9 +212,10 @@ class SagaLog:
 def _after(last: dict[int, int], received: Received) -> Record:
     """Return a record with the number of offsets between it and the last one of its lane, which it is from now on."""
     lane, record = received
-    skipped = record.offset - last.get(lane, record.offset - 1) - 1
-    last[lane] = record.offset
-    return record._replace(skipped=skipped) if skipped > 0 else record
+    offset = record.offset
+    skipped = offset - last.get(lane, offset - 1) - 1
+    last[lane] = offset
+    return record if skipped <= 0 else record._replace(skipped=skipped)
 
 
 def _at(seconds: float | None) -> float | None:

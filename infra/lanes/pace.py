@@ -3,8 +3,6 @@
 import asyncio
 from typing import Final
 
-from infra.clock import elapsed
-
 TURN: Final = 0.1
 """Seconds after which others get a turn: a sixtieth of the default session time-out."""
 
@@ -13,10 +11,14 @@ class Pace:
     """Counts the time since others had a turn; to be asked before each record."""
 
     def __init__(self) -> None:
-        self._since = elapsed()
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()
 
-    async def keep(self) -> None:
-        """Give others a turn if it is time for that."""
-        if elapsed() - self._since > TURN:
-            await asyncio.sleep(0)
-            self._since = elapsed()
+    def is_due(self) -> bool:
+        """Return whether others should have a turn."""
+        return self._clock() - self._since > TURN
+
+    async def turn(self) -> None:
+        """Give others a turn."""
+        await asyncio.sleep(0)
+        self._since = self._clock()

@@ -122,7 +122,8 @@ class SignalRouter:
         heard: list[Heard] = []
         pace = Pace()
         for each in received:
-            await pace.keep()
+            if pace.is_due():
+                await pace.turn()
             signal = read_signal(self._saga.name, each.record)
             if isinstance(signal, SignalRaised):
                 heard.append(Heard(each.lane, each.record, signal))
