@@ -376,5 +376,7 @@ async def _complete(work: Coroutine[Any, Any, None]) -> None:
 def to_record(topic: str, record: Any) -> Record:
     """Take over a record as aiokafka gives it, except for its topic, which is physical there."""
     value: bytes | None = record.value
-    place = topic, record.partition, record.offset
-    return Record(*place, record.timestamp, record.key, value or b"", record.headers, value is None)
+    return Record(
+        topic, record.partition, record.offset, record.timestamp, record.key, value or b"", record.headers,
+        value is None,
+    )  # fmt: skip

@@ -35,7 +35,7 @@ class Meaning(Enum):
     @property
     def by_operator(self) -> bool:
         """Say whether a person decided it; such a fact counts once, in partition order."""
-        return self in {Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE}
+        return self in _BY_OPERATOR
 
 
 class Fact(NamedTuple):
@@ -51,6 +51,7 @@ class Fact(NamedTuple):
     outcome: Status | None = None
 
 
+_BY_OPERATOR: Final = frozenset({Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE})
 _OF_A_STEP: Final = frozenset({
     Meaning.ATTEMPTED, Meaning.FAILED, Meaning.UNKNOWN, Meaning.BARRED, Meaning.COMPENSATION_FAILED,
 })  # fmt: skip

@@ -84,9 +84,7 @@ class Envelope(NamedTuple):
     def to_headers(self) -> list[Header]:
         """Write the headers; what is empty is left out."""
         saga_id = self.saga_id.encode()
-        # The version comes first: a reader that does not know it sees so before it looks at the type.
-        headers: list[Header] = [(VERSION, b"%d" % self.version)] if self.version else []
-        headers += (
+        headers: list[Header] = [
             (TYPE, self.type.encode()),
             (ID, self.id.encode()),
             ("ce_source", self.source.encode()),
@@ -94,7 +92,10 @@ class Envelope(NamedTuple):
             (SAGA_ID, saga_id),
             ("ce_subject", saga_id),
             *_FIXED,
-        )
+        ]
+        # The version comes first: a reader that does not know it sees so before it looks at the type.
+        if self.version:
+            headers.insert(0, (VERSION, b"%d" % self.version))
         for name, text in zip(_OPTIONAL, self[5:13], strict=True):
             if text:
                 headers.append((name, text.encode()))

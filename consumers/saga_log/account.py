@@ -47,7 +47,7 @@ def _result(outcome: Outcome) -> str:
 
 def _tell_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
     name = rules.saga.name
-    if meaning.by_operator or meaning is Meaning.RECORDED:
+    if meaning.by_operator:
         _tell_decision(rules, outcome, meaning)
     checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
     if checkpoint is None:
@@ -63,10 +63,9 @@ def _tell_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
 
 
 def _tell_decision(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
-    if meaning.by_operator:
-        result = "refused" if outcome.refused else "taken"
-        metrics.OPERATOR_FACTS.labels(rules.saga.name, meaning.value, result).inc()
-        _log(rules, outcome).info("operator decided", decision=meaning.value, result=result, why=outcome.entry.error)
+    result = "refused" if outcome.refused else "taken"
+    metrics.OPERATOR_FACTS.labels(rules.saga.name, meaning.value, result).inc()
+    _log(rules, outcome).info("operator decided", decision=meaning.value, result=result, why=outcome.entry.error)
 
 
 def _tell_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
