@@ -4,9 +4,10 @@ It reads the hashes that the saga log wrote and nothing of the records themselve
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from consumers.audit import store
@@ -113,51 +114,50 @@ class Sealer:
         were sealed. Raises `HistoryError` if they are not. A log in which an offset comes twice is left out.
         """
         restored: list[Sealed] = []
-        rows = await store.read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
-        for row in rows:
-            log = self._log(row)
-            if str(log.origin) in self.halted:
-                continue
-            try:
-                restored += self._take(log, row)
-            except OffsetError as error:
-                self.halted[str(log.origin)] = str(error)
+        found = await store.read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
+        new = [(self._log(place), list(rows)) for place, rows in groupby(found, itemgetter(0, 1))]
+        for log, rows in new:
+            if str(log.origin) not in self.halted:
+                restored += self._take(log, rows)
         now = time.time_ns()
         grown = [log for log in self._logs.values() if log.edge.size > log.sealed and self._may_seal(log)]
         sealed = [log.seal(self.signer, now, clock) for log in grown]
         await store.write_checkpoints(sql, restored + sealed)
         self._witness([(each.origin, each.note) for each in sealed])
-        self.unsealed = self._oldest_unsealed(rows)
+        self.unsealed = self._oldest_unsealed(new)
         return restored + sealed
 
-    def _log(self, row: NewRow) -> SealedLog:
-        place = (row.topic, row.partition)
+    def _log(self, place: tuple[str, int]) -> SealedLog:
         log = self._logs.get(place)
         if log is None:
             log = self._logs[place] = SealedLog.empty(Origin(self.log_id, *place))
         return log
 
-    def _take(self, log: SealedLog, row: NewRow) -> list[Sealed]:
-        """Add a row to its log, or leave it for later; return the witness's checkpoint that it completes, if any."""
-        if not self._restoring.owes(str(log.origin)):
-            log.take(row.offset, row.hash)
-        elif (due := self._restoring.next(str(log.origin))) is not None:
-            log.take(row.offset, row.hash)
-            if log.edge.size == due.size:
-                return [self._restore(log)]
-        return []
+    def _take(self, log: SealedLog, rows: Sequence[NewRow]) -> list[Sealed]:
+        """Add rows to their log, or leave them for later; return the witness's checkpoints that they complete."""
+        name, restoring = str(log.origin), self._restoring
+        restored: list[Sealed] = []
+        try:
+            for row in rows:
+                if not restoring.owes(name):
+                    log.take(row.offset, row.hash)
+                elif (due := restoring.next(name)) is not None:
+                    log.take(row.offset, row.hash)
+                    if log.edge.size == due.size:
+                        restored.append(self._restore(log))
+        except OffsetError as error:
+            self.halted[name] = str(error)
+        return restored
 
     def _may_seal(self, log: SealedLog) -> bool:
         return str(log.origin) not in self.halted and not self._restoring.owes(str(log.origin))
 
-    def _oldest_unsealed(self, rows: Sequence[NewRow]) -> dict[str, int]:
+    def _oldest_unsealed(self, new: Sequence[tuple[SealedLog, Sequence[NewRow]]]) -> dict[str, int]:
         """Find what is left without a seal: of halted logs all rows, of one with more rows than were read the next."""
         oldest: dict[str, int] = {}
-        counts = Counter((row.topic, row.partition) for row in rows)
-        for row in rows:
-            log = self._log(row)
-            more = counts[row.topic, row.partition] == ROWS and row.offset + 1 == log.next_offset
-            if more or not self._may_seal(log):
+        for log, rows in new:
+            left = rows if not self._may_seal(log) else rows[-1:] if len(rows) == ROWS else ()
+            for row in left:
                 oldest[row.topic] = min(oldest.get(row.topic, row.recorded_ms), row.recorded_ms)
         return oldest
 
