@@ -8,12 +8,12 @@ import gc
 from infra.garbage import collect_seldom
 collect_seldom()
 frozen, before = gc.get_freeze_count(), [each["collections"] for each in gc.get_stats()]
-alive = [[number] for number in range(15_000)]
+alive = [[number] for number in range(75_000)]
 after = [each["collections"] for each in gc.get_stats()]
 loop = []
 loop.append(loop)
 del loop
-more = [[number] for number in range(25_000)]
+more = [[number] for number in range(125_000)]
 print(frozen > 0, after == before, gc.get_stats()[0]["collected"] > 0)
 """
 
