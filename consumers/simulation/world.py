@@ -21,8 +21,8 @@ from infra.clock import format_time, new_id
 from infra.codec import Record
 from infra.failpoints import Failpoint
 from schemas.envelope import Envelope, splice
-from schemas.identity import request_hash
 from schemas.message import Event, wire_type
+from schemas.request_hash import RequestKeys
 from schemas.topics import commands_topic, events_topic
 
 CLIENT: Final = "/simulation"
@@ -49,6 +49,7 @@ class World:
     database: SimDatabase
     far: FarSide
     crew: Crew
+    keys: RequestKeys
     sagas: list[Started] = field(default_factory=list[Started])
     hits: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     trace: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
@@ -66,10 +67,9 @@ class World:
             **lane_statements(), **row_statements(), **saga_statements(), EFFECT: insert_effect, **subject.statements
         }  # fmt: skip
         database = SimDatabase(loop, statements)
-        far = FarSide(loop, database)
-        world = cls(
-            seed, subject, list(faults), loop, chance, broker, database, far, Crew(loop, broker, database, chance)
-        )
+        far, crew = FarSide(loop, database), Crew(loop, broker, database, chance)
+        keys = RequestKeys.of(hashlib.sha256(f"{seed} keys".encode()).digest())
+        world = cls(seed, subject, list(faults), loop, chance, broker, database, far, crew, keys)
         broker.appended = world.note_record
         return world
 
@@ -111,8 +111,9 @@ class World:
             saga_id=str(saga_id),
             time=format_time(EPOCH_NS + int(self.loop.time() * 1e9)),
             step=step,
-            request=request_hash(event) if is_start else "",
+            request=self.keys.hash(event) if is_start else "",
             context=splice(b"", event.NAME, value) if is_start else b"",
+            version=saga.version if is_start else 0,
         )
         self.outsiders.add(envelope.id.encode())
         self.broker.append(events_topic(saga.name), str(saga_id).encode(), value, envelope.to_headers())

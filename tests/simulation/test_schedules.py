@@ -10,6 +10,9 @@ from consumers.simulation.campaign import SAMPLES, choose, run_many
 from consumers.simulation.faults import CELLS
 from consumers.simulation.report import describe, missed
 from consumers.simulation.schedule import run
+from consumers.simulation.world import World
+from schemas.envelope import VERSION
+from schemas.request_hash import made_with
 
 SCHEDULES = 2 * len(CELLS)
 FIRST = 1_000_000
@@ -18,6 +21,9 @@ REPLAYED = (3, 17)
 _HASHES = """
 from consumers.simulation.campaign import SAMPLES, choose
 from consumers.simulation.schedule import run
+from consumers.simulation.world import World
+from schemas.envelope import VERSION
+from schemas.request_hash import made_with
 print(*(run(choose(SAMPLES, seed), seed).hash for seed in {seeds}))
 """
 
@@ -58,3 +64,13 @@ def test_a_schedule_goes_on_to_the_end_without_faults() -> None:
 
         assert (list(result.violations), result.figures["faults"]) == ([], 0)
         assert result.figures["fenced writes"] == 0
+
+
+def test_starts_are_those_of_the_doors() -> None:
+    """Each carries the hash of its request under a key, and the version of its saga."""
+    world = World.of(7, choose(SAMPLES, 7), [])
+    world.ask()
+    [start] = [record for logs in world.broker.logs.values() for log in logs for record in log]
+    assert world.keys.matches(start.header("ts_request").decode(), world.sagas[0].start)
+    assert made_with(start.header("ts_request").decode()) == world.keys.keys[0].id
+    assert start.header(VERSION) == b"%d" % world.subject.saga.version
