@@ -146,6 +146,18 @@ class MappedProducer:
         name = self.cluster.physical(topic)
         return await self._producer.send(name, value, key, partition, timestamp_ms, headers)
 
+    async def begin_transaction(self) -> None:
+        """Begin a transaction of this producer, which must have a `transactional_id`."""
+        await self._producer.begin_transaction()
+
+    async def commit_transaction(self) -> None:
+        """End the transaction: its records count."""
+        await self._producer.commit_transaction()
+
+    async def abort_transaction(self) -> None:
+        """End the transaction: its records do not count."""
+        await self._producer.abort_transaction()
+
     async def count_partitions(self, topic: str) -> int:
         """Return the number of partitions of a topic."""
         return len(await self._producer.partitions_for(self.cluster.physical(topic)))

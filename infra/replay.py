@@ -70,14 +70,25 @@ class Replay:
         return await ask_ranges(self._consumer, places)
 
     async def first_at(self, times: Mapping[Place, int]) -> dict[Place, int]:
-        """Give the first offset of each partition whose record has this time, milliseconds, or a later one.
+        """Return the first offset of each partition whose record has this time, milliseconds, or a later one.
 
         A partition that has none is left out.
         """
         try:
-            return await self._consumer.offsets_for_times(times)
+            found = await self._consumer.offsets_for_times(times)
         except (KafkaError, OSError) as error:
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        ends = await self.ranges(found)
+        # The broker may have found the control record of a transaction, which has a time of its own.
+        firsts = {place: await self._first_at(place, at, ends[place][1], times[place]) for place, at in found.items()}
+        return {place: first for place, first in firsts.items() if first is not None}
+
+    async def _first_at(self, place: Place, start: int, end: int, time: int) -> int | None:
+        async for batch in self.read_left(place, start, end):
+            for record in batch:
+                if record.recorded_ms >= time:
+                    return record.offset
+        return None
 
     async def read(self, place: Place, start: int, end: int, *, resumed: bool = False) -> AsyncGenerator[list[Record]]:
         """Give the records of a partition from `start` up to, but not including, `end`, in batches.

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 
@@ -31,17 +31,27 @@ from infra.lanes.store import Lane
 from infra.preflight import durability
 from infra.replay import BATCH, Replay, Rewriter
 from infra.settings import Settings
+from infra.skipped_offsets import TransactionWriter
 from infra.topics import all_topics, check_topics, ensure_topics, set_clock
 from schemas.lifecycle import Bar
 from schemas.message import wire_type
 from schemas.topics import commands_topic, dead_letters_topic, events_topic, saga_topics
 
-_SIZES: Final = """
-SELECT partition, min("offset"), max("offset"), count(*) FROM saga_event WHERE topic = $1 GROUP BY partition
+_SPANS: Final = """
+SELECT partition, min("offset"), max("offset") + 1, count(*) FROM saga_event WHERE topic = $1 GROUP BY partition
+"""
+# The first record of each partition behind which one is missing: its hash says how many offsets have held none.
+_GAPS: Final = """
+SELECT DISTINCT ON (partition) partition, "offset", following FROM (
+    SELECT partition, "offset", lead("offset" - coalesce(skipped, 0)) OVER (PARTITION BY partition ORDER BY "offset")
+        AS following
+    FROM saga_event WHERE topic = $1
+) AS e WHERE following <> "offset" + 1 ORDER BY partition, "offset"
 """
 _FACTS: Final = """
-SELECT topic, partition, "offset", recorded_at, saga_id, error, key, headers, value, hash FROM saga_event
-WHERE topic = $1 AND partition = $2 ORDER BY "offset"
+SELECT topic, partition, "offset", recorded_at, saga_id, error, key, headers, value, hash,
+    coalesce(lead(skipped) OVER (ORDER BY "offset"), 0) AS skipped_behind
+FROM saga_event WHERE topic = $1 AND partition = $2 ORDER BY "offset"
 """
 _SENT: Final = """
 SELECT aggregatetype, aggregateid, id, type, headers, payload FROM outbox WHERE aggregatetype = $1
@@ -57,6 +67,7 @@ _FOLDED: Final = """
 SELECT o.id FROM unnest($1::uuid[], $2::uuid[]) AS o (id, saga_id) WHERE EXISTS (
     SELECT FROM saga_event e WHERE e.saga_id = o.saga_id AND strpos(e.headers, '"ce_id":"' || o.id || '"') > 0)
 """
+_RETIRED: Final = "SELECT EXISTS (SELECT FROM audit_retired_head WHERE topic = $1)"
 _STEP_BACK: Final = """
 UPDATE lane SET next_offset = t.following FROM unnest($1::text[], $2::int[], $3::bigint[]) AS t (topic, partition,
     following)
@@ -65,6 +76,21 @@ WHERE lane.topic = t.topic AND lane.partition = t.partition AND lane.next_offset
 _SPREADING: Final = 1.0
 """Seconds until every broker knows of a changed setting; a record that proves otherwise stops the recovery."""
 _WRONG_KEY: Final = "dead letter: the key is not"
+
+
+class _Span(NamedTuple):
+    """The facts of one partition: the first one's offset, the offset behind the last one, and how many there are."""
+
+    first: int
+    end: int
+    facts: int
+
+
+class _Fact(NamedTuple):
+    """A fact, and how many offsets behind it hold no record."""
+
+    record: Record
+    skipped_behind: int
 
 
 async def republish(
@@ -113,21 +139,21 @@ async def _write_saga(
     async with Replay(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
     _refuse_full(brokers, ranges)
-    sizes = await _refuse_gaps(places[LOG], kept[0], counts[kept[0]])
-    told[0](sum(sizes.values()))
+    spans = await _refuse_gaps(places[LOG], kept[0], counts[kept[0]])
+    told[0](sum(span.facts for span in spans.values()))
     await set_clock(brokers, topics, "CreateTime")
     await asyncio.sleep(_SPREADING)
     try:
-        async with Rewriter(brokers) as rewriter:
-            writing = _Writing(cast, places, counts, rewriter, report)
-            await writing.write(sizes, told[1])
+        async with Rewriter(brokers) as rewriter, TransactionWriter(brokers) as transactions:
+            writing = _Writing(cast, places, counts, rewriter, transactions, report)
+            await writing.write(spans, told[1])
     finally:
         await set_clock(brokers, topics, "LogAppendTime")
-    await _leave_lanes(brokers, places, cast, sizes, report)
+    await _leave_lanes(brokers, places, cast, spans, report)
 
 
 async def _leave_lanes(
-    brokers: str, places: Mapping[str, Database], cast: Cast, sizes: Mapping[int, int], report: Report
+    brokers: str, places: Mapping[str, Database], cast: Cast, spans: Mapping[int, _Span], report: Report
 ) -> None:
     """Have no lane stand beyond its topic, nor beyond what is certain to be where it was."""
     async with Replay(brokers) as replay:
@@ -135,7 +161,7 @@ async def _leave_lanes(
         counts = await count_partitions(brokers, names)
         ranges = await replay.ranges([(name, number) for name in names for number in range(counts[name])])
         ends = {place: end for place, (_, end) in ranges.items()}
-        ends |= {(events_topic(cast.saga.name), number): size for number, size in sizes.items()}
+        ends |= {(events_topic(cast.saga.name), number): span.end for number, span in spans.items()}
         columns = [topic for topic, _ in ends], [number for _, number in ends], list(ends.values())
         for database in {id(each): each for each in places.values()}.values():
             await database.sql.execute(_STEP_BACK, *columns)
@@ -154,22 +180,30 @@ def _refuse_full(brokers: str, ranges: Mapping[Place, tuple[int, int]]) -> None:
         raise CommandError("topics-not-empty", what, "Kafka", do, ExitCode.REFUSED)
 
 
-async def _refuse_gaps(log: Database, topic: str, partitions: int) -> dict[int, int]:
-    """Give the number of facts of each partition; a gap would move all that follow it to other offsets.
+async def _refuse_gaps(log: Database, topic: str, partitions: int) -> dict[int, _Span]:
+    """Return the facts of each partition; one that is missing would move all that follow it to other offsets.
 
-    Gaps that transactions left are refused as well: to leave the same ones would take transactions of the same kind.
+    What transactions took is not missing: each record's hash covers how many offsets before it held none. Those before
+    the first record are told by none; retirement takes records from there.
     """
-    sizes = dict.fromkeys(range(partitions), 0)
-    for number, first, last, count in await log.sql.fetch(_SIZES, topic):
-        if first or last + 1 != count or number >= partitions:
-            what = f"the audit log holds {count} records of offsets {first} to {last}"
-            do = (
-                "use a copy of the topic: a log with a gap, be it one that a transaction left, cannot be written back "
-                "to its offsets"
-            )
-            raise CommandError("log-gap", what, f"{topic}[{number}]", do, ExitCode.REFUSED)
-        sizes[number] = count
-    return sizes
+    spans = dict.fromkeys(range(partitions), _Span(0, 0, 0))
+    for number, *span in await log.sql.fetch(_SPANS, topic):
+        if number >= partitions:
+            raise _gap(topic, number, f"the audit log has records of this partition; the topic has {partitions}")
+        spans[number] = _Span(*span)
+    for number, offset, following in await log.sql.fetch(_GAPS, topic):
+        what = f"the record behind offset {offset} is one that follows offset {following - 1}: records are missing"
+        raise _gap(topic, number, what)
+    retired = await log.sql.fetchval(_RETIRED, topic)
+    for number, span in spans.items():
+        if span.first and (retired or span.first == 1):
+            raise _gap(topic, number, f"the audit log begins at offset {span.first}")
+    return spans
+
+
+def _gap(topic: str, number: int, what: str) -> CommandError:
+    do = "use a copy of the topic: a log that lacks records cannot be written back to its offsets"
+    return CommandError("log-gap", what, f"{topic}[{number}]", do, ExitCode.REFUSED)
 
 
 @dataclass
@@ -180,10 +214,11 @@ class _Writing:
     places: Mapping[str, Database]
     counts: Mapping[str, int]
     rewriter: Rewriter
+    transactions: TransactionWriter
     report: Report
     sent: dict[Asked, Outgoing] = field(default_factory=dict[Asked, Outgoing])
 
-    async def write(self, sizes: Mapping[int, int], advance: Advance) -> None:
+    async def write(self, spans: Mapping[int, _Span], advance: Advance) -> None:
         """Write facts and commands partition by partition, then what had not been folded, then the dead letters."""
         name = self.cast.saga.name
         bar = wire_type(name, Bar)
@@ -192,11 +227,14 @@ class _Writing:
             self.sent[asked(record.headers, bar=record.type == bar)] = record
         rules = Rules(self.cast.saga, self.counts[events_topic(name)])
         facts = FactRecovery(rules, self.places[LOG].sql, time.time_ns(), writes=False)
-        for number in sizes:
+        for number, span in spans.items():
             facts.forget()
+            skipped = span.first
             async for batch in self._facts(number):
+                await self._skip((batch[0].record.topic, number), 0, skipped, batch[0].record.recorded_ms)
                 await self._write_facts(facts, batch)
                 advance(len(batch))
+                skipped = 0
         await self._write_unfolded()
         for row in await self._fetch(_SENT, dead_letters_topic(name)):
             await self._append(_outgoing(row))
@@ -210,23 +248,37 @@ class _Writing:
             found += await database.sql.fetch(query, topic, *more)
         return found
 
-    async def _facts(self, number: int) -> AsyncGenerator[list[Record]]:
-        batch: list[Record] = []
+    async def _facts(self, number: int) -> AsyncGenerator[list[_Fact]]:
+        batch: list[_Fact] = []
         async for row in self.places[LOG].sql.cursor(_FACTS, events_topic(self.cast.saga.name), number, prefetch=BATCH):
-            batch.append(_record(row))
+            batch.append(_Fact(_record(row), row["skipped_behind"]))
             if len(batch) == BATCH:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    async def _write_facts(self, facts: FactRecovery, batch: Sequence[Record]) -> None:
-        for record in batch:
-            await self.rewriter.write(record, exact=True)
+    async def _write_facts(self, facts: FactRecovery, batch: Sequence[_Fact]) -> None:
+        for record, skipped in batch:
+            if skipped == 1:
+                await self.rewriter.drain()
+                await self.transactions.commit(record)
+                self.report.records["skipped offsets"] += 1
+            else:
+                await self.rewriter.write(record, exact=True)
+                place = record.topic, record.partition
+                await self._skip(place, record.offset + 1, skipped, record.recorded_ms)
         self.report.records["events"] += len(batch)
-        made, _ = await facts.follow(_NOWHERE, batch)
+        made, _ = await facts.follow(_NOWHERE, [fact.record for fact in batch])
         for each in made:
             await self._write_command(each)
+
+    async def _skip(self, place: Place, first: int, count: int, recorded_ms: int) -> None:
+        """Have offsets hold no record, as those were that transactions took."""
+        if count:
+            await self.rewriter.drain()
+            await self.transactions.skip(place, first, count, recorded_ms)
+            self.report.records["skipped offsets"] += count
 
     async def _write_command(self, made: Made) -> None:
         """Write the command that had been sent; one that the outbox has forgotten is made anew, under a new id."""

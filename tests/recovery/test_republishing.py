@@ -11,8 +11,11 @@ from consumers.recovery.comparison import compare
 from consumers.recovery.rebuild import Wish
 from consumers.recovery.topics import republish
 from consumers.runtime.processor import StepProcessor
-from schemas.topics import saga_topics
+from infra.kafka import Place
+from infra.replay import Replay
+from schemas.topics import PARTITIONS, events_topic, saga_topics
 from tests.broker import delete_topics
+from tests.integration.test_transactions import transaction
 from tests.keys import KEYS
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, ignore
@@ -59,3 +62,69 @@ async def test_everything_goes_on_with_topics_written_anew(stage: Stage) -> None
     found = await compare(lived, rebuilt)
     assert found.equal, found.lines()
     assert +again.owed == Counter()
+
+
+def put_in_transaction(stage: Stage, records: int, *, commits: bool) -> None:
+    """Have a stranger write so many records to each partition of the topic of facts, in one transaction."""
+    topic = events_topic(stage.bench.saga.name)
+    with transaction(stage.bench.kafka) as client:
+        for number in range(PARTITIONS):
+            for _ in range(records):
+                client.produce(topic, partition=number, value=b"{}")
+        client.flush(20)
+        client.commit_transaction(20) if commits else client.abort_transaction(20)
+
+
+async def readable(stage: Stage) -> dict[Place, list[tuple[int, int]]]:
+    """Return the offsets and times of all that can be read of the topic of facts, up to the last fact."""
+    topic = events_topic(stage.bench.saga.name)
+    rows = await stage.bench.pool.fetch('SELECT partition, max("offset") + 1 FROM saga_event GROUP BY 1')
+    found: dict[Place, list[tuple[int, int]]] = {}
+    async with Replay(stage.bench.kafka) as replay:
+        for number, end in rows:
+            place = (topic, number)
+            batches = [batch async for batch in replay.read_left(place, 0, end)]
+            found[place] = [(record.offset, record.recorded_ms) for batch in batches for record in batch]
+    return found
+
+
+async def test_offsets_that_transactions_took_are_skipped_again(stage: Stage) -> None:
+    """Aborted and committed ones of strangers, before the first fact and between others: every fact keeps its offset.
+
+    The hashes, which cover what was skipped, are those of a database that is rebuilt from the new topics.
+    """
+    put_in_transaction(stage, 2, commits=False)
+    await stage.serve()
+    for number in range(14):
+        await stage.knock(f"k{number}", **PLANS[number % len(PLANS)][0])
+    await stage.reached(4)
+    for records, commits in ((2, True), (1, True), (3, False), (2, True), (1, False)):
+        put_in_transaction(stage, records, commits=commits)
+    for number in range(14, 42):
+        await stage.knock(f"k{number}", **PLANS[number % len(PLANS)][0])
+    await stage.reached(20)
+    await stage.stop()
+    before = await readable(stage)
+    gaps = await stage.bench.pool.fetch("SELECT DISTINCT skipped FROM saga_event WHERE skipped IS NOT NULL")
+    assert {1, 5} <= {row[0] for row in gaps}
+    middle = before[events_topic(stage.bench.saga.name), 0][-1][1]
+    await lose_topics(stage)
+    report = await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+    assert report.records["skipped offsets"] >= 10 * PARTITIONS
+    assert await readable(stage) == before
+    async with Replay(stage.bench.kafka) as replay:
+        assert await replay.first_at(dict.fromkeys(before, middle)) == {
+            place: first
+            for place, records in before.items()
+            if (first := next((offset for offset, at in records if at >= middle), None)) is not None
+        }
+    await stage.forget_unknown()
+    await stage.serve()
+    await check_ends(stage)
+    await check_nothing_twice(stage)
+    await stage.stop()
+    lived = stage.url
+    rebuilt = await stage.new_database()
+    await stage.rebuild(Wish("rebuilt", "tester"))
+    found = await compare(lived, rebuilt)
+    assert found.equal, found.lines()
