@@ -21,12 +21,19 @@ def reconcile_command(
     *,
     since: Annotated[
         datetime | None,
-        typer.Option("--since", formats=_TIMES, help="Look for forged facts from here on, UTC; default: a week back."),
+        typer.Option(
+            "--since",
+            formats=_TIMES,
+            help="Look for what is forged from here on, UTC; default: a week back.",
+        ),
     ] = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the venue's orders, trades and holdings with the ledger and the sagas, and facts with their rows."""
+    """Compare the venue's orders, trades and holdings with the ledger and the sagas, and facts with their rows.
+
+    Records of the trade that rows contradict, forged commands and reports among them, are named from the dead letters.
+    """
     begin = None if since is None else since.replace(tzinfo=UTC)
     findings = asyncio.run(_reconcile(load_settings(directory), begin))
     if as_json:
@@ -40,7 +47,7 @@ def reconcile_command(
 async def _reconcile(settings: Settings, since: datetime | None) -> Findings:
     port = open_venue(settings)
     try:
-        return await reconcile(port, settings, since)
+        return await reconcile(port, settings, since, letters=True)
     except VenueRejected as error:
         do = "correct TRADESAGA_VENUE_KEY and TRADESAGA_VENUE_SECRET"
         what = f"the venue refused to show the account: {error.reason}"
@@ -61,4 +68,9 @@ def _show(findings: Findings) -> None:
     facts = f"{findings.facts.checked} facts since {findings.facts.since:%Y-%m-%d %H:%M} UTC"
     if (left := findings.facts.count - len(findings.facts.forged)) > 0:
         typer.echo(f"and {left} more forged facts")
+    letters = findings.letters
+    if letters is not None and letters.unread:
+        typer.echo(f"the dead letters could not be read: {letters.unread}")
+    elif letters is not None:
+        facts += f", {letters.checked} dead letters ({letters.count} contradictions)"
     typer.echo(f"{findings.sagas} ended sagas, {findings.orders} orders, {facts}: {verdict}{left_out}")

@@ -15,6 +15,7 @@ from infra.errors import CommandError
 from infra.ledger.entries import Booking, book
 from infra.metrics import DISCREPANCIES
 from infra.reconciliation.facts import FactCheck, ForgedFact, check_facts
+from infra.reconciliation.letters import Contradiction, LetterCheck, check_letters
 from infra.reconciliation.reading import read_book, read_ended, read_venue
 from infra.settings import Settings
 from sagas.trading.comparison import Discrepancy, Flaw, compare, venue_differences
@@ -29,7 +30,8 @@ STEP: Final = "venue_stock"
 class Findings:
     """What a reconciliation has found; `balances_checked` is false when the venue never stood still for it.
 
-    `facts` tells how many facts were compared with rows, and since when; the forged ones are discrepancies too.
+    `facts` tells how many facts were compared with rows, and since when; the forged ones are discrepancies too, and so
+    are the contradicted records of `letters`, which is None where the dead letters were not asked for.
     """
 
     discrepancies: list[Discrepancy]
@@ -37,6 +39,7 @@ class Findings:
     orders: int
     balances_checked: bool
     facts: FactCheck
+    letters: LetterCheck | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Give the findings for scripts."""
@@ -48,13 +51,17 @@ class Findings:
             "counts": dict(Counter(each.flaw.value for each in self.discrepancies)),
             "discrepancies": [asdict(each) for each in self.discrepancies],
             "facts": self.facts.as_json(),
+            "dead_letters": None if self.letters is None else self.letters.as_json(),
         }
 
 
-async def reconcile(port: VenuePort, settings: Settings, since: datetime | None = None) -> Findings:
+async def reconcile(
+    port: VenuePort, settings: Settings, since: datetime | None = None, *, letters: bool = False
+) -> Findings:
     """Compare everything once; the venue's name and the databases are the settings'.
 
-    Facts are compared with the rows behind them from `since` on, a week back by default.
+    Facts are compared with the rows behind them from `since` on, a week back by default; with `letters`, dead letters
+    of the same time are read.
     """
     venue = settings.venue_name
     async with session(settings.database_for("saga_log"), application_name="tradesaga reconcile") as sql:
@@ -64,12 +71,21 @@ async def reconcile(port: VenuePort, settings: Settings, since: datetime | None 
         here = await read_book(sql, venue, stock_id(venue))
     facts = await check_facts(settings, since)
     found = [*compare(ended, there, here), *map(_forged, facts.forged)]
+    told = None
+    if letters:
+        named = {(each.topic, each.partition, each.offset) for each in facts.forged}
+        told = await check_letters(settings, facts.since, named)
+        found += map(_contradicted, told.records)
     checked = there.totals is not None and here.stocked
-    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked, facts)
+    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked, facts, told)
 
 
 def _forged(fact: ForgedFact) -> Discrepancy:
     return Discrepancy(Flaw.FORGED_FACT, str(fact.saga_id), f"{fact.type} at {fact.place}: {fact.reason}")
+
+
+def _contradicted(record: Contradiction) -> Discrepancy:
+    return Discrepancy(Flaw.CONTRADICTED_RECORD, record.saga_id, str(record))
 
 
 async def take_stock(port: VenuePort, settings: Settings) -> bool:

@@ -30,6 +30,7 @@ class Flaw(StrEnum):
     EXPOSURE_DIFFERS = "exposure_differs"
     VENUE_BALANCE_DIFFERS = "venue_balance_differs"
     FORGED_FACT = "forged_fact"
+    CONTRADICTED_RECORD = "contradicted_record"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from consumers.recovery.comparison import compare
 from consumers.recovery.rebuild import Wish
 from consumers.recovery.topics import republish
 from consumers.runtime.processor import StepProcessor
+from infra.database import session
+from infra.errors import CommandError
 from infra.kafka import Place
 from infra.replay import Replay
 from schemas.topics import PARTITIONS, events_topic, saga_topics
@@ -128,3 +130,22 @@ async def test_offsets_that_transactions_took_are_skipped_again(stage: Stage) ->
     await stage.rebuild(Wish("rebuilt", "tester"))
     found = await compare(lived, rebuilt)
     assert found.equal, found.lines()
+    await refuses_a_log_that_lacks_a_record(stage)
+
+
+async def refuses_a_log_that_lacks_a_record(stage: Stage) -> None:
+    """A gap of which no record says that it held none is not filled."""
+    async with session(stage.url) as sql, sql.transaction():
+        await sql.execute("SET LOCAL session_replication_role = replica")
+        await sql.execute(
+            """
+            DELETE FROM saga_event WHERE (topic, partition, "offset") IN (
+                SELECT topic, partition, "offset" FROM saga_event WHERE skipped IS NULL AND "offset" > 20 LIMIT 1
+            )
+            """
+        )
+    await lose_topics(stage)
+    with pytest.raises(CommandError) as refused:
+        await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+    assert refused.value.code == "log-gap"
+    assert "records are missing" in refused.value.what

@@ -1,0 +1,144 @@
+"""Dead letters of records that the rows of their readers contradict: forged, or foreign, on topics of the trade.
+
+A record on a topic is a claim. A service copies one that its own rows deny to the dead letters, as a `contradiction`,
+and does nothing else for it; here they are named, also commands and reports, of which the audit log knows nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from infra.broker import count_partitions
+from infra.codec import Record
+from infra.dead_letters import CONTRADICTION
+from infra.errors import CommandError
+from infra.kafka import KafkaUnavailableError
+from infra.reconciliation.facts import SHOWN
+from infra.replay import Replay
+from infra.settings import Settings
+from sagas.trade import trade
+from schemas.envelope import SAGA_ID, STEP, TYPE
+from schemas.topics import dead_letters_topic
+
+_TEXT_LIMIT: Final = 200
+_CLAIM_LIMIT: Final = 1000
+Place = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A record that rows contradict: where it lies, what it says of itself, what it claimed, what the rows say."""
+
+    type: str
+    saga_id: str
+    step: str
+    source: str
+    topic: str
+    partition: int
+    offset: int
+    reader: str
+    claimed: str
+    reason: str
+
+    @property
+    def place(self) -> Place:
+        """Return where the record lies."""
+        return self.topic, self.partition, self.offset
+
+    def __str__(self) -> str:
+        where = f"{self.topic}[{self.partition}] offset {self.offset}"
+        return (
+            f"forged or foreign: {self.type} at {where}, said to be of {self.source}, claimed {self.claimed}; "
+            f"{self.reader} found: {self.reason}"
+        )
+
+
+@dataclass(slots=True)
+class LetterCheck:
+    """What the dead letters tell: `count` letters of contradictions, `records` the first ones by place, each once.
+
+    `unread` says why the dead letters could not be read, if they could not.
+    """
+
+    since: datetime
+    checked: int = 0
+    count: int = 0
+    records: list[Contradiction] = field(default_factory=list[Contradiction])
+    unread: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the findings for scripts."""
+        return {
+            "since": self.since.isoformat(),
+            "checked": self.checked,
+            "contradictions": self.count,
+            "records": [asdict(each) for each in self.records],
+            "unread": self.unread or None,
+        }
+
+
+async def check_letters(settings: Settings, since: datetime, known: Collection[Place] = ()) -> LetterCheck:
+    """Read the dead letters of the trade that were written from `since` on.
+
+    Records at `known` places, which have been named already, are counted and not named. Memory is bounded. Where Kafka
+    does not answer, or has no such topic, `unread` says so.
+    """
+    found, records = LetterCheck(since), dict[Place, Contradiction]()
+    brokers, topic = settings.brokers(), dead_letters_topic(trade.name)
+    try:
+        count = (await count_partitions(brokers, [topic]))[topic]
+        async with Replay(brokers) as replay:
+            ranges = await replay.ranges([(topic, number) for number in range(count)])
+            firsts = await replay.first_at(dict.fromkeys(ranges, int(since.timestamp() * 1000)))
+            for place, first in sorted(firsts.items()):
+                async for batch in replay.read_left(place, first, ranges[place][1]):
+                    for letter in batch:
+                        _take(found, records, letter, known)
+    except KafkaUnavailableError as error:
+        found.unread = f"Kafka does not answer: {error}"
+    except CommandError as error:
+        found.unread = f"{error.where}: {error.what}"
+    found.records = sorted(records.values(), key=lambda each: each.place)
+    return found
+
+
+def _take(found: LetterCheck, records: dict[Place, Contradiction], letter: Record, known: Collection[Place]) -> None:
+    found.checked += 1
+    headers = {name: value or b"" for name, value in letter.headers}
+    if headers.get("ts_dlt_error_type") != CONTRADICTION.encode():
+        return
+    found.count += 1
+    record = read_letter(letter, headers)
+    if record is not None and len(records) < SHOWN and record.place not in known:
+        records.setdefault(record.place, record)
+
+
+def read_letter(letter: Record, headers: Mapping[str, bytes]) -> Contradiction | None:
+    """Return what a dead letter tells of a contradiction, None for one that does not say where its record lies."""
+    try:
+        partition, offset = int(headers.get("ts_dlt_partition", b"")), int(headers.get("ts_dlt_offset", b""))
+    except ValueError:
+        return None
+    cut = headers.get("ts_dlt_value_bytes")
+    claimed = _text(letter.value, _CLAIM_LIMIT) if cut is None else f"a value of {_text(cut)} bytes"
+    return Contradiction(
+        type=_text(headers.get(TYPE, b"")),
+        saga_id=_text(headers.get(SAGA_ID, b"") or letter.key or b""),
+        step=_text(headers.get(STEP, b"")),
+        source=_text(headers.get("ce_source", b"")),
+        topic=_text(headers.get("ts_dlt_topic", b"")),
+        partition=partition,
+        offset=offset,
+        reader=_text(headers.get("ts_dlt_handler", b"") or headers.get("ts_dlt_group", b"")),
+        claimed=claimed,
+        reason=_text(headers.get("ts_dlt_error_message", b""), _CLAIM_LIMIT),
+    )
+
+
+def _text(raw: bytes, limit: int = _TEXT_LIMIT) -> str:
+    """Return what a stranger wrote so that it can be shown: bounded, and without what a terminal acts upon."""
+    text = raw[:limit].decode("utf-8", "replace")
+    shown = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+    return shown + "..." if len(raw) > limit else shown
