@@ -31,9 +31,11 @@ class Recent:
         return found[0] if found is not None else None
 
     def keep(self, tracked: Tracked) -> None:
-        """Keep a saga in place of what was known of it."""
+        """Keep a saga in place of what was known of it; one that would not fit alone pushes no other out."""
         self.forget(tracked.saga_id)
         size = _size(tracked)
+        if size > self._limit:
+            return
         self._known[tracked.saga_id] = (tracked, size)
         self.bytes += size
         while len(self._known) > self._sagas or self.bytes > self._limit:

@@ -161,6 +161,8 @@ def test_the_saga_log_forgets_the_longest_unheard_of() -> None:
     for _ in range(5):
         recent.keep(parked(10))
     assert (len(recent), recent.bytes) == (3, 30)
+    recent.keep(parked(1001))
+    assert (len(recent), recent.bytes) == (3, 30)
 
 
 class Far:
