@@ -1,6 +1,6 @@
 """What a saga is waiting for: its missing steps, and what stands between each of them and its answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,11 +10,13 @@ import orjson
 
 from consumers.saga_log.rules import Rules
 from consumers.viewing.tables import told_reason
+from infra.audit.seals import read_trust
 from infra.broker import read_ends
 from infra.catalog import Json, read_value
 from infra.database import Connection, session
 from infra.errors import CommandError
 from infra.kafka import KafkaUnavailableError, Place
+from infra.lanes.guard import Guard
 from infra.owners import registered_owners
 from infra.progress import ProgressError, decode_progress
 from infra.registered import find_saga
@@ -49,6 +51,8 @@ SELECT scope, key, operator, reason, created_at FROM hold
 WHERE scope = 'venue' OR (scope = 'saga' AND key = ANY($1::text[])) OR (scope = 'account' AND key = $2)
 """
 _DEADLINE: Final = "SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8"
+LOG: Final = "saga_log"
+"""Names the saga log's database, as the services do."""
 _TO: Final = {Status.COMPENSATING: "be settled or taken back", Status.FAILED: "be decided upon by a person"}
 
 
@@ -71,6 +75,8 @@ async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> 
     topics = [events_topic(row["name"]), commands_topic(row["name"])]
     partition: int = await sql.fetchval(_PARTITION, row["saga_id"])
     ends = await _ends(settings, [(topic, partition) for topic in topics])
+    steps = await _steps(settings, saga, topics, partition, ends)
+    services = {LOG: f"{row['name']}-log", **{step["service"]: step["group"] for step in steps if step["service"]}}
     lanes = {(lane["group"], lane["topic"]): lane for lane in await sql.fetch(_LANES, topics, partition)}
     found: Json = {
         "saga_id": row["saga_id"],
@@ -78,7 +84,8 @@ async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> 
         "partition": partition,
         "deadline": {"at": row["deadline"], "in_seconds": await sql.fetchval(_DEADLINE, row["deadline"])},
         "kafka": ends is not None,
-        "waits_for": await _steps(settings, saga, topics, partition, ends),
+        "waits_for": steps,
+        "halted": await _halted(settings, row["name"], services) if ends is not None else {},
         "saga_log": _progress(lanes, f"{row['name']}-log", topics[:1], ends, partition),
         "parked": [dict(each) for each in await sql.fetch(_PARKED, row["saga_id"])],
         "holds": [dict(each) for each in await sql.fetch(_HOLDS, [str(row["saga_id"]), row["name"]], _account(row))],
@@ -92,6 +99,8 @@ async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> 
 def summarize(found: Json) -> str:
     """Put a diagnosis into one sentence, the nearest obstacle first."""
     state = Status(found["state"])
+    if found["halted"] and not state.final:
+        return "; ".join(f"{', '.join(groups)} halted: {why}" for why, groups in _by_reason(found["halted"]).items())
     if found["parked"]:
         first = found["parked"][0]
         place = f"{first['topic']} {first['partition']} {first['offset']}"
@@ -105,6 +114,33 @@ def summarize(found: Json) -> str:
     if found["saga_log"]["lag"]:
         return f"the saga log has {found['saga_log']['lag']} records to read first"
     return "; ".join(_tell(step) for step in found["waits_for"]) or f"nothing is known to be missing in {state}"
+
+
+def _by_reason(halted: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the groups by the sentence that halts them: one cause halts all groups of a database."""
+    found: dict[str, list[str]] = {}
+    for group, why in halted.items():
+        found.setdefault(why, []).append(group)
+    return found
+
+
+async def _halted(settings: Settings, saga: str, services: Mapping[str, str]) -> dict[str, str]:
+    """Return, by group, why it refuses to work; judged here as the group itself does, whether or not it runs.
+
+    `services` gives the groups by the names of their databases.
+    """
+    trust, brokers, topics = read_trust(settings), settings.brokers(), [events_topic(saga), commands_topic(saga)]
+    found: dict[str, str] = {}
+    for service, group in services.items():
+        read = topics[:1] if service == LOG else topics
+        async with session(settings.database_for(service), application_name="tradesaga why") as sql:
+            try:
+                why = await Guard(brokers, saga, group, read, trust=trust).refusal(sql)
+            except (KafkaUnavailableError, CommandError):
+                continue
+        if why:
+            found[group] = why
+    return found
 
 
 async def _failures(sql: Connection, saga: _Saga) -> list[Json]:

@@ -93,6 +93,8 @@ def waiting_page(found: Json) -> RenderableType:
         about.add_row("failed", Text(f"{failure['step']}, {failure['event']}: {failure['reason']}", style="red"))
     about.add_row("deadline", _deadline(found["deadline"]["in_seconds"]))
     about.add_row("saga log", _behind(found["saga_log"], reached=found["kafka"]))
+    for group, why in found["halted"].items():
+        about.add_row("halted", Text(f"{group}: {why}", style="red"))
     for step in found["waits_for"]:
         told = [f"to {step['to']}", f"{step['service'] or 'unknown service'}: {_behind(step, reached=found['kafka'])}"]
         if step["status"]:

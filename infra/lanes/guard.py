@@ -17,6 +17,7 @@ from infra.kafka import Place
 from infra.kafka_identity import Committed, Inspector, TopicState
 from infra.lanes.clients import Brokers, cluster_of, make_inspector
 from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen, unproven_ranges
+from infra.lanes.processor import HaltError
 from schemas.envelope import ID
 from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
 
@@ -86,6 +87,21 @@ class Guard:
             await sql.execute(CLAIM, here.identity.installation)
         self.identity = here.identity
         self._found = found.topics
+
+    async def refusal(self, sql: Connection) -> str:
+        """Return why the group refuses to work with this database, empty if it does not; claims and stores nothing.
+
+        Raises `KafkaUnavailableError`, `CommandError` where the schema is of an earlier release.
+        """
+        here = await read_identity(sql)
+        try:
+            if (owner := await read_owner(self._brokers, self._saga)) is not None:
+                judge_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
+            async with make_inspector(self._brokers) as inspector:
+                judge(await self._look(inspector, sql, here.identity))
+        except HaltError as error:
+            return str(error)
+        return ""
 
     async def pin(self, sql: Connection) -> None:
         """Store with lanes that were claimed for the first time which topics they are of, as the last check found."""

@@ -189,6 +189,22 @@ async def test_a_failed_saga_is_mended_by_hand(shell: Shell) -> None:
     assert (refused.code, unknown.code) == (4, 2)
 
 
+async def test_why_names_a_group_that_has_halted(shell: Shell) -> None:
+    """The sentence is the group's own, whether or not its process can be asked."""
+    saga_id = await shell.saga()
+    await shell.rig.reached(saga_id, "IDLE")
+    told = await shell.run("why", str(saga_id), "--json")
+    assert told.json["halted"] == {}
+    # Every lane is past the end of its partition: records are gone.
+    await shell.rig.pool.execute("UPDATE lane SET next_offset = next_offset + 1000000")
+    told, text = await asyncio.gather(shell.run("why", str(saga_id), "--json"), shell.run("why", str(saga_id)))
+    group = f"{shell.rig.saga.name}-log"
+    assert "the broker holds" in told.json["halted"][group]
+    assert told.json["summary"].startswith(f"{group} halted: ")
+    assert "tradesaga recover topics" in told.json["summary"]
+    assert "halted" in text.out
+
+
 async def test_a_parked_record_is_seen_and_released(shell: Shell) -> None:
     """`why` and `parked` name its place; `release` lets it go; a second release, or one of nothing, is refused."""
     saga_id = await shell.saga()
