@@ -163,14 +163,14 @@ class SagaLog:
         batch.outcomes.append((transaction.lanes[each.lane], outcome))
         if before is not None and outcome.entry.event_type == self._rules.elapsed:
             batch.deadlines.append((before, outcome))
-        after, now = outcome.tracked, self._clock.now()
+        after = outcome.tracked
         if after is not None and after is not before:
             batch.known[after.saga_id] = after
             batch.touched[after.saga_id] = each.lane
             for order in outcome.orders:
-                transaction.emit(each.lane, command(self._rules, after, order, each.record, now))
+                transaction.emit(each.lane, command(self._rules, after, order, each.record, self._clock.now()))
         for letter in outcome.dead:
-            fault = Fault(letter.kind, letter.reason)
+            fault, now = Fault(letter.kind, letter.reason), self._clock.now()
             transaction.emit(each.lane, dead_letter(self._rules.saga.name, self.group, letter.record, fault, now))
 
     async def _write(self, sql: Connection, batch: _Batch) -> None:
