@@ -157,6 +157,14 @@ class KafkaInspector:
         answers = await asyncio.gather(*(self._committed(group) for group in groups))
         return dict(zip(groups, answers, strict=True))
 
+    async def groups_of(self, topic: str, prefix: str) -> set[str]:
+        """Return the groups whose names begin with `prefix` and that have committed offsets of this topic."""
+        admin = await self._administration()
+        names = {str(each[0]) for each in await admin.list_consumer_groups()}
+        groups = {self._cluster.logical(name) for name in names if self._cluster.owns(name)}
+        committed = await self.committed(sorted(group for group in groups if group.startswith(prefix)))
+        return {group for group, places in committed.items() if any(place[0] == topic for place in places)}
+
     async def _committed(self, group: str) -> dict[Place, Committed]:
         """Return a group's offsets; waits while its coordinator is being found or loads, which is no empty answer."""
         admin, name = await self._administration(), self._cluster.physical(group)

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """How far the saga log may be behind before starts and signals wait on their topics."""
     intake_in_flight: Annotated[int, Field(ge=1)] = 10_000
     """Sagas that have started and not ended at which further starts and signals wait on their topics."""
+    unowned_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    """How long after its deadline a saga waits for a step that nobody owns before it is FAILED."""
     topic_prefix: str = ""
     """What the names of topics and groups begin with on the cluster, before a dot; `up` notes it."""
     topic_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0

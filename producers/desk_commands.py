@@ -1,4 +1,4 @@
-"""What people decide: `tradesaga retry`, `compensate`, `abort`, `skip`, `resolve`, `release`, `resend`."""
+"""What people decide: `tradesaga retry`, `compensate`, `abort`, `skip`, `recheck`, `resolve`, `release`, `resend`."""
 
 import asyncio
 from collections.abc import Callable
@@ -30,6 +30,7 @@ from schemas.lifecycle import (
     AbortRequested,
     OperatorFact,
     ParkReleased,
+    RecheckRequested,
     ResolveRequested,
     RetryRequested,
     SkipRequested,
@@ -44,6 +45,7 @@ Step = Annotated[str | None, typer.Option("--step", help="The step; default the 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the saga log has judged it.")]
 _PATIENCE: Final = 30.0
 RESEND_EXAMPLES: Final = "Example: `tradesaga parked`, then `tradesaga resend 5 12 --service risk`"
+RECHECK_EXAMPLES: Final = 'Example: `tradesaga reconcile`, then `tradesaga recheck 5b0d1080 -m "its fill is forged"`'
 
 F = TypeVar("F", bound=OperatorFact)
 Making = Callable[[Case], OperatorFact]
@@ -91,7 +93,11 @@ def skip(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Leave a failed compensation standing; the saga stays FAILED until it is resolved."""
+    """Leave a failed compensation standing, or go on without a step that nobody owns.
+
+    In the first case the saga stays FAILED until it is resolved. In the second you vouch that the step has not
+    happened, and what was done is taken back.
+    """
     name = operator_name(operator)
     making = _of_step(step, lambda chosen: SkipRequested(operator=name, reason=reason, step=chosen))
     _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
@@ -109,6 +115,24 @@ def abort(
 ) -> None:
     """Take a saga back, while it is not past its pivot."""
     fact = _made(lambda: AbortRequested(operator=operator_name(operator), reason=reason))
+    _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
+
+
+@commands.command(epilog=RECHECK_EXAMPLES)
+def recheck(
+    saga: SagaArgument,
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have the owner of each step say again what came of it, and take the saga back unless it is past its pivot.
+
+    For a saga that a forged fact holds open: what was said of its steps until now no longer counts.
+    """
+    fact = _made(lambda: RecheckRequested(operator=operator_name(operator), reason=reason))
     _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
 
 

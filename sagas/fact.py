@@ -27,6 +27,8 @@ class Meaning(Enum):
     RETRY = "retry"
     SKIP = "skip"
     RESOLVE = "resolve"
+    RECHECK = "recheck"
+    UNOWNED = "unowned"
     RECORDED = "recorded"
 
     # An enumeration hashes its members by their names, in Python; each fact is looked up several times.
@@ -51,9 +53,9 @@ class Fact(NamedTuple):
     outcome: Status | None = None
 
 
-_BY_OPERATOR: Final = frozenset({Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE})
+_BY_OPERATOR: Final = frozenset({Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE, Meaning.RECHECK})
 _OF_A_STEP: Final = frozenset({
-    Meaning.ATTEMPTED, Meaning.FAILED, Meaning.UNKNOWN, Meaning.BARRED, Meaning.COMPENSATION_FAILED,
+    Meaning.ATTEMPTED, Meaning.FAILED, Meaning.UNKNOWN, Meaning.BARRED, Meaning.COMPENSATION_FAILED, Meaning.UNOWNED,
 })  # fmt: skip
 _GENERIC: Final[dict[type[Event], Meaning]] = {
     lifecycle.AttemptFailed: Meaning.ATTEMPTED,
@@ -67,6 +69,8 @@ _GENERIC: Final[dict[type[Event], Meaning]] = {
     lifecycle.RetryRequested: Meaning.RETRY,
     lifecycle.SkipRequested: Meaning.SKIP,
     lifecycle.ResolveRequested: Meaning.RESOLVE,
+    lifecycle.RecheckRequested: Meaning.RECHECK,
+    lifecycle.StepUnowned: Meaning.UNOWNED,
     lifecycle.StartRefused: Meaning.RECORDED,
     lifecycle.ParkReleased: Meaning.RECORDED,
 }
@@ -115,4 +119,6 @@ class Vocabulary:
             return Fact(meaning, id=ce_id, outcome=Status(resolved.outcome))
         if meaning is Meaning.ABORT:
             lifecycle.AbortRequested.from_wire(value)
+        if meaning is Meaning.RECHECK:
+            lifecycle.RecheckRequested.from_wire(value)
         return Fact(meaning, index, round_, ce_id)

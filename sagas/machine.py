@@ -4,7 +4,6 @@ A state holds what has been said, as sets of steps (bits) and rounds; what the s
 So step facts commute and repeat freely: only a deadline and a person's decisions depend on where they stand.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -14,6 +13,7 @@ from sagas.fact import Fact, Meaning
 from sagas.soundness import predecessors
 from sagas.status import Status
 from sagas.step import Kind
+from sagas.step_sets import bits, equal_rounds, put
 
 REMEMBERED: Final = 4096
 """Pairs of a state and a step's fact of which a machine remembers what comes of them."""
@@ -28,7 +28,9 @@ class State(NamedTuple):
     `undo_failed` give each step's latest failed round (0: none), `rounds` and `undo_rounds` the current ones,
     `undo_asked` the latest round in which the compensation was asked for. `unblocked`: the deadline has elapsed, and
     records which cannot be read hold up no others any more. Contradictions beyond the first `KNOWN_IDS` are only
-    counted, by `more_contradictions`, and again when they are repeated.
+    counted, by `more_contradictions`, and again when they are repeated. `unowned` are steps that nobody owned when the
+    saga had waited for them past its deadline, `to_ask` those whose owners are asked again, past the pivot, what came
+    of them.
     """
 
     failed: tuple[int, ...]
@@ -53,6 +55,8 @@ class State(NamedTuple):
     resolved_after: int = 0
     unblocked: bool = False
     more_contradictions: int = 0
+    unowned: int = 0
+    to_ask: int = 0
 
     @property
     def contradicted(self) -> int:
@@ -140,12 +144,12 @@ class Machine:
 
     def _spoiled(self, state: State) -> bool:
         """Say whether a saga past its pivot has a step that will not happen, or one taken back that should stand."""
-        missing = (state.refused | state.barred) & ~state.done | self._failed(state)
+        missing = (state.refused | state.barred) & ~state.done | self._failed(state) | self._unanswered(state)
         return bool(missing or state.compensated or any(state.undo_failed))
 
     def _backward_status(self, state: State) -> Status:
         if self._outstanding(state) or self._left(state):
-            return Status.COMPENSATING
+            return Status.FAILED if self._unanswered(state) else Status.COMPENSATING
         stands = state.done & ~state.compensated
         return Status.FAILED if stands or state.contradictions else Status.ABORTED
 
@@ -155,27 +159,56 @@ class Machine:
 
     def _failed(self, state: State) -> int:
         """The steps that failed in their current round and have not succeeded since."""
-        return _equal(state.failed, state.rounds) & ~state.done if any(state.failed) else 0
+        return equal_rounds(state.failed, state.rounds) & ~state.done if any(state.failed) else 0
 
     def _undo_failed(self, state: State) -> int:
         """The steps that stand because their compensation failed in its current round."""
         if not any(state.undo_failed):
             return 0
-        return _equal(state.undo_failed, state.undo_rounds) & state.done & ~state.compensated
+        return equal_rounds(state.undo_failed, state.undo_rounds) & state.done & ~state.compensated
 
     def _outstanding(self, state: State) -> int:
         """The steps whose trigger is known and whose outcome is not; none past the pivot is asked after."""
         if not state.started:
             return 0
-        open_ = self._all & ~(state.done | state.refused | state.barred | self._failed(state) | self._retriable)
+        return self._triggered(state, ~(state.refused | state.barred | self._failed(state) | self._retriable))
+
+    def _triggered(self, state: State, chosen: int) -> int:
+        """Return those of the chosen steps that are not done though all that triggers them is."""
+        open_ = self._all & chosen & ~state.done
         return sum(1 << index for index in bits(open_) if self._before[index] & ~state.done == 0)
 
     def _left(self, state: State) -> int:
         """The steps that are done and whose compensation has neither succeeded nor failed for good."""
         return state.done & self._compensatable & ~state.compensated & ~self._undo_failed(state)
 
+    def awaited(self, state: State) -> int:
+        """Return the steps whose owners the saga is waiting for, as bits; 0 while it goes forward before its pivot.
+
+        Past the pivot that is those that must succeed; on the way back those that are to settle. A step that is to be
+        taken back has been done, so that it has an owner.
+        """
+        if self.passed(state):
+            return self._triggered(state, self._retriable & ~(state.refused | state.barred | self._failed(state)))
+        return self._outstanding(state) if self._takes_back(state) else 0
+
+    def _unanswered(self, state: State) -> int:
+        """Return the steps without an owner that hold the saga up: on its way back, if no other step does."""
+        if not state.unowned:
+            return 0
+        waited = self.awaited(state)
+        if self.passed(state):
+            return waited & state.unowned
+        return 0 if waited & ~state.unowned else waited
+
+    def _waits_in_vain(self, state: State, status: Status) -> bool:
+        """Return whether the saga is FAILED on its way back because nobody owns a step that it waits for."""
+        return status is Status.FAILED and not self.passed(state) and self._unanswered(state) != 0
+
     def fold(self, state: State, fact: Fact) -> Folded:
         """Take in one fact, and say what is due now. Never raises: a decision that cannot be taken is refused."""
+        if fact.meaning is Meaning.UNOWNED and (not state.overdue or state.resolved is not None):
+            return self._due(state, refusal="the saga waits for nobody past its deadline")
         if fact.meaning is Meaning.DEADLINE:
             return self._due(self._turn_back(state._replace(overdue=True)))
         if fact.meaning in _DECISIONS:
@@ -190,7 +223,9 @@ class Machine:
 
     def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
         status = self.status(state)
-        if status is not Status.COMPENSATING:
+        if state.to_ask and self.passed(state):
+            state, orders = self._ask_again(state, orders)
+        if status is not Status.COMPENSATING and not self._waits_in_vain(state, status):
             return Folded(state, status, orders, refusal)
         outstanding = self._outstanding(state)
         if bars := outstanding & ~state.bar_asked:
@@ -200,15 +235,26 @@ class Machine:
             state, orders = self._take_back_last(state, orders)
         return Folded(state, status, orders, refusal)
 
+    def _ask_again(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
+        """Ask, past the pivot, what came of steps before it and of those that must succeed, after a recheck."""
+        settled = state.refused | state.barred | self._failed(state)
+        asked = self._triggered(state, state.to_ask & ~settled & ~state.bar_asked)
+        again: list[Order] = [
+            RetryStep(index, state.rounds[index]) if self._retriable >> index & 1 else BarStep(index)
+            for index in bits(asked)
+        ]
+        noted = state._replace(to_ask=state.to_ask & ~asked, bar_asked=state.bar_asked | asked & ~self._retriable)
+        return noted, (*orders, *again)
+
     def _take_back_last(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
         """Ask for the last step that stands to be taken back, unless the answer to an earlier asking is still due."""
         left = self._left(state)
-        if _equal(state.undo_asked, state.undo_rounds) & left:
+        if equal_rounds(state.undo_asked, state.undo_rounds) & left:
             return state, orders
-        last = left.bit_length() - 1
-        current = state.undo_rounds[last]
-        asked = state._replace(undo_asked=_put(state.undo_asked, last, current))
-        return asked, (*orders, CompensateStep(last, current))
+        index = left.bit_length() - 1
+        current = state.undo_rounds[index]
+        asked = state._replace(undo_asked=put(state.undo_asked, index, current))
+        return asked, (*orders, CompensateStep(index, current))
 
     def _turn_back(self, state: State) -> State:
         """Take the saga back from here on, unless it is past its pivot, on its way back already, or has ended."""
@@ -229,24 +275,60 @@ class Machine:
                 where = "past its pivot" if self.passed(state) else str(status)
                 return self._due(state, refusal=f"the saga is {where}; nothing is taken back")
             return self._due(self._turn_back(state))
+        if fact.meaning is Meaning.RECHECK:
+            return self._recheck(state)
         if status is not Status.FAILED:
             return self._due(state, refusal=f"the saga is {status}, not FAILED")
         if fact.meaning is Meaning.RESOLVE:
-            return self._due(state._replace(resolved=fact.outcome, resolved_after=state.contradicted))
+            return self._resolve(state, fact)
         return self._again(state, fact)
 
+    def _resolve(self, state: State, fact: Fact) -> Folded:
+        """Close a saga by hand; steps that are still asked to settle are to be skipped first."""
+        if self._waits_in_vain(state, Status.FAILED):
+            names = ", ".join(self.names(self._unanswered(state)))
+            return self._due(state, refusal=f"what came of {names} is not known; skip it first")
+        return self._due(state._replace(resolved=fact.outcome, resolved_after=state.contradicted))
+
+    def _recheck(self, state: State) -> Folded:
+        """Forget what was said of the steps and have their owners say it again, each from its own row.
+
+        The saga is taken back, unless it proves to be past its pivot. Steps are asked in their order, by bars, so that
+        nothing is taken back before all that is outstanding has settled.
+        """
+        if self._returns and self.status(state) is Status.COMPLETED:
+            return self._due(state, refusal="the saga is COMPLETED; it has no pivot that would prove it")
+        forgotten = self._begun._replace(
+            started=state.started,
+            reported=state.reported,
+            rounds=state.rounds,
+            undo_rounds=state.undo_rounds,
+            taking_back=True,
+            overdue=state.overdue,
+            contradictions=state.contradictions,
+            more_contradictions=state.more_contradictions,
+            decisions=state.decisions,
+            unblocked=state.unblocked,
+            unowned=state.unowned,
+            to_ask=self._all,
+        )
+        return self._due(forgotten)
+
     def _again(self, state: State, fact: Fact) -> Folded:
-        """Retry or skip a step that failed for good."""
+        """Retry or skip a step that failed for good, or skip one that nobody owns."""
         index, passed = fact.step, self.passed(state)
         chosen = 1 << index
+        if fact.meaning is Meaning.SKIP and not passed and chosen & self._unanswered(state):
+            # The person vouches for what the owner of the step would say: it has not happened and never will.
+            return self._due(state._replace(barred=state.barred | chosen))
         if fact.meaning is Meaning.RETRY and passed and self._failed(state) & self._retriable & chosen:
             current = state.rounds[index] + 1
-            retried = state._replace(rounds=_put(state.rounds, index, current))
+            retried = state._replace(rounds=put(state.rounds, index, current))
             return self._due(retried, (RetryStep(index, current),))
         if not passed and self._undo_failed(state) & chosen:
             if fact.meaning is Meaning.SKIP:
                 return self._due(state._replace(skipped=state.skipped | chosen))
-            rounds = _put(state.undo_rounds, index, state.undo_rounds[index] + 1)
+            rounds = put(state.undo_rounds, index, state.undo_rounds[index] + 1)
             return self._due(state._replace(undo_rounds=rounds, skipped=state.skipped & ~chosen))
         name = self.saga.steps[index].name
         return self._due(state, refusal=f"{name!r} has not failed in a way that this could mend")
@@ -261,30 +343,14 @@ class Machine:
         if status is Status.COMPENSATING:
             return self.names(self._outstanding(state) or self._left(state))
         if status in {Status.IDLE, Status.RUNNING}:
-            open_ = self._all & ~state.done
-            return self.names(sum(1 << i for i in bits(open_) if self._before[i] & ~state.done == 0))
-        return self.names(self._failed(state) | self._undo_failed(state)) if status is Status.FAILED else []
+            return self.names(self._triggered(state, self._all))
+        if status is Status.FAILED:
+            return self.names(self._failed(state) | self._undo_failed(state) | self._unanswered(state))
+        return []
 
-
-def bits(steps: int) -> Iterator[int]:
-    """List the members of a set of steps, lowest first."""
-    while steps:
-        low = steps & -steps
-        yield low.bit_length() - 1
-        steps ^= low
-
-
-def _equal(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    """Give the set of steps for which both hold the same round."""
-    same = 0
-    for index, (one, other) in enumerate(zip(left, right, strict=True)):
-        if one == other:
-            same |= 1 << index
-    return same
-
-
-def _put(values: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:
-    return (*values[:index], value, *values[index + 1 :])
+    def unanswered(self, state: State) -> int:
+        """Return the steps that nobody owns and that a FAILED saga waits for, as bits."""
+        return self._unanswered(state) if self.status(state) is Status.FAILED else 0
 
 
 _DECISIONS: Final = frozenset(meaning for meaning in Meaning if meaning.by_operator)
@@ -296,6 +362,7 @@ _GROWING: Final = {
     Meaning.UNKNOWN: "unknown",
     Meaning.COMPENSATED: "compensated",
 }
+_LATE: Final = "done after the saga was resolved"
 _ROUNDED: Final = {Meaning.FAILED: "failed", Meaning.COMPENSATION_FAILED: "undo_failed"}
 
 
@@ -305,11 +372,16 @@ def _take_in(state: State, fact: Fact) -> State:
         return state._replace(started=True)
     if fact.meaning is Meaning.RECORDED:
         return state
+    if fact.meaning is Meaning.UNOWNED:
+        return state._replace(unowned=state.unowned | 1 << fact.step)
+    if fact.meaning is Meaning.DONE and state.resolved is not None and state.unowned & ~state.done & 1 << fact.step:
+        # A person has closed the saga without this step's owner, and it has acted after all: a person is needed again.
+        state = _contradict(state, f"{fact.step}:{_LATE}")
     if (members := _GROWING.get(fact.meaning)) is not None:
         return state._replace(reported=True, **{members: getattr(state, members) | 1 << fact.step})
     if (rounds := _ROUNDED.get(fact.meaning)) is not None:
         latest = max(getattr(state, rounds)[fact.step], fact.round)
-        return state._replace(reported=True, **{rounds: _put(getattr(state, rounds), fact.step, latest)})
+        return state._replace(reported=True, **{rounds: put(getattr(state, rounds), fact.step, latest)})
     if fact.meaning is Meaning.CONTRADICTED:
         return _contradict(state._replace(reported=True), f"{fact.step}:{fact.id}")
     return state._replace(reported=True)

@@ -5,6 +5,7 @@ Routing and folding need these headers alone; the value stays the plain JSON of 
 
 import re
 from collections.abc import Iterable, Mapping
+from json import JSONDecoder
 from typing import Final, NamedTuple, Self
 
 Header = tuple[str, bytes]
@@ -145,6 +146,10 @@ def foreign_specversion(found: bytes | None) -> str:
     return f"header {SPECVERSION} is {(found or b'')[:20].decode('utf-8', 'replace')!r}; only CloudEvents 1.0 are read"
 
 
+# Numbers stay text: one of thousands of digits would raise, and nobody asks for its value.
+_MEMBERS: Final = JSONDecoder(parse_int=str, parse_float=str)
+
+
 def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) -> bytes:
     """Append `"name": value` to the JSON object `context` without parsing it; raises `ContextTooLargeError`.
 
@@ -155,3 +160,12 @@ def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) 
     if len(spliced) > limit:
         raise ContextTooLargeError(f"context of {len(spliced)} bytes passes the limit of {limit}; carry a dataref")
     return spliced
+
+
+def first_fact(context: bytes) -> bytes:
+    """Return a context of its first member alone, byte for byte; raises `ValueError` for what is no JSON object."""
+    text = context.decode()
+    begin = text.index(":") + 1
+    begin += len(text) - begin - len(text[begin:].lstrip(" \t\r\n"))
+    _, end = _MEMBERS.raw_decode(text, begin)
+    return f"{text[:end]}}}".encode()

@@ -46,6 +46,13 @@ class StepBarred(Event):
     step: StepName
 
 
+class StepUnowned(Event):
+    """A saga waits for a step past its deadline, and no service is known that owns it; published by the saga log."""
+
+    step: StepName
+    reason: Reason
+
+
 class StepContradicted(Event):
     """The far side says something that contradicts what its step has answered (a fill after all, a busted trade)."""
 
@@ -105,6 +112,10 @@ class ResolveRequested(OperatorFact):
     outcome: Literal["ABORTED", "COMPLETED"]
 
 
+class RecheckRequested(OperatorFact):
+    """Have the owners of all steps say again what came of them; then take the saga back unless it is past its pivot."""
+
+
 class ParkReleased(OperatorFact):
     """Let a parked record, and those of its saga behind it, go on (`retry`) or be left out for good (`discard`)."""
 
@@ -134,6 +145,7 @@ MESSAGES = (
     CompensationFailed,
     DeadlineElapsed,
     ParkReleased,
+    RecheckRequested,
     ResolveRequested,
     Retry,
     RetryRequested,
@@ -143,4 +155,5 @@ MESSAGES = (
     StepContradicted,
     StepFailed,
     StepUnknown,
+    StepUnowned,
 )

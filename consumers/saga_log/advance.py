@@ -13,7 +13,7 @@ from sagas.fact import Fact, Meaning
 from sagas.machine import Folded, Order
 from sagas.status import Status
 from schemas import identity
-from schemas.envelope import ContextTooLargeError, splice
+from schemas.envelope import ContextTooLargeError, first_fact, splice
 from schemas.invalid import describe_invalid
 from schemas.request_hash import comparable, same_request
 
@@ -48,6 +48,8 @@ def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> 
     if fact.meaning is Meaning.DEADLINE and reading.overtakes:
         folded = folded._replace(state=folded.state._replace(unblocked=True))
     context, added = checkpoint.context, None
+    if fact.meaning is Meaning.RECHECK and not folded.refusal and fact.id not in checkpoint.state.decisions:
+        context = first_fact(context)  # each success that is said again is added again
     if fact.meaning is Meaning.DONE and not checkpoint.state.done >> fact.step & 1:
         added = rules.saga.steps[fact.step].emits.NAME
         context = _spliced(context, added, record.value)
@@ -118,6 +120,8 @@ def _repeats(checkpoint: Checkpoint, record: Record, reading: Reading) -> bool:
 
 def _after(checkpoint: Checkpoint, folded: Folded, context: bytes, fact: Fact) -> Checkpoint:
     pending = checkpoint.deadline_pending and folded.status not in _ENDED and fact.meaning is not Meaning.DEADLINE
+    if fact.meaning is Meaning.RECHECK:
+        pending = folded.status not in _ENDED and not folded.state.overdue
     return Checkpoint(
         checkpoint.version, folded.state, folded.status, context, *checkpoint[4:10], pending, checkpoint.sealed
     )

@@ -11,7 +11,7 @@ from infra.codec import Outgoing, Record
 from infra.tracing import new_traceparent, next_traceparent
 from sagas.machine import BarStep, CompensateStep, Order, RetryStep
 from schemas.envelope import ID, OVERTAKES, Envelope
-from schemas.lifecycle import Bar, DeadlineElapsed, ParkReleased, Retry
+from schemas.lifecycle import Bar, DeadlineElapsed, ParkReleased, Retry, StepUnowned
 from schemas.message import Command, wire_type
 from schemas.topics import commands_topic, events_topic
 
@@ -59,6 +59,21 @@ def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: i
     record = Outgoing.of(events_topic(rules.saga.name), envelope, elapsed.to_wire())
     record.headers.append((OVERTAKES, b"1"))
     return record
+
+
+def step_unowned(rules: Rules, saga_id: UUID, step: str, now: int) -> Outgoing:
+    """Return the fact that a saga waits for a step past its deadline and nobody is known to own it."""
+    envelope = Envelope(
+        type=wire_type(rules.saga.name, StepUnowned),
+        id=str(new_id()),
+        source=source(rules),
+        saga_id=str(saga_id),
+        time=format_time(now),
+        traceparent=new_traceparent(),
+        step=step,
+    )
+    unowned = StepUnowned(step=step, reason="no participant that is registered here, and no group at work, owns it")
+    return Outgoing.of(events_topic(rules.saga.name), envelope, unowned.to_wire())
 
 
 def version_registered(rules: Rules, waiting: Waiting, version: int, now: int) -> Outgoing:

@@ -1,15 +1,15 @@
 """The saga log as a worker runs it: one fold a batch, a constant number of statements, nothing kept uncommitted."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
 from consumers.saga_log import store
 from consumers.saga_log.account import tell
-from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.clock_lead import ClockLead
-from consumers.saga_log.commands import command, deadline_elapsed, version_registered
+from consumers.saga_log.commands import command, deadline_elapsed, step_unowned, version_registered
 from consumers.saga_log.fold import fold_record
 from consumers.saga_log.outcome import Outcome
 from consumers.saga_log.parked import NONE
@@ -53,6 +53,8 @@ class SagaLog:
         self._lead = ClockLead()
         self._parked: set[UUID] = set()
         self._waiting: list[tuple[store.Waiting, int]] = []
+        self._unowned: Mapping[UUID, Collection[str]] = {}
+        self._wake: Callable[[], None] = lambda: None
         self._next_due: float | None = None
         self._last: dict[int, int] = {}
         self._batch = _Batch({})
@@ -61,12 +63,13 @@ class SagaLog:
         """Take every record of the topic."""
         return True
 
-    async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:  # noqa: ARG002
+    async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
         """Forget everything; find these lanes' last records, their sagas of which records wait, the next deadline.
 
         Those that waited for a version of the definition go on if it is registered now.
         """
         self._cache.clear()
+        self._wake = wake
         self._last = await store.last_offsets(sql, [lane.id for lane in lanes])
         places = [lane.partition for lane in lanes]
         self._parked = await store.parked_sagas(sql, self.group, self._rules.topic, places)
@@ -76,10 +79,18 @@ class SagaLog:
         self._next_due = _at(await store.next_due_in(sql, [lane.id for lane in lanes]))
 
     def due_in(self) -> float | None:
-        """Give the seconds to the next deadline; 0 if sagas can go on whose version has been registered."""
-        if self._waiting:
+        """Return the seconds to the next deadline; 0 if there is something to publish at once."""
+        if self._waiting or self._unowned:
             return 0
         return None if self._next_due is None else max(0.0, self._next_due - elapsed())
+
+    def report_unowned(self, found: Mapping[UUID, Collection[str]]) -> None:
+        """Publish with the next batch that nobody owns these steps, for which these sagas wait past their deadlines.
+
+        Sagas whose lanes are another process's are left to that one.
+        """
+        self._unowned = dict(found)
+        self._wake()
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Fold the records, write what has changed, and put commands and due deadlines into the outbox."""
@@ -89,10 +100,12 @@ class SagaLog:
         if asked:
             overdue = await store.find_due(sql, transaction.lanes, DUE_LIMIT, self._lead.seconds)
         sagas = [saga_of(each.record) for each in received]
-        batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
+        unowned = self._unowned and self._own(transaction)
+        batch = self._batch = _Batch(await self._gather(sql, {*overdue, *unowned, *(saga for saga in sagas if saga)}))
         batch.last = dict(self._last)
         self._elapse(transaction, batch, overdue)
         self._let_go(transaction)
+        self._miss_owners(transaction, batch, unowned)
         pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
             if pace.is_due():
@@ -106,7 +119,7 @@ class SagaLog:
     def committed(self) -> None:
         """Keep what the batch has come to, and count it."""
         batch, self._batch = self._batch, _Batch({})
-        self._waiting = []
+        self._waiting, self._unowned = [], {}
         self._last = batch.last
         for saga_id in batch.touched:
             self._keep(batch.known[saga_id])
@@ -156,6 +169,19 @@ class SagaLog:
         for waiting, version in self._waiting:
             if (lane := lanes.get(waiting.partition)) is not None:
                 transaction.emit(lane, version_registered(self._rules, waiting, version, self._clock.now()))
+
+    def _own(self, transaction: Transaction) -> Mapping[UUID, Collection[str]]:
+        """Return the reported sagas whose lanes are of this transaction."""
+        places = {lane.partition for lane in transaction.lanes.values()}
+        return {saga_id: steps for saga_id, steps in self._unowned.items() if self._rules.home(saga_id) in places}
+
+    def _miss_owners(self, transaction: Transaction, batch: _Batch, unowned: Mapping[UUID, Collection[str]]) -> None:
+        """Publish that nobody owns the steps that these sagas still wait for; each fact comes back and counts then."""
+        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
+        for saga_id, steps in unowned.items():
+            tracked = batch.known[saga_id]
+            for step in sorted(missing_owners(self._rules, tracked.checkpoint, steps)):
+                transaction.emit(lanes[tracked.home], step_unowned(self._rules, saga_id, step, self._clock.now()))
 
     def _fold(self, transaction: Transaction, batch: _Batch, saga_id: UUID | None, each: Received) -> None:
         before = batch.known[saga_id] if saga_id is not None else None
@@ -207,6 +233,18 @@ class SagaLog:
             )
             at = elapsed() + left
             self._next_due = at if self._next_due is None else min(at, self._next_due)
+
+
+def missing_owners(rules: Rules, checkpoint: Checkpoint | None, unowned: Collection[str]) -> set[str]:
+    """Return those of the steps without an owner that a saga waits for past its deadline, and that it was not told of.
+
+    A definition that is not registered here, or has changed, tells nothing.
+    """
+    own = rules.versions.get(checkpoint.version) if checkpoint is not None else None
+    if checkpoint is None or own is None or checkpoint.sealed or not checkpoint.state.overdue:
+        return set()
+    state = checkpoint.state
+    return {*own.machine.names(own.machine.awaited(state) & ~state.unowned)} & {*unowned}
 
 
 def _after(last: dict[int, int], received: Received) -> Record:

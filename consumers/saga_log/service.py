@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 
+from consumers.saga_log.owner_watch import OwnerWatch
 from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
 from infra.audit.seals import read_trust
@@ -29,13 +30,15 @@ async def serve(settings: Settings) -> None:
     used = (events_topic, commands_topic, dead_letters_topic)
     counts = await preflight(settings, [topic(name) for name in sagas for topic in used])
     url = settings.database_for(DATABASE)
-    pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga saga-log")
+    pool = await open_pool(url, max_size=len(sagas) + 2, application_name="tradesaga saga-log")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
         for name, saga in sagas.items():
-            processor = SagaLog(Rules(saga, counts[events_topic(name)]))
+            rules = Rules(saga, counts[events_topic(name)])
+            processor = SagaLog(rules)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
             worker = Worker(
                 processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms, trust=trust
             )
             watch_worker(processor.group, worker.health)
             group.create_task(worker.run(), name=processor.group)
+            group.create_task(OwnerWatch(settings, pool, rules, processor).run(), name=f"{processor.group} owners")

@@ -9,10 +9,12 @@ from sagas.testing.happenings import (
     compensation_failed,
     contradicted,
     failed,
+    rechecked,
     resolved,
     retried,
     skipped,
     unknown,
+    unowned,
 )
 from sagas.testing.identity import restores
 from sagas.testing.rehearsal import Part, Rehearsal
@@ -31,10 +33,12 @@ __all__ = [
     "contradicted",
     "failed",
     "given",
+    "rechecked",
     "resolved",
     "restores",
     "retried",
     "skipped",
     "survives_crashes",
     "unknown",
+    "unowned",
 ]

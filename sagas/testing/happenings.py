@@ -41,6 +41,11 @@ def barred(step: AnyStep) -> Happening:
     return Happening(lifecycle.StepBarred(step=step.name), step.name)
 
 
+def unowned(step: AnyStep) -> Happening:
+    """The saga waits for the step past its deadline, and nobody owns it."""
+    return Happening(lifecycle.StepUnowned(step=step.name, reason=_REASON), step.name)
+
+
 def compensation_failed(step: AnyStep, *, round: int = 1) -> Happening:  # noqa: A002 - the word of the domain
     """What the step did could not be taken back."""
     return Happening(lifecycle.CompensationFailed(step=step.name, attempts=10, reason=_REASON), step.name, round)
@@ -54,6 +59,11 @@ def contradicted(step: AnyStep, venue_id: str) -> Happening:
 def aborted() -> Happening:
     """An operator wants the saga taken back."""
     return Happening(lifecycle.AbortRequested(operator=_OPERATOR, reason=_REASON))
+
+
+def rechecked() -> Happening:
+    """An operator has the owner of each step say again what came of it."""
+    return Happening(lifecycle.RecheckRequested(operator=_OPERATOR, reason=_REASON))
 
 
 def retried(step: AnyStep) -> Happening:

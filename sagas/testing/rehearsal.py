@@ -7,6 +7,7 @@ that causes allow; so a crash is a method that is not called, and a recovery the
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from sagas.definition import AnySaga
 from sagas.fact import Fact, Meaning
@@ -50,6 +51,14 @@ class Part:
         self.times_done += 1
 
 
+class Decided(NamedTuple):
+    """A person's decision that was taken, and how many facts were folded and orders given before it."""
+
+    fact: Fact
+    folded: int
+    orders: int
+
+
 class Rehearsal:
     """One run of a saga. `remote` names the steps whose effect is a call that may be lost or go unanswered."""
 
@@ -61,6 +70,7 @@ class Rehearsal:
         self.folded = 0
         self.orders: list[Order] = []
         self.refusals = 0
+        self.decided: list[Decided] = []
         self.parts = [Part() for _ in saga.steps]
         self._remote = frozenset(remote)
         before = predecessors(saga.steps)
@@ -87,6 +97,8 @@ class Rehearsal:
         """Let the saga log take in its next fact; gives the orders it publishes for it."""
         fact = self.facts[self.folded]
         folded = self.machine.fold(self.state, fact)
+        if fact.meaning.by_operator and not folded.refusal and fact.id not in self.state.decisions:
+            self.decided.append(Decided(fact, self.folded, len(self.orders)))
         self.state, self.folded = folded.state, self.folded + 1
         self.orders += folded.orders
         self.refusals += bool(folded.refusal)
@@ -159,9 +171,14 @@ class Rehearsal:
             self._compensate(order, fail=fail)
         else:
             part = self.parts[order.step]
-            if meet_retry(part.status, round_=order.round, row_round=part.round) is Reaction.RUN:
-                part.round = order.round
-                self._run(order.step, Answer.DONE)
+            match meet_retry(part.status, round_=order.round, row_round=part.round):
+                case Reaction.RUN:
+                    part.round = order.round
+                    self._run(order.step, Answer.DONE)
+                case Reaction.EMIT_AGAIN:
+                    self._emit(part.answer)
+                case _:
+                    pass
 
     def _bar(self, step: int) -> None:
         part = self.parts[step]
@@ -285,6 +302,8 @@ class Rehearsal:
     def _excused(self) -> bool:
         causes = {Meaning.COMPENSATION_FAILED, Meaning.CONTRADICTED}
         stuck = (fact for fact in self.facts if fact.meaning is Meaning.FAILED)
+        if any(each.fact.meaning is Meaning.SKIP for each in self.decided):
+            return True
         return any(fact.meaning in causes for fact in self.facts) or any(
             self._step(fact.step).kind is Kind.RETRIABLE for fact in stuck
         )

@@ -58,7 +58,9 @@ def forgeries(saga_id: UUID, step: str) -> Sequence[Message]:
         lifecycle.AttemptFailed(step=step, direction="forward", attempt=1, reason="x"),
         lifecycle.StepFailed(step=step, attempts=1, reason="x"),
         lifecycle.StepUnknown(step=step, attempt=1, reason="x"),
-        lifecycle.StepBarred(step=step), lifecycle.StepContradicted(step=step, venue_id="1", reason="x"),
+        lifecycle.StepBarred(step=step), lifecycle.StepUnowned(step=step, reason="x"),
+        lifecycle.RecheckRequested(**who),
+        lifecycle.StepContradicted(step=step, venue_id="1", reason="x"),
         lifecycle.CompensationFailed(step=step, attempts=1, reason="x"),
         lifecycle.DeadlineElapsed(deadline="2026-01-01T00:00:00Z"),
         lifecycle.StartRefused(idempotency_key="x", request_hash="x", reason="x"),
@@ -162,6 +164,7 @@ def _changed(chance: Random, name: str, value: bytes | None, other: Record, key:
 
 
 @example(seed=0)
+@pytest.mark.timeout(300)
 @settings(max_examples=EXAMPLES, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_order_of_forged_and_genuine_records_moves_money(module_database_url: str, seed: int) -> None:

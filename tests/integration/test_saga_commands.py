@@ -140,6 +140,16 @@ async def test_list_filters_and_pages(shell: Shell) -> None:
     assert since.code == 2
 
 
+async def test_a_recheck_is_published_and_judged(shell: Shell) -> None:
+    """For a saga that is said to have filled and has not: it is asked after from its first step on."""
+    saga_id = await shell.saga(Held(), Placed(), Filled())
+    await shell.rig.recorded(4)
+    done = await shell.run("recheck", str(saga_id), "--reason", "its fill is forged", "--wait", "--json")
+    assert done.code == 0, done.err
+    assert done.json["state"] == "COMPENSATING"
+    assert (await shell.run("recheck", str(saga_id), "--reason", "", "--json")).code == 2
+
+
 async def test_an_abort_is_checked_published_and_judged(shell: Shell) -> None:
     """It names who and why, the saga log acts on it, and a saga that has ended refuses it with exit code 4."""
     saga_id = await shell.saga(Held())

@@ -98,6 +98,31 @@ class ForgetsBars(Machine):
         return folded._replace(orders=tuple(each for each in folded.orders if not isinstance(each, BarStep)))
 
 
+class TakesNobodyForNever(Machine):
+    """Takes a step without an owner for one that has not happened and never will."""
+
+    def fold(self, state: State, fact: Fact) -> Folded:
+        """Fold a fact, an owner's absence as if the owner had barred the step."""
+        meaning = Meaning.BARRED if fact.meaning is Meaning.UNOWNED else fact.meaning
+        return super().fold(state, fact._replace(meaning=meaning))
+
+
+class AsksOnlyByBars(Machine):
+    """Forgets, at a recheck, to ask for what must succeed, whose answer has been given before."""
+
+    def _recheck(self, state: State) -> Folded:
+        folded = super()._recheck(state)
+        return folded._replace(state=folded.state._replace(to_ask=0))
+
+
+class ForgetsTheTurn(Machine):
+    """Goes forward again after a recheck, where nobody says anything by himself."""
+
+    def _recheck(self, state: State) -> Folded:
+        folded = super()._recheck(state)
+        return folded._replace(state=folded.state._replace(taking_back=False))
+
+
 def bar_blindly(status: RowStatus | None, waiting_step: bool) -> Reaction:
     """Answer for a resting order without asking the venue when the step has no row yet."""
     return Reaction.CLOSE if status is None else meet_bar(status, waiting_step=waiting_step)
@@ -173,6 +198,9 @@ BUGS: Final[Mapping[str, Bug]] = {
     "action after its bar": Bug("trade", "not last first", _ruled(meet_trigger=_past_tombstone)),
     "taken back twice": Bug("trade", "done twice", _ruled(meet_compensation=_undo_again)),
     "publish before commit": Bug("trade", "failed for no reason", _ruled(publishes_first=True)),
+    "nobody taken for never": Bug("nobody places", "not last first", _machine(TakesNobodyForNever)),
+    "recheck by bars alone": Bug("recheck", "hangs", _machine(AsksOnlyByBars)),
+    "recheck that goes forward": Bug("recheck", "hangs", _machine(ForgetsTheTurn)),
     "contradiction ignored": Bug("bust", "completed, though contradicted", _machine(IgnoresContradictions)),
     "join that does not wait": Bug("fork", "failed for no reason", _ruled(joins_early=True)),
     "account read without a lock": Bug("account", "the account does not add up", _ruled(overdraws=True)),

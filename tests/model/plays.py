@@ -64,6 +64,13 @@ tiny: AnySaga = (
     .then(_settle)
 )
 """Three local steps, the second of them the pivot."""
+waiting: AnySaga = (
+    saga("waiting", version=1, deadline=seconds(60))
+    .then(_reserve)
+    .then(step("confirm", on=m.Reserved, emits=m.Filled, rejects=m.Unfilled, waits_for=m.Report))
+    .then(_settle)
+)
+"""Three steps, the second of them a pivot that waits for the outside."""
 forked: AnySaga = (
     saga("forked", version=1, deadline=seconds(60))
     .then(_reserve)
@@ -110,6 +117,18 @@ PLAYS: Final[Mapping[str, Billing]] = {
     ),
     # Two branches, one of them a remote call, and a join.
     "fork": Billing(forked, Budget(remote={1}, undo_failures=1)),
+    # A person has every owner say again what came of its step, at any moment.
+    "recheck": Billing(waiting, Budget(remote={RESERVE}, decisions=1, decides={Meaning.RECHECK})),
+    # The same, with a compensation that fails and what must succeed out of attempts.
+    "recheck and rounds": Billing(
+        tiny,
+        Budget(decisions=1, decides={Meaning.RECHECK}, undo_failures=1, attempts=1, raising={SETTLE - 1}),
+    ),
+    # Nobody owns a step, or its owner comes late; a person goes on without it, or closes the saga.
+    "nobody places": Billing(short, Budget(unowned=PLACE, decisions=1, decides=_DECISIONS, attempts=1)),
+    "nobody settles": Billing(
+        tiny, Budget(unowned=SETTLE - 1, decisions=1, decides={Meaning.RESOLVE, Meaning.RECHECK}, attempts=1)
+    ),
     # Two sagas draw on an account that holds enough for one.
     "account": Billing(tiny, Budget(paid_by=RESERVE, attempts=1, raising={SETTLE - 1}), pair=True),
 }

@@ -83,6 +83,10 @@ class Protocol:
                     return True
                 case Meaning.REFUSED | Meaning.BARRED if passed:
                     return True
+                case Meaning.UNOWNED if not (state.done | state.refused | state.barred) >> fact.step & 1:
+                    return True
+                case Meaning.UNOWNED if state.contradictions:  # it came after a person had closed the saga
+                    return True
                 case _:
                     continue
         return False

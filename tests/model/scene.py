@@ -37,6 +37,7 @@ class World(NamedTuple):
     undo_failures: int = 0
     busts: int = 0
     free: int = 0
+    absent: bool = False
 
 
 class Move(NamedTuple):
@@ -63,3 +64,5 @@ class Budget:
     free: int = 1
     paid_by: int = -1
     """The step that takes one unit of the account, -1 for none."""
+    unowned: int = -1
+    """The step whose owner is absent at first, -1 for none."""

@@ -193,6 +193,8 @@ def _wrong_at_rest(stage: Stage, world: World, known: Known) -> str:
         return "aborted with something standing"
     if status is Status.COMPLETED and contradicted:
         return "completed, though contradicted"
+    if status is Status.FAILED and world.absent:
+        return ""
     if status is Status.FAILED and not contradicted:
         stuck = [p.status is RowStatus.COMPENSATION_FAILED and p.stands for p in parts]
         tried = [stage.retriable[i] and p.status is RowStatus.FAILED for i, p in enumerate(parts)]

@@ -16,7 +16,7 @@ from sagas.row import Reaction, RowStatus
 from sagas.soundness import ancestors, predecessors
 from sagas.status import Status
 from sagas.step import Kind
-from tests.model.protocol import Protocol
+from tests.model.protocol import Known, Protocol
 from tests.model.scene import Budget, Move, Part, World
 
 UNDER_WAY = frozenset({Status.IDLE, Status.RUNNING, Status.COMPENSATING})
@@ -46,7 +46,9 @@ class Stage:
         """Give the moment after the start was published."""
         given, log = self.budget, bytes([self.protocol.number(Fact(Meaning.STARTED))])
         parts = (Part(),) * len(self.steps)
-        return World(parts, log, 0, given.repeats, given.decisions, given.undo_failures, given.busts, given.free)
+        absent = given.unowned >= 0
+        troubles = given.repeats, given.decisions, given.undo_failures, given.busts
+        return World(parts, log, 0, *troubles, given.free, absent)
 
     def moves(self, world: World) -> Iterator[Move]:
         """List all that may happen next."""
@@ -56,16 +58,37 @@ class Stage:
         if known.status in UNDER_WAY and not self.said(world, Fact(Meaning.DEADLINE)):
             yield Move("deadline", -1, self.say(world, Fact(Meaning.DEADLINE)))
         yield from self._disturbances(world, known.status)
+        if world.absent:
+            yield from self._absence(world, known)
+        away = self.budget.unowned if world.absent else -1
         for step, part in enumerate(world.parts):
-            yield from self._owner(world, step, part)
+            if step != away:
+                yield from self._owner(world, step, part)
             yield from self._far_side(world, step, part)
         for order in known.orders:
-            yield from self._order(world, order, world.parts[order.step])
+            if order.step != away:
+                yield from self._order(world, order, world.parts[order.step])
 
     def say(self, world: World, *facts: Fact) -> World:
-        """Publish facts; what is on the topic already adds nothing here, repeats being moves of their own."""
-        new = bytes(number for number in map(self.protocol.number, facts) if number not in world.log)
+        """Publish facts; what is on the topic since a recheck adds nothing here, repeats being moves of their own."""
+        since = world.log[max((world.log.rfind(number) for number in self._rechecks()), default=-1) + 1 :]
+        new = bytes(number for number in map(self.protocol.number, facts) if number not in since)
         return world._replace(log=world.log + new)
+
+    def _rechecks(self) -> Iterator[int]:
+        """List the numbers of the rechecks that may be decided."""
+        if Meaning.RECHECK in self.budget.decides:
+            for left in range(1, self.budget.decisions + 1):
+                yield self.protocol.number(Fact(Meaning.RECHECK, id=f"decision-{left}"))
+
+    def _absence(self, world: World, known: Known) -> Iterator[Move]:
+        """Say that a step has no owner once the deadline has elapsed; let its owner come, unless it was given up."""
+        step = self.budget.unowned
+        if known.state.overdue:
+            yield Move("unowned", step, self.say(world, Fact(Meaning.UNOWNED, step)))
+        names = (f"decision-{left}" for left in range(1, self.budget.decisions + 1))
+        if not any(self.said(world, Fact(Meaning.SKIP, step, id=name)) for name in names):
+            yield Move("owner comes", step, world._replace(absent=False), optional=True)
 
     def said(self, world: World, fact: Fact) -> bool:
         """Say whether this fact is on the topic."""
@@ -97,10 +120,12 @@ class Stage:
         allowed, name = self.budget.decides, f"decision-{world.decisions}"
         if Meaning.ABORT in allowed and status in UNDER_WAY:
             yield Fact(Meaning.ABORT, id=name)
+        if Meaning.RECHECK in allowed:
+            yield Fact(Meaning.RECHECK, id=name)
         if Meaning.RESOLVE in allowed and status is Status.FAILED:
             yield Fact(Meaning.RESOLVE, id=name, outcome=Status.ABORTED)
         for step, part in enumerate(world.parts):
-            if part.status in _MENDABLE:
+            if part.status in _MENDABLE or (world.absent and step == self.budget.unowned):
                 yield from (Fact(each, step, id=name) for each in (Meaning.RETRY, Meaning.SKIP) if each in allowed)
 
     def triggered(self, world: World, step: int) -> bool:
@@ -205,6 +230,8 @@ class Stage:
                 if met is Reaction.RUN:
                     again = part._replace(round=order.round, attempts=0, bar_seen=False)
                     yield from self._run(world, order.step, again)
+                elif met is Reaction.EMIT_AGAIN:
+                    yield Move("answer again", order.step, self.say(world, self._answer(order.step, part)))
 
     def _bar(self, world: World, step: int, part: Part) -> Iterator[Move]:
         barred = self._fact(Meaning.BARRED, step, part)
@@ -223,6 +250,8 @@ class Stage:
             case Reaction.ASK_FAR_SIDE:
                 asked = part._replace(status=RowStatus.WAITING, bar_seen=True, closed=True)
                 yield Move("bar cancels", step, self.put(world, step, asked))
+            case Reaction.EMIT_AGAIN:
+                yield Move("answer again", step, self.say(world, self._answer(step, part)))
             case _:
                 pass
 
@@ -236,6 +265,10 @@ class Stage:
             case Reaction.ALERT:
                 alerted = part._replace(back_round=round_)
                 yield self._undo_failed(world, step, alerted)
+            case Reaction.EMIT_BACK_AGAIN:
+                undone = part.status is RowStatus.COMPENSATED
+                meaning = Meaning.COMPENSATED if undone else Meaning.COMPENSATION_FAILED
+                yield Move("answer back again", step, self.say(world, Fact(meaning, step, part.back_round)))
             case _:
                 pass
 
@@ -258,6 +291,13 @@ class Stage:
         fact = Fact(Meaning.COMPENSATION_FAILED, step, part.back_round)
         failed = part._replace(status=RowStatus.COMPENSATION_FAILED)
         return Move("undo fails", step, self.put(world, step, failed, fact))
+
+    def _answer(self, step: int, part: Part) -> Fact:
+        """Return what a settled step has answered."""
+        said = {
+            RowStatus.REFUSED: Meaning.REFUSED, RowStatus.FAILED: Meaning.FAILED, RowStatus.BARRED: Meaning.BARRED,
+        }  # fmt: skip
+        return self._fact(said.get(part.status or RowStatus.DONE, Meaning.DONE), step, part)
 
     def _fact(self, meaning: Meaning, step: int, part: Part) -> Fact:
         return Fact(meaning, step, part.round)

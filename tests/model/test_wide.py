@@ -1,4 +1,4 @@
-"""Every state of eight plays keeps its promises; each planted bug breaks one in the play that is meant to show it."""
+"""Every state of twelve plays keeps its promises; each planted bug breaks one in the play that is meant to show it."""
 
 from collections.abc import Callable
 
@@ -14,6 +14,7 @@ FORWARD_OR_BACK = {Status.COMPLETED, Status.ABORTED}
 ENDS = {
     "trade": FORWARD_OR_BACK,
     "repeats": FORWARD_OR_BACK,
+    "recheck": FORWARD_OR_BACK,
 }
 """Where no person is needed, whatever happens; elsewhere some end FAILED, for a reason."""
 

@@ -16,8 +16,9 @@ from infra.lanes.committer import Committer
 from infra.lanes.publisher import Publisher
 from infra.lanes.worker import Worker
 from sagas.fact import Meaning
-from sagas.machine import BarStep, Machine, bits
+from sagas.machine import BarStep, Machine
 from sagas.row import Reaction, RowStatus, meet_retry
+from sagas.step_sets import bits
 from schemas.lifecycle import StepBarred
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 
@@ -109,7 +110,7 @@ def auto_commit() -> Generator[None]:
 def first_in_first_out() -> AbstractContextManager[None]:
     """What was done first is taken back first."""
     return changed(
-        Machine, "_take_back_last", ("last = left.bit_length() - 1", "last = (left & -left).bit_length() - 1")
+        Machine, "_take_back_last", ("index = left.bit_length() - 1", "index = (left & -left).bit_length() - 1")
     )
 
 
@@ -258,7 +259,10 @@ def old_round_counts() -> AbstractContextManager[None]:
     return changed(
         Machine,
         "_undo_failed",
-        ("_equal(state.undo_failed, state.undo_rounds)", "sum(1 << i for i, n in enumerate(state.undo_failed) if n)"),
+        (
+            "equal_rounds(state.undo_failed, state.undo_rounds)",
+            "sum(1 << i for i, n in enumerate(state.undo_failed) if n)",
+        ),
     )
 
 

@@ -100,12 +100,13 @@ STEP_MEANINGS = (
     Meaning.COMPENSATED,
     Meaning.COMPENSATION_FAILED,
     Meaning.CONTRADICTED,
+    Meaning.UNOWNED,
 )
 
 
 @st.composite
 def step_facts(draw: st.DrawFn, steps: int) -> Fact:
-    """Draw anything that an owner may say, of any step and round."""
+    """Draw anything that an owner, or the saga log of one, may say, of any step and round."""
     meaning = draw(st.sampled_from(STEP_MEANINGS))
     return Fact(meaning, draw(st.integers(0, steps - 1)), draw(st.integers(1, 3)), draw(st.sampled_from("abc")))
 
@@ -113,7 +114,7 @@ def step_facts(draw: st.DrawFn, steps: int) -> Fact:
 @st.composite
 def marks(draw: st.DrawFn, steps: int) -> Fact:
     """Draw a deadline or an operator's decision: what counts where it stands."""
-    meanings = (Meaning.DEADLINE, Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE)
+    meanings = (Meaning.DEADLINE, Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE, Meaning.RECHECK)
     meaning = draw(st.sampled_from(meanings))
     outcome = draw(st.sampled_from([Status.ABORTED, Status.COMPLETED])) if meaning is Meaning.RESOLVE else None
     aimed = draw(st.integers(0, steps - 1)) if meaning in {Meaning.RETRY, Meaning.SKIP} else -1

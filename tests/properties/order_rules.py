@@ -1,4 +1,7 @@
-"""When an order may be given, read from the facts that were folded rather than from the machine that gave it."""
+"""When an order may be given, read from the facts that were folded rather than from the machine that gave it.
+
+A recheck has all that came before it said again, so facts and orders count from the last one that was taken.
+"""
 
 from sagas.fact import Meaning
 from sagas.machine import BarStep, CompensateStep, Order
@@ -25,10 +28,11 @@ def check_order(play: Rehearsal, order: Order) -> None:
 def _check_compensation(play: Rehearsal, order: CompensateStep) -> None:
     done, settled = _heard(play, Meaning.DONE), _settled(play)
     pivots = {index for index, each in enumerate(play.saga.steps) if each.kind is Kind.PIVOT}
-    bars = {each.step for each in play.orders if isinstance(each, BarStep)}
+    orders = play.orders[_since(play)[1] :]
+    bars = {each.step for each in orders if isinstance(each, BarStep)}
     before = ancestors(predecessors(play.saga.steps))
-    standing = done - _heard(play, Meaning.COMPENSATED) - _heard(play, Meaning.COMPENSATION_FAILED)
-    earlier = [each for each in play.orders if isinstance(each, CompensateStep) and each != order]
+    standing = done - _heard(play, Meaning.COMPENSATED) - _heard(play, Meaning.COMPENSATION_FAILED) - _given_up(play)
+    earlier = [each for each in orders if isinstance(each, CompensateStep) and each != order]
 
     assert order.step in done, "what is not known to have happened is not taken back"
     assert not pivots & done, "past the pivot nothing is taken back"
@@ -39,11 +43,23 @@ def _check_compensation(play: Rehearsal, order: CompensateStep) -> None:
 
 
 def _heard(play: Rehearsal, meaning: Meaning) -> set[int]:
-    return {fact.step for fact in play.facts[: play.folded] if fact.meaning is meaning}
+    return {fact.step for fact in play.facts[_since(play)[0] : play.folded] if fact.meaning is meaning}
+
+
+def _since(play: Rehearsal) -> tuple[int, int]:
+    """Return how many facts had been folded, and orders given, before the last recheck that was taken."""
+    rechecks = [(each.folded, each.orders) for each in play.decided if each.fact.meaning is Meaning.RECHECK]
+    return rechecks[-1] if rechecks else (0, 0)
 
 
 def _settled(play: Rehearsal) -> set[int]:
-    return set[int]().union(*(_heard(play, meaning) for meaning in OUTCOMES))
+    return _given_up(play).union(*(_heard(play, meaning) for meaning in OUTCOMES))
+
+
+def _given_up(play: Rehearsal) -> set[int]:
+    """Return the steps without whose owner's word a person has had the saga go on, since the last recheck."""
+    skips = [each for each in play.decided if each.fact.meaning is Meaning.SKIP and each.folded >= _since(play)[0]]
+    return {each.fact.step for each in skips}
 
 
 def _ready(play: Rehearsal) -> set[int]:
@@ -54,8 +70,8 @@ def _ready(play: Rehearsal) -> set[int]:
 
 
 def _is_answered(play: Rehearsal, order: CompensateStep) -> bool:
-    about = (fact for fact in play.facts[: play.folded] if fact.step == order.step)
-    return any(
+    about = (fact for fact in play.facts[_since(play)[0] : play.folded] if fact.step == order.step)
+    return order.step in _given_up(play) or any(
         fact.meaning is Meaning.COMPENSATED
         or (fact.meaning is Meaning.COMPENSATION_FAILED and fact.round >= order.round)
         for fact in about

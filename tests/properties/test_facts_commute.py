@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sagas.definition import AnySaga
 from sagas.fact import Fact, Meaning
-from sagas.machine import Machine, State
+from sagas.machine import CompensateStep, Machine, State
 from tests.properties.definitions import marks, sagas, step_facts
 
 
@@ -28,7 +28,7 @@ def fold_all(machine: Machine, stretches: list[list[Fact]], between: list[Fact])
     for index, stretch in enumerate(stretches):
         for fact in stretch + between[index : index + 1]:
             state = machine.fold(state, fact).state
-    return state._replace(bar_asked=0, undo_asked=machine.begin().undo_asked)
+    return state._replace(bar_asked=0, undo_asked=machine.begin().undo_asked, to_ask=0)
 
 
 @given(histories(), st.randoms(use_true_random=False))
@@ -73,16 +73,37 @@ def test_a_decision_counts_once(history: tuple[AnySaga, list[list[Fact]], list[F
 
 @given(histories())
 def test_what_was_done_is_never_forgotten(history: tuple[AnySaga, list[list[Fact]], list[Fact]]) -> None:
-    """Sets only grow, rounds only rise: no fact unsays another."""
+    """Sets only grow, rounds only rise: no fact unsays another, but for a recheck, after which all is said again."""
     saga, stretches, between = history
     machine = Machine(saga)
     state = machine.begin()
     for index, stretch in enumerate(stretches):
         for fact in stretch + between[index : index + 1]:
-            after = machine.fold(state, fact).state
-            for members in ("done", "refused", "barred", "unknown", "compensated", "bar_asked"):
+            folded = machine.fold(state, fact)
+            after, said = folded.state, ("done", "refused", "barred", "unknown", "compensated", "bar_asked")
+            rechecked = fact.meaning is Meaning.RECHECK and after.decisions != state.decisions and not folded.refusal
+            for members in () if rechecked else said:
                 assert getattr(state, members) & ~getattr(after, members) == 0
-            for rounds in ("failed", "undo_failed", "rounds", "undo_rounds", "undo_asked"):
+            for rounds in ("rounds", "undo_rounds", *(() if rechecked else ("failed", "undo_failed", "undo_asked"))):
                 assert all(old <= new for old, new in zip(getattr(state, rounds), getattr(after, rounds), strict=True))
             assert state.contradictions <= after.contradictions
+            assert state.unowned & ~after.unowned == 0
             state = after
+
+
+@given(histories())
+def test_a_recheck_believes_nothing_that_was_said_of_the_steps(
+    history: tuple[AnySaga, list[list[Fact]], list[Fact]],
+) -> None:
+    """Whatever came before, only the first steps are asked then, and nothing is taken back on old words."""
+    saga, stretches, between = history
+    machine = Machine(saga)
+    before = fold_all(machine, stretches, between)
+
+    folded = machine.fold(before, Fact(Meaning.RECHECK, id="recheck"))
+
+    first = {index for index, step in enumerate(saga.steps) if step.on == (saga.start,)}
+    if not folded.refusal:
+        assert sorted(order.step for order in folded.orders) == sorted(first)
+        assert not any(isinstance(order, CompensateStep) for order in folded.orders)
+        assert (folded.state.done, folded.state.compensated) == (0, 0)

@@ -40,6 +40,9 @@ STATES = st.builds(
     resolved=st.none() | st.sampled_from([Status.ABORTED, Status.COMPLETED]),
     resolved_after=st.integers(0, 100),
     more_contradictions=st.integers(0, 100),
+    unblocked=FLAGS,
+    unowned=SETS,
+    to_ask=SETS,
 )
 
 

@@ -34,7 +34,7 @@ class Troupe(RuleBasedStateMachine):
     def begin(self, saga: AnySaga, remote: set[int], patience: int) -> None:
         """Raise the curtain; `patience` is the number of facts before anybody turns back."""
         self.patience = patience
-        self.delivered = 0
+        self.delivered = self.drained = 0
         self.play = Rehearsal(saga, remote=[f"step-{index}" for index in remote])
 
     @rule(facts=st.integers(1, 4))
@@ -97,10 +97,16 @@ class Troupe(RuleBasedStateMachine):
         self.play.facts.append(data.draw(st.sampled_from(self.play.facts)))
 
     @precondition(lambda self: len(self.play.facts) >= self.patience)
-    @rule(meaning=st.sampled_from([Meaning.DEADLINE, Meaning.ABORT]))
+    @rule(meaning=st.sampled_from([Meaning.DEADLINE, Meaning.ABORT, Meaning.RECHECK]))
     def turn_back(self, meaning: Meaning) -> None:
-        """Let the deadline pass, or an operator abort."""
+        """Let the deadline pass, or an operator abort, or have every owner asked what came of its step."""
         self.play.say(meaning)
+
+    @precondition(lambda self: self.play.state.overdue)
+    @rule(data=st.data())
+    def miss(self, data: st.DataObject) -> None:
+        """Let the saga log say that it knows of nobody who owns a step, though somebody does."""
+        self.play.say(Meaning.UNOWNED, data.draw(self._steps()))
 
     @precondition(lambda self: self.play.status is Status.FAILED)
     @rule(data=st.data(), meaning=st.sampled_from([Meaning.RETRY, Meaning.RETRY, Meaning.SKIP]))
@@ -133,9 +139,12 @@ class Troupe(RuleBasedStateMachine):
     def _drain(self) -> None:
         while self.play.folded < len(self.play.facts):
             self.fold(1)
-        for order in list(self.play.orders):
-            if isinstance(order, CompensateStep) or not self._answered(order):
+        for index, order in enumerate(list(self.play.orders)):
+            if index >= self.drained:
+                self.play.deliver(order)
+            elif isinstance(order, CompensateStep) or not self._answered(order):
                 self._deliver_quietly(order)
+        self.drained = len(self.play.orders)
         for step in self._fresh():
             self.play.trigger(step)
         for step in range(len(self.play.parts)):

@@ -266,7 +266,7 @@ def test_the_gate_works_for_a_registered_app(
     assert execute(["schema", "record", "--app", "talking", "--golden", "kept"]) == 0
     assert (apps / "kept" / "talk.answered.v1.json").exists()
     assert execute(["schema", "check", "--app", "talking", "--golden", "kept"]) == 0
-    assert "0 messages" not in capsys.readouterr().out
+    assert "\n0 messages" not in f"\n{capsys.readouterr().out}"
     monkeypatch.setenv("TRADESAGA_APP", "later")
     assert execute(["schema", "check", "--app", "later", "--golden", "kept"]) == 1
     assert "n: a required field is added" in capsys.readouterr().out

@@ -9,9 +9,11 @@ from sagas.machine import BarStep, CompensateStep
 from sagas.status import Status
 from schemas.lifecycle import (
     AbortRequested,
+    RecheckRequested,
     RetryRequested,
     StartRefused,
     StepFailed,
+    StepUnowned,
 )
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld
 from tests.unit.saga_log_rig import RULES, SAGA, Log
@@ -137,6 +139,42 @@ def test_a_refused_decision_says_why(log: Log) -> None:
     assert refused.refused
     assert not log.say(AbortRequested(operator="ann", reason="wrong account")).refused
     assert log.status is Status.COMPENSATING
+
+
+def test_a_recheck_leaves_the_start_alone_in_the_context(log: Log) -> None:
+    """What is said again is added again, once; the same decision again changes nothing."""
+    log.start()
+    log.say(Held(amount="7"))
+    start = log.context["order-asked"]
+    decision = log.partition.record(RecheckRequested(operator="ann", reason="x"))
+    log.fold(decision)
+    assert log.context == {"order-asked": start}
+    log.say(Held(amount="5"))
+    log.fold(decision)
+    assert log.context == {"order-asked": start, "held": {"amount": "5"}}
+    assert log.tracked.checkpoint is not None
+    assert log.tracked.checkpoint.context.count(b"held") == 1
+
+
+def test_a_recheck_of_an_ended_saga_awaits_its_deadline_again(log: Log) -> None:
+    """It may have been said to have ended before it was over."""
+    log.start()
+    log.say(HoldRefused())
+    assert log.status is Status.ABORTED
+    log.say(RecheckRequested(operator="ann", reason="x"))
+    assert log.tracked.checkpoint is not None
+    assert (log.status, log.tracked.checkpoint.deadline_pending) == (Status.COMPENSATING, True)
+
+
+def test_a_word_about_an_owner_before_the_deadline_does_not_count(log: Log) -> None:
+    """Whoever says it: it is recorded with its reason."""
+    log.start()
+    outcome = log.say(StepUnowned(step="hold", reason="x"), step="hold")
+    assert outcome.refused
+    log.deadline()
+    assert log.status is Status.COMPENSATING
+    log.say(StepUnowned(step="hold", reason="x"), step="hold")
+    assert log.status is Status.FAILED
 
 
 def test_a_refused_start_may_overtake_the_accepted_one() -> None:

@@ -33,6 +33,8 @@ _KINDS: Final = {
     Meaning.RETRY: Kind.OPERATOR,
     Meaning.SKIP: Kind.OPERATOR,
     Meaning.RESOLVE: Kind.OPERATOR,
+    Meaning.RECHECK: Kind.OPERATOR,
+    Meaning.UNOWNED: Kind.STEP_UNOWNED,
     Meaning.RECORDED: Kind.REPORTED,
 }
 _BY_NAME: Final = {
@@ -47,6 +49,8 @@ _BY_NAME: Final = {
     lifecycle.RetryRequested.NAME: Kind.OPERATOR,
     lifecycle.SkipRequested.NAME: Kind.OPERATOR,
     lifecycle.ResolveRequested.NAME: Kind.OPERATOR,
+    lifecycle.RecheckRequested.NAME: Kind.OPERATOR,
+    lifecycle.StepUnowned.NAME: Kind.STEP_UNOWNED,
     lifecycle.ParkReleased.NAME: Kind.OPERATOR,
 }
 """What a message of every saga is, whether or not the saga's definition is at hand."""
@@ -187,6 +191,7 @@ def say(kind: Kind, reading: Reading, outcome: Outcome | None) -> str:
         Kind.ATTEMPT_FAILED: f"attempt {reading.attempt} at {_what(reading)} has failed",
         Kind.STEP_FAILED: f"{step} has failed for good, after {_attempts(attempts)}",
         Kind.STEP_UNKNOWN: f"nobody knows yet whether attempt {reading.attempt} of {step} has happened",
+        Kind.STEP_UNOWNED: f"{step} has no owner that is known, and nobody answers for it",
         Kind.STEP_BARRED: f"{step} has not happened and never will",
         Kind.COMPENSATED: words or f"{step} is taken back ({reading.message})",
         Kind.COMPENSATION_FAILED: f"{step} could not be taken back, after {_attempts(attempts)}: it still stands",
@@ -223,6 +228,7 @@ def _decision(reading: Reading) -> str:
         lifecycle.RetryRequested.NAME: f"{who} has {step} tried again",
         lifecycle.SkipRequested.NAME: f"{who} leaves {step} standing",
         lifecycle.ResolveRequested.NAME: f"{who} closes the saga as {text_of(reading.said, 'outcome')}",
+        lifecycle.RecheckRequested.NAME: f"{who} has the owner of each step say again what came of it",
         lifecycle.ParkReleased.NAME: f"{who} {deed} {place}",
     }.get(reading.message, f"{who} has decided: {reading.message}")
 

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     STEP_FAILED = "step_failed"
     STEP_UNKNOWN = "step_unknown"
     STEP_BARRED = "step_barred"
+    STEP_UNOWNED = "step_unowned"
     COMPENSATED = "compensation_done"
     COMPENSATION_FAILED = "compensation_failed"
     CONTRADICTED = "contradicted"

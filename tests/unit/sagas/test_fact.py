@@ -65,7 +65,8 @@ def test_decisions_and_contradictions_are_read_from_their_values() -> None:
     assert read("retry-requested", value=retry) == Fact(Meaning.RETRY, 5, id="ce-1")
     assert read("skip-requested", value=skip) == Fact(Meaning.SKIP, 1, id="ce-1")
     assert read("resolve-requested", value=resolve) == Fact(Meaning.RESOLVE, id="ce-1", outcome=Status.ABORTED)
-    for name in ("step-contradicted", "retry-requested", "skip-requested", "resolve-requested", "abort-requested"):
+    decisions = ("retry-requested", "skip-requested", "resolve-requested", "abort-requested", "recheck-requested")
+    for name in ("step-contradicted", *decisions):
         with pytest.raises(ValidationError):
             read(name, value=b"{}")
 
@@ -81,5 +82,5 @@ def test_only_finished_states_are_final_and_only_people_decide() -> None:
     """FAILED waits for a person, so it is not final."""
     assert [status for status in Status if status.final] == [Status.COMPLETED, Status.ABORTED]
     assert {meaning for meaning in Meaning if meaning.by_operator} == {
-        Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE,
+        Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE, Meaning.RECHECK,
     }  # fmt: skip

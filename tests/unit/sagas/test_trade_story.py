@@ -12,10 +12,12 @@ from sagas.testing import (
     contradicted,
     failed,
     given,
+    rechecked,
     resolved,
     retried,
     skipped,
     unknown,
+    unowned,
 )
 from sagas.trade import trade
 from schemas import trade as t
@@ -232,3 +234,72 @@ def test_what_a_saga_waits_for_is_named_in_every_state() -> None:
     ]  # fmt: skip
     assert waits(story.happened(t.TradeFilled, failed(steps.settle_trade))) == ["settle_trade"]
     assert waits(story.happened(t.TradeFilled, t.TradeSettled)) == []
+
+
+def test_a_step_that_nobody_owns_fails_the_saga_until_somebody_answers() -> None:
+    """Nothing is taken back before the step is settled; its owner's word, whenever it comes, sets the saga going."""
+    story = given(trade).happened(*PLACED[:3]).after(minutes(5)).commands(Bar(step="check_risk"))
+
+    story = story.happened(unowned(steps.check_risk)).ends(Status.FAILED)
+
+    story.happened(barred(steps.check_risk)).is_now(Status.COMPENSATING).commands(t.ReleaseFunds)
+    late = story.happened(t.RiskAccepted).is_now(Status.COMPENSATING).commands(Bar(step="place_order"))
+    late.happened(barred(steps.place_order)).commands(t.ReleaseRisk).is_now(Status.COMPENSATING)
+
+
+def test_a_person_gives_a_step_up_that_nobody_owns() -> None:
+    """Closing the saga is refused until then; what was done is taken back, and a late success too."""
+    story = given(trade).happened(*PLACED[:3]).after(minutes(5)).happened(unowned(steps.check_risk))
+    story.happened(resolved("ABORTED")).refused()
+
+    story = story.commands(Bar).happened(skipped(steps.check_risk)).commands(t.ReleaseFunds)
+    story = story.happened(t.FundsReleased).commands(t.WithdrawOrder).happened(t.OrderWithdrawn).ends(Status.ABORTED)
+
+    story.happened(t.RiskAccepted).is_now(Status.COMPENSATING).commands(Bar(step="place_order"))
+
+
+def test_past_the_pivot_a_step_that_nobody_owns_fails_the_saga_until_it_is_done() -> None:
+    """A success after a person has closed the saga calls for a person again."""
+    story = given(trade).happened(*FILLED).after(minutes(5)).happened(unowned(steps.settle_trade)).ends(Status.FAILED)
+
+    story.happened(skipped(steps.settle_trade)).refused()
+    story.happened(t.TradeSettled).ends(Status.COMPLETED)
+    closed = story.happened(resolved("COMPLETED")).ends(Status.COMPLETED)
+    closed.happened(t.TradeSettled).ends(Status.FAILED).happened(resolved("COMPLETED")).ends(Status.COMPLETED)
+
+
+def test_nobody_is_missed_before_the_deadline() -> None:
+    """A word that comes too early does not count, now or later."""
+    story = given(trade).happened(*PLACED[:3], unowned(steps.check_risk)).refused()
+
+    story.after(minutes(5)).commands(Bar).ends(Status.COMPENSATING)
+
+
+def test_a_recheck_has_each_owner_say_again_what_came_of_its_step() -> None:
+    """One after the other, by bars; what was said before does not count, and nothing is taken back meanwhile."""
+    lied = given(trade).happened(*PLACED, t.TradeUnfilled).commands(t.CancelOrder)
+    story = lied.happened(rechecked()).is_now(Status.COMPENSATING).commands(Bar(step="validate_order"))
+    names = ("reserve_funds", "check_risk", "place_order", "confirm_fill")
+    for fact, name in zip(PLACED[1:], names, strict=True):
+        story = story.happened(fact).commands(Bar(step=name))
+
+    taken_back(story.happened(barred(steps.confirm_fill))).ends(Status.ABORTED)
+
+
+def test_a_recheck_past_the_pivot_asks_for_what_must_succeed() -> None:
+    """The owner of a settlement that was done says so again."""
+    story = (
+        given(trade).happened(*FILLED, t.TradeSettled, rechecked()).happened(*FILLED[1:-1]).is_now(Status.COMPENSATING)
+    )
+
+    story = story.happened(t.TradeFilled).is_now(Status.RUNNING)
+
+    bars = [Bar(step=name) for name in ("validate_order", "reserve_funds", "check_risk", "place_order", "confirm_fill")]
+    story.commands(*bars, Retry(step="settle_trade", round=1)).happened(t.TradeSettled).ends(Status.COMPLETED)
+
+
+def test_a_recheck_opens_a_saga_that_is_said_to_have_ended() -> None:
+    """Also one that a person has closed: what its owners say is what counts."""
+    ended = given(trade).happened(t.TradeRequested, t.ValidationRejected).ends(Status.ABORTED)
+
+    ended.happened(rechecked()).is_now(Status.COMPENSATING).commands(Bar(step="validate_order"))

@@ -1,0 +1,25 @@
+"""Sets of steps as bits of a number, bit i for step i, and tuples of one round a step."""
+
+from collections.abc import Iterator
+
+
+def bits(steps: int) -> Iterator[int]:
+    """List the members of a set of steps, lowest first."""
+    while steps:
+        low = steps & -steps
+        yield low.bit_length() - 1
+        steps ^= low
+
+
+def equal_rounds(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """Return the set of steps for which both hold the same round."""
+    same = 0
+    for index, (one, other) in enumerate(zip(left, right, strict=True)):
+        if one == other:
+            same |= 1 << index
+    return same
+
+
+def put(rounds: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:
+    """Return the rounds with another value for one step."""
+    return (*rounds[:index], value, *rounds[index + 1 :])
