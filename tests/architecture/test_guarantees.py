@@ -11,6 +11,7 @@ from tests.faults.invariants import CHECKS
 from tests.model.bugs import BUGS
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.money import MONEY_MUTANTS
+from tests.mutants.rules import RULE_MUTANTS
 from tests.mutants.sql import SQL_MUTANTS
 
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -51,13 +52,14 @@ def test_each_promise_has_a_test() -> None:
 def test_each_mutant_has_its_promise() -> None:
     """Each planted bug is named beside the promise that it breaks, and nothing else is called one."""
     planted = {f"▣ {mutant.name}" for mutant in MUTANTS} | {f"▤ {mutant.name}" for mutant in SQL_MUTANTS}
+    planted |= {f"◆ {mutant.name}" for mutant in RULE_MUTANTS}
     planted |= {f"▥ {mutant.name}" for mutant in MONEY_MUTANTS} | {f"◇ {name}" for name in BUGS}
     named = {
         mutant
         for row in rows()
         for cell in row[2:]
         for mutant in cell.split("<br>")
-        if mutant[:1] in {"▣", "▤", "▥", "◇"}
+        if mutant[:1] in {"▣", "▤", "▥", "◆", "◇"}
     }
     assert named == planted
 

@@ -298,34 +298,6 @@ async def test_a_recovered_database_goes_on_from_lower_offsets(bench: Bench) -> 
     await bench.settled(await bench.ask())
 
 
-async def test_offsets_of_an_earlier_release_are_no_evidence(bench: Bench) -> None:
-    """It could commit records that nobody wanted before its database had their offsets; it wrote no identity."""
-    await one_saga(bench)
-    group = StepProcessor(bench.kit.desk).group
-    places = [(events_topic(bench.saga.name), number) for number in range(PARTITIONS)]
-    await commit(bench.kafka, group, dict.fromkeys(places, 1), "")
-    await bench.pool.execute('UPDATE lane SET next_offset = 0 WHERE "group" = $1', group)
-    (running,) = await bench.serve(bench.kit.desk)
-    assert running.worker.health.halted == ""
-
-
-async def test_a_database_set_back_at_the_upgrade_halts_every_group(bench: Bench) -> None:
-    """An earlier release wrote no identity, but its saga log read every record before it committed an offset."""
-    await one_saga(bench)
-    events = events_topic(bench.saga.name)
-    for processor in processors(bench):
-        rows = await bench.pool.fetch(
-            'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1', processor.group
-        )
-        offsets = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
-        await commit(bench.kafka, processor.group, offsets, "")
-    await bench.pool.execute("UPDATE lane SET next_offset = 0 WHERE topic = $1", events)
-    for processor in processors(bench):
-        why = await halted(bench.run(processor))
-        assert "an earlier release had the saga log past the record at offset 0" in why
-        assert "tradesaga recover restored" in why
-
-
 async def test_a_topic_made_anew_is_noticed(bench: Bench) -> None:
     """The id is another one although the range fits: every group that knew the first one halts."""
     topic = commands_topic(bench.saga.name)

@@ -9,6 +9,12 @@ from tests.mutants.hunt import Catch, control, hunt
 
 WIDTH = max(len(mutant.name) for mutant in MUTANTS)
 TOLD = 110
+KINDS = {
+    "test_sql_mutants": ("SQL", "by PostgreSQL, asked the same as before"),
+    "test_money_mutants": ("money", "by the ledger, after an attack"),
+    "test_rule_mutants": ("rule", "by the rule that is missing"),
+}
+"""What mutants that no simulation hunts are called, and by what they are caught, by the file that plants them."""
 
 
 def tell(catch: Catch, seed: str) -> None:
@@ -18,7 +24,7 @@ def tell(catch: Catch, seed: str) -> None:
 
 
 def hunt_in_postgresql() -> bool:
-    """Hunt the mutants in SQL, and of money, on a real server; each line of the report names one.
+    """Hunt the mutants in SQL, of money and of pure rules; each line of the report names one.
 
     Return whether all were caught.
     """
@@ -33,16 +39,16 @@ def hunt_in_postgresql() -> bool:
         "gives_it_away",
         str(Path(__file__).parent / "test_sql_mutants.py"),
         str(Path(__file__).parent / "test_money_mutants.py"),
+        str(Path(__file__).parent / "test_rule_mutants.py"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         word, _, rest = line.partition(" ")
         if word in {"PASSED", "FAILED", "ERROR"}:
             name = rest.partition("[")[2].partition("]")[0].replace("_", " ")
-            money = "test_money_mutants" in rest
-            caught = "by the ledger, after an attack" if money else "by PostgreSQL, asked the same as before"
+            kind, caught = next(told for file, told in KINDS.items() if file in rest)
             told = caught if word == "PASSED" else "NOT CAUGHT"
-            sys.stdout.write(f"{name + (' (money)' if money else ' (SQL)'):{WIDTH}}  {told}\n")
+            sys.stdout.write(f"{f'{name} ({kind})':{WIDTH}}  {told}\n")
     return done.returncode == 0
 
 

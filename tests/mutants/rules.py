@@ -1,0 +1,209 @@
+"""Mutants of rules that are pure: what database and topics, versions, deadlines and hashes are judged by.
+
+Each drops one rule; `attack` raises `AssertionError` once it is gone, in milliseconds and without any server.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from consumers.audit import verification
+from consumers.saga_log import advance, chain, reading
+from infra import topics
+from infra.audit import seals
+from infra.audit.checkpoint import Checkpoint
+from infra.audit.note import Signer
+from infra.audit.seals import SealTrust, read_seals
+from infra.codec import Record
+from infra.installation import Identity
+from infra.kafka import Place
+from infra.kafka_identity import Inspector, TopicState
+from infra.lanes import evidence
+from infra.lanes.processor import HaltError
+from schemas.topics import checkpoints_topic, saga_topics
+from tests.mutants.surgery import changed, everywhere, replaced, rewritten
+from tests.unit import test_guard as guard
+from tests.unit import test_saga_log_fold as folding
+from tests.unit import test_saga_log_versions as versions
+from tests.unit.audit import test_verification as verifying
+
+Plant = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class RuleMutant:
+    """One hole, and what gives it away: `attack` raises `AssertionError` while it is planted, and else nothing."""
+
+    name: str
+    plant: Plant
+    attack: Callable[[], None]
+
+
+def _accept(*_: Any) -> None:
+    """Find nothing wrong."""
+
+
+def _yes(*_: Any) -> bool:
+    """Believe anybody."""
+    return True
+
+
+def _no(*_: Any) -> bool:
+    """Take no time for too early."""
+    return False
+
+
+def _dropped(name: str) -> Plant:
+    """Drop one comparison of the guard."""
+    return lambda: replaced(evidence, name, _accept)
+
+
+def _changed(owner: Any, name: str, before: str, after: str) -> Plant:
+    def plant() -> AbstractContextManager[Any]:
+        former = getattr(owner, name)
+        return everywhere(former, rewritten(former, (before, after)))
+
+    return plant
+
+
+def _halts(found: evidence.Found) -> Callable[[], None]:
+    """Expect the guard to refuse what was found."""
+
+    def attack() -> None:
+        try:
+            evidence.judge(found)
+        except HaltError:
+            return
+        raise AssertionError("the group would have gone on")
+
+    return attack
+
+
+class _Kafka:
+    """A checkpoints topic with one record."""
+
+    def __init__(self, note: str) -> None:
+        self._record = Record(checkpoints_topic("t"), 0, 0, 1, b"k", note.encode(), ())
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
+        """Return the one topic."""
+        return dict.fromkeys(names, TopicState(guard.TOPIC.id, 1))
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Return that it has one record."""
+        return dict.fromkeys(places, (0, 1))
+
+    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+        """Return it."""
+        _ = first
+        return {place: [self._record] for place in ranges}
+
+
+def _forge_checkpoint() -> None:
+    """Sign a checkpoint with a key that nobody trusts."""
+    ours, theirs = Signer.generate("ours").verifier, Signer.generate("ours")
+    note = theirs.sign(Checkpoint("tradesaga/t.events/0", 9, bytes(32), 9, "", 1).to_text())
+    trust = SealTrust("tradesaga", {ours.id: ours})
+    assert asyncio.run(read_seals(cast("Inspector", _Kafka(note)), "t", trust)) == {}
+
+
+def _compact_topic() -> None:
+    """Have the broker keep the last fact of each saga only."""
+    topic, durability = saga_topics("t")[0], topics.Durability()
+    held = {**topic.configuration, "cleanup.policy": "compact"}
+    found = topics.Described(topic.partitions, durability.replicas, held)
+    assert [each.setting for each in topics.find_deviations(topic, durability, found)] == ["cleanup.policy"]
+
+
+def _send_deadline_early() -> None:
+    """Send the deadline's fact long before its time."""
+    log = folding.Log()
+    log.start()
+    folding.test_an_early_deadline_is_recorded_and_comes_again(log)
+
+
+def _differ(one: Record, other: Record) -> None:
+    assert chain.link(b"", one) != chain.link(b"", other)
+
+
+_RECORD = Record("t.events", 0, 7, 1, b"key", b"{}", (("a", b"xy"), ("b", b"")))
+_IS_NEWEST = "version == rules.saga.version"
+_RECORDS = "\n        _judge_records(found, lane)"
+
+
+def _remove_row() -> None:
+    """Remove a row in the middle, and seal what is left."""
+    rows = verifying.strays([0, 0, 0])
+    left = [rows[0], rows[2]]
+    assert verifying.check(left, [verifying.sealed_as_is(left)], None).findings
+
+
+RULE_MUTANTS = (
+    RuleMutant("offsets not compared", _dropped("_judge_offsets"), _halts(guard.found(guard.lane(), offset=11))),
+    RuleMutant(
+        "the identity beside offsets not compared",
+        _dropped("_judge_identity"),
+        _halts(guard.found(guard.lane(), offset=2, by=Identity(guard.HERE.installation, 4))),
+    ),
+    RuleMutant(
+        "a database that knows nothing begins anew", _dropped("_judge_history"), _halts(guard.found(offset=10, by=""))
+    ),
+    RuleMutant(
+        "a topic's id and partitions not compared",
+        _dropped("_judge_topic"),
+        _halts(guard.found(guard.lane(), topic=TopicState(guard.TOPIC.id, 24))),
+    ),
+    RuleMutant(
+        "the last record not compared",
+        _changed(evidence, "_judge_records", "if there != lane.seen:", "if False:"),
+        _halts(guard.found(guard.lane(), record=guard.RECORD._replace(value=b"[]"))),
+    ),
+    RuleMutant(
+        "a topic that was cut off halts its readers alone",
+        _changed(evidence, "judge", f"found.lanes:{_RECORDS}", f"found.own:{_RECORDS}"),
+        _halts(guard.found(guard.OTHERS, held=(0, 9))),
+    ),
+    RuleMutant(
+        "seals not compared",
+        _dropped("_judge_seals"),
+        _halts(replace(guard.found(guard.lane(), guard.saga_log(11)), seals=guard.sealed(12))),
+    ),
+    RuleMutant("any key seals", lambda: replaced(seals, "_is_signed", _yes), _forge_checkpoint),
+    RuleMutant(
+        "topic settings not compared",
+        _changed(topics, "find_deviations", "not bound.accepts(values[setting])", "False"),
+        _compact_topic,
+    ),
+    RuleMutant(
+        "a saga judged by the newest version",
+        _changed(reading, "_own_rules", f"rules if {_IS_NEWEST} else rules.versions.get(version)", "rules"),
+        versions.test_versions_change_under_a_saga_on_its_way,
+    ),
+    RuleMutant(
+        "a deadline counts whenever it comes",
+        lambda: everywhere(advance.is_early, _no),
+        _send_deadline_early,
+    ),
+    RuleMutant(
+        "the key left out of the leaf",
+        _changed(chain, "encode", "record.topic.encode(), record.key,", 'record.topic.encode(), b"",'),
+        lambda: _differ(_RECORD, _RECORD._replace(key=b"another")),
+    ),
+    RuleMutant(
+        "headers run together in the leaf",
+        _changed(chain, "encode", "names.encoded, lengths,", "names.encoded,"),
+        lambda: _differ(_RECORD, _RECORD._replace(headers=(("a", b"x"), ("b", b"y")))),
+    ),
+    RuleMutant(
+        "skipped offsets left out of the leaf",
+        _changed(chain, "encode", "record.recorded_ms, record.skipped", "record.recorded_ms, 0"),
+        lambda: _differ(_RECORD, _RECORD._replace(skipped=3)),
+    ),
+    RuleMutant(
+        "skipped offsets accepted anywhere",
+        lambda: changed(verification.LogCheck, "_reach", ("elif following > self._next_offset:", "elif False:")),
+        _remove_row,
+    ),
+)  # fmt: skip
