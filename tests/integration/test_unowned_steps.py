@@ -1,5 +1,6 @@
 """A saga that waits past its deadline for a step that nobody owns is FAILED, and goes on once somebody answers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from unittest.mock import Mock, patch
@@ -25,7 +26,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 START = OrderAsked(idempotency_key="k", account="A")
-ENOUGH = 3
 ALL = ("hold", "place", "fill", "settle")
 
 
@@ -188,20 +188,20 @@ async def test_a_saga_waits_for_the_grace_after_its_deadline(rig: Rig) -> None:
         await rig.reached(early, "COMPENSATING")
 
 
-async def test_the_watch_goes_on_after_what_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database or a broker that is away is told, and looked at again."""
+@pytest.mark.parametrize("failure", [ConnectionRefusedError("away"), ValueError("a team's own")])
+async def test_the_watch_goes_on_after_what_fails(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """A server that is away, or a participant that cannot be made, is told; the next look comes all the same."""
     watched = Watched(rig, ["hold"])
-    looks: list[int] = []
+    looks: list[BaseException | None] = [failure, None, asyncio.CancelledError()]
 
     async def look() -> None:
-        looks.append(len(looks))
-        if len(looks) == 1:
-            raise ConnectionRefusedError("away")
-        if len(looks) == ENOUGH:
-            raise LookupError
+        if (raised := looks.pop(0)) is not None:
+            raise raised
 
     monkeypatch.setattr(owner_watch, "INTERVAL", 0.0)
     monkeypatch.setattr(watched.watch, "look", look)
-    with capture_logs() as logs, pytest.raises(LookupError):
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await watched.watch.run()
     assert [each["event"] for each in logs] == ["owners of steps cannot be looked for"]
