@@ -19,14 +19,6 @@ from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed
 from tests.unit.saga_log_rig import RULES, SAGA, Log
 
 
-@pytest.fixture
-def log() -> Log:
-    """Give a log in which the saga has started."""
-    log = Log()
-    log.start()
-    return log
-
-
 def test_a_saga_runs_to_its_end(log: Log) -> None:
     """Each success is counted, adds to the context under its event's name, and the last one completes the saga."""
     added = [log.say(event).entry.added for event in (Held(), Placed(), Filled(), Settled())]

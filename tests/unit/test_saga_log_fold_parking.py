@@ -18,14 +18,6 @@ from tests.sagas import Held, Placed, Unheld, Unplaced
 from tests.unit.saga_log_rig import RULES, Log
 
 
-@pytest.fixture
-def log() -> Log:
-    """Give a log in which the saga has started."""
-    log = Log()
-    log.start()
-    return log
-
-
 def unreadable(log: Log) -> dict[str, Record]:
     """Give records that nothing can be made of, by the slug that counts them."""
     good = log.partition.record(Held())
