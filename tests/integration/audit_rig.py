@@ -105,7 +105,7 @@ class AuditRig:
         self.ends[record.partition] = record.offset + 1
         record = record._replace(skipped=self.skips.pop(record.partition, 0))
         outcome = fold_record(
-            self.rules, self.known.get(saga_id, Tracked(saga_id, record.partition, None, ())), record, self.form
+            self.rules, self.known.get(saga_id, Tracked(saga_id, record.partition)), record, self.form
         )
         assert outcome.tracked is not None
         self.known[saga_id] = outcome.tracked
