@@ -14,9 +14,11 @@ from consumers import Participant
 from consumers.saga_log import owner_watch
 from consumers.saga_log.owner_watch import OwnerWatch
 from consumers.saga_log.processor import SagaLog
+from consumers.saga_log.rules import Rules
 from consumers.viewing import diagnosis
 from infra.kafka_clients import MappedConsumer
 from infra.settings import Settings
+from sagas.trade import trade
 from schemas.lifecycle import SkipRequested, StepBarred, StepUnowned
 from schemas.message import Event
 from tests.integration.saga_log_rig import Rig, open_rig, ready
@@ -168,6 +170,13 @@ async def test_a_step_that_may_have_an_owner_is_waited_for(rig: Rig, known: str)
         await rig.recorded(4)
         await rig.reached(saga_id, "COMPENSATING")
         assert await watched.told(saga_id) == 0
+
+
+async def test_every_step_of_the_trade_has_an_owner(rig: Rig) -> None:
+    """The shipped participants are found as they are installed, without a venue or a stack."""
+    rules = Rules(trade)
+    settings = Settings(kafka=rig.kafka, database_url=SecretStr(rig.url))
+    assert await OwnerWatch(settings, rig.pool, rules, SagaLog(rules)).find_unowned() == ()
 
 
 async def test_a_saga_waits_for_the_grace_after_its_deadline(rig: Rig) -> None:
