@@ -201,14 +201,14 @@ class Machine:
             return waited & state.unowned
         return 0 if waited & ~state.unowned else waited
 
-    def _waits_in_vain(self, state: State, status: Status) -> bool:
+    def _waits_for_unowned(self, state: State, status: Status) -> bool:
         """Return whether the saga is FAILED on its way back because nobody owns a step that it waits for."""
         return status is Status.FAILED and not self.passed(state) and self._unanswered(state) != 0
 
     def fold(self, state: State, fact: Fact) -> Folded:
         """Take in one fact, and say what is due now. Never raises: a decision that cannot be taken is refused."""
         if fact.meaning is Meaning.UNOWNED and (not state.overdue or state.resolved is not None):
-            return self._due(state, refusal="the saga waits for nobody past its deadline")
+            return self._due(state, refusal="the deadline has not elapsed, or the saga is resolved")
         if fact.meaning is Meaning.DEADLINE:
             return self._due(self._turn_back(state._replace(overdue=True)))
         if fact.meaning in _DECISIONS:
@@ -225,7 +225,7 @@ class Machine:
         status = self.status(state)
         if state.to_ask and self.passed(state):
             state, orders = self._ask_again(state, orders)
-        if status is not Status.COMPENSATING and not self._waits_in_vain(state, status):
+        if status is not Status.COMPENSATING and not self._waits_for_unowned(state, status):
             return Folded(state, status, orders, refusal)
         outstanding = self._outstanding(state)
         if bars := outstanding & ~state.bar_asked:
@@ -285,7 +285,7 @@ class Machine:
 
     def _resolve(self, state: State, fact: Fact) -> Folded:
         """Close a saga by hand; steps that are still asked to settle are to be skipped first."""
-        if self._waits_in_vain(state, Status.FAILED):
+        if self._waits_for_unowned(state, Status.FAILED):
             names = ", ".join(self.names(self._unanswered(state)))
             return self._due(state, refusal=f"what came of {names} is not known; skip it first")
         return self._due(state._replace(resolved=fact.outcome, resolved_after=state.contradicted))

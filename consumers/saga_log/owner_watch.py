@@ -12,10 +12,10 @@ from uuid import UUID
 
 import structlog
 
-from consumers.saga_log.processor import SagaLog, missing_owners
+from consumers.saga_log.processor import SagaLog, awaited_unowned
 from consumers.saga_log.rules import Rules
 from consumers.saga_log.store import load
-from infra.database import Connection, Pool
+from infra.database import Pool
 from infra.kafka_identity import inspecting
 from infra.owners import StepOwner, registered_owners, unowned_steps
 from infra.settings import Settings
@@ -24,11 +24,14 @@ from schemas.topics import commands_topic
 INTERVAL: Final = 15.0
 """Seconds between two looks."""
 _PAGE: Final = 1000
+# Materialized, so that sagas are found by their states: most have ended, and a limit would have those read too.
 _WAITING: Final = """
-SELECT saga_id FROM saga
-WHERE name = $1 AND state IN ('RUNNING', 'COMPENSATING') AND saga_id > $3
-    AND deadline <= clock_timestamp() - make_interval(secs => $2)
-ORDER BY saga_id LIMIT $4
+WITH late AS MATERIALIZED (
+    SELECT saga_id FROM saga
+    WHERE name = $1 AND state IN ('RUNNING', 'COMPENSATING')
+        AND deadline <= clock_timestamp() - make_interval(secs => $2)
+)
+SELECT saga_id FROM late WHERE saga_id > $3 ORDER BY saga_id LIMIT $4
 """
 _GROUPS: Final = 'SELECT DISTINCT "group" FROM lane WHERE topic = $1'
 
@@ -98,7 +101,6 @@ class OwnerWatch:
 
     async def _missing(self, sagas: Sequence[UUID], unowned: Collection[str]) -> Mapping[UUID, Collection[str]]:
         async with self._pool.acquire() as sql:
-            connection: Connection = sql
-            checkpoints = await load(connection, self._rules, sagas)
-        missing = {saga: missing_owners(self._rules, each, unowned) for saga, each in checkpoints.items()}
+            checkpoints = await load(sql, self._rules, sagas)
+        missing = {saga: awaited_unowned(self._rules, each, unowned) for saga, each in checkpoints.items()}
         return {saga: steps for saga, steps in missing.items() if steps}

@@ -105,7 +105,7 @@ class SagaLog:
         batch.last = dict(self._last)
         self._elapse(transaction, batch, overdue)
         self._let_go(transaction)
-        self._miss_owners(transaction, batch, unowned)
+        self._publish_unowned(transaction, batch, unowned)
         pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
             if pace.is_due():
@@ -175,12 +175,14 @@ class SagaLog:
         places = {lane.partition for lane in transaction.lanes.values()}
         return {saga_id: steps for saga_id, steps in self._unowned.items() if self._rules.home(saga_id) in places}
 
-    def _miss_owners(self, transaction: Transaction, batch: _Batch, unowned: Mapping[UUID, Collection[str]]) -> None:
+    def _publish_unowned(
+        self, transaction: Transaction, batch: _Batch, unowned: Mapping[UUID, Collection[str]]
+    ) -> None:
         """Publish that nobody owns the steps that these sagas still wait for; each fact comes back and counts then."""
         lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
         for saga_id, steps in unowned.items():
             tracked = batch.known[saga_id]
-            for step in sorted(missing_owners(self._rules, tracked.checkpoint, steps)):
+            for step in sorted(awaited_unowned(self._rules, tracked.checkpoint, steps)):
                 transaction.emit(lanes[tracked.home], step_unowned(self._rules, saga_id, step, self._clock.now()))
 
     def _fold(self, transaction: Transaction, batch: _Batch, saga_id: UUID | None, each: Received) -> None:
@@ -235,7 +237,7 @@ class SagaLog:
             self._next_due = at if self._next_due is None else min(at, self._next_due)
 
 
-def missing_owners(rules: Rules, checkpoint: Checkpoint | None, unowned: Collection[str]) -> set[str]:
+def awaited_unowned(rules: Rules, checkpoint: Checkpoint | None, unowned: Collection[str]) -> set[str]:
     """Return those of the steps without an owner that a saga waits for past its deadline, and that it was not told of.
 
     A definition that is not registered here, or has changed, tells nothing.

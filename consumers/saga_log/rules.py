@@ -83,7 +83,7 @@ class Rules:
             for what, steps in (
                 ("done and not taken back", 0 if machine.passed(state) else state.done & ~state.compensated),
                 ("taken back after the pivot", state.compensated if machine.passed(state) else 0),
-                ("not answered for by anybody, since nobody owns it", machine.unanswered(state)),
+                ("unanswered, and owned by nobody", machine.unanswered(state)),
                 ("will not happen", (state.refused | state.barred | _failed(state)) & ~state.done),
             )
             if steps
