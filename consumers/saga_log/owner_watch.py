@@ -25,7 +25,7 @@ INTERVAL: Final = 15.0
 """Seconds between two looks."""
 _PAGE: Final = 1000
 # Materialized, so that sagas are found by their states: most have ended, and a limit would have those read too.
-_WAITING: Final = """
+WAITING: Final = """
 WITH late AS MATERIALIZED (
     SELECT saga_id FROM saga
     WHERE name = $1 AND state IN ('RUNNING', 'COMPENSATING')
@@ -97,7 +97,7 @@ class OwnerWatch:
     async def _page(self, after: UUID, limit: int) -> list[UUID]:
         async with self._pool.acquire() as sql:
             grace = self._settings.unowned_seconds
-            return [row["saga_id"] for row in await sql.fetch(_WAITING, self._rules.saga.name, grace, after, limit)]
+            return [row["saga_id"] for row in await sql.fetch(WAITING, self._rules.saga.name, grace, after, limit)]
 
     async def _missing(self, sagas: Sequence[UUID], unowned: Collection[str]) -> Mapping[UUID, Collection[str]]:
         async with self._pool.acquire() as sql:

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
 from consumers.runtime import row
-from consumers.saga_log import store
+from consumers.saga_log import owner_watch, store
 from infra.database import Session, session
 from tests.benchmarks.scale.plans import read_plan
 
@@ -71,5 +72,19 @@ async def test_after_an_outage_a_batch_reads_no_more_than_it_may_take_of_each_la
         assert [each.saga_id for each in await row.load_due(sql, LANES, ["fill"], LIMIT)] == [one[0] for one in oldest]
         first = await sql.fetch("SELECT saga_id FROM saga ORDER BY deadline_due LIMIT $1", LIMIT)
         assert await store.find_due(sql, LANES, LIMIT) == [one[0] for one in first]
+    finally:
+        await transaction.rollback()
+
+
+async def test_sagas_that_have_ended_are_not_read_for_those_that_are_late(sql: Session) -> None:
+    """Looking for sagas past their deadlines reads those that are open, however many have ended."""
+    transaction = sql.transaction()
+    await transaction.start()
+    try:
+        await sql.execute(
+            "UPDATE saga SET state = 'COMPLETED' WHERE saga_id NOT IN (SELECT saga_id FROM saga LIMIT $1)", LIMIT
+        )
+        await sql.execute("ANALYZE saga")
+        assert await handled(sql, owner_watch.WAITING, "trade", 0.0, UUID(int=0), 1) <= LIMIT
     finally:
         await transaction.rollback()
