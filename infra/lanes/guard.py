@@ -12,7 +12,7 @@ from infra.audit.seals import SealTrust, read_seals
 from infra.clock import read_id
 from infra.codec import Record
 from infra.database import Connection
-from infra.installation import CLAIM, DatabaseIdentity, Identity, read_identity
+from infra.installation import CLAIM, Identity, read_identity
 from infra.kafka import Place
 from infra.kafka_identity import Committed, Inspector, TopicState
 from infra.lanes.clients import Brokers, cluster_of, make_inspector
@@ -78,14 +78,16 @@ class Guard:
 
     async def check(self, sql: Connection) -> None:
         """Raise `HaltError` where database and topics do not belong together, `KafkaUnavailableError`."""
-        here = await read_identity(sql)
         async with make_inspector(self._brokers) as inspector:
-            await self._check_owner(inspector, here)
-            found = await self._look(inspector, sql, here.identity)
+            owner = await self._claim_topics(inspector, sql)
+            here = await read_identity(sql)
+            if owner is not None:
+                judge_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
+            found = await self._look(inspector, sql)
         judge(found)
         if not here.claimed:
             await sql.execute(CLAIM, here.identity.installation)
-        self.identity = here.identity
+        self.identity = found.here
         self._found = found.topics
 
     async def refusal(self, sql: Connection) -> str:
@@ -93,12 +95,13 @@ class Guard:
 
         Raises `KafkaUnavailableError`, `CommandError` where the schema is of an earlier release.
         """
-        here = await read_identity(sql)
         try:
-            if (owner := await read_owner(self._brokers, self._saga)) is not None:
+            owner = await read_owner(self._brokers, self._saga)
+            here = await read_identity(sql)
+            if owner is not None:
                 judge_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
             async with make_inspector(self._brokers) as inspector:
-                judge(await self._look(inspector, sql, here.identity))
+                judge(await self._look(inspector, sql))
         except HaltError as error:
             return str(error)
         return ""
@@ -109,32 +112,44 @@ class Guard:
         columns = [each.id for each in states.values()], [each.partitions for each in states.values()]
         await sql.execute(PIN, self.group, list(states), *columns)
 
-    async def _check_owner(self, inspector: Inspector, here: DatabaseIdentity) -> None:
-        """Compare the installation with the first claim of the topics, and claim those that nobody has claimed."""
+    async def _claim_topics(self, inspector: Inspector, sql: Connection) -> Owner | None:
+        """Return whose the topics are, this database's installation where nobody had claimed them before."""
         topic = installation_topic(self._saga)
         state = (await inspector.topics([topic])).get(topic)
         if state is None:
-            return  # topics that a platform has made for an earlier release; the groups' own offsets still speak
+            return None  # topics that a platform has made for an earlier release; the groups' own offsets still speak
         if self._owner is None or self._owner[0] != state.id:
             owner = await _first_owner(inspector, topic)
             if owner is None:
+                here = await read_identity(sql)
                 since = datetime.now(UTC).isoformat(timespec="seconds")
                 mine = Owner(here.identity.installation, here.label, since)
                 await inspector.append(topic, self._saga.encode(), mine.to_wire())
                 owner = await _first_owner(inspector, topic) or mine  # another may have been faster
             self._owner = state.id, owner
-        judge_owner(self._cluster.physical(self._saga), self._owner[1], here.identity, here.label)
+        return self._owner[1]
 
-    async def _look(self, inspector: Inspector, sql: Connection, here: Identity) -> Found:
-        """Collect what speaks for or against; Kafka's offsets before the database's, which they follow."""
-        groups = {lane.group for lane in await self._read_lanes(sql)} | ({self.group} - {""})
-        committed = await inspector.committed(sorted(groups))
+    async def _look(self, inspector: Inspector, sql: Connection) -> Found:
+        """Collect what speaks for or against, while groups and the sealer may be at work.
+
+        Of two positions the one that follows is read first, so that the other cannot be behind it by being older:
+        committed offsets, seals and the first offsets that the broker holds, then the database's offsets, then the ends
+        of the partitions. The last record read is found by the database's offset, and a fact is in the outbox before
+        it is on its topic.
+        """
+        known = await self._read_lanes(sql)
+        committed = await inspector.committed(sorted({lane.group for lane in known} | ({self.group} - {""})))
+        seals = await read_seals(inspector, self._saga, self._trust) if self._trust else {}
+        begins = await self._begins(inspector, [lane for lane in known if lane.group == self.group])
+        here = (await read_identity(sql)).identity
         lanes = await self._read_lanes(sql)
         topics = await inspector.topics(sorted({lane.topic for lane in lanes} | {*self._topics}))
         present = [lane for lane in lanes if _exists(lane.place, topics)]
-        seals = await read_seals(inspector, self._saga, self._trust) if self._trust else {}
         places = {lane.place for lane in present} | {place for place in seals if _exists(place, topics)}
-        ranges = await inspector.ranges(sorted(places))
+        ranges = {
+            place: (min(first, begins.get(place, first)), end)
+            for place, (first, end) in (await inspector.ranges(sorted(places))).items()
+        }
         last = last_seen(present)
         wanted = {
             place: (offset, ranges[place][1])
@@ -145,6 +160,12 @@ class Guard:
         lost = await self._find_lost(inspector, sql, lanes, topics)
         passed = await self._find_passed(inspector, present, committed, ranges)
         return Found(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals, passed)
+
+    async def _begins(self, inspector: Inspector, lanes: Sequence[KnownLane]) -> dict[Place, int]:
+        """Return the first offsets that the broker holds of these lanes' partitions."""
+        topics = await inspector.topics(sorted({lane.topic for lane in lanes})) if lanes else {}
+        places = sorted(lane.place for lane in lanes if _exists(lane.place, topics))
+        return {place: first for place, (first, _) in (await inspector.ranges(places)).items()}
 
     async def _find_passed(
         self,
