@@ -8,7 +8,7 @@ Another edge to aiokafka. Its metadata request ends at version 5, which has no t
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from io import BytesIO
 from typing import Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
@@ -90,6 +90,10 @@ class Inspector(Protocol):
 
     async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
         """Return the records of each range, which ends before its second offset; with `first` only its first one."""
+        ...
+
+    def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+        """Yield the records of each range a few hundred at once, those of a partition in order; keeps none of them."""
         ...
 
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
@@ -188,13 +192,30 @@ class KafkaInspector:
     async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
         """Return the records of each range, which ends before its second offset; with `first` only its first one."""
         found: dict[Place, list[Record]] = {}
+        async with aclosing(self._pages(ranges, first=first)) as pages:
+            async for page in pages:
+                for place, records in page.items():
+                    found.setdefault(place, []).extend(records)
+        return {place: records[:1] if first else records for place, records in found.items()}
+
+    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+        """Yield the records of each range a few hundred at once, those of a partition in order; keeps none of them."""
+        async with aclosing(self._pages(ranges)) as pages:
+            async for page in pages:
+                yield [record for records in page.values() for record in records]
+
+    async def _pages(
+        self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False
+    ) -> AsyncGenerator[dict[Place, list[Record]]]:
         left = {place: end for place, (start, end) in ranges.items() if start < end}
         if not left:
-            return found
+            return
         reader = await self._seek({place: ranges[place][0] for place in left})
         async for fetched in self._fetch(reader):
-            for place, records in fetched.items():
-                found.setdefault(place, []).extend(each for each in records if each.offset < ranges[place][1])
+            yield {
+                place: [each for each in records if each.offset < ranges[place][1]]
+                for place, records in fetched.items()
+            }
             for place, end in list(left.items()):
                 # What is left behind the last record are the marks of transactions.
                 if (first and place in fetched) or await reader.position(place) >= end:
@@ -202,7 +223,6 @@ class KafkaInspector:
                     del left[place]
             if not left:
                 break
-        return {place: records[:1] if first else records for place, records in found.items()}
 
     async def _fetch(self, reader: MappedConsumer) -> AsyncGenerator[dict[Place, list[Record]]]:
         """Fetch until whoever asks has enough. Raises `KafkaUnavailableError` when that takes too long."""

@@ -25,6 +25,7 @@ from infra.installation import adopt_installation, choose_installation, read_ide
 from infra.kafka import Place
 from infra.kafka_names import Cluster
 from infra.lanes.guard import read_owner
+from infra.lanes.processor import HaltError
 from infra.ledger.keeping import TABLES, write_rows
 from infra.ledger.recovering import unknown_accounts
 from infra.partitions import make_months
@@ -91,9 +92,14 @@ async def rebuild(
 async def _take_over(settings: Settings, casts: Sequence[Cast], databases: Collection[Database]) -> None:
     """Make databases those of the installation whose the topics are, as the lost ones were.
 
-    Raises `CommandError` (exit 4) for a database that is in use by another installation.
+    Raises `CommandError` (exit 4) for a database that is in use by another installation, or topics that cannot be
+    claimed.
     """
-    owners = [await read_owner(settings.brokers(), cast.saga.name) for cast in casts]
+    try:
+        owners = [await read_owner(settings.brokers(), cast.saga.name) for cast in casts]
+    except HaltError as error:
+        do = "make that topic anew, then run this again"
+        raise CommandError("topics-unclaimable", str(error), "Kafka", do, ExitCode.REFUSED) from error
     for owner in filter(None, owners):
         for database in databases:
             here = await read_identity(database.sql)

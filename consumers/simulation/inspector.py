@@ -1,7 +1,7 @@
 """What the simulated broker knows of topics and groups, for the guard: asked, as on a real one, without joining."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
@@ -51,6 +51,11 @@ class SimInspector:
             place: self._broker.log(*place)[start : start + 1 if first else end]
             for place, (start, end) in ranges.items()
         }
+
+    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+        """Yield the records of each range."""
+        for records in (await self.read(ranges)).values():
+            yield records
 
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
         """Append one record to partition 0."""

@@ -1,7 +1,7 @@
 """What the sealer has signed last of each partition, as the topic of checkpoints tells, whatever the database says."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -13,11 +13,14 @@ from infra.audit.origin import Origin
 from infra.codec import Record
 from infra.kafka import Place
 from infra.kafka_identity import Inspector
+from infra.kafka_tails import Bound, read_back
 from infra.settings import Settings
 from schemas.topics import checkpoints_topic, events_topic
 
-TAIL: Final = 300
-"""Records at the end of each partition of the topic among which the last checkpoints are looked for."""
+BOUND: Final = Bound(10_000, 16 * 1024 * 1024)
+"""Records at the end of the topic, and their bytes, among which the last checkpoints are looked for."""
+_PROMPT_NS: Final = 60 * 10**9
+"""Nanoseconds within which the sealer publishes what it signs, as the broker's clock has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,42 @@ def read_trust(settings: Settings) -> SealTrust | None:
 async def read_seals(inspector: Inspector, saga: str, trust: SealTrust) -> dict[Place, Checkpoint]:
     """Return the last checkpoint of each partition of the saga's facts. Raises `KafkaUnavailableError`.
 
-    Anybody may write to the topic: what no trusted key has signed is passed over.
+    Anybody may write to the topic: what no trusted key has signed is passed over. It is read back until each
+    partition's last checkpoint is found, or to `BOUND`.
     """
-    topic = checkpoints_topic(saga)
-    there = await inspector.topics([topic])
-    places = [(topic, number) for number in range(there[topic].partitions)] if there else []
-    tails = {place: (max(first, end - TAIL), end) for place, (first, end) in (await inspector.ranges(places)).items()}
-    records = [record for read in (await inspector.read(tails)).values() for record in read]
-    claims = [claim for record in records if (claim := _read(record)) is not None]
-    found: dict[Place, Checkpoint] = {}
-    for checkpoint, note in sorted(claims, key=lambda claim: claim[0].size, reverse=True):
-        origin = Origin.parse(checkpoint.origin)
-        wanted = (origin.log_id, origin.topic) == (trust.log_id, events_topic(saga))
-        if wanted and origin[1:] not in found and _is_signed(note, trust):
-            found[origin[1:]] = checkpoint
+    topic, events = checkpoints_topic(saga), events_topic(saga)
+    there = await inspector.topics([topic, events])
+    if topic not in there:
+        return {}
+    ranges = await inspector.ranges([(name, number) for name in there for number in range(there[name].partitions)])
+    sought = {place for place, (_, end) in ranges.items() if place[0] == events and end > 0}
+    found, prompt = dict[Place, Checkpoint](), set[Place]()
+
+    def take(records: Sequence[Record]) -> None:
+        claims = [(claim, record) for record in records if (claim := _read(record)) is not None]
+        for (checkpoint, note), record in sorted(claims, key=lambda claim: claim[0][0].size, reverse=True):
+            origin = Origin.parse(checkpoint.origin)
+            place = origin[1:]
+            if (origin.log_id, origin.topic) != (trust.log_id, events):
+                continue
+            larger = place not in found or checkpoint.size > found[place].size
+            same = not larger and checkpoint == found[place] and place not in prompt
+            if (larger or same) and _is_signed(note, trust):
+                found[place] = checkpoint
+                if _is_prompt(checkpoint, record):
+                    prompt.add(place)
+
+    tails = {place: each for place, each in ranges.items() if place[0] == topic}
+    await read_back(inspector, tails, BOUND, take, lambda: sought <= prompt)
     return found
+
+
+def _is_prompt(checkpoint: Checkpoint, record: Record) -> bool:
+    """Return whether the sealer itself has published this, right when it had signed it.
+
+    Anybody may publish an old checkpoint once more, which says nothing of what was sealed since.
+    """
+    return record.recorded_ms * 1_000_000 - checkpoint.time <= _PROMPT_NS
 
 
 def find_ahead(

@@ -134,6 +134,15 @@ def judge_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
         )
 
 
+def no_claim(topic: str) -> str:
+    """Return the sentence that other records stand where the claim of the topics has to be."""
+    return (
+        f"the first records of {topic} name no installation, and one that stands behind them counts for nobody: "
+        f"somebody else wrote there before the first start; keep the writer out, stop every service, delete that topic "
+        f"alone and make it again (`tradesaga schema topics`, or `tradesaga up`): the next start claims it"
+    )
+
+
 def judge(found: Found) -> None:
     """Raise `HaltError` where anything found speaks against handling a record."""
     for group, offsets in found.committed.items():

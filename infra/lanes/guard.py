@@ -4,6 +4,7 @@ It collects what `infra.lanes.evidence` judges.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -15,8 +16,20 @@ from infra.database import Connection
 from infra.installation import CLAIM, Identity, read_identity
 from infra.kafka import Place
 from infra.kafka_identity import Committed, Inspector, TopicState
+from infra.kafka_names import Cluster
+from infra.kafka_tails import Bound, read_back
 from infra.lanes.clients import Brokers, cluster_of, make_inspector
-from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen, unproven_ranges
+from infra.lanes.evidence import (
+    Found,
+    KnownLane,
+    Owner,
+    judge,
+    judge_owner,
+    last_said,
+    last_seen,
+    no_claim,
+    unproven_ranges,
+)  # fmt: skip
 from infra.lanes.processor import HaltError
 from schemas.envelope import ID
 from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
@@ -36,8 +49,10 @@ UPDATE lane SET topic_id = t.topic_id, partitions = t.partitions
 FROM unnest($2::text[], $3::uuid[], $4::int[]) AS t (topic, topic_id, partitions)
 WHERE "group" = $1 AND lane.topic = t.topic AND lane.partitions IS NULL
 """
-TAIL: Final = 300
-"""Records at the end of a partition among which a group's own are looked for."""
+TAIL: Final = Bound(300, 32 * 1024 * 1024)
+"""Records at the end of each partition, and their bytes, among which a group's own are looked for."""
+CLAIM_WITHIN: Final = Bound(1000, 8 * 1024 * 1024)
+"""First records of `<saga>.installation`, and their bytes, among which the claim has to be."""
 
 
 def saga_of(topics: Sequence[str]) -> str:
@@ -119,13 +134,13 @@ class Guard:
         if state is None:
             return None  # topics that a platform has made for an earlier release; the groups' own offsets still speak
         if self._owner is None or self._owner[0] != state.id:
-            owner = await _first_owner(inspector, topic)
+            owner = await _first_owner(inspector, topic, self._cluster)
             if owner is None:
                 here = await read_identity(sql)
                 since = datetime.now(UTC).isoformat(timespec="seconds")
                 mine = Owner(here.identity.installation, here.label, since)
                 await inspector.append(topic, self._saga.encode(), mine.to_wire())
-                owner = await _first_owner(inspector, topic) or mine  # another may have been faster
+                owner = await _first_owner(inspector, topic, self._cluster) or mine  # another may have been faster
             self._owner = state.id, owner
         return self._owner[1]
 
@@ -199,12 +214,18 @@ class Guard:
             if lane.topic == events and lane.partition < topics[events].partitions
         }
         ends = await inspector.ranges([(events, number) for number in {number for _, number in behind}])
-        tails = {
-            place: (max(first, end - TAIL, min(at for (_, n), at in behind.items() if n == place[1])), end)
+        ranges = {
+            place: (max(first, min(at for (_, n), at in behind.items() if n == place[1])), end)
             for place, (first, end) in ends.items()
         }
-        read = await inspector.read(tails)
-        said = last_said(self._saga, behind, [each for records in read.values() for each in records], inspector.now())
+        said: dict[tuple[str, int], Record] = {}
+
+        def take(records: Sequence[Record]) -> None:
+            for key, record in last_said(self._saga, behind, records, inspector.now()).items():
+                if key not in said or said[key].offset < record.offset:
+                    said[key] = record
+
+        await read_back(inspector, ranges, TAIL, take)
         if not said:
             return {}
         ids = [read_id(record.header(ID).decode()) for record in said.values()]
@@ -222,19 +243,34 @@ def _exists(place: Place, topics: Mapping[str, TopicState]) -> bool:
 
 
 async def read_owner(brokers: Brokers, saga: str) -> Owner | None:
-    """Return whose the topics of a saga are, None where nobody has claimed them. Raises `KafkaUnavailableError`."""
+    """Return whose the topics of a saga are, None where nobody has claimed them.
+
+    Raises `HaltError` where they cannot be claimed, `KafkaUnavailableError`.
+    """
     topic = installation_topic(saga)
     async with make_inspector(brokers) as inspector:
         if not await inspector.topics([topic]):
             return None
-        return await _first_owner(inspector, topic)
+        return await _first_owner(inspector, topic, cluster_of(brokers))
 
 
-async def _first_owner(inspector: Inspector, topic: str) -> Owner | None:
-    """Return whom the first record that can be read names; what is written behind it changes nothing."""
+async def _first_owner(inspector: Inspector, topic: str, cluster: Cluster) -> Owner | None:
+    """Return whom the first record names that can be read as a claim; what is written behind it changes nothing.
+
+    Everybody decides by the same records: a claim behind `CLAIM_WITHIN` is none. Raises `HaltError` where what stands
+    there leaves no room for one, `KafkaUnavailableError`.
+    """
     place = (topic, 0)
     first, end = (await inspector.ranges([place]))[place]
-    for record in (await inspector.read({place: (first, end)})).get(place, ()):
-        if (owner := Owner.read(record.value)) is not None:
-            return owner
+    size, last = 0, first + CLAIM_WITHIN.records
+    async with aclosing(inspector.scan({place: (first, min(end, last))})) as pages:
+        async for page in pages:
+            for record in page:
+                if (owner := Owner.read(record.value)) is not None:
+                    return owner
+                size += record.size + len(record.key or b"")
+                if size >= CLAIM_WITHIN.size:
+                    raise HaltError(no_claim(cluster.physical(topic)))
+    if end >= last:
+        raise HaltError(no_claim(cluster.physical(topic)))
     return None

@@ -4,7 +4,7 @@ Each drops one rule; `attack` raises `AssertionError` once it is gone, in millis
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -95,10 +95,10 @@ class _Kafka:
         """Return that it has one record."""
         return dict.fromkeys(places, (0, 1))
 
-    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
-        """Return it."""
-        _ = first
-        return {place: [self._record] for place in ranges}
+    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+        """Yield it."""
+        for _ in ranges:
+            yield [self._record]
 
 
 def _forge_checkpoint() -> None:
