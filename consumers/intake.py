@@ -20,6 +20,7 @@ from infra.database import Connection, open_pool
 from infra.dead_letters import READING_ERRORS, UNREADABLE, Fault, dead_letter
 from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
+from infra.lanes.residence import find_residents
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
 from infra.pipeline import Gate, make_gate
@@ -245,7 +246,13 @@ async def serve(settings: Settings) -> None:
             processor = Intake(saga, keys, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
             worker = Worker(
-                processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms, trust=trust
+                processor,
+                pool,
+                settings.brokers(),
+                owner,
+                session_ms=settings.session_timeout_ms,
+                trust=trust,
+                lives_here=find_residents(settings, DATABASE),
             )
             metrics.watch_worker(processor.group, worker.health)
             group.create_task(worker.run(), name=processor.group)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -154,6 +154,16 @@ class Settings(BaseSettings):
             raise _absent("PostgreSQL", self.home, "TRADESAGA_DATABASE_URL")
         return url
 
+    def shares_database(self, service: str, other: str) -> bool:
+        """Return whether two services have the same database, or nothing here says which one `other` has.
+
+        Users and passwords may differ; host, port and name are compared as they are written.
+        """
+        here, there = (
+            self.service_databases.get(each, self.database_url).get_secret_value() for each in (service, other)
+        )
+        return not there or _server_and_name(here) == _server_and_name(there)
+
     def _check_ledger(self) -> None:
         """Refuse different databases for services that check each other's rows."""
         urls = {self.service_databases.get(each, self.database_url).get_secret_value() for each in LEDGER_SERVICES}
@@ -202,6 +212,13 @@ def load_settings(home: Path | None = None, app: Sequence[str] | None = None) ->
 
 def _split(value: str) -> list[str]:
     return [part for part in re.split(r"[,\s]+", value) if part]
+
+
+def _server_and_name(url: str) -> tuple[str, str, list[tuple[str, str]]]:
+    """Return what of a database's URL says where it is."""
+    parts = urlsplit(url)
+    where = [each for each in parse_qsl(parts.query) if each[0] in {"host", "port", "dbname"}]
+    return parts.netloc.rpartition("@")[2], parts.path, where
 
 
 def _service_databases() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from infra.catalog import dump
 from infra.database import Pool, open_pool
 from infra.errors import CommandError, ExitCode, unavailable
 from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from infra.lanes.residence import find_residents
 from infra.logs import silence_libraries
 from infra.pipeline import Pipeline
 from infra.registered import find_saga
@@ -145,10 +146,12 @@ async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tal
     tally = _Tally()
     try:
         with _progress(wish) as progress:
-            owner = name_owner("start")
+            owner, here = name_owner("start"), find_residents(settings, DATABASE)
             async with (
                 Pipeline(settings.brokers(), wish.saga.name, Limits().lag_seconds) as pipeline,
-                LeasedWriter(pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name) as writer,
+                LeasedWriter(
+                    pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name, lives_here=here
+                ) as writer,
             ):
                 task, congestion = progress.add_task("started", total=None), Congestion(pipeline, pool)
                 async for batch in start_all(writer, wish.saga, lines, "start", congestion, keys=keys):

@@ -22,6 +22,7 @@ from infra.database import Pool, open_pool
 from infra.database_faults import DATABASE_ERRORS
 from infra.lanes.group_commit import LeasedTransaction
 from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from infra.lanes.residence import find_residents
 from infra.ledger.instruments import save_instruments, save_prices
 from infra.ledger.venue_reports import store_told
 from infra.preflight import preflight
@@ -62,7 +63,8 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(venue.close)
         pool = await _open(stack, settings.database_for("execution"), 4)
         book = await _open(stack, settings.database_for("risk"), 1)
-        writer = LeasedWriter(pool, settings.brokers(), GROUP, name, 4, owner=name_owner("venue-feed"), saga=trade.name)
+        here, owner = find_residents(settings, "execution"), name_owner("venue-feed")
+        writer = LeasedWriter(pool, settings.brokers(), GROUP, name, 4, owner=owner, saga=trade.name, lives_here=here)
         await stack.enter_async_context(writer)
         metrics.watch_worker(GROUP, writer.health)
         async with asyncio.TaskGroup() as group:

@@ -9,6 +9,7 @@ from consumers.runtime.processor import StepProcessor
 from infra import metrics
 from infra.audit.seals import read_trust
 from infra.database import open_pool
+from infra.lanes.residence import find_residents
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
 from infra.preflight import preflight
@@ -41,6 +42,7 @@ async def serve(participant: Participant, settings: Settings) -> None:
             owner_name(participant.name),
             session_ms=settings.session_timeout_ms,
             trust=read_trust(settings),
+            lives_here=find_residents(settings, participant.name),
         )
         metrics.watch_worker(participant.group, worker.health)
         with processor.watch.watching():

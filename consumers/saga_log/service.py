@@ -9,6 +9,7 @@ from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
 from infra.audit.seals import read_trust
 from infra.database import open_pool
+from infra.lanes.residence import find_residents
 from infra.lanes.worker import Worker
 from infra.metrics import watch_worker
 from infra.partitions import keeping_partitions
@@ -37,7 +38,13 @@ async def serve(settings: Settings) -> None:
             processor = SagaLog(rules)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
             worker = Worker(
-                processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms, trust=trust
+                processor,
+                pool,
+                settings.brokers(),
+                owner,
+                session_ms=settings.session_timeout_ms,
+                trust=trust,
+                lives_here=find_residents(settings, DATABASE),
             )
             watch_worker(processor.group, worker.health)
             group.create_task(worker.run(), name=processor.group)

@@ -17,6 +17,7 @@ from infra.database import Connection, session
 from infra.errors import CommandError
 from infra.kafka import KafkaUnavailableError, Place
 from infra.lanes.guard import Guard
+from infra.lanes.residence import find_residents
 from infra.owners import registered_owners
 from infra.progress import ProgressError, decode_progress
 from infra.registered import find_saga
@@ -135,7 +136,8 @@ async def _halted(settings: Settings, saga: str, services: Mapping[str, str]) ->
         read = topics[:1] if service == LOG else topics
         async with session(settings.database_for(service), application_name="tradesaga why") as sql:
             try:
-                why = await Guard(brokers, saga, group, read, trust=trust).refusal(sql)
+                here = find_residents(settings, service)
+                why = await Guard(brokers, saga, group, read, trust=trust, lives_here=here).refusal(sql)
             except (KafkaUnavailableError, CommandError):
                 continue
         if why:

@@ -31,6 +31,7 @@ from infra.lanes.evidence import (
     unproven_ranges,
 )  # fmt: skip
 from infra.lanes.processor import HaltError
+from infra.lanes.residence import LivesHere
 from schemas.envelope import ID
 from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
 
@@ -68,7 +69,8 @@ def watched_topics(saga: str) -> list[str]:
 class Guard:
     """Checks one group, or for a door without one (`group` empty) the database that it writes to.
 
-    With a `trust` the database is compared with what was sealed too.
+    With a `trust` the database is compared with what was sealed too. Lanes of other groups are left out where
+    `lives_here` denies that those work with this database: what they have done since is in another one.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Guard:
         topics: Collection[str] = (),
         *,
         trust: SealTrust | None = None,
+        lives_here: LivesHere | None = None,
     ) -> None:
         self._brokers = brokers
         self._cluster = cluster_of(brokers)
@@ -86,6 +89,7 @@ class Guard:
         self.group = group
         self._topics = topics
         self._trust = trust
+        self._lives_here = lives_here
         self._owner: tuple[UUID, Owner] | None = None
         self._found: Mapping[str, TopicState] = {}
         self.identity: Identity | None = None
@@ -235,7 +239,11 @@ class Guard:
 
     async def _read_lanes(self, sql: Connection) -> list[KnownLane]:
         rows: Sequence[Any] = await sql.fetch(KNOWN, f"{self._saga}.", self.group)
-        return [KnownLane(*(row[name] for name in KnownLane._fields)) for row in rows]
+        lanes = [KnownLane(*(row[name] for name in KnownLane._fields)) for row in rows]
+        return [lane for lane in lanes if lane.group == self.group or self._is_resident(lane.group)]
+
+    def _is_resident(self, group: str) -> bool:
+        return self._lives_here is None or self._lives_here(group.removeprefix(f"{self._saga}-"))
 
 
 def _exists(place: Place, topics: Mapping[str, TopicState]) -> bool:

@@ -36,6 +36,7 @@ from infra.lanes.health import Health
 from infra.lanes.outbox import OutboxRow
 from infra.lanes.processor import HaltError, InDoubtError
 from infra.lanes.publisher import Publisher, PublishError
+from infra.lanes.residence import LivesHere
 from infra.lanes.store import Lane
 
 BATCH: Final = 500
@@ -88,6 +89,7 @@ class LeasedWriter:
         owner: str,
         lease: float = 10.0,
         saga: str = "",
+        lives_here: LivesHere | None = None,
     ) -> None:
         self._pool = pool
         self._bootstrap = bootstrap
@@ -102,7 +104,7 @@ class LeasedWriter:
         self._closing = False
         self._why = "it has only just started"
         self._task: asyncio.Task[None] | None = None
-        self._guard = Guard(bootstrap, saga) if saga else None
+        self._guard = Guard(bootstrap, saga, lives_here=lives_here) if saga else None
         self._watched = watched_topics(saga) if saga else []
         self._doubtful = False
 

@@ -25,6 +25,7 @@ from infra.lanes.inbox import Inbox
 from infra.lanes.marks import Marks
 from infra.lanes.processor import HaltError, InDoubtError, Processor
 from infra.lanes.publisher import Publisher, PublishError
+from infra.lanes.residence import LivesHere
 from infra.lanes.store import Lane
 from infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, stuck, watch
 
@@ -60,6 +61,7 @@ class Worker:
         batch: int = BATCH,
         patience: Patience | None = None,
         trust: SealTrust | None = None,
+        lives_here: LivesHere | None = None,
     ) -> None:
         self._processor = processor
         self._pool = pool
@@ -86,7 +88,8 @@ class Worker:
         self._reading: dict[Place, int] = {}
         self._owned: Sequence[Lane] = ()
         self._held: dict[Place, float] = {}
-        self._guard = Guard(brokers, saga_of(processor.topics), processor.group, processor.topics, trust=trust)
+        saga, topics = saga_of(processor.topics), processor.topics
+        self._guard = Guard(brokers, saga, processor.group, topics, trust=trust, lives_here=lives_here)
 
     async def run(self) -> None:
         """Join the group and work; every failure that may pass is met by starting over, with a growing pause.

@@ -13,6 +13,7 @@ import uvicorn
 from infra.database import open_pool
 from infra.errors import unavailable
 from infra.lanes.leased import LeasedWriter, name_owner
+from infra.lanes.residence import find_residents
 from infra.metrics import watch_worker
 from infra.pipeline import Pipeline
 from infra.preflight import preflight
@@ -43,7 +44,10 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
             pool = await open_pool(settings.database_for(DATABASE), max_size=4, application_name="tradesaga gateway")
             stack.push_async_callback(pool.close)
             group, topic, count = LANES
-            writer = LeasedWriter(pool, settings.brokers(), group, topic, count, owner=name_owner(NAME), saga=saga.name)
+            here, owner = find_residents(settings, DATABASE), name_owner(NAME)
+            writer = LeasedWriter(
+                pool, settings.brokers(), group, topic, count, owner=owner, saga=saga.name, lives_here=here
+            )
             await stack.enter_async_context(writer)
             watch_worker(NAME, writer.health)
             limits = Limits()

@@ -17,6 +17,7 @@ from infra.dead_letters import dead_letter
 from infra.lanes.leased import name_owner
 from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
+from infra.lanes.residence import find_residents
 from infra.lanes.store import Lane
 from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
@@ -185,6 +186,15 @@ async def serve(settings: Settings) -> None:
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(keys, gate=gate)
         owner, session_ms, trust = name_owner("signal-router"), settings.session_timeout_ms, read_trust(settings)
-        worker = Worker(router, pool, settings.brokers(), owner, session_ms=session_ms, batch=BATCH, trust=trust)
+        worker = Worker(
+            router,
+            pool,
+            settings.brokers(),
+            owner,
+            session_ms=session_ms,
+            batch=BATCH,
+            trust=trust,
+            lives_here=find_residents(settings, DATABASE),
+        )
         metrics.watch_worker(router.group, worker.health)
         group.create_task(worker.run(), name=router.group)

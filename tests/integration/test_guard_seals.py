@@ -16,6 +16,7 @@ from infra.audit.note import Signer
 from infra.audit.seals import SealTrust
 from infra.audit.witness import WitnessFile
 from infra.installation import read_identity
+from infra.lanes.guard import Guard
 from schemas.topics import checkpoints_topic, events_topic
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import commit, halted, one_saga, processors
@@ -131,3 +132,16 @@ async def _more(sealing: Sealing, *, published: bool = True) -> list[str]:
     """Have another saga end, and seal it."""
     await one_saga(sealing.bench)
     return await sealing.seal(published=published)
+
+
+async def test_seals_speak_for_the_saga_logs_own_database_alone(sealing: Sealing) -> None:
+    """Lanes that it has left behind in its former database do not move any more."""
+    await sealing.set_back()
+    bench, (desk, _, log, _) = sealing.bench, processors(sealing.bench)
+    async with bench.pool.acquire() as sql:
+        for group, halts in ((desk, False), (log, True)):
+            guard = Guard(
+                bench.kafka, bench.saga.name, group.group, group.topics, trust=sealing.trust,
+                lives_here=lambda name: name != "log",
+            )  # fmt: skip
+            assert ("is sealed up to offset" in await guard.refusal(sql)) is halts

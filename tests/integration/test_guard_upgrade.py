@@ -5,6 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from consumers.runtime.processor import StepProcessor
+from infra.installation import read_identity
+from infra.lanes.guard import Guard
+from infra.lanes.processor import Processor
+from infra.lanes.residence import LivesHere
 from schemas.topics import PARTITIONS, events_topic
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import commit, halted, one_saga, processors
@@ -45,3 +49,26 @@ async def test_a_database_set_back_at_the_upgrade_halts_every_group(bench: Bench
         why = await halted(bench.run(processor))
         assert "an earlier release had the saga log past the record at offset 0" in why
         assert "tradesaga recover restored" in why
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+async def test_lanes_that_the_saga_log_left_behind_when_it_moved_halt_nobody(bench: Bench, *, upgraded: bool) -> None:
+    """It works with a database of its own now, so what stands still in its former one says nothing of that."""
+    await one_saga(bench)
+    desk, _, log, _ = processors(bench)
+    async with bench.pool.acquire() as sql:
+        rows = await sql.fetch('SELECT topic, partition, next_offset FROM lane WHERE "group" = $1', log.group)
+        offsets = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+        here = str((await read_identity(sql)).identity) if upgraded else ""
+        await commit(bench.kafka, log.group, offsets, here)
+        await sql.execute('UPDATE lane SET next_offset = 0 WHERE "group" = $1', log.group)
+
+        async def refusal(group: Processor, *, moved: bool) -> str:
+            lives_here: LivesHere | None = (lambda name: name != "log") if moved else None
+            return await Guard(bench.kafka, bench.saga.name, group.group, group.topics, lives_here=lives_here).refusal(
+                sql
+            )
+
+        assert await refusal(desk, moved=True) == ""
+        assert "tradesaga recover restored" in await refusal(desk, moved=False)
+        assert "tradesaga recover restored" in await refusal(log, moved=True)

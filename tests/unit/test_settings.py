@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from infra.errors import CommandError, ExitCode
+from infra.lanes.residence import find_residents
 from infra.settings import LEDGER_SERVICES, load_settings
 from infra.stack.assembly import Plan, bring_up
 from infra.stack.state import PostgresState, ProcessId, StackState, change_state, read_state, write_state
@@ -54,6 +55,26 @@ def test_a_service_may_have_its_own_database(tmp_path: Path, monkeypatch: pytest
     settings = load_settings(tmp_path)
     assert settings.database_for("saga_log").endswith("/log")
     assert settings.database_for("risk") == URL
+
+
+def test_services_with_other_users_of_one_database_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the saga log has one of its own, its doors have that too, and participants the other."""
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL", "postgresql://all:1@db:5432/trades")
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL_DESK", "postgresql://desk:2@db:5432/trades?sslmode=require")
+    desk = find_residents(load_settings(tmp_path), "desk")
+    assert all(desk(group) for group in ("log", "intake", "port"))
+    for elsewhere in ("postgresql://all:1@db:5433/trades", "postgresql://all:1@db:5432/log"):
+        monkeypatch.setenv("TRADESAGA_DATABASE_URL_SAGA_LOG", elsewhere)
+        settings = load_settings(tmp_path)
+        desk, log = find_residents(settings, "desk"), find_residents(settings, "saga_log")
+        assert [desk(group) for group in ("log", "intake", "signal-router", "port")] == [False, False, False, True]
+        assert [log(group) for group in ("log", "intake", "signal-router", "port")] == [True, True, True, False]
+
+
+def test_a_service_whose_database_nobody_names_may_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process may know its own alone: lanes count as evidence then."""
+    monkeypatch.setenv("TRADESAGA_DATABASE_URL_DESK", URL)
+    assert find_residents(load_settings(tmp_path), "desk")("log")
 
 
 @pytest.mark.parametrize("service", LEDGER_SERVICES)
