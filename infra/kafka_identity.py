@@ -22,6 +22,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     for_code,
 )
+from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.types import (
@@ -161,13 +162,31 @@ class KafkaInspector:
         answers = await asyncio.gather(*(self._committed(group) for group in groups))
         return dict(zip(groups, answers, strict=True))
 
-    async def groups_of(self, topic: str, prefix: str) -> set[str]:
-        """Return the groups whose names begin with `prefix` and that have committed offsets of this topic."""
+    async def groups_of(self, topic: str, prefix: str) -> dict[str, dict[Place, int]]:
+        """Return the committed offsets of this topic, by group, of the groups whose names begin with `prefix`."""
         admin = await self._administration()
         names = {str(each[0]) for each in await admin.list_consumer_groups()}
         groups = {self._cluster.logical(name) for name in names if self._cluster.owns(name)}
         committed = await self.committed(sorted(group for group in groups if group.startswith(prefix)))
-        return {group for group, places in committed.items() if any(place[0] == topic for place in places)}
+        own = {
+            group: {place: each.offset for place, each in places.items() if place[0] == topic}
+            for group, places in committed.items()
+        }
+        return {group: places for group, places in own.items() if places}
+
+    async def with_members(self, groups: Collection[str]) -> set[str]:
+        """Return those of the groups that have members now."""
+        admin = await self._administration()
+        found: set[str] = set()
+        for name in (self._cluster.physical(group) for group in groups):
+            coordinator = await admin.find_coordinator(name)
+            answer: Any = await admin._send_request_to_node(coordinator, DescribeGroupsRequest([name]))
+            for code, described, _, _, _, members, *_ in answer.groups:
+                if code:
+                    raise for_code(code)(described)
+                if members:
+                    found.add(self._cluster.logical(described))
+        return found
 
     async def _committed(self, group: str) -> dict[Place, Committed]:
         """Return a group's offsets; waits while its coordinator is being found or loads, which is no empty answer."""

@@ -117,6 +117,13 @@ saga = Table(
 )
 Index("saga_deadline_due", saga.c.lane, saga.c.deadline_due, postgresql_where=text("deadline_due IS NOT NULL"))
 Index("saga_state", saga.c.name, saga.c.state, saga.c.created_at)
+Index(
+    "saga_open_deadline",
+    saga.c.name,
+    saga.c.deadline,
+    saga.c.saga_id,
+    postgresql_where=text("state IN ('IDLE', 'RUNNING', 'COMPENSATING')"),
+)
 Index("saga_created", saga.c.created_at, saga.c.saga_id)
 
 saga_event = Table(

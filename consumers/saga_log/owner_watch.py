@@ -1,39 +1,34 @@
 """Watches for sagas that wait past their deadlines for a step that nobody owns.
 
-A step has no owner if no participant that is registered here binds it, and no group that is not registered here has
-ever worked on the saga's commands: neither in this database nor by the offsets that Kafka keeps. What follows is safe
-even where that is wrong: see `docs/decisions/0017-sagas-that-nobody-ends.md`.
+A step has no owner if no participant that is registered here binds it, and no group that is not registered here is at
+work on the saga's commands. What follows is safe even where that is wrong: see
+`docs/decisions/0017-sagas-that-nobody-ends.md`.
 """
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import structlog
 
-from consumers.saga_log.processor import SagaLog, awaited_unowned
+from consumers.saga_log import store
+from consumers.saga_log.possible_owners import groups_at_work
+from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
-from consumers.saga_log.store import load
+from consumers.saga_log.unowned_steps import awaited_unowned
 from infra.database import Pool
-from infra.kafka_identity import inspecting
+from infra.lanes.pace import Pace
 from infra.owners import StepOwner, registered_owners, unowned_steps
 from infra.settings import Settings
 from schemas.topics import commands_topic
 
 INTERVAL: Final = 15.0
-"""Seconds between two looks."""
-_PAGE: Final = 1000
-# Materialized, so that sagas are found by their states: most have ended, and a limit would have those read too.
-WAITING: Final = """
-WITH late AS MATERIALIZED (
-    SELECT saga_id FROM saga
-    WHERE name = $1 AND state IN ('RUNNING', 'COMPENSATING')
-        AND deadline <= clock_timestamp() - make_interval(secs => $2)
-)
-SELECT saga_id FROM late WHERE saga_id > $3 ORDER BY saga_id LIMIT $4
-"""
-_GROUPS: Final = 'SELECT DISTINCT "group" FROM lane WHERE topic = $1'
+"""Seconds between two looks, and those that a page of sagas has to be folded before the next one is read."""
+PAGE: Final = 500
+"""Sagas read, and published, at once."""
+_FIRST: Final = (datetime.fromtimestamp(0, UTC), UUID(int=0))
 
 
 class OwnerWatch:
@@ -46,6 +41,7 @@ class OwnerWatch:
         self._saga_log = log
         self._owners: Sequence[StepOwner] | None = None
         self._possible: Collection[str] = ()
+        self._why = ""
         self._log = structlog.get_logger("saga-log").bind(saga=rules.saga.name)
 
     async def run(self) -> None:
@@ -55,52 +51,59 @@ class OwnerWatch:
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001 - a team's module may raise anything; folding goes on meanwhile
-                self._log.warning("owners of steps cannot be looked for", why=f"{type(error).__name__}: {error}")
+                why = f"{type(error).__name__}: {error}"
+                if why != self._why:
+                    self._log.warning("owners of steps cannot be looked for", why=why)
+                self._why = why
+            else:
+                self._why = ""
 
     async def look(self) -> None:
-        """Look once. Raises what PostgreSQL, Kafka, or a participant that cannot be loaded raises."""
-        first = await self._page(UUID(int=0), 1)
-        unowned = await self.find_unowned() if first else ()
-        if not unowned:
-            return
-        found: dict[UUID, Collection[str]] = {}
-        last = UUID(int=0)
-        while page := await self._page(last, _PAGE):
-            last = page[-1]
-            found |= await self._missing(page, unowned)
-        if found:
-            self._saga_log.report_unowned(found)
+        """Look once; sagas are looked for only if some step is bound by no participant that is registered here.
 
-    async def find_unowned(self) -> Collection[str]:
-        """Return the saga's steps without an owner; none while a group is known that may own some of them."""
+        Raises what PostgreSQL, Kafka, or a participant that cannot be loaded raises.
+        """
+        unbound = await self.find_unbound()
+        last = _FIRST
+        while unbound and (page := await self._page(last)):
+            last = page[-1].deadline, page[-1].saga_id
+            found = await self._awaiting(page, unbound)
+            if not found:
+                continue
+            if await self._possibly_owned(unbound):
+                return
+            await self._saga_log.report_unowned(found, INTERVAL)
+
+    async def find_unbound(self) -> Collection[str]:
+        """Return the saga's steps that no participant registered here binds."""
         if self._owners is None:
             self._owners = await asyncio.to_thread(registered_owners, self._settings)
-        unowned = unowned_steps(self._rules.saga, self._owners)
-        if not unowned:
-            return ()
-        known = {each.group for each in self._owners} | {self._saga_log.group}
-        possible = sorted((await self._groups()) - known)
+        return unowned_steps(self._rules.saga, self._owners)
+
+    async def _possibly_owned(self, unbound: Collection[str]) -> bool:
+        """Return whether groups are at work that are not registered here and may own such steps; they are logged."""
+        known = {each.group for each in self._owners or ()} | {self._saga_log.group}
+        name = self._rules.saga.name
+        found = await groups_at_work(self._pool, self._settings.brokers(), commands_topic(name), f"{name}-", known)
+        possible = sorted(found)
         if possible and possible != self._possible:
             groups = ", ".join(possible)
-            self._log.warning("steps may be owned by groups that are not registered here", steps=unowned, groups=groups)
+            self._log.warning("steps may be owned by groups that are not registered here", steps=unbound, groups=groups)
         self._possible = possible
-        return () if possible else unowned
+        return bool(possible)
 
-    async def _groups(self) -> set[str]:
-        """Return the groups that have worked on the saga's commands."""
-        topic = commands_topic(self._rules.saga.name)
+    async def _page(self, after: tuple[datetime, UUID]) -> list[store.Late]:
+        log, page = self._saga_log, store.Page(*after, self._settings.unowned_seconds, PAGE)
         async with self._pool.acquire() as sql:
-            here = {row["group"] for row in await sql.fetch(_GROUPS, topic)}
-        async with inspecting(self._settings.brokers()) as inspector:
-            return here | await inspector.groups_of(topic, f"{self._rules.saga.name}-")
+            return await store.find_late(sql, self._rules, log.group, log.lanes, page)
 
-    async def _page(self, after: UUID, limit: int) -> list[UUID]:
-        async with self._pool.acquire() as sql:
-            grace = self._settings.unowned_seconds
-            return [row["saga_id"] for row in await sql.fetch(WAITING, self._rules.saga.name, grace, after, limit)]
-
-    async def _missing(self, sagas: Sequence[UUID], unowned: Collection[str]) -> Mapping[UUID, Collection[str]]:
-        async with self._pool.acquire() as sql:
-            checkpoints = await load(sql, self._rules, sagas)
-        missing = {saga: awaited_unowned(self._rules, each, unowned) for saga, each in checkpoints.items()}
-        return {saga: steps for saga, steps in missing.items() if steps}
+    async def _awaiting(self, page: Sequence[store.Late], unbound: Collection[str]) -> Mapping[UUID, Collection[str]]:
+        """Return the sagas that wait for such steps, with these."""
+        found: dict[UUID, Collection[str]] = {}
+        pace = Pace()
+        for each in page:
+            if pace.is_due():
+                await pace.turn()
+            if steps := awaited_unowned(self._rules, each.version, each.state, unbound, parked=each.parked):
+                found[each.saga_id] = steps
+        return found

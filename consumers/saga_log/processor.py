@@ -7,7 +7,7 @@ from uuid import UUID
 
 from consumers.saga_log import store
 from consumers.saga_log.account import tell
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
+from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.clock_lead import ClockLead
 from consumers.saga_log.commands import command, deadline_elapsed, step_unowned, version_registered
 from consumers.saga_log.fold import fold_record
@@ -16,6 +16,7 @@ from consumers.saga_log.parked import NONE
 from consumers.saga_log.reading import awaited_version, saga_of
 from consumers.saga_log.recent import Recent
 from consumers.saga_log.rules import Rules
+from consumers.saga_log.unowned_steps import UnownedSteps, awaited_of
 from infra.clock import Clock, SystemClock, elapsed
 from infra.codec import Record
 from infra.database import Connection
@@ -39,6 +40,8 @@ class _Batch:
     asked: bool = False
     deadlines: list[tuple[Tracked, Outcome]] = field(default_factory=list[tuple[Tracked, Outcome]])
     last: dict[int, int] = field(default_factory=dict[int, int])
+    unowned: Mapping[UUID, Collection[str]] = field(default_factory=dict[UUID, Collection[str]])
+    published: dict[UUID, Collection[str]] = field(default_factory=dict[UUID, Collection[str]])
 
 
 class SagaLog:
@@ -53,7 +56,8 @@ class SagaLog:
         self._lead = ClockLead()
         self._parked: set[UUID] = set()
         self._waiting: list[tuple[store.Waiting, int]] = []
-        self._unowned: Mapping[UUID, Collection[str]] = {}
+        self._unowned = UnownedSteps()
+        self.lanes: Sequence[int] = ()
         self._wake: Callable[[], None] = lambda: None
         self._next_due: float | None = None
         self._last: dict[int, int] = {}
@@ -69,28 +73,31 @@ class SagaLog:
         Those that waited for a version of the definition go on if it is registered now.
         """
         self._cache.clear()
+        self._unowned.clear()
         self._wake = wake
-        self._last = await store.last_offsets(sql, [lane.id for lane in lanes])
+        self.lanes = [lane.id for lane in lanes]
+        self._last = await store.last_offsets(sql, self.lanes)
         places = [lane.partition for lane in lanes]
         self._parked = await store.parked_sagas(sql, self.group, self._rules.topic, places)
         waiting = await store.parked_for_version(sql, self.group, self._parked) if self._parked else []
         versions = [(each, awaited_version(each.reason)) for each in waiting]
         self._waiting = [(each, version) for each, version in versions if version in self._rules.versions]
-        self._next_due = _at(await store.next_due_in(sql, [lane.id for lane in lanes]))
+        self._next_due = _at(await store.next_due_in(sql, self.lanes))
 
     def due_in(self) -> float | None:
         """Return the seconds to the next deadline; 0 if there is something to publish at once."""
-        if self._waiting or self._unowned:
+        if self._waiting or self._unowned.pending:
             return 0
         return None if self._next_due is None else max(0.0, self._next_due - elapsed())
 
-    def report_unowned(self, found: Mapping[UUID, Collection[str]]) -> None:
-        """Publish with the next batch that nobody owns these steps, for which these sagas wait past their deadlines.
+    async def report_unowned(self, found: Mapping[UUID, Collection[str]], seconds: float) -> None:
+        """Publish that nobody owns these steps, for which these sagas wait past their deadlines.
 
-        Sagas whose lanes are another process's are left to that one.
+        Returns once it is published and folded, or after these seconds; sagas of other processes' lanes are dropped.
         """
-        self._unowned = dict(found)
+        self._unowned.report(found)
         self._wake()
+        await self._unowned.settled(seconds)
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Fold the records, write what has changed, and put commands and due deadlines into the outbox."""
@@ -100,12 +107,11 @@ class SagaLog:
         if asked:
             overdue = await store.find_due(sql, transaction.lanes, DUE_LIMIT, self._lead.seconds)
         sagas = [saga_of(each.record) for each in received]
-        unowned = self._unowned and self._own(transaction)
-        batch = self._batch = _Batch(await self._gather(sql, {*overdue, *unowned, *(saga for saga in sagas if saga)}))
+        batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
         batch.last = dict(self._last)
         self._elapse(transaction, batch, overdue)
         self._let_go(transaction)
-        self._publish_unowned(transaction, batch, unowned)
+        self._publish_unowned(transaction, batch)
         pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
             if pace.is_due():
@@ -119,7 +125,9 @@ class SagaLog:
     def committed(self) -> None:
         """Keep what the batch has come to, and count it."""
         batch, self._batch = self._batch, _Batch({})
-        self._waiting, self._unowned = [], {}
+        self._waiting = []
+        self._unowned.committed(batch.unowned, batch.published)
+        self._unowned.folded(self._rules, batch.known, batch.touched)
         self._last = batch.last
         for saga_id in batch.touched:
             self._keep(batch.known[saga_id])
@@ -170,20 +178,21 @@ class SagaLog:
             if (lane := lanes.get(waiting.partition)) is not None:
                 transaction.emit(lane, version_registered(self._rules, waiting, version, self._clock.now()))
 
-    def _own(self, transaction: Transaction) -> Mapping[UUID, Collection[str]]:
-        """Return the reported sagas whose lanes are of this transaction."""
-        places = {lane.partition for lane in transaction.lanes.values()}
-        return {saga_id: steps for saga_id, steps in self._unowned.items() if self._rules.home(saga_id) in places}
+    def _publish_unowned(self, transaction: Transaction, batch: _Batch) -> None:
+        """Publish that nobody owns the steps that these sagas wait for; each fact comes back and counts then.
 
-    def _publish_unowned(
-        self, transaction: Transaction, batch: _Batch, unowned: Mapping[UUID, Collection[str]]
-    ) -> None:
-        """Publish that nobody owns the steps that these sagas still wait for; each fact comes back and counts then."""
-        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
-        for saga_id, steps in unowned.items():
-            tracked = batch.known[saga_id]
-            for step in sorted(awaited_unowned(self._rules, tracked.checkpoint, steps)):
-                transaction.emit(lanes[tracked.home], step_unowned(self._rules, saga_id, step, self._clock.now()))
+        No saga is read for this: where memory knows one, it knows better than whoever looked.
+        """
+        batch.unowned = self._unowned.pending
+        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()} if batch.unowned else {}
+        for saga_id, steps in batch.unowned.items():
+            lane, tracked = lanes.get(self._rules.home(saga_id)), self._cache.get(saga_id)
+            still = steps if tracked is None else awaited_of(self._rules, tracked, steps)
+            if lane is None or not still:
+                continue
+            for step in sorted(still):
+                transaction.emit(lane, step_unowned(self._rules, saga_id, step, self._clock.now()))
+            batch.published[saga_id] = still
 
     def _fold(self, transaction: Transaction, batch: _Batch, saga_id: UUID | None, each: Received) -> None:
         before = batch.known[saga_id] if saga_id is not None else None
@@ -235,18 +244,6 @@ class SagaLog:
             )
             at = elapsed() + left
             self._next_due = at if self._next_due is None else min(at, self._next_due)
-
-
-def awaited_unowned(rules: Rules, checkpoint: Checkpoint | None, unowned: Collection[str]) -> set[str]:
-    """Return those of the steps without an owner that a saga waits for past its deadline, and that it was not told of.
-
-    A definition that is not registered here, or has changed, tells nothing.
-    """
-    own = rules.versions.get(checkpoint.version) if checkpoint is not None else None
-    if checkpoint is None or own is None or checkpoint.sealed or not checkpoint.state.overdue:
-        return set()
-    state = checkpoint.state
-    return {*own.machine.names(own.machine.awaited(state) & ~state.unowned)} & {*unowned}
 
 
 def _after(last: dict[int, int], received: Received) -> Record:

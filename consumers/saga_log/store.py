@@ -18,6 +18,7 @@ from infra.database import Connection
 from infra.lanes.store import Lane
 from infra.progress import ProgressError, decode_progress, encode_progress
 from infra.registered import UNKNOWN_VERSION
+from sagas.machine import State
 from sagas.status import Status
 
 LOAD: Final = """
@@ -101,6 +102,35 @@ FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
     WHERE s.lane = l.lane AND s.deadline_due IS NOT NULL ORDER BY s.deadline_due LIMIT 1
 ) AS d
 """
+# Late sagas that are open, by the index of these alone. No contexts: a page of them could be large.
+LATE: Final = """
+SELECT saga_id, deadline, version, progress, EXISTS (
+    SELECT FROM parked p WHERE p.saga_id = s.saga_id AND p."group" = $3 AND p.released IS NULL
+) AS parked
+FROM saga s
+WHERE name = $1 AND state IN ('IDLE', 'RUNNING', 'COMPENSATING') AND lane = ANY($2::int[])
+    AND (deadline, saga_id) > ($4, $5) AND deadline <= (SELECT clock_timestamp() - make_interval(secs => $6))
+ORDER BY deadline, saga_id LIMIT $7
+"""
+
+
+class Late(NamedTuple):
+    """A saga that is open past its deadline; `state` is None where this definition cannot read it."""
+
+    saga_id: UUID
+    deadline: datetime
+    version: int
+    state: State | None
+    parked: bool
+
+
+class Page(NamedTuple):
+    """Which late sagas are read: those behind this one, late by at least `grace` seconds, at most `limit`."""
+
+    deadline: datetime
+    saga_id: UUID
+    grace: float
+    limit: int
 
 
 class Waiting(NamedTuple):
@@ -207,11 +237,26 @@ async def next_due_in(sql: Connection, lanes: Collection[int]) -> float | None:
     return await sql.fetchval(NEXT_DUE, list(lanes))
 
 
-def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
-    own, state = rules.versions.get(row["version"]), None
+async def find_late(sql: Connection, rules: Rules, group: str, lanes: Collection[int], page: Page) -> list[Late]:
+    """Return the open sagas of these lanes of a saga log's group that are late, those late longest first."""
+    rows = await sql.fetch(LATE, rules.saga.name, list(lanes), group, *page)
+    return [
+        Late(r["saga_id"], r["deadline"], r["version"], _state(rules, r["version"], r["progress"]), r["parked"])
+        for r in rows
+    ]
+
+
+def _state(rules: Rules, version: int, progress: bytes) -> State | None:
+    """Return the state that a row keeps, or None where the definition is not registered or cannot read it."""
+    own = rules.versions.get(version)
     if own is not None:
         with suppress(ProgressError):
-            state = decode_progress(own.machine, row["progress"])
+            return decode_progress(own.machine, progress)
+    return None
+
+
+def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
+    own, state = rules.versions.get(row["version"]), _state(rules, row["version"], row["progress"])
     return Checkpoint(
         version=row["version"],
         state=state or (own or rules).machine.begin(),

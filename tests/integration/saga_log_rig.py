@@ -104,10 +104,10 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(
-    kafka: str, url: str, deadline: timedelta = timedelta(minutes=5), name: str = ""
+    kafka: str, url: str, deadline: timedelta = timedelta(minutes=5), name: str = "", saga: AnySaga | None = None
 ) -> AsyncGenerator[Rig]:
-    """Make the topics of a saga, of its own unless it is named, and the connections."""
-    saga = small_saga(name or f"small-{uuid4().hex[:8]}", deadline)
+    """Make the topics of a saga, of its own unless it is named or given, and the connections."""
+    saga = saga or small_saga(name or f"small-{uuid4().hex[:8]}", deadline)
     await ensure_topics(kafka, [replace(topic, partitions=PARTITIONS) for topic in saga_topics(saga.name)])
     producer = Producer(kafka, "test")
     await producer.start()

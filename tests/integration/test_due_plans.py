@@ -1,6 +1,7 @@
 """What finding due rows costs does not grow with the rows that are not due: counted in rows, on any machine."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from consumers.runtime import row
-from consumers.saga_log import owner_watch, store
+from consumers.saga_log import store
 from infra.database import Session, session
 from tests.benchmarks.scale.plans import read_plan
 
@@ -45,6 +46,10 @@ async def handled(sql: Session, statement: str, *arguments: Any) -> float:
     """Give the most rows that any node of the statement's plan has handled, those included that it threw away."""
     told = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
     return read_plan(told)["rows"]
+
+
+def _late(limit: int) -> tuple[Any, ...]:
+    return "trade", LANES, "trade-log", datetime.fromtimestamp(0, UTC), UUID(int=0), 0.0, limit
 
 
 async def test_asking_for_the_next_due_row_reads_one_a_lane(sql: Session) -> None:
@@ -85,6 +90,28 @@ async def test_sagas_that_have_ended_are_not_read_for_those_that_are_late(sql: S
             "UPDATE saga SET state = 'COMPLETED' WHERE saga_id NOT IN (SELECT saga_id FROM saga LIMIT $1)", LIMIT
         )
         await sql.execute("ANALYZE saga")
-        assert await handled(sql, owner_watch.WAITING, "trade", 0.0, UUID(int=0), 1) <= LIMIT
+        assert await handled(sql, store.LATE, *_late(10 * LIMIT)) <= LIMIT
+    finally:
+        await transaction.rollback()
+
+
+async def test_sagas_that_are_not_late_are_not_read_for_those_that_are(sql: Session) -> None:
+    """However many are open, and none of them late: nothing is read."""
+    assert await handled(sql, store.LATE, *_late(LIMIT)) <= 1
+
+
+async def test_a_page_of_late_sagas_reads_no_more_than_the_page(sql: Session) -> None:
+    """Where all are late, also while the planner knows of none, each page goes on behind the one before."""
+    transaction = sql.transaction()
+    await transaction.start()
+    try:
+        await sql.execute("UPDATE saga SET deadline = deadline - interval '1 day'")
+        first = await sql.fetch(store.LATE, *_late(LIMIT))
+        behind = first[-1]["deadline"], first[-1]["saga_id"]
+        arguments = (*_late(LIMIT)[:3], *behind, *_late(LIMIT)[5:])
+        assert await handled(sql, store.LATE, *arguments) <= 2 * LIMIT
+        rest = await sql.fetch(store.LATE, *arguments)
+        oldest = await sql.fetch("SELECT saga_id FROM saga ORDER BY deadline, saga_id LIMIT $1", 2 * LIMIT)
+        assert [each["saga_id"] for each in (*first, *rest)] == [each[0] for each in oldest]
     finally:
         await transaction.rollback()

@@ -1,34 +1,41 @@
 """A saga that waits past its deadline for a step that nobody owns is FAILED, and goes on once somebody answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
+from typing import Any
 from unittest.mock import Mock, patch
 from uuid import UUID, uuid4
 
 import pytest
+from aiokafka.abc import ConsumerRebalanceListener
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from consumers import Participant
-from consumers.saga_log import owner_watch
+from consumers.saga_log import owner_watch, store
 from consumers.saga_log.owner_watch import OwnerWatch
 from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
+from consumers.saga_log.unowned_steps import UnownedSteps
 from consumers.viewing import diagnosis
 from infra.kafka_clients import MappedConsumer
 from infra.settings import Settings
+from sagas.definition import saga
+from sagas.step import step
 from sagas.trade import trade
-from schemas.lifecycle import SkipRequested, StepBarred, StepUnowned
+from schemas.lifecycle import ParkReleased, SkipRequested, StepBarred, StepUnowned
 from schemas.message import Event
 from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.integration.test_deadlines import replayed
-from tests.sagas import Filled, Held, OrderAsked, Placed, Unheld, Unplaced
+from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, Unheld, Unplaced, headers_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 START = OrderAsked(idempotency_key="k", account="A")
 ALL = ("hold", "place", "fill", "settle")
+MANY = 2200
 
 
 @pytest.fixture
@@ -149,34 +156,191 @@ async def test_a_person_may_go_on_without_it(rig: Rig) -> None:
     assert (await replayed(rig)).differing == 0
 
 
-@pytest.mark.parametrize("known", ["here", "by a lane", "by its offsets"])
-async def test_a_step_that_may_have_an_owner_is_waited_for(rig: Rig, known: str) -> None:
-    """Registered here, or a group that is not and has worked on the commands: it may be down, and the saga waits."""
-    watched = Watched(rig, ALL if known == "here" else ["hold"])
+@asynccontextmanager
+async def stranger(rig: Rig, trace: str) -> AsyncGenerator[None]:
+    """Leave a trace on the commands of a group that is not registered, while the context is open."""
     group, topic = f"{rig.saga.name}-stranger", rig.topic("commands")
-    if known == "by a lane":
-        await rig.pool.execute('INSERT INTO lane ("group", topic, partition) VALUES ($1, $2, 0)', group, topic)
-    if known == "by its offsets":
-        consumer = MappedConsumer(rig.kafka, group=group, enable_auto_commit=False)
-        await consumer.start()
-        consumer.assign([(topic, 0)])
-        await consumer.commit({(topic, 0): 0}, "")
+    if trace not in OFFSETS:
+        days, offset = LANES[trace]
+        await rig.pool.execute(
+            'INSERT INTO lane ("group", topic, partition, next_offset, claimed_at)'
+            " VALUES ($1, $2, 0, $3, now() - make_interval(days => $4))",
+            group, topic, offset, days,
+        )  # fmt: skip
+        yield
+        return
+    consumer = MappedConsumer(rig.kafka, group=group, enable_auto_commit=False)
+    await consumer.start()
+
+    async def assigned() -> bool:
+        return bool(consumer.assignment())
+
+    try:
+        consumer.subscribe([topic], Mock(spec=ConsumerRebalanceListener))
+        await until(assigned)
+        await consumer.commit({(topic, 0): OFFSETS[trace]}, "")
+        if trace == "a member":
+            yield
+    finally:
         await consumer.stop()
-    async with rig.running(watched.log) as worker:
+    if trace != "a member":
+        yield
+
+
+LANES = {"a new lane": (0, 0), "a lane that moved": (2, 1), "an old lane": (2, 0)}
+"""Days since it was claimed, and its offset."""
+OFFSETS = {"a member": 0, "offsets that moved": 1, "old offsets": 0}
+AT_WORK = ("a new lane", "a lane that moved", "a member", "offsets that moved")
+GONE = ("an old lane", "old offsets")
+
+
+@pytest.mark.parametrize("known", ["here", *AT_WORK])
+async def test_a_step_that_may_have_an_owner_is_waited_for(rig: Rig, known: str) -> None:
+    """Registered here, or a group that is not and is at work on the commands: it may be down, and the saga waits."""
+    watched = Watched(rig, ALL if known == "here" else ["hold"])
+    await rig.put(rig.topic("commands"), await _key_of_partition(rig, 0), b"", [])
+    trace = nullcontext() if known == "here" else stranger(rig, known)
+    async with rig.running(watched.log) as worker, trace:
         await ready(worker)
         saga_id = await watched.overdue(Held())
-        await watched.look()
+        with capture_logs() as logs:
+            await watched.look()
+        named = [each["groups"] for each in logs if "groups" in each]
+        assert named == ([] if known == "here" else [f"{rig.saga.name}-stranger"])
         await rig.say(saga_id, Held())
         await rig.recorded(4)
         await rig.reached(saga_id, "COMPENSATING")
         assert await watched.told(saga_id) == 0
 
 
+@pytest.mark.parametrize("left", GONE)
+async def test_what_a_removed_service_or_a_stranger_left_long_ago_is_no_owner(rig: Rig, left: str) -> None:
+    """Neither a lane nor offsets hold a saga back once nobody has been at work for a day."""
+    watched = Watched(rig, ["hold"])
+    async with rig.running(watched.log) as worker, stranger(rig, left):
+        await ready(worker)
+        saga_id = await watched.overdue(Held())
+        await watched.look()
+        await rig.reached(saga_id, "FAILED")
+
+
+async def _key_of_partition(rig: Rig, partition: int) -> bytes:
+    return next(str(each).encode() for each in iter(uuid4, None) if rig.rules.home(each) == partition)
+
+
+async def test_where_every_step_is_bound_no_saga_is_looked_for(rig: Rig) -> None:
+    """A healthy system pays nothing for the watch, however many sagas are open."""
+    watched = Watched(rig, ALL)
+    with patch.object(store, "find_late", side_effect=AssertionError):
+        await watched.look()
+
+
+async def test_a_saga_of_steps_that_must_succeed_fails_though_nothing_of_it_has_happened(
+    kafka: str, database_url: str
+) -> None:
+    """It is past its pivot from the start, and IDLE while nobody owns its first step."""
+    name = f"small-{uuid4().hex[:8]}"
+    firm = (
+        saga(name, version=1, deadline=timedelta(seconds=1))
+        .then(step("hold", on=OrderAsked, emits=Held))
+        .then(step("settle", on=Held, emits=Settled))
+    )
+    async with open_rig(kafka, database_url, saga=firm) as rig:
+        watched = Watched(rig, ["settle"])
+        async with rig.running(watched.log) as worker:
+            await ready(worker)
+            saga_id = await watched.overdue()
+            assert (await rig.reached(saga_id, "IDLE"))["state"]
+            await watched.look()
+            await rig.reached(saga_id, "FAILED")
+            await rig.say(saga_id, Held())
+            await rig.reached(saga_id, "RUNNING")
+
+
+async def test_a_saga_whose_records_wait_is_not_told_again_and_again(rig: Rig) -> None:
+    """The fact would wait behind them; once they are released the saga is told, once."""
+    watched = Watched(rig, ["hold"])
+    async with rig.running() as worker:
+        await ready(worker)
+        saga_id = await watched.overdue(Held())
+    # As a release left it in which a deadline let no record pass: what comes now waits behind one that is parked.
+    await rig.pool.execute(
+        "UPDATE saga SET progress = replace(convert_from(progress, 'UTF8'), '\"unblocked\":true,', '')::bytea"
+    )
+    async with rig.running(watched.log) as worker:
+        await ready(worker)
+        await rig.put(rig.topic("events"), str(saga_id).encode(), b"x", headers_of(rig.saga, Placed(), saga_id))
+        await rig.recorded(4)
+        row = await rig.pool.fetchrow('SELECT topic, partition, "offset" FROM parked')
+        assert row is not None
+        for _ in range(3):
+            await watched.look()
+        await rig.say(saga_id, ParkReleased(operator="ann", reason="damaged", action="discard", **dict(row)))
+        await rig.recorded(5)
+        for _ in range(2):
+            await watched.look()
+        await rig.reached(saga_id, "FAILED")
+        assert await watched.told(saga_id) == 1
+        assert await rig.pool.fetchval("SELECT count(*) FROM parked") == 1
+
+
+async def test_many_late_sagas_are_told_a_page_at_a_time_and_each_once(rig: Rig) -> None:
+    """No batch publishes more than a page, another saga begins meanwhile, and looks side by side repeat nothing."""
+    watched = Watched(rig, ["hold"])
+    sizes: list[int] = []
+    emit = UnownedSteps.committed
+
+    def committed(self: UnownedSteps, taken: Mapping[UUID, Sequence[str]], published: Any) -> None:
+        sizes.append(len(taken))
+        emit(self, taken, published)
+
+    async with rig.running(watched.log) as worker:
+        await ready(worker)
+        first = await watched.overdue(Held())
+        await copied(rig, first, MANY - 1)
+        with patch.object(UnownedSteps, "committed", committed), capture_logs():
+            looking = asyncio.gather(watched.look(), watched.look())
+            other = uuid4()
+            await until(lambda: _reached(sizes, 1))
+            await rig.say(other, START)
+            await rig.reached(other, "IDLE")
+            waiting = "SELECT count(*) FROM saga WHERE state = 'COMPENSATING' AND saga_id <> $1"
+            assert await rig.pool.fetchval(waiting, other) > 0
+            await looking
+        assert await rig.pool.fetchval(waiting, other) == 0
+        assert max(sizes) <= owner_watch.PAGE
+        assert worker.health.restarts == 0
+        named = f"{rig.saga.name}.step-unowned.v1"
+        told = "SELECT count(*), count(DISTINCT saga_id) FROM saga_event WHERE event_type = $1 AND saga_id <> $2"
+        assert tuple(await rig.pool.fetchrow(told, named, other) or ()) == (MANY, MANY)
+
+
+async def _reached(sizes: Sequence[int], number: int) -> bool:
+    return sum(map(bool, sizes)) >= number
+
+
+async def copied(rig: Rig, saga_id: UUID, number: int) -> None:
+    """Have so many more sagas stand as this one does."""
+    lanes = "SELECT partition, id FROM lane WHERE topic = $1"
+    homes = {row["partition"]: row["id"] for row in await rig.pool.fetch(lanes, rig.topic("events"))}
+    columns = (
+        "SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns"
+        " WHERE table_name = 'saga' AND column_name NOT IN ('saga_id', 'lane')"
+    )
+    names = await rig.pool.fetchval(columns)
+    made = [uuid4() for _ in range(number)]
+    await rig.pool.execute(
+        f"INSERT INTO saga (saga_id, lane, {names}) SELECT k.id, k.lane, {names} FROM saga,"
+        " unnest($2::uuid[], $3::int[]) AS k (id, lane) WHERE saga_id = $1",
+        saga_id, made, [homes[rig.rules.home(each)] for each in made],
+    )  # fmt: skip
+
+
 async def test_every_step_of_the_trade_has_an_owner(rig: Rig) -> None:
     """The shipped participants are found as they are installed, without a venue or a stack."""
     rules = Rules(trade)
     settings = Settings(kafka=rig.kafka, database_url=SecretStr(rig.url))
-    assert await OwnerWatch(settings, rig.pool, rules, SagaLog(rules)).find_unowned() == ()
+    assert await OwnerWatch(settings, rig.pool, rules, SagaLog(rules)).find_unbound() == []
 
 
 async def test_a_saga_waits_for_the_grace_after_its_deadline(rig: Rig) -> None:
