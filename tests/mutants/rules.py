@@ -21,12 +21,15 @@ from infra.installation import Identity
 from infra.kafka import Place
 from infra.kafka_identity import Inspector, TopicState
 from infra.lanes import evidence
+from infra.lanes.guard import Guard
 from infra.lanes.processor import HaltError
 from schemas.topics import checkpoints_topic, saga_topics
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 from tests.unit import test_guard as guard
+from tests.unit import test_guard_order as order
 from tests.unit import test_saga_log_fold as folding
 from tests.unit import test_saga_log_versions as versions
+from tests.unit.audit import test_seals as sealing
 from tests.unit.audit import test_verification as verifying
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -171,6 +174,16 @@ RULE_MUTANTS = (
         _halts(replace(guard.found(guard.lane(), guard.saga_log(11)), seals=guard.sealed(12))),
     ),
     RuleMutant("any key seals", lambda: replaced(seals, "_is_signed", _yes), _forge_checkpoint),
+    RuleMutant(
+        "an old seal that is published once more ends the search",
+        lambda: replaced(seals, "_is_prompt", _yes),
+        sealing.test_an_old_seal_that_somebody_publishes_once_more_does_not_end_the_search,
+    ),
+    RuleMutant(
+        "the database read before what follows it",
+        lambda: changed(Guard, "_look", ("lanes = await self._read_lanes(sql)", "lanes = known")),
+        lambda: order.test_no_halt_while_the_saga_log_works_between_two_reads(range(order.READS)),
+    ),
     RuleMutant(
         "topic settings not compared",
         _changed(topics, "find_deviations", "not bound.accepts(values[setting])", "False"),
