@@ -30,7 +30,7 @@ class State(NamedTuple):
     records which cannot be read hold up no others any more. Contradictions beyond the first `KNOWN_IDS` are only
     counted, by `more_contradictions`, and again when they are repeated. `unowned` are steps that nobody owned when the
     saga had waited for them past its deadline, `to_ask` those whose owners are asked again, past the pivot, what came
-    of them.
+    of them. `untried_from` is the offset from which on no deadline has tried to let parked records go.
     """
 
     failed: tuple[int, ...]
@@ -57,6 +57,7 @@ class State(NamedTuple):
     more_contradictions: int = 0
     unowned: int = 0
     to_ask: int = 0
+    untried_from: int = 0
 
     @property
     def contradicted(self) -> int:
@@ -311,6 +312,7 @@ class Machine:
             unblocked=state.unblocked,
             unowned=state.unowned,
             to_ask=self._all,
+            untried_from=state.untried_from,
         )
         return self._due(forgotten)
 

@@ -24,6 +24,7 @@ MAC: Final = "ts_mac"
 ENCRYPTED: Final = b"application/vnd.tradesaga.encrypted"
 """Reserved: the content type of a value that is ciphertext."""
 VERSION: Final = "ts_version"
+REQUEST: Final = "ts_request"
 
 SPECVERSION: Final = "ce_specversion"
 SPEC: Final = b"1.0"
@@ -34,7 +35,7 @@ OVERTAKES: Final = "ts_overtakes"
 _REQUIRED: Final = (TYPE, ID, "ce_source", "ce_time", SAGA_ID)
 _OPTIONAL: Final = (
     "ce_causationid", "ce_sequence", "ce_expirytime", "ce_recordedtime",
-    "traceparent", "tracestate", STEP, "ts_request",
+    "traceparent", "tracestate", STEP, REQUEST,
 )  # fmt: skip
 """The headers of an envelope's fields from `causation` to `request`, in their order."""
 _TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL)

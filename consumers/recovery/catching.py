@@ -1,5 +1,6 @@
 """One saga's topics read into databases: the saga log's tables, its participants' rows and effects, and their lanes."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,8 +33,8 @@ from schemas.topics import commands_topic, dead_letters_topic, events_topic, sta
 LOG: Final = "saga_log"
 """Names the database of checkpoints, audit log, parked records and start requests, as the services do."""
 Advance = Callable[[int], None]
-Letters = Collection[tuple[str, Letter]]
-"""The groups that put copies into the dead letters, and where the records lie of which they are."""
+Letters = Counter[tuple[str, Letter]]
+"""Copies in the dead letters, by the group that put them there and where the records lie of which they are."""
 
 
 @dataclass
@@ -96,6 +97,7 @@ class CatchUp:
     async def run(self, advance: Advance) -> None:
         """Read everything, and leave the lanes where reading goes on."""
         letters = await self._letters()
+        self.facts.letters = {place: number for (group, place), number in letters.items() if group == self.facts.group}
         for recovery in self.steps:
             recovery.contradicted = self.contradicted
         for number in range(self._count(self.events)):
@@ -114,15 +116,15 @@ class CatchUp:
         async for batch in self.replay.read((topic, number), max(first, start), end):
             yield batch
 
-    async def _letters(self) -> set[tuple[str, Letter]]:
-        """Say of which records copies lie in the dead letters, by the group that put them there."""
+    async def _letters(self) -> Letters:
+        """Count the copies of records in the dead letters, by the group that put them there."""
         topic = dead_letters_topic(self.cast.saga.name)
-        found: set[tuple[str, Letter]] = set()
+        found = Letters()
         for number in range(self._count(topic)):
             async for batch in self._read(topic, number):
                 for record in batch:
                     if (letter := origin(record.headers)) is not None:
-                        found.add(letter)
+                        found[letter] += 1
                         if record.header("ts_dlt_error_type") == CONTRADICTION.encode():
                             self.contradicted.add(letter[1])
         return found

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from consumers.recovery.starts import Letter
 from consumers.saga_log import store
 from consumers.saga_log.chain import FORMAT
 from consumers.saga_log.checkpoint import Tracked
 from consumers.saga_log.commands import command
 from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
+from consumers.saga_log.outcome import DeadLetter, Outcome
 from consumers.saga_log.parked import NONE
 from consumers.saga_log.reading import awaited_version, saga_of
 from consumers.saga_log.rules import Rules
@@ -21,7 +22,7 @@ from infra.dead_letters import Fault, dead_letter
 from infra.kafka import Place
 from infra.lanes.store import Lane
 from sagas.machine import BarStep, Order
-from schemas.envelope import ROUND, SAGA_ID, STEP, TYPE
+from schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
 
 CACHED: Final = 20_000
 _START: Final = """
@@ -48,7 +49,8 @@ class FactRecovery:
     """Folds the events topic of one saga into a database, in the caller's transaction; `now` is nanoseconds since 1970.
 
     With `writes` off it only says what the facts bring about: the rows are there already. `leaves_from` says of logs
-    that were sealed from which offset on their hashes are of format 2.
+    that were sealed from which offset on their hashes are of format 2; `letters` how many copies of each record the
+    lost saga log put into the dead letters.
     """
 
     rules: Rules
@@ -56,13 +58,16 @@ class FactRecovery:
     now: int
     writes: bool = True
     leaves_from: Mapping[Place, int] = field(default_factory=dict[Place, int])
+    letters: Mapping[Letter, int] = field(default_factory=dict[Letter, int])
     folded: int = 0
     starts: int = 0
     parked: int = 0
     foreign: int = 0
     unknown: Counter[str] = field(default_factory=Counter[str])
+    """Records by their type, which is not known here, but was to the saga log that read them."""
     versions: Counter[int] = field(default_factory=Counter[int])
     """Records by the version of the definition that is not registered here, under which their sagas run."""
+    _attempts: Counter[Letter] = field(default_factory=Counter[Letter])
     _cache: OrderedDict[UUID, Tracked] = field(default_factory=OrderedDict[UUID, Tracked])
 
     @property
@@ -138,13 +143,38 @@ class FactRecovery:
         letters: list[Outgoing] = []
         for outcome in outcomes:
             for letter in outcome.dead:
-                if letter.kind == "unknown-type":
-                    self.unknown[(outcome.entry.event_type or "")[:200]] += 1
-                if letter.kind == "version":
-                    self.versions[awaited_version(letter.reason)] += 1
+                if _is_of_a_saga(outcome):
+                    self._count_unknown(outcome, letter)
                 fault = Fault(letter.kind, letter.reason)
                 letters.append(dead_letter(name, self.group, letter.record, fault, self.now))
         return letters
+
+    def _count_unknown(self, outcome: Outcome, letter: DeadLetter) -> None:
+        """Count what another release may have read; what the lost saga log could not read either is nobody's fact."""
+        if letter.kind == "version":
+            self.versions[awaited_version(letter.reason)] += 1
+        if letter.kind == "unknown-type":
+            place = letter.record.topic, letter.record.partition, letter.record.offset
+            self._attempts[place] += 1
+            if self._attempts[place] > self.letters.get(place, 0):
+                self.unknown[(outcome.entry.event_type or "")[:200]] += 1
+
+
+def _is_of_a_saga(outcome: Outcome) -> bool:
+    """Return whether the start of the record's saga has been read, or is this record or the first one that is parked.
+
+    Anybody can write records of sagas that do not exist: whatever those name, nothing is lost with them.
+    """
+    tracked = outcome.tracked
+    if tracked is None:
+        return False
+    starts = tracked.checkpoint is not None or _is_start(outcome.record)
+    return starts or (bool(tracked.parked) and _is_start(tracked.parked[0].record))
+
+
+def _is_start(record: Record) -> bool:
+    """Return whether a record, of a type that may not be known here, has what starts have: a request's hash, no step."""
+    return bool(record.header(REQUEST)) and not record.header(STEP)
 
 
 def asked(headers: Iterable[tuple[str, bytes]], *, bar: bool) -> Asked:

@@ -53,12 +53,12 @@ def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> 
     if fact.meaning is Meaning.DONE and not checkpoint.state.done >> fact.step & 1:
         added = rules.saga.steps[fact.step].emits.NAME
         context = _spliced(context, added, record.value)
-    return Advance(_after(checkpoint, folded, context, fact), fact, folded.orders, added, folded.refusal or None)
+    return Advance(_after(checkpoint, folded, context), fact, folded.orders, added, folded.refusal or None)
 
 
 def is_early(checkpoint: Checkpoint, record: Record) -> bool:
-    """Return whether a deadline that this record states has not come yet."""
-    return record.recorded_ms < checkpoint.deadline_ms - CLOCK_SLACK_MS
+    """Return whether a deadline that this record states has not come yet; once one has counted, it has."""
+    return not checkpoint.state.unblocked and record.recorded_ms < checkpoint.deadline_ms - CLOCK_SLACK_MS
 
 
 def _start(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
@@ -94,7 +94,7 @@ def _start(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> A
 def _early(checkpoint: Checkpoint, record: Record, fact: Fact) -> Advance:
     """Record a deadline that has come before its time, whoever sent it, and have it come again."""
     early = checkpoint.deadline_ms - record.recorded_ms
-    pending = checkpoint.status not in _ENDED and not checkpoint.state.overdue
+    pending = checkpoint.status not in _ENDED
     error = f"the deadline comes {early} ms later by the broker's clock; this one does not count"
     recorded = fact._replace(meaning=Meaning.RECORDED)
     return Advance(checkpoint._replace(deadline_pending=pending), recorded, error=error)
@@ -118,13 +118,24 @@ def _repeats(checkpoint: Checkpoint, record: Record, reading: Reading) -> bool:
     return same_request(orjson.dumps(stored), request)
 
 
-def _after(checkpoint: Checkpoint, folded: Folded, context: bytes, fact: Fact) -> Checkpoint:
-    pending = checkpoint.deadline_pending and folded.status not in _ENDED and fact.meaning is not Meaning.DEADLINE
-    if fact.meaning is Meaning.RECHECK:
-        pending = folded.status not in _ENDED and not folded.state.overdue
+def _after(checkpoint: Checkpoint, folded: Folded, context: bytes) -> Checkpoint:
+    pending = _is_deadline_pending(checkpoint, folded)
     return Checkpoint(
         checkpoint.version, folded.state, folded.status, context, *checkpoint[4:10], pending, checkpoint.sealed
     )
+
+
+def _is_deadline_pending(checkpoint: Checkpoint, folded: Folded) -> bool:
+    """Return whether a deadline is still to be published.
+
+    Only one that overtakes parked records settles that: without it, one that somebody else has sent, or an earlier
+    release, would leave the saga to whoever makes it wait for a record that cannot be read.
+    """
+    if folded.state.unblocked:
+        return checkpoint.deadline_pending and checkpoint.state.unblocked  # for parked records that it lets go
+    if folded.status in _ENDED:
+        return False
+    return checkpoint.deadline_pending or checkpoint.status in _ENDED
 
 
 def _spliced(context: bytes, name: str, value: bytes) -> bytes:

@@ -12,7 +12,8 @@ class Checkpoint(NamedTuple):
     """A saga whose start is known; times are the broker's, in milliseconds since 1970.
 
     `seq` counts the saga's records from its start on, `head` is the hash of the last. `deadline_pending` is false once
-    the deadline has been published or no longer matters. `sealed` marks progress that this definition cannot read.
+    the deadline has been published or no longer matters; one that lets only some of the parked records go is followed
+    by another. `sealed` marks progress that this definition cannot read.
     """
 
     version: int

@@ -21,10 +21,10 @@ class ClockLead:
     def learn(self, before: Tracked, outcome: Outcome) -> None:
         """Look at a deadline that was published by us: early, it shows how far ahead; late, that we hold back too long.
 
-        One that somebody else has sent shows nothing: ours is still pending then.
+        One that somebody else has sent shows nothing: ours is still pending then. Nor does one that follows another.
         """
         checkpoint = before.checkpoint
-        if checkpoint is None or checkpoint.deadline_pending:
+        if checkpoint is None or checkpoint.deadline_pending or checkpoint.state.unblocked:
             return
         late = (outcome.record.recorded_ms - checkpoint.deadline_ms) / 1000
         if -late > self.seconds:

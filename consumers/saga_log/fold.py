@@ -2,11 +2,11 @@
 
 from consumers.saga_log.advance import advance, is_early
 from consumers.saga_log.chain import FORMAT
-from consumers.saga_log.checkpoint import Tracked
+from consumers.saga_log.checkpoint import Checkpoint, Tracked
 from consumers.saga_log.outcome import DeadLetter, Entry, Outcome, count, enter, status_of
 from consumers.saga_log.parked import Parked
 from consumers.saga_log.reading import Reading, UnfoldableError, read
-from consumers.saga_log.release import WAITS, let_pass, release
+from consumers.saga_log.release import WAITS, Release, let_pass, release
 from consumers.saga_log.rules import Rules
 from infra.codec import Record, load_headers
 from sagas.fact import Meaning
@@ -30,10 +30,10 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
         reading = read(rules, tracked.checkpoint, record, headers)
         if reading.type == rules.released:
             return _release(rules, tracked, record, entry, reading)
+        if tracked.parked and _overtakes(tracked, reading):
+            return _overtake(rules, tracked, record, entry, reading)
         if not _is_blocked(tracked, reading):
             return _advance(tracked, record, entry, reading)
-        if _overtakes(tracked, reading):
-            return _overtake(rules, tracked, record, entry, reading)
         return _park(tracked, record, entry, f"{WAITS} offset {tracked.parked[0].record.offset}")
     except UnfoldableError as error:
         return _set_aside(rules, tracked, record, entry, error)
@@ -64,13 +64,15 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
     """Count a deadline over parked records: those that can be read are folded first, the others stay parked.
 
     An early one lets nothing go. What the others would have said is asked for: each step that is outstanding is barred.
+    Where more are parked than one deadline lets go, another is published.
     """
     if tracked.checkpoint is not None and is_early(tracked.checkpoint, record):
         return _advance(tracked, record, entry, reading)
     letting = let_pass(rules, tracked)
     advanced = advance(letting.checkpoint, record, reading)
     added = ",".join([*letting.added, *([advanced.added] if advanced.added else [])]) or None
-    checkpoint, written = count(advanced.checkpoint, record, entry, added=added, error=advanced.error)
+    after = _with_tried(advanced.checkpoint, letting) if advanced.checkpoint is not None else None
+    checkpoint, written = count(after, record, entry, added=added, error=advanced.error)
     return Outcome(
         record,
         tracked._replace(checkpoint=checkpoint, parked=letting.queue),
@@ -81,6 +83,16 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
         released=tuple(letting.gone),
         dead=tuple(letting.dead),
     )
+
+
+def _with_tried(checkpoint: Checkpoint, letting: Release) -> Checkpoint:
+    """Return the checkpoint with how far parked records have been tried; the deadline is pending while some have not.
+
+    A saga that has ended is no exception: what waits may say that it has not.
+    """
+    left = next(letting.queue.since(letting.untried_from), None) is not None
+    state = checkpoint.state._replace(untried_from=letting.untried_from)
+    return checkpoint._replace(state=state, deadline_pending=left)
 
 
 def _begins(tracked: Tracked, reading: Reading) -> bool:

@@ -3,8 +3,10 @@
 Whoever may write to the topic decides how many there are: copied for each new one, they would cost its square.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple, overload
 
 from infra.codec import Record
@@ -104,6 +106,12 @@ class ParkedRecords(Sequence[Parked]):
         number = self.history.places.get(place)
         entry = self.history.entries[number] if number is not None else None
         return entry.parked if entry is not None and self._sees(entry) else None
+
+    def since(self, offset: int) -> Iterator[Parked]:
+        """Iterate over the records from this offset on; the records of one saga lie on one partition."""
+        entries = self.history.entries
+        begin = bisect_left(entries, offset, key=lambda entry: entry.parked.record.offset)
+        return (entry.parked for entry in islice(entries, begin, None) if self._sees(entry))
 
     def added(self, parked: Parked) -> "ParkedRecords":
         """Return these and one more behind them."""

@@ -15,6 +15,7 @@ from sagas.fact import Fact
 from schemas.envelope import (
     ENCRYPTED,
     OVERTAKES,
+    REQUEST,
     SAGA_ID,
     SPEC,
     SPECVERSION,
@@ -76,7 +77,7 @@ def read(rules: Rules, checkpoint: Checkpoint | None, record: Record, headers: M
     _refuse_foreign(headers)
     try:
         ce_type, ce_id = headers[TYPE].decode(), headers["ce_id"].decode()
-        step, request_hash = (headers.get(STEP) or b"").decode(), (headers.get("ts_request") or b"").decode()
+        step, request_hash = (headers.get(STEP) or b"").decode(), (headers.get(REQUEST) or b"").decode()
         round_ = int(headers.get("ts_round") or 1)
     except ValueError as error:
         raise UnfoldableError("headers", f"a header cannot be read: {error}") from None

@@ -20,7 +20,7 @@ WAITS: Final = "waits behind"
 """How the reason begins of a record that is parked for no fault of its own."""
 
 LET_GO: Final = 5000
-"""Records that one release, or the deadline, lets go: about a quarter of a second, for which all other sagas wait."""
+"""Records that one release, or one deadline, lets go: about a quarter of a second, for which all other sagas wait."""
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Release:
     dead: list[DeadLetter] = field(default_factory=list[DeadLetter])
     error: str = ""
     refused: bool = False
+    untried_from: int = 0
 
 
 def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
@@ -58,15 +59,23 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
             _try(rules, letting, parked)
     elif first:
         _drain(rules, letting)
+        if letting.queue and letting.checkpoint is not None and letting.checkpoint.state.unblocked:
+            # A deadline was among them that would have overtaken those that are left.
+            letting.checkpoint = letting.checkpoint._replace(deadline_pending=True)
     return letting
 
 
 def let_pass(rules: Rules, tracked: Tracked) -> Release:
-    """Fold, in their order, the first `LET_GO` waiting records, as far as they can be read; the others stay."""
+    """Fold, in their order, the next `LET_GO` waiting records, as far as they can be read; the others stay.
+
+    Each is tried once, however many deadlines come: `untried_from` tells the next one where to begin.
+    """
     letting = Release(tracked.checkpoint, tracked.parked)
-    for parked in islice(tracked.parked, LET_GO):
+    letting.untried_from = tracked.checkpoint.state.untried_from if tracked.checkpoint is not None else 0
+    for parked in islice(tracked.parked.since(letting.untried_from), LET_GO):
         if not _try(rules, letting, parked) and not parked.reason.startswith(WAITS):
             letting.dead.pop()  # it has been there since the record was parked
+        letting.untried_from = parked.record.offset + 1
     letting.error = ""
     return letting
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -12,14 +13,14 @@ from structlog.testing import capture_logs
 
 from consumers.audit.replaying.comparison import Comparing, ReplayReport
 from consumers.audit.replaying.notebook import Identity, Notebook
-from consumers.saga_log import store
+from consumers.saga_log import release, store
 from consumers.saga_log.advance import CLOCK_SLACK_MS
 from infra.database import session
 from infra.replay import Replay
 from schemas.envelope import TYPE
 from schemas.lifecycle import DeadlineElapsed, StepBarred
 from tests.integration.saga_log_rig import Rig, open_rig, ready
-from tests.sagas import Held, OrderAsked, Placed, Unheld, headers_of
+from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, Unheld, headers_of
 
 pytestmark = pytest.mark.stack
 START = OrderAsked(idempotency_key="k", account="A")
@@ -96,13 +97,18 @@ async def test_a_database_whose_clock_is_ahead_turns_nothing_back_early(
 async def poisoned(rig: Rig, saga_id: UUID, followers: int) -> None:
     """Begin a saga, then say what cannot be read, and much behind it that can."""
     await rig.say(saga_id, START)
+    await poison(rig, saga_id)
+    for _ in range(followers):
+        await rig.say(saga_id, Held())
+
+
+async def poison(rig: Rig, saga_id: UUID) -> None:
+    """Say what cannot be read."""
     headers = [
         (name, b"x.never-heard-of.v1" if name == TYPE else value)
         for name, value in headers_of(rig.saga, Held(), saga_id)
     ]
     await rig.put(rig.topic("events"), str(saga_id).encode(), b"{}", headers)
-    for _ in range(followers):
-        await rig.say(saga_id, Held())
 
 
 async def test_a_poisoned_saga_ends(rig: Rig) -> None:
@@ -119,6 +125,71 @@ async def test_a_poisoned_saga_ends(rig: Rig) -> None:
     waiting = await rig.pool.fetch("SELECT reason FROM parked WHERE released IS NULL")
     assert [each["reason"].startswith("no message 'x.never-heard-of.v1'") for each in waiting] == [True]
     assert await rig.pool.fetchval("SELECT count(*) FROM parked WHERE released = 'retry'") > 0
+    assert (await replayed(rig)).differing == 0
+
+
+async def test_a_forged_deadline_takes_no_power_from_the_real_one(rig: Rig) -> None:
+    """It comes first, within what clocks differ by, and counts; the saga's own still counts, once, over poison."""
+    saga_id = uuid4()
+    async with rig.running() as worker:
+        await ready(worker)
+        started = await rig.say(saga_id, START)
+        await rig.say(saga_id, Held())
+        await asyncio.sleep(max(0.0, started.recorded_ms / 1000 + 2.93 - time.time()))
+        forged = await rig.say(saga_id, DeadlineElapsed(deadline="2020-01-01T00:00:00.000000000Z"))
+        assert started.recorded_ms + 2900 <= forged.recorded_ms < started.recorded_ms + 3000
+        await poison(rig, saga_id)
+        await rig.say(saga_id, StepBarred(step="place"))
+        await rig.say(saga_id, Unheld())
+        await rig.reached(saga_id, "ABORTED")
+    assert [each["error"] for each in await deadlines(rig, saga_id)] == [None, None]
+    assert await rig.pool.fetchval("SELECT count(*) FROM parked WHERE released IS NULL") == 1
+    assert (await replayed(rig)).differing == 0
+
+
+async def test_deadlines_let_go_all_that_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, as many as it takes and no more: what the steps had done behind much else is heard."""
+    monkeypatch.setattr(release, "LET_GO", 20)
+    saga_id = uuid4()
+    async with rig.running() as worker:
+        await ready(worker)
+        await poisoned(rig, saga_id, 50)
+        for event in (Placed(), Filled(), Settled()):
+            await rig.say(saga_id, event)
+        await rig.reached(saga_id, "COMPLETED")
+        row = await rig.saga_row(saga_id)
+        assert row is not None
+        assert row["deadline_due"] is None
+        await rig.say(saga_id, Held())
+        await rig.recorded(59)
+    assert [each["error"] for each in await deadlines(rig, saga_id)] == [None] * 3
+    assert await rig.pool.fetchval("SELECT count(*) FROM parked WHERE released IS NULL") == 1
+    assert (await replayed(rig)).differing == 0
+
+
+async def test_a_deadline_that_an_earlier_release_counted_comes_again(rig: Rig) -> None:
+    """It does not count over records that cannot be read; `migrate` has one published that does."""
+    saga_id = uuid4()
+    async with rig.running() as worker:
+        await ready(worker)
+        await rig.say(saga_id, START)
+        await rig.say(saga_id, Held())
+        await rig.recorded(2)
+    await asyncio.sleep(3)
+    await rig.pool.execute("UPDATE saga SET deadline_due = NULL")  # it was published
+    async with rig.running() as worker:
+        await ready(worker)
+        await rig.say(saga_id, DeadlineElapsed(deadline="2020-01-01T00:00:00.000000000Z"))
+        await rig.reached(saga_id, "COMPENSATING")
+    rearm = importlib.import_module("infra.migrations.versions.0015_pending_deadlines")
+    await rig.pool.execute(rearm.REARM)
+    await poison(rig, saga_id)
+    await rig.say(saga_id, StepBarred(step="place"))
+    await rig.say(saga_id, Unheld())
+    async with rig.running():
+        await rig.reached(saga_id, "ABORTED")
+    assert await rig.pool.execute(rearm.REARM) == "UPDATE 0"
+    assert len(await deadlines(rig, saga_id)) == 2
     assert (await replayed(rig)).differing == 0
 
 

@@ -98,6 +98,18 @@ def _deadline(number: int) -> None:
     assert len(saga.tracked.parked) == 1
 
 
+def _deadlines_one_after_another(number: int) -> None:
+    saga = Saga()
+    for _ in range(number):
+        saga.unreadable()
+        saga.waiting()
+    while saga.tracked.checkpoint is not None and saga.tracked.checkpoint.deadline_pending:
+        saga.deadline(late=0)
+    for _ in range(number):
+        saga.deadline(late=0)
+    assert len(saga.tracked.parked) == number
+
+
 def _early_deadlines(number: int) -> None:
     saga = Saga()
     for _ in range(number):
@@ -136,6 +148,7 @@ HISTORIES: Final[Mapping[str, Callable[[int], None]]] = {
     "retries of the first": lambda number: _released(number, "retry", lambda parked: parked[:1] * len(parked)),
     "a release of all that waits": _released_with_all_behind,
     "a deadline": _deadline,
+    "deadlines one after another": _deadlines_one_after_another,
     "deadlines before their time": _early_deadlines,
     "retries after the deadline": _retried_after_the_deadline,
     "contradictions": _contradictions,

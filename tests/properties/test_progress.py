@@ -43,6 +43,7 @@ STATES = st.builds(
     unblocked=FLAGS,
     unowned=SETS,
     to_ask=SETS,
+    untried_from=st.integers(0, 2**63 - 1),
 )
 
 

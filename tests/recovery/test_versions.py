@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -16,14 +17,15 @@ from consumers.saga_log.rules import Rules
 from infra.errors import CommandError, ExitCode
 from infra.replay import Replay
 from sagas.row import RowStatus
-from schemas.topics import saga_topics
-from tests.broker import delete_topics
+from schemas.topics import PARTITIONS, saga_topics
+from tests.broker import delete_topics, read_topic
 from tests.e2e import messages as m
 from tests.e2e.sagas import Kit
 from tests.e2e.steps import BUSY
 from tests.e2e.versions import make_versions
 from tests.recovery.ends import check_nothing_twice
 from tests.recovery.stage import Stage, ignore
+from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -237,6 +239,35 @@ async def test_a_version_that_is_not_registered_is_refused(stage: Stage) -> None
     with pytest.raises(CommandError) as caught:
         await republish(stage.settings, stage.casts, "tester", ignore, ignore)
     assert caught.value.code == "version-unknown"
+
+
+async def copied(stage: Stage) -> int:
+    """Return how many copies the saga log has put into the dead letters."""
+    topic = f"{stage.bench.saga.name}.dead-letters"
+    found = await asyncio.to_thread(read_topic, stage.bench.kafka, topic, 0, PARTITIONS)
+    return sum(each.headers["ts_dlt_group"] == f"{stage.bench.saga.name}-log".encode() for each in found)
+
+
+async def test_forged_records_keep_nobody_from_rebuilding(stage: Stage) -> None:
+    """A version of no saga, and a type that the saga log did not know either: they are parked as they were."""
+    made = kits(stage)
+    await stage.deploy(made["old"])
+    saga_id = await stage.knock("v1-0", **PLANS[0][0])
+    await stage.bench.settled(saga_id, "COMPLETED")
+    unknown = f"{stage.bench.saga.name}.anything.v1"
+    await stage.bench.say(uuid4(), m.Booked(amount="1"), type=unknown, version=99)
+    await stage.bench.say(saga_id, m.Booked(amount="1"), type=unknown)
+
+    async def told() -> bool:
+        return await copied(stage) == 2
+
+    await until(told)
+    await stage.stop()
+    lived = stage.url
+    rebuilt = await stage.new_database()
+    report = await stage.rebuild(REBUILT)
+    assert (report.parked, report.owed["dead letters"]) == (2, 0)
+    assert (found := await compare(lived, rebuilt)).equal, found.lines()
 
 
 async def test_what_once_waited_for_its_version_is_rebuilt_as_it_was(stage: Stage) -> None:

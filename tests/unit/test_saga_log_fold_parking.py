@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.saga_log import release
+from consumers.saga_log import advance, release
 from consumers.saga_log.fold import fold_record
 from infra.codec import Record, decode_name, dump_headers, load_headers
 from infra.dead_letters import Fault, dead_letter
@@ -10,11 +10,14 @@ from sagas.machine import BarStep, CompensateStep
 from sagas.status import Status
 from schemas.envelope import ENCRYPTED, Header
 from schemas.lifecycle import (
+    CompensationFailed,
+    RecheckRequested,
+    RetryRequested,
     StartRefused,
     StepBarred,
     StepFailed,
 )
-from tests.sagas import Held, Placed, Unheld, Unplaced
+from tests.sagas import Filled, Held, HoldRefused, Placed, Settled, Unheld, Unplaced
 from tests.unit.saga_log_rig import RULES, Log
 
 
@@ -220,4 +223,100 @@ def test_what_waits_is_let_go_in_bounded_numbers(monkeypatch: pytest.MonkeyPatch
     over = log.deadline()
     assert [each.parked.record.offset for each in over.released] == behind[2:4]
     assert [each.record.offset for each in log.tracked.parked] == behind[4:]
+    assert pending(log)
     assert [each.parked.record.offset for each in log.release(behind[4], "retry").released] == behind[4:]
+
+
+def pending(log: Log) -> bool:
+    """Return whether the saga log still has a deadline to publish."""
+    assert log.tracked.checkpoint is not None
+    return log.tracked.checkpoint.deadline_pending
+
+
+def test_deadlines_let_go_all_that_can_be_read(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
+    """Each takes the next ones, past those that cannot be read, until none is left; the saga ends as it should."""
+    monkeypatch.setattr(release, "LET_GO", 3)
+    log.say(Held())
+    log.say(Placed())
+    stuck = [log.fold(unreadable(log)["unknown-type"]).record.offset for _ in range(4)]
+    for event in (Held(), Held(), Filled(), Settled()):
+        log.say(event)
+    counts: list[int] = []
+    while pending(log):
+        counts.append(len(log.deadline().released))
+        assert log.say(Held()).parked is None  # what comes meanwhile waits for nothing
+    assert counts == [0, 2, 2]
+    assert [each.record.offset for each in log.tracked.parked] == stuck
+    assert log.status is Status.COMPLETED
+
+
+def test_a_parked_record_is_tried_by_one_deadline(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many deadlines anybody writes: those that cannot be folded are copied to the dead letters once."""
+    log.fold(unreadable(log)["unknown-type"])
+    large = log.partition.record(Held(amount="1" * 100))
+    assert log.fold(large).parked is not None
+    monkeypatch.setattr(advance, "CONTEXT_CEILING", 100)
+    assert [letter.kind for letter in log.deadline().dead] == ["context-too-large"]
+    again = log.deadline()
+    assert (again.dead, again.released, pending(log)) == ((), (), False)
+    assert len(log.tracked.parked) == 2
+
+
+def test_what_waits_of_an_ended_saga_is_let_go(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
+    """It may say that the saga has not ended: a step that was taken for refused has been done."""
+    monkeypatch.setattr(release, "LET_GO", 2)
+    log.fold(unreadable(log)["not-json"])
+    log.say(HoldRefused())
+    log.say(Held())
+    log.deadline()
+    assert (log.status, pending(log)) == (Status.ABORTED, True)
+    log.say(HoldRefused())
+    assert pending(log)
+    log.deadline()
+    assert (log.status, pending(log)) == (Status.COMPENSATING, False)
+
+
+def test_a_deadline_that_overtakes_nothing_leaves_the_saga_its_own(log: Log) -> None:
+    """Forged within what clocks differ by, or of an earlier release, it counts; over poison the saga's own one does."""
+    log.say(Held())
+    assert log.deadline(-68, overtakes=False).orders == (BarStep(1),)
+    assert (log.status, pending(log)) == (Status.COMPENSATING, True)
+    log.fold(unreadable(log)["unknown-type"])
+    assert log.say(RecheckRequested(operator="ann", reason="x")).parked is not None
+    assert log.say(StepBarred(step="place")).parked is not None
+    assert len(log.deadline().released) == 2
+    assert not pending(log)
+    for answer in (Held(), StepBarred(step="place"), Unheld()):
+        assert log.say(answer).parked is None
+    assert log.status is Status.ABORTED
+    log.deadline()
+    log.deadline(overtakes=False)
+    assert not pending(log)
+
+
+def test_a_saga_that_goes_on_awaits_its_deadline_again(log: Log) -> None:
+    """It had failed, so that no deadline was published; poison does not hold it once a person has it go on."""
+    log.say(Held())
+    log.say(StepFailed(step="place", attempts=3, reason="no"))
+    log.say(CompensationFailed(step="hold", attempts=3, reason="no"), step="hold")
+    assert (log.status, pending(log)) == (Status.FAILED, False)
+    log.say(RetryRequested(operator="ann", reason="x", step="hold"))
+    assert (log.status, pending(log)) == (Status.COMPENSATING, True)
+
+
+def test_a_release_of_a_parked_deadline_leaves_nothing_behind(log: Log) -> None:
+    """It was parked while its saga's version was not registered; another is published for what it would overtake."""
+    checkpoint = log.tracked.checkpoint
+    assert checkpoint is not None
+    log.tracked = log.tracked._replace(checkpoint=checkpoint._replace(version=2))
+    first = log.say(Held())
+    for folded in (log.deadline(), log.fold(unreadable(log)["unknown-type"]), log.say(Placed())):
+        assert folded.parked is not None
+    assert log.tracked.checkpoint is not None
+    log.tracked = log.tracked._replace(
+        checkpoint=log.tracked.checkpoint._replace(version=checkpoint.version, deadline_pending=False)
+    )
+    assert len(log.release(first.record.offset, "retry").released) == 2
+    assert pending(log)
+    assert len(log.deadline().released) == 1
+    assert not pending(log)
