@@ -173,7 +173,7 @@ def _is_of_a_saga(outcome: Outcome) -> bool:
 
 
 def _is_start(record: Record) -> bool:
-    """Return whether a record, of a type that may not be known here, has what starts have: a request's hash, no step."""
+    """Return whether a record of whatever type has what starts have: a request's hash, and no step."""
     return bool(record.header(REQUEST)) and not record.header(STEP)
 
 

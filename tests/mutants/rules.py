@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import pytest
+
 from consumers.audit import verification
-from consumers.saga_log import advance, chain, reading
+from consumers.saga_log import advance, chain, fold, reading
 from infra import topics
 from infra.audit import seals
 from infra.audit.checkpoint import Checkpoint
@@ -28,9 +30,11 @@ from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 from tests.unit import test_guard as guard
 from tests.unit import test_guard_order as order
 from tests.unit import test_saga_log_fold as folding
+from tests.unit import test_saga_log_fold_parking as parking
 from tests.unit import test_saga_log_versions as versions
 from tests.unit.audit import test_seals as sealing
 from tests.unit.audit import test_verification as verifying
+from tests.unit.saga_log_rig import Log
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
@@ -122,9 +126,19 @@ def _compact_topic() -> None:
 
 def _send_deadline_early() -> None:
     """Send the deadline's fact long before its time."""
-    log = folding.Log()
+    folding.test_an_early_deadline_is_recorded_and_comes_again(_started())
+
+
+def _park_much() -> None:
+    """Have more wait than one deadline lets go."""
+    with pytest.MonkeyPatch.context() as patch:
+        parking.test_what_waits_of_an_ended_saga_is_let_go(patch, _started())
+
+
+def _started() -> Log:
+    log = Log()
     log.start()
-    folding.test_an_early_deadline_is_recorded_and_comes_again(log)
+    return log
 
 
 def _differ(one: Record, other: Record) -> None:
@@ -198,6 +212,16 @@ RULE_MUTANTS = (
         "a deadline counts whenever it comes",
         lambda: everywhere(advance.is_early, _no),
         _send_deadline_early,
+    ),
+    RuleMutant(
+        "any deadline settles what waits",
+        _changed(advance, "_is_deadline_pending", "if folded.state.unblocked", "if folded.state.overdue"),
+        lambda: parking.test_a_deadline_that_overtakes_nothing_leaves_the_saga_its_own(_started()),
+    ),
+    RuleMutant(
+        "one deadline lets go what it can",
+        _changed(fold, "_with_tried", "deadline_pending=left", "deadline_pending=False"),
+        _park_much,
     ),
     RuleMutant(
         "the key left out of the leaf",
