@@ -264,9 +264,10 @@ async def test_a_saga_whose_records_wait_is_not_told_again_and_again(rig: Rig) -
         await ready(worker)
         saga_id = await watched.overdue(Held())
     # As a release left it in which a deadline let no record pass: what comes now waits behind one that is parked.
-    await rig.pool.execute(
-        "UPDATE saga SET progress = replace(convert_from(progress, 'UTF8'), '\"unblocked\":true,', '')::bytea"
-    )
+    progress = (await rig.reached(saga_id, "COMPENSATING"))["progress"]
+    blocked = progress.replace(b',"unblocked":true', b"")
+    assert blocked != progress
+    await rig.pool.execute("UPDATE saga SET progress = $1", blocked)
     async with rig.running(watched.log) as worker:
         await ready(worker)
         await rig.put(rig.topic("events"), str(saga_id).encode(), b"x", headers_of(rig.saga, Placed(), saga_id))
@@ -275,6 +276,8 @@ async def test_a_saga_whose_records_wait_is_not_told_again_and_again(rig: Rig) -
         assert row is not None
         for _ in range(3):
             await watched.look()
+        assert await rig.pool.fetchval("SELECT count(*) FROM parked") == 1
+        assert await watched.told(saga_id) == 0
         await rig.say(saga_id, ParkReleased(operator="ann", reason="damaged", action="discard", **dict(row)))
         await rig.recorded(5)
         for _ in range(2):
