@@ -56,10 +56,10 @@ class Watched:
         self.owner.bindings |= dict.fromkeys(owned, Mock())
         self.watch = OwnerWatch(self.settings, rig.pool, rig.rules, self.log)
 
-    async def look(self) -> None:
-        """Look once for steps without an owner."""
+    async def look(self, times: int = 1) -> None:
+        """Look for steps without an owner, so often at once."""
         with patch.object(owner_watch, "registered_owners", return_value=[self.owner]):
-            await self.watch.look()
+            await asyncio.gather(*(self.watch.look() for _ in range(times)))
 
     async def overdue(self, *said: Event) -> UUID:
         """Start a saga that comes as far as this, and wait for its deadline."""
@@ -302,7 +302,7 @@ async def test_many_late_sagas_are_told_a_page_at_a_time_and_each_once(rig: Rig)
         first = await watched.overdue(Held())
         await copied(rig, first, MANY - 1)
         with patch.object(UnownedSteps, "committed", committed), capture_logs():
-            looking = asyncio.gather(watched.look(), watched.look())
+            looking = asyncio.create_task(watched.look(times=2))
             other = uuid4()
             await until(lambda: _reached(sizes, 1))
             await rig.say(other, START)
