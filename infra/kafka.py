@@ -7,7 +7,7 @@ aiokafka's defaults lose records (acks=1, latest, auto-commit); docs/decisions/0
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka.abc import ConsumerRebalanceListener
@@ -24,7 +24,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from infra.clock import elapsed
 from infra.codec import Outgoing, Record, Seen, recognise
-from infra.kafka_clients import MappedConsumer, MappedProducer, Place
+from infra.kafka_clients import MappedConsumer, MappedProducer, Place, complete
 from infra.keys import partition_of
 from infra.lenient_records import read_leniently
 from schemas.envelope import Header
@@ -42,8 +42,6 @@ READ_COMMITTED = "read_committed"
 """How all of ours read: records of aborted transactions do not exist, those of open ones do not yet."""
 _LOOK_EVERY = 0.5
 """Seconds between two looks at the positions of partitions that bring no records."""
-_PATIENCE = 5.0
-"""Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
 
 
 class KafkaUnavailableError(Exception):
@@ -83,7 +81,7 @@ class Producer:
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
         try:
-            await _complete(self._producer.start())
+            await complete(self._producer.start())
         except asyncio.CancelledError:
             await self.stop()
             raise
@@ -93,7 +91,7 @@ class Producer:
 
     async def stop(self) -> None:
         """Flush and disconnect; what cannot be flushed is left to the next owner of its lane."""
-        await _complete(self._producer.stop())
+        await complete(self._producer.stop())
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
         """Queue one record; the future resolves when the broker has it, or refuses it (`REFUSALS`).
@@ -212,7 +210,7 @@ class Consumer:
         """
         self._consumer.subscribe(self._topics, listener=_Listener(on_revoked, on_assigned))
         try:
-            await _complete(self._consumer.start())
+            await complete(self._consumer.start())
         except asyncio.CancelledError:
             await self.stop()
             raise
@@ -222,7 +220,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Leave the group."""
-        await _complete(self._consumer.stop())
+        await complete(self._consumer.stop())
 
     def assignment(self) -> set[Place]:
         """Give the partitions that are this member's now."""
@@ -357,20 +355,6 @@ class _Partitioner(DefaultPartitioner):
 
     def __call__(self, key: Any, all_partitions: Any, available: Any) -> Any:
         return all_partitions[partition_of(key, len(all_partitions))]
-
-
-async def _complete(work: Coroutine[Any, Any, None]) -> None:
-    """Start or stop a client whole, even when told to end: aiokafka, cancelled on the way, leaves connections open."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=_PATIENCE)
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # whoever cancelled us wants no more of it
-        raise
 
 
 def to_record(topic: str, record: Any) -> Record:

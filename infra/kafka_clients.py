@@ -6,7 +6,7 @@ takes and returns logical names; only records, and an administration client, hav
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -19,6 +19,8 @@ from infra.kafka_names import Cluster
 Place = tuple[str, int]
 """A topic and a partition."""
 Admin = AIOKafkaAdminClient
+_PATIENCE = 5.0
+"""Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
 
 
 class MappedConsumer:
@@ -177,3 +179,17 @@ def make_admin(brokers: str, request_timeout_ms: int) -> Admin:
     return AIOKafkaAdminClient(
         bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms
     )
+
+
+async def complete(work: Coroutine[Any, Any, None]) -> None:
+    """Start or stop a client whole, even when told to end: aiokafka, cancelled on the way, leaves connections open."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_PATIENCE)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # whoever cancelled us wants no more of it
+        raise
