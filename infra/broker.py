@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from infra.codec import Record
 from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, to_record
-from infra.kafka_clients import Admin, MappedConsumer, complete, make_admin
+from infra.kafka_clients import Admin, MappedConsumer, make_admin
 from infra.kafka_names import Cluster
 from infra.lenient_records import read_leniently
 from infra.topics import missing_topic
@@ -25,12 +25,12 @@ _LOOK_MS = 3000
 async def _administration(brokers: str) -> AsyncGenerator[Admin]:
     client = make_admin(brokers, 10_000)
     try:
-        await complete(client.start())
+        await client.start()
         yield client
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(f"{brokers}: {error or type(error).__name__}") from error
     finally:
-        await complete(client.close())
+        await client.close()
 
 
 async def count_partitions(brokers: str, topics: Collection[str]) -> dict[str, int]:
@@ -60,12 +60,12 @@ async def read_ends(brokers: str, places: Collection[Place]) -> dict[Place, int]
     """Return the offset after the last committed record of each partition. Raises `KafkaUnavailableError`."""
     consumer = MappedConsumer(brokers, client_id="tradesaga", request_timeout_ms=10_000, isolation_level=READ_COMMITTED)
     try:
-        await complete(consumer.start())
+        await consumer.start()
         return await consumer.end_offsets(places)
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(f"{brokers}: {error or type(error).__name__}") from error
     finally:
-        await complete(consumer.stop())
+        await consumer.stop()
 
 
 async def has_record(brokers: str, offsets: Mapping[Place, int]) -> bool:
@@ -84,7 +84,7 @@ async def find_record(brokers: str, offsets: Mapping[Place, int]) -> tuple[Place
         request_timeout_ms=10_000, isolation_level=READ_COMMITTED,
     )  # fmt: skip
     try:
-        await complete(consumer.start())
+        await consumer.start()
         consumer.assign(offsets)
         for place, offset in offsets.items():
             consumer.seek(place, offset)
@@ -95,7 +95,7 @@ async def find_record(brokers: str, offsets: Mapping[Place, int]) -> tuple[Place
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(f"{brokers}: {error or type(error).__name__}") from error
     finally:
-        await complete(consumer.stop())
+        await consumer.stop()
     return next(((place, records[0].offset) for place, records in found.items()), None)
 
 
@@ -109,7 +109,7 @@ async def read_topic(brokers: str, topic: str, partitions: int) -> AsyncGenerato
         isolation_level=READ_COMMITTED,
     )  # fmt: skip
     try:
-        await complete(consumer.start())
+        await consumer.start()
         for place in ((topic, number) for number in range(partitions)):
             consumer.assign([place])
             await consumer.seek_to_beginning(place)
@@ -121,4 +121,4 @@ async def read_topic(brokers: str, topic: str, partitions: int) -> AsyncGenerato
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(f"{consumer.cluster.physical(topic)}: {error or type(error).__name__}") from error
     finally:
-        await complete(consumer.stop())
+        await consumer.stop()

@@ -24,7 +24,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from infra.clock import elapsed
 from infra.codec import Outgoing, Record, Seen, recognise
-from infra.kafka_clients import MappedConsumer, MappedProducer, Place, complete
+from infra.kafka_clients import MappedConsumer, MappedProducer, Place
 from infra.keys import partition_of
 from infra.lenient_records import read_leniently
 from schemas.envelope import Header
@@ -81,7 +81,7 @@ class Producer:
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
         try:
-            await complete(self._producer.start())
+            await self._producer.start()
         except asyncio.CancelledError:
             await self.stop()
             raise
@@ -91,7 +91,7 @@ class Producer:
 
     async def stop(self) -> None:
         """Flush and disconnect; what cannot be flushed is left to the next owner of its lane."""
-        await complete(self._producer.stop())
+        await self._producer.stop()
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
         """Queue one record; the future resolves when the broker has it, or refuses it (`REFUSALS`).
@@ -210,7 +210,7 @@ class Consumer:
         """
         self._consumer.subscribe(self._topics, listener=_Listener(on_revoked, on_assigned))
         try:
-            await complete(self._consumer.start())
+            await self._consumer.start()
         except asyncio.CancelledError:
             await self.stop()
             raise
@@ -220,7 +220,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Leave the group."""
-        await complete(self._consumer.stop())
+        await self._consumer.stop()
 
     def assignment(self) -> set[Place]:
         """Give the partitions that are this member's now."""

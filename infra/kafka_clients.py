@@ -2,7 +2,8 @@
 """aiokafka's clients under the names that topics and groups have inside an installation.
 
 The only module that makes clients of aiokafka (tests/architecture/test_kafka_clients.py). A consumer or a producer
-takes and returns logical names; only records, and an administration client, have the cluster's own.
+takes and returns logical names; only records, and an administration client, have the cluster's own. Each of them starts
+and stops whole, though whoever waits for it is told to end meanwhile.
 """
 
 import asyncio
@@ -18,7 +19,6 @@ from infra.kafka_names import Cluster
 
 Place = tuple[str, int]
 """A topic and a partition."""
-Admin = AIOKafkaAdminClient
 _PATIENCE = 5.0
 """Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
 
@@ -37,11 +37,11 @@ class MappedConsumer:
 
     async def start(self) -> None:
         """Connect, and join the group if there is one."""
-        await self._consumer.start()
+        await _complete(self._consumer.start())
 
     async def stop(self) -> None:
         """Leave the group and disconnect."""
-        await self._consumer.stop()
+        await _complete(self._consumer.stop())
 
     def subscribe(self, topics: Iterable[str], listener: ConsumerRebalanceListener) -> None:
         """Ask for partitions of these topics; the listener is given physical names."""
@@ -128,11 +128,11 @@ class MappedProducer:
 
     async def start(self) -> None:
         """Connect."""
-        await self._producer.start()
+        await _complete(self._producer.start())
 
     async def stop(self) -> None:
         """Flush and disconnect."""
-        await self._producer.stop()
+        await _complete(self._producer.stop())
 
     async def send(
         self,
@@ -173,15 +173,25 @@ class MappedProducer:
         return await self._producer.send_batch(batch, self.cluster.physical(topic), partition=partition)
 
 
+class Admin(AIOKafkaAdminClient):
+    """An `AIOKafkaAdminClient` that starts and stops whole."""
+
+    async def start(self) -> None:
+        """Connect."""
+        await _complete(super().start())
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await _complete(super().close())
+
+
 def make_admin(brokers: str, request_timeout_ms: int) -> Admin:
     """Make an administration client, which is not connected yet. Its names are the cluster's, not ours."""
     bootstrap = Cluster.parse(brokers).bootstrap
-    return AIOKafkaAdminClient(
-        bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms
-    )
+    return Admin(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms)
 
 
-async def complete(work: Coroutine[Any, Any, None]) -> None:
+async def _complete(work: Coroutine[Any, Any, None]) -> None:
     """Start or stop a client whole, even when told to end: aiokafka, cancelled on the way, leaves connections open."""
     task = asyncio.create_task(work)
     try:

@@ -39,7 +39,7 @@ from aiokafka.protocol.types import (
 from infra.clock import SystemClock
 from infra.codec import Record
 from infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
-from infra.kafka_clients import Admin, MappedConsumer, MappedProducer, complete, make_admin
+from infra.kafka_clients import Admin, MappedConsumer, MappedProducer, make_admin
 from infra.kafka_names import Cluster
 from infra.lenient_records import read_leniently
 
@@ -130,9 +130,9 @@ class KafkaInspector:
     async def close(self) -> None:
         """Disconnect."""
         if self._admin is not None:
-            await complete(self._admin.close())
+            await self._admin.close()
         if self._consumer is not None:
-            await complete(self._consumer.stop())
+            await self._consumer.stop()
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
         """Return the topics that exist."""
@@ -261,11 +261,11 @@ class KafkaInspector:
             self._brokers, client_id="tradesaga", enable_idempotence=True,
             request_timeout_ms=_REQUEST_MS,
         )  # fmt: skip
-        await complete(producer.start())
+        await producer.start()
         try:
             await (await producer.send(topic, value, key=key, partition=0))
         finally:
-            await complete(producer.stop())
+            await producer.stop()
 
     async def _seek(self, offsets: Mapping[Place, int]) -> MappedConsumer:
         reader = await self._reader()
@@ -277,7 +277,7 @@ class KafkaInspector:
     async def _administration(self) -> Admin:
         if self._admin is None:
             self._admin = make_admin(self._brokers, _REQUEST_MS)
-            await complete(self._admin.start())
+            await self._admin.start()
         return self._admin
 
     async def _reader(self) -> MappedConsumer:
@@ -287,7 +287,7 @@ class KafkaInspector:
                 auto_offset_reset="earliest", request_timeout_ms=_REQUEST_MS, max_partition_fetch_bytes=64 * 1024,
                 fetch_max_wait_ms=50,
             )  # fmt: skip
-            await complete(self._consumer.start())
+            await self._consumer.start()
         return self._consumer
 
 

@@ -15,7 +15,7 @@ from infra.clock import elapsed
 from infra.codec import Record, publishable
 from infra.errors import CommandError, ExitCode
 from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
-from infra.kafka_clients import MappedConsumer, MappedProducer, complete
+from infra.kafka_clients import MappedConsumer, MappedProducer
 from infra.kafka_names import physical_name
 from infra.lenient_records import read_leniently
 from infra.topics import read_removals
@@ -50,16 +50,16 @@ class Replay:
 
     async def __aenter__(self) -> Self:
         try:
-            await complete(self._consumer.start())
+            await self._consumer.start()
         except (KafkaError, OSError) as error:
-            await complete(self._consumer.stop())
+            await self._consumer.stop()
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
         task = asyncio.current_task()
         try:
-            await complete(self._consumer.stop())
+            await self._consumer.stop()
         except asyncio.CancelledError:
             # Stopped before its routines have begun, aiokafka lets their cancellation through as if it were ours.
             if task is None or task.cancelling():
@@ -169,14 +169,14 @@ class Rewriter:
 
     async def __aenter__(self) -> Self:
         try:
-            await complete(self._producer.start())
+            await self._producer.start()
         except (KafkaError, OSError) as error:
-            await complete(self._producer.stop())
+            await self._producer.stop()
             raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await complete(self._producer.stop())
+        await self._producer.stop()
 
     async def write(self, record: Record, *, exact: bool) -> None:
         """Send a record to its partition; with `exact` it must land at its offset, or `drain` raises."""

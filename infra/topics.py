@@ -19,7 +19,7 @@ from aiokafka.errors import (
 )
 
 from infra.errors import CommandError, ExitCode, unavailable
-from infra.kafka_clients import Admin, complete, make_admin
+from infra.kafka_clients import Admin, make_admin
 from infra.kafka_names import Cluster, physical_name
 from schemas.topics import SIGNALS, Topic, saga_topics
 
@@ -229,13 +229,13 @@ async def _administration(brokers: str) -> AsyncGenerator[Admin]:
     """Connect; an error of the broker is a `CommandError` (exit 5)."""
     admin = make_admin(brokers, 20_000)
     try:
-        await complete(admin.start())
+        await admin.start()
         yield admin
     except (KafkaError, OSError) as error:
         what, do = f"Kafka does not answer: {error or type(error).__name__}", "start it, or correct TRADESAGA_KAFKA"
         raise unavailable("kafka_unavailable", what, brokers, do) from error
     finally:
-        await complete(admin.close())
+        await admin.close()
 
 
 async def _settle(admin: Admin, durability: Durability) -> Durability:

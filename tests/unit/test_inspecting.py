@@ -2,48 +2,80 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
 from unittest.mock import patch
 
-from infra import kafka_identity
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from infra.kafka_clients import MappedConsumer, MappedProducer
 from infra.kafka_identity import inspecting
 
+NOWHERE = "127.0.0.1:1"
 
-class _Admin:
-    """A client that takes an end for that of its own task, as aiokafka's do on their way down."""
+
+class _Closing:
+    """What aiokafka's clients do on their way down: take an end for that of a task of their own."""
 
     def __init__(self) -> None:
-        self.closing = asyncio.Event()
+        self.begun = asyncio.Event()
         self.closed = False
-
-    async def start(self) -> None:
-        """Connect."""
-
-    async def list_consumer_groups(self) -> list[object]:
-        """Return no group."""
-        return []
 
     async def close(self) -> None:
         """Close in two turns, deaf to the first end."""
-        self.closing.set()
+        self.begun.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.05)
         self.closed = True
 
 
-async def test_an_end_while_an_inspector_closes_is_not_lost() -> None:
-    """A group that was told to end in the middle of a check would otherwise go on for ever."""
-    admin = _Admin()
-
-    async def check() -> None:
-        async with inspecting("127.0.0.1:1") as inspector:
+async def _inspect() -> None:
+    with (
+        patch.object(AIOKafkaAdminClient, "start"),
+        patch.object(AIOKafkaAdminClient, "list_consumer_groups") as listed,
+    ):
+        listed.return_value = []
+        async with inspecting(NOWHERE) as inspector:
             await inspector.groups_of("topic", "group")
+
+
+async def _consume() -> None:
+    await MappedConsumer(NOWHERE).stop()
+
+
+async def _produce() -> None:
+    await MappedProducer(NOWHERE).stop()
+
+
+@pytest.mark.parametrize(
+    ("client", "method", "use"),
+    [
+        (AIOKafkaAdminClient, "close", _inspect),
+        (AIOKafkaConsumer, "stop", _consume),
+        (AIOKafkaProducer, "stop", _produce),
+    ],
+)
+async def test_an_end_while_a_client_closes_is_not_lost(
+    client: type, method: str, use: Callable[[], Awaitable[None]]
+) -> None:
+    """A group that was told to end in the middle of a check would otherwise go on for ever."""
+    closing, real = _Closing(), getattr(client, method)
+
+    async def close(self: Any) -> None:
+        await closing.close()
+        await real(self)
+
+    async def work() -> None:
+        await use()
         await asyncio.sleep(60)
 
-    with patch.object(kafka_identity, "make_admin", return_value=admin):
-        checking = asyncio.create_task(check())
-        await admin.closing.wait()
-        checking.cancel()
-        await asyncio.wait([checking], timeout=5)
-    assert checking.cancelled()
-    assert admin.closed
+    with patch.object(client, method, close):
+        working = asyncio.create_task(work())
+        await closing.begun.wait()
+        working.cancel()
+        await asyncio.wait([working], timeout=5)
+    assert working.cancelled()
+    assert closing.closed
