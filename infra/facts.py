@@ -1,4 +1,4 @@
-"""Putting one fact on a saga's topic from outside the step path, and seeing what the saga log makes of it."""
+"""Making a fact that no record brings about, publishing it, and seeing what the saga log makes of it."""
 
 import asyncio
 from typing import Final
@@ -22,14 +22,16 @@ _ACK_SECONDS: Final = 20.0
 _JUDGED: Final = 'SELECT error FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" = $3'
 
 
-def make_fact(saga: str, saga_id: UUID, fact: Event, source: str, step: str = "") -> Outgoing:
-    """Wrap a fact for the events topic, under an id of its own."""
+def make_fact(
+    saga: str, saga_id: UUID, fact: Event, source: str, step: str = "", *, now: int | None = None
+) -> Outgoing:
+    """Wrap a fact for the events topic, under an id of its own; `now`, nanoseconds since 1970, is the system's time."""
     envelope = Envelope(
         type=wire_type(saga, type(fact)),
         id=str(new_id()),
         source=source,
         saga_id=str(saga_id),
-        time=format_time(SystemClock().now()),
+        time=format_time(SystemClock().now() if now is None else now),
         traceparent=new_traceparent(),
         step=step,
     )

@@ -8,12 +8,13 @@ from consumers.saga_log.rules import Rules
 from consumers.saga_log.store import Waiting
 from infra.clock import format_time, new_id
 from infra.codec import Outgoing, Record
-from infra.tracing import new_traceparent, next_traceparent
+from infra.facts import make_fact
+from infra.tracing import next_traceparent
 from sagas.machine import BarStep, CompensateStep, Order, RetryStep
 from schemas.envelope import ID, OVERTAKES, Envelope
 from schemas.lifecycle import Bar, DeadlineElapsed, ParkReleased, Retry, StepUnowned
 from schemas.message import Command, wire_type
-from schemas.topics import commands_topic, events_topic
+from schemas.topics import commands_topic
 
 _REASON_LIMIT: Final = 2000
 
@@ -47,33 +48,16 @@ def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: i
 
 def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: int) -> Outgoing:
     """Give the fact that the saga's time is up; it counts once it comes back, in its turn."""
-    envelope = Envelope(
-        type=wire_type(rules.saga.name, DeadlineElapsed),
-        id=str(new_id()),
-        source=source(rules),
-        saga_id=str(saga_id),
-        time=format_time(now),
-        traceparent=new_traceparent(),
-    )
     elapsed = DeadlineElapsed(deadline=format_time(checkpoint.deadline_ms * 1_000_000))
-    record = Outgoing.of(events_topic(rules.saga.name), envelope, elapsed.to_wire())
+    record = make_fact(rules.saga.name, saga_id, elapsed, source(rules), now=now)
     record.headers.append((OVERTAKES, b"1"))
     return record
 
 
 def step_unowned(rules: Rules, saga_id: UUID, step: str, now: int) -> Outgoing:
     """Return the fact that a saga waits for a step past its deadline and nobody is known to own it."""
-    envelope = Envelope(
-        type=wire_type(rules.saga.name, StepUnowned),
-        id=str(new_id()),
-        source=source(rules),
-        saga_id=str(saga_id),
-        time=format_time(now),
-        traceparent=new_traceparent(),
-        step=step,
-    )
     unowned = StepUnowned(step=step, reason="no participant that is registered here, and no group at work, owns it")
-    return Outgoing.of(events_topic(rules.saga.name), envelope, unowned.to_wire())
+    return make_fact(rules.saga.name, saga_id, unowned, source(rules), step, now=now)
 
 
 def version_registered(rules: Rules, waiting: Waiting, version: int, now: int) -> Outgoing:
@@ -82,15 +66,7 @@ def version_registered(rules: Rules, waiting: Waiting, version: int, now: int) -
         operator="saga-log", reason=f"version {version} of the definition is registered", topic=waiting.topic,
         partition=waiting.partition, offset=waiting.offset, action="retry",
     )  # fmt: skip
-    envelope = Envelope(
-        type=wire_type(rules.saga.name, ParkReleased),
-        id=str(new_id()),
-        source=source(rules),
-        saga_id=str(waiting.saga_id),
-        time=format_time(now),
-        traceparent=new_traceparent(),
-    )
-    return Outgoing.of(events_topic(rules.saga.name), envelope, released.to_wire())
+    return make_fact(rules.saga.name, waiting.saga_id, released, source(rules), now=now)
 
 
 def source(rules: Rules) -> str:
