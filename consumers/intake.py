@@ -20,9 +20,8 @@ from infra.database import Connection, open_pool
 from infra.dead_letters import READING_ERRORS, UNREADABLE, Fault, dead_letter
 from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
-from infra.lanes.residence import find_residents
+from infra.lanes.serving import make_worker
 from infra.lanes.store import Lane
-from infra.lanes.worker import Worker
 from infra.pipeline import Gate, make_gate
 from infra.preflight import preflight
 from infra.registered import registered_sagas
@@ -245,14 +244,5 @@ async def serve(settings: Settings) -> None:
             group.create_task(gate.watch(), name=f"gate {saga.name}")
             processor = Intake(saga, keys, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
-            worker = Worker(
-                processor,
-                pool,
-                settings.brokers(),
-                owner,
-                session_ms=settings.session_timeout_ms,
-                trust=trust,
-                lives_here=find_residents(settings, DATABASE),
-            )
-            metrics.watch_worker(processor.group, worker.health)
+            worker = make_worker(processor, pool, settings, owner, service=DATABASE, trust=trust)
             group.create_task(worker.run(), name=processor.group)

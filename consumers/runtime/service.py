@@ -6,11 +6,9 @@ import socket
 from consumers.participant import Participant
 from consumers.runtime.history import check_history
 from consumers.runtime.processor import StepProcessor
-from infra import metrics
 from infra.audit.seals import read_trust
 from infra.database import open_pool
-from infra.lanes.residence import find_residents
-from infra.lanes.worker import Worker
+from infra.lanes.serving import make_worker
 from infra.partitions import keeping_partitions
 from infra.preflight import preflight
 from infra.settings import Settings
@@ -35,15 +33,7 @@ async def serve(participant: Participant, settings: Settings) -> None:
     async with pool, keeping_partitions(pool):
         await check_history(participant, settings.brokers(), pool, counts[events])
         processor = StepProcessor(participant, partitions=counts[events], calls=settings.calls_in_flight)
-        worker = Worker(
-            processor,
-            pool,
-            settings.brokers(),
-            owner_name(participant.name),
-            session_ms=settings.session_timeout_ms,
-            trust=read_trust(settings),
-            lives_here=find_residents(settings, participant.name),
-        )
-        metrics.watch_worker(participant.group, worker.health)
+        owner, trust = owner_name(participant.name), read_trust(settings)
+        worker = make_worker(processor, pool, settings, owner, service=participant.name, trust=trust)
         with processor.watch.watching():
             await worker.run()

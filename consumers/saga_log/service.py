@@ -9,9 +9,7 @@ from consumers.saga_log.processor import SagaLog
 from consumers.saga_log.rules import Rules
 from infra.audit.seals import read_trust
 from infra.database import open_pool
-from infra.lanes.residence import find_residents
-from infra.lanes.worker import Worker
-from infra.metrics import watch_worker
+from infra.lanes.serving import make_worker
 from infra.partitions import keeping_partitions
 from infra.preflight import preflight
 from infra.registered import registered_sagas
@@ -37,15 +35,6 @@ async def serve(settings: Settings) -> None:
             rules = Rules(saga, counts[events_topic(name)])
             processor = SagaLog(rules)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
-            worker = Worker(
-                processor,
-                pool,
-                settings.brokers(),
-                owner,
-                session_ms=settings.session_timeout_ms,
-                trust=trust,
-                lives_here=find_residents(settings, DATABASE),
-            )
-            watch_worker(processor.group, worker.health)
+            worker = make_worker(processor, pool, settings, owner, service=DATABASE, trust=trust)
             group.create_task(worker.run(), name=processor.group)
             group.create_task(OwnerWatch(settings, pool, rules, processor).run(), name=f"{processor.group} owners")

@@ -17,9 +17,8 @@ from infra.dead_letters import dead_letter
 from infra.lanes.leased import name_owner
 from infra.lanes.pace import Pace
 from infra.lanes.processor import Received, Transaction
-from infra.lanes.residence import find_residents
+from infra.lanes.serving import make_worker
 from infra.lanes.store import Lane
-from infra.lanes.worker import Worker
 from infra.partitions import keeping_partitions
 from infra.pipeline import Gate, make_gate
 from infra.preflight import preflight
@@ -185,16 +184,6 @@ async def serve(settings: Settings) -> None:
         gate = make_gate(settings, trade.name, pool)
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(keys, gate=gate)
-        owner, session_ms, trust = name_owner("signal-router"), settings.session_timeout_ms, read_trust(settings)
-        worker = Worker(
-            router,
-            pool,
-            settings.brokers(),
-            owner,
-            session_ms=session_ms,
-            batch=BATCH,
-            trust=trust,
-            lives_here=find_residents(settings, DATABASE),
-        )
-        metrics.watch_worker(router.group, worker.health)
+        owner, trust = name_owner("signal-router"), read_trust(settings)
+        worker = make_worker(router, pool, settings, owner, service=DATABASE, trust=trust, batch=BATCH)
         group.create_task(worker.run(), name=router.group)

@@ -1,0 +1,34 @@
+"""A group's worker as the settings of its service want it."""
+
+from infra.audit.seals import SealTrust
+from infra.database import Pool
+from infra.lanes.processor import Processor
+from infra.lanes.residence import find_residents
+from infra.lanes.worker import BATCH, Worker
+from infra.metrics import watch_worker
+from infra.settings import Settings
+
+
+def make_worker(
+    processor: Processor,
+    pool: Pool,
+    settings: Settings,
+    owner: str,
+    *,
+    service: str,
+    trust: SealTrust | None,
+    batch: int = BATCH,
+) -> Worker:
+    """Make the worker of a group whose database is that of `service`, and have its health measured."""
+    worker = Worker(
+        processor,
+        pool,
+        settings.brokers(),
+        owner,
+        session_ms=settings.session_timeout_ms,
+        batch=batch,
+        trust=trust,
+        lives_here=find_residents(settings, service),
+    )
+    watch_worker(processor.group, worker.health)
+    return worker
