@@ -5,7 +5,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -21,7 +21,8 @@ from infra.stack.process import Launch, is_alive, launch, stop, tail
 from infra.stack.state import ProcessId
 from tests.waiting import until
 
-READY = 90.0
+READY = 180.0
+STARTS = 3
 HEAP = "192m"
 Doors = Mapping[str, tuple[int, int]]
 """Ways in beside the one for all: by name the port where the broker listens, and the one that it tells clients."""
@@ -95,16 +96,27 @@ class Brokers:
         argv = [*self.java, "kafka.Kafka", "server.properties"]
         node.process = launch(Launch(argv, node.folder / "kafka.log", node.folder, _environment()))
 
-    async def ready(self, node: Node) -> None:
-        """Wait until the node answers."""
+    async def ready(self, *nodes: Node) -> None:
+        """Wait until the nodes answer; one that ends while it starts is started again, as its supervisor would.
+
+        Raises `TimeoutError` with what the logs of those that do not answer call an error.
+        """
+        starts = {node.number: 1 for node in nodes}
 
         async def answering() -> bool:
-            return await asyncio.to_thread(answers, node.port)
+            for node in nodes:
+                if not node.alive and starts[node.number] < STARTS:
+                    starts[node.number] += 1
+                    self.start(node)
+            return not await _silent(nodes)
 
         try:
             await until(answering, READY)
         except TimeoutError:
-            raise TimeoutError(f"broker {node.number}: {tail(node.folder / 'kafka.log', 5)}") from None
+            told = [
+                f"broker {node.number}, {starts[node.number]} starts: {_errors(node)}" for node in await _silent(nodes)
+            ]
+            raise TimeoutError("\n".join(told)) from None
 
     def kill(self, node: Node) -> None:
         """End a node without giving it a chance to do anything."""
@@ -119,8 +131,7 @@ class Brokers:
                 # The threads of one that was killed may hold its ports for a moment longer.
                 await until(lambda node=node: _are_free(node.ports))
                 self.start(node)
-        for node in self.nodes:
-            await self.ready(node)
+        await self.ready(*self.nodes)
 
     def stop(self) -> None:
         """End all nodes."""
@@ -152,8 +163,10 @@ class Brokers:
             # A dead broker is noticed, and its partitions get other leaders, within seconds; then they move back.
             "broker.session.timeout.ms": 3000,
             "broker.heartbeat.interval.ms": 500,
-            "controller.quorum.election.timeout.ms": 1000,
-            "controller.quorum.fetch.timeout.ms": 2000,
+            # Three cold machines on two busy cores need longer than usual to agree, and must not give up meanwhile.
+            "controller.quorum.election.timeout.ms": 2000,
+            "controller.quorum.fetch.timeout.ms": 4000,
+            "initial.broker.registration.timeout.ms": int(READY * 1000),
             "leader.imbalance.check.interval.seconds": 3,
             "leader.imbalance.per.broker.percentage": 0,
             "replica.lag.time.max.ms": 5000,
@@ -200,6 +213,17 @@ async def watch_leaders(bootstrap: str, topic: str, leaders: dict[int, list[int]
                 if partition.leader > 0 and seen[-1:] != [partition.leader]:
                     seen.append(partition.leader)
         await asyncio.sleep(0.5)
+
+
+async def _silent(nodes: Sequence[Node]) -> list[Node]:
+    return [node for node in nodes if not await asyncio.to_thread(answers, node.port)]
+
+
+def _errors(node: Node) -> str:
+    """Return the lines of the node's log that report an error, the first ones, since others follow from them."""
+    log = node.folder / "kafka.log"
+    lines = log.read_text(errors="replace").splitlines()
+    return " | ".join([line for line in lines if "ERROR" in line or "Caused by" in line][:8]) or tail(log)
 
 
 async def _are_free(ports: list[int]) -> bool:
