@@ -1,5 +1,5 @@
 """What reacts to facts: participants, the saga log, intake."""
 
-from consumers.participant import CompensationImpossibleError, Participant, StepContext, Work
+from tradesaga.consumers.participant import CompensationImpossibleError, Participant, StepContext, Work
 
 __all__ = ["CompensationImpossibleError", "Participant", "StepContext", "Work"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from sagas.errors import DefinitionError
-from sagas.step import AnyStep
-from schemas.message import Message
+from tradesaga.sagas.errors import DefinitionError
+from tradesaga.sagas.step import AnyStep
+from tradesaga.schemas.message import Message
 
 Types = tuple[type[Message], ...]
 

@@ -12,22 +12,22 @@ from typing import Any, Final, cast
 
 import structlog
 
-from infra import metrics
-from infra.audit.seals import read_trust
-from infra.clock import Clock, SystemClock
-from infra.codec import Record
-from infra.database import Connection, open_pool
-from infra.dead_letters import READING_ERRORS, UNREADABLE, Fault, dead_letter
-from infra.lanes.pace import Pace
-from infra.lanes.processor import Received, Transaction
-from infra.lanes.serving import make_worker
-from infra.lanes.store import Lane
-from infra.pipeline import Gate, make_gate
-from infra.preflight import preflight
-from infra.registered import registered_sagas
-from infra.request_keys import read_request_keys
-from infra.settings import Settings
-from infra.starts import (
+from tradesaga.infra import metrics
+from tradesaga.infra.audit.seals import read_trust
+from tradesaga.infra.clock import Clock, SystemClock
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Connection, open_pool
+from tradesaga.infra.dead_letters import READING_ERRORS, UNREADABLE, Fault, dead_letter
+from tradesaga.infra.lanes.pace import Pace
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.lanes.serving import make_worker
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.pipeline import Gate, make_gate
+from tradesaga.infra.preflight import preflight
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.request_keys import read_request_keys
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.starts import (
     SIZE_LIMIT,
     Accepted,
     Conflict,
@@ -39,13 +39,13 @@ from infra.starts import (
     order_start,
     read_start,
 )
-from infra.strict_json import StrictJsonError, check_json
-from infra.tracing import next_traceparent
-from sagas.definition import AnySaga
-from schemas.envelope import ID, SPEC, SPECVERSION, TYPE, Header, foreign_specversion
-from schemas.message import wire_type
-from schemas.request_hash import RequestKeys
-from schemas.topics import dead_letters_topic, events_topic, starts_topic
+from tradesaga.infra.strict_json import StrictJsonError, check_json
+from tradesaga.infra.tracing import next_traceparent
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.envelope import ID, SPEC, SPECVERSION, TYPE, Header, foreign_specversion
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.request_hash import RequestKeys
+from tradesaga.schemas.topics import dead_letters_topic, events_topic, starts_topic
 
 DATABASE: Final = "saga_log"
 """Start requests lie beside the checkpoints."""

@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from consumers.bound_functions import check_function
-from consumers.context import StepContext, Work
-from consumers.evidence import Evidence, ReportStore
-from infra.database import Connection
-from infra.owners import StepOwner
-from infra.settings import Settings
-from sagas.definition import AnySaga, Saga
-from sagas.errors import DefinitionError, SagaError
-from sagas.step import AnyStep, CompensatableStep, Step
-from schemas.message import Compensation, Event
+from tradesaga.consumers.bound_functions import check_function
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.consumers.evidence import Evidence, ReportStore
+from tradesaga.infra.database import Connection
+from tradesaga.infra.owners import StepOwner
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga, Saga
+from tradesaga.sagas.errors import DefinitionError, SagaError
+from tradesaga.sagas.step import AnyStep, CompensatableStep, Step
+from tradesaga.schemas.message import Compensation, Event
 
 __all__ = ["CompensationImpossibleError", "Participant", "StepContext", "Work"]
 
@@ -137,7 +137,7 @@ class Participant(StepOwner):
 
     async def serve(self, settings: Settings) -> None:
         """Run the participant as a service until cancelled; raises `CommandError` when a server is not there."""
-        from consumers.runtime.service import serve  # noqa: PLC0415  # the runtime is built on this module
+        from tradesaga.consumers.runtime.service import serve  # noqa: PLC0415  # the runtime is built on this module
 
         await serve(self, settings)
 

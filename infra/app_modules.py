@@ -1,6 +1,7 @@
 """The modules that `--app` and TRADESAGA_APP name, and the errors that are theirs and not ours."""
 
 import importlib
+import os
 import sys
 import sysconfig
 import traceback
@@ -11,9 +12,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from infra.errors import CommandError, ExitCode
-from infra.extras import missing_extra
-from sagas.errors import DefinitionError
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.extras import missing_extra
+from tradesaga.sagas.errors import DefinitionError
 
 App = Annotated[
     list[str] | None,
@@ -23,9 +24,7 @@ App = Annotated[
     ),
 ]
 
-_OURS: Final = tuple(
-    str(Path(__file__).parents[1] / package) for package in ("schemas", "sagas", "infra", "producers", "consumers")
-)
+_OURS: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _INSTALLED: Final = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
@@ -90,7 +89,7 @@ def is_theirs(error: BaseException) -> bool:
 
 def is_users(file: str) -> bool:
     """Say whether a source file is neither ours, nor Python's, nor an installed package's."""
-    return not file.startswith(("<", *_OURS, *_INSTALLED))
+    return not file.startswith(("<", _OURS, *_INSTALLED))
 
 
 def _is_absent(module: str, error: BaseException) -> bool:

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 from aiokafka.errors import KafkaError
 
-from infra.codec import Record
-from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, to_record
-from infra.kafka_clients import Admin, MappedConsumer, make_admin
-from infra.kafka_names import Cluster
-from infra.lenient_records import read_leniently
-from infra.topics import missing_topic
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, to_record
+from tradesaga.infra.kafka_clients import Admin, MappedConsumer, make_admin
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lenient_records import read_leniently
+from tradesaga.infra.topics import missing_topic
 
 _LOOK_MS = 3000
 """Milliseconds that a broker has to show a record that it holds."""

@@ -9,11 +9,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from infra.codec import load_headers, publishable
-from infra.database import Connection
-from infra.errors import CommandError, ExitCode
-from sagas.definition import AnySaga
-from schemas.envelope import CONTEXT
+from tradesaga.infra.codec import load_headers, publishable
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.envelope import CONTEXT
 
 Json = dict[str, Any]
 Starts = Mapping[tuple[str, int], str]

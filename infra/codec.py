@@ -10,8 +10,8 @@ from zlib import crc32
 
 import orjson
 
-from infra.clock import read_id
-from schemas.envelope import Envelope, Header
+from tradesaga.infra.clock import read_id
+from tradesaga.schemas.envelope import Envelope, Header
 
 
 class Record(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from infra.errors import CommandError, ExitCode
-from infra.extras import DISTRIBUTION, missing_extra
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.extras import DISTRIBUTION, missing_extra
 
 COMMANDS = "tradesaga.commands"
 
@@ -129,7 +129,7 @@ def _described(error: Exception) -> CommandError:
         return error
     if (needed := missing_extra(error)) is not None:
         return needed
-    from infra.failures import describe  # noqa: PLC0415  # the servers' clients are heavy, and seldom needed here
+    from tradesaga.infra.failures import describe  # noqa: PLC0415  # the servers' clients are heavy, and seldom needed here
 
     return describe(error)
 

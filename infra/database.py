@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from infra.database_faults import DATABASE_ERRORS, explain, locate
-from infra.partitions import ensure_partitions
-from infra.schema_version import FOLDER, PARAMETER, check_version, known_version
+from tradesaga.infra.database_faults import DATABASE_ERRORS, explain, locate
+from tradesaga.infra.partitions import ensure_partitions
+from tradesaga.infra.schema_version import FOLDER, PARAMETER, check_version, known_version
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

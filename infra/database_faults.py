@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 
 SETTING = "TRADESAGA_DATABASE_URL"
 DATABASE_ERRORS = (

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from infra.clock import format_time, new_id
-from infra.codec import Outgoing, Record, publishable
-from schemas.envelope import ID, SAGA_ID, TYPE, Header
-from schemas.topics import dead_letters_topic
+from tradesaga.infra.clock import format_time, new_id
+from tradesaga.infra.codec import Outgoing, Record, publishable
+from tradesaga.schemas.envelope import ID, SAGA_ID, TYPE, Header
+from tradesaga.schemas.topics import dead_letters_topic
 
 UNREADABLE: Final = "unreadable"
 CONTRADICTION: Final = "contradiction"

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from infra.app_modules import App
-from infra.errors import CommandError, ExitCode
-from infra.registered import SAGAS, check_ownership, find_saga, registered_sagas
-from infra.schema_commands import AsJson, schema
-from infra.settings import load_settings
-from infra.stack.display import show_warning
-from sagas.definition import AnySaga
-from sagas.diagram import draw_dot, draw_mermaid
+from tradesaga.infra.app_modules import App
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.registered import SAGAS, check_ownership, find_saga, registered_sagas
+from tradesaga.infra.schema_commands import AsJson, schema
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.display import show_warning
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.diagram import draw_dot, draw_mermaid
 
 commands = typer.Typer()
 commands.add_typer(schema, name="schema")

@@ -4,7 +4,7 @@ import re
 from importlib.metadata import PackageNotFoundError, requires
 from typing import Final
 
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.errors import CommandError, ExitCode
 
 DISTRIBUTION: Final = "tradesaga"
 OLDER_NAMES: Final = frozenset({"demo"})

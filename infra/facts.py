@@ -6,15 +6,15 @@ from uuid import UUID
 
 from aiokafka.errors import KafkaError
 
-from infra.clock import SystemClock, format_time, new_id
-from infra.codec import Outgoing
-from infra.database import Connection
-from infra.errors import unavailable
-from infra.kafka import KafkaUnavailableError, Producer
-from infra.tracing import new_traceparent
-from schemas.envelope import Envelope
-from schemas.message import Event, wire_type
-from schemas.topics import events_topic
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import unavailable
+from tradesaga.infra.kafka import KafkaUnavailableError, Producer
+from tradesaga.infra.tracing import new_traceparent
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.topics import events_topic
 
 Written = tuple[int, int]
 """The partition and offset that a record has got."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.errors import CommandError, ExitCode
 
 VARIABLE: Final = "TRADESAGA_FAILPOINT"
 """Environment variable `<name>:<n>`: the process kills itself with SIGKILL when it gets there the n-th time."""

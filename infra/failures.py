@@ -12,10 +12,10 @@ from typing import cast
 import asyncpg
 from aiokafka.errors import KafkaConnectionError
 
-from infra.app_modules import app_error, is_theirs
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.kafka import KafkaUnavailableError
-from sagas.errors import DefinitionError
+from tradesaga.infra.app_modules import app_error, is_theirs
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.sagas.errors import DefinitionError
 
 REFUSED_LOGINS = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 LOST_DATABASE = (

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from infra.catalog import find_id
-from infra.database import session
-from infra.errors import CommandError, ExitCode
-from infra.holds import Scope, list_holds, pause, resume
-from infra.ledger.accounts import list_accounts
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
+from tradesaga.infra.catalog import find_id
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.holds import Scope, list_holds, pause, resume
+from tradesaga.infra.ledger.accounts import list_accounts
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
 
 commands = typer.Typer()
 

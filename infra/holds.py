@@ -5,8 +5,8 @@ from enum import StrEnum
 
 import asyncpg
 
-from infra.database import session
-from infra.settings import Settings
+from tradesaga.infra.database import session
+from tradesaga.infra.settings import Settings
 
 SERVICES = ("risk", "cash", "execution", "settlement")
 _PAUSE = """

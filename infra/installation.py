@@ -1,6 +1,7 @@
 """Which installation a database is of: an id that all databases of an installation share, and its incarnation.
 
-The topics of a saga keep the id too, and each group keeps it beside its committed offsets: see `infra.lanes.guard`.
+The topics of a saga keep the id too, and each group keeps it beside its committed offsets:
+see `tradesaga.infra.lanes.guard`.
 """
 
 import asyncio
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 from uuid import UUID
 
-from infra.database import Connection, migrate, session
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.database import Connection, migrate, session
+from tradesaga.infra.errors import CommandError, ExitCode
 
 IDENTITY: Final = """
 SELECT id, (SELECT coalesce(max(number), 0) FROM incarnation) AS incarnation, claimed, current_database() AS name,

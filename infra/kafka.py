@@ -22,12 +22,12 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import DefaultPartitioner
 
-from infra.clock import elapsed
-from infra.codec import Outgoing, Record, Seen, recognise
-from infra.kafka_clients import MappedConsumer, MappedProducer, Place
-from infra.keys import partition_of
-from infra.lenient_records import read_leniently
-from schemas.envelope import Header
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.codec import Outgoing, Record, Seen, recognise
+from tradesaga.infra.kafka_clients import MappedConsumer, MappedProducer, Place
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.lenient_records import read_leniently
+from tradesaga.schemas.envelope import Header
 
 Wants = Callable[[str, Sequence[Header]], bool]
 """Says, from a record's topic and headers, whether the reader has any use for it."""

@@ -15,7 +15,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from infra.kafka_names import Cluster
+from tradesaga.infra.kafka_names import Cluster
 
 Place = tuple[str, int]
 """A topic and a partition."""

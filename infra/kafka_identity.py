@@ -36,12 +36,12 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from infra.clock import SystemClock
-from infra.codec import Record
-from infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
-from infra.kafka_clients import Admin, MappedConsumer, MappedProducer, make_admin
-from infra.kafka_names import Cluster
-from infra.lenient_records import read_leniently
+from tradesaga.infra.clock import SystemClock
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import KafkaUnavailableError, Place, ask_ranges, to_record
+from tradesaga.infra.kafka_clients import Admin, MappedConsumer, MappedProducer, make_admin
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lenient_records import read_leniently
 
 NO_ID: Final = UUID(int=0)
 """What a broker older than 3.1 has for the id of each topic: nothing."""

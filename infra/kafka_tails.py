@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
-from infra.codec import Record
-from infra.kafka import Place
-from infra.kafka_identity import Inspector
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import Inspector
 
 _STEP: Final = 100
 """Records of each partition that are read first; each further step is `_GROWTH` times as long."""

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from infra.kafka import KafkaUnavailableError
-from infra.kafka_identity import TopicState, inspecting
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.kafka_identity import TopicState, inspecting
 
 EVERY: Final = 2.0
 """Seconds between two looks."""

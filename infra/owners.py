@@ -9,17 +9,17 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Final
 
-from infra.app_modules import import_app, load_entry_point
-from infra.errors import CommandError, ExitCode
-from infra.settings import Settings
-from sagas.definition import AnySaga
+from tradesaga.infra.app_modules import import_app, load_entry_point
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga
 
 PARTICIPANTS: Final = "tradesaga.participants"
 """Entry points: each a `Participant`, or a function `(Settings) -> Participant`."""
 
 
 class StepOwner(ABC):
-    """One service's share of a saga; `consumers.Participant` is the one implementation."""
+    """One service's share of a saga; `tradesaga.consumers.Participant` is the one implementation."""
 
     name: str
     saga: AnySaga

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import structlog
 
-from infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.database_faults import DATABASE_ERRORS
 
 if TYPE_CHECKING:
-    from infra.database import Connection, Pool
+    from tradesaga.infra.database import Connection, Pool
 
 LOCK: Final = 7_263_410_953
 MONTHS_AHEAD: Final = 2

@@ -13,16 +13,16 @@ from typing import Final, Self
 import structlog
 from aiokafka.errors import KafkaError
 
-from infra import metrics
-from infra.broker import find_record
-from infra.clock import elapsed
-from infra.database import Connection, Pool
-from infra.database_faults import DATABASE_ERRORS
-from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place
-from infra.kafka_clients import MappedConsumer
-from infra.kafka_names import physical_name
-from infra.settings import Settings
-from schemas.topics import events_topic, starts_topic
+from tradesaga.infra import metrics
+from tradesaga.infra.broker import find_record
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.database import Connection, Pool
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place
+from tradesaga.infra.kafka_clients import MappedConsumer
+from tradesaga.infra.kafka_names import physical_name
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import events_topic, starts_topic
 
 LOG: Final = "log"
 INTAKE: Final = "intake"

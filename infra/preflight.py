@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 
-from infra.settings import Settings
-from infra.topics import Durability, check_topics
-from schemas.topics import find_topic
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.topics import Durability, check_topics
+from tradesaga.schemas.topics import find_topic
 
 
 def durability(settings: Settings) -> Durability:

@@ -8,8 +8,8 @@ from typing import Final
 
 from prometheus_client import REGISTRY, generate_latest
 
-from infra import metrics
-from infra.errors import unavailable
+from tradesaga.infra import metrics
+from tradesaga.infra.errors import unavailable
 
 READ_SECONDS: Final = 5.0
 SILENCE: Final = 120.0

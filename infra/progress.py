@@ -9,8 +9,8 @@ from typing import Any, Final, cast
 
 import orjson
 
-from sagas.machine import Machine, State
-from sagas.status import Status
+from tradesaga.sagas.machine import Machine, State
+from tradesaga.sagas.status import Status
 
 _FIELDS: Final = State._fields
 _REMEMBERED: Final = 4096

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Final
 
-from infra.app_modules import import_app, load_entry_point
-from infra.errors import CommandError, ExitCode
-from infra.owners import StepOwner, check_owners, registered_owners, unowned_steps
-from infra.settings import Settings
-from sagas.definition import AnySaga, Saga
+from tradesaga.infra.app_modules import import_app, load_entry_point
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.owners import StepOwner, check_owners, registered_owners, unowned_steps
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga, Saga
 
 SAGAS: Final = "tradesaga.sagas"
 UNKNOWN_VERSION: Final = "the saga runs under version"
@@ -24,7 +24,7 @@ def registered_sagas(modules: Sequence[str] = ()) -> dict[str, AnySaga]:
     for point in entry_points(group=SAGAS):
         saga = load_entry_point(point)
         if not isinstance(saga, Saga):
-            what, do = f"entry point {point.name} is no saga", "name a `sagas.definition.Saga` there"
+            what, do = f"entry point {point.name} is no saga", "name a `tradesaga.sagas.definition.Saga` there"
             raise CommandError("app-missing", what, point.value, do, ExitCode.NOT_FOUND)
         defined: list[AnySaga] = [saga]
         found.setdefault(defined[0].name, []).extend(defined)

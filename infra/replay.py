@@ -11,14 +11,14 @@ from typing import Any, Final, Self
 
 from aiokafka.errors import KafkaError
 
-from infra.clock import elapsed
-from infra.codec import Record, publishable
-from infra.errors import CommandError, ExitCode
-from infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
-from infra.kafka_clients import MappedConsumer, MappedProducer
-from infra.kafka_names import physical_name
-from infra.lenient_records import read_leniently
-from infra.topics import read_removals
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.codec import Record, publishable
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
+from tradesaga.infra.kafka_clients import MappedConsumer, MappedProducer
+from tradesaga.infra.kafka_names import physical_name
+from tradesaga.infra.lenient_records import read_leniently
+from tradesaga.infra.topics import read_removals
 
 BATCH: Final = 2000
 _UNACKED: Final = 5000

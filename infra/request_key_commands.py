@@ -4,10 +4,10 @@ import json
 
 import typer
 
-from infra.request_keys import read_request_keys, rotate_request_keys
-from infra.settings import load_settings
-from infra.stack.display import AsJson, Directory
-from schemas.request_hash import RequestKeys
+from tradesaga.infra.request_keys import read_request_keys, rotate_request_keys
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.schemas.request_hash import RequestKeys
 
 keys = typer.Typer(no_args_is_help=True, help="List and rotate the keys that hash requests.")
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from infra.errors import CommandError, ExitCode
-from schemas.request_hash import SCHEME, SECRET_BYTES, RequestKey, RequestKeys
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.schemas.request_hash import SCHEME, SECRET_BYTES, RequestKey, RequestKeys
 
 _HEAD: Final = (
     "# Keys of request hashes, the current one first. Keep old ones: what they have hashed is compared by them.\n"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
-from infra.database import Connection
-from infra.errors import CommandError, ExitCode
-from infra.schema_version import TABLE
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.schema_version import TABLE
 
 APPEND: Final = frozenset({"saga_event", "audit_checkpoint", "audit_action", "ledger_entry"})
 """Tables of which nothing is ever changed or removed."""

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from infra.catalog import dump
-from infra.database import session
-from infra.rights import Role, grants
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
+from tradesaga.infra.catalog import dump
+from tradesaga.infra.database import session
+from tradesaga.infra.rights import Role, grants
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
 
 
 def grant(

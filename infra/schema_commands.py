@@ -7,15 +7,15 @@ from typing import Annotated, Final
 
 import typer
 
-from infra.app_modules import App
-from infra.errors import CommandError, ExitCode
-from infra.registered import module_sagas, registered_sagas
-from infra.settings import load_settings
-from infra.topic_commands import topics
-from schemas import golden, signals
-from schemas.contract import Contract, contracts_of
-from schemas.golden import SHIPPED
-from schemas.message import wire_type
+from tradesaga.infra.app_modules import App
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.registered import module_sagas, registered_sagas
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.topic_commands import topics
+from tradesaga.schemas import golden, signals
+from tradesaga.schemas.contract import Contract, contracts_of
+from tradesaga.schemas.golden import SHIPPED
+from tradesaga.schemas.message import wire_type
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Golden = Annotated[

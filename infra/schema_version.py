@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 
 if TYPE_CHECKING:
-    from infra.database import Connection
+    from tradesaga.infra.database import Connection
 
 TABLE: Final = "tradesaga_schema"
 FOLDER: Final = Path(__file__).parent / "migrations"

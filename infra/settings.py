@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from infra.audit.clock_tier import ClockTier
-from infra.audit.schedule import parse_schedule
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.kafka_names import Cluster, is_prefix
-from infra.stack.state import StackState, read_state
+from tradesaga.infra.audit.clock_tier import ClockTier
+from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.kafka_names import Cluster, is_prefix
+from tradesaga.infra.stack.state import StackState, read_state
 
 PREFIX = "TRADESAGA_"
 SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
@@ -137,7 +137,10 @@ class Settings(BaseSettings):
         return value
 
     def brokers(self) -> str:
-        """Return Kafka's address as `infra.kafka_names.Cluster` reads it. Raises `CommandError` when none is known."""
+        """Return Kafka's address as `tradesaga.infra.kafka_names.Cluster` reads it.
+
+        Raises `CommandError` when none is known.
+        """
         if not self.kafka:
             raise _absent("Kafka", self.home, "TRADESAGA_KAFKA")
         return str(Cluster(self.kafka, self.topic_prefix))

@@ -10,10 +10,10 @@ from uuid import uuid4
 
 from aiokafka.errors import KafkaError
 
-from infra.codec import Record, publishable
-from infra.errors import CommandError, ExitCode
-from infra.kafka import KafkaUnavailableError, Place
-from infra.kafka_clients import MappedProducer
+from tradesaga.infra.codec import Record, publishable
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import KafkaUnavailableError, Place
+from tradesaga.infra.kafka_clients import MappedProducer
 
 LARGEST: Final = 5000
 """Offsets that one transaction takes at most."""

@@ -7,20 +7,20 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from infra.clock import format_time, new_id
-from infra.codec import Outgoing, unpack
-from infra.database import Connection
-from infra.strict_json import StrictJsonError, check_json
-from infra.tracing import new_traceparent
-from sagas.definition import AnySaga
-from sagas.errors import DefinitionError
-from schemas import identity
-from schemas.envelope import Envelope, splice
-from schemas.invalid import describe_invalid
-from schemas.lifecycle import StartRefused
-from schemas.message import Event, NotFiniteError, wire_type
-from schemas.request_hash import RequestKeys, same_request
-from schemas.topics import events_topic
+from tradesaga.infra.clock import format_time, new_id
+from tradesaga.infra.codec import Outgoing, unpack
+from tradesaga.infra.database import Connection
+from tradesaga.infra.strict_json import StrictJsonError, check_json
+from tradesaga.infra.tracing import new_traceparent
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.errors import DefinitionError
+from tradesaga.schemas import identity
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.invalid import describe_invalid
+from tradesaga.schemas.lifecycle import StartRefused
+from tradesaga.schemas.message import Event, NotFiniteError, wire_type
+from tradesaga.schemas.request_hash import RequestKeys, same_request
+from tradesaga.schemas.topics import events_topic
 
 SIZE_LIMIT: Final = 64 * 1024
 """Bytes of a start's payload."""

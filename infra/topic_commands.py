@@ -8,13 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from infra.errors import CommandError, ExitCode
-from infra.kafka_names import Cluster
-from infra.preflight import durability
-from infra.registered import registered_sagas
-from infra.settings import load_settings
-from infra.topics import all_topics, physical_topics, topic_settings
-from schemas.topics import Topic
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.preflight import durability
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.topics import all_topics, physical_topics, topic_settings
+from tradesaga.schemas.topics import Topic
 
 STRIMZI: Final = "kafka.strimzi.io/v1beta2"
 

@@ -18,10 +18,10 @@ from aiokafka.errors import (
     for_code,
 )
 
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.kafka_clients import Admin, make_admin
-from infra.kafka_names import Cluster, physical_name
-from schemas.topics import SIGNALS, Topic, saga_topics
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.kafka_clients import Admin, make_admin
+from tradesaga.infra.kafka_names import Cluster, physical_name
+from tradesaga.schemas.topics import SIGNALS, Topic, saga_topics
 
 _KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 """The settings of a topic that loses nothing."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from opentelemetry import trace
 
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.errors import CommandError, ExitCode
 
 _SHAPE: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLED: Final = 1

@@ -4,11 +4,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from infra.lanes.group_commit import LeasedTransaction
-from infra.metrics import STARTS
-from infra.starts import Accepted, Conflict, Same, Start, Verdict, accept
-from sagas.definition import AnySaga
-from schemas.request_hash import RequestKeys
+from tradesaga.infra.lanes.group_commit import LeasedTransaction
+from tradesaga.infra.metrics import STARTS
+from tradesaga.infra.starts import Accepted, Conflict, Same, Start, Verdict, accept
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.request_hash import RequestKeys
 
 DATABASE: Final = "saga_log"
 """Start requests lie beside the checkpoints."""

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Final
 
-from infra.clock import elapsed
-from infra.database import Pool
-from infra.errors import unavailable
-from infra.pipeline import Pipeline
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.database import Pool
+from tradesaga.infra.errors import unavailable
+from tradesaga.infra.pipeline import Pipeline
 
 _LOOK: Final = 1.0
 """Seconds that an answer is good for."""

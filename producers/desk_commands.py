@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from pydantic import ValidationError
 
-from infra.catalog import dump, read_row
-from infra.database import Connection, session
-from infra.errors import CommandError, ExitCode
-from infra.facts import judgement
-from infra.logs import silence_libraries
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
-from producers.operator_desk import (
+from tradesaga.infra.catalog import dump, read_row
+from tradesaga.infra.database import Connection, session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.facts import judgement
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.producers.operator_desk import (
     DATABASE,
     Case,
     Published,
@@ -26,7 +26,7 @@ from producers.operator_desk import (
     release,
     resend,
 )
-from schemas.lifecycle import (
+from tradesaga.schemas.lifecycle import (
     AbortRequested,
     OperatorFact,
     ParkReleased,

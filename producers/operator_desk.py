@@ -9,20 +9,20 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from infra.catalog import find_id, read_row, unknown_saga
-from infra.codec import Outgoing
-from infra.database import Connection
-from infra.errors import CommandError, ExitCode
-from infra.facts import Written, make_fact, publish
-from infra.lanes.refusal import find_refused, mark_resent
-from infra.progress import ProgressError, decode_progress
-from infra.registered import find_saga
-from infra.settings import Settings
-from sagas.definition import AnySaga
-from sagas.fact import Vocabulary
-from sagas.machine import Machine
-from schemas.lifecycle import OperatorFact, ParkReleased
-from schemas.message import wire_type
+from tradesaga.infra.catalog import find_id, read_row, unknown_saga
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.facts import Written, make_fact, publish
+from tradesaga.infra.lanes.refusal import find_refused, mark_resent
+from tradesaga.infra.progress import ProgressError, decode_progress
+from tradesaga.infra.registered import find_saga
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Vocabulary
+from tradesaga.sagas.machine import Machine
+from tradesaga.schemas.lifecycle import OperatorFact, ParkReleased
+from tradesaga.schemas.message import wire_type
 
 DATABASE: Final = "saga_log"
 _NOTHING: Final = "no step has failed in a way that this could mend"

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
-from infra.errors import CommandError, ExitCode
-from infra.starts import SIZE_LIMIT
-from infra.strict_json import StrictJsonError, check_json
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.starts import SIZE_LIMIT
+from tradesaga.infra.strict_json import StrictJsonError, check_json
 
 ARRAY_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of a JSON array, which is read whole; lines have no such limit."""

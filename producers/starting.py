@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from infra.database import Pool
-from infra.lanes.group_commit import LeasedTransaction
-from infra.lanes.leased import LeasedWriter, WriteUnknownError
-from infra.starts import Accepted, Conflict, Start, StartInvalidError, Verdict, order_start, read_start
-from producers.accepting import accepting, count
-from producers.congestion import Congestion
-from producers.line_stream import batches
-from producers.start_lines import Line
-from sagas.definition import AnySaga
-from sagas.status import Status
-from schemas.request_hash import RequestKeys
+from tradesaga.infra.database import Pool
+from tradesaga.infra.lanes.group_commit import LeasedTransaction
+from tradesaga.infra.lanes.leased import LeasedWriter, WriteUnknownError
+from tradesaga.infra.starts import Accepted, Conflict, Start, StartInvalidError, Verdict, order_start, read_start
+from tradesaga.producers.accepting import accepting, count
+from tradesaga.producers.congestion import Congestion
+from tradesaga.producers.line_stream import batches
+from tradesaga.producers.start_lines import Line
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.request_hash import RequestKeys
 
 BATCH: Final = 200
 PATIENCE: Final = 20.0

@@ -17,25 +17,25 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from infra.catalog import dump
-from infra.database import Pool, open_pool
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
-from infra.lanes.residence import find_residents
-from infra.logs import silence_libraries
-from infra.pipeline import Pipeline
-from infra.registered import find_saga
-from infra.request_keys import read_request_keys
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
-from infra.starts import check_startable
-from producers.accepting import DATABASE, LANES
-from producers.congestion import Congestion
-from producers.gateway.limits import Limits
-from producers.start_lines import Line, read_lines
-from producers.starting import Told, start_all, wait_for_ends
-from sagas.definition import AnySaga
-from schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.infra.catalog import dump
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.lanes.residence import find_residents
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.pipeline import Pipeline
+from tradesaga.infra.registered import find_saga
+from tradesaga.infra.request_keys import read_request_keys
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.starts import check_startable
+from tradesaga.producers.accepting import DATABASE, LANES
+from tradesaga.producers.congestion import Congestion
+from tradesaga.producers.gateway.limits import Limits
+from tradesaga.producers.start_lines import Line, read_lines
+from tradesaga.producers.starting import Told, start_all, wait_for_ends
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.trade import OrderType, Side, TimeInForce
 
 _MANY: Final = 50
 _REFUSED: Final = frozenset({"invalid", "conflict"})

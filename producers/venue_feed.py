@@ -15,29 +15,29 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from infra import metrics
-from infra.clock import format_time, new_id
-from infra.codec import Outgoing
-from infra.database import Pool, open_pool
-from infra.database_faults import DATABASE_ERRORS
-from infra.lanes.group_commit import LeasedTransaction
-from infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
-from infra.lanes.residence import find_residents
-from infra.ledger.instruments import save_instruments, save_prices
-from infra.ledger.venue_reports import store_told
-from infra.preflight import preflight
-from infra.settings import Settings
-from infra.venues.access import open_venue
-from infra.venues.wire_reports import report_event
-from sagas.trade import trade
-from sagas.trading.client_orders import saga_of
-from sagas.trading.orders import Instrument
-from sagas.venue import SymbolRules, VenueError, VenuePort
-from sagas.venue import VenueReport as Report
-from schemas.envelope import Envelope
-from schemas.message import wire_type
-from schemas.topics import events_topic
-from schemas.trade import VenueReport
+from tradesaga.infra import metrics
+from tradesaga.infra.clock import format_time, new_id
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.lanes.group_commit import LeasedTransaction
+from tradesaga.infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.lanes.residence import find_residents
+from tradesaga.infra.ledger.instruments import save_instruments, save_prices
+from tradesaga.infra.ledger.venue_reports import store_told
+from tradesaga.infra.preflight import preflight
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.venues.access import open_venue
+from tradesaga.infra.venues.wire_reports import report_event
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading.client_orders import saga_of
+from tradesaga.sagas.trading.orders import Instrument
+from tradesaga.sagas.venue import SymbolRules, VenueError, VenuePort
+from tradesaga.sagas.venue import VenueReport as Report
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import events_topic
+from tradesaga.schemas.trade import VenueReport
 
 GROUP: Final = "trade-venue-feed"
 PRICES_EVERY: Final = 1.0

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sagas.errors import DefinitionError
+from tradesaga.sagas.errors import DefinitionError
 
 
 @dataclass(frozen=True, slots=True)

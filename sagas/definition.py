@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from sagas.errors import DefinitionError
-from sagas.soundness import check, check_versions
-from sagas.step import AnyStep, Step, check_time
-from schemas.message import Event, Message
-from schemas.registry import Registry
+from tradesaga.sagas.errors import DefinitionError
+from tradesaga.sagas.soundness import check, check_versions
+from tradesaga.sagas.step import AnyStep, Step, check_time
+from tradesaga.schemas.message import Event, Message
+from tradesaga.schemas.registry import Registry
 
 Out = TypeVar("Out", bound=Event)
 Last = TypeVar("Last", bound=Event)

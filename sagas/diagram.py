@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from sagas.definition import AnySaga
-from sagas.soundness import ancestors, predecessors
-from sagas.step import AnyStep, Kind
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.soundness import ancestors, predecessors
+from tradesaga.sagas.step import AnyStep, Kind
 
 
 class Shape(Enum):

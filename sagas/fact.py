@@ -3,10 +3,10 @@
 from enum import Enum
 from typing import Final, NamedTuple
 
-from sagas.definition import AnySaga
-from sagas.status import Status
-from schemas import lifecycle
-from schemas.message import Event, wire_type
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.status import Status
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas.message import Event, wire_type
 
 
 class Meaning(Enum):

@@ -6,12 +6,12 @@ from itertools import chain
 
 from pydantic import ValidationError
 
-from sagas.errors import DefinitionError
-from sagas.step import AnyStep, Kind
-from schemas.json_fields import find_unfit_field
-from schemas.lifecycle import MESSAGES as LIFECYCLE
-from schemas.message import Event, Message
-from schemas.registry import Registry
+from tradesaga.sagas.errors import DefinitionError
+from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.schemas.json_fields import find_unfit_field
+from tradesaga.schemas.lifecycle import MESSAGES as LIFECYCLE
+from tradesaga.schemas.message import Event, Message
+from tradesaga.schemas.registry import Registry
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 MAX_STEPS = 62

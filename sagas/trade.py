@@ -1,9 +1,9 @@
 """The trade saga: validate, reserve, check, place, confirm, settle. The fill is the pivot."""
 
-from sagas.backoff import Retry
-from sagas.definition import minutes, saga, seconds
-from sagas.step import step
-from schemas import trade as t
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import minutes, saga, seconds
+from tradesaga.sagas.step import step
+from tradesaga.schemas import trade as t
 
 validate_order = step(
     "validate_order", on=t.TradeRequested, emits=t.OrderValidated, rejects=t.ValidationRejected,

@@ -16,8 +16,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
-from sagas.errors import OutcomeUnknownError, SagaError
-from schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.sagas.errors import OutcomeUnknownError, SagaError
+from tradesaga.schemas.trade import OrderType, Side, TimeInForce
 
 SYMBOL_UNKNOWN = "-1121"
 EXPIRED = "-1021"

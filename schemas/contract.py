@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from schemas.message import Message
+from tradesaga.schemas.message import Message
 
 Schema = dict[str, Any]
 

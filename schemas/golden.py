@@ -8,10 +8,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from schemas.compatibility import find_breaks
-from schemas.contract import Contract, Schema
+from tradesaga.schemas.compatibility import find_breaks
+from tradesaga.schemas.contract import Contract, Schema
 
-SHIPPED: Traversable = files("schemas") / "recorded"
+SHIPPED: Traversable = files("tradesaga.schemas") / "recorded"
 """The contracts of the messages that come with this package."""
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.message import Command, Event
+from tradesaga.schemas.message import Command, Event
 
 _NO_NUL: Final = r"^[^\x00]*$"
 """PostgreSQL has no place for a NUL character in a text."""

@@ -13,8 +13,8 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
-from schemas.identity import canonical, request_hash
-from schemas.message import Message
+from tradesaga.schemas.identity import canonical, request_hash
+from tradesaga.schemas.message import Message
 
 SCHEME: Final = "hmac-sha256"
 SECRET_BYTES: Final = 32

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from schemas.amounts import Price, Quantity
-from schemas.message import Event
-from schemas.trade import Key, OrderType, Side, Symbol, TimeInForce
+from tradesaga.schemas.amounts import Price, Quantity
+from tradesaga.schemas.message import Event
+from tradesaga.schemas.trade import Key, OrderType, Side, Symbol, TimeInForce
 
 StrategyName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 

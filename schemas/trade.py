@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from schemas.amounts import Amount, Price, Quantity
-from schemas.message import Compensation, Event
+from tradesaga.schemas.amounts import Amount, Price, Quantity
+from tradesaga.schemas.message import Compensation, Event
 
 Key = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 AccountId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]

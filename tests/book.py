@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from consumers.context import StepContext, Work
-from infra.database import Connection
-from infra.ledger.accounts import NewAccount, create_account, pay_in
-from infra.ledger.instruments import save_instruments
-from infra.ledger.trades import load_trades
-from sagas.trading.orders import Instrument
-from schemas.message import Event, Message
-from schemas.trade import OrderType, Side, TradeRequested
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.ledger.instruments import save_instruments
+from tradesaga.infra.ledger.trades import load_trades
+from tradesaga.sagas.trading.orders import Instrument
+from tradesaga.schemas.message import Event, Message
+from tradesaga.schemas.trade import OrderType, Side, TradeRequested
 
 D = Decimal
 M = TypeVar("M", bound=Message)

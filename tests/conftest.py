@@ -15,9 +15,9 @@ import psutil
 import pytest
 import structlog
 
-from infra.database import migrate
-from infra.stack.servers import start_servers, stop_servers
-from infra.stack.state import lock
+from tradesaga.infra.database import migrate
+from tradesaga.infra.stack.servers import start_servers, stop_servers
+from tradesaga.infra.stack.state import lock
 
 RUN_FOLDER = "TRADESAGA_TEST_RUN"
 PREFIX = "tradesaga-tests-"

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from sagas.definition import AnySaga, minutes, saga
-from sagas.trade import check_risk, confirm_fill, place_order, reserve_funds, settle_trade, validate_order
-from schemas.topics import PARTITIONS, saga_topics
-from schemas.trade import MESSAGES
 from tests.broker import temporary_topics
+from tradesaga.sagas.definition import AnySaga, minutes, saga
+from tradesaga.sagas.trade import check_risk, confirm_fill, place_order, reserve_funds, settle_trade, validate_order
+from tradesaga.schemas.topics import PARTITIONS, saga_topics
+from tradesaga.schemas.trade import MESSAGES
 
 
 def order(**changes: Any) -> dict[str, Any]:

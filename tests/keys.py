@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from infra.request_keys import ensure_request_keys
-from schemas.identity import request_hash
-from schemas.message import Message
-from schemas.request_hash import RequestKey, RequestKeys
+from tradesaga.infra.request_keys import ensure_request_keys
+from tradesaga.schemas.identity import request_hash
+from tradesaga.schemas.message import Message
+from tradesaga.schemas.request_hash import RequestKey, RequestKeys
 
 KEYS: Final = RequestKeys.of(bytes(32))
 _OLD, _NEW, _LOST = (RequestKey(bytes([number]) * 32) for number in (1, 2, 3))

@@ -3,14 +3,14 @@
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from infra.clock import format_time, new_id
-from infra.codec import Record
-from infra.keys import partition_of
-from sagas.definition import AnySaga, saga
-from sagas.step import step
-from schemas.envelope import Envelope, Header
-from schemas.identity import request_hash
-from schemas.message import Compensation, Event, Message, wire_type
+from tradesaga.infra.clock import format_time, new_id
+from tradesaga.infra.codec import Record
+from tradesaga.infra.keys import partition_of
+from tradesaga.sagas.definition import AnySaga, saga
+from tradesaga.sagas.step import step
+from tradesaga.schemas.envelope import Envelope, Header
+from tradesaga.schemas.identity import request_hash
+from tradesaga.schemas.message import Compensation, Event, Message, wire_type
 
 RECORDED_MS = 1_790_000_000_123
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from infra.audit.witness import WitnessError, WitnessFile
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.audit.witness import WitnessError, WitnessFile
+from tradesaga.infra.errors import CommandError, ExitCode
 
 
 def progress_bar() -> Progress:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from infra import metrics
-from infra.audit.clock_evidence import ClockEvidence
-from infra.audit.clock_tier import ClockTier, describe_span
-from infra.lanes.health import Health
+from tradesaga.infra import metrics
+from tradesaga.infra.audit.clock_evidence import ClockEvidence
+from tradesaga.infra.audit.clock_tier import ClockTier, describe_span
+from tradesaga.infra.lanes.health import Health
 
 
 @dataclass

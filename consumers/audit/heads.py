@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from uuid import UUID
 
-from infra.clock import read_id
+from tradesaga.infra.clock import read_id
 
 LIMIT: Final = 200_000
 """Heads in memory; beyond it all of them are put aside, so that memory does not grow with the number of sagas."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from infra.audit.witness import Witnessed, WitnessError, WitnessFile
+from tradesaga.infra.audit.witness import Witnessed, WitnessError, WitnessFile
 
 AHEAD: Final = 1000
 """Checkpoints of one log that are read ahead."""

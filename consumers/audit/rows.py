@@ -6,9 +6,9 @@ from typing import Final
 
 import asyncpg
 
-from consumers.audit.verification import Row
-from consumers.saga_log.chain import StoredBytes, read_row
-from infra.database import Connection, Session
+from tradesaga.consumers.audit.verification import Row
+from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
+from tradesaga.infra.database import Connection, Session
 
 PAGE: Final = 5000
 _COLUMNS: Final = """

@@ -10,18 +10,18 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
-from consumers.audit import store
-from consumers.audit.restoring import Restoring
-from consumers.audit.retention.action_log import ActionLog
-from consumers.audit.retention.tombstones import Tombstones
-from consumers.audit.sealing import HistoryError, OffsetError, Sealed, SealedLog
-from consumers.audit.store import NewRow
-from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.clock_evidence import ClockEvidence
-from infra.audit.note import Signer, Verifier, open_note
-from infra.audit.origin import Origin
-from infra.audit.witness import Witnessed, WitnessFile
-from infra.database import Connection
+from tradesaga.consumers.audit import store
+from tradesaga.consumers.audit.restoring import Restoring
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.retention.tombstones import Tombstones
+from tradesaga.consumers.audit.sealing import HistoryError, OffsetError, Sealed, SealedLog
+from tradesaga.consumers.audit.store import NewRow
+from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit.clock_evidence import ClockEvidence
+from tradesaga.infra.audit.note import Signer, Verifier, open_note
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.audit.witness import Witnessed, WitnessFile
+from tradesaga.infra.database import Connection
 
 ROWS: Final = 2000
 """Rows of one log that are read at once; a second's worth, or a part of what has been left over."""

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from consumers.saga_log.chain import FORMAT, format_of
-from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.clock_evidence import ClockEvidence
-from infra.audit.merkle import Edge, hash_leaf
-from infra.audit.note import Signer
-from infra.audit.origin import Origin
+from tradesaga.consumers.saga_log.chain import FORMAT, format_of
+from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit.clock_evidence import ClockEvidence
+from tradesaga.infra.audit.merkle import Edge, hash_leaf
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.origin import Origin
 
 
 class HistoryError(Exception):

@@ -6,27 +6,27 @@ from typing import Final
 
 import structlog
 
-from consumers.audit import store
-from consumers.audit.clock_watch import ClockWatch
-from consumers.audit.sealer import Sealer
-from consumers.audit.sealing import HistoryError, Sealed
-from consumers.audit.topic_seals import check_topics
-from consumers.audit.unsealed_watch import UnsealedWatch
-from infra import metrics
-from infra.audit.clock_evidence import read_clock
-from infra.audit.keyring import public_path, read_signer, read_trusted
-from infra.audit.note import NoteError
-from infra.audit.seals import SealTrust
-from infra.audit.witness import WitnessError, WitnessFile
-from infra.clock import elapsed
-from infra.database import Pool, open_pool
-from infra.database_faults import DATABASE_ERRORS
-from infra.kafka import KafkaUnavailableError, Producer
-from infra.lanes.health import Health
-from infra.preflight import preflight
-from infra.registered import registered_sagas
-from infra.settings import Settings
-from schemas.topics import checkpoints_topic, events_topic
+from tradesaga.consumers.audit import store
+from tradesaga.consumers.audit.clock_watch import ClockWatch
+from tradesaga.consumers.audit.sealer import Sealer
+from tradesaga.consumers.audit.sealing import HistoryError, Sealed
+from tradesaga.consumers.audit.topic_seals import check_topics
+from tradesaga.consumers.audit.unsealed_watch import UnsealedWatch
+from tradesaga.infra import metrics
+from tradesaga.infra.audit.clock_evidence import read_clock
+from tradesaga.infra.audit.keyring import public_path, read_signer, read_trusted
+from tradesaga.infra.audit.note import NoteError
+from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.audit.witness import WitnessError, WitnessFile
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.kafka import KafkaUnavailableError, Producer
+from tradesaga.infra.lanes.health import Health
+from tradesaga.infra.preflight import preflight
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 DATABASE: Final = "saga_log"
 EVERY: Final = 1.0

@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from consumers.audit.sealing import HistoryError, Sealed, SealedLog
-from consumers.saga_log.chain import FORMAT, format_of
-from infra.audit.checkpoint import hash_note, leaves_from, read_unverified
-from infra.audit.merkle import Edge
-from infra.audit.note import NoteError
-from infra.audit.origin import Origin
-from infra.database import Connection
+from tradesaga.consumers.audit.sealing import HistoryError, Sealed, SealedLog
+from tradesaga.consumers.saga_log.chain import FORMAT, format_of
+from tradesaga.infra.audit.checkpoint import hash_note, leaves_from, read_unverified
+from tradesaga.infra.audit.merkle import Edge
+from tradesaga.infra.audit.note import NoteError
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.database import Connection
 
 LOCK: Final = 7_263_410_954
 """The advisory lock of whoever seals."""

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from consumers.audit import store
-from consumers.audit.sealing import HistoryError
-from infra.audit.checkpoint import Checkpoint, read_unverified
-from infra.audit.seals import SealTrust, find_ahead, read_seals
-from infra.database import Connection
-from infra.kafka import Place
-from infra.kafka_identity import inspecting
-from infra.kafka_names import Cluster
-from infra.lanes.evidence import sealed_ahead
+from tradesaga.consumers.audit import store
+from tradesaga.consumers.audit.sealing import HistoryError
+from tradesaga.infra.audit.checkpoint import Checkpoint, read_unverified
+from tradesaga.infra.audit.seals import SealTrust, find_ahead, read_seals
+from tradesaga.infra.database import Connection
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import inspecting
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lanes.evidence import sealed_ahead
 
 _SAME_SIZE: Final = """
 SELECT c.topic, c.partition, c.note FROM audit_checkpoint c

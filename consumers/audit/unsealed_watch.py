@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 
-from infra import metrics
-from infra.clock import Clock, SystemClock
-from infra.lanes.health import Health
+from tradesaga.infra import metrics
+from tradesaga.infra.clock import Clock, SystemClock
+from tradesaga.infra.lanes.health import Health
 
 _GRACE_MS: Final = 5_000
 """Since the last pass of the sealer, during which what it has not seen counts as sealed."""

@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from consumers.audit.verification import Report, Retired, Verdict
-from infra.clock import format_time
-from infra.reconciliation.facts import FactCheck
+from tradesaga.consumers.audit.verification import Report, Retired, Verdict
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.reconciliation.facts import FactCheck
 
 
 def as_json(report: Report) -> dict[str, Any]:

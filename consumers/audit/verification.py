@@ -14,17 +14,17 @@ from uuid import UUID
 
 import orjson
 
-from consumers.audit.heads import Heads
-from consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row
-from consumers.saga_log.outcome import describe
-from consumers.saga_log.reading import read_saga
-from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.merkle import Edge, Subtree, hash_leaf
-from infra.audit.note import NoteError, Verifier, open_note
-from infra.audit.origin import Origin
-from infra.codec import Record, load_headers
-from infra.reconciliation.facts import FactCheck
-from schemas.envelope import SAGA_ID
+from tradesaga.consumers.audit.heads import Heads
+from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row
+from tradesaga.consumers.saga_log.outcome import describe
+from tradesaga.consumers.saga_log.reading import read_saga
+from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit.merkle import Edge, Subtree, hash_leaf
+from tradesaga.infra.audit.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.codec import Record, load_headers
+from tradesaga.infra.reconciliation.facts import FactCheck
+from tradesaga.schemas.envelope import SAGA_ID
 
 FINDINGS: Final = 100
 """Findings that a verification tells one by one; beyond that it counts."""

@@ -2,18 +2,18 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-from consumers.audit import store
-from consumers.audit.retention.action_log import read_entries
-from consumers.audit.retention.actions import actions_origin, check_actions
-from consumers.audit.retention.tombstones import Tombstones
-from consumers.audit.rows import snapshot, stream_rows
-from consumers.audit.verification import LogCheck, Report, Row, Verdict, check_chain, read_notes
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.clock_tier import NO_TIER, ClockTally, ClockTier
-from infra.audit.note import Verifier
-from infra.audit.origin import Origin
-from infra.audit.witness import WitnessFile
-from infra.database import Session
+from tradesaga.consumers.audit import store
+from tradesaga.consumers.audit.retention.action_log import read_entries
+from tradesaga.consumers.audit.retention.actions import actions_origin, check_actions
+from tradesaga.consumers.audit.retention.tombstones import Tombstones
+from tradesaga.consumers.audit.rows import snapshot, stream_rows
+from tradesaga.consumers.audit.verification import LogCheck, Report, Row, Verdict, check_chain, read_notes
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.clock_tier import NO_TIER, ClockTally, ClockTier
+from tradesaga.infra.audit.note import Verifier
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.infra.database import Session
 
 Known = dict[str, dict[int, tuple[Checkpoint, str]]]
 """Checkpoints and their notes, by origin and size."""

@@ -13,17 +13,17 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from consumers.participant import Binding, Participant
-from consumers.runtime.bindings import Bindings
-from consumers.runtime.cause import split
-from consumers.runtime.row import Key, Row
-from infra.clock import read_id
-from infra.codec import Record, pack, unpack
-from infra.keys import partition_of
-from sagas.row import RowStatus
-from schemas import lifecycle
-from schemas.envelope import Envelope, EnvelopeError
-from schemas.message import Message, wire_type
+from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.consumers.runtime.cause import split
+from tradesaga.consumers.runtime.row import Key, Row
+from tradesaga.infra.clock import read_id
+from tradesaga.infra.codec import Record, pack, unpack
+from tradesaga.infra.keys import partition_of
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas.envelope import Envelope, EnvelopeError
+from tradesaga.schemas.message import Message, wire_type
 
 CONTRADICTED: Final = "!"
 """Before the id of a report that has been told as a contradiction, as waiting steps keep it."""

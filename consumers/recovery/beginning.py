@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from consumers.participant import Participant
-from consumers.runtime.history import KNOWN
-from infra.broker import count_partitions, read_ends
-from infra.database import Connection, session
-from infra.errors import CommandError, ExitCode
-from infra.kafka import Place
-from infra.owners import registered_owners
-from infra.settings import Settings
-from schemas.topics import commands_topic, events_topic
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.history import KNOWN
+from tradesaga.infra.broker import count_partitions, read_ends
+from tradesaga.infra.database import Connection, session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.owners import registered_owners
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import commands_topic, events_topic
 
 _BEGIN: Final = """
 INSERT INTO lane ("group", topic, partition, epoch, next_offset)

@@ -5,30 +5,25 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.recovery import lanes
-from consumers.recovery.databases import Database
-from consumers.recovery.facts import Asked, FactRecovery, Made, asked
-from consumers.recovery.members import Cast
-from consumers.recovery.refusals import (
-    refuse_beyond,
-    refuse_foreign,
-    refuse_unknown,
-    refuse_unregistered,
-)
-from consumers.recovery.report import Report
-from consumers.recovery.starts import Letter, first_unanswered, open_intake
-from consumers.recovery.steps import StepRecovery
-from infra.codec import Outgoing, Record
-from infra.dead_letters import CONTRADICTION
-from infra.kafka import Place
-from infra.lanes import outbox
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.store import Lane
-from infra.replay import Replay
-from schemas.envelope import TYPE, Header
-from schemas.lifecycle import Bar
-from schemas.message import wire_type
-from schemas.topics import commands_topic, dead_letters_topic, events_topic, starts_topic
+from tradesaga.consumers.recovery import lanes
+from tradesaga.consumers.recovery.databases import Database
+from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
+from tradesaga.consumers.recovery.members import Cast
+from tradesaga.consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown, refuse_unregistered
+from tradesaga.consumers.recovery.report import Report
+from tradesaga.consumers.recovery.starts import Letter, first_unanswered, open_intake
+from tradesaga.consumers.recovery.steps import StepRecovery
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.dead_letters import CONTRADICTION
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.lanes import outbox
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.replay import Replay
+from tradesaga.schemas.envelope import TYPE, Header
+from tradesaga.schemas.lifecycle import Bar
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic, starts_topic
 
 LOG: Final = "saga_log"
 """Names the database of checkpoints, audit log, parked records and start requests, as the services do."""

@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from consumers.recovery.starts import Letter
-from consumers.saga_log import store
-from consumers.saga_log.chain import FORMAT
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.commands import command
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import DeadLetter, Outcome
-from consumers.saga_log.parked import NONE
-from consumers.saga_log.reading import awaited_version, saga_of
-from consumers.saga_log.rules import Rules
-from infra.codec import Outgoing, Record, pack
-from infra.database import Connection
-from infra.dead_letters import Fault, dead_letter
-from infra.kafka import Place
-from infra.lanes.store import Lane
-from sagas.machine import BarStep, Order
-from schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
+from tradesaga.consumers.recovery.starts import Letter
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.commands import command
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import DeadLetter, Outcome
+from tradesaga.consumers.saga_log.parked import NONE
+from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Outgoing, Record, pack
+from tradesaga.infra.database import Connection
+from tradesaga.infra.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.sagas.machine import BarStep, Order
+from tradesaga.schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
 
 CACHED: Final = 20_000
 _START: Final = """

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-from infra.audit.checkpoint import Checkpoint, leaves_from, read_unverified
-from infra.audit.note import NoteError
-from infra.audit.origin import Origin
-from infra.audit.witness import WitnessError, WitnessFile
-from infra.broker import count_partitions
-from infra.errors import CommandError, unavailable
-from infra.kafka import Place
-from infra.replay import Replay
-from infra.settings import Settings
-from schemas.topics import checkpoints_topic
+from tradesaga.infra.audit.checkpoint import Checkpoint, leaves_from, read_unverified
+from tradesaga.infra.audit.note import NoteError
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.audit.witness import WitnessError, WitnessFile
+from tradesaga.infra.broker import count_partitions
+from tradesaga.infra.errors import CommandError, unavailable
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import checkpoints_topic
 
 
 async def find_leaf_formats(settings: Settings, replay: Replay, topic: str) -> dict[Place, int]:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consumers.participant import Participant
-from infra.owners import registered_owners, unowned_steps
-from infra.registered import registered_sagas
-from infra.settings import Settings
-from sagas.definition import AnySaga
+from tradesaga.consumers.participant import Participant
+from tradesaga.infra.owners import registered_owners, unowned_steps
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga
 
 
 @dataclass(frozen=True, slots=True)

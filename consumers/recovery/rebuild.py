@@ -10,29 +10,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from consumers.recovery import lanes
-from consumers.recovery.catching import LOG, Advance, CatchUp
-from consumers.recovery.databases import Database, transactions
-from consumers.recovery.facts import FactRecovery
-from consumers.recovery.leaf_formats import find_leaf_formats
-from consumers.recovery.members import Cast
-from consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
-from consumers.recovery.report import Report
-from consumers.saga_log.rules import Rules
-from infra.broker import count_partitions
-from infra.errors import CommandError, ExitCode
-from infra.installation import adopt_installation, choose_installation, read_identity
-from infra.kafka import Place
-from infra.kafka_names import Cluster
-from infra.lanes.guard import read_owner
-from infra.lanes.processor import HaltError
-from infra.ledger.keeping import TABLES, write_rows
-from infra.ledger.recovering import unknown_accounts
-from infra.partitions import make_months
-from infra.replay import Replay
-from infra.settings import Settings
-from sagas.row import RowStatus
-from schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
+from tradesaga.consumers.recovery import lanes
+from tradesaga.consumers.recovery.catching import LOG, Advance, CatchUp
+from tradesaga.consumers.recovery.databases import Database, transactions
+from tradesaga.consumers.recovery.facts import FactRecovery
+from tradesaga.consumers.recovery.leaf_formats import find_leaf_formats
+from tradesaga.consumers.recovery.members import Cast
+from tradesaga.consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
+from tradesaga.consumers.recovery.report import Report
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.broker import count_partitions
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.installation import adopt_installation, choose_installation, read_identity
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lanes.guard import read_owner
+from tradesaga.infra.lanes.processor import HaltError
+from tradesaga.infra.ledger.keeping import TABLES, write_rows
+from tradesaga.infra.ledger.recovering import unknown_accounts
+from tradesaga.infra.partitions import make_months
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
 
 Ranges = Mapping[Place, tuple[int, int]]
 _STATES: Final = "SELECT state, count(*) FROM saga GROUP BY state"
@@ -43,7 +43,7 @@ _OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NUL
 class Wish:
     """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them.
 
-    `book` holds what no topic carries, by table, as `infra.ledger.keeping` reads it from its file.
+    `book` holds what no topic carries, by table, as `tradesaga.infra.ledger.keeping` reads it from its file.
     """
 
     kind: Literal["rebuilt", "restored"]

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from consumers.recovery.facts import FactRecovery
-from consumers.recovery.members import Cast
-from infra.database import Connection
-from infra.errors import CommandError, ExitCode
-from infra.kafka import Place
-from infra.kafka_names import Cluster
-from infra.lanes.store import Lane
-from sagas.definition import AnySaga
-from schemas.topics import events_topic
+from tradesaga.consumers.recovery.facts import FactRecovery
+from tradesaga.consumers.recovery.members import Cast
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.topics import events_topic
 
 _VERSIONS: Final = """
 SELECT DISTINCT version FROM saga

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from consumers.intake import Intake
-from infra.codec import Record
-from infra.database import Connection
-from infra.starts import StartInvalidError
-from sagas.definition import AnySaga
-from schemas.request_hash import RequestKeys
+from tradesaga.consumers.intake import Intake
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Connection
+from tradesaga.infra.starts import StartInvalidError
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.request_hash import RequestKeys
 
 Letter = tuple[str, int, int]
 """Topic, partition and offset of a record whose copy lies in the dead letters."""

@@ -5,20 +5,20 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.context import StepContext, Work
-from consumers.evidence import Claim
-from consumers.participant import Binding, Participant
-from consumers.recovery.adoption import Mention, Reader, Said, adopt, begin_round
-from consumers.recovery.starts import Letter
-from consumers.runtime.bindings import Bindings
-from consumers.runtime.message import Kind, Message, Router
-from consumers.runtime.row import Key, Row, load, save
-from infra.codec import Record
-from infra.database import Connection
-from sagas.definition import AnySaga
-from sagas.row import RowStatus
-from schemas.envelope import EnvelopeError
-from schemas.message import Event
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.consumers.evidence import Claim
+from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.recovery.adoption import Mention, Reader, Said, adopt, begin_round
+from tradesaga.consumers.recovery.starts import Letter
+from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.consumers.runtime.message import Kind, Message, Router
+from tradesaga.consumers.runtime.row import Key, Row, load, save
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import EnvelopeError
+from tradesaga.schemas.message import Event
 
 _SETTLED: Final = frozenset({
     RowStatus.DONE, RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED,

@@ -12,30 +12,30 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from consumers.recovery.catching import LOG, Advance, CatchUp
-from consumers.recovery.databases import Database, transactions
-from consumers.recovery.facts import Asked, FactRecovery, Made, asked
-from consumers.recovery.members import Cast
-from consumers.recovery.refusals import refuse_versions
-from consumers.recovery.report import Report
-from consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
-from consumers.saga_log.rules import Rules
-from consumers.saga_log.store import milliseconds
-from infra.broker import count_partitions
-from infra.codec import Outgoing, Record, load_headers
-from infra.errors import CommandError, ExitCode
-from infra.kafka import Place
-from infra.kafka_names import physical_name
-from infra.keys import partition_of
-from infra.lanes.store import Lane
-from infra.preflight import durability
-from infra.replay import BATCH, Replay, Rewriter
-from infra.settings import Settings
-from infra.skipped_offsets import TransactionWriter
-from infra.topics import all_topics, check_topics, ensure_topics, set_clock
-from schemas.lifecycle import Bar
-from schemas.message import wire_type
-from schemas.topics import commands_topic, dead_letters_topic, events_topic, saga_topics
+from tradesaga.consumers.recovery.catching import LOG, Advance, CatchUp
+from tradesaga.consumers.recovery.databases import Database, transactions
+from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
+from tradesaga.consumers.recovery.members import Cast
+from tradesaga.consumers.recovery.refusals import refuse_versions
+from tradesaga.consumers.recovery.report import Report
+from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.store import milliseconds
+from tradesaga.infra.broker import count_partitions
+from tradesaga.infra.codec import Outgoing, Record, load_headers
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_names import physical_name
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.preflight import durability
+from tradesaga.infra.replay import BATCH, Replay, Rewriter
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.skipped_offsets import TransactionWriter
+from tradesaga.infra.topics import all_topics, check_topics, ensure_topics, set_clock
+from tradesaga.schemas.lifecycle import Bar
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic, saga_topics
 
 _SPANS: Final = """
 SELECT partition, min("offset"), max("offset") + 1, count(*) FROM saga_event WHERE topic = $1 GROUP BY partition

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from consumers.participant import Binding, Participant
-from consumers.runtime.row import Row
-from infra.codec import unpack
-from infra.registered import UNKNOWN_VERSION
-from schemas.envelope import VERSION, EnvelopeError
+from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.infra.codec import unpack
+from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.schemas.envelope import VERSION, EnvelopeError
 
 _LENGTH = 4
 

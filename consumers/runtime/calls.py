@@ -8,16 +8,25 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from consumers.context import StepContext
-from consumers.participant import Binding, CompensationImpossibleError
-from consumers.runtime.cause import Cause
-from consumers.runtime.local import being_cancelled
-from consumers.runtime.outcome import Absent, Answered, CallKind, Completion, Failed, Outcome, Reported, Unknown
-from consumers.runtime.speaker import WrongAnswerError, check_size, write_answer
-from infra import metrics
-from infra.clock import elapsed
-from infra.failpoints import Failpoint, reach
-from sagas.errors import OutcomeUnknownError
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import Binding, CompensationImpossibleError
+from tradesaga.consumers.runtime.cause import Cause
+from tradesaga.consumers.runtime.local import being_cancelled
+from tradesaga.consumers.runtime.outcome import (
+    Absent,
+    Answered,
+    CallKind,
+    Completion,
+    Failed,
+    Outcome,
+    Reported,
+    Unknown,
+)
+from tradesaga.consumers.runtime.speaker import WrongAnswerError, check_size, write_answer
+from tradesaga.infra import metrics
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.sagas.errors import OutcomeUnknownError
 
 IN_FLIGHT_LIMIT = 4096
 """Calls under way at which fetching waits, and what has been fetched waits in its rows."""

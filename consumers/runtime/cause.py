@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from consumers.runtime.message import Message
-from infra.codec import pack, unpack
-from schemas.envelope import Envelope
-from schemas.message import Message as Payload
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.infra.codec import pack, unpack
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.message import Message as Payload
 
 _LENGTH = 4
 Check = Callable[[int], None]

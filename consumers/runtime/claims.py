@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from consumers.evidence import Claim, Kind
-from consumers.runtime.cause import Cause, Check
-from consumers.runtime.message import Message
-from consumers.runtime.row import Row
-from sagas.row import RowStatus
-from schemas.message import Message as Payload
+from tradesaga.consumers.evidence import Claim, Kind
+from tradesaga.consumers.runtime.cause import Cause, Check
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.message import Message as Payload
 
 
 def claim_message(message: Message, row: Row | None) -> Claim:

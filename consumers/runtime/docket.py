@@ -8,26 +8,26 @@ from uuid import UUID
 
 from prometheus_client import Counter, Histogram
 
-from consumers.context import StepContext
-from consumers.participant import Binding
-from consumers.runtime.bindings import Bindings
-from consumers.runtime.blocking import LoopWatch
-from consumers.runtime.calls import Call, Calls
-from consumers.runtime.cause import Cause, frame
-from consumers.runtime.local import Budget, Item
-from consumers.runtime.message import Message
-from consumers.runtime.outcome import CallKind
-from consumers.runtime.reports import Report
-from consumers.runtime.row import Key, Row
-from consumers.runtime.speaker import Speaker
-from infra import metrics
-from infra.codec import Outgoing, unpack
-from infra.lanes.processor import Transaction
-from sagas.row import RowStatus
-from sagas.step import AnyStep
-from schemas.envelope import Envelope
-from schemas.message import Event
-from schemas.message import Message as Payload
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import Binding
+from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.consumers.runtime.blocking import LoopWatch
+from tradesaga.consumers.runtime.calls import Call, Calls
+from tradesaga.consumers.runtime.cause import Cause, frame
+from tradesaga.consumers.runtime.local import Budget, Item
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.outcome import CallKind
+from tradesaga.consumers.runtime.reports import Report
+from tradesaga.consumers.runtime.row import Key, Row
+from tradesaga.consumers.runtime.speaker import Speaker
+from tradesaga.infra import metrics
+from tradesaga.infra.codec import Outgoing, unpack
+from tradesaga.infra.lanes.processor import Transaction
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step import AnyStep
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.message import Event
+from tradesaga.schemas.message import Message as Payload
 
 Metric = TypeVar("Metric", Counter, Histogram)
 CALL_MARGIN = 1.0

@@ -8,17 +8,17 @@ has done it. A history without any such answer is fair: starts may be taken in b
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from consumers.participant import Participant
-from infra.codec import Record
-from infra.database import Pool
-from infra.errors import CommandError, ExitCode
-from infra.kafka import Place
-from infra.kafka_names import physical_name
-from infra.replay import Replay
-from schemas.envelope import STEP, TYPE
-from schemas.lifecycle import StepBarred, StepFailed
-from schemas.message import wire_type
-from schemas.topics import events_topic
+from tradesaga.consumers.participant import Participant
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Pool
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_names import physical_name
+from tradesaga.infra.replay import Replay
+from tradesaga.schemas.envelope import STEP, TYPE
+from tradesaga.schemas.lifecycle import StepBarred, StepFailed
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import events_topic
 
 WHOLE: Final = 20_000
 """Records of a topic that are read whole; of a longer one, the first and the last of each partition are."""

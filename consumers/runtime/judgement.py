@@ -1,16 +1,16 @@
 """What each message meets: its row, and by the row's status alone, what it may do."""
 
-from consumers.runtime import waiting
-from consumers.runtime.cause import Cause, keep, split
-from consumers.runtime.docket import CALL_MARGIN, Docket, request_of
-from consumers.runtime.local import Item, run_local
-from consumers.runtime.message import Kind, Message
-from consumers.runtime.outcome import CallKind, Completion
-from consumers.runtime.row import Row
-from consumers.runtime.settlement import bar, fail_undo, run, settle, settle_undo, undo
-from consumers.runtime.speaker import CONTEXT_CEILING
-from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
-from schemas.envelope import ContextTooLargeError
+from tradesaga.consumers.runtime import waiting
+from tradesaga.consumers.runtime.cause import Cause, keep, split
+from tradesaga.consumers.runtime.docket import CALL_MARGIN, Docket, request_of
+from tradesaga.consumers.runtime.local import Item, run_local
+from tradesaga.consumers.runtime.message import Kind, Message
+from tradesaga.consumers.runtime.outcome import CallKind, Completion
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.consumers.runtime.settlement import bar, fail_undo, run, settle, settle_undo, undo
+from tradesaga.consumers.runtime.speaker import CONTEXT_CEILING
+from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.schemas.envelope import ContextTooLargeError
 
 
 def take(docket: Docket, message: Message) -> None:

@@ -10,18 +10,18 @@ import asyncpg
 import structlog
 from pydantic import ValidationError
 
-from consumers.context import StepContext, Work
-from consumers.participant import Binding, CompensationImpossibleError
-from consumers.runtime.blocking import LoopWatch, Mark, Run
-from consumers.runtime.cause import Cause
-from consumers.runtime.outcome import Answered, Failed, Outcome, Postponed
-from consumers.runtime.row import Row
-from consumers.runtime.speaker import WrongAnswerError, check_fit, check_size, write_answer
-from infra.clock import elapsed
-from infra.database import Connection
-from infra.lanes.processor import InDoubtError
-from schemas.envelope import ContextTooLargeError
-from schemas.message import Event, NotFiniteError
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.consumers.participant import Binding, CompensationImpossibleError
+from tradesaga.consumers.runtime.blocking import LoopWatch, Mark, Run
+from tradesaga.consumers.runtime.cause import Cause
+from tradesaga.consumers.runtime.outcome import Answered, Failed, Outcome, Postponed
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.consumers.runtime.speaker import WrongAnswerError, check_fit, check_size, write_answer
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes.processor import InDoubtError
+from tradesaga.schemas.envelope import ContextTooLargeError
+from tradesaga.schemas.message import Event, NotFiniteError
 
 LIMIT: Final = 6.0
 """Seconds a local handler has at most, whatever its step allows: PostgreSQL ends a session that idles for eight."""

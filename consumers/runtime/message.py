@@ -4,19 +4,19 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from consumers.evidence import Kind
-from consumers.participant import Binding, Participant
-from consumers.runtime.bindings import Bindings, UnknownVersionError
-from consumers.runtime.second_owners import SecondOwners
-from infra.clock import read_id
-from infra.codec import Record
-from infra.keys import partition_of
-from infra.registered import UNKNOWN_VERSION
-from schemas.envelope import SAGA_ID, STEP, TYPE, VERSION, Envelope, EnvelopeError, Header
-from schemas.lifecycle import Bar, Retry
-from schemas.message import Message as Payload
-from schemas.message import wire_type
-from schemas.topics import commands_topic
+from tradesaga.consumers.evidence import Kind
+from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
+from tradesaga.consumers.runtime.second_owners import SecondOwners
+from tradesaga.infra.clock import read_id
+from tradesaga.infra.codec import Record
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.schemas.envelope import SAGA_ID, STEP, TYPE, VERSION, Envelope, EnvelopeError, Header
+from tradesaga.schemas.lifecycle import Bar, Retry
+from tradesaga.schemas.message import Message as Payload
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import commands_topic
 
 MAX_ROUND: Final = 2**15 - 1
 

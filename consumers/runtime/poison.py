@@ -3,19 +3,19 @@
 import structlog
 from pydantic import ValidationError
 
-from consumers.runtime.bindings import UnknownVersionError
-from consumers.runtime.cause import Cause, keep
-from consumers.runtime.docket import Docket
-from consumers.runtime.message import Kind, Message
-from consumers.runtime.row import Key, Row
-from consumers.runtime.settlement import fail_undo
-from consumers.runtime.speaker import tidy
-from infra import metrics
-from infra.codec import Record
-from infra.dead_letters import CONTRADICTION, READING_ERRORS, Fault, dead_letter
-from sagas.row import RowStatus
-from schemas.invalid import describe_invalid
-from schemas.lifecycle import StepFailed
+from tradesaga.consumers.runtime.bindings import UnknownVersionError
+from tradesaga.consumers.runtime.cause import Cause, keep
+from tradesaga.consumers.runtime.docket import Docket
+from tradesaga.consumers.runtime.message import Kind, Message
+from tradesaga.consumers.runtime.row import Key, Row
+from tradesaga.consumers.runtime.settlement import fail_undo
+from tradesaga.consumers.runtime.speaker import tidy
+from tradesaga.infra import metrics
+from tradesaga.infra.codec import Record
+from tradesaga.infra.dead_letters import CONTRADICTION, READING_ERRORS, Fault, dead_letter
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.invalid import describe_invalid
+from tradesaga.schemas.lifecycle import StepFailed
 
 UNJUDGEABLE = READING_ERRORS
 _LOOK_AGAIN = 5.0

@@ -8,30 +8,30 @@ from uuid import UUID
 
 import structlog
 
-from consumers.context import StepContext
-from consumers.evidence import Claim, Kind
-from consumers.participant import Participant
-from consumers.runtime import judgement, poison, set_aside, waiting
-from consumers.runtime.bindings import Bindings, UnknownVersionError
-from consumers.runtime.blocking import LoopWatch
-from consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
-from consumers.runtime.claims import claim_batch, claim_due, claim_message
-from consumers.runtime.docket import Docket, Surroundings
-from consumers.runtime.message import Message, Router, StrayError
-from consumers.runtime.outcome import Completion
-from consumers.runtime.reports import mark_counted, read_reports, stores_of
-from consumers.runtime.row import Key, Row, load, load_due, next_due, save
-from consumers.runtime.speaker import Speaker
-from infra import metrics
-from infra.clock import Clock, SystemClock, elapsed
-from infra.codec import Record
-from infra.database import Connection
-from infra.dead_letters import Fault
-from infra.lanes.pace import Pace
-from infra.lanes.processor import Received, Transaction
-from infra.lanes.store import Lane
-from schemas.envelope import EnvelopeError, Header
-from schemas.topics import PARTITIONS, commands_topic, events_topic
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.evidence import Claim, Kind
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime import judgement, poison, set_aside, waiting
+from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
+from tradesaga.consumers.runtime.blocking import LoopWatch
+from tradesaga.consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
+from tradesaga.consumers.runtime.claims import claim_batch, claim_due, claim_message
+from tradesaga.consumers.runtime.docket import Docket, Surroundings
+from tradesaga.consumers.runtime.message import Message, Router, StrayError
+from tradesaga.consumers.runtime.outcome import Completion
+from tradesaga.consumers.runtime.reports import mark_counted, read_reports, stores_of
+from tradesaga.consumers.runtime.row import Key, Row, load, load_due, next_due, save
+from tradesaga.consumers.runtime.speaker import Speaker
+from tradesaga.infra import metrics
+from tradesaga.infra.clock import Clock, SystemClock, elapsed
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Connection
+from tradesaga.infra.dead_letters import Fault
+from tradesaga.infra.lanes.pace import Pace
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.schemas.envelope import EnvelopeError, Header
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
 DUE_LIMIT = 250
 """Rows whose time has come that a batch takes at most."""

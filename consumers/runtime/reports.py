@@ -11,14 +11,14 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from consumers.evidence import Kind, ReportStore
-from consumers.participant import Participant
-from consumers.runtime.message import Message
-from consumers.runtime.outcome import Completion, Reported
-from consumers.runtime.row import Key, Row
-from infra.database import Connection
-from sagas.row import RowStatus
-from schemas.message import Event
+from tradesaga.consumers.evidence import Kind, ReportStore
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.outcome import Completion, Reported
+from tradesaga.consumers.runtime.row import Key, Row
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.message import Event
 
 Report = tuple[UUID, str, str]
 """A report by saga, step and its own id."""

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import asyncpg
 
-from infra.database import Connection
-from infra.lanes.processor import ConflictError
-from sagas.row import RowStatus
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes.processor import ConflictError
+from tradesaga.sagas.row import RowStatus
 
 Key = tuple[UUID, str]
 

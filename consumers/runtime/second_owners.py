@@ -10,10 +10,10 @@ from typing import Final
 
 import structlog
 
-from consumers.participant import Participant
-from infra import metrics
-from schemas.envelope import Header
-from schemas.message import wire_type
+from tradesaga.consumers.participant import Participant
+from tradesaga.infra import metrics
+from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.message import wire_type
 
 _MOST: Final = 100
 """Other owners that are named; a stranger may write any source."""

@@ -3,16 +3,16 @@
 import os
 import socket
 
-from consumers.participant import Participant
-from consumers.runtime.history import check_history
-from consumers.runtime.processor import StepProcessor
-from infra.audit.seals import read_trust
-from infra.database import open_pool
-from infra.lanes.serving import make_worker
-from infra.partitions import keeping_partitions
-from infra.preflight import preflight
-from infra.settings import Settings
-from schemas.topics import commands_topic, dead_letters_topic, events_topic
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.history import check_history
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.audit.seals import read_trust
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.lanes.serving import make_worker
+from tradesaga.infra.partitions import keeping_partitions
+from tradesaga.infra.preflight import preflight
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
 
 
 def owner_name(service: str) -> str:

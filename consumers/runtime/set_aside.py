@@ -8,14 +8,14 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
-from consumers.saga_log.store import PARK, RELEASE, milliseconds
-from infra.clock import read_id
-from infra.codec import Record, dump_headers, load_headers
-from infra.database import Connection
-from infra.lanes.processor import Received
-from infra.lanes.store import Lane
-from infra.registered import UNKNOWN_VERSION
-from schemas.envelope import SAGA_ID
+from tradesaga.consumers.saga_log.store import PARK, RELEASE, milliseconds
+from tradesaga.infra.clock import read_id
+from tradesaga.infra.codec import Record, dump_headers, load_headers
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes.processor import Received
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.schemas.envelope import SAGA_ID
 
 PAGE: Final = 200
 """Records that one batch takes in again."""

@@ -1,18 +1,25 @@
 """Beginning an attempt, and writing down what came of it."""
 
-from consumers.participant import Binding
-from consumers.runtime.cause import Cause, frame
-from consumers.runtime.docket import Docket
-from consumers.runtime.local import Item
-from consumers.runtime.outcome import Absent, Answered, CallKind, Failed, Outcome, Postponed, Unknown
-from consumers.runtime.row import Row
-from consumers.runtime.speaker import tidy
-from infra import metrics
-from infra.codec import Outgoing
-from infra.failpoints import Failpoint, reach
-from sagas.row import RowStatus
-from sagas.step import Kind
-from schemas.lifecycle import AttemptFailed, CompensationFailed, Direction, StepBarred, StepFailed, StepUnknown
+from tradesaga.consumers.participant import Binding
+from tradesaga.consumers.runtime.cause import Cause, frame
+from tradesaga.consumers.runtime.docket import Docket
+from tradesaga.consumers.runtime.local import Item
+from tradesaga.consumers.runtime.outcome import Absent, Answered, CallKind, Failed, Outcome, Postponed, Unknown
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.consumers.runtime.speaker import tidy
+from tradesaga.infra import metrics
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step import Kind
+from tradesaga.schemas.lifecycle import (
+    AttemptFailed,
+    CompensationFailed,
+    Direction,
+    StepBarred,
+    StepFailed,
+    StepUnknown,
+)
 
 HOLD_AGAIN = 1.0
 """Seconds between two looks at a step that a hold keeps from starting."""

@@ -2,16 +2,16 @@
 
 from typing import cast
 
-from consumers.bound_functions import answers_of, name_types
-from consumers.runtime.cause import Cause
-from consumers.runtime.row import Row
-from infra.clock import Clock, format_time, new_id
-from infra.codec import Outgoing
-from infra.tracing import record_span
-from sagas.step import AnyStep
-from schemas.envelope import ContextTooLargeError, Envelope, splice
-from schemas.message import Event, wire_type
-from schemas.topics import events_topic
+from tradesaga.consumers.bound_functions import answers_of, name_types
+from tradesaga.consumers.runtime.cause import Cause
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.infra.clock import Clock, format_time, new_id
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.tracing import record_span
+from tradesaga.sagas.step import AnyStep
+from tradesaga.schemas.envelope import ContextTooLargeError, Envelope, splice
+from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.topics import events_topic
 
 VALUE_LIMIT = 256 * 1024
 """Bytes of one payload; with a context at its ceiling, and headers, it stays below the topic's `max.message.bytes`."""

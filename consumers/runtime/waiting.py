@@ -4,21 +4,21 @@ from collections.abc import Sequence
 
 import orjson
 
-from consumers.participant import Binding
-from consumers.runtime.cause import Cause, split
-from consumers.runtime.docket import Docket
-from consumers.runtime.message import Message
-from consumers.runtime.outcome import Completion, Reported
-from consumers.runtime.row import Key, Row
-from consumers.runtime.settlement import bar
-from consumers.runtime.speaker import check_size, tidy
-from infra import metrics
-from infra.codec import unpack
-from sagas.row import RowStatus
-from schemas.envelope import Envelope
-from schemas.lifecycle import StepContradicted
-from schemas.message import Event
-from schemas.message import Message as Payload
+from tradesaga.consumers.participant import Binding
+from tradesaga.consumers.runtime.cause import Cause, split
+from tradesaga.consumers.runtime.docket import Docket
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.outcome import Completion, Reported
+from tradesaga.consumers.runtime.row import Key, Row
+from tradesaga.consumers.runtime.settlement import bar
+from tradesaga.consumers.runtime.speaker import check_size, tidy
+from tradesaga.infra import metrics
+from tradesaga.infra.codec import unpack
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.lifecycle import StepContradicted
+from tradesaga.schemas.message import Event
+from tradesaga.schemas.message import Message as Payload
 
 REPORTS_LIMIT = 256 * 1024
 """Bytes of reports in a step's row at which records bring no more: all are read for each batch that brings one."""

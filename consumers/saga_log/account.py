@@ -6,12 +6,12 @@ from typing import Final
 
 import structlog
 
-from consumers.saga_log.checkpoint import Checkpoint
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.rules import Rules
-from infra import metrics
-from sagas.fact import Meaning
-from sagas.status import Status
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra import metrics
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.status import Status
 
 _TOLD: Final = 20
 """Records in trouble that one batch puts into the log; a flood of them is counted, not told one by one."""

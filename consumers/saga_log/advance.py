@@ -5,17 +5,17 @@ from typing import Final, NamedTuple
 import orjson
 from pydantic import ValidationError
 
-from consumers.saga_log.checkpoint import Checkpoint
-from consumers.saga_log.reading import Reading, UnfoldableError
-from consumers.saga_log.rules import CONTEXT_CEILING
-from infra.codec import Record
-from sagas.fact import Fact, Meaning
-from sagas.machine import Folded, Order
-from sagas.status import Status
-from schemas import identity
-from schemas.envelope import ContextTooLargeError, first_fact, splice
-from schemas.invalid import describe_invalid
-from schemas.request_hash import comparable, same_request
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint
+from tradesaga.consumers.saga_log.reading import Reading, UnfoldableError
+from tradesaga.consumers.saga_log.rules import CONTEXT_CEILING
+from tradesaga.infra.codec import Record
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.machine import Folded, Order
+from tradesaga.sagas.status import Status
+from tradesaga.schemas import identity
+from tradesaga.schemas.envelope import ContextTooLargeError, first_fact, splice
+from tradesaga.schemas.invalid import describe_invalid
+from tradesaga.schemas.request_hash import comparable, same_request
 
 CLOCK_SLACK_MS: Final = 100
 """Milliseconds by which a deadline may come early: the database's clock has called it, and brokers have their own."""

@@ -28,8 +28,8 @@ import hashlib
 import struct
 from typing import Any, Final, NamedTuple
 
-from infra.codec import Record, dump_headers, dump_headers_v1, encode_name, load_headers
-from schemas.envelope import CONTEXT
+from tradesaga.infra.codec import Record, dump_headers, dump_headers_v1, encode_name, load_headers
+from tradesaga.schemas.envelope import CONTEXT
 
 FORMAT: Final = 2
 """The format of records that are written today."""

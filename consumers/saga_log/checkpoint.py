@@ -3,9 +3,9 @@
 from typing import NamedTuple
 from uuid import UUID
 
-from consumers.saga_log.parked import NONE, ParkedRecords
-from sagas.machine import State
-from sagas.status import Status
+from tradesaga.consumers.saga_log.parked import NONE, ParkedRecords
+from tradesaga.sagas.machine import State
+from tradesaga.sagas.status import Status
 
 
 class Checkpoint(NamedTuple):

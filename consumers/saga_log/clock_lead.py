@@ -5,8 +5,8 @@ from typing import Final
 
 import structlog
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.outcome import Outcome
 
 _TOLD: Final = 1.0
 """Seconds from which a difference is told, and a deadline counts as late."""

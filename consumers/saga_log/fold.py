@@ -1,15 +1,15 @@
 """The fold: one record into one saga. Pure, so that a replay comes to the same, and emits nothing."""
 
-from consumers.saga_log.advance import advance, is_early
-from consumers.saga_log.chain import FORMAT
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
-from consumers.saga_log.outcome import DeadLetter, Entry, Outcome, count, enter, status_of
-from consumers.saga_log.parked import Parked
-from consumers.saga_log.reading import Reading, UnfoldableError, read
-from consumers.saga_log.release import WAITS, Release, let_pass, release
-from consumers.saga_log.rules import Rules
-from infra.codec import Record, load_headers
-from sagas.fact import Meaning
+from tradesaga.consumers.saga_log.advance import advance, is_early
+from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.outcome import DeadLetter, Entry, Outcome, count, enter, status_of
+from tradesaga.consumers.saga_log.parked import Parked
+from tradesaga.consumers.saga_log.reading import Reading, UnfoldableError, read
+from tradesaga.consumers.saga_log.release import WAITS, Release, let_pass, release
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record, load_headers
+from tradesaga.sagas.fact import Meaning
 
 
 def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int = FORMAT) -> Outcome:

@@ -13,16 +13,16 @@ from uuid import UUID
 
 import structlog
 
-from consumers.saga_log import store
-from consumers.saga_log.possible_owners import groups_at_work
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from consumers.saga_log.unowned_steps import awaited_unowned
-from infra.database import Pool
-from infra.lanes.pace import Pace
-from infra.owners import StepOwner, registered_owners, unowned_steps
-from infra.settings import Settings
-from schemas.topics import commands_topic
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.saga_log.possible_owners import groups_at_work
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.unowned_steps import awaited_unowned
+from tradesaga.infra.database import Pool
+from tradesaga.infra.lanes.pace import Pace
+from tradesaga.infra.owners import StepOwner, registered_owners, unowned_steps
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import commands_topic
 
 INTERVAL: Final = 15.0
 """Seconds between two looks, and those that a page of sagas has to be folded before the next one is read."""

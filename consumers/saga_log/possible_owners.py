@@ -8,9 +8,9 @@ than that.
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from infra.database import Pool
-from infra.kafka import Place
-from infra.kafka_identity import KafkaInspector, inspecting
+from tradesaga.infra.database import Pool
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import KafkaInspector, inspecting
 
 LATELY: Final = 86_400.0
 """Seconds for which a group without members counts as one at work after its lanes or its offsets have moved."""

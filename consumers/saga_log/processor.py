@@ -5,26 +5,26 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from consumers.saga_log import store
-from consumers.saga_log.account import tell
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.clock_lead import ClockLead
-from consumers.saga_log.commands import command, deadline_elapsed, step_unowned, version_registered
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.parked import NONE
-from consumers.saga_log.reading import awaited_version, saga_of
-from consumers.saga_log.recent import Recent
-from consumers.saga_log.rules import Rules
-from consumers.saga_log.unowned_steps import UnownedSteps, awaited_of
-from infra.clock import Clock, SystemClock, elapsed
-from infra.codec import Record
-from infra.database import Connection
-from infra.dead_letters import Fault, dead_letter
-from infra.lanes.pace import Pace
-from infra.lanes.processor import Received, Transaction
-from infra.lanes.store import Lane
-from schemas.envelope import Header
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.saga_log.account import tell
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.clock_lead import ClockLead
+from tradesaga.consumers.saga_log.commands import command, deadline_elapsed, step_unowned, version_registered
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.parked import NONE
+from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
+from tradesaga.consumers.saga_log.recent import Recent
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps, awaited_of
+from tradesaga.infra.clock import Clock, SystemClock, elapsed
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Connection
+from tradesaga.infra.dead_letters import Fault, dead_letter
+from tradesaga.infra.lanes.pace import Pace
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.schemas.envelope import Header
 
 DUE_LIMIT: Final = 500
 

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from consumers.saga_log.checkpoint import Checkpoint
-from consumers.saga_log.rules import Rules
-from infra.clock import parse_time, read_id
-from infra.codec import Record
-from infra.registered import UNKNOWN_VERSION
-from sagas.fact import Fact
-from schemas.envelope import (
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import parse_time, read_id
+from tradesaga.infra.codec import Record
+from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.sagas.fact import Fact
+from tradesaga.schemas.envelope import (
     ENCRYPTED,
     OVERTAKES,
     REQUEST,
@@ -24,7 +24,7 @@ from schemas.envelope import (
     VERSION,
     foreign_specversion,
 )
-from schemas.invalid import describe_invalid
+from tradesaga.schemas.invalid import describe_invalid
 
 REQUIRED: Final = (TYPE, "ce_id", "ce_source", "ce_time")
 MAX_ROUND: Final = 2**31 - 1

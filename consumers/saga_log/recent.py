@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
-from consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.checkpoint import Tracked
 
 CACHED: Final = 20_000
 """Sagas kept: about 3 kB each."""

@@ -6,15 +6,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from consumers.saga_log.advance import advance
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
-from consumers.saga_log.outcome import DeadLetter, Released
-from consumers.saga_log.parked import Parked, ParkedRecords
-from consumers.saga_log.reading import UnfoldableError, read
-from consumers.saga_log.rules import Rules
-from sagas.machine import Order
-from schemas.invalid import describe_invalid
-from schemas.lifecycle import ParkReleased
+from tradesaga.consumers.saga_log.advance import advance
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.outcome import DeadLetter, Released
+from tradesaga.consumers.saga_log.parked import Parked, ParkedRecords
+from tradesaga.consumers.saga_log.reading import UnfoldableError, read
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.sagas.machine import Order
+from tradesaga.schemas.invalid import describe_invalid
+from tradesaga.schemas.lifecycle import ParkReleased
 
 WAITS: Final = "waits behind"
 """How the reason begins of a record that is parked for no fault of its own."""

@@ -5,13 +5,13 @@ from uuid import UUID
 
 import orjson
 
-from infra.keys import partition_of
-from sagas.definition import AnySaga
-from sagas.fact import Vocabulary
-from sagas.machine import Machine, State
-from schemas.lifecycle import DeadlineElapsed, ParkReleased, StartRefused
-from schemas.message import wire_type
-from schemas.topics import PARTITIONS, events_topic
+from tradesaga.infra.keys import partition_of
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Vocabulary
+from tradesaga.sagas.machine import Machine, State
+from tradesaga.schemas.lifecycle import DeadlineElapsed, ParkReleased, StartRefused
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 CONTEXT_CEILING: Final = 512 * 1024
 """Bytes of context at which a fact is set aside: a command that carried more would not fit through the broker."""

@@ -4,17 +4,17 @@ import asyncio
 import os
 import socket
 
-from consumers.saga_log.owner_watch import OwnerWatch
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.audit.seals import read_trust
-from infra.database import open_pool
-from infra.lanes.serving import make_worker
-from infra.partitions import keeping_partitions
-from infra.preflight import preflight
-from infra.registered import registered_sagas
-from infra.settings import Settings
-from schemas.topics import commands_topic, dead_letters_topic, events_topic
+from tradesaga.consumers.saga_log.owner_watch import OwnerWatch
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.seals import read_trust
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.lanes.serving import make_worker
+from tradesaga.infra.partitions import keeping_partitions
+from tradesaga.infra.preflight import preflight
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
 
 DATABASE = "saga_log"
 """Names the database of checkpoints, audit log, parked records and start requests: TRADESAGA_DATABASE_URL_SAGA_LOG."""

@@ -8,18 +8,18 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.saga_log.chain import FORMAT, stored_skip
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.parked import Parked, ParkedRecords, parked_records
-from consumers.saga_log.rules import Rules
-from infra.codec import Record, dump_headers, load_headers
-from infra.database import Connection
-from infra.lanes.store import Lane
-from infra.progress import ProgressError, decode_progress, encode_progress
-from infra.registered import UNKNOWN_VERSION
-from sagas.machine import State
-from sagas.status import Status
+from tradesaga.consumers.saga_log.chain import FORMAT, stored_skip
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.parked import Parked, ParkedRecords, parked_records
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record, dump_headers, load_headers
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.progress import ProgressError, decode_progress, encode_progress
+from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.sagas.machine import State
+from tradesaga.sagas.status import Status
 
 LOAD: Final = """
 SELECT saga_id, version, state, context, progress, seq, head, deadline, deadline_due IS NOT NULL AS pending,

@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.rules import Rules
-from sagas.machine import State
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.sagas.machine import State
 
 Steps = Collection[str]
 

@@ -20,20 +20,20 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from consumers.context import StepContext, Work
-from consumers.evidence import Claim, Kind
-from infra.codec import unpack
-from infra.database import Connection
-from infra.ledger.trades import Order, StepAsked, Trade, load_trades
-from infra.ledger.venue_reports import find_bodies
-from sagas.row import RowStatus
-from sagas.step import Kind as StepKind
-from sagas.trade import trade
-from sagas.trading.fills import identify
-from schemas.envelope import CONTEXT, TYPE, splice
-from schemas.identity import saga_id
-from schemas.message import Message
-from schemas.trade import TradeRequested, VenueReport
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.consumers.evidence import Claim, Kind
+from tradesaga.infra.codec import unpack
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.trades import Order, StepAsked, Trade, load_trades
+from tradesaga.infra.ledger.venue_reports import find_bodies
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step import Kind as StepKind
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading.fills import identify
+from tradesaga.schemas.envelope import CONTEXT, TYPE, splice
+from tradesaga.schemas.identity import saga_id
+from tradesaga.schemas.message import Message
+from tradesaga.schemas.trade import TradeRequested, VenueReport
 
 M = TypeVar("M", bound=Message)
 _STEPS: Final = [each.name for each in trade.steps]

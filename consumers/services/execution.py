@@ -5,19 +5,19 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final, cast
 from uuid import UUID
 
-from consumers.participant import CompensationImpossibleError, Participant, StepContext
-from consumers.runtime.service import serve
-from consumers.services.evidence import EVIDENCE, order_of
-from consumers.services.pausing import account_of
-from infra.database import Connection
-from infra.ledger.venue_reports import find_counted, load_ended, mark_counted, store_read
-from infra.reconciliation.run import reconcile_at_start
-from infra.settings import Settings
-from infra.venues.wire_reports import report_order
-from sagas.trade import confirm_fill, place_order, trade
-from sagas.trading import fills
-from sagas.trading.client_orders import client_order_id
-from sagas.venue import (
+from tradesaga.consumers.participant import CompensationImpossibleError, Participant, StepContext
+from tradesaga.consumers.runtime.service import serve
+from tradesaga.consumers.services.evidence import EVIDENCE, order_of
+from tradesaga.consumers.services.pausing import account_of
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.venue_reports import find_counted, load_ended, mark_counted, store_read
+from tradesaga.infra.reconciliation.run import reconcile_at_start
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.venues.wire_reports import report_order
+from tradesaga.sagas.trade import confirm_fill, place_order, trade
+from tradesaga.sagas.trading import fills
+from tradesaga.sagas.trading.client_orders import client_order_id
+from tradesaga.sagas.venue import (
     EXPIRED,
     NewOrder,
     OrderReport,
@@ -27,9 +27,9 @@ from sagas.venue import (
     VenueUnavailable,
     VenueUnknown,
 )
-from schemas import trade as t
-from schemas.amounts import format_decimal
-from schemas.message import Event
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.message import Event
 
 IN_FLIGHT: Final = 512
 """Calls that the client of a venue, with its hundred connections, gets through within a step's time."""
@@ -37,7 +37,7 @@ IN_FLIGHT: Final = 512
 
 async def execution(settings: Settings) -> None:
     """Run the service until it is cancelled."""
-    from infra.venues.access import open_venue  # noqa: PLC0415  # an extra, which only the service itself needs
+    from tradesaga.infra.venues.access import open_venue  # noqa: PLC0415  # an extra, which only the service itself needs
 
     port = open_venue(settings)
     comparing = asyncio.create_task(reconcile_at_start(port, settings), name="reconcile")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from consumers.participant import StepContext
-from schemas.trade import TradeRequested
+from tradesaga.consumers.participant import StepContext
+from tradesaga.schemas.trade import TradeRequested
 
 
 def account_of(ctx: StepContext) -> Sequence[tuple[str, str]]:

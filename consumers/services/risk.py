@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from consumers.context import StepContext
-from consumers.participant import Participant, Work
-from consumers.runtime.service import serve
-from consumers.services.evidence import EVIDENCE, order_of, starts_itself, with_order
-from consumers.services.pausing import account_of
-from infra.database import Connection
-from infra.ledger.exposure import Key, lock_exposures, set_exposures, take_out
-from infra.ledger.orders import Listing, Registration, find_listings, mark, register
-from infra.ledger.recovering import adopt_accounts
-from infra.settings import Settings
-from sagas.trade import check_risk, trade, validate_order
-from sagas.trading.exposure import Exposure, count_in
-from sagas.trading.orders import Refusal, Terms, assess
-from schemas import trade as t
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import Participant, Work
+from tradesaga.consumers.runtime.service import serve
+from tradesaga.consumers.services.evidence import EVIDENCE, order_of, starts_itself, with_order
+from tradesaga.consumers.services.pausing import account_of
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.exposure import Key, lock_exposures, set_exposures, take_out
+from tradesaga.infra.ledger.orders import Listing, Registration, find_listings, mark, register
+from tradesaga.infra.ledger.recovering import adopt_accounts
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.trade import check_risk, trade, validate_order
+from tradesaga.sagas.trading.exposure import Exposure, count_in
+from tradesaga.sagas.trading.orders import Refusal, Terms, assess
+from tradesaga.schemas import trade as t
 
 participant = Participant("risk", trade, holds=account_of, evidence=EVIDENCE)
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from consumers.participant import Participant, Work
-from consumers.runtime.service import serve
-from consumers.services.evidence import EVIDENCE, order_of, with_order
-from infra.database import Connection
-from infra.ledger.entries import Booking, book
-from infra.ledger.exposure import Key, take_out
-from infra.ledger.orders import mark
-from infra.settings import Settings
-from sagas.trade import settle_trade, trade
-from sagas.trading.postings import Fill, Holding, Settlement, settle
-from schemas.trade import OrderPlaced, TradeFilled, TradeSettled
+from tradesaga.consumers.participant import Participant, Work
+from tradesaga.consumers.runtime.service import serve
+from tradesaga.consumers.services.evidence import EVIDENCE, order_of, with_order
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.entries import Booking, book
+from tradesaga.infra.ledger.exposure import Key, take_out
+from tradesaga.infra.ledger.orders import mark
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.trade import settle_trade, trade
+from tradesaga.sagas.trading.postings import Fill, Holding, Settlement, settle
+from tradesaga.schemas.trade import OrderPlaced, TradeFilled, TradeSettled
 
 participant = Participant("settlement", trade, evidence=EVIDENCE)
 """Nothing here can be paused: what was filled is owed."""

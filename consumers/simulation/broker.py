@@ -5,15 +5,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.simulation.group import Group
-from consumers.simulation.inspector import SimInspector
-from consumers.simulation.loop import Process, SimLoop
-from consumers.simulation.member import SimConsumer
-from consumers.simulation.sender import SimProducer
-from infra.codec import Record
-from infra.kafka import Place
-from infra.keys import partition_of
-from schemas.envelope import Header
+from tradesaga.consumers.simulation.group import Group
+from tradesaga.consumers.simulation.inspector import SimInspector
+from tradesaga.consumers.simulation.loop import Process, SimLoop
+from tradesaga.consumers.simulation.member import SimConsumer
+from tradesaga.consumers.simulation.sender import SimProducer
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.keys import partition_of
+from tradesaga.schemas.envelope import Header
 
 EPOCH_NS: Final = 1_790_000_000_000_000_000
 """Nanoseconds since 1970 at which every simulation begins."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from consumers.simulation.schedule import Result, run, shorten
-from consumers.simulation.subject import Subject
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.simulation.schedule import Result, run, shorten
+from tradesaga.consumers.simulation.subject import Subject
+from tradesaga.infra.errors import CommandError, ExitCode
 
-SAMPLES: Final = ("consumers.simulation.samples:order", "consumers.simulation.samples:pair")
+SAMPLES: Final = ("tradesaga.consumers.simulation.samples:order", "tradesaga.consumers.simulation.samples:pair")
 CHUNK: Final = 25
 """Schedules that a process takes at once."""
 SHOWN: Final = 3
@@ -45,7 +45,7 @@ class Tally:
 def find_subject(path: str) -> Subject:
     """Give the subject at `module:attribute`. Raises `CommandError` (exit 3) when there is none."""
     module, _, name = path.partition(":")
-    do = "give it as module:attribute, naming a consumers.simulation.Subject"
+    do = "give it as module:attribute, naming a tradesaga.consumers.simulation.Subject"
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

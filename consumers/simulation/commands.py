@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from consumers.simulation.campaign import SAMPLES, Tally, choose, run_many
-from consumers.simulation.report import as_json, describe, describe_failure
-from consumers.simulation.schedule import run, shorten
-from infra.errors import ExitCode
+from tradesaga.consumers.simulation.campaign import SAMPLES, Tally, choose, run_many
+from tradesaga.consumers.simulation.report import as_json, describe, describe_failure
+from tradesaga.consumers.simulation.schedule import run, shorten
+from tradesaga.infra.errors import ExitCode
 
 Sagas = Annotated[list[str] | None, typer.Option("--saga", help="module:attribute of a Subject; may be repeated")]
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from consumers.simulation.database import SimDatabase, Transaction
-from consumers.simulation.loop import Process, ProcessGoneError
+from tradesaga.consumers.simulation.database import SimDatabase, Transaction
+from tradesaga.consumers.simulation.loop import Process, ProcessGoneError
 
 IDLE_LIMIT: Final = 8.0
 """Seconds after which the server ends a session that idles in a transaction."""

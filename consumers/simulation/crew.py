@@ -7,19 +7,19 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Final, cast
 
-from consumers.participant import Participant
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from consumers.simulation.broker import EPOCH_NS, SimBroker, SimClients
-from consumers.simulation.connection import IDLE_LIMIT, SimPool
-from consumers.simulation.database import SimDatabase
-from consumers.simulation.loop import Process, SimLoop
-from infra.database import Pool
-from infra.kafka import KafkaUnavailableError
-from infra.lanes.processor import Processor
-from infra.lanes.worker import Worker
-from sagas.definition import AnySaga
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.simulation.broker import EPOCH_NS, SimBroker, SimClients
+from tradesaga.consumers.simulation.connection import IDLE_LIMIT, SimPool
+from tradesaga.consumers.simulation.database import SimDatabase
+from tradesaga.consumers.simulation.loop import Process, SimLoop
+from tradesaga.infra.database import Pool
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.sagas.definition import AnySaga
 
 SESSION_MS: Final = 1500
 """Milliseconds after which the group gives a silent member up."""

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from consumers.simulation.broker import EPOCH_NS
-from consumers.simulation.loop import SimLoop
+from tradesaga.consumers.simulation.broker import EPOCH_NS
+from tradesaga.consumers.simulation.loop import SimLoop
 
 LOCK_LIMIT: Final = 3.0
 """Seconds for which a statement waits for a row, as `lock_timeout` says."""

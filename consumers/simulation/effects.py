@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from consumers.context import StepContext
-from consumers.simulation.broker import EPOCH_NS
-from consumers.simulation.database import SimDatabase, Transaction
-from consumers.simulation.loop import ProcessGoneError, SimLoop, current
-from infra.database import Connection
-from sagas.errors import OutcomeUnknownError
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.simulation.broker import EPOCH_NS
+from tradesaga.consumers.simulation.database import SimDatabase, Transaction
+from tradesaga.consumers.simulation.loop import ProcessGoneError, SimLoop, current
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.errors import OutcomeUnknownError
 
 EFFECT: Final = "INSERT INTO effect (saga_id, step, direction) VALUES ($1, $2, $3)"
 BACK: Final = ":back"

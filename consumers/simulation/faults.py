@@ -6,7 +6,7 @@ from enum import StrEnum
 from random import Random
 from typing import Final
 
-from infra.failpoints import Failpoint
+from tradesaga.infra.failpoints import Failpoint
 
 
 class Trap(StrEnum):

@@ -3,11 +3,11 @@
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.kafka import Place
+from tradesaga.infra.kafka import Place
 
 if TYPE_CHECKING:
-    from consumers.simulation.broker import SimBroker
-    from consumers.simulation.member import SimConsumer
+    from tradesaga.consumers.simulation.broker import SimBroker
+    from tradesaga.consumers.simulation.member import SimConsumer
 
 HEARTBEAT: Final = 0.4
 """Seconds within which a member hears of a rebalance, or of its own expulsion."""

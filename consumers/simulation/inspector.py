@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
-from consumers.simulation.loop import Process, ProcessGoneError
-from infra.codec import Record
-from infra.kafka import KafkaUnavailableError, Place
-from infra.kafka_identity import Committed, TopicState
+from tradesaga.consumers.simulation.loop import Process, ProcessGoneError
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import KafkaUnavailableError, Place
+from tradesaga.infra.kafka_identity import Committed, TopicState
 
 if TYPE_CHECKING:
-    from consumers.simulation.broker import SimBroker
+    from tradesaga.consumers.simulation.broker import SimBroker
 
 
 class SimInspector:

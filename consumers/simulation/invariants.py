@@ -6,14 +6,14 @@ from uuid import UUID
 
 import orjson
 
-from consumers.simulation.crew import rules_of
-from consumers.simulation.world import Started, World
-from infra.codec import Record
-from infra.progress import decode_progress
-from sagas.machine import Machine, State
-from sagas.status import Status
-from schemas.envelope import ID
-from schemas.topics import dead_letters_topic, events_topic, installation_topic
+from tradesaga.consumers.simulation.crew import rules_of
+from tradesaga.consumers.simulation.world import Started, World
+from tradesaga.infra.codec import Record
+from tradesaga.infra.progress import decode_progress
+from tradesaga.sagas.machine import Machine, State
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.envelope import ID
+from tradesaga.schemas.topics import dead_letters_topic, events_topic, installation_topic
 
 _ENDED = {Status.COMPLETED, Status.ABORTED, Status.FAILED}
 

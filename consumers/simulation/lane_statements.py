@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from consumers.simulation.database import Statement, Transaction
-from infra import installation
-from infra.lanes import guard, outbox, store
+from tradesaga.consumers.simulation.database import Statement, Transaction
+from tradesaga.infra import installation
+from tradesaga.infra.lanes import guard, outbox, store
 
 
 def lane_statements() -> Mapping[str, Statement]:

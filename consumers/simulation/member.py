@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from consumers.simulation.loop import Process, ProcessGoneError
-from infra.codec import recognise
-from infra.kafka import KafkaUnavailableError, Place, Polled, Wants
+from tradesaga.consumers.simulation.loop import Process, ProcessGoneError
+from tradesaga.infra.codec import recognise
+from tradesaga.infra.kafka import KafkaUnavailableError, Place, Polled, Wants
 
 if TYPE_CHECKING:
-    from consumers.simulation.broker import Moods, SimBroker
+    from tradesaga.consumers.simulation.broker import Moods, SimBroker
 
 
 FETCH_WAIT: Final = 0.03

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from consumers.simulation.campaign import Tally
-from consumers.simulation.faults import CELLS, Trap
-from consumers.simulation.schedule import Result
-from infra.failpoints import Failpoint
+from tradesaga.consumers.simulation.campaign import Tally
+from tradesaga.consumers.simulation.faults import CELLS, Trap
+from tradesaga.consumers.simulation.schedule import Result
+from tradesaga.infra.failpoints import Failpoint
 
 _TRACE_LINES = 400
 _WIDTH = 6

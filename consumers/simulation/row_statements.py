@@ -6,8 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.runtime import processor, row, set_aside
-from consumers.simulation.database import Statement, Transaction
+from tradesaga.consumers.runtime import processor, row, set_aside
+from tradesaga.consumers.simulation.database import Statement, Transaction
 
 TABLE = "step_execution"
 

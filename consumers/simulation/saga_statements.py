@@ -7,8 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.saga_log import store
-from consumers.simulation.database import Statement, Transaction
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.simulation.database import Statement, Transaction
 
 SAGA = (
     "saga_id", "lane", "version", "state", "current_step_index", "completed_steps", "compensated_steps", "context",

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from consumers.participant import Participant, StepContext
-from consumers.simulation.effects import FarSide, Order, take_effect
-from consumers.simulation.subject import Report, Subject
-from sagas.backoff import Retry
-from sagas.definition import saga, seconds
-from sagas.step import step
-from schemas.message import Compensation, Event
+from tradesaga.consumers.participant import Participant, StepContext
+from tradesaga.consumers.simulation.effects import FarSide, Order, take_effect
+from tradesaga.consumers.simulation.subject import Report, Subject
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import saga, seconds
+from tradesaga.sagas.step import step
+from tradesaga.schemas.message import Compensation, Event
 
 
 class Asked(Event):

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from consumers.simulation import invariants
-from consumers.simulation.faults import Fault, draw_faults
-from consumers.simulation.loop import StuckError
-from consumers.simulation.silence import silent_logs
-from consumers.simulation.springs import meet
-from consumers.simulation.subject import Subject
-from consumers.simulation.world import World
-from infra.failpoints import listen
-from sagas.status import Status
-from schemas.lifecycle import RetryRequested
+from tradesaga.consumers.simulation import invariants
+from tradesaga.consumers.simulation.faults import Fault, draw_faults
+from tradesaga.consumers.simulation.loop import StuckError
+from tradesaga.consumers.simulation.silence import silent_logs
+from tradesaga.consumers.simulation.springs import meet
+from tradesaga.consumers.simulation.subject import Subject
+from tradesaga.consumers.simulation.world import World
+from tradesaga.infra.failpoints import listen
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.lifecycle import RetryRequested
 
 SAGAS: Final = 3
 ONE_MORE: Final = 0.2

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 
-from consumers.simulation.loop import Process, ProcessGoneError
-from infra.codec import Outgoing, Record
-from infra.kafka import KafkaUnavailableError
-from schemas.envelope import Header
+from tradesaga.consumers.simulation.loop import Process, ProcessGoneError
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.schemas.envelope import Header
 
 if TYPE_CHECKING:
-    from consumers.simulation.broker import SimBroker
+    from tradesaga.consumers.simulation.broker import SimBroker
 
 REQUEST_LIMIT: Final = 1.5
 """Seconds for which a producer waits for a broker that does not answer."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from consumers.simulation.loop import current
+from tradesaga.consumers.simulation.loop import current
 
 if TYPE_CHECKING:
-    from consumers.simulation.world import World
+    from tradesaga.consumers.simulation.world import World
 
 _LEVEL_OF_NOTHING = 50
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from consumers.simulation.connection import SimConnection
-from consumers.simulation.crew import SESSION_MS
-from consumers.simulation.faults import Trap
-from consumers.simulation.loop import Process, ProcessGoneError, current
-from consumers.simulation.world import World
-from infra.failpoints import Failpoint
-from schemas.lifecycle import AbortRequested, RetryRequested
+from tradesaga.consumers.simulation.connection import SimConnection
+from tradesaga.consumers.simulation.crew import SESSION_MS
+from tradesaga.consumers.simulation.faults import Trap
+from tradesaga.consumers.simulation.loop import Process, ProcessGoneError, current
+from tradesaga.consumers.simulation.world import World
+from tradesaga.infra.failpoints import Failpoint
+from tradesaga.schemas.lifecycle import AbortRequested, RetryRequested
 
 COIN: Final = 0.5
 SKEW: Final = 0.9

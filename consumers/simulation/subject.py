@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
-from consumers.participant import Participant
-from consumers.simulation.database import Statement
-from consumers.simulation.effects import FarSide
-from sagas.definition import AnySaga
-from schemas.message import Event
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.simulation.database import Statement
+from tradesaga.consumers.simulation.effects import FarSide
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.message import Event
 
 Report = Callable[[UUID, Event], None]
 """Publishes an outside fact of a saga, as a feed would."""

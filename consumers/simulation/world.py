@@ -7,23 +7,23 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
-from consumers.simulation.broker import EPOCH_NS, SimBroker
-from consumers.simulation.crew import Crew
-from consumers.simulation.database import SimDatabase
-from consumers.simulation.effects import EFFECT, FarSide, insert_effect
-from consumers.simulation.faults import Fault
-from consumers.simulation.lane_statements import lane_statements
-from consumers.simulation.loop import SimLoop
-from consumers.simulation.row_statements import row_statements
-from consumers.simulation.saga_statements import saga_statements
-from consumers.simulation.subject import Subject
-from infra.clock import format_time, new_id
-from infra.codec import Record
-from infra.failpoints import Failpoint
-from schemas.envelope import Envelope, splice
-from schemas.message import Event, wire_type
-from schemas.request_hash import RequestKeys
-from schemas.topics import commands_topic, events_topic
+from tradesaga.consumers.simulation.broker import EPOCH_NS, SimBroker
+from tradesaga.consumers.simulation.crew import Crew
+from tradesaga.consumers.simulation.database import SimDatabase
+from tradesaga.consumers.simulation.effects import EFFECT, FarSide, insert_effect
+from tradesaga.consumers.simulation.faults import Fault
+from tradesaga.consumers.simulation.lane_statements import lane_statements
+from tradesaga.consumers.simulation.loop import SimLoop
+from tradesaga.consumers.simulation.row_statements import row_statements
+from tradesaga.consumers.simulation.saga_statements import saga_statements
+from tradesaga.consumers.simulation.subject import Subject
+from tradesaga.infra.clock import format_time, new_id
+from tradesaga.infra.codec import Record
+from tradesaga.infra.failpoints import Failpoint
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.request_hash import RequestKeys
+from tradesaga.schemas.topics import commands_topic, events_topic
 
 CLIENT: Final = "/simulation"
 

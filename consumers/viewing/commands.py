@@ -6,16 +6,26 @@ from typing import Annotated, Final
 
 import typer
 
-from consumers.viewing.diagnosis import diagnose, parked_records
-from consumers.viewing.tables import parked_table, plain_console, saga_page, saga_table, waiting_page
-from infra.catalog import PAGE, Wanted, dump, find_id, read_page, read_row, read_saga, start_events, unknown_saga
-from infra.database import session
-from infra.errors import CommandError, ExitCode
-from infra.logs import silence_libraries
-from infra.registered import registered_sagas
-from infra.settings import load_settings
-from infra.stack.display import AsJson, Directory
-from sagas.status import Status
+from tradesaga.consumers.viewing.diagnosis import diagnose, parked_records
+from tradesaga.consumers.viewing.tables import parked_table, plain_console, saga_page, saga_table, waiting_page
+from tradesaga.infra.catalog import (
+    PAGE,
+    Wanted,
+    dump,
+    find_id,
+    read_page,
+    read_row,
+    read_saga,
+    start_events,
+    unknown_saga,
+)
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.sagas.status import Status
 
 commands = typer.Typer()
 

@@ -8,26 +8,26 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from consumers.saga_log.rules import Rules
-from consumers.viewing.tables import told_reason
-from infra.audit.seals import read_trust
-from infra.broker import read_ends
-from infra.catalog import Json, read_value
-from infra.database import Connection, session
-from infra.errors import CommandError
-from infra.kafka import KafkaUnavailableError, Place
-from infra.lanes.guard import Guard
-from infra.lanes.residence import find_residents
-from infra.owners import registered_owners
-from infra.progress import ProgressError, decode_progress
-from infra.registered import find_saga
-from infra.settings import Settings
-from sagas.machine import State
-from sagas.row import RowStatus
-from sagas.status import Status
-from schemas.lifecycle import AttemptFailed, CompensationFailed, StepContradicted, StepFailed, StepUnknown
-from schemas.message import Event, wire_type
-from schemas.topics import commands_topic, events_topic
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.viewing.tables import told_reason
+from tradesaga.infra.audit.seals import read_trust
+from tradesaga.infra.broker import read_ends
+from tradesaga.infra.catalog import Json, read_value
+from tradesaga.infra.database import Connection, session
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.kafka import KafkaUnavailableError, Place
+from tradesaga.infra.lanes.guard import Guard
+from tradesaga.infra.lanes.residence import find_residents
+from tradesaga.infra.owners import registered_owners
+from tradesaga.infra.progress import ProgressError, decode_progress
+from tradesaga.infra.registered import find_saga
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.machine import State
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepContradicted, StepFailed, StepUnknown
+from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.topics import commands_topic, events_topic
 
 _STEPS: Final = """
 SELECT e.step, e.status, e.attempt, e.back_attempt, e.bar_seen,

@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from infra.catalog import Json
-from sagas.status import Status
+from tradesaga.infra.catalog import Json
+from tradesaga.sagas.status import Status
 
 _PIPED_WIDTH: Final = 240
 _COLOURS: Final = {

@@ -8,8 +8,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from consumers.viewing.tables import count_line, event_cells, plain_console, saga_table, state_text
-from infra.catalog import (
+from tradesaga.consumers.viewing.tables import count_line, event_cells, plain_console, saga_table, state_text
+from tradesaga.infra.catalog import (
     Json,
     Wanted,
     count_states,
@@ -21,12 +21,12 @@ from infra.catalog import (
     start_events,
     unknown_saga,
 )
-from infra.database import Connection, session
-from infra.errors import ExitCode, unavailable
-from infra.registered import registered_sagas
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
-from sagas.status import Status
+from tradesaga.infra.database import Connection, session
+from tradesaga.infra.errors import ExitCode, unavailable
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.sagas.status import Status
 
 commands = typer.Typer()
 

@@ -20,8 +20,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra.audit.merkle import HASH_BYTES
-from infra.audit.note import NoteError
+from tradesaga.infra.audit.merkle import HASH_BYTES
+from tradesaga.infra.audit.note import NoteError
 
 _SHOWN = 200
 """Characters of a text that is repeated in an error."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infra.audit.precision_time import QUESTIONS, read_answers
+from tradesaga.infra.audit.precision_time import QUESTIONS, read_answers
 
 _UNSYNCHRONISED: Final = 0x0040
 """STA_UNSYNC of adjtimex(2)."""

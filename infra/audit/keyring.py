@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from infra.audit.note import NoteError, Signer, Verifier
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.audit.note import NoteError, Signer, Verifier
+from tradesaga.infra.errors import CommandError, ExitCode
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from infra.audit.note import NoteError
+from tradesaga.infra.audit.note import NoteError
 
 
 class Origin(NamedTuple):

@@ -6,16 +6,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from infra.audit.checkpoint import Checkpoint, read_unverified
-from infra.audit.keyring import public_path, read_trusted
-from infra.audit.note import NoteError, Verifier, open_note
-from infra.audit.origin import Origin
-from infra.codec import Record
-from infra.kafka import Place
-from infra.kafka_identity import Inspector
-from infra.kafka_tails import Bound, read_back
-from infra.settings import Settings
-from schemas.topics import checkpoints_topic, events_topic
+from tradesaga.infra.audit.checkpoint import Checkpoint, read_unverified
+from tradesaga.infra.audit.keyring import public_path, read_trusted
+from tradesaga.infra.audit.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import Inspector
+from tradesaga.infra.kafka_tails import Bound, read_back
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 BOUND: Final = Bound(10_000, 16 * 1024 * 1024)
 """Records at the end of the topic, and their bytes, among which the last checkpoints are looked for."""

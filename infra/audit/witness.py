@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 import orjson
 
-from infra.audit.witness_index import SAVE_EVERY, WitnessIndex
+from tradesaga.infra.audit.witness_index import SAVE_EVERY, WitnessIndex
 
 _TORN: Final = b"\0\n"
 

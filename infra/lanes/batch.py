@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from infra.codec import Record, Seen, seen_as
-from infra.lanes.processor import Received
-from infra.lanes.store import Lane
+from tradesaga.infra.codec import Record, Seen, seen_as
+from tradesaga.infra.lanes.processor import Received
+from tradesaga.infra.lanes.store import Lane
 
 
 class ConflictsError(Exception):

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from infra.database import Connection
-from infra.failpoints import Failpoint, reach
-from infra.kafka import REFUSALS, Place
-from infra.lanes import outbox, store
-from infra.lanes.clients import ConsumerPort
-from infra.lanes.guard import Guard
-from infra.lanes.processor import InDoubtError
-from infra.lanes.publisher import Publisher, PublishError
-from infra.lanes.refusal import set_aside
-from infra.lanes.store import Lane
+from tradesaga.infra.database import Connection
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.kafka import REFUSALS, Place
+from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.lanes.clients import ConsumerPort
+from tradesaga.infra.lanes.guard import Guard
+from tradesaga.infra.lanes.processor import InDoubtError
+from tradesaga.infra.lanes.publisher import Publisher, PublishError
+from tradesaga.infra.lanes.refusal import set_aside
+from tradesaga.infra.lanes.store import Lane
 
 
 async def claim_lanes(

@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from infra.codec import Outgoing
-from infra.kafka import Consumer, Place, Polled, Producer, Wants
-from infra.kafka_identity import Inspector, inspecting
-from infra.kafka_names import Cluster
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.kafka import Consumer, Place, Polled, Producer, Wants
+from tradesaga.infra.kafka_identity import Inspector, inspecting
+from tradesaga.infra.kafka_names import Cluster
 
 
 class ProducerPort(Protocol):
-    """Keeps the order of each partition; what it could not send it never says it has. See `infra.kafka.Producer`."""
+    """Keeps the order of each partition, and reports as sent only what was. See `tradesaga.infra.kafka.Producer`."""
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
@@ -28,7 +28,7 @@ class ProducerPort(Protocol):
 
 
 class ConsumerPort(Protocol):
-    """A member of a group that commits nothing by itself. See `infra.kafka.Consumer`."""
+    """A member of a group that commits nothing by itself. See `tradesaga.infra.kafka.Consumer`."""
 
     async def start(
         self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
@@ -86,7 +86,7 @@ class Clients(Protocol):
 
 
 Brokers = str | Clients
-"""An address that `infra.kafka_names.Cluster` reads, or what makes the clients instead."""
+"""An address that `tradesaga.infra.kafka_names.Cluster` reads, or what makes the clients instead."""
 
 
 def cluster_of(brokers: Brokers) -> Cluster:

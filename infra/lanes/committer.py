@@ -6,19 +6,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra import metrics
-from infra.clock import elapsed
-from infra.codec import Seen
-from infra.database import Connection
-from infra.failpoints import Failpoint, reach
-from infra.lanes import outbox, store
-from infra.lanes.batch import Batch, ConflictsError, halve, last_seen, offsets, received
-from infra.lanes.group_commit import REDO
-from infra.lanes.health import Health
-from infra.lanes.marks import Marks
-from infra.lanes.processor import InDoubtError, Processor, Received, Transaction
-from infra.lanes.publisher import Publisher
-from infra.lanes.store import Lane
+from tradesaga.infra import metrics
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.codec import Seen
+from tradesaga.infra.database import Connection
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.lanes.batch import Batch, ConflictsError, halve, last_seen, offsets, received
+from tradesaga.infra.lanes.group_commit import REDO
+from tradesaga.infra.lanes.health import Health
+from tradesaga.infra.lanes.marks import Marks
+from tradesaga.infra.lanes.processor import InDoubtError, Processor, Received, Transaction
+from tradesaga.infra.lanes.publisher import Publisher
+from tradesaga.infra.lanes.store import Lane
 
 _TRIES = 3
 """Times that a batch is tried before it is halved: most conflicts are gone the second time."""

@@ -13,16 +13,16 @@ from uuid import UUID
 
 import orjson
 
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.seals import find_ahead
-from infra.clock import parse_time
-from infra.codec import Record, Seen, recognise
-from infra.installation import Identity
-from infra.kafka import Place
-from infra.kafka_identity import NO_ID, Committed, TopicState
-from infra.kafka_names import Cluster
-from infra.lanes.processor import HaltError
-from schemas.envelope import ID
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.seals import find_ahead
+from tradesaga.infra.clock import parse_time
+from tradesaga.infra.codec import Record, Seen, recognise
+from tradesaga.infra.installation import Identity
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import NO_ID, Committed, TopicState
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lanes.processor import HaltError
+from tradesaga.schemas.envelope import ID
 
 _RECOVER: Final = "stop every service and run `tradesaga recover restored`"
 _TOPICS: Final = (

@@ -7,11 +7,11 @@ from typing import Any, Generic, TypeVar
 
 import asyncpg
 
-from infra.codec import Outgoing
-from infra.database import Connection
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.processor import ConflictError, Transaction
-from infra.lanes.store import Lane
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.processor import ConflictError, Transaction
+from tradesaga.infra.lanes.store import Lane
 
 REDO = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError, ConflictError)
 """Errors after which the same batch may simply be done again."""

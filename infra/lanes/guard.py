@@ -1,6 +1,6 @@
 """Refuses to work where database and topics do not belong together; asked before a group is joined and at each claim.
 
-It collects what `infra.lanes.evidence` judges.
+It collects what `tradesaga.infra.lanes.evidence` judges.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from infra.audit.seals import SealTrust, read_seals
-from infra.clock import read_id
-from infra.codec import Record
-from infra.database import Connection
-from infra.installation import CLAIM, Identity, read_identity
-from infra.kafka import Place
-from infra.kafka_identity import Committed, Inspector, TopicState
-from infra.kafka_names import Cluster
-from infra.kafka_tails import Bound, read_back
-from infra.lanes.clients import Brokers, cluster_of, make_inspector
-from infra.lanes.evidence import (
+from tradesaga.infra.audit.seals import SealTrust, read_seals
+from tradesaga.infra.clock import read_id
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Connection
+from tradesaga.infra.installation import CLAIM, Identity, read_identity
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import Committed, Inspector, TopicState
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.kafka_tails import Bound, read_back
+from tradesaga.infra.lanes.clients import Brokers, cluster_of, make_inspector
+from tradesaga.infra.lanes.evidence import (
     Found,
     KnownLane,
     Owner,
@@ -30,10 +30,10 @@ from infra.lanes.evidence import (
     no_claim,
     unproven_ranges,
 )  # fmt: skip
-from infra.lanes.processor import HaltError
-from infra.lanes.residence import LivesHere
-from schemas.envelope import ID
-from schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
+from tradesaga.infra.lanes.processor import HaltError
+from tradesaga.infra.lanes.residence import LivesHere
+from tradesaga.schemas.envelope import ID
+from tradesaga.schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
 
 KNOWN: Final = """
 SELECT "group", topic, partition, next_offset, topic_id, partitions, seen_offset, seen_crc

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from infra.clock import SystemClock, elapsed
+from tradesaga.infra.clock import SystemClock, elapsed
 
 
 @dataclass(slots=True)

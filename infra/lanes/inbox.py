@@ -3,8 +3,8 @@
 from collections import deque
 from typing import Final
 
-from infra.codec import seen_as
-from infra.lanes.batch import Chunk
+from tradesaga.infra.codec import seen_as
+from tradesaga.infra.lanes.batch import Chunk
 
 BATCHES: Final = 4
 """Batches that may wait before fetching does."""

@@ -8,8 +8,8 @@ recovery cannot pass the fence, not even by chance.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from infra.database import Connection
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError, ExitCode
 
 Kind = Literal["rebuilt", "restored", "republished"]
 SHIFT: Final = 30

@@ -14,14 +14,14 @@ from uuid import uuid4
 
 import structlog
 
-from infra.database import Connection, Pool
-from infra.database_faults import DATABASE_ERRORS
-from infra.kafka import KafkaUnavailableError
-from infra.kafka_watch import watching
-from infra.lanes import leases, outbox, store
-from infra.lanes.batch import ConflictsError
-from infra.lanes.claiming import republish
-from infra.lanes.group_commit import (
+from tradesaga.infra.database import Connection, Pool
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.kafka_watch import watching
+from tradesaga.infra.lanes import leases, outbox, store
+from tradesaga.infra.lanes.batch import ConflictsError
+from tradesaga.infra.lanes.claiming import republish
+from tradesaga.infra.lanes.group_commit import (
     REDO,
     FunctionFailedError,
     LeasedTransaction,
@@ -31,13 +31,13 @@ from infra.lanes.group_commit import (
     fill,
     fill_guarded,
 )
-from infra.lanes.guard import Guard, watched_topics
-from infra.lanes.health import Health
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.processor import HaltError, InDoubtError
-from infra.lanes.publisher import Publisher, PublishError
-from infra.lanes.residence import LivesHere
-from infra.lanes.store import Lane
+from tradesaga.infra.lanes.guard import Guard, watched_topics
+from tradesaga.infra.lanes.health import Health
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.processor import HaltError, InDoubtError
+from tradesaga.infra.lanes.publisher import Publisher, PublishError
+from tradesaga.infra.lanes.residence import LivesHere
+from tradesaga.infra.lanes.store import Lane
 
 BATCH: Final = 500
 """Functions that share a transaction at most."""

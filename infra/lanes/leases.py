@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import asyncpg
 
-from infra.database import Connection
-from infra.lanes.store import Lane
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes.store import Lane
 
 Place = tuple[str, str]
 """A group and its topic: the lanes that its writers share."""

@@ -7,12 +7,12 @@ from contextlib import suppress
 import asyncpg
 import structlog
 
-from infra.database import Connection
-from infra.failpoints import Failpoint, reach
-from infra.lanes import store
-from infra.lanes.processor import InDoubtError
-from infra.lanes.publisher import Publisher, PublishError
-from infra.lanes.store import Lane
+from tradesaga.infra.database import Connection
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.lanes import store
+from tradesaga.infra.lanes.processor import InDoubtError
+from tradesaga.infra.lanes.publisher import Publisher, PublishError
+from tradesaga.infra.lanes.store import Lane
 
 LEAVING = 2.0
 """Seconds that an owner waits for the broker before it leaves its lanes to another."""

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import asyncpg
 
-from infra.codec import Outgoing, load_headers
-from infra.database import Connection
+from tradesaga.infra.codec import Outgoing, load_headers
+from tradesaga.infra.database import Connection
 
 NUMBER = """
 UPDATE lane SET last_seq = n.last_seq FROM unnest($1::int[], $2::bigint[]) AS n (id, last_seq) WHERE lane.id = n.id

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from infra.codec import Outgoing, Record
-from infra.database import Connection
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.store import Lane
-from schemas.envelope import Header
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.schemas.envelope import Header
 
 
 class InDoubtError(Exception):

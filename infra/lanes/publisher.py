@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from infra.codec import Outgoing
-from infra.failpoints import Failpoint, reach
-from infra.kafka import KafkaUnavailableError
-from infra.lanes.clients import Brokers, make_producer
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.store import Lane
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.lanes.clients import Brokers, make_producer
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.store import Lane
 
 UNACKED_LIMIT = 20_000
 """Rows sent and not acknowledged at which writing waits."""

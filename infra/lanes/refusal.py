@@ -10,13 +10,13 @@ from uuid import UUID
 
 import structlog
 
-from infra import metrics
-from infra.codec import Outgoing, load_headers
-from infra.database import Connection
-from infra.lanes import store
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.processor import InDoubtError
-from infra.lanes.store import Lane
+from tradesaga.infra import metrics
+from tradesaga.infra.codec import Outgoing, load_headers
+from tradesaga.infra.database import Connection
+from tradesaga.infra.lanes import store
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.processor import InDoubtError
+from tradesaga.infra.lanes.store import Lane
 
 _SET_ASIDE: Final = """
 INSERT INTO parked ("group", topic, partition, "offset", saga_id, reason, recorded_at, headers, value)

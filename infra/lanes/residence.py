@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from infra.settings import Settings
+from tradesaga.infra.settings import Settings
 
 LivesHere = Callable[[str], bool]
 """Returns whether a group, by its name without the saga's, works with the database that is looked at."""

@@ -1,12 +1,12 @@
 """A group's worker as the settings of its service want it."""
 
-from infra.audit.seals import SealTrust
-from infra.database import Pool
-from infra.lanes.processor import Processor
-from infra.lanes.residence import find_residents
-from infra.lanes.worker import BATCH, Worker
-from infra.metrics import watch_worker
-from infra.settings import Settings
+from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.database import Pool
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.residence import find_residents
+from tradesaga.infra.lanes.worker import BATCH, Worker
+from tradesaga.infra.metrics import watch_worker
+from tradesaga.infra.settings import Settings
 
 
 def make_worker(

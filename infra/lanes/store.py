@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from infra.codec import Seen
-from infra.database import Connection
+from tradesaga.infra.codec import Seen
+from tradesaga.infra.database import Connection
 
 CLAIM = """
 INSERT INTO lane AS l ("group", topic, partition, epoch, owner)

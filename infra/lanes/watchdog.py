@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from infra.clock import elapsed
-from infra.errors import CommandError, ExitCode
-from infra.kafka import KafkaUnavailableError, Place
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import KafkaUnavailableError, Place
 
 
 class Verdict(Enum):

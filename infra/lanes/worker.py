@@ -7,27 +7,27 @@ from functools import partial
 
 import structlog
 
-from infra.audit.seals import SealTrust
-from infra.broker import has_record
-from infra.clock import elapsed
-from infra.database import Pool
-from infra.database_faults import DATABASE_ERRORS
-from infra.failpoints import Failpoint, reach
-from infra.kafka import KafkaUnavailableError, Place
-from infra.kafka_watch import watching
-from infra.lanes.batch import Chunk
-from infra.lanes.claiming import claim_lanes, republish
-from infra.lanes.clients import Brokers, ConsumerPort, cluster_of, make_consumer
-from infra.lanes.committer import Committer, Session
-from infra.lanes.guard import Guard, saga_of, watched_topics
-from infra.lanes.health import Health
-from infra.lanes.inbox import Inbox
-from infra.lanes.marks import Marks
-from infra.lanes.processor import HaltError, InDoubtError, Processor
-from infra.lanes.publisher import Publisher, PublishError
-from infra.lanes.residence import LivesHere
-from infra.lanes.store import Lane
-from infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, stuck, watch
+from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.broker import has_record
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.database import Pool
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.kafka import KafkaUnavailableError, Place
+from tradesaga.infra.kafka_watch import watching
+from tradesaga.infra.lanes.batch import Chunk
+from tradesaga.infra.lanes.claiming import claim_lanes, republish
+from tradesaga.infra.lanes.clients import Brokers, ConsumerPort, cluster_of, make_consumer
+from tradesaga.infra.lanes.committer import Committer, Session
+from tradesaga.infra.lanes.guard import Guard, saga_of, watched_topics
+from tradesaga.infra.lanes.health import Health
+from tradesaga.infra.lanes.inbox import Inbox
+from tradesaga.infra.lanes.marks import Marks
+from tradesaga.infra.lanes.processor import HaltError, InDoubtError, Processor
+from tradesaga.infra.lanes.publisher import Publisher, PublishError
+from tradesaga.infra.lanes.residence import LivesHere
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, stuck, watch
 
 BATCH = 1000
 """Records a transaction takes at most."""

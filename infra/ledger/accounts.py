@@ -7,11 +7,11 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
-from infra.database import Connection
-from infra.errors import CommandError, ExitCode
-from infra.ledger.entries import Booking, lock_places, open_places, post
-from sagas.trading.postings import Kind, Place, deposit
-from schemas.identity import NAMESPACE
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.ledger.entries import Booking, lock_places, open_places, post
+from tradesaga.sagas.trading.postings import Kind, Place, deposit
+from tradesaga.schemas.identity import NAMESPACE
 
 VENUE = "paper"
 _LIST = """

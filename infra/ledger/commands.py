@@ -12,16 +12,16 @@ import asyncpg
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from infra.database import Session, session
-from infra.errors import CommandError, ExitCode
-from infra.installation import migrate_all
-from infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
-from infra.request_key_commands import keys
-from infra.request_keys import ensure_request_keys
-from infra.settings import load_settings
-from infra.stack.display import AsJson, Directory
-from schemas.amounts import Amount, format_decimal
-from schemas.trade import AccountId, Asset
+from tradesaga.infra.database import Session, session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.installation import migrate_all
+from tradesaga.infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
+from tradesaga.infra.request_key_commands import keys
+from tradesaga.infra.request_keys import ensure_request_keys
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.schemas.amounts import Amount, format_decimal
+from tradesaga.schemas.trade import AccountId, Asset
 
 commands = typer.Typer()
 account = typer.Typer(no_args_is_help=True, help="Open, fund, list and close customers' accounts.")

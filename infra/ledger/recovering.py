@@ -6,11 +6,11 @@ from decimal import Decimal
 from typing import Final
 from uuid import uuid5
 
-from infra.database import Connection
-from infra.ledger.accounts import NewAccount
-from infra.ledger.entries import Booking, book
-from sagas.trading.postings import deposit
-from schemas.identity import NAMESPACE
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.accounts import NewAccount
+from tradesaga.infra.ledger.entries import Booking, book
+from tradesaga.sagas.trading.postings import deposit
+from tradesaga.schemas.identity import NAMESPACE
 
 STEP: Final = "recovered"
 """The step under which a shortfall is booked."""

@@ -15,7 +15,7 @@ from sqlalchemy import (
     text,
 )
 
-from infra.tables import METADATA, NOW, TIME, ZERO
+from tradesaga.infra.tables import METADATA, NOW, TIME, ZERO
 
 MONEY = Numeric(26, 8)
 RATE = Numeric(9, 8)

@@ -1,1 +1,1 @@
-"""The schema's history, applied by `infra.database.migrate`."""
+"""The schema's history, applied by `tradesaga.infra.database.migrate`."""

@@ -1,9 +1,9 @@
-"""Runs migrations on the connection that `infra.database` hands over, one process at a time."""
+"""Runs migrations on the connection that `tradesaga.infra.database` hands over, one process at a time."""
 
 from alembic import context
 from sqlalchemy import Connection, text
 
-from infra.schema_version import TABLE
+from tradesaga.infra.schema_version import TABLE
 
 LOCK = 7_263_410_952
 # Releases up to schema 0006 kept their version in alembic's default table. One of that name that says anything else, or

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.reconciliation.run import Findings, reconcile
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
-from infra.venues.access import open_venue
-from sagas.venue import VenueError, VenueRejected
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.reconciliation.run import Findings, reconcile
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.venues.access import open_venue
+from tradesaga.sagas.venue import VenueError, VenueRejected
 
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 

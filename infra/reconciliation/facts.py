@@ -20,14 +20,21 @@ from uuid import UUID
 
 import asyncpg
 
-from infra.codec import load_headers, unpack
-from infra.database import Connection, session
-from infra.settings import Settings
-from sagas.trade import trade
-from schemas.envelope import CONTEXT, ID, TYPE, Header
-from schemas.lifecycle import AttemptFailed, CompensationFailed, StepBarred, StepContradicted, StepFailed, StepUnknown
-from schemas.message import Message, wire_type
-from schemas.topics import events_topic
+from tradesaga.infra.codec import load_headers, unpack
+from tradesaga.infra.database import Connection, session
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.envelope import CONTEXT, ID, TYPE, Header
+from tradesaga.schemas.lifecycle import (
+    AttemptFailed,
+    CompensationFailed,
+    StepBarred,
+    StepContradicted,
+    StepFailed,
+    StepUnknown,
+)
+from tradesaga.schemas.message import Message, wire_type
+from tradesaga.schemas.topics import events_topic
 
 WINDOW: Final = timedelta(days=7)
 """How far back facts are compared where nothing else is asked for."""

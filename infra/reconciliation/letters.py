@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from infra.broker import count_partitions
-from infra.codec import Record
-from infra.dead_letters import CONTRADICTION
-from infra.errors import CommandError
-from infra.kafka import KafkaUnavailableError
-from infra.reconciliation.facts import SHOWN
-from infra.replay import Replay
-from infra.settings import Settings
-from sagas.trade import trade
-from schemas.envelope import SAGA_ID, STEP, TYPE
-from schemas.topics import dead_letters_topic
+from tradesaga.infra.broker import count_partitions
+from tradesaga.infra.codec import Record
+from tradesaga.infra.dead_letters import CONTRADICTION
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.reconciliation.facts import SHOWN
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.envelope import SAGA_ID, STEP, TYPE
+from tradesaga.schemas.topics import dead_letters_topic
 
 _TEXT_LIMIT: Final = 200
 _CLAIM_LIMIT: Final = 1000

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import asyncpg
 
-from infra.database import Connection
-from sagas.trading.client_orders import saga_of
-from sagas.trading.comparison import ENDED, BookView, Drift, SagaView, Traded, VenueView
-from sagas.trading.postings import venue_owner
-from sagas.venue import OrderReport, VenuePort
-from schemas.trade import TradeFilled
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.trading.client_orders import saga_of
+from tradesaga.sagas.trading.comparison import ENDED, BookView, Drift, SagaView, Traded, VenueView
+from tradesaga.sagas.trading.postings import venue_owner
+from tradesaga.sagas.venue import OrderReport, VenuePort
+from tradesaga.schemas.trade import TradeFilled
 
 _TRIES = 5
 _SAGAS = """

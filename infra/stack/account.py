@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.errors import CommandError, ExitCode
 
 NOBODY = 65534
 

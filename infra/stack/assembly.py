@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.audit.keyring import write_new
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.installation import migrate_all
-from infra.kafka_names import Cluster
-from infra.preflight import durability
-from infra.registered import registered_sagas
-from infra.request_keys import ensure_request_keys
-from infra.settings import Settings
-from infra.stack.parts import TOGETHER, VENUE, service_parts, start_part, stop_parts, venue_part
-from infra.stack.ports import LOOPBACK, claim
-from infra.stack.process import Launch, is_alive, launch, stop, tail
-from infra.stack.servers import start_servers, stop_servers
-from infra.stack.state import PartState, StackState, change_state, lock, read_state
-from infra.stack.status import halted_reason, is_ready
-from infra.stack.venue_account import venue_account
-from infra.topics import all_topics, ensure_topics
+from tradesaga.infra.audit.keyring import write_new
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.installation import migrate_all
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.preflight import durability
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.request_keys import ensure_request_keys
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.stack.parts import TOGETHER, VENUE, service_parts, start_part, stop_parts, venue_part
+from tradesaga.infra.stack.ports import LOOPBACK, claim
+from tradesaga.infra.stack.process import Launch, is_alive, launch, stop, tail
+from tradesaga.infra.stack.servers import start_servers, stop_servers
+from tradesaga.infra.stack.state import PartState, StackState, change_state, lock, read_state
+from tradesaga.infra.stack.status import halted_reason, is_ready
+from tradesaga.infra.stack.venue_account import venue_account
+from tradesaga.infra.topics import all_topics, ensure_topics
 
 READY_SECONDS = 90.0
 SUPERVISOR_PATIENCE = 150.0
@@ -126,7 +126,7 @@ def _start_parts(home: Path, settings: Settings, plan: Plan) -> None:
 
 
 def _start_supervisor(home: Path) -> None:
-    argv = [sys.executable, "-m", "infra.stack.supervisor", str(home)]
+    argv = [sys.executable, "-m", "tradesaga.infra.stack.supervisor", str(home)]
     environment = {**os.environ, "TRADESAGA_HOME": str(home)}
     process = launch(Launch(argv, home / "logs" / "supervisor.log", Path.cwd(), environment))
     change_state(home, lambda state: state.model_copy(update={"supervisor": process}))

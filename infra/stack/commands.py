@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from infra.app_modules import App
-from infra.registered import check_ownership
-from infra.settings import load_settings
-from infra.stack.assembly import Plan, bring_down, bring_up
-from infra.stack.display import AsJson, Directory, show, show_warning, stream
-from infra.stack.services import find_services, service_names
-from infra.stack.status import look
+from tradesaga.infra.app_modules import App
+from tradesaga.infra.registered import check_ownership
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.stack.display import AsJson, Directory, show, show_warning, stream
+from tradesaga.infra.stack.services import find_services, service_names
+from tradesaga.infra.stack.status import look
 
 
 def up(

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from infra.errors import unavailable
+from tradesaga.infra.errors import unavailable
 
 MEGABYTE = 1024 * 1024
 ROOM_NEEDED = 500

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import ExitCode
-from infra.settings import load_settings
-from infra.stack.logs import follow, last_lines, log_files
-from infra.stack.process import is_alive
-from infra.stack.state import read_state
-from infra.stack.status import ServiceStatus, StackStatus, look
+from tradesaga.infra.errors import ExitCode
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.logs import follow, last_lines, log_files
+from tradesaga.infra.stack.process import is_alive
+from tradesaga.infra.stack.state import read_state
+from tradesaga.infra.stack.status import ServiceStatus, StackStatus, look
 
 Directory = Annotated[
     Path | None, typer.Option("--dir", help="The stack's folder; default TRADESAGA_HOME or .tradesaga.")

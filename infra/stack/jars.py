@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 from jgo.maven import MavenContext
 
-from infra.errors import CommandError, unavailable
+from tradesaga.infra.errors import CommandError, unavailable
 
 PINS = "kafka_jars.sha256"
 DOWNLOADS_AT_ONCE = 6
@@ -37,7 +37,7 @@ class Jar:
 
 def pinned_jars() -> list[Jar]:
     """Read the list that is shipped with this package."""
-    text = files("infra.stack").joinpath(PINS).read_text()
+    text = files("tradesaga.infra.stack").joinpath(PINS).read_text()
     return [_parse(line) for line in text.splitlines()]
 
 

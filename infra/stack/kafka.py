@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from infra.errors import unavailable
-from infra.stack.disk import require_room
-from infra.stack.jars import fetch_jars, jar_cache
-from infra.stack.ports import LOOPBACK, accepts, claim
-from infra.stack.process import Launch, is_alive, launch, stop, tail
-from infra.stack.state import KafkaState, ProcessId
+from tradesaga.infra.errors import unavailable
+from tradesaga.infra.stack.disk import require_room
+from tradesaga.infra.stack.jars import fetch_jars, jar_cache
+from tradesaga.infra.stack.ports import LOOPBACK, accepts, claim
+from tradesaga.infra.stack.process import Launch, is_alive, launch, stop, tail
+from tradesaga.infra.stack.state import KafkaState, ProcessId
 
 READY_SECONDS = 90.0
 DEFAULT_HEAP = "512m"

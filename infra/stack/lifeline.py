@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from infra.errors import ExitCode
+from tradesaga.infra.errors import ExitCode
 
 LOOK_SECONDS: Final = 5.0
 MISSED: Final = 24

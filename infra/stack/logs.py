@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra.errors import CommandError, ExitCode
 
 POLL_SECONDS = 0.2
 LAST_BYTES = 64 * 1024

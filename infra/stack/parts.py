@@ -7,9 +7,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.stack.ports import LOOPBACK
-from infra.stack.process import Launch, launch, stop
-from infra.stack.state import PartState, StackState, change_state, read_state
+from tradesaga.infra.stack.ports import LOOPBACK
+from tradesaga.infra.stack.process import Launch, launch, stop
+from tradesaga.infra.stack.state import PartState, StackState, change_state, read_state
 
 VENUE = "venue"
 TOGETHER = "services"
@@ -41,7 +41,7 @@ def start_part(home: Path, part: PartState) -> PartState:
         "PYTHONUNBUFFERED": "1",
         **part.environment,
     }
-    argv = [sys.executable, "-m", "infra.command_line", *part.command]
+    argv = [sys.executable, "-m", "tradesaga.infra.command_line", *part.command]
     process = launch(Launch(argv, home / "logs" / f"{part.name}.log", Path.cwd(), environment))
     started = part.model_copy(update={"process": process, "starts": part.starts + 1})
 

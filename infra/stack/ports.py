@@ -4,7 +4,7 @@ import secrets
 import socket
 from pathlib import Path
 
-from infra.errors import unavailable
+from tradesaga.infra.errors import unavailable
 
 LOOPBACK = "127.0.0.1"
 LOWEST = 15000

@@ -15,12 +15,12 @@ from types import MappingProxyType
 
 import asyncpg
 
-from infra.errors import CommandError, unavailable
-from infra.stack.account import data_folder, make_owned, server_account, within_reach
-from infra.stack.disk import require_room
-from infra.stack.ports import LOOPBACK, accepts, claim
-from infra.stack.process import Launch, identify, is_alive, launch, stop, tail
-from infra.stack.state import PostgresState, ProcessId
+from tradesaga.infra.errors import CommandError, unavailable
+from tradesaga.infra.stack.account import data_folder, make_owned, server_account, within_reach
+from tradesaga.infra.stack.disk import require_room
+from tradesaga.infra.stack.ports import LOOPBACK, accepts, claim
+from tradesaga.infra.stack.process import Launch, identify, is_alive, launch, stop, tail
+from tradesaga.infra.stack.state import PostgresState, ProcessId
 
 USER = "tradesaga"
 READY_SECONDS = 60.0

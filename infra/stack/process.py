@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from infra.stack.state import ProcessId
+from tradesaga.infra.stack.state import ProcessId
 
 POLL_SECONDS = 0.05
 TAIL_BYTES = 4096

@@ -10,17 +10,17 @@ import structlog
 import typer
 import uvloop
 
-from infra import failpoints
-from infra.app_modules import App
-from infra.errors import CommandError, ExitCode
-from infra.garbage import collect_seldom
-from infra.logs import configure_logs
-from infra.probes import probes
-from infra.registered import check_ownership
-from infra.settings import Settings, load_settings
-from infra.stack.lifeline import guarding, leave
-from infra.stack.services import Service, app_participants, find_services
-from infra.tracing import configure_tracing
+from tradesaga.infra import failpoints
+from tradesaga.infra.app_modules import App
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.garbage import collect_seldom
+from tradesaga.infra.logs import configure_logs
+from tradesaga.infra.probes import probes
+from tradesaga.infra.registered import check_ownership
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.lifeline import guarding, leave
+from tradesaga.infra.stack.services import Service, app_participants, find_services
+from tradesaga.infra.tracing import configure_tracing
 
 PATIENCE = 20.0
 

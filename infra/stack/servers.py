@@ -1,4 +1,4 @@
-"""Start and stop the two servers of a stack; `python -m infra.stack.servers --dir DIR up|down|env` does so by hand."""
+"""Start and stop the servers of a stack; by hand, `python -m tradesaga.infra.stack.servers --dir DIR up|down|env`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.errors import CommandError, ExitCode
-from infra.stack.kafka import start_kafka, stop_kafka
-from infra.stack.postgres import start_postgres, stop_postgres
-from infra.stack.state import StackState, change_state, lock, read_state
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.stack.kafka import start_kafka, stop_kafka
+from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.stack.state import StackState, change_state, lock, read_state
 
 
 def start_servers(home: Path, kafka: str = "", database_url: str = "") -> StackState:

@@ -8,10 +8,10 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Final, cast
 
-from infra.app_modules import import_app, load_entry_point
-from infra.errors import CommandError, ExitCode
-from infra.owners import PARTICIPANTS, StepOwner, module_owners
-from infra.settings import Settings
+from tradesaga.infra.app_modules import import_app, load_entry_point
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.owners import PARTICIPANTS, StepOwner, module_owners
+from tradesaga.infra.settings import Settings
 
 Service = Callable[[Settings], Awaitable[None]]
 SERVICES: Final = "tradesaga.services"

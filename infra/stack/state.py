@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.errors import CommandError
-from infra.stack.ports import LOOPBACK
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.stack.ports import LOOPBACK
 
 STATE_FILE = "state.json"
 

@@ -6,10 +6,10 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.stack.parts import VENUE
-from infra.stack.ports import LOOPBACK, accepts
-from infra.stack.process import is_alive
-from infra.stack.state import PartState, StackState, read_state
+from tradesaga.infra.stack.parts import VENUE
+from tradesaga.infra.stack.ports import LOOPBACK, accepts
+from tradesaga.infra.stack.process import is_alive
+from tradesaga.infra.stack.state import PartState, StackState, read_state
 
 _LONGEST: Final = 64 * 1024
 State = Literal["running", "starting", "halted", "stopped"]

@@ -12,13 +12,13 @@ from types import FrameType
 
 import structlog
 
-from infra.errors import CommandError
-from infra.logs import configure_logs
-from infra.stack.parts import start_part, stop_parts
-from infra.stack.process import is_alive
-from infra.stack.servers import revive_servers
-from infra.stack.state import read_state
-from infra.stack.status import own_servers
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.logs import configure_logs
+from tradesaga.infra.stack.parts import start_part, stop_parts
+from tradesaga.infra.stack.process import is_alive
+from tradesaga.infra.stack.servers import revive_servers
+from tradesaga.infra.stack.state import read_state
+from tradesaga.infra.stack.status import own_servers
 
 LOOK_SECONDS = 0.25
 FIRST_DELAY = 0.5

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from infra.errors import CommandError, ExitCode
-from infra.venues.paper.settings import PaperSettings
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.venues.paper.settings import PaperSettings
 
 
 def venue_account(config: Path | None) -> tuple[str, str]:

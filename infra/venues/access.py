@@ -1,10 +1,10 @@
 """The venue that the settings name, behind its port."""
 
-from infra.errors import CommandError, ExitCode
-from infra.settings import Settings
-from infra.venues.ccxt_adapter import CcxtVenue
-from infra.venues.ccxt_client import VenueAddress
-from sagas.venue import VenuePort
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
+from tradesaga.infra.venues.ccxt_client import VenueAddress
+from tradesaga.sagas.venue import VenuePort
 
 
 def open_venue(settings: Settings, *, timeout: float = 5.0) -> VenuePort:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from infra.venues import binance_shape as shape
-from infra.venues.ccxt_client import CcxtClient
-from sagas.venue import SYMBOL_UNKNOWN, OrderReport, SymbolRules, VenueRejected, VenueTrade, VenueUnknown
+from tradesaga.infra.venues import binance_shape as shape
+from tradesaga.infra.venues.ccxt_client import CcxtClient
+from tradesaga.sagas.venue import SYMBOL_UNKNOWN, OrderReport, SymbolRules, VenueRejected, VenueTrade, VenueUnknown
 
 _PAGE: Final = 1000
 NO_SUCH_ORDER: Final = frozenset({"-2013", "-2011"})

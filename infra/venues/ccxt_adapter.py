@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from infra.venues import binance_shape as shape
-from infra.venues.account_history import NO_SUCH_ORDER, AccountHistory
-from infra.venues.ccxt_client import CcxtClient, VenueAddress
-from infra.venues.report_stream import ReportStream
-from sagas.venue import (
+from tradesaga.infra.venues import binance_shape as shape
+from tradesaga.infra.venues.account_history import NO_SUCH_ORDER, AccountHistory
+from tradesaga.infra.venues.ccxt_client import CcxtClient, VenueAddress
+from tradesaga.infra.venues.report_stream import ReportStream
+from tradesaga.sagas.venue import (
     EXPIRED,
     Balance,
     NewOrder,
@@ -21,8 +21,8 @@ from sagas.venue import (
     VenueTrade,
     VenueUnknown,
 )
-from schemas.amounts import format_decimal
-from schemas.trade import OrderType
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.trade import OrderType
 
 _LONGEST_WINDOW: Final = 60_000
 _REFUSED: Final = "-2010"

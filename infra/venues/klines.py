@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from infra.venues import binance_shape as shape
-from infra.venues.ccxt_client import CcxtClient, VenueAddress
-from sagas.venue import SYMBOL_UNKNOWN, VenueRejected
+from tradesaga.infra.venues import binance_shape as shape
+from tradesaga.infra.venues.ccxt_client import CcxtClient, VenueAddress
+from tradesaga.sagas.venue import SYMBOL_UNKNOWN, VenueRejected
 
 PAGE: Final = 1000
 

@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from infra.venues.paper.exchange import Exchange, Memory
-from infra.venues.paper.faults import FaultPlan, Operation, Plan
-from infra.venues.paper.records import Account, Change, Order, Status, Ticket, Trade
-from infra.venues.paper.settings import Fees, Listing, default_listings
-from infra.venues.paper.tape import Bar
-from infra.venues.report_tracker import CursorError, ReportTracker
-from sagas.venue import (
+from tradesaga.infra.venues.paper.exchange import Exchange, Memory
+from tradesaga.infra.venues.paper.faults import FaultPlan, Operation, Plan
+from tradesaga.infra.venues.paper.records import Account, Change, Order, Status, Ticket, Trade
+from tradesaga.infra.venues.paper.settings import Fees, Listing, default_listings
+from tradesaga.infra.venues.paper.tape import Bar
+from tradesaga.infra.venues.report_tracker import CursorError, ReportTracker
+from tradesaga.sagas.venue import (
     EXPIRED,
     SYMBOL_UNKNOWN,
     Balance,

@@ -2,9 +2,9 @@
 
 from decimal import Decimal
 
-from sagas.trading.arithmetic import EXACT, ZERO, multiply, round_down
-from sagas.venue import Fill, OrderReport, OrderStatus, ReportKind, VenueReport
-from schemas import trade as t
+from tradesaga.sagas.trading.arithmetic import EXACT, ZERO, multiply, round_down
+from tradesaga.sagas.venue import Fill, OrderReport, OrderStatus, ReportKind, VenueReport
+from tradesaga.schemas import trade as t
 
 _ENDS = {
     OrderStatus.REJECTED: ReportKind.REJECTED,

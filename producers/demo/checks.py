@@ -10,13 +10,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from producers.demo.snapshot import Rows, Snapshot, moved
-from sagas.fact import Meaning
-from sagas.machine import Machine
-from sagas.trade import trade
-from sagas.trading.client_orders import client_order_id, saga_of
-from schemas.amounts import format_decimal
-from schemas.trade import hash_trade_ids
+from tradesaga.producers.demo.snapshot import Rows, Snapshot, moved
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.machine import Machine
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading.client_orders import client_order_id, saga_of
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.trade import hash_trade_ids
 
 Check = Callable[[Snapshot], list[str]]
 SHOWN = 5

@@ -14,17 +14,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.errors import CommandError, ExitCode
-from infra.settings import load_settings
-from infra.stack.assembly import Plan, bring_down, bring_up
-from infra.stack.services import service_names
-from infra.stack.state import read_state
-from producers.demo.chaos import Chaos
-from producers.demo.checks import reasons, run_checks
-from producers.demo.corruption import CORRUPTIONS, corrupted, noticed
-from producers.demo.plan import write_strategies, write_venue_config
-from producers.demo.show import Progress, Show, Stage
-from producers.demo.snapshot import Snapshot
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.stack.services import service_names
+from tradesaga.infra.stack.state import read_state
+from tradesaga.producers.demo.chaos import Chaos
+from tradesaga.producers.demo.checks import reasons, run_checks
+from tradesaga.producers.demo.corruption import CORRUPTIONS, corrupted, noticed
+from tradesaga.producers.demo.plan import write_strategies, write_venue_config
+from tradesaga.producers.demo.show import Progress, Show, Stage
+from tradesaga.producers.demo.snapshot import Snapshot
 
 BUILD: Final = Path("build")
 _LINE_EVERY: Final = 5.0

@@ -5,12 +5,12 @@ from copy import deepcopy
 from decimal import Decimal
 from typing import Any
 
-from producers.demo.checks import run_checks
-from producers.demo.snapshot import Rows, Said, Snapshot
-from sagas.trade import trade
-from schemas.amounts import format_decimal
-from schemas.message import wire_type
-from schemas.trade import TradeFilled
+from tradesaga.producers.demo.checks import run_checks
+from tradesaga.producers.demo.snapshot import Rows, Said, Snapshot
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.trade import TradeFilled
 
 Corruption = Callable[[Snapshot], None]
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import orjson
 
-from infra.database import Connection
-from infra.ledger.accounts import NewAccount, create_account, pay_in
-from schemas.amounts import format_decimal
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.schemas.amounts import format_decimal
 
 SYMBOLS: Final = {"EUR/USD": Decimal(2000), "GOOG/USD": Decimal(20)}
 INTERVALS: Final = {"EUR/USD": "1h", "GOOG/USD": "1d"}

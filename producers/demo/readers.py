@@ -10,10 +10,10 @@ from uuid import UUID
 
 import orjson
 
-from infra.broker import count_partitions, read_topic
-from infra.database import Connection, session
-from producers.demo.snapshot import Run, Said, Snapshot
-from schemas.amounts import format_decimal
+from tradesaga.infra.broker import count_partitions, read_topic
+from tradesaga.infra.database import Connection, session
+from tradesaga.producers.demo.snapshot import Run, Said, Snapshot
+from tradesaga.schemas.amounts import format_decimal
 
 ADMIN_HEADER: Final = "x-paper-admin"
 TOPICS: Final = ("trade.events", "trade.commands")

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
-from sagas.fact import Fact, Vocabulary
-from sagas.trade import trade
-from schemas.message import wire_type
-from schemas.trade import MESSAGES, Side, TradeRequested
+from tradesaga.sagas.fact import Fact, Vocabulary
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.trade import MESSAGES, Side, TradeRequested
 
 Rows = list[dict[str, Any]]
 SOURCES: Final = ("venue", "tables", "records", "run")

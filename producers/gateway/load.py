@@ -8,14 +8,14 @@ from uuid import UUID
 
 import structlog
 
-from infra.database import Pool
-from infra.database_faults import DATABASE_ERRORS
-from infra.kafka import KafkaUnavailableError
-from infra.lanes.health import Health
-from infra.metrics import STARTS_REFUSED
-from infra.pipeline import Pipeline, count_under_way
-from producers.gateway.limits import Limits
-from producers.gateway.refusal import Refusal, refuse
+from tradesaga.infra.database import Pool
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.lanes.health import Health
+from tradesaga.infra.metrics import STARTS_REFUSED
+from tradesaga.infra.pipeline import Pipeline, count_under_way
+from tradesaga.producers.gateway.limits import Limits
+from tradesaga.producers.gateway.refusal import Refusal, refuse
 
 _LOOK_SECONDS: Final = 0.5
 _SAMPLE_SECONDS: Final = 0.2

@@ -10,22 +10,22 @@ from typing import Final
 import structlog
 import uvicorn
 
-from infra.database import open_pool
-from infra.errors import unavailable
-from infra.lanes.leased import LeasedWriter, name_owner
-from infra.lanes.residence import find_residents
-from infra.metrics import watch_worker
-from infra.pipeline import Pipeline
-from infra.preflight import preflight
-from infra.request_keys import read_request_keys
-from infra.settings import Settings
-from producers.accepting import DATABASE, LANES
-from producers.gateway.app import Gateway, build_app
-from producers.gateway.limits import Limits
-from producers.gateway.load import Load
-from sagas.definition import AnySaga
-from sagas.trade import trade
-from schemas.topics import events_topic
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.errors import unavailable
+from tradesaga.infra.lanes.leased import LeasedWriter, name_owner
+from tradesaga.infra.lanes.residence import find_residents
+from tradesaga.infra.metrics import watch_worker
+from tradesaga.infra.pipeline import Pipeline
+from tradesaga.infra.preflight import preflight
+from tradesaga.infra.request_keys import read_request_keys
+from tradesaga.infra.settings import Settings
+from tradesaga.producers.accepting import DATABASE, LANES
+from tradesaga.producers.gateway.app import Gateway, build_app
+from tradesaga.producers.gateway.limits import Limits
+from tradesaga.producers.gateway.load import Load
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.topics import events_topic
 
 NAME: Final = "gateway"
 _GRACE: Final = 5

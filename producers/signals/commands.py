@@ -9,15 +9,15 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from infra.database import session
-from infra.ledger.accounts import list_accounts
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
-from producers.signals.store import DATABASE, Stream, list_subscriptions, write_subscription
-from sagas.trading.routing import Subscription
-from schemas.amounts import Quantity, format_decimal
-from schemas.signals import StrategyName
-from schemas.trade import AccountId, Symbol
+from tradesaga.infra.database import session
+from tradesaga.infra.ledger.accounts import list_accounts
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.producers.signals.store import DATABASE, Stream, list_subscriptions, write_subscription
+from tradesaga.sagas.trading.routing import Subscription
+from tradesaga.schemas.amounts import Quantity, format_decimal
+from tradesaga.schemas.signals import StrategyName
+from tradesaga.schemas.trade import AccountId, Symbol
 
 _FACTOR_CEILING: Final = Decimal(10) ** 8
 

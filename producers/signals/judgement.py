@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from infra.codec import Record
-from producers.signals.store import Decision, Place, Stream
-from sagas.trading.orders import Refusal
-from sagas.trading.routing import RATE_WINDOW, Subscription, request_of, route
-from schemas.signals import SignalRaised
-from schemas.trade import TradeRequested
+from tradesaga.infra.codec import Record
+from tradesaga.producers.signals.store import Decision, Place, Stream
+from tradesaga.sagas.trading.orders import Refusal
+from tradesaga.sagas.trading.routing import RATE_WINDOW, Subscription, request_of, route
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.trade import TradeRequested
 
 _WINDOW: Final = timedelta(seconds=RATE_WINDOW)
 _NOBODY: Final = Refusal("unknown_strategy", "no account follows this strategy in this symbol")

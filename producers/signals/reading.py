@@ -5,14 +5,14 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
-from infra.codec import Record
-from infra.dead_letters import READING_ERRORS, UNREADABLE, Fault
-from infra.strict_json import StrictJsonError, check_json
-from sagas.trading.routing import flaw
-from schemas.envelope import SPEC, SPECVERSION, TYPE, foreign_specversion
-from schemas.invalid import describe_invalid
-from schemas.message import wire_type
-from schemas.signals import SignalRaised
+from tradesaga.infra.codec import Record
+from tradesaga.infra.dead_letters import READING_ERRORS, UNREADABLE, Fault
+from tradesaga.infra.strict_json import StrictJsonError, check_json
+from tradesaga.sagas.trading.routing import flaw
+from tradesaga.schemas.envelope import SPEC, SPECVERSION, TYPE, foreign_specversion
+from tradesaga.schemas.invalid import describe_invalid
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.signals import SignalRaised
 
 SIZE_LIMIT: Final = 16 * 1024
 """Bytes of a signal's payload."""

@@ -9,26 +9,26 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from infra import metrics
-from infra.audit.seals import read_trust
-from infra.clock import Clock, SystemClock
-from infra.database import Connection, open_pool
-from infra.dead_letters import dead_letter
-from infra.lanes.leased import name_owner
-from infra.lanes.pace import Pace
-from infra.lanes.processor import Received, Transaction
-from infra.lanes.serving import make_worker
-from infra.lanes.store import Lane
-from infra.partitions import keeping_partitions
-from infra.pipeline import Gate, make_gate
-from infra.preflight import preflight
-from infra.request_keys import read_request_keys
-from infra.settings import Settings
-from infra.starts import Accepted, Conflict, Same, Start, accept, check_startable, order_start
-from infra.tracing import next_traceparent
-from producers.signals.judgement import Heard, Known, Order, acceptance, judge, refusal
-from producers.signals.reading import read_signal
-from producers.signals.store import (
+from tradesaga.infra import metrics
+from tradesaga.infra.audit.seals import read_trust
+from tradesaga.infra.clock import Clock, SystemClock
+from tradesaga.infra.database import Connection, open_pool
+from tradesaga.infra.dead_letters import dead_letter
+from tradesaga.infra.lanes.leased import name_owner
+from tradesaga.infra.lanes.pace import Pace
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.lanes.serving import make_worker
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.partitions import keeping_partitions
+from tradesaga.infra.pipeline import Gate, make_gate
+from tradesaga.infra.preflight import preflight
+from tradesaga.infra.request_keys import read_request_keys
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.starts import Accepted, Conflict, Same, Start, accept, check_startable, order_start
+from tradesaga.infra.tracing import next_traceparent
+from tradesaga.producers.signals.judgement import Heard, Known, Order, acceptance, judge, refusal
+from tradesaga.producers.signals.reading import read_signal
+from tradesaga.producers.signals.store import (
     DATABASE,
     Decision,
     load_accepted,
@@ -36,13 +36,13 @@ from producers.signals.store import (
     load_followers,
     write_decisions,
 )
-from sagas.definition import AnySaga
-from sagas.trade import trade
-from sagas.trading.orders import Refusal
-from schemas.envelope import ID, Header
-from schemas.request_hash import RequestKeys
-from schemas.signals import SignalRaised
-from schemas.topics import SIGNALS, dead_letters_topic, events_topic
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading.orders import Refusal
+from tradesaga.schemas.envelope import ID, Header
+from tradesaga.schemas.request_hash import RequestKeys
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.topics import SIGNALS, dead_letters_topic, events_topic
 
 BATCH: Final = 50
 """Signals that a transaction takes at most: each may start a saga for every account that follows it."""

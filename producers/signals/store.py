@@ -8,9 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
-from infra.database import Connection
-from infra.ledger.instruments import read_instrument
-from sagas.trading.routing import RATE_WINDOW, Subscription
+from tradesaga.infra.database import Connection
+from tradesaga.infra.ledger.instruments import read_instrument
+from tradesaga.sagas.trading.routing import RATE_WINDOW, Subscription
 
 DATABASE: Final = "saga_log"
 """Decisions lie beside the start requests, so that both are written in one transaction."""

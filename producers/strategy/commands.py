@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.errors import CommandError, ExitCode
-from infra.logs import configure_logs
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
-from producers.strategy.plan import Plan, check_plans, read_plans
-from schemas.trade import OrderType, TimeInForce
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.logs import configure_logs
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.producers.strategy.plan import Plan, check_plans, read_plans
+from tradesaga.schemas.trade import OrderType, TimeInForce
 
 commands = typer.Typer()
 strategy = typer.Typer(no_args_is_help=True, help="Moving averages whose crossings are signals.")
@@ -71,10 +71,10 @@ def run(
 
 
 async def _run(settings: Settings, plans: list[Plan], bars: int | None, poll: float) -> dict[str, Any]:
-    from infra.probes import probes  # noqa: PLC0415 - the clients are heavy, and `--help` needs none
-    from infra.venues.klines import Klines  # noqa: PLC0415
-    from producers.strategy.market import group  # noqa: PLC0415
-    from producers.strategy.runner import Announcer, trade_markets  # noqa: PLC0415
+    from tradesaga.infra.probes import probes  # noqa: PLC0415 - the clients are heavy, and `--help` needs none
+    from tradesaga.infra.venues.klines import Klines  # noqa: PLC0415
+    from tradesaga.producers.strategy.market import group  # noqa: PLC0415
+    from tradesaga.producers.strategy.runner import Announcer, trade_markets  # noqa: PLC0415
 
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -5,18 +5,18 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID, uuid5
 
-from infra.clock import format_time
-from infra.tracing import new_traceparent
-from infra.venues.klines import Kline
-from producers.strategy.crossover import Crossover
-from producers.strategy.plan import Plan
-from sagas.trade import trade
-from sagas.trading.arithmetic import EXACT, multiply, round_down, round_up
-from schemas.envelope import Envelope, Header
-from schemas.identity import NAMESPACE
-from schemas.message import wire_type
-from schemas.signals import SignalRaised
-from schemas.trade import OrderType, Side
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.tracing import new_traceparent
+from tradesaga.infra.venues.klines import Kline
+from tradesaga.producers.strategy.crossover import Crossover
+from tradesaga.producers.strategy.plan import Plan
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading.arithmetic import EXACT, multiply, round_down, round_up
+from tradesaga.schemas.envelope import Envelope, Header
+from tradesaga.schemas.identity import NAMESPACE
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.trade import OrderType, Side
 
 _MILLISECOND: Final = 1_000_000
 

@@ -5,10 +5,10 @@ from typing import Final
 
 import structlog
 
-from infra.venues.klines import PAGE, Kline, Klines
-from producers.strategy.feed import Feed
-from producers.strategy.plan import Plan
-from schemas.signals import SignalRaised
+from tradesaga.infra.venues.klines import PAGE, Kline, Klines
+from tradesaga.producers.strategy.feed import Feed
+from tradesaga.producers.strategy.plan import Plan
+from tradesaga.schemas.signals import SignalRaised
 
 _SETTLING: Final = 50
 """Bars before the first that may signal, beside those of the slow window: they find out which average lies above."""

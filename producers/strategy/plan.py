@@ -7,10 +7,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from infra.errors import CommandError, ExitCode
-from schemas.amounts import Quantity
-from schemas.signals import StrategyName
-from schemas.trade import OrderType, Symbol, TimeInForce
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.schemas.amounts import Quantity
+from tradesaga.schemas.signals import StrategyName
+from tradesaga.schemas.trade import OrderType, Symbol, TimeInForce
 
 Window = Annotated[int, Field(ge=1, le=5000)]
 

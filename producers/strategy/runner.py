@@ -9,15 +9,15 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.kafka import KafkaUnavailableError, Producer
-from infra.metrics import SIGNALS_RAISED
-from infra.venues.klines import Klines
-from producers.strategy.feed import record_of
-from producers.strategy.market import Market
-from sagas.venue import VenueError, VenueRejected
-from schemas.signals import SignalRaised
-from schemas.topics import SIGNALS
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.kafka import KafkaUnavailableError, Producer
+from tradesaga.infra.metrics import SIGNALS_RAISED
+from tradesaga.infra.venues.klines import Klines
+from tradesaga.producers.strategy.feed import record_of
+from tradesaga.producers.strategy.market import Market
+from tradesaga.sagas.venue import VenueError, VenueRejected
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.topics import SIGNALS
 
 PAUSE: Final = 0.5
 """Seconds before a failed broker is tried again."""

@@ -1,7 +1,7 @@
 """A test kit for anybody's saga: scenarios, any order and repeats, crashes anywhere, and taking back what was done."""
 
-from sagas.testing.crashes import Outcome, survives_crashes
-from sagas.testing.happenings import (
+from tradesaga.sagas.testing.crashes import Outcome, survives_crashes
+from tradesaga.sagas.testing.happenings import (
     Happening,
     aborted,
     attempt_failed,
@@ -16,9 +16,9 @@ from sagas.testing.happenings import (
     unknown,
     unowned,
 )
-from sagas.testing.identity import restores
-from sagas.testing.rehearsal import Part, Rehearsal
-from sagas.testing.scenario import Scenario, given
+from tradesaga.sagas.testing.identity import restores
+from tradesaga.sagas.testing.rehearsal import Part, Rehearsal
+from tradesaga.sagas.testing.scenario import Scenario, given
 
 __all__ = [
     "Happening",

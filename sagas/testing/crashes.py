@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
-from sagas.definition import AnySaga
-from sagas.fact import Meaning
-from sagas.row import RowStatus
-from sagas.status import Status
-from sagas.testing.rehearsal import Answer, Rehearsal
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.testing.rehearsal import Answer, Rehearsal
 
 ENOUGH = 10_000
 """Commits after which a run is taken to go round in circles."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sagas.step import AnyStep
-from schemas import lifecycle
-from schemas.message import Event
+from tradesaga.sagas.step import AnyStep
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas.message import Event
 
 _OPERATOR = "tester"
 _REASON = "said by a scenario"

@@ -1,4 +1,4 @@
-"""A saga played in memory: its log by `Machine`, the owners of its steps by the rules of `sagas.row`.
+"""A saga played in memory: its log by `Machine`, the owners of its steps by the rules of `tradesaga.sagas.row`.
 
 Each method is one atomic commit of one party. Nothing is lost between them, everything may come again and in any order
 that causes allow; so a crash is a method that is not called, and a recovery the same methods called again.
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from sagas.definition import AnySaga
-from sagas.fact import Fact, Meaning
-from sagas.machine import BarStep, CompensateStep, Machine, Order
-from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
-from sagas.soundness import predecessors
-from sagas.status import Status
-from sagas.step import AnyStep, Kind
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order
+from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.soundness import predecessors
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.step import AnyStep, Kind
 
 
 class Answer(Enum):

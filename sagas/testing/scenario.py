@@ -7,13 +7,13 @@ from datetime import timedelta
 from itertools import permutations, product
 from math import factorial, prod
 
-from sagas.definition import AnySaga
-from sagas.fact import Fact, Meaning, Vocabulary
-from sagas.machine import BarStep, CompensateStep, Machine, Order, State
-from sagas.status import Status
-from sagas.testing.happenings import Happening
-from schemas.lifecycle import Bar, DeadlineElapsed, Retry
-from schemas.message import Command, Event, wire_type
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Fact, Meaning, Vocabulary
+from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order, State
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.testing.happenings import Happening
+from tradesaga.schemas.lifecycle import Bar, DeadlineElapsed, Retry
+from tradesaga.schemas.message import Command, Event, wire_type
 
 Said = Happening | Event | type[Event]
 Commanded = Command | type[Command]

@@ -6,10 +6,10 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sagas.trading.arithmetic import EXACT, ZERO, multiply
-from sagas.venue import OrderReport, VenueTrade
-from schemas.amounts import format_decimal
-from schemas.trade import Side, TradeFilled
+from tradesaga.sagas.trading.arithmetic import EXACT, ZERO, multiply
+from tradesaga.sagas.venue import OrderReport, VenueTrade
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.trade import Side, TradeFilled
 
 ENDED = frozenset({"COMPLETED", "ABORTED"})
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from sagas.trading.orders import Refusal
-from schemas.amounts import format_decimal
+from tradesaga.sagas.trading.orders import Refusal
+from tradesaga.schemas.amounts import format_decimal
 
 
 @dataclass(frozen=True, slots=True)

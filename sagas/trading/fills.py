@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final, Literal
 
-from sagas.trading.arithmetic import EXACT, ZERO, multiply, round_down
-from schemas.trade import TradeFilled, TradeUnfilled, VenueFill, VenueReport, hash_trade_ids
+from tradesaga.sagas.trading.arithmetic import EXACT, ZERO, multiply, round_down
+from tradesaga.schemas.trade import TradeFilled, TradeUnfilled, VenueFill, VenueReport, hash_trade_ids
 
 ENDS: Final = frozenset({"fill", "rejected", "expired", "cancelled"})
 _FILLS: Final = frozenset({"fill", "partial_fill"})

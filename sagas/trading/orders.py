@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sagas.trading.arithmetic import CEILING, is_multiple, multiply, round_down, round_up
-from schemas.amounts import format_decimal
-from schemas.trade import OrderType, Side, TradeRequested
+from tradesaga.sagas.trading.arithmetic import CEILING, is_multiple, multiply, round_down, round_up
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.trade import OrderType, Side, TradeRequested
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeVar
 
-from sagas.trading.arithmetic import ZERO
-from schemas.trade import Side
+from tradesaga.sagas.trading.arithmetic import ZERO
+from tradesaga.schemas.trade import Side
 
 OUTSIDE: Final = "@outside"
 """The owner of what is not ours to keep: deposits come from there, and what the house bears."""

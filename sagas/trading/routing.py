@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from sagas.trading.arithmetic import CEILING, multiply, round_down
-from sagas.trading.orders import Instrument, Refusal
-from schemas.amounts import format_decimal
-from schemas.signals import SignalRaised
-from schemas.trade import OrderType, TradeRequested
+from tradesaga.sagas.trading.arithmetic import CEILING, multiply, round_down
+from tradesaga.sagas.trading.orders import Instrument, Refusal
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.trade import OrderType, TradeRequested
 
 KEY_LIMIT: Final = 128
 """Characters of an idempotency key."""

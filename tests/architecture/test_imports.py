@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.sources import PACKAGES, ROOT, shipped_files
+from tests.architecture.sources import PACKAGES, ROOT, imported, named, python_files, shipped_files
 
 SILENT = """
 import importlib, socket, sys, threading
@@ -19,6 +19,8 @@ before = threading.active_count()
 for name in sys.argv[1:]:
     importlib.import_module(name)
 assert threading.active_count() == before, "a thread is started on import"
+twice = {"schemas", "sagas", "infra", "producers", "consumers"} & sys.modules.keys()
+assert not twice, f"a second copy, beside tradesaga's: {twice}"
 """
 
 
@@ -34,7 +36,7 @@ def test_imports_go_one_way() -> None:
 def test_importing_does_nothing() -> None:
     """Each shipped module can be imported without output, threads or connections."""
     names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        ".".join(("tradesaga", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
         for path in shipped_files()
         if path.name != "__main__.py" and "migrations" not in path.parts
     ]
@@ -44,7 +46,19 @@ def test_importing_does_nothing() -> None:
     )
 
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert {name.split(".")[0] for name in names} == set(PACKAGES)
+    assert {name.split(".")[1] for name in names} == set(PACKAGES)
+
+
+def test_everything_is_imported_below_one_name() -> None:
+    """An import without `tradesaga.` would load a second copy of each class, and register each metric twice."""
+    wrong = [
+        f"{named(path)}: {module}"
+        for path in python_files()
+        for module in imported(path)
+        if module.partition(".")[0] in PACKAGES
+    ]
+
+    assert wrong == []
 
 
 def test_the_pure_packages_have_no_clock_and_no_chance() -> None:

@@ -1,24 +1,11 @@
 """Every client of Kafka is made in one module, which gives topics and groups the installation's prefix."""
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
-
-from tests.architecture.sources import named, parsed, shipped_files
+from tests.architecture.sources import imported, named, shipped_files
 
 MAKER = "infra/kafka_clients.py"
 CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
 ADMINISTRATORS = {"infra/broker.py", "infra/kafka_identity.py", "infra/topics.py"}
 """Those that talk to the broker under the cluster's own names, and translate them themselves."""
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Yield what a file imports: modules, and names with their modules."""
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{each.name}" for each in node.names)
 
 
 def test_clients_are_made_in_one_module() -> None:
@@ -34,8 +21,10 @@ def test_clients_are_made_in_one_module() -> None:
 
 def test_administrators_are_known() -> None:
     """An administration client has the cluster's names: whoever asks for one translates."""
-    users = {named(path) for path in shipped_files() if "infra.kafka_clients.make_admin" in set(imported(path))}
+    users = {
+        named(path) for path in shipped_files() if "tradesaga.infra.kafka_clients.make_admin" in set(imported(path))
+    }
     assert users == ADMINISTRATORS
     for path in shipped_files():
         if named(path) in ADMINISTRATORS:
-            assert {"infra.kafka_names.Cluster"} <= set(imported(path))
+            assert {"tradesaga.infra.kafka_names.Cluster"} <= set(imported(path))

@@ -4,13 +4,13 @@ import inspect
 import re
 from importlib.metadata import entry_points
 
-from infra import metrics
-from infra.settings import Settings
-from infra.topics import all_topics
-from producers.gateway.limits import Limits
-from sagas.trade import trade
-from schemas.message import Event
 from tests.architecture.sources import ROOT
+from tradesaga.infra import metrics
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.topics import all_topics
+from tradesaga.producers.gateway.limits import Limits
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.message import Event
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "docs" / "wire-contract.md").read_text(encoding="utf-8")

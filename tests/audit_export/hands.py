@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.manifest import File, Log, Manifest, sign
-from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.merkle import Edge, hash_leaf
-from infra.audit.note import Signer
 from tests.audit_export.independent import hash_of
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.manifest import File, Log, Manifest, sign
+from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit.merkle import Edge, hash_leaf
+from tradesaga.infra.audit.note import Signer
 
 Hand = Callable[[Path], None]
 Json = dict[str, Any]

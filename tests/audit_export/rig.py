@@ -8,19 +8,19 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.exporting.making import Maker
-from consumers.audit.exporting.manifest import Manifest, Query
-from consumers.audit.exporting.verifying import Keys, verify_export
-from consumers.audit.exporting.writing import FreshFolder
-from consumers.audit.verification import Report
-from consumers.saga_log import store
-from consumers.saga_log.chain import FORMAT
-from infra.audit.note import Signer
-from infra.codec import Record
-from schemas.envelope import Header
-from schemas.message import Event
 from tests.integration.audit_rig import STORY, TOPIC, AuditRig
 from tests.sagas import RECORDED_MS, OrderAsked
+from tradesaga.consumers.audit.exporting.making import Maker
+from tradesaga.consumers.audit.exporting.manifest import Manifest, Query
+from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
+from tradesaga.consumers.audit.exporting.writing import FreshFolder
+from tradesaga.consumers.audit.verification import Report
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.codec import Record
+from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.message import Event
 
 EVERYTHING = Query()
 

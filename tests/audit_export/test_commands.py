@@ -11,14 +11,14 @@ from unittest.mock import patch
 
 import pytest
 
-from consumers.audit.exporting import layout
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.keyring import public_path
-from infra.audit.note import open_note
-from infra.audit.witness import Witnessed, WitnessFile
-from infra.command_line import execute
 from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.keyring import public_path
+from tradesaga.infra.audit.note import open_note
+from tradesaga.infra.audit.witness import Witnessed, WitnessFile
+from tradesaga.infra.command_line import execute
 
 pytestmark = pytest.mark.stack
 

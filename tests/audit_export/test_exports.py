@@ -13,14 +13,14 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.manifest import Manifest, Query
-from consumers.audit.verification import Verdict
-from infra.audit.note import Signer
-from infra.errors import CommandError, ExitCode
 from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
 from tests.sagas import RECORDED_MS
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.manifest import Manifest, Query
+from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.errors import CommandError, ExitCode
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

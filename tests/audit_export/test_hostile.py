@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.manifest import Query
-from consumers.audit.exporting.verifying import Keys, verify_export
-from consumers.audit.verification import Report, Verdict
-from infra.audit.note import Signer
 from tests.audit_export import hands
 from tests.audit_export.hands import Hand, sign_again
 from tests.audit_export.rig import ExportRig
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.manifest import Query
+from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
+from tradesaga.consumers.audit.verification import Report, Verdict
+from tradesaga.infra.audit.note import Signer
 
 pytestmark = pytest.mark.stack
 

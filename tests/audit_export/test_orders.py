@@ -12,15 +12,15 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.manifest import Query
-from consumers.audit.exporting.orders import COLUMNS, describe_order
-from consumers.saga_log.rules import Rules
-from sagas.trade import trade
-from schemas import trade as t
-from schemas.message import Event, wire_type
 from tests.audit_export.rig import ExportRig
 from tests.integration.audit_rig import PARTITIONS, AuditRig
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.manifest import Query
+from tradesaga.consumers.audit.exporting.orders import COLUMNS, describe_order
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.message import Event, wire_type
 
 pytestmark = [pytest.mark.stack]
 

@@ -9,9 +9,9 @@ from unittest.mock import patch
 import pytest
 from pyarrow import parquet
 
-from consumers.audit.exporting import layout
 from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
+from tradesaga.consumers.audit.exporting import layout
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

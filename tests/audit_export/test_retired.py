@@ -7,13 +7,13 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.manifest import Query
-from consumers.audit.verification import Verdict
 from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
 from tests.integration.audit_rig import STORY
 from tests.integration.retention_rig import RetentionRig
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.manifest import Query
+from tradesaga.consumers.audit.verification import Verdict
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.stack.servers import start_servers, stop_servers
 from tests.audit_scale.run import ScaleRun
+from tradesaga.infra.stack.servers import start_servers, stop_servers
 
 NO_NETWORK = ("unshare", "-n") if os.geteuid() == 0 else ("unshare", "-r", "-n")
 

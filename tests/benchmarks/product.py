@@ -14,23 +14,23 @@ from uuid import uuid4
 
 import uvloop
 
-from consumers.audit.service import serve as seal
-from consumers.runtime.service import serve
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.clock import SystemClock, format_time, new_id
-from infra.database import migrate, open_pool, session
-from infra.garbage import collect_seldom
-from infra.kafka import Producer
-from infra.lanes.worker import Worker
-from infra.probes import probes
-from infra.settings import Settings, load_settings
-from infra.topics import ensure_topics
-from infra.tracing import configure_tracing, new_traceparent
-from schemas.envelope import Envelope, splice
-from schemas.message import wire_type
-from schemas.topics import PARTITIONS, events_topic, saga_topics
 from tests.benchmarks.noop import BenchRequested, bench, steps
+from tradesaga.consumers.audit.service import serve as seal
+from tradesaga.consumers.runtime.service import serve
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.database import migrate, open_pool, session
+from tradesaga.infra.garbage import collect_seldom
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.probes import probes
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.tracing import configure_tracing, new_traceparent
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 REQUESTS = {
     kind: BenchRequested(

@@ -22,8 +22,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from infra.audit.keyring import write_new
 from tests.waiting import until
+from tradesaga.infra.audit.keyring import write_new
 
 PAIRS: Final = 9
 SECONDS: Final = 10

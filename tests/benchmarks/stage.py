@@ -12,10 +12,10 @@ from typing import Any
 import asyncpg
 import psutil
 
-from infra.stack.postgres import start_postgres, stop_postgres
-from infra.stack.servers import start_servers, stop_servers
-from infra.stack.state import ProcessId, StackState, change_state, read_state
 from tests.benchmarks.sink import Sink, collecting
+from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.stack.servers import start_servers, stop_servers
+from tradesaga.infra.stack.state import ProcessId, StackState, change_state, read_state
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from consumers.runtime.processor import StepProcessor
-from schemas.envelope import Envelope
-from schemas.message import Command, Event, Message
 from tests.benchmarks import noop
 from tests.conftest import Stack
 from tests.e2e.direct import Direct, direct
 from tests.e2e.harness import open_bench
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.message import Command, Event, Message
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 EACH = 20

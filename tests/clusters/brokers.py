@@ -14,12 +14,12 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from infra.stack.jars import fetch_jars, jar_cache
-from infra.stack.kafka import LOG_SETTINGS, answers, new_cluster_id
-from infra.stack.ports import LOOPBACK, free_port, is_taken
-from infra.stack.process import Launch, is_alive, launch, stop, tail
-from infra.stack.state import ProcessId
 from tests.waiting import until
+from tradesaga.infra.stack.jars import fetch_jars, jar_cache
+from tradesaga.infra.stack.kafka import LOG_SETTINGS, answers, new_cluster_id
+from tradesaga.infra.stack.ports import LOOPBACK, free_port, is_taken
+from tradesaga.infra.stack.process import Launch, is_alive, launch, stop, tail
+from tradesaga.infra.stack.state import ProcessId
 
 READY = 180.0
 STARTS = 3

@@ -14,12 +14,12 @@ from types import MappingProxyType
 
 import asyncpg
 
-from infra.stack.account import data_folder, make_owned, server_account, within_reach
-from infra.stack.ports import LOOPBACK
-from infra.stack.postgres import USER, start_postgres, stop_postgres
-from infra.stack.process import stop
-from infra.stack.state import PostgresState
 from tests.waiting import until
+from tradesaga.infra.stack.account import data_folder, make_owned, server_account, within_reach
+from tradesaga.infra.stack.ports import LOOPBACK
+from tradesaga.infra.stack.postgres import USER, start_postgres, stop_postgres
+from tradesaga.infra.stack.process import stop
+from tradesaga.infra.stack.state import PostgresState
 
 
 def programs() -> Path:

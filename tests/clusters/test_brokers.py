@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.topics import events_topic
 from tests.clusters.brokers import three_brokers, watch_leaders
 from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, open_stage
+from tradesaga.schemas.topics import events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

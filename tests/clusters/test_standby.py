@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from consumers.recovery.rebuild import Wish
-from infra.database import migrate, session
-from infra.database_faults import DATABASE_ERRORS
-from infra.errors import CommandError
 from tests.clusters.standby import primary_and_standby, synchronise
 from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, execute, open_stage
 from tests.waiting import until
+from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.infra.database import migrate, session
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.errors import CommandError
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

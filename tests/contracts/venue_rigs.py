@@ -7,15 +7,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from infra.venues.ccxt_adapter import CcxtVenue
-from infra.venues.ccxt_client import VenueAddress
-from infra.venues.memory import SimulatedVenue
-from infra.venues.paper.faults import Fault
-from infra.venues.paper.settings import Listing
-from infra.venues.paper.venue import Venue
-from sagas.venue import NewOrder, VenuePort, VenueReport
-from schemas.trade import OrderType, Side
 from tests.venues.paper_process import KEY, SECRET, small_market
+from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
+from tradesaga.infra.venues.ccxt_client import VenueAddress
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.infra.venues.paper.faults import Fault
+from tradesaga.infra.venues.paper.settings import Listing
+from tradesaga.infra.venues.paper.venue import Venue
+from tradesaga.sagas.venue import NewOrder, VenuePort, VenueReport
+from tradesaga.schemas.trade import OrderType, Side
 
 SYMBOL = "EUR/USD"
 CLOSES = ("1.10000", "1.10000", "1.09000", "1.12000")

@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.settings import PREFIX
 from tests.e2e.service import NAME
 from tests.waiting import until
+from tradesaga.infra.settings import PREFIX
 
 SESSION_MS = 1500
 PATIENCE = 30.0

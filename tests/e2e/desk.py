@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from consumers.participant import Participant, StepContext, Work
-from infra.database import Connection
-from schemas.amounts import format_decimal
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.plan import PlannedError, misbehave, planned, record
 from tests.e2e.steps import Steps
+from tradesaga.consumers.participant import Participant, StepContext, Work
+from tradesaga.infra.database import Connection
+from tradesaga.schemas.amounts import format_decimal
 
 
 def bind(desk: Participant, steps: Steps, far: FarSide) -> None:

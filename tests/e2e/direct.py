@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from consumers.runtime.processor import StepProcessor
-from infra.clock import SystemClock, format_time, new_id
-from infra.codec import Outgoing, Record
-from infra.database import Connection
-from infra.keys import partition_of
-from infra.lanes import outbox, store
-from infra.lanes.processor import Received, Transaction
-from infra.lanes.store import Lane
-from schemas.envelope import Envelope, splice
-from schemas.message import Command, Message, wire_type
-from schemas.topics import PARTITIONS
 from tests.copies import copies
 from tests.e2e.harness import Bench
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.database import Connection
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.topics import PARTITIONS
 
 _NUMBERED = re.compile(r"__asyncpg_savepoint_\w+")
 

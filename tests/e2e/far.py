@@ -8,8 +8,8 @@ from uuid import UUID
 
 import asyncpg
 
-from infra.database import Pool
-from sagas.errors import OutcomeUnknownError
+from tradesaga.infra.database import Pool
+from tradesaga.sagas.errors import OutcomeUnknownError
 
 TABLES = """
 CREATE TABLE effect (

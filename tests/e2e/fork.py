@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.participant import Participant, StepContext
-from sagas.definition import Saga, saga, seconds
-from sagas.step import step
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.plan import misbehave, planned, record
 from tests.e2e.steps import QUICK
+from tradesaga.consumers.participant import Participant, StepContext
+from tradesaga.sagas.definition import Saga, saga, seconds
+from tradesaga.sagas.step import step
 
 LIMIT = seconds(0.5)
 begin = step(

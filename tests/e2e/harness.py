@@ -10,23 +10,6 @@ from uuid import UUID, uuid4
 import asyncpg
 import structlog
 
-from consumers.participant import Participant
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.audit.seals import SealTrust
-from infra.clock import SystemClock, format_time, new_id
-from infra.database import Pool, open_pool
-from infra.kafka import Producer
-from infra.lanes.processor import Processor
-from infra.lanes.worker import Worker
-from sagas.backoff import Retry
-from sagas.definition import AnySaga
-from sagas.row import RowStatus
-from schemas.envelope import Envelope, Header, splice
-from schemas.identity import request_hash
-from schemas.message import Command, Message, wire_type
-from schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic, saga_topics
 from tests.broker import temporary_topics
 from tests.e2e.far import TABLES, FarSide
 from tests.e2e.messages import Asked
@@ -34,6 +17,23 @@ from tests.e2e.sagas import Kit, make_kit
 from tests.e2e.steps import QUICK
 from tests.e2e.tail import Heard, Tail
 from tests.waiting import until
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import Envelope, Header, splice
+from tradesaga.schemas.identity import request_hash
+from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic, saga_topics
 
 SESSION_MS = 3000
 PATIENCE = 30.0

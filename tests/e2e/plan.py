@@ -16,10 +16,10 @@ A hanging remote call has taken effect, a hanging local one has not: its savepoi
 
 import asyncio
 
-from consumers.participant import CompensationImpossibleError, StepContext
-from infra.database import Connection
-from sagas.errors import OutcomeUnknownError
 from tests.e2e import messages as m
+from tradesaga.consumers.participant import CompensationImpossibleError, StepContext
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.errors import OutcomeUnknownError
 
 
 class PlannedError(Exception):

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from consumers.participant import Participant, StepContext
-from sagas.errors import OutcomeUnknownError
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.plan import PlannedError, misbehave, planned
 from tests.e2e.steps import Steps
+from tradesaga.consumers.participant import Participant, StepContext
+from tradesaga.sagas.errors import OutcomeUnknownError
 
 
 def bind(port: Participant, steps: Steps, far: FarSide) -> None:

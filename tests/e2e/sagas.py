@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.participant import Participant, StepContext
-from sagas.backoff import Retry
-from sagas.definition import Saga, saga, seconds
 from tests.e2e import desk, port
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.steps import PATIENCE, QUICK, Steps, make_steps
+from tradesaga.consumers.participant import Participant, StepContext
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import Saga, saga, seconds
 
 
 @dataclass(frozen=True)

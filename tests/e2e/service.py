@@ -11,20 +11,20 @@ from functools import partial
 import typer
 import uvloop
 
-from consumers.intake import Intake
-from consumers.runtime import service as participants
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.database import open_pool
-from infra.errors import CommandError
-from infra.failures import describe
-from infra.lanes.processor import Processor
-from infra.lanes.worker import Worker
-from infra.settings import Settings, load_settings
-from infra.stack.run import serve
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import Kit, make_kit
 from tests.keys import KEYS
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime import service as participants
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.failures import describe
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.run import serve
 
 NAME = "TEST_SAGA"
 ATTEMPT = 1.5

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sagas.backoff import Retry
-from sagas.definition import seconds
-from sagas.step import CompensatableStep, Step, step
 from tests.e2e import messages as m
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import seconds
+from tradesaga.sagas.step import CompensatableStep, Step, step
 
 QUICK = Retry(attempts=3, initial=0.02, maximum=0.1)
 PATIENCE = 0.5

@@ -8,10 +8,6 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from consumers.intake import Intake
-from schemas.identity import saga_id as identify
-from schemas.lifecycle import Bar, StartRefused, StepBarred
-from schemas.topics import commands_topic, events_topic, starts_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import PATIENCE, Bench, open_bench
@@ -19,6 +15,10 @@ from tests.e2e.steps import BUSY
 from tests.e2e.tail import Heard
 from tests.keys import KEYS
 from tests.waiting import until
+from tradesaga.consumers.intake import Intake
+from tradesaga.schemas.identity import saga_id as identify
+from tradesaga.schemas.lifecycle import Bar, StartRefused, StepBarred
+from tradesaga.schemas.topics import commands_topic, events_topic, starts_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from sagas.row import RowStatus
-from schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed, StepUnknown
 from tests.conftest import Stack
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.messages import Booked, Closed, Paid, Recalled, Refunded, Report, Shipped, Unbooked
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed, StepUnknown
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

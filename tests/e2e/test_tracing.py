@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from consumers.intake import Intake
-from infra.tracing import new_traceparent
-from schemas.identity import saga_id as identify
-from schemas.topics import starts_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.steps import BUSY
 from tests.keys import KEYS
+from tradesaga.consumers.intake import Intake
+from tradesaga.infra.tracing import new_traceparent
+from tradesaga.schemas.identity import saga_id as identify
+from tradesaga.schemas.topics import starts_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

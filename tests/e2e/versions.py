@@ -6,17 +6,17 @@ Version 2 has a start with a field more, a step more (`weigh`), one less (`close
 from dataclasses import replace
 from typing import Any, cast
 
-from consumers.participant import Participant, StepContext
-from sagas.backoff import Retry
-from sagas.definition import Saga, saga, seconds
-from sagas.step import step
-from schemas.message import Compensation, Event
 from tests.e2e import desk, port
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.plan import record
 from tests.e2e.sagas import Kit
 from tests.e2e.steps import PATIENCE, QUICK, Steps, make_steps
+from tradesaga.consumers.participant import Participant, StepContext
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import Saga, saga, seconds
+from tradesaga.sagas.step import step
+from tradesaga.schemas.message import Compensation, Event
 
 
 class Weighed(m.Booked):

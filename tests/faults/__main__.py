@@ -14,8 +14,6 @@ import typer
 import uvloop
 from rich.console import Console
 
-from infra.errors import CommandError, ExitCode
-from infra.logs import silence_libraries
 from tests.faults.corruption import notice_all
 from tests.faults.drain import drain
 from tests.faults.evidence import Evidence, Notes, collect
@@ -24,6 +22,8 @@ from tests.faults.report import figures, save, show_figures, show_progress, show
 from tests.faults.resources import usual_lag
 from tests.faults.script import play
 from tests.faults.stage import Stage, Wanted, open_stage
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.logs import silence_libraries
 
 BUILD: Final = Path("build")
 FENCED: Final = b"another owner has claimed"

@@ -17,23 +17,23 @@ from typing import Final
 
 import structlog
 
-from consumers.intake import Intake
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra import failpoints, metrics
-from infra.database import open_pool
-from infra.failpoints import Failpoint
-from infra.lanes.processor import Processor
-from infra.lanes.worker import Worker
-from infra.partitions import keeping_partitions
-from infra.request_keys import read_request_keys
-from infra.settings import Settings, load_settings
-from producers.gateway import service as gateway
 from tests.faults.desk import make_desk
 from tests.faults.market import Far, make_market
 from tests.faults.resources import feeling_lag
 from tests.faults.saga import Drill, make_drill
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra import failpoints, metrics
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.failpoints import Failpoint
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.partitions import keeping_partitions
+from tradesaga.infra.request_keys import read_request_keys
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.producers.gateway import service as gateway
 
 EXCHANGE: Final = "DRILL_EXCHANGE"
 VERSION: Final = "DRILL_VERSION"

@@ -13,14 +13,14 @@ from typing import Final
 from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from infra.stack.ports import free_port
-from infra.stack.process import stop
-from infra.topics import Durability, ensure_topics
-from schemas.topics import Topic, events_topic, saga_topics
 from tests.clusters.brokers import Brokers, Node, make_brokers, watch_leaders
 from tests.faults.proxy import Bundle
 from tests.faults.saga import NAME
 from tests.faults.servers import signal_server
+from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.stack.process import stop
+from tradesaga.infra.topics import Durability, ensure_topics
+from tradesaga.schemas.topics import Topic, events_topic, saga_topics
 
 HEAP: Final = "256m"
 PROBE: Final = Topic(f"{NAME}-probe", "what the run itself writes to see whether it is taken", "the run", -1, 1)

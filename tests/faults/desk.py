@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from consumers.participant import CompensationImpossibleError, Participant, StepContext, Work
-from infra.database import Connection
 from tests.faults import messages as m
 from tests.faults.saga import Drill
+from tradesaga.consumers.participant import CompensationImpossibleError, Participant, StepContext, Work
+from tradesaga.infra.database import Connection
 
 TABLES: Final = """
 CREATE TABLE drill_account (account text PRIMARY KEY, free numeric NOT NULL);

@@ -9,14 +9,14 @@ from uuid import UUID
 import asyncpg
 from confluent_kafka import KafkaException
 
-from infra.database_faults import DATABASE_ERRORS
-from infra.kafka import KafkaUnavailableError
-from schemas.lifecycle import ParkReleased
-from schemas.topics import events_topic
 from tests.faults.evidence import read_offsets
 from tests.faults.phases.data import speak
 from tests.faults.saga import NAME
 from tests.faults.stage import Stage
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.schemas.lifecycle import ParkReleased
+from tradesaga.schemas.topics import events_topic
 
 QUIET: Final = 2.0
 _OPEN: Final = """

@@ -13,12 +13,12 @@ import asyncpg
 import orjson
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from infra.codec import Record
-from infra.failpoints import Failpoint
-from schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic, starts_topic
 from tests.faults.exchange import ask
 from tests.faults.history import History
 from tests.faults.saga import NAME
+from tradesaga.infra.codec import Record
+from tradesaga.infra.failpoints import Failpoint
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic, starts_topic
 
 Place = tuple[str, int]
 Rows = list[dict[str, Any]]

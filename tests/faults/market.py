@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from random import random
 from typing import Any
 
-from consumers.participant import CompensationImpossibleError, Participant, StepContext
-from sagas.errors import OutcomeUnknownError
 from tests.faults import messages as m
 from tests.faults.exchange import ask
 from tests.faults.saga import Drill
+from tradesaga.consumers.participant import CompensationImpossibleError, Participant, StepContext
+from tradesaga.sagas.errors import OutcomeUnknownError
 
 
 class NotTakenError(Exception):

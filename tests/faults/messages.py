@@ -4,8 +4,8 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from schemas.amounts import Quantity
-from schemas.message import Compensation, Event
+from tradesaga.schemas.amounts import Quantity
+from tradesaga.schemas.message import Compensation, Event
 
 
 class Asked(Event):

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from typing import Any, Final
 from uuid import UUID
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Entry
-from consumers.saga_log.reading import saga_of
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from sagas.status import Status
 from tests.faults.evidence import EVENTS, Evidence
 from tests.faults.saga import make_drill
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Entry
+from tradesaga.consumers.saga_log.reading import saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.sagas.status import Status
 
 LEGAL: Final[dict[Status | None, frozenset[Status]]] = {
     None: frozenset({Status.IDLE}),

@@ -10,11 +10,11 @@ from typing import Final
 import asyncpg
 import psutil
 
-from infra.stack.postgres import stop_postgres
-from infra.stack.process import find
-from infra.stack.state import PostgresState
 from tests.clusters.standby import add_standby, kill_server, promote, remove_outside, synchronise
 from tests.faults.servers import Database
+from tradesaga.infra.stack.postgres import stop_postgres
+from tradesaga.infra.stack.process import find
+from tradesaga.infra.stack.state import PostgresState
 
 BEHIND: Final = 4.0
 """Seconds by which a late standby is behind."""

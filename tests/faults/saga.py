@@ -6,10 +6,10 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sagas.backoff import Retry
-from sagas.definition import Saga, saga, seconds
-from sagas.step import CompensatableStep, Step, step
 from tests.faults import messages as m
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import Saga, saga, seconds
+from tradesaga.sagas.step import CompensatableStep, Step, step
 
 NAME: Final = "drill"
 LOCAL_SECONDS: Final = 3.0

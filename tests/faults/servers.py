@@ -15,19 +15,19 @@ from typing import Final, Protocol
 import asyncpg
 import psutil
 
-from infra.database import migrate
-from infra.stack.account import server_account
-from infra.stack.kafka import start_kafka, stop_kafka
-from infra.stack.ports import free_port, is_taken
-from infra.stack.postgres import start_postgres, stop_postgres
-from infra.stack.process import is_alive, wait_for_end
-from infra.stack.state import KafkaState, PostgresState, ProcessId
-from infra.topics import ensure_topics
-from schemas.topics import saga_topics
 from tests.clusters.brokers import listeners
 from tests.clusters.standby import remove_outside
 from tests.faults.proxy import Bundle, Link
 from tests.faults.saga import NAME
+from tradesaga.infra.database import migrate
+from tradesaga.infra.stack.account import server_account
+from tradesaga.infra.stack.kafka import start_kafka, stop_kafka
+from tradesaga.infra.stack.ports import free_port, is_taken
+from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.stack.process import is_alive, wait_for_end
+from tradesaga.infra.stack.state import KafkaState, PostgresState, ProcessId
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.schemas.topics import saga_topics
 
 SMALL_MB: Final = 64
 """Size of the small disk."""

@@ -9,13 +9,6 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
 
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from infra.keys import partition_of
-from schemas.envelope import Envelope, Header
-from schemas.lifecycle import Bar
-from schemas.message import Command, Message, wire_type
-from schemas.topics import PARTITIONS
 from tests.faults import messages as m
 from tests.faults.evidence import COMMANDS, DEAD, EVENTS, Evidence, Fault, Notes, Sample
 from tests.faults.history import History, Request
@@ -23,6 +16,13 @@ from tests.faults.load import OURS
 from tests.faults.market import order_key
 from tests.faults.refolding import Refolded
 from tests.faults.saga import NAME, make_drill
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.infra.keys import partition_of
+from tradesaga.schemas.envelope import Envelope, Header
+from tradesaga.schemas.lifecycle import Bar
+from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.topics import PARTITIONS
 
 TIME = "2026-11-23T04:00:00.000000000Z"
 MONEY = 1000

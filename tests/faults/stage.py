@@ -14,10 +14,6 @@ from typing import Any, Final
 
 import asyncpg
 
-from infra.database_faults import DATABASE_ERRORS
-from infra.errors import unavailable
-from infra.settings import PREFIX
-from infra.stack.ports import LOOPBACK, accepts, free_port
 from tests.faults import app
 from tests.faults.cluster import Cluster
 from tests.faults.crew import Crew, Member
@@ -27,6 +23,10 @@ from tests.faults.load import ACCOUNTS, Clients
 from tests.faults.proxy import Bundle, Link
 from tests.faults.replicated import Replicated
 from tests.faults.servers import Broker, Database, Kafka
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.errors import unavailable
+from tradesaga.infra.settings import PREFIX
+from tradesaga.infra.stack.ports import LOOPBACK, accepts, free_port
 
 CAST: Final = (
     ("desk1", "desk"), ("desk2", "desk"), ("market1", "market"), ("market2", "market"), ("log1", "log"),

@@ -17,15 +17,15 @@ import orjson
 import typer
 from rich.console import Console
 
-from infra.errors import CommandError, ExitCode
-from infra.logs import silence_libraries
-from infra.settings import load_settings
-from infra.stack.assembly import Plan, bring_down, bring_up
-from infra.stack.services import service_names
-from producers.demo.plan import write_venue_config
 from tests.fuzz.judging import Finding, Place, count_open, judge, read_lag
 from tests.fuzz.strangers import Strangers
 from tests.fuzz.trades import Trade, Traders, open_accounts
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.stack.services import service_names
+from tradesaga.producers.demo.plan import write_venue_config
 
 BUILD: Final = Path("build")
 _SHOWN: Final = 20

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from random import Random
 from uuid import UUID
 
-from infra.codec import Record
-from infra.keys import partition_of
-from sagas.definition import AnySaga
-from schemas.envelope import Envelope, splice
-from schemas.message import Command, Message, wire_type
-from schemas.topics import PARTITIONS, commands_topic, events_topic
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.specimens import specimen
+from tradesaga.infra.codec import Record
+from tradesaga.infra.keys import partition_of
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
 TIME = "2026-11-23T14:03:07.120000000Z"
 RECORDED_MS = 1_790_000_000_123

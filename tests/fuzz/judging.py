@@ -9,16 +9,16 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from infra.broker import read_ends
-from infra.database import session
-from infra.errors import ExitCode
-from infra.ledger.keeping import PAYMENT_STEPS
-from infra.stack.status import look
-from producers.demo.readers import read_venue
-from producers.demo.snapshot import Rows, moved
-from sagas.trading.client_orders import saga_of
-from schemas.trade import TradeRequested
 from tests.fuzz.trades import Trade
+from tradesaga.infra.broker import read_ends
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import ExitCode
+from tradesaga.infra.ledger.keeping import PAYMENT_STEPS
+from tradesaga.infra.stack.status import look
+from tradesaga.producers.demo.readers import read_venue
+from tradesaga.producers.demo.snapshot import Rows, moved
+from tradesaga.sagas.trading.client_orders import saga_of
+from tradesaga.schemas.trade import TradeRequested
 
 ENDED: Final = {"COMPLETED", "ABORTED"}
 SLOWEST: Final = 20.0
@@ -172,7 +172,7 @@ async def _audit(place: Place) -> list[Finding]:
 
 
 async def _run(home: Path, *arguments: str) -> tuple[int, str]:
-    argv = (sys.executable, "-m", "infra.command_line", *arguments, "--dir", str(home))
+    argv = (sys.executable, "-m", "tradesaga.infra.command_line", *arguments, "--dir", str(home))
     process = await asyncio.create_subprocess_exec(
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

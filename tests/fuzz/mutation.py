@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, cast
 
-from infra.codec import Record
-from schemas.envelope import Header
+from tradesaga.infra.codec import Record
+from tradesaga.schemas.envelope import Header
 
 HOSTILE: Final = (
     b"", b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"null", b"NaN", b"-1", b"0", b"1e400", b"9" * 5000, b"[" * 5000,

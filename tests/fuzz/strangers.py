@@ -13,18 +13,18 @@ import httpx
 import orjson
 from confluent_kafka import KafkaException, Producer
 
-from infra.codec import Record
-from sagas.trade import trade
-from schemas import identity
-from schemas import trade as t
-from schemas.envelope import Envelope, Header, splice
-from schemas.message import Event, wire_type
-from schemas.topics import PARTITIONS
 from tests.doors import order
 from tests.fuzz.corpus import TIME, Corpus
 from tests.fuzz.mutation import HOSTILE
 from tests.fuzz.trades import ACCOUNTS
 from tests.linear.shapes import KNOWN, drawn, repeated
+from tradesaga.infra.codec import Record
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas import identity
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.envelope import Envelope, Header, splice
+from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.topics import PARTITIONS
 
 TOPICS: Final = (
     "trade.starts", "trade.signals", "trade.events", "trade.commands", "trade.dead-letters", "trade.checkpoints",

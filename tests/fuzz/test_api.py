@@ -19,15 +19,15 @@ from schemathesis import GenerationMode
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi import checks
 
-from infra.settings import Settings
-from infra.stack.ports import free_port
-from producers.gateway.service import serve
-from sagas.definition import AnySaga
 from tests.conftest import RUN_FOLDER, Stack
 from tests.doors import order, trade_of_its_own
 from tests.fuzz.mutation import HOSTILE, Mutator
 from tests.keys import keys_in
 from tests.waiting import until
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.stack.ports import free_port
+from tradesaga.producers.gateway.service import serve
+from tradesaga.sagas.definition import AnySaga
 
 pytestmark = pytest.mark.stack
 EXAMPLES = 60

@@ -6,16 +6,16 @@ from uuid import UUID
 import orjson
 import pytest
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.parked import parked_records
-from consumers.saga_log.reading import saga_of
-from consumers.saga_log.rules import Rules
-from infra.codec import load_headers
-from infra.dead_letters import Fault, dead_letter
-from sagas.trade import trade
 from tests.fuzz.corpus import Corpus
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.parked import parked_records
+from tradesaga.consumers.saga_log.reading import saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import load_headers
+from tradesaga.infra.dead_letters import Fault, dead_letter
+from tradesaga.sagas.trade import trade
 
 RECORDS = 4000
 

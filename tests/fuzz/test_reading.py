@@ -8,24 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumers.intake import Intake
-from consumers.runtime.cause import Cause, frame, split
-from consumers.runtime.message import Router
-from consumers.services import risk
-from infra.codec import Record, dump_headers, load_headers, pack, unpack
-from infra.dead_letters import Fault, dead_letter
-from infra.starts import StartInvalidError, read_start
-from infra.strict_json import StrictJsonError, check_json
-from infra.tracing import next_traceparent
-from producers.signals.reading import read_signal
-from sagas.trade import trade
-from schemas.envelope import Envelope, EnvelopeError
-from schemas.signals import SignalRaised
-from schemas.topics import PARTITIONS
 from tests.doors import order
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import HOSTILE, Mutator
 from tests.keys import KEYS
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.cause import Cause, frame, split
+from tradesaga.consumers.runtime.message import Router
+from tradesaga.consumers.services import risk
+from tradesaga.infra.codec import Record, dump_headers, load_headers, pack, unpack
+from tradesaga.infra.dead_letters import Fault, dead_letter
+from tradesaga.infra.starts import StartInvalidError, read_start
+from tradesaga.infra.strict_json import StrictJsonError, check_json
+from tradesaga.infra.tracing import next_traceparent
+from tradesaga.producers.signals.reading import read_signal
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.envelope import Envelope, EnvelopeError
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.topics import PARTITIONS
 
 INPUTS = 3000
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)

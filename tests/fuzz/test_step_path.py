@@ -8,22 +8,22 @@ from decimal import Decimal
 import pytest
 import structlog
 
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from consumers.services import cash, risk, settlement
-from consumers.services.execution import execution_participant
-from infra.codec import Record
-from infra.database import Session, session
-from infra.lanes import outbox, store
-from infra.lanes.processor import Processor, Received, Transaction
-from infra.lanes.store import Lane
-from infra.venues.memory import SimulatedVenue
-from sagas.row import RowStatus
-from sagas.trade import trade
-from schemas.topics import PARTITIONS, dead_letters_topic
 from tests.book import open_book
 from tests.fuzz.corpus import Corpus
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.services import cash, risk, settlement
+from tradesaga.consumers.services.execution import execution_participant
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Session, session
+from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.lanes.processor import Processor, Received, Transaction
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas.topics import PARTITIONS, dead_letters_topic
 
 pytestmark = pytest.mark.stack
 BATCH = 250

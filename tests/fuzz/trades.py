@@ -10,10 +10,10 @@ import httpx
 import orjson
 from confluent_kafka import Producer
 
-from infra.database import session
-from infra.ledger.accounts import NewAccount, create_account, pay_in
-from schemas import identity
-from schemas.amounts import format_decimal
+from tradesaga.infra.database import session
+from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.schemas import identity
+from tradesaga.schemas.amounts import format_decimal
 
 ACCOUNTS: Final = ("good-1", "good-2", "good-3")
 PAID_IN: Final = {"USD": Decimal(20_000_000), "EUR": Decimal(5_000_000)}

@@ -21,6 +21,8 @@ def copied_project(folder: Path, texts: Mapping[str, str]) -> Path:
         if name.parts[0] not in {"tests", "docs"}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
+    for link in (path for path in (ROOT / "tradesaga").iterdir() if path.is_symlink()):
+        (folder / "tradesaga" / link.name).symlink_to(link.readlink())
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder

@@ -15,16 +15,16 @@ import pytest
 import typer
 from packaging.requirements import Requirement
 
-from infra.command_line import assemble
-from tests.architecture.sources import ROOT, parsed, shipped_files
+from tests.architecture.sources import PACKAGES, ROOT, parsed, shipped_files
 from tests.installation.places import copied_project, environment, run, site_packages
 from tests.installation.test_later_day import build
 from tests.installation.wheels import normalized
+from tradesaga.infra.command_line import assemble
 
 NEEDS_STACK = "run `pip install 'tradesaga[stack]'`"
 EVERY_HELP = """
 import contextlib, io, json, sys
-from infra.command_line import execute
+from tradesaga.infra.command_line import execute
 told = {}
 for name in sys.argv[1:]:
     out, err = io.StringIO(), io.StringIO()
@@ -149,12 +149,26 @@ def test_an_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
 
 def test_the_wheel_holds_every_shipped_file_and_nothing_of_the_clone(bare: Path) -> None:
     """Data files included; what only a clone needs is left out."""
-    packages = site_packages(bare.parent)
+    packages = site_packages(bare.parent) / "tradesaga"
     for path in shipped_files():
         name = path.relative_to(ROOT)
         assert (packages / name).is_file() == (name.parts[:2] != ("infra", "install")), name
     assert (packages / "infra" / "stack" / "kafka_jars.sha256").is_file()
-    assert not (packages / "tests").exists()
+    names = {name.name for name in packages.parent.iterdir()}
+    assert not names & {*PACKAGES, "tests"}
+
+
+def test_a_users_own_folders_of_the_same_names_disturb_nothing(bare: Path, tmp_path: Path) -> None:
+    """Neither the command nor `--app` meets packages of the user's that are called as folders of the repository are."""
+    for name in PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the user's own')\n")
+    (tmp_path / "ours.py").write_text("from tradesaga.sagas.trade import trade\n")
+
+    for command in (("--version",), ("schema", "check", "--app", "ours"), ("list", "--json")):
+        ended = run((bare / "tradesaga", *command), tmp_path, {"PYTHONPATH": str(tmp_path)})
+        assert "the user's own" not in ended.stdout + ended.stderr, ended
+        assert "Traceback" not in ended.stderr
 
 
 def imported() -> Iterator[str]:
@@ -171,7 +185,7 @@ def test_every_package_that_is_imported_is_required_within_bounds() -> None:
     """What only comes along with another package may go, or change, with any release of that one."""
     requirements = [Requirement(text) for text in distribution("tradesaga").requires or []]
     declared = {normalized(each.name).replace("-", "_") for each in requirements}
-    own = {"schemas", "sagas", "infra", "producers", "consumers", "pydantic_core"}  # pydantic pins its core exactly
+    own = {"tradesaga", "pydantic_core"}  # pydantic pins its core exactly
     names = {module.partition(".")[0] for module in imported()} - own - set(sys.stdlib_module_names)
     declared |= {"opentelemetry"} if "opentelemetry_api" in declared else set()
 

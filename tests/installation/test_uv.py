@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.install.uv import parse_config, uv_lines, uv_options, uv_variables
 from tests.architecture.sources import ROOT
+from tradesaga.infra.install.uv import parse_config, uv_lines, uv_options, uv_variables
 
 LISTING = r"""
 :env:.timeout='180'

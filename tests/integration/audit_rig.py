@@ -7,24 +7,24 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.sealer import Sealer
-from consumers.audit.verification import Report
-from consumers.audit.verifier import verify_database
-from consumers.saga_log import store
-from consumers.saga_log.chain import FORMAT, StoredBytes, hash_row, read_row
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.rules import Rules
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.note import Signer
-from infra.audit.witness import WitnessFile
-from infra.codec import Record
-from infra.database import Session
-from infra.keys import partition_of
-from infra.lanes.store import Lane
-from schemas.message import Event
 from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga, small_saga
+from tradesaga.consumers.audit.sealer import Sealer
+from tradesaga.consumers.audit.verification import Report
+from tradesaga.consumers.audit.verifier import verify_database
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, hash_row, read_row
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Session
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.schemas.message import Event
 
 PARTITIONS = 3
 GROUP, TOPIC = "small-log", "small.events"

@@ -9,15 +9,15 @@ import signal
 import sys
 from pathlib import Path
 
-from consumers.audit.replaying.comparison import Comparing
-from consumers.audit.replaying.notebook import Identity, Notebook
-from consumers.audit.replaying.reporting import Reporting
-from consumers.saga_log.rules import Rules
-from infra.broker import read_cluster_id
-from infra.database import session
-from infra.replay import Replay
-from infra.settings import load_settings
 from tests.sagas import small_saga
+from tradesaga.consumers.audit.replaying.comparison import Comparing
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.audit.replaying.reporting import Reporting
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.broker import read_cluster_id
+from tradesaga.infra.database import session
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import load_settings
 
 
 async def main(saga: str, path: Path, batches: int, partitions: int) -> None:

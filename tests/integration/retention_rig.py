@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from uuid import UUID
 
-from consumers.audit.retention.action_log import ActionLog
-from consumers.audit.retention.actions import Action, Kind
-from consumers.audit.retention.dropping import Evidence, drop
-from consumers.audit.retention.legal_holds import Scope, describe_hold
-from consumers.audit.retention.retiring import Order, retire, survey
-from consumers.audit.retention.survey import Look
-from consumers.saga_log import store
-from infra.audit.schedule import parse_schedule
-from infra.errors import CommandError
-from schemas.message import Event
 from tests.integration.audit_rig import STORY, AuditRig
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.dropping import Evidence, drop
+from tradesaga.consumers.audit.retention.legal_holds import Scope, describe_hold
+from tradesaga.consumers.audit.retention.retiring import Order, retire, survey
+from tradesaga.consumers.audit.retention.survey import Look
+from tradesaga.consumers.saga_log import store
+from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.errors import CommandError
+from tradesaga.schemas.message import Event
 
 MONTHS = ("20190101", "20190201", "20190301", "20190401")
 _PARTITION = """

@@ -10,21 +10,21 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from infra.database import Pool, open_pool
-from infra.kafka import Producer
-from infra.kafka_names import Cluster
-from infra.lanes.processor import Processor
-from infra.lanes.worker import Worker
-from infra.topics import ensure_topics
-from sagas.definition import AnySaga
-from schemas.message import Message
-from schemas.topics import saga_topics
 from tests.broker import Seen, read_topic
 from tests.sagas import headers_of, small_saga
 from tests.waiting import until
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.message import Message
+from tradesaga.schemas.topics import saga_topics
 
 PARTITIONS = 3
 

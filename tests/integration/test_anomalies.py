@@ -8,11 +8,17 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from consumers.runtime.processor import SKEW_NS, StepProcessor
-from infra.clock import SystemClock
-from sagas.row import RowStatus
-from schemas.envelope import splice
-from schemas.lifecycle import (
+from tests.conftest import Stack
+from tests.e2e import messages as m
+from tests.e2e.direct import direct, names
+from tests.e2e.harness import Bench, open_bench
+from tests.e2e.steps import BUSY
+from tests.waiting import until
+from tradesaga.consumers.runtime.processor import SKEW_NS, StepProcessor
+from tradesaga.infra.clock import SystemClock
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import splice
+from tradesaga.schemas.lifecycle import (
     AbortRequested,
     Bar,
     DeadlineElapsed,
@@ -22,12 +28,6 @@ from schemas.lifecycle import (
     StepFailed,
     StepUnknown,
 )
-from tests.conftest import Stack
-from tests.e2e import messages as m
-from tests.e2e.direct import direct, names
-from tests.e2e.harness import Bench, open_bench
-from tests.e2e.steps import BUSY
-from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.clock import SystemClock
-from schemas.lifecycle import ParkReleased
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, small_saga
 from tests.waiting import until
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import SystemClock
+from tradesaga.schemas.lifecycle import ParkReleased
 
 pytestmark = pytest.mark.stack
 

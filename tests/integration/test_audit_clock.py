@@ -7,12 +7,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.verifier import verify_database
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.clock_evidence import ClockEvidence, read_clock
-from infra.audit.clock_tier import ClockTier
-from infra.audit.note import open_note
 from tests.integration.audit_rig import AuditRig
+from tradesaga.consumers.audit.verifier import verify_database
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.clock_evidence import ClockEvidence, read_clock
+from tradesaga.infra.audit.clock_tier import ClockTier
+from tradesaga.infra.audit.note import open_note
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

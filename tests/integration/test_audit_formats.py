@@ -12,18 +12,18 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from consumers.audit.unsealed_watch import UnsealedWatch
-from consumers.audit.verification import Report, Verdict
-from consumers.saga_log.chain import format_of
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.note import open_note
-from infra.codec import Record, dump_headers
-from infra.lanes.health import Health
-from schemas.envelope import Header
 from tests.audit_export.rig import EVERYTHING, ExportRig
 from tests.integration.audit_rig import GROUP, STORY, TOPIC, AuditRig
 from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of
+from tradesaga.consumers.audit.unsealed_watch import UnsealedWatch
+from tradesaga.consumers.audit.verification import Report, Verdict
+from tradesaga.consumers.saga_log.chain import format_of
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.note import open_note
+from tradesaga.infra.codec import Record, dump_headers
+from tradesaga.infra.lanes.health import Health
+from tradesaga.schemas.envelope import Header
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -9,33 +9,33 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from consumers.audit.exporting.making import Maker
-from consumers.audit.exporting.manifest import Query
-from consumers.audit.exporting.verifying import Keys, verify_export
-from consumers.audit.exporting.writing import FreshFolder
-from consumers.audit.replaying.comparison import Comparing
-from consumers.audit.replaying.notebook import Identity, Notebook
-from consumers.audit.replaying.ranges import Range
-from consumers.audit.replaying.sealed_topics import TopicVerifier
-from consumers.audit.rows import snapshot
-from consumers.audit.sealer import Sealer
-from consumers.audit.story.rows import read_heads, read_rows, rehash
-from consumers.audit.story.seal import Proof
-from consumers.audit.story.sealing import Sealing
-from consumers.audit.verification import Report, Verdict
-from consumers.audit.verifier import verify_database
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.clock_tier import ClockTier
-from infra.audit.note import Signer, Verifier
-from infra.audit.witness import WitnessFile
-from infra.database import Session
-from infra.replay import Replay
 from tests.integration.audit_rig import TOPIC, AuditRig
 from tests.integration.retention_rig import RetentionRig
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig, ready
 from tests.integration.test_transactions import transaction
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga
 from tests.waiting import until
+from tradesaga.consumers.audit.exporting.making import Maker
+from tradesaga.consumers.audit.exporting.manifest import Query
+from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
+from tradesaga.consumers.audit.exporting.writing import FreshFolder
+from tradesaga.consumers.audit.replaying.comparison import Comparing
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.audit.replaying.ranges import Range
+from tradesaga.consumers.audit.replaying.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.rows import snapshot
+from tradesaga.consumers.audit.sealer import Sealer
+from tradesaga.consumers.audit.story.rows import read_heads, read_rows, rehash
+from tradesaga.consumers.audit.story.seal import Proof
+from tradesaga.consumers.audit.story.sealing import Sealing
+from tradesaga.consumers.audit.verification import Report, Verdict
+from tradesaga.consumers.audit.verifier import verify_database
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.clock_tier import ClockTier
+from tradesaga.infra.audit.note import Signer, Verifier
+from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.infra.database import Session
+from tradesaga.infra.replay import Replay
 
 INDEPENDENT = Path(__file__).parent.parent / "audit_export" / "independent.py"
 STORY = (OrderAsked(idempotency_key="k", account="A"), Held(), Placed(), Filled(), Settled())

@@ -12,19 +12,19 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.replaying.comparison import Comparing, ReplayReport
-from consumers.audit.replaying.moment import Known, Looking, Moment, describe_sagas
-from consumers.audit.replaying.notebook import Identity, Notebook
-from consumers.audit.replaying.ranges import Range
-from consumers.audit.replaying.times import Timeline
-from infra.broker import read_cluster_id
-from infra.clock import format_time
-from infra.codec import Record
-from infra.errors import CommandError, ExitCode
-from infra.replay import Replay
 from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
+from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replaying.moment import Known, Looking, Moment, describe_sagas
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.audit.replaying.ranges import Range
+from tradesaga.consumers.audit.replaying.times import Timeline
+from tradesaga.infra.broker import read_cluster_id
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.codec import Record
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.replay import Replay
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

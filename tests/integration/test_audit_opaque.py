@@ -12,21 +12,21 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from consumers.audit.replaying.sealed_topics import TopicVerifier
-from consumers.audit.sealer import Sealer
-from consumers.audit.verification import Report
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.keyring import public_path, read_signer, read_trusted, write_new
-from infra.audit.merkle import Tree, check_inclusion, hash_leaf
-from infra.audit.witness import WitnessFile
-from infra.database import session
-from infra.kafka import Header
-from infra.replay import Replay
-from infra.topics import read_removals
-from schemas.message import Event
 from tests.integration.audit_command import run_audit
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
+from tradesaga.consumers.audit.replaying.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.sealer import Sealer
+from tradesaga.consumers.audit.verification import Report
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.keyring import public_path, read_signer, read_trusted, write_new
+from tradesaga.infra.audit.merkle import Tree, check_inclusion, hash_leaf
+from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.infra.database import session
+from tradesaga.infra.kafka import Header
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.topics import read_removals
+from tradesaga.schemas.message import Event
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 NONCE = 12

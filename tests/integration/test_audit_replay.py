@@ -8,14 +8,14 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.replaying.comparison import Comparing, ReplayReport
-from consumers.audit.replaying.notebook import Identity, Notebook
-from infra.keys import partition_of
-from infra.replay import Replay
-from schemas.lifecycle import AbortRequested
 from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, Unheld
+from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.replay import Replay
+from tradesaga.schemas.lifecycle import AbortRequested
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

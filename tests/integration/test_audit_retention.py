@@ -10,14 +10,14 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.retention.dropping import Evidence, Exported
-from consumers.audit.retention.legal_holds import Scope
-from consumers.audit.sealing import HistoryError
-from consumers.audit.verification import Verdict
-from infra.errors import CommandError, ExitCode
 from tests.integration.audit_rig import STORY, TOPIC
 from tests.integration.retention_rig import RetentionRig, named
 from tests.sagas import Held, OrderAsked
+from tradesaga.consumers.audit.retention.dropping import Evidence, Exported
+from tradesaga.consumers.audit.retention.legal_holds import Scope
+from tradesaga.consumers.audit.sealing import HistoryError
+from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.infra.errors import CommandError, ExitCode
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from infra.audit.keyring import public_path
-from infra.command_line import execute
 from tests.integration.retention_rig import RetentionRig, named
+from tradesaga.infra.audit.keyring import public_path
+from tradesaga.infra.command_line import execute
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -7,10 +7,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from consumers.audit.verification import Verdict
-from infra.errors import CommandError
 from tests.integration.audit_rig import STORY
 from tests.integration.retention_rig import RetentionRig, named
+from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.infra.errors import CommandError
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -7,16 +7,16 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.retention.action_log import ActionLog, read_entries
-from consumers.audit.retention.actions import Action, Entry, Kind
-from consumers.audit.retention.legal_holds import Scope
-from consumers.audit.retention.retiring import Order, retire
-from consumers.audit.sealing import HistoryError
-from consumers.audit.verification import Verdict
-from infra.audit.note import Signer
-from infra.audit.schedule import parse_schedule
-from infra.audit.witness import WitnessFile
 from tests.integration.retention_rig import RetentionRig, named
+from tradesaga.consumers.audit.retention.action_log import ActionLog, read_entries
+from tradesaga.consumers.audit.retention.actions import Action, Entry, Kind
+from tradesaga.consumers.audit.retention.legal_holds import Scope
+from tradesaga.consumers.audit.retention.retiring import Order, retire
+from tradesaga.consumers.audit.sealing import HistoryError
+from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.audit.witness import WitnessFile
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

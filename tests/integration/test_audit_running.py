@@ -13,19 +13,19 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.retention.action_log import ActionLog
-from consumers.audit.retention.legal_holds import Scope
-from consumers.audit.sealer import Sealer
-from consumers.audit.verifier import verify_database
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.keyring import public_path, read_signer, read_trusted, write_new
-from infra.audit.witness import Witnessed, WitnessFile
-from infra.database import session
 from tests.integration.audit_command import run_audit
 from tests.integration.audit_rig import STORY
 from tests.integration.retention_rig import RetentionRig
 from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.waiting import until
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.retention.legal_holds import Scope
+from tradesaga.consumers.audit.sealer import Sealer
+from tradesaga.consumers.audit.verifier import verify_database
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.keyring import public_path, read_signer, read_trusted, write_new
+from tradesaga.infra.audit.witness import Witnessed, WitnessFile
+from tradesaga.infra.database import session
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -15,18 +15,18 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.rows import snapshot
-from consumers.audit.story.model import Place
-from consumers.audit.story.rows import read_heads, read_rows, rehash
-from consumers.audit.story.seal import Proof, Seal
-from consumers.audit.story.sealing import Sealing
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.clock_tier import ClockTier
-from infra.audit.merkle import check_inclusion, hash_leaf
-from infra.audit.note import Signer, open_note
-from infra.command_line import execute
 from tests.integration.audit_rig import STORY, AuditRig
 from tests.integration.retention_rig import RetentionRig
+from tradesaga.consumers.audit.rows import snapshot
+from tradesaga.consumers.audit.story.model import Place
+from tradesaga.consumers.audit.story.rows import read_heads, read_rows, rehash
+from tradesaga.consumers.audit.story.seal import Proof, Seal
+from tradesaga.consumers.audit.story.sealing import Sealing
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.clock_tier import ClockTier
+from tradesaga.infra.audit.merkle import check_inclusion, hash_leaf
+from tradesaga.infra.audit.note import Signer, open_note
+from tradesaga.infra.command_line import execute
 
 NOTE = "SELECT note FROM audit_checkpoint WHERE (topic, partition, size) = ($1, $2, $3)"
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
@@ -163,7 +163,7 @@ async def test_without_a_public_key_the_story_is_told_unproven(rig: RetentionRig
     (saga_id,) = await rig.month(1, sagas=1)
     key = rig.folder / "elsewhere.pub"
     assert (await run(rig, database_url, str(saga_id), "--key", str(key)))[0] == 3
-    with patch("infra.settings.Settings.audit_key_file", return_value=rig.folder / "none"):
+    with patch("tradesaga.infra.settings.Settings.audit_key_file", return_value=rig.folder / "none"):
         code, out, _ = await run(rig, database_url, str(saga_id))
     assert code == 0
     assert "no public key is at hand" in out

@@ -9,13 +9,13 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from consumers.audit.sealing import HistoryError
-from consumers.audit.store import take_turn
-from consumers.audit.verification import Verdict
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.note import NoteError, Signer
-from infra.clock import format_time
 from tests.integration.audit_rig import TOPIC, AuditRig
+from tradesaga.consumers.audit.sealing import HistoryError
+from tradesaga.consumers.audit.store import take_turn
+from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.note import NoteError, Signer
+from tradesaga.infra.clock import format_time
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -13,22 +13,22 @@ from confluent_kafka import Producer as OtherProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
-from consumers.audit import store
-from consumers.audit.replaying.sealed_topics import TopicVerifier
-from consumers.audit.sealer import Sealer
-from consumers.audit.verification import Report, Verdict
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.note import Signer
-from infra.audit.witness import WitnessFile
-from infra.codec import Record
-from infra.database import session
-from infra.replay import Replay, Rewriter
-from infra.topics import read_removals
 from tests.broker import delete_topics
 from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, new_saga
 from tests.waiting import until
+from tradesaga.consumers.audit import store
+from tradesaga.consumers.audit.replaying.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.sealer import Sealer
+from tradesaga.consumers.audit.verification import Report, Verdict
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import session
+from tradesaga.infra.replay import Replay, Rewriter
+from tradesaga.infra.topics import read_removals
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -10,20 +10,6 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from consumers.intake import Intake
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from infra.command_line import execute
-from infra.database import Pool, open_pool
-from infra.errors import CommandError, ExitCode
-from infra.lanes.inbox import BATCHES
-from infra.metrics import watch_worker
-from infra.pipeline import LOG, Gate, Pipeline
-from infra.probes import probes
-from infra.stack.ports import free_port
-from producers.congestion import Congestion
-from schemas import identity
-from schemas.topics import starts_topic
 from tests.conftest import Stack
 from tests.doors import order, trade_of_its_own
 from tests.e2e import messages as m
@@ -34,6 +20,20 @@ from tests.keys import KEYS, keys_in
 from tests.limits.slow_link import slow_database
 from tests.sagas import OrderAsked
 from tests.waiting import until
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.infra.command_line import execute
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.lanes.inbox import BATCHES
+from tradesaga.infra.metrics import watch_worker
+from tradesaga.infra.pipeline import LOG, Gate, Pipeline
+from tradesaga.infra.probes import probes
+from tradesaga.infra.stack.ports import free_port
+from tradesaga.producers.congestion import Congestion
+from tradesaga.schemas import identity
+from tradesaga.schemas.topics import starts_topic
 
 pytestmark = pytest.mark.stack
 LIMIT = 0.5

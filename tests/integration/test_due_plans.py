@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from consumers.runtime import row
-from consumers.saga_log import store
-from infra.database import Session, session
 from tests.benchmarks.scale.plans import read_plan
+from tradesaga.consumers.runtime import row
+from tradesaga.consumers.saga_log import store
+from tradesaga.infra.database import Session, session
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 LANES = list(range(1, 13))

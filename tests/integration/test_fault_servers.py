@@ -8,9 +8,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from infra.database_faults import DATABASE_ERRORS
 from tests.faults.servers import Database
 from tests.waiting import until
+from tradesaga.infra.database_faults import DATABASE_ERRORS
 
 ROW = "x" * 1_000_000
 ROWS = 12

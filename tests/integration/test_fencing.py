@@ -13,24 +13,24 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from consumers.intake import Intake
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.clock import new_id
-from infra.codec import Outgoing
-from infra.database import SESSION, Pool, open_pool, session
-from infra.kafka import KafkaUnavailableError
-from infra.lanes import publisher, store
-from infra.lanes.clients import Brokers, ProducerPort, make_producer
-from infra.lanes.group_commit import LeasedTransaction
-from infra.lanes.leased import LeasedWriter, name_owner
-from schemas.topics import PARTITIONS, events_topic, starts_topic
 from tests.e2e import messages as m
 from tests.e2e.crew import SESSION_MS, Crew
 from tests.e2e.harness import Bench, Running, open_bench
 from tests.keys import KEYS
 from tests.waiting import until
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import new_id
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import SESSION, Pool, open_pool, session
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.lanes import publisher, store
+from tradesaga.infra.lanes.clients import Brokers, ProducerPort, make_producer
+from tradesaga.infra.lanes.group_commit import LeasedTransaction
+from tradesaga.infra.lanes.leased import LeasedWriter, name_owner
+from tradesaga.schemas.topics import PARTITIONS, events_topic, starts_topic
 
 pytestmark = pytest.mark.stack
 

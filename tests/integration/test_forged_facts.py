@@ -8,20 +8,20 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
-from consumers.audit.verdicts import as_json
-from consumers.audit.verification import Report
-from infra.database import session
-from infra.reconciliation.facts import ForgedFact, check_facts
-from infra.reconciliation.run import reconcile
-from infra.settings import Settings
-from sagas.trading.comparison import Flaw
-from schemas import lifecycle
-from schemas import trade as t
-from schemas.message import Event, wire_type
-from schemas.topics import events_topic
 from tests.book import order
 from tests.integration.test_forged_records import FILLED, PLACED, RESERVED, VALIDATED
 from tests.integration.trade_rig import TradeRig, trade_rig
+from tradesaga.consumers.audit.verdicts import as_json
+from tradesaga.consumers.audit.verification import Report
+from tradesaga.infra.database import session
+from tradesaga.infra.reconciliation.facts import ForgedFact, check_facts
+from tradesaga.infra.reconciliation.run import reconcile
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.trading.comparison import Flaw
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.topics import events_topic
 
 pytestmark = pytest.mark.stack
 STEP_FACTS: list[tuple[Event, str]] = [

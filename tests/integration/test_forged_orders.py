@@ -16,15 +16,15 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from infra.codec import Record
-from infra.database import session
-from schemas import lifecycle
-from schemas import trade as t
-from schemas.envelope import CONTEXT, SAGA_ID
-from schemas.message import Command, Compensation, Event, Message
 from tests.book import order
 from tests.integration.test_forged_records import FILLED, context, greedy
 from tests.integration.trade_rig import COMMANDS, EVENTS, LETTERS, OPENING, TradeRig, trade_rig
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import session
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.envelope import CONTEXT, SAGA_ID
+from tradesaga.schemas.message import Command, Compensation, Event, Message
 
 pytestmark = pytest.mark.stack
 EXAMPLES: Final = 12

@@ -12,29 +12,6 @@ import pytest
 from confluent_kafka import Producer as Client
 from pydantic import SecretStr
 
-from consumers.intake import Intake
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from consumers.services import cash, risk, settlement
-from consumers.services.execution import execution_participant
-from infra.clock import SystemClock, format_time, new_id
-from infra.database import Pool, open_pool, session
-from infra.kafka_names import Cluster
-from infra.lanes.processor import Processor
-from infra.lanes.worker import Worker
-from infra.reconciliation.letters import check_letters
-from infra.reconciliation.run import reconcile
-from infra.replay import Replay
-from infra.settings import Settings
-from infra.topics import ensure_topics
-from infra.venues.memory import SimulatedVenue
-from sagas.trade import trade
-from sagas.trading.comparison import Flaw
-from schemas.envelope import Envelope
-from schemas.identity import saga_id as identify
-from schemas.message import Command, Message, wire_type
-from schemas.topics import PARTITIONS, commands_topic, events_topic, saga_topics, starts_topic
 from tests.book import open_book, order
 from tests.broker import delete_topics
 from tests.conftest import Stack
@@ -43,6 +20,29 @@ from tests.integration.test_forged_records import context, greedy
 from tests.integration.trade_rig import OPENING, TradeRig
 from tests.keys import KEYS
 from tests.waiting import until
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.services import cash, risk, settlement
+from tradesaga.consumers.services.execution import execution_participant
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.database import Pool, open_pool, session
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.reconciliation.letters import check_letters
+from tradesaga.infra.reconciliation.run import reconcile
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading.comparison import Flaw
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.identity import saga_id as identify
+from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic, saga_topics, starts_topic
 
 pytestmark = pytest.mark.stack
 D = Decimal

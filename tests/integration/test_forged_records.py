@@ -7,15 +7,15 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 
-from infra.codec import pack
-from infra.database import session
-from sagas.trading.client_orders import client_order_id
-from schemas import trade as t
-from schemas.envelope import CONTEXT, splice
-from schemas.lifecycle import Bar, Retry, StepContradicted
-from schemas.message import Message
 from tests.book import order
 from tests.integration.trade_rig import OPENING, TradeRig, report, trade_rig
+from tradesaga.infra.codec import pack
+from tradesaga.infra.database import session
+from tradesaga.sagas.trading.client_orders import client_order_id
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.envelope import CONTEXT, splice
+from tradesaga.schemas.lifecycle import Bar, Retry, StepContradicted
+from tradesaga.schemas.message import Message
 
 pytestmark = pytest.mark.stack
 D = Decimal

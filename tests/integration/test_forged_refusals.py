@@ -6,16 +6,16 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from infra.database import session
-from infra.reconciliation.run import reconcile
-from infra.settings import Settings
-from sagas.trading.comparison import Flaw
-from schemas import lifecycle
-from schemas import trade as t
-from schemas.message import Event
 from tests.book import order
 from tests.integration.test_forged_records import FILLED, PLACED, RESERVED, VALIDATED
 from tests.integration.trade_rig import OPENING, TradeRig, trade_rig
+from tradesaga.infra.database import session
+from tradesaga.infra.reconciliation.run import reconcile
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.trading.comparison import Flaw
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.message import Event
 
 pytestmark = pytest.mark.stack
 REFUSALS: list[Event] = [

@@ -16,18 +16,18 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from infra.database import session
-from infra.settings import Settings
-from infra.starts import accept, order_start
-from producers.gateway.service import serve
-from sagas.definition import AnySaga
-from schemas.identity import saga_id
-from schemas.request_hash import made_with
-from schemas.trade import TradeRequested
 from tests.broker import Seen, read_topic
 from tests.doors import order, trade_of_its_own
 from tests.keys import HELD, ROTATED, keys_in
 from tests.waiting import until
+from tradesaga.infra.database import session
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.starts import accept, order_start
+from tradesaga.producers.gateway.service import serve
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.identity import saga_id
+from tradesaga.schemas.request_hash import made_with
+from tradesaga.schemas.trade import TradeRequested
 
 pytestmark = pytest.mark.stack
 JSON = {"Content-Type": "application/json"}

@@ -13,20 +13,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from consumers.intake import Intake
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.clock import new_id
-from infra.codec import Outgoing
-from infra.database import open_pool
-from infra.installation import Identity, adopt_installation, read_identity
-from infra.lanes.group_commit import LeasedTransaction
-from infra.lanes.guard import read_owner
-from infra.lanes.leased import LeasedWriter, NotWrittenError, name_owner
-from infra.lanes.processor import Processor
-from infra.topics import ensure_topics
-from schemas.topics import PARTITIONS, commands_topic, events_topic, installation_topic, saga_topics
 from tests.broker import delete_topics
 from tests.conftest import Stack
 from tests.e2e import messages as m
@@ -34,6 +20,20 @@ from tests.e2e.far import TABLES
 from tests.e2e.harness import PATIENCE, Bench, Running, open_bench
 from tests.keys import KEYS
 from tests.waiting import until
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import new_id
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.installation import Identity, adopt_installation, read_identity
+from tradesaga.infra.lanes.group_commit import LeasedTransaction
+from tradesaga.infra.lanes.guard import read_owner
+from tradesaga.infra.lanes.leased import LeasedWriter, NotWrittenError, name_owner
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic, installation_topic, saga_topics
 
 pytestmark = pytest.mark.stack
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from consumers.audit.sealer import Sealer
-from consumers.audit.sealing import HistoryError
-from consumers.audit.topic_seals import check_topics
-from infra.audit.checkpoint import Checkpoint, read_unverified
-from infra.audit.clock_evidence import UNKNOWN
-from infra.audit.note import Signer
-from infra.audit.seals import SealTrust
-from infra.audit.witness import WitnessFile
-from infra.installation import read_identity
-from infra.lanes.guard import Guard
-from schemas.topics import checkpoints_topic, events_topic
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import commit, halted, one_saga, processors
+from tradesaga.consumers.audit.sealer import Sealer
+from tradesaga.consumers.audit.sealing import HistoryError
+from tradesaga.consumers.audit.topic_seals import check_topics
+from tradesaga.infra.audit.checkpoint import Checkpoint, read_unverified
+from tradesaga.infra.audit.clock_evidence import UNKNOWN
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.infra.installation import read_identity
+from tradesaga.infra.lanes.guard import Guard
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 pytestmark = pytest.mark.stack
 

@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from consumers.runtime.processor import StepProcessor
-from infra.installation import read_identity
-from infra.lanes.guard import Guard
-from infra.lanes.processor import Processor
-from infra.lanes.residence import LivesHere
-from schemas.topics import PARTITIONS, events_topic
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import commit, halted, one_saga, processors
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.installation import read_identity
+from tradesaga.infra.lanes.guard import Guard
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.residence import LivesHere
+from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 pytestmark = pytest.mark.stack
 

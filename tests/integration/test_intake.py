@@ -14,20 +14,20 @@ from aiokafka.record.memory_records import MemoryRecords
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Producer
 
-from consumers.intake import Intake
-from consumers.saga_log.processor import SagaLog
-from infra.codec import Record
-from infra.database import session
-from infra.lanes import store
-from infra.lanes.processor import Received, Transaction
-from infra.starts import Accepted, Conflict, Verdict, accept, order_start
-from schemas import identity
-from schemas.envelope import Envelope, Header
-from schemas.request_hash import RequestKeys
 from tests.integration.saga_log_rig import Rig, open_rig
 from tests.keys import HELD, KEYS, ROTATED
 from tests.sagas import OrderAsked
 from tests.waiting import until
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import session
+from tradesaga.infra.lanes import store
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.starts import Accepted, Conflict, Verdict, accept, order_start
+from tradesaga.schemas import identity
+from tradesaga.schemas.envelope import Envelope, Header
+from tradesaga.schemas.request_hash import RequestKeys
 
 pytestmark = pytest.mark.stack
 

@@ -8,17 +8,17 @@ import pytest_asyncio
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from pydantic import SecretStr
 
-from consumers.runtime.processor import StepProcessor
-from infra.errors import CommandError
-from infra.lanes.processor import ConflictError, Received, Transaction
-from infra.settings import Settings
-from producers.operator_desk import resend
-from schemas.topics import PARTITIONS, events_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.sagas import new_saga
 from tests.waiting import until
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.lanes.processor import ConflictError, Received, Transaction
+from tradesaga.infra.settings import Settings
+from tradesaga.producers.operator_desk import resend
+from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

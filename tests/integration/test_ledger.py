@@ -10,14 +10,14 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from infra.database import Session, open_pool, session
-from infra.errors import CommandError, ExitCode
-from infra.ledger.accounts import list_accounts, pay_in, set_status
-from infra.ledger.entries import Booking, book, lock_places, open_places, post
-from infra.ledger.instruments import load_instruments, save_instruments
-from sagas.trading.postings import Fill, Holding, Kind, Place, deposit, hold, release, settle
-from schemas.trade import Side
 from tests.book import EURUSD, balances, open_book, totals
+from tradesaga.infra.database import Session, open_pool, session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.ledger.accounts import list_accounts, pay_in, set_status
+from tradesaga.infra.ledger.entries import Booking, book, lock_places, open_places, post
+from tradesaga.infra.ledger.instruments import load_instruments, save_instruments
+from tradesaga.sagas.trading.postings import Fill, Holding, Kind, Place, deposit, hold, release, settle
+from tradesaga.schemas.trade import Side
 
 pytestmark = pytest.mark.stack
 D = Decimal

@@ -8,20 +8,20 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from consumers.runtime import reports as runtime_reports
-from consumers.runtime.message import Message
-from consumers.runtime.row import Key
-from consumers.services.execution import Desk
-from infra.database import session
-from infra.ledger.venue_reports import store_told
-from infra.venues.memory import SimulatedVenue
-from sagas.trading.client_orders import client_order_id
-from sagas.venue import OrderReport, OrderStatus
-from schemas import trade as t
-from schemas.lifecycle import StepContradicted
 from tests.book import order
 from tests.integration.test_services_execution import told
 from tests.integration.trade_rig import TradeRig, report, trade_rig
+from tradesaga.consumers.runtime import reports as runtime_reports
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.row import Key
+from tradesaga.consumers.services.execution import Desk
+from tradesaga.infra.database import session
+from tradesaga.infra.ledger.venue_reports import store_told
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.sagas.trading.client_orders import client_order_id
+from tradesaga.sagas.venue import OrderReport, OrderStatus
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.lifecycle import StepContradicted
 
 D = Decimal
 pytestmark = [pytest.mark.stack]

@@ -14,13 +14,13 @@ from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from infra.database import migrate, open_pool, session
-from infra.errors import CommandError, ExitCode
-from infra.ledger import tables as book
-from infra.partitions import ensure_partitions, make_months, spans
-from infra.stack.postgres import start_postgres, stop_postgres
-from infra.stack.state import PostgresState
-from infra.tables import METADATA
+from tradesaga.infra.database import migrate, open_pool, session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.ledger import tables as book
+from tradesaga.infra.partitions import ensure_partitions, make_months, spans
+from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.stack.state import PostgresState
+from tradesaga.infra.tables import METADATA
 
 pytestmark = pytest.mark.stack
 assert book.account.metadata is METADATA

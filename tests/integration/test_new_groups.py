@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from consumers import Participant, StepContext
-from consumers.recovery import beginning
-from consumers.runtime.history import EDGE, WHOLE, spans
-from infra.errors import CommandError, ExitCode
-from infra.settings import Settings
-from sagas import minutes, saga, step
 from tests.conftest import Stack, fresh_database
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
+from tradesaga.consumers import Participant, StepContext
+from tradesaga.consumers.recovery import beginning
+from tradesaga.consumers.runtime.history import EDGE, WHOLE, spans
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas import minutes, saga, step
 
 PATIENCE = 60.0
 

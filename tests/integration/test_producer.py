@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from infra.broker import read_topic
-from infra.codec import Outgoing
-from infra.kafka import REFUSALS, Producer
-from infra.topics import ensure_topics
-from schemas.topics import PARTITIONS, events_topic, saga_topics
+from tradesaga.infra.broker import read_topic
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.kafka import REFUSALS, Producer
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 SAGAS = 60

@@ -8,10 +8,10 @@ import asyncpg
 import orjson
 import pytest
 
-from consumers import StepContext
-from schemas.trade import FundsRejected, FundsReserved, OrderValidated
 from tests.architecture.sources import ROOT
 from tests.architecture.test_documents import blocks
+from tradesaga.consumers import StepContext
+from tradesaga.schemas.trade import FundsRejected, FundsReserved, OrderValidated
 
 pytestmark = pytest.mark.stack
 

@@ -7,10 +7,10 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from schemas.lifecycle import RecheckRequested, StepBarred
 from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.integration.test_deadlines import replayed
 from tests.sagas import Filled, Held, OrderAsked, Placed, Unheld
+from tradesaga.schemas.lifecycle import RecheckRequested, StepBarred
 
 pytestmark = pytest.mark.stack
 

@@ -10,18 +10,18 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from consumers.context import Work
-from consumers.services import cash, risk, settlement
-from consumers.services.execution import Desk, conclude
-from infra.database import Session, session
-from infra.reconciliation.run import reconcile, reconcile_at_start, take_stock
-from infra.settings import Settings
-from infra.venues.memory import SimulatedVenue
-from sagas.trading.comparison import Flaw
-from sagas.venue import NewOrder, VenueUnavailable
-from schemas import trade as t
-from schemas.message import Event
 from tests.book import balances, context, open_book, order, proved, work
+from tradesaga.consumers.context import Work
+from tradesaga.consumers.services import cash, risk, settlement
+from tradesaga.consumers.services.execution import Desk, conclude
+from tradesaga.infra.database import Session, session
+from tradesaga.infra.reconciliation.run import reconcile, reconcile_at_start, take_stock
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.sagas.trading.comparison import Flaw
+from tradesaga.sagas.venue import NewOrder, VenueUnavailable
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.message import Event
 
 pytestmark = pytest.mark.stack
 D = Decimal

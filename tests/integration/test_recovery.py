@@ -9,9 +9,6 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from sagas.row import RowStatus
-from schemas.identity import saga_id as identify
-from schemas.topics import starts_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.crew import Crew
@@ -20,6 +17,9 @@ from tests.e2e.harness import Bench, open_bench
 from tests.e2e.service import KINDS
 from tests.e2e.steps import BUSY
 from tests.waiting import until
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.identity import saga_id as identify
+from tradesaga.schemas.topics import starts_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -16,15 +16,15 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from infra.command_line import execute
-from infra.database import open_pool, session
-from infra.errors import CommandError, ExitCode
-from infra.partitions import ensure_partitions
-from infra.rights import APPEND, Role, grants
-from infra.tables import METADATA
 from tests.e2e.harness import open_bench
 from tests.e2e.steps import BUSY
 from tests.integration.audit_rig import AuditRig
+from tradesaga.infra.command_line import execute
+from tradesaga.infra.database import open_pool, session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.partitions import ensure_partitions
+from tradesaga.infra.rights import APPEND, Role, grants
+from tradesaga.infra.tables import METADATA
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 LOGIN = "secret"

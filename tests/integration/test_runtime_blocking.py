@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from consumers import Participant, StepContext, Work
-from consumers.runtime.processor import StepProcessor
-from infra.database import Connection
-from sagas import minutes, saga
-from sagas.backoff import Retry
-from sagas.definition import seconds
-from sagas.step import step
-from schemas.lifecycle import AttemptFailed, StepFailed
-from schemas.message import Event
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
+from tradesaga.consumers import Participant, StepContext, Work
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.database import Connection
+from tradesaga.sagas import minutes, saga
+from tradesaga.sagas.backoff import Retry
+from tradesaga.sagas.definition import seconds
+from tradesaga.sagas.step import step
+from tradesaga.schemas.lifecycle import AttemptFailed, StepFailed
+from tradesaga.schemas.message import Event
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 LONG = 120.0

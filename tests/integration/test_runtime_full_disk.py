@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import open_bench
 from tests.e2e.steps import BUSY
+from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed
 
 pytestmark = pytest.mark.stack
 

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from consumers.participant import Participant
-from schemas.lifecycle import AttemptFailed, Bar, StepBarred
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.fork import Fork, make_fork
 from tests.e2e.harness import Bench, open_bench
+from tradesaga.consumers.participant import Participant
+from tradesaga.schemas.lifecycle import AttemptFailed, Bar, StepBarred
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -7,17 +7,17 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from consumers.runtime.processor import StepProcessor
-from infra.lanes import store
-from sagas.backoff import Retry
-from schemas.envelope import splice
-from schemas.lifecycle import AttemptFailed, StepFailed
-from schemas.topics import PARTITIONS
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.direct import direct, names
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.lanes import store
+from tradesaga.sagas.backoff import Retry
+from tradesaga.schemas.envelope import splice
+from tradesaga.schemas.lifecycle import AttemptFailed, StepFailed
+from tradesaga.schemas.topics import PARTITIONS
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

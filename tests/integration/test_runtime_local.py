@@ -6,11 +6,11 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from sagas.row import RowStatus
-from schemas.lifecycle import AttemptFailed, Bar, CompensationFailed, Retry, StepBarred, StepFailed
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.lifecycle import AttemptFailed, Bar, CompensationFailed, Retry, StepBarred, StepFailed
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

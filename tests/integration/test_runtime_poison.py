@@ -7,16 +7,16 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from infra.clock import SystemClock, format_time, new_id
-from infra.keys import partition_of
-from schemas.envelope import Header
-from schemas.lifecycle import CompensationFailed, Retry, StepFailed
-from schemas.topics import PARTITIONS, commands_topic, events_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.tail import Heard
 from tests.waiting import until
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.keys import partition_of
+from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.lifecycle import CompensationFailed, Retry, StepFailed
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

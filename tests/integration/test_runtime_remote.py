@@ -7,15 +7,15 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from consumers.runtime.processor import SKEW_NS
-from infra.clock import parse_time
-from sagas.row import RowStatus
-from schemas.envelope import splice
-from schemas.lifecycle import AttemptFailed, Bar, CompensationFailed, StepBarred, StepFailed, StepUnknown
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
+from tradesaga.consumers.runtime.processor import SKEW_NS
+from tradesaga.infra.clock import parse_time
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import splice
+from tradesaga.schemas.lifecycle import AttemptFailed, Bar, CompensationFailed, StepBarred, StepFailed, StepUnknown
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -10,17 +10,17 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.context import StepContext, Work
-from consumers.participant import Binding, Participant
-from consumers.runtime.blocking import LoopWatch
-from consumers.runtime.cause import Cause
-from consumers.runtime.local import Budget, Item, run_local
-from consumers.runtime.outcome import Answered
-from consumers.runtime.row import Row
-from infra.database import Connection, session
-from sagas.row import RowStatus
-from schemas.envelope import Envelope
 from tests.sagas import Held, OrderAsked, small_saga
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.runtime.blocking import LoopWatch
+from tradesaga.consumers.runtime.cause import Cause
+from tradesaga.consumers.runtime.local import Budget, Item, run_local
+from tradesaga.consumers.runtime.outcome import Answered
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.infra.database import Connection, session
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import Envelope
 
 pytestmark = pytest.mark.stack
 

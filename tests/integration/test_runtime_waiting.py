@@ -6,13 +6,13 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from consumers.runtime import waiting
-from sagas.row import RowStatus
-from schemas.lifecycle import Bar, Retry, StepBarred, StepContradicted, StepFailed
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
+from tradesaga.consumers.runtime import waiting
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.lifecycle import Bar, Retry, StepBarred, StepContradicted, StepFailed
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

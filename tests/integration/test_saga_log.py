@@ -10,27 +10,18 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.processor import SagaLog
-from infra.codec import Record
-from infra.database import session
-from infra.lanes import store
-from infra.lanes.processor import Received, Transaction
-from infra.progress import encode_progress
-from schemas.lifecycle import AbortRequested, RetryRequested, StepBarred, StepFailed
 from tests.copies import copies
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig, ready
-from tests.sagas import (
-    Filled,
-    Held,
-    OrderAsked,
-    Partition,
-    Placed,
-    Settled,
-    Unheld,
-    Unplaced,
-)
+from tests.sagas import Filled, Held, OrderAsked, Partition, Placed, Settled, Unheld, Unplaced
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import session
+from tradesaga.infra.lanes import store
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.progress import encode_progress
+from tradesaga.schemas.lifecycle import AbortRequested, RetryRequested, StepBarred, StepFailed
 
 pytestmark = pytest.mark.stack
 

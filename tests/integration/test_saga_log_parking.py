@@ -5,11 +5,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from infra.codec import Record
-from infra.keys import partition_of
-from schemas.lifecycle import ParkReleased
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
+from tradesaga.infra.codec import Record
+from tradesaga.infra.keys import partition_of
+from tradesaga.schemas.lifecycle import ParkReleased
 
 pytestmark = pytest.mark.stack
 

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from consumers.context import Work
-from consumers.services import cash, risk, settlement
-from infra.database import Session, session
-from infra.ledger.accounts import NewAccount, create_account, set_status
-from schemas import trade as t
-from schemas.message import Event
 from tests.book import balances, open_book, order, proved, totals, work
+from tradesaga.consumers.context import Work
+from tradesaga.consumers.services import cash, risk, settlement
+from tradesaga.infra.database import Session, session
+from tradesaga.infra.ledger.accounts import NewAccount, create_account, set_status
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.message import Event
 
 pytestmark = pytest.mark.stack
 D = Decimal

@@ -5,18 +5,18 @@ from decimal import Decimal
 
 import pytest
 
-from consumers.context import StepContext
-from consumers.participant import CompensationImpossibleError
-from consumers.services.execution import Desk, conclude, execution_participant
-from infra.ledger.trades import Order, Trade
-from infra.venues.memory import SimulatedVenue
-from infra.venues.paper.faults import Fault
-from sagas.trading.client_orders import client_order_id
-from sagas.trading.fills import identify
-from sagas.trading.orders import Terms, assess
-from sagas.venue import VenueUnavailable, VenueUnknown
-from schemas import trade as t
 from tests.book import EURUSD, context, order
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import CompensationImpossibleError
+from tradesaga.consumers.services.execution import Desk, conclude, execution_participant
+from tradesaga.infra.ledger.trades import Order, Trade
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.infra.venues.paper.faults import Fault
+from tradesaga.sagas.trading.client_orders import client_order_id
+from tradesaga.sagas.trading.fills import identify
+from tradesaga.sagas.trading.orders import Terms, assess
+from tradesaga.sagas.venue import VenueUnavailable, VenueUnknown
+from tradesaga.schemas import trade as t
 
 D = Decimal
 DONE = t.RiskAccepted(exposure=D(1))

@@ -11,30 +11,30 @@ from uuid import uuid4
 
 import pytest
 
-from infra.codec import Record
-from infra.command_line import execute
-from infra.database import Pool, open_pool, session
-from infra.kafka import Producer
-from infra.lanes import store as lanes
-from infra.lanes.processor import Received, Transaction
-from infra.lanes.worker import Worker
-from infra.ledger.accounts import NewAccount, create_account
-from infra.ledger.instruments import save_instruments
-from producers.signals.router import SignalRouter
-from producers.signals.store import Stream, write_subscription
-from sagas.definition import AnySaga
-from sagas.trading.orders import Instrument
-from sagas.trading.routing import Subscription
-from schemas import identity
-from schemas.envelope import Header
-from schemas.request_hash import RequestKeys
-from schemas.signals import SignalRaised
-from schemas.topics import PARTITIONS
-from schemas.trade import TradeRequested
 from tests.broker import Seen, read_topic, temporary_topic
 from tests.doors import trade_of_its_own
 from tests.keys import HELD, KEYS, ROTATED
 from tests.waiting import until
+from tradesaga.infra.codec import Record
+from tradesaga.infra.command_line import execute
+from tradesaga.infra.database import Pool, open_pool, session
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.lanes import store as lanes
+from tradesaga.infra.lanes.processor import Received, Transaction
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.ledger.accounts import NewAccount, create_account
+from tradesaga.infra.ledger.instruments import save_instruments
+from tradesaga.producers.signals.router import SignalRouter
+from tradesaga.producers.signals.store import Stream, write_subscription
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.trading.orders import Instrument
+from tradesaga.sagas.trading.routing import Subscription
+from tradesaga.schemas import identity
+from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.request_hash import RequestKeys
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.topics import PARTITIONS
+from tradesaga.schemas.trade import TradeRequested
 
 pytestmark = pytest.mark.stack
 STREAM = Stream("trend", "EUR/USD")

@@ -16,12 +16,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from infra.errors import CommandError, ExitCode
-from infra.stack.jars import fetch_jars, jar_cache, pinned_jars
-from infra.stack.kafka import answers, start_kafka, stop_kafka
-from infra.stack.ports import free_port
-from infra.stack.process import is_alive, wait_for_end
-from infra.stack.state import KafkaState
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.stack.jars import fetch_jars, jar_cache, pinned_jars
+from tradesaga.infra.stack.kafka import answers, start_kafka, stop_kafka
+from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.stack.process import is_alive, wait_for_end
+from tradesaga.infra.stack.state import KafkaState
 
 pytestmark = pytest.mark.stack
 LOG_APPEND_TIME = 1

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from infra.probes import probes
-from infra.stack.ports import free_port
 from tests.conftest import Stack
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.steps import BUSY
+from tradesaga.infra.probes import probes
+from tradesaga.infra.stack.ports import free_port
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

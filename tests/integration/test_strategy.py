@@ -14,13 +14,13 @@ from uuid import uuid4
 
 import pytest
 
-from infra.topics import ensure_topics
-from producers.strategy.crossover import crossovers
-from schemas.signals import SignalRaised
-from schemas.topics import SIGNALS
 from tests.broker import read_topic
 from tests.venues.paper_process import PaperProcess, small_market
 from tests.waiting import until
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.producers.strategy.crossover import crossovers
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.topics import SIGNALS
 
 pytestmark = pytest.mark.stack
 Strategy = Callable[..., "subprocess.Popen[str]"]
@@ -53,7 +53,16 @@ def strategy(kafka: str, venue: PaperProcess, tmp_path: Path) -> Iterator[Strate
     started: list[subprocess.Popen[str]] = []
 
     def start(*options: str, **changes: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "infra.command_line", "strategy", "run", "--json", "--dir", str(tmp_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "tradesaga.infra.command_line",
+            "strategy",
+            "run",
+            "--json",
+            "--dir",
+            str(tmp_path),
+        ]
         process = subprocess.Popen(
             [*command, *options],
             env={**environment, **changes},

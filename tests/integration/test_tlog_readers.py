@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.merkle import Tree, hash_leaf
-from infra.audit.note import Signer
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.merkle import Tree, hash_leaf
+from tradesaga.infra.audit.note import Signer
 
 pytestmark = pytest.mark.full
 

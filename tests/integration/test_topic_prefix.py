@@ -10,20 +10,6 @@ from uuid import UUID, uuid4
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from consumers.intake import Intake
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.broker import count_partitions, read_cluster_id
-from infra.database import Pool, open_pool
-from infra.errors import CommandError
-from infra.kafka import Producer
-from infra.kafka_names import Cluster
-from infra.lanes.guard import read_owner
-from infra.lanes.worker import Worker
-from infra.topics import Durability, check_topics, ensure_topics, read_removals, set_clock
-from schemas import identity
-from schemas.topics import PARTITIONS, events_topic, saga_topics, starts_topic
 from tests.broker import delete_topics, read_topic
 from tests.conftest import Stack, fresh_database
 from tests.e2e.far import TABLES, FarSide
@@ -32,6 +18,20 @@ from tests.e2e.messages import Asked
 from tests.e2e.sagas import Kit, make_kit
 from tests.keys import KEYS
 from tests.waiting import until
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.broker import count_partitions, read_cluster_id
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.lanes.guard import read_owner
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.topics import Durability, check_topics, ensure_topics, read_removals, set_clock
+from tradesaga.schemas import identity
+from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics, starts_topic
 
 pytestmark = pytest.mark.stack
 

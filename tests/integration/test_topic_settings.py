@@ -14,19 +14,19 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from consumers.runtime.service import serve as serve_participant
-from infra import topics as topics_module
-from infra.database import open_pool
-from infra.errors import CommandError, ExitCode
-from infra.settings import Settings
-from infra.topics import Durability, check_topics, ensure_topics, set_clock
-from producers.gateway.service import serve as serve_gateway
-from schemas.topics import Topic, saga_topics
 from tests.broker import delete_topics
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import make_kit
 from tests.keys import keys_in
 from tests.waiting import until
+from tradesaga.consumers.runtime.service import serve as serve_participant
+from tradesaga.infra import topics as topics_module
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.topics import Durability, check_topics, ensure_topics, set_clock
+from tradesaga.producers.gateway.service import serve as serve_gateway
+from tradesaga.schemas.topics import Topic, saga_topics
 
 pytestmark = pytest.mark.stack
 

@@ -11,23 +11,23 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from consumers.audit.replaying.comparison import Comparing
-from consumers.audit.replaying.notebook import Identity, Notebook
-from consumers.intake import Intake
-from infra.broker import has_record, read_topic
-from infra.kafka import Consumer, KafkaUnavailableError, Place
-from infra.keys import partition_of
-from infra.lanes import worker as worker_module
-from infra.lanes.worker import Worker
-from infra.pipeline import INTAKE, Pipeline
-from infra.replay import Replay
-from schemas import identity
-from schemas.envelope import Header
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig, ready
 from tests.integration.test_intake import payload
 from tests.keys import KEYS
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
 from tests.waiting import until
+from tradesaga.consumers.audit.replaying.comparison import Comparing
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.intake import Intake
+from tradesaga.infra.broker import has_record, read_topic
+from tradesaga.infra.kafka import Consumer, KafkaUnavailableError, Place
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.lanes import worker as worker_module
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.pipeline import INTAKE, Pipeline
+from tradesaga.infra.replay import Replay
+from tradesaga.schemas import identity
+from tradesaga.schemas.envelope import Header
 
 pytestmark = pytest.mark.stack
 KEY = b"one partition"

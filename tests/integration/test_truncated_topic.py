@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.keys import partition_of
-from infra.stack.kafka import start_kafka, stop_kafka
-from infra.stack.ports import LOOPBACK
-from infra.stack.state import KafkaState
-from schemas.topics import PARTITIONS, events_topic
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import halted, members, processors
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.stack.kafka import start_kafka, stop_kafka
+from tradesaga.infra.stack.ports import LOOPBACK
+from tradesaga.infra.stack.state import KafkaState
+from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 _BATCH = struct.Struct(">qi")

@@ -9,17 +9,17 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from infra.database import Pool, open_pool
-from infra.lanes.leased import LeasedWriter, name_owner
-from infra.ledger.instruments import load_instruments
-from infra.topics import ensure_topics
-from infra.venues.memory import SimulatedVenue
-from producers.venue_feed import GROUP, follow_market, follow_reports
-from sagas.trading.client_orders import client_order_id
-from sagas.venue import NewOrder, VenueUnavailable
-from schemas.topics import saga_topics
-from schemas.trade import OrderType, Side, VenueReport
 from tests.waiting import until
+from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.lanes.leased import LeasedWriter, name_owner
+from tradesaga.infra.ledger.instruments import load_instruments
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.producers.venue_feed import GROUP, follow_market, follow_reports
+from tradesaga.sagas.trading.client_orders import client_order_id
+from tradesaga.sagas.venue import NewOrder, VenueUnavailable
+from tradesaga.schemas.topics import saga_topics
+from tradesaga.schemas.trade import OrderType, Side, VenueReport
 
 pytestmark = pytest.mark.stack
 D = Decimal

@@ -9,18 +9,6 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from consumers.audit.replaying.auditor import Auditor
-from consumers.audit.replaying.comparison import Comparing, ReplayReport
-from consumers.audit.replaying.notebook import Identity, Notebook, file_for
-from consumers.intake import Intake
-from consumers.saga_log.rules import Rules
-from infra.catalog import Wanted, read_page, start_events
-from infra.replay import Replay
-from sagas.row import RowStatus
-from schemas.envelope import VERSION
-from schemas.identity import saga_id as identify
-from schemas.lifecycle import AbortRequested, CompensationFailed, RetryRequested
-from schemas.topics import starts_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
@@ -28,6 +16,18 @@ from tests.e2e.sagas import Kit
 from tests.e2e.versions import FIRST, SECOND, AskedAgain, Weighed, make_versions
 from tests.keys import KEYS
 from tests.waiting import until
+from tradesaga.consumers.audit.replaying.auditor import Auditor
+from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook, file_for
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.catalog import Wanted, read_page, start_events
+from tradesaga.infra.replay import Replay
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import VERSION
+from tradesaga.schemas.identity import saga_id as identify
+from tradesaga.schemas.lifecycle import AbortRequested, CompensationFailed, RetryRequested
+from tradesaga.schemas.topics import starts_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 

@@ -7,15 +7,15 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.runtime.processor import StepProcessor
-from infra.broker import has_record
-from infra.errors import CommandError, ExitCode
-from infra.kafka import Consumer, Place, Polled
-from infra.lanes.watchdog import Patience
-from infra.lanes.worker import Worker
-from schemas.envelope import Header
 from tests.e2e import messages as m
 from tests.e2e.harness import SESSION_MS, Bench, Running, open_bench
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.broker import has_record
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import Consumer, Place, Polled
+from tradesaga.infra.lanes.watchdog import Patience
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.schemas.envelope import Header
 
 pytestmark = pytest.mark.stack
 

@@ -15,30 +15,30 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from consumers.runtime.processor import StepProcessor
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from consumers.services import cash, risk, settlement
-from consumers.services.execution import execution_participant
-from infra.clock import SystemClock, format_time, new_id
-from infra.codec import Outgoing, Record
-from infra.database import Connection
-from infra.keys import partition_of
-from infra.lanes import outbox, store
-from infra.lanes.processor import Processor, Received, Transaction
-from infra.lanes.store import Lane
-from infra.ledger.venue_reports import store_told
-from infra.starts import accept, order_start
-from infra.venues.memory import SimulatedVenue
-from infra.venues.wire_reports import report_event
-from sagas.trade import trade
-from sagas.trading.client_orders import client_order_id, saga_of
-from schemas.envelope import Envelope, splice
-from schemas.message import Command, Message, wire_type
-from schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic
-from schemas.trade import TradeRequested, VenueFill, VenueReport
 from tests.book import open_book
 from tests.keys import KEYS
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.services import cash, risk, settlement
+from tradesaga.consumers.services.execution import execution_participant
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.database import Connection
+from tradesaga.infra.keys import partition_of
+from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.lanes.processor import Processor, Received, Transaction
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.ledger.venue_reports import store_told
+from tradesaga.infra.starts import accept, order_start
+from tradesaga.infra.venues.memory import SimulatedVenue
+from tradesaga.infra.venues.wire_reports import report_event
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading.client_orders import client_order_id, saga_of
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic
+from tradesaga.schemas.trade import TradeRequested, VenueFill, VenueReport
 
 D = Decimal
 EVENTS, COMMANDS, LETTERS = events_topic("trade"), commands_topic("trade"), dead_letters_topic("trade")

@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from infra.stack.servers import start_servers, stop_servers
 from tests.limits.measure import MEMORY_MB, Figures, environment_of, measure
+from tradesaga.infra.stack.servers import start_servers, stop_servers
 
 
 def main(

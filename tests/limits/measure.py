@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.database import Connection, session
 from tests.limits.sleepy import sleepy
 from tests.waiting import until
+from tradesaga.infra.database import Connection, session
 
 PATIENCE = 240.0
 SLACK = 1.5

@@ -7,19 +7,19 @@ from uuid import uuid4
 
 import uvloop
 
-from consumers.runtime.service import serve
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.clock import SystemClock, format_time, new_id
-from infra.database import migrate, open_pool
-from infra.kafka import Producer
-from infra.lanes.worker import Worker
-from infra.settings import load_settings
-from infra.topics import ensure_topics
-from schemas.envelope import Envelope, splice
-from schemas.message import wire_type
-from schemas.topics import PARTITIONS, events_topic, saga_topics
 from tests.limits.sleepy import NapRequested, sleepy, steps
+from tradesaga.consumers.runtime.service import serve
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.database import migrate, open_pool
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.settings import load_settings
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 
 async def init() -> None:

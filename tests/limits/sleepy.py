@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
-from consumers.participant import Participant, StepContext, Work
-from infra.database import Connection
-from sagas.definition import minutes, saga, seconds
-from sagas.step import step
-from schemas.message import Compensation, Event
+from tradesaga.consumers.participant import Participant, StepContext, Work
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.definition import minutes, saga, seconds
+from tradesaga.sagas.step import step
+from tradesaga.schemas.message import Compensation, Event
 
 
 class NapRequested(Event):

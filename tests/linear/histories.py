@@ -3,15 +3,22 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.recent import Recent
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from infra.progress import encode_progress
-from schemas.envelope import OVERTAKES
-from schemas.lifecycle import AbortRequested, AttemptFailed, DeadlineElapsed, ParkReleased, StepContradicted, StepFailed
 from tests.sagas import Partition, small_saga
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.recent import Recent
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.infra.progress import encode_progress
+from tradesaga.schemas.envelope import OVERTAKES
+from tradesaga.schemas.lifecycle import (
+    AbortRequested,
+    AttemptFailed,
+    DeadlineElapsed,
+    ParkReleased,
+    StepContradicted,
+    StepFailed,
+)
 
 _SAGA: Final = small_saga()
 _RULES: Final = Rules(_SAGA)

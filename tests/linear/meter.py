@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any, Final
 
-from tests.architecture.sources import PACKAGES
 from tests.linear.matching import Stepper
 
 _SCANS: Final = frozenset({
@@ -127,7 +126,7 @@ def measure(run: Callable[[], object], also: Iterable[ModuleType] = ()) -> float
 @contextmanager
 def _counting_patterns(meter: Meter, also: Iterable[ModuleType]) -> Generator[None]:
     """Let counting patterns stand in for those of the shipped modules."""
-    shipped = [module for name, module in sys.modules.items() if name.split(".")[0] in PACKAGES]
+    shipped = [module for name, module in sys.modules.items() if name.startswith("tradesaga.")]
     places: list[tuple[ModuleType, str, re.Pattern[Any]]] = [
         (module, name, value) for module in (*shipped, *also) for name, value in vars(module).items()
         if isinstance(value, re.Pattern)

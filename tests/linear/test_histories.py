@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from consumers.saga_log import parked, release
-from sagas import machine
 from tests.linear.histories import HISTORIES
 from tests.linear.meter import measure
 from tests.linear.test_linear import is_linear
+from tradesaga.consumers.saga_log import parked, release
+from tradesaga.sagas import machine
 
 SIZES = (40, 160)
 """Records of the two histories that are compared."""

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sagas.definition import AnySaga
-from sagas.fact import Fact, Meaning
-from sagas.machine import BarStep, CompensateStep, Folded, Machine, Order, State
-from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
-from sagas.status import Status
 from tests.model.protocol import Protocol, shipped
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.machine import BarStep, CompensateStep, Folded, Machine, Order, State
+from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.status import Status
 
 Make = Callable[[AnySaga], Protocol]
 

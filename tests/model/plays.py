@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sagas import saga, seconds, step
-from sagas.definition import AnySaga
-from sagas.fact import Meaning
-from schemas.message import Compensation, Event
 from tests.model import small_trade as m
 from tests.model.protocol import Protocol, shipped
 from tests.model.scene import Budget
 from tests.model.search import Pair, Solo, Visited, visit
 from tests.model.small_trade import PLACE, RESERVE, SETTLE, small_trade
 from tests.model.stage import Stage
+from tradesaga.sagas import saga, seconds, step
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Meaning
+from tradesaga.schemas.message import Compensation, Event
 
 
 class Left(Event):

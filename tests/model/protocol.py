@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sagas.definition import AnySaga
-from sagas.fact import Fact, Meaning
-from sagas.machine import Machine, Order, State
-from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
-from sagas.status import Status
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.machine import Machine, Order, State
+from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.status import Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sagas.fact import Meaning
-from sagas.row import RowStatus
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.row import RowStatus
 
 
 class Part(NamedTuple):

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Protocol as Shape
 from typing import TypeVar
 
-from sagas.fact import Fact, Meaning
-from sagas.row import RowStatus
-from sagas.status import Status
 from tests.model.protocol import Known
 from tests.model.scene import Move, World
 from tests.model.stage import UNDER_WAY, Stage
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.status import Status
 
 S = TypeVar("S", bound=Hashable)
 

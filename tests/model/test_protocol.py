@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from sagas.fact import Meaning
-from sagas.row import RowStatus
-from sagas.status import Status
 from tests.model.bugs import BarsPastPivot, NeverBars, TakesBackEarly, bar_blindly
 from tests.model.small_trade import CONFIRM, PLACE, RESERVE, small_trade
 from tests.model.world import Book, Protocol, World
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.status import Status
 
 FUNDS = "filled on released funds"
 

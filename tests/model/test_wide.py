@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from sagas.row import RowStatus
-from sagas.status import Status
 from tests.model.bugs import BUGS
 from tests.model.plays import PLAYS
 from tests.model.search import Visited
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.status import Status
 
 FORWARD_OR_BACK = {Status.COMPLETED, Status.ABORTED}
 ENDS = {

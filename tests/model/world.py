@@ -2,18 +2,19 @@
 
 Messages, once emitted, may be handled at any time and any number of times; the saga log reads its topic in order; a
 call to the venue may be answered, lost, or land late within its expiry; a crash is the absence of a transition. What
-the saga log decides is the shipped `Machine`; what a message meets at its owner are the shipped rules of `sagas.row`.
+the saga log decides is the shipped `Machine`; what a message meets at its owner are the shipped rules of
+`tradesaga.sagas.row`.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from sagas.fact import Fact, Meaning
-from sagas.machine import BarStep, Machine, Order, State
-from sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_trigger
-from sagas.status import Status
 from tests.model.small_trade import CONFIRM, PLACE, RESERVE, SETTLE, small_trade
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.machine import BarStep, Machine, Order, State
+from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_trigger
+from tradesaga.sagas.status import Status
 
 Said = tuple[Meaning, int]
 Move = tuple[str, "World"]

@@ -5,22 +5,22 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from consumers.runtime import judgement, processor, settlement
-from consumers.runtime.docket import Docket
-from consumers.runtime.message import Kind, Message
-from consumers.runtime.row import Key, Row
-from consumers.simulation import lane_statements, row_statements
-from infra.lanes import store
-from infra.lanes.clients import make_producer
-from infra.lanes.committer import Committer
-from infra.lanes.publisher import Publisher
-from infra.lanes.worker import Worker
-from sagas.fact import Meaning
-from sagas.machine import BarStep, Machine
-from sagas.row import Reaction, RowStatus, meet_retry
-from sagas.step_sets import bits
-from schemas.lifecycle import StepBarred
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
+from tradesaga.consumers.runtime import judgement, processor, settlement
+from tradesaga.consumers.runtime.docket import Docket
+from tradesaga.consumers.runtime.message import Kind, Message
+from tradesaga.consumers.runtime.row import Key, Row
+from tradesaga.consumers.simulation import lane_statements, row_statements
+from tradesaga.infra.lanes import store
+from tradesaga.infra.lanes.clients import make_producer
+from tradesaga.infra.lanes.committer import Committer
+from tradesaga.infra.lanes.publisher import Publisher
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.machine import BarStep, Machine
+from tradesaga.sagas.row import Reaction, RowStatus, meet_retry
+from tradesaga.sagas.step_sets import bits
+from tradesaga.schemas.lifecycle import StepBarred
 
 
 @dataclass(frozen=True)

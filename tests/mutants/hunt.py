@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consumers.simulation.campaign import SAMPLES, choose
-from consumers.simulation.crew import rules_of
-from consumers.simulation.schedule import run
 from tests.mutants.catalogue import Mutant
+from tradesaga.consumers.simulation.campaign import SAMPLES, choose
+from tradesaga.consumers.simulation.crew import rules_of
+from tradesaga.consumers.simulation.schedule import run
 
 MOST = 600
 """Seeds after which a mutant counts as escaped."""

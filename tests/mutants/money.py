@@ -7,16 +7,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-from consumers.context import StepContext
-from consumers.participant import Participant
-from consumers.services import cash, evidence, settlement
-from infra.ledger.trades import Order
-from schemas import trade as t
-from schemas.envelope import CONTEXT
 from tests.book import order
 from tests.integration.test_forged_records import FILLED, REQUEST, context
 from tests.integration.trade_rig import OPENING, TradeRig, report
 from tests.mutants.surgery import everywhere, replaced, rewritten
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.services import cash, evidence, settlement
+from tradesaga.infra.ledger.trades import Order
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.envelope import CONTEXT
 
 D = Decimal
 

@@ -11,21 +11,6 @@ from typing import Any, cast
 
 import pytest
 
-from consumers.audit import verification
-from consumers.saga_log import advance, chain, fold, reading
-from infra import topics
-from infra.audit import seals
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.note import Signer
-from infra.audit.seals import SealTrust, read_seals
-from infra.codec import Record
-from infra.installation import Identity
-from infra.kafka import Place
-from infra.kafka_identity import Inspector, TopicState
-from infra.lanes import evidence
-from infra.lanes.guard import Guard
-from infra.lanes.processor import HaltError
-from schemas.topics import checkpoints_topic, saga_topics
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 from tests.unit import test_guard as guard
 from tests.unit import test_guard_order as order
@@ -35,6 +20,21 @@ from tests.unit import test_saga_log_versions as versions
 from tests.unit.audit import test_seals as sealing
 from tests.unit.audit import test_verification as verifying
 from tests.unit.saga_log_rig import Log
+from tradesaga.consumers.audit import verification
+from tradesaga.consumers.saga_log import advance, chain, fold, reading
+from tradesaga.infra import topics
+from tradesaga.infra.audit import seals
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.seals import SealTrust, read_seals
+from tradesaga.infra.codec import Record
+from tradesaga.infra.installation import Identity
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import Inspector, TopicState
+from tradesaga.infra.lanes import evidence
+from tradesaga.infra.lanes.guard import Guard
+from tradesaga.infra.lanes.processor import HaltError
+from tradesaga.schemas.topics import checkpoints_topic, saga_topics
 
 Plant = Callable[[], AbstractContextManager[Any]]
 

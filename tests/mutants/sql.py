@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from consumers.runtime import row
-from consumers.saga_log import store as saga_store
-from infra.lanes import outbox, store
 from tests.mutants.surgery import SurgeryError, everywhere
 from tests.simulation import saga_scripts, sql_scripts
 from tests.simulation.rigs import Sessions
+from tradesaga.consumers.runtime import row
+from tradesaga.consumers.saga_log import store as saga_store
+from tradesaga.infra.lanes import outbox, store
 
 _KNOWN = "\n    AND s.status = t.known_status AND s.attempt = t.known_attempt AND s.back_attempt = t.known_back_attempt"
 _OVERWRITE = "ON CONFLICT (saga_id, step) DO UPDATE SET status = excluded.status, attempt = excluded.attempt"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-PACKAGES = ("schemas.", "sagas.", "infra.", "consumers.", "producers.")
+PACKAGE = "tradesaga."
 
 
 class SurgeryError(Exception):
@@ -32,7 +32,7 @@ def everywhere(former: Any, value: Any) -> Generator[None]:
         found = [
             (module, name)
             for path, module in list(sys.modules.items())
-            if path.startswith(PACKAGES)
+            if path.startswith(PACKAGE)
             for name, held in list(vars(module).items())
             if held is former
         ]

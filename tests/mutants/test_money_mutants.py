@@ -2,9 +2,9 @@
 
 import pytest
 
-from infra.database import session
 from tests.integration.trade_rig import trade_rig
 from tests.mutants.money import MONEY_MUTANTS, MoneyMutant
+from tradesaga.infra.database import session
 
 pytestmark = [
     pytest.mark.stack,

@@ -4,12 +4,12 @@ import random
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sagas.fact import Meaning
-from sagas.row import RowStatus
-from sagas.status import Status
-from sagas.testing import Rehearsal
-from sagas.testing.rehearsal import Answer
 from tests.properties.order_rules import check_order
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.testing import Rehearsal
+from tradesaga.sagas.testing.rehearsal import Answer
 
 Act = Callable[[], None]
 BUSY = 60

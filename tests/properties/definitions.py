@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import create_model
 
-from sagas.definition import AnySaga, saga, seconds
-from sagas.fact import Fact, Meaning
-from sagas.status import Status
-from sagas.step import AnyStep, step
-from schemas.message import Compensation, Event
+from tradesaga.sagas.definition import AnySaga, saga, seconds
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.step import AnyStep, step
+from tradesaga.schemas.message import Compensation, Event
 
 MOST_COMPENSATABLE = 4
 MOST_RETRIABLE = 2

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.codec import Record
-from infra.lanes.batch import Chunk, halve, offsets, received
-from infra.lanes.store import Lane
+from tradesaga.infra.codec import Record
+from tradesaga.infra.lanes.batch import Chunk, halve, offsets, received
+from tradesaga.infra.lanes.store import Lane
 
 
 @st.composite

@@ -5,10 +5,10 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagas.definition import AnySaga
-from sagas.fact import Fact, Meaning
-from sagas.machine import CompensateStep, Machine, State
 from tests.properties.definitions import marks, sagas, step_facts
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.machine import CompensateStep, Machine, State
 
 
 @st.composite

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.progress import ProgressError, decode_progress, encode_progress
-from sagas.machine import Machine, State
-from sagas.status import Status
 from tests.sagas import small_saga
+from tradesaga.infra.progress import ProgressError, decode_progress, encode_progress
+from tradesaga.sagas.machine import Machine, State
+from tradesaga.sagas.status import Status
 
 MACHINE = Machine(small_saga())
 STEPS = len(MACHINE.saga.steps)

@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from sagas.definition import AnySaga
-from sagas.fact import Meaning
-from sagas.machine import BarStep, CompensateStep, Order, State
-from sagas.row import RowStatus
-from sagas.status import Status
-from sagas.testing import Rehearsal
-from sagas.testing.rehearsal import Answer
 from tests.properties.bustle import Bustle
 from tests.properties.definitions import sagas
 from tests.properties.order_rules import check_order
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.machine import BarStep, CompensateStep, Order, State
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.testing import Rehearsal
+from tradesaga.sagas.testing.rehearsal import Answer
 
 
 def refolded(play: Rehearsal) -> State:

@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.stack.process import find, tail
-from infra.stack.state import StackState, read_state
 from tests.clusters.standby import programs
+from tradesaga.infra.stack.process import find, tail
+from tradesaga.infra.stack.state import StackState, read_state
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "disaster-recovery.md"
 FENCE = re.compile(r"^```sh (?P<name>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -10,17 +10,6 @@ import asyncpg
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
-from consumers.context import Work
-from consumers.intake import Intake
-from consumers.recovery.members import Cast
-from consumers.recovery.rebuild import Wish, rebuild
-from consumers.recovery.report import Report
-from infra.database import Connection, Pool, open_pool
-from infra.kafka import KafkaUnavailableError
-from infra.settings import Settings
-from schemas.identity import saga_id as identify
-from schemas.message import Event
-from schemas.topics import starts_topic
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.far import TABLES
@@ -29,6 +18,17 @@ from tests.e2e.sagas import Kit
 from tests.e2e.steps import BUSY
 from tests.keys import KEYS
 from tests.waiting import until
+from tradesaga.consumers.context import Work
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.recovery.members import Cast
+from tradesaga.consumers.recovery.rebuild import Wish, rebuild
+from tradesaga.consumers.recovery.report import Report
+from tradesaga.infra.database import Connection, Pool, open_pool
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.identity import saga_id as identify
+from tradesaga.schemas.message import Event
+from tradesaga.schemas.topics import starts_topic
 
 
 async def execute(url: str, statement: str) -> None:

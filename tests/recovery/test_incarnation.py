@@ -4,12 +4,12 @@ from uuid import uuid4
 
 import pytest
 
-from infra.codec import Outgoing
-from infra.database import session
-from infra.errors import CommandError
-from infra.lanes import outbox, store
-from infra.lanes.incarnation import begin
-from infra.lanes.outbox import OutboxRow
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.lanes.incarnation import begin
+from tradesaga.infra.lanes.outbox import OutboxRow
 
 pytestmark = pytest.mark.stack
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from consumers.recovery.rebuild import Wish
-from infra.database import migrate, session
-from infra.stack.account import data_folder, make_owned, server_account
-from infra.stack.postgres import start_postgres, stop_postgres
-from infra.stack.state import PostgresState
 from tests.clusters.standby import Pair, base_backup
 from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, execute, open_stage
+from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.infra.database import migrate, session
+from tradesaga.infra.stack.account import data_folder, make_owned, server_account
+from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.stack.state import PostgresState
 
 pytestmark = [pytest.mark.stack, pytest.mark.full, pytest.mark.timeout(180)]
 

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from consumers.recovery.comparison import compare
-from consumers.recovery.rebuild import Wish
-from schemas.lifecycle import RetryRequested
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage
+from tradesaga.consumers.recovery.comparison import compare
+from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.schemas.lifecycle import RetryRequested
 
 pytestmark = pytest.mark.stack
 

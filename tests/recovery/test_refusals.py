@@ -10,14 +10,14 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from consumers.recovery.rebuild import Wish
-from consumers.recovery.topics import republish
-from infra.errors import CommandError, ExitCode
-from infra.keys import partition_of
-from schemas.topics import PARTITIONS, saga_topics
 from tests.broker import delete_topics
 from tests.e2e import messages as m
 from tests.recovery.stage import Stage, ignore
+from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.topics import republish
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.keys import partition_of
+from tradesaga.schemas.topics import PARTITIONS, saga_topics
 
 pytestmark = pytest.mark.stack
 

@@ -6,9 +6,9 @@ from aiokafka.record.default_records import (
 )
 from aiokafka.record.memory_records import MemoryRecords
 
-from infra.kafka import Producer
-from infra.replay import Replay
 from tests.broker import temporary_topic
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.replay import Replay
 
 pytestmark = pytest.mark.stack
 

@@ -6,21 +6,21 @@ from collections import Counter
 
 import pytest
 
-from consumers.intake import Intake
-from consumers.recovery.comparison import compare
-from consumers.recovery.rebuild import Wish
-from consumers.recovery.topics import republish
-from consumers.runtime.processor import StepProcessor
-from infra.database import session
-from infra.errors import CommandError
-from infra.kafka import Place
-from infra.replay import Replay
-from schemas.topics import PARTITIONS, events_topic, saga_topics
 from tests.broker import delete_topics
 from tests.integration.test_transactions import transaction
 from tests.keys import KEYS
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, ignore
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.recovery.comparison import compare
+from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.topics import republish
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
+from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 pytestmark = pytest.mark.stack
 

@@ -8,16 +8,6 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from consumers.audit.replaying.comparison import Comparing, ReplayReport
-from consumers.audit.replaying.notebook import Identity, Notebook
-from consumers.recovery.comparison import compare
-from consumers.recovery.rebuild import Wish
-from consumers.recovery.topics import republish
-from consumers.saga_log.rules import Rules
-from infra.errors import CommandError, ExitCode
-from infra.replay import Replay
-from sagas.row import RowStatus
-from schemas.topics import PARTITIONS, saga_topics
 from tests.broker import delete_topics, read_topic
 from tests.e2e import messages as m
 from tests.e2e.sagas import Kit
@@ -26,6 +16,16 @@ from tests.e2e.versions import make_versions
 from tests.recovery.ends import check_nothing_twice
 from tests.recovery.stage import Stage, ignore
 from tests.waiting import until
+from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.recovery.comparison import compare
+from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.topics import republish
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.replay import Replay
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.topics import PARTITIONS, saga_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from infra.codec import Outgoing, Record
-from infra.kafka import KafkaUnavailableError, Place
-from infra.lanes.clients import Brokers, ConsumerPort, make_consumer, make_producer
-from schemas.envelope import Header
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.kafka import KafkaUnavailableError, Place
+from tradesaga.infra.lanes.clients import Brokers, ConsumerPort, make_consumer, make_producer
+from tradesaga.schemas.envelope import Header
 
 SESSION_MS = 6000
 PATIENCE = 25.0

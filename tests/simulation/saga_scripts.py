@@ -4,18 +4,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from consumers.runtime import processor
-from consumers.saga_log import store
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
-from consumers.saga_log.outcome import Entry, Outcome, Released
-from consumers.saga_log.parked import Parked
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from infra.lanes.store import Lane
-from sagas.status import Status
 from tests.sagas import small_saga
 from tests.simulation.rigs import Sessions
 from tests.simulation.sql_scripts import caught
+from tradesaga.consumers.runtime import processor
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.outcome import Entry, Outcome, Released
+from tradesaga.consumers.saga_log.parked import Parked
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.sagas.status import Status
 
 A, B = UUID(int=1, version=4), UUID(int=2, version=4)
 NOW = 1_000_000_000_000

@@ -9,18 +9,18 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.runtime import row as rows
-from consumers.runtime.row import Row
-from infra.clock import new_id
-from infra.codec import Outgoing
-from infra.database import Connection
-from infra.database_faults import DATABASE_ERRORS
-from infra.lanes import outbox, store
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.processor import ConflictError
-from infra.lanes.store import Lane
-from sagas.row import RowStatus
 from tests.simulation.rigs import Sessions
+from tradesaga.consumers.runtime import row as rows
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.infra.clock import new_id
+from tradesaga.infra.codec import Outgoing
+from tradesaga.infra.database import Connection
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.processor import ConflictError
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.sagas.row import RowStatus
 
 A, B = UUID(int=1, version=4), UUID(int=2, version=4)
 PLACES = (("t.events", 0), ("t.events", 1))

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import pytest
 
-from consumers import Participant
-from consumers.participant import StepContext
-from consumers.simulation import FarSide, Report, Subject, run, take_effect
-from consumers.simulation.database import Transaction
-from sagas import saga, seconds, step
-from schemas.message import Compensation, Event
+from tradesaga.consumers import Participant
+from tradesaga.consumers.participant import StepContext
+from tradesaga.consumers.simulation import FarSide, Report, Subject, run, take_effect
+from tradesaga.consumers.simulation.database import Transaction
+from tradesaga.sagas import saga, seconds, step
+from tradesaga.schemas.message import Compensation, Event
 
 BOOK = "INSERT INTO booking (saga_id) VALUES ($1)"
 CANCEL = "DELETE FROM booking WHERE saga_id = $1"

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from consumers.simulation.campaign import SAMPLES, Tally, choose, find_subject
-from consumers.simulation.commands import simulate
-from consumers.simulation.report import describe_failure
-from consumers.simulation.schedule import run, shorten
-from infra.command_line import execute
-from infra.errors import CommandError, ExitCode
 from tests.mutants.catalogue import publish_before_commit
 from tests.mutants.hunt import MOST
+from tradesaga.consumers.simulation.campaign import SAMPLES, Tally, choose, find_subject
+from tradesaga.consumers.simulation.commands import simulate
+from tradesaga.consumers.simulation.report import describe_failure
+from tradesaga.consumers.simulation.schedule import run, shorten
+from tradesaga.infra.command_line import execute
+from tradesaga.infra.errors import CommandError, ExitCode
 
 
 def test_a_failure_is_shortened_and_told_with_its_seed() -> None:
@@ -57,7 +57,12 @@ def test_the_command_ends_with_1_where_a_schedule_fails(capsys: pytest.CaptureFi
 
 def test_a_subject_that_is_not_there_is_named() -> None:
     """What cannot be simulated ends with a sentence, and exit code 3."""
-    for path in ("nowhere:x", "consumers.simulation.samples:nothing", "consumers.simulation.samples:ORDER", "plain"):
+    for path in (
+        "nowhere:x",
+        "tradesaga.consumers.simulation.samples:nothing",
+        "tradesaga.consumers.simulation.samples:ORDER",
+        "plain",
+    ):
         with pytest.raises(CommandError) as raised:
             find_subject(path)
         assert raised.value.exit_code == ExitCode.NOT_FOUND

@@ -6,24 +6,24 @@ import sys
 
 import pytest
 
-from consumers.simulation.campaign import SAMPLES, choose, run_many
-from consumers.simulation.faults import CELLS
-from consumers.simulation.report import describe, missed
-from consumers.simulation.schedule import run
-from consumers.simulation.world import World
-from schemas.envelope import VERSION
-from schemas.request_hash import made_with
+from tradesaga.consumers.simulation.campaign import SAMPLES, choose, run_many
+from tradesaga.consumers.simulation.faults import CELLS
+from tradesaga.consumers.simulation.report import describe, missed
+from tradesaga.consumers.simulation.schedule import run
+from tradesaga.consumers.simulation.world import World
+from tradesaga.schemas.envelope import VERSION
+from tradesaga.schemas.request_hash import made_with
 
 SCHEDULES = 2 * len(CELLS)
 FIRST = 1_000_000
 """Where the seeds of this test begin, apart from those that `make simulate` runs."""
 REPLAYED = (3, 17)
 _HASHES = """
-from consumers.simulation.campaign import SAMPLES, choose
-from consumers.simulation.schedule import run
-from consumers.simulation.world import World
-from schemas.envelope import VERSION
-from schemas.request_hash import made_with
+from tradesaga.consumers.simulation.campaign import SAMPLES, choose
+from tradesaga.consumers.simulation.schedule import run
+from tradesaga.consumers.simulation.world import World
+from tradesaga.schemas.envelope import VERSION
+from tradesaga.schemas.request_hash import made_with
 print(*(run(choose(SAMPLES, seed), seed).hash for seed in {seeds}))
 """
 

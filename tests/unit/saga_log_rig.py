@@ -2,19 +2,16 @@
 
 import json
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from sagas.status import Status
-from schemas.envelope import OVERTAKES
-from schemas.lifecycle import (
-    DeadlineElapsed,
-    ParkReleased,
-)
-from schemas.message import Event
 from tests.sagas import Partition, small_saga
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.envelope import OVERTAKES
+from tradesaga.schemas.lifecycle import DeadlineElapsed, ParkReleased
+from tradesaga.schemas.message import Event
 
 SAGA = small_saga()
 RULES = Rules(SAGA)

@@ -4,18 +4,18 @@ from typing import Any, cast
 
 import pytest
 
-from consumers.recovery.adoption import Reader, adopt
-from consumers.runtime.cause import split
-from consumers.runtime.row import Row
-from infra.codec import Record, pack
-from sagas.row import RowStatus
-from schemas.envelope import Header
-from schemas.lifecycle import AttemptFailed, CompensationFailed, StepBarred, StepFailed, StepUnknown
-from schemas.message import Event
 from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import make_kit
 from tests.sagas import Partition
+from tradesaga.consumers.recovery.adoption import Reader, adopt
+from tradesaga.consumers.runtime.cause import split
+from tradesaga.consumers.runtime.row import Row
+from tradesaga.infra.codec import Record, pack
+from tradesaga.sagas.row import RowStatus
+from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepBarred, StepFailed, StepUnknown
+from tradesaga.schemas.message import Event
 
 NOW = 1_790_000_000_000_000_000
 KIT = make_kit("adopted", FarSide(cast("Any", None)))

@@ -9,16 +9,16 @@ from unittest.mock import Mock
 
 import pytest
 
-from infra.command_line import execute
-from infra.errors import CommandError, ExitCode
-from infra.settings import Settings, load_settings
-from infra.stack.services import find_services, service_names
-from infra.stack.state import StackState, write_state
+from tradesaga.infra.command_line import execute
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.services import find_services, service_names
+from tradesaga.infra.stack.state import StackState, write_state
 
 SAGA = """
-from consumers import Participant, StepContext
-from sagas import saga, seconds, step
-from schemas.message import Event
+from tradesaga.consumers import Participant, StepContext
+from tradesaga.sagas import saga, seconds, step
+from tradesaga.schemas.message import Event
 
 class Asked(Event):
     pass
@@ -55,7 +55,7 @@ def apps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stand in an empty folder that is on no path; what was imported from it is forgotten again."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("infra.stack.run.configure_logs", Mock())  # else its stdout is this test's for good
+    monkeypatch.setattr("tradesaga.infra.stack.run.configure_logs", Mock())  # else its stdout is this test's for good
     yield tmp_path
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
@@ -94,7 +94,7 @@ def test_a_participant_may_not_take_the_name_of_another_service(apps: Path, name
 
 def test_a_registered_participant_may_be_imported(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is the same one: neither a second owner nor a taken name."""
-    (apps / "reusing.py").write_text("from consumers.services.cash import participant\n")
+    (apps / "reusing.py").write_text("from tradesaga.consumers.services.cash import participant\n")
     assert "cash" in service_names(Settings(app=("reusing",)))
     assert check(capsys, "check", "--app", "reusing") == (0, "")
 
@@ -110,7 +110,10 @@ def test_two_owners_of_one_step_are_refused(apps: Path, capsys: pytest.CaptureFi
 
 def test_a_second_owner_of_a_shipped_step_is_refused(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Installed participants count like those of a module."""
-    body = "from consumers import Participant\nfrom consumers.services import cash\nfrom sagas.trade import *\n"
+    body = (
+        "from tradesaga.consumers import Participant\nfrom tradesaga.consumers.services import cash\n"
+        "from tradesaga.sagas.trade import *\n"
+    )
     body += "mine = Participant('mine', trade)\nmine.handles_batch(reserve_funds)(cash.reserve)\n"
     (apps / "mine.py").write_text(body + "mine.compensates_batch(reserve_funds)(cash.release)\n")
     code, said = check(capsys, "check", "--app", "mine")
@@ -151,7 +154,7 @@ def test_a_step_nobody_owns_is_named(apps: Path, capsys: pytest.CaptureFixture[s
         ("raise SystemExit('not now')\n", "SystemExit: not now", 1),
         ("import json\njson.loads('{')\n", "JSONDecodeError: Expecting property name", 2),
         (
-            "from sagas import saga, seconds\nsaga('s', version=0, deadline=seconds(1))\n",
+            "from tradesaga.sagas import saga, seconds\nsaga('s', version=0, deadline=seconds(1))\n",
             "cannot work: s: version 0",
             2,
         ),
@@ -281,8 +284,8 @@ def test_the_gate_works_for_a_registered_app(
 
 REGISTRY = """
 import sys
-from infra.owners import registered_owners
-from infra.settings import Settings
+from tradesaga.infra.owners import registered_owners
+from tradesaga.infra.settings import Settings
 
 owners = {step: owner.name for owner in registered_owners(Settings()) for step in owner.steps}
 print(owners["place_order"], owners["confirm_fill"], len(owners), "ccxt" in sys.modules)

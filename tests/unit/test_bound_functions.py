@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from consumers import Participant, StepContext, Work
-from infra.database import Connection
-from sagas import saga, seconds, step
-from sagas.errors import DefinitionError
-from schemas.message import Compensation, Event
+from tradesaga.consumers import Participant, StepContext, Work
+from tradesaga.infra.database import Connection
+from tradesaga.sagas import saga, seconds, step
+from tradesaga.sagas.errors import DefinitionError
+from tradesaga.schemas.message import Compensation, Event
 
 
 class Asked(Event):

@@ -8,26 +8,26 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from consumers.participant import Participant
-from consumers.runtime.calls import JUDGED_LIMIT, Call, Calls
-from consumers.runtime.cause import Cause
-from consumers.runtime.outcome import CallKind
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.parked import Parked, parked_records
-from consumers.saga_log.recent import Recent
-from infra.codec import Outgoing, Record
-from infra.kafka_identity import Inspector
-from infra.lanes.batch import Chunk
-from infra.lanes.clients import ConsumerPort
-from infra.lanes.inbox import BATCHES, Inbox
-from infra.lanes.outbox import OutboxRow
-from infra.lanes.publisher import UNACKED_BYTES, Publisher
-from infra.lanes.store import Lane
-from sagas.definition import AnySaga, saga, seconds
-from sagas.step import step
-from schemas.envelope import Envelope
-from schemas.message import Event
 from tests.waiting import until
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.calls import JUDGED_LIMIT, Call, Calls
+from tradesaga.consumers.runtime.cause import Cause
+from tradesaga.consumers.runtime.outcome import CallKind
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.parked import Parked, parked_records
+from tradesaga.consumers.saga_log.recent import Recent
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.kafka_identity import Inspector
+from tradesaga.infra.lanes.batch import Chunk
+from tradesaga.infra.lanes.clients import ConsumerPort
+from tradesaga.infra.lanes.inbox import BATCHES, Inbox
+from tradesaga.infra.lanes.outbox import OutboxRow
+from tradesaga.infra.lanes.publisher import UNACKED_BYTES, Publisher
+from tradesaga.infra.lanes.store import Lane
+from tradesaga.sagas.definition import AnySaga, saga, seconds
+from tradesaga.sagas.step import step
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.message import Event
 
 LANE = Lane(1, "t", 0, 1, 0, 0, 0)
 

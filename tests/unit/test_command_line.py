@@ -13,9 +13,9 @@ import pytest
 import typer
 from aiokafka.errors import KafkaConnectionError
 
-from infra import command_line
-from infra.command_line import execute
-from infra.errors import CommandError, ExitCode
+from tradesaga.infra import command_line
+from tradesaga.infra.command_line import execute
+from tradesaga.infra.errors import CommandError, ExitCode
 
 Install = Callable[[Callable[..., None]], None]
 ENDS = [
@@ -122,7 +122,7 @@ def test_a_package_that_cannot_be_loaded_does_not_take_the_others_with_it(
     points = EntryPoints(
         [
             EntryPoint("broken", "no_such_module:app", command_line.COMMANDS),
-            EntryPoint("status", "infra.stack.display:status", command_line.COMMANDS),
+            EntryPoint("status", "tradesaga.infra.stack.display:status", command_line.COMMANDS),
         ]
     )
     _offer(monkeypatch, points)
@@ -166,7 +166,7 @@ def test_debug_shows_the_trace(with_command: Install, monkeypatch: pytest.Monkey
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     """`tradesaga … | head -1` ends without a word on stderr."""
     program = (
-        "import sys, typer, infra.command_line as c\n"
+        "import sys, typer, tradesaga.infra.command_line as c\n"
         "from importlib.metadata import EntryPoint, EntryPoints\n"
         "def act():\n    for n in range(100000): print(n)\n"
         "sys.modules['acting'] = type(sys)('acting'); sys.modules['acting'].act = act\n"

@@ -4,9 +4,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from infra.codec import Outgoing, Record
-from infra.dead_letters import SIZE_LIMIT, UNREADABLE, Fault, dead_letter
-from schemas.envelope import Header
+from tradesaga.infra.codec import Outgoing, Record
+from tradesaga.infra.dead_letters import SIZE_LIMIT, UNREADABLE, Fault, dead_letter
+from tradesaga.schemas.envelope import Header
 
 BROKER_LIMIT = 1024 * 1024
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.command_line import execute
+from tradesaga.infra.command_line import execute
 
 SOUND = """
-from sagas import saga, seconds, step
-from schemas.message import Event
+from tradesaga.sagas import saga, seconds, step
+from tradesaga.schemas.message import Event
 
 class Asked(Event):
     pass

@@ -2,7 +2,7 @@
 
 import pytest
 
-from producers.demo.snapshot import Run, Said, Snapshot
+from tradesaga.producers.demo.snapshot import Run, Said, Snapshot
 
 
 def said(offset: int) -> Said:

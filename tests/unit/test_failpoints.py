@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from infra.errors import CommandError
-from infra.failpoints import VARIABLE, Failpoint, arm, listen, reach
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.failpoints import VARIABLE, Failpoint, arm, listen, reach
 
 _PROGRAM = """
-from infra.failpoints import Failpoint, arm, reach
+from tradesaga.infra.failpoints import Failpoint, arm, reach
 arm()
 for number in (1, 2, 3):
     reach(Failpoint.BEFORE_COMMIT)

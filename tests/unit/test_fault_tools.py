@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.errors import CommandError
 from tests.faults.crew import Member
 from tests.faults.exchange import Exchange, ask
 from tests.faults.proxy import Bundle, Link
 from tests.faults.stage import ExchangeProcess
 from tests.waiting import until
+from tradesaga.infra.errors import CommandError
 
 
 @asynccontextmanager

@@ -7,18 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.audit.checkpoint import Checkpoint
-from infra.clock import format_time
-from infra.codec import Record, Seen, recognise
-from infra.errors import CommandError, ExitCode
-from infra.installation import DatabaseIdentity, Identity, choose_installation
-from infra.kafka import Place
-from infra.kafka_identity import NO_ID, Committed, TopicState
-from infra.kafka_names import Cluster
-from infra.kafka_watch import differing
-from infra.lanes.evidence import Found, KnownLane, Owner, judge, judge_owner, last_said, last_seen, unproven_ranges
-from infra.lanes.guard import saga_of
-from infra.lanes.processor import HaltError
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.codec import Record, Seen, recognise
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.installation import DatabaseIdentity, Identity, choose_installation
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import NO_ID, Committed, TopicState
+from tradesaga.infra.kafka_names import Cluster
+from tradesaga.infra.kafka_watch import differing
+from tradesaga.infra.lanes.evidence import (
+    Found,
+    KnownLane,
+    Owner,
+    judge,
+    judge_owner,
+    last_said,
+    last_seen,
+    unproven_ranges,
+)
+from tradesaga.infra.lanes.guard import saga_of
+from tradesaga.infra.lanes.processor import HaltError
 
 NOW = 1_700_000_000 * 10**9
 HERE = Identity(UUID(int=7), 3)

@@ -9,19 +9,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.note import Signer
-from infra.audit.seals import SealTrust
-from infra.clock import format_time
-from infra.codec import Record, recognise
-from infra.database import Connection
-from infra.installation import IDENTITY, Identity
-from infra.kafka import Place
-from infra.kafka_identity import Committed, Inspector, TopicState
-from infra.lanes.clients import Clients
-from infra.lanes.evidence import Owner
-from infra.lanes.guard import KEPT, KNOWN, Guard
-from schemas.topics import checkpoints_topic, events_topic, installation_topic
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.codec import Record, recognise
+from tradesaga.infra.database import Connection
+from tradesaga.infra.installation import IDENTITY, Identity
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import Committed, Inspector, TopicState
+from tradesaga.infra.lanes.clients import Clients
+from tradesaga.infra.lanes.evidence import Owner
+from tradesaga.infra.lanes.guard import KEPT, KNOWN, Guard
+from tradesaga.schemas.topics import checkpoints_topic, events_topic, installation_topic
 
 NOW = 1_700_000_000 * 10**9
 HERE = Identity(UUID(int=7), 3)

@@ -5,11 +5,11 @@ import subprocess
 import sys
 import time
 
-from infra.stack.lifeline import guarding
+from tradesaga.infra.stack.lifeline import guarding
 
 STANDS_STILL = """
 import asyncio, time
-from infra.stack.lifeline import guarding
+from tradesaga.infra.stack.lifeline import guarding
 
 async def main():
     async with guarding(look=0.1, missed=5):
@@ -20,8 +20,8 @@ asyncio.run(main())
 """
 WILL_NOT_END = """
 import asyncio
-from infra.settings import Settings
-from infra.stack import run
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.stack import run
 
 async def deaf(settings):
     while True:

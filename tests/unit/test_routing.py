@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagas.trading.orders import Instrument, Refusal
-from sagas.trading.routing import Subscription, flaw, idempotency_key, request_of, route
-from schemas.signals import SignalRaised
+from tradesaga.sagas.trading.orders import Instrument, Refusal
+from tradesaga.sagas.trading.routing import Subscription, flaw, idempotency_key, request_of, route
+from tradesaga.schemas.signals import SignalRaised
 
 LOT = Decimal("0.5")
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from infra import metrics
-from infra.errors import CommandError, ExitCode
-from infra.lanes.health import Health
-from infra.probes import probes
-from infra.settings import Settings
-from infra.stack.ports import free_port
-from infra.stack.run import serve
-from infra.stack.services import find_services
+from tradesaga.infra import metrics
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.lanes.health import Health
+from tradesaga.infra.probes import probes
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.stack.run import serve
+from tradesaga.infra.stack.services import find_services
 
 Service = Callable[[Settings], Awaitable[None]]
 

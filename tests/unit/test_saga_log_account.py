@@ -9,14 +9,20 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from consumers.saga_log.account import tell
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.rules import Rules
-from schemas.lifecycle import AbortRequested, CompensationFailed, DeadlineElapsed, RetryRequested, StepFailed
-from schemas.message import Event
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
+from tradesaga.consumers.saga_log.account import tell
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.schemas.lifecycle import (
+    AbortRequested,
+    CompensationFailed,
+    DeadlineElapsed,
+    RetryRequested,
+    StepFailed,
+)
+from tradesaga.schemas.message import Event
 
 GROUP = "counted-log"
 

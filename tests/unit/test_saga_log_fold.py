@@ -2,12 +2,14 @@
 
 import pytest
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from infra.codec import Record
-from sagas.machine import BarStep, CompensateStep
-from sagas.status import Status
-from schemas.lifecycle import (
+from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld
+from tests.unit.saga_log_rig import RULES, SAGA, Log
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.infra.codec import Record
+from tradesaga.sagas.machine import BarStep, CompensateStep
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.lifecycle import (
     AbortRequested,
     RecheckRequested,
     RetryRequested,
@@ -15,8 +17,6 @@ from schemas.lifecycle import (
     StepFailed,
     StepUnowned,
 )
-from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld
-from tests.unit.saga_log_rig import RULES, SAGA, Log
 
 
 def test_a_saga_runs_to_its_end(log: Log) -> None:

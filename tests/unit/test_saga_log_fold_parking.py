@@ -2,14 +2,16 @@
 
 import pytest
 
-from consumers.saga_log import advance, release
-from consumers.saga_log.fold import fold_record
-from infra.codec import Record, decode_name, dump_headers, load_headers
-from infra.dead_letters import Fault, dead_letter
-from sagas.machine import BarStep, CompensateStep
-from sagas.status import Status
-from schemas.envelope import ENCRYPTED, Header
-from schemas.lifecycle import (
+from tests.sagas import Filled, Held, HoldRefused, Placed, Settled, Unheld, Unplaced
+from tests.unit.saga_log_rig import RULES, Log
+from tradesaga.consumers.saga_log import advance, release
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.infra.codec import Record, decode_name, dump_headers, load_headers
+from tradesaga.infra.dead_letters import Fault, dead_letter
+from tradesaga.sagas.machine import BarStep, CompensateStep
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.envelope import ENCRYPTED, Header
+from tradesaga.schemas.lifecycle import (
     CompensationFailed,
     RecheckRequested,
     RetryRequested,
@@ -17,8 +19,6 @@ from schemas.lifecycle import (
     StepBarred,
     StepFailed,
 )
-from tests.sagas import Filled, Held, HoldRefused, Placed, Settled, Unheld, Unplaced
-from tests.unit.saga_log_rig import RULES, Log
 
 
 def unreadable(log: Log) -> dict[str, Record]:

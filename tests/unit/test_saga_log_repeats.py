@@ -2,12 +2,12 @@
 
 import pytest
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.rules import Rules
-from schemas.identity import request_hash
-from schemas.request_hash import RequestKey
 from tests.sagas import OrderAsked, Partition, small_saga
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.schemas.identity import request_hash
+from tradesaga.schemas.request_hash import RequestKey
 
 SAGA = small_saga()
 RULES = Rules(SAGA)

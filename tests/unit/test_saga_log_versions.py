@@ -4,19 +4,19 @@ from typing import Any
 
 import pytest
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.commands import command
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.rules import Rules
-from sagas.definition import AnySaga, saga, seconds
-from sagas.machine import BarStep, CompensateStep
-from sagas.status import Status
-from sagas.step import step
-from schemas.envelope import Envelope
-from schemas.lifecycle import AbortRequested, DeadlineElapsed, ParkReleased
-from schemas.message import Compensation, Event
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld, Unhold, small_saga
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.commands import command
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.sagas.definition import AnySaga, saga, seconds
+from tradesaga.sagas.machine import BarStep, CompensateStep
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.step import step
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.lifecycle import AbortRequested, DeadlineElapsed, ParkReleased
+from tradesaga.schemas.message import Compensation, Event
 
 
 class Checked(Event):

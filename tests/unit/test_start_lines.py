@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.errors import CommandError, ExitCode
-from infra.starts import SIZE_LIMIT
-from producers.line_stream import batches
-from producers.start_lines import Line, read_lines
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.starts import SIZE_LIMIT
+from tradesaga.producers.line_stream import batches
+from tradesaga.producers.start_lines import Line, read_lines
 
 
 def read(text: bytes) -> list[Line]:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.errors import CommandError, ExitCode
-from infra.venues.klines import Kline
-from producers.strategy.crossover import Crossover, crossovers
-from producers.strategy.feed import Feed, record_of
-from producers.strategy.plan import Plan, check_plans, read_plans
-from schemas.envelope import Envelope
-from schemas.signals import SignalRaised
-from schemas.trade import Side
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.venues.klines import Kline
+from tradesaga.producers.strategy.crossover import Crossover, crossovers
+from tradesaga.producers.strategy.feed import Feed, record_of
+from tradesaga.producers.strategy.plan import Plan, check_plans, read_plans
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.trade import Side
 
 PRICES = st.lists(
     st.decimals(min_value=Decimal("0.00001"), max_value=Decimal(5), places=5), min_size=0, max_size=60

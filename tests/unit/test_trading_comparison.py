@@ -8,10 +8,19 @@ from uuid import UUID
 
 import pytest
 
-from sagas.trading.client_orders import client_order_id
-from sagas.trading.comparison import BookView, Drift, Flaw, SagaView, Traded, VenueView, compare, venue_differences
-from sagas.venue import Fill, OrderReport, OrderStatus, VenueTrade
-from schemas.trade import OrderType, Side, TimeInForce, TradeFilled, hash_trade_ids
+from tradesaga.sagas.trading.client_orders import client_order_id
+from tradesaga.sagas.trading.comparison import (
+    BookView,
+    Drift,
+    Flaw,
+    SagaView,
+    Traded,
+    VenueView,
+    compare,
+    venue_differences,
+)
+from tradesaga.sagas.venue import Fill, OrderReport, OrderStatus, VenueTrade
+from tradesaga.schemas.trade import OrderType, Side, TimeInForce, TradeFilled, hash_trade_ids
 
 D = Decimal
 BOUGHT, TAKEN_BACK, UNDER_WAY = UUID(int=1), UUID(int=2), UUID(int=3)

@@ -8,13 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumers.context import StepContext
-from sagas.trade import trade
-from sagas.trading import postings as p
-from sagas.trading.arithmetic import ZERO
-from sagas.trading.fills import conclude, contradict, identify
-from sagas.trading.postings import Fill, Holding, Kind, Place, settle
-from schemas.trade import Side, TradeFilled, TradeFilledV1, TradeUnfilled, VenueFill, VenueReport, hash_trade_ids
+from tradesaga.consumers.context import StepContext
+from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trading import postings as p
+from tradesaga.sagas.trading.arithmetic import ZERO
+from tradesaga.sagas.trading.fills import conclude, contradict, identify
+from tradesaga.sagas.trading.postings import Fill, Holding, Kind, Place, settle
+from tradesaga.schemas.trade import (
+    Side,
+    TradeFilled,
+    TradeFilledV1,
+    TradeUnfilled,
+    VenueFill,
+    VenueReport,
+    hash_trade_ids,
+)
 
 D = Decimal
 BUY = Holding("alice", "paper", Side.BUY, "EUR", "USD", D("110.11"))

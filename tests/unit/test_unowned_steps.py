@@ -5,12 +5,12 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.unowned_steps import UnownedSteps
-from schemas.lifecycle import StepUnowned
-from schemas.message import Event
 from tests.sagas import Held
 from tests.unit.saga_log_rig import RULES, Log
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps
+from tradesaga.schemas.lifecycle import StepUnowned
+from tradesaga.schemas.message import Event
 
 STEPS = ["place"]
 

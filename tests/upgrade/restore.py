@@ -21,9 +21,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from infra.stack.servers import start_servers
-from infra.stack.state import StackState
 from tests.clusters.standby import programs
+from tradesaga.infra.stack.servers import start_servers
+from tradesaga.infra.stack.state import StackState
 
 RELEASES: Final = Path(__file__).parent / "releases"
 _CLOCK: Final = "message.timestamp.type"

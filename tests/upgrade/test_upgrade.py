@@ -15,11 +15,11 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from infra.stack.servers import stop_servers
-from infra.stack.state import read_state
 from tests.clusters.standby import programs
 from tests.upgrade.capture import BALANCES, FIRST_PARKED
 from tests.upgrade.restore import RELEASES, Recorded, restore, sagas
+from tradesaga.infra.stack.servers import stop_servers
+from tradesaga.infra.stack.state import read_state
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 RELEASE: Final = RELEASES / "2026-11-24"
@@ -36,7 +36,9 @@ class Upgraded:
 
     home: Path
 
-    def run(self, *arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "infra.command_line")) -> str:
+    def run(
+        self, *arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "tradesaga.infra.command_line")
+    ) -> str:
         """Run a command of the present code, or of another `program`, and return what it prints."""
         done = self.attempt(*arguments, program=program)
         logs = "\n".join(f"{log.name}: {log.read_text()[-600:]}" for log in (self.home / "logs").glob("*.log"))
@@ -44,7 +46,10 @@ class Upgraded:
         return done.stdout
 
     def attempt(
-        self, *arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "infra.command_line"), path: str = ""
+        self,
+        *arguments: str,
+        program: tuple[str, ...] = (sys.executable, "-m", "tradesaga.infra.command_line"),
+        path: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """Run a command, whatever it exits with."""
         given = {key: value for key, value in os.environ.items() if not key.startswith("TRADESAGA_")}
@@ -188,7 +193,7 @@ def test_the_release_halts_on_the_new_schema(ended: Upgraded, tmp_path: Path) ->
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
          "--target", installed, str(archive)], check=True,
     )  # fmt: skip
-    migrating = ended.attempt("migrate", path=installed)
+    migrating = ended.attempt("migrate", program=(sys.executable, "-m", "infra.command_line"), path=installed)
     assert migrating.returncode == 4, migrating
     assert "this database belongs to a later release of tradesaga" in migrating.stderr
     assert "Traceback" not in migrating.stderr

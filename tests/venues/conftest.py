@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.venues.ccxt_adapter import CcxtVenue
-from infra.venues.ccxt_client import VenueAddress
 from tests.venues.paper_process import KEY, SECRET, PaperProcess, small_market
+from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
+from tradesaga.infra.venues.ccxt_client import VenueAddress
 
 Connect = Callable[..., CcxtVenue]
 

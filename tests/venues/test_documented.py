@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from infra.venues.paper.faults import Fault
 from tests.venues.paper_process import PaperProcess
+from tradesaga.infra.venues.paper.faults import Fault
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "paper-venue.md").read_text()
 

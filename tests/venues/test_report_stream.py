@@ -9,13 +9,13 @@ import aiohttp
 import orjson
 import pytest
 
-from infra.venues import report_stream
-from infra.venues.ccxt_adapter import CcxtVenue
-from sagas.venue import ReportKind, VenueError, VenueRejected, VenueReport
-from schemas.trade import TimeInForce
 from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
 from tests.venues.paper_process import PaperProcess, listens, soon
+from tradesaga.infra.venues import report_stream
+from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
+from tradesaga.sagas.venue import ReportKind, VenueError, VenueRejected, VenueReport
+from tradesaga.schemas.trade import TimeInForce
 
 ENDS = {ReportKind.FILL, ReportKind.CANCELLED, ReportKind.EXPIRED, ReportKind.REJECTED}
 

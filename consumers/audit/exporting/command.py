@@ -8,24 +8,24 @@ from uuid import UUID
 
 import typer
 
-from consumers.audit.asking import believing_witnesses, named_witnesses, progress_bar
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.making import Maker
-from consumers.audit.exporting.manifest import Manifest, Query
-from consumers.audit.exporting.verifying import Keys, verify_export
-from consumers.audit.exporting.writing import FreshFolder
-from consumers.audit.rows import estimate_rows
-from consumers.audit.verification import Report
-from infra.audit.keyring import public_path, read_signer, read_trusted
-from infra.catalog import dump
-from infra.clock import parse_time
-from infra.database import session
-from infra.errors import CommandError, ExitCode
-from infra.garbage import collect_seldom
-from infra.logs import silence_libraries
-from infra.registered import find_saga, registered_sagas
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
+from tradesaga.consumers.audit.asking import believing_witnesses, named_witnesses, progress_bar
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.making import Maker
+from tradesaga.consumers.audit.exporting.manifest import Manifest, Query
+from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
+from tradesaga.consumers.audit.exporting.writing import FreshFolder
+from tradesaga.consumers.audit.rows import estimate_rows
+from tradesaga.consumers.audit.verification import Report
+from tradesaga.infra.audit.keyring import public_path, read_signer, read_trusted
+from tradesaga.infra.catalog import dump
+from tradesaga.infra.clock import parse_time
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.garbage import collect_seldom
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.registered import find_saga, registered_sagas
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
 
 _MILLISECOND: Final = 1_000_000
 _UTC: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?Z?)?")

@@ -13,20 +13,20 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.layout import Line, to_line, to_proof, write_line
-from consumers.audit.exporting.manifest import Log
-from consumers.audit.exporting.orders import OrderSheet
-from consumers.audit.exporting.retired import RetiredRecords, subtrees_of
-from consumers.audit.exporting.sagas import describe_saga
-from consumers.audit.exporting.seals import Seals
-from consumers.audit.exporting.source import PAGE, Sealed, Source, to_row
-from consumers.audit.exporting.writing import FreshFolder
-from consumers.audit.verification import Begin, Row
-from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.merkle import Edge, Stretch, hash_leaf
-from infra.audit.origin import Origin
-from infra.errors import CommandError
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.layout import Line, to_line, to_proof, write_line
+from tradesaga.consumers.audit.exporting.manifest import Log
+from tradesaga.consumers.audit.exporting.orders import OrderSheet
+from tradesaga.consumers.audit.exporting.retired import RetiredRecords, subtrees_of
+from tradesaga.consumers.audit.exporting.sagas import describe_saga
+from tradesaga.consumers.audit.exporting.seals import Seals
+from tradesaga.consumers.audit.exporting.source import PAGE, Sealed, Source, to_row
+from tradesaga.consumers.audit.exporting.writing import FreshFolder
+from tradesaga.consumers.audit.verification import Begin, Row
+from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit.merkle import Edge, Stretch, hash_leaf
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.errors import CommandError
 
 _GAPS: Final = 1000
 _TYPES: Final = 10_000

@@ -10,10 +10,10 @@ from io import BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.layout import FormatError
-from consumers.audit.exporting.manifest import File
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.layout import FormatError
+from tradesaga.consumers.audit.exporting.manifest import File
+from tradesaga.infra.errors import CommandError, ExitCode
 
 LINE_BYTES: Final = 64 << 20
 """No line of ours is longer: a record has a megabyte at most, and text grows sixfold at most."""

@@ -23,11 +23,11 @@ from uuid import UUID
 
 import orjson
 
-from consumers.audit.verification import Row
-from consumers.saga_log.chain import FORMAT as HASH_FORMAT
-from consumers.saga_log.chain import StoredBytes, format_of, read_row
-from infra.audit.merkle import HASH_BYTES, Subtree
-from infra.clock import read_id
+from tradesaga.consumers.audit.verification import Row
+from tradesaga.consumers.saga_log.chain import FORMAT as HASH_FORMAT
+from tradesaga.consumers.saga_log.chain import StoredBytes, format_of, read_row
+from tradesaga.infra.audit.merkle import HASH_BYTES, Subtree
+from tradesaga.infra.clock import read_id
 
 FORMAT: Final = "tradesaga-audit-export/2"
 FORMAT_1: Final = "tradesaga-audit-export/1"

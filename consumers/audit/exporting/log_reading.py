@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.layout import Line
-from consumers.audit.exporting.manifest import Log, Manifest
-from consumers.audit.exporting.pieces import Pieces, Place
-from consumers.audit.exporting.sagas import SagaHead
-from consumers.audit.verification import LogCheck, Report, Verdict
-from infra.audit.merkle import Subtree
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.layout import Line
+from tradesaga.consumers.audit.exporting.manifest import Log, Manifest
+from tradesaga.consumers.audit.exporting.pieces import Pieces, Place
+from tradesaga.consumers.audit.exporting.sagas import SagaHead
+from tradesaga.consumers.audit.verification import LogCheck, Report, Verdict
+from tradesaga.infra.audit.merkle import Subtree
 
 _EVERY: Final = 2000
 

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.exporter import Exporter
-from consumers.audit.exporting.manifest import Manifest, Query, sign
-from consumers.audit.exporting.orders import OrderSheet
-from consumers.audit.exporting.parquet import ParquetFile
-from consumers.audit.exporting.readme import write_readme
-from consumers.audit.exporting.retired import RetiredRecords
-from consumers.audit.exporting.seals import Seals
-from consumers.audit.exporting.source import Source
-from consumers.audit.exporting.writing import FreshFolder
-from consumers.audit.rows import snapshot
-from infra.audit.note import Signer, Verifier
-from infra.catalog import start_events
-from infra.clock import format_time
-from infra.database import Session
-from infra.errors import CommandError, ExitCode
-from sagas.definition import AnySaga
-from schemas.contract import contracts_of
-from schemas.topics import events_topic
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.exporter import Exporter
+from tradesaga.consumers.audit.exporting.manifest import Manifest, Query, sign
+from tradesaga.consumers.audit.exporting.orders import OrderSheet
+from tradesaga.consumers.audit.exporting.parquet import ParquetFile
+from tradesaga.consumers.audit.exporting.readme import write_readme
+from tradesaga.consumers.audit.exporting.retired import RetiredRecords
+from tradesaga.consumers.audit.exporting.seals import Seals
+from tradesaga.consumers.audit.exporting.source import Source
+from tradesaga.consumers.audit.exporting.writing import FreshFolder
+from tradesaga.consumers.audit.rows import snapshot
+from tradesaga.infra.audit.note import Signer, Verifier
+from tradesaga.infra.catalog import start_events
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.database import Session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.contract import contracts_of
+from tradesaga.schemas.topics import events_topic
 
 _ALWAYS: Final = (layout.EVENTS, layout.SAGAS, layout.CHECKPOINTS, layout.PROOFS)
 

@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from consumers.audit.exporting.layout import FORMAT, FormatError
-from infra.audit.note import Signer
+from tradesaga.consumers.audit.exporting.layout import FORMAT, FormatError
+from tradesaga.infra.audit.note import Signer
 
 _NOTE: Final = "tradesaga audit export\nmanifest.json sha256 {}\n"
 

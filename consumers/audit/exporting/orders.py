@@ -14,12 +14,12 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from consumers.audit.exporting.source import Sealed, Source
-from consumers.audit.exporting.writing import HashedFile
-from infra.clock import format_time
-from sagas.trade import trade
-from schemas import trade as t
-from schemas.message import wire_type
+from tradesaga.consumers.audit.exporting.source import Sealed, Source
+from tradesaga.consumers.audit.exporting.writing import HashedFile
+from tradesaga.infra.clock import format_time
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.message import wire_type
 
 Json = Mapping[str, Any]
 

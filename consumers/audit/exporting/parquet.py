@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from consumers.audit.exporting.layout import Line
-from infra.errors import unavailable
+from tradesaga.consumers.audit.exporting.layout import Line
+from tradesaga.infra.errors import unavailable
 
 _ROWS: Final = 10_000
 """Records of one row group."""

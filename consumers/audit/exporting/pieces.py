@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from consumers.audit.exporting.folder import ExportFolder
-from consumers.audit.exporting.layout import FormatError
-from consumers.audit.verification import Report, Verdict
+from tradesaga.consumers.audit.exporting.folder import ExportFolder
+from tradesaga.consumers.audit.exporting.layout import FormatError
+from tradesaga.consumers.audit.verification import Report, Verdict
 
 T = TypeVar("T")
 Place = tuple[str, int]

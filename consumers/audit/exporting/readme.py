@@ -1,7 +1,7 @@
 """What an export says to whoever is handed it: its README.md."""
 
-from consumers.audit.exporting.manifest import Manifest, Query
-from infra.clock import format_time
+from tradesaga.consumers.audit.exporting.manifest import Manifest, Query
+from tradesaga.infra.clock import format_time
 
 _TEXT = """# An export of an audit log
 

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from consumers.audit.exporting.layout import FormatError, read_line, write_line
-from consumers.audit.exporting.manifest import Log, Manifest
-from consumers.audit.retention.action_log import read_entries
-from consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
-from consumers.audit.retention.tombstones import Tombstones
-from consumers.audit.verification import Begin, Report, Retired, Verdict, read_notes
-from infra.audit.merkle import Edge, Subtree
-from infra.audit.note import Verifier
-from infra.audit.origin import Origin
-from infra.database import Session
-from infra.errors import CommandError
+from tradesaga.consumers.audit.exporting.layout import FormatError, read_line, write_line
+from tradesaga.consumers.audit.exporting.manifest import Log, Manifest
+from tradesaga.consumers.audit.retention.action_log import read_entries
+from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
+from tradesaga.consumers.audit.retention.tombstones import Tombstones
+from tradesaga.consumers.audit.verification import Begin, Report, Retired, Verdict, read_notes
+from tradesaga.infra.audit.merkle import Edge, Subtree
+from tradesaga.infra.audit.note import Verifier
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.database import Session
+from tradesaga.infra.errors import CommandError
 
 _MEMBERS = ("number", "body", "note")
 

@@ -7,8 +7,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from consumers.audit.exporting.layout import FormatError, read_line, read_record_hash, read_uuid
-from consumers.saga_log.store import milliseconds
+from tradesaga.consumers.audit.exporting.layout import FormatError, read_line, read_record_hash, read_uuid
+from tradesaga.consumers.saga_log.store import milliseconds
 
 _MEMBERS: Final = (
     "topic", "partition", "saga_id", "name", "version", "state", "current_step_index", "completed_steps",

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.audit.exporting.layout import write_line
-from consumers.audit.exporting.manifest import ClockSummary
-from consumers.audit.exporting.source import Sealed, Source
-from consumers.audit.exporting.writing import HashedFile
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.note import NoteError, Verifier, open_note
-from infra.errors import CommandError
+from tradesaga.consumers.audit.exporting.layout import write_line
+from tradesaga.consumers.audit.exporting.manifest import ClockSummary
+from tradesaga.consumers.audit.exporting.source import Sealed, Source
+from tradesaga.consumers.audit.exporting.writing import HashedFile
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.note import NoteError, Verifier, open_note
+from tradesaga.infra.errors import CommandError
 
 _SPACING: Final = 1000
 """Records between two checkpoints of an export: a break is told to lie between two of them."""

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.exporting.manifest import Query
-from consumers.audit.verification import Row
-from consumers.saga_log.chain import StoredBytes, read_row
-from infra.catalog import Starts
-from infra.database import Session
+from tradesaga.consumers.audit.exporting.manifest import Query
+from tradesaga.consumers.audit.verification import Row
+from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
+from tradesaga.infra.catalog import Starts
+from tradesaga.infra.database import Session
 
 PAGE: Final = 2000
 _HASHES_PAGE: Final = 20_000

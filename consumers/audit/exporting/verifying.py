@@ -10,20 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.folder import ExportFolder, is_safe
-from consumers.audit.exporting.layout import FormatError, from_line, from_proof
-from consumers.audit.exporting.log_reading import LogReading
-from consumers.audit.exporting.manifest import File, Log, Manifest, note_text
-from consumers.audit.exporting.pieces import Pieces
-from consumers.audit.exporting.retired import check_retired, read_entry
-from consumers.audit.exporting.sagas import read_saga_line
-from consumers.audit.retention.actions import Entry
-from consumers.audit.verification import LogCheck, Report, Verdict, read_notes
-from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.note import NoteError, Verifier, open_note
-from infra.audit.origin import Origin
-from infra.audit.witness import WitnessFile
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.folder import ExportFolder, is_safe
+from tradesaga.consumers.audit.exporting.layout import FormatError, from_line, from_proof
+from tradesaga.consumers.audit.exporting.log_reading import LogReading
+from tradesaga.consumers.audit.exporting.manifest import File, Log, Manifest, note_text
+from tradesaga.consumers.audit.exporting.pieces import Pieces
+from tradesaga.consumers.audit.exporting.retired import check_retired, read_entry
+from tradesaga.consumers.audit.exporting.sagas import read_saga_line
+from tradesaga.consumers.audit.retention.actions import Entry
+from tradesaga.consumers.audit.verification import LogCheck, Report, Verdict, read_notes
+from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.audit.witness import WitnessFile
 
 Trusted = Mapping[bytes, Verifier]
 _NEEDED: Final = (layout.EVENTS, layout.SAGAS, layout.CHECKPOINTS, layout.PROOFS, layout.KEYS, layout.ORDERS)

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from consumers.audit.exporting.manifest import File
-from infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.consumers.audit.exporting.manifest import File
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 
 _PIECE: Final = 1 << 20
 

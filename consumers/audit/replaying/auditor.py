@@ -6,20 +6,20 @@ from itertools import islice
 from typing import Final
 from uuid import UUID
 
-from consumers.audit.replaying.comparison import Beside, compare_ends
-from consumers.audit.replaying.differences import Difference
-from consumers.audit.replaying.notebook import Notebook
-from consumers.audit.replaying.ranges import Span
-from consumers.audit.replaying.retired import read_retired
-from consumers.audit.replaying.rows import Rows, read_log_ends
-from consumers.audit.replaying.sweep import compare_chains, compare_states
-from consumers.audit.rows import snapshot
-from consumers.audit.store import read_leaf_formats
-from consumers.saga_log.rules import Rules
-from infra.clock import elapsed
-from infra.database import Session
-from infra.kafka import Place
-from infra.replay import Replay
+from tradesaga.consumers.audit.replaying.comparison import Beside, compare_ends
+from tradesaga.consumers.audit.replaying.differences import Difference
+from tradesaga.consumers.audit.replaying.notebook import Notebook
+from tradesaga.consumers.audit.replaying.ranges import Span
+from tradesaga.consumers.audit.replaying.retired import read_retired
+from tradesaga.consumers.audit.replaying.rows import Rows, read_log_ends
+from tradesaga.consumers.audit.replaying.sweep import compare_chains, compare_states
+from tradesaga.consumers.audit.rows import snapshot
+from tradesaga.consumers.audit.store import read_leaf_formats
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.database import Session
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
 
 ROUND: Final = 20_000
 """Records of one look: about a second's work, during which the database keeps what it sees."""

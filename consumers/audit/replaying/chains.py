@@ -2,13 +2,13 @@
 
 from uuid import UUID
 
-from consumers.saga_log.chain import FORMAT, link_as
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.reading import saga_of
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from schemas.envelope import SAGA_ID
+from tradesaga.consumers.saga_log.chain import FORMAT, link_as
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.reading import saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.schemas.envelope import SAGA_ID
 
 
 class Chains:

@@ -14,27 +14,27 @@ import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
-from consumers.audit.asking import progress_bar
-from consumers.audit.replaying import display, service
-from consumers.audit.replaying.auditor import Look
-from consumers.audit.replaying.comparison import Comparing, ReplayReport
-from consumers.audit.replaying.differences import Difference
-from consumers.audit.replaying.moment import Looking, Moment
-from consumers.audit.replaying.notebook import Identity, Notebook
-from consumers.audit.replaying.reporting import Reporting
-from consumers.audit.replaying.request import Request
-from consumers.audit.replaying.times import Timeline
-from consumers.saga_log.rules import Rules
-from infra.broker import count_partitions, read_cluster_id
-from infra.clock import format_time
-from infra.database import session
-from infra.errors import CommandError, ExitCode
-from infra.garbage import collect_seldom
-from infra.logs import silence_libraries
-from infra.registered import find_saga
-from infra.replay import Replay
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
+from tradesaga.consumers.audit.asking import progress_bar
+from tradesaga.consumers.audit.replaying import display, service
+from tradesaga.consumers.audit.replaying.auditor import Look
+from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replaying.differences import Difference
+from tradesaga.consumers.audit.replaying.moment import Looking, Moment
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.audit.replaying.reporting import Reporting
+from tradesaga.consumers.audit.replaying.request import Request
+from tradesaga.consumers.audit.replaying.times import Timeline
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.broker import count_partitions, read_cluster_id
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.garbage import collect_seldom
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.registered import find_saga
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
 
 DATABASE: Final = "saga_log"
 SAVE_EVERY: Final = 5.0

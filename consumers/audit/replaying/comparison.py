@@ -8,24 +8,24 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.replaying.differences import Difference, compare_rows, compare_sagas
-from consumers.audit.replaying.folding import Replayed
-from consumers.audit.replaying.notebook import Mark, Notebook, fingerprint
-from consumers.audit.replaying.ranges import Range, Span, find_spans
-from consumers.audit.replaying.reporting import SILENT, Reporting
-from consumers.audit.replaying.retired import read_retired
-from consumers.audit.replaying.rows import Rows, read_log_ends
-from consumers.audit.replaying.sweep import load_stored
-from consumers.audit.rows import snapshot
-from consumers.audit.store import read_leaf_formats
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
-from consumers.saga_log.reading import saga_of
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from infra.database import Session
-from infra.kafka import Place
-from infra.replay import Replay
-from schemas.envelope import VERSION
+from tradesaga.consumers.audit.replaying.differences import Difference, compare_rows, compare_sagas
+from tradesaga.consumers.audit.replaying.folding import Replayed
+from tradesaga.consumers.audit.replaying.notebook import Mark, Notebook, fingerprint
+from tradesaga.consumers.audit.replaying.ranges import Range, Span, find_spans
+from tradesaga.consumers.audit.replaying.reporting import SILENT, Reporting
+from tradesaga.consumers.audit.replaying.retired import read_retired
+from tradesaga.consumers.audit.replaying.rows import Rows, read_log_ends
+from tradesaga.consumers.audit.replaying.sweep import load_stored
+from tradesaga.consumers.audit.rows import snapshot
+from tradesaga.consumers.audit.store import read_leaf_formats
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.reading import saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Session
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
+from tradesaga.schemas.envelope import VERSION
 
 SHOWN: Final = 100
 """Differences that are told one by one; beyond that they are counted."""

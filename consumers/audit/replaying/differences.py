@@ -5,10 +5,10 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from consumers.saga_log.chain import FORMAT, stored_skip
-from consumers.saga_log.checkpoint import Checkpoint
-from consumers.saga_log.outcome import Outcome, describe
-from infra.codec import Record, dump_headers, dump_headers_v1
+from tradesaga.consumers.saga_log.chain import FORMAT, stored_skip
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint
+from tradesaga.consumers.saga_log.outcome import Outcome, describe
+from tradesaga.infra.codec import Record, dump_headers, dump_headers_v1
 
 FIELDS: Final = (
     "offset", "recorded_ms", "key", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id",

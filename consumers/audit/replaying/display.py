@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from consumers.audit.replaying.comparison import ReplayReport
-from consumers.audit.replaying.differences import Difference
-from consumers.audit.replaying.moment import Known, Moment, describe_sagas
-from consumers.audit.replaying.notebook import Notebook
-from consumers.saga_log.rules import Rules
-from infra.catalog import dump
-from infra.clock import format_time
+from tradesaga.consumers.audit.replaying.comparison import ReplayReport
+from tradesaga.consumers.audit.replaying.differences import Difference
+from tradesaga.consumers.audit.replaying.moment import Known, Moment, describe_sagas
+from tradesaga.consumers.audit.replaying.notebook import Notebook
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.catalog import dump
+from tradesaga.infra.clock import format_time
 
 
 def show_report(report: ReplayReport, *, as_json: bool) -> None:

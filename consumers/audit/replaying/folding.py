@@ -1,14 +1,14 @@
 """The records of a topic folded again, by the very fold of the saga log, and nothing published."""
 
-from consumers.audit.replaying.shelf import Shelf
-from consumers.saga_log.chain import FORMAT
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record, park_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.reading import awaited_version, saga_of
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from schemas.envelope import VERSION
+from tradesaga.consumers.audit.replaying.shelf import Shelf
+from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record, park_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.schemas.envelope import VERSION
 
 
 class Replayed:

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.replaying.differences import Difference, compare_fields, said_by
-from consumers.saga_log.chain import link_as, stored_skip
-from infra.codec import Record
+from tradesaga.consumers.audit.replaying.differences import Difference, compare_fields, said_by
+from tradesaga.consumers.saga_log.chain import link_as, stored_skip
+from tradesaga.infra.codec import Record
 
 Head = tuple[int, bytes]
 """How many records of a saga there have been, and the hash of the last; (0, b"") where nobody can tell."""

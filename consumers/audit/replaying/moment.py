@@ -7,18 +7,18 @@ from uuid import UUID
 
 import orjson
 
-from consumers.audit.replaying.folding import Replayed
-from consumers.audit.replaying.notebook import Mark, Notebook, fingerprint
-from consumers.audit.replaying.reporting import SILENT, Reporting
-from consumers.audit.replaying.times import TIMES, Timeline
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.reading import saga_of
-from consumers.saga_log.rules import Rules
-from infra.clock import format_time
-from infra.codec import Record
-from infra.kafka import Place
-from infra.replay import Replay
-from sagas.machine import State
+from tradesaga.consumers.audit.replaying.folding import Replayed
+from tradesaga.consumers.audit.replaying.notebook import Mark, Notebook, fingerprint
+from tradesaga.consumers.audit.replaying.reporting import SILENT, Reporting
+from tradesaga.consumers.audit.replaying.times import TIMES, Timeline
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.reading import saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
+from tradesaga.sagas.machine import State
 
 
 @dataclass(frozen=True, slots=True)

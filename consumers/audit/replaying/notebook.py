@@ -9,16 +9,16 @@ from uuid import UUID
 
 import orjson
 
-from consumers.audit.replaying.differences import Difference
-from consumers.audit.replaying.fragments import Fragments
-from consumers.audit.replaying.ranges import Span
-from consumers.audit.replaying.shelf import KEPT, TABLE, Shelf
-from consumers.saga_log.chain import link_v1
-from consumers.saga_log.rules import Rules
-from infra.codec import Record, dump_headers_v1
-from infra.errors import CommandError, ExitCode
-from infra.kafka import Place
-from infra.replay import Replay
+from tradesaga.consumers.audit.replaying.differences import Difference
+from tradesaga.consumers.audit.replaying.fragments import Fragments
+from tradesaga.consumers.audit.replaying.ranges import Span
+from tradesaga.consumers.audit.replaying.shelf import KEPT, TABLE, Shelf
+from tradesaga.consumers.saga_log.chain import link_v1
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record, dump_headers_v1
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
 
 FORMAT: Final = 1
 REMEMBERED: Final = 10_000

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infra.errors import CommandError, ExitCode
-from infra.kafka import Place
-from infra.replay import Replay
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
 
 Span = tuple[int, int]
 """The first offset, and the one after the last."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from consumers.audit.replaying.moment import Moment
-from consumers.audit.replaying.ranges import Range, read_offsets
-from consumers.audit.replaying.times import Timeline, read_moment
-from consumers.saga_log.reading import read_saga
-from infra.clock import SystemClock, format_time
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.audit.replaying.moment import Moment
+from tradesaga.consumers.audit.replaying.ranges import Range, read_offsets
+from tradesaga.consumers.audit.replaying.times import Timeline, read_moment
+from tradesaga.consumers.saga_log.reading import read_saga
+from tradesaga.infra.clock import SystemClock, format_time
+from tradesaga.infra.errors import CommandError, ExitCode
 
 _AHEAD: Final = 60 * 1_000_000_000
 """Nanoseconds by which this machine's clock may be behind the broker's."""

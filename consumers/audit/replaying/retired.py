@@ -4,13 +4,13 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
-from consumers.audit.replaying.fragments import Head
-from consumers.audit.retention.action_log import read_entries
-from consumers.audit.retention.actions import Action, ActionError
-from consumers.audit.retention.tombstones import Tombstones
-from infra.database import Connection
-from infra.errors import CommandError
-from infra.kafka import Place
+from tradesaga.consumers.audit.replaying.fragments import Head
+from tradesaga.consumers.audit.retention.action_log import read_entries
+from tradesaga.consumers.audit.retention.actions import Action, ActionError
+from tradesaga.consumers.audit.retention.tombstones import Tombstones
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.kafka import Place
 
 _HEADS: Final = """
 SELECT saga_id, seq, hash FROM audit_retired_head WHERE topic = $1 AND saga_id = ANY($2::uuid[])

@@ -6,12 +6,12 @@ from typing import Final
 import asyncpg
 from asyncpg.cursor import Cursor
 
-from consumers.audit.replaying.ranges import Span
-from consumers.saga_log.chain import FORMAT, format_of
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
-from infra.database import Session
-from infra.kafka import Place
+from tradesaga.consumers.audit.replaying.ranges import Span
+from tradesaga.consumers.saga_log.chain import FORMAT, format_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Session
+from tradesaga.infra.kafka import Place
 
 PAGE: Final = 2000
 _ENDS: Final = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1 AND topic = $2 AND next_offset > 0'

@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from consumers.audit.replaying.chains import Chains
-from consumers.audit.retention.actions import TOPIC as ACTIONS
-from consumers.audit.verification import LogCheck, Report, Verdict, check_chain, read_notes
-from consumers.saga_log.chain import FORMAT
-from consumers.saga_log.rules import Rules
-from infra.audit.checkpoint import Checkpoint, leaves_from
-from infra.audit.note import Verifier
-from infra.audit.origin import Origin
-from infra.kafka import Place
-from infra.replay import Replay
-from schemas.envelope import TYPE
+from tradesaga.consumers.audit.replaying.chains import Chains
+from tradesaga.consumers.audit.retention.actions import TOPIC as ACTIONS
+from tradesaga.consumers.audit.verification import LogCheck, Report, Verdict, check_chain, read_notes
+from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.checkpoint import Checkpoint, leaves_from
+from tradesaga.infra.audit.note import Verifier
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.replay import Replay
+from tradesaga.schemas.envelope import TYPE
 
 Known = dict[str, dict[int, tuple[Checkpoint, str]]]
 """Checkpoints and their notes, by origin and size."""

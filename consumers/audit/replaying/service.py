@@ -7,22 +7,22 @@ from typing import Final
 
 import structlog
 
-from consumers.audit.replaying.auditor import Auditor, Look
-from consumers.audit.replaying.differences import Difference
-from consumers.audit.replaying.notebook import Identity, Notebook, file_for
-from consumers.saga_log.rules import Rules
-from infra import metrics
-from infra.broker import count_partitions, read_cluster_id
-from infra.clock import elapsed
-from infra.database import session
-from infra.database_faults import DATABASE_ERRORS
-from infra.errors import CommandError, ExitCode
-from infra.kafka import KafkaUnavailableError
-from infra.lanes.health import Health
-from infra.registered import registered_sagas
-from infra.replay import Replay
-from infra.settings import Settings
-from sagas.definition import AnySaga
+from tradesaga.consumers.audit.replaying.auditor import Auditor, Look
+from tradesaga.consumers.audit.replaying.differences import Difference
+from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook, file_for
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra import metrics
+from tradesaga.infra.broker import count_partitions, read_cluster_id
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.database import session
+from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.lanes.health import Health
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga
 
 DATABASE: Final = "saga_log"
 EVERY: Final = 1.0

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import orjson
 
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
-from consumers.saga_log.parked import NONE, Parked, ParkedRecords, parked_records
-from consumers.saga_log.rules import Rules
-from infra.codec import Record, dump_headers, load_headers
-from infra.progress import decode_progress, encode_progress
-from sagas.status import Status
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.parked import NONE, Parked, ParkedRecords, parked_records
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record, dump_headers, load_headers
+from tradesaga.infra.progress import decode_progress, encode_progress
+from tradesaga.sagas.status import Status
 
 KEPT: Final = 10_000
 """Sagas in memory, about 3 kB each beside their contexts."""

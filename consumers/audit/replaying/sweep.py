@@ -6,14 +6,14 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.replaying.differences import Difference, compare_fields, compare_sagas, said_by, shown
-from consumers.audit.replaying.fragments import Head
-from consumers.audit.replaying.retired import read_heads
-from consumers.saga_log import store
-from consumers.saga_log.chain import StoredBytes, format_of, hash_row, read_row
-from consumers.saga_log.checkpoint import Checkpoint, Tracked
-from consumers.saga_log.rules import Rules
-from infra.database import Connection
+from tradesaga.consumers.audit.replaying.differences import Difference, compare_fields, compare_sagas, said_by, shown
+from tradesaga.consumers.audit.replaying.fragments import Head
+from tradesaga.consumers.audit.replaying.retired import read_heads
+from tradesaga.consumers.saga_log import store
+from tradesaga.consumers.saga_log.chain import StoredBytes, format_of, hash_row, read_row
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.database import Connection
 
 _CHAINS: Final = """
 SELECT partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, saga_id, seq, event_type,

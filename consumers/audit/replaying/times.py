@@ -6,9 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from consumers.saga_log.reading import MAX_TIME, event_time
-from infra.codec import Record
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.saga_log.reading import MAX_TIME, event_time
+from tradesaga.infra.codec import Record
+from tradesaga.infra.errors import CommandError, ExitCode
 
 _SECOND: Final = 1_000_000_000
 _ISO: Final = re.compile(

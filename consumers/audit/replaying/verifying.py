@@ -5,21 +5,21 @@ from typing import Final
 
 import uvloop
 
-from consumers.audit import store
-from consumers.audit.asking import progress_bar
-from consumers.audit.replaying.sealed_topics import TopicVerifier
-from consumers.audit.verification import Report
-from consumers.saga_log.rules import Rules
-from infra.audit.note import Verifier
-from infra.audit.witness import WitnessFile
-from infra.broker import count_partitions, read_cluster_id
-from infra.database import session
-from infra.registered import find_saga, registered_sagas
-from infra.replay import Replay
-from infra.settings import Settings
-from infra.topics import read_removals
-from sagas.definition import AnySaga
-from schemas.topics import checkpoints_topic, events_topic
+from tradesaga.consumers.audit import store
+from tradesaga.consumers.audit.asking import progress_bar
+from tradesaga.consumers.audit.replaying.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.verification import Report
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.note import Verifier
+from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.infra.broker import count_partitions, read_cluster_id
+from tradesaga.infra.database import session
+from tradesaga.infra.registered import find_saga, registered_sagas
+from tradesaga.infra.replay import Replay
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.topics import read_removals
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 DATABASE: Final = "saga_log"
 

@@ -7,15 +7,15 @@ from typing import Final
 
 import structlog
 
-from consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, edge_of
-from consumers.audit.sealing import HistoryError
-from consumers.audit.verification import Report, check_chain, read_notes
-from infra.audit.checkpoint import Checkpoint, hash_note
-from infra.audit.clock_evidence import read_clock
-from infra.audit.note import Signer, Verifier
-from infra.audit.origin import Origin
-from infra.audit.witness import Witnessed, WitnessFile
-from infra.database import Connection
+from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, edge_of
+from tradesaga.consumers.audit.sealing import HistoryError
+from tradesaga.consumers.audit.verification import Report, check_chain, read_notes
+from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit.clock_evidence import read_clock
+from tradesaga.infra.audit.note import Signer, Verifier
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.audit.witness import Witnessed, WitnessFile
+from tradesaga.infra.database import Connection
 
 LOCK: Final = 7_263_410_955
 """The advisory lock of whoever acts."""

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from consumers.audit.verification import Report, Verdict
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.merkle import Edge, hash_leaf
-from infra.audit.origin import Origin
+from tradesaga.consumers.audit.verification import Report, Verdict
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.merkle import Edge, hash_leaf
+from tradesaga.infra.audit.origin import Origin
 
 TOPIC = "audit.actions"
 """Stands in the origin of the log of actions where others have their topic."""

@@ -12,19 +12,19 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from consumers.audit.retention import retiring
-from consumers.audit.retention.dropping import Waiting, drop, waiting
-from consumers.audit.retention.evidence import read_evidence
-from consumers.audit.retention.opening import action_log, trusted_keys
-from consumers.audit.retention.retiring import Order
-from consumers.audit.retention.survey import Look
-from infra.audit.keyring import read_signer
-from infra.audit.schedule import parse_schedule
-from infra.catalog import dump
-from infra.errors import CommandError, ExitCode
-from infra.logs import silence_libraries
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
+from tradesaga.consumers.audit.retention import retiring
+from tradesaga.consumers.audit.retention.dropping import Waiting, drop, waiting
+from tradesaga.consumers.audit.retention.evidence import read_evidence
+from tradesaga.consumers.audit.retention.opening import action_log, trusted_keys
+from tradesaga.consumers.audit.retention.retiring import Order
+from tradesaga.consumers.audit.retention.survey import Look
+from tradesaga.infra.audit.keyring import read_signer
+from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.catalog import dump
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is signed, and kept for good.")]
 Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default the user's name.")]

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from consumers.audit.retention.legal_holds import Held, Scope, tells_of
-from consumers.audit.retention.segments import Extent, Segment
-from consumers.audit.retention.tombstones import Tombstone, Tombstones
-from consumers.audit.rows import stream_log
-from consumers.audit.verification import LogCheck, Report, read_notes
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.merkle import Edge, hash_leaf
-from infra.audit.note import Verifier
-from infra.audit.origin import Origin
-from infra.database import Connection
+from tradesaga.consumers.audit.retention.legal_holds import Held, Scope, tells_of
+from tradesaga.consumers.audit.retention.segments import Extent, Segment
+from tradesaga.consumers.audit.retention.tombstones import Tombstone, Tombstones
+from tradesaga.consumers.audit.rows import stream_log
+from tradesaga.consumers.audit.verification import LogCheck, Report, read_notes
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.merkle import Edge, hash_leaf
+from tradesaga.infra.audit.note import Verifier
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.database import Connection
 
 _NEXT: Final = """
 SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size >= $3 ORDER BY size LIMIT 1

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from consumers.audit.retention.action_log import ActionLog
-from consumers.audit.retention.actions import Action, Kind
-from consumers.audit.retention.legal_holds import Held, read_holds
-from consumers.audit.retention.segments import Part, Segment
-from consumers.audit.retention.tombstones import Tombstone, tombstones_of
-from infra.audit.note import Signer
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.legal_holds import Held, read_holds
+from tradesaga.consumers.audit.retention.segments import Part, Segment
+from tradesaga.consumers.audit.retention.tombstones import Tombstone, tombstones_of
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.errors import CommandError, ExitCode
 
 _THERE: Final = "SELECT to_regclass(format('%I', $1::text)) IS NOT NULL"
 

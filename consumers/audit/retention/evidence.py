@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from consumers.audit.exporting import layout
-from consumers.audit.exporting.folder import ExportFolder
-from consumers.audit.exporting.layout import FormatError
-from consumers.audit.exporting.manifest import Manifest
-from consumers.audit.exporting.verifying import Keys, verify_export
-from consumers.audit.retention.dropping import Evidence, Exported
-from infra.audit.note import Verifier
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.exporting.folder import ExportFolder
+from tradesaga.consumers.audit.exporting.layout import FormatError
+from tradesaga.consumers.audit.exporting.manifest import Manifest
+from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
+from tradesaga.consumers.audit.retention.dropping import Evidence, Exported
+from tradesaga.infra.audit.note import Verifier
+from tradesaga.infra.errors import CommandError, ExitCode
 
 
 def read_evidence(path: Path, log_id: str, trusted: Mapping[bytes, Verifier]) -> Evidence:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import orjson
 
-from consumers.audit.retention.actions import Action, Kind
-from consumers.audit.retention.segments import Segment
-from infra.database import Connection
+from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.segments import Segment
+from tradesaga.infra.database import Connection
 
 _NAMED: Final = "SELECT EXISTS (SELECT FROM {rows} e WHERE e.saga_id = ANY($1::uuid[]))"
 _SPAN: Final = """

@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from consumers.audit.retention.action_log import ActionLog
-from consumers.audit.sealing import HistoryError
-from infra.audit.keyring import public_path, read_trusted
-from infra.audit.note import NoteError, Verifier
-from infra.audit.witness import WitnessError, WitnessFile
-from infra.database import session
-from infra.errors import CommandError, ExitCode
-from infra.settings import Settings
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.sealing import HistoryError
+from tradesaga.infra.audit.keyring import public_path, read_trusted
+from tradesaga.infra.audit.note import NoteError, Verifier
+from tradesaga.infra.audit.witness import WitnessError, WitnessFile
+from tradesaga.infra.database import session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import Settings
 
 OWNER: Final = "retention"
 """Names the database URL of a user that owns the tables: TRADESAGA_DATABASE_URL_RETENTION."""

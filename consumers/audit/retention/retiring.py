@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from consumers.audit.retention.action_log import ActionLog
-from consumers.audit.retention.actions import Action, Kind
-from consumers.audit.retention.cutting import Cut
-from consumers.audit.retention.legal_holds import read_holds
-from consumers.audit.retention.segments import DEFAULT, Part, Segment
-from consumers.audit.retention.survey import Look, Survey
-from consumers.audit.retention.tombstones import Tombstone, Tombstones
-from infra.audit.note import Signer
-from infra.audit.schedule import Schedule
-from infra.database import Connection
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.cutting import Cut
+from tradesaga.consumers.audit.retention.legal_holds import read_holds
+from tradesaga.consumers.audit.retention.segments import DEFAULT, Part, Segment
+from tradesaga.consumers.audit.retention.survey import Look, Survey
+from tradesaga.consumers.audit.retention.tombstones import Tombstone, Tombstones
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.schedule import Schedule
+from tradesaga.infra.database import Connection
+from tradesaga.infra.errors import CommandError, ExitCode
 
 _HEADS: Final = """
 INSERT INTO audit_retired_head (topic, partition, saga_id, seq, hash)

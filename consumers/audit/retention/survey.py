@@ -6,11 +6,19 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from consumers.audit.retention.legal_holds import Held, LegalHold
-from consumers.audit.retention.segments import Extent, Part, Segment, count_bytes, join, list_parts, measure
-from infra.audit.schedule import Schedule
-from infra.database import Connection
-from sagas.status import Status
+from tradesaga.consumers.audit.retention.legal_holds import Held, LegalHold
+from tradesaga.consumers.audit.retention.segments import (
+    Extent,
+    Part,
+    Segment,
+    count_bytes,
+    join,
+    list_parts,
+    measure,
+)
+from tradesaga.infra.audit.schedule import Schedule
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.status import Status
 
 _OPEN: Final = """
 SELECT saga_id, min(since) AS since FROM (

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from consumers.audit.retention.actions import Action, ActionError, Kind
-from consumers.audit.verification import Begin, Report, Retired, Verdict
-from infra.audit.merkle import Edge
-from infra.audit.origin import Origin
-from infra.database import Connection
+from tradesaga.consumers.audit.retention.actions import Action, ActionError, Kind
+from tradesaga.consumers.audit.verification import Begin, Report, Retired, Verdict
+from tradesaga.infra.audit.merkle import Edge
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.database import Connection
 
 _HEADS: Final = """
 SELECT h.saga_id, h.seq, h.hash FROM audit_retired_head h

@@ -12,26 +12,26 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
-from consumers.audit.asking import progress_bar
-from consumers.audit.rows import snapshot
-from consumers.audit.story.model import Place, Story
-from consumers.audit.story.page import render
-from consumers.audit.story.rows import StoredRow, read_heads, read_rows, rehash
-from consumers.audit.story.seal import Proof, Seal
-from consumers.audit.story.sealing import Sealing
-from consumers.audit.story.summary import tell
-from consumers.audit.story.terminal import show as show_story
-from consumers.audit.story.writing import harmless
-from consumers.saga_log.rules import Rules
-from infra.audit.keyring import public_path, read_trusted
-from infra.catalog import dump, find_id, unknown_saga
-from infra.database import Session, session
-from infra.errors import CommandError, ExitCode
-from infra.logs import silence_libraries
-from infra.registered import registered_sagas
-from infra.settings import Settings, load_settings
-from infra.stack.display import AsJson, Directory
-from schemas.topics import events_topic
+from tradesaga.consumers.audit.asking import progress_bar
+from tradesaga.consumers.audit.rows import snapshot
+from tradesaga.consumers.audit.story.model import Place, Story
+from tradesaga.consumers.audit.story.page import render
+from tradesaga.consumers.audit.story.rows import StoredRow, read_heads, read_rows, rehash
+from tradesaga.consumers.audit.story.seal import Proof, Seal
+from tradesaga.consumers.audit.story.sealing import Sealing
+from tradesaga.consumers.audit.story.summary import tell
+from tradesaga.consumers.audit.story.terminal import show as show_story
+from tradesaga.consumers.audit.story.writing import harmless
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.keyring import public_path, read_trusted
+from tradesaga.infra.catalog import dump, find_id, unknown_saga
+from tradesaga.infra.database import Session, session
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.schemas.topics import events_topic
 
 DATABASE: Final = "saga_log"
 _PIPED_WIDTH: Final = 160

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from consumers.audit.story.markup import Markup, element, join
-from consumers.audit.story.model import Kind, Story, Told
-from consumers.audit.story.timeline import Bar, Scale, list_bars, list_states
-from consumers.audit.story.writing import clock, span
+from tradesaga.consumers.audit.story.markup import Markup, element, join
+from tradesaga.consumers.audit.story.model import Kind, Story, Told
+from tradesaga.consumers.audit.story.timeline import Bar, Scale, list_bars, list_states
+from tradesaga.consumers.audit.story.writing import clock, span
 
 _BAR: Final = 14
 _LETTER: Final = 6.3

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from consumers.audit.story.writing import harmless
+from tradesaga.consumers.audit.story.writing import harmless
 
 
 class Markup(str):

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from consumers.audit.story.model import Gain, Kind, Moment
-from consumers.audit.story.payload import read_members, read_text, text_of
-from consumers.audit.story.words import phrase
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.outcome import Outcome
-from infra.codec import Record
-from sagas.fact import Meaning
-from sagas.machine import BarStep, CompensateStep, Order
-from sagas.status import Status
-from schemas import lifecycle
-from schemas.envelope import CONTEXT, STEP, TYPE
+from tradesaga.consumers.audit.story.model import Gain, Kind, Moment
+from tradesaga.consumers.audit.story.payload import read_members, read_text, text_of
+from tradesaga.consumers.audit.story.words import phrase
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.infra.codec import Record
+from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.machine import BarStep, CompensateStep, Order
+from tradesaga.sagas.status import Status
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas.envelope import CONTEXT, STEP, TYPE
 
 _KINDS: Final = {
     Meaning.STARTED: Kind.START,

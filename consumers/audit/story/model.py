@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from orjson import Fragment
 
-from consumers.audit.story.seal import Seal
+from tradesaga.consumers.audit.story.seal import Seal
 
 
 class Kind(StrEnum):

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import Final
 
-from consumers.audit.story.drawing import NARROW, WIDE, draw
-from consumers.audit.story.markup import Markup, element, join, text
-from consumers.audit.story.model import Kind, Moment, Story, Told
-from consumers.audit.story.payload import list_fields
-from consumers.audit.story.seal import Proof, Seal
-from consumers.audit.story.style import SHEET
-from consumers.audit.story.writing import clock, day, span, stamp
-from infra.audit.clock_tier import describe_span
+from tradesaga.consumers.audit.story.drawing import NARROW, WIDE, draw
+from tradesaga.consumers.audit.story.markup import Markup, element, join, text
+from tradesaga.consumers.audit.story.model import Kind, Moment, Story, Told
+from tradesaga.consumers.audit.story.payload import list_fields
+from tradesaga.consumers.audit.story.seal import Proof, Seal
+from tradesaga.consumers.audit.story.style import SHEET
+from tradesaga.consumers.audit.story.writing import clock, day, span, stamp
+from tradesaga.infra.audit.clock_tier import describe_span
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _TONES: Final = {

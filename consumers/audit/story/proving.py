@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra.audit.merkle import Edge
+from tradesaga.infra.audit.merkle import Edge
 
 Span = tuple[int, int]
 """The leaves of a subtree: the first, and the one behind the last."""

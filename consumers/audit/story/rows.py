@@ -8,10 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.audit.story.model import Place
-from consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row, read_row
-from infra.codec import Record
-from infra.database import Connection
+from tradesaga.consumers.audit.story.model import Place
+from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row, read_row
+from tradesaga.infra.codec import Record
+from tradesaga.infra.database import Connection
 
 _ROWS: Final = """
 SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers,

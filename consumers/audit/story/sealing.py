@@ -5,19 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from consumers.audit.retention.action_log import read_entries
-from consumers.audit.retention.actions import Action, ActionError
-from consumers.audit.retention.tombstones import Tombstones
-from consumers.audit.store import read_ends
-from consumers.audit.story.model import Place
-from consumers.audit.story.proving import Prover
-from consumers.audit.story.seal import NOT_YET, Proof, Seal
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.clock_tier import ClockTier
-from infra.audit.merkle import Edge, ProofError, check_inclusion, hash_leaf
-from infra.audit.note import NoteError, Verifier, open_note
-from infra.audit.origin import Origin
-from infra.database import Session
+from tradesaga.consumers.audit.retention.action_log import read_entries
+from tradesaga.consumers.audit.retention.actions import Action, ActionError
+from tradesaga.consumers.audit.retention.tombstones import Tombstones
+from tradesaga.consumers.audit.store import read_ends
+from tradesaga.consumers.audit.story.model import Place
+from tradesaga.consumers.audit.story.proving import Prover
+from tradesaga.consumers.audit.story.seal import NOT_YET, Proof, Seal
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.clock_tier import ClockTier
+from tradesaga.infra.audit.merkle import Edge, ProofError, check_inclusion, hash_leaf
+from tradesaga.infra.audit.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.database import Session
 
 PAGE: Final = 10_000
 _LAST: Final = "SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 ORDER BY size DESC LIMIT 1"

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from consumers.audit.story.markup import Markup
+from tradesaga.consumers.audit.story.markup import Markup
 
 SHEET: Final = Markup("""
 :root{color-scheme:light dark;--bg:#faf9f7;--ink:#1d1c1a;--soft:#67635c;--line:#e3dfd8;--card:#fff;--good:#1d7a4c;

@@ -5,17 +5,17 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from uuid import UUID
 
-from consumers.audit.story.model import Kind, Outlook, Place, Story, Told
-from consumers.audit.story.payload import read_members, text_of
-from consumers.audit.story.rows import StoredRow
-from consumers.audit.story.seal import Proof, Seal
-from consumers.audit.story.telling import tell_rows
-from consumers.audit.story.writing import clock, count, day, listed, span
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.rules import Rules
-from infra.audit.clock_tier import ClockTally, ClockTier
-from sagas.status import Status
-from schemas.lifecycle import ResolveRequested
+from tradesaga.consumers.audit.story.model import Kind, Outlook, Place, Story, Told
+from tradesaga.consumers.audit.story.payload import read_members, text_of
+from tradesaga.consumers.audit.story.rows import StoredRow
+from tradesaga.consumers.audit.story.seal import Proof, Seal
+from tradesaga.consumers.audit.story.telling import tell_rows
+from tradesaga.consumers.audit.story.writing import clock, count, day, listed, span
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.clock_tier import ClockTally, ClockTier
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.lifecycle import ResolveRequested
 
 _OUTLOOKS: Final = {
     Status.COMPLETED: Outlook.GOOD,

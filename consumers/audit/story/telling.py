@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from consumers.audit.story.meaning import Reading, follow_orders, judge, say
-from consumers.audit.story.model import Gain, Kind, Moment, Place, Told
-from consumers.audit.story.payload import read_text, text_of
-from consumers.audit.story.rows import StoredRow
-from consumers.audit.story.seal import UNCHECKED, Seal
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.outcome import Outcome
-from consumers.saga_log.reading import event_time, started
-from consumers.saga_log.rules import Rules
-from infra.codec import Record
+from tradesaga.consumers.audit.story.meaning import Reading, follow_orders, judge, say
+from tradesaga.consumers.audit.story.model import Gain, Kind, Moment, Place, Told
+from tradesaga.consumers.audit.story.payload import read_text, text_of
+from tradesaga.consumers.audit.story.rows import StoredRow
+from tradesaga.consumers.audit.story.seal import UNCHECKED, Seal
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.reading import event_time, started
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.codec import Record
 
 _ATTEMPTED = frozenset({
     Kind.STEP_COMPLETE, Kind.STEP_REFUSED, Kind.ATTEMPT_FAILED, Kind.STEP_FAILED, Kind.STEP_UNKNOWN, Kind.COMPENSATED,

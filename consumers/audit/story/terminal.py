@@ -8,10 +8,10 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from consumers.audit.story.model import Gain, Kind, Moment, Outlook, Story, Told
-from consumers.audit.story.payload import list_fields
-from consumers.audit.story.seal import Proof, Seal
-from consumers.audit.story.writing import clock, harmless, span
+from tradesaga.consumers.audit.story.model import Gain, Kind, Moment, Outlook, Story, Told
+from tradesaga.consumers.audit.story.payload import list_fields
+from tradesaga.consumers.audit.story.seal import Proof, Seal
+from tradesaga.consumers.audit.story.writing import clock, harmless, span
 
 WIDE: Final = 110
 """Columns from which on a table is drawn."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from consumers.audit.story.model import Kind, Story, Told
+from tradesaga.consumers.audit.story.model import Kind, Story, Told
 
 _RESULTS: Final = {
     Kind.STEP_COMPLETE: "done",

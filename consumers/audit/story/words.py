@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from consumers.audit.story.payload import text_of
+from tradesaga.consumers.audit.story.payload import text_of
 
 Members = Mapping[str, Any]
 

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from infra.migrations.script import execute_script
+from tradesaga.infra.migrations.script import execute_script
 
 revision = "0002"
 down_revision = "0001"

@@ -1,6 +1,6 @@
 """Programs of an earlier release are refused: they neither migrate this schema nor take a lane over."""
 
-from infra.migrations.script import execute_script
+from tradesaga.infra.migrations.script import execute_script
 
 revision = "0007"
 down_revision = "0006"

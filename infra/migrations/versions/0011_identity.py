@@ -1,6 +1,6 @@
 """Identity: which installation a database is of, and which topic and record each lane has seen."""
 
-from infra.migrations.script import execute_script
+from tradesaga.infra.migrations.script import execute_script
 
 revision = "0011"
 down_revision = "0010"

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from infra.venues.paper.faults import Fault
-from infra.venues.paper.gate import answer, read_body, refuse
-from infra.venues.paper.journal import JournalBrokenError
-from infra.venues.paper.refusal import Refusal, illegal, status_unknown
-from infra.venues.paper.settings import CEILING, AccountSettings
-from infra.venues.paper.venue import Venue
-from infra.venues.paper.views import Json, show_trade
-from schemas.amounts import Quantity
+from tradesaga.infra.venues.paper.faults import Fault
+from tradesaga.infra.venues.paper.gate import answer, read_body, refuse
+from tradesaga.infra.venues.paper.journal import JournalBrokenError
+from tradesaga.infra.venues.paper.refusal import Refusal, illegal, status_unknown
+from tradesaga.infra.venues.paper.settings import CEILING, AccountSettings
+from tradesaga.infra.venues.paper.venue import Venue
+from tradesaga.infra.venues.paper.views import Json, show_trade
+from tradesaga.schemas.amounts import Quantity
 
 HEADER = "x-paper-admin"
 _MOST_EVENTS = 10_000

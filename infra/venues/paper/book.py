@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 
-from infra.venues.paper.records import NOTHING, Order, Position
-from infra.venues.paper.settings import Listing
-from infra.venues.paper.tape import Bar
-from schemas.trade import Side
+from tradesaga.infra.venues.paper.records import NOTHING, Order, Position
+from tradesaga.infra.venues.paper.settings import Listing
+from tradesaga.infra.venues.paper.tape import Bar
+from tradesaga.schemas.trade import Side
 
 
 @dataclass(frozen=True, slots=True)

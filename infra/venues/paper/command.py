@@ -20,6 +20,6 @@ def venue(  # noqa: PLR0917 - typer's options
     ] = None,
 ) -> None:
     """Run the paper venue until SIGTERM; prints one JSON line once it listens."""
-    from infra.venues.paper.launch import read_settings, run_venue  # noqa: PLC0415 - no other command needs a server
+    from tradesaga.infra.venues.paper.launch import read_settings, run_venue  # noqa: PLC0415 - no other command needs a server
 
     run_venue(directory, (host, port), read_settings(config, speed, faults), admin_key)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 
-from infra.venues.paper.book import Book, part_of
-from infra.venues.paper.records import (
+from tradesaga.infra.venues.paper.book import Book, part_of
+from tradesaga.infra.venues.paper.records import (
     DEPOSITS_ACCOUNT,
     FEES_ACCOUNT,
     MARKET_ACCOUNT,
@@ -26,10 +26,10 @@ from infra.venues.paper.records import (
     Ticket,
     Trade,
 )
-from infra.venues.paper.refusal import INSUFFICIENT, Refusal, unknown_order
-from infra.venues.paper.settings import SCALE, Fees, Listing
-from infra.venues.paper.tape import Bar
-from schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.infra.venues.paper.refusal import INSUFFICIENT, Refusal, unknown_order
+from tradesaga.infra.venues.paper.settings import SCALE, Fees, Listing
+from tradesaga.infra.venues.paper.tape import Bar
+from tradesaga.schemas.trade import OrderType, Side, TimeInForce
 
 
 @dataclass(slots=True)

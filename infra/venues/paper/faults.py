@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.amounts import Amount
+from tradesaga.schemas.amounts import Amount
 
 Operation = Literal["place", "cancel", "query", "account", "market"]
 Pattern = Annotated[str, Field(max_length=200)]

@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import Final, Self, TypeVar
 from urllib.parse import parse_qsl
 
-from infra.venues.paper.records import Ticket
-from infra.venues.paper.refusal import Refusal, illegal, missing
-from infra.venues.paper.settings import CEILING
-from schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.infra.venues.paper.records import Ticket
+from tradesaga.infra.venues.paper.refusal import Refusal, illegal, missing
+from tradesaga.infra.venues.paper.settings import CEILING
+from tradesaga.schemas.trade import OrderType, Side, TimeInForce
 
 _NUMBER: Final = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
 _INTEGER: Final = r"^[0-9]{1,18}$"

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from infra.venues.paper.faults import Operation, Plan
-from infra.venues.paper.fields import Fields
-from infra.venues.paper.journal import JournalBrokenError
-from infra.venues.paper.refusal import Refusal, status_unknown
-from infra.venues.paper.signing import Caller, authenticate, identify, unsigned
-from infra.venues.paper.venue import Venue
+from tradesaga.infra.venues.paper.faults import Operation, Plan
+from tradesaga.infra.venues.paper.fields import Fields
+from tradesaga.infra.venues.paper.journal import JournalBrokenError
+from tradesaga.infra.venues.paper.refusal import Refusal, status_unknown
+from tradesaga.infra.venues.paper.signing import Caller, authenticate, identify, unsigned
+from tradesaga.infra.venues.paper.venue import Venue
 
 LONGEST_BODY: Final = 65_536
 _TRANSPORT: Final = "paper.transport"

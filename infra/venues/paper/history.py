@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.venues.paper.ledger import connect
-from infra.venues.paper.records import Holding, Order, Trade
-from infra.venues.paper.rows import ORDER_COLUMNS, TRADE_COLUMNS, Row, to_decimal, to_order, to_trade
-from schemas.amounts import format_decimal
+from tradesaga.infra.venues.paper.ledger import connect
+from tradesaga.infra.venues.paper.records import Holding, Order, Trade
+from tradesaga.infra.venues.paper.rows import ORDER_COLUMNS, TRADE_COLUMNS, Row, to_decimal, to_order, to_trade
+from tradesaga.schemas.amounts import format_decimal
 
 _LATEST = 2**63 - 1
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from sqlite3 import Error as SqliteError
 
-from infra.venues.paper.ledger import Ledger
-from infra.venues.paper.records import Change
+from tradesaga.infra.venues.paper.ledger import Ledger
+from tradesaga.infra.venues.paper.records import Change
 
 
 class JournalBrokenError(Exception):

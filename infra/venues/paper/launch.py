@@ -14,14 +14,14 @@ from typing import Final
 import uvloop
 from pydantic import TypeAdapter, ValidationError
 
-from infra.errors import CommandError, ExitCode, unavailable
-from infra.venues.paper.faults import Fault
-from infra.venues.paper.journal import JournalBrokenError
-from infra.venues.paper.ledger import LedgerBusyError
-from infra.venues.paper.server import Door, serve
-from infra.venues.paper.settings import PaperSettings
-from infra.venues.paper.tape import TapeMissingError
-from infra.venues.paper.venue import Venue
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.venues.paper.faults import Fault
+from tradesaga.infra.venues.paper.journal import JournalBrokenError
+from tradesaga.infra.venues.paper.ledger import LedgerBusyError
+from tradesaga.infra.venues.paper.server import Door, serve
+from tradesaga.infra.venues.paper.settings import PaperSettings
+from tradesaga.infra.venues.paper.tape import TapeMissingError
+from tradesaga.infra.venues.paper.venue import Venue
 
 _PATIENCE: Final = 0.0005
 

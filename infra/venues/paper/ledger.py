@@ -11,9 +11,9 @@ from typing import IO
 
 import orjson
 
-from infra.venues.paper.exchange import Memory
-from infra.venues.paper.records import Account, Change, Holding, Position
-from infra.venues.paper.rows import INSERTS, ORDER_COLUMNS, SCHEMA, to_decimal, to_order, to_rows
+from tradesaga.infra.venues.paper.exchange import Memory
+from tradesaga.infra.venues.paper.records import Account, Change, Holding, Position
+from tradesaga.infra.venues.paper.rows import INSERTS, ORDER_COLUMNS, SCHEMA, to_decimal, to_order, to_rows
 
 
 class LedgerBusyError(Exception):

@@ -5,13 +5,21 @@ from typing import Any
 import orjson
 from starlette.routing import Route
 
-from infra.venues.paper.gate import Call, Handler, opened
-from infra.venues.paper.refusal import Refusal, illegal
-from infra.venues.paper.settings import Listing
-from infra.venues.paper.trading import listed
-from infra.venues.paper.venue import Venue
-from infra.venues.paper.views import Json, amount, milliseconds, show_bar, show_day, show_depth, show_listing
-from schemas.trade import Side
+from tradesaga.infra.venues.paper.gate import Call, Handler, opened
+from tradesaga.infra.venues.paper.refusal import Refusal, illegal
+from tradesaga.infra.venues.paper.settings import Listing
+from tradesaga.infra.venues.paper.trading import listed
+from tradesaga.infra.venues.paper.venue import Venue
+from tradesaga.infra.venues.paper.views import (
+    Json,
+    amount,
+    milliseconds,
+    show_bar,
+    show_day,
+    show_depth,
+    show_listing,
+)
+from tradesaga.schemas.trade import Side
 
 _A_DAY = 86_400_000
 

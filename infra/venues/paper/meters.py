@@ -6,7 +6,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from infra.venues.paper.venue import Venue
+from tradesaga.infra.venues.paper.venue import Venue
 
 
 class VenueMeters(Collector):

@@ -5,7 +5,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.schemas.trade import OrderType, Side, TimeInForce
 
 MARKET_ACCOUNT: Final = "@market"
 FEES_ACCOUNT: Final = "@fees"

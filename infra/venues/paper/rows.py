@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from infra.venues.paper.records import Change, Event, Order, Status, Ticket, Trade
-from schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.infra.venues.paper.records import Change, Event, Order, Status, Ticket, Trade
+from tradesaga.schemas.trade import OrderType, Side, TimeInForce
 
 Row = Sequence[Any]
 

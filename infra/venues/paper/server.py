@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from infra.venues.paper.admin import admin_routes
-from infra.venues.paper.gate import BreakableProtocol, answer, log, refuse
-from infra.venues.paper.market_data import market_routes
-from infra.venues.paper.meters import VenueMeters
-from infra.venues.paper.refusal import Refusal
-from infra.venues.paper.sockets import socket_routes
-from infra.venues.paper.trading import trading_routes
-from infra.venues.paper.venue import Venue
+from tradesaga.infra.venues.paper.admin import admin_routes
+from tradesaga.infra.venues.paper.gate import BreakableProtocol, answer, log, refuse
+from tradesaga.infra.venues.paper.market_data import market_routes
+from tradesaga.infra.venues.paper.meters import VenueMeters
+from tradesaga.infra.venues.paper.refusal import Refusal
+from tradesaga.infra.venues.paper.sockets import socket_routes
+from tradesaga.infra.venues.paper.trading import trading_routes
+from tradesaga.infra.venues.paper.venue import Venue
 
 
 @dataclass(frozen=True, slots=True)

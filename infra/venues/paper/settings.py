@@ -5,8 +5,8 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from infra.venues.paper.faults import Fault
-from schemas.amounts import Amount, Price, Quantity
+from tradesaga.infra.venues.paper.faults import Fault
+from tradesaga.schemas.amounts import Amount, Price, Quantity
 
 SCALE: Final = Decimal("0.00000001")
 CEILING: Final = Decimal(10_000_000_000)

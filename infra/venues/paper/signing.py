@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from infra.venues.paper.fields import Fields
-from infra.venues.paper.records import Account
-from infra.venues.paper.refusal import Refusal, ahead_of_time, missing, outside_window
+from tradesaga.infra.venues.paper.fields import Fields
+from tradesaga.infra.venues.paper.records import Account
+from tradesaga.infra.venues.paper.refusal import Refusal, ahead_of_time, missing, outside_window
 
 _DEFAULT_WINDOW: Final = 5_000
 _LONGEST_WINDOW: Final = 60_000

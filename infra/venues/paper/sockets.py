@@ -8,12 +8,12 @@ import orjson
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from infra.venues.paper.fields import Fields
-from infra.venues.paper.refusal import Refusal
-from infra.venues.paper.signing import authenticate, identify
-from infra.venues.paper.streams import Listener
-from infra.venues.paper.venue import Venue
-from infra.venues.paper.views import Json, milliseconds
+from tradesaga.infra.venues.paper.fields import Fields
+from tradesaga.infra.venues.paper.refusal import Refusal
+from tradesaga.infra.venues.paper.signing import authenticate, identify
+from tradesaga.infra.venues.paper.streams import Listener
+from tradesaga.infra.venues.paper.venue import Venue
+from tradesaga.infra.venues.paper.views import Json, milliseconds
 
 _LONGEST: Final = 16_384
 _GOING_AWAY: Final = 1001

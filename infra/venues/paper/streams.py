@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from infra.venues.paper.records import Change
-from infra.venues.paper.views import Json, show_position, show_report
+from tradesaga.infra.venues.paper.records import Change
+from tradesaga.infra.venues.paper.views import Json, show_position, show_report
 
 _BACKLOG: Final = 20_000
 _LIFETIME: Final = 3_600 * 1_000_000_000

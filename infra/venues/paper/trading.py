@@ -6,14 +6,14 @@ from typing import Any
 
 from starlette.routing import Route
 
-from infra.venues.paper.fields import Fields
-from infra.venues.paper.gate import Call, opened, signed
-from infra.venues.paper.history import Page
-from infra.venues.paper.records import Order
-from infra.venues.paper.refusal import Refusal, missing, no_order
-from infra.venues.paper.signing import Caller, identify
-from infra.venues.paper.venue import Venue
-from infra.venues.paper.views import Json, show_account, show_order, show_placed, show_trade
+from tradesaga.infra.venues.paper.fields import Fields
+from tradesaga.infra.venues.paper.gate import Call, opened, signed
+from tradesaga.infra.venues.paper.history import Page
+from tradesaga.infra.venues.paper.records import Order
+from tradesaga.infra.venues.paper.refusal import Refusal, missing, no_order
+from tradesaga.infra.venues.paper.signing import Caller, identify
+from tradesaga.infra.venues.paper.venue import Venue
+from tradesaga.infra.venues.paper.views import Json, show_account, show_order, show_placed, show_trade
 
 _MILLISECOND = 1_000_000
 _LAST_NANOSECOND = 999_999

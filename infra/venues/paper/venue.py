@@ -7,18 +7,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from infra.venues.paper.clock import Clock
-from infra.venues.paper.exchange import Exchange
-from infra.venues.paper.faults import FaultPlan, Plan
-from infra.venues.paper.history import History
-from infra.venues.paper.journal import Journal
-from infra.venues.paper.ledger import Ledger
-from infra.venues.paper.records import Account, Change, Order, Status, Ticket, Trade
-from infra.venues.paper.refusal import DUPLICATE, Refusal, unknown_order
-from infra.venues.paper.settings import INTERVALS, AccountSettings, PaperSettings
-from infra.venues.paper.signing import Caller
-from infra.venues.paper.streams import Streams
-from infra.venues.paper.tape import read_tape
+from tradesaga.infra.venues.paper.clock import Clock
+from tradesaga.infra.venues.paper.exchange import Exchange
+from tradesaga.infra.venues.paper.faults import FaultPlan, Plan
+from tradesaga.infra.venues.paper.history import History
+from tradesaga.infra.venues.paper.journal import Journal
+from tradesaga.infra.venues.paper.ledger import Ledger
+from tradesaga.infra.venues.paper.records import Account, Change, Order, Status, Ticket, Trade
+from tradesaga.infra.venues.paper.refusal import DUPLICATE, Refusal, unknown_order
+from tradesaga.infra.venues.paper.settings import INTERVALS, AccountSettings, PaperSettings
+from tradesaga.infra.venues.paper.signing import Caller
+from tradesaga.infra.venues.paper.streams import Streams
+from tradesaga.infra.venues.paper.tape import read_tape
 
 T = TypeVar("T")
 

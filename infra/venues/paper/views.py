@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from infra.venues.paper.book import Book, Level
-from infra.venues.paper.records import Event, Execution, Holding, Order, Trade
-from infra.venues.paper.settings import Fees, Listing
-from infra.venues.paper.tape import Bar
-from schemas.trade import Side
+from tradesaga.infra.venues.paper.book import Book, Level
+from tradesaga.infra.venues.paper.records import Event, Execution, Holding, Order, Trade
+from tradesaga.infra.venues.paper.settings import Fees, Listing
+from tradesaga.infra.venues.paper.tape import Bar
+from tradesaga.schemas.trade import Side
 
 Json = dict[str, Any]
 

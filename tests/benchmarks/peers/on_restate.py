@@ -15,12 +15,12 @@ import aiohttp
 import httpx
 import psutil
 
-from infra.stack.ports import free_port
 from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.meter import own_cpu
 from tests.benchmarks.peers.environment import PYTHON, RESTATE, version_of
 from tests.benchmarks.peers.processes import process
 from tests.benchmarks.stage import Stage
+from tradesaga.infra.stack.ports import free_port
 
 PARTITIONS = 2
 WORKERS = 2

@@ -14,16 +14,6 @@ from uuid import uuid4
 import psutil
 import uvloop
 
-from consumers.intake import Intake
-from consumers.runtime.service import serve
-from infra.database import open_pool
-from infra.kafka import Producer
-from infra.lanes.worker import Worker
-from infra.metrics import watch_worker
-from infra.pipeline import make_gate
-from infra.settings import Settings
-from schemas.identity import saga_id
-from schemas.topics import starts_topic
 from tests.benchmarks.load import Load, Ran
 from tests.benchmarks.meter import own_cpu
 from tests.benchmarks.noop import bench, steps
@@ -32,6 +22,16 @@ from tests.benchmarks.product import ENDED, LAST, REQUESTS
 from tests.benchmarks.scale.processes import INTAKE, environment_of, start, stop
 from tests.benchmarks.scale.waiting import fold
 from tests.keys import KEYS
+from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.runtime.service import serve
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.metrics import watch_worker
+from tradesaga.infra.pipeline import make_gate
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.identity import saga_id
+from tradesaga.schemas.topics import starts_topic
 
 APP = "tests.benchmarks.noop,tests.benchmarks.scale.door"
 UNDER_WAY = 2_000

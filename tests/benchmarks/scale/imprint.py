@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from consumers.saga_log.chain import link
-from infra.codec import Record, load_headers
-from infra.keys import partition_of
-from schemas.topics import PARTITIONS
+from tradesaga.consumers.saga_log.chain import link
+from tradesaga.infra.codec import Record, load_headers
+from tradesaga.infra.keys import partition_of
+from tradesaga.schemas.topics import PARTITIONS
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"

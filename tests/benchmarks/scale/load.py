@@ -7,16 +7,16 @@ from uuid import uuid4
 
 import uvloop
 
-from infra.clock import SystemClock, format_time, new_id
-from infra.database import migrate
-from infra.kafka import Producer
-from infra.topics import ensure_topics
-from infra.tracing import new_traceparent
-from schemas.envelope import Envelope, splice
-from schemas.message import Message, wire_type
-from schemas.topics import events_topic, saga_topics
 from tests.benchmarks.scale.waiting import Report, Requested, waiting
 from tests.benchmarks.stage import Stage
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.database import migrate
+from tradesaga.infra.kafka import Producer
+from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.tracing import new_traceparent
+from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.message import Message, wire_type
+from tradesaga.schemas.topics import events_topic, saga_topics
 
 APP = "tests.benchmarks.scale.waiting"
 TOPIC = events_topic(waiting.name)

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from consumers.runtime import processor as step_processor
-from consumers.runtime import row as step_rows
-from consumers.saga_log import processor as log_processor
-from consumers.saga_log import store
+from tradesaga.consumers.runtime import processor as step_processor
+from tradesaga.consumers.runtime import row as step_rows
+from tradesaga.consumers.saga_log import processor as log_processor
+from tradesaga.consumers.saga_log import store
 
 Statement = tuple[str, Sequence[Any]]
 

@@ -10,11 +10,11 @@ from uuid import UUID
 
 import asyncpg
 
-from consumers.saga_log.chain import StoredBytes, hash_row, read_row
-from consumers.saga_log.store import milliseconds
-from schemas.topics import events_topic
 from tests.benchmarks.scale.imprint import TABLES, Imprint, Place, read_rows
 from tests.benchmarks.stage import Stage
+from tradesaga.consumers.saga_log.chain import StoredBytes, hash_row, read_row
+from tradesaga.consumers.saga_log.store import milliseconds
+from tradesaga.schemas.topics import events_topic
 
 Say = Callable[[str], None]
 CHUNK: Final = 2000

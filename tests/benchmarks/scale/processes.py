@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from infra.stack.ports import free_port
 from tests.benchmarks.stage import Stage
+from tradesaga.infra.stack.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 _TRADESAGA = str(Path(sys.executable).parent / "tradesaga")

@@ -6,19 +6,19 @@ Its module is what TRADESAGA_APP names; `tradesaga run waiting-steps` and `waiti
 from collections.abc import Sequence
 from datetime import timedelta
 
-from consumers.context import StepContext
-from consumers.participant import Participant, Work
-from consumers.runtime.service import serve
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra.database import Connection, open_pool
-from infra.lanes.worker import Worker
-from infra.metrics import watch_worker
-from infra.settings import Settings
-from sagas.definition import AnySaga, saga
-from sagas.step import step
-from schemas.message import Compensation, Event
-from schemas.topics import PARTITIONS
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import Participant, Work
+from tradesaga.consumers.runtime.service import serve
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.database import Connection, open_pool
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.metrics import watch_worker
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga, saga
+from tradesaga.sagas.step import step
+from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.topics import PARTITIONS
 
 LONG = timedelta(hours=12)
 ASKED_AFTER = timedelta(hours=1)

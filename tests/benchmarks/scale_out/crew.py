@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.audit.keyring import write_new
-from infra.stack.ports import free_port
 from tests.benchmarks.scale_out.stage import Rig
+from tradesaga.infra.audit.keyring import write_new
+from tradesaga.infra.stack.ports import free_port
 
 _READY: Final = 60.0
 _SAMPLE: Final = re.compile(r'^(tradesaga_batch_records_(?:count|sum))\{group="([^"]+)"\} (\S+)$', re.MULTILINE)

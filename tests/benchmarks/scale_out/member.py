@@ -10,21 +10,21 @@ from typing import Final
 
 import uvloop
 
-from consumers.runtime.processor import StepProcessor
-from consumers.runtime.service import owner_name
-from consumers.saga_log.processor import SagaLog
-from consumers.saga_log.rules import Rules
-from infra import metrics
-from infra.database import open_pool
-from infra.garbage import collect_seldom
-from infra.lanes.processor import Processor
-from infra.lanes.worker import Worker
-from infra.partitions import keeping_partitions
-from infra.probes import probes
-from infra.settings import load_settings
-from schemas.envelope import Header
-from schemas.topics import PARTITIONS
 from tests.benchmarks.noop import bench, steps
+from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.runtime.service import owner_name
+from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra import metrics
+from tradesaga.infra.database import open_pool
+from tradesaga.infra.garbage import collect_seldom
+from tradesaga.infra.lanes.processor import Processor
+from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.partitions import keeping_partitions
+from tradesaga.infra.probes import probes
+from tradesaga.infra.settings import load_settings
+from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.topics import PARTITIONS
 
 
 class Bystander(StepProcessor):

@@ -5,9 +5,9 @@ import signal
 import time
 from typing import Final
 
-from infra.failpoints import Failpoint
 from tests.faults.crew import Member
 from tests.faults.stage import Stage
+from tradesaga.infra.failpoints import Failpoint
 
 PLACES: Final = {
     Failpoint.IN_CLAIM: ("desk", "market", "log", "front"),

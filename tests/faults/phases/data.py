@@ -3,18 +3,18 @@
 import asyncio
 from uuid import UUID, uuid4
 
-from infra.clock import SystemClock, format_time, new_id
-from infra.kafka import KafkaUnavailableError
-from schemas.envelope import Envelope
-from schemas.lifecycle import Bar
-from schemas.message import Command, Message, wire_type
-from schemas.topics import commands_topic, events_topic
 from tests.faults.evidence import COMMANDS, EVENTS, read_topics
 from tests.faults.load import OURS
 from tests.faults.phases.poison import Poison, poisons
 from tests.faults.saga import NAME
 from tests.faults.servers import find_faketime
 from tests.faults.stage import Stage
+from tradesaga.infra.clock import SystemClock, format_time, new_id
+from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.lifecycle import Bar
+from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.topics import commands_topic, events_topic
 
 REPLAYED = 0.05
 MOST_REPLAYED = 1500

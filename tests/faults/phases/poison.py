@@ -6,11 +6,11 @@ from random import Random
 from typing import Final
 from uuid import UUID
 
-from infra.clock import SystemClock, format_time
-from schemas.envelope import Header
-from schemas.topics import events_topic, starts_topic
 from tests.faults.load import OURS
 from tests.faults.saga import NAME
+from tradesaga.infra.clock import SystemClock, format_time
+from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.topics import events_topic, starts_topic
 
 Sent = tuple[str, bytes, bytes, list[Header]]
 DEEP: Final = 10_000

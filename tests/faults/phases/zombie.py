@@ -7,10 +7,10 @@ from typing import Final
 
 import psutil
 
-from infra.failpoints import Failpoint
 from tests.faults.crew import Member
 from tests.faults.stage import Stage
 from tests.waiting import until
+from tradesaga.infra.failpoints import Failpoint
 
 IN_TRANSACTION: Final = 9.5
 """Seconds after which PostgreSQL has ended the session of a process that was stopped in a transaction."""

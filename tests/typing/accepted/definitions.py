@@ -2,9 +2,9 @@
 
 from typing import Never, assert_type
 
-from sagas import Retry, Saga, Step, saga, seconds, step
-from sagas.step import CompensatableStep
 from tests.unit.sagas import shop as s
+from tradesaga.sagas import Retry, Saga, Step, saga, seconds, step
+from tradesaga.sagas.step import CompensatableStep
 
 pack = step("pack", on=s.Ordered, emits=s.Packed, rejects=s.SoldOut, compensate=s.Unpack, compensated=s.Unpacked)
 ship = step("ship", on=s.Packed, emits=s.Shipped, retry=Retry(attempts=50))

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from consumers.participant import Participant, StepContext, Work
-from infra.database import Connection
-from sagas.trade import check_risk, place_order, reserve_funds, settle_trade, trade
-from schemas import trade as t
+from tradesaga.consumers.participant import Participant, StepContext, Work
+from tradesaga.infra.database import Connection
+from tradesaga.sagas.trade import check_risk, place_order, reserve_funds, settle_trade, trade
+from tradesaga.schemas import trade as t
 
 cash = Participant("cash", trade)
 

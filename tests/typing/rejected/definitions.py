@@ -1,8 +1,8 @@
 """Wrong definitions: each line with a comment must be refused, for the reason in it, and no other line."""
 
-from sagas import saga, seconds, step
-from schemas.message import Event
 from tests.unit.sagas import shop as s
+from tradesaga.sagas import saga, seconds, step
+from tradesaga.schemas.message import Event
 
 begun = saga("shop", version=1, deadline=seconds(5))
 packed = begun.then(s.pack)

@@ -6,24 +6,24 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from consumers.audit.story.model import Place, Story
-from consumers.audit.story.rows import StoredRow, rehash
-from consumers.audit.story.seal import NOT_YET, Proof, Seal
-from consumers.audit.story.summary import tell
-from consumers.saga_log.chain import StoredBytes, read_row
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.rules import Rules
-from infra.audit.clock_tier import ClockTier
-from infra.clock import format_time
-from infra.codec import Record
-from infra.keys import partition_of
-from sagas.trade import trade
-from schemas import lifecycle as life
-from schemas import trade as t
-from schemas.envelope import splice
-from schemas.message import Event
 from tests.sagas import headers_of
+from tradesaga.consumers.audit.story.model import Place, Story
+from tradesaga.consumers.audit.story.rows import StoredRow, rehash
+from tradesaga.consumers.audit.story.seal import NOT_YET, Proof, Seal
+from tradesaga.consumers.audit.story.summary import tell
+from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.clock_tier import ClockTier
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.codec import Record
+from tradesaga.infra.keys import partition_of
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas import lifecycle as life
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.envelope import splice
+from tradesaga.schemas.message import Event
 
 SAGA = UUID("3f2b8c1e-7a54-5d09-9f11-b0c4d2e6a901")
 BEGAN = 1_795_442_587_120_345_678

@@ -4,11 +4,19 @@ from typing import Any
 
 import pytest
 
-from consumers.audit.retention.actions import Action, ActionError, Entry, Kind, actions_origin, check_actions, edge_of
-from consumers.audit.retention.tombstones import Tombstone, Tombstones, tombstones_of
-from consumers.audit.verification import Report, Verdict
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.merkle import Edge, hash_leaf
+from tradesaga.consumers.audit.retention.actions import (
+    Action,
+    ActionError,
+    Entry,
+    Kind,
+    actions_origin,
+    check_actions,
+    edge_of,
+)
+from tradesaga.consumers.audit.retention.tombstones import Tombstone, Tombstones, tombstones_of
+from tradesaga.consumers.audit.verification import Report, Verdict
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.merkle import Edge, hash_leaf
 
 ORIGIN = actions_origin("desk")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.saga_log.chain import (
+from tradesaga.consumers.saga_log.chain import (
     FORMAT,
     StoredBytes,
     encode,
@@ -21,8 +21,17 @@ from consumers.saga_log.chain import (
     read_row,
     stored_skip,
 )
-from infra.codec import Record, decode_name, dump_headers, dump_headers_v1, encode_name, load_headers, pack, unpack
-from schemas.envelope import CONTEXT, SAGA_ID, TYPE, Header
+from tradesaga.infra.codec import (
+    Record,
+    decode_name,
+    dump_headers,
+    dump_headers_v1,
+    encode_name,
+    load_headers,
+    pack,
+    unpack,
+)
+from tradesaga.schemas.envelope import CONTEXT, SAGA_ID, TYPE, Header
 
 DOMAIN = b"tradesaga leaf 2\n"
 KEY = b"3f2b8c1e-7a54-5d09-9f11-b0c4d1a2e3f4"

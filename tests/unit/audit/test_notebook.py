@@ -10,15 +10,15 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from consumers.audit.replaying.differences import Difference
-from consumers.audit.replaying.folding import Replayed
-from consumers.audit.replaying.notebook import REMEMBERED, Identity, Mark, Notebook
-from consumers.audit.replaying.shelf import Shelf
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.rules import Rules
-from infra.errors import CommandError, ExitCode
-from schemas.lifecycle import AbortRequested
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
+from tradesaga.consumers.audit.replaying.differences import Difference
+from tradesaga.consumers.audit.replaying.folding import Replayed
+from tradesaga.consumers.audit.replaying.notebook import REMEMBERED, Identity, Mark, Notebook
+from tradesaga.consumers.audit.replaying.shelf import Shelf
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.schemas.lifecycle import AbortRequested
 
 RULES = Rules(small_saga(), 3)
 IDENTITY = Identity.of(RULES, "cluster-1", "comparison")

@@ -5,8 +5,8 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.audit.story.proving import Prover
-from infra.audit.merkle import Edge, Tree, check_inclusion
+from tradesaga.consumers.audit.story.proving import Prover
+from tradesaga.infra.audit.merkle import Edge, Tree, check_inclusion
 
 LEAVES = [hashlib.sha256(b"%d" % number).digest() for number in range(300)]
 

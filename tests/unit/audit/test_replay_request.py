@@ -2,10 +2,10 @@
 
 import pytest
 
-from consumers.audit.replaying.ranges import read_offsets
-from consumers.audit.replaying.request import Request
-from consumers.audit.replaying.times import Timeline, read_moment
-from infra.errors import CommandError, ExitCode
+from tradesaga.consumers.audit.replaying.ranges import read_offsets
+from tradesaga.consumers.audit.replaying.request import Request
+from tradesaga.consumers.audit.replaying.times import Timeline, read_moment
+from tradesaga.infra.errors import CommandError, ExitCode
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from consumers.audit import restoring
-from consumers.audit.restoring import Restoring
-from infra.audit.witness import Witnessed, WitnessError, WitnessFile
+from tradesaga.consumers.audit import restoring
+from tradesaga.consumers.audit.restoring import Restoring
+from tradesaga.infra.audit.witness import Witnessed, WitnessError, WitnessFile
 
 FAST, SLOW, OTHER = "desk/trade.events/0", "desk/trade.events/1", "desk/trade.events/2"
 

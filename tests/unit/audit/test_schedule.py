@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.audit.schedule import parse_schedule
-from infra.errors import CommandError, ExitCode
-from infra.settings import load_settings
+from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.settings import load_settings
 
 
 def at(text: str) -> datetime:

@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.note import Signer
-from infra.audit.seals import BOUND, SealTrust, read_seals
-from infra.codec import Record
-from infra.kafka import Place
-from infra.kafka_identity import Inspector, TopicState
-from schemas.topics import checkpoints_topic, events_topic
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit.seals import BOUND, SealTrust, read_seals
+from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka import Place
+from tradesaga.infra.kafka_identity import Inspector, TopicState
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 SECOND = 10**9
 NOW = 1_700_000_000 * SECOND

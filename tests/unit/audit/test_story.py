@@ -14,20 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from consumers.audit.story.model import Kind, Outlook, Story
-from consumers.audit.story.page import render
-from consumers.audit.story.rows import StoredRow, arrange, rehash
-from consumers.audit.story.seal import NOT_YET
-from consumers.audit.story.summary import tell
-from consumers.audit.story.terminal import show
-from consumers.saga_log.chain import StoredBytes, read_row
-from consumers.saga_log.checkpoint import Tracked
-from consumers.saga_log.fold import fold_record
-from consumers.saga_log.rules import Rules
-from infra.audit.clock_tier import NO_TIER
-from infra.catalog import dump
-from schemas import lifecycle as life
-from schemas import trade as t
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
 from tests.unit.audit.stories import (
     HOME,
@@ -41,6 +27,20 @@ from tests.unit.audit.stories import (
     rows_of,
     story_of,
 )
+from tradesaga.consumers.audit.story.model import Kind, Outlook, Story
+from tradesaga.consumers.audit.story.page import render
+from tradesaga.consumers.audit.story.rows import StoredRow, arrange, rehash
+from tradesaga.consumers.audit.story.seal import NOT_YET
+from tradesaga.consumers.audit.story.summary import tell
+from tradesaga.consumers.audit.story.terminal import show
+from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit.clock_tier import NO_TIER
+from tradesaga.infra.catalog import dump
+from tradesaga.schemas import lifecycle as life
+from tradesaga.schemas import trade as t
 
 ALL = [completed, compensated, resolved, hard]
 

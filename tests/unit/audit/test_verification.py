@@ -5,14 +5,14 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.audit.verification import Begin, LogCheck, Report, Row, Verdict
-from consumers.saga_log.chain import StoredBytes, link
-from consumers.saga_log.outcome import describe
-from infra.audit.checkpoint import Checkpoint
-from infra.audit.merkle import Edge, hash_leaf
-from infra.audit.origin import Origin
-from infra.codec import Record, dump_headers
-from schemas.envelope import SAGA_ID, TYPE
+from tradesaga.consumers.audit.verification import Begin, LogCheck, Report, Row, Verdict
+from tradesaga.consumers.saga_log.chain import StoredBytes, link
+from tradesaga.consumers.saga_log.outcome import describe
+from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit.merkle import Edge, hash_leaf
+from tradesaga.infra.audit.origin import Origin
+from tradesaga.infra.codec import Record, dump_headers
+from tradesaga.schemas.envelope import SAGA_ID, TYPE
 
 ORIGIN = Origin("desk", "small.events", 0)
 SAGA = uuid4()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sagas.definition import AnySaga
-from sagas.diagram import draw_dot, draw_mermaid
-from sagas.trade import trade
 from tests.unit.sagas.shop import promises, shop
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.diagram import draw_dot, draw_mermaid
+from tradesaga.sagas.trade import trade
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

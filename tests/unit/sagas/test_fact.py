@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from sagas import Status
-from sagas.fact import Fact, Meaning, Vocabulary
-from sagas.trade import trade
-from schemas import lifecycle
+from tradesaga.sagas import Status
+from tradesaga.sagas.fact import Fact, Meaning, Vocabulary
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas import lifecycle
 
 WORDS = Vocabulary(trade)
 UNREAD = b"not even JSON"

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from sagas import Status, seconds
-from sagas.machine import Machine, State
-from sagas.row import RowStatus
-from sagas.testing import (
+from tests.unit.sagas import shop as s
+from tradesaga.sagas import Status, seconds
+from tradesaga.sagas.machine import Machine, State
+from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.testing import (
     Outcome,
     Rehearsal,
     Scenario,
@@ -18,10 +19,9 @@ from sagas.testing import (
     restores,
     survives_crashes,
 )
-from sagas.trade import trade
-from schemas import trade as t
-from schemas.lifecycle import Bar, Retry
-from tests.unit.sagas import shop as s
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.lifecycle import Bar, Retry
 
 DECLINED = given(s.shop).happened(s.Ordered, s.Packed, s.Declined)
 

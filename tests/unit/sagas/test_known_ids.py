@@ -2,11 +2,11 @@
 
 import pytest
 
-from sagas import machine
-from sagas.fact import Fact, Meaning
-from sagas.machine import Machine
-from sagas.status import Status
 from tests.sagas import small_saga
+from tradesaga.sagas import machine
+from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.machine import Machine
+from tradesaga.sagas.status import Status
 
 MACHINE = Machine(small_saga())
 _ENOUGH = 4

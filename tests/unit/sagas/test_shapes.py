@@ -1,9 +1,9 @@
 """Branches, joins, and sagas without a pivot: what they may still do, and when it is too late."""
 
-from sagas import Status, seconds
-from sagas.testing import aborted, barred, failed, given, unknown
-from schemas.lifecycle import Bar
 from tests.unit.sagas import shop as s
+from tradesaga.sagas import Status, seconds
+from tradesaga.sagas.testing import aborted, barred, failed, given, unknown
+from tradesaga.schemas.lifecycle import Bar
 
 
 def test_a_join_waits_for_both_branches_and_the_saga_completes() -> None:

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from consumers import Participant
-from sagas import Retry, minutes, saga, seconds, step
-from sagas.errors import DefinitionError
-from schemas import lifecycle
-from schemas.message import Compensation, Event
 from tests.unit.sagas import shop as s
+from tradesaga.consumers import Participant
+from tradesaga.sagas import Retry, minutes, saga, seconds, step
+from tradesaga.sagas.errors import DefinitionError
+from tradesaga.schemas import lifecycle
+from tradesaga.schemas.message import Compensation, Event
 
 
 def begun(name: str = "shop", messages: Any = None) -> Any:

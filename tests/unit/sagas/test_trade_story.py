@@ -2,9 +2,9 @@
 
 import pytest
 
-from sagas import Status, minutes
-from sagas import trade as steps
-from sagas.testing import (
+from tradesaga.sagas import Status, minutes
+from tradesaga.sagas import trade as steps
+from tradesaga.sagas.testing import (
     Scenario,
     aborted,
     barred,
@@ -19,9 +19,9 @@ from sagas.testing import (
     unknown,
     unowned,
 )
-from sagas.trade import trade
-from schemas import trade as t
-from schemas.lifecycle import Bar, DeadlineElapsed, Retry
+from tradesaga.sagas.trade import trade
+from tradesaga.schemas import trade as t
+from tradesaga.schemas.lifecycle import Bar, DeadlineElapsed, Retry
 
 PLACED = (t.TradeRequested, t.OrderValidated, t.FundsReserved, t.RiskAccepted, t.OrderPlaced)
 FILLED = (*PLACED, t.TradeFilled)

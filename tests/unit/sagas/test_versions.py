@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from consumers.participant import Participant
-from consumers.runtime.bindings import Bindings
-from sagas.definition import AnySaga, saga
-from sagas.errors import DefinitionError
-from sagas.step import step
-from schemas.message import Event
 from tests.sagas import Held, OrderAsked, small_saga
+from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.sagas.definition import AnySaga, saga
+from tradesaga.sagas.errors import DefinitionError
+from tradesaga.sagas.step import step
+from tradesaga.schemas.message import Event
 
 FIRST = small_saga()
 SECOND = small_saga(version=2, deadline=timedelta(minutes=1))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.amounts import Amount, Price, Quantity, SignedAmount, format_decimal
-from schemas.message import Event
+from tradesaga.schemas.amounts import Amount, Price, Quantity, SignedAmount, format_decimal
+from tradesaga.schemas.message import Event
 
 DECIMALS = st.decimals(min_value=0, max_value=10**18 - 1, places=8, allow_nan=False, allow_infinity=False)
 

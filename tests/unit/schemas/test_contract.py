@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import create_model
 
-from schemas.compatibility import find_breaks
-from schemas.contract import Contract, contracts_of
-from schemas.golden import SHIPPED, compare, read, record
-from schemas.message import Event, Message, wire_type
-from schemas.registry import Registry
-from schemas.signals import SignalRaised
-from schemas.trade import MESSAGES, TradeRequested, VenueReport
+from tradesaga.schemas.compatibility import find_breaks
+from tradesaga.schemas.contract import Contract, contracts_of
+from tradesaga.schemas.golden import SHIPPED, compare, read, record
+from tradesaga.schemas.message import Event, Message, wire_type
+from tradesaga.schemas.registry import Registry
+from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.trade import MESSAGES, TradeRequested, VenueReport
 
 TYPES = [*Registry("trade", MESSAGES).items(), (wire_type("trade", SignalRaised), SignalRaised)]
 

@@ -11,7 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.envelope import CONTEXT_LIMIT, ContextTooLargeError, Envelope, EnvelopeError, splice
+from tradesaga.schemas.envelope import CONTEXT_LIMIT, ContextTooLargeError, Envelope, EnvelopeError, splice
 
 SAGA = "6f1c1b7e-5b0a-5d5e-9d3b-3a7c6f0e8a11"
 WHOLE = Envelope(

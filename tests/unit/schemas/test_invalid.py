@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from schemas.invalid import describe_invalid
-from schemas.trade import TradeFilledV1, TradeRequested
+from tradesaga.schemas.invalid import describe_invalid
+from tradesaga.schemas.trade import TradeFilledV1, TradeRequested
 
 
 def refusal(value: bytes, message: type[TradeFilledV1] | type[TradeRequested]) -> ValidationError:

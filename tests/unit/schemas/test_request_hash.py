@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.identity import canonical, request_hash
-from schemas.request_hash import RequestKey, RequestKeys, comparable, made_with, same_request
 from tests.sagas import OrderAsked
+from tradesaga.schemas.identity import canonical, request_hash
+from tradesaga.schemas.request_hash import RequestKey, RequestKeys, comparable, made_with, same_request
 
 SECRETS = st.binary(min_size=32, max_size=32)
 REQUESTS = st.builds(

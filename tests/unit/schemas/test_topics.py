@@ -1,6 +1,6 @@
 """The catalogue of topics that every saga has."""
 
-from schemas.topics import SIGNALS, saga_topics
+from tradesaga.schemas.topics import SIGNALS, saga_topics
 
 
 def test_facts_and_commands_are_kept_for_ever_in_the_brokers_time() -> None:
