@@ -8,9 +8,9 @@ from uuid import UUID
 import orjson
 import structlog
 
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.errors import ContextMissingError
-from tradesaga.schemas.message import Event, Message
+from tradesaga.schemas.messages.message import Event, Message
 
 _SHOWN: Final = 20
 _TEXT_LIMIT: Final = 2000

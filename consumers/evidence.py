@@ -9,10 +9,10 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.row import RowStatus
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 
 class Kind(Enum):

@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from tradesaga.consumers.bound_functions import check_function
 from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.evidence import Evidence, ReportStore
-from tradesaga.infra.database import Connection
-from tradesaga.infra.owners import StepOwner
+from tradesaga.consumers.function_checks import check_function
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.registry.owners import StepOwner
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import AnySaga, Saga
 from tradesaga.sagas.errors import DefinitionError, SagaError
 from tradesaga.sagas.step import AnyStep, CompensatableStep, Step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 __all__ = ["CompensationImpossibleError", "Participant", "StepContext", "Work"]
 

@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from tradesaga.infra.audit.clock_tier import ClockTier
-from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka_names import Cluster, is_prefix
-from tradesaga.infra.stack.state import StackState, read_state
+from tradesaga.infra.kafka.names import Cluster, is_prefix
+from tradesaga.infra.local_stack.state import StackState, read_state
 
 PREFIX = "TRADESAGA_"
 SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         return value
 
     def brokers(self) -> str:
-        """Return Kafka's address as `tradesaga.infra.kafka_names.Cluster` reads it.
+        """Return Kafka's address as `tradesaga.infra.kafka.names.Cluster` reads it.
 
         Raises `CommandError` when none is known.
         """

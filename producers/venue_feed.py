@@ -15,29 +15,29 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from tradesaga.infra import metrics
 from tradesaga.infra.clock import format_time, new_id
-from tradesaga.infra.codec import Outgoing
-from tradesaga.infra.database import Pool, open_pool
-from tradesaga.infra.database_faults import DATABASE_ERRORS
-from tradesaga.infra.lanes.group_commit import LeasedTransaction
-from tradesaga.infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
-from tradesaga.infra.lanes.residence import find_residents
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.ledger.instruments import save_instruments, save_prices
 from tradesaga.infra.ledger.venue_reports import store_told
-from tradesaga.infra.preflight import preflight
+from tradesaga.infra.outbox.batch_writer import LeasedTransaction
+from tradesaga.infra.outbox.known_groups import find_residents
+from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.postgres.database import Pool, open_pool
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.settings import Settings
+from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.venues.access import open_venue
 from tradesaga.infra.venues.wire_reports import report_event
-from tradesaga.sagas.trade import trade
-from tradesaga.sagas.trading.client_orders import saga_of
-from tradesaga.sagas.trading.orders import Instrument
-from tradesaga.sagas.venue import SymbolRules, VenueError, VenuePort
-from tradesaga.sagas.venue import VenueReport as Report
+from tradesaga.sagas.trade.client_orders import saga_of
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.sagas.trade.orders import Instrument
+from tradesaga.sagas.trade.venue import SymbolRules, VenueError, VenuePort
+from tradesaga.sagas.trade.venue import VenueReport as Report
 from tradesaga.schemas.envelope import Envelope
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.message import wire_type
+from tradesaga.schemas.messages.trade import VenueReport
 from tradesaga.schemas.topics import events_topic
-from tradesaga.schemas.trade import VenueReport
 
 GROUP: Final = "trade-venue-feed"
 PRICES_EVERY: Final = 1.0

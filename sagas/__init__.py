@@ -1,7 +1,7 @@
 """The pure heart: definitions of sagas, and what follows from facts. No I/O, no clock of its own."""
 
-from tradesaga.sagas.backoff import Retry
 from tradesaga.sagas.definition import Saga, minutes, saga, seconds
+from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import Step, step
 

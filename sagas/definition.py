@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from tradesaga.sagas.errors import DefinitionError
-from tradesaga.sagas.soundness import check, check_versions
 from tradesaga.sagas.step import AnyStep, Step, check_time
-from tradesaga.schemas.message import Event, Message
+from tradesaga.sagas.validation import check, check_versions
+from tradesaga.schemas.messages.message import Event, Message
 from tradesaga.schemas.registry import Registry
 
 Out = TypeVar("Out", bound=Event)

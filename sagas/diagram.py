@@ -6,8 +6,8 @@ from enum import Enum
 from typing import Final
 
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.soundness import ancestors, predecessors
 from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.sagas.validation import ancestors, predecessors
 
 
 class Shape(Enum):

@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Fact, Meaning
-from tradesaga.sagas.soundness import predecessors
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import Kind
 from tradesaga.sagas.step_sets import bits, equal_rounds, put
+from tradesaga.sagas.validation import predecessors
 
 REMEMBERED: Final = 4096
 """Pairs of a state and a step's fact of which a machine remembers what comes of them."""

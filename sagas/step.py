@@ -9,9 +9,9 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, Generic, Never, TypeVar, cast, overload
 
-from tradesaga.sagas.backoff import Retry
 from tradesaga.sagas.errors import DefinitionError
-from tradesaga.schemas.message import Compensation, Event, Message
+from tradesaga.sagas.retry import Retry
+from tradesaga.schemas.messages.message import Compensation, Event, Message
 
 In = TypeVar("In", bound=Event)
 Out = TypeVar("Out", bound=Event)

@@ -5,7 +5,7 @@ import json
 from typing import Final
 from uuid import UUID, uuid5
 
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages.message import Message
 
 NAMESPACE: Final = UUID("6f1c1b7e-5b0a-5d5e-9d3b-3a7c6f0e8a11")
 """The published namespace of saga ids; changing it would make every repeated start a new trade."""

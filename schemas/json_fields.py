@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from pydantic import PydanticUserError
 
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages.message import Message
 
 _ONE: Final = ("items", "additionalProperties", "contains", "propertyNames")
 _MANY: Final = ("anyOf", "oneOf", "allOf", "prefixItems")

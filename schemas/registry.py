@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from tradesaga.schemas.lifecycle import MESSAGES as LIFECYCLE
-from tradesaga.schemas.message import Message, wire_type
+from tradesaga.schemas.messages.lifecycle import MESSAGES as LIFECYCLE
+from tradesaga.schemas.messages.message import Message, wire_type
 
 
 class UnknownMessageError(LookupError):

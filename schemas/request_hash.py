@@ -14,7 +14,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from tradesaga.schemas.identity import canonical, request_hash
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages.message import Message
 
 SCHEME: Final = "hmac-sha256"
 SECRET_BYTES: Final = 32

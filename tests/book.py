@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 import orjson
 
 from tradesaga.consumers.context import StepContext, Work
-from tradesaga.infra.database import Connection
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
 from tradesaga.infra.ledger.instruments import save_instruments
 from tradesaga.infra.ledger.trades import load_trades
-from tradesaga.sagas.trading.orders import Instrument
-from tradesaga.schemas.message import Event, Message
-from tradesaga.schemas.trade import OrderType, Side, TradeRequested
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.orders import Instrument
+from tradesaga.schemas.messages.message import Event, Message
+from tradesaga.schemas.messages.trade import OrderType, Side, TradeRequested
 
 D = Decimal
 M = TypeVar("M", bound=Message)

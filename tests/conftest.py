@@ -15,9 +15,9 @@ import psutil
 import pytest
 import structlog
 
-from tradesaga.infra.database import migrate
-from tradesaga.infra.stack.servers import start_servers, stop_servers
-from tradesaga.infra.stack.state import lock
+from tradesaga.infra.local_stack.servers import start_servers, stop_servers
+from tradesaga.infra.local_stack.state import lock
+from tradesaga.infra.postgres.database import migrate
 
 RUN_FOLDER = "TRADESAGA_TEST_RUN"
 PREFIX = "tradesaga-tests-"

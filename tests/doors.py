@@ -7,9 +7,16 @@ from uuid import uuid4
 
 from tests.broker import temporary_topics
 from tradesaga.sagas.definition import AnySaga, minutes, saga
-from tradesaga.sagas.trade import check_risk, confirm_fill, place_order, reserve_funds, settle_trade, validate_order
+from tradesaga.sagas.trade.definition import (
+    check_risk,
+    confirm_fill,
+    place_order,
+    reserve_funds,
+    settle_trade,
+    validate_order,
+)
+from tradesaga.schemas.messages.trade import MESSAGES
 from tradesaga.schemas.topics import PARTITIONS, saga_topics
-from tradesaga.schemas.trade import MESSAGES
 
 
 def order(**changes: Any) -> dict[str, Any]:

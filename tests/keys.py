@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from tradesaga.infra.request_keys import ensure_request_keys
+from tradesaga.infra.starts.request_keys import ensure_request_keys
 from tradesaga.schemas.identity import request_hash
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages.message import Message
 from tradesaga.schemas.request_hash import RequestKey, RequestKeys
 
 KEYS: Final = RequestKeys.of(bytes(32))

@@ -4,13 +4,13 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from tradesaga.infra.clock import format_time, new_id
-from tradesaga.infra.codec import Record
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.sagas.definition import AnySaga, saga
 from tradesaga.sagas.step import step
 from tradesaga.schemas.envelope import Envelope, Header
 from tradesaga.schemas.identity import request_hash
-from tradesaga.schemas.message import Compensation, Event, Message, wire_type
+from tradesaga.schemas.messages.message import Compensation, Event, Message, wire_type
 
 RECORDED_MS = 1_790_000_000_123
 

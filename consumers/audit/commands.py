@@ -6,30 +6,30 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tradesaga.consumers.audit.asking import believing_witnesses, named_witnesses, progress_bar
-from tradesaga.consumers.audit.exporting.command import export, verify_folder
-from tradesaga.consumers.audit.replaying.command import replay
-from tradesaga.consumers.audit.replaying.verifying import verify_topics
+from tradesaga.consumers.audit.export.command import export, verify_folder
+from tradesaga.consumers.audit.log.rows import estimate_rows
+from tradesaga.consumers.audit.options import believing_witnesses, named_witnesses, progress_bar
+from tradesaga.consumers.audit.replay.command import replay
+from tradesaga.consumers.audit.replay.verify_topics import verify_topics
+from tradesaga.consumers.audit.report.command import show as show_story
 from tradesaga.consumers.audit.retention.commands import retention, retire
 from tradesaga.consumers.audit.retention.hold_commands import hold
-from tradesaga.consumers.audit.rows import estimate_rows
-from tradesaga.consumers.audit.story.command import show as show_story
-from tradesaga.consumers.audit.verdicts import as_json as describe
-from tradesaga.consumers.audit.verdicts import show
-from tradesaga.consumers.audit.verification import Report
-from tradesaga.consumers.audit.verifier import verify_database
-from tradesaga.infra.audit.keyring import public_path, read_trusted, write_new
-from tradesaga.infra.audit.witness import WitnessFile
-from tradesaga.infra.catalog import dump
-from tradesaga.infra.database import session
-from tradesaga.infra.database_faults import DATABASE_ERRORS
+from tradesaga.consumers.audit.verify.verdicts import as_json as describe
+from tradesaga.consumers.audit.verify.verdicts import show
+from tradesaga.consumers.audit.verify.verification import Report
+from tradesaga.consumers.audit.verify.verifier import verify_database
+from tradesaga.infra.audit_log.keyring import public_path, read_trusted, write_new
+from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.garbage import collect_seldom
-from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.postgres.database import session
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.reconciliation.facts import check_facts
-from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.registry.sagas import registered_sagas
+from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.telemetry.logs import silence_libraries
 
 commands = typer.Typer()
 audit = typer.Typer(no_args_is_help=True, help="Seal and verify the audit trail.")

@@ -13,18 +13,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from tradesaga.consumers.recovery.beginning import begin_group
 from tradesaga.consumers.recovery.comparison import Comparison, compare
-from tradesaga.consumers.recovery.members import registered_casts
+from tradesaga.consumers.recovery.group_start import begin_group
 from tradesaga.consumers.recovery.rebuild import Wish, rebuild
+from tradesaga.consumers.recovery.registry import registered_casts
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.topics import republish
-from tradesaga.infra.database import session
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.keeping import TABLES, read_rows, sort_lines, summed
-from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.telemetry.logs import silence_libraries
 
 commands = typer.Typer()
 recover = typer.Typer(

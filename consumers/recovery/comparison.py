@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from tradesaga.infra.database import Connection, session
+from tradesaga.infra.postgres.database import Connection, session
 
 SHOWN: Final = 20
 """Differences of one table that are told one by one."""

@@ -9,11 +9,11 @@ from typing import Final
 import asyncpg
 from asyncpg.transaction import Transaction
 
-from tradesaga.infra.database import Connection, session
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.lanes.incarnation import Incarnation, Kind, begin, refuse_running
 from tradesaga.infra.ledger.recovering import Shortfall, lay_floor, lift_floor
-from tradesaga.infra.partitions import ensure_partitions
+from tradesaga.infra.outbox.incarnation import Incarnation, Kind, begin, refuse_running
+from tradesaga.infra.postgres.database import Connection, session
+from tradesaga.infra.postgres.partitions import ensure_partitions
 
 _CORE: Final = ("saga", "saga_event", "parked", "step_execution", "start_request", "outbox", "order_register", "lane")
 _PATIENT: Final = """

@@ -16,11 +16,11 @@ from tradesaga.consumers.saga_log.outcome import DeadLetter, Outcome
 from tradesaga.consumers.saga_log.parked import NONE
 from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Outgoing, Record, pack
-from tradesaga.infra.database import Connection
-from tradesaga.infra.dead_letters import Fault, dead_letter
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Outgoing, Record, pack
+from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.machine import BarStep, Order
 from tradesaga.schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tradesaga.infra.database import Connection
-from tradesaga.infra.lanes.incarnation import Incarnation
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.outbox.incarnation import Incarnation
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.postgres.database import Connection
 
 _DECLARE: Final = """
 INSERT INTO lane ("group", topic, partition, epoch, last_seq, published_seq)

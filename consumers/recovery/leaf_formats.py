@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-from tradesaga.infra.audit.checkpoint import Checkpoint, leaves_from, read_unverified
-from tradesaga.infra.audit.note import NoteError
-from tradesaga.infra.audit.origin import Origin
-from tradesaga.infra.audit.witness import WitnessError, WitnessFile
-from tradesaga.infra.broker import count_partitions
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, leaves_from, read_unverified
+from tradesaga.infra.audit_log.note import NoteError
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, unavailable
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.kafka.admin import count_partitions
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.topic_reader import Replay
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import checkpoints_topic
 

@@ -11,27 +11,27 @@ from datetime import datetime
 from typing import Final, Literal
 
 from tradesaga.consumers.recovery import lanes
-from tradesaga.consumers.recovery.catching import LOG, Advance, CatchUp
 from tradesaga.consumers.recovery.databases import Database, transactions
 from tradesaga.consumers.recovery.facts import FactRecovery
 from tradesaga.consumers.recovery.leaf_formats import find_leaf_formats
-from tradesaga.consumers.recovery.members import Cast
 from tradesaga.consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
+from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
+from tradesaga.consumers.recovery.topic_loader import LOG, Advance, CatchUp
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.broker import count_partitions
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.installation import adopt_installation, choose_installation, read_identity
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_names import Cluster
-from tradesaga.infra.lanes.guard import read_owner
-from tradesaga.infra.lanes.processor import HaltError
+from tradesaga.infra.kafka.admin import count_partitions
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.topic_reader import Replay
 from tradesaga.infra.ledger.keeping import TABLES, write_rows
 from tradesaga.infra.ledger.recovering import unknown_accounts
-from tradesaga.infra.partitions import make_months
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.outbox.guard import read_owner
+from tradesaga.infra.outbox.processor import HaltError
+from tradesaga.infra.postgres.installation import adopt_installation, choose_installation, read_identity
+from tradesaga.infra.postgres.partitions import make_months
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
 
 Ranges = Mapping[Place, tuple[int, int]]

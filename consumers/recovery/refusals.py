@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from tradesaga.consumers.recovery.facts import FactRecovery
-from tradesaga.consumers.recovery.members import Cast
-from tradesaga.infra.database import Connection
+from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_names import Cluster
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.topics import events_topic
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from tradesaga.consumers.intake import Intake
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Connection
-from tradesaga.infra.starts import StartInvalidError
+from tradesaga.consumers.entry.start_intake import Intake
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.starts.accept import StartInvalidError
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.request_hash import RequestKeys
 

@@ -8,17 +8,17 @@ from typing import Final
 from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.evidence import Claim
 from tradesaga.consumers.participant import Binding, Participant
-from tradesaga.consumers.recovery.adoption import Mention, Reader, Said, adopt, begin_round
+from tradesaga.consumers.recovery.row_rebuild import Mention, Reader, Said, adopt, begin_round
 from tradesaga.consumers.recovery.starts import Letter
 from tradesaga.consumers.runtime.bindings import Bindings
 from tradesaga.consumers.runtime.message import Kind, Message, Router
-from tradesaga.consumers.runtime.row import Key, Row, load, save
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Connection
+from tradesaga.consumers.runtime.step_rows import Key, Row, load, save
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import EnvelopeError
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 _SETTLED: Final = frozenset({
     RowStatus.DONE, RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED,

@@ -12,29 +12,29 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from tradesaga.consumers.recovery.catching import LOG, Advance, CatchUp
 from tradesaga.consumers.recovery.databases import Database, transactions
 from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
-from tradesaga.consumers.recovery.members import Cast
 from tradesaga.consumers.recovery.refusals import refuse_versions
+from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
+from tradesaga.consumers.recovery.topic_loader import LOG, Advance, CatchUp
 from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.store import milliseconds
-from tradesaga.infra.broker import count_partitions
-from tradesaga.infra.codec import Outgoing, Record, load_headers
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_names import physical_name
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.lanes.store import Lane
-from tradesaga.infra.preflight import durability
-from tradesaga.infra.replay import BATCH, Replay, Rewriter
+from tradesaga.infra.kafka.admin import count_partitions
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Outgoing, Record, load_headers
+from tradesaga.infra.kafka.names import physical_name
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.infra.kafka.preflight import durability
+from tradesaga.infra.kafka.skipped_offsets import TransactionWriter
+from tradesaga.infra.kafka.topic_reader import BATCH, Replay, Rewriter
+from tradesaga.infra.kafka.topics import all_topics, check_topics, ensure_topics, set_clock
+from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.skipped_offsets import TransactionWriter
-from tradesaga.infra.topics import all_topics, check_topics, ensure_topics, set_clock
-from tradesaga.schemas.lifecycle import Bar
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.lifecycle import Bar
+from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic, saga_topics
 
 _SPANS: Final = """

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from tradesaga.consumers.participant import Binding, Participant
-from tradesaga.consumers.runtime.row import Row
-from tradesaga.infra.codec import unpack
-from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.infra.kafka.codec import unpack
+from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
 from tradesaga.schemas.envelope import VERSION, EnvelopeError
 
 _LENGTH = 4

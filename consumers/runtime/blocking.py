@@ -17,8 +17,8 @@ from uuid import UUID
 
 import structlog
 
-from tradesaga.infra import metrics
-from tradesaga.infra.app_modules import is_users
+from tradesaga.infra.registry.app_modules import is_users
+from tradesaga.infra.telemetry import metrics
 
 LONG: Final = 2.0
 """Seconds without a turn of the loop after which whatever holds it up is named."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from tradesaga.consumers.evidence import Claim, Kind
-from tradesaga.consumers.runtime.cause import Cause, Check
 from tradesaga.consumers.runtime.message import Message
-from tradesaga.consumers.runtime.row import Row
-from tradesaga.sagas.row import RowStatus
-from tradesaga.schemas.message import Message as Payload
+from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.consumers.runtime.trigger import Cause, Check
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.messages.message import Message as Payload
 
 
 def claim_message(message: Message, row: Row | None) -> Claim:

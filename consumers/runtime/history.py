@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tradesaga.consumers.participant import Participant
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Pool
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_names import physical_name
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.names import physical_name
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.postgres.database import Pool
 from tradesaga.schemas.envelope import STEP, TYPE
-from tradesaga.schemas.lifecycle import StepBarred, StepFailed
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.lifecycle import StepBarred, StepFailed
+from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import events_topic
 
 WHOLE: Final = 20_000

@@ -9,13 +9,13 @@ from tradesaga.consumers.participant import Binding, Participant
 from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
 from tradesaga.consumers.runtime.second_owners import SecondOwners
 from tradesaga.infra.clock import read_id
-from tradesaga.infra.codec import Record
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
 from tradesaga.schemas.envelope import SAGA_ID, STEP, TYPE, VERSION, Envelope, EnvelopeError, Header
-from tradesaga.schemas.lifecycle import Bar, Retry
-from tradesaga.schemas.message import Message as Payload
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.lifecycle import Bar, Retry
+from tradesaga.schemas.messages.message import Message as Payload
+from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import commands_topic
 
 MAX_ROUND: Final = 2**15 - 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
 
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,25 +11,25 @@ import structlog
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.evidence import Claim, Kind
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.runtime import judgement, poison, set_aside, waiting
+from tradesaga.consumers.runtime import dead_letters, dispatch, set_aside, waiting_steps
+from tradesaga.consumers.runtime.batch_context import Docket, Surroundings
 from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
 from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.calls import IN_FLIGHT_LIMIT, Calls
 from tradesaga.consumers.runtime.claims import claim_batch, claim_due, claim_message
-from tradesaga.consumers.runtime.docket import Docket, Surroundings
+from tradesaga.consumers.runtime.event_factory import Speaker
 from tradesaga.consumers.runtime.message import Message, Router, StrayError
 from tradesaga.consumers.runtime.outcome import Completion
+from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
 from tradesaga.consumers.runtime.reports import mark_counted, read_reports, stores_of
-from tradesaga.consumers.runtime.row import Key, Row, load, load_due, next_due, save
-from tradesaga.consumers.runtime.speaker import Speaker
-from tradesaga.infra import metrics
+from tradesaga.consumers.runtime.step_rows import Key, Row, load, load_due, next_due, save
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Connection
-from tradesaga.infra.dead_letters import Fault
-from tradesaga.infra.lanes.pace import Pace
-from tradesaga.infra.lanes.processor import Received, Transaction
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.dead_letters import Fault
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.pace import Pace
+from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.telemetry import metrics
 from tradesaga.schemas.envelope import EnvelopeError, Header
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
@@ -133,9 +133,9 @@ class StepProcessor:
         rows = {row.key: row for row in due} | await load(sql, keys)
         docket = await self._open_docket(transaction, rows, due, messages, completions)
         for lane, record, fault in unreadable:
-            poison.bury(docket, lane, record, fault)
+            dead_letters.bury(docket, lane, record, fault)
         for completion in completions:
-            self._judge(docket, completion.key, lambda ended=completion: judgement.take_completion(docket, ended))
+            self._judge(docket, completion.key, lambda ended=completion: dispatch.take_completion(docket, ended))
         for row in due:
             if row.key not in docket.dirty:
                 self._judge(docket, row.key, lambda due=rows[row.key]: self._take_due(docket, due))
@@ -146,7 +146,7 @@ class StepProcessor:
             await self._take(docket, message, aside)
         for key in list(docket.concluding):
             self._conclude(docket, key)
-        await judgement.flush(docket)
+        await dispatch.flush(docket)
         self._following = await self._follow(docket, returned, aside) if returned or aside else []
         await self._save(docket)
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
@@ -171,7 +171,7 @@ class StepProcessor:
 
     async def _save(self, docket: Docket) -> None:
         sql = docket.transaction.sql
-        waiting.write_reports(docket)
+        waiting_steps.write_reports(docket)
         if docket.counted:
             await mark_counted(self._stores, sql, docket.counted)
         await save(sql, docket.dirty.values())
@@ -193,19 +193,19 @@ class StepProcessor:
 
     async def _take(self, docket: Docket, message: Message, aside: Aside) -> None:
         if message.key in docket.local:
-            await judgement.flush(docket)
+            await dispatch.flush(docket)
         if message.kind is not Kind.REPORT and message.key in docket.concluding:
             self._conclude(docket, message.key)
         try:
             reason = self._contradiction(docket, message)
             if reason is None:
-                judgement.take(docket, message)
+                dispatch.take(docket, message)
             else:
-                poison.contradict(docket, message, reason)
+                dead_letters.contradict(docket, message, reason)
         except UnknownVersionError as error:
             aside[message.record[:3]] = (message.record, str(error))
-        except poison.UNJUDGEABLE as error:
-            poison.refuse(docket, message, error)
+        except dead_letters.UNJUDGEABLE as error:
+            dead_letters.refuse(docket, message, error)
 
     def _take_due(self, docket: Docket, row: Row) -> None:
         """Go on with a row, unless what it goes on from is contradicted by now, or was believed by an older release."""
@@ -213,7 +213,7 @@ class StepProcessor:
         claim = claim_due(row, around.payloads, around.bindings.check) if evidence is not None else None
         if claim is not None and (reason := self._refuted(docket, claim)) is not None:
             raise ValueError(f"contradiction: {reason}")
-        judgement.take_due(docket, row)
+        dispatch.take_due(docket, row)
 
     async def _evidence(
         self, sql: Connection, messages: Sequence[Message], rows: Mapping[Key, Row], due: Sequence[Row]
@@ -237,13 +237,13 @@ class StepProcessor:
         return None if evidence is None else evidence.refute(claim, docket.evidence.get(claim.saga_id))
 
     def _conclude(self, docket: Docket, key: Key) -> None:
-        self._judge(docket, key, lambda: waiting.conclude_reported(docket, key))
+        self._judge(docket, key, lambda: waiting_steps.conclude_reported(docket, key))
 
     def _judge(self, docket: Docket, key: Key, judge: Callable[[], None]) -> None:
         try:
             judge()
-        except poison.UNJUDGEABLE as error:
-            poison.leave(docket, key, error)
+        except dead_letters.UNJUDGEABLE as error:
+            dead_letters.leave(docket, key, error)
 
     def _read(
         self, received: Sequence[Received], aside: Aside

@@ -15,10 +15,10 @@ from tradesaga.consumers.evidence import Kind, ReportStore
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import Completion, Reported
-from tradesaga.consumers.runtime.row import Key, Row
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.row import RowStatus
-from tradesaga.schemas.message import Event
+from tradesaga.consumers.runtime.step_rows import Key, Row
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.messages.message import Event
 
 Report = tuple[UUID, str, str]
 """A report by saga, step and its own id."""

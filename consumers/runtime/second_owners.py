@@ -11,9 +11,9 @@ from typing import Final
 import structlog
 
 from tradesaga.consumers.participant import Participant
-from tradesaga.infra import metrics
+from tradesaga.infra.telemetry import metrics
 from tradesaga.schemas.envelope import Header
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.message import wire_type
 
 _MOST: Final = 100
 """Other owners that are named; a stranger may write any source."""

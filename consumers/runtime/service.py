@@ -6,11 +6,11 @@ import socket
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.history import check_history
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.audit.seals import read_trust
-from tradesaga.infra.database import open_pool
-from tradesaga.infra.lanes.serving import make_worker
-from tradesaga.infra.partitions import keeping_partitions
-from tradesaga.infra.preflight import preflight
+from tradesaga.infra.audit_log.seals import read_trust
+from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.outbox.serving import make_worker
+from tradesaga.infra.postgres.database import open_pool
+from tradesaga.infra.postgres.partitions import keeping_partitions
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
 

@@ -10,11 +10,11 @@ from typing import Final
 
 from tradesaga.consumers.saga_log.store import PARK, RELEASE, milliseconds
 from tradesaga.infra.clock import read_id
-from tradesaga.infra.codec import Record, dump_headers, load_headers
-from tradesaga.infra.database import Connection
-from tradesaga.infra.lanes.processor import Received
-from tradesaga.infra.lanes.store import Lane
-from tradesaga.infra.registered import UNKNOWN_VERSION
+from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.processor import Received
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
 from tradesaga.schemas.envelope import SAGA_ID
 
 PAGE: Final = 200

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.reading import Reading, UnfoldableError
 from tradesaga.consumers.saga_log.rules import CONTEXT_CEILING
-from tradesaga.infra.codec import Record
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import Folded, Order
 from tradesaga.sagas.status import Status
 from tradesaga.schemas import identity

@@ -28,7 +28,7 @@ import hashlib
 import struct
 from typing import Any, Final, NamedTuple
 
-from tradesaga.infra.codec import Record, dump_headers, dump_headers_v1, encode_name, load_headers
+from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1, encode_name, load_headers
 from tradesaga.schemas.envelope import CONTEXT
 
 FORMAT: Final = 2

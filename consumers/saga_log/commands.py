@@ -7,13 +7,13 @@ from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.store import Waiting
 from tradesaga.infra.clock import format_time, new_id
-from tradesaga.infra.codec import Outgoing, Record
-from tradesaga.infra.facts import make_fact
-from tradesaga.infra.tracing import next_traceparent
+from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.facts import make_fact
+from tradesaga.infra.telemetry.tracing import next_traceparent
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order, RetryStep
 from tradesaga.schemas.envelope import ID, OVERTAKES, Envelope
-from tradesaga.schemas.lifecycle import Bar, DeadlineElapsed, ParkReleased, Retry, StepUnowned
-from tradesaga.schemas.message import Command, wire_type
+from tradesaga.schemas.messages.lifecycle import Bar, DeadlineElapsed, ParkReleased, Retry, StepUnowned
+from tradesaga.schemas.messages.message import Command, wire_type
 from tradesaga.schemas.topics import commands_topic
 
 _REASON_LIMIT: Final = 2000

@@ -8,8 +8,8 @@ from tradesaga.consumers.saga_log.parked import Parked
 from tradesaga.consumers.saga_log.reading import Reading, UnfoldableError, read
 from tradesaga.consumers.saga_log.release import WAITS, Release, let_pass, release
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Record, load_headers
-from tradesaga.sagas.fact import Meaning
+from tradesaga.infra.kafka.codec import Record, load_headers
+from tradesaga.sagas.facts import Meaning
 
 
 def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int = FORMAT) -> Outcome:

@@ -8,8 +8,8 @@ from tradesaga.consumers.saga_log.chain import FORMAT, link, link_v1
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.parked import Parked
 from tradesaga.consumers.saga_log.reading import clean, event_time, started
-from tradesaga.infra.codec import Record, dump_headers, dump_headers_v1
-from tradesaga.sagas.fact import Fact
+from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1
+from tradesaga.sagas.facts import Fact
 from tradesaga.sagas.machine import Order
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import STEP, TYPE

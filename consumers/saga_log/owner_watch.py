@@ -18,9 +18,9 @@ from tradesaga.consumers.saga_log.possible_owners import groups_at_work
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.unowned_steps import awaited_unowned
-from tradesaga.infra.database import Pool
-from tradesaga.infra.lanes.pace import Pace
-from tradesaga.infra.owners import StepOwner, registered_owners, unowned_steps
+from tradesaga.infra.outbox.pace import Pace
+from tradesaga.infra.postgres.database import Pool
+from tradesaga.infra.registry.owners import StepOwner, registered_owners, unowned_steps
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import commands_topic
 

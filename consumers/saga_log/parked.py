@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple, overload
 
-from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka.codec import Record
 
 Place = tuple[str, int, int]
 """Topic, partition, offset."""

@@ -8,9 +8,9 @@ than that.
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from tradesaga.infra.database import Pool
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_identity import KafkaInspector, inspecting
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.identity import KafkaInspector, inspecting
+from tradesaga.infra.postgres.database import Pool
 
 LATELY: Final = 86_400.0
 """Seconds for which a group without members counts as one at work after its lanes or its offsets have moved."""

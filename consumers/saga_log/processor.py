@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.account import tell
+from tradesaga.consumers.saga_log.batch_report import tell
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.clock_lead import ClockLead
 from tradesaga.consumers.saga_log.commands import command, deadline_elapsed, step_unowned, version_registered
@@ -14,16 +14,16 @@ from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.parked import NONE
 from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
-from tradesaga.consumers.saga_log.recent import Recent
 from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.saga_cache import Recent
 from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps, awaited_of
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Connection
-from tradesaga.infra.dead_letters import Fault, dead_letter
-from tradesaga.infra.lanes.pace import Pace
-from tradesaga.infra.lanes.processor import Received, Transaction
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.pace import Pace
+from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import Header
 
 DUE_LIMIT: Final = 500

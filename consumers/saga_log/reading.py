@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import parse_time, read_id
-from tradesaga.infra.codec import Record
-from tradesaga.infra.registered import UNKNOWN_VERSION
-from tradesaga.sagas.fact import Fact
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
+from tradesaga.sagas.facts import Fact
 from tradesaga.schemas.envelope import (
     ENCRYPTED,
     OVERTAKES,

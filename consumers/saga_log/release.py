@@ -14,7 +14,7 @@ from tradesaga.consumers.saga_log.reading import UnfoldableError, read
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.sagas.machine import Order
 from tradesaga.schemas.invalid import describe_invalid
-from tradesaga.schemas.lifecycle import ParkReleased
+from tradesaga.schemas.messages.lifecycle import ParkReleased
 
 WAITS: Final = "waits behind"
 """How the reason begins of a record that is parked for no fault of its own."""

@@ -5,12 +5,12 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Vocabulary
+from tradesaga.sagas.facts import Vocabulary
 from tradesaga.sagas.machine import Machine, State
-from tradesaga.schemas.lifecycle import DeadlineElapsed, ParkReleased, StartRefused
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.lifecycle import DeadlineElapsed, ParkReleased, StartRefused
+from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 CONTEXT_CEILING: Final = 512 * 1024

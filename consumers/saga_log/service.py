@@ -7,12 +7,12 @@ import socket
 from tradesaga.consumers.saga_log.owner_watch import OwnerWatch
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit.seals import read_trust
-from tradesaga.infra.database import open_pool
-from tradesaga.infra.lanes.serving import make_worker
-from tradesaga.infra.partitions import keeping_partitions
-from tradesaga.infra.preflight import preflight
-from tradesaga.infra.registered import registered_sagas
+from tradesaga.infra.audit_log.seals import read_trust
+from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.outbox.serving import make_worker
+from tradesaga.infra.postgres.database import open_pool
+from tradesaga.infra.postgres.partitions import keeping_partitions
+from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
 

@@ -4,17 +4,23 @@ from collections.abc import Sequence
 
 from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.consumers.services.evidence import EVIDENCE, order_of, with_order
 from tradesaga.consumers.services.pausing import account_of
-from tradesaga.infra.database import Connection
+from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of, with_order
 from tradesaga.infra.ledger.entries import Booking, book, lock_places, post
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trade import reserve_funds, trade
-from tradesaga.sagas.trading import postings
-from tradesaga.sagas.trading.arithmetic import ZERO
-from tradesaga.sagas.trading.postings import Kind, Place
+from tradesaga.sagas.trade import postings
+from tradesaga.sagas.trade.arithmetic import ZERO
+from tradesaga.sagas.trade.definition import reserve_funds, trade
+from tradesaga.sagas.trade.postings import Kind, Place
 from tradesaga.schemas.amounts import format_decimal
-from tradesaga.schemas.trade import FundsRejected, FundsReleased, FundsReserved, OrderValidated, ReleaseFunds
+from tradesaga.schemas.messages.trade import (
+    FundsRejected,
+    FundsReleased,
+    FundsReserved,
+    OrderValidated,
+    ReleaseFunds,
+)
 
 participant = Participant("cash", trade, holds=account_of, evidence=EVIDENCE)
 

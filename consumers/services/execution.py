@@ -7,17 +7,17 @@ from uuid import UUID
 
 from tradesaga.consumers.participant import CompensationImpossibleError, Participant, StepContext
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.consumers.services.evidence import EVIDENCE, order_of
 from tradesaga.consumers.services.pausing import account_of
-from tradesaga.infra.database import Connection
+from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of
 from tradesaga.infra.ledger.venue_reports import find_counted, load_ended, mark_counted, store_read
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.reconciliation.run import reconcile_at_start
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.venues.wire_reports import report_order
-from tradesaga.sagas.trade import confirm_fill, place_order, trade
-from tradesaga.sagas.trading import fills
-from tradesaga.sagas.trading.client_orders import client_order_id
-from tradesaga.sagas.venue import (
+from tradesaga.sagas.trade import fills
+from tradesaga.sagas.trade.client_orders import client_order_id
+from tradesaga.sagas.trade.definition import confirm_fill, place_order, trade
+from tradesaga.sagas.trade.venue import (
     EXPIRED,
     NewOrder,
     OrderReport,
@@ -27,9 +27,9 @@ from tradesaga.sagas.venue import (
     VenueUnavailable,
     VenueUnknown,
 )
-from tradesaga.schemas import trade as t
 from tradesaga.schemas.amounts import format_decimal
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event
 
 IN_FLIGHT: Final = 512
 """Calls that the client of a venue, with its hundred connections, gets through within a step's time."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tradesaga.consumers.participant import StepContext
-from tradesaga.schemas.trade import TradeRequested
+from tradesaga.schemas.messages.trade import TradeRequested
 
 
 def account_of(ctx: StepContext) -> Sequence[tuple[str, str]]:

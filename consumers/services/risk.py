@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.consumers.services.evidence import EVIDENCE, order_of, starts_itself, with_order
 from tradesaga.consumers.services.pausing import account_of
-from tradesaga.infra.database import Connection
+from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of, starts_itself, with_order
 from tradesaga.infra.ledger.exposure import Key, lock_exposures, set_exposures, take_out
 from tradesaga.infra.ledger.orders import Listing, Registration, find_listings, mark, register
 from tradesaga.infra.ledger.recovering import adopt_accounts
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trade import check_risk, trade, validate_order
-from tradesaga.sagas.trading.exposure import Exposure, count_in
-from tradesaga.sagas.trading.orders import Refusal, Terms, assess
-from tradesaga.schemas import trade as t
+from tradesaga.sagas.trade.definition import check_risk, trade, validate_order
+from tradesaga.sagas.trade.exposure import Exposure, count_in
+from tradesaga.sagas.trade.orders import Refusal, Terms, assess
+from tradesaga.schemas.messages import trade as t
 
 participant = Participant("risk", trade, holds=account_of, evidence=EVIDENCE)
 

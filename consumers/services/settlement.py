@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.consumers.services.evidence import EVIDENCE, order_of, with_order
-from tradesaga.infra.database import Connection
+from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of, with_order
 from tradesaga.infra.ledger.entries import Booking, book
 from tradesaga.infra.ledger.exposure import Key, take_out
 from tradesaga.infra.ledger.orders import mark
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trade import settle_trade, trade
-from tradesaga.sagas.trading.postings import Fill, Holding, Settlement, settle
-from tradesaga.schemas.trade import OrderPlaced, TradeFilled, TradeSettled
+from tradesaga.sagas.trade.definition import settle_trade, trade
+from tradesaga.sagas.trade.postings import Fill, Holding, Settlement, settle
+from tradesaga.schemas.messages.trade import OrderPlaced, TradeFilled, TradeSettled
 
 participant = Participant("settlement", trade, evidence=EVIDENCE)
 """Nothing here can be paused: what was filled is owed."""

@@ -7,10 +7,10 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
-from tradesaga.infra.database import Connection
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.entries import Booking, lock_places, open_places, post
-from tradesaga.sagas.trading.postings import Kind, Place, deposit
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.postings import Kind, Place, deposit
 from tradesaga.schemas.identity import NAMESPACE
 
 VENUE = "paper"

@@ -12,16 +12,16 @@ import asyncpg
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from tradesaga.infra.database import Session, session
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.installation import migrate_all
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
-from tradesaga.infra.request_key_commands import keys
-from tradesaga.infra.request_keys import ensure_request_keys
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.postgres.database import Session, session
+from tradesaga.infra.postgres.installation import migrate_all
 from tradesaga.infra.settings import load_settings
-from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.starts.request_key_commands import keys
+from tradesaga.infra.starts.request_keys import ensure_request_keys
 from tradesaga.schemas.amounts import Amount, format_decimal
-from tradesaga.schemas.trade import AccountId, Asset
+from tradesaga.schemas.messages.trade import AccountId, Asset
 
 commands = typer.Typer()
 account = typer.Typer(no_args_is_help=True, help="Open, fund, list and close customers' accounts.")

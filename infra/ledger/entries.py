@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.trading.postings import Kind, Place, Postings
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.postings import Kind, Place, Postings
 
 _OPEN = """
 INSERT INTO ledger_account (owner, asset, kind)

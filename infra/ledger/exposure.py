@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.trading.exposure import Exposure, Limits
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.exposure import Exposure, Limits
 
 _OPEN = """
 INSERT INTO risk_exposure (account, asset) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING

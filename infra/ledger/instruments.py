@@ -5,9 +5,9 @@ from decimal import Decimal
 
 import asyncpg
 
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.trading.arithmetic import SMALLEST, is_multiple, multiply
-from tradesaga.sagas.trading.orders import Instrument
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.arithmetic import SMALLEST, is_multiple, multiply
+from tradesaga.sagas.trade.orders import Instrument
 
 _COLUMNS = "symbol, base, quote, tick, lot, min_quantity, max_quantity, min_notional, fee_rate, collar, reference_price"
 _RULES = _COLUMNS.split(", ")[1:10]

@@ -10,8 +10,8 @@ from typing import Final
 
 import orjson
 
-from tradesaga.infra.database import Connection
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.postgres.database import Connection
 
 PAYMENT_STEPS: Final = ("deposit", "venue_stock", "recovered")
 TABLES: Final[Mapping[str, tuple[str, str]]] = {

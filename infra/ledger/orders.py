@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from tradesaga.infra.database import Connection
 from tradesaga.infra.ledger.instruments import read_instrument
-from tradesaga.sagas.trading.orders import Instrument, Terms
-from tradesaga.schemas.trade import TradeRequested
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.orders import Instrument, Terms
+from tradesaga.schemas.messages.trade import TradeRequested
 
 Status = Literal["VALIDATED", "COUNTED", "RELEASED", "WITHDRAWN", "SETTLED"]
 

@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Final
 from uuid import uuid5
 
-from tradesaga.infra.database import Connection
 from tradesaga.infra.ledger.accounts import NewAccount
 from tradesaga.infra.ledger.entries import Booking, book
-from tradesaga.sagas.trading.postings import deposit
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.postings import deposit
 from tradesaga.schemas.identity import NAMESPACE
 
 STEP: Final = "recovered"

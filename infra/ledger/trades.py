@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.row import RowStatus
-from tradesaga.sagas.trading.arithmetic import ZERO
-from tradesaga.schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.sagas.trade.arithmetic import ZERO
+from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
 _ORDERS: Final = """
 SELECT o.saga_id, o.account, o.venue, o.symbol, o.side, o.quantity, o.order_type, o.limit_price, o.worst_price,

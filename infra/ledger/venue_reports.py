@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.trading.fills import ENDS, identify
-from tradesaga.schemas.trade import VenueReport
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.fills import ENDS, identify
+from tradesaga.schemas.messages.trade import VenueReport
 
 _INSERT: Final = """
 INSERT INTO venue_report (saga_id, ident, final, body)

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.reconciliation.run import Findings, reconcile
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.display import AsJson, Directory
 from tradesaga.infra.venues.access import open_venue
-from tradesaga.sagas.venue import VenueError, VenueRejected
+from tradesaga.sagas.trade.venue import VenueError, VenueRejected
 
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 

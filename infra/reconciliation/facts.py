@@ -20,12 +20,12 @@ from uuid import UUID
 
 import asyncpg
 
-from tradesaga.infra.codec import load_headers, unpack
-from tradesaga.infra.database import Connection, session
+from tradesaga.infra.kafka.codec import load_headers, unpack
+from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import CONTEXT, ID, TYPE, Header
-from tradesaga.schemas.lifecycle import (
+from tradesaga.schemas.messages.lifecycle import (
     AttemptFailed,
     CompensationFailed,
     StepBarred,
@@ -33,7 +33,7 @@ from tradesaga.schemas.lifecycle import (
     StepFailed,
     StepUnknown,
 )
-from tradesaga.schemas.message import Message, wire_type
+from tradesaga.schemas.messages.message import Message, wire_type
 from tradesaga.schemas.topics import events_topic
 
 WINDOW: Final = timedelta(days=7)

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from tradesaga.infra.broker import count_partitions
-from tradesaga.infra.codec import Record
-from tradesaga.infra.dead_letters import CONTRADICTION
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.kafka.admin import count_partitions
+from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.dead_letters import CONTRADICTION
+from tradesaga.infra.kafka.topic_reader import Replay
 from tradesaga.infra.reconciliation.facts import SHOWN
-from tradesaga.infra.replay import Replay
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import SAGA_ID, STEP, TYPE
 from tradesaga.schemas.topics import dead_letters_topic
 

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import asyncpg
 
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.trading.client_orders import saga_of
-from tradesaga.sagas.trading.comparison import ENDED, BookView, Drift, SagaView, Traded, VenueView
-from tradesaga.sagas.trading.postings import venue_owner
-from tradesaga.sagas.venue import OrderReport, VenuePort
-from tradesaga.schemas.trade import TradeFilled
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.client_orders import saga_of
+from tradesaga.sagas.trade.comparison import ENDED, BookView, Drift, SagaView, Traded, VenueView
+from tradesaga.sagas.trade.postings import venue_owner
+from tradesaga.sagas.trade.venue import OrderReport, VenuePort
+from tradesaga.schemas.messages.trade import TradeFilled
 
 _TRIES = 5
 _SAGAS = """

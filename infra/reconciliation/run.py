@@ -9,18 +9,18 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from tradesaga.infra.database import Connection, session
-from tradesaga.infra.database_faults import DATABASE_ERRORS
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.ledger.entries import Booking, book
-from tradesaga.infra.metrics import DISCREPANCIES
+from tradesaga.infra.postgres.database import Connection, session
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.reconciliation.facts import FactCheck, ForgedFact, check_facts
 from tradesaga.infra.reconciliation.letters import Contradiction, LetterCheck, check_letters
 from tradesaga.infra.reconciliation.reading import read_book, read_ended, read_venue
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trading.comparison import Discrepancy, Flaw, compare, venue_differences
-from tradesaga.sagas.trading.postings import Place, stock
-from tradesaga.sagas.venue import VenueError, VenuePort
+from tradesaga.infra.telemetry.metrics import DISCREPANCIES
+from tradesaga.sagas.trade.comparison import Discrepancy, Flaw, compare, venue_differences
+from tradesaga.sagas.trade.postings import Place, stock
+from tradesaga.sagas.trade.venue import VenueError, VenuePort
 from tradesaga.schemas.identity import NAMESPACE
 
 STEP: Final = "venue_stock"

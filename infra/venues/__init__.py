@@ -1,1 +1,1 @@
-"""Venues: the adapters behind `tradesaga.sagas.venue.VenuePort`, and the paper venue that they can trade on."""
+"""Venues: the adapters behind `tradesaga.sagas.trade.venue.VenuePort`, and the paper venue that they can trade on."""

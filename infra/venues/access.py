@@ -4,7 +4,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
 from tradesaga.infra.venues.ccxt_client import VenueAddress
-from tradesaga.sagas.venue import VenuePort
+from tradesaga.sagas.trade.venue import VenuePort
 
 
 def open_venue(settings: Settings, *, timeout: float = 5.0) -> VenuePort:

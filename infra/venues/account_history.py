@@ -5,7 +5,14 @@ from typing import Any, Final
 
 from tradesaga.infra.venues import binance_shape as shape
 from tradesaga.infra.venues.ccxt_client import CcxtClient
-from tradesaga.sagas.venue import SYMBOL_UNKNOWN, OrderReport, SymbolRules, VenueRejected, VenueTrade, VenueUnknown
+from tradesaga.sagas.trade.venue import (
+    SYMBOL_UNKNOWN,
+    OrderReport,
+    SymbolRules,
+    VenueRejected,
+    VenueTrade,
+    VenueUnknown,
+)
 
 _PAGE: Final = 1000
 NO_SUCH_ORDER: Final = frozenset({"-2013", "-2011"})

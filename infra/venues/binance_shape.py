@@ -5,8 +5,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
-from tradesaga.sagas.venue import Balance, Fill, OrderReport, OrderStatus, SymbolRules, VenueTrade
-from tradesaga.schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.sagas.trade.venue import Balance, Fill, OrderReport, OrderStatus, SymbolRules, VenueTrade
+from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
 Json = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from tradesaga.infra.venues import binance_shape as shape
 from tradesaga.infra.venues.account_history import NO_SUCH_ORDER, AccountHistory
 from tradesaga.infra.venues.ccxt_client import CcxtClient, VenueAddress
 from tradesaga.infra.venues.report_stream import ReportStream
-from tradesaga.sagas.venue import (
+from tradesaga.sagas.trade.venue import (
     EXPIRED,
     Balance,
     NewOrder,
@@ -22,7 +22,7 @@ from tradesaga.sagas.venue import (
     VenueUnknown,
 )
 from tradesaga.schemas.amounts import format_decimal
-from tradesaga.schemas.trade import OrderType
+from tradesaga.schemas.messages.trade import OrderType
 
 _LONGEST_WINDOW: Final = 60_000
 _REFUSED: Final = "-2010"

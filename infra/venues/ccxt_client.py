@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 import aiohttp
 import ccxt.async_support as ccxt
 
-from tradesaga.sagas.venue import VenueError, VenueRejected, VenueUnavailable, VenueUnknown
+from tradesaga.sagas.trade.venue import VenueError, VenueRejected, VenueUnavailable, VenueUnknown
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tradesaga.infra.venues import binance_shape as shape
 from tradesaga.infra.venues.ccxt_client import CcxtClient, VenueAddress
-from tradesaga.sagas.venue import SYMBOL_UNKNOWN, VenueRejected
+from tradesaga.sagas.trade.venue import SYMBOL_UNKNOWN, VenueRejected
 
 PAGE: Final = 1000
 

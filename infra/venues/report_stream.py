@@ -14,7 +14,7 @@ from tradesaga.infra.venues import binance_shape as shape
 from tradesaga.infra.venues.account_history import AccountHistory
 from tradesaga.infra.venues.ccxt_client import CcxtClient
 from tradesaga.infra.venues.report_tracker import ReportGapError, ReportTracker
-from tradesaga.sagas.venue import VenueRejected, VenueReport, VenueUnavailable, VenueUnknown
+from tradesaga.sagas.trade.venue import VenueRejected, VenueReport, VenueUnavailable, VenueUnknown
 
 _HEARTBEAT: Final = 15.0
 _SWEEP: Final = 30.0

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from tradesaga.sagas.venue import Fill, OrderReport, OrderStatus, ReportKind, VenueReport, VenueTrade
+from tradesaga.sagas.trade.venue import Fill, OrderReport, OrderStatus, ReportKind, VenueReport, VenueTrade
 
 _ENDS: Final = {
     OrderStatus.REJECTED: ReportKind.REJECTED,

@@ -2,9 +2,9 @@
 
 from decimal import Decimal
 
-from tradesaga.sagas.trading.arithmetic import EXACT, ZERO, multiply, round_down
-from tradesaga.sagas.venue import Fill, OrderReport, OrderStatus, ReportKind, VenueReport
-from tradesaga.schemas import trade as t
+from tradesaga.sagas.trade.arithmetic import EXACT, ZERO, multiply, round_down
+from tradesaga.sagas.trade.venue import Fill, OrderReport, OrderStatus, ReportKind, VenueReport
+from tradesaga.schemas.messages import trade as t
 
 _ENDS = {
     OrderStatus.REJECTED: ReportKind.REJECTED,

@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tradesaga.infra.stack.state import ProcessId, read_state
+from tradesaga.infra.local_stack.state import ProcessId, read_state
 
 
 @dataclass

@@ -11,12 +11,12 @@ from typing import Any
 from uuid import UUID
 
 from tradesaga.producers.demo.snapshot import Rows, Snapshot, moved
-from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import Machine
-from tradesaga.sagas.trade import trade
-from tradesaga.sagas.trading.client_orders import client_order_id, saga_of
+from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.amounts import format_decimal
-from tradesaga.schemas.trade import hash_trade_ids
+from tradesaga.schemas.messages.trade import hash_trade_ids
 
 Check = Callable[[Snapshot], list[str]]
 SHOWN = 5

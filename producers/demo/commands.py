@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.local_stack.state import read_state
+from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
-from tradesaga.infra.stack.assembly import Plan, bring_down, bring_up
-from tradesaga.infra.stack.services import service_names
-from tradesaga.infra.stack.state import read_state
 from tradesaga.producers.demo.chaos import Chaos
 from tradesaga.producers.demo.checks import reasons, run_checks
 from tradesaga.producers.demo.corruption import CORRUPTIONS, corrupted, noticed

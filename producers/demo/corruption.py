@@ -7,10 +7,10 @@ from typing import Any
 
 from tradesaga.producers.demo.checks import run_checks
 from tradesaga.producers.demo.snapshot import Rows, Said, Snapshot
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.amounts import format_decimal
-from tradesaga.schemas.message import wire_type
-from tradesaga.schemas.trade import TradeFilled
+from tradesaga.schemas.messages.message import wire_type
+from tradesaga.schemas.messages.trade import TradeFilled
 
 Corruption = Callable[[Snapshot], None]
 

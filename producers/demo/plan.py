@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import orjson
 
-from tradesaga.infra.database import Connection
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.amounts import format_decimal
 
 SYMBOLS: Final = {"EUR/USD": Decimal(2000), "GOOG/USD": Decimal(20)}

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.infra.broker import count_partitions, read_topic
-from tradesaga.infra.database import Connection, session
+from tradesaga.infra.kafka.admin import count_partitions, read_topic
+from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.producers.demo.snapshot import Run, Said, Snapshot
 from tradesaga.schemas.amounts import format_decimal
 

@@ -15,10 +15,10 @@ import asyncpg
 import orjson
 import structlog
 
-from tradesaga.infra.broker import count_partitions, read_ends
-from tradesaga.infra.database import Connection, session
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.kafka.admin import count_partitions, read_ends
+from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.producers.demo.chaos import Chaos
 from tradesaga.producers.demo.plan import open_accounts
 from tradesaga.producers.demo.readers import sum_ledger, take_snapshot
@@ -170,7 +170,7 @@ class Show:
 
 async def _verify_audit(home: Path) -> dict[str, Any]:
     """Verify the audit log as a person would, once its sealer has come to its end, or has had the time to."""
-    command = (sys.executable, "-m", "tradesaga.infra.command_line", "audit", "verify", "--json", "--dir", str(home))
+    command = (sys.executable, "-m", "tradesaga.infra.cli.entry", "audit", "verify", "--json", "--dir", str(home))
     until = time.monotonic() + _SEALING
     while True:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -190,7 +190,7 @@ async def _strategies(stage: Stage) -> AsyncGenerator[None]:
     environment = {**os.environ, "TRADESAGA_HOME": str(stage.home.resolve())}
     with (stage.home / "logs" / "strategies.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tradesaga.infra.command_line", *argv, stdout=log, stderr=log, env=environment
+            sys.executable, "-m", "tradesaga.infra.cli.entry", *argv, stdout=log, stderr=log, env=environment
         )
     try:
         yield

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
-from tradesaga.sagas.fact import Fact, Vocabulary
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas.message import wire_type
-from tradesaga.schemas.trade import MESSAGES, Side, TradeRequested
+from tradesaga.sagas.facts import Fact, Vocabulary
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.schemas.messages.message import wire_type
+from tradesaga.schemas.messages.trade import MESSAGES, Side, TradeRequested
 
 Rows = list[dict[str, Any]]
 SOURCES: Final = ("venue", "tables", "records", "run")

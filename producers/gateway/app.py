@@ -7,19 +7,19 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from tradesaga.infra.catalog import PAGE, Wanted, dump, present, read_events, read_page, read_row, start_events
-from tradesaga.infra.database import Pool
-from tradesaga.infra.lanes.leased import LeasedWriter
-from tradesaga.infra.starts import Accepted, Conflict, Start, order_start
-from tradesaga.infra.tracing import new_traceparent, next_traceparent
-from tradesaga.producers.accepting import accepting, count
+from tradesaga.infra.outbox.outbox_writer import LeasedWriter
+from tradesaga.infra.postgres.database import Pool
+from tradesaga.infra.saga_queries import PAGE, Wanted, dump, present, read_events, read_page, read_row, start_events
+from tradesaga.infra.starts.accept import Accepted, Conflict, Start, order_start
+from tradesaga.infra.telemetry.tracing import new_traceparent, next_traceparent
 from tradesaga.producers.gateway.body import read_body
 from tradesaga.producers.gateway.limits import Limits
 from tradesaga.producers.gateway.load import Load
 from tradesaga.producers.gateway.refusal import add_handlers, refuse, refuse_query, told
+from tradesaga.producers.start.accept import accepting, count
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.status import Status
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 from tradesaga.schemas.request_hash import RequestKeys
 
 PATIENCE: Final = 5.0

@@ -4,10 +4,10 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from tradesaga.infra.starts import StartInvalidError, read_start
+from tradesaga.infra.starts.accept import StartInvalidError, read_start
 from tradesaga.producers.gateway.refusal import Refusal, refuse
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 _DO: Final = {
     "not-json": "send one JSON object, as UTF-8",

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import structlog
 
-from tradesaga.infra.database import Pool
-from tradesaga.infra.database_faults import DATABASE_ERRORS
-from tradesaga.infra.kafka import KafkaUnavailableError
-from tradesaga.infra.lanes.health import Health
-from tradesaga.infra.metrics import STARTS_REFUSED
-from tradesaga.infra.pipeline import Pipeline, count_under_way
+from tradesaga.infra.kafka.backpressure import Pipeline, count_under_way
+from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.outbox.health import Health
+from tradesaga.infra.postgres.database import Pool
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.telemetry.metrics import STARTS_REFUSED
 from tradesaga.producers.gateway.limits import Limits
 from tradesaga.producers.gateway.refusal import Refusal, refuse
 

@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from tradesaga.infra.database_faults import DATABASE_ERRORS
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.lanes.leased import NotWrittenError, WriteUnknownError
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, WriteUnknownError
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 
 _REFUSED: Final = 400
 _LATER: Final = {"Retry-After": "1"}

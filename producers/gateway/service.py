@@ -10,21 +10,21 @@ from typing import Final
 import structlog
 import uvicorn
 
-from tradesaga.infra.database import open_pool
 from tradesaga.infra.errors import unavailable
-from tradesaga.infra.lanes.leased import LeasedWriter, name_owner
-from tradesaga.infra.lanes.residence import find_residents
-from tradesaga.infra.metrics import watch_worker
-from tradesaga.infra.pipeline import Pipeline
-from tradesaga.infra.preflight import preflight
-from tradesaga.infra.request_keys import read_request_keys
+from tradesaga.infra.kafka.backpressure import Pipeline
+from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.outbox.known_groups import find_residents
+from tradesaga.infra.outbox.outbox_writer import LeasedWriter, name_owner
+from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings
-from tradesaga.producers.accepting import DATABASE, LANES
+from tradesaga.infra.starts.request_keys import read_request_keys
+from tradesaga.infra.telemetry.metrics import watch_worker
 from tradesaga.producers.gateway.app import Gateway, build_app
 from tradesaga.producers.gateway.limits import Limits
 from tradesaga.producers.gateway.load import Load
+from tradesaga.producers.start.accept import DATABASE, LANES
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.topics import events_topic
 
 NAME: Final = "gateway"

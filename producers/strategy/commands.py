@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.logs import configure_logs
+from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.telemetry.logs import configure_logs
 from tradesaga.producers.strategy.plan import Plan, check_plans, read_plans
-from tradesaga.schemas.trade import OrderType, TimeInForce
+from tradesaga.schemas.messages.trade import OrderType, TimeInForce
 
 commands = typer.Typer()
 strategy = typer.Typer(no_args_is_help=True, help="Moving averages whose crossings are signals.")
@@ -71,7 +71,7 @@ def run(
 
 
 async def _run(settings: Settings, plans: list[Plan], bars: int | None, poll: float) -> dict[str, Any]:
-    from tradesaga.infra.probes import probes  # noqa: PLC0415 - the clients are heavy, and `--help` needs none
+    from tradesaga.infra.telemetry.health import probes  # noqa: PLC0415 - the clients are heavy, and `--help` needs none
     from tradesaga.infra.venues.klines import Klines  # noqa: PLC0415
     from tradesaga.producers.strategy.market import group  # noqa: PLC0415
     from tradesaga.producers.strategy.runner import Announcer, trade_markets  # noqa: PLC0415

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 from decimal import Decimal
 
-from tradesaga.sagas.trading.arithmetic import EXACT, ZERO
-from tradesaga.schemas.trade import Side
+from tradesaga.sagas.trade.arithmetic import EXACT, ZERO
+from tradesaga.schemas.messages.trade import Side
 
 
 class _Sum:

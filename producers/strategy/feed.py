@@ -6,17 +6,17 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.tracing import new_traceparent
+from tradesaga.infra.telemetry.tracing import new_traceparent
 from tradesaga.infra.venues.klines import Kline
 from tradesaga.producers.strategy.crossover import Crossover
 from tradesaga.producers.strategy.plan import Plan
-from tradesaga.sagas.trade import trade
-from tradesaga.sagas.trading.arithmetic import EXACT, multiply, round_down, round_up
+from tradesaga.sagas.trade.arithmetic import EXACT, multiply, round_down, round_up
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import Envelope, Header
 from tradesaga.schemas.identity import NAMESPACE
-from tradesaga.schemas.message import wire_type
-from tradesaga.schemas.signals import SignalRaised
-from tradesaga.schemas.trade import OrderType, Side
+from tradesaga.schemas.messages.message import wire_type
+from tradesaga.schemas.messages.signals import SignalRaised
+from tradesaga.schemas.messages.trade import OrderType, Side
 
 _MILLISECOND: Final = 1_000_000
 

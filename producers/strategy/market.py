@@ -8,7 +8,7 @@ import structlog
 from tradesaga.infra.venues.klines import PAGE, Kline, Klines
 from tradesaga.producers.strategy.feed import Feed
 from tradesaga.producers.strategy.plan import Plan
-from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.messages.signals import SignalRaised
 
 _SETTLING: Final = 50
 """Bars before the first that may signal, beside those of the slow window: they find out which average lies above."""

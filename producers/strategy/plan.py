@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.schemas.amounts import Quantity
-from tradesaga.schemas.signals import StrategyName
-from tradesaga.schemas.trade import OrderType, Symbol, TimeInForce
+from tradesaga.schemas.messages.signals import StrategyName
+from tradesaga.schemas.messages.trade import OrderType, Symbol, TimeInForce
 
 Window = Annotated[int, Field(ge=1, le=5000)]
 

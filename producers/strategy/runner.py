@@ -10,13 +10,13 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka import KafkaUnavailableError, Producer
-from tradesaga.infra.metrics import SIGNALS_RAISED
+from tradesaga.infra.kafka.clients import KafkaUnavailableError, Producer
+from tradesaga.infra.telemetry.metrics import SIGNALS_RAISED
 from tradesaga.infra.venues.klines import Klines
 from tradesaga.producers.strategy.feed import record_of
 from tradesaga.producers.strategy.market import Market
-from tradesaga.sagas.venue import VenueError, VenueRejected
-from tradesaga.schemas.signals import SignalRaised
+from tradesaga.sagas.trade.venue import VenueError, VenueRejected
+from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.topics import SIGNALS
 
 PAUSE: Final = 0.5

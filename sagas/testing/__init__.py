@@ -1,7 +1,7 @@
 """A test kit for anybody's saga: scenarios, any order and repeats, crashes anywhere, and taking back what was done."""
 
 from tradesaga.sagas.testing.crashes import Outcome, survives_crashes
-from tradesaga.sagas.testing.happenings import (
+from tradesaga.sagas.testing.facts import (
     Happening,
     aborted,
     attempt_failed,
@@ -17,7 +17,7 @@ from tradesaga.sagas.testing.happenings import (
     unowned,
 )
 from tradesaga.sagas.testing.identity import restores
-from tradesaga.sagas.testing.rehearsal import Part, Rehearsal
+from tradesaga.sagas.testing.in_memory_run import Part, Rehearsal
 from tradesaga.sagas.testing.scenario import Scenario, given
 
 __all__ = [

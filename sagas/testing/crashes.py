@@ -6,10 +6,10 @@ from enum import Enum
 from functools import partial
 
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Meaning
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.testing.rehearsal import Answer, Rehearsal
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.sagas.testing.in_memory_run import Answer, Rehearsal
 
 ENOUGH = 10_000
 """Commits after which a run is taken to go round in circles."""

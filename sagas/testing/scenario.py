@@ -8,12 +8,12 @@ from itertools import permutations, product
 from math import factorial, prod
 
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Fact, Meaning, Vocabulary
+from tradesaga.sagas.facts import Fact, Meaning, Vocabulary
 from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order, State
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.testing.happenings import Happening
-from tradesaga.schemas.lifecycle import Bar, DeadlineElapsed, Retry
-from tradesaga.schemas.message import Command, Event, wire_type
+from tradesaga.sagas.testing.facts import Happening
+from tradesaga.schemas.messages.lifecycle import Bar, DeadlineElapsed, Retry
+from tradesaga.schemas.messages.message import Command, Event, wire_type
 
 Said = Happening | Event | type[Event]
 Commanded = Command | type[Command]

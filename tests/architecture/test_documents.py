@@ -8,7 +8,7 @@ import pytest
 
 from tests.architecture.sources import ROOT, named, tracked
 from tradesaga.sagas.diagram import draw_mermaid
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trade.definition import trade
 
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 DOCUMENTS = [path for path in tracked() if path.suffix == ".md" and path.parts[-2] in {"docs", ROOT.name}]

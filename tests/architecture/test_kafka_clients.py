@@ -2,9 +2,9 @@
 
 from tests.architecture.sources import imported, named, shipped_files
 
-MAKER = "infra/kafka_clients.py"
+MAKER = "infra/kafka/connections.py"
 CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
-ADMINISTRATORS = {"infra/broker.py", "infra/kafka_identity.py", "infra/topics.py"}
+ADMINISTRATORS = {"infra/kafka/admin.py", "infra/kafka/identity.py", "infra/kafka/topics.py"}
 """Those that talk to the broker under the cluster's own names, and translate them themselves."""
 
 
@@ -22,9 +22,9 @@ def test_clients_are_made_in_one_module() -> None:
 def test_administrators_are_known() -> None:
     """An administration client has the cluster's names: whoever asks for one translates."""
     users = {
-        named(path) for path in shipped_files() if "tradesaga.infra.kafka_clients.make_admin" in set(imported(path))
+        named(path) for path in shipped_files() if "tradesaga.infra.kafka.connections.make_admin" in set(imported(path))
     }
     assert users == ADMINISTRATORS
     for path in shipped_files():
         if named(path) in ADMINISTRATORS:
-            assert {"tradesaga.infra.kafka_names.Cluster"} <= set(imported(path))
+            assert {"tradesaga.infra.kafka.names.Cluster"} <= set(imported(path))

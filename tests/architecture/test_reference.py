@@ -5,12 +5,12 @@ import re
 from importlib.metadata import entry_points
 
 from tests.architecture.sources import ROOT
-from tradesaga.infra import metrics
+from tradesaga.infra.kafka.topics import all_topics
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.topics import all_topics
+from tradesaga.infra.telemetry import metrics
 from tradesaga.producers.gateway.limits import Limits
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas.message import Event
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.schemas.messages.message import Event
 
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "docs" / "wire-contract.md").read_text(encoding="utf-8")

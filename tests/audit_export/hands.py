@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from tests.audit_export.independent import hash_of
-from tradesaga.consumers.audit.exporting import layout
-from tradesaga.consumers.audit.exporting.manifest import File, Log, Manifest, sign
-from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
-from tradesaga.infra.audit.merkle import Edge, hash_leaf
-from tradesaga.infra.audit.note import Signer
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, sign
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.note import Signer
 
 Hand = Callable[[Path], None]
 Json = dict[str, Any]

@@ -10,17 +10,17 @@ import asyncpg
 
 from tests.integration.audit_rig import STORY, TOPIC, AuditRig
 from tests.sagas import RECORDED_MS, OrderAsked
-from tradesaga.consumers.audit.exporting.making import Maker
-from tradesaga.consumers.audit.exporting.manifest import Manifest, Query
-from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
-from tradesaga.consumers.audit.exporting.writing import FreshFolder
-from tradesaga.consumers.audit.verification import Report
+from tradesaga.consumers.audit.export.folder_writer import FreshFolder
+from tradesaga.consumers.audit.export.manifest import Manifest, Query
+from tradesaga.consumers.audit.export.run import Maker
+from tradesaga.consumers.audit.export.verify import Keys, verify_export
+from tradesaga.consumers.audit.verify.verification import Report
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import FORMAT
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.codec import Record
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.envelope import Header
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 EVERYTHING = Query()
 

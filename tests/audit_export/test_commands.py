@@ -13,12 +13,12 @@ import pytest
 
 from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
-from tradesaga.consumers.audit.exporting import layout
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.keyring import public_path
-from tradesaga.infra.audit.note import open_note
-from tradesaga.infra.audit.witness import Witnessed, WitnessFile
-from tradesaga.infra.command_line import execute
+from tradesaga.consumers.audit.export import layout
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.keyring import public_path
+from tradesaga.infra.audit_log.note import open_note
+from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.cli.entry import execute
 
 pytestmark = pytest.mark.stack
 

@@ -16,10 +16,10 @@ import pytest_asyncio
 from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
 from tests.sagas import RECORDED_MS
-from tradesaga.consumers.audit.exporting import layout
-from tradesaga.consumers.audit.exporting.manifest import Manifest, Query
-from tradesaga.consumers.audit.verification import Verdict
-from tradesaga.infra.audit.note import Signer
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.manifest import Manifest, Query
+from tradesaga.consumers.audit.verify.verification import Verdict
+from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.errors import CommandError, ExitCode
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

@@ -11,11 +11,11 @@ import pytest
 from tests.audit_export import hands
 from tests.audit_export.hands import Hand, sign_again
 from tests.audit_export.rig import ExportRig
-from tradesaga.consumers.audit.exporting import layout
-from tradesaga.consumers.audit.exporting.manifest import Query
-from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
-from tradesaga.consumers.audit.verification import Report, Verdict
-from tradesaga.infra.audit.note import Signer
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.manifest import Query
+from tradesaga.consumers.audit.export.verify import Keys, verify_export
+from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.infra.audit_log.note import Signer
 
 pytestmark = pytest.mark.stack
 

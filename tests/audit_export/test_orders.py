@@ -14,13 +14,13 @@ import pytest_asyncio
 
 from tests.audit_export.rig import ExportRig
 from tests.integration.audit_rig import PARTITIONS, AuditRig
-from tradesaga.consumers.audit.exporting import layout
-from tradesaga.consumers.audit.exporting.manifest import Query
-from tradesaga.consumers.audit.exporting.orders import COLUMNS, describe_order
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.manifest import Query
+from tradesaga.consumers.audit.export.orders import COLUMNS, describe_order
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas import trade as t
-from tradesaga.schemas.message import Event, wire_type
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event, wire_type
 
 pytestmark = [pytest.mark.stack]
 

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
-from tradesaga.consumers.audit.exporting import layout
+from tradesaga.consumers.audit.export import layout
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -11,9 +11,9 @@ from tests.audit_export import hands
 from tests.audit_export.rig import ExportRig
 from tests.integration.audit_rig import STORY
 from tests.integration.retention_rig import RetentionRig
-from tradesaga.consumers.audit.exporting import layout
-from tradesaga.consumers.audit.exporting.manifest import Query
-from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.manifest import Query
+from tradesaga.consumers.audit.verify.verification import Verdict
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

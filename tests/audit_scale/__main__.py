@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.audit_scale.run import ScaleRun
-from tradesaga.infra.stack.servers import start_servers, stop_servers
+from tradesaga.infra.local_stack.servers import start_servers, stop_servers
 
 NO_NETWORK = ("unshare", "-n") if os.geteuid() == 0 else ("unshare", "-r", "-n")
 

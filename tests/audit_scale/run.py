@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tradesaga.infra.database import session
+from tradesaga.infra.postgres.database import session
 
 ROOT: Final = Path(__file__).parents[2]
 FACTS_OF_A_SAGA: Final = 6

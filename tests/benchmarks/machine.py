@@ -11,7 +11,7 @@ import psutil
 from tests.benchmarks.meter import syncs_a_second
 from tests.benchmarks.stage import Stage
 
-JARS = Path("infra/stack/kafka_jars.sha256")
+JARS = Path("infra/local_stack/kafka_jars.sha256")
 
 
 def describe(stage: Stage) -> dict[str, Any]:

@@ -6,10 +6,10 @@ Started with a quantity of 0 it is refused at its fourth step, and the three bef
 from collections.abc import Sequence
 
 from tradesaga.consumers.participant import Participant, Work
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.definition import minutes, saga
 from tradesaga.sagas.step import step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class BenchRequested(Event):

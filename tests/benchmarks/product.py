@@ -15,21 +15,21 @@ from uuid import uuid4
 import uvloop
 
 from tests.benchmarks.noop import BenchRequested, bench, steps
-from tradesaga.consumers.audit.service import serve as seal
+from tradesaga.consumers.audit.seal.service import serve as seal
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.database import migrate, open_pool, session
-from tradesaga.infra.garbage import collect_seldom
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.probes import probes
+from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import migrate, open_pool, session
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.topics import ensure_topics
-from tradesaga.infra.tracing import configure_tracing, new_traceparent
+from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.tracing import configure_tracing, new_traceparent
 from tradesaga.schemas.envelope import Envelope, splice
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 REQUESTS = {

@@ -13,9 +13,9 @@ import asyncpg
 import psutil
 
 from tests.benchmarks.sink import Sink, collecting
-from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
-from tradesaga.infra.stack.servers import start_servers, stop_servers
-from tradesaga.infra.stack.state import ProcessId, StackState, change_state, read_state
+from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.local_stack.servers import start_servers, stop_servers
+from tradesaga.infra.local_stack.state import ProcessId, StackState, change_state, read_state
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.e2e.direct import Direct, direct
 from tests.e2e.harness import open_bench
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.schemas.envelope import Envelope
-from tradesaga.schemas.message import Command, Event, Message
+from tradesaga.schemas.messages.message import Command, Event, Message
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 EACH = 20

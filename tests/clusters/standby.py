@@ -15,11 +15,11 @@ from types import MappingProxyType
 import asyncpg
 
 from tests.waiting import until
-from tradesaga.infra.stack.account import data_folder, make_owned, server_account, within_reach
-from tradesaga.infra.stack.ports import LOOPBACK
-from tradesaga.infra.stack.postgres import USER, start_postgres, stop_postgres
-from tradesaga.infra.stack.process import stop
-from tradesaga.infra.stack.state import PostgresState
+from tradesaga.infra.local_stack.account import data_folder, make_owned, server_account, within_reach
+from tradesaga.infra.local_stack.ports import LOOPBACK
+from tradesaga.infra.local_stack.postgres import USER, start_postgres, stop_postgres
+from tradesaga.infra.local_stack.process import stop
+from tradesaga.infra.local_stack.state import PostgresState
 
 
 def programs() -> Path:

@@ -11,9 +11,9 @@ from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, execute, open_stage
 from tests.waiting import until
 from tradesaga.consumers.recovery.rebuild import Wish
-from tradesaga.infra.database import migrate, session
-from tradesaga.infra.database_faults import DATABASE_ERRORS
 from tradesaga.infra.errors import CommandError
+from tradesaga.infra.postgres.database import migrate, session
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

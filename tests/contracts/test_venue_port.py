@@ -13,13 +13,13 @@ import pytest
 
 from tests.contracts.venue_rigs import CLOSES, SYMBOL, MemoryRig, PaperRig, Rig, collect, order
 from tests.venues.paper_process import ADMIN_KEY, small_market
-from tradesaga.infra.venues.paper.launch import listen_on
-from tradesaga.infra.venues.paper.server import Door, serve
-from tradesaga.infra.venues.paper.settings import PaperSettings
-from tradesaga.infra.venues.paper.venue import Venue
+from tradesaga.infra.paper_exchange.launch import listen_on
+from tradesaga.infra.paper_exchange.server import Door, serve
+from tradesaga.infra.paper_exchange.settings import PaperSettings
+from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.infra.venues.report_tracker import CursorError
-from tradesaga.sagas.venue import EXPIRED, SYMBOL_UNKNOWN, OrderStatus, ReportKind, VenueRejected, VenueUnknown
-from tradesaga.schemas.trade import Side, TimeInForce
+from tradesaga.sagas.trade.venue import EXPIRED, SYMBOL_UNKNOWN, OrderStatus, ReportKind, VenueRejected, VenueUnknown
+from tradesaga.schemas.messages.trade import Side, TimeInForce
 
 K = ReportKind
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.venues.paper_process import KEY, SECRET, small_market
+from tradesaga.infra.paper_exchange.faults import Fault
+from tradesaga.infra.paper_exchange.settings import Listing
+from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
 from tradesaga.infra.venues.ccxt_client import VenueAddress
 from tradesaga.infra.venues.memory import SimulatedVenue
-from tradesaga.infra.venues.paper.faults import Fault
-from tradesaga.infra.venues.paper.settings import Listing
-from tradesaga.infra.venues.paper.venue import Venue
-from tradesaga.sagas.venue import NewOrder, VenuePort, VenueReport
-from tradesaga.schemas.trade import OrderType, Side
+from tradesaga.sagas.trade.venue import NewOrder, VenuePort, VenueReport
+from tradesaga.schemas.messages.trade import OrderType, Side
 
 SYMBOL = "EUR/USD"
 CLOSES = ("1.10000", "1.10000", "1.09000", "1.12000")

@@ -7,7 +7,7 @@ from tests.e2e.far import FarSide
 from tests.e2e.plan import PlannedError, misbehave, planned, record
 from tests.e2e.steps import Steps
 from tradesaga.consumers.participant import Participant, StepContext, Work
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.amounts import format_decimal
 
 

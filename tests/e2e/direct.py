@@ -12,14 +12,14 @@ from tests.copies import copies
 from tests.e2e.harness import Bench
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.codec import Outgoing, Record
-from tradesaga.infra.database import Connection
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.lanes import outbox, store
-from tradesaga.infra.lanes.processor import Received, Transaction
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import Envelope, splice
-from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.topics import PARTITIONS
 
 _NUMBERED = re.compile(r"__asyncpg_savepoint_\w+")
@@ -55,11 +55,11 @@ class Direct:
         """Commit one batch as a worker would, and give what it says."""
         self.statements.clear()
         async with self.sql.transaction():
-            await store.advance(self.sql, self.lanes.values(), {})
+            await lane_rows.advance(self.sql, self.lanes.values(), {})
             transaction = Transaction(self.sql, self.lanes)
             await self.processor.apply(transaction, received)
             if transaction.rows:
-                await outbox.insert(self.sql, transaction.rows)
+                await outbox_rows.insert(self.sql, transaction.rows)
         for row in transaction.rows:
             self.lanes[row.lane].last_seq = row.seq
         self.processor.committed()
@@ -72,7 +72,7 @@ async def direct(bench: Bench, processor: StepProcessor) -> AsyncGenerator[Direc
     """Claim every lane of the processor's group for a test."""
     places = [(topic, number) for topic in processor.topics for number in range(PARTITIONS)]
     async with bench.pool.acquire() as sql:
-        lanes = await store.claim(sql, processor.group, places, "direct")
+        lanes = await lane_rows.claim(sql, processor.group, places, "direct")
         await processor.open(sql, lanes, lambda: None)
         driven = Direct(processor, sql, {lane.id: lane for lane in lanes}, bench.saga.name)
 

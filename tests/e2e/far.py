@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from tradesaga.infra.database import Pool
+from tradesaga.infra.postgres.database import Pool
 from tradesaga.sagas.errors import OutcomeUnknownError
 
 TABLES = """

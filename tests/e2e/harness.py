@@ -21,18 +21,18 @@ from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.database import Pool, open_pool
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.sagas.backoff import Retry
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.retry import Retry
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope, Header, splice
 from tradesaga.schemas.identity import request_hash
-from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic, saga_topics
 
 SESSION_MS = 3000

@@ -18,7 +18,7 @@ import asyncio
 
 from tests.e2e import messages as m
 from tradesaga.consumers.participant import CompensationImpossibleError, StepContext
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.errors import OutcomeUnknownError
 
 

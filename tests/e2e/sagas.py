@@ -8,8 +8,8 @@ from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.steps import PATIENCE, QUICK, Steps, make_steps
 from tradesaga.consumers.participant import Participant, StepContext
-from tradesaga.sagas.backoff import Retry
 from tradesaga.sagas.definition import Saga, saga, seconds
+from tradesaga.sagas.retry import Retry
 
 
 @dataclass(frozen=True)

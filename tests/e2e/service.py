@@ -14,17 +14,17 @@ import uvloop
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import Kit, make_kit
 from tests.keys import KEYS
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime import service as participants
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.database import open_pool
+from tradesaga.infra.cli.failures import describe
+from tradesaga.infra.cli.run import serve
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.failures import describe
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.run import serve
 
 NAME = "TEST_SAGA"
 ATTEMPT = 1.5

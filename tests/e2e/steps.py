@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.e2e import messages as m
-from tradesaga.sagas.backoff import Retry
 from tradesaga.sagas.definition import seconds
+from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.step import CompensatableStep, Step, step
 
 QUICK = Retry(attempts=3, initial=0.02, maximum=0.1)

@@ -10,7 +10,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages.message import Message
 
 
 @dataclass(frozen=True)

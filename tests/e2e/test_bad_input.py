@@ -15,9 +15,9 @@ from tests.e2e.steps import BUSY
 from tests.e2e.tail import Heard
 from tests.keys import KEYS
 from tests.waiting import until
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.schemas.identity import saga_id as identify
-from tradesaga.schemas.lifecycle import Bar, StartRefused, StepBarred
+from tradesaga.schemas.messages.lifecycle import Bar, StartRefused, StepBarred
 from tradesaga.schemas.topics import commands_topic, events_topic, starts_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]

@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from tests.conftest import Stack
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.messages import Booked, Closed, Paid, Recalled, Refunded, Report, Shipped, Unbooked
-from tradesaga.sagas.row import RowStatus
-from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed, StepUnknown
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.messages.lifecycle import AttemptFailed, CompensationFailed, StepFailed, StepUnknown
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -15,14 +15,14 @@ from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.keys import keys_in
-from tradesaga.infra.database import migrate
+from tradesaga.infra.kafka.topics import all_topics, ensure_topics
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.infra.local_stack.servers import revive_servers, start_servers, stop_servers
+from tradesaga.infra.local_stack.state import read_state
+from tradesaga.infra.postgres.database import migrate
 from tradesaga.infra.settings import PREFIX
-from tradesaga.infra.stack.ports import free_port
-from tradesaga.infra.stack.servers import revive_servers, start_servers, stop_servers
-from tradesaga.infra.stack.state import read_state
-from tradesaga.infra.topics import all_topics, ensure_topics
-from tradesaga.sagas.row import RowStatus
-from tradesaga.schemas.lifecycle import StepUnknown
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.messages.lifecycle import StepUnknown
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -96,7 +96,7 @@ async def run(*argv: str, **settings: str) -> tuple[int, str]:
     """Run a command with these settings alone; give its exit code and what it wrote to stderr."""
     mine = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tradesaga.infra.command_line", *argv,
+        sys.executable, "-m", "tradesaga.infra.cli.entry", *argv,
         env=mine | {f"{PREFIX}{key}": value for key, value in settings.items()},
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

@@ -21,8 +21,8 @@ from tests.broker import forget_saga
 from tests.conftest import Stack
 from tests.doors import order
 from tests.waiting import until
-from tradesaga.infra.database import session
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.identity import saga_id
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300), pytest.mark.xdist_group("trade")]
@@ -39,7 +39,7 @@ class Desk:
 
     def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run `tradesaga` to its end."""
-        argv = [sys.executable, "-m", "tradesaga.infra.command_line", *arguments, "--dir", str(self.home)]
+        argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", *arguments, "--dir", str(self.home)]
         return subprocess.run(argv, env=self.environment, input=stdin, capture_output=True, timeout=240, check=False)
 
     def show(self, saga: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.steps import BUSY
 from tests.keys import KEYS
-from tradesaga.consumers.intake import Intake
-from tradesaga.infra.tracing import new_traceparent
+from tradesaga.consumers.entry.start_intake import Intake
+from tradesaga.infra.telemetry.tracing import new_traceparent
 from tradesaga.schemas.identity import saga_id as identify
 from tradesaga.schemas.topics import starts_topic
 

@@ -13,10 +13,10 @@ from tests.e2e.plan import record
 from tests.e2e.sagas import Kit
 from tests.e2e.steps import PATIENCE, QUICK, Steps, make_steps
 from tradesaga.consumers.participant import Participant, StepContext
-from tradesaga.sagas.backoff import Retry
 from tradesaga.sagas.definition import Saga, saga, seconds
+from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.step import step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class Weighed(m.Booked):

@@ -23,7 +23,7 @@ from tests.faults.resources import usual_lag
 from tests.faults.script import play
 from tests.faults.stage import Stage, Wanted, open_stage
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.telemetry.logs import silence_libraries
 
 BUILD: Final = Path("build")
 FENCED: Final = b"another owner has claimed"

@@ -21,18 +21,19 @@ from tests.faults.desk import make_desk
 from tests.faults.market import Far, make_market
 from tests.faults.resources import feeling_lag
 from tests.faults.saga import Drill, make_drill
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra import failpoints, metrics
-from tradesaga.infra.database import open_pool
+from tradesaga.infra import failpoints
 from tradesaga.infra.failpoints import Failpoint
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.partitions import keeping_partitions
-from tradesaga.infra.request_keys import read_request_keys
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import open_pool
+from tradesaga.infra.postgres.partitions import keeping_partitions
 from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.starts.request_keys import read_request_keys
+from tradesaga.infra.telemetry import metrics
 from tradesaga.producers.gateway import service as gateway
 
 EXCHANGE: Final = "DRILL_EXCHANGE"

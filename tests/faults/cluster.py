@@ -17,9 +17,9 @@ from tests.clusters.brokers import Brokers, Node, make_brokers, watch_leaders
 from tests.faults.proxy import Bundle
 from tests.faults.saga import NAME
 from tests.faults.servers import signal_server
-from tradesaga.infra.stack.ports import free_port
-from tradesaga.infra.stack.process import stop
-from tradesaga.infra.topics import Durability, ensure_topics
+from tradesaga.infra.kafka.topics import Durability, ensure_topics
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.infra.local_stack.process import stop
 from tradesaga.schemas.topics import Topic, events_topic, saga_topics
 
 HEAP: Final = "256m"

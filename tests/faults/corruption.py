@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.faults.evidence import COMMANDS, DEAD, EVENTS, Evidence
 from tests.faults.invariants import CHECKS
 from tests.faults.market import order_key
-from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka.codec import Record
 
 Change = Callable[[Evidence], None]
 _BY_NAME: Final = {name: check for name, _, check in CHECKS}

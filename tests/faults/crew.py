@@ -17,8 +17,8 @@ from tests.faults.proxy import Bundle, Link
 from tests.faults.resources import Memory
 from tests.keys import keys_in
 from tradesaga.infra.failpoints import VARIABLE, Failpoint
+from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.settings import PREFIX
-from tradesaga.infra.stack.ports import free_port
 
 AGAIN: Final = 0.5
 """Seconds between a death and the next start, as a supervisor would wait."""
@@ -94,7 +94,7 @@ class Member:
 
     async def start(self, extra: Mapping[str, str] | None = None) -> None:
         """Start the process, its log appended to."""
-        argv = [sys.executable, "-m", "tradesaga.infra.command_line", "run", self.service, "--app", app.__name__]
+        argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", "run", self.service, "--app", app.__name__]
         mine = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
         environment = {**mine, **self.environment, **(extra or {})}
         environment |= {app.CLOCK: str(self.clock), app.ORDERS: str(self.orders)}

@@ -11,7 +11,7 @@ from uuid import UUID
 from tests.faults import messages as m
 from tests.faults.saga import Drill
 from tradesaga.consumers.participant import CompensationImpossibleError, Participant, StepContext, Work
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 
 TABLES: Final = """
 CREATE TABLE drill_account (account text PRIMARY KEY, free numeric NOT NULL);

@@ -13,9 +13,9 @@ from tests.faults.evidence import read_offsets
 from tests.faults.phases.data import speak
 from tests.faults.saga import NAME
 from tests.faults.stage import Stage
-from tradesaga.infra.database_faults import DATABASE_ERRORS
-from tradesaga.infra.kafka import KafkaUnavailableError
-from tradesaga.schemas.lifecycle import ParkReleased
+from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.schemas.messages.lifecycle import ParkReleased
 from tradesaga.schemas.topics import events_topic
 
 QUIET: Final = 2.0

@@ -16,8 +16,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from tests.faults.exchange import ask
 from tests.faults.history import History
 from tests.faults.saga import NAME
-from tradesaga.infra.codec import Record
 from tradesaga.infra.failpoints import Failpoint
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic, starts_topic
 
 Place = tuple[str, int]

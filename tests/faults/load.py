@@ -14,10 +14,10 @@ from tests.faults.messages import Asked, Report
 from tests.faults.plan import draw_plan
 from tests.faults.saga import NAME
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.kafka import KafkaUnavailableError, Producer
+from tradesaga.infra.kafka.clients import KafkaUnavailableError, Producer
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Envelope, Header
-from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import events_topic, starts_topic
 
 ACCOUNTS: Final = tuple(f"account-{number:02}" for number in range(60))

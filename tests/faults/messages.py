@@ -5,7 +5,7 @@ from decimal import Decimal
 from pydantic import Field
 
 from tradesaga.schemas.amounts import Quantity
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class Asked(Event):

@@ -12,7 +12,7 @@ from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Entry
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status
 
 LEGAL: Final[dict[Status | None, frozenset[Status]]] = {

@@ -12,9 +12,9 @@ import psutil
 
 from tests.clusters.standby import add_standby, kill_server, promote, remove_outside, synchronise
 from tests.faults.servers import Database
-from tradesaga.infra.stack.postgres import stop_postgres
-from tradesaga.infra.stack.process import find
-from tradesaga.infra.stack.state import PostgresState
+from tradesaga.infra.local_stack.postgres import stop_postgres
+from tradesaga.infra.local_stack.process import find
+from tradesaga.infra.local_stack.state import PostgresState
 
 BEHIND: Final = 4.0
 """Seconds by which a late standby is behind."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.faults import messages as m
-from tradesaga.sagas.backoff import Retry
 from tradesaga.sagas.definition import Saga, saga, seconds
+from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.step import CompensatableStep, Step, step
 
 NAME: Final = "drill"

@@ -17,11 +17,11 @@ from tests.faults.market import order_key
 from tests.faults.refolding import Refolded
 from tests.faults.saga import NAME, make_drill
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Record
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Envelope, Header
-from tradesaga.schemas.lifecycle import Bar
-from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.messages.lifecycle import Bar
+from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.topics import PARTITIONS
 
 TIME = "2026-11-23T04:00:00.000000000Z"

@@ -23,10 +23,10 @@ from tests.faults.load import ACCOUNTS, Clients
 from tests.faults.proxy import Bundle, Link
 from tests.faults.replicated import Replicated
 from tests.faults.servers import Broker, Database, Kafka
-from tradesaga.infra.database_faults import DATABASE_ERRORS
 from tradesaga.infra.errors import unavailable
+from tradesaga.infra.local_stack.ports import LOOPBACK, accepts, free_port
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.settings import PREFIX
-from tradesaga.infra.stack.ports import LOOPBACK, accepts, free_port
 
 CAST: Final = (
     ("desk1", "desk"), ("desk2", "desk"), ("market1", "market"), ("market2", "market"), ("log1", "log"),

@@ -21,10 +21,10 @@ from tests.fuzz.judging import Finding, Place, count_open, judge, read_lag
 from tests.fuzz.strangers import Strangers
 from tests.fuzz.trades import Trade, Traders, open_accounts
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
-from tradesaga.infra.stack.assembly import Plan, bring_down, bring_up
-from tradesaga.infra.stack.services import service_names
+from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.producers.demo.plan import write_venue_config
 
 BUILD: Final = Path("build")

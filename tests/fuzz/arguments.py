@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import typer
 
-from tradesaga.infra.command_line import assemble
+from tradesaga.infra.cli.entry import assemble
 
 VALUES: Final = (
     "", "-", "--", "0", "-1", "1", "1e9", "NaN", "inf", "99999999999999999999999", "0x10", "1_000", "\u0661\u0662", "ä",

@@ -6,11 +6,11 @@ from uuid import UUID
 
 from tests.fuzz.mutation import Mutator
 from tests.fuzz.specimens import specimen
-from tradesaga.infra.codec import Record
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.envelope import Envelope, splice
-from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
 TIME = "2026-11-23T14:03:07.120000000Z"

@@ -10,15 +10,15 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from tests.fuzz.trades import Trade
-from tradesaga.infra.broker import read_ends
-from tradesaga.infra.database import session
 from tradesaga.infra.errors import ExitCode
+from tradesaga.infra.kafka.admin import read_ends
 from tradesaga.infra.ledger.keeping import PAYMENT_STEPS
-from tradesaga.infra.stack.status import look
+from tradesaga.infra.local_stack.status import look
+from tradesaga.infra.postgres.database import session
 from tradesaga.producers.demo.readers import read_venue
 from tradesaga.producers.demo.snapshot import Rows, moved
-from tradesaga.sagas.trading.client_orders import saga_of
-from tradesaga.schemas.trade import TradeRequested
+from tradesaga.sagas.trade.client_orders import saga_of
+from tradesaga.schemas.messages.trade import TradeRequested
 
 ENDED: Final = {"COMPLETED", "ABORTED"}
 SLOWEST: Final = 20.0
@@ -172,7 +172,7 @@ async def _audit(place: Place) -> list[Finding]:
 
 
 async def _run(home: Path, *arguments: str) -> tuple[int, str]:
-    argv = (sys.executable, "-m", "tradesaga.infra.command_line", *arguments, "--dir", str(home))
+    argv = (sys.executable, "-m", "tradesaga.infra.cli.entry", *arguments, "--dir", str(home))
     process = await asyncio.create_subprocess_exec(
         *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, cast
 
-from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.envelope import Header
 
 HOSTILE: Final = (

@@ -5,7 +5,7 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages.message import Message
 
 _TRIALS: Final = 200
 _GUESSES: Final[tuple[Any, ...]] = (

@@ -18,12 +18,12 @@ from tests.fuzz.corpus import TIME, Corpus
 from tests.fuzz.mutation import HOSTILE
 from tests.fuzz.trades import ACCOUNTS
 from tests.linear.shapes import KNOWN, drawn, repeated
-from tradesaga.infra.codec import Record
-from tradesaga.sagas.trade import trade
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas import identity
-from tradesaga.schemas import trade as t
 from tradesaga.schemas.envelope import Envelope, Header, splice
-from tradesaga.schemas.message import Event, wire_type
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import PARTITIONS
 
 TOPICS: Final = (

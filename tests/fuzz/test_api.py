@@ -24,8 +24,8 @@ from tests.doors import order, trade_of_its_own
 from tests.fuzz.mutation import HOSTILE, Mutator
 from tests.keys import keys_in
 from tests.waiting import until
+from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.stack.ports import free_port
 from tradesaga.producers.gateway.service import serve
 from tradesaga.sagas.definition import AnySaga
 

@@ -16,10 +16,10 @@ import pytest
 import structlog
 
 from tests.fuzz.arguments import draw, shapes
-from tradesaga.infra.command_line import COMMANDS, execute
+from tradesaga.infra.cli.entry import COMMANDS, execute
 from tradesaga.infra.errors import ExitCode
+from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.settings import PREFIX
-from tradesaga.infra.stack.ports import free_port
 
 pytestmark = pytest.mark.timeout(600)
 LISTS = 1000
@@ -81,7 +81,7 @@ def test_any_list_ends_a_process_the_same_way(settings: dict[str, str], tmp_path
     mine = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
     def run(arguments: list[str]) -> None:
-        command = [sys.executable, "-m", "tradesaga.infra.command_line", *arguments]
+        command = [sys.executable, "-m", "tradesaga.infra.cli.entry", *arguments]
         ended = subprocess.run(
             command, env=mine | settings, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
             check=False,

@@ -13,9 +13,9 @@ from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.parked import parked_records
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import load_headers
-from tradesaga.infra.dead_letters import Fault, dead_letter
-from tradesaga.sagas.trade import trade
+from tradesaga.infra.kafka.codec import load_headers
+from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.sagas.trade.definition import trade
 
 RECORDS = 4000
 

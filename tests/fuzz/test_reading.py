@@ -12,19 +12,19 @@ from tests.doors import order
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import HOSTILE, Mutator
 from tests.keys import KEYS
-from tradesaga.consumers.intake import Intake
-from tradesaga.consumers.runtime.cause import Cause, frame, split
+from tradesaga.consumers.entry.signals.reading import read_signal
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.message import Router
+from tradesaga.consumers.runtime.trigger import Cause, frame, split
 from tradesaga.consumers.services import risk
-from tradesaga.infra.codec import Record, dump_headers, load_headers, pack, unpack
-from tradesaga.infra.dead_letters import Fault, dead_letter
-from tradesaga.infra.starts import StartInvalidError, read_start
-from tradesaga.infra.strict_json import StrictJsonError, check_json
-from tradesaga.infra.tracing import next_traceparent
-from tradesaga.producers.signals.reading import read_signal
-from tradesaga.sagas.trade import trade
+from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers, pack, unpack
+from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.starts.accept import StartInvalidError, read_start
+from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
+from tradesaga.infra.telemetry.tracing import next_traceparent
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import Envelope, EnvelopeError
-from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.topics import PARTITIONS
 
 INPUTS = 3000

@@ -15,14 +15,14 @@ from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Session, session
-from tradesaga.infra.lanes import outbox, store
-from tradesaga.infra.lanes.processor import Processor, Received, Transaction
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.processor import Processor, Received, Transaction
+from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.venues.memory import SimulatedVenue
-from tradesaga.sagas.row import RowStatus
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.topics import PARTITIONS, dead_letters_topic
 
 pytestmark = pytest.mark.stack
@@ -60,11 +60,11 @@ class Driven:
         wanted = [record for record in records if self.processor.wants(record.topic, record.headers)]
         here = [Received(self.places[each.topic, each.partition], each) for each in wanted if self._reads(each)]
         async with sql.transaction():
-            await store.advance(sql, self.lanes.values(), {})
+            await lane_rows.advance(sql, self.lanes.values(), {})
             transaction = Transaction(sql, self.lanes)
             await self.processor.apply(transaction, here)
             if transaction.rows:
-                await outbox.insert(sql, transaction.rows)
+                await outbox_rows.insert(sql, transaction.rows)
         for row in transaction.rows:
             self.lanes[row.lane].last_seq = row.seq
             self.said[row.record.topic] += 1
@@ -78,7 +78,7 @@ class Driven:
 async def drive(sql: Session, processor: Processor) -> Driven:
     """Claim every lane of a processor's group."""
     places = [(topic, number) for topic in processor.topics for number in range(PARTITIONS)]
-    lanes = await store.claim(sql, processor.group, places, "fuzz")
+    lanes = await lane_rows.claim(sql, processor.group, places, "fuzz")
     await processor.open(sql, lanes, lambda: None)
     known = {(lane.topic, lane.partition): lane.id for lane in lanes}
     return Driven(processor, {lane.id: lane for lane in lanes}, known)

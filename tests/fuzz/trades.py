@@ -10,8 +10,8 @@ import httpx
 import orjson
 from confluent_kafka import Producer
 
-from tradesaga.infra.database import session
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.postgres.database import session
 from tradesaga.schemas import identity
 from tradesaga.schemas.amounts import format_decimal
 

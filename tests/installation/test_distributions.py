@@ -19,12 +19,12 @@ from tests.architecture.sources import PACKAGES, ROOT, parsed, shipped_files
 from tests.installation.places import copied_project, environment, run, site_packages
 from tests.installation.test_later_day import build
 from tests.installation.wheels import normalized
-from tradesaga.infra.command_line import assemble
+from tradesaga.infra.cli.entry import assemble
 
 NEEDS_STACK = "run `pip install 'tradesaga[stack]'`"
 EVERY_HELP = """
 import contextlib, io, json, sys
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.cli.entry import execute
 told = {}
 for name in sys.argv[1:]:
     out, err = io.StringIO(), io.StringIO()
@@ -163,7 +163,7 @@ def test_a_users_own_folders_of_the_same_names_disturb_nothing(bare: Path, tmp_p
     for name in PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the user's own')\n")
-    (tmp_path / "ours.py").write_text("from tradesaga.sagas.trade import trade\n")
+    (tmp_path / "ours.py").write_text("from tradesaga.sagas.trade.definition import trade\n")
 
     for command in (("--version",), ("schema", "check", "--app", "ours"), ("list", "--json")):
         ended = run((bare / "tradesaga", *command), tmp_path, {"PYTHONPATH": str(tmp_path)})

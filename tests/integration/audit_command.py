@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.cli.entry import execute
 
 
 def run_audit(kafka: str, url: str, saga: str, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -8,23 +8,23 @@ from uuid import UUID
 import asyncpg
 
 from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga, small_saga
-from tradesaga.consumers.audit.sealer import Sealer
-from tradesaga.consumers.audit.verification import Report
-from tradesaga.consumers.audit.verifier import verify_database
+from tradesaga.consumers.audit.seal.sealer import Sealer
+from tradesaga.consumers.audit.verify.verification import Report
+from tradesaga.consumers.audit.verify.verifier import verify_database
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, hash_row, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit.clock_evidence import UNKNOWN
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.audit.witness import WitnessFile
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Session
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.lanes.store import Lane
-from tradesaga.schemas.message import Event
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.witness import WitnessFile
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.postgres.database import Session
+from tradesaga.schemas.messages.message import Event
 
 PARTITIONS = 3
 GROUP, TOPIC = "small-log", "small.events"

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 from tests.sagas import small_saga
-from tradesaga.consumers.audit.replaying.comparison import Comparing
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
-from tradesaga.consumers.audit.replaying.reporting import Reporting
+from tradesaga.consumers.audit.replay.comparison import Comparing
+from tradesaga.consumers.audit.replay.progress import Reporting
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.broker import read_cluster_id
-from tradesaga.infra.database import session
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.kafka.admin import read_cluster_id
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import load_settings
 
 

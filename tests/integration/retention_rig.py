@@ -9,14 +9,14 @@ from uuid import UUID
 from tests.integration.audit_rig import STORY, AuditRig
 from tradesaga.consumers.audit.retention.action_log import ActionLog
 from tradesaga.consumers.audit.retention.actions import Action, Kind
-from tradesaga.consumers.audit.retention.dropping import Evidence, drop
+from tradesaga.consumers.audit.retention.drop import Evidence, drop
 from tradesaga.consumers.audit.retention.legal_holds import Scope, describe_hold
-from tradesaga.consumers.audit.retention.retiring import Order, retire, survey
+from tradesaga.consumers.audit.retention.retire import Order, retire, survey
 from tradesaga.consumers.audit.retention.survey import Look
 from tradesaga.consumers.saga_log import store
-from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 MONTHS = ("20190101", "20190201", "20190301", "20190401")
 _PARTITION = """

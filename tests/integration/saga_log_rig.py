@@ -15,15 +15,15 @@ from tests.sagas import headers_of, small_saga
 from tests.waiting import until
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import Pool, open_pool
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.kafka_names import Cluster
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages.message import Message
 from tradesaga.schemas.topics import saga_topics
 
 PARTITIONS = 3

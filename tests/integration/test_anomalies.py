@@ -16,9 +16,9 @@ from tests.e2e.steps import BUSY
 from tests.waiting import until
 from tradesaga.consumers.runtime.processor import SKEW_NS, StepProcessor
 from tradesaga.infra.clock import SystemClock
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import splice
-from tradesaga.schemas.lifecycle import (
+from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
     Bar,
     DeadlineElapsed,

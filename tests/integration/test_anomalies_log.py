@@ -13,7 +13,7 @@ from tests.waiting import until
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import SystemClock
-from tradesaga.schemas.lifecycle import ParkReleased
+from tradesaga.schemas.messages.lifecycle import ParkReleased
 
 pytestmark = pytest.mark.stack
 

@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.audit_rig import AuditRig
-from tradesaga.consumers.audit.verifier import verify_database
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.clock_evidence import ClockEvidence, read_clock
-from tradesaga.infra.audit.clock_tier import ClockTier
-from tradesaga.infra.audit.note import open_note
+from tradesaga.consumers.audit.verify.verifier import verify_database
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, read_clock
+from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.note import open_note
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -15,27 +15,27 @@ from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig, ready
 from tests.integration.test_transactions import transaction
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga
 from tests.waiting import until
-from tradesaga.consumers.audit.exporting.making import Maker
-from tradesaga.consumers.audit.exporting.manifest import Query
-from tradesaga.consumers.audit.exporting.verifying import Keys, verify_export
-from tradesaga.consumers.audit.exporting.writing import FreshFolder
-from tradesaga.consumers.audit.replaying.comparison import Comparing
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
-from tradesaga.consumers.audit.replaying.ranges import Range
-from tradesaga.consumers.audit.replaying.sealed_topics import TopicVerifier
-from tradesaga.consumers.audit.rows import snapshot
-from tradesaga.consumers.audit.sealer import Sealer
-from tradesaga.consumers.audit.story.rows import read_heads, read_rows, rehash
-from tradesaga.consumers.audit.story.seal import Proof
-from tradesaga.consumers.audit.story.sealing import Sealing
-from tradesaga.consumers.audit.verification import Report, Verdict
-from tradesaga.consumers.audit.verifier import verify_database
-from tradesaga.infra.audit.clock_evidence import UNKNOWN
-from tradesaga.infra.audit.clock_tier import ClockTier
-from tradesaga.infra.audit.note import Signer, Verifier
-from tradesaga.infra.audit.witness import WitnessFile
-from tradesaga.infra.database import Session
-from tradesaga.infra.replay import Replay
+from tradesaga.consumers.audit.export.folder_writer import FreshFolder
+from tradesaga.consumers.audit.export.manifest import Query
+from tradesaga.consumers.audit.export.run import Maker
+from tradesaga.consumers.audit.export.verify import Keys, verify_export
+from tradesaga.consumers.audit.log.rows import snapshot
+from tradesaga.consumers.audit.replay.comparison import Comparing
+from tradesaga.consumers.audit.replay.ranges import Range
+from tradesaga.consumers.audit.replay.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.report.rows import read_heads, read_rows, rehash
+from tradesaga.consumers.audit.report.seal import Proof
+from tradesaga.consumers.audit.report.seal_finder import Sealing
+from tradesaga.consumers.audit.seal.sealer import Sealer
+from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.consumers.audit.verify.verifier import verify_database
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
+from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.note import Signer, Verifier
+from tradesaga.infra.audit_log.witness import WitnessFile
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.postgres.database import Session
 
 INDEPENDENT = Path(__file__).parent.parent / "audit_export" / "independent.py"
 STORY = (OrderAsked(idempotency_key="k", account="A"), Held(), Placed(), Filled(), Settled())

@@ -19,13 +19,13 @@ from tests.conftest import Stack
 from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
 from tests.waiting import until
-from tradesaga.consumers.audit.replaying.auditor import Auditor, Look
-from tradesaga.consumers.audit.replaying.differences import Difference
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
-from tradesaga.infra.replay import Replay
-from tradesaga.infra.stack.ports import free_port
-from tradesaga.infra.topics import ensure_topics
-from tradesaga.schemas.lifecycle import AbortRequested
+from tradesaga.consumers.audit.replay.auditor import Auditor, Look
+from tradesaga.consumers.audit.replay.differences import Difference
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.schemas.messages.lifecycle import AbortRequested
 from tradesaga.schemas.topics import saga_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -198,7 +198,7 @@ async def service(rig: Rig, home: Path, port: int) -> AsyncGenerator[asyncio.sub
     }  # fmt: skip
     with (home / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tradesaga.infra.command_line", "run", "audit-replayer", env=environment, stderr=log
+            sys.executable, "-m", "tradesaga.infra.cli.entry", "run", "audit-replayer", env=environment, stderr=log
         )
         try:
             yield process

@@ -15,16 +15,16 @@ import pytest_asyncio
 from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
-from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replaying.moment import Known, Looking, Moment, describe_sagas
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
-from tradesaga.consumers.audit.replaying.ranges import Range
-from tradesaga.consumers.audit.replaying.times import Timeline
-from tradesaga.infra.broker import read_cluster_id
+from tradesaga.consumers.audit.replay.as_of import Known, Looking, Moment, describe_sagas
+from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replay.ranges import Range
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.times import Timeline
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.codec import Record
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.kafka.admin import read_cluster_id
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.topic_reader import Replay
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

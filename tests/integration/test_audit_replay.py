@@ -11,11 +11,11 @@ import pytest_asyncio
 from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, Unheld
-from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.replay import Replay
-from tradesaga.schemas.lifecycle import AbortRequested
+from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.schemas.messages.lifecycle import AbortRequested
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -17,16 +17,16 @@ from tests.conftest import Stack, fresh_database
 from tests.integration.saga_log_rig import Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled
 from tests.waiting import until
-from tradesaga.consumers.audit.sealer import Sealer
-from tradesaga.infra.audit.clock_evidence import UNKNOWN
-from tradesaga.infra.audit.keyring import public_path, read_signer, read_trusted, write_new
-from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.consumers.audit.seal.sealer import Sealer
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
+from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
+from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import session
 from tradesaga.infra.errors import ExitCode
-from tradesaga.infra.kafka_names import Cluster
-from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.topics import saga_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -69,7 +69,7 @@ class Desk:
             "TRADESAGA_HOME": str(self.home), "TRADESAGA_APP": "tests.named_saga", "TEST_SAGA": self.rig.saga.name,
         }  # fmt: skip
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tradesaga.infra.command_line", "audit", *arguments, env=environment,
+            sys.executable, "-m", "tradesaga.infra.cli.entry", "audit", *arguments, env=environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 

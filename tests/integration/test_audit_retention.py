@@ -13,10 +13,10 @@ import pytest_asyncio
 from tests.integration.audit_rig import STORY, TOPIC
 from tests.integration.retention_rig import RetentionRig, named
 from tests.sagas import Held, OrderAsked
-from tradesaga.consumers.audit.retention.dropping import Evidence, Exported
+from tradesaga.consumers.audit.retention.drop import Evidence, Exported
 from tradesaga.consumers.audit.retention.legal_holds import Scope
-from tradesaga.consumers.audit.sealing import HistoryError
-from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.consumers.audit.seal.partition_log import HistoryError
+from tradesaga.consumers.audit.verify.verification import Verdict
 from tradesaga.infra.errors import CommandError, ExitCode
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.retention_rig import RetentionRig, named
-from tradesaga.infra.audit.keyring import public_path
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.audit_log.keyring import public_path
+from tradesaga.infra.cli.entry import execute
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

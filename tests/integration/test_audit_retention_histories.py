@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.audit_rig import STORY
 from tests.integration.retention_rig import RetentionRig, named
-from tradesaga.consumers.audit.verification import Verdict
+from tradesaga.consumers.audit.verify.verification import Verdict
 from tradesaga.infra.errors import CommandError
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

@@ -11,12 +11,12 @@ from tests.integration.retention_rig import RetentionRig, named
 from tradesaga.consumers.audit.retention.action_log import ActionLog, read_entries
 from tradesaga.consumers.audit.retention.actions import Action, Entry, Kind
 from tradesaga.consumers.audit.retention.legal_holds import Scope
-from tradesaga.consumers.audit.retention.retiring import Order, retire
-from tradesaga.consumers.audit.sealing import HistoryError
-from tradesaga.consumers.audit.verification import Verdict
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.audit.schedule import parse_schedule
-from tradesaga.infra.audit.witness import WitnessFile
+from tradesaga.consumers.audit.retention.retire import Order, retire
+from tradesaga.consumers.audit.seal.partition_log import HistoryError
+from tradesaga.consumers.audit.verify.verification import Verdict
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.schedule import parse_schedule
+from tradesaga.infra.audit_log.witness import WitnessFile
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

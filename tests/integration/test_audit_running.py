@@ -20,12 +20,12 @@ from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.waiting import until
 from tradesaga.consumers.audit.retention.action_log import ActionLog
 from tradesaga.consumers.audit.retention.legal_holds import Scope
-from tradesaga.consumers.audit.sealer import Sealer
-from tradesaga.consumers.audit.verifier import verify_database
-from tradesaga.infra.audit.clock_evidence import UNKNOWN
-from tradesaga.infra.audit.keyring import public_path, read_signer, read_trusted, write_new
-from tradesaga.infra.audit.witness import Witnessed, WitnessFile
-from tradesaga.infra.database import session
+from tradesaga.consumers.audit.seal.sealer import Sealer
+from tradesaga.consumers.audit.verify.verifier import verify_database
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
+from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
+from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.postgres.database import session
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

@@ -17,16 +17,16 @@ import pytest_asyncio
 
 from tests.integration.audit_rig import STORY, AuditRig
 from tests.integration.retention_rig import RetentionRig
-from tradesaga.consumers.audit.rows import snapshot
-from tradesaga.consumers.audit.story.model import Place
-from tradesaga.consumers.audit.story.rows import read_heads, read_rows, rehash
-from tradesaga.consumers.audit.story.seal import Proof, Seal
-from tradesaga.consumers.audit.story.sealing import Sealing
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.clock_tier import ClockTier
-from tradesaga.infra.audit.merkle import check_inclusion, hash_leaf
-from tradesaga.infra.audit.note import Signer, open_note
-from tradesaga.infra.command_line import execute
+from tradesaga.consumers.audit.log.rows import snapshot
+from tradesaga.consumers.audit.report.model import Place
+from tradesaga.consumers.audit.report.rows import read_heads, read_rows, rehash
+from tradesaga.consumers.audit.report.seal import Proof, Seal
+from tradesaga.consumers.audit.report.seal_finder import Sealing
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf
+from tradesaga.infra.audit_log.note import Signer, open_note
+from tradesaga.infra.cli.entry import execute
 
 NOTE = "SELECT note FROM audit_checkpoint WHERE (topic, partition, size) = ($1, $2, $3)"
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.audit_rig import TOPIC, AuditRig
-from tradesaga.consumers.audit.sealing import HistoryError
-from tradesaga.consumers.audit.store import take_turn
-from tradesaga.consumers.audit.verification import Verdict
-from tradesaga.infra.audit.clock_evidence import UNKNOWN
-from tradesaga.infra.audit.note import NoteError, Signer
+from tradesaga.consumers.audit.log.store import take_turn
+from tradesaga.consumers.audit.seal.partition_log import HistoryError
+from tradesaga.consumers.audit.verify.verification import Verdict
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
+from tradesaga.infra.audit_log.note import NoteError, Signer
 from tradesaga.infra.clock import format_time
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

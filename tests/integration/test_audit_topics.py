@@ -18,17 +18,17 @@ from tests.conftest import Stack
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, new_saga
 from tests.waiting import until
-from tradesaga.consumers.audit import store
-from tradesaga.consumers.audit.replaying.sealed_topics import TopicVerifier
-from tradesaga.consumers.audit.sealer import Sealer
-from tradesaga.consumers.audit.verification import Report, Verdict
-from tradesaga.infra.audit.clock_evidence import UNKNOWN
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.audit.witness import WitnessFile
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import session
-from tradesaga.infra.replay import Replay, Rewriter
-from tradesaga.infra.topics import read_removals
+from tradesaga.consumers.audit.log import store
+from tradesaga.consumers.audit.replay.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.seal.sealer import Sealer
+from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.witness import WitnessFile
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.topic_reader import Replay, Rewriter
+from tradesaga.infra.kafka.topics import read_removals
+from tradesaga.infra.postgres.database import session
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

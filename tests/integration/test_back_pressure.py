@@ -20,18 +20,18 @@ from tests.keys import KEYS, keys_in
 from tests.limits.slow_link import slow_database
 from tests.sagas import OrderAsked
 from tests.waiting import until
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.infra.command_line import execute
-from tradesaga.infra.database import Pool, open_pool
+from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.lanes.inbox import BATCHES
-from tradesaga.infra.metrics import watch_worker
-from tradesaga.infra.pipeline import LOG, Gate, Pipeline
-from tradesaga.infra.probes import probes
-from tradesaga.infra.stack.ports import free_port
-from tradesaga.producers.congestion import Congestion
+from tradesaga.infra.kafka.backpressure import LOG, Gate, Pipeline
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.infra.outbox.inbox import BATCHES
+from tradesaga.infra.postgres.database import Pool, open_pool
+from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.metrics import watch_worker
+from tradesaga.producers.start.backpressure import Congestion
 from tradesaga.schemas import identity
 from tradesaga.schemas.topics import starts_topic
 

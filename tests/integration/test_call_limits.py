@@ -14,13 +14,13 @@ from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers.participant import Participant, StepContext
-from tradesaga.consumers.runtime.calls import CLOSING
 from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.consumers.runtime.remote_calls import CLOSING
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.metrics import IN_FLIGHT
-from tradesaga.sagas.row import RowStatus
+from tradesaga.infra.telemetry.metrics import IN_FLIGHT
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope, splice
-from tradesaga.schemas.message import Message, wire_type
+from tradesaga.schemas.messages.message import Message, wire_type
 from tradesaga.schemas.topics import commands_topic, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]

@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 
 from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, Unheld, headers_of
-from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.consumers.saga_log import release, store
 from tradesaga.consumers.saga_log.advance import CLOCK_SLACK_MS
-from tradesaga.infra.database import session
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.envelope import TYPE
-from tradesaga.schemas.lifecycle import DeadlineElapsed, StepBarred
+from tradesaga.schemas.messages.lifecycle import DeadlineElapsed, StepBarred
 
 pytestmark = pytest.mark.stack
 START = OrderAsked(idempotency_key="k", account="A")
@@ -181,7 +181,7 @@ async def test_a_deadline_that_an_earlier_release_counted_comes_again(rig: Rig) 
         await ready(worker)
         await rig.say(saga_id, DeadlineElapsed(deadline="2020-01-01T00:00:00.000000000Z"))
         await rig.reached(saga_id, "COMPENSATING")
-    rearm = importlib.import_module("tradesaga.infra.migrations.versions.0015_pending_deadlines")
+    rearm = importlib.import_module("tradesaga.infra.postgres.migrations.versions.0015_pending_deadlines")
     await rig.pool.execute(rearm.REARM)
     await poison(rig, saga_id)
     await rig.say(saga_id, StepBarred(step="place"))
@@ -209,7 +209,7 @@ async def test_a_deadline_that_an_earlier_release_parked_comes_again(rig: Rig) -
         row = await rig.saga_row(saga_id)
         assert row is not None
         assert row["state"] == "IDLE"
-    rearm = importlib.import_module("tradesaga.infra.migrations.versions.0008_parked_deadlines")
+    rearm = importlib.import_module("tradesaga.infra.postgres.migrations.versions.0008_parked_deadlines")
     await rig.pool.execute(rearm.REARM)
     async with rig.running():
         await rig.reached(saga_id, "COMPENSATING")

@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 
 from tests.benchmarks.scale.plans import read_plan
-from tradesaga.consumers.runtime import row
+from tradesaga.consumers.runtime import step_rows
 from tradesaga.consumers.saga_log import store
-from tradesaga.infra.database import Session, session
+from tradesaga.infra.postgres.database import Session, session
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 LANES = list(range(1, 13))
@@ -54,13 +54,13 @@ def _late(limit: int) -> tuple[Any, ...]:
 
 async def test_asking_for_the_next_due_row_reads_one_a_lane(sql: Session) -> None:
     """Rows that wait for hours cost nothing each time that somebody asks what is next."""
-    assert await handled(sql, row.NEXT_DUE, LANES, ["fill"]) == len(LANES)
+    assert await handled(sql, step_rows.NEXT_DUE, LANES, ["fill"]) == len(LANES)
     assert await handled(sql, store.NEXT_DUE, LANES) == len(LANES)
 
 
 async def test_where_nothing_is_due_nothing_is_read(sql: Session) -> None:
     """The index is searched for what is due; what is not is not looked at."""
-    assert await handled(sql, row.LOAD_DUE, LANES, ["fill"], LIMIT) <= len(LANES)
+    assert await handled(sql, step_rows.LOAD_DUE, LANES, ["fill"], LIMIT) <= len(LANES)
     assert await handled(sql, store.DUE, LANES, LIMIT, 0.0) <= len(LANES)
 
 
@@ -71,10 +71,12 @@ async def test_after_an_outage_a_batch_reads_no_more_than_it_may_take_of_each_la
     try:
         await sql.execute("UPDATE step_execution SET due = due - interval '1 day'")
         await sql.execute("UPDATE saga SET deadline_due = deadline_due - interval '1 day'")
-        assert await handled(sql, row.LOAD_DUE, LANES, ["fill"], LIMIT) <= LIMIT * len(LANES)
+        assert await handled(sql, step_rows.LOAD_DUE, LANES, ["fill"], LIMIT) <= LIMIT * len(LANES)
         assert await handled(sql, store.DUE, LANES, LIMIT, 0.0) <= LIMIT * len(LANES)
         oldest = await sql.fetch("SELECT saga_id FROM step_execution ORDER BY due LIMIT $1", LIMIT)
-        assert [each.saga_id for each in await row.load_due(sql, LANES, ["fill"], LIMIT)] == [one[0] for one in oldest]
+        assert [each.saga_id for each in await step_rows.load_due(sql, LANES, ["fill"], LIMIT)] == [
+            one[0] for one in oldest
+        ]
         first = await sql.fetch("SELECT saga_id FROM saga ORDER BY deadline_due LIMIT $1", LIMIT)
         assert await store.find_due(sql, LANES, LIMIT) == [one[0] for one in first]
     finally:

@@ -18,18 +18,18 @@ from tests.e2e.crew import SESSION_MS, Crew
 from tests.e2e.harness import Bench, Running, open_bench
 from tests.keys import KEYS
 from tests.waiting import until
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import new_id
-from tradesaga.infra.codec import Outgoing
-from tradesaga.infra.database import SESSION, Pool, open_pool, session
-from tradesaga.infra.kafka import KafkaUnavailableError
-from tradesaga.infra.lanes import publisher, store
-from tradesaga.infra.lanes.clients import Brokers, ProducerPort, make_producer
-from tradesaga.infra.lanes.group_commit import LeasedTransaction
-from tradesaga.infra.lanes.leased import LeasedWriter, name_owner
+from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.outbox import lane_rows, publish
+from tradesaga.infra.outbox.batch_writer import LeasedTransaction
+from tradesaga.infra.outbox.outbox_writer import LeasedWriter, name_owner
+from tradesaga.infra.outbox.ports import Brokers, ProducerPort, make_producer
+from tradesaga.infra.postgres.database import SESSION, Pool, open_pool, session
 from tradesaga.schemas.topics import PARTITIONS, events_topic, starts_topic
 
 pytestmark = pytest.mark.stack
@@ -111,7 +111,7 @@ async def test_epochs_come_from_the_database(bench: Bench) -> None:
     """Each claim has a higher epoch than the one before, also under the same name: no owner can choose its own."""
     places = [(events_topic(bench.saga.name), number) for number in range(3)]
     async with bench.pool.acquire() as sql:
-        claims = [await store.claim(sql, "group", places, "the same owner") for _ in range(3)]
+        claims = [await lane_rows.claim(sql, "group", places, "the same owner") for _ in range(3)]
     assert [[lane.epoch for lane in lanes] for lanes in claims] == [[1] * 3, [2] * 3, [3] * 3]
 
 
@@ -119,7 +119,7 @@ async def test_what_comes_before_the_claim_is_thrown_away(bench: Bench) -> None:
     """While the claim waits for the former owner's transaction nothing is judged; afterwards everything is, once."""
     places = [(topic, number) for topic in StepProcessor(bench.kit.desk).topics for number in range(PARTITIONS)]
     async with bench.pool.acquire() as former:
-        await store.claim(former, desk(bench), places, "former")
+        await lane_rows.claim(former, desk(bench), places, "former")
         sagas = [await bench.ask() for _ in range(10)]
         async with former.transaction():
             await former.execute('SELECT FROM lane WHERE "group" = $1 FOR UPDATE', desk(bench))
@@ -208,7 +208,7 @@ async def test_a_producer_is_thrown_away_after_any_error(bench: Bench, monkeypat
         made.append(Faltering(make_producer(brokers, client_id), 0 if made else 7))
         return made[-1]
 
-    monkeypatch.setattr(publisher, "make_producer", make)
+    monkeypatch.setattr(publish, "make_producer", make)
     (running,) = await bench.serve(bench.kit.desk)
     sagas = [await bench.ask() for _ in range(10)]
     for saga_id in sagas:

@@ -11,16 +11,16 @@ from pydantic import SecretStr
 from tests.book import order
 from tests.integration.test_forged_records import FILLED, PLACED, RESERVED, VALIDATED
 from tests.integration.trade_rig import TradeRig, trade_rig
-from tradesaga.consumers.audit.verdicts import as_json
-from tradesaga.consumers.audit.verification import Report
-from tradesaga.infra.database import session
+from tradesaga.consumers.audit.verify.verdicts import as_json
+from tradesaga.consumers.audit.verify.verification import Report
+from tradesaga.infra.postgres.database import session
 from tradesaga.infra.reconciliation.facts import ForgedFact, check_facts
 from tradesaga.infra.reconciliation.run import reconcile
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trading.comparison import Flaw
-from tradesaga.schemas import lifecycle
-from tradesaga.schemas import trade as t
-from tradesaga.schemas.message import Event, wire_type
+from tradesaga.sagas.trade.comparison import Flaw
+from tradesaga.schemas.messages import lifecycle
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import events_topic
 
 pytestmark = pytest.mark.stack

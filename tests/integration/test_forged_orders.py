@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from tests.book import order
 from tests.integration.test_forged_records import FILLED, context, greedy
 from tests.integration.trade_rig import COMMANDS, EVENTS, LETTERS, OPENING, TradeRig, trade_rig
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import session
-from tradesaga.schemas import lifecycle
-from tradesaga.schemas import trade as t
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.envelope import CONTEXT, SAGA_ID
-from tradesaga.schemas.message import Command, Compensation, Event, Message
+from tradesaga.schemas.messages import lifecycle
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Command, Compensation, Event, Message
 
 pytestmark = pytest.mark.stack
 EXAMPLES: Final = 12

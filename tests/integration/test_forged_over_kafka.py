@@ -20,28 +20,28 @@ from tests.integration.test_forged_records import context, greedy
 from tests.integration.trade_rig import OPENING, TradeRig
 from tests.keys import KEYS
 from tests.waiting import until
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.database import Pool, open_pool, session
-from tradesaga.infra.kafka_names import Cluster
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import Pool, open_pool, session
 from tradesaga.infra.reconciliation.letters import check_letters
 from tradesaga.infra.reconciliation.run import reconcile
-from tradesaga.infra.replay import Replay
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.topics import ensure_topics
 from tradesaga.infra.venues.memory import SimulatedVenue
-from tradesaga.sagas.trade import trade
-from tradesaga.sagas.trading.comparison import Flaw
+from tradesaga.sagas.trade.comparison import Flaw
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.identity import saga_id as identify
-from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic, saga_topics, starts_topic
 
 pytestmark = pytest.mark.stack

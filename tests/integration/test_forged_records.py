@@ -9,13 +9,13 @@ import pytest
 
 from tests.book import order
 from tests.integration.trade_rig import OPENING, TradeRig, report, trade_rig
-from tradesaga.infra.codec import pack
-from tradesaga.infra.database import session
-from tradesaga.sagas.trading.client_orders import client_order_id
-from tradesaga.schemas import trade as t
+from tradesaga.infra.kafka.codec import pack
+from tradesaga.infra.postgres.database import session
+from tradesaga.sagas.trade.client_orders import client_order_id
 from tradesaga.schemas.envelope import CONTEXT, splice
-from tradesaga.schemas.lifecycle import Bar, Retry, StepContradicted
-from tradesaga.schemas.message import Message
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.lifecycle import Bar, Retry, StepContradicted
+from tradesaga.schemas.messages.message import Message
 
 pytestmark = pytest.mark.stack
 D = Decimal

@@ -9,13 +9,13 @@ from pydantic import SecretStr
 from tests.book import order
 from tests.integration.test_forged_records import FILLED, PLACED, RESERVED, VALIDATED
 from tests.integration.trade_rig import OPENING, TradeRig, trade_rig
-from tradesaga.infra.database import session
+from tradesaga.infra.postgres.database import session
 from tradesaga.infra.reconciliation.run import reconcile
 from tradesaga.infra.settings import Settings
-from tradesaga.sagas.trading.comparison import Flaw
-from tradesaga.schemas import lifecycle
-from tradesaga.schemas import trade as t
-from tradesaga.schemas.message import Event
+from tradesaga.sagas.trade.comparison import Flaw
+from tradesaga.schemas.messages import lifecycle
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event
 
 pytestmark = pytest.mark.stack
 REFUSALS: list[Event] = [

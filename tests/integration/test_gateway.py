@@ -20,14 +20,14 @@ from tests.broker import Seen, read_topic
 from tests.doors import order, trade_of_its_own
 from tests.keys import HELD, ROTATED, keys_in
 from tests.waiting import until
-from tradesaga.infra.database import session
+from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.starts import accept, order_start
+from tradesaga.infra.starts.accept import accept, order_start
 from tradesaga.producers.gateway.service import serve
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.identity import saga_id
+from tradesaga.schemas.messages.trade import TradeRequested
 from tradesaga.schemas.request_hash import made_with
-from tradesaga.schemas.trade import TradeRequested
 
 pytestmark = pytest.mark.stack
 JSON = {"Content-Type": "application/json"}

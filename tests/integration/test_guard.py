@@ -20,19 +20,19 @@ from tests.e2e.far import TABLES
 from tests.e2e.harness import PATIENCE, Bench, Running, open_bench
 from tests.keys import KEYS
 from tests.waiting import until
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import new_id
-from tradesaga.infra.codec import Outgoing
-from tradesaga.infra.database import open_pool
-from tradesaga.infra.installation import Identity, adopt_installation, read_identity
-from tradesaga.infra.lanes.group_commit import LeasedTransaction
-from tradesaga.infra.lanes.guard import read_owner
-from tradesaga.infra.lanes.leased import LeasedWriter, NotWrittenError, name_owner
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.outbox.batch_writer import LeasedTransaction
+from tradesaga.infra.outbox.guard import read_owner
+from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, name_owner
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.postgres.database import open_pool
+from tradesaga.infra.postgres.installation import Identity, adopt_installation, read_identity
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic, installation_topic, saga_topics
 
 pytestmark = pytest.mark.stack

@@ -9,10 +9,10 @@ from confluent_kafka import Producer
 from tests.broker import delete_topics
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import one_saga, processors
-from tradesaga.infra.lanes import guard
-from tradesaga.infra.lanes.guard import Guard, read_owner
-from tradesaga.infra.lanes.processor import HaltError
-from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.outbox import guard
+from tradesaga.infra.outbox.guard import Guard, read_owner
+from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.schemas.topics import checkpoints_topic, events_topic, installation_topic, saga_topics
 
 pytestmark = pytest.mark.stack

@@ -9,16 +9,16 @@ import pytest
 
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import commit, halted, one_saga, processors
-from tradesaga.consumers.audit.sealer import Sealer
-from tradesaga.consumers.audit.sealing import HistoryError
-from tradesaga.consumers.audit.topic_seals import check_topics
-from tradesaga.infra.audit.checkpoint import Checkpoint, read_unverified
-from tradesaga.infra.audit.clock_evidence import UNKNOWN
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.audit.seals import SealTrust
-from tradesaga.infra.audit.witness import WitnessFile
-from tradesaga.infra.installation import read_identity
-from tradesaga.infra.lanes.guard import Guard
+from tradesaga.consumers.audit.seal.partition_log import HistoryError
+from tradesaga.consumers.audit.seal.sealer import Sealer
+from tradesaga.consumers.audit.seal.topic_seals import check_topics
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, read_unverified
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.seals import SealTrust
+from tradesaga.infra.audit_log.witness import WitnessFile
+from tradesaga.infra.outbox.guard import Guard
+from tradesaga.infra.postgres.installation import read_identity
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 pytestmark = pytest.mark.stack

@@ -7,10 +7,10 @@ import pytest
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import commit, halted, one_saga, processors
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.installation import read_identity
-from tradesaga.infra.lanes.guard import Guard
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.lanes.residence import LivesHere
+from tradesaga.infra.outbox.guard import Guard
+from tradesaga.infra.outbox.known_groups import LivesHere
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.postgres.installation import read_identity
 from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 pytestmark = pytest.mark.stack

@@ -18,13 +18,13 @@ from tests.integration.saga_log_rig import Rig, open_rig
 from tests.keys import HELD, KEYS, ROTATED
 from tests.sagas import OrderAsked
 from tests.waiting import until
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import session
-from tradesaga.infra.lanes import store
-from tradesaga.infra.lanes.processor import Received, Transaction
-from tradesaga.infra.starts import Accepted, Conflict, Verdict, accept, order_start
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.postgres.database import session
+from tradesaga.infra.starts.accept import Accepted, Conflict, Verdict, accept, order_start
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Envelope, Header
 from tradesaga.schemas.request_hash import RequestKeys
@@ -291,7 +291,7 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(rig: Rig, data
     intake = Intake(rig.saga, KEYS)
     counts: list[int] = []
     async with session(database_url) as sql:
-        (lane,) = await store.claim(sql, intake.group, [(rig.topic("starts"), 0)], "test")
+        (lane,) = await lane_rows.claim(sql, intake.group, [(rig.topic("starts"), 0)], "test")
         seen: list[str] = []
         sql.add_query_logger(lambda query: seen.append(query.query))
         for size in (2, 4, 200):

@@ -15,9 +15,9 @@ from tests.sagas import new_saga
 from tests.waiting import until
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.lanes.processor import ConflictError, Received, Transaction
+from tradesaga.infra.outbox.processor import ConflictError, Received, Transaction
 from tradesaga.infra.settings import Settings
-from tradesaga.producers.operator_desk import resend
+from tradesaga.producers.operator.actions import resend
 from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]

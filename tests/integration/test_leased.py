@@ -13,10 +13,10 @@ import pytest
 from tests.broker import read_topic, temporary_topic
 from tests.waiting import until
 from tradesaga.infra.clock import new_id
-from tradesaga.infra.codec import Outgoing
-from tradesaga.infra.database import Pool, open_pool, session
-from tradesaga.infra.lanes.group_commit import LeasedTransaction
-from tradesaga.infra.lanes.leased import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.outbox.batch_writer import LeasedTransaction
+from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.postgres.database import Pool, open_pool, session
 
 pytestmark = pytest.mark.stack
 
@@ -108,8 +108,8 @@ async def test_concurrent_writes_share_a_transaction(pool: Pool, kafka: str, top
 
 _KILLED = """
 import asyncio, os, signal, sys
-from tradesaga.infra.database import open_pool
-from tradesaga.infra.lanes.publisher import Publisher
+from tradesaga.infra.postgres.database import open_pool
+from tradesaga.infra.outbox.publish import Publisher
 from tests.integration.test_leased import note, writer
 
 async def main(url, kafka, topic):

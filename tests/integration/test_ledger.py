@@ -11,13 +11,13 @@ import asyncpg
 import pytest
 
 from tests.book import EURUSD, balances, open_book, totals
-from tradesaga.infra.database import Session, open_pool, session
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.accounts import list_accounts, pay_in, set_status
 from tradesaga.infra.ledger.entries import Booking, book, lock_places, open_places, post
 from tradesaga.infra.ledger.instruments import load_instruments, save_instruments
-from tradesaga.sagas.trading.postings import Fill, Holding, Kind, Place, deposit, hold, release, settle
-from tradesaga.schemas.trade import Side
+from tradesaga.infra.postgres.database import Session, open_pool, session
+from tradesaga.sagas.trade.postings import Fill, Holding, Kind, Place, deposit, hold, release, settle
+from tradesaga.schemas.messages.trade import Side
 
 pytestmark = pytest.mark.stack
 D = Decimal

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.cli.entry import execute
 
 pytestmark = pytest.mark.stack
 Run = Callable[..., tuple[int, str, str]]

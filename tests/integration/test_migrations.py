@@ -14,12 +14,12 @@ from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tradesaga.infra.database import migrate, open_pool, session
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger import tables as book
-from tradesaga.infra.partitions import ensure_partitions, make_months, spans
-from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
-from tradesaga.infra.stack.state import PostgresState
+from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.local_stack.state import PostgresState
+from tradesaga.infra.postgres.database import migrate, open_pool, session
+from tradesaga.infra.postgres.partitions import ensure_partitions, make_months, spans
 from tradesaga.infra.tables import METADATA
 
 pytestmark = pytest.mark.stack

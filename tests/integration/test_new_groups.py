@@ -20,7 +20,7 @@ from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers import Participant, StepContext
-from tradesaga.consumers.recovery import beginning
+from tradesaga.consumers.recovery import group_start
 from tradesaga.consumers.runtime.history import EDGE, WHOLE, spans
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import Settings
@@ -56,8 +56,8 @@ class Team:
 
     async def begin(self, after: str | None = None) -> Any:
         """Decide where its group begins."""
-        with patch.object(beginning, "registered_owners", return_value=[self.participant]):
-            return await beginning.begin_group(self.settings, self.participant.name, after)
+        with patch.object(group_start, "registered_owners", return_value=[self.participant]):
+            return await group_start.begin_group(self.settings, self.participant.name, after)
 
 
 @pytest.fixture

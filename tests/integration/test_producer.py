@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from tradesaga.infra.broker import read_topic
-from tradesaga.infra.codec import Outgoing
-from tradesaga.infra.kafka import REFUSALS, Producer
-from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.kafka.admin import read_topic
+from tradesaga.infra.kafka.clients import REFUSALS, Producer
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

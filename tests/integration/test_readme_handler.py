@@ -11,7 +11,7 @@ import pytest
 from tests.architecture.sources import ROOT
 from tests.architecture.test_documents import blocks
 from tradesaga.consumers import StepContext
-from tradesaga.schemas.trade import FundsRejected, FundsReserved, OrderValidated
+from tradesaga.schemas.messages.trade import FundsRejected, FundsReserved, OrderValidated
 
 pytestmark = pytest.mark.stack
 

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.saga_log_rig import Rig, open_rig, ready
 from tests.integration.test_deadlines import replayed
 from tests.sagas import Filled, Held, OrderAsked, Placed, Unheld
-from tradesaga.schemas.lifecycle import RecheckRequested, StepBarred
+from tradesaga.schemas.messages.lifecycle import RecheckRequested, StepBarred
 
 pytestmark = pytest.mark.stack
 

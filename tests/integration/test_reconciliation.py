@@ -14,14 +14,14 @@ from tests.book import balances, context, open_book, order, proved, work
 from tradesaga.consumers.context import Work
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import Desk, conclude
-from tradesaga.infra.database import Session, session
+from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.reconciliation.run import reconcile, reconcile_at_start, take_stock
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.venues.memory import SimulatedVenue
-from tradesaga.sagas.trading.comparison import Flaw
-from tradesaga.sagas.venue import NewOrder, VenueUnavailable
-from tradesaga.schemas import trade as t
-from tradesaga.schemas.message import Event
+from tradesaga.sagas.trade.comparison import Flaw
+from tradesaga.sagas.trade.venue import NewOrder, VenueUnavailable
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event
 
 pytestmark = pytest.mark.stack
 D = Decimal

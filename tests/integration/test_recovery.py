@@ -17,7 +17,7 @@ from tests.e2e.harness import Bench, open_bench
 from tests.e2e.service import KINDS
 from tests.e2e.steps import BUSY
 from tests.waiting import until
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.identity import saga_id as identify
 from tradesaga.schemas.topics import starts_topic
 

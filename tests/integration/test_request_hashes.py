@@ -11,13 +11,13 @@ import pytest
 from tests.doors import order, trade_of_its_own
 from tests.e2e.test_servers_down import run
 from tests.keys import HELD, ROTATED, keys_in
-from tradesaga.infra.command_line import execute
-from tradesaga.infra.database import session
+from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import ExitCode
-from tradesaga.infra.request_keys import read_request_keys
-from tradesaga.infra.starts import accept, order_start
+from tradesaga.infra.postgres.database import session
+from tradesaga.infra.starts.accept import accept, order_start
+from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.schemas.trade import TradeRequested
+from tradesaga.schemas.messages.trade import TradeRequested
 
 pytestmark = pytest.mark.stack
 SERVICES = ("gateway", "intake", "signal-router")
@@ -72,7 +72,7 @@ def test_the_start_command_finds_a_start_again(
                 starts = [order_start(saga, TradeRequested.model_validate(wanted))]
                 await accept(sql, saga, starts, keys=HELD[held], source="/test", now=0)
 
-        monkeypatch.setattr("tradesaga.producers.starts.find_saga", find)
+        monkeypatch.setattr("tradesaga.producers.start.command.find_saga", find)
         asyncio.run(store())
         file = configured / "requests.jsonl"
         file.write_text("".join(json.dumps({**wanted, "quantity": quantity}) + "\n" for quantity in ("1000", "7")))

@@ -14,11 +14,11 @@ from tests.e2e.harness import Bench, open_bench
 from tests.e2e.steps import make_steps
 from tradesaga.consumers.participant import Participant, StepContext, Work
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.definition import saga, seconds
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import splice
-from tradesaga.schemas.lifecycle import Bar, StepFailed
+from tradesaga.schemas.messages.lifecycle import Bar, StepFailed
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 
@@ -138,7 +138,7 @@ async def test_a_batch_rolled_back_is_judged_anew(desk: Direct, bench: Bench) ->
 
 async def test_handlers_that_hang_do_not_hold_the_batch_for_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the batch's time is spent, works that have not run are put off, uncounted, and done in a later batch."""
-    monkeypatch.setattr("tradesaga.consumers.runtime.local.BUDGET", 1.0)
+    monkeypatch.setattr("tradesaga.consumers.runtime.local_handlers.BUDGET", 1.0)
     async with direct(bench, StepProcessor(bench.kit.desk)) as driven:
         hanging, fine = [uuid4() for _ in range(6)], uuid4()
         batch = [driven.record(saga_id, m.Booked(amount="1"), facts(pay="hang")) for saga_id in hanging]

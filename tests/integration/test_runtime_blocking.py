@@ -14,13 +14,13 @@ from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers import Participant, StepContext, Work
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas import minutes, saga
-from tradesaga.sagas.backoff import Retry
 from tradesaga.sagas.definition import seconds
+from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.step import step
-from tradesaga.schemas.lifecycle import AttemptFailed, StepFailed
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.lifecycle import AttemptFailed, StepFailed
+from tradesaga.schemas.messages.message import Event
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 LONG = 120.0

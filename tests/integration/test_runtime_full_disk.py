@@ -8,7 +8,7 @@ from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import open_bench
 from tests.e2e.steps import BUSY
-from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed
+from tradesaga.schemas.messages.lifecycle import AttemptFailed, CompensationFailed, StepFailed
 
 pytestmark = pytest.mark.stack
 

@@ -11,7 +11,7 @@ from tests.e2e import messages as m
 from tests.e2e.fork import Fork, make_fork
 from tests.e2e.harness import Bench, open_bench
 from tradesaga.consumers.participant import Participant
-from tradesaga.schemas.lifecycle import AttemptFailed, Bar, StepBarred
+from tradesaga.schemas.messages.lifecycle import AttemptFailed, Bar, StepBarred
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

@@ -13,10 +13,10 @@ from tests.e2e.direct import direct, names
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.lanes import store
-from tradesaga.sagas.backoff import Retry
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.sagas.retry import Retry
 from tradesaga.schemas.envelope import splice
-from tradesaga.schemas.lifecycle import AttemptFailed, StepFailed
+from tradesaga.schemas.messages.lifecycle import AttemptFailed, StepFailed
 from tradesaga.schemas.topics import PARTITIONS
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -135,7 +135,7 @@ async def test_a_stale_owner_is_fenced(bench: Bench) -> None:
     group = f"{bench.saga.name}-desk"
     places = [(topic, number) for topic in StepProcessor(bench.kit.desk).topics for number in range(PARTITIONS)]
     async with bench.pool.acquire() as sql:
-        claimed = await store.claim(sql, group, places, "usurper")
+        claimed = await lane_rows.claim(sql, group, places, "usurper")
     saga_id = await bench.ask()
     await bench.heard(saga_id, m.Paid)
     assert running.worker.health.fenced + running.worker.health.restarts > 0
@@ -152,9 +152,9 @@ async def test_a_stale_owner_writes_nothing(bench: Bench) -> None:
     async with direct(bench, StepProcessor(bench.kit.desk)) as stale:
         record = stale.record(saga_id, m.Asked(idempotency_key="k"))
         places = [(lane.topic, lane.partition) for lane in stale.lanes.values()]
-        await store.claim(stale.sql, stale.processor.group, places, "usurper")
+        await lane_rows.claim(stale.sql, stale.processor.group, places, "usurper")
         async with stale.sql.transaction():
-            assert await store.advance(stale.sql, stale.lanes.values(), {record.lane: 10**9}) == set()
+            assert await lane_rows.advance(stale.sql, stale.lanes.values(), {record.lane: 10**9}) == set()
         moved = await bench.pool.fetchval("SELECT next_offset FROM lane WHERE id = $1", record.lane)
     assert moved < 10**9
     assert await bench.row(saga_id, "book") is None

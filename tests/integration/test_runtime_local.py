@@ -9,8 +9,15 @@ import pytest_asyncio
 from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
-from tradesaga.sagas.row import RowStatus
-from tradesaga.schemas.lifecycle import AttemptFailed, Bar, CompensationFailed, Retry, StepBarred, StepFailed
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.messages.lifecycle import (
+    AttemptFailed,
+    Bar,
+    CompensationFailed,
+    Retry,
+    StepBarred,
+    StepFailed,
+)
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

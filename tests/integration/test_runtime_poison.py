@@ -13,9 +13,9 @@ from tests.e2e.harness import Bench, open_bench
 from tests.e2e.tail import Heard
 from tests.waiting import until
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Header
-from tradesaga.schemas.lifecycle import CompensationFailed, Retry, StepFailed
+from tradesaga.schemas.messages.lifecycle import CompensationFailed, Retry, StepFailed
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]

@@ -13,9 +13,16 @@ from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers.runtime.processor import SKEW_NS
 from tradesaga.infra.clock import parse_time
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import splice
-from tradesaga.schemas.lifecycle import AttemptFailed, Bar, CompensationFailed, StepBarred, StepFailed, StepUnknown
+from tradesaga.schemas.messages.lifecycle import (
+    AttemptFailed,
+    Bar,
+    CompensationFailed,
+    StepBarred,
+    StepFailed,
+    StepUnknown,
+)
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

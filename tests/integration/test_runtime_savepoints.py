@@ -14,12 +14,12 @@ from tests.sagas import Held, OrderAsked, small_saga
 from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.participant import Binding, Participant
 from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.cause import Cause
-from tradesaga.consumers.runtime.local import Budget, Item, run_local
+from tradesaga.consumers.runtime.local_handlers import Budget, Item, run_local
 from tradesaga.consumers.runtime.outcome import Answered
-from tradesaga.consumers.runtime.row import Row
-from tradesaga.infra.database import Connection, session
-from tradesaga.sagas.row import RowStatus
+from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.infra.postgres.database import Connection, session
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope
 
 pytestmark = pytest.mark.stack

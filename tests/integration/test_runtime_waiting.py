@@ -10,9 +10,9 @@ from tests.conftest import Stack
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
-from tradesaga.consumers.runtime import waiting
-from tradesaga.sagas.row import RowStatus
-from tradesaga.schemas.lifecycle import Bar, Retry, StepBarred, StepContradicted, StepFailed
+from tradesaga.consumers.runtime import waiting_steps
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.messages.lifecycle import Bar, Retry, StepBarred, StepContradicted, StepFailed
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 
@@ -201,7 +201,7 @@ async def test_reports_beyond_a_limit_are_taken_from_a_poll_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever sends more than a row keeps finds them in the dead letters; what the far side itself says counts."""
-    monkeypatch.setattr(waiting, "REPORTS_LIMIT", 100)
+    monkeypatch.setattr(waiting_steps, "REPORTS_LIMIT", 100)
     saga_id = uuid4()
     for number in range(9):
         await told(bench, saga_id, f"{number}" * 100, "progress")

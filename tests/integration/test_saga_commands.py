@@ -16,8 +16,8 @@ import pytest
 
 from tests.integration.saga_log_rig import Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, Unheld, Unplaced, headers_of
-from tradesaga.infra.command_line import execute
-from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepFailed
+from tradesaga.infra.cli.entry import execute
+from tradesaga.schemas.messages.lifecycle import AttemptFailed, CompensationFailed, StepFailed
 
 pytestmark = pytest.mark.stack
 
@@ -70,7 +70,7 @@ class Shell:
     async def spawn(self, *arguments: str) -> Ran:
         """Run a command as a process of its own."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tradesaga.infra.command_line", *arguments, env={**os.environ, **self.environment},
+            sys.executable, "-m", "tradesaga.infra.cli.entry", *arguments, env={**os.environ, **self.environment},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, err = await asyncio.wait_for(process.communicate(), 60)

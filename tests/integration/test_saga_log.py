@@ -16,12 +16,12 @@ from tests.sagas import Filled, Held, OrderAsked, Partition, Placed, Settled, Un
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.infra.codec import Record
-from tradesaga.infra.database import session
-from tradesaga.infra.lanes import store
-from tradesaga.infra.lanes.processor import Received, Transaction
-from tradesaga.infra.progress import encode_progress
-from tradesaga.schemas.lifecycle import AbortRequested, RetryRequested, StepBarred, StepFailed
+from tradesaga.infra.cli.progress import encode_progress
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.postgres.database import session
+from tradesaga.schemas.messages.lifecycle import AbortRequested, RetryRequested, StepBarred, StepFailed
 
 pytestmark = pytest.mark.stack
 
@@ -222,7 +222,7 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(rig: Rig, data
     places = [(rig.topic("events"), number) for number in range(PARTITIONS)]
     counts: list[int] = []
     async with session(database_url) as sql:
-        lanes = await store.claim(sql, processor.group, places, "test")
+        lanes = await lane_rows.claim(sql, processor.group, places, "test")
         ids = {lane.partition: lane.id for lane in lanes}
         await processor.open(sql, lanes, lambda: None)
         seen: list[str] = []

@@ -7,9 +7,9 @@ import pytest
 
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
-from tradesaga.infra.codec import Record
-from tradesaga.infra.keys import partition_of
-from tradesaga.schemas.lifecycle import ParkReleased
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.schemas.messages.lifecycle import ParkReleased
 
 pytestmark = pytest.mark.stack
 

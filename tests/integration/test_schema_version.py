@@ -5,9 +5,9 @@ import asyncio
 import asyncpg
 import pytest
 
-from tradesaga.infra.database import migrate, open_pool, session
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.schema_version import known_version
+from tradesaga.infra.postgres.database import migrate, open_pool, session
+from tradesaga.infra.postgres.schema_version import known_version
 
 pytestmark = pytest.mark.stack
 EARLIER = {"application_name": "tradesaga cash"}

@@ -11,10 +11,10 @@ import pytest
 from tests.book import balances, open_book, order, proved, totals, work
 from tradesaga.consumers.context import Work
 from tradesaga.consumers.services import cash, risk, settlement
-from tradesaga.infra.database import Session, session
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, set_status
-from tradesaga.schemas import trade as t
-from tradesaga.schemas.message import Event
+from tradesaga.infra.postgres.database import Session, session
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event
 
 pytestmark = pytest.mark.stack
 D = Decimal

@@ -10,13 +10,13 @@ from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import CompensationImpossibleError
 from tradesaga.consumers.services.execution import Desk, conclude, execution_participant
 from tradesaga.infra.ledger.trades import Order, Trade
+from tradesaga.infra.paper_exchange.faults import Fault
 from tradesaga.infra.venues.memory import SimulatedVenue
-from tradesaga.infra.venues.paper.faults import Fault
-from tradesaga.sagas.trading.client_orders import client_order_id
-from tradesaga.sagas.trading.fills import identify
-from tradesaga.sagas.trading.orders import Terms, assess
-from tradesaga.sagas.venue import VenueUnavailable, VenueUnknown
-from tradesaga.schemas import trade as t
+from tradesaga.sagas.trade.client_orders import client_order_id
+from tradesaga.sagas.trade.fills import identify
+from tradesaga.sagas.trade.orders import Terms, assess
+from tradesaga.sagas.trade.venue import VenueUnavailable, VenueUnknown
+from tradesaga.schemas.messages import trade as t
 
 D = Decimal
 DONE = t.RiskAccepted(exposure=D(1))

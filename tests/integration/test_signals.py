@@ -15,26 +15,26 @@ from tests.broker import Seen, read_topic, temporary_topic
 from tests.doors import trade_of_its_own
 from tests.keys import HELD, KEYS, ROTATED
 from tests.waiting import until
-from tradesaga.infra.codec import Record
-from tradesaga.infra.command_line import execute
-from tradesaga.infra.database import Pool, open_pool, session
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.lanes import store as lanes
-from tradesaga.infra.lanes.processor import Received, Transaction
-from tradesaga.infra.lanes.worker import Worker
+from tradesaga.consumers.entry.signals.router import SignalRouter
+from tradesaga.consumers.entry.signals.store import Stream, write_subscription
+from tradesaga.infra.cli.entry import execute
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.ledger.accounts import NewAccount, create_account
 from tradesaga.infra.ledger.instruments import save_instruments
-from tradesaga.producers.signals.router import SignalRouter
-from tradesaga.producers.signals.store import Stream, write_subscription
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import Pool, open_pool, session
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.trading.orders import Instrument
-from tradesaga.sagas.trading.routing import Subscription
+from tradesaga.sagas.trade.orders import Instrument
+from tradesaga.sagas.trade.routing import Subscription
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.messages.signals import SignalRaised
+from tradesaga.schemas.messages.trade import TradeRequested
 from tradesaga.schemas.request_hash import RequestKeys
-from tradesaga.schemas.signals import SignalRaised
 from tradesaga.schemas.topics import PARTITIONS
-from tradesaga.schemas.trade import TradeRequested
 
 pytestmark = pytest.mark.stack
 STREAM = Stream("trend", "EUR/USD")
@@ -232,7 +232,7 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(desk: Desk, da
     router = SignalRouter(KEYS, desk.saga, desk.topic)
     counts: list[int] = []
     async with session(database_url) as sql:
-        (lane,) = await lanes.claim(sql, router.group, [(desk.topic, 0)], "test")
+        (lane,) = await lane_rows.claim(sql, router.group, [(desk.topic, 0)], "test")
         seen: list[str] = []
         sql.add_query_logger(lambda query: seen.append(query.query))
         for first, size in ((0, 2), (2, 2), (4, 200)):

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from tradesaga.infra.errors import ExitCode
-from tradesaga.infra.stack.process import is_alive
-from tradesaga.infra.stack.state import StackState, read_state
+from tradesaga.infra.local_stack.process import is_alive
+from tradesaga.infra.local_stack.state import StackState, read_state
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 SERVICE = """
@@ -42,7 +42,7 @@ class Stack:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `tradesaga` to its end."""
-        argv = [sys.executable, "-m", "tradesaga.infra.command_line", *arguments, "--dir", str(self.home)]
+        argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", *arguments, "--dir", str(self.home)]
         return subprocess.run(
             argv, env=self.environment, cwd=self.home.parent, capture_output=True, text=True, timeout=240, check=False
         )
@@ -132,7 +132,7 @@ def test_down_ends_everything_and_the_next_up_finds_the_same_ports(mine: Stack) 
 
 def test_up_in_the_foreground_shows_logs_and_stops_on_ctrl_c(mine: Stack) -> None:
     """Ctrl-C ends the services, the venue and the servers, and the command with exit code 0."""
-    argv = [sys.executable, "-m", "tradesaga.infra.command_line", "up", "--only", "tick", "--dir", str(mine.home)]
+    argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", "up", "--only", "tick", "--dir", str(mine.home)]
     with subprocess.Popen(argv, env=mine.environment, stdout=subprocess.PIPE, text=True) as command:
         _until(lambda: mine.state().supervisor is not None)
         _until(lambda: mine.status()["services"][0]["state"] == "running")
@@ -173,8 +173,8 @@ def test_a_service_that_cannot_start_is_named(mine: Stack) -> None:
 def test_a_service_that_halts_is_named(mine: Stack) -> None:
     """`up` ends with exit code 4 and the reason long before its patience does; `status` shows it too."""
     (mine.home.parent / "my_app.py").write_text(
-        "import asyncio\nfrom tradesaga.infra.lanes.health import Health\n"
-        "from tradesaga.infra.metrics import watch_worker\n"
+        "import asyncio\nfrom tradesaga.infra.outbox.health import Health\n"
+        "from tradesaga.infra.telemetry.metrics import watch_worker\n"
         "async def tick(settings):\n    watch_worker('tick', Health(halted='the topics belong to somebody else'))\n"
         "    await asyncio.sleep(3600)\nservices = {'tick': tick}\n"
     )

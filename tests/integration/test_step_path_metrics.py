@@ -10,8 +10,8 @@ import pytest_asyncio
 from tests.conftest import Stack
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.steps import BUSY
-from tradesaga.infra.probes import probes
-from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.infra.telemetry.health import probes
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 

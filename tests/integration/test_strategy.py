@@ -17,9 +17,9 @@ import pytest
 from tests.broker import read_topic
 from tests.venues.paper_process import PaperProcess, small_market
 from tests.waiting import until
-from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.producers.strategy.crossover import crossovers
-from tradesaga.schemas.signals import SignalRaised
+from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.topics import SIGNALS
 
 pytestmark = pytest.mark.stack
@@ -56,7 +56,7 @@ def strategy(kafka: str, venue: PaperProcess, tmp_path: Path) -> Iterator[Strate
         command = [
             sys.executable,
             "-m",
-            "tradesaga.infra.command_line",
+            "tradesaga.infra.cli.entry",
             "strategy",
             "run",
             "--json",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.merkle import Tree, hash_leaf
-from tradesaga.infra.audit.note import Signer
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.merkle import Tree, hash_leaf
+from tradesaga.infra.audit_log.note import Signer
 
 pytestmark = pytest.mark.full
 

@@ -18,18 +18,18 @@ from tests.e2e.messages import Asked
 from tests.e2e.sagas import Kit, make_kit
 from tests.keys import KEYS
 from tests.waiting import until
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.broker import count_partitions, read_cluster_id
-from tradesaga.infra.database import Pool, open_pool
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.kafka_names import Cluster
-from tradesaga.infra.lanes.guard import read_owner
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.topics import Durability, check_topics, ensure_topics, read_removals, set_clock
+from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.topics import Durability, check_topics, ensure_topics, read_removals, set_clock
+from tradesaga.infra.outbox.guard import read_owner
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.schemas import identity
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics, starts_topic
 

@@ -20,11 +20,11 @@ from tests.e2e.sagas import make_kit
 from tests.keys import keys_in
 from tests.waiting import until
 from tradesaga.consumers.runtime.service import serve as serve_participant
-from tradesaga.infra import topics as topics_module
-from tradesaga.infra.database import open_pool
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka import topics as topics_module
+from tradesaga.infra.kafka.topics import Durability, check_topics, ensure_topics, set_clock
+from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.topics import Durability, check_topics, ensure_topics, set_clock
 from tradesaga.producers.gateway.service import serve as serve_gateway
 from tradesaga.schemas.topics import Topic, saga_topics
 

@@ -16,16 +16,16 @@ from tests.integration.test_intake import payload
 from tests.keys import KEYS
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
 from tests.waiting import until
-from tradesaga.consumers.audit.replaying.comparison import Comparing
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
-from tradesaga.consumers.intake import Intake
-from tradesaga.infra.broker import has_record, read_topic
-from tradesaga.infra.kafka import Consumer, KafkaUnavailableError, Place
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.lanes import worker as worker_module
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.pipeline import INTAKE, Pipeline
-from tradesaga.infra.replay import Replay
+from tradesaga.consumers.audit.replay.comparison import Comparing
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.entry.start_intake import Intake
+from tradesaga.infra.kafka.admin import has_record, read_topic
+from tradesaga.infra.kafka.backpressure import INTAKE, Pipeline
+from tradesaga.infra.kafka.clients import Consumer, KafkaUnavailableError, Place
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.outbox import worker as worker_module
+from tradesaga.infra.outbox.worker import Worker
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Header
 

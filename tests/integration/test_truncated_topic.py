@@ -14,10 +14,10 @@ import pytest
 from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.test_guard import halted, members, processors
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.stack.kafka import start_kafka, stop_kafka
-from tradesaga.infra.stack.ports import LOOPBACK
-from tradesaga.infra.stack.state import KafkaState
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.infra.local_stack.kafka import start_kafka, stop_kafka
+from tradesaga.infra.local_stack.ports import LOOPBACK
+from tradesaga.infra.local_stack.state import KafkaState
 from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]

@@ -18,19 +18,19 @@ from tests.integration.test_deadlines import replayed
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, Unheld, Unplaced, headers_of
 from tests.waiting import until
 from tradesaga.consumers import Participant
+from tradesaga.consumers.queries import diagnosis
 from tradesaga.consumers.saga_log import owner_watch, store
 from tradesaga.consumers.saga_log.owner_watch import OwnerWatch
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps
-from tradesaga.consumers.viewing import diagnosis
-from tradesaga.infra.kafka_clients import MappedConsumer
+from tradesaga.infra.kafka.connections import MappedConsumer
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import saga
 from tradesaga.sagas.step import step
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas.lifecycle import ParkReleased, SkipRequested, StepBarred, StepUnowned
-from tradesaga.schemas.message import Event
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.schemas.messages.lifecycle import ParkReleased, SkipRequested, StepBarred, StepUnowned
+from tradesaga.schemas.messages.message import Event
 
 pytestmark = pytest.mark.stack
 START = OrderAsked(idempotency_key="k", account="A")

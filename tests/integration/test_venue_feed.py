@@ -10,16 +10,16 @@ import asyncpg
 import pytest
 
 from tests.waiting import until
-from tradesaga.infra.database import Pool, open_pool
-from tradesaga.infra.lanes.leased import LeasedWriter, name_owner
+from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.ledger.instruments import load_instruments
-from tradesaga.infra.topics import ensure_topics
+from tradesaga.infra.outbox.outbox_writer import LeasedWriter, name_owner
+from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.producers.venue_feed import GROUP, follow_market, follow_reports
-from tradesaga.sagas.trading.client_orders import client_order_id
-from tradesaga.sagas.venue import NewOrder, VenueUnavailable
+from tradesaga.sagas.trade.client_orders import client_order_id
+from tradesaga.sagas.trade.venue import NewOrder, VenueUnavailable
+from tradesaga.schemas.messages.trade import OrderType, Side, VenueReport
 from tradesaga.schemas.topics import saga_topics
-from tradesaga.schemas.trade import OrderType, Side, VenueReport
 
 pytestmark = pytest.mark.stack
 D = Decimal

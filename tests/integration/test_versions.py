@@ -16,17 +16,17 @@ from tests.e2e.sagas import Kit
 from tests.e2e.versions import FIRST, SECOND, AskedAgain, Weighed, make_versions
 from tests.keys import KEYS
 from tests.waiting import until
-from tradesaga.consumers.audit.replaying.auditor import Auditor
-from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook, file_for
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.audit.replay.auditor import Auditor
+from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, Notebook, file_for
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.catalog import Wanted, read_page, start_events
-from tradesaga.infra.replay import Replay
-from tradesaga.sagas.row import RowStatus
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.saga_queries import Wanted, read_page, start_events
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import VERSION
 from tradesaga.schemas.identity import saga_id as identify
-from tradesaga.schemas.lifecycle import AbortRequested, CompensationFailed, RetryRequested
+from tradesaga.schemas.messages.lifecycle import AbortRequested, CompensationFailed, RetryRequested
 from tradesaga.schemas.topics import starts_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]

@@ -10,11 +10,11 @@ import pytest
 from tests.e2e import messages as m
 from tests.e2e.harness import SESSION_MS, Bench, Running, open_bench
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.broker import has_record
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka import Consumer, Place, Polled
-from tradesaga.infra.lanes.watchdog import Patience
-from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.kafka.admin import has_record
+from tradesaga.infra.kafka.clients import Consumer, Place, Polled
+from tradesaga.infra.outbox.watchdog import Patience
+from tradesaga.infra.outbox.worker import Worker
 from tradesaga.schemas.envelope import Header
 
 pytestmark = pytest.mark.stack

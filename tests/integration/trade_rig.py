@@ -23,22 +23,22 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.codec import Outgoing, Record
-from tradesaga.infra.database import Connection
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.lanes import outbox, store
-from tradesaga.infra.lanes.processor import Processor, Received, Transaction
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.ledger.venue_reports import store_told
-from tradesaga.infra.starts import accept, order_start
+from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.processor import Processor, Received, Transaction
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.starts.accept import accept, order_start
 from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.infra.venues.wire_reports import report_event
-from tradesaga.sagas.trade import trade
-from tradesaga.sagas.trading.client_orders import client_order_id, saga_of
+from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import Envelope, splice
-from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.messages.message import Command, Message, wire_type
+from tradesaga.schemas.messages.trade import TradeRequested, VenueFill, VenueReport
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, dead_letters_topic, events_topic
-from tradesaga.schemas.trade import TradeRequested, VenueFill, VenueReport
 
 D = Decimal
 EVENTS, COMMANDS, LETTERS = events_topic("trade"), commands_topic("trade"), dead_letters_topic("trade")
@@ -84,7 +84,7 @@ class TradeRig:
         made["log"] = SagaLog(Rules(trade))
         for name, processor in made.items():
             places = [(topic, number) for topic in processor.topics for number in range(PARTITIONS)]
-            lanes = await store.claim(self.sql, processor.group, places, "rig")
+            lanes = await lane_rows.claim(self.sql, processor.group, places, "rig")
             await processor.open(self.sql, lanes, lambda: None)
             self.services[name] = Service(processor, {lane.id: lane for lane in lanes})
 
@@ -149,11 +149,11 @@ class TradeRig:
 
     async def _commit(self, service: Service, received: Sequence[Received]) -> None:
         async with self.sql.transaction():
-            await store.advance(self.sql, service.lanes.values(), {})
+            await lane_rows.advance(self.sql, service.lanes.values(), {})
             transaction = Transaction(self.sql, service.lanes)
             await service.processor.apply(transaction, received)
             if transaction.rows:
-                await outbox.insert(self.sql, transaction.rows)
+                await outbox_rows.insert(self.sql, transaction.rows)
         for row in transaction.rows:
             service.lanes[row.lane].last_seq = row.seq
             said: Outgoing = row.record

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from tests.limits.measure import MEMORY_MB, Figures, environment_of, measure
-from tradesaga.infra.stack.servers import start_servers, stop_servers
+from tradesaga.infra.local_stack.servers import start_servers, stop_servers
 
 
 def main(

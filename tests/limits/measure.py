@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.limits.sleepy import sleepy
 from tests.waiting import until
-from tradesaga.infra.database import Connection, session
+from tradesaga.infra.postgres.database import Connection, session
 
 PATIENCE = 240.0
 SLACK = 1.5

@@ -12,13 +12,13 @@ from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.database import migrate, open_pool
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.lanes.worker import Worker
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import migrate, open_pool
 from tradesaga.infra.settings import load_settings
-from tradesaga.infra.topics import ensure_topics
 from tradesaga.schemas.envelope import Envelope, splice
-from tradesaga.schemas.message import wire_type
+from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 

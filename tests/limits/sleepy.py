@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 from tradesaga.consumers.participant import Participant, StepContext, Work
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.definition import minutes, saga, seconds
 from tradesaga.sagas.step import step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class NapRequested(Event):

@@ -14,45 +14,45 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from tests.keys import KEYS
-from tradesaga.consumers.audit.exporting.layout import FormatError, from_line, from_proof
-from tradesaga.consumers.audit.exporting.manifest import Manifest
-from tradesaga.consumers.audit.replaying.times import read_moment
+from tradesaga.consumers.audit.export.layout import FormatError, from_line, from_proof
+from tradesaga.consumers.audit.export.manifest import Manifest
+from tradesaga.consumers.audit.replay.times import read_moment
 from tradesaga.consumers.context import StepContext
-from tradesaga.consumers.intake import Intake
-from tradesaga.consumers.runtime.cause import Cause, frame, split
+from tradesaga.consumers.entry.signals.reading import read_signal
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.message import Router
+from tradesaga.consumers.runtime.trigger import Cause, frame, split
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.services import cash, risk, settlement
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.clock_tier import ClockTier
-from tradesaga.infra.audit.note import NoteError, Verifier, open_note
-from tradesaga.infra.audit.precision_time import read_answers
-from tradesaga.infra.audit.schedule import parse_schedule
-from tradesaga.infra.audit.witness import WitnessError, WitnessFile
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit_log.precision_time import read_answers
+from tradesaga.infra.audit_log.schedule import parse_schedule
+from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import parse_time
-from tradesaga.infra.codec import Record, dump_headers, load_headers, pack, unpack
-from tradesaga.infra.dead_letters import Fault, dead_letter
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.keys import partition_of
-from tradesaga.infra.logs import redact
+from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers, pack, unpack
+from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.settings import Dsn
-from tradesaga.infra.starts import StartInvalidError, read_start
-from tradesaga.infra.strict_json import StrictJsonError, check_json
-from tradesaga.infra.tracing import next_traceparent
+from tradesaga.infra.starts.accept import StartInvalidError, read_start
+from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
+from tradesaga.infra.telemetry.logs import redact
+from tradesaga.infra.telemetry.tracing import next_traceparent
 from tradesaga.infra.venues import binance_shape
 from tradesaga.producers.gateway.body import read_body
 from tradesaga.producers.gateway.refusal import Refusal
-from tradesaga.producers.signals.reading import read_signal
-from tradesaga.producers.start_lines import read_lines
+from tradesaga.producers.start.lines import read_lines
 from tradesaga.sagas.errors import ContextMissingError
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.amounts import format_decimal
 from tradesaga.schemas.envelope import ContextTooLargeError, Envelope, EnvelopeError, Header, splice
-from tradesaga.schemas.message import Message, wire_type
+from tradesaga.schemas.messages.message import Message, wire_type
+from tradesaga.schemas.messages.trade import RiskAccepted, TradeFilled, TradeRequested, VenueReport
 from tradesaga.schemas.topics import PARTITIONS
-from tradesaga.schemas.trade import RiskAccepted, TradeFilled, TradeRequested, VenueReport
 
 Door = Callable[[bytes], object]
 SAGA: Final = UUID("3f2b6c1e-0d4a-4b6e-9a57-1c2d3e4f5a6b")

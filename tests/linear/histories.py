@@ -6,12 +6,12 @@ from typing import Final
 from tests.sagas import Partition, small_saga
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.recent import Recent
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Record
-from tradesaga.infra.progress import encode_progress
+from tradesaga.consumers.saga_log.saga_cache import Recent
+from tradesaga.infra.cli.progress import encode_progress
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.envelope import OVERTAKES
-from tradesaga.schemas.lifecycle import (
+from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
     AttemptFailed,
     DeadlineElapsed,

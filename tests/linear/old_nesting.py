@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from tradesaga.infra.strict_json import StrictJsonError
+from tradesaga.infra.starts.strict_json import StrictJsonError
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 

@@ -12,8 +12,8 @@ from tests.linear import doors, old_nesting
 from tests.linear.doors import DOORS, knock
 from tests.linear.meter import measure
 from tests.linear.shapes import KNOWN, Shape, drawn
-from tradesaga.infra import strict_json
-from tradesaga.infra.strict_json import StrictJsonError
+from tradesaga.infra.starts import strict_json
+from tradesaga.infra.starts.strict_json import StrictJsonError
 
 SEEDS: Final = (11, 12)
 """Seeds of drawn shapes; one that has found something is added and stays."""

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from tests.model.protocol import Protocol, shipped
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Folded, Machine, Order, State
-from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
 
 Make = Callable[[AnySaga], Protocol]
 

@@ -12,8 +12,8 @@ from tests.model.small_trade import PLACE, RESERVE, SETTLE, small_trade
 from tests.model.stage import Stage
 from tradesaga.sagas import saga, seconds, step
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Meaning
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.sagas.facts import Meaning
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class Left(Event):

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import Machine, Order, State
-from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tradesaga.sagas.fact import Meaning
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.facts import Meaning
+from tradesaga.sagas.step_state import RowStatus
 
 
 class Part(NamedTuple):

@@ -9,9 +9,9 @@ from typing import TypeVar
 from tests.model.protocol import Known
 from tests.model.scene import Move, World
 from tests.model.stage import UNDER_WAY, Stage
-from tradesaga.sagas.fact import Fact, Meaning
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import RowStatus
 
 S = TypeVar("S", bound=Hashable)
 

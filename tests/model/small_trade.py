@@ -1,7 +1,7 @@
 """The smallest trade that has everything: a local step, a remote one, a waiting pivot, one that must succeed."""
 
 from tradesaga.sagas import saga, seconds, step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class Asked(Event):

@@ -1,9 +1,9 @@
 """Any saga, the owners of its steps, the far side and the saga log, as a state from which every next one can be listed.
 
-Each move is one atomic commit of one party: what a message meets are the rules of `tradesaga.sagas.row`, what the log
-makes of a fact is the `Machine`. Messages, once emitted, may be handled at any time and any number of times; a crash is
-a move that is not made. How often the optional things happen (repeats, decisions of people, compensations that fail,
-busts) is bounded by what is left of each in the state, so that the number of states is.
+Each move is one atomic commit of one party: what a message meets are the rules of `tradesaga.sagas.step_state`, what
+the log makes of a fact is the `Machine`. Messages, once emitted, may be handled at any time and any number of times; a
+crash is a move that is not made. How often the optional things happen (repeats, decisions of people, compensations that
+fail, busts) is bounded by what is left of each in the state, so that the number of states is.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from tests.model.protocol import Known, Protocol
 from tests.model.scene import Budget, Move, Part, World
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order
-from tradesaga.sagas.row import Reaction, RowStatus
-from tradesaga.sagas.soundness import ancestors, predecessors
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import Kind
+from tradesaga.sagas.step_state import Reaction, RowStatus
+from tradesaga.sagas.validation import ancestors, predecessors
 
 UNDER_WAY = frozenset({Status.IDLE, Status.RUNNING, Status.COMPENSATING})
 _MENDABLE = frozenset({RowStatus.FAILED, RowStatus.COMPENSATION_FAILED})

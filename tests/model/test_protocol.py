@@ -8,9 +8,9 @@ import pytest
 from tests.model.bugs import BarsPastPivot, NeverBars, TakesBackEarly, bar_blindly
 from tests.model.small_trade import CONFIRM, PLACE, RESERVE, small_trade
 from tests.model.world import Book, Protocol, World
-from tradesaga.sagas.fact import Meaning
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import RowStatus
 
 FUNDS = "filled on released funds"
 

@@ -7,8 +7,8 @@ import pytest
 from tests.model.bugs import BUGS
 from tests.model.plays import PLAYS
 from tests.model.search import Visited
-from tradesaga.sagas.row import RowStatus
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import RowStatus
 
 FORWARD_OR_BACK = {Status.COMPLETED, Status.ABORTED}
 ENDS = {

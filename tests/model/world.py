@@ -3,7 +3,7 @@
 Messages, once emitted, may be handled at any time and any number of times; the saga log reads its topic in order; a
 call to the venue may be answered, lost, or land late within its expiry; a crash is the absence of a transition. What
 the saga log decides is the shipped `Machine`; what a message meets at its owner are the shipped rules of
-`tradesaga.sagas.row`.
+`tradesaga.sagas.step_state`.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from tests.model.small_trade import CONFIRM, PLACE, RESERVE, SETTLE, small_trade
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, Machine, Order, State
-from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_trigger
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_trigger
 
 Said = tuple[Meaning, int]
 Move = tuple[str, "World"]

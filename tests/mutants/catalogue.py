@@ -6,21 +6,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
-from tradesaga.consumers.runtime import judgement, processor, settlement
-from tradesaga.consumers.runtime.docket import Docket
+from tradesaga.consumers.runtime import apply_outcome, dispatch, processor
+from tradesaga.consumers.runtime.batch_context import Docket
 from tradesaga.consumers.runtime.message import Kind, Message
-from tradesaga.consumers.runtime.row import Key, Row
-from tradesaga.consumers.simulation import lane_statements, row_statements
-from tradesaga.infra.lanes import store
-from tradesaga.infra.lanes.clients import make_producer
-from tradesaga.infra.lanes.committer import Committer
-from tradesaga.infra.lanes.publisher import Publisher
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.sagas.fact import Meaning
+from tradesaga.consumers.runtime.step_rows import Key, Row
+from tradesaga.consumers.testing.simulation import lane_statements, row_statements
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.commit import Committer
+from tradesaga.infra.outbox.ports import make_producer
+from tradesaga.infra.outbox.publish import Publisher
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import BarStep, Machine
-from tradesaga.sagas.row import Reaction, RowStatus, meet_retry
 from tradesaga.sagas.step_sets import bits
-from tradesaga.schemas.lifecycle import StepBarred
+from tradesaga.sagas.step_state import Reaction, RowStatus, meet_retry
+from tradesaga.schemas.messages.lifecycle import StepBarred
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Mutant:
 @contextmanager
 def no_epoch_check() -> Generator[None]:
     """The fence compares outbox numbers, and not epochs."""
-    statement = store.ADVANCE.replace("l.epoch = m.epoch AND ", "")
+    statement = lane_rows.ADVANCE.replace("l.epoch = m.epoch AND ", "")
 
     def is_mine(row: dict[str, Any], _epoch: int, last_seq: int) -> bool:
         return row["last_seq"] == last_seq
 
-    with everywhere(store.ADVANCE, statement), replaced(lane_statements, "is_mine", is_mine):
+    with everywhere(lane_rows.ADVANCE, statement), replaced(lane_statements, "is_mine", is_mine):
         yield
 
 
@@ -70,7 +70,7 @@ def no_natural_key() -> Generator[None]:
 @contextmanager
 def no_bar() -> Generator[None]:
     """A bar for a step that has not begun is answered, and nothing written that keeps it from beginning."""
-    former = settlement.bar
+    former = apply_outcome.bar
 
     def bar(docket: Docket, row: Row, cause: Any, lane: int) -> None:
         if row.known is None and row.key not in docket.dirty:
@@ -172,7 +172,7 @@ def compensation_before_bars() -> AbstractContextManager[None]:
 @contextmanager
 def two_rows() -> Generator[None]:
     """A bar has a row of its own, beside that of the action which it is to keep from happening."""
-    former, apart = settlement.bar, "/bar"
+    former, apart = apply_outcome.bar, "/bar"
 
     def key(self: Message) -> Key:
         away = self.kind is Kind.BAR and not self.binding.waiting
@@ -218,7 +218,7 @@ def on_from_memory() -> AbstractContextManager[None]:
 
 def not_found_is_never() -> AbstractContextManager[None]:
     """A call that the far side does not know yet counts as one that has never happened."""
-    former = vars(settlement)["_absent"]
+    former = vars(apply_outcome)["_absent"]
     return everywhere(former, rewritten(former, ("if left <= 0:", "if True:")))
 
 
@@ -230,7 +230,7 @@ def duplicates_dropped() -> AbstractContextManager[None]:
         if seen is None or message.kind in {Kind.COMPENSATE, Kind.REPORT}:
             former(docket, message)
 
-    former = judgement.take
+    former = dispatch.take
     return everywhere(former, take)
 
 

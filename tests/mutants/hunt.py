@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.mutants.catalogue import Mutant
-from tradesaga.consumers.simulation.campaign import SAMPLES, choose
-from tradesaga.consumers.simulation.crew import rules_of
-from tradesaga.consumers.simulation.schedule import run
+from tradesaga.consumers.testing.simulation.campaign import SAMPLES, choose
+from tradesaga.consumers.testing.simulation.processes import rules_of
+from tradesaga.consumers.testing.simulation.schedule import run
 
 MOST = 600
 """Seeds after which a mutant counts as escaped."""

@@ -13,10 +13,10 @@ from tests.integration.trade_rig import OPENING, TradeRig, report
 from tests.mutants.surgery import everywhere, replaced, rewritten
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.services import cash, evidence, settlement
+from tradesaga.consumers.services import cash, settlement, trade_evidence
 from tradesaga.infra.ledger.trades import Order
-from tradesaga.schemas import trade as t
 from tradesaga.schemas.envelope import CONTEXT
+from tradesaga.schemas.messages import trade as t
 
 D = Decimal
 
@@ -64,9 +64,9 @@ def _together(*plants: AbstractContextManager[Any]) -> Generator[None]:
 
 def _without(name: str, *conditions: str) -> AbstractContextManager[None]:
     """Drop conditions of a function of the evidence."""
-    former = getattr(evidence, name)
+    former = getattr(trade_evidence, name)
     changes: Sequence[tuple[str, str]] = [(each, "if False:") for each in conditions]
-    return replaced(evidence, name, rewritten(former, *changes))
+    return replaced(trade_evidence, name, rewritten(former, *changes))
 
 
 async def _forge_release(rig: TradeRig) -> None:
@@ -143,28 +143,31 @@ async def _spend_hold(rig: TradeRig) -> None:
 MONEY_MUTANTS = (
     MoneyMutant(
         "a release while the order rests",
-        lambda: replaced(evidence, "_refute_compensation", _believe),
+        lambda: replaced(trade_evidence, "_refute_compensation", _believe),
         _forge_release,
     ),
     MoneyMutant(
-        "a fill not compared with the answer", lambda: replaced(evidence, "_refute_answer", _believe), _forge_fill
+        "a fill not compared with the answer", lambda: replaced(trade_evidence, "_refute_answer", _believe), _forge_fill
     ),
     MoneyMutant(
         "a report counted that is in no row",
         lambda: _together(
-            replaced(Participant, "stores_reports", _believe), replaced(evidence, "_refute_report", _believe)
+            replaced(Participant, "stores_reports", _believe), replaced(trade_evidence, "_refute_report", _believe)
         ),
         _forge_report,
     ),
     MoneyMutant(
         "booked without a row of the register",
         lambda: _together(
-            replaced(evidence.TradeEvidence, "refute", _believe), replaced(settlement, "order_of", _order_of_record),
+            replaced(trade_evidence.TradeEvidence, "refute", _believe),
+            replaced(settlement, "order_of", _order_of_record),
             replaced(settlement, "take_out", _take_nothing),
         ),
         _forge_unknown,
     ),
-    MoneyMutant("a saga's id not computed again", lambda: everywhere(evidence.starts_itself, _always), _forge_start),
+    MoneyMutant(
+        "a saga's id not computed again", lambda: everywhere(trade_evidence.starts_itself, _always), _forge_start
+    ),
     MoneyMutant(
         "the amount taken from the context",
         lambda: _together(

@@ -20,20 +20,20 @@ from tests.unit import test_saga_log_versions as versions
 from tests.unit.audit import test_seals as sealing
 from tests.unit.audit import test_verification as verifying
 from tests.unit.saga_log_rig import Log
-from tradesaga.consumers.audit import verification
+from tradesaga.consumers.audit.verify import verification
 from tradesaga.consumers.saga_log import advance, chain, fold, reading
-from tradesaga.infra import topics
-from tradesaga.infra.audit import seals
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.audit.seals import SealTrust, read_seals
-from tradesaga.infra.codec import Record
-from tradesaga.infra.installation import Identity
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_identity import Inspector, TopicState
-from tradesaga.infra.lanes import evidence
-from tradesaga.infra.lanes.guard import Guard
-from tradesaga.infra.lanes.processor import HaltError
+from tradesaga.infra.audit_log import seals
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.seals import SealTrust, read_seals
+from tradesaga.infra.kafka import topics
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.identity import Inspector, TopicState
+from tradesaga.infra.outbox import guard_rules
+from tradesaga.infra.outbox.guard import Guard
+from tradesaga.infra.outbox.processor import HaltError
+from tradesaga.infra.postgres.installation import Identity
 from tradesaga.schemas.topics import checkpoints_topic, saga_topics
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -64,7 +64,7 @@ def _no(*_: Any) -> bool:
 
 def _dropped(name: str) -> Plant:
     """Drop one comparison of the guard."""
-    return lambda: replaced(evidence, name, _accept)
+    return lambda: replaced(guard_rules, name, _accept)
 
 
 def _changed(owner: Any, name: str, before: str, after: str) -> Plant:
@@ -75,12 +75,12 @@ def _changed(owner: Any, name: str, before: str, after: str) -> Plant:
     return plant
 
 
-def _halts(found: evidence.Found) -> Callable[[], None]:
+def _halts(found: guard_rules.Found) -> Callable[[], None]:
     """Expect the guard to refuse what was found."""
 
     def attack() -> None:
         try:
-            evidence.judge(found)
+            guard_rules.judge(found)
         except HaltError:
             return
         raise AssertionError("the group would have gone on")
@@ -174,12 +174,12 @@ RULE_MUTANTS = (
     ),
     RuleMutant(
         "the last record not compared",
-        _changed(evidence, "_judge_records", "if there != lane.seen:", "if False:"),
+        _changed(guard_rules, "_judge_records", "if there != lane.seen:", "if False:"),
         _halts(guard.found(guard.lane(), record=guard.RECORD._replace(value=b"[]"))),
     ),
     RuleMutant(
         "a topic that was cut off halts its readers alone",
-        _changed(evidence, "judge", f"found.lanes:{_RECORDS}", f"found.own:{_RECORDS}"),
+        _changed(guard_rules, "judge", f"found.lanes:{_RECORDS}", f"found.own:{_RECORDS}"),
         _halts(guard.found(guard.OTHERS, held=(0, 9))),
     ),
     RuleMutant(

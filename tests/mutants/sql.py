@@ -9,9 +9,9 @@ from typing import Any
 from tests.mutants.surgery import SurgeryError, everywhere
 from tests.simulation import saga_scripts, sql_scripts
 from tests.simulation.rigs import Sessions
-from tradesaga.consumers.runtime import row
+from tradesaga.consumers.runtime import step_rows
 from tradesaga.consumers.saga_log import store as saga_store
-from tradesaga.infra.lanes import outbox, store
+from tradesaga.infra.outbox import lane_rows, outbox_rows
 
 _KNOWN = "\n    AND s.status = t.known_status AND s.attempt = t.known_attempt AND s.back_attempt = t.known_back_attempt"
 _OVERWRITE = "ON CONFLICT (saga_id, step) DO UPDATE SET status = excluded.status, attempt = excluded.attempt"
@@ -41,24 +41,28 @@ class SqlMutant:
 _DOWNWARDS = "ORDER BY reason DESC"
 
 SQL_MUTANTS = (
-    SqlMutant("no epoch check", store, "ADVANCE", "l.epoch = m.epoch AND ", "", sql_scripts.only_the_owner_passes),
+    SqlMutant("no epoch check", lane_rows, "ADVANCE", "l.epoch = m.epoch AND ", "", sql_scripts.only_the_owner_passes),
     SqlMutant(
-        "no number check", store, "ADVANCE", " AND l.last_seq = m.last_seq", "", sql_scripts.only_the_owner_passes
+        "no number check", lane_rows, "ADVANCE", " AND l.last_seq = m.last_seq", "", sql_scripts.only_the_owner_passes
     ),
-    SqlMutant("a claim that does not fence", store, "CLAIM", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs),
     SqlMutant(
-        "an offset that goes back", store, "ADVANCE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",
+        "a claim that does not fence", lane_rows, "CLAIM", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs
+    ),
+    SqlMutant(
+        "an offset that goes back", lane_rows, "ADVANCE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",
         sql_scripts.offsets_never_go_back,
     ),
     SqlMutant(
-        "cursor outbox", outbox, "UNPUBLISHED", "ORDER BY seq", "ORDER BY id DESC", sql_scripts.the_outbox_is_numbered
+        "cursor outbox", outbox_rows, "UNPUBLISHED", "ORDER BY seq", "ORDER BY id DESC",
+        sql_scripts.the_outbox_is_numbered
     ),
-    SqlMutant("retry not compared and set", row, "UPDATE", _KNOWN, "", sql_scripts.rows_are_compared_and_set),
+    SqlMutant("retry not compared and set", step_rows, "UPDATE", _KNOWN, "", sql_scripts.rows_are_compared_and_set),
     SqlMutant(
-        "no natural key", row, "INSERT", "ON CONFLICT DO NOTHING", _OVERWRITE, sql_scripts.rows_are_compared_and_set
+        "no natural key", step_rows, "INSERT", "ON CONFLICT DO NOTHING", _OVERWRITE,
+        sql_scripts.rows_are_compared_and_set
     ),
     SqlMutant(
-        "due rows not locked", row, "LOAD_DUE", " FOR UPDATE SKIP LOCKED", "", sql_scripts.due_rows_are_taken_once
+        "due rows not locked", step_rows, "LOAD_DUE", " FOR UPDATE SKIP LOCKED", "", sql_scripts.due_rows_are_taken_once
     ),
     SqlMutant(
         "deadlines of other lanes", saga_store, "DUE", "s.lane = l.lane AND", "",

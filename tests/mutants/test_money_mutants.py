@@ -4,7 +4,7 @@ import pytest
 
 from tests.integration.trade_rig import trade_rig
 from tests.mutants.money import MONEY_MUTANTS, MoneyMutant
-from tradesaga.infra.database import session
+from tradesaga.infra.postgres.database import session
 
 pytestmark = [
     pytest.mark.stack,

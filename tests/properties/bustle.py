@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from tests.properties.order_rules import check_order
-from tradesaga.sagas.fact import Meaning
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.testing import Rehearsal
-from tradesaga.sagas.testing.rehearsal import Answer
+from tradesaga.sagas.testing.in_memory_run import Answer
 
 Act = Callable[[], None]
 BUSY = 60

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from pydantic import create_model
 
 from tradesaga.sagas.definition import AnySaga, saga, seconds
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import AnyStep, step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 MOST_COMPENSATABLE = 4
 MOST_RETRIABLE = 2

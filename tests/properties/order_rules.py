@@ -3,11 +3,11 @@
 A recheck has all that came before it said again, so facts and orders count from the last one that was taken.
 """
 
-from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order
-from tradesaga.sagas.soundness import ancestors, predecessors
 from tradesaga.sagas.step import Kind
 from tradesaga.sagas.testing import Rehearsal
+from tradesaga.sagas.validation import ancestors, predecessors
 
 OUTCOMES = (Meaning.DONE, Meaning.REFUSED, Meaning.BARRED, Meaning.FAILED)
 

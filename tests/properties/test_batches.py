@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.infra.codec import Record
-from tradesaga.infra.lanes.batch import Chunk, halve, offsets, received
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.outbox.batch import Chunk, halve, offsets, received
+from tradesaga.infra.outbox.lane_rows import Lane
 
 
 @st.composite

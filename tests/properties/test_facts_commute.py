@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.properties.definitions import marks, sagas, step_facts
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import CompensateStep, Machine, State
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradesaga.consumers.saga_log.parked import NONE, Parked, ParkedRecords
-from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka.codec import Record
 
 CHANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(-3, 12)), max_size=60)
 """Which of the values so far is changed, and how: the place that is removed from it, or a record that is added."""

@@ -11,12 +11,12 @@ from tests.properties.bustle import Bustle
 from tests.properties.definitions import sagas
 from tests.properties.order_rules import check_order
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.fact import Meaning
+from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order, State
-from tradesaga.sagas.row import RowStatus
 from tradesaga.sagas.status import Status
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.testing import Rehearsal
-from tradesaga.sagas.testing.rehearsal import Answer
+from tradesaga.sagas.testing.in_memory_run import Answer
 
 
 def refolded(play: Rehearsal) -> State:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.clusters.standby import programs
-from tradesaga.infra.stack.process import find, tail
-from tradesaga.infra.stack.state import StackState, read_state
+from tradesaga.infra.local_stack.process import find, tail
+from tradesaga.infra.local_stack.state import StackState, read_state
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "disaster-recovery.md"
 FENCE = re.compile(r"^```sh (?P<name>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)

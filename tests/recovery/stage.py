@@ -19,15 +19,15 @@ from tests.e2e.steps import BUSY
 from tests.keys import KEYS
 from tests.waiting import until
 from tradesaga.consumers.context import Work
-from tradesaga.consumers.intake import Intake
-from tradesaga.consumers.recovery.members import Cast
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.recovery.rebuild import Wish, rebuild
+from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
-from tradesaga.infra.database import Connection, Pool, open_pool
-from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.postgres.database import Connection, Pool, open_pool
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.identity import saga_id as identify
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 from tradesaga.schemas.topics import starts_topic
 
 

@@ -14,10 +14,10 @@ from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, execute, open_stage
 from tradesaga.consumers.recovery.rebuild import Wish
-from tradesaga.infra.database import migrate, session
-from tradesaga.infra.stack.account import data_folder, make_owned, server_account
-from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
-from tradesaga.infra.stack.state import PostgresState
+from tradesaga.infra.local_stack.account import data_folder, make_owned, server_account
+from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.local_stack.state import PostgresState
+from tradesaga.infra.postgres.database import migrate, session
 
 pytestmark = [pytest.mark.stack, pytest.mark.full, pytest.mark.timeout(180)]
 

@@ -8,7 +8,7 @@ from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage
 from tradesaga.consumers.recovery.comparison import compare
 from tradesaga.consumers.recovery.rebuild import Wish
-from tradesaga.schemas.lifecycle import RetryRequested
+from tradesaga.schemas.messages.lifecycle import RetryRequested
 
 pytestmark = pytest.mark.stack
 

@@ -16,7 +16,7 @@ from tests.recovery.stage import Stage, ignore
 from tradesaga.consumers.recovery.rebuild import Wish
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.topics import PARTITIONS, saga_topics
 
 pytestmark = pytest.mark.stack

@@ -7,8 +7,8 @@ from aiokafka.record.default_records import (
 from aiokafka.record.memory_records import MemoryRecords
 
 from tests.broker import temporary_topic
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.topic_reader import Replay
 
 pytestmark = pytest.mark.stack
 

@@ -11,15 +11,15 @@ from tests.integration.test_transactions import transaction
 from tests.keys import KEYS
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, ignore
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.recovery.comparison import compare
 from tradesaga.consumers.recovery.rebuild import Wish
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.database import session
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.replay import Replay
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
 pytestmark = pytest.mark.stack

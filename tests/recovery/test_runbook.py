@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.recovery.runbook import Ground, blocks
-from tradesaga.infra.stack.account import make_owned, server_account
+from tradesaga.infra.local_stack.account import make_owned, server_account
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -25,7 +25,7 @@ def ground() -> Iterator[Ground]:
     for name in ("archive", "backup"):
         make_owned(folder / name, server_account())
     try:
-        ground.sh('python -m tradesaga.infra.stack.servers --dir "$TRADESAGA_HOME" up')
+        ground.sh('python -m tradesaga.infra.local_stack.servers --dir "$TRADESAGA_HOME" up')
         ground.run("archive")
         ground.sh("tradesaga account create alice --fund USD=1000000 --fund EUR=100000")
         ground.sh("tradesaga account create bob --fund USD=500")

@@ -16,15 +16,15 @@ from tests.e2e.versions import make_versions
 from tests.recovery.ends import check_nothing_twice
 from tests.recovery.stage import Stage, ignore
 from tests.waiting import until
-from tradesaga.consumers.audit.replaying.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replaying.notebook import Identity, Notebook
+from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.consumers.recovery.comparison import compare
 from tradesaga.consumers.recovery.rebuild import Wish
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.replay import Replay
-from tradesaga.sagas.row import RowStatus
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.topics import PARTITIONS, saga_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from tradesaga.infra.codec import Outgoing, Record
-from tradesaga.infra.kafka import KafkaUnavailableError, Place
-from tradesaga.infra.lanes.clients import Brokers, ConsumerPort, make_consumer, make_producer
+from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.outbox.ports import Brokers, ConsumerPort, make_consumer, make_producer
 from tradesaga.schemas.envelope import Header
 
 SESSION_MS = 6000

@@ -8,15 +8,15 @@ from typing import Any, TypeVar, cast
 
 import asyncpg
 
-from tradesaga.consumers.simulation.broker import SimBroker, SimClients
-from tradesaga.consumers.simulation.connection import SimConnection
-from tradesaga.consumers.simulation.database import SimDatabase
-from tradesaga.consumers.simulation.lane_statements import lane_statements
-from tradesaga.consumers.simulation.loop import SimLoop
-from tradesaga.consumers.simulation.row_statements import row_statements
-from tradesaga.consumers.simulation.saga_statements import saga_statements
-from tradesaga.infra.database import SESSION, Connection
-from tradesaga.infra.lanes.clients import Brokers
+from tradesaga.consumers.testing.simulation.broker import SimBroker, SimClients
+from tradesaga.consumers.testing.simulation.connection import SimConnection
+from tradesaga.consumers.testing.simulation.database import SimDatabase
+from tradesaga.consumers.testing.simulation.lane_statements import lane_statements
+from tradesaga.consumers.testing.simulation.loop import SimLoop
+from tradesaga.consumers.testing.simulation.row_statements import row_statements
+from tradesaga.consumers.testing.simulation.saga_statements import saga_statements
+from tradesaga.infra.outbox.ports import Brokers
+from tradesaga.infra.postgres.database import SESSION, Connection
 
 T = TypeVar("T")
 PARTITIONS = 2

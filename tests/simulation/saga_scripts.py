@@ -13,8 +13,8 @@ from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.outcome import Entry, Outcome, Released
 from tradesaga.consumers.saga_log.parked import Parked
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Record
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.sagas.status import Status
 
 A, B = UUID(int=1, version=4), UUID(int=2, version=4)

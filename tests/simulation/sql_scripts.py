@@ -10,17 +10,17 @@ from uuid import UUID
 import asyncpg
 
 from tests.simulation.rigs import Sessions
-from tradesaga.consumers.runtime import row as rows
-from tradesaga.consumers.runtime.row import Row
+from tradesaga.consumers.runtime import step_rows as rows
+from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.infra.clock import new_id
-from tradesaga.infra.codec import Outgoing
-from tradesaga.infra.database import Connection
-from tradesaga.infra.database_faults import DATABASE_ERRORS
-from tradesaga.infra.lanes import outbox, store
-from tradesaga.infra.lanes.outbox import OutboxRow
-from tradesaga.infra.lanes.processor import ConflictError
-from tradesaga.infra.lanes.store import Lane
-from tradesaga.sagas.row import RowStatus
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.outbox_rows import OutboxRow
+from tradesaga.infra.outbox.processor import ConflictError
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.sagas.step_state import RowStatus
 
 A, B = UUID(int=1, version=4), UUID(int=2, version=4)
 PLACES = (("t.events", 0), ("t.events", 1))
@@ -49,64 +49,65 @@ async def caught(work: Awaitable[Any]) -> str:
 
 async def claims_raise_epochs(sessions: Sessions) -> Seen:
     """Each claim of a lane has a higher epoch; the lane itself is the same."""
-    first = await store.claim(sessions.one, "g", PLACES, "one")
-    second = await store.claim(sessions.two, "g", PLACES[1:], "two")
-    other = await store.claim(sessions.two, "h", PLACES[:1], "two")
+    first = await lane_rows.claim(sessions.one, "g", PLACES, "one")
+    second = await lane_rows.claim(sessions.two, "g", PLACES[1:], "two")
+    other = await lane_rows.claim(sessions.two, "h", PLACES[:1], "two")
     same = next(x.id for x in first if x.partition == 1) == second[0].id
-    return [told(first), told(second), told(other), same, await store.read_offsets(sessions.one, "g", PLACES)]
+    return [told(first), told(second), told(other), same, await lane_rows.read_offsets(sessions.one, "g", PLACES)]
 
 
 async def only_the_owner_passes(sessions: Sessions) -> Seen:
     """A former owner's writes, and those of one who has missed a row, are not returned."""
-    (old,) = await store.claim(sessions.one, "g", PLACES[:1], "one")
-    seen: Seen = [len(await store.advance(sessions.one, [old], {old.id: 5}))]
-    (new,) = await store.claim(sessions.two, "g", PLACES[:1], "two")
-    seen += [len(await store.advance(sessions.one, [old], {old.id: 9})), told([new])]
-    seen.append(len(await store.advance(sessions.two, [new], {new.id: 7})))
+    (old,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
+    seen: Seen = [len(await lane_rows.advance(sessions.one, [old], {old.id: 5}))]
+    (new,) = await lane_rows.claim(sessions.two, "g", PLACES[:1], "two")
+    seen += [len(await lane_rows.advance(sessions.one, [old], {old.id: 9})), told([new])]
+    seen.append(len(await lane_rows.advance(sessions.two, [new], {new.id: 7})))
     new.last_seq = 3
-    seen.append(len(await store.advance(sessions.two, [new], {new.id: 8})))
-    return [*seen, told(await store.claim(sessions.one, "g", PLACES[:1], "one"))]
+    seen.append(len(await lane_rows.advance(sessions.two, [new], {new.id: 8})))
+    return [*seen, told(await lane_rows.claim(sessions.one, "g", PLACES[:1], "one"))]
 
 
 async def offsets_never_go_back(sessions: Sessions) -> Seen:
     """Neither the offset nor the mark ever falls."""
-    (lane,) = await store.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
     lane.acked_seq = 4
-    await store.advance(sessions.one, [lane], {lane.id: 10})
+    await lane_rows.advance(sessions.one, [lane], {lane.id: 10})
     lane.acked_seq = 2
-    await store.advance(sessions.one, [lane], {lane.id: 6})
-    return told(await store.claim(sessions.one, "g", PLACES[:1], "one"))
+    await lane_rows.advance(sessions.one, [lane], {lane.id: 6})
+    return told(await lane_rows.claim(sessions.one, "g", PLACES[:1], "one"))
 
 
 async def the_outbox_is_numbered(sessions: Sessions) -> Seen:
     """Rows come back in order, behind a number, up to a limit; their lane knows the last one."""
-    one, two = await store.claim(sessions.one, "g", PLACES, "one")
-    await outbox.insert(sessions.one, [said(one, 1), said(two, 1, "other"), said(one, 2, "y"), said(one, 3, "z")])
+    one, two = await lane_rows.claim(sessions.one, "g", PLACES, "one")
+    await outbox_rows.insert(sessions.one, [said(one, 1), said(two, 1, "other"), said(one, 2, "y"), said(one, 3, "z")])
     found = [
-        await outbox.load_unpublished(sessions.two, one.id, after, limit) for after, limit in ((0, 2), (2, 9), (3, 9))
+        await outbox_rows.load_unpublished(sessions.two, one.id, after, limit)
+        for after, limit in ((0, 2), (2, 9), (3, 9))
     ]
-    again = await store.claim(sessions.two, "g", PLACES, "two")
+    again = await lane_rows.claim(sessions.two, "g", PLACES, "two")
     return [[[(each.seq, each.record.value, each.record.headers) for each in part] for part in found], told(again)]
 
 
 async def a_claim_waits(sessions: Sessions) -> Seen:
     """A claim waits for the former owner's open transaction, and then sees what it wrote."""
-    (lane,) = await store.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
     async with sessions.one.transaction():
-        await store.advance(sessions.one, [lane], {lane.id: 5})
-        claiming = asyncio.create_task(store.claim(sessions.two, "g", PLACES[:1], "two"))
+        await lane_rows.advance(sessions.one, [lane], {lane.id: 5})
+        claiming = asyncio.create_task(lane_rows.claim(sessions.two, "g", PLACES[:1], "two"))
         await asyncio.sleep(0.3)
         waited = not claiming.done()
-        await outbox.insert(sessions.one, [said(lane, 1)])
+        await outbox_rows.insert(sessions.one, [said(lane, 1)])
     return [waited, told(await claiming)]
 
 
 async def the_fence_waits(sessions: Sessions) -> Seen:
     """An owner that waits at its lane for a claim is fenced once that is committed."""
-    (lane,) = await store.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
     async with sessions.two.transaction():
-        await store.claim(sessions.two, "g", PLACES[:1], "two")
-        moving = asyncio.create_task(store.advance(sessions.one, [lane], {}))
+        await lane_rows.claim(sessions.two, "g", PLACES[:1], "two")
+        moving = asyncio.create_task(lane_rows.advance(sessions.one, [lane], {}))
         await asyncio.sleep(0.3)
         waited = not moving.done()
     return [waited, len(await moving)]
@@ -224,21 +225,21 @@ async def a_failed_statement_ends_the_rest(sessions: Sessions) -> Seen:
 
 async def _break(sessions: Sessions) -> None:
     """Wait for a lock for longer than one may."""
-    lanes = await store.claim(sessions.two, "g", PLACES[:1], "two")
+    lanes = await lane_rows.claim(sessions.two, "g", PLACES[:1], "two")
     async with sessions.two.transaction():
-        await store.advance(sessions.two, lanes, {})
-        await store.claim(sessions.one, "g", PLACES[:1], "one")
+        await lane_rows.advance(sessions.two, lanes, {})
+        await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
 
 
 async def crossed_locks_end_one(sessions: Sessions) -> Seen:
     """Of two who wait for each other one is told of a deadlock, and the other goes on."""
-    first, second = await store.claim(sessions.one, "g", PLACES, "one")
+    first, second = await lane_rows.claim(sessions.one, "g", PLACES, "one")
 
     async def cross(sql: Connection, lanes: Sequence[Lane]) -> None:
         async with sql.transaction():
-            await store.advance(sql, lanes[:1], {})
+            await lane_rows.advance(sql, lanes[:1], {})
             await asyncio.sleep(0.2)
-            await store.advance(sql, lanes[1:], {})
+            await lane_rows.advance(sql, lanes[1:], {})
 
     names = await asyncio.gather(
         caught(cross(sessions.one, (first, second))), caught(cross(sessions.two, (second, first)))
@@ -248,17 +249,17 @@ async def crossed_locks_end_one(sessions: Sessions) -> Seen:
 
 async def a_broken_session_rolls_back(sessions: Sessions) -> Seen:
     """What was open is rolled back, its locks are free, and the session says that it is closed."""
-    (lane,) = await store.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
 
     async def work() -> None:
         async with sessions.one.transaction():
-            await store.advance(sessions.one, [lane], {lane.id: 5})
+            await lane_rows.advance(sessions.one, [lane], {lane.id: 5})
             await sessions.cut()
-            await store.advance(sessions.one, [lane], {lane.id: 6})
+            await lane_rows.advance(sessions.one, [lane], {lane.id: 6})
 
     raised = await caught(work())
     known = issubclass(getattr(asyncpg, raised), DATABASE_ERRORS)
-    return [known, sessions.one.is_closed(), told(await store.claim(sessions.two, "g", PLACES[:1], "two"))]
+    return [known, sessions.one.is_closed(), told(await lane_rows.claim(sessions.two, "g", PLACES[:1], "two"))]
 
 
 SCRIPTS: Sequence[Callable[[Sessions], Awaitable[Seen]]] = (

@@ -9,10 +9,10 @@ import pytest
 
 from tradesaga.consumers import Participant
 from tradesaga.consumers.participant import StepContext
-from tradesaga.consumers.simulation import FarSide, Report, Subject, run, take_effect
-from tradesaga.consumers.simulation.database import Transaction
+from tradesaga.consumers.testing.simulation import FarSide, Report, Subject, run, take_effect
+from tradesaga.consumers.testing.simulation.database import Transaction
 from tradesaga.sagas import saga, seconds, step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 BOOK = "INSERT INTO booking (saga_id) VALUES ($1)"
 CANCEL = "DELETE FROM booking WHERE saga_id = $1"

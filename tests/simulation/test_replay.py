@@ -7,11 +7,11 @@ import pytest
 
 from tests.mutants.catalogue import publish_before_commit
 from tests.mutants.hunt import MOST
-from tradesaga.consumers.simulation.campaign import SAMPLES, Tally, choose, find_subject
-from tradesaga.consumers.simulation.commands import simulate
-from tradesaga.consumers.simulation.report import describe_failure
-from tradesaga.consumers.simulation.schedule import run, shorten
-from tradesaga.infra.command_line import execute
+from tradesaga.consumers.testing.simulation.campaign import SAMPLES, Tally, choose, find_subject
+from tradesaga.consumers.testing.simulation.commands import simulate
+from tradesaga.consumers.testing.simulation.report import describe_failure
+from tradesaga.consumers.testing.simulation.schedule import run, shorten
+from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
 
 
@@ -59,8 +59,8 @@ def test_a_subject_that_is_not_there_is_named() -> None:
     """What cannot be simulated ends with a sentence, and exit code 3."""
     for path in (
         "nowhere:x",
-        "tradesaga.consumers.simulation.samples:nothing",
-        "tradesaga.consumers.simulation.samples:ORDER",
+        "tradesaga.consumers.testing.simulation.samples:nothing",
+        "tradesaga.consumers.testing.simulation.samples:ORDER",
         "plain",
     ):
         with pytest.raises(CommandError) as raised:

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from tradesaga.consumers.simulation.campaign import SAMPLES, choose, run_many
-from tradesaga.consumers.simulation.faults import CELLS
-from tradesaga.consumers.simulation.report import describe, missed
-from tradesaga.consumers.simulation.schedule import run
-from tradesaga.consumers.simulation.world import World
+from tradesaga.consumers.testing.simulation.campaign import SAMPLES, choose, run_many
+from tradesaga.consumers.testing.simulation.faults import CELLS
+from tradesaga.consumers.testing.simulation.report import describe, missed
+from tradesaga.consumers.testing.simulation.schedule import run
+from tradesaga.consumers.testing.simulation.world import World
 from tradesaga.schemas.envelope import VERSION
 from tradesaga.schemas.request_hash import made_with
 
@@ -19,9 +19,9 @@ FIRST = 1_000_000
 """Where the seeds of this test begin, apart from those that `make simulate` runs."""
 REPLAYED = (3, 17)
 _HASHES = """
-from tradesaga.consumers.simulation.campaign import SAMPLES, choose
-from tradesaga.consumers.simulation.schedule import run
-from tradesaga.consumers.simulation.world import World
+from tradesaga.consumers.testing.simulation.campaign import SAMPLES, choose
+from tradesaga.consumers.testing.simulation.schedule import run
+from tradesaga.consumers.testing.simulation.world import World
 from tradesaga.schemas.envelope import VERSION
 from tradesaga.schemas.request_hash import made_with
 print(*(run(choose(SAMPLES, seed), seed).hash for seed in {seeds}))

@@ -7,11 +7,11 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import OVERTAKES
-from tradesaga.schemas.lifecycle import DeadlineElapsed, ParkReleased
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.lifecycle import DeadlineElapsed, ParkReleased
+from tradesaga.schemas.messages.message import Event
 
 SAGA = small_saga()
 RULES = Rules(SAGA)

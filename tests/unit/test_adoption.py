@@ -8,14 +8,20 @@ from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import make_kit
 from tests.sagas import Partition
-from tradesaga.consumers.recovery.adoption import Reader, adopt
-from tradesaga.consumers.runtime.cause import split
-from tradesaga.consumers.runtime.row import Row
-from tradesaga.infra.codec import Record, pack
-from tradesaga.sagas.row import RowStatus
+from tradesaga.consumers.recovery.row_rebuild import Reader, adopt
+from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.consumers.runtime.trigger import split
+from tradesaga.infra.kafka.codec import Record, pack
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Header
-from tradesaga.schemas.lifecycle import AttemptFailed, CompensationFailed, StepBarred, StepFailed, StepUnknown
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.lifecycle import (
+    AttemptFailed,
+    CompensationFailed,
+    StepBarred,
+    StepFailed,
+    StepUnknown,
+)
+from tradesaga.schemas.messages.message import Event
 
 NOW = 1_790_000_000_000_000_000
 KIT = make_kit("adopted", FarSide(cast("Any", None)))

@@ -9,16 +9,16 @@ from unittest.mock import Mock
 
 import pytest
 
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.local_stack.state import StackState, write_state
+from tradesaga.infra.registry.services import find_services, service_names
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.services import find_services, service_names
-from tradesaga.infra.stack.state import StackState, write_state
 
 SAGA = """
 from tradesaga.consumers import Participant, StepContext
 from tradesaga.sagas import saga, seconds, step
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 class Asked(Event):
     pass
@@ -55,7 +55,7 @@ def apps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stand in an empty folder that is on no path; what was imported from it is forgotten again."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("tradesaga.infra.stack.run.configure_logs", Mock())  # else its stdout is this test's for good
+    monkeypatch.setattr("tradesaga.infra.cli.run.configure_logs", Mock())  # else its stdout is this test's for good
     yield tmp_path
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
@@ -112,7 +112,7 @@ def test_a_second_owner_of_a_shipped_step_is_refused(apps: Path, capsys: pytest.
     """Installed participants count like those of a module."""
     body = (
         "from tradesaga.consumers import Participant\nfrom tradesaga.consumers.services import cash\n"
-        "from tradesaga.sagas.trade import *\n"
+        "from tradesaga.sagas.trade.definition import *\n"
     )
     body += "mine = Participant('mine', trade)\nmine.handles_batch(reserve_funds)(cash.reserve)\n"
     (apps / "mine.py").write_text(body + "mine.compensates_batch(reserve_funds)(cash.release)\n")
@@ -284,7 +284,7 @@ def test_the_gate_works_for_a_registered_app(
 
 REGISTRY = """
 import sys
-from tradesaga.infra.owners import registered_owners
+from tradesaga.infra.registry.owners import registered_owners
 from tradesaga.infra.settings import Settings
 
 owners = {step: owner.name for owner in registered_owners(Settings()) for step in owner.steps}

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tradesaga.consumers import Participant, StepContext, Work
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas import saga, seconds, step
 from tradesaga.sagas.errors import DefinitionError
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class Asked(Event):

@@ -10,24 +10,24 @@ import pytest
 
 from tests.waiting import until
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.runtime.calls import JUDGED_LIMIT, Call, Calls
-from tradesaga.consumers.runtime.cause import Cause
 from tradesaga.consumers.runtime.outcome import CallKind
+from tradesaga.consumers.runtime.remote_calls import JUDGED_LIMIT, Call, Calls
+from tradesaga.consumers.runtime.trigger import Cause
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.parked import Parked, parked_records
-from tradesaga.consumers.saga_log.recent import Recent
-from tradesaga.infra.codec import Outgoing, Record
-from tradesaga.infra.kafka_identity import Inspector
-from tradesaga.infra.lanes.batch import Chunk
-from tradesaga.infra.lanes.clients import ConsumerPort
-from tradesaga.infra.lanes.inbox import BATCHES, Inbox
-from tradesaga.infra.lanes.outbox import OutboxRow
-from tradesaga.infra.lanes.publisher import UNACKED_BYTES, Publisher
-from tradesaga.infra.lanes.store import Lane
+from tradesaga.consumers.saga_log.saga_cache import Recent
+from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.identity import Inspector
+from tradesaga.infra.outbox.batch import Chunk
+from tradesaga.infra.outbox.inbox import BATCHES, Inbox
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.outbox_rows import OutboxRow
+from tradesaga.infra.outbox.ports import ConsumerPort
+from tradesaga.infra.outbox.publish import UNACKED_BYTES, Publisher
 from tradesaga.sagas.definition import AnySaga, saga, seconds
 from tradesaga.sagas.step import step
 from tradesaga.schemas.envelope import Envelope
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 LANE = Lane(1, "t", 0, 1, 0, 0, 0)
 

@@ -1,6 +1,6 @@
 """Ids of Kafka clusters are such that Kafka's own tool takes them."""
 
-from tradesaga.infra.stack.kafka import new_cluster_id
+from tradesaga.infra.local_stack.kafka import new_cluster_id
 
 
 def test_no_id_can_be_taken_for_an_option() -> None:

@@ -13,8 +13,8 @@ import pytest
 import typer
 from aiokafka.errors import KafkaConnectionError
 
-from tradesaga.infra import command_line
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.cli import entry
+from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
 
 Install = Callable[[Callable[..., None]], None]
@@ -35,7 +35,7 @@ def _offer(monkeypatch: pytest.MonkeyPatch, points: EntryPoints) -> None:
     def entry_points(group: str) -> EntryPoints:
         return points.select(group=group)
 
-    monkeypatch.setattr(command_line, "entry_points", entry_points)
+    monkeypatch.setattr(entry, "entry_points", entry_points)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def with_command(monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def install(act: Callable[..., None]) -> None:
         monkeypatch.setattr(sys.modules[__name__], "_act", act, raising=False)
-        points = EntryPoints([EntryPoint("act", f"{__name__}:_act", command_line.COMMANDS)])
+        points = EntryPoints([EntryPoint("act", f"{__name__}:_act", entry.COMMANDS)])
         _offer(monkeypatch, points)
 
     return install
@@ -121,8 +121,8 @@ def test_a_package_that_cannot_be_loaded_does_not_take_the_others_with_it(
     """What is broken is named on stderr; the help still shows the rest."""
     points = EntryPoints(
         [
-            EntryPoint("broken", "no_such_module:app", command_line.COMMANDS),
-            EntryPoint("status", "tradesaga.infra.stack.display:status", command_line.COMMANDS),
+            EntryPoint("broken", "no_such_module:app", entry.COMMANDS),
+            EntryPoint("status", "tradesaga.infra.local_stack.display:status", entry.COMMANDS),
         ]
     )
     _offer(monkeypatch, points)
@@ -143,7 +143,7 @@ def test_the_trace_of_an_unexpected_error_is_kept_in_a_file(
     def nothing() -> None:
         raise LookupError("nothing there")
 
-    ours = nothing.__code__.replace(co_filename=str(Path(command_line.__file__)))
+    ours = nothing.__code__.replace(co_filename=str(Path(entry.__file__)))
     fail = FunctionType(ours, {"LookupError": LookupError})
     with_command(act)
     assert execute(["act", "--json"]) == ExitCode.CHECK_FAILED
@@ -166,7 +166,7 @@ def test_debug_shows_the_trace(with_command: Install, monkeypatch: pytest.Monkey
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     """`tradesaga … | head -1` ends without a word on stderr."""
     program = (
-        "import sys, typer, tradesaga.infra.command_line as c\n"
+        "import sys, typer, tradesaga.infra.cli.entry as c\n"
         "from importlib.metadata import EntryPoint, EntryPoints\n"
         "def act():\n    for n in range(100000): print(n)\n"
         "sys.modules['acting'] = type(sys)('acting'); sys.modules['acting'].act = act\n"

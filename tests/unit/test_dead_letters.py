@@ -4,8 +4,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tradesaga.infra.codec import Outgoing, Record
-from tradesaga.infra.dead_letters import SIZE_LIMIT, UNREADABLE, Fault, dead_letter
+from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.dead_letters import SIZE_LIMIT, UNREADABLE, Fault, dead_letter
 from tradesaga.schemas.envelope import Header
 
 BROKER_LIMIT = 1024 * 1024

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.cli.entry import execute
 
 SOUND = """
 from tradesaga.sagas import saga, seconds, step
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 class Asked(Event):
     pass

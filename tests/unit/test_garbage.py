@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import gc
-from tradesaga.infra.garbage import collect_seldom
+from tradesaga.infra.garbage_collection import collect_seldom
 collect_seldom()
 frozen, before = gc.get_freeze_count(), [each["collections"] for each in gc.get_stats()]
 alive = [[number] for number in range(75_000)]

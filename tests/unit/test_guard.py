@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.infra.audit.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.codec import Record, Seen, recognise
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.installation import DatabaseIdentity, Identity, choose_installation
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_identity import NO_ID, Committed, TopicState
-from tradesaga.infra.kafka_names import Cluster
-from tradesaga.infra.kafka_watch import differing
-from tradesaga.infra.lanes.evidence import (
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record, Seen, recognise
+from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.watch import differing
+from tradesaga.infra.outbox.guard import saga_of
+from tradesaga.infra.outbox.guard_rules import (
     Found,
     KnownLane,
     Owner,
@@ -26,8 +26,8 @@ from tradesaga.infra.lanes.evidence import (
     last_seen,
     unproven_ranges,
 )
-from tradesaga.infra.lanes.guard import saga_of
-from tradesaga.infra.lanes.processor import HaltError
+from tradesaga.infra.outbox.processor import HaltError
+from tradesaga.infra.postgres.installation import DatabaseIdentity, Identity, choose_installation
 
 NOW = 1_700_000_000 * 10**9
 HERE = Identity(UUID(int=7), 3)

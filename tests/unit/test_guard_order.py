@@ -9,18 +9,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.audit.seals import SealTrust
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.codec import Record, recognise
-from tradesaga.infra.database import Connection
-from tradesaga.infra.installation import IDENTITY, Identity
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_identity import Committed, Inspector, TopicState
-from tradesaga.infra.lanes.clients import Clients
-from tradesaga.infra.lanes.evidence import Owner
-from tradesaga.infra.lanes.guard import KEPT, KNOWN, Guard
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record, recognise
+from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
+from tradesaga.infra.outbox.guard import KEPT, KNOWN, Guard
+from tradesaga.infra.outbox.guard_rules import Owner
+from tradesaga.infra.outbox.ports import Clients
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.postgres.installation import IDENTITY, Identity
 from tradesaga.schemas.topics import checkpoints_topic, events_topic, installation_topic
 
 NOW = 1_700_000_000 * 10**9

@@ -10,8 +10,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from tradesaga.infra.kafka_clients import MappedConsumer, MappedProducer
-from tradesaga.infra.kafka_identity import inspecting
+from tradesaga.infra.kafka.connections import MappedConsumer, MappedProducer
+from tradesaga.infra.kafka.identity import inspecting
 
 NOWHERE = "127.0.0.1:1"
 

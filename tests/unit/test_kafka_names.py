@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka_names import Cluster, is_prefix, physical_name
+from tradesaga.infra.kafka.names import Cluster, is_prefix, physical_name
+from tradesaga.infra.kafka.topics import all_topics, physical_topics
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.topics import all_topics, physical_topics
 
 PREFIXES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
 SAGAS = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)

@@ -7,10 +7,10 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.infra.codec import Record
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_identity import Inspector
-from tradesaga.infra.kafka_tails import Bound, read_back
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.identity import Inspector
+from tradesaga.infra.kafka.tails import Bound, read_back
 
 
 class Kafka:

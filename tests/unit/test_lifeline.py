@@ -5,11 +5,11 @@ import subprocess
 import sys
 import time
 
-from tradesaga.infra.stack.lifeline import guarding
+from tradesaga.infra.cli.forced_exit import guarding
 
 STANDS_STILL = """
 import asyncio, time
-from tradesaga.infra.stack.lifeline import guarding
+from tradesaga.infra.cli.forced_exit import guarding
 
 async def main():
     async with guarding(look=0.1, missed=5):
@@ -21,7 +21,7 @@ asyncio.run(main())
 WILL_NOT_END = """
 import asyncio
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.stack import run
+from tradesaga.infra.cli import run
 
 async def deaf(settings):
     while True:

@@ -5,11 +5,11 @@ import logging
 import subprocess
 import sys
 
-from tradesaga.infra.logs import HIDDEN, redact
+from tradesaga.infra.telemetry.logs import HIDDEN, redact
 
 PROGRAM = """
 import logging, structlog
-from tradesaga.infra.logs import configure_logs
+from tradesaga.infra.telemetry.logs import configure_logs
 configure_logs("INFO", "json")
 log = structlog.get_logger("saga-log").bind(saga_id="s-1")
 log.debug("unheard")

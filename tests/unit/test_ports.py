@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from tradesaga.infra.stack import ports
+from tradesaga.infra.local_stack import ports
 
 
 def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:

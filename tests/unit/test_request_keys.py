@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.infra.command_line import execute
+from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.request_keys import ensure_request_keys, read_request_keys, rotate_request_keys
+from tradesaga.infra.starts.request_keys import ensure_request_keys, read_request_keys, rotate_request_keys
 
 
 def test_the_first_caller_makes_the_key_and_the_others_find_it(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.sagas.trading.orders import Instrument, Refusal
-from tradesaga.sagas.trading.routing import Subscription, flaw, idempotency_key, request_of, route
-from tradesaga.schemas.signals import SignalRaised
+from tradesaga.sagas.trade.orders import Instrument, Refusal
+from tradesaga.sagas.trade.routing import Subscription, flaw, idempotency_key, request_of, route
+from tradesaga.schemas.messages.signals import SignalRaised
 
 LOT = Decimal("0.5")
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.infra import metrics
+from tradesaga.infra.cli.run import serve
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.lanes.health import Health
-from tradesaga.infra.probes import probes
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.infra.outbox.health import Health
+from tradesaga.infra.registry.services import find_services
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.stack.ports import free_port
-from tradesaga.infra.stack.run import serve
-from tradesaga.infra.stack.services import find_services
+from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.health import probes
 
 Service = Callable[[Settings], Awaitable[None]]
 

@@ -10,19 +10,19 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
-from tradesaga.consumers.saga_log.account import tell
+from tradesaga.consumers.saga_log.batch_report import tell
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.schemas.lifecycle import (
+from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
     CompensationFailed,
     DeadlineElapsed,
     RetryRequested,
     StepFailed,
 )
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 GROUP = "counted-log"
 

@@ -6,10 +6,10 @@ from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed
 from tests.unit.saga_log_rig import RULES, SAGA, Log
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.infra.codec import Record
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.machine import BarStep, CompensateStep
 from tradesaga.sagas.status import Status
-from tradesaga.schemas.lifecycle import (
+from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
     RecheckRequested,
     RetryRequested,

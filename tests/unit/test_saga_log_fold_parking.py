@@ -6,12 +6,12 @@ from tests.sagas import Filled, Held, HoldRefused, Placed, Settled, Unheld, Unpl
 from tests.unit.saga_log_rig import RULES, Log
 from tradesaga.consumers.saga_log import advance, release
 from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.infra.codec import Record, decode_name, dump_headers, load_headers
-from tradesaga.infra.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.codec import Record, decode_name, dump_headers, load_headers
+from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
 from tradesaga.sagas.machine import BarStep, CompensateStep
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import ENCRYPTED, Header
-from tradesaga.schemas.lifecycle import (
+from tradesaga.schemas.messages.lifecycle import (
     CompensationFailed,
     RecheckRequested,
     RetryRequested,

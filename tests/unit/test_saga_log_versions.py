@@ -15,8 +15,8 @@ from tradesaga.sagas.machine import BarStep, CompensateStep
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import step
 from tradesaga.schemas.envelope import Envelope
-from tradesaga.schemas.lifecycle import AbortRequested, DeadlineElapsed, ParkReleased
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.lifecycle import AbortRequested, DeadlineElapsed, ParkReleased
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class Checked(Event):

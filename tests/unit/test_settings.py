@@ -8,11 +8,18 @@ import pytest
 from pydantic import ValidationError
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.lanes.residence import find_residents
+from tradesaga.infra.local_stack.assembly import Plan, bring_up
+from tradesaga.infra.local_stack.state import (
+    PostgresState,
+    ProcessId,
+    StackState,
+    change_state,
+    read_state,
+    write_state,
+)
+from tradesaga.infra.local_stack.status import look
+from tradesaga.infra.outbox.known_groups import find_residents
 from tradesaga.infra.settings import LEDGER_SERVICES, load_settings
-from tradesaga.infra.stack.assembly import Plan, bring_up
-from tradesaga.infra.stack.state import PostgresState, ProcessId, StackState, change_state, read_state, write_state
-from tradesaga.infra.stack.status import look
 
 URL = "postgresql://user:hidden-password@127.0.0.1:5432/trades"
 

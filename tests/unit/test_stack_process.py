@@ -6,8 +6,8 @@ import time
 
 import psutil
 
-from tradesaga.infra.stack.ports import free_port, is_taken
-from tradesaga.infra.stack.process import identify, is_alive, wait_for_end
+from tradesaga.infra.local_stack.ports import free_port, is_taken
+from tradesaga.infra.local_stack.process import identify, is_alive, wait_for_end
 
 _FIRST_THREAD_ENDS = """
 import ctypes, socket, sys, threading, time

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.starts import SIZE_LIMIT
-from tradesaga.producers.line_stream import batches
-from tradesaga.producers.start_lines import Line, read_lines
+from tradesaga.infra.starts.accept import SIZE_LIMIT
+from tradesaga.producers.start.line_stream import batches
+from tradesaga.producers.start.lines import Line, read_lines
 
 
 def read(text: bytes) -> list[Line]:

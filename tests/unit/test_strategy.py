@@ -17,8 +17,8 @@ from tradesaga.producers.strategy.crossover import Crossover, crossovers
 from tradesaga.producers.strategy.feed import Feed, record_of
 from tradesaga.producers.strategy.plan import Plan, check_plans, read_plans
 from tradesaga.schemas.envelope import Envelope
-from tradesaga.schemas.signals import SignalRaised
-from tradesaga.schemas.trade import Side
+from tradesaga.schemas.messages.signals import SignalRaised
+from tradesaga.schemas.messages.trade import Side
 
 PRICES = st.lists(
     st.decimals(min_value=Decimal("0.00001"), max_value=Decimal(5), places=5), min_size=0, max_size=60

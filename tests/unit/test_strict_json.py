@@ -2,7 +2,7 @@
 
 import pytest
 
-from tradesaga.infra.strict_json import StrictJsonError, check_json
+from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 
 
 @pytest.mark.parametrize(

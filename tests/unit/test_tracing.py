@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tradesaga.infra.tracing import new_traceparent, next_traceparent, record_span
+from tradesaga.infra.telemetry.tracing import new_traceparent, next_traceparent, record_span
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SHAPE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from tradesaga.sagas.trading.client_orders import client_order_id
-from tradesaga.sagas.trading.comparison import (
+from tradesaga.sagas.trade.client_orders import client_order_id
+from tradesaga.sagas.trade.comparison import (
     BookView,
     Drift,
     Flaw,
@@ -19,8 +19,8 @@ from tradesaga.sagas.trading.comparison import (
     compare,
     venue_differences,
 )
-from tradesaga.sagas.venue import Fill, OrderReport, OrderStatus, VenueTrade
-from tradesaga.schemas.trade import OrderType, Side, TimeInForce, TradeFilled, hash_trade_ids
+from tradesaga.sagas.trade.venue import Fill, OrderReport, OrderStatus, VenueTrade
+from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce, TradeFilled, hash_trade_ids
 
 D = Decimal
 BOUGHT, TAKEN_BACK, UNDER_WAY = UUID(int=1), UUID(int=2), UUID(int=3)

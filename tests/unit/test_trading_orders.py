@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.sagas.trading.arithmetic import ZERO, is_multiple, multiply, round_down, round_up
-from tradesaga.sagas.trading.client_orders import client_order_id, saga_of
-from tradesaga.sagas.trading.exposure import Exposure, Limits, count_in
-from tradesaga.sagas.trading.orders import Instrument, Refusal, Terms, assess
-from tradesaga.schemas.trade import OrderType, Side, TradeRequested
+from tradesaga.sagas.trade.arithmetic import ZERO, is_multiple, multiply, round_down, round_up
+from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
+from tradesaga.sagas.trade.exposure import Exposure, Limits, count_in
+from tradesaga.sagas.trade.orders import Instrument, Refusal, Terms, assess
+from tradesaga.schemas.messages.trade import OrderType, Side, TradeRequested
 
 D = Decimal
 EURUSD = Instrument(

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tradesaga.consumers.context import StepContext
-from tradesaga.sagas.trade import trade
-from tradesaga.sagas.trading import postings as p
-from tradesaga.sagas.trading.arithmetic import ZERO
-from tradesaga.sagas.trading.fills import conclude, contradict, identify
-from tradesaga.sagas.trading.postings import Fill, Holding, Kind, Place, settle
-from tradesaga.schemas.trade import (
+from tradesaga.sagas.trade import postings as p
+from tradesaga.sagas.trade.arithmetic import ZERO
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.sagas.trade.fills import conclude, contradict, identify
+from tradesaga.sagas.trade.postings import Fill, Holding, Kind, Place, settle
+from tradesaga.schemas.messages.trade import (
     Side,
     TradeFilled,
     TradeFilledV1,

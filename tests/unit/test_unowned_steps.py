@@ -9,8 +9,8 @@ from tests.sagas import Held
 from tests.unit.saga_log_rig import RULES, Log
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps
-from tradesaga.schemas.lifecycle import StepUnowned
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.lifecycle import StepUnowned
+from tradesaga.schemas.messages.message import Event
 
 STEPS = ["place"]
 

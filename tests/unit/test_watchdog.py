@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tradesaga.infra.kafka import KafkaUnavailableError, Place
-from tradesaga.infra.lanes.watchdog import Patience, Sight, Verdict, Watchdog, watch
+from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
+from tradesaga.infra.outbox.watchdog import Patience, Sight, Verdict, Watchdog, watch
 
 PATIENCE = Patience(silence=60, rebuilds=2, hang=300)
 CALM = Sight(polls=1, offsets={("a", 0): 5}, paused=False, assigned=True, turned=0)

@@ -22,8 +22,8 @@ from confluent_kafka.admin import (
 )
 
 from tests.clusters.standby import programs
-from tradesaga.infra.stack.servers import start_servers
-from tradesaga.infra.stack.state import StackState
+from tradesaga.infra.local_stack.servers import start_servers
+from tradesaga.infra.local_stack.state import StackState
 
 RELEASES: Final = Path(__file__).parent / "releases"
 _CLOCK: Final = "message.timestamp.type"

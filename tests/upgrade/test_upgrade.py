@@ -18,8 +18,8 @@ import pytest
 from tests.clusters.standby import programs
 from tests.upgrade.capture import BALANCES, FIRST_PARKED
 from tests.upgrade.restore import RELEASES, Recorded, restore, sagas
-from tradesaga.infra.stack.servers import stop_servers
-from tradesaga.infra.stack.state import read_state
+from tradesaga.infra.local_stack.servers import stop_servers
+from tradesaga.infra.local_stack.state import read_state
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 RELEASE: Final = RELEASES / "2026-11-24"
@@ -37,7 +37,7 @@ class Upgraded:
     home: Path
 
     def run(
-        self, *arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "tradesaga.infra.command_line")
+        self, *arguments: str, program: tuple[str, ...] = (sys.executable, "-m", "tradesaga.infra.cli.entry")
     ) -> str:
         """Run a command of the present code, or of another `program`, and return what it prints."""
         done = self.attempt(*arguments, program=program)
@@ -48,7 +48,7 @@ class Upgraded:
     def attempt(
         self,
         *arguments: str,
-        program: tuple[str, ...] = (sys.executable, "-m", "tradesaga.infra.command_line"),
+        program: tuple[str, ...] = (sys.executable, "-m", "tradesaga.infra.cli.entry"),
         path: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """Run a command, whatever it exits with."""

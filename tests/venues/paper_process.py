@@ -20,7 +20,7 @@ ADMIN_KEY = "an-admin-key"
 KEY, SECRET = "paper-desk-key", "paper-desk-secret"
 STILL = {"speed": 0.0}
 # Not all the other commands too.
-QUICKLY = "import typer; from tradesaga.infra.venues.paper.command import venue; typer.run(venue)"
+QUICKLY = "import typer; from tradesaga.infra.paper_exchange.command import venue; typer.run(venue)"
 
 
 def small_market(folder: Path, closes: Sequence[str] = ("1.10000", "1.10000", "1.09000", "1.12000")) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class PaperProcess:
         """Start the process and wait until it listens."""
         file = self.folder / "config.json"
         file.write_text(json.dumps(self.config))
-        program = ["-m", "tradesaga.infra.command_line", "venue"] if self.whole else ["-c", QUICKLY]
+        program = ["-m", "tradesaga.infra.cli.entry", "venue"] if self.whole else ["-c", QUICKLY]
         command = [sys.executable, *program, "--dir", str(self.folder / "ledger")]
         options = ["--port", str(self.port), "--config", str(file), "--admin-key", ADMIN_KEY, *self.options]
         with (self.folder / "stderr.log").open("a") as errors:

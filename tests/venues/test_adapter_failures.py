@@ -12,11 +12,11 @@ import pytest
 from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
 from tests.venues.paper_process import KEY, SECRET, PaperProcess
+from tradesaga.infra.paper_exchange.launch import listen_on
 from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
 from tradesaga.infra.venues.ccxt_client import VenueAddress
-from tradesaga.infra.venues.paper.launch import listen_on
 from tradesaga.sagas.errors import OutcomeUnknownError
-from tradesaga.sagas.venue import OrderStatus, VenueRejected, VenueUnavailable, VenueUnknown
+from tradesaga.sagas.trade.venue import OrderStatus, VenueRejected, VenueUnavailable, VenueUnknown
 
 LISTING = (
     b'{"symbols":[{"symbol":"EURUSD","baseAsset":"EUR","quoteAsset":"USD","filters":['

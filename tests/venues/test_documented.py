@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tests.venues.paper_process import PaperProcess
-from tradesaga.infra.venues.paper.faults import Fault
+from tradesaga.infra.paper_exchange.faults import Fault
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "paper-venue.md").read_text()
 

@@ -11,9 +11,9 @@ import pytest
 from tests.contracts.venue_rigs import order
 from tests.venues.conftest import Connect
 from tests.venues.paper_process import PaperProcess, small_market, soon
+from tradesaga.infra.paper_exchange.launch import listen_on
 from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
-from tradesaga.infra.venues.paper.launch import listen_on
-from tradesaga.sagas.venue import OrderStatus, VenueError
+from tradesaga.sagas.trade.venue import OrderStatus, VenueError
 
 
 async def trade_until(venue: CcxtVenue, worker: int, dead: asyncio.Event) -> dict[str, str]:
@@ -167,7 +167,7 @@ async def test_accounts_are_opened_once(paper: PaperProcess) -> None:
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    command = [sys.executable, "-m", "tradesaga.infra.command_line", "venue", "--dir", str(folder), *options]
+    command = [sys.executable, "-m", "tradesaga.infra.cli.entry", "venue", "--dir", str(folder), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 

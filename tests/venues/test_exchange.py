@@ -7,12 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tradesaga.infra.venues.paper.exchange import Exchange, Memory
-from tradesaga.infra.venues.paper.records import Account, Change, Order, Status, Ticket, Trade
-from tradesaga.infra.venues.paper.refusal import Refusal
-from tradesaga.infra.venues.paper.settings import Fees, Listing
-from tradesaga.infra.venues.paper.tape import Bar
-from tradesaga.schemas.trade import OrderType, Side, TimeInForce
+from tradesaga.infra.paper_exchange.exchange import Exchange, Memory
+from tradesaga.infra.paper_exchange.records import Account, Change, Order, Status, Ticket, Trade
+from tradesaga.infra.paper_exchange.refusal import Refusal
+from tradesaga.infra.paper_exchange.settings import Fees, Listing
+from tradesaga.infra.paper_exchange.tape import Bar
+from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
 PRICES = [Decimal(text) for text in ("1.10", "1.12", "1.07", "1.10", "1.25", "0.98")]
 LISTING = Listing(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.venues.paper_process import PaperProcess, soon
-from tradesaga.infra.venues.paper.faults import Fault, FaultPlan, Plan
+from tradesaga.infra.paper_exchange.faults import Fault, FaultPlan, Plan
 
 
 def strikes(rule: dict[str, Any], count: int = 200) -> list[Plan]:

@@ -14,8 +14,8 @@ from tests.venues.conftest import Connect
 from tests.venues.paper_process import PaperProcess, listens, soon
 from tradesaga.infra.venues import report_stream
 from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
-from tradesaga.sagas.venue import ReportKind, VenueError, VenueRejected, VenueReport
-from tradesaga.schemas.trade import TimeInForce
+from tradesaga.sagas.trade.venue import ReportKind, VenueError, VenueRejected, VenueReport
+from tradesaga.schemas.messages.trade import TimeInForce
 
 ENDS = {ReportKind.FILL, ReportKind.CANCELLED, ReportKind.EXPIRED, ReportKind.REJECTED}
 

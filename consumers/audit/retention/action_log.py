@@ -8,14 +8,14 @@ from typing import Final
 import structlog
 
 from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, edge_of
-from tradesaga.consumers.audit.sealing import HistoryError
-from tradesaga.consumers.audit.verification import Report, check_chain, read_notes
-from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
-from tradesaga.infra.audit.clock_evidence import read_clock
-from tradesaga.infra.audit.note import Signer, Verifier
-from tradesaga.infra.audit.origin import Origin
-from tradesaga.infra.audit.witness import Witnessed, WitnessFile
-from tradesaga.infra.database import Connection
+from tradesaga.consumers.audit.seal.partition_log import HistoryError
+from tradesaga.consumers.audit.verify.verification import Report, check_chain, read_notes
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.clock_evidence import read_clock
+from tradesaga.infra.audit_log.note import Signer, Verifier
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.postgres.database import Connection
 
 LOCK: Final = 7_263_410_955
 """The advisory lock of whoever acts."""

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tradesaga.consumers.audit.verification import Report, Verdict
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.merkle import Edge, hash_leaf
-from tradesaga.infra.audit.origin import Origin
+from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.origin import Origin
 
 TOPIC = "audit.actions"
 """Stands in the origin of the log of actions where others have their topic."""

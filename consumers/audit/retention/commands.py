@@ -12,19 +12,19 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tradesaga.consumers.audit.retention import retiring
-from tradesaga.consumers.audit.retention.dropping import Waiting, drop, waiting
-from tradesaga.consumers.audit.retention.evidence import read_evidence
-from tradesaga.consumers.audit.retention.opening import action_log, trusted_keys
-from tradesaga.consumers.audit.retention.retiring import Order
+from tradesaga.consumers.audit.retention import retire as retirement
+from tradesaga.consumers.audit.retention.drop import Waiting, drop, waiting
+from tradesaga.consumers.audit.retention.export_proof import read_evidence
+from tradesaga.consumers.audit.retention.retire import Order
+from tradesaga.consumers.audit.retention.session import action_log, trusted_keys
 from tradesaga.consumers.audit.retention.survey import Look
-from tradesaga.infra.audit.keyring import read_signer
-from tradesaga.infra.audit.schedule import parse_schedule
-from tradesaga.infra.catalog import dump
+from tradesaga.infra.audit_log.keyring import read_signer
+from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.telemetry.logs import silence_libraries
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is signed, and kept for good.")]
 Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default the user's name.")]
@@ -89,7 +89,7 @@ async def _survey(settings: Settings) -> tuple[list[Look], list[Waiting]]:
     async with action_log(settings, trusted_keys(settings)) as log, log.sql.transaction(readonly=True):
         await log.sql.execute("SET LOCAL statement_timeout = 0")
         await log.read()
-        found = await retiring.survey(log, parse_schedule(settings.audit_retention))
+        found = await retirement.survey(log, parse_schedule(settings.audit_retention))
         return await found.all(log.sql), waiting(log.actions)
 
 
@@ -99,7 +99,7 @@ async def _retire(settings: Settings, order: Order) -> dict[str, Any]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("verifying what goes", total=None)
         async with action_log(settings, trusted_keys(settings)) as log:
-            action = await retiring.retire(
+            action = await retirement.retire(
                 log, signer, schedule, order, lambda rows: progress.update(task, completed=rows)
             )
     logs = action.detail["logs"]

@@ -9,18 +9,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tradesaga.consumers.audit.replaying.times import read_moment
+from tradesaga.consumers.audit.replay.times import read_moment
 from tradesaga.consumers.audit.retention.actions import Action, Kind
 from tradesaga.consumers.audit.retention.commands import Operator, Reason, usage, who
 from tradesaga.consumers.audit.retention.legal_holds import LegalHold, Scope, describe_hold, read_holds
-from tradesaga.consumers.audit.retention.opening import action_log, trusted_keys
-from tradesaga.infra.audit.keyring import read_signer
-from tradesaga.infra.catalog import dump
+from tradesaga.consumers.audit.retention.session import action_log, trusted_keys
+from tradesaga.infra.audit_log.keyring import read_signer
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.logs import silence_libraries
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.stack.display import AsJson, Directory
+from tradesaga.infra.telemetry.logs import silence_libraries
 
 hold = typer.Typer(no_args_is_help=True, help="Keep records from being retired, for as long as a court may ask.")
 

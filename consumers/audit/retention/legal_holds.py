@@ -11,7 +11,7 @@ import orjson
 
 from tradesaga.consumers.audit.retention.actions import Action, Kind
 from tradesaga.consumers.audit.retention.segments import Segment
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 
 _NAMED: Final = "SELECT EXISTS (SELECT FROM {rows} e WHERE e.saga_id = ANY($1::uuid[]))"
 _SPAN: Final = """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from tradesaga.infra.database import Connection
+from tradesaga.infra.postgres.database import Connection
 
 DEFAULT: Final = "saga_event_default"
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)")

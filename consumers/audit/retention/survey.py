@@ -16,8 +16,8 @@ from tradesaga.consumers.audit.retention.segments import (
     list_parts,
     measure,
 )
-from tradesaga.infra.audit.schedule import Schedule
-from tradesaga.infra.database import Connection
+from tradesaga.infra.audit_log.schedule import Schedule
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.status import Status
 
 _OPEN: Final = """

@@ -20,7 +20,7 @@ from tests.benchmarks.meter import own_cpu
 from tests.benchmarks.peers.environment import PYTHON, RESTATE, version_of
 from tests.benchmarks.peers.processes import process
 from tests.benchmarks.stage import Stage
-from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.local_stack.ports import free_port
 
 PARTITIONS = 2
 WORKERS = 2

@@ -17,7 +17,7 @@ from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.peers.environment import TEMPORAL, version_of
 from tests.benchmarks.peers.processes import line, order, process, worker
 from tests.benchmarks.stage import Stage
-from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.local_stack.ports import free_port
 
 DATABASES = {"temporal": "postgresql/v12/temporal", "temporal_visibility": "postgresql/v12/visibility"}
 STEPS = {"COMPLETED": 5, "ABORTED": 7}

@@ -22,14 +22,14 @@ from tests.benchmarks.product import ENDED, LAST, REQUESTS
 from tests.benchmarks.scale.processes import INTAKE, environment_of, start, stop
 from tests.benchmarks.scale.waiting import fold
 from tests.keys import KEYS
-from tradesaga.consumers.intake import Intake
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.infra.database import open_pool
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.metrics import watch_worker
-from tradesaga.infra.pipeline import make_gate
+from tradesaga.infra.kafka.backpressure import make_gate
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings
+from tradesaga.infra.telemetry.metrics import watch_worker
 from tradesaga.schemas.identity import saga_id
 from tradesaga.schemas.topics import starts_topic
 

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from tradesaga.consumers.saga_log.chain import link
-from tradesaga.infra.codec import Record, load_headers
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.codec import Record, load_headers
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.topics import PARTITIONS
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)

@@ -10,12 +10,12 @@ import uvloop
 from tests.benchmarks.scale.waiting import Report, Requested, waiting
 from tests.benchmarks.stage import Stage
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.database import migrate
-from tradesaga.infra.kafka import Producer
-from tradesaga.infra.topics import ensure_topics
-from tradesaga.infra.tracing import new_traceparent
+from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.topics import ensure_topics
+from tradesaga.infra.postgres.database import migrate
+from tradesaga.infra.telemetry.tracing import new_traceparent
 from tradesaga.schemas.envelope import Envelope, splice
-from tradesaga.schemas.message import Message, wire_type
+from tradesaga.schemas.messages.message import Message, wire_type
 from tradesaga.schemas.topics import events_topic, saga_topics
 
 APP = "tests.benchmarks.scale.waiting"

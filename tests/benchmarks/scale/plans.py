@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tradesaga.consumers.runtime import processor as step_processor
-from tradesaga.consumers.runtime import row as step_rows
+from tradesaga.consumers.runtime import step_rows
 from tradesaga.consumers.saga_log import processor as log_processor
 from tradesaga.consumers.saga_log import store
 

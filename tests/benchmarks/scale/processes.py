@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks.stage import Stage
-from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.local_stack.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 _TRADESAGA = str(Path(sys.executable).parent / "tradesaga")

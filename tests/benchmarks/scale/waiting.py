@@ -11,13 +11,13 @@ from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.database import Connection, open_pool
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.metrics import watch_worker
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.settings import Settings
+from tradesaga.infra.telemetry.metrics import watch_worker
 from tradesaga.sagas.definition import AnySaga, saga
 from tradesaga.sagas.step import step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 from tradesaga.schemas.topics import PARTITIONS
 
 LONG = timedelta(hours=12)

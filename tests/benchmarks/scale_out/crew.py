@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.benchmarks.scale_out.stage import Rig
-from tradesaga.infra.audit.keyring import write_new
-from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.audit_log.keyring import write_new
+from tradesaga.infra.local_stack.ports import free_port
 
 _READY: Final = 60.0
 _SAMPLE: Final = re.compile(r'^(tradesaga_batch_records_(?:count|sum))\{group="([^"]+)"\} (\S+)$', re.MULTILINE)

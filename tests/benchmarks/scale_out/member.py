@@ -15,14 +15,14 @@ from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.runtime.service import owner_name
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra import metrics
-from tradesaga.infra.database import open_pool
-from tradesaga.infra.garbage import collect_seldom
-from tradesaga.infra.lanes.processor import Processor
-from tradesaga.infra.lanes.worker import Worker
-from tradesaga.infra.partitions import keeping_partitions
-from tradesaga.infra.probes import probes
+from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.postgres.database import open_pool
+from tradesaga.infra.postgres.partitions import keeping_partitions
 from tradesaga.infra.settings import load_settings
+from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.health import probes
 from tradesaga.schemas.envelope import Header
 from tradesaga.schemas.topics import PARTITIONS
 

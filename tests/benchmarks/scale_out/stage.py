@@ -19,10 +19,10 @@ from tests.benchmarks.scale_out.network import Network
 from tests.benchmarks.sink import collecting
 from tests.benchmarks.stage import Stage
 from tests.clusters.brokers import listeners
-from tradesaga.infra.stack.kafka import start_kafka, stop_kafka
-from tradesaga.infra.stack.ports import LOOPBACK, free_port
-from tradesaga.infra.stack.postgres import start_postgres, stop_postgres
-from tradesaga.infra.stack.state import KafkaState, PostgresState, ProcessId
+from tradesaga.infra.local_stack.kafka import start_kafka, stop_kafka
+from tradesaga.infra.local_stack.ports import LOOPBACK, free_port
+from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.local_stack.state import KafkaState, PostgresState, ProcessId
 
 _TRIPS: Final = 15
 ROLES: Final = ("steps", "log", "sealer", "bystander")

@@ -10,10 +10,10 @@ from tests.faults.saga import NAME
 from tests.faults.servers import find_faketime
 from tests.faults.stage import Stage
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.kafka import KafkaUnavailableError
+from tradesaga.infra.kafka.clients import KafkaUnavailableError
 from tradesaga.schemas.envelope import Envelope
-from tradesaga.schemas.lifecycle import Bar
-from tradesaga.schemas.message import Command, Message, wire_type
+from tradesaga.schemas.messages.lifecycle import Bar
+from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.topics import commands_topic, events_topic
 
 REPLAYED = 0.05

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tradesaga.consumers.participant import Participant, StepContext, Work
-from tradesaga.infra.database import Connection
-from tradesaga.sagas.trade import check_risk, place_order, reserve_funds, settle_trade, trade
-from tradesaga.schemas import trade as t
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.trade.definition import check_risk, place_order, reserve_funds, settle_trade, trade
+from tradesaga.schemas.messages import trade as t
 
 cash = Participant("cash", trade)
 

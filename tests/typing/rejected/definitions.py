@@ -2,7 +2,7 @@
 
 from tests.unit.sagas import shop as s
 from tradesaga.sagas import saga, seconds, step
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 begun = saga("shop", version=1, deadline=seconds(5))
 packed = begun.then(s.pack)

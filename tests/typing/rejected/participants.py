@@ -1,8 +1,8 @@
 """Wrong handlers: each commented line must be refused, for the reason in it, and no other line."""
 
 from tradesaga.consumers.participant import Participant, StepContext
-from tradesaga.sagas.trade import confirm_fill, reserve_funds, settle_trade, trade
-from tradesaga.schemas import trade as t
+from tradesaga.sagas.trade.definition import confirm_fill, reserve_funds, settle_trade, trade
+from tradesaga.schemas.messages import trade as t
 
 cash = Participant("cash", trade)
 

@@ -7,23 +7,23 @@ from typing import Any
 from uuid import UUID
 
 from tests.sagas import headers_of
-from tradesaga.consumers.audit.story.model import Place, Story
-from tradesaga.consumers.audit.story.rows import StoredRow, rehash
-from tradesaga.consumers.audit.story.seal import NOT_YET, Proof, Seal
-from tradesaga.consumers.audit.story.summary import tell
+from tradesaga.consumers.audit.report.model import Place, Story
+from tradesaga.consumers.audit.report.rows import StoredRow, rehash
+from tradesaga.consumers.audit.report.seal import NOT_YET, Proof, Seal
+from tradesaga.consumers.audit.report.summary import tell
 from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit.clock_tier import ClockTier
+from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.codec import Record
-from tradesaga.infra.keys import partition_of
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas import lifecycle as life
-from tradesaga.schemas import trade as t
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import splice
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages import lifecycle as life
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Event
 
 SAGA = UUID("3f2b8c1e-7a54-5d09-9f11-b0c4d2e6a901")
 BEGAN = 1_795_442_587_120_345_678

@@ -13,10 +13,10 @@ from tradesaga.consumers.audit.retention.actions import (
     check_actions,
     edge_of,
 )
-from tradesaga.consumers.audit.retention.tombstones import Tombstone, Tombstones, tombstones_of
-from tradesaga.consumers.audit.verification import Report, Verdict
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.merkle import Edge, hash_leaf
+from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombstones, tombstones_of
+from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
 
 ORIGIN = actions_origin("desk")
 

@@ -12,14 +12,15 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from tradesaga.consumers.audit.clock_watch import ClockWatch
-from tradesaga.infra import metrics, probes
-from tradesaga.infra.audit.clock_evidence import ClockEvidence, choose, read_clock, read_tracking
-from tradesaga.infra.audit.clock_tier import ClockTally, ClockTier
-from tradesaga.infra.audit.precision_time import read_answers
-from tradesaga.infra.lanes.health import Health
+from tradesaga.consumers.audit.seal.clock_watch import ClockWatch
+from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, choose, read_clock, read_tracking
+from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
+from tradesaga.infra.audit_log.precision_time import read_answers
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.stack.ports import free_port
+from tradesaga.infra.telemetry import health as probes
+from tradesaga.infra.telemetry import metrics
 
 TRACKING = (
     "A29FC801,162.159.200.1,4,1763900000.123456789,-0.000012345,0.000001234,0.000023456,-8.123,0.001,0.045,"

@@ -21,7 +21,7 @@ from tradesaga.consumers.saga_log.chain import (
     read_row,
     stored_skip,
 )
-from tradesaga.infra.codec import (
+from tradesaga.infra.kafka.codec import (
     Record,
     decode_name,
     dump_headers,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.infra.audit.merkle import (
+from tradesaga.infra.audit_log.merkle import (
     EMPTY_ROOT,
     Edge,
     ProofError,

@@ -11,14 +11,14 @@ import orjson
 import pytest
 
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
-from tradesaga.consumers.audit.replaying.differences import Difference
-from tradesaga.consumers.audit.replaying.folding import Replayed
-from tradesaga.consumers.audit.replaying.notebook import REMEMBERED, Identity, Mark, Notebook
-from tradesaga.consumers.audit.replaying.shelf import Shelf
+from tradesaga.consumers.audit.replay.differences import Difference
+from tradesaga.consumers.audit.replay.fold import Replayed
+from tradesaga.consumers.audit.replay.saga_cache import Shelf
+from tradesaga.consumers.audit.replay.state import REMEMBERED, Identity, Mark, Notebook
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.schemas.lifecycle import AbortRequested
+from tradesaga.schemas.messages.lifecycle import AbortRequested
 
 RULES = Rules(small_saga(), 3)
 IDENTITY = Identity.of(RULES, "cluster-1", "comparison")

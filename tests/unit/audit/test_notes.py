@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tradesaga.infra.audit.checkpoint import Checkpoint, hash_note
-from tradesaga.infra.audit.merkle import EMPTY_ROOT
-from tradesaga.infra.audit.note import NoteError, Signer, Verifier, open_note
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.merkle import EMPTY_ROOT
+from tradesaga.infra.audit_log.note import NoteError, Signer, Verifier, open_note
 
 # The example of c2sp.org/signed-note, made by Go's golang.org/x/mod/sumdb/note.
 PETER = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"

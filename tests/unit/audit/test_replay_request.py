@@ -2,9 +2,9 @@
 
 import pytest
 
-from tradesaga.consumers.audit.replaying.ranges import read_offsets
-from tradesaga.consumers.audit.replaying.request import Request
-from tradesaga.consumers.audit.replaying.times import Timeline, read_moment
+from tradesaga.consumers.audit.replay.ranges import read_offsets
+from tradesaga.consumers.audit.replay.request import Request
+from tradesaga.consumers.audit.replay.times import Timeline, read_moment
 from tradesaga.infra.errors import CommandError, ExitCode
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.infra.audit.schedule import parse_schedule
+from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import load_settings
 

@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.note import Signer
-from tradesaga.infra.audit.seals import BOUND, SealTrust, read_seals
-from tradesaga.infra.codec import Record
-from tradesaga.infra.kafka import Place
-from tradesaga.infra.kafka_identity import Inspector, TopicState
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.seals import BOUND, SealTrust, read_seals
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.identity import Inspector, TopicState
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 SECOND = 10**9

@@ -27,20 +27,20 @@ from tests.unit.audit.stories import (
     rows_of,
     story_of,
 )
-from tradesaga.consumers.audit.story.model import Kind, Outlook, Story
-from tradesaga.consumers.audit.story.page import render
-from tradesaga.consumers.audit.story.rows import StoredRow, arrange, rehash
-from tradesaga.consumers.audit.story.seal import NOT_YET
-from tradesaga.consumers.audit.story.summary import tell
-from tradesaga.consumers.audit.story.terminal import show
+from tradesaga.consumers.audit.report.model import Kind, Outlook, Story
+from tradesaga.consumers.audit.report.page import render
+from tradesaga.consumers.audit.report.rows import StoredRow, arrange, rehash
+from tradesaga.consumers.audit.report.seal import NOT_YET
+from tradesaga.consumers.audit.report.summary import tell
+from tradesaga.consumers.audit.report.terminal import show
 from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit.clock_tier import NO_TIER
-from tradesaga.infra.catalog import dump
-from tradesaga.schemas import lifecycle as life
-from tradesaga.schemas import trade as t
+from tradesaga.infra.audit_log.clock_tier import NO_TIER
+from tradesaga.infra.saga_queries import dump
+from tradesaga.schemas.messages import lifecycle as life
+from tradesaga.schemas.messages import trade as t
 
 ALL = [completed, compensated, resolved, hard]
 

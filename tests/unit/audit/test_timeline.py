@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.audit.stories import Teller, compensated, completed, hard, resolved, story_of
-from tradesaga.consumers.audit.story.drawing import NARROW, WIDE, Layout, draw
-from tradesaga.consumers.audit.story.timeline import Scale, list_bars, list_states
-from tradesaga.consumers.audit.story.writing import harmless, span
+from tradesaga.consumers.audit.report.drawing import NARROW, WIDE, Layout, draw
+from tradesaga.consumers.audit.report.formatting import harmless, span
+from tradesaga.consumers.audit.report.timeline import Scale, list_bars, list_states
 
 TIMES = st.lists(st.integers(-(2**63), 2**63), min_size=1, max_size=60)
 

@@ -5,13 +5,13 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradesaga.consumers.audit.verification import Begin, LogCheck, Report, Row, Verdict
+from tradesaga.consumers.audit.verify.verification import Begin, LogCheck, Report, Row, Verdict
 from tradesaga.consumers.saga_log.chain import StoredBytes, link
 from tradesaga.consumers.saga_log.outcome import describe
-from tradesaga.infra.audit.checkpoint import Checkpoint
-from tradesaga.infra.audit.merkle import Edge, hash_leaf
-from tradesaga.infra.audit.origin import Origin
-from tradesaga.infra.codec import Record, dump_headers
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.kafka.codec import Record, dump_headers
 from tradesaga.schemas.envelope import SAGA_ID, TYPE
 
 ORIGIN = Origin("desk", "small.events", 0)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.infra.audit import witness_index
-from tradesaga.infra.audit.witness import Witnessed, WitnessError, WitnessFile
+from tradesaga.infra.audit_log import witness_index
+from tradesaga.infra.audit_log.witness import Witnessed, WitnessError, WitnessFile
 
 ORIGINS = ("desk/trade.events/0", "desk/trade.events/1", "desk/trade.events/2")
 

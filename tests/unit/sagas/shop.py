@@ -1,7 +1,7 @@
 """A small user's saga with a branch and a join: an order is packed and paid at once, then shipped."""
 
 from tradesaga.sagas import saga, seconds, step
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 class Ordered(Event):

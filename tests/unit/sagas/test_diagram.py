@@ -7,7 +7,7 @@ import pytest
 from tests.unit.sagas.shop import promises, shop
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.diagram import draw_dot, draw_mermaid
-from tradesaga.sagas.trade import trade
+from tradesaga.sagas.trade.definition import trade
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

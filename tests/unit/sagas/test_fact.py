@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from tradesaga.sagas import Status
-from tradesaga.sagas.fact import Fact, Meaning, Vocabulary
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas import lifecycle
+from tradesaga.sagas.facts import Fact, Meaning, Vocabulary
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.schemas.messages import lifecycle
 
 WORDS = Vocabulary(trade)
 UNREAD = b"not even JSON"

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.sagas import shop as s
 from tradesaga.sagas import Status, seconds
 from tradesaga.sagas.machine import Machine, State
-from tradesaga.sagas.row import RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.testing import (
     Outcome,
     Rehearsal,
@@ -19,9 +19,9 @@ from tradesaga.sagas.testing import (
     restores,
     survives_crashes,
 )
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas import trade as t
-from tradesaga.schemas.lifecycle import Bar, Retry
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.lifecycle import Bar, Retry
 
 DECLINED = given(s.shop).happened(s.Ordered, s.Packed, s.Declined)
 

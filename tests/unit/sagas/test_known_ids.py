@@ -4,7 +4,7 @@ import pytest
 
 from tests.sagas import small_saga
 from tradesaga.sagas import machine
-from tradesaga.sagas.fact import Fact, Meaning
+from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import Machine
 from tradesaga.sagas.status import Status
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tradesaga.sagas.row import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
 
 INTENT, RETRY, WAITING, *SETTLED = RowStatus
 EVERY = (None, *RowStatus)

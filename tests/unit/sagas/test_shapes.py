@@ -3,7 +3,7 @@
 from tests.unit.sagas import shop as s
 from tradesaga.sagas import Status, seconds
 from tradesaga.sagas.testing import aborted, barred, failed, given, unknown
-from tradesaga.schemas.lifecycle import Bar
+from tradesaga.schemas.messages.lifecycle import Bar
 
 
 def test_a_join_waits_for_both_branches_and_the_saga_completes() -> None:

@@ -11,8 +11,8 @@ from tests.unit.sagas import shop as s
 from tradesaga.consumers import Participant
 from tradesaga.sagas import Retry, minutes, saga, seconds, step
 from tradesaga.sagas.errors import DefinitionError
-from tradesaga.schemas import lifecycle
-from tradesaga.schemas.message import Compensation, Event
+from tradesaga.schemas.messages import lifecycle
+from tradesaga.schemas.messages.message import Compensation, Event
 
 
 def begun(name: str = "shop", messages: Any = None) -> Any:

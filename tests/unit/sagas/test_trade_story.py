@@ -3,7 +3,6 @@
 import pytest
 
 from tradesaga.sagas import Status, minutes
-from tradesaga.sagas import trade as steps
 from tradesaga.sagas.testing import (
     Scenario,
     aborted,
@@ -19,9 +18,10 @@ from tradesaga.sagas.testing import (
     unknown,
     unowned,
 )
-from tradesaga.sagas.trade import trade
-from tradesaga.schemas import trade as t
-from tradesaga.schemas.lifecycle import Bar, DeadlineElapsed, Retry
+from tradesaga.sagas.trade import definition as steps
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.lifecycle import Bar, DeadlineElapsed, Retry
 
 PLACED = (t.TradeRequested, t.OrderValidated, t.FundsReserved, t.RiskAccepted, t.OrderPlaced)
 FILLED = (*PLACED, t.TradeFilled)

@@ -12,7 +12,7 @@ from tradesaga.consumers.runtime.bindings import Bindings
 from tradesaga.sagas.definition import AnySaga, saga
 from tradesaga.sagas.errors import DefinitionError
 from tradesaga.sagas.step import step
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 FIRST = small_saga()
 SECOND = small_saga(version=2, deadline=timedelta(minutes=1))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from tradesaga.schemas.amounts import Amount, Price, Quantity, SignedAmount, format_decimal
-from tradesaga.schemas.message import Event
+from tradesaga.schemas.messages.message import Event
 
 DECIMALS = st.decimals(min_value=0, max_value=10**18 - 1, places=8, allow_nan=False, allow_infinity=False)
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import create_model
 
-from tradesaga.schemas.compatibility import find_breaks
-from tradesaga.schemas.contract import Contract, contracts_of
-from tradesaga.schemas.golden import SHIPPED, compare, read, record
-from tradesaga.schemas.message import Event, Message, wire_type
+from tradesaga.schemas.compatibility.contract import Contract, contracts_of
+from tradesaga.schemas.compatibility.golden import SHIPPED, compare, read, record
+from tradesaga.schemas.compatibility.rules import find_breaks
+from tradesaga.schemas.messages.message import Event, Message, wire_type
+from tradesaga.schemas.messages.signals import SignalRaised
+from tradesaga.schemas.messages.trade import MESSAGES, TradeRequested, VenueReport
 from tradesaga.schemas.registry import Registry
-from tradesaga.schemas.signals import SignalRaised
-from tradesaga.schemas.trade import MESSAGES, TradeRequested, VenueReport
 
 TYPES = [*Registry("trade", MESSAGES).items(), (wire_type("trade", SignalRaised), SignalRaised)]
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel, SecretStr
 from typing_extensions import TypedDict
 
-from tradesaga.infra.starts import StartInvalidError, read_start
+from tradesaga.infra.starts.accept import StartInvalidError, read_start
 from tradesaga.sagas import saga, seconds, step
 from tradesaga.sagas.errors import DefinitionError
 from tradesaga.schemas.json_fields import UnfitField, find_unfit_field
-from tradesaga.schemas.message import Event, NotFiniteError
+from tradesaga.schemas.messages.message import Event, NotFiniteError
 
 Kilograms = NewType("Kilograms", float)
 

@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from tradesaga.infra.keys import partition_of
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.identity import NAMESPACE, request_hash, saga_id
+from tradesaga.schemas.messages.trade import OrderType, Side, TradeRequested
 from tradesaga.schemas.topics import PARTITIONS
-from tradesaga.schemas.trade import OrderType, Side, TradeRequested
 
 IDS = [
     (("trade", "acc-1", "key-1"), "48559343-d7fb-5e5f-af0f-544f93dbeb37"),

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tradesaga.schemas.invalid import describe_invalid
-from tradesaga.schemas.trade import TradeFilledV1, TradeRequested
+from tradesaga.schemas.messages.trade import TradeFilledV1, TradeRequested
 
 
 def refusal(value: bytes, message: type[TradeFilledV1] | type[TradeRequested]) -> ValidationError:

@@ -5,10 +5,10 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from tradesaga.schemas import lifecycle
-from tradesaga.schemas.message import Event, Message, wire_type
+from tradesaga.schemas.messages import lifecycle
+from tradesaga.schemas.messages.message import Event, Message, wire_type
+from tradesaga.schemas.messages.trade import MESSAGES, FundsReserved, TradeRequested, VenueReport
 from tradesaga.schemas.registry import Registry, UnknownMessageError
-from tradesaga.schemas.trade import MESSAGES, FundsReserved, TradeRequested, VenueReport
 
 REGISTRY = Registry("trade", MESSAGES)
 START: dict[str, Any] = {

@@ -1,0 +1,248 @@
+"""The files of an export, and the form of a record's line.
+
+A line is a JSON object, written without spaces and with its members in one order, so that one record has one line:
+
+topic, partition, offset     where the record stands
+leaf                         its place in the log's Merkle tree, from 0
+recorded_ms                  the broker's time, milliseconds since 1970
+saga_id, seq                 its saga and its place in that saga's chain; null where it counts in none
+event_type, step, event_time_ns, started_ns, context_added, error    as the audit log tells them to people
+headers                      the headers as JSON text: an object, or pairs of name and value where that cannot hold them
+key, or key_base64           the key, null where there is none; only where the hash is of format 2
+skipped                      how many offsets before it Kafka gives to no consumer; left out where there are none
+value, or value_base64       the payload: as text, or in base64 where it is no UTF-8; null where there is none
+hash                         of the record, over all that the seal covers
+previous                     the hash of the saga's record before, where that one is not in the export
+"""
+
+import base64
+import binascii
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from tradesaga.consumers.audit.verify.verification import Row
+from tradesaga.consumers.saga_log.chain import FORMAT as HASH_FORMAT
+from tradesaga.consumers.saga_log.chain import StoredBytes, format_of, read_row
+from tradesaga.infra.audit_log.merkle import HASH_BYTES, Subtree
+from tradesaga.infra.clock import read_id
+
+FORMAT: Final = "tradesaga-audit-export/2"
+FORMAT_1: Final = "tradesaga-audit-export/1"
+"""Of exports that hold hashes of format 1 alone; they are read for ever."""
+MANIFEST: Final = "manifest.json"
+SIGNATURE: Final = "manifest.note"
+EVENTS: Final = "events.jsonl"
+PARQUET: Final = "events.parquet"
+SAGAS: Final = "sagas.jsonl"
+ORDERS: Final = "orders.csv"
+CHECKPOINTS: Final = "checkpoints.jsonl"
+PROOFS: Final = "proofs.jsonl"
+ACTIONS: Final = "actions.jsonl"
+KEYS: Final = "keys.txt"
+README: Final = "README.md"
+SCHEMAS: Final = "schemas"
+
+_MEMBERS: Final = (
+    "topic", "partition", "offset", "leaf", "recorded_ms", "saga_id", "seq", "event_type", "step", "event_time_ns",
+    "started_ns", "context_added", "error", "headers",
+)  # fmt: skip
+_SHAPES: Final = frozenset(
+    (*_MEMBERS, *key, *skipped, value, "hash", *previous)
+    for key in ((), ("key",), ("key_base64",))
+    for skipped in ((), ("skipped",))
+    for value in ("value", "value_base64")
+    for previous in ((), ("previous",))
+)
+_TYPES: Final = (
+    str, int, int, int, int, str | None, int | None, str | None, str | None, int | None, int | None, str | None,
+    str | None, str,
+)  # fmt: skip
+_MOST: Final = 2**63
+_PARTITIONS: Final = 2**31
+
+
+class FormatError(ValueError):
+    """A line is not of the form in which exports are written; the message says why."""
+
+
+class Line(NamedTuple):
+    """One record of an export."""
+
+    row: Row
+    leaf: int
+    added: str | None = None
+    error: str | None = None
+    previous: bytes | None = None
+
+
+def to_line(line: Line) -> bytes:
+    """Write a record."""
+    row, record = line.row, line.row.record
+    told: dict[str, Any] = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "leaf": line.leaf,
+        "recorded_ms": record.recorded_ms,
+        "saga_id": str(row.saga_id) if row.saga_id is not None else None,
+        "seq": row.seq,
+        "event_type": row.event_type,
+        "step": row.step,
+        "event_time_ns": row.time,
+        "started_ns": row.started,
+        "context_added": line.added,
+        "error": line.error,
+        "headers": row.stored.headers,
+    }
+    if format_of(row.hash) == HASH_FORMAT:
+        _put(told, "key", record.key)
+        if record.skipped:
+            told["skipped"] = record.skipped
+    _put(told, "value", None if record.tombstone else record.value)
+    told["hash"] = row.hash.hex()
+    if line.previous is not None:
+        told["previous"] = line.previous.hex()
+    return write_line(told)
+
+
+def _put(told: dict[str, Any], member: str, raw: bytes | None) -> None:
+    """Write bytes as text, where they are no UTF-8 in base64 under another name, and null where there are none."""
+    try:
+        told[member] = raw.decode() if raw is not None else None
+    except UnicodeDecodeError:
+        told[f"{member}_base64"] = base64.b64encode(raw or b"").decode()
+
+
+def write_line(told: dict[str, Any]) -> bytes:
+    """Write one line of any of an export's files."""
+    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def read_line(text: bytes) -> dict[str, Any]:
+    """Read one line; raises `FormatError` for one that `write_line` would have written otherwise."""
+    try:
+        told = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise FormatError(f"the line is no JSON: {error}") from None
+    if not isinstance(told, dict):
+        raise FormatError("the line is no JSON object")
+    if orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE) != text:
+        raise FormatError("the line is not as exports write them: spaces, repeated members, or cut off")
+    return told  # pyright: ignore[reportUnknownVariableType] - JSON
+
+
+def from_line(text: bytes) -> Line:
+    """Read what `to_line` wrote; raises `FormatError`."""
+    told = read_line(text)
+    if tuple(told) not in _SHAPES:
+        raise FormatError(f"the line has the members {', '.join(told)[:200]}")
+    values = list(told.values())[: len(_MEMBERS)]
+    if not _are_ours(tuple(map(type, values))):
+        raise FormatError("a member of the line is of another type")
+    topic, partition, offset, leaf, recorded, saga, seq, kind, step, time, started, added, error, headers = values
+    if not (0 <= partition < _PARTITIONS and 0 <= offset < _MOST and 0 <= leaf < _MOST):
+        raise FormatError("partition, offset or leaf is out of its range")
+    if not (
+        min(recorded, time or 0, started or 0, seq or 0) >= -_MOST
+        and max(recorded, time or 0, started or 0, seq or 0) < _MOST
+    ):
+        raise FormatError("a number is out of its range")
+    found = read_record_hash(told["hash"])
+    form, keyed = format_of(found), "key" in told or "key_base64" in told
+    value = _bytes(told, "value")
+    skipped = told.get("skipped")
+    if keyed != (form == HASH_FORMAT) or (not keyed and (value is None or skipped is not None)):
+        raise FormatError(f"the line has other members than one whose hash is of format {form}")
+    if skipped is not None and not (type(skipped) is int and 0 < skipped <= offset):
+        raise FormatError("skipped is no number of offsets before the record's")
+    stored = StoredBytes(_bytes(told, "key") if keyed else None, headers, value, found, skipped)
+    saga_id = read_uuid(saga) if saga is not None else None
+    record = read_row((topic, partition, offset, recorded), stored)
+    row = Row(record, stored, saga_id, seq, kind, step, time, started)
+    return Line(row, leaf, added, error, read_record_hash(told["previous"]) if "previous" in told else None)
+
+
+@lru_cache(maxsize=256)
+def _are_ours(types: tuple[type, ...]) -> bool:
+    """Say whether the members of a line are of these types; there are few that are, and most lines are alike."""
+    return all(issubclass(found, type_) and found is not bool for found, type_ in zip(types, _TYPES, strict=True))
+
+
+def to_proof(topic: str, partition: int, subtree: Subtree) -> bytes:
+    """Write a subtree that stands for records that are not in the export."""
+    return write_line(
+        {"topic": topic, "partition": partition, "leaf": subtree.start, "level": subtree.level,
+         "root": subtree.root.hex()}
+    )  # fmt: skip
+
+
+def from_proof(text: bytes) -> tuple[tuple[str, int], Subtree]:
+    """Read what `to_proof` wrote, with topic and partition; raises `FormatError`."""
+    told = read_line(text)
+    if tuple(told) != ("topic", "partition", "leaf", "level", "root"):
+        raise FormatError("the line is no proof")
+    topic, partition, leaf, level, root = told.values()
+    _check_types(topic, "", partition, leaf, level)
+    if level >= 63:  # noqa: PLR2004 - no log has more than 2**63 leaves
+        raise FormatError(f"no tree has a level {level}")
+    return (topic, partition), Subtree(leaf, level, read_hash(root))
+
+
+def read_hash(text: object) -> bytes:
+    """Read a SHA-256 in lower-case hex; raises `FormatError`."""
+    if type(text) is str and len(text) == 2 * HASH_BYTES:
+        try:
+            found = bytes.fromhex(text)
+        except ValueError:
+            found = b""
+        if found.hex() == text:
+            return found
+    raise FormatError("a hash is none")
+
+
+def read_record_hash(text: object) -> bytes:
+    """Read the hash of a record, in hex, of either format; raises `FormatError`."""
+    if type(text) is str and len(text) == 2 * HASH_BYTES + 2 and text.startswith("02"):
+        return b"\2" + read_hash(text[2:])
+    return read_hash(text)
+
+
+def read_uuid(text: object) -> UUID:
+    """Read a saga's id; raises `FormatError`."""
+    try:
+        found = read_id(text) if type(text) is str else None
+    except ValueError:
+        found = None
+    if found is None or str(found) != text:
+        raise FormatError(f"{str(text)[:50]!r} is no saga id")
+    return found
+
+
+def _check_types(topic: object, headers: object, *numbers: object) -> None:
+    if type(topic) is not str or type(headers) is not str:
+        raise FormatError("a text is none")
+    for number in numbers:
+        if type(number) is not int or not 0 <= number < _MOST:
+            raise FormatError("a number is none, or out of its range")
+    if type(numbers[0]) is int and numbers[0] >= _PARTITIONS:
+        raise FormatError(f"there is no partition {numbers[0]}")
+
+
+def _bytes(told: dict[str, Any], member: str) -> bytes | None:
+    """Read what `_put` wrote; raises `FormatError`."""
+    if member in told:
+        text = told[member]
+        if text is not None and type(text) is not str:
+            raise FormatError(f"{member} is no text")
+        return text.encode() if text is not None else None
+    encoded = told[f"{member}_base64"]
+    try:
+        found = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise FormatError(f"{member}_base64 is no base64") from None
+    if base64.b64encode(found).decode() != encoded:
+        raise FormatError(f"{member}_base64 is no base64 as it is written")
+    return found

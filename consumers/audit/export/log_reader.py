@@ -1,0 +1,137 @@
+"""One log of an export on its way through the check: its records and proofs by their leaves, then its sagas."""
+
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.layout import Line
+from tradesaga.consumers.audit.export.manifest import Log, Manifest
+from tradesaga.consumers.audit.export.pieces import Pieces, Place
+from tradesaga.consumers.audit.export.sagas import SagaHead
+from tradesaga.consumers.audit.verify.verification import LogCheck, Report, Verdict
+from tradesaga.infra.audit_log.merkle import Subtree
+
+_EVERY: Final = 2000
+
+
+class LogReading:
+    """Reads one log, as the manifest describes it, and has `check` judge it."""
+
+    def __init__(
+        self, report: Report, manifest: Manifest, log: Log, check: LogCheck, progress: Callable[[int], None]
+    ) -> None:
+        self._report = report
+        self._query = manifest.query
+        self._log = log
+        self._check = check
+        self._progress = progress
+        self._place: Place = (log.topic, log.partition)
+        self._first: Line | None = None
+        self._last: Line | None = None
+        self._records = 0
+        self._spoilt = False
+
+    def read(self, events: Pieces[Line], proofs: Pieces[tuple[Place, Subtree]], sagas: Pieces[SagaHead]) -> None:
+        """Read the log's part of the three files, which stand at its beginning."""
+        while self._place in {events.place, proofs.place}:
+            self._step(events, proofs)
+        self._check_span()
+        self._check_sagas(sagas)
+        self._check.finish()
+
+    def _step(self, events: Pieces[Line], proofs: Pieces[tuple[Place, Subtree]]) -> None:
+        """Take what the next leaf is: a proof's subtree, or a record."""
+        size = self._check.size
+        if proofs.place == self._place and proofs.next is not None:
+            subtree = proofs.next[1]
+            if subtree.start == size or events.place != self._place:
+                self._skip(subtree, f"{layout.PROOFS} line {proofs.number}")
+                proofs.advance()
+                return
+        if events.next is not None:
+            self._take(events.next, f"{layout.EVENTS} line {events.number}")
+            events.advance()
+
+    def _skip(self, subtree: Subtree, where: str) -> None:
+        if self._query.whole and self._first is not None and self._query.to_ms is None:
+            self._report.add(Verdict.INCOMPLETE, where, "records of a whole log are left out")
+        if subtree.start != self._check.size:
+            what = f"the proof begins at leaf {subtree.start}, where leaf {self._check.size} is next"
+            self._report.add(Verdict.ALTERED, where, what)
+            return
+        try:
+            self._check.skip(subtree)
+        except ValueError as error:
+            self._report.add(Verdict.ALTERED, where, f"the proof does not fit: {error}")
+
+    def _take(self, line: Line, where: str) -> None:
+        if line.leaf != self._check.size and not self._spoilt:
+            self._spoilt = True  # from here on every leaf is shifted
+            what = f"{self._place[0]}[{self._place[1]}]: leaf {line.leaf} comes where {self._check.size} is next"
+            verdict = Verdict.INCOMPLETE if line.leaf > self._check.size else Verdict.ALTERED
+            self._report.add(verdict, where, what)
+        if self._last is not None and self._query.whole and line.leaf != self._last.leaf + 1 and not self._spoilt:
+            self._report.add(Verdict.INCOMPLETE, where, f"leaves {self._last.leaf + 1} to {line.leaf - 1} are left out")
+        if line.previous is not None and self._query.from_ms is None and not self._log.retired:
+            self._report.add(Verdict.ALTERED, where, "a record before the export is told of, which has no beginning")
+        self._check.take(line.row, line.previous)
+        self._first = self._first or line
+        self._last = line
+        self._records += 1
+        if not self._report.rows % _EVERY:
+            self._progress(self._report.rows)
+
+    def _check_span(self) -> None:
+        """Check that the records are those that the manifest knows, and reach as far as was asked for."""
+        log, first, last = self._log, self._first, self._last
+        where = log.origin
+        if first is None or last is None:
+            if log.records == 0 and self._query.whole and log.retired == self._check.size == log.size:
+                return
+            self._report.add(Verdict.INCOMPLETE, where, f"none of its {log.records} records is here")
+            return
+        said = (log.records, log.first_leaf, log.last_leaf, log.first_offset, log.last_offset, log.size)
+        there = (
+            self._records, first.leaf, last.leaf, first.row.record.offset, last.row.record.offset, self._check.size,
+        )  # fmt: skip
+        if said != there:
+            what = f"records, leaves and offsets are {there}; the manifest knows {said}"
+            self._report.add(Verdict.INCOMPLETE, where, what)
+        if self._query.whole:
+            self._check_window(first, last)
+
+    def _check_window(self, first: Line, last: Line) -> None:
+        begins, ends = self._query.from_ms, self._query.to_ms
+        if first.leaf != self._log.retired and (begins is None or first.row.record.recorded_ms >= begins):
+            what = f"it begins with leaf {first.leaf}, and nothing shows that none before it was asked for"
+            self._report.add(Verdict.INCOMPLETE, self._log.origin, what)
+        if last.leaf + 1 != self._check.size and (ends is None or last.row.record.recorded_ms < ends):
+            what = f"it ends with leaf {last.leaf}, and nothing shows that none after it was asked for"
+            self._report.add(Verdict.INCOMPLETE, self._log.origin, what)
+
+    def _check_sagas(self, sagas: Pieces[SagaHead]) -> None:
+        """Hold the last record of each saga against its line."""
+        before: UUID | None = None
+        while sagas.place == self._place and sagas.next is not None:
+            saga = sagas.next
+            if before is not None and saga.saga_id <= before:
+                self._report.add(Verdict.ALTERED, f"{layout.SAGAS} line {sagas.number}", "a saga is out of order")
+            before = saga.saga_id
+            self._check_saga(saga)
+            sagas.advance()
+        for saga_id in self._check.heads:
+            self._report.add(Verdict.INCOMPLETE, f"saga {saga_id}", f"it has no line in {layout.SAGAS}")
+
+    def _check_saga(self, saga: SagaHead) -> None:
+        where = f"saga {saga.saga_id}"
+        found = self._check.heads.take(saga.saga_id)
+        if found is None:
+            self._report.add(Verdict.INCOMPLETE, where, "not one of its records is here")
+        elif found[0] == saga.seq:
+            if found[1] != saga.head:
+                self._report.add(Verdict.ALTERED, where, "its last record is not the one that its line knows")
+        elif found[0] > saga.seq:
+            self._report.add(Verdict.ALTERED, where, f"its line knows {saga.seq} records, {found[0]} are here")
+        elif self._query.to_ms is None and not self._log.not_yet_sealed:
+            self._report.add(Verdict.INCOMPLETE, where, f"its line knows {saga.seq} records, {found[0]} are here")

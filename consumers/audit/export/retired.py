@@ -1,0 +1,101 @@
+"""Records that operators have retired: what an export says of them, and what shows that it was an operator."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tradesaga.consumers.audit.export.layout import FormatError, read_line, write_line
+from tradesaga.consumers.audit.export.manifest import Log, Manifest
+from tradesaga.consumers.audit.retention.action_log import read_entries
+from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
+from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.consumers.audit.verify.verification import Begin, Report, Retired, Verdict, read_notes
+from tradesaga.infra.audit_log.merkle import Edge, Subtree
+from tradesaga.infra.audit_log.note import Verifier
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.postgres.database import Session
+
+_MEMBERS = ("number", "body", "note")
+
+
+class RetiredRecords:
+    """Of one database: where its logs begin now, and the signed actions that made it so."""
+
+    def __init__(self, sql: Session, entries: Sequence[Entry], stones: Tombstones) -> None:
+        self._sql = sql
+        self._entries = entries
+        self._stones = stones
+
+    @classmethod
+    async def read(cls, sql: Session, log_id: str, trusted: Mapping[bytes, Verifier]) -> "RetiredRecords":
+        """Read the log of actions. Raises `CommandError` where it is not what was signed."""
+        entries, report = await read_entries(sql), Report()
+        actions = check_entries(report, log_id, entries, trusted)
+        stones = Tombstones.believe(report, actions_origin(log_id), actions)
+        if report.findings:
+            found = report.findings[0]
+            do = "see what is wrong with `tradesaga audit verify`"
+            raise CommandError("audit-altered", found.what, found.where, do)
+        return cls(sql, entries, stones)
+
+    async def begin(self, origin: Origin, offset: int | None) -> Begin | None:
+        """Say where a log begins whose first record there is at `offset`."""
+        return await self._stones.begin(self._sql, Report(), origin, offset)
+
+    def lines(self) -> bytes:
+        """Write the actions, as an export has them."""
+        return b"".join(write_line(entry._asdict()) for entry in self._entries)
+
+
+def subtrees_of(edge: Edge) -> list[Subtree]:
+    """Give an edge as the subtrees that it stands for."""
+    found: list[Subtree] = []
+    start = 0
+    for root in edge.peaks:
+        level = (edge.size - start).bit_length() - 1
+        found.append(Subtree(start, level, root))
+        start += 1 << level
+    return found
+
+
+def check_entries(
+    report: Report, log_id: str, entries: Sequence[Entry], trusted: Mapping[bytes, Verifier]
+) -> list[tuple[int, Action]]:
+    """Check that a trusted key has signed all of these actions."""
+    origin = actions_origin(log_id)
+    notes = read_notes(report, str(origin), [entry.note for entry in entries], trusted).get(str(origin), {})
+    return check_actions(report, origin, entries, {size: checkpoint for size, (checkpoint, _) in notes.items()})
+
+
+def read_entry(text: bytes) -> Entry:
+    """Read an action of an export; raises `FormatError`."""
+    told: dict[str, Any] = read_line(text)
+    if (
+        tuple(told) != _MEMBERS
+        or type(told["number"]) is not int
+        or not all(type(told[name]) is str for name in ("body", "note"))
+    ):
+        raise FormatError("the line is no action")
+    return Entry(*told.values())
+
+
+def check_retired(
+    report: Report, manifest: Manifest, entries: Sequence[Entry], trusted: Mapping[bytes, Verifier]
+) -> None:
+    """Check that signed actions have retired what an export leaves out as retired, and tell whose they were."""
+    actions = check_entries(report, manifest.log_id, entries, trusted)
+    stones = Tombstones.believe(report, actions_origin(manifest.log_id), actions)
+    for log in manifest.logs:
+        if log.retired and not _is_retired(stones, log):
+            what = f"its first {log.retired} records are said to be retired, and no signed action has retired them"
+            report.add(Verdict.INCOMPLETE, log.origin, what)
+    for number, action in stones.actions.items():
+        cut = [stone for found in stones.stones.values() for by, stone in found if by == number]
+        offsets = {str(Origin(manifest.log_id, stone.topic, stone.partition)): stone.next_offset for stone in cut}
+        records = sum(stone.records for stone in cut)
+        report.retired.append(Retired(number, action.at, action.operator, action.reason, records, offsets))
+
+
+def _is_retired(stones: Tombstones, log: Log) -> bool:
+    known = stones.stones.get((log.topic, log.partition), ())
+    return any(stone.edge.size == log.retired for _, stone in known)

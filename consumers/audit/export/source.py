@@ -1,0 +1,214 @@
+"""What an export takes out of PostgreSQL: logs and their checkpoints, records, hashes of others, and sagas."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from tradesaga.consumers.audit.export.manifest import Query
+from tradesaga.consumers.audit.verify.verification import Row
+from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
+from tradesaga.infra.postgres.database import Session
+from tradesaga.infra.saga_queries import Starts
+
+PAGE: Final = 2000
+_HASHES_PAGE: Final = 20_000
+
+_LOGS: Final = """
+SELECT DISTINCT ON (topic, partition) topic, partition, size, note
+FROM audit_checkpoint WHERE $1::text IS NULL OR topic = $1 ORDER BY topic, partition, size DESC
+"""
+_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
+_UNSEALED: Final = """
+SELECT count(*) FROM saga_event e JOIN lane k USING (topic, partition)
+WHERE topic = $1 AND partition = $2 AND e."offset" >= $3 AND e."offset" < k.next_offset
+    AND k."group" = regexp_replace(topic, '\\.events$', '-log')
+"""
+_NEVER_SEALED: Final = """
+SELECT coalesce(sum(c.count), 0)::bigint FROM (SELECT DISTINCT topic, partition FROM lane) k
+CROSS JOIN LATERAL (SELECT count(*) FROM saga_event e WHERE e.topic = k.topic AND e.partition = k.partition) c
+WHERE ($1::text IS NULL OR k.topic = $1) AND NOT EXISTS
+    (SELECT 1 FROM audit_checkpoint c WHERE c.topic = k.topic AND c.partition = k.partition)
+"""
+_NOTES: Final = """
+SELECT size, note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 AND size <= $4 ORDER BY size
+"""
+# One record before the first and one after the last show where the time begins and ends.
+_BOUNDS: Final = """
+WITH log AS NOT MATERIALIZED (
+    SELECT "offset" AS at, recorded_at FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" < $3
+), wanted AS (SELECT
+    (SELECT min(at) FROM log WHERE $4::bigint IS NULL OR recorded_at >= to_timestamp($4::numeric / 1000)) AS first,
+    (SELECT max(at) FROM log WHERE $5::bigint IS NULL OR recorded_at < to_timestamp($5::numeric / 1000)) AS last
+)
+SELECT coalesce((SELECT max(at) FROM log WHERE first IS NULL OR at < first), first),
+    coalesce((SELECT min(at) FROM log WHERE last IS NULL OR at > last), last)
+FROM wanted
+"""
+_COLUMNS: Final = """
+"offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash, skipped, saga_id, seq,
+    event_type, step_name, event_time, started, context_added, error"""
+_LOG: Final = """FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" <= $4"""
+_BEFORE: Final = f"""
+SELECT saga_id, seq, hash {_LOG} AND (saga_id, seq) IN (SELECT * FROM unnest($5::uuid[], $6::int[]))
+    AND ($7::bigint IS NULL OR recorded_at < to_timestamp($7::numeric / 1000))
+"""
+_SAGAS: Final = """
+SELECT saga_id, name, version, state, current_step_index, completed_steps, compensated_steps, context, deadline,
+    request_hash, created_at, updated_at, seq, head
+FROM saga WHERE saga_id IN (SELECT e.saga_id FROM (SELECT saga_id, seq {log}) e WHERE e.seq IS NOT NULL)
+ORDER BY saga_id
+"""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A log as it was last sealed."""
+
+    topic: str
+    partition: int
+    size: int
+    note: str
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Give topic and partition."""
+        return self.topic, self.partition
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which records of a log: a condition in SQL, whose first argument is the fifth."""
+
+    condition: str = ""
+    args: tuple[Any, ...] = ()
+
+
+@dataclass
+class Source:
+    """One session, in a transaction that sees one moment. `starts` is what `start_events` returns."""
+
+    sql: Session
+    query: Query
+    starts: Starts
+    wanted: Wanted = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wanted = _wanted(self.query, self.starts)
+
+    async def logs(self, topic: str | None) -> list[Sealed]:
+        """Give the logs that were sealed."""
+        return [Sealed(*row) for row in await self.sql.fetch(_LOGS, topic)]
+
+    async def first(self, log: Sealed) -> int | None:
+        """Give the first offset of a log; None where it has no record."""
+        return await self.sql.fetchval(_FIRST, *log.place)
+
+    async def unsealed(self, log: Sealed, end: int) -> int:
+        """Count the records from offset `end` on."""
+        return await self.sql.fetchval(_UNSEALED, *log.place, end)
+
+    async def never_sealed(self, topic: str | None) -> int:
+        """Count the records of logs of which nothing was sealed."""
+        return await self.sql.fetchval(_NEVER_SEALED, topic)
+
+    async def notes(self, log: Sealed, after: int) -> AsyncGenerator[tuple[int, str]]:
+        """Give the checkpoints of a log that are larger than `after`."""
+        async for page in _pages(self.sql, _HASHES_PAGE, _NOTES, *log.place, after, log.size):
+            for row in page:
+                yield row[0], row[1]
+
+    async def bounds(self, log: Sealed, end: int) -> tuple[int, int] | None:
+        """Give the first and last offset of what is wanted, before offset `end`; None where there is nothing."""
+        if self.query.whole:
+            row = await self.sql.fetchrow(_BOUNDS, *log.place, end, self.query.from_ms, self.query.to_ms)
+        else:
+            statement = f'SELECT min("offset"), max("offset") {_LOG} {self.wanted.condition}'
+            row = await self.sql.fetchrow(statement, *log.place, 0, end - 1, *self.wanted.args)
+        return (row[0], row[1]) if row is not None and row[0] is not None else None
+
+    def rows(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
+        """Give the wanted records between two offsets, in order, a page at a time."""
+        statement = f'SELECT {_COLUMNS} {_LOG} {self.wanted.condition} ORDER BY "offset"'
+        return _pages(self.sql, PAGE, statement, *log.place, first, last, *self.wanted.args)
+
+    def hashes(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
+        """Give offset, hash and skipped offsets of all records between two offsets, in order, a page at a time."""
+        statement = f'SELECT "offset", hash, skipped {_LOG} ORDER BY "offset"'
+        return _pages(self.sql, _HASHES_PAGE, statement, *log.place, first, last)
+
+    async def before(
+        self, log: Sealed, span: tuple[int, int], records: Sequence[tuple[UUID, int]]
+    ) -> dict[tuple[UUID, int], bytes]:
+        """Give the hashes of those of these records, by saga and place in its chain, that are before what is wanted.
+
+        `span` is the first and last offset of what is wanted.
+        """
+        last, before = (span[0] - 1, None) if self.query.whole else (span[1], self.query.from_ms)
+        sagas, seqs = [saga_id for saga_id, _ in records], [seq for _, seq in records]
+        rows = await self.sql.fetch(_BEFORE, *log.place, 0, last, sagas, seqs, before)
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def sagas(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
+        """Give the rows of the sagas that wanted records between two offsets belong to, by id, a page at a time."""
+        statement = _SAGAS.format(log=f"{_LOG} {self.wanted.condition}")
+        return _pages(self.sql, PAGE, statement, *log.place, first, last, *self.wanted.args)
+
+    async def told(
+        self, log: Sealed, span: tuple[int, int], sagas: Sequence[UUID], types: Sequence[str]
+    ) -> list[asyncpg.Record]:
+        """Give these sagas' wanted records of some types, between two offsets, by saga."""
+        condition = self.wanted.condition
+        number = 5 + len(self.wanted.args)
+        statement = f"""
+            SELECT saga_id, event_type, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms,
+                event_time, value, error
+            {_LOG} {condition} AND saga_id = ANY(${number}::uuid[]) AND event_type = ANY(${number + 1}::text[])
+                AND seq IS NOT NULL ORDER BY saga_id, "offset"
+            """
+        return await self.sql.fetch(statement, *log.place, *span, *self.wanted.args, list(sagas), list(types))
+
+
+async def _pages(sql: Session, size: int, statement: str, *args: Any) -> AsyncGenerator[list[asyncpg.Record]]:
+    cursor = await sql.cursor(statement, *args)
+    while page := await cursor.fetch(size):
+        yield page
+
+
+def to_row(topic: str, partition: int, row: asyncpg.Record) -> tuple[Row, str | None, str | None]:
+    """Give a record, the members that it added to the context, and its error."""
+    offset, recorded_ms, key, headers, value, found, skipped, *columns, added, error = row
+    stored = StoredBytes(key, headers, value, found, skipped)
+    return Row(read_row((topic, partition, offset, recorded_ms), stored), stored, *columns), added, error
+
+
+def _wanted(query: Query, starts: Starts) -> Wanted:
+    """Write the condition for one query."""
+    conditions: list[str] = []
+    args: list[Any] = []
+
+    def argument(value: Any, of: str) -> str:
+        args.append(value)
+        return f"${4 + len(args)}::{of}"
+
+    if query.whole:
+        return Wanted()
+    if query.ids:
+        conditions.append(f"saga_id = ANY({argument(list(query.ids), 'uuid[]')})")
+    asked = {name: value for name, value in (("account", query.account), ("symbol", query.symbol)) if value is not None}
+    if asked:
+        names, versions = argument([name for name, _ in starts], "text[]"), argument([v for _, v in starts], "int[]")
+        events = argument(list(starts.values()), "text[]")
+        members = " AND ".join(
+            f"s.context -> t.start ->> '{name}' = {argument(value, 'text')}" for name, value in asked.items()
+        )
+        of_sagas = (
+            f"saga s JOIN unnest({names}, {versions}, {events}) AS t (name, version, start) USING (name, version)"
+        )
+        conditions.append(f"saga_id IN (SELECT s.saga_id FROM {of_sagas} WHERE {members})")
+    for comparison, value in ((">=", query.from_ms), ("<", query.to_ms)):
+        if value is not None:
+            conditions.append(f"recorded_at {comparison} to_timestamp({argument(value, 'bigint')}::numeric / 1000)")
+    return Wanted(" ".join(f"AND {condition}" for condition in conditions), tuple(args))

@@ -1,0 +1,213 @@
+"""Verifies an export by itself: the two verdicts of `audit verify`, by the same check of each log.
+
+Whoever made the folder is not believed. Its files are held against the manifest, the manifest against its signature,
+and the records, together with the roots that stand for those that are not here, against the checkpoints that were
+signed while the trade was done. What is altered is never called complete.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.folder import ExportFolder, is_safe
+from tradesaga.consumers.audit.export.layout import FormatError, from_line, from_proof
+from tradesaga.consumers.audit.export.log_reader import LogReading
+from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, note_text
+from tradesaga.consumers.audit.export.pieces import Pieces
+from tradesaga.consumers.audit.export.retired import check_retired, read_entry
+from tradesaga.consumers.audit.export.sagas import read_saga_line
+from tradesaga.consumers.audit.retention.actions import Entry
+from tradesaga.consumers.audit.verify.verification import LogCheck, Report, Verdict, read_notes
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.witness import WitnessFile
+
+Trusted = Mapping[bytes, Verifier]
+_NEEDED: Final = (layout.EVENTS, layout.SAGAS, layout.CHECKPOINTS, layout.PROOFS, layout.KEYS, layout.ORDERS)
+
+
+class Keys(NamedTuple):
+    """Keys that may be believed: those that seal logs, and those that only sign exports, and so forge no seal."""
+
+    seals: Trusted
+    exports: Trusted
+
+
+def verify_export(
+    path: Path, keys: Keys | None, witnesses: Sequence[WitnessFile], progress: Callable[[int, int], None]
+) -> Report:
+    """Check an export; without `keys` its own are taken, which is remarked. A key that seals may sign exports, too.
+
+    `progress` is told how many records were checked, and of how many. Raises `CommandError` where there is no folder.
+    """
+    folder, report = ExportFolder(path), Report()
+    try:
+        text = folder.read(layout.MANIFEST)
+        manifest = Manifest.parse(text)
+    except FormatError as error:
+        report.add(Verdict.ALTERED, layout.MANIFEST, str(error))
+        report.add(Verdict.INCOMPLETE, layout.MANIFEST, "without a manifest nothing shows what should be here")
+        return report
+    trusted, exporters = keys or Keys(_own_keys(report, folder), {})
+    _check_signature(report, folder, text, {**exporters, **trusted})
+    for what in folder.check_names(manifest.files):
+        report.add(Verdict.ALTERED, layout.MANIFEST, what)
+    for name in _NEEDED:
+        if name not in {file.path for file in manifest.files}:
+            report.add(Verdict.INCOMPLETE, layout.MANIFEST, f"it knows no {name}")
+    if any(log.retired for log in manifest.logs):
+        check_retired(report, manifest, _read_entries(report, folder), trusted)
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(_check_files, folder, manifest.files)
+        _check_logs(report, folder, manifest, (trusted, witnesses), progress)
+        _add_all(report, hashing)
+    _tell(report, manifest)
+    return report
+
+
+def _own_keys(report: Report, folder: ExportFolder) -> Trusted:
+    report.remarks.append(
+        "the keys are the export's own: whoever made the folder may have made them up; name keys you trust with --key"
+    )
+    try:
+        found = [Verifier.parse(line) for line in folder.read(layout.KEYS).decode().splitlines()]
+    except (FormatError, NoteError, UnicodeDecodeError) as error:
+        report.add(Verdict.ALTERED, layout.KEYS, str(error))
+        return {}
+    return {key.id: key for key in found}
+
+
+def _check_signature(report: Report, folder: ExportFolder, manifest: bytes, trusted: Trusted) -> None:
+    try:
+        signed, _ = open_note(folder.read(layout.SIGNATURE).decode(), trusted)
+    except (FormatError, NoteError, UnicodeDecodeError) as error:
+        report.add(Verdict.ALTERED, layout.SIGNATURE, str(error))
+        return
+    if signed != note_text(manifest):
+        report.add(Verdict.ALTERED, layout.MANIFEST, "it is not the one that was signed")
+
+
+def _check_files(folder: ExportFolder, files: Sequence[File]) -> list[tuple[Verdict, str, str]]:
+    """Hold each file against the manifest; runs in a thread of its own, since hashing leaves the interpreter free."""
+    found: list[tuple[Verdict, str, str]] = []
+    for file in files:
+        if not is_safe(file.path):
+            continue
+        try:
+            size, sha256 = folder.measure(file.path, file.bytes)
+        except FormatError as error:
+            found.append((Verdict.INCOMPLETE, file.path, str(error)))
+            continue
+        if size < file.bytes:
+            found.append((Verdict.INCOMPLETE, file.path, f"it has {size:,} bytes of {file.bytes:,}"))
+        if sha256 != file.sha256:
+            found.append((Verdict.ALTERED, file.path, "it is not the file that the manifest knows"))
+    return found
+
+
+def _add_all(report: Report, hashing: Future[list[tuple[Verdict, str, str]]]) -> None:
+    for finding in hashing.result():
+        report.add(*finding)
+
+
+def _check_logs(
+    report: Report,
+    folder: ExportFolder,
+    manifest: Manifest,
+    keys: tuple[Trusted, Sequence[WitnessFile]],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Check log after log, in the manifest's order, each with its records, proofs and sagas."""
+    known = _read_checkpoints(report, folder, manifest, *keys)
+    events = Pieces(report, folder, layout.EVENTS, from_line, lambda line: line.row.record[:2])
+    proofs = Pieces(report, folder, layout.PROOFS, from_proof, lambda proof: proof[0])
+    sagas = Pieces(report, folder, layout.SAGAS, read_saga_line, lambda saga: saga.place)
+    schemas = f"{layout.SCHEMAS}/"
+    report.types = frozenset(
+        file.path.removeprefix(schemas).removesuffix(".json")
+        for file in manifest.files
+        if file.path.startswith(schemas)
+    )
+    for log in manifest.logs:
+        check = LogCheck(report, Origin(manifest.log_id, log.topic, log.partition), known.get(log.origin, {}))
+        reading = LogReading(report, manifest, log, check, lambda rows: progress(rows, manifest.records))
+        reading.read(events, proofs, sagas)
+    for pieces in (events, proofs, sagas):
+        pieces.finish()
+    progress(report.rows, manifest.records)
+
+
+def _read_checkpoints(
+    report: Report, folder: ExportFolder, manifest: Manifest, trusted: Trusted, witnesses: Sequence[WitnessFile]
+) -> dict[str, dict[int, Checkpoint]]:
+    """Give the believed checkpoints by log and size: those of the export, and a witness's of the same records."""
+    found = read_notes(report, layout.CHECKPOINTS, _notes(report, folder), trusted)
+    report.checkpoints = sum(map(len, found.values()))
+    logs = {log.origin: log for log in manifest.logs}
+    for origin in found.keys() - logs.keys():
+        report.add(Verdict.ALTERED, layout.CHECKPOINTS, f"{origin} is no log of this export")
+    for log in manifest.logs:
+        _check_last(report, manifest, log, {hash_note(note) for _, note in found.get(log.origin, {}).values()})
+    known = {origin: {size: checkpoint for size, (checkpoint, _) in sizes.items()} for origin, sizes in found.items()}
+    for number, witness in enumerate(witnesses, 1):
+        where = f"witness {number}"
+        for origin, sizes in read_notes(report, where, (each.note for each in witness.read()), trusted).items():
+            for size, (checkpoint, _) in sizes.items():
+                if origin not in logs or size > logs[origin].size:
+                    continue
+                mine = known.setdefault(origin, {}).setdefault(size, checkpoint)
+                if mine.root != checkpoint.root:
+                    report.add(Verdict.ALTERED, origin, f"{where} has another root of its first {size} records")
+    return known
+
+
+def _check_last(report: Report, manifest: Manifest, log: Log, notes: set[str]) -> None:
+    """Check that a log is what it is said to be, and that its last checkpoint is there."""
+    if log.origin != str(Origin(manifest.log_id, log.topic, log.partition)):
+        report.add(Verdict.ALTERED, log.origin, f"it is no log of installation {manifest.log_id}")
+    if log.checkpoint not in notes:
+        what = f"the checkpoint of its {log.size} records is missing, or no known key has signed it"
+        report.add(Verdict.INCOMPLETE, log.origin, what)
+
+
+def _notes(report: Report, folder: ExportFolder) -> Iterator[str]:
+    try:
+        for number, line in folder.lines(layout.CHECKPOINTS):
+            yield _note(number, line)
+    except FormatError as error:
+        report.add(Verdict.ALTERED, layout.CHECKPOINTS, str(error))
+        report.add(Verdict.INCOMPLETE, layout.CHECKPOINTS, "what follows is not read")
+
+
+def _read_entries(report: Report, folder: ExportFolder) -> list[Entry]:
+    found: list[Entry] = []
+    try:
+        found.extend(read_entry(line) for _, line in folder.lines(layout.ACTIONS))
+    except FormatError as error:
+        report.add(Verdict.ALTERED, layout.ACTIONS, str(error))
+    return found
+
+
+def _note(number: int, line: bytes) -> str:
+    note = layout.read_line(line).get("note")
+    if type(note) is not str:
+        raise FormatError(f"line {number} is no checkpoint")
+    return note
+
+
+def _tell(report: Report, manifest: Manifest) -> None:
+    """Say what the verdicts do not."""
+    if report.rows != manifest.records:
+        what = f"{manifest.records:,} records are said to be here; {report.rows:,} are"
+        report.add(Verdict.INCOMPLETE, layout.EVENTS, what)
+    if manifest.not_yet_sealed:
+        report.remarks.append(f"{manifest.not_yet_sealed:,} newer records were not sealed when it was made")
+    if not manifest.query.whole:
+        report.remarks.append(
+            "it holds some sagas of its logs: that these are all that were asked for stands under its signature alone"
+        )
+    if not report.holds(Verdict.ALTERED) and report.holds(Verdict.INCOMPLETE):
+        report.add(Verdict.INCOMPLETE, layout.MANIFEST, "what is altered is not called complete")

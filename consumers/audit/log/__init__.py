@@ -1,0 +1,1 @@
+"""Reading the audit log out of PostgreSQL, and the tables beside it."""

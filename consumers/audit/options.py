@@ -1,0 +1,36 @@
+"""What the audit commands share: a progress bar on the terminal's other stream, and witnesses named by their files."""
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
+from tradesaga.infra.errors import CommandError, ExitCode
+
+
+def progress_bar() -> Progress:
+    """Show what is done of what there is, on stderr, and nothing once it is over."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def named_witnesses(paths: Iterable[Path]) -> list[WitnessFile]:
+    """Give the witnesses of these files; raises `CommandError` (exit 3) for one that is not there."""
+    paths = list(paths)
+    if missing := next((path for path in paths if not path.exists()), None):
+        do = "name the right one"
+        raise CommandError("witness-missing", "there is no such file", str(missing), do, ExitCode.NOT_FOUND)
+    return [WitnessFile(path) for path in paths]
+
+
+@contextmanager
+def believing_witnesses() -> Generator[None]:
+    """Say in a sentence that a named witness is none; raises `CommandError` (exit 2)."""
+    try:
+        yield
+    except WitnessError as error:
+        do = "name the right file"
+        raise CommandError("witness-invalid", str(error), "--witness", do, ExitCode.USAGE) from error

@@ -1,0 +1,146 @@
+"""What was known, or had happened, at a moment: sagas folded from the topics alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from tradesaga.consumers.audit.replay.fold import Replayed
+from tradesaga.consumers.audit.replay.progress import SILENT, Reporting
+from tradesaga.consumers.audit.replay.state import Mark, Notebook, fingerprint
+from tradesaga.consumers.audit.replay.times import TIMES, Timeline
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.reading import saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.sagas.machine import State
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment, nanoseconds since 1970, by one of a record's two times; of one saga, or of all."""
+
+    at: int
+    clock: Timeline
+    saga_id: UUID | None = None
+
+    def __str__(self) -> str:
+        """Name the moment, the same for the same one."""
+        return f"at {self.at} {self.clock} {self.saga_id or ''}".strip()
+
+
+@dataclass
+class Known:
+    """What the records up to the moment come to; `later` records lie behind it. The sagas are in the notebook."""
+
+    records: int = 0
+    later: int = 0
+    sagas: int = 0
+    unstarted: int = 0
+    parked: int = 0
+    states: dict[str, int] = field(default_factory=dict[str, int])
+    gone: dict[str, int] = field(default_factory=dict[str, int])
+    """By partition, the first offset that there is, where it is not 0."""
+
+
+@dataclass
+class Looking:
+    """Folds a topic up to a moment."""
+
+    replay: Replay
+    rules: Rules
+    notebook: Notebook
+    moment: Moment
+    reporting: Reporting = SILENT
+
+    async def run(self) -> Known:
+        """Fold; raises `CommandError` (exit 4) where the topic has a gap, `KafkaUnavailableError`."""
+        places: list[Place] = [(self.rules.topic, number) for number in self._partitions()]
+        held = await self.replay.ranges(places)
+        await self.notebook.check(self.replay, held)
+        self.reporting.sized(sum(end - begin for begin, end in held.values()))
+        replayed, known = Replayed(self.rules, self.notebook.sagas), Known()
+        for place, (begin, end) in held.items():
+            mark = self.notebook.marks.get(place)
+            start = max(begin, mark.next_offset) if mark is not None else begin
+            self.reporting.advance(start - begin)
+            async for batch in self.replay.read(place, start, end):
+                self._take(replayed, batch)
+                self.reporting.advance(len(batch))
+            self.notebook.save()
+        known.records, known.later = (self.notebook.counts.get(name, 0) for name in ("records", "later"))
+        known.gone = {f"{topic}[{number}]": begin for (topic, number), (begin, _) in held.items() if begin}
+        for tracked in self.notebook.sagas:
+            _count(known, tracked)
+        return known
+
+    def _partitions(self) -> list[int]:
+        """Name the partitions that matter: one saga's records are all on one."""
+        saga_id = self.moment.saga_id
+        return list(range(self.rules.partitions)) if saga_id is None else [self.rules.home(saga_id)]
+
+    def _take(self, replayed: Replayed, batch: list[Record]) -> None:
+        at, saga_id, time = self.moment.at, self.moment.saga_id, TIMES[self.moment.clock]
+        meant = [record for record in batch if saga_id is None or saga_of(record) == saga_id]
+        found = [record for record in meant if time(record) <= at]
+        for record in found:
+            replayed.take(record)
+        self.notebook.add("records", len(found))
+        self.notebook.add("later", len(meant) - len(found))
+        self.notebook.marks[batch[-1][:2]] = Mark(batch[-1].offset + 1, fingerprint(batch[-1]))
+
+
+def describe_sagas(rules: Rules, notebook: Notebook) -> Iterator[dict[str, Any]]:
+    """Tell each saga: state, steps, context, in the order in which they were written down."""
+    for tracked in notebook.sagas:
+        yield _described(rules, tracked)
+
+
+def _described(rules: Rules, tracked: Tracked) -> dict[str, Any]:
+    checkpoint, waiting = tracked.checkpoint, len(tracked.parked)
+    if checkpoint is None:
+        return {"saga_id": str(tracked.saga_id), "state": None, "parked": waiting, "why": tracked.parked[0].reason}
+    rules = rules.under(checkpoint.version)
+    return {
+        "saga_id": str(tracked.saga_id),
+        "version": checkpoint.version,
+        "state": checkpoint.status.value,
+        "steps": {step.name: step_status(checkpoint.state, index) for index, step in enumerate(rules.saga.steps)},
+        "records": checkpoint.seq,
+        "started": format_time(checkpoint.created_ms * 1_000_000),
+        "updated": format_time(checkpoint.updated_ms * 1_000_000),
+        "parked": waiting,
+        "why": tracked.parked[0].reason if waiting else rules.cause(checkpoint.state),
+        "context": orjson.loads(checkpoint.context),
+    }
+
+
+def step_status(state: State, index: int) -> str:
+    """Say in a word what is known of one step."""
+    bit = 1 << index
+    if state.compensated & bit:
+        return "compensated"
+    if state.done & bit:
+        failed = state.undo_failed[index] == state.undo_rounds[index]
+        return "skipped" if state.skipped & bit else "compensation failed" if failed else "done"
+    for word, steps in (("refused", state.refused), ("barred", state.barred)):
+        if steps & bit:
+            return word
+    if state.failed[index] == state.rounds[index]:
+        return "failed"
+    return "unknown" if state.unknown & bit else "open"
+
+
+def _count(known: Known, tracked: Tracked) -> None:
+    known.parked += bool(tracked.parked)
+    if tracked.checkpoint is None:
+        known.unstarted += 1
+        return
+    known.sagas += 1
+    state = tracked.checkpoint.status.value
+    known.states[state] = known.states.get(state, 0) + 1

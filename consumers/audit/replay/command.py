@@ -1,0 +1,185 @@
+"""`tradesaga audit replay`: compare, look back to a moment, or go on behind the head."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import Progress
+
+from tradesaga.consumers.audit.options import progress_bar
+from tradesaga.consumers.audit.replay import display, service
+from tradesaga.consumers.audit.replay.as_of import Looking, Moment
+from tradesaga.consumers.audit.replay.auditor import Look
+from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replay.differences import Difference
+from tradesaga.consumers.audit.replay.progress import Reporting
+from tradesaga.consumers.audit.replay.request import Request
+from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.times import Timeline
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.clock import format_time
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.postgres.database import session
+from tradesaga.infra.registry.sagas import find_saga
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.telemetry.logs import silence_libraries
+
+DATABASE: Final = "saga_log"
+SAVE_EVERY: Final = 5.0
+"""Seconds between two savings of a replay that can be resumed."""
+
+At = Annotated[str | None, typer.Option("--at", help="Show every saga as it was at this TIME: ISO 8601 with a zone.")]
+Clock = Annotated[Timeline | None, typer.Option("--clock", help="With --at: what had happened, or what was recorded.")]
+OfSaga = Annotated[str | None, typer.Option("--id", help="With --at: this saga alone.")]
+Since = Annotated[str | None, typer.Option("--from", help="Compare from this TIME on, by the broker's clock.")]
+Until = Annotated[str | None, typer.Option("--to", help="Compare what was recorded before this TIME.")]
+Offsets = Annotated[list[str] | None, typer.Option("--offsets", help="topic[3]=100..200; may be repeated.")]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Go on from this file, and write it every so often.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Go on behind the head until something differs, or Ctrl-C.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="With --at: how many sagas to show; 0 for all.")]
+
+
+@dataclass
+class Run:
+    """What a replay works with: the topics, a saga's rules, the cluster's id, and what shows how far it is."""
+
+    settings: Settings
+    request: Request
+    rules: Rules
+    topics: Replay
+    cluster: str
+    progress: Progress
+
+    def notebook(self, purpose: str) -> Notebook:
+        """Open the file that is to be gone on from, or none."""
+        return Notebook(self.request.resume, Identity.of(self.rules, self.cluster, purpose), self.rules)
+
+    def reporting(self, text: str, notebook: Notebook) -> Reporting:
+        """Show how far it is, and save the notebook every so often."""
+        task, saved = self.progress.add_task(text, total=None), time.monotonic()
+
+        def advance(count: int) -> None:
+            nonlocal saved
+            self.progress.advance(task, count)
+            if self.request.resume is not None and time.monotonic() - saved >= SAVE_EVERY:
+                notebook.save()
+                saved = time.monotonic()
+
+        return Reporting(lambda total: self.progress.update(task, total=total), advance)
+
+
+@asynccontextmanager
+async def _running(settings: Settings, request: Request, rules: Rules) -> AsyncGenerator[Run]:
+    brokers = settings.brokers()
+    counts = await count_partitions(brokers, [rules.topic])
+    cluster = await read_cluster_id(brokers)
+    async with Replay(brokers) as topics:
+        with progress_bar() as progress:
+            yield Run(settings, request, Rules(rules.saga, counts[rules.topic]), topics, cluster, progress)
+
+
+async def _compare(run: Run) -> ReplayReport:
+    asked = run.request.range(run.rules.topic, run.rules.partitions)
+    with run.notebook(f"comparison {asked}") as notebook:
+        async with session(run.settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+            reporting = run.reporting("replaying", notebook)
+            return await Comparing(sql, run.topics, run.rules, notebook, reporting, asked).run()
+
+
+def replay(
+    *,
+    saga: Annotated[str, typer.Option("--saga", help="Whose topics.")] = "trade",
+    at: At = None,
+    clock: Clock = None,
+    saga_id: OfSaga = None,
+    since: Since = None,
+    until: Until = None,
+    offsets: Offsets = None,
+    resume: Resume = None,
+    follow: Follow = False,
+    limit: Limit = 20,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the topics again and hold the result against the database, field by field; exit 1 when they differ.
+
+    With --at, show what was known at a moment instead; no database is needed. Nothing is ever published, and nothing
+    is written but the file of --resume. Services may go on meanwhile.
+    """
+    request = Request(at, clock, saga_id, since, until, tuple(offsets or ()), resume, follow)
+    request.check()
+    moment = request.moment()
+    settings = load_settings(directory)
+    silence_libraries()
+    rules = Rules(find_saga(saga, settings.app))
+    collect_seldom()
+    if follow:
+        fine = uvloop.run(_follow(settings, rules, resume, as_json=as_json))
+    else:
+        fine = uvloop.run(_replay(settings, request, rules, moment, limit, as_json=as_json))
+    if not fine:
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+async def _replay(
+    settings: Settings, request: Request, rules: Rules, moment: Moment | None, limit: int, *, as_json: bool
+) -> bool:
+    """Do what is asked, show it, and say whether all is well."""
+    async with _running(settings, request, rules) as run:
+        if moment is None:
+            report = await _compare(run)
+            run.progress.stop()
+            display.show_report(report, as_json=as_json)
+            return not report.differing
+        with run.notebook(str(moment)) as notebook:
+            known = await Looking(run.topics, run.rules, notebook, moment, run.reporting("replaying", notebook)).run()
+            run.progress.stop()
+            if moment.saga_id is not None and not known.sagas + known.unstarted:
+                raise _unheard(moment)
+            display.show_known(run.rules, moment, known, notebook, limit, as_json=as_json)
+            return not known.gone
+
+
+async def _follow(settings: Settings, rules: Rules, resume: Path | None, *, as_json: bool) -> bool:
+    """Look until something differs, or somebody ends it; say whether nothing does."""
+    found: list[Difference] = []
+    stop, console = asyncio.Event(), Console(stderr=True, quiet=as_json)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    with console.status("looking") as status:
+
+        def see(look: Look) -> None:
+            status.update(f"{look.lag:,} records behind the head, nothing differs")
+            found.extend(look.fresh)
+            if found:
+                stop.set()
+
+        work = asyncio.ensure_future(service.follow(settings, rules.saga, lambda _: resume, see))
+        ended = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait([work])
+    ended.cancel()
+    if not work.cancelled() and (error := work.exception()) is not None:
+        raise error
+    display.show_found(found, as_json=as_json)
+    return not found
+
+
+def _unheard(moment: Moment) -> CommandError:
+    what = f"nothing is known of saga {moment.saga_id} at {format_time(moment.at)}"
+    do = "give a later time, or the right id: `tradesaga list` has it"
+    return CommandError("not-found", what, "--id", do, ExitCode.NOT_FOUND)

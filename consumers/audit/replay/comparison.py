@@ -1,0 +1,222 @@
+"""Topics beside the database: each record beside its row of the audit log, each saga beside its row."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from tradesaga.consumers.audit.log.rows import snapshot
+from tradesaga.consumers.audit.log.store import read_leaf_formats
+from tradesaga.consumers.audit.replay.background_check import load_stored
+from tradesaga.consumers.audit.replay.differences import Difference, compare_rows, compare_sagas
+from tradesaga.consumers.audit.replay.fold import Replayed
+from tradesaga.consumers.audit.replay.progress import SILENT, Reporting
+from tradesaga.consumers.audit.replay.ranges import Range, Span, find_spans
+from tradesaga.consumers.audit.replay.retired import read_retired
+from tradesaga.consumers.audit.replay.rows import Rows, read_log_ends
+from tradesaga.consumers.audit.replay.state import Mark, Notebook, fingerprint
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.reading import saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.postgres.database import Session
+from tradesaga.schemas.envelope import VERSION
+
+SHOWN: Final = 100
+"""Differences that are told one by one; beyond that they are counted."""
+_CHUNK: Final = 1000
+_SAGAS: Final = "SELECT count(*) FROM saga WHERE name = $1"
+
+T = TypeVar("T")
+
+
+@dataclass
+class ReplayReport:
+    """What a replay has found: records and sagas compared, and what differs.
+
+    `partial` sagas have records before the range, or run under a version that is not registered here, and `gone_on` are
+    those that have some behind it: of the former only the rows could be compared, of the latter only the rows and not
+    their state.
+    """
+
+    records: int = 0
+    sagas: int = 0
+    states: dict[str, int] = field(default_factory=dict[str, int])
+    parked: int = 0
+    partial: int = 0
+    partial_sagas: list[UUID] = field(default_factory=list[UUID])
+    gone_on: int = 0
+    differing: int = 0
+    differences: list[Difference] = field(default_factory=list[Difference])
+
+    def count(self, tracked: Tracked) -> None:
+        """Count a saga by what has become of it."""
+        self.sagas += tracked.checkpoint is not None
+        self.parked += bool(tracked.parked)
+        if tracked.checkpoint is not None:
+            state = tracked.checkpoint.status.value
+            self.states[state] = self.states.get(state, 0) + 1
+
+
+class Beside:
+    """Folds records, and compares each with its row; what differs goes to `told`."""
+
+    def __init__(self, rules: Rules, notebook: Notebook, told: Callable[[Iterable[Difference]], object]) -> None:
+        self._notebook = notebook
+        self._fragments = notebook.fragments
+        self._replayed = Replayed(rules, notebook.sagas)
+        self._versions = {b"0", *(b"%d" % version for version in rules.versions)}
+        self._told = told
+
+    async def take(self, rows: Rows, batch: list[Record], *, midway: bool) -> set[UUID]:
+        """Take the next records of a partition, and give the sagas whose state they may have changed.
+
+        `midway` says that it was not read from its first record. How many offsets were skipped before the first record
+        that is read, its row says.
+        """
+        there = iter(await rows.up_to(batch[-1].offset))
+        row = next(there, None)
+        touched: set[UUID] = set()
+        for record in batch:
+            while row is not None and row["offset"] < record.offset:
+                self._told([_extra(record, row)])
+                row = next(there, None)
+            mine = row if row is not None and row["offset"] == record.offset else None
+            if mine is not None and midway and record is batch[0] and record[:2] not in self._notebook.marks:
+                record = record._replace(skipped=mine["skipped"] or 0)  # noqa: PLW2901 - the same one
+            found = self._compare(record, mine, rows.form_of(record, mine), touched, midway=midway)
+            if found and (mine is not None or record.offset >= rows.retired):
+                self._told(found)
+            row = next(there, None) if mine is not None else row
+        while row is not None:
+            self._told([_extra(batch[-1], row)])
+            row = next(there, None)
+        self._notebook.add("records", len(batch))
+        self._notebook.marks[batch[-1][:2]] = Mark(batch[-1].offset + 1, fingerprint(batch[-1]))
+        return touched
+
+    def _compare(
+        self, record: Record, row: asyncpg.Record | None, form: int, touched: set[UUID], *, midway: bool
+    ) -> Iterable[Difference]:
+        if (saga_id := saga_of(record)) is not None and (
+            saga_id in self._fragments
+            or (midway and self._is_fragment(saga_id, record, row))
+            or self._is_of_unknown_version(record, row)
+        ):
+            return list(self._fragments.take(saga_id, record, row, form))
+        outcome = self._replayed.take(record, form, row["error"] if row is not None else None)
+        if outcome.tracked is not None and outcome.tracked.home == record.partition:
+            touched.add(outcome.tracked.saga_id)
+        return compare_rows(outcome, row)
+
+    def _is_fragment(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> bool:
+        """Say whether the saga's first records lie before the range."""
+        if record.key != str(saga_id).encode() or self._notebook.sagas.get(saga_id) is not None:
+            return False
+        return row is None or row["seq"] != 1
+
+    def _is_of_unknown_version(self, record: Record, row: asyncpg.Record | None) -> bool:
+        """Say whether another release has folded the start of a saga whose version is not registered here."""
+        version = record.header(VERSION)
+        return version.isdigit() and version not in self._versions and row is not None and row["seq"] == 1
+
+
+@dataclass
+class Comparing:
+    """One comparison of a saga's events topic, up to where its log is, with the database of that same moment."""
+
+    sql: Session
+    replay: Replay
+    rules: Rules
+    notebook: Notebook
+    reporting: Reporting = SILENT
+    asked: Range = field(default_factory=Range)
+
+    async def run(self) -> ReplayReport:
+        """Replay and compare.
+
+        Raises `CommandError`: exit 4 where the topic has a gap or is not the notebook's, exit 2 for a range that the
+        topic has not; and `KafkaUnavailableError`.
+        """
+        async with snapshot(self.sql):
+            log_ends = await read_log_ends(self.sql, self.rules)
+            held = await self.replay.ranges(log_ends)
+            await self.notebook.check(self.replay, held)
+            self.notebook.differ(compare_ends(log_ends, held))
+            spans = await find_spans(self.replay, self.asked, _until(held, log_ends))
+            self.reporting.sized(sum(end - begin for begin, end in spans.values()))
+            retired, leaves_from = await read_retired(self.sql), await read_leaf_formats(self.sql)
+            for place, span in spans.items():
+                await self._follow(place, span, retired.get(place, 0), leaves_from.get(place, 0))
+            report = await self._compare_sagas(spans, log_ends)
+        self.notebook.save()
+        report.records = self.notebook.counts.get("records", 0)
+        report.differing = self.notebook.counts.get("differing", 0)
+        report.differences = self.notebook.differences(SHOWN)
+        return report
+
+    async def _follow(self, place: Place, span: Span, retired: int, leaves_from: int) -> None:
+        """Fold one partition, each record beside its row of the audit log."""
+        mark = self.notebook.marks.get(place)
+        start = max(span[0], mark.next_offset) if mark is not None else span[0]
+        self.reporting.advance(start - span[0])
+        rows = Rows(self.sql, place, (start, span[1]), retired, leaves_from)
+        beside = Beside(self.rules, self.notebook, self.notebook.differ)
+        resumed = mark is not None and start == mark.next_offset
+        async for batch in self.replay.read(place, start, span[1], resumed=resumed):
+            await beside.take(rows, batch, midway=span[0] > 0)
+            self.reporting.advance(len(batch))
+
+    async def _compare_sagas(self, spans: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> ReplayReport:
+        report = ReplayReport()
+        name, fragments = self.rules.saga.name, self.notebook.fragments.heads
+        to_the_end = {place[1] for place, span in spans.items() if span[1] == log_ends[place]}
+        for chunk in _batched(iter(self.notebook.sagas), _CHUNK):
+            stored = await load_stored(self.sql, self.rules, [tracked.saga_id for tracked in chunk])
+            for tracked in chunk:
+                report.count(tracked)
+                theirs = stored.get(tracked.saga_id)
+                if tracked.home not in to_the_end and _goes_on(tracked, theirs):
+                    report.gone_on += 1
+                else:
+                    self.notebook.differ(compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, theirs))
+        report.partial, report.partial_sagas = len(fragments), list(islice(fragments, SHOWN))
+        if len(to_the_end) == len(log_ends) and not fragments and not any(begin for begin, _ in spans.values()):
+            stored = await self.sql.fetchval(_SAGAS, name)
+            if stored != report.sagas:
+                self.notebook.differ([Difference(name, "number of sagas", str(report.sagas), str(stored))])
+        return report
+
+
+def compare_ends(log_ends: Mapping[Place, int], held: Mapping[Place, Span]) -> Iterator[Difference]:
+    """Tell where the saga log has read what the topic does not have: it is another one, or was made anew."""
+    for place, end in log_ends.items():
+        if held[place][1] < end:
+            yield Difference(f"{place[0]}[{place[1]}]", "next offset", str(held[place][1]), str(end))
+
+
+def _until(held: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> dict[Place, Span]:
+    """Give what both the topic and the saga log have of each partition."""
+    return {place: (begin, max(begin, min(end, log_ends[place]))) for place, (begin, end) in held.items()}
+
+
+def _goes_on(tracked: Tracked, stored: Checkpoint | str | None) -> bool:
+    """Say whether the row has counted more of the saga's records."""
+    seq = tracked.checkpoint.seq if tracked.checkpoint is not None else 0
+    return isinstance(stored, Checkpoint) and stored.seq > seq
+
+
+def _extra(record: Record, row: asyncpg.Record) -> Difference:
+    where = f"{record.topic}[{record.partition}] offset {row['offset']}"
+    return Difference(where, "row", "missing", "there")
+
+
+def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Give the items in lists of `size`, the last one shorter."""
+    while batch := list(islice(items, size)):
+        yield batch

@@ -1,0 +1,103 @@
+"""What a replay comes to, held against what the database has: field by field, both sides told."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from tradesaga.consumers.saga_log.chain import FORMAT, stored_skip
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint
+from tradesaga.consumers.saga_log.outcome import Outcome, describe
+from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1
+
+FIELDS: Final = (
+    "offset", "recorded_ms", "key", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id",
+    "seq", "hash", "context_added", "error", "skipped",
+)  # fmt: skip
+"""The columns of a row of the audit log, in the order in which they are read to be compared."""
+SAID: Final = FIELDS[:9]
+"""Those that follow from the record alone."""
+_STATE: Final = frozenset({"state", "status"})
+"""Fields that only the definition under which the saga runs can tell."""
+_HASHES: Final = frozenset({32, 33})
+"""Bytes of a hash."""
+_NULLABLE: Final = frozenset({"key", "value"})
+"""Fields of which none at all is something else than an empty one."""
+_SHOWN: Final = 200
+
+
+class Difference(NamedTuple):
+    """One field of one saga, or record, on which topics and database do not agree."""
+
+    where: str
+    field: str
+    topics: str
+    database: str
+
+
+def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | str | None) -> Iterator[Difference]:
+    """Compare one saga's checkpoint as replayed with its row, or with why that cannot be read."""
+    if replayed == stored:
+        return
+    if replayed is None or stored is None or isinstance(stored, str):
+        yield Difference(where, "row", _there(replayed), _there(stored))
+        return
+    for field in Checkpoint._fields:
+        mine, theirs = getattr(replayed, field), getattr(stored, field)
+        if mine == theirs or field == "sealed" or (stored.sealed and field in _STATE):
+            continue
+        # The saga log publishes a deadline first; it comes back as a record that the topic may not have yet.
+        if field == "deadline_pending" and mine and not theirs:
+            continue
+        yield Difference(where, field, shown(mine), shown(theirs))
+
+
+def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Difference]:
+    """Compare what the fold enters for one record with its row of the audit log."""
+    record, tracked, entry = outcome[:3]
+    headers, event_type, step, time, started, hash_, seq, added, error, form = entry
+    saga_id = tracked.saga_id if tracked is not None else None
+    expected = (
+        record.offset, record.recorded_ms, record.key if form == FORMAT else None, headers,
+        None if record.tombstone else record.value, event_type, step, time, started, saga_id, seq, hash_, added, error,
+        stored_skip(record, form),
+    )  # fmt: skip
+    if row is not None and tuple(row) == expected:
+        return ()
+    return compare_fields(record, row, dict(zip(FIELDS, expected, strict=True)))
+
+
+def said_by(record: Record, form: int) -> dict[str, Any]:
+    """Give what a row must have of a record, whatever came before it, if its hash is of this format."""
+    headers = dump_headers(record.headers) if form == FORMAT else dump_headers_v1(record.headers)
+    value = None if record.tombstone else record.value
+    told = (record.offset, record.recorded_ms, record.key if form == FORMAT else None, headers, value)
+    return dict(zip(SAID, (*told, *describe(dict(record.headers))), strict=True))
+
+
+def compare_fields(record: Record, row: asyncpg.Record | None, expected: dict[str, Any]) -> Iterator[Difference]:
+    """Compare some fields of a record's row, by their names."""
+    where = at(record)
+    if row is None:
+        yield Difference(where, "row", "there", "missing")
+        return
+    for field, mine in expected.items():
+        if (row[field] or None) != (mine or None) or (field in _NULLABLE and (row[field] is None) != (mine is None)):
+            yield Difference(where, field, shown(mine), shown(row[field]))
+
+
+def at(record: Record) -> str:
+    """Say where a record lies."""
+    return f"{record.topic}[{record.partition}] offset {record.offset}"
+
+
+def shown(value: object) -> str:
+    """Write a value for people, cut where it is long."""
+    text = value.hex() if isinstance(value, bytes) and len(value) in _HASHES else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _there(checkpoint: Checkpoint | str | None) -> str:
+    if isinstance(checkpoint, str):
+        return checkpoint
+    return "missing" if checkpoint is None else checkpoint.status.value

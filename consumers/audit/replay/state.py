@@ -1,0 +1,216 @@
+"""What a replay has come to, in a file from which it goes on, or in none: sagas, offsets, and what differed."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+import orjson
+
+from tradesaga.consumers.audit.replay.differences import Difference
+from tradesaga.consumers.audit.replay.partial_sagas import Fragments
+from tradesaga.consumers.audit.replay.ranges import Span
+from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, Shelf
+from tradesaga.consumers.saga_log.chain import link_v1
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record, dump_headers_v1
+from tradesaga.infra.kafka.topic_reader import Replay
+
+FORMAT: Final = 1
+REMEMBERED: Final = 10_000
+"""Differences that are kept one by one; beyond that they are counted."""
+_TABLES: Final = (
+    TABLE,
+    "CREATE TABLE identity (told BLOB)",
+    "CREATE TABLE count (name TEXT PRIMARY KEY, value INTEGER)",
+    "CREATE TABLE mark (topic TEXT, partition INTEGER, next_offset INTEGER, last BLOB, PRIMARY KEY (topic, partition))",
+    "CREATE TABLE fragment (saga_id BLOB PRIMARY KEY, seq INTEGER, head BLOB)",
+    "CREATE TABLE difference (place TEXT, field TEXT, topics TEXT, database TEXT, UNIQUE (place, field))",
+)
+
+
+class Identity(NamedTuple):
+    """Whose replay it is: a notebook of another one is of no use.
+
+    `definitions` are the steps of each version of the saga; `purpose` says what is folded, and what for.
+    """
+
+    cluster: str
+    saga: str
+    definitions: dict[str, str]
+    partitions: int
+    purpose: str
+
+    @classmethod
+    def of(cls, rules: Rules, cluster: str, purpose: str) -> "Identity":
+        """Name a replay of a saga on a cluster."""
+        steps = {
+            str(number): " ".join(step.name for step in each.saga.steps) for number, each in rules.versions.items()
+        }
+        return cls(cluster, rules.saga.name, steps, rules.partitions, purpose)
+
+
+class Mark(NamedTuple):
+    """How far a partition has been read, and the hash of the last record's bytes, by which it is known again."""
+
+    next_offset: int
+    last: bytes
+
+
+class Notebook:
+    """Keeps a replay's state in SQLite; what has not been saved is gone if the process dies, all of it at once.
+
+    `kept` sagas are held in memory.
+    """
+
+    def __init__(self, path: Path | None, identity: Identity, rules: Rules, kept: int = KEPT) -> None:
+        self._where = str(path or "")
+        self._sql = _open(path)
+        try:
+            self._recognise(identity)
+        except BaseException:
+            self._sql.close()
+            raise
+        self.sagas = Shelf(self._sql, rules, kept)
+        self.marks: dict[Place, Mark] = {
+            (topic, partition): Mark(*rest) for topic, partition, *rest in self._sql.execute("SELECT * FROM mark")
+        }
+        self.counts: dict[str, int] = dict(self._sql.execute("SELECT * FROM count"))
+        self.fragments = Fragments()
+        for saga_id, *head in self._sql.execute("SELECT * FROM fragment"):
+            self.fragments.heads[UUID(bytes=saga_id)] = (head[0], head[1])
+        self._sql.execute("BEGIN")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sql.close()
+
+    def save(self) -> None:
+        """Make what has been come to so far what is gone on from."""
+        self.sagas.flush()
+        marks = [(*place, *mark) for place, mark in self.marks.items()]
+        self._sql.executemany("INSERT OR REPLACE INTO mark VALUES (?, ?, ?, ?)", marks)
+        self._sql.executemany("INSERT OR REPLACE INTO count VALUES (?, ?)", self.counts.items())
+        heads = [(saga_id.bytes, *head) for saga_id, head in self.fragments.heads.items()]
+        self._sql.executemany("INSERT OR REPLACE INTO fragment VALUES (?, ?, ?)", heads)
+        self._sql.execute("COMMIT")
+        self._sql.execute("BEGIN")
+
+    async def check(self, replay: Replay, held: Mapping[Place, Span]) -> None:
+        """See that the topic is the one that has been read so far; raises `CommandError` (exit 4) if it is not."""
+        for place, mark in self.marks.items():
+            begin, end = held.get(place, (0, 0))
+            where = f"{place[0]}[{place[1]}]"
+            if mark.next_offset > end:
+                raise self._refusal(f"it has read {where} up to offset {mark.next_offset}; the topic ends at {end}")
+            last = mark.next_offset - 1
+            if last < begin:
+                continue
+            async for batch in replay.read_left(place, last, mark.next_offset):
+                if fingerprint(batch[0]) != mark.last:
+                    raise self._refusal(f"{where} offset {last} is not the record that was read there")
+
+    def add(self, name: str, number: int) -> None:
+        """Add to a count."""
+        self.counts[name] = self.counts.get(name, 0) + number
+
+    def differ(self, found: Iterable[Difference]) -> list[Difference]:
+        """Take differences down, and give those that are new."""
+        fresh: list[Difference] = []
+        for each in found:
+            if self.counts.get("differing", 0) < REMEMBERED:
+                if self._sql.execute("INSERT OR IGNORE INTO difference VALUES (?, ?, ?, ?)", each).rowcount:
+                    fresh.append(each)
+                    self.add("differing", 1)
+            else:
+                self.add("differing", 1)
+        return fresh
+
+    def differences(self, limit: int) -> list[Difference]:
+        """Give differences as they were found."""
+        rows = self._sql.execute("SELECT * FROM difference ORDER BY rowid LIMIT ?", (limit,))
+        return [Difference(*row) for row in rows]
+
+    def _recognise(self, identity: Identity) -> None:
+        """Begin a notebook, or see that it is this replay's."""
+        try:
+            if not self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _TABLES:
+                    self._sql.execute(statement)
+                self._sql.execute("INSERT INTO identity VALUES (?)", (_dump(identity),))
+                return
+            told = orjson.loads(self._sql.execute("SELECT told FROM identity").fetchone()[0])
+        except (sqlite3.DatabaseError, TypeError, orjson.JSONDecodeError) as error:
+            raise self._refusal(_why(error)) from error
+        if "version" in told:  # written before several versions could be registered
+            told["definitions"] = {str(told.pop("version")): told.pop("steps")}
+        self._compare(told, orjson.loads(_dump(identity)))
+
+    def _compare(self, told: dict[str, Any], mine: dict[str, Any]) -> None:
+        """Refuse another replay's file. What has been folded stays right when a version of the saga is added."""
+        added = {number: steps for number, steps in mine["definitions"].items() if number not in told["definitions"]}
+        told["definitions"] |= added
+        for field, value in mine.items():
+            if told.get(field) != value:
+                raise self._refusal(f"it is of another replay: {field} {told.get(field)!r}, not {value!r}")
+        if added:
+            self._sql.execute("UPDATE identity SET told = ?", (orjson.dumps(told),))
+
+    def _refusal(self, what: str) -> CommandError:
+        do = "name the right file, or a new one: it is made"
+        return CommandError("resume-refused", what, self._where, do, ExitCode.REFUSED)
+
+
+def file_for(path: Path | None, identity: Identity) -> Path | None:
+    """Return the file to go on from: another one while a version is not registered of which the first one has sagas."""
+    if path is None or not path.exists():
+        return path
+    try:
+        with closing(sqlite3.connect(path, timeout=1.0)) as sql:
+            told = orjson.loads(sql.execute("SELECT told FROM identity").fetchone()[0])
+    except (sqlite3.DatabaseError, TypeError, orjson.JSONDecodeError):
+        return path
+    if told.get("definitions", {}).keys() <= identity.definitions.keys():
+        return path
+    return path.with_name(
+        f"{path.stem}-without-{'-'.join(sorted(told['definitions'].keys() - identity.definitions))}.db"
+    )
+
+
+def fingerprint(record: Record) -> bytes:
+    """Return the hash of a record's bytes and place, as files of older releases have it too."""
+    return link_v1(b"", record, dump_headers_v1(record.headers))
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    """Open the file for this process alone, or a database that is gone once it is closed."""
+    settings = ("journal_mode = OFF", "synchronous = OFF")
+    if path is not None:
+        # A process that dies leaves what was committed, whole; nobody else may write meanwhile.
+        settings = ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL")
+    try:
+        sql = sqlite3.connect(path or "", isolation_level=None, timeout=1.0)
+        for setting in (*settings, "cache_size = -16000"):
+            sql.execute(f"PRAGMA {setting}")
+    except sqlite3.DatabaseError as error:
+        what, do = f"it cannot be used: {_why(error)}", "name a file of a replay, or a new one where one may be made"
+        raise CommandError("resume-refused", what, str(path), do, ExitCode.REFUSED) from error
+    return sql
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return "another process uses it"
+    if isinstance(error, sqlite3.OperationalError) and "unable to open" in str(error):
+        return "it cannot be opened"
+    return "it is no file of a replay"
+
+
+def _dump(identity: Identity) -> bytes:
+    return orjson.dumps({"format": FORMAT, **identity._asdict()})

@@ -1,0 +1,142 @@
+"""`tradesaga audit show`: the story of one saga."""
+
+import asyncio
+import os
+import sys
+import webbrowser
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+from uuid import UUID
+
+import typer
+from rich.console import Console
+
+from tradesaga.consumers.audit.log.rows import snapshot
+from tradesaga.consumers.audit.options import progress_bar
+from tradesaga.consumers.audit.report.formatting import harmless
+from tradesaga.consumers.audit.report.model import Place, Story
+from tradesaga.consumers.audit.report.page import render
+from tradesaga.consumers.audit.report.rows import StoredRow, read_heads, read_rows, rehash
+from tradesaga.consumers.audit.report.seal import Proof, Seal
+from tradesaga.consumers.audit.report.seal_finder import Sealing
+from tradesaga.consumers.audit.report.summary import tell
+from tradesaga.consumers.audit.report.terminal import show as show_story
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit_log.keyring import public_path, read_trusted
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.postgres.database import Session, session
+from tradesaga.infra.registry.sagas import registered_sagas
+from tradesaga.infra.saga_queries import dump, find_id, unknown_saga
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.telemetry.logs import silence_libraries
+from tradesaga.schemas.topics import events_topic
+
+DATABASE: Final = "saga_log"
+_PIPED_WIDTH: Final = 160
+_VERSION: Final = "SELECT name, version FROM saga WHERE saga_id = $1"
+
+
+class Opening(StrEnum):
+    """Whether the page is opened in a browser."""
+
+    YES = "yes"
+    NO = "no"
+
+
+def show(
+    saga: Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id, or the beginning of it.")],
+    *,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the story as a page that needs nothing else.")
+    ] = None,
+    opening: Annotated[Opening, typer.Option("--open", help="Open the page in a browser.")] = Opening.NO,
+    key: Annotated[list[Path] | None, typer.Option("--key", help="A file of public keys that may be believed.")] = None,
+    proving: Annotated[
+        bool, typer.Option("--proof/--no-proof", help="Prove each record to be in its checkpoint; reads the whole log.")
+    ] = True,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the story of one saga: each record, what followed from it, and what seals it."""
+    settings = load_settings(directory)
+    silence_libraries()
+    story = asyncio.run(_read(settings, saga, key, proving=proving))
+    if html is not None:
+        _write(html, render(story))
+        if opening is Opening.YES:
+            webbrowser.open(html.absolute().as_uri())
+    if as_json:
+        typer.echo(dump(story.to_json()))
+    elif html is not None:
+        typer.echo(f"{harmless(story.headline)}\n{html}")
+    else:
+        width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or _PIPED_WIDTH)
+        console = Console(highlight=False, markup=False, width=width)
+        console.print(show_story(story, console.width))
+
+
+async def _read(settings: Settings, text: str, keys: list[Path] | None, *, proving: bool) -> Story:
+    async with (
+        session(settings.database_for(DATABASE), application_name="tradesaga audit show") as sql,
+        snapshot(sql),
+    ):
+        saga_id = await _find(sql, text)
+        rows = await read_rows(sql, saga_id)
+        if not rows:
+            raise unknown_saga(text)
+        known = await sql.fetchrow(_VERSION, saga_id)
+        name = known["name"] if known is not None else rows[0].place.topic.removesuffix(events_topic(""))
+        hashes = rehash(rows, await read_heads(sql, saga_id))
+        seals = await _seal(settings, sql, list(zip(rows, hashes, strict=True)), keys, proving=proving)
+        rules = _rules(settings, name, known["version"] if known is not None else None)
+        return tell(saga_id, name, rows, hashes, rules=rules, seals=seals, tier=settings.clock_tier())
+
+
+async def _find(sql: Session, text: str) -> UUID:
+    """Find a saga by its id or the beginning of it; one of which only records are known, by its whole id."""
+    try:
+        return await find_id(sql, text)
+    except CommandError as error:
+        try:
+            whole = UUID(text)
+        except ValueError:
+            raise error from None
+        if error.exit_code is not ExitCode.NOT_FOUND:
+            raise
+        return whole
+
+
+def _rules(settings: Settings, name: str, version: int | None) -> Rules | None:
+    """Give the rules of the definition that the saga runs under, if it is installed here in that version."""
+    saga = registered_sagas(settings.app).get(name)
+    return Rules(saga) if saga is not None and version in {None, *saga.versions} else None
+
+
+async def _seal(
+    settings: Settings, sql: Session, rows: list[tuple[StoredRow, bytes]], keys: list[Path] | None, *, proving: bool
+) -> dict[Place, Seal]:
+    """Look for the seals; without a public key none can be believed, and the story says so."""
+    try:
+        trusted = read_trusted(keys or [public_path(settings.audit_key_file())])
+    except CommandError as error:
+        if keys:
+            raise
+        nothing = Seal(Proof.UNCHECKED, f"no public key is at hand: {error.where}")
+        return dict.fromkeys((row.place for row, _ in rows), nothing)
+    with progress_bar() as progress:
+        task = progress.add_task("proving", total=None)
+        sealing = Sealing(
+            sql, settings.audit_log_id, trusted, settings.clock_tier(), proving,
+            lambda count: progress.advance(task, count),
+        )  # fmt: skip
+        return await sealing.look([(row.place, found) for row, found in rows])
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        what = f"the page cannot be written: {error.strerror}"
+        raise CommandError("page-unwritable", what, str(path), "name another file", ExitCode.USAGE) from error

@@ -1,0 +1,219 @@
+"""Draws the timeline of a story as SVG: a row a step, its attempts as bars, waiting as dotted lines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tradesaga.consumers.audit.report.formatting import clock, span
+from tradesaga.consumers.audit.report.markup import Markup, element, join
+from tradesaga.consumers.audit.report.model import Kind, Story, Told
+from tradesaga.consumers.audit.report.timeline import Bar, Scale, list_bars, list_states
+
+_BAR: Final = 14
+_LETTER: Final = 6.3
+"""Pixels that a letter of the labels takes, more or less."""
+_LONGEST_NAME: Final = 24
+_NUMBERED: Final = 10
+"""Pixels of a bar that have room for a number."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How wide, how far in the bars begin, and how high a row is; without a gutter, names stand above their bars."""
+
+    width: int
+    gutter: int
+    row: int
+
+
+WIDE: Final = Layout(960, 150, 30)
+NARROW: Final = Layout(370, 0, 42)
+
+
+def draw(story: Story, layout: Layout) -> Markup:
+    """Draw it."""
+    return _Drawing(story, layout).draw()
+
+
+class _Drawing:
+    def __init__(self, story: Story, layout: Layout) -> None:
+        self.story = story
+        self.layout = layout
+        self.bars = list_bars(story)
+        self.seals = sorted({each.seal.time for each in story.records if each.seal.time})
+        times = [_placed(each) for each in story.records] + self.seals
+        times += [moment for bar in self.bars for moment in (bar.asked, bar.began, bar.ended)]
+        self.scale = Scale.over(times, layout.gutter + 2, layout.width - 8)
+        self.top = 44
+        self.rows = self._rows()
+        self.bottom = self.top + layout.row * len(self.rows)
+
+    def _rows(self) -> list[str]:
+        """Name the rows: steps that have something to show, and those for what comes from outside and from people."""
+        shown = {bar.step for bar in self.bars}
+        rows = [step for step in self.story.steps if step in shown]
+        if any(_mark(each) == "outside" for each in self.story.records):
+            rows.append("\0outside")
+        if any(_mark(each) == "person" for each in self.story.records):
+            rows.append("\0person")
+        return rows
+
+    def _middle(self, row: str) -> float:
+        return self.top + self.layout.row * (self.rows.index(row) + 1) - _BAR / 2 - 5
+
+    def draw(self) -> Markup:
+        height = self.bottom + (34 if self.seals else 10)
+        parts = [self._gaps(), self._axis(), self._states(), *(self._row(row) for row in self.rows)]
+        parts += [self._marks(), self._seals()]
+        label = f"Timeline: {self.story.headline}"
+        box = f"0 0 {self.layout.width} {height:.0f}"
+        return element("svg", *parts, viewBox=box, role="img", aria_label=label, class_="timeline")
+
+    def _gaps(self) -> Markup:
+        """Shade the times that are drawn broken, and say how long they were."""
+        drawn: list[Markup] = []
+        for left, right, lasts in self.scale.gaps:
+            middle, height = (left + right) / 2, self.bottom - self.top + 8
+            title, label = element("title", f"{span(lasts)}, drawn short"), span(lasts)
+            shown = label if len(label) * _LETTER < right - left + 4 else ""
+            drawn += [
+                element("rect", title, x=left, y=self.top - 4, width=right - left, height=height, class_="gap"),
+                element("text", shown, x=middle, y=self.top + 5, class_="label gap-label center"),
+            ]
+        return join(*drawn)
+
+    def _axis(self) -> Markup:
+        """Give times since the beginning where there is room for them."""
+        drawn: list[Markup] = []
+        free, begin = float(self.layout.gutter), self.scale.times[0]
+        broken = [(gap.left, gap.right) for gap in self.scale.gaps]
+        for time in self.scale.times:
+            place, label = self.scale.at(time), f"+{span(time - begin)}" if time > begin else clock(time)
+            width = len(label) * _LETTER
+            if place < free or place + width > self.layout.width:
+                continue
+            if any(left < place < right for left, right in broken):
+                continue
+            drawn += [
+                element("line", x1=place, x2=place, y1=16, y2=self.bottom, class_="tick"),
+                element("text", label, x=place + 3, y=11, class_="label axis"),
+            ]
+            free = place + width + 18
+        return join(*drawn)
+
+    def _states(self) -> Markup:
+        """Draw the states that the saga went through as a band."""
+        drawn: list[Markup] = []
+        for state, began, ended in list_states(self.story):
+            left = self.scale.at(began)
+            width = max(self.scale.at(ended) - left, 3)
+            shown = state if len(state) * _LETTER + 8 < width else ""
+            drawn.append(
+                element("g", element("title", f"{state}: {span(ended - began)}"),
+                        element("rect", x=left, y=18, width=width, height=14, rx=3, class_=f"state {state.lower()}"),
+                        element("text", shown, x=left + 5, y=28.5, class_="label on"))
+            )  # fmt: skip
+        return join(*drawn)
+
+    def _row(self, row: str) -> Markup:
+        middle = self._middle(row)
+        name = {"\0outside": "from outside", "\0person": "people, deadline"}.get(row, row)
+        short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        wide = self.layout.gutter > 0
+        bars = sorted((bar for bar in self.bars if bar.step == row), key=lambda bar: bar.began)
+        base = element(
+            "line", x1=self.layout.gutter, x2=self.layout.width, y1=middle + 12, y2=middle + 12, class_="base"
+        )
+        label = element("text", short, x=0 if not wide else self.layout.gutter - 12, y=middle + (4 if wide else -12),
+                        class_="label name end" if wide else "label name")  # fmt: skip
+        return join(base, label, self._waits(bars, middle), *(self._bar(bars, at, middle) for at in range(len(bars))))
+
+    def _waits(self, bars: Sequence[Bar], middle: float) -> Markup:
+        """Dot the time between being asked, or an attempt's end, and the next attempt."""
+        drawn: list[Markup] = []
+        for at, bar in enumerate(bars):
+            since = _since(bars, at)
+            left, right = self.scale.at(since), self.scale.at(bar.began)
+            if right - left > 1:
+                title = element("title", f"{span(bar.began - since)} of waiting")
+                drawn.append(element("line", title, x1=left, x2=right, y1=middle, y2=middle, class_="wait"))
+        return join(*drawn)
+
+    def _bar(self, bars: Sequence[Bar], at: int, middle: float) -> Markup:
+        bar = bars[at]
+        left, right = self.scale.at(bar.began), self.scale.at(bar.ended)
+        right = max(right, left + 3)
+        waits = bar.step in self.story.waiting and not bar.back and bar.result in {"done", "refused"}
+        look = f"bar {bar.result} waiting" if waits else f"bar {bar.result}"
+        what = f"{'taking back ' if bar.back else ''}{bar.step}, attempt {bar.attempt}: {bar.result}"
+        took = span(bar.ended - bar.began)
+        parts = [
+            element("title", f"{what}, {took}"),
+            element("rect", x=left, y=middle - _BAR / 2, width=right - left, height=_BAR, rx=3, class_=look),
+        ]
+        if bar.result == "failed" and right - left >= _NUMBERED:
+            number = element("text", str(bar.attempt), x=(left + right) / 2, y=middle + 3.5, class_="label on center")
+            parts.append(number)
+        shown = f"\N{LEFTWARDS ARROW} {took}" if bar.back and bar.result == "back" else took
+        begins = min([self.scale.at(_since(bars, later)) for later in range(at + 1, len(bars))] + [self.layout.width])
+        if begins - right > len(shown) * _LETTER + 8:
+            parts.append(element("text", shown, x=right + 4, y=middle + 4, class_="label took"))
+        return element("g", *parts)
+
+    def _marks(self) -> Markup:
+        """Mark what comes from outside with dots, what people decide with diamonds, a deadline with a line."""
+        drawn: list[Markup] = []
+        for each in self.story.records:
+            mark = _mark(each)
+            if not mark:
+                continue
+            place, middle = self.scale.at(_placed(each)), self._middle(f"\0{mark}")
+            title = element("title", f"{clock(each.when)} {each.says}")
+            if mark == "outside":
+                kind = "dot late" if each.kind in {Kind.LATE, Kind.DUPLICATE, Kind.PARKED} else "dot"
+                drawn.append(element("circle", title, cx=place, cy=middle, r=4.5, class_=kind))
+                continue
+            if each.kind is Kind.DEADLINE:
+                drawn.append(element("line", x1=place, x2=place, y1=self.top - 6, y2=self.bottom, class_="deadline"))
+            turned = f"rotate(45 {place:.2f} {middle:.2f})"
+            kind = "deadline-mark" if each.kind is Kind.DEADLINE else "person"
+            drawn.append(
+                element("rect", title, x=place - 5, y=middle - 5, width=10, height=10, transform=turned, class_=kind)
+            )
+        return join(*drawn)
+
+    def _seals(self) -> Markup:
+        """Mark the checkpoints below, by the time at which they were signed."""
+        if not self.seals:
+            return join()
+        line = self.bottom + 14
+        drawn = [element("line", x1=self.layout.gutter, x2=self.layout.width, y1=line, y2=line, class_="base")]
+        for time in self.seals:
+            place = self.scale.at(time)
+            title = element("title", f"sealed {clock(time, 9)}")
+            points = f"{place:.2f},{line - 6:.2f} {place + 6:.2f},{line + 5:.2f} {place - 6:.2f},{line + 5:.2f}"
+            drawn.append(element("polygon", title, points=points, class_="seal"))
+        wide = self.layout.gutter > 0
+        label = element("text", "sealed", x=self.layout.gutter - 12 if wide else 0, y=line + (4 if wide else 16),
+                        class_="label name end" if wide else "label name")  # fmt: skip
+        return join(*drawn, label)
+
+
+def _since(bars: Sequence[Bar], at: int) -> int:
+    """Give since when an attempt was waited for: the end of the one before it, or what asked for the first."""
+    bar, before = bars[at], bars[at - 1] if at else None
+    again = before is not None and before.back == bar.back and bar.attempt > 1
+    return min(before.ended, bar.began) if before is not None and again else bar.asked
+
+
+def _placed(told: Told) -> int:
+    """Give the time at which a record stands: one that came again, when it came."""
+    return told.recorded_ms * 1_000_000 if told.kind is Kind.DUPLICATE else told.when
+
+
+def _mark(told: Told) -> str:
+    """Say whether a record has a mark of its own, and in which row."""
+    if told.kind in {Kind.OPERATOR, Kind.DEADLINE}:
+        return "person"
+    outside = told.attempt < 1 and told.kind is not Kind.START
+    return "outside" if outside or told.kind in {Kind.DUPLICATE, Kind.LATE, Kind.PARKED} else ""

@@ -1,0 +1,215 @@
+"""A story: what the rows of one saga say, each told once, and what follows from them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from orjson import Fragment
+
+from tradesaga.consumers.audit.report.seal import Seal
+
+
+class Kind(StrEnum):
+    """What a record is to its saga, or what follows from one."""
+
+    START = "start"
+    STEP_COMPLETE = "step_complete"
+    STEP_REFUSED = "step_refused"
+    ATTEMPT_FAILED = "attempt_failed"
+    STEP_FAILED = "step_failed"
+    STEP_UNKNOWN = "step_unknown"
+    STEP_BARRED = "step_barred"
+    STEP_UNOWNED = "step_unowned"
+    COMPENSATED = "compensation_done"
+    COMPENSATION_FAILED = "compensation_failed"
+    CONTRADICTED = "contradicted"
+    DEADLINE = "deadline"
+    OPERATOR = "operator_action"
+    REPORTED = "reported"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    PARKED = "parked"
+    SET_ASIDE = "set_aside"
+    UNREADABLE = "unreadable"
+
+    STEP_START = "step_start"
+    RETRY = "retry"
+    BAR_ASKED = "settlement_asked"
+    COMPENSATION_ASKED = "compensation_asked"
+    RELEASED = "released"
+    STATE_CHANGE = "state_change"
+
+
+class Place(NamedTuple):
+    """Where a record is."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        """Write it as Kafka's people do."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that follows from a record; `time` in nanoseconds where the record's headers give one."""
+
+    kind: Kind
+    says: str
+    step: str = ""
+    attempt: int = 0
+    time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A member that the saga's context gained: its name and its JSON, as they were recorded."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One record as it is told.
+
+    `event_time` (nanoseconds) and `started` are its writer's, from `ce_time` and `ts_started`; `recorded_ms` is the
+    broker's. `before` comes before the record, `after` follows from it. `payload` is its JSON, or None where the bytes
+    are none. `intact` says whether the bytes, behind the record before, have the hash that was stored.
+    """
+
+    place: Place
+    seq: int | None
+    id: str
+    type: str
+    writer: str
+    writer_epoch: int
+    caused_by: str
+    kind: Kind
+    says: str
+    step: str
+    back: bool
+    attempt: int
+    round: int
+    event_time: int | None
+    recorded_ms: int
+    started: int | None
+    operator: str
+    reason: str
+    state: str
+    before: tuple[Moment, ...]
+    after: tuple[Moment, ...]
+    gains: tuple[Gain, ...]
+    payload: str | None
+    size: int
+    error: str
+    hash: str
+    intact: bool
+    remarks: tuple[str, ...]
+    seal: Seal
+
+    @property
+    def when(self) -> int:
+        """Give the event time, or the broker's where the record has none, in nanoseconds."""
+        return self.recorded_ms * 1_000_000 if self.event_time is None else self.event_time
+
+
+class Outlook(StrEnum):
+    """How a saga has come out, for the colour of its story."""
+
+    GOOD = "good"
+    BACK = "taken_back"
+    STUCK = "needs_a_person"
+    OPEN = "under_way"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All of it: `headline` and `summary` in plain words, then every record in order."""
+
+    saga_id: str
+    name: str
+    version: int | None
+    state: str
+    outlook: Outlook
+    headline: str
+    summary: tuple[str, ...]
+    remarks: tuple[str, ...]
+    steps: tuple[str, ...]
+    waiting: frozenset[str]
+    records: tuple[Told, ...]
+
+    @property
+    def began(self) -> int:
+        """Give the earliest time that any record gives, in nanoseconds."""
+        return min(min(each.when, each.started or each.when) for each in self.records)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `--json` prints; payloads and the context stand in it as they were written."""
+        return {
+            "saga_id": self.saga_id,
+            "name": self.name,
+            "version": self.version,
+            "state": self.state,
+            "outlook": self.outlook,
+            "headline": self.headline,
+            "summary": self.summary,
+            "remarks": self.remarks,
+            "times": {
+                "event_time_ns": "ce_time, by the clock of the record's writer",
+                "started_ns": "ts_started, by the same clock",
+                "recorded_ms": "the broker's, as it appended the record",
+                "sealed_ns": "the clock of the machine that signed the checkpoint",
+            },
+            "records": [_record(each) for each in self.records],
+            "context": {gain.name: Fragment(gain.value) for each in self.records for gain in each.gains},
+        }
+
+
+def _record(told: Told) -> dict[str, Any]:
+    return {
+        "topic": told.place.topic,
+        "partition": told.place.partition,
+        "offset": told.place.offset,
+        "seq": told.seq,
+        "kind": told.kind,
+        "says": told.says,
+        "type": told.type,
+        "id": told.id,
+        "caused_by": told.caused_by,
+        "writer": told.writer,
+        "writer_epoch": told.writer_epoch,
+        "step": told.step,
+        "direction": "back" if told.back else "forward",
+        "round": told.round,
+        "attempt": told.attempt,
+        "event_time_ns": told.event_time,
+        "recorded_ms": told.recorded_ms,
+        "started_ns": told.started,
+        "operator": told.operator,
+        "reason": told.reason,
+        "state": told.state,
+        "before": [_moment(each) for each in told.before],
+        "after": [_moment(each) for each in told.after],
+        "context_gained": {each.name: Fragment(each.value) for each in told.gains},
+        "payload": Fragment(told.payload) if told.payload is not None else None,
+        "payload_bytes": told.size,
+        "error": told.error,
+        "hash": told.hash,
+        "intact": told.intact,
+        "remarks": told.remarks,
+        "seal": told.seal.to_json(),
+    }
+
+
+def _moment(moment: Moment) -> dict[str, Any]:
+    return {
+        "kind": moment.kind,
+        "says": moment.says,
+        "step": moment.step,
+        "attempt": moment.attempt,
+        "time_ns": moment.time,
+    }

@@ -1,0 +1,182 @@
+"""Finds the checkpoint that covers each record of a saga, and proves the record to be in it."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from tradesaga.consumers.audit.log.store import read_ends
+from tradesaga.consumers.audit.report.inclusion_proofs import Prover
+from tradesaga.consumers.audit.report.model import Place
+from tradesaga.consumers.audit.report.seal import NOT_YET, Proof, Seal
+from tradesaga.consumers.audit.retention.action_log import read_entries
+from tradesaga.consumers.audit.retention.actions import Action, ActionError
+from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.merkle import Edge, ProofError, check_inclusion, hash_leaf
+from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.postgres.database import Session
+
+PAGE: Final = 10_000
+_LAST: Final = "SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 ORDER BY size DESC LIMIT 1"
+_COVERS: Final = """
+SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 ORDER BY size LIMIT 1
+"""
+_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
+_SKIPPED: Final = """
+SELECT "offset", (sum(least(skipped, "offset")) OVER (ORDER BY "offset"))::bigint FROM saga_event
+WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 AND skipped > 0 ORDER BY "offset"
+"""
+_LEAVES: Final = """
+SELECT "offset", coalesce(skipped, 0), hash FROM saga_event
+WHERE topic = $1 AND partition = $2 AND "offset" < $3 ORDER BY "offset"
+"""
+Log = tuple[str, int]
+
+
+class _Start(NamedTuple):
+    """The first offset whose leaf is at hand, and the tree over those before it.
+
+    `skips` has the records before which transactions left gaps: their offsets, and all offsets skipped up to there.
+    """
+
+    offset: int
+    edge: Edge | None
+    skips: Sequence[tuple[int, int]] = ()
+
+    @property
+    def leaves(self) -> int:
+        """Count the leaves that are not at hand."""
+        return self.edge.size if self.edge is not None else 0
+
+    def leaf_of(self, offset: int) -> int:
+        """Return the place in the log's tree of the record at `offset`."""
+        passed = bisect_right(self.skips, offset, key=lambda each: each[0])
+        skipped = self.skips[passed - 1][1] if passed else 0
+        return self.leaves + offset - self.offset - skipped
+
+
+class SealError(Exception):
+    """A seal cannot be believed, or not be proven; the message says why."""
+
+
+@dataclass
+class Sealing:
+    """The seals of one saga's records. `proving` reads every leaf before them, and `advance` is told how many."""
+
+    sql: Session
+    log_id: str
+    trusted: Mapping[bytes, Verifier]
+    tier: ClockTier
+    proving: bool = True
+    advance: Callable[[int], None] = field(default=lambda _: None)
+
+    async def look(self, hashes: Sequence[tuple[Place, bytes]]) -> dict[Place, Seal]:
+        """Give the seal of each record; the hashes are those that their bytes have."""
+        logs: dict[Log, dict[Place, bytes]] = {}
+        for place, found in hashes:
+            logs.setdefault((place.topic, place.partition), {})[place] = found
+        seals: dict[Place, Seal] = {}
+        for log, records in logs.items():
+            try:
+                seals |= await self._look(log, records)
+            except (NoteError, SealError) as error:
+                seals |= dict.fromkeys(records, Seal(Proof.UNPROVEN, str(error)))
+        return seals
+
+    async def _look(self, log: Log, records: Mapping[Place, bytes]) -> dict[Place, Seal]:
+        end = (await read_ends(self.sql)).get(log, 0)
+        planted = Seal(Proof.UNPROVEN, f"it lies beyond what the saga log has read, offset {end}: somebody planted it")
+        beyond = {place: planted for place in records if place.offset >= end}
+        last = await self.sql.fetchval(_LAST, *log)
+        if last is None:
+            return dict.fromkeys(records, NOT_YET) | beyond
+        newest = self._read(log, last)
+        start = await self._start(log, newest)
+        covers: dict[Place, Checkpoint] = {}
+        for place in records:
+            if place.offset < newest.next_offset:
+                note = await self.sql.fetchval(_COVERS, *log, start.leaf_of(place.offset))
+                covers[place] = each = self._read(log, note or last)
+                if each.size != start.leaf_of(each.next_offset - 1) + 1:
+                    raise SealError("the checkpoints do not agree on where the log begins: offsets are missing in it")
+        prover, missing = Prover(()), ""
+        if self.proving and covers:
+            wanted = [(start.leaf_of(place.offset), each.size) for place, each in covers.items()]
+            prover = Prover(wanted, start.edge)
+            missing = await self._feed(prover, log, start, max(each.next_offset for each in covers.values()))
+        sealed = {place: self._sealed(each, start.leaf_of(place.offset)) for place, each in covers.items()}
+        if self.proving:
+            sealed = {
+                place: _prove(seal, covers[place], prover, records[place], missing) for place, seal in sealed.items()
+            }
+        return {place: sealed.get(place, NOT_YET) for place in records} | beyond
+
+    async def _start(self, log: Log, newest: Checkpoint) -> "_Start":
+        """Return where the log's leaves begin, and where it has offsets without a record.
+
+        What the rows say of that is believed no further than the proof leads to the root that was signed.
+        """
+        start = await self._begin(log, newest.next_offset - newest.size)
+        if newest.size == start.leaf_of(newest.next_offset - 1) + 1:
+            return start  # one record an offset, as nearly everywhere
+        rows = await self.sql.fetch(_SKIPPED, *log, start.offset, newest.next_offset)
+        return start._replace(skips=[(row[0], row[1]) for row in rows])
+
+    async def _begin(self, log: Log, begin: int) -> "_Start":
+        """Return where the log's leaves begin: with its first record, or behind those that were retired.
+
+        `begin` is where they do if there is one an offset. What is said of the retired is believed as above.
+        """
+        first = await self.sql.fetchval(_FIRST, *log)
+        if first is None or first == begin == 0:
+            return _Start(begin, None)
+        try:
+            actions = [(each.number, Action.parse(each.body)) for each in await read_entries(self.sql)]
+            found = Tombstones.read(actions).before(log, first)
+        except ActionError as error:
+            raise SealError(f"what was retired cannot be read: {error}") from error
+        return _Start(min(first, begin), None) if found is None else _Start(found[1].next_offset, found[1].edge)
+
+    async def _feed(self, prover: Prover, log: Log, start: "_Start", end: int) -> str:
+        """Give all leaves before offset `end` to the prover; say what is missing of them, if anything is."""
+        cursor, expected = await self.sql.cursor(_LEAVES, *log, end), start.offset
+        while page := await cursor.fetch(PAGE):
+            for offset, skipped, found in page:
+                if offset - skipped != expected:
+                    return f"offsets {expected} to {offset - 1} are not in the log any more, which the proof asks for"
+                prover.take(hash_leaf(found))
+                expected = offset + 1
+            self.advance(len(page))
+        return "" if expected == end else f"offsets {expected} to {end - 1} were sealed and are missing"
+
+    def _read(self, log: Log, note: str) -> Checkpoint:
+        checkpoint = Checkpoint.parse(open_note(note, self.trusted)[0])
+        if checkpoint.origin != str(Origin(self.log_id, *log)):
+            raise SealError(f"the checkpoint is one of {checkpoint.origin}")
+        return checkpoint
+
+    def _sealed(self, checkpoint: Checkpoint, index: int) -> Seal:
+        return Seal(
+            Proof.UNCHECKED,
+            "the proof was not asked for",
+            index=index,
+            size=checkpoint.size,
+            time=checkpoint.time,
+            clock=checkpoint.clock,
+            clock_error=checkpoint.clock_error,
+            outside_tier=self.tier.exceeded(checkpoint.clock_error),
+        )
+
+
+def _prove(seal: Seal, checkpoint: Checkpoint, prover: Prover, found: bytes, missing: str) -> Seal:
+    path = prover.proof(seal.index, seal.size)
+    if path is None:
+        return replace(seal, proof=Proof.UNPROVEN, why=missing)
+    try:
+        check_inclusion(hash_leaf(found), seal.index, seal.size, checkpoint.root, path)
+    except ProofError as error:
+        return replace(seal, proof=Proof.UNPROVEN, why=str(error))
+    return replace(seal, proof=Proof.PROVEN, why="", path=tuple(each.hex() for each in path))

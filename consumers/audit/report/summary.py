@@ -1,0 +1,237 @@
+"""What has become of a saga, in a headline and a few sentences."""
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+from uuid import UUID
+
+from tradesaga.consumers.audit.report.formatting import clock, count, day, listed, span
+from tradesaga.consumers.audit.report.model import Kind, Outlook, Place, Story, Told
+from tradesaga.consumers.audit.report.payload import read_members, text_of
+from tradesaga.consumers.audit.report.rows import StoredRow
+from tradesaga.consumers.audit.report.seal import Proof, Seal
+from tradesaga.consumers.audit.report.timeline_builder import tell_rows
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.messages.lifecycle import ResolveRequested
+
+_OUTLOOKS: Final = {
+    Status.COMPLETED: Outlook.GOOD,
+    Status.ABORTED: Outlook.BACK,
+    Status.COMPENSATING: Outlook.BACK,
+    Status.FAILED: Outlook.STUCK,
+    Status.IDLE: Outlook.OPEN,
+    Status.RUNNING: Outlook.OPEN,
+}
+Context = Mapping[str, Mapping[str, Any]]
+
+
+def tell(
+    saga_id: UUID,
+    name: str,
+    rows: Sequence[StoredRow],
+    hashes: Sequence[bytes],
+    *,
+    rules: Rules | None,
+    seals: Mapping[Place, Seal],
+    tier: ClockTier,
+) -> Story:
+    """Make the story of a saga from its rows and the hashes that their bytes have.
+
+    `rules` are those of its definition, if that is at hand. A saga whose first records were retired cannot be folded.
+    """
+    numbers = [row.seq for row in rows if row.seq is not None]
+    retired = min(numbers) - 1 if numbers else 0
+    rules = None if retired else rules
+    records, tracked = tell_rows(saga_id, rows, hashes, rules, seals)
+    status = tracked.checkpoint.status if tracked.checkpoint is not None else None
+    if rules is not None and tracked.checkpoint is not None:
+        rules = rules.under(tracked.checkpoint.version)
+    steps = [each.name for each in rules.saga.steps] if rules is not None else []
+    steps += [step for step in dict.fromkeys(each.step for each in records) if step and step not in steps]
+    waiting = [each.name for each in rules.saga.steps if each.waits_for is not None] if rules is not None else []
+    return Story(
+        saga_id=str(saga_id),
+        name=name,
+        version=rules.saga.version if rules is not None else None,
+        state=status.value if status is not None else "",
+        outlook=Outlook.UNKNOWN if status is None else _OUTLOOKS[status],
+        headline=_headline(name, records, rules, tracked),
+        summary=tuple(_sentences(records)),
+        remarks=(*_unfolded(name, rules, retired), *_remarks(records, tier)),
+        steps=tuple(steps),
+        waiting=frozenset(waiting),
+        records=tuple(records),
+    )
+
+
+def _headline(name: str, records: Sequence[Told], rules: Rules | None, tracked: Tracked) -> str:
+    checkpoint = tracked.checkpoint
+    if rules is None or checkpoint is None:
+        return f"{count(len(records), 'record')} of a saga of {name!r}, told by what they say themselves"
+    missing = listed(rules.machine.missing(checkpoint.state))
+    closed = [each for each in records if f".{ResolveRequested.NAME}." in each.type and not each.error]
+    if checkpoint.state.resolved is checkpoint.status and closed:
+        last = closed[-1]
+        return f"Closed by hand as {checkpoint.status}, by {last.operator}: {last.reason}"
+    match checkpoint.status:
+        case Status.COMPLETED:
+            return _done(name, records)
+        case Status.ABORTED:
+            return f"Taken back because {_cause(records)}: {_undone(records)}"
+        case Status.COMPENSATING:
+            return f"Being taken back because {_cause(records)}; waiting for {missing}"
+        case Status.FAILED:
+            return f"Needs a person: {rules.stands(checkpoint.state) or rules.cause(checkpoint.state)}"
+        case _:
+            return f"Under way; waiting for {missing or 'nothing'}"
+
+
+def _done(name: str, records: Sequence[Told]) -> str:
+    context: Context = {gain.name: read_members(gain.value) for each in records for gain in each.gains}
+    own = _COMPLETED.get(name)
+    steps = sum(1 for each in records if each.kind is Kind.STEP_COMPLETE)
+    return own(context) if own is not None else f"Completed: {count(steps, 'step')} done"
+
+
+def _traded(context: Context) -> str:
+    """Say what was bought or sold, at which price, in how many parts."""
+    asked, filled = context.get("trade-requested", {}), context.get("trade-filled", {})
+    verb = {"BUY": "Bought", "SELL": "Sold"}.get(text_of(asked, "side"), "Traded")
+    quantity, wanted = text_of(filled, "quantity"), text_of(asked, "quantity")
+    number = _executions(filled)
+    told = f"{verb} {quantity} {text_of(asked, 'symbol')}"
+    if wanted and _number(wanted) != _number(quantity):
+        told += f" of {wanted} asked for"
+    told += _price(quantity, text_of(filled, "quote_amount"))
+    if number:
+        told += ", filled at once" if number == 1 else f", filled in {count(number, 'part')}"
+    return f"{told}, settled"
+
+
+def _executions(filled: Mapping[str, Any]) -> int:
+    """Return the number of executions; version 1 of the fact lists their ids. 0 where it cannot be read."""
+    ids: Any = filled.get("venue_trade_ids")
+    if isinstance(ids, list):
+        return len(ids)  # pyright: ignore[reportUnknownArgumentType]
+    told = text_of(filled, "executions")
+    return int(told) if len(told) < 10 and told.isascii() and told.isdecimal() else 0  # noqa: PLR2004 - 32 bits
+
+
+def _price(quantity: str, amount: str) -> str:
+    filled, paid = _number(quantity), _number(amount)
+    if filled is None or paid is None or not filled:
+        return ""
+    price = paid / filled
+    shown = price.quantize(Decimal("1E-8")).normalize()
+    return f" at {'' if shown * filled == paid else 'about '}{shown:f}"
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() and abs(found.adjusted()) < 30 else None  # noqa: PLR2004 - amounts have 18 digits
+
+
+_COMPLETED: Final[dict[str, Callable[[Context], str]]] = {"trade": _traded}
+
+
+def _turn(records: Sequence[Told]) -> Told | None:
+    """Give the record that turned the saga back."""
+    back = {Status.COMPENSATING.value, Status.ABORTED.value}
+    return next((each for each in records if each.state in back), None)
+
+
+def _cause(records: Sequence[Told]) -> str:
+    turn = _turn(records)
+    return "of something that no record tells" if turn is None else turn.says
+
+
+def _undone(records: Sequence[Told]) -> str:
+    turn, undone = _turn(records), [each for each in records if each.kind is Kind.COMPENSATED]
+    if turn is None or not undone:
+        return "nothing had to be undone"
+    names = [each.step for each in undone]
+    done = [each.step for each in records if each.kind is Kind.STEP_COMPLETE and each.step in names]
+    order = ", last first" if len(names) > 1 and names == done[::-1] else ""
+    return f"{count(len(names), 'step')} undone in {span(max(0, undone[-1].when - turn.when))}{order}"
+
+
+def _sentences(records: Sequence[Told]) -> list[str]:
+    if not records:
+        return []
+    first, last = min(each.when for each in records), max(each.when for each in records)
+    until = clock(last) if day(first) == day(last) else f"{day(last)} {clock(last)}"
+    told = [f"{day(first)}, {clock(first)} to {until} UTC: {count(len(records), 'record')} in {span(last - first)}."]
+    turn, undone = _turn(records), [each.step for each in records if each.kind is Kind.COMPENSATED]
+    if turn is not None and turn.kind is not Kind.OPERATOR:
+        told.append(f"Why it was taken back: {turn.says}" + (f" ({turn.reason})." if turn.reason else "."))
+    if undone:
+        told.append(f"Undone in this order: {', '.join(undone)}.")
+    told += _tries(records)
+    told += [f"{each.says}: {each.reason}" for each in records if each.kind is Kind.OPERATOR]
+    for kind, what in ((Kind.DUPLICATE, "came again"), (Kind.LATE, "came too late"), (Kind.PARKED, "had to wait")):
+        if number := sum(1 for each in records if each.kind is kind):
+            told.append(f"{count(number, 'record').capitalize()} {what}.")
+    return told
+
+
+def _tries(records: Sequence[Told]) -> list[str]:
+    """Say which steps took more than one attempt."""
+    failed: dict[tuple[str, bool], int] = {}
+    for each in records:
+        if each.kind in {Kind.ATTEMPT_FAILED, Kind.STEP_FAILED, Kind.COMPENSATION_FAILED}:
+            key = (each.step, each.back)
+            failed[key] = failed.get(key, 0) + 1
+    told: list[str] = []
+    for (step, back), number in failed.items():
+        what = f"Taking {step} back" if back else step
+        told.append(f"{what} failed {'once' if number == 1 else count(number, 'time')}.")
+    return told
+
+
+def _unfolded(name: str, rules: Rules | None, retired: int) -> list[str]:
+    if retired:
+        return [f"The saga's first {retired:,} records were retired: its states cannot be told."]
+    if rules is None:
+        what = f"The definition of {name!r} that this saga runs under is not installed here"
+        return [f"{what}: states, and what the saga log asked for, cannot be told. Name its module in TRADESAGA_APP."]
+    return []
+
+
+def _remarks(records: Sequence[Told], tier: ClockTier) -> list[str]:
+    told: list[str] = []
+    doubted = sum(1 for each in records if each.remarks)
+    if doubted:
+        told.append(
+            f"{count(doubted, 'record').capitalize()} cannot be believed as stored; run `tradesaga audit verify`."
+        )
+    told.append(_sealed(records))
+    tally = ClockTally(tier)
+    for size, time, error in {(each.seal.size, each.seal.time, each.seal.clock_error) for each in records}:
+        if size > 0:
+            tally.take(time, error)
+    return [*told, *([f"{tally}."] if tally.outside else [])]
+
+
+def _sealed(records: Sequence[Told]) -> str:
+    """Say how many records are sealed, and since when."""
+    by = {proof: [each for each in records if each.seal.proof is proof] for proof in Proof}
+    proven, total = by[Proof.PROVEN], len(records)
+    if len(proven) == total and total:
+        return f"All records are sealed and proven, the last at {clock(max(e.seal.time for e in proven))} UTC."
+    told = [
+        f"{len(by[proof])} {what}"
+        for proof, what in (
+            (Proof.PROVEN, "sealed and proven"),
+            (Proof.NOT_YET, "not sealed yet"),
+            (Proof.UNCHECKED, "not proven here"),
+            (Proof.UNPROVEN, "NOT PROVEN to be what was sealed"),
+        )
+        if by[proof]
+    ]
+    return f"Seals: of {total} records {listed(told)}."

@@ -1,0 +1,168 @@
+"""Tells the rows of one saga: each once, in order, with what the saga log made of it. Pure.
+
+What a record means is found by folding its bytes as the saga log did; nothing is taken from what the database says
+beside them. Where this installation does not have the saga's definition, records are told by what they say themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from tradesaga.consumers.audit.report.classify import Reading, follow_orders, judge, say
+from tradesaga.consumers.audit.report.model import Gain, Kind, Moment, Place, Told
+from tradesaga.consumers.audit.report.payload import read_text, text_of
+from tradesaga.consumers.audit.report.rows import StoredRow
+from tradesaga.consumers.audit.report.seal import UNCHECKED, Seal
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.reading import event_time, started
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.kafka.codec import Record
+
+_ATTEMPTED = frozenset({
+    Kind.STEP_COMPLETE, Kind.STEP_REFUSED, Kind.ATTEMPT_FAILED, Kind.STEP_FAILED, Kind.STEP_UNKNOWN, Kind.COMPENSATED,
+    Kind.COMPENSATION_FAILED,
+})  # fmt: skip
+
+
+def tell_rows(
+    saga_id: UUID, rows: Sequence[StoredRow], hashes: Sequence[bytes], rules: Rules | None, seals: Mapping[Place, Seal]
+) -> tuple[list[Told], Tracked]:
+    """Give each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
+    teller = _Teller(rules, Tracked(saga_id, _home(rows)))
+    told = [
+        teller.tell(row, seals.get(row.place, UNCHECKED), intact=found == row.hash)
+        for row, found in zip(rows, hashes, strict=True)
+    ]
+    return told, teller.tracked
+
+
+def _home(rows: Sequence[StoredRow]) -> int:
+    """Give the partition that the saga belongs to: that of its counted records, or of one that was not turned away."""
+    counted = [row.place.partition for row in rows if row.seq is not None]
+    others = [row.place.partition for row in rows if not (row.error or "").startswith("dead letter")]
+    return next(iter(counted or others), 0)
+
+
+@dataclass
+class _Teller:
+    rules: Rules | None
+    tracked: Tracked
+    seen: set[str] = field(default_factory=set[str])
+    begun: set[tuple[str, bool, int]] = field(default_factory=set[tuple[str, bool, int]])
+
+    def tell(self, row: StoredRow, seal: Seal, *, intact: bool) -> Told:
+        reading = Reading.of(row.record)
+        outcome = self._fold(row)
+        before = self.tracked
+        kind = judge(reading, outcome, before, again=reading.id in self.seen)
+        if outcome is not None and outcome.tracked is not None:
+            self.tracked = outcome.tracked
+        if kind not in {Kind.PARKED, Kind.SET_ASIDE, Kind.UNREADABLE}:
+            self.seen.add(reading.id)
+        back = reading.back or kind is Kind.COMPENSATED
+        gains = _gains(outcome) if outcome is not None else reading.own_gain()
+        state = _state(self.tracked)
+        return Told(
+            place=row.place,
+            seq=row.seq,
+            id=reading.id,
+            type=reading.type,
+            writer=reading.writer,
+            writer_epoch=row.writer_epoch,
+            caused_by=reading.caused_by,
+            kind=kind,
+            says=say(kind, reading, outcome),
+            step=reading.step,
+            back=back,
+            attempt=reading.attempt,
+            round=reading.round,
+            event_time=event_time(reading.headers),
+            recorded_ms=row.record.recorded_ms,
+            started=started(reading.headers),
+            operator=text_of(reading.said, "operator"),
+            reason=text_of(reading.said, "reason"),
+            state=state,
+            before=tuple(self._lead(kind, reading, back=back)),
+            after=tuple(_follow(self.rules, outcome, _state(before), state)),
+            gains=gains,
+            payload=reading.payload,
+            size=len(row.record.value),
+            error=(outcome.entry.error if outcome is not None else row.error) or "",
+            hash=row.hash.hex(),
+            intact=intact,
+            remarks=tuple(_doubts(row, outcome, intact=intact)),
+            seal=seal,
+        )
+
+    def _fold(self, row: StoredRow) -> Outcome | None:
+        """Fold the row's bytes; a row whose headers are no headers was not written by a saga log, and is left out."""
+        if self.rules is None or not row.record.headers:
+            return None
+        return fold_record(self.rules, self.tracked, row.record)
+
+    def _lead(self, kind: Kind, reading: Reading, *, back: bool) -> list[Moment]:
+        """Give the beginning of the attempt that this record is the outcome of, once an attempt."""
+        time = started(reading.headers)
+        if kind not in _ATTEMPTED or time is None or not reading.step or reading.attempt < 1:
+            return []
+        key = (reading.step, back, time)
+        if key in self.begun:
+            return []
+        self.begun.add(key)
+        what = f"taking back {reading.step}" if back else reading.step
+        if reading.attempt > 1 or reading.round > 1:
+            says = f"{what} is tried again: attempt {reading.attempt}"
+            says += f" of round {reading.round}" if reading.round > 1 else ""
+            return [Moment(Kind.RETRY, says, reading.step, reading.attempt, time)]
+        return [Moment(Kind.STEP_START, f"{what} begins", reading.step, reading.attempt, time)]
+
+
+def _state(tracked: Tracked) -> str:
+    return tracked.checkpoint.status.value if tracked.checkpoint is not None else ""
+
+
+def _gains(outcome: Outcome) -> tuple[Gain, ...]:
+    """Give what the context took in, out of the record itself and of those that it let go."""
+    names = (outcome.entry.added or "").split(",") if outcome.entry.added else []
+    records: list[Record] = [outcome.record, *(each.parked.record for each in outcome.released)]
+    found: dict[str, Gain] = {}
+    for record in records:
+        name = Reading.of(record).message
+        if name in names and name not in found:
+            found[name] = Gain(name, read_text(record.value) or "null")
+    return tuple(found.values())
+
+
+def _follow(rules: Rules | None, outcome: Outcome | None, before: str, after: str) -> list[Moment]:
+    """Give what the saga log did because of this record."""
+    if rules is None or outcome is None:
+        return []
+    moments = [
+        Moment(Kind.RELEASED, f"what was parked at {Place(*each.parked.place)} {_let_go(each.action)}")
+        for each in outcome.released
+    ]
+    if before != after:
+        told = f"{before} \N{RIGHTWARDS ARROW} {after}" if before else after
+        moments.append(Moment(Kind.STATE_CHANGE, told))
+    checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
+    saga = rules.saga if checkpoint is None else rules.under(checkpoint.version).saga
+    names = [each.name for each in saga.steps]
+    return moments + follow_orders(names, outcome.orders)
+
+
+def _let_go(action: str) -> str:
+    return "counts after all" if action == "retry" else "is left out for good"
+
+
+def _doubts(row: StoredRow, outcome: Outcome | None, *, intact: bool) -> list[str]:
+    """Say where the row and its bytes do not agree."""
+    doubts = [] if intact else ["its bytes do not have the hash that is stored"]
+    if not row.record.headers:
+        doubts.append("its headers cannot be read")
+    if outcome is not None and outcome.entry.seq != row.seq:
+        doubts.append(f"the database counts it as record {row.seq}, its bytes make it {outcome.entry.seq}")
+    if outcome is not None and (outcome.entry.error or "") != (row.error or ""):
+        doubts.append(f"the database notes {row.error or 'nothing'!r} beside it, its bytes {outcome.entry.error!r}")
+    return doubts

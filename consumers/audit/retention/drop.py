@@ -1,0 +1,104 @@
+"""Dropping what was retired: only with an export of it that verifies, or without one on an operator's own word."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.legal_holds import Held, read_holds
+from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, tombstones_of
+from tradesaga.consumers.audit.retention.segments import Part, Segment
+from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.errors import CommandError, ExitCode
+
+_THERE: Final = "SELECT to_regclass(format('%I', $1::text)) IS NOT NULL"
+
+
+class Exported(NamedTuple):
+    """The offsets of one log that an export holds, without a gap: from `first` to `last`."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an operator shows for what is to be dropped: a verified export, or nothing but their word."""
+
+    manifest: str = ""
+    path: str = ""
+    logs: Sequence[Exported] = ()
+
+    def lacks(self, stones: Sequence[Tombstone]) -> list[str]:
+        """Say which retired records it does not hold."""
+        held = {(each.topic, each.partition): each for each in self.logs}
+        found: list[str] = []
+        for stone in stones:
+            log = held.get((stone.topic, stone.partition))
+            if log is None or log.first > stone.first or log.last < stone.next_offset - 1:
+                found.append(f"offsets {stone.first} to {stone.next_offset - 1} of {stone.topic}[{stone.partition}]")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it as an action's body has it."""
+        return {"export": self.path, "manifest": self.manifest} if self.manifest else {"export": None}
+
+
+class Waiting(NamedTuple):
+    """A table that was retired and not dropped yet."""
+
+    number: int
+    name: str
+    table: str
+    action: Action
+
+
+def waiting(actions: Sequence[tuple[int, Action]]) -> list[Waiting]:
+    """Give the tables that were retired and not dropped."""
+    dropped = {action.detail["table"] for _, action in actions if action.kind is Kind.DROP}
+    return [
+        Waiting(number, told["name"], told["table"], action)
+        for number, action in actions
+        if action.kind is Kind.RETIRE
+        for told in action.detail["partitions"]
+        if told["table"] not in dropped
+    ]
+
+
+async def drop(log: ActionLog, signer: Signer, name: str, said: Mapping[str, str], evidence: Evidence | None) -> Action:
+    """Drop a retired table by its partition's name, or by its own; `said` has the operator and the reason.
+
+    `evidence` is None where the operator wants no export. Raises `CommandError`: exit 3 where nothing of this name is
+    retired, exit 4 where a hold or the want of an export forbids it; and `HistoryError`.
+    """
+    async with log.turn():
+        found = next((each for each in waiting(log.actions) if name in {each.name, each.table}), None)
+        if found is None or not await log.sql.fetchval(_THERE, found.table):
+            do = "retire it first, with the same command without --drop"
+            what = f"no retired partition {name} is there"
+            raise CommandError("partition-not-retired", what, "--partition", do, ExitCode.NOT_FOUND)
+        await _refuse_held(log, found)
+        if evidence is not None and (lacking := evidence.lacks(tombstones_of(found.action))):
+            do = "export these records, or drop them without an export and say why"
+            what = f"the export does not hold {'; '.join(lacking)}"
+            raise CommandError("export-incomplete", what, evidence.path, do, ExitCode.REFUSED)
+        shown = (evidence or Evidence()).to_json()
+        detail = {"table": found.table, "name": found.name, "retired": found.number, **shown}
+        action = Action(Kind.DROP, said["operator"], said["reason"], time.time_ns(), detail)
+        await log.record(signer, action)
+        await log.sql.execute(f'DROP TABLE "{found.table}"')
+    return action
+
+
+async def _refuse_held(log: ActionLog, found: Waiting) -> None:
+    """Refuse what has come under a hold since it was retired."""
+    segment = Segment([Part(found.table, f'"{found.table}"', None, None)])
+    held = await Held.find(log.sql, read_holds(log.actions))
+    why = await held.over(log.sql, segment) or await held.in_doubt(log.sql, segment)
+    if why:
+        do = "nothing was changed; release the hold first"
+        raise CommandError("held", "; ".join(why), found.table, do, ExitCode.REFUSED)

@@ -1,0 +1,184 @@
+"""The sealer: about once a second it signs what the audit log has become, and tells PostgreSQL, Kafka and a witness.
+
+It reads the hashes that the saga log wrote and nothing of the records themselves; `tradesaga audit verify` reads those.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Final
+
+from tradesaga.consumers.audit.log import store
+from tradesaga.consumers.audit.log.store import NewRow
+from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.consumers.audit.seal.partition_log import HistoryError, OffsetError, Sealed, SealedLog
+from tradesaga.consumers.audit.seal.restore import Restoring
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
+from tradesaga.infra.audit_log.note import Signer, Verifier, open_note
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.postgres.database import Connection
+
+ROWS: Final = 2000
+"""Rows of one log that are read at once; a second's worth, or a part of what has been left over."""
+
+
+@dataclass
+class Sealer:
+    """Seals the logs of some sagas: `groups` gives the topic that each saga log's consumer group reads.
+
+    `trusted` are the keys, by id, that may have signed what the witness has: the present one and those before it.
+    `halted` says of logs, by origin, why they are not sealed while the others are; `unsealed` has, by topic, the
+    broker's time of the oldest record that the last pass has left without a seal, milliseconds since 1970.
+    """
+
+    signer: Signer
+    trusted: Mapping[bytes, Verifier]
+    log_id: str
+    groups: Mapping[str, str]
+    witness: WitnessFile
+    halted: dict[str, str] = field(default_factory=dict[str, str])
+    unsealed: dict[str, int] = field(default_factory=dict[str, int])
+    _logs: dict[tuple[str, int], SealedLog] = field(default_factory=dict[tuple[str, int], SealedLog])
+    _restoring: Restoring = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._restoring = Restoring(self.witness, {})
+
+    async def open(self, sql: Connection) -> None:
+        """Go on where the database says, and hold it against the witness.
+
+        Raises `HistoryError` where the two contradict each other, `WitnessError`, and `NoteError` where the witness has
+        what no trusted key has signed.
+        """
+        self._logs = await store.load_logs(sql, self.log_id, list(self.groups.values()))
+        self.halted = _sealed_beyond(self._logs.values(), await store.read_ends(sql))
+        last = self.witness.last()
+        for log in self._logs.values():
+            seen = last.get(str(log.origin))
+            async for missing in store.notes_after(sql, log.origin, seen.size if seen is not None else 0):
+                self._witness([(log.origin, note) for _, note in missing])
+        behind = {text: seen for text, seen in last.items() if self._is_behind(Origin.parse(text), seen)}
+        if behind:
+            await self._begin_behind_retired(sql, behind)
+        owed = {text: (self._logs[Origin.parse(text)[1:]].sealed, seen.size) for text, seen in behind.items()}
+        self._restoring = Restoring(self.witness, {text: span for text, span in owed.items() if span[0] < span[1]})
+
+    def _is_behind(self, origin: Origin, last: Witnessed) -> bool:
+        """Hold one log against the witness's last checkpoint of it; say whether that knows of more records."""
+        if origin.log_id != self.log_id or origin.topic not in self.groups.values():
+            return False
+        log = self._logs.setdefault(origin[1:], SealedLog.empty(origin))
+        if log.sealed == last.size and log.edge.root() != self._read(last).root:
+            raise HistoryError(f"{origin}: the database's checkpoint of {log.sealed} records is not the witness's")
+        return log.sealed < last.size
+
+    async def _begin_behind_retired(self, sql: Connection, behind: Mapping[str, Witnessed]) -> None:
+        """Have logs begin where what was retired has left them, and take over the checkpoints of what is gone."""
+        actions = ActionLog(sql, self.log_id, self.trusted, self.witness)
+        async with actions.turn():
+            retired = Tombstones.read(actions.actions)
+        begun: dict[str, SealedLog] = {}
+        for text in behind:
+            log = self._logs[Origin.parse(text)[1:]]
+            found = retired.before(log.origin[1:], await store.first_offset(sql, log.origin))
+            if found is not None and log.edge.size < found[1].edge.size:
+                log.edge, log.next_offset = found[1].edge.copy(), found[1].next_offset
+                log.leaves_from = self._read(behind[text]).leaves_from
+                begun[text] = log
+        past: list[tuple[Origin, int, str]] = []
+        for each in self.witness.read() if begun else ():
+            log = begun.get(each.origin)
+            if log is None or not log.sealed < each.size <= log.edge.size:
+                continue
+            if each.size == log.edge.size and self._read(each).root != log.edge.root():
+                raise HistoryError(f"{log.origin}: what is left of {each.size} retired records is not what was sealed")
+            past.append((log.origin, each.size, each.note))
+            log.sealed, log.previous = each.size, hash_note(each.note)
+            if len(past) == ROWS:
+                await store.write_past(sql, past)
+                past = []
+        await store.write_past(sql, past)
+
+    def _read(self, witnessed: Witnessed) -> Checkpoint:
+        return Checkpoint.parse(open_note(witnessed.note, self.trusted)[0])
+
+    async def seal(self, sql: Connection, clock: ClockEvidence) -> list[Sealed]:
+        """Sign every log that has grown; give what was signed, once database and witness have it.
+
+        What the database has lost of the witness's checkpoints is written into it again, if the records are those that
+        were sealed. Raises `HistoryError` if they are not. A log in which an offset comes twice is left out.
+        """
+        restored: list[Sealed] = []
+        found = await store.read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
+        new = [(self._log(place), list(rows)) for place, rows in groupby(found, itemgetter(0, 1))]
+        for log, rows in new:
+            if str(log.origin) not in self.halted:
+                restored += self._take(log, rows)
+        now = time.time_ns()
+        grown = [log for log in self._logs.values() if log.edge.size > log.sealed and self._may_seal(log)]
+        sealed = [log.seal(self.signer, now, clock) for log in grown]
+        await store.write_checkpoints(sql, restored + sealed)
+        self._witness([(each.origin, each.note) for each in sealed])
+        self.unsealed = self._oldest_unsealed(new)
+        return restored + sealed
+
+    def _log(self, place: tuple[str, int]) -> SealedLog:
+        log = self._logs.get(place)
+        if log is None:
+            log = self._logs[place] = SealedLog.empty(Origin(self.log_id, *place))
+        return log
+
+    def _take(self, log: SealedLog, rows: Sequence[NewRow]) -> list[Sealed]:
+        """Add rows to their log, or leave them for later; return the witness's checkpoints that they complete."""
+        name, restoring = str(log.origin), self._restoring
+        restored: list[Sealed] = []
+        try:
+            for row in rows:
+                if not restoring.owes(name):
+                    log.take(row.offset, row.hash)
+                elif (due := restoring.next(name)) is not None:
+                    log.take(row.offset, row.hash)
+                    if log.edge.size == due.size:
+                        restored.append(self._restore(log))
+        except OffsetError as error:
+            self.halted[name] = str(error)
+        return restored
+
+    def _may_seal(self, log: SealedLog) -> bool:
+        return str(log.origin) not in self.halted and not self._restoring.owes(str(log.origin))
+
+    def _oldest_unsealed(self, new: Sequence[tuple[SealedLog, Sequence[NewRow]]]) -> dict[str, int]:
+        """Find what is left without a seal: of halted logs all rows, of one with more rows than were read the next."""
+        oldest: dict[str, int] = {}
+        for log, rows in new:
+            left = rows if not self._may_seal(log) else rows[-1:] if len(rows) == ROWS else ()
+            for row in left:
+                oldest[row.topic] = min(oldest.get(row.topic, row.recorded_ms), row.recorded_ms)
+        return oldest
+
+    def _restore(self, log: SealedLog) -> Sealed:
+        """Take over the witness's checkpoint of what the log is now."""
+        due = self._restoring.take(str(log.origin))
+        if log.edge.root() != self._read(due).root:
+            raise HistoryError(f"{log.origin}: its first {due.size} records are not those that the witness has sealed")
+        return log.sealed_as(due.note)
+
+    def _witness(self, notes: Sequence[tuple[Origin, str]]) -> None:
+        self.witness.append(Witnessed(str(origin), int(note.split("\n", 2)[1]), note) for origin, note in notes)
+
+
+def _sealed_beyond(logs: Iterable[SealedLog], ends: Mapping[tuple[str, int], int]) -> dict[str, str]:
+    """Return, by origin, which logs are sealed further than the saga log has read, and how far.
+
+    An older release signed a row that somebody had planted. No record before that row could ever be sealed.
+    """
+    return {
+        str(log.origin): f"{log.origin}: sealed up to offset {log.next_offset}, but the saga log has read up to {end}"
+        for log in logs
+        if (end := ends.get(log.origin[1:])) is not None and end < log.next_offset
+    }

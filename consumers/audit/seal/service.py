@@ -1,0 +1,124 @@
+"""The sealer as a process: one seals at a time, others wait for their turn."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from tradesaga.consumers.audit.log import store
+from tradesaga.consumers.audit.seal.clock_watch import ClockWatch
+from tradesaga.consumers.audit.seal.partition_log import HistoryError, Sealed
+from tradesaga.consumers.audit.seal.sealer import Sealer
+from tradesaga.consumers.audit.seal.topic_seals import check_topics
+from tradesaga.consumers.audit.seal.unsealed_watch import UnsealedWatch
+from tradesaga.infra.audit_log.clock_evidence import read_clock
+from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted
+from tradesaga.infra.audit_log.note import NoteError
+from tradesaga.infra.audit_log.seals import SealTrust
+from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.kafka.clients import KafkaUnavailableError, Producer
+from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.outbox.health import Health
+from tradesaga.infra.postgres.database import Pool, open_pool
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.registry.sagas import registered_sagas
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.telemetry import metrics
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
+
+DATABASE: Final = "saga_log"
+EVERY: Final = 1.0
+"""Seconds between two seals."""
+GROUP: Final = "audit-sealer"
+_ACK: Final = 10.0
+_AGAIN: Final = 10.0
+"""Seconds until what only a person can mend is tried again."""
+_GROUPS: Final = 'SELECT DISTINCT "group" FROM lane WHERE "group" = ANY($1::text[])'
+_PASSING = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
+
+
+async def serve(settings: Settings) -> None:
+    """Seal the audit logs of all registered sagas until cancelled.
+
+    Raises `CommandError` where a key is missing, a server is not there at the start, or a topic of a saga that has run
+    differs from the catalogue.
+    """
+    key = settings.audit_key_file()
+    signer, trusted = read_signer(key), read_trusted([public_path(key)])
+    sagas = registered_sagas(settings.app)
+    groups = {f"{name}-log": events_topic(name) for name in sagas}
+    sealer = Sealer(signer, trusted, settings.audit_log_id, groups, WitnessFile(settings.audit_witness_file()))
+    health = Health()
+    metrics.watch_worker(GROUP, health)
+    log = structlog.get_logger("sealer")
+    watches = ClockWatch(settings.clock_tier(), health), UnsealedWatch(settings.audit_unsealed_seconds, health)
+    pool = await open_pool(settings.database_for(DATABASE), max_size=1, application_name="tradesaga audit-sealer")
+    async with pool:
+        # A registered saga without a log here, such as the shipped one beside a team's own, has nothing to seal.
+        ran = {row["group"] for row in await pool.fetch(_GROUPS, list(groups))}
+        names = [name for name in sagas if f"{name}-log" in ran]
+        await preflight(settings, [topic(name) for name in names for topic in (events_topic, checkpoints_topic)])
+        while True:
+            try:
+                await _seal(sealer, pool, settings.brokers(), *watches)
+            except (HistoryError, NoteError, WitnessError) as error:
+                health.halted, health.ready = str(error), False
+                log.critical("sealing has halted", why=str(error))
+                await asyncio.sleep(_AGAIN)
+            except _PASSING as error:
+                health.ready = False
+                health.restarts += 1
+                log.warning("starting over", why=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(1)
+
+
+async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch, unsealed: UnsealedWatch) -> None:
+    """Seal with one session and one producer, until either fails, or for a while once some log has halted."""
+    health = watch.health
+    topics = {topic.removesuffix(".events"): topic for topic in sealer.groups.values()}
+    async with pool.acquire() as sql:
+        while not await store.take_turn(sql):  # noqa: ASYNC110 - the other is a process, which tells us nothing
+            await asyncio.sleep(EVERY)
+        producer = Producer(brokers, GROUP)
+        await producer.start()
+        try:
+            await check_topics(sql, brokers, topics, SealTrust(sealer.log_id, sealer.trusted))
+            await sealer.open(sql)
+            health.ready, began = True, elapsed()
+            while not sealer.halted or elapsed() - began < _AGAIN:
+                clock = await asyncio.to_thread(read_clock)
+                watch.see(clock)
+                await _publish(producer, await sealer.seal(sql, clock))
+                unsealed.see(topics, sealer.unsealed)
+                _tell_halted(health, sealer.halted)
+                health.committed = elapsed()
+                health.batches += 1
+                await asyncio.sleep(EVERY)
+        finally:
+            await producer.stop()
+
+
+def _tell_halted(health: Health, halted: Mapping[str, str]) -> None:
+    """Say which logs are not sealed although the others are."""
+    why = "; ".join(sorted(halted.values()))
+    if why and why != health.halted:
+        structlog.get_logger("sealer").critical("sealing has halted", why=why, others="are sealed")
+    health.halted = why
+
+
+async def _publish(producer: Producer, sealed: Sequence[Sealed]) -> None:
+    """Put what was signed on the checkpoints topics; what Kafka does not get, the database and the witness have."""
+    acks = [
+        await producer.send(
+            checkpoints_topic(each.origin.topic.removesuffix(".events")),
+            str(each.origin).encode(),
+            each.note.encode(),
+            (),
+        )
+        for each in sealed
+    ]
+    async with asyncio.timeout(_ACK):
+        for ack in acks:
+            await ack

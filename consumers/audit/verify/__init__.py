@@ -1,0 +1,1 @@
+"""Verifying the audit log: is it unaltered, and is it complete."""

@@ -1,0 +1,319 @@
+"""Verifying the audit log: is it unaltered, is it complete, and where does it break.
+
+Each row is hashed anew from its bytes; what a row says beside them must follow from them. The tree over the new hashes
+must have the roots that were signed. Who rewrites rows and all hashes cannot sign; who takes rows or checkpoints away
+is shown by the offsets, which have no gaps but those that a row's hash says were left by transactions, and by the
+checkpoints that a witness has.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from tradesaga.consumers.audit.verify.chain_heads import Heads
+from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row
+from tradesaga.consumers.saga_log.outcome import describe
+from tradesaga.consumers.saga_log.reading import read_saga
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.merkle import Edge, Subtree, hash_leaf
+from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.kafka.codec import Record, load_headers
+from tradesaga.infra.reconciliation.facts import FactCheck
+from tradesaga.schemas.envelope import SAGA_ID
+
+FINDINGS: Final = 100
+"""Findings that a verification tells one by one; beyond that it counts."""
+
+
+class Verdict(StrEnum):
+    """Which of the two promises a finding breaks."""
+
+    ALTERED = "altered"
+    INCOMPLETE = "incomplete"
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it should be, and where."""
+
+    verdict: Verdict
+    where: str
+    what: str
+
+
+class Row(NamedTuple):
+    """One row of the audit log: its record, the bytes that are stored of that, and the columns that follow from it."""
+
+    record: Record
+    stored: StoredBytes
+    saga_id: UUID | None
+    seq: int | None
+    event_type: str | None
+    step: str | None
+    time: int | None
+    started: int | None
+
+    @property
+    def hash(self) -> bytes:
+        """Return the hash that is stored."""
+        return self.stored.hash
+
+
+class Begin(NamedTuple):
+    """Where a log goes on once its oldest records are retired: its tree, the next offset, and the sagas' heads."""
+
+    edge: Edge
+    next_offset: int
+    heads: Mapping[UUID, tuple[int, bytes]]
+
+
+@dataclass(frozen=True)
+class Retired:
+    """Oldest records that an operator has retired, by a signed action; `offsets` says where each log begins now."""
+
+    number: int
+    at: int
+    operator: str
+    reason: str
+    records: int
+    offsets: Mapping[str, int]
+
+
+@dataclass
+class Report:
+    """What a verification has found; counts are of rows, checkpoints, sagas and logs.
+
+    Payloads of none of the `types`, or that are no JSON object, count as unreadable: no fault of the log.
+    `facts` says which facts have no row of a service behind them; None where that was not asked. Such a fact is no
+    fault of the log either, which has recorded it as it came.
+    """
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+    broken: set[Verdict] = field(default_factory=set[Verdict])
+    retired: list[Retired] = field(default_factory=list[Retired])
+    further: int = 0
+    rows: int = 0
+    checkpoints: int = 0
+    logs: int = 0
+    unsealed: int = 0
+    unreadable: int = 0
+    types: frozenset[str] | None = None
+    remarks: list[str] = field(default_factory=list[str])
+    facts: FactCheck | None = None
+
+    def add(self, verdict: Verdict, where: str, what: str) -> None:
+        """Take a finding down."""
+        self.broken.add(verdict)
+        if len(self.findings) < FINDINGS:
+            self.findings.append(Finding(verdict, where, what))
+        else:
+            self.further += 1
+
+    def holds(self, verdict: Verdict) -> bool:
+        """Say whether nothing was found that breaks this promise."""
+        return verdict not in self.broken
+
+
+def read_notes(
+    report: Report, where: str, notes: Iterable[str], trusted: Mapping[bytes, Verifier]
+) -> dict[str, dict[int, tuple[Checkpoint, str]]]:
+    """Give the checkpoints that a trusted key has signed, by origin and size, with their notes."""
+    found: dict[str, dict[int, tuple[Checkpoint, str]]] = {}
+    for note in notes:
+        try:
+            checkpoint = Checkpoint.parse(open_note(note, trusted)[0])
+            Origin.parse(checkpoint.origin)
+        except NoteError as error:
+            report.add(Verdict.ALTERED, where, f"a checkpoint cannot be believed: {error}")
+            continue
+        known = found.setdefault(checkpoint.origin, {})
+        if checkpoint.size in known and known[checkpoint.size][0].root != checkpoint.root:
+            what = f"two checkpoints of {checkpoint.size} records contradict each other"
+            report.add(Verdict.ALTERED, checkpoint.origin, what)
+        known.setdefault(checkpoint.size, (checkpoint, note))
+    return found
+
+
+def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -> None:
+    """Check that each checkpoint of one log, by size, names the one before."""
+    before = ""
+    for checkpoint, note in checkpoints:
+        if checkpoint.previous != before:
+            where = f"{checkpoint.origin} at {checkpoint.size} records"
+            report.add(Verdict.INCOMPLETE, where, "a checkpoint before this one is missing")
+        before = hash_note(note)
+
+
+class LogCheck:
+    """Checks one log, row by row in offset order. `checkpoints` are those to be met, by size.
+
+    It starts with the log's first record, or where what was retired has left it: `begin`.
+    """
+
+    def __init__(
+        self, report: Report, origin: Origin, checkpoints: Mapping[int, Checkpoint], begin: Begin | None = None
+    ) -> None:
+        self._report = report
+        self._origin = origin
+        start = begin or Begin(Edge.empty(), -1, {})
+        self._edge = start.edge.copy()
+        self._due = sorted(
+            (each for each in checkpoints.values() if each.size >= self._edge.size), key=lambda each: each.size
+        )
+        self._met = 0
+        self._next_offset = start.next_offset
+        self._leaves_from = self._read_leaves_from(checkpoints.values())
+        self.heads = Heads(start.heads)
+        self.agreed = 0
+        """How many checkpoints have been met."""
+        report.logs += 1
+        self._meet()
+
+    def _read_leaves_from(self, checkpoints: Iterable[Checkpoint]) -> int | None:
+        """Return the offset at which format 2 of the hashes begins, as it was signed, if that was."""
+        stated = {each.leaves_from for each in checkpoints if each.leaves_from is not None}
+        if len(stated) > 1:
+            what = (
+                f"checkpoints say that format 2 of the hashes begins at offsets {', '.join(map(str, sorted(stated)))}"
+            )
+            self._report.add(Verdict.ALTERED, str(self._origin), what)
+        return min(stated, default=None)
+
+    @property
+    def size(self) -> int:
+        """Give the number of records so far, those that were passed over included."""
+        return self._edge.size
+
+    def skip(self, subtree: Subtree) -> None:
+        """Pass over records that are not at hand, by their subtree's root; raises `ValueError` where none begins."""
+        self._edge.graft(subtree.level, subtree.root)
+        self._next_offset = -1
+        self._meet()
+
+    def take(self, row: Row, previous: bytes | None = None) -> None:
+        """Check the next row; `previous` is the hash of its saga's record before, where that one is not at hand."""
+        offset = row.record.offset
+        if previous is not None and row.saga_id is not None and row.seq and self.heads.get(row.saga_id) is None:
+            self.heads.put(row.saga_id, (row.seq - 1, previous))
+        self._reach(offset, row.record.skipped)
+        self._grow(self._check(row))
+
+    def take_hash(self, offset: int, found: bytes, skipped: int = 0) -> None:
+        """Take the next record by the hash that its bytes have; there is no row that could say otherwise.
+
+        `skipped` is the number of offsets before it that no consumer is given.
+        """
+        self._reach(offset, skipped)
+        self._grow(found)
+
+    def _reach(self, offset: int, skipped: int) -> None:
+        """Report what is missing before this record, which says how many offsets before it hold no record."""
+        following = offset - skipped
+        if offset < self._next_offset:
+            what = "the offset comes twice: one of the two rows was planted"
+            self._report.add(Verdict.ALTERED, self._at(offset), what)
+        elif self._next_offset == -1:
+            if skipped and not self._edge.size:
+                what = f"the record before it, at offset {following - 1}, is missing"
+                self._report.add(Verdict.INCOMPLETE, self._at(offset), what)
+        elif following > self._next_offset:
+            what = f"offsets {self._next_offset} to {following - 1} are missing"
+            self._report.add(Verdict.INCOMPLETE, self._at(self._next_offset), what)
+        elif following < self._next_offset:
+            what = f"it says that no record lies at offsets {following} to {offset - 1}, where there is one"
+            self._report.add(Verdict.ALTERED, self._at(offset), what)
+        self._next_offset = offset + 1
+        self._report.rows += 1
+
+    def _grow(self, found: bytes) -> None:
+        self._edge.append(hash_leaf(found))
+        self._meet()
+
+    def _check(self, row: Row) -> bytes:
+        """Give the hash that the row's bytes have, and tell where the row says otherwise."""
+        seq, previous = (self.heads.get(row.saga_id) if row.saga_id is not None else None) or (0, b"")
+        counted = row.seq is not None
+        self._check_format(row)
+        found = hash_row(previous if counted else b"", row.record, row.stored)
+        if found != row.hash:
+            what = "the record's bytes do not have the hash that was stored"
+            self._report.add(Verdict.ALTERED, self._at(row.record.offset), what)
+        if row.seq is not None and row.saga_id is not None:
+            if row.seq != seq + 1:
+                what = f"saga {row.saga_id} has record {row.seq} after {seq}"
+                self._report.add(Verdict.INCOMPLETE, self._at(row.record.offset), what)
+            self.heads.put(row.saga_id, (row.seq, found))
+        if not _follows(row):
+            what = "the row's columns do not say what its headers say"
+            self._report.add(Verdict.ALTERED, self._at(row.record.offset), what)
+        self._report.unreadable += not _reads(row, self._report.types)
+        return found
+
+    def _check_format(self, row: Row) -> None:
+        """Check that the hash has the format of its time: nobody goes back to the older, which covers less."""
+        form, offset = format_of(row.hash), row.record.offset
+        if self._leaves_from is None and form == FORMAT:
+            self._leaves_from = offset
+        if self._leaves_from is not None and (form == FORMAT) != (offset >= self._leaves_from):
+            what = f"the hash is of format {form}; format 2 begins at offset {self._leaves_from}"
+            self._report.add(Verdict.ALTERED, self._at(offset), what)
+
+    def _meet(self) -> None:
+        """Hold the tree against the checkpoint that was signed of it, if one was."""
+        while self._met < len(self._due) and self._due[self._met].size <= self._edge.size:
+            due = self._due[self._met]
+            self._met += 1
+            if due.size != self._edge.size:
+                continue
+            if due.root == self._edge.root():
+                self.agreed += 1
+            else:
+                before = self._due[self._met - 2].size if self._met > 1 else 0
+                what = f"records {before + 1} to {due.size} of the log are not those that were sealed at {due.time} ns"
+                self._report.add(Verdict.ALTERED, f"{self._origin}", what)
+
+    def finish(self) -> None:
+        """Tell what was sealed and is not there."""
+        for due in self._due[self._met :]:
+            what = f"{due.size} records were sealed at {due.time} ns; {self._edge.size} are there"
+            self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
+        if not self._due and self._edge.size:
+            what = f"no checkpoint covers its {self._edge.size} records"
+            self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
+        self._report.unsealed += max(0, self._edge.size - (self._due[-1].size if self._due else 0))
+        self.heads.close()
+
+    def _at(self, offset: int) -> str:
+        return f"{self._origin.topic}[{self._origin.partition}] offset {offset}"
+
+
+def _reads(row: Row, known: frozenset[str] | None) -> bool:
+    """Say whether the payload is a JSON object of a known type."""
+    if known is not None and row.event_type not in known:
+        return False
+    try:
+        return isinstance(orjson.loads(row.record.value), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _follows(row: Row) -> bool:
+    """Say whether the row's columns say what its headers do."""
+    try:
+        headers = dict(row.record.headers or load_headers(row.stored.headers))
+    except ValueError:
+        return False
+    said = (row.event_type, row.step, row.time, row.started)
+    return said == describe(headers) and _named(row.saga_id, headers)
+
+
+def _named(saga_id: UUID | None, headers: Mapping[str, bytes]) -> bool:
+    """Say whether the headers name this saga; where the row names none, they must name none either."""
+    said = headers.get(SAGA_ID) or b""
+    if saga_id is not None:
+        return said == str(saga_id).encode()
+    return read_saga(said) is None

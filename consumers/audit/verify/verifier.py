@@ -1,0 +1,131 @@
+"""Verifies the audit log as PostgreSQL has it, with the checkpoints of the database and of witnesses."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+from tradesaga.consumers.audit.log import store
+from tradesaga.consumers.audit.log.rows import snapshot, stream_rows
+from tradesaga.consumers.audit.retention.action_log import read_entries
+from tradesaga.consumers.audit.retention.actions import actions_origin, check_actions
+from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.consumers.audit.verify.verification import LogCheck, Report, Row, Verdict, check_chain, read_notes
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.clock_tier import NO_TIER, ClockTally, ClockTier
+from tradesaga.infra.audit_log.note import Verifier
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.witness import WitnessFile
+from tradesaga.infra.postgres.database import Session
+
+Known = dict[str, dict[int, tuple[Checkpoint, str]]]
+"""Checkpoints and their notes, by origin and size."""
+
+
+async def verify_database(
+    sql: Session,
+    log_id: str,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Sequence[WitnessFile],
+    progress: Callable[[int], None],
+    *,
+    types: frozenset[str] | None = None,
+    tier: ClockTier = NO_TIER,
+) -> Report:
+    """Check every row of the audit log; `progress` is called with the number of rows so far.
+
+    Payloads of other types than the given ones are counted as unreadable, checkpoints that were signed while the clock
+    was outside the tier as such. The log may grow meanwhile.
+    Raises `WitnessError` where a witness's file cannot be read.
+    """
+    # Before the snapshot: whoever signs writes to the database first, so a snapshot has all that a witness had.
+    seen = [[each.note for each in witness.read()] for witness in witnesses]
+    async with snapshot(sql):
+        return await _verify(sql, log_id, trusted, seen, progress, report=Report(types=types), tier=tier)
+
+
+async def _verify(
+    sql: Session,
+    log_id: str,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Sequence[Sequence[str]],
+    progress: Callable[[int], None],
+    *,
+    report: Report,
+    tier: ClockTier,
+) -> Report:
+    entries = await read_entries(sql)
+    notes = [*(note for *_, note in await store.read_notes(sql)), *(entry.note for entry in entries)]
+    stored = read_notes(report, "database", notes, trusted)
+    for checkpoints in stored.values():
+        check_chain(report, [checkpoints[size] for size in sorted(checkpoints)])
+    known = _join(report, stored, witnesses, trusted)
+    report.checkpoints = sum(len(checkpoints) for checkpoints in known.values())
+    _tell_clock(report, known, tier)
+    actions = actions_origin(log_id)
+    signed = check_actions(report, actions, entries, _sizes(known.pop(str(actions), {})))
+    retired = Tombstones.believe(report, actions, signed)
+    check: LogCheck | None = None
+    place: tuple[str, int] | None = None
+    async for row in _own_rows(sql, report):
+        if check is None or place != row.record[:2]:
+            if check is not None:
+                check.finish()
+            place = (row.record.topic, row.record.partition)
+            origin = Origin(log_id, *place)
+            begin = await retired.begin(sql, report, origin, row.record.offset)
+            check = LogCheck(report, origin, _sizes(known.pop(str(origin), {})), begin)
+        check.take(row)
+        if not report.rows % 1000:
+            progress(report.rows)
+    if check is not None:
+        check.finish()
+    for origin, checkpoints in known.items():  # logs of which not one row is left
+        begin = await retired.begin(sql, report, Origin.parse(origin), None)
+        LogCheck(report, Origin.parse(origin), _sizes(checkpoints), begin).finish()
+    progress(report.rows)
+    return report
+
+
+async def _own_rows(sql: Session, report: Report) -> AsyncGenerator[Row]:
+    """Yield the rows that the saga log has written; report the others, which are no part of a log and never sealed."""
+    ends = await store.read_ends(sql)
+    async for row in stream_rows(sql):
+        topic, partition, offset = row.record[:3]
+        end = ends.get((topic, partition), 0)
+        if offset < end:
+            yield row
+            continue
+        what = f"a row lies beyond what the saga log has read, which ends before offset {end}: somebody has planted it"
+        report.add(Verdict.ALTERED, f"{topic}[{partition}] offset {offset}", what)
+
+
+def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:
+    """Remark how many checkpoints bear a time that the tier does not allow. They hold all the same."""
+    tally = ClockTally(tier)
+    for checkpoints in known.values():
+        for checkpoint, _ in checkpoints.values():
+            tally.take(checkpoint.time, checkpoint.clock_error)
+    if tally.outside:
+        report.remarks.append(str(tally))
+
+
+def _join(
+    report: Report, stored: Known, witnesses: Sequence[Sequence[str]], trusted: Mapping[bytes, Verifier]
+) -> Known:
+    """Add the witnesses' checkpoints, and report where database and witness disagree."""
+    known = {origin: dict(checkpoints) for origin, checkpoints in stored.items()}
+    for number, notes in enumerate(witnesses, 1):
+        seen = read_notes(report, f"witness {number}", notes, trusted)
+        for origin, checkpoints in seen.items():
+            mine = known.setdefault(origin, {})
+            for size, (checkpoint, note) in checkpoints.items():
+                found = mine.setdefault(size, (checkpoint, note))
+                if found[0].root != checkpoint.root:
+                    what = f"the witness has another root of its first {size} records"
+                    report.add(Verdict.ALTERED, origin, what)
+                if size not in stored.get(origin, {}):
+                    what = f"the checkpoint of {size} records, which a witness has, is not in the database"
+                    report.add(Verdict.INCOMPLETE, origin, what)
+    return known
+
+
+def _sizes(checkpoints: Mapping[int, tuple[Checkpoint, str]]) -> dict[int, Checkpoint]:
+    return {size: checkpoint for size, (checkpoint, _) in checkpoints.items()}

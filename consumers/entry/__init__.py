@@ -1,0 +1,1 @@
+"""Where sagas begin: the intake of starts from Kafka, and the router of strategies' signals."""

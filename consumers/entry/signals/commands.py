@@ -1,0 +1,100 @@
+"""`tradesaga subscribe` and `tradesaga subscriptions`: which account trades which strategy, within which limits."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from tradesaga.consumers.entry.signals.store import DATABASE, Stream, list_subscriptions, write_subscription
+from tradesaga.infra.ledger.accounts import list_accounts
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.postgres.database import session
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.sagas.trade.routing import Subscription
+from tradesaga.schemas.amounts import Quantity, format_decimal
+from tradesaga.schemas.messages.signals import StrategyName
+from tradesaga.schemas.messages.trade import AccountId, Symbol
+
+_FACTOR_CEILING: Final = Decimal(10) ** 8
+
+
+def subscribe(
+    strategy: Annotated[str, typer.Argument(help="The strategy's name.")],
+    symbol: Annotated[str, typer.Argument(help="BASE/QUOTE.")],
+    account: Annotated[str, typer.Argument(help="The account that trades.")],
+    *,
+    size_factor: Annotated[str, typer.Option(help="Times the signal's quantity.")] = "1",
+    max_quantity: Annotated[str | None, typer.Option(help="Larger orders are cut down to this.")] = None,
+    max_notional: Annotated[str | None, typer.Option(help="Orders worth more than this are refused.")] = None,
+    max_per_minute: Annotated[int | None, typer.Option(min=1, help="Signals taken within a minute.")] = None,
+    max_age: Annotated[int | None, typer.Option(min=1, help="Seconds a signal may have waited.")] = None,
+    disable: Annotated[bool, typer.Option("--disable", help="Keep the subscription, but trade nothing.")] = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an account trade a strategy's signals in a symbol. What is said here replaces what was said before."""
+    stream = Stream(_checked("STRATEGY", StrategyName, strategy), _checked("SYMBOL", Symbol, symbol))
+    factor = _checked("--size-factor", Quantity, size_factor)
+    if factor >= _FACTOR_CEILING:
+        raise typer.BadParameter(f"--size-factor: give less than {_FACTOR_CEILING}")
+    subscription = Subscription(
+        account=_checked("ACCOUNT", AccountId, account),
+        size_factor=factor,
+        max_quantity=_limit("--max-quantity", max_quantity),
+        max_notional=_limit("--max-notional", max_notional),
+        max_per_minute=max_per_minute,
+        max_age=max_age,
+        enabled=not disable,
+    )
+    row = asyncio.run(_subscribe(load_settings(directory), stream, subscription))
+    typer.echo(json.dumps(_view(row)) if as_json else _sentence(row))
+
+
+def subscriptions(*, directory: Directory = None, as_json: AsJson = False) -> None:
+    """List who trades which strategy, and how many signals each has taken and refused."""
+    rows = asyncio.run(_list(load_settings(directory)))
+    if as_json:
+        typer.echo(json.dumps([_view(row) for row in rows]))
+        return
+    for row in rows:
+        typer.echo(f"{_sentence(row)}; {row['accepted']} accepted, {row['refused']} refused")
+
+
+async def _subscribe(settings: Settings, stream: Stream, subscription: Subscription) -> dict[str, Any]:
+    """Write the subscription. Raises `CommandError` (exit 3) when there is no such account."""
+    async with session(settings.database_for(DATABASE), application_name="tradesaga subscribe") as sql:
+        await list_accounts(sql, subscription.account)
+        return await write_subscription(sql, stream, subscription)
+
+
+async def _list(settings: Settings) -> list[dict[str, Any]]:
+    async with session(settings.database_for(DATABASE), application_name="tradesaga subscriptions") as sql:
+        return await list_subscriptions(sql)
+
+
+def _checked(name: str, kind: Any, text: str) -> Any:
+    try:
+        return TypeAdapter[Any](kind).validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{name}: {error.errors(include_url=False)[0]['msg']}") from None
+
+
+def _limit(name: str, text: str | None) -> Decimal | None:
+    return None if text is None else _checked(name, Quantity, text)
+
+
+def _view(row: Mapping[str, Any]) -> dict[str, Any]:
+    view = {name: format_decimal(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+    return {**view, "updated_at": row["updated_at"].isoformat()}
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    limits = ("max_quantity", "max_notional", "max_per_minute", "max_age")
+    view = _view(row)
+    told = "".join(f", {name.replace('_', ' ')} {view[name]}" for name in limits if view[name] is not None)
+    switched = "trades" if row["enabled"] else "does not trade"
+    return f"{row['account']} {switched} {row['strategy']} in {row['symbol']}, size {view['size_factor']}{told}"

@@ -1,0 +1,111 @@
+"""What becomes of a batch of signals, given what the database knows: orders, refusals, duplicates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from tradesaga.consumers.entry.signals.store import Decision, Place, Stream
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.sagas.trade.orders import Refusal
+from tradesaga.sagas.trade.routing import RATE_WINDOW, Subscription, request_of, route
+from tradesaga.schemas.messages.signals import SignalRaised
+from tradesaga.schemas.messages.trade import TradeRequested
+
+_WINDOW: Final = timedelta(seconds=RATE_WINDOW)
+_NOBODY: Final = Refusal("unknown_strategy", "no account follows this strategy in this symbol")
+_SECOND: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A readable signal, and how it came."""
+
+    lane: int
+    record: Record
+    signal: SignalRaised
+
+    @property
+    def stream(self) -> Stream:
+        """Give the strategy and symbol that accounts follow."""
+        return Stream(self.signal.strategy, self.signal.symbol)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one account asks for because of a signal."""
+
+    heard: Heard
+    account: str
+    request: TradeRequested
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was there before the batch: followers, decisions, and when signals were last accepted."""
+
+    followers: Mapping[Stream, Sequence[Subscription]]
+    decided: set[Place]
+    accepted: Mapping[tuple[Stream, str], list[datetime]]
+
+
+@dataclass(slots=True)
+class Judged:
+    """What a batch comes to."""
+
+    orders: list[Order] = field(default_factory=list[Order])
+    refused: list[Decision] = field(default_factory=list[Decision])
+    duplicates: int = 0
+
+
+def judge(heard: Sequence[Heard], known: Known, now: int) -> Judged:
+    """Judge signals in their order, so that limits count those before; `now` is nanoseconds since 1970."""
+    judged = Judged()
+    decided = set(known.decided)
+    accepted = {key: list(times) for key, times in known.accepted.items()}
+    for each in heard:
+        for subscription in known.followers[each.stream] or (None,):
+            account = subscription.account if subscription else ""
+            place = Place(each.signal.strategy, each.signal.signal_id, account)
+            if place in decided:
+                judged.duplicates += 1
+                continue
+            decided.add(place)
+            answer = _route(each, subscription, accepted.setdefault((each.stream, account), []), now)
+            if isinstance(answer, Refusal):
+                judged.refused.append(refusal(each, account, answer))
+            else:
+                judged.orders.append(answer)
+    return judged
+
+
+def refusal(heard: Heard, account: str, why: Refusal) -> Decision:
+    """Write why an account does not trade a signal; the account is empty where nobody follows the strategy."""
+    return _decision(heard, account, "refused", why)
+
+
+def acceptance(order: Order, saga_id: UUID) -> Decision:
+    """Write which saga an account trades a signal by."""
+    return _decision(order.heard, order.account, "accepted", Refusal("", ""), saga_id)
+
+
+def _route(heard: Heard, subscription: Subscription | None, accepted: list[datetime], now: int) -> Order | Refusal:
+    if subscription is None:
+        return _NOBODY
+    at = heard.record.recorded_at
+    lately = sum(1 for moment in accepted if moment > at - _WINDOW)
+    waited = (datetime.fromtimestamp(now / _SECOND, UTC) - at).total_seconds()
+    quantity = route(heard.signal, subscription, waited=waited, lately=lately)
+    if isinstance(quantity, Refusal):
+        return quantity
+    accepted.append(at)
+    return Order(heard, subscription.account, request_of(heard.signal, subscription.account, quantity))
+
+
+def _decision(heard: Heard, account: str, decision: str, why: Refusal, saga_id: UUID | None = None) -> Decision:
+    signal = heard.signal
+    return Decision(
+        signal.strategy, signal.signal_id, account, signal.symbol, decision, why.code, why.reason, saga_id,
+        heard.record.recorded_at,
+    )  # fmt: skip

@@ -1,0 +1,268 @@
+"""What a fact says of the row of its step: rows made anew from facts, as their owners had them. Pure.
+
+What an owner had begun and not told is taken for the worst that it can be: a remote call for unknown, so that the far
+side is asked; a local attempt for not made, since its effect was lost together with its row.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.consumers.runtime.step_rows import Key, Row
+from tradesaga.consumers.runtime.trigger import split
+from tradesaga.infra.clock import read_id
+from tradesaga.infra.kafka.codec import Record, pack, unpack
+from tradesaga.infra.kafka.partitioner import partition_of
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.envelope import Envelope, EnvelopeError
+from tradesaga.schemas.messages import lifecycle
+from tradesaga.schemas.messages.message import Message, wire_type
+
+CONTRADICTED: Final = "!"
+"""Before the id of a report that has been told as a contradiction, as waiting steps keep it."""
+_OPEN: Final = frozenset({RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING})
+_LENGTH: Final = 4
+
+
+class Said(Enum):
+    """What a record is to a step."""
+
+    TRIGGER = "trigger"
+    REPORT = "report"
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+    BARRED = "barred"
+    ATTEMPTED = "attempted"
+    CONTRADICTED = "contradicted"
+    COMPENSATED = "compensated"
+    STANDS = "stands"
+
+
+_ANSWERS: Final = {
+    Said.DONE: RowStatus.DONE,
+    Said.REFUSED: RowStatus.REFUSED,
+    Said.FAILED: RowStatus.FAILED,
+    Said.BARRED: RowStatus.BARRED,
+}
+_BY_STEP: Final[dict[type[Message], Said]] = {
+    lifecycle.StepFailed: Said.FAILED,
+    lifecycle.StepBarred: Said.BARRED,
+    lifecycle.StepUnknown: Said.ATTEMPTED,
+    lifecycle.AttemptFailed: Said.ATTEMPTED,
+    lifecycle.StepContradicted: Said.CONTRADICTED,
+    lifecycle.CompensationFailed: Said.STANDS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """One record, and one step that it says something of."""
+
+    said: Said
+    binding: Binding
+    saga_id: UUID
+    envelope: Envelope
+    record: Record
+
+    @property
+    def key(self) -> Key:
+        """Give the key of the row."""
+        return self.saga_id, self.binding.step.name
+
+
+class Reader:
+    """The wire types that say something of a participant's steps; `partitions` is the count of the topics'.
+
+    A report from outside may name no version: then it is one to the steps of all versions that wait for it.
+    """
+
+    def __init__(self, participant: Participant, partitions: int) -> None:
+        saga = participant.saga
+        self._partitions = partitions
+        bindings = Bindings(participant)
+        self._unversioned = bindings.unversioned
+        self._bindings = bindings.by_version
+        self._newest = participant.bindings
+        self._by_step = {wire_type(saga.name, message): said for message, said in _BY_STEP.items()}
+        self._types = {version: _types(saga.name, each.values()) for version, each in self._bindings.items()}
+        self._reports: dict[str, dict[str, tuple[Said, Binding]]] = {}
+        for types in self._types.values():
+            for ce_type, listed in types.items():
+                for said, binding in listed:
+                    if said is Said.REPORT:
+                        self._reports.setdefault(ce_type, {}).setdefault(binding.step.name, (said, binding))
+
+    def read(self, record: Record) -> list[Mention]:
+        """Say what a record of the events topic is to which steps; one that its owner could not trust is to none."""
+        try:
+            envelope = Envelope.from_headers(record.headers)
+        except EnvelopeError:
+            return []
+        found = self._find(envelope)
+        key = envelope.saga_id.encode()
+        if not found or record.key != key or record.partition != partition_of(key, self._partitions):
+            return []
+        saga_id = read_id(envelope.saga_id)
+        return [Mention(said, binding, saga_id, envelope, record) for said, binding in found]
+
+    def _find(self, envelope: Envelope) -> Collection[tuple[Said, Binding]]:
+        if not envelope.version and (reports := self._reports.get(envelope.type)) is not None:
+            return reports.values()
+        version = envelope.version or self._unversioned
+        if (found := self._types.get(version, {}).get(envelope.type)) is not None:
+            return found
+        said, binding = self._by_step.get(envelope.type), self._bindings.get(version, {}).get(envelope.step)
+        # What is said of a row whose own records could not be read names no version.
+        binding = binding or (self._newest.get(envelope.step) if not envelope.version else None)
+        return [(said, binding)] if said is not None and binding is not None else []
+
+
+def _types(saga: str, bindings: Iterable[Binding]) -> dict[str, list[tuple[Said, Binding]]]:
+    """Return what each wire type says of the steps of one version."""
+    types: dict[str, list[tuple[Said, Binding]]] = {}
+    for binding in bindings:
+        step = binding.step
+        named: list[tuple[Said, type[Message] | None]] = [(Said.TRIGGER, event) for event in step.on]
+        named += [(Said.DONE, step.emits), (Said.REFUSED, step.rejects), (Said.REPORT, step.waits_for)]
+        named.append((Said.COMPENSATED, step.back[1] if step.back is not None else None))
+        for said, message in named:
+            for each in (message, *message.EARLIER) if message is not None else ():
+                types.setdefault(wire_type(saga, each), []).append((said, binding))
+    return types
+
+
+def adopt(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
+    """Give the row after a record, or None where it changes nothing. `now` is nanoseconds since 1970.
+
+    Raises `ValueError` for a value that cannot be read: its owner made nothing of it either.
+    """
+    match mention.said:
+        case Said.TRIGGER:
+            return _trigger(row, mention, lane, now)
+        case Said.REPORT:
+            return _report(row, mention, lane, now)
+        case Said.ATTEMPTED:
+            return _attempted(row, mention)
+        case Said.CONTRADICTED:
+            return _contradicted(row, mention)
+        case Said.COMPENSATED | Said.STANDS:
+            return _taken_back(row, mention, lane)
+        case _:
+            return _answered(row, mention, lane)
+
+
+def begin_round(row: Row, binding: Binding, round_: int, now: int) -> None:
+    """Open a failed row again in a later round, of which nothing is known."""
+    row.status = RowStatus.INTENT if binding.remote else RowStatus.RETRY
+    row.round, row.attempt, row.wait, row.started = round_, 0, 0.0, now
+
+
+def _trigger(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
+    binding, step = mention.binding, mention.binding.step
+    gathers = binding.waiting or len(step.on) > 1
+    if row is None:
+        row = Row(mention.saga_id, step.name, lane, RowStatus.WAITING, attempt=int(gathers), started=now)
+    elif row.status is not RowStatus.WAITING or not gathers or mention.envelope.type in _gathered(row):
+        return None
+    headers = mention.record.headers
+    packed = pack(headers, mention.record.value)
+    row.input = (row.input or b"") + len(packed).to_bytes(_LENGTH, "big") + packed
+    row.lane = lane
+    if len(split(row.input)) < len(step.on):
+        return row
+    if not binding.waiting:
+        row.status = RowStatus.INTENT if binding.remote else RowStatus.RETRY
+        row.attempt = 0
+    row.wait, row.started = 0.0, now
+    return row
+
+
+def _gathered(row: Row) -> set[str]:
+    return {dict(unpack(part[_LENGTH:])[0])["ce_type"].decode() for part in split(row.input)}
+
+
+def _report(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
+    binding, step = mention.binding, mention.binding.step
+    if step.waits_for is None or binding.correlate is None:
+        return None
+    row = row or Row(mention.saga_id, step.name, lane, RowStatus.WAITING, started=now)
+    if row.status is not RowStatus.WAITING and binding.store is None:
+        return None
+    try:
+        report = step.waits_for.from_wire(mention.record.value)
+    except ValidationError as error:
+        raise ValueError(str(error)) from error
+    known: dict[str, object] = orjson.loads(row.reports) if row.reports else {}
+    # Where reports count from a store alone, the record only tells that it is not news any more: the far side is asked.
+    told = None if binding.store is not None else orjson.loads(report.to_wire())
+    known.setdefault(binding.correlate(report), told)
+    row.reports = orjson.dumps(known)
+    if row.status is RowStatus.WAITING:
+        row.wait = 0.0 if row.input or row.bar_seen else None
+    return row
+
+
+def _attempted(row: Row | None, mention: Mention) -> Row | None:
+    envelope = mention.envelope
+    if row is None or _backward(mention):
+        return None
+    if row.status is RowStatus.FAILED and envelope.round > row.round and row.input:
+        begin_round(row, mention.binding, envelope.round, envelope.started)
+    elif row.status not in _OPEN or envelope.round < row.round:
+        return None
+    row.attempt = max(row.attempt, envelope.attempt)
+    row.started = max(row.started, envelope.started)
+    row.wait = 0.0
+    return row
+
+
+def _backward(mention: Mention) -> bool:
+    return b'"back"' in mention.record.value and mention.envelope.type.endswith("attempt-failed.v1")
+
+
+def _contradicted(row: Row | None, mention: Mention) -> Row | None:
+    if row is None or row.status is RowStatus.WAITING:
+        return None
+    try:
+        venue_id = lifecycle.StepContradicted.from_wire(mention.record.value).venue_id
+    except ValidationError as error:
+        raise ValueError(str(error)) from error
+    known: dict[str, object] = orjson.loads(row.reports) if row.reports else {}
+    row.reports = orjson.dumps({**known, CONTRADICTED + venue_id: None})
+    return row
+
+
+def _answered(row: Row | None, mention: Mention, lane: int) -> Row | None:
+    envelope = mention.envelope
+    again = row is not None and row.status is RowStatus.FAILED and envelope.round > row.round
+    if row is not None and row.status not in _OPEN and not again:
+        return None
+    row = row or Row(mention.saga_id, mention.binding.step.name, lane, RowStatus.WAITING)
+    row.settle(_ANSWERS[mention.said], _packed(mention))
+    row.attempt, row.round, row.started = envelope.attempt, envelope.round, envelope.started
+    return row
+
+
+def _taken_back(row: Row | None, mention: Mention, lane: int) -> Row | None:
+    envelope, status = mention.envelope, RowStatus.COMPENSATED
+    if mention.said is Said.STANDS:
+        status = RowStatus.COMPENSATION_FAILED
+    row = row or Row(mention.saga_id, mention.binding.step.name, lane, status)
+    known = row.back_answer is not None and envelope.round <= row.back_round
+    if row.status is RowStatus.COMPENSATED or (row.status is status and known):
+        return None
+    row.status, row.back_answer, row.back_input, row.wait = status, _packed(mention), None, None
+    row.back_attempt, row.back_round, row.started = envelope.attempt, envelope.round, envelope.started
+    return row
+
+
+def _packed(mention: Mention) -> bytes:
+    return pack(mention.record.headers, mention.record.value)

@@ -1,0 +1,225 @@
+"""One saga's topics read into databases: the saga log's tables, its participants' rows and effects, and their lanes."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tradesaga.consumers.recovery import lanes
+from tradesaga.consumers.recovery.databases import Database
+from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
+from tradesaga.consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown, refuse_unregistered
+from tradesaga.consumers.recovery.registry import Cast
+from tradesaga.consumers.recovery.report import Report
+from tradesaga.consumers.recovery.starts import Letter, first_unanswered, open_intake
+from tradesaga.consumers.recovery.steps import StepRecovery
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.dead_letters import CONTRADICTION
+from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.outbox import outbox_rows
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.outbox_rows import OutboxRow
+from tradesaga.schemas.envelope import TYPE, Header
+from tradesaga.schemas.messages.lifecycle import Bar
+from tradesaga.schemas.messages.message import wire_type
+from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic, starts_topic
+
+LOG: Final = "saga_log"
+"""Names the database of checkpoints, audit log, parked records and start requests, as the services do."""
+Advance = Callable[[int], None]
+Letters = Counter[tuple[str, Letter]]
+"""Copies in the dead letters, by the group that put them there and where the records lie of which they are."""
+
+
+@dataclass
+class CatchUp:
+    """Reads every partition once. `ranges` gives the first and the next offset of each, when the recovery began.
+
+    `places` gives the database of each service by name; `restored` that the rows there are of an earlier moment.
+    """
+
+    cast: Cast
+    replay: Replay
+    places: Mapping[str, Database]
+    ranges: Mapping[Place, tuple[int, int]]
+    facts: FactRecovery
+    report: Report
+    restored: bool
+    unknown: bool
+    steps: list[StepRecovery] = field(default_factory=list[StepRecovery])
+    log_lanes: dict[int, Lane] = field(default_factory=dict[int, Lane])
+    owed: list[tuple[Lane, Outgoing]] = field(default_factory=list[tuple[Lane, Outgoing]])
+    contradicted: set[Letter] = field(default_factory=set[Letter])
+
+    @property
+    def size(self) -> int:
+        """Give the number of facts to read."""
+        return sum(end for (topic, _), (_, end) in self.ranges.items() if topic == self.events)
+
+    @property
+    def events(self) -> str:
+        """Name the topic of facts."""
+        return events_topic(self.cast.saga.name)
+
+    @property
+    def commands(self) -> str:
+        """Name the topic of commands."""
+        return commands_topic(self.cast.saga.name)
+
+    async def declare(self) -> None:
+        """Have all lanes exist; refuse a database that has read further than the topics go."""
+        log, count = self.places[LOG], self._count(self.events)
+        self.log_lanes = await lanes.declare(log.sql, self.facts.group, self.events, count, log.incarnation)
+        known = list(self.log_lanes.values())
+        for participant in self.cast.participants:
+            place = self.places[participant.name]
+            mine = await lanes.declare(place.sql, participant.group, self.events, count, place.incarnation)
+            theirs = await lanes.declare(place.sql, participant.group, self.commands, count, place.incarnation)
+            known += [*mine.values(), *theirs.values()]
+            numbers = {number: lane.id for number, lane in mine.items()}
+            recovery = StepRecovery(self.cast.saga, participant, place.sql, count, numbers, self.facts.now)
+            if self.restored:
+                await recovery.doubt()
+            self.steps.append(recovery)
+        # Effects rest on those of earlier steps, which other participants restore.
+        self.steps.sort(key=lambda each: each.first_step)
+        refuse_beyond(known, self.ranges)
+
+    def _count(self, topic: str) -> int:
+        return sum(1 for name, _ in self.ranges if name == topic)
+
+    async def run(self, advance: Advance) -> None:
+        """Read everything, and leave the lanes where reading goes on."""
+        letters = await self._letters()
+        self.facts.letters = {place: number for (group, place), number in letters.items() if group == self.facts.group}
+        for recovery in self.steps:
+            recovery.contradicted = self.contradicted
+        for number in range(self._count(self.events)):
+            given = await self._commands(number)
+            await self._facts(number, given, letters, advance)
+            await self.find_unanswered(number)
+        refuse_foreign(self.cast.saga, self.facts)
+        refuse_unknown(self.facts.unknown, allowed=self.unknown)
+        refuse_unregistered(self.cast.saga, self.facts.versions, allowed=self.unknown)
+        await self._starts(letters)
+        await self._owe()
+        self._report()
+
+    async def _read(self, topic: str, number: int, start: int = 0) -> AsyncGenerator[list[Record]]:
+        first, end = self.ranges[topic, number]
+        async for batch in self.replay.read((topic, number), max(first, start), end):
+            yield batch
+
+    async def _letters(self) -> Letters:
+        """Count the copies of records in the dead letters, by the group that put them there."""
+        topic = dead_letters_topic(self.cast.saga.name)
+        found = Letters()
+        for number in range(self._count(topic)):
+            async for batch in self._read(topic, number):
+                for record in batch:
+                    if (letter := origin(record.headers)) is not None:
+                        found[letter] += 1
+                        if record.header("ts_dlt_error_type") == CONTRADICTION.encode():
+                            self.contradicted.add(letter[1])
+        return found
+
+    async def _commands(self, number: int) -> set[Asked]:
+        """Say which orders have become commands on this partition."""
+        bar, given = wire_type(self.cast.saga.name, Bar).encode(), set[Asked]()
+        async for batch in self._read(self.commands, number):
+            self.report.records["commands"] += len(batch)
+            for record in batch:
+                found = dict(record.headers)
+                if TYPE in found:
+                    given.add(asked(record.headers, bar=found[TYPE] == bar))
+        return given
+
+    async def _facts(self, number: int, given: Collection[Asked], letters: Letters, advance: Advance) -> None:
+        lane, orders = self.log_lanes[number], list[Made]()
+        self.facts.forget()
+        async for batch in self._read(self.events, number):
+            self.report.records["events"] += len(batch)
+            for recovery in self.steps:
+                await recovery.follow_events(batch)
+            unfolded = [record for record in batch if record.offset >= lane.next_offset]
+            if unfolded:
+                made, dead = await self.facts.follow(lane, unfolded)
+                orders += made
+                missing = [letter for letter in dead if origin(letter.headers) not in letters]
+                self.owed += [(lane, letter) for letter in missing]
+                self.report.owed["dead letters"] += len(missing)
+            advance(len(batch))
+        commands = [made.record for made in orders if made.asked not in given]
+        self.owed += [(lane, record) for record in commands]
+        self.report.owed["commands"] += len(commands)
+        end = self.ranges[self.events, number][1]
+        await lanes.move(self.places[LOG].sql, self.facts.group, self.events, {number: end})
+        for recovery in self.steps:
+            await lanes.move(recovery.sql, recovery.participant.group, self.events, {number: end})
+
+    async def find_unanswered(self, number: int) -> None:
+        """Have each participant go on from the first command of a partition that nobody has answered."""
+        firsts: dict[str, int] = {}
+        async for batch in self._read(self.commands, number):
+            for recovery in self.steps:
+                first, name = await recovery.follow_commands(batch), recovery.participant.group
+                if first is not None:
+                    firsts[name] = min(first, firsts.get(name, first))
+        end = self.ranges[self.commands, number][1]
+        for recovery in self.steps:
+            group = recovery.participant.group
+            first = firsts.get(group, end)
+            await lanes.move(recovery.sql, group, self.commands, {number: first})
+            self.report.owed["commands to be read again"] += end - first
+
+    async def _starts(self, letters: Letters) -> None:
+        """Have the intake go on from the first start that nobody has answered."""
+        intake, log = open_intake(self.cast.saga), self.places[LOG]
+        if intake is None:
+            return
+        topic = starts_topic(self.cast.saga.name)
+        here = await lanes.declare(log.sql, intake.group, topic, self._count(topic), log.incarnation)
+        mine = {place for group, place in letters if group == intake.group}
+        for number in range(self._count(topic)):
+            following = self.ranges[topic, number][1]
+            async for batch in self._read(topic, number, here[number].next_offset):
+                self.report.records["starts"] += len(batch)
+                first = await first_unanswered(intake, log.sql, batch, mine)
+                following = following if first is None else min(first, following)
+            await lanes.move(log.sql, intake.group, topic, {number: following})
+
+    async def _owe(self) -> None:
+        """Put what was never published into the outbox: the saga log publishes it when it starts."""
+        rows: list[OutboxRow] = []
+        for lane, record in self.owed:
+            lane.last_seq += 1
+            rows.append(OutboxRow(lane.id, lane.last_seq, record))
+        if rows:
+            await outbox_rows.insert(self.places[LOG].sql, rows)
+
+    def _report(self) -> None:
+        report, facts = self.report, self.facts
+        report.folded, report.parked = report.folded + facts.folded, report.parked + facts.parked
+        report.starts += facts.starts
+        report.left_out += [
+            f"steps and local effects of sagas under version {version}, which is not registered: {number} of their "
+            f"facts are parked"
+            for version, number in sorted(facts.versions.items())
+        ]
+        for recovery in self.steps:
+            report.adopted += recovery.adopted
+            report.restored += recovery.restored
+            for name, number in recovery.unrestored.items():
+                owner = f"{recovery.participant.name}'s {name}"
+                report.left_out.append(f"{number} local effects of {owner}: nothing is bound that makes them anew")
+
+
+def origin(headers: Sequence[Header]) -> tuple[str, Letter] | None:
+    """Read from a dead letter's headers which group put it there, and where the record itself lies."""
+    found = {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
+    try:
+        place = found["ts_dlt_topic"], int(found["ts_dlt_partition"]), int(found["ts_dlt_offset"])
+    except (KeyError, ValueError):
+        return None
+    return found.get("ts_dlt_group", ""), place

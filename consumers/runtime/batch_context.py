@@ -1,0 +1,204 @@
+"""One batch under judgement: its rows, what it will publish, and what starts once it is committed."""
+
+from collections import Counter as Tally
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from prometheus_client import Counter, Histogram
+
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import Binding
+from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.consumers.runtime.blocking import LoopWatch
+from tradesaga.consumers.runtime.event_factory import Speaker
+from tradesaga.consumers.runtime.local_handlers import Budget, Item
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.outcome import CallKind
+from tradesaga.consumers.runtime.remote_calls import Call, Calls
+from tradesaga.consumers.runtime.reports import Report
+from tradesaga.consumers.runtime.step_rows import Key, Row
+from tradesaga.consumers.runtime.trigger import Cause, frame
+from tradesaga.infra.kafka.codec import Outgoing, unpack
+from tradesaga.infra.outbox.processor import Transaction
+from tradesaga.infra.telemetry import metrics
+from tradesaga.sagas.step import AnyStep
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.messages.message import Event
+from tradesaga.schemas.messages.message import Message as Payload
+
+Metric = TypeVar("Metric", Counter, Histogram)
+CALL_MARGIN = 1.0
+"""Seconds past a call's time limit at which its row is taken up again, should its caller have died."""
+PUT_OFF = 0.05
+"""Seconds after which a call for which there was no room is due."""
+
+_RESULTS = {
+    RowStatus.DONE: "done",
+    RowStatus.REFUSED: "refused",
+    RowStatus.FAILED: "failed",
+    RowStatus.BARRED: "barred",
+}
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What judging needs besides the messages: fixed for a participant."""
+
+    saga: str
+    group: str
+    bindings: Bindings
+    payloads: Mapping[str, type[Payload]]
+    speaker: Speaker
+    calls: Calls
+    now: Callable[[], int]
+    chance: Callable[[], float]
+    skew_ns: int
+    held: Callable[[StepContext], bool]
+    watch: LoopWatch
+    _children: dict[tuple[object, ...], Any] = field(default_factory=dict[tuple[object, ...], Any])
+
+    def child(self, metric: Metric, *labels: str) -> Metric:
+        """Give a metric's child for these labels; found once, since finding it costs more than counting."""
+        key = (id(metric), *labels)
+        if key not in self._children:
+            self._children[key] = metric.labels(self.saga, *labels)
+        return self._children[key]
+
+
+@dataclass
+class Docket:
+    """What the judging of a batch changes: nothing outside it, so that a batch rolled back can be judged again.
+
+    `late` are the reports of this batch that an answer counts already, `counted` those that one counts from now on;
+    `kept` has the reports in rows, read once a batch, and `concluding` the rows, with lanes, that reports may answer.
+    """
+
+    around: Surroundings
+    transaction: Transaction
+    rows: dict[Key, Row]
+    holding: bool = False
+    evidence: Mapping[UUID, Any] = field(default_factory=dict[UUID, Any])
+    reports: Mapping[Key, Sequence[Event]] = field(default_factory=dict[Key, Sequence[Event]])
+    late: set[Report] = field(default_factory=set[Report])
+    counted: set[Report] = field(default_factory=set[Report])
+    kept: dict[Key, dict[str, object]] = field(default_factory=dict[Key, dict[str, object]])
+    concluding: dict[Key, int] = field(default_factory=dict[Key, int])
+    budget: Budget = field(default_factory=Budget)
+    dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
+    calls: list[Call] = field(default_factory=list[Call])
+    held: int = 0
+    local: dict[Key, Item] = field(default_factory=dict[Key, Item])
+    counts: Tally[Counter] = field(default_factory=Tally[Counter])
+    seconds: list[tuple[Histogram, float]] = field(default_factory=list[tuple[Histogram, float]])
+
+    def open_row(self, message: Message, status: RowStatus) -> Row:
+        """Begin the row of a step of which nothing was known."""
+        row = Row(message.saga_id, message.binding.step.name, message.lane, status, started=self.around.now())
+        self.rows[row.key] = row
+        return row
+
+    def touch(self, row: Row) -> None:
+        """Have the row written; its `wait` is written too, so it must be right."""
+        self.dirty[row.key] = row
+
+    def stored(self, framed: bytes | None) -> Cause:
+        """Read a message kept in a row; raises `ValueError` if the row holds none, `UnknownVersionError`."""
+        if framed is None:
+            raise ValueError("the row holds no input")
+        return Cause.stored(framed, self.around.payloads, self.around.bindings.check)
+
+    def step(self, row: Row, cause: Cause) -> AnyStep:
+        """Return the step of a row, as the version defines it under which its cause was said."""
+        return self.around.bindings.at(row.step, cause.envelope.version).step
+
+    def binding(self, row: Row, cause: Cause) -> Binding:
+        """Return the functions of a row's step; raises `UnknownVersionError`, `KeyError`."""
+        return self.around.bindings.at(row.step, cause.envelope.version)
+
+    def context(
+        self, row: Row, binding: Binding, cause: Cause, *, local: bool = False, back: bool = False
+    ) -> StepContext:
+        """Make what a handler is told."""
+        timeout_ns = int(binding.step.timeout.total_seconds() * 1e9)
+        return StepContext(
+            saga_id=row.saga_id,
+            step=row.step,
+            attempt=row.back_attempt if back else row.attempt,
+            key=f"{row.saga_id}:{row.step}{':back' if back else ''}",
+            expires_ns=row.started + timeout_ns,
+            facts=cause.envelope.context,
+            traceparent=cause.envelope.traceparent,
+            sql=self.transaction.sql if local else None,
+            evidence=self.evidence.get(row.saga_id),
+        )
+
+    def call(self, kind: CallKind, row: Row, binding: Binding, cause: Cause) -> bool:
+        """Have the far side called once this batch is committed; if nothing comes of it, the row is taken up again.
+
+        Says False where there is no room: the call has not been made, and its row is due in a moment.
+        """
+        context = self.context(row, binding, cause, back=kind is CallKind.UNDO)
+        call = Call(kind, binding, row.saga_id, context.attempt, context, cause)
+        admitted = self.around.calls.admits(len(self.calls), self.held + call.size)
+        if admitted:
+            self.calls.append(call)
+            self.held += call.size
+            row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN
+        else:
+            _put_off(kind, row, cause)
+        self.touch(row)
+        return admitted
+
+    def under_way(self, row: Row) -> bool:
+        """Say whether the far side is being asked for this row, or will be once this batch is committed."""
+        return row.key in self.around.calls or any(call.key == row.key for call in self.calls)
+
+    def say(self, row: Row, cause: Cause | None, fact: Event, *, back: bool = False) -> Outgoing:
+        """Make a fact of ours, whose value nobody has written yet."""
+        return self.around.speaker.say(row, cause, fact, fact.to_wire(), back=back)
+
+    def answer(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
+        """End the step forward: the row keeps what it said, and says the same again whenever asked."""
+        row.settle(status, said.packed)
+        self.transaction.emit(lane, said)
+        self.touch(row)
+        result = _RESULTS[status]
+        self.count(metrics.STEPS_EXECUTED, row.step, result)
+        histogram = self.around.child(metrics.STEP_SECONDS, row.step, result)
+        self.seconds.append((histogram, (self.around.now() - row.started) / 1e9))
+
+    def answer_back(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
+        """End the compensation, for this round."""
+        row.status, row.wait, row.back_input = status, None, None
+        row.back_answer = said.packed
+        self.transaction.emit(lane, said)
+        self.touch(row)
+        self.count(metrics.STEPS_COMPENSATED, row.step, "compensated" if status is RowStatus.COMPENSATED else "failed")
+
+    def emit_again(self, lane: int, packed: bytes | None) -> None:
+        """Publish a stored answer once more, byte for byte; what was lost may have been the first one."""
+        if packed is None:
+            return
+        headers, value = unpack(packed)
+        self.transaction.emit(lane, Outgoing.of_stored(self.around.speaker.topic, headers, value))
+
+    def count(self, counter: Counter, *labels: str) -> None:
+        """Count once the batch is committed."""
+        self.counts[self.around.child(counter, *labels)] += 1
+
+
+def _put_off(kind: CallKind, row: Row, cause: Cause) -> None:
+    """Take the attempt back: the row waits in the database for its turn, not in memory."""
+    row.wait = PUT_OFF
+    if kind is CallKind.CALL:
+        row.status, row.attempt, row.input = RowStatus.RETRY, row.attempt - 1, row.input or frame(cause)
+    elif kind is CallKind.UNDO:
+        row.back_attempt -= 1
+
+
+def request_of(packed: bytes | None) -> str:
+    """Give the hash of the start that a stored answer goes back to."""
+    return Envelope.from_headers(unpack(packed)[0]).request if packed else ""

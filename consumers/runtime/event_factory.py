@@ -1,0 +1,105 @@
+"""What a participant says: facts on the events topic."""
+
+from typing import cast
+
+from tradesaga.consumers.function_checks import answers_of, name_types
+from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.infra.clock import Clock, format_time, new_id
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.telemetry.tracing import record_span
+from tradesaga.sagas.step import AnyStep
+from tradesaga.schemas.envelope import ContextTooLargeError, Envelope, splice
+from tradesaga.schemas.messages.message import Event, wire_type
+from tradesaga.schemas.topics import events_topic
+
+VALUE_LIMIT = 256 * 1024
+"""Bytes of one payload; with a context at its ceiling, and headers, it stays below the topic's `max.message.bytes`."""
+CONTEXT_CEILING = 384 * 1024
+"""Bytes of context with which a step is begun at all; a remote answer may then still be told whole."""
+
+_SAID_CEILING = 640 * 1024
+
+
+class Speaker:
+    """Makes the records of one participant."""
+
+    def __init__(self, saga: str, participant: str, clock: Clock) -> None:
+        self._saga = saga
+        self._source = f"/{saga}/{participant}"
+        self.topic = events_topic(saga)
+        self._clock = clock
+
+    def say(self, row: Row, cause: Cause | None, event: Event, value: bytes, *, back: bool = False) -> Outgoing:
+        """Make the fact `event` about `row`; the context is the cause's, unchanged."""
+        context = cause.envelope.context if cause is not None else b""
+        # Too large a context has been refused; the refusal must not be as large again.
+        return self._make(row, cause, event, value, context if len(context) <= _SAID_CEILING else b"", back=back)
+
+    def say_done(self, row: Row, cause: Cause, event: Event, value: bytes) -> Outgoing:
+        """Make the fact that a step has succeeded, which the saga's context takes in."""
+        # What fits was checked before the effect; an effect that happened is told in any case.
+        context = splice(cause.envelope.context, event.NAME, value, limit=CONTEXT_CEILING + 2 * VALUE_LIMIT)
+        return self._make(row, cause, event, value, context, back=False)
+
+    def _make(
+        self, row: Row, cause: Cause | None, event: Event, value: bytes, context: bytes, *, back: bool
+    ) -> Outgoing:
+        said = cause.envelope if cause is not None else None
+        envelope = Envelope(
+            type=wire_type(self._saga, type(event)),
+            id=str(new_id()),
+            source=self._source,
+            saga_id=str(row.saga_id),
+            time=format_time(self._clock.now()),
+            causation=said.id if said else "",
+            traceparent=self._hop(row, said.traceparent) if said else "",
+            tracestate=said.tracestate if said else "",
+            step=row.step,
+            request=said.request if said else "",
+            round=row.back_round if back else row.round,
+            attempt=row.back_attempt if back else row.attempt,
+            started=row.started,
+            context=context,
+            version=said.version if said and said.version > 1 else 0,
+        )
+        return Outgoing.of(self.topic, envelope, value)
+
+    def _hop(self, row: Row, parent: str) -> str:
+        """Give the trace's next hop: the span of this attempt, where somebody records it."""
+        ended = self._clock.now()
+        return record_span(row.step, parent, row.started, ended, saga=self._saga, attempt=row.attempt)
+
+
+class WrongAnswerError(TypeError):
+    """A handler returned what is no answer of its step."""
+
+
+def write_answer(step: AnyStep, event: object, *, back: bool) -> bytes:
+    """Return the payload of an answer. Raises `WrongAnswerError`, and `ValueError` for one that JSON cannot hold."""
+    allowed = answers_of(step, "back" if back else "forward")
+    # A subclass has a wire type of its own, which nobody knows.
+    if type(event) not in allowed:
+        given = "None" if event is None else type(event).__name__
+        raise WrongAnswerError(f"the handler returned {given}; {step.name!r} answers with {name_types(allowed)}")
+    return cast("Event", event).to_wire()
+
+
+def check_size(event: Event, value: bytes) -> None:
+    """Refuse an answer too large to publish; raises `ContextTooLargeError`."""
+    if len(value) > VALUE_LIMIT:
+        raise ContextTooLargeError(f"{event.NAME} of {len(value)} bytes passes the limit of {VALUE_LIMIT}")
+
+
+def check_fit(context: bytes, event: Event, value: bytes) -> None:
+    """Refuse an answer that the saga's context cannot take in, while its effect can still be rolled back.
+
+    Raises `ContextTooLargeError`.
+    """
+    check_size(event, value)
+    splice(context, event.NAME, value)
+
+
+def tidy(reason: str) -> str:
+    """Make a reason fit for a fact: bounded, and without what UTF-8 or PostgreSQL cannot hold."""
+    return reason.encode("utf-8", "replace").decode().replace("\0", "\\0")[:2000]

@@ -1,0 +1,222 @@
+"""Local handlers: inside the batch's transaction, each in a savepoint, or all of a step at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from pydantic import ValidationError
+
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.consumers.participant import Binding, CompensationImpossibleError
+from tradesaga.consumers.runtime.blocking import LoopWatch, Mark, Run
+from tradesaga.consumers.runtime.event_factory import WrongAnswerError, check_fit, check_size, write_answer
+from tradesaga.consumers.runtime.outcome import Answered, Failed, Outcome, Postponed
+from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.outbox.processor import InDoubtError
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.schemas.envelope import ContextTooLargeError
+from tradesaga.schemas.messages.message import Event, NotFiniteError
+
+LIMIT: Final = 6.0
+"""Seconds a local handler has at most, whatever its step allows: PostgreSQL ends a session that idles for eight."""
+BUDGET: Final = 8.0
+"""Seconds that the local handlers of one batch may take together once one of them has run out of time."""
+
+_ROLLS_BACK_ALL = (
+    asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError,
+)  # fmt: skip
+"""Errors after which only the worker can go on: they void the whole transaction, or are the server's own (no room)."""
+
+
+@dataclass(slots=True)
+class Item:
+    """One local run that is due: forward, or `back`."""
+
+    binding: Binding
+    row: Row
+    cause: Cause
+    lane: int
+    ctx: StepContext
+    back: bool = False
+
+    @property
+    def run(self) -> Run:
+        """Return what tells this run from every other one, also when its batch is judged again."""
+        return self.row.saga_id, self.row.step, self.back, self.ctx.attempt
+
+
+@dataclass(slots=True)
+class Budget:
+    """The time of one batch: handlers that hang must not hold the others' transaction for as long as they like."""
+
+    ends: float = field(default_factory=lambda: elapsed() + BUDGET)
+    hung: bool = False
+
+    @property
+    def spent(self) -> bool:
+        """Say whether what has not run yet is to wait for another batch."""
+        return self.hung and elapsed() > self.ends
+
+
+class _HeldUpError(Exception):
+    """A handler took longer than it may, without giving the loop a turn in which its time limit could strike."""
+
+
+async def run_local(
+    binding: Binding, items: Sequence[Item], sql: Connection, budget: Budget, watch: LoopWatch
+) -> list[Outcome]:
+    """Run the handler of one step, in one direction, for all items; give an outcome for each, in their order."""
+    back = items[0].back
+    batch = binding.compensate_batch if back else binding.handle_batch
+    single = binding.compensate if back else binding.handle
+    limit = min(binding.step.timeout.total_seconds(), LIMIT)
+    if batch is not None:
+        if not watch.apart(item.run for item in items):
+            with _watched(watch, items):
+                outcomes = await _run_together(binding, batch, items, sql, _Limit(limit, watch))
+            if outcomes is not None:
+                return outcomes
+        single = _one_of(batch, sql)
+    if single is None:
+        raise RuntimeError(f"step {binding.step.name!r} has no local handler; Participant.check was not called")
+    outcomes = list[Outcome]()
+    for item in items:
+        if (why := watch.verdict(item.run)) is not None:
+            outcomes.append(Failed(why))
+            continue
+        with _watched(watch, [item]):
+            held = _Limit(limit, watch)
+            outcome: Outcome = Postponed() if budget.spent else await _run_alone(binding, single, item, sql, held)
+        budget.hung = budget.hung or (isinstance(outcome, Failed) and outcome.hung)
+        outcomes.append(outcome)
+    return outcomes
+
+
+async def _run_together(
+    binding: Binding,
+    batch: Callable[..., Awaitable[Sequence[Any]]],
+    items: Sequence[Item],
+    sql: Connection,
+    limit: "_Limit",
+) -> list[Outcome] | None:
+    """Run all in one savepoint; None if any of them stands in the way, and each is to be run alone."""
+    try:
+        works = [Work(item.cause.event, item.ctx) for item in items]
+        # The time limit is the handler's alone: one that struck while the savepoint is released would leave the effect
+        # in place and call it failed.
+        async with sql.transaction(), asyncio.timeout(limit.seconds):
+            answers = await batch(works, sql)
+            limit.check()
+            return [_answer(binding, item, event) for item, event in zip(items, answers, strict=True)]
+    except _ROLLS_BACK_ALL:
+        raise
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        return None
+    except Exception as error:
+        if sql.is_closed():
+            raise InDoubtError("the connection was lost under a handler") from error
+        if len(items) > 1:
+            structlog.get_logger("handler").info("batch taken apart", works=len(items), why=repr(error))
+        return None
+
+
+async def _run_alone(
+    binding: Binding, handler: Callable[..., Awaitable[Any]], item: Item, sql: Connection, limit: "_Limit"
+) -> Outcome:
+    try:
+        async with sql.transaction(), asyncio.timeout(limit.seconds):
+            answer = await handler(item.cause.event, item.ctx)
+            limit.check()
+            return _answer(binding, item, answer)
+    except _ROLLS_BACK_ALL:
+        raise
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        return Failed("the handler was cancelled from inside")
+    except Exception as error:
+        if sql.is_closed():
+            raise InDoubtError("the connection was lost under a handler") from error
+        return _failed(item, error, limit.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """The time of one run; a handler that does not await passes it unseen by the loop's own timer."""
+
+    seconds: float
+    watch: LoopWatch
+    begun: Mark = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "begun", self.watch.mark())
+
+    def check(self) -> None:
+        """Raise `_HeldUpError` if the loop has been held up for longer than the limit."""
+        if self.watch.held(self.begun) > self.seconds:
+            raise _HeldUpError(self.watch.explain(self.begun))
+
+
+@contextmanager
+def _watched(watch: LoopWatch, items: Sequence[Item]) -> Generator[None]:
+    """Note who held up the loop when the whole transaction is lost over it."""
+    begun = watch.mark()
+    try:
+        yield
+    except BaseException:
+        watch.blame([item.run for item in items], begun)
+        raise
+
+
+def _failed(item: Item, error: Exception, limit: float) -> Failed:
+    """Say what an exception of a handler means: another attempt, or none that would end otherwise."""
+    match error:
+        case TimeoutError():
+            return Failed(f"no answer within {limit:g} s", hung=True)
+        case ValidationError():
+            what = error.errors(include_url=False)[0]["msg"]
+            return Failed(f"{error.title} is not valid: {what}", final=True)
+        case ContextTooLargeError() | CompensationImpossibleError():
+            return Failed(str(error), final=True)
+        case _HeldUpError():
+            return Failed(str(error), hung=True)
+        case WrongAnswerError() | NotFiniteError():
+            item.ctx.log.error("wrong answer", why=str(error))
+            return Failed(str(error))
+        case _:
+            item.ctx.log.warning("attempt failed", exc_info=error)
+            return Failed(f"{type(error).__name__}: {error}")
+
+
+def being_cancelled() -> bool:
+    """Say whether somebody wants this task to end; a handler may also raise `CancelledError` for reasons of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _one_of(batch: Callable[..., Awaitable[Sequence[Any]]], sql: Connection) -> Callable[..., Awaitable[Any]]:
+    async def one(event: Any, ctx: StepContext) -> Any:
+        answers = list(await batch([Work(event, ctx)], sql))
+        if len(answers) != 1:
+            raise WrongAnswerError(f"the batch handler returned {len(answers)} answers for one work")
+        return answers[0]
+
+    return one
+
+
+def _answer(binding: Binding, item: Item, event: Event) -> Answered:
+    value = write_answer(binding.step, event, back=item.back)
+    if item.back:
+        check_size(event, value)
+    else:
+        check_fit(item.cause.envelope.context, event, value)
+    return Answered(event, value)

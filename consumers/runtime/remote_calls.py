@@ -1,0 +1,238 @@
+"""Remote calls: after their intent is committed, outside any transaction, side by side, each under a time limit."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from tradesaga.consumers.context import StepContext
+from tradesaga.consumers.participant import Binding, CompensationImpossibleError
+from tradesaga.consumers.runtime.event_factory import WrongAnswerError, check_size, write_answer
+from tradesaga.consumers.runtime.local_handlers import being_cancelled
+from tradesaga.consumers.runtime.outcome import (
+    Absent,
+    Answered,
+    CallKind,
+    Completion,
+    Failed,
+    Outcome,
+    Reported,
+    Unknown,
+)
+from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.telemetry import metrics
+from tradesaga.sagas.errors import OutcomeUnknownError
+
+IN_FLIGHT_LIMIT = 4096
+"""Calls under way at which fetching waits, and what has been fetched waits in its rows."""
+BYTES_LIMIT = 64 * 1024 * 1024
+"""Bytes of messages, contexts and answers that the calls under way may hold."""
+JUDGED_LIMIT = 1000
+"""Calls that ended which one batch judges."""
+JUDGED_BYTES = 8 * 1024 * 1024
+CLOSING = 5.0
+"""Seconds that a cancelled call has to end; one that will not is left to itself, its answer unheard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question to, or demand on, the far side."""
+
+    kind: CallKind
+    binding: Binding
+    saga_id: UUID
+    attempt: int
+    ctx: StepContext
+    cause: Cause | None
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        """Give the key of the row for which it is made."""
+        return self.saga_id, self.binding.step.name
+
+    @property
+    def size(self) -> int:
+        """Give the bytes that it holds."""
+        return len(self.cause.value) + len(self.cause.envelope.context) if self.cause is not None else 0
+
+
+class Calls:
+    """The calls under way, at most one for each row, and what has come of those that ended.
+
+    Both limits hold for what is under way and what has ended and waits to be judged; `group` names the gauge.
+    """
+
+    def __init__(self, limit: int = IN_FLIGHT_LIMIT, size: int = BYTES_LIMIT, group: str = "") -> None:
+        self._limit = limit
+        self._bytes_limit = size
+        self._gauge = metrics.IN_FLIGHT.labels(group)
+        self._tasks: dict[tuple[UUID, str], asyncio.Task[None]] = {}
+        self._sizes: dict[tuple[UUID, str], int] = {}
+        self._bytes = 0
+        self._epoch = 0
+        self._opened = elapsed()
+        self._begun: dict[tuple[UUID, str], float] = {}
+        self._wake: Callable[[], None] = lambda: None
+        self.completions: deque[Completion] = deque()
+
+    def __contains__(self, key: tuple[UUID, str]) -> bool:
+        """Say whether a call for this row is under way, or its completion not yet judged."""
+        return key in self._tasks
+
+    @property
+    def room(self) -> int:
+        """Give the number of calls that may be taken on."""
+        return max(0, self._limit - len(self._tasks)) if self._bytes < self._bytes_limit else 0
+
+    def admits(self, calls: int, size: int) -> bool:
+        """Say whether there is room for one more beside these, which are to begin with it and hold `size` bytes."""
+        return len(self._tasks) + calls < self._limit and self._bytes + size < self._bytes_limit
+
+    def ended(self) -> list[Completion]:
+        """Give what has ended, oldest first, as much of it as a batch may take."""
+        found: list[Completion] = []
+        size = 0
+        for completion in islice(self.completions, JUDGED_LIMIT):
+            found.append(completion)
+            size += self._sizes.get(completion.key, 0)
+            if size > JUDGED_BYTES:
+                break
+        return found
+
+    async def open(self, wake: Callable[[], None]) -> None:
+        """Forget all calls; `wake` is called at each completion."""
+        await self.close()
+        self._wake, self._opened = wake, elapsed()
+
+    async def close(self) -> None:
+        """Abandon what is under way: its outcome is unknown, as it would be after a crash."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSING)
+        self._epoch += 1
+        self._tasks.clear()
+        self._begun.clear()
+        self._sizes.clear()
+        self._bytes = 0
+        self.completions.clear()
+        self._gauge.set(0)
+
+    def age(self, key: tuple[UUID, str]) -> float:
+        """Give the seconds for which the row's last attempt has surely been on its way, whatever clocks have done.
+
+        Of an attempt that a former owner began, they count from when the lanes were taken over.
+        """
+        return elapsed() - self._begun.get(key, self._opened)
+
+    def forget(self, key: tuple[UUID, str]) -> None:
+        """Let go of the age of an attempt whose end is known."""
+        self._begun.pop(key, None)
+
+    def start(self, call: Call) -> None:
+        """Begin a call, unless one is under way for the same row."""
+        if call.key not in self._tasks:
+            run = self._run(call, self._epoch)
+            self._tasks[call.key] = asyncio.create_task(run, name=f"{call.kind.value} {call.key}")
+            self._weigh(call.key, call.size)
+            if call.kind is CallKind.CALL:
+                self._begun[call.key] = elapsed()
+
+    def judged(self, completion: Completion) -> None:
+        """Forget a completion that a committed batch has dealt with."""
+        self.completions.remove(completion)
+        self._tasks.pop(completion.key, None)
+        if isinstance(completion.outcome, Answered | Failed):
+            self.forget(completion.key)
+        self._bytes -= self._sizes.pop(completion.key, 0)
+        self._gauge.set(len(self._tasks))
+
+    def _weigh(self, key: tuple[UUID, str], size: int) -> None:
+        self._sizes[key] = self._sizes.get(key, 0) + size
+        self._bytes += size
+        self._gauge.set(len(self._tasks))
+
+    async def _run(self, call: Call, epoch: int) -> None:
+        reach(Failpoint.BEFORE_CALL)
+        outcome = await _attempt(call)
+        reach(Failpoint.AFTER_CALL)
+        if epoch != self._epoch:
+            return
+        self.completions.append(Completion(call.saga_id, call.binding.step.name, call.kind, call.attempt, outcome))
+        self._weigh(call.key, _size(outcome))
+        self._wake()
+
+
+def _size(outcome: Outcome) -> int:
+    match outcome:
+        case Answered(value=value):
+            return len(value)
+        case Reported(reports):
+            return sum(len(report.to_wire()) for report in reports)
+        case _:
+            return 0
+
+
+async def _attempt(call: Call) -> Outcome:
+    limit = call.binding.step.timeout.total_seconds()
+    try:
+        async with asyncio.timeout(limit):
+            return await _ask(call)
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        return _unknown(call, "the call was cancelled from inside")
+    except TimeoutError:
+        return _unknown(call, f"no answer within {limit:g} s")
+    except OutcomeUnknownError as error:
+        return _unknown(call, str(error))
+    except CompensationImpossibleError as error:
+        return Failed(str(error), final=True)
+    except Exception as error:
+        call.ctx.log.warning("attempt failed", call=call.kind.value, exc_info=error)
+        reason = f"{type(error).__name__}: {error}"
+        return Failed(reason) if call.kind in {CallKind.CALL, CallKind.UNDO} else _unknown(call, reason)
+
+
+def _unknown(call: Call, reason: str) -> Unknown:
+    """Only the call itself makes an outcome unknown; a question that went unanswered is no news."""
+    return Unknown(reason, news=call.kind is CallKind.CALL)
+
+
+async def _ask(call: Call) -> Outcome:
+    binding, event = call.binding, call.cause.event if call.cause is not None else None
+    match call.kind:
+        case CallKind.CALL:
+            return _answered(call, await _bound(binding.call)(event, call.ctx))
+        case CallKind.QUERY:
+            found = await _bound(binding.query)(event, call.ctx)
+            return Absent() if found is None else _answered(call, found)
+        case CallKind.UNDO:
+            return _answered(call, await _bound(binding.undo)(event, call.ctx))
+        case CallKind.POLL:
+            return Reported(await _bound(binding.poll)(call.ctx))
+        case CallKind.BAR:
+            return Reported(await _bound(binding.bar)(call.ctx))
+
+
+def _answered(call: Call, event: Any) -> Answered:
+    """Take the answer. What is no answer of the step says nothing of the effect, which may well have happened."""
+    try:
+        value = write_answer(call.binding.step, event, back=call.kind is CallKind.UNDO)
+        check_size(event, value)
+    except (WrongAnswerError, ValueError) as error:
+        call.ctx.log.warning("wrong answer", why=str(error))
+        raise OutcomeUnknownError(str(error)) from error
+    return Answered(event, value)
+
+
+def _bound(function: Callable[..., Awaitable[Any]] | None) -> Callable[..., Awaitable[Any]]:
+    if function is None:
+        raise RuntimeError("a function of this step is not bound; Participant.check was not called")
+    return function

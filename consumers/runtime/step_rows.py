@@ -1,0 +1,171 @@
+"""The row of one (saga, step), and the statements that read and write all rows of a batch."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from tradesaga.infra.outbox.processor import ConflictError
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.step_state import RowStatus
+
+Key = tuple[UUID, str]
+
+COLUMNS = (
+    "saga_id", "step", "lane", "status", "attempt", "back_attempt", "round", "back_round", "bar_seen", "started",
+    "input", "back_input", "answer", "back_answer", "reports",
+)  # fmt: skip
+_COLUMNS = ", ".join(COLUMNS)
+LOAD = f"""
+SELECT {_COLUMNS} FROM step_execution
+WHERE (saga_id, step) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) ORDER BY saga_id, step FOR UPDATE
+"""
+# Each lane is asked for its first rows by itself: in one question for all, the index gives no order, and every row with
+# a due time is read, however many those are. The time is asked for once, or no index could be searched with it.
+LOAD_DUE = f"""
+SELECT {_COLUMNS} FROM step_execution
+WHERE (saga_id, step) IN (
+    SELECT d.saga_id, d.step FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
+        SELECT saga_id, step, due FROM step_execution s
+        WHERE s.lane = l.lane AND s.due <= (SELECT clock_timestamp()) AND s.step = ANY($2::text[])
+        ORDER BY s.due LIMIT $3
+    ) AS d ORDER BY d.due LIMIT $3
+) AND due <= clock_timestamp() ORDER BY due FOR UPDATE SKIP LOCKED
+"""
+NEXT_DUE = """
+SELECT extract(epoch FROM min(d.due) - clock_timestamp())::float8
+FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
+    SELECT due FROM step_execution s
+    WHERE s.lane = l.lane AND s.due IS NOT NULL AND s.step = ANY($2::text[]) ORDER BY s.due LIMIT 1
+) AS d
+"""
+_ARRAYS = (
+    "$1::uuid[], $2::text[], $3::int[], $4::smallint[], $5::smallint[], $6::smallint[], $7::smallint[], "
+    "$8::smallint[], $9::bool[], $10::bigint[], $11::bytea[], $12::bytea[], $13::bytea[], $14::bytea[], "
+    "$15::bytea[], $16::float8[]"
+)
+INSERT = f"""
+INSERT INTO step_execution ({_COLUMNS}, due)
+SELECT {_COLUMNS}, clock_timestamp() + wait * interval '1 second'
+FROM unnest({_ARRAYS}) AS t ({_COLUMNS}, wait)
+ON CONFLICT DO NOTHING
+"""
+UPDATE = f"""
+UPDATE step_execution s SET lane = t.lane, status = t.status, attempt = t.attempt, back_attempt = t.back_attempt,
+    round = t.round, back_round = t.back_round, bar_seen = t.bar_seen, started = t.started,
+    input = t.input, back_input = t.back_input, answer = t.answer, back_answer = t.back_answer, reports = t.reports,
+    due = clock_timestamp() + t.wait * interval '1 second'
+FROM unnest({_ARRAYS}, $17::smallint[], $18::smallint[], $19::smallint[])
+    AS t ({_COLUMNS}, wait, known_status, known_attempt, known_back_attempt)
+WHERE s.saga_id = t.saga_id AND s.step = t.step
+    AND s.status = t.known_status AND s.attempt = t.known_attempt AND s.back_attempt = t.known_back_attempt
+"""
+
+
+@dataclass(slots=True)
+class Row:
+    """One step at its owner.
+
+    `wait` is the time, in seconds from the commit, at which the owner goes on by itself; None for never. `input` holds
+    the trigger (several, framed, for a join), `reports` the outside facts by their own ids. `known` is what the
+    database held when the row was read: (status, attempt, back attempt), or None for a new row.
+    """
+
+    saga_id: UUID
+    step: str
+    lane: int
+    status: RowStatus
+    attempt: int = 1
+    back_attempt: int = 0
+    round: int = 1
+    back_round: int = 0
+    bar_seen: bool = False
+    started: int = 0
+    input: bytes | None = None
+    back_input: bytes | None = None
+    answer: bytes | None = None
+    back_answer: bytes | None = None
+    reports: bytes | None = None
+    wait: float | None = None
+    known: tuple[int, int, int] | None = None
+
+    @property
+    def key(self) -> Key:
+        """Give the primary key."""
+        return self.saga_id, self.step
+
+    def settle(self, status: RowStatus, answer: bytes) -> None:
+        """End the step forward with the answer it will give for ever."""
+        self.status, self.answer, self.wait = status, answer, None
+        if status is not RowStatus.FAILED:
+            self.input = None
+
+
+def _read(found: asyncpg.Record) -> Row:
+    known = (found["status"], found["attempt"], found["back_attempt"])
+    values = dict(found)
+    values["status"] = RowStatus(found["status"])
+    return Row(**values, known=known)
+
+
+async def load(sql: Connection, keys: Collection[Key]) -> dict[Key, Row]:
+    """Lock and read the rows of a batch, in key order."""
+    if not keys:
+        return {}
+    found = await sql.fetch(LOAD, [saga_id for saga_id, _ in keys], [step for _, step in keys])
+    return {row.key: row for row in map(_read, found)}
+
+
+async def load_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str], limit: int) -> list[Row]:
+    """Lock and read rows whose time has come, by the database's clock, oldest first."""
+    return [_read(found) for found in await sql.fetch(LOAD_DUE, lanes, steps, limit)]
+
+
+async def next_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str]) -> float | None:
+    """Give the seconds until the first row is due, negative when it is overdue, None when there is none."""
+    return await sql.fetchval(NEXT_DUE, lanes, steps)
+
+
+async def save(sql: Connection, rows: Collection[Row]) -> None:
+    """Insert what is new, compare-and-set what is not. Raises `ConflictError` if another owner was here first.
+
+    What is new and waits for nothing is copied; times at which rows are due are for the database's clock to reckon.
+    """
+    ended = [_values(row) for row in rows if row.known is None and row.wait is None]
+    waiting = [row for row in rows if row.known is None and row.wait is not None]
+    changed = [row for row in rows if row.known is not None]
+    if ended:
+        await _copy(sql, ended)
+    if waiting and await _run(sql, INSERT, _arrays(waiting)) != len(waiting):
+        raise ConflictError("a step row appeared while the batch was judged")
+    if changed:
+        known = zip(*(row.known for row in changed if row.known is not None), strict=True)
+        if await _run(sql, UPDATE, [*_arrays(changed), *map(list, known)]) != len(changed):
+            raise ConflictError("a step row changed while the batch was judged")
+
+
+async def _run(sql: Connection, statement: str, arguments: Sequence[object]) -> int:
+    """Execute, and give the number of rows from the command tag (`INSERT 0 12`, `UPDATE 12`)."""
+    tag = await sql.execute(statement, *arguments)
+    return int(tag.rsplit(" ", 1)[1])
+
+
+async def _copy(sql: Connection, rows: Sequence[Sequence[object]]) -> None:
+    try:
+        await sql.copy_records_to_table("step_execution", columns=COLUMNS, records=rows)
+    except asyncpg.UniqueViolationError as error:
+        raise ConflictError("a step row appeared while the batch was judged") from error
+
+
+def _arrays(rows: Sequence[Row]) -> list[list[object]]:
+    columns = zip(*((*_values(row), row.wait) for row in rows), strict=True)
+    return [list(column) for column in columns]
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    """Give what a row's `COLUMNS` hold."""
+    return (
+        row.saga_id, row.step, row.lane, int(row.status), row.attempt, row.back_attempt, row.round, row.back_round,
+        row.bar_seen, row.started, row.input, row.back_input, row.answer, row.back_answer, row.reports,
+    )  # fmt: skip

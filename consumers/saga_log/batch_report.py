@@ -1,0 +1,108 @@
+"""What a committed batch means to those who watch: figures, and a line in the log where a person is needed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.telemetry import metrics
+from tradesaga.sagas.facts import Meaning
+from tradesaga.sagas.status import Status
+
+_TOLD: Final = 20
+"""Records in trouble that one batch puts into the log; a flood of them is counted, not told one by one."""
+_ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
+
+
+def tell(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
+    """Count what was committed, and log what somebody should look at."""
+    name = rules.saga.name
+    facts: Counter[str] = Counter()
+    troubles = 0
+    for outcome in outcomes:
+        facts[_result(outcome)] += 1
+        if outcome.parked is not None or outcome.dead or outcome.released:
+            _count_trouble(group, outcome)
+            troubles += 1
+            if troubles <= _TOLD:
+                _tell_trouble(outcome)
+        if outcome.fact is not None:
+            _tell_fact(rules, outcome, outcome.fact.meaning)
+    for result, count in facts.items():
+        metrics.FACTS.labels(name, result).inc(count)
+    if troubles > _TOLD:
+        left = troubles - _TOLD
+        structlog.get_logger("saga-log").error("more records were parked or copied", count=left, where="audit log")
+
+
+def _result(outcome: Outcome) -> str:
+    if outcome.parked is not None:
+        return "parked"
+    return "recorded" if outcome.refused or outcome.fact is None or outcome.entry.seq is None else "counted"
+
+
+def _tell_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
+    name = rules.saga.name
+    if meaning.by_operator:
+        _tell_decision(rules, outcome, meaning)
+    checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
+    if checkpoint is None:
+        return
+    if outcome.before is None:
+        metrics.SAGAS_STARTED.labels(name).inc()
+    if meaning is Meaning.DEADLINE:
+        phase = "after" if rules.under(checkpoint.version).machine.passed(checkpoint.state) else "before"
+        metrics.DEADLINES_EXCEEDED.labels(name, phase).inc()
+        _log(rules, outcome).warning("deadline elapsed", pivot=phase, state=checkpoint.status.value)
+    if checkpoint.status is not outcome.before and checkpoint.status in _ENDED:
+        _tell_end(rules, outcome, checkpoint)
+
+
+def _tell_decision(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
+    result = "refused" if outcome.refused else "taken"
+    metrics.OPERATOR_FACTS.labels(rules.saga.name, meaning.value, result).inc()
+    _log(rules, outcome).info("operator decided", decision=meaning.value, result=result, why=outcome.entry.error)
+
+
+def _tell_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
+    name, status = rules.saga.name, checkpoint.status
+    metrics.SAGAS_ENDED.labels(name, status.value).inc()
+    seconds = max(0, checkpoint.updated_ms - checkpoint.created_ms) / 1000
+    metrics.SAGA_SECONDS.labels(name, status.value).observe(seconds)
+    if status is Status.FAILED:
+        metrics.SAGAS_FAILED_ALERT.labels(name).inc()
+        own = rules.under(checkpoint.version)
+        stands, why = own.stands(checkpoint.state), own.cause(checkpoint.state)
+        _log(rules, outcome).error("saga failed: a person is needed", stands=stands, why=why)
+
+
+def _count_trouble(group: str, outcome: Outcome) -> None:
+    if outcome.parked is not None:
+        metrics.PARKED.labels(group).inc()
+    for letter in outcome.dead:
+        metrics.DEAD_LETTERS.labels(group, letter.kind).inc()
+    for released in outcome.released:
+        metrics.RELEASED.labels(group, released.action).inc()
+
+
+def _tell_trouble(outcome: Outcome) -> None:
+    record = outcome.record
+    log = structlog.get_logger("saga-log").bind(
+        saga_id=str(outcome.tracked.saga_id) if outcome.tracked is not None else None,
+        place=f"{record.topic}[{record.partition}]@{record.offset}",
+    )
+    if outcome.parked is not None:
+        log.warning("record parked", why=outcome.parked.reason)
+    for letter in outcome.dead:
+        log.error("record copied to the dead letters", kind=letter.kind, why=letter.reason)
+    for released in outcome.released:
+        log.info("parked record released", action=released.action, offset=released.parked.record.offset)
+
+
+def _log(rules: Rules, outcome: Outcome) -> structlog.stdlib.BoundLogger:
+    saga_id = str(outcome.tracked.saga_id) if outcome.tracked is not None else None
+    return structlog.get_logger("saga-log").bind(saga=rules.saga.name, saga_id=saga_id)

@@ -1,0 +1,223 @@
+"""The trade's evidence: what the ledger database must hold for a record of the trade to be believed.
+
+| record | believed if |
+| --- | --- |
+| the start | the saga's id is the one that its account and key come to, and its context is the request itself |
+| any other trigger | the row of the step before answered with this very value and context |
+| ... for a step not yet begun | besides, that row is DONE, the order is registered, and what it needs is set aside |
+| a compensation | the step has run, and the row of the step after it is closed |
+| a retry | the step is one that must succeed |
+| a report of the venue | the feed has stored the same, or execution has read it from the venue |
+
+Rows of the four services lie in one database and are committed before their records are published: a record of ours
+finds its rows. What a start may do anybody may do, on `trade.starts`; a forged start is a start.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Final, TypeVar, cast
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from tradesaga.consumers.context import StepContext, Work
+from tradesaga.consumers.evidence import Claim, Kind
+from tradesaga.infra.kafka.codec import unpack
+from tradesaga.infra.ledger.trades import Order, StepAsked, Trade, load_trades
+from tradesaga.infra.ledger.venue_reports import find_bodies
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.step import Kind as StepKind
+from tradesaga.sagas.step_state import RowStatus
+from tradesaga.sagas.trade.definition import trade
+from tradesaga.sagas.trade.fills import identify
+from tradesaga.schemas.envelope import CONTEXT, TYPE, splice
+from tradesaga.schemas.identity import saga_id
+from tradesaga.schemas.messages.message import Message
+from tradesaga.schemas.messages.trade import TradeRequested, VenueReport
+
+M = TypeVar("M", bound=Message)
+_STEPS: Final = [each.name for each in trade.steps]
+_BEFORE: Final = {after: before for before, after in pairwise(_STEPS)}
+_AFTER: Final = dict(pairwise(_STEPS))
+_RETRIABLE: Final = {each.name for each in trade.steps if each.kind is StepKind.RETRIABLE}
+_HAS_RUN: Final = frozenset({
+    RowStatus.DONE, RowStatus.COMPENSATING, RowStatus.COMPENSATED, RowStatus.COMPENSATION_FAILED,
+})  # fmt: skip
+_CLOSED: Final = frozenset({
+    RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED, RowStatus.COMPENSATION_FAILED,
+})  # fmt: skip
+"""A step in one of these does not need what the step before it did; only a step that must succeed leaves FAILED."""
+_NEEDS: Final = {
+    "reserve_funds": ("VALIDATED", False),
+    "check_risk": ("VALIDATED", True),
+    "place_order": ("COUNTED", True),
+    "confirm_fill": ("COUNTED", True),
+    "settle_trade": ("COUNTED", True),
+}
+"""By step: the order's status in the register, and whether its hold must be set aside."""
+
+
+class TradeEvidence:
+    """Reads and judges for the four services of the trade."""
+
+    async def load(self, sql: Connection, claims: Sequence[Claim], sagas: Sequence[UUID]) -> Mapping[UUID, Trade]:
+        """Read orders, holds, the neighbouring steps' rows and reports: three statements at most."""
+        wanted = {asked for claim in claims if (asked := _asked(claim)) is not None}
+        found = await load_trades(sql, sagas, sorted(wanted))
+        told = {(each.saga_id, identify(report)) for each in claims if (report := _report(each)) is not None}
+        for (saga, ident), body in (await find_bodies(sql, told)).items():
+            found[saga].stored[ident] = body
+        return found
+
+    def refute(self, claim: Claim, found: Trade | None) -> str | None:
+        """Return in what the rows contradict a record."""
+        known = found or Trade()
+        match claim.kind:
+            case Kind.TRIGGER if claim.step == _STEPS[0]:
+                return _refute_start(claim)
+            case Kind.TRIGGER:
+                return _refute_answer(claim, known) or (None if claim.begun else _refute_beginning(claim, known))
+            case Kind.COMPENSATE:
+                return _refute_compensation(claim, known)
+            case Kind.REPORT:
+                return _refute_report(claim, known)
+            case Kind.RETRY if claim.step not in _RETRIABLE:
+                return f"{claim.step!r} is not a step that is retried"
+            case _:
+                return None
+
+
+EVIDENCE: Final = TradeEvidence()
+
+
+def order_of(ctx: StepContext) -> Order:
+    """Return the saga's order as the register has it; raises `LookupError` without one."""
+    known = cast("Trade | None", ctx.evidence)
+    if known is None or known.order is None:
+        raise LookupError(f"no order of saga {ctx.saga_id} is in the register")
+    return known.order
+
+
+def with_order(works: Sequence[Work[M]], *, held: bool = False, status: str = "") -> list[Work[M]]:
+    """Return the facts, of those that a recovery restores, that rows restored before them bear out; log the others.
+
+    The order must be in the register, in `status` if that is given, with its hold set aside if `held`; and what the
+    fact says of earlier steps must be what their rows say.
+    """
+    kept: list[Work[M]] = []
+    for work in works:
+        known = cast("Trade | None", work.ctx.evidence) or Trade()
+        order = known.order
+        if order is None:
+            reason = "its order is not in the register"
+        elif status and order.status != status:
+            reason = f"its order is {order.status}"
+        elif held and known.held != order.hold:
+            reason = "its hold is not set aside"
+        elif not _follows(work.ctx, known):
+            reason = "the rows of earlier steps say otherwise"
+        else:
+            kept.append(work)
+            continue
+        work.ctx.log.error("contradiction", fact=work.event.NAME, why=reason)
+    return kept
+
+
+def _follows(ctx: StepContext, known: Trade) -> bool:
+    """Tell whether the context of a fact goes on from what the step before answered, where that was read."""
+    row = known.steps.get(_BEFORE.get(ctx.step, ""))
+    if row is None or row.answer is None:
+        return row is None
+    before = dict(unpack(row.answer)[0]).get(CONTEXT, b"")
+    return ctx.facts.startswith(before[:-1] + b",")
+
+
+def starts_itself(saga: UUID, request: TradeRequested) -> bool:
+    """Tell whether this request is the one that the saga's id stands for."""
+    return saga_id(trade.name, request.account, request.idempotency_key) == saga
+
+
+def _asked(claim: Claim) -> StepAsked | None:
+    match claim.kind:
+        case Kind.TRIGGER if claim.step in _BEFORE:
+            return StepAsked(claim.saga_id, _BEFORE[claim.step], answered=True)
+        case Kind.COMPENSATE if claim.step in _AFTER:
+            return StepAsked(claim.saga_id, _AFTER[claim.step], answered=False)
+        case _:
+            return None
+
+
+def _refute_start(claim: Claim) -> str | None:
+    try:
+        request = TradeRequested.from_wire(claim.value)
+    except ValidationError:
+        return None  # unreadable: the step answers for that
+    if not starts_itself(claim.saga_id, request):
+        return "the saga's id is not that of the request's account and idempotency key"
+    if claim.envelope.context != splice(b"", TradeRequested.NAME, claim.value):
+        return "the context of the start is not the request"
+    return None
+
+
+def _refute_answer(claim: Claim, known: Trade) -> str | None:
+    """Compare the record with what the step before answered, byte for byte."""
+    before = _BEFORE[claim.step]
+    row = known.steps.get(before)
+    if row is None or row.answer is None:
+        return f"{before!r} has not answered"
+    headers, value = unpack(row.answer)
+    answered = dict(headers)
+    if answered.get(TYPE, b"") != claim.envelope.type.encode():
+        return f"{before!r} answered {answered.get(TYPE, b'').decode()}"
+    if value != claim.value:
+        return f"{before!r} answered with other values"
+    if answered.get(CONTEXT, b"") != claim.envelope.context:
+        return f"{before!r} answered with another context"
+    return None
+
+
+def _refute_beginning(claim: Claim, known: Trade) -> str | None:
+    """Check that what the step needs still stands."""
+    before, order = _BEFORE[claim.step], known.order
+    if (status := known.steps[before].status) is not RowStatus.DONE:
+        return f"{before!r} is {status.name}"
+    if order is None:
+        return "the order is not in the register"
+    wanted, held = _NEEDS[claim.step]
+    if order.status != wanted:
+        return f"the order is {order.status} in the register, not {wanted}"
+    if held and known.held != order.hold:
+        return f"{known.held:f} {order.hold_asset} is set aside for the order, not {order.hold:f}"
+    return None
+
+
+def _report(claim: Claim) -> VenueReport | None:
+    if claim.kind is not Kind.REPORT:
+        return None
+    try:
+        return VenueReport.from_wire(claim.value)
+    except ValidationError:
+        return None
+
+
+def _refute_report(claim: Claim, known: Trade) -> str | None:
+    report = _report(claim)
+    if report is None:
+        return "the report cannot be read"
+    body = known.stored.get(identify(report))
+    if body is None:
+        return f"the venue's feed has stored no {report.kind!r} of this id"
+    if body != claim.value:
+        stored = VenueReport.from_wire(body)
+        if (stored.kind, stored.fill) != (report.kind, report.fill):
+            return f"the venue's feed has stored another {report.kind!r} under this id"
+    return None
+
+
+def _refute_compensation(claim: Claim, known: Trade) -> str | None:
+    if claim.status not in _HAS_RUN:
+        return f"{claim.step!r} has nothing to compensate: {claim.status.name if claim.status else 'it has not run'}"
+    after = known.steps.get(_AFTER[claim.step])
+    if after is None or after.status not in _CLOSED:
+        return f"{_AFTER[claim.step]!r} still needs it: {after.status.name if after else 'it has not been closed'}"
+    return None

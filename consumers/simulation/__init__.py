@@ -1,7 +1,0 @@
-"""Deterministic simulation: the shipped step path in one thread, on a virtual clock, among faults drawn from a seed."""
-
-from tradesaga.consumers.simulation.effects import FarSide, take_effect
-from tradesaga.consumers.simulation.schedule import Result, run
-from tradesaga.consumers.simulation.subject import Report, Subject
-
-__all__ = ["FarSide", "Report", "Result", "Subject", "run", "take_effect"]

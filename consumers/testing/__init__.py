@@ -1,0 +1,1 @@
+"""Running shipped code without servers: the deterministic simulation."""

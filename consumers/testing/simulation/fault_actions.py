@@ -1,0 +1,204 @@
+"""What each trap does to the world and to the process that has walked into it."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tradesaga.consumers.testing.simulation.connection import SimConnection
+from tradesaga.consumers.testing.simulation.faults import Trap
+from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError, current
+from tradesaga.consumers.testing.simulation.processes import SESSION_MS
+from tradesaga.consumers.testing.simulation.world import World
+from tradesaga.infra.failpoints import Failpoint
+from tradesaga.schemas.messages.lifecycle import AbortRequested, RetryRequested
+
+COIN: Final = 0.5
+SKEW: Final = 0.9
+"""Seconds by which the far side's clock may be off: beyond a second, "not found" could deceive."""
+LEAP: Final = 30.0
+LEAPS: Final = 0.3
+"""Seconds by which the clock of a process may leap, one way or the other half of it, and how often one does."""
+
+
+LATE: Final = 3.0
+PATIENT: Final = 11.0
+"""Virtual seconds after which a fault takes the next failpoint that comes along; the schedule's own waits longer."""
+
+
+def meet(world: World, failpoint: Failpoint) -> None:
+    """Let what waits for this failpoint spring. Raises `ProcessGoneError` in a process that dies of it."""
+    if not world.faults:
+        return
+    process = current()
+    if process.dead or process is world.loop.outside:
+        return
+    world.reached[failpoint] += 1
+    number, now = world.reached[failpoint], world.loop.time()
+    for fault in world.faults:
+        if now > (PATIENT if fault.nth == 1 else LATE) or (fault.failpoint is failpoint and number >= fault.nth):
+            world.faults.remove(fault)
+            world.note(process.name, failpoint, str(fault))
+            world.hits[failpoint, fault.trap] += 1
+            _SPRINGS[fault.trap](world, process, fault.draw)
+            return
+
+
+def crash(world: World, process: Process, draw: float) -> None:
+    """Kill the process here and now; another takes its place after a while."""
+    world.crew.kill(process, restart=0.05 + draw * 2)
+    raise ProcessGoneError
+
+
+def zombie(world: World, process: Process, draw: float) -> None:
+    """Stop the process for longer than its session, so that others get its lanes while it sleeps."""
+    world.crew.freeze(process, SESSION_MS / 1000 * (1.1 + draw * 2))
+
+
+def pause(world: World, process: Process, draw: float) -> None:
+    """Stop the process for less than its session."""
+    world.crew.freeze(process, SESSION_MS / 1000 * draw)
+
+
+def rebalance(world: World, process: Process, draw: float) -> None:  # noqa: ARG001 - a spring's signature
+    """Have every group share out its partitions anew, as when a member comes or goes."""
+    for group in world.broker.groups.values():
+        group.rebalance()
+
+
+def early_delivery(world: World, process: Process, draw: float) -> None:
+    """Share out anew, and deliver records well before saying so."""
+    for slot in world.crew.slots:
+        if slot.process is not None:
+            world.broker.mood(slot.process).callback_late = draw
+    rebalance(world, process, draw)
+
+
+def reused_generation(world: World, process: Process, draw: float) -> None:
+    """Stop the process past its session, and take its commits all the same once it is back."""
+    world.broker.mood(process).reuses_generation = True
+    zombie(world, process, draw)
+
+
+def cut_commit(world: World, process: Process, draw: float) -> None:
+    """Break the connection when the next COMMIT is sent, or when it is done and not answered."""
+    for connection in _connections(world, process):
+        connection.cut = "before" if draw < COIN else "after"
+
+
+def cut_connection(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """End the process' sessions at the server."""
+    for connection in _connections(world, process):
+        connection.end()
+
+
+def conflict(world: World, process: Process, draw: float) -> None:
+    """Let the next statements fail as unserializable."""
+    for connection in _connections(world, process):
+        connection.conflicts = 1 + int(draw * 3)
+
+
+def slow_database(world: World, process: Process, draw: float) -> None:
+    """Let the next statement, or COMMIT, take its time."""
+    for connection in _connections(world, process):
+        connection.slow = draw * 2
+
+
+def lost_ack(world: World, process: Process, draw: float) -> None:
+    """Append what the process sends next, and lose the answer."""
+    world.broker.mood(process).acks += [""] * int(draw * 3) + ["lost"]
+
+
+def failed_send(world: World, process: Process, draw: float) -> None:
+    """Fail what the process sends next; its producer is poisoned from then on."""
+    world.broker.mood(process).acks += [""] * int(draw * 3) + ["failed"]
+
+
+def duplicate_append(world: World, process: Process, draw: float) -> None:
+    """Append what the process sends next twice."""
+    world.broker.mood(process).acks += ["twice"] * (1 + int(draw * 4))
+
+
+def fetch_error(world: World, process: Process, draw: float) -> None:
+    """Fail the next fetches, after part of what they brought has been passed."""
+    world.broker.mood(process).fetch_fails = 1 + int(draw * 2)
+
+
+def broker_down(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """Let the broker answer nobody for a while."""
+    world.broker.down_until = world.loop.time() + draw * 2
+
+
+def republish(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """Put old records on their topics again."""
+    world.republish(draw)
+
+
+def duplicate_start(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """Start a saga a second time, under the same key."""
+    if world.sagas:
+        saga = world.sagas[int(draw * len(world.sagas))]
+        world.publish(saga.saga_id, saga.start)
+
+
+def abort(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """Have an operator abort a saga."""
+    if world.sagas:
+        saga = world.sagas[int(draw * len(world.sagas))]
+        world.publish(saga.saga_id, AbortRequested(operator="ann", reason="drawn"))
+
+
+def retry(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """Have an operator ask for a step again, whether or not it has failed."""
+    steps = world.subject.saga.steps
+    if world.sagas:
+        saga = world.sagas[int(draw * len(world.sagas))]
+        step = steps[int(draw * 7919) % len(steps)].name
+        world.publish(saga.saga_id, RetryRequested(operator="ann", reason="drawn", step=step))
+
+
+def slow_far_side(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """Let the next requests take long to get to the far side."""
+    world.far.words += ["slow"] * (1 + int(draw * 3))
+
+
+def lost_answer(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
+    """Lose the far side's answers to the next requests."""
+    world.far.words += ["lost" if draw < COIN else "unknown"] * (1 + int(draw * 7) % 3)
+
+
+def clock_jump(world: World, process: Process, draw: float) -> None:
+    """Set clocks wrong: that of the process by a lot at times, those of the servers by a little."""
+    process.clock_offset = (draw - COIN) * (LEAP if draw * 37 % 1 < LEAPS else SKEW)
+    world.far.clock_offset = (draw * 13 % 1 - COIN) * SKEW
+    world.broker.clock_offset = (draw * 31 % 1 - COIN) * 4
+    world.database.clock_offset = max(world.database.clock_offset, draw * 17 % 1)
+
+
+def _connections(world: World, process: Process) -> list[SimConnection]:
+    slot = world.crew.slot_of(process)
+    return list(slot.pool.used) if slot is not None and slot.pool is not None else []
+
+
+_SPRINGS: Final[Mapping[Trap, Callable[[World, Process, float], None]]] = {
+    Trap.CRASH: crash,
+    Trap.ZOMBIE: zombie,
+    Trap.PAUSE: pause,
+    Trap.REBALANCE: rebalance,
+    Trap.EARLY_DELIVERY: early_delivery,
+    Trap.REUSED_GENERATION: reused_generation,
+    Trap.CUT_COMMIT: cut_commit,
+    Trap.CUT_CONNECTION: cut_connection,
+    Trap.CONFLICT: conflict,
+    Trap.SLOW_DATABASE: slow_database,
+    Trap.LOST_ACK: lost_ack,
+    Trap.FAILED_SEND: failed_send,
+    Trap.DUPLICATE_APPEND: duplicate_append,
+    Trap.FETCH_ERROR: fetch_error,
+    Trap.BROKER_DOWN: broker_down,
+    Trap.REPUBLISH: republish,
+    Trap.DUPLICATE_START: duplicate_start,
+    Trap.ABORT: abort,
+    Trap.RETRY: retry,
+    Trap.SLOW_FAR_SIDE: slow_far_side,
+    Trap.LOST_ANSWER: lost_answer,
+    Trap.CLOCK_JUMP: clock_jump,
+}

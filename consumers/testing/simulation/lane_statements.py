@@ -1,0 +1,147 @@
+"""What the statements on lanes and outbox do to rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from tradesaga.consumers.testing.simulation.database import Statement, Transaction
+from tradesaga.infra.outbox import guard, lane_rows, outbox_rows
+from tradesaga.infra.postgres import installation
+
+
+def lane_statements() -> Mapping[str, Statement]:
+    """Give the functions by the shipped statements."""
+    return {
+        lane_rows.CLAIM: claim,
+        lane_rows.OFFSETS: offsets,
+        lane_rows.ADVANCE: advance,
+        guard.KNOWN: known,
+        guard.PIN: pin,
+        guard.KEPT: kept,
+        installation.IDENTITY: identity,
+        outbox_rows.NUMBER: number,
+        "COPY outbox": insert,
+        outbox_rows.UNPUBLISHED: unpublished,
+    }
+
+
+async def claim(tx: Transaction, group: str, topics: Sequence[str], numbers: Sequence[int], owner: str) -> list[Any]:
+    """Upsert lanes under new epochs, in the order of topic and partition."""
+    found: list[dict[str, Any]] = []
+    for topic, number in sorted(zip(topics, numbers, strict=True)):
+        place = (group, topic, number)
+        await tx.lock("lane", place)
+        row: dict[str, Any] | None = tx.get("lane", place)
+        if row is None:
+            tx.database.places[len(tx.database.places) + 1] = place
+            row = {
+                "id": len(tx.database.places), "group": group, "topic": topic, "partition": number,
+                "epoch": 0, "next_offset": 0, "last_seq": 0, "published_seq": 0,
+                "topic_id": None, "partitions": None, "seen_offset": None, "seen_crc": None,
+            }  # fmt: skip
+        row = {**row, "epoch": row["epoch"] + 1, "owner": owner}
+        tx.put("lane", place, row)
+        found.append({name: row[name] for name in _CLAIMED})
+    return found
+
+
+_CLAIMED = ("id", "topic", "partition", "epoch", "next_offset", "last_seq", "published_seq")
+
+
+async def offsets(tx: Transaction, group: str) -> list[Any]:
+    """Read a group's offsets."""
+    return [
+        {"topic": row["topic"], "partition": row["partition"], "next_offset": row["next_offset"]}
+        for _, row in tx.rows("lane")
+        if row["group"] == group
+    ]
+
+
+def is_mine(row: dict[str, Any], epoch: int, last_seq: int) -> bool:
+    """Say whether a lane is still the one that its owner knows."""
+    return row["epoch"] == epoch and row["last_seq"] == last_seq
+
+
+async def known(tx: Transaction, prefix: str, group: str) -> list[Any]:
+    """Read what the lanes of a saga, and of a group, know of their topics."""
+    found = [row for _, row in tx.rows("lane") if row["topic"].startswith(prefix) or row["group"] == group]
+    return sorted(found, key=lambda row: (row["group"], row["topic"], row["partition"]))
+
+
+async def pin(
+    tx: Transaction, group: str, topics: Sequence[str], ids: Sequence[UUID], partitions: Sequence[int]
+) -> str:
+    """Store the topics of lanes that have none yet."""
+    states = {topic: (id_, count) for topic, id_, count in zip(topics, ids, partitions, strict=True)}
+    places = [
+        place
+        for place, row in tx.rows("lane")
+        if row["group"] == group and row["topic"] in states and row["partitions"] is None
+    ]
+    for place in places:
+        await tx.lock("lane", place)
+        row = tx.rows_at("lane", place)
+        topic_id, count = states[row["topic"]]
+        tx.put("lane", place, {**row, "topic_id": topic_id, "partitions": count})
+    return f"UPDATE {len(places)}"
+
+
+async def kept(tx: Transaction, groups: Sequence[str], prefix: str, ids: Sequence[UUID]) -> list[Any]:
+    """Return which ids are in an outbox of these groups."""
+    lanes = {row["id"] for _, row in tx.rows("lane") if row["group"] in groups and row["topic"].startswith(prefix)}
+    wanted = set(ids)
+    return [{"id": row["id"]} for (lane, _, _), row in tx.rows("outbox") if lane in lanes and row["id"] in wanted]
+
+
+async def identity(_tx: Transaction) -> list[Any]:
+    """Read whose the database is; there is one installation, and the topics know it."""
+    return [{"id": UUID(int=1), "incarnation": 0, "claimed": True, "name": "simulated", "host": None, "port": None}]
+
+
+async def advance(tx: Transaction, *arrays: Sequence[Any]) -> list[Any]:
+    """Pass the fence: lock what is mine in the order of ids, and move it on."""
+    places = tx.database.places
+    moved: list[dict[str, int]] = []
+    for id_, epoch, last_seq, next_offset, published_seq, offset, crc in sorted(zip(*arrays, strict=True)):
+        place = places[id_]
+        row = tx.get("lane", place)
+        if row is None or not is_mine(row, epoch, last_seq):
+            tx.database.fenced += 1
+            continue
+        await tx.lock("lane", place)
+        row = tx.get("lane", place)
+        if row is None or not is_mine(row, epoch, last_seq):
+            tx.database.fenced += 1
+            continue
+        tx.epochs[id_] = epoch
+        tx.put("lane", place, {
+            **row,
+            "next_offset": max(row["next_offset"], next_offset),
+            "published_seq": max(row["published_seq"], published_seq),
+            "seen_offset": row["seen_offset"] if offset is None else offset,
+            "seen_crc": row["seen_crc"] if crc is None else crc,
+        })  # fmt: skip
+        moved.append({"id": id_})
+    return moved
+
+
+async def number(tx: Transaction, lanes: Sequence[int], last: Sequence[int]) -> str:
+    """Write the numbers of the last rows of lanes."""
+    for lane, last_seq in zip(lanes, last, strict=True):
+        place = tx.database.places[lane]
+        await tx.lock("lane", place)
+        tx.put("lane", place, {**tx.rows_at("lane", place), "last_seq": last_seq})
+    return f"UPDATE {len(lanes)}"
+
+
+async def insert(tx: Transaction, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
+    """Write outbox rows."""
+    for values in records:
+        tx.put("outbox", tuple(values[:3]), dict(zip(columns, values, strict=True)))
+    return f"COPY {len(records)}"
+
+
+async def unpublished(tx: Transaction, lane: int, after: int, limit: int) -> list[Any]:
+    """Read a lane's rows behind a number."""
+    found = [row for (of, seq, _), row in tx.rows("outbox") if of == lane and seq > after]
+    return sorted(found, key=lambda row: row["seq"])[:limit]

@@ -1,0 +1,105 @@
+"""Checkpoints: what a log was at one moment, as c2sp.org/tlog-checkpoint writes it, with lines of our own below.
+
+<origin>                     which log: log id / topic / partition
+<size>
+<root, base64>
+next-offset <n>              the first offset that is not in the log
+previous <sha256, hex>       of the checkpoint before, as it was signed; empty for the first
+time <nanoseconds>           of the machine that signed
+clock <source> <error ns>    how far that machine's clock may be off; `unknown -1` where nobody can tell
+
+A log that holds a record whose hash is of format 2 has checkpoints of format 2, with two more lines:
+
+format 2
+leaf-format 2 from <n>       the first offset whose record is hashed in format 2: all before it are of format 1
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tradesaga.infra.audit_log.merkle import HASH_BYTES
+from tradesaga.infra.audit_log.note import NoteError
+
+_SHOWN = 200
+"""Characters of a text that is repeated in an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint. Times are nanoseconds since 1970."""
+
+    origin: str
+    size: int
+    root: bytes
+    next_offset: int
+    previous: str
+    time: int
+    clock: str = "unknown"
+    clock_error: int = -1
+    leaves_from: int | None = None
+    """The first offset whose hash is of format 2, where there is one."""
+
+    def to_text(self) -> str:
+        """Write the text that is signed."""
+        return (
+            f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+            f"next-offset {self.next_offset}\nprevious {self.previous}\ntime {self.time}\n"
+            f"clock {self.clock} {self.clock_error}\n"
+            + (f"format 2\nleaf-format 2 from {self.leaves_from}\n" if self.leaves_from is not None else "")
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> "Checkpoint":
+        """Read what `to_text` wrote; raises `NoteError`."""
+        try:
+            origin, size, root, *lines, end = text.split("\n")
+            said = dict(line.split(" ", 1) for line in lines)
+            if (form := said.get("format", "2")) != "2":
+                raise NoteError(f"this release does not know checkpoints of format {form}: {origin}")
+            clock, clock_error = said["clock"].rsplit(" ", 1)
+            leaves = said.get("leaf-format")
+            checkpoint = cls(
+                origin=origin,
+                size=_number(size),
+                root=base64.b64decode(root, validate=True),
+                next_offset=_number(said["next-offset"]),
+                previous=said["previous"],
+                time=_number(said["time"]),
+                clock=clock,
+                clock_error=int(clock_error),
+                leaves_from=_number(leaves.removeprefix("2 from ")) if leaves is not None else None,
+            )
+        except (ValueError, KeyError, binascii.Error) as error:
+            raise NoteError(f"this is no checkpoint of ours: {text.partition(chr(10))[0][:_SHOWN]!r}") from error
+        if end or len(checkpoint.root) != HASH_BYTES or checkpoint.to_text() != text:
+            raise NoteError(f"this is no checkpoint of ours: {origin[:_SHOWN]!r}")
+        return checkpoint
+
+
+def hash_note(note: str) -> str:
+    """Give what the next checkpoint says of this one."""
+    return hashlib.sha256(note.encode()).hexdigest()
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or (text.startswith("0") and text != "0"):
+        raise ValueError(text)
+    return int(text)
+
+
+def leaves_from(checkpoints: Iterable[Checkpoint]) -> int:
+    """Return the first offset of a log whose hash is of format 2, as its checkpoints say.
+
+    Where none says so, all that they cover is of format 1.
+    """
+    known = list(checkpoints)
+    stated = [each.leaves_from for each in known if each.leaves_from is not None]
+    return min(stated) if stated else max((each.next_offset for each in known), default=0)
+
+
+def read_unverified(note: str) -> Checkpoint:
+    """Read a signed checkpoint without looking at who has signed it; raises `NoteError`."""
+    return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")

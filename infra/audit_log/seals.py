@@ -1,0 +1,110 @@
+"""What the sealer has signed last of each partition, as the topic of checkpoints tells, whatever the database says."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, read_unverified
+from tradesaga.infra.audit_log.keyring import public_path, read_trusted
+from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
+from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.identity import Inspector
+from tradesaga.infra.kafka.tails import Bound, read_back
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
+
+BOUND: Final = Bound(10_000, 16 * 1024 * 1024)
+"""Records at the end of the topic, and their bytes, among which the last checkpoints are looked for."""
+_PROMPT_NS: Final = 60 * 10**9
+"""Nanoseconds within which the sealer publishes what it signs, as the broker's clock has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealTrust:
+    """What checkpoints call this installation, and the public keys, by id, whose signatures are believed."""
+
+    log_id: str
+    keys: Mapping[bytes, Verifier]
+
+
+def read_trust(settings: Settings) -> SealTrust | None:
+    """Return whose checkpoints are believed, None where the public key is not to be read here.
+
+    Raises `CommandError` (exit 2) for a file that holds no keys.
+    """
+    path = public_path(settings.audit_key_file())
+    return SealTrust(settings.audit_log_id, read_trusted([path])) if os.access(path, os.R_OK) else None
+
+
+async def read_seals(inspector: Inspector, saga: str, trust: SealTrust) -> dict[Place, Checkpoint]:
+    """Return the last checkpoint of each partition of the saga's facts. Raises `KafkaUnavailableError`.
+
+    Anybody may write to the topic: what no trusted key has signed is passed over. It is read back until each
+    partition's last checkpoint is found, or to `BOUND`.
+    """
+    topic, events = checkpoints_topic(saga), events_topic(saga)
+    there = await inspector.topics([topic, events])
+    if topic not in there:
+        return {}
+    ranges = await inspector.ranges([(name, number) for name in there for number in range(there[name].partitions)])
+    sought = {place for place, (_, end) in ranges.items() if place[0] == events and end > 0}
+    found, prompt = dict[Place, Checkpoint](), set[Place]()
+
+    def take(records: Sequence[Record]) -> None:
+        claims = [(claim, record) for record in records if (claim := _read(record)) is not None]
+        for (checkpoint, note), record in sorted(claims, key=lambda claim: claim[0][0].size, reverse=True):
+            origin = Origin.parse(checkpoint.origin)
+            place = origin[1:]
+            if (origin.log_id, origin.topic) != (trust.log_id, events):
+                continue
+            larger = place not in found or checkpoint.size > found[place].size
+            same = not larger and checkpoint == found[place] and place not in prompt
+            if (larger or same) and _is_signed(note, trust):
+                found[place] = checkpoint
+                if _is_prompt(checkpoint, record):
+                    prompt.add(place)
+
+    tails = {place: each for place, each in ranges.items() if place[0] == topic}
+    await read_back(inspector, tails, BOUND, take, lambda: sought <= prompt)
+    return found
+
+
+def _is_prompt(checkpoint: Checkpoint, record: Record) -> bool:
+    """Return whether the sealer itself has published this, right when it had signed it.
+
+    Anybody may publish an old checkpoint once more, which says nothing of what was sealed since.
+    """
+    return record.recorded_ms * 1_000_000 - checkpoint.time <= _PROMPT_NS
+
+
+def find_ahead(
+    seals: Mapping[Place, Checkpoint], read: Mapping[Place, int], ends: Mapping[Place, int]
+) -> tuple[Place, int] | None:
+    """Return a partition that is sealed further than the saga log has read it, and up to which offset; None if none is.
+
+    Only what the saga log had read was sealed, and offsets in the database only grow. A checkpoint beyond the end of
+    its partition is left to others: releases before signed rows that somebody had planted.
+    """
+    for place, seal in sorted(seals.items()):
+        if read.get(place, 0) < seal.next_offset <= ends.get(place, 0):
+            return place, seal.next_offset
+    return None
+
+
+def _read(record: Record) -> tuple[Checkpoint, str] | None:
+    with suppress(NoteError, UnicodeDecodeError):
+        note = record.value.decode()
+        checkpoint = read_unverified(note)
+        Origin.parse(checkpoint.origin)
+        return checkpoint, note
+    return None
+
+
+def _is_signed(note: str, trust: SealTrust) -> bool:
+    with suppress(NoteError):
+        return bool(open_note(note, trust.keys)[1])
+    return False

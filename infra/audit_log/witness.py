@@ -1,0 +1,142 @@
+r"""The witness: checkpoints kept outside the database and Kafka, a JSON object a line, only ever appended.
+
+Whoever can rewrite the database and the topics must not be able to rewrite this file: keep it on another machine, or
+have it copied there. A line that a crash has cut off is ended with "\0\n" by whoever writes next, and passed over.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import orjson
+
+from tradesaga.infra.audit_log.witness_index import SAVE_EVERY, WitnessIndex
+
+_TORN: Final = b"\0\n"
+
+
+class WitnessError(Exception):
+    """The witness's file cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """One checkpoint as it was signed; `body` is what was added to its log, for those logs of which that is kept."""
+
+    origin: str
+    size: int
+    note: str
+    body: str = ""
+
+    def to_line(self) -> bytes:
+        """Write it as a line."""
+        told = {"origin": self.origin, "size": self.size, "note": self.note} | (
+            {"body": self.body} if self.body else {}
+        )
+        return orjson.dumps(told) + b"\n"
+
+
+class WitnessFile:
+    """A witness in a file of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    def append(self, seen: Iterable[Witnessed]) -> None:
+        """Write checkpoints, and return once the disk has them. Raises `WitnessError`."""
+        lines = b"".join(each.to_line() for each in seen)
+        if not lines:
+            return
+        try:
+            with self._path.open("a+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                _write(file, (_TORN if _is_torn(file) else b"") + lines)
+        except OSError as error:
+            raise WitnessError(f"{self._path}: {error.strerror}") from error
+        self._written += len(lines)
+        if self._written >= SAVE_EVERY:
+            self._written = 0
+            self.last()
+
+    def read(self) -> Iterator[Witnessed]:
+        """Give all checkpoints, oldest first; lines that were cut off by a crash are passed over.
+
+        A file that is not there has none. Raises `WitnessError`.
+        """
+        for position, line in self._lines(0):
+            yield self._parse(position, line)
+
+    def last(self) -> dict[str, Witnessed]:
+        """Give the last checkpoint of each log, by origin; an index beside the file spares reading all of it.
+
+        Raises `WitnessError`.
+        """
+        index = WitnessIndex.load(self._path)
+        found = self._indexed(index)
+        if found.keys() != index.last.keys():  # an index of another file
+            index, found = WitnessIndex.empty(self._path), {}
+        for position, line in self._lines(index.read):
+            seen = self._parse(position, line)
+            found[seen.origin] = seen
+            index.take(seen.origin, position, position + len(line))
+        index.save()
+        return found
+
+    def _indexed(self, index: WitnessIndex) -> dict[str, Witnessed]:
+        """Give those of the checkpoints that an index names which are where it says."""
+        found: dict[str, Witnessed] = {}
+        for origin, position in index.last.items():
+            with contextlib.suppress(WitnessError):
+                seen = self._parse(*next(self._lines(position), (position, b"")))
+                if seen.origin == origin:
+                    found[origin] = seen
+        return found
+
+    def _lines(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Give whole lines and their places, from the byte `start` on."""
+        if not self._path.exists():
+            return
+        try:
+            with self._path.open("rb") as file:
+                position = file.seek(start)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    if not line.endswith(_TORN):
+                        yield position, line
+                    position += len(line)
+        except OSError as error:
+            raise WitnessError(f"{self._path}: {error.strerror}") from error
+
+    def _parse(self, position: int, line: bytes) -> Witnessed:
+        try:
+            raw = orjson.loads(line)
+            return Witnessed(str(raw["origin"]), int(raw["size"]), str(raw["note"]), str(raw.get("body", "")))
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise WitnessError(f"{self._path}: the line at byte {position} is no checkpoint") from error
+
+
+def _write(file: BinaryIO, lines: bytes) -> None:
+    """Write at once, so that other processes' lines come before or after, and see to it that the disk has it."""
+    if os.write(file.fileno(), lines) < len(lines):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file.fileno())
+
+
+def _is_torn(file: BinaryIO) -> bool:
+    """Say whether the last line has no end: whoever wrote it died."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"

@@ -1,0 +1,1 @@
+"""The command line: its entry, errors as one line, progress, and `tradesaga run`."""

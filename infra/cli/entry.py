@@ -1,0 +1,150 @@
+"""The one console script: its sub-commands are found by entry point, its errors end as one sentence."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tradesaga.infra.cli.extras import DISTRIBUTION, missing_extra
+from tradesaga.infra.errors import CommandError, ExitCode
+
+COMMANDS = "tradesaga.commands"
+
+
+class _SortedGroup(TyperGroup):
+    """Lists the commands by name, whichever package they come from."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx))
+
+
+def main() -> None:
+    """Run the command that the arguments name and exit with its code."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run a command and give its exit code; with `--json` its error is JSON on stderr, otherwise one sentence."""
+    as_json = "--json" in arguments
+    if broken := [word for word in arguments if not _is_text(word)]:
+        do = "give it as UTF-8, without a NUL"
+        return _report(
+            CommandError("usage", "an argument is no text", ascii(broken[0]), do, ExitCode.USAGE), as_json=as_json
+        )
+    try:
+        code = _dispatch(arguments, as_json=as_json)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except typer.TyperException as error:
+        if not error.format_message():  # no command was named: the help has been printed instead
+            return ExitCode.USAGE
+        return _report(_misuse(error), as_json=as_json)
+    except Exception as error:  # the one place where whatever is left becomes a sentence
+        if os.environ.get("TRADESAGA_DEBUG"):
+            raise
+        return _report(_described(error), as_json=as_json)
+    return code if isinstance(code, int) else ExitCode.FINE
+
+
+def _is_text(word: str) -> bool:
+    """Say whether an argument is something that databases and terminals can take."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in word
+
+
+def _dispatch(arguments: Sequence[str], *, as_json: bool) -> Any:
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    if not wanted and "--version" in arguments:  # known without loading a command
+        return _show_version(as_json=as_json)
+    return assemble(wanted)(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
+
+
+def assemble(wanted: str = "") -> typer.Typer:
+    """Compose the commands of all installed packages; those that cannot be loaded are named and left out.
+
+    An entry point of the wanted command's own name is loaded alone: a service need not carry all commands' imports.
+    Raises `CommandError` (exit 3) when the wanted command needs an extra that is not installed.
+    """
+    root = typer.Typer(
+        cls=_SortedGroup, no_args_is_help=True, add_completion=False, help="Sagas for trades over Kafka and PostgreSQL."
+    )
+    root.callback()(_root_options)
+    points = entry_points(group=COMMANDS)
+    left_out: dict[str, list[str]] = {}
+    for point in sorted(points.select(name=wanted) or points, key=lambda point: point.name):
+        try:
+            command = point.load()
+        except (ImportError, AttributeError) as error:
+            needed = missing_extra(error)
+            if needed is not None and point.name == wanted:
+                raise needed from error
+            left_out.setdefault(str(error) if needed is None else needed.do, []).append(point.name)
+            continue
+        if isinstance(command, typer.Typer):
+            root.add_typer(command)
+        else:
+            root.command(point.name)(command)
+    for reason, names in left_out.items():
+        if not wanted or wanted in names:
+            typer.echo(f"tradesaga: not available here: {', '.join(names)}: {reason}", err=True)
+    return root
+
+
+def _root_options(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version; with --json as JSON.")] = False
+) -> None:
+    """Sagas for trades over Kafka and PostgreSQL."""
+
+
+def _show_version(*, as_json: bool) -> int:
+    try:
+        found = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        found = "unknown"
+    typer.echo(json.dumps({"version": found}) if as_json else f"{DISTRIBUTION} {found}")
+    return ExitCode.FINE
+
+
+def _misuse(error: typer.TyperException) -> CommandError:
+    """Say what is wrong with the arguments and where the right ones are explained."""
+    what = error.format_message().strip().splitlines()[0].rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "tradesaga")
+    return CommandError("usage", what, path, f"see `{path} --help`", ExitCode.USAGE)
+
+
+def _described(error: Exception) -> CommandError:
+    if isinstance(error, CommandError):
+        return error
+    if (needed := missing_extra(error)) is not None:
+        return needed
+    from tradesaga.infra.cli.failures import describe  # noqa: PLC0415  # the servers' clients are heavy, and seldom needed here
+
+    return describe(error)
+
+
+def _report(error: CommandError, *, as_json: bool) -> int:
+    text = json.dumps(error.as_json()) if as_json else f"tradesaga: {error}"
+    typer.echo(text, err=True)
+    return int(error.exit_code)
+
+
+def _reader_gone() -> int:
+    """Leave quietly when the reader of our output (a pager, `head`) has left; stdout must not be flushed again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.CHECK_FAILED
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""`tradesaga run`: services, each an async function of the settings that ends only when it is cancelled."""
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvloop
+
+from tradesaga.infra import failpoints
+from tradesaga.infra.cli.forced_exit import guarding, leave
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.registry.app_modules import App
+from tradesaga.infra.registry.sagas import check_ownership
+from tradesaga.infra.registry.services import Service, app_participants, find_services
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.logs import configure_logs
+from tradesaga.infra.telemetry.tracing import configure_tracing
+
+PATIENCE = 20.0
+
+
+def run(
+    services: Annotated[list[str], typer.Argument(help="Services to run together in this process.")],
+    *,
+    directory: Annotated[Path | None, typer.Option("--dir", help="The stack's folder.")] = None,
+    app: App = None,
+) -> None:
+    """Run services in the foreground until SIGTERM or Ctrl-C."""
+    settings = load_settings(directory, app)
+    configure_logs(settings.log_level, settings.log_format)
+    configure_tracing(settings.trace_ratio, ",".join(services))
+    failpoints.arm()
+    found = find_services(services, settings)
+    if not app_participants(settings).keys().isdisjoint(services):
+        for warning in check_ownership(settings):
+            structlog.get_logger("tradesaga.run").warning("step without an owner", what=warning)
+    collect_seldom()
+    uvloop.run(serve(found, settings))
+
+
+async def serve(services: Mapping[str, Service], settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, or until one service ends: then the others are cancelled and waited for.
+
+    Raises what a service raises.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    log = structlog.get_logger("tradesaga.run")
+    tasks = [asyncio.ensure_future(_run(name, service, settings)) for name, service in services.items()]
+    waiter = asyncio.ensure_future(stop.wait())
+    log.info("running", services=list(services))
+    try:
+        async with guarding(), probes(settings.http_host, settings.metrics_port):
+            await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        failed = [task for task in tasks if task.done()]
+        if pending := await _cancel([waiter, *tasks]):
+            told = [str(task.exception()) for task in failed if not task.cancelled() and task.exception()]
+            leave("; ".join([*told, f"{pending} services have not ended within {PATIENCE:g} s"]))
+    for task in failed:
+        task.result()
+    log.info("stopped", services=list(services))
+
+
+async def _run(name: str, service: Service, settings: Settings) -> None:
+    await service(settings)
+    raise CommandError("service-ended", f"service {name} ended by itself", name, "read its log", ExitCode.CHECK_FAILED)
+
+
+async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> int:
+    """Cancel and wait, in seconds, for a clean end; give the number of those that have not come to it."""
+    for task in tasks:
+        task.cancel()
+    _, pending = await asyncio.wait(tasks, timeout=PATIENCE)
+    return len(pending)

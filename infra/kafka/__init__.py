@@ -1,0 +1,1 @@
+"""Kafka: clients, topics and their settings, records and their encoding, identity, lag, dead letters."""

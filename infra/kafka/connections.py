@@ -1,0 +1,205 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""aiokafka's clients under the names that topics and groups have inside an installation.
+
+The only module that makes clients of aiokafka (tests/architecture/test_kafka_clients.py). A consumer or a producer
+takes and returns logical names; only records, and an administration client, have the cluster's own. Each of them starts
+and stops whole, though whoever waits for it is told to end meanwhile.
+"""
+
+import asyncio
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from tradesaga.infra.kafka.names import Cluster
+
+Place = tuple[str, int]
+"""A topic and a partition."""
+_PATIENCE = 5.0
+"""Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
+
+
+class MappedConsumer:
+    """An `AIOKafkaConsumer`; `settings` and errors are aiokafka's."""
+
+    def __init__(self, brokers: str, *, group: str | None = None, **settings: Any) -> None:
+        self.cluster = Cluster.parse(brokers)
+        self._places: dict[TopicPartition, Place] = {}
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.cluster.bootstrap,
+            group_id=None if group is None else self.cluster.physical(group),
+            **settings,
+        )
+
+    async def start(self) -> None:
+        """Connect, and join the group if there is one."""
+        await _complete(self._consumer.start())
+
+    async def stop(self) -> None:
+        """Leave the group and disconnect."""
+        await _complete(self._consumer.stop())
+
+    def subscribe(self, topics: Iterable[str], listener: ConsumerRebalanceListener) -> None:
+        """Ask for partitions of these topics; the listener is given physical names."""
+        self._consumer.subscribe([self.cluster.physical(topic) for topic in topics], listener=listener)
+
+    def assignment(self) -> set[Place]:
+        """Return the partitions that are assigned now."""
+        return {self._logical(partition) for partition in self._consumer.assignment()}
+
+    def assign(self, places: Iterable[Place]) -> None:
+        """Read these partitions, without a group."""
+        self._consumer.assign([self._physical(place) for place in places])
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Read on from `offset`."""
+        self._consumer.seek(self._physical(place), offset)
+
+    async def seek_to_beginning(self, place: Place) -> None:
+        """Read on from the first record."""
+        await self._consumer.seek_to_beginning(self._physical(place))
+
+    def pause(self, *places: Place) -> None:
+        """Fetch no more from these partitions."""
+        self._consumer.pause(*(self._physical(place) for place in places))
+
+    async def position(self, place: Place) -> int:
+        """Return the offset of the next record to read."""
+        return await self._consumer.position(self._physical(place))
+
+    async def getmany(self, *places: Place, timeout_ms: int, max_records: int) -> dict[Place, list[Any]]:
+        """Return what has been fetched by partition, of all that are assigned unless some are given."""
+        asked = [self._physical(place) for place in places]
+        fetched = await self._consumer.getmany(*asked, timeout_ms=timeout_ms, max_records=max_records)
+        return {self._logical(each): records for each, records in cast("Mapping[Any, list[Any]]", fetched).items()}
+
+    async def beginning_offsets(self, places: Collection[Place]) -> dict[Place, int]:
+        """Return the first offset of each partition."""
+        asked = {self._physical(place): place for place in places}
+        found = await self._consumer.beginning_offsets(list(asked))
+        return {asked[each]: offset for each, offset in found.items()}
+
+    async def end_offsets(self, places: Collection[Place]) -> dict[Place, int]:
+        """Return the next offset of each partition, by the consumer's isolation level."""
+        asked = {self._physical(place): place for place in places}
+        found = await self._consumer.end_offsets(list(asked))
+        return {asked[each]: offset for each, offset in found.items()}
+
+    async def offsets_for_times(self, times: Mapping[Place, int]) -> dict[Place, int]:
+        """Return the first offset of each partition that has this time, in milliseconds, or a later one, if any has."""
+        asked = {self._physical(place): time for place, time in times.items()}
+        found = await self._consumer.offsets_for_times(asked)
+        return {self._logical(each): at.offset for each, at in found.items() if at is not None}
+
+    def highwater(self, place: Place) -> int | None:
+        """Return the end of a partition as the last fetch has shown it."""
+        return self._consumer.highwater(self._physical(place))
+
+    def last_stable_offset(self, place: Place) -> int | None:
+        """Return the last stable offset of a partition as the last fetch has shown it."""
+        return self._consumer.last_stable_offset(self._physical(place))
+
+    async def commit(self, offsets: Mapping[Place, int], metadata: str) -> None:
+        """Commit offsets with a text beside them."""
+        await self._consumer.commit(
+            {self._physical(place): OffsetAndMetadata(offset, metadata) for place, offset in offsets.items()}
+        )
+
+    def _physical(self, place: Place) -> TopicPartition:
+        return TopicPartition(self.cluster.physical(place[0]), place[1])
+
+    def _logical(self, partition: TopicPartition) -> Place:
+        place = self._places.get(partition)
+        if place is None:
+            place = self._places[partition] = self.cluster.logical(partition.topic), partition.partition
+        return place
+
+
+class MappedProducer:
+    """An `AIOKafkaProducer`; `settings` and errors are aiokafka's."""
+
+    def __init__(self, brokers: str, **settings: Any) -> None:
+        self.cluster = Cluster.parse(brokers)
+        self._producer = AIOKafkaProducer(bootstrap_servers=self.cluster.bootstrap, **settings)
+
+    async def start(self) -> None:
+        """Connect."""
+        await _complete(self._producer.start())
+
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        await _complete(self._producer.stop())
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None,
+        headers: Sequence[Any] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> "asyncio.Future[Any]":
+        """Queue one record; the future resolves when the broker has it."""
+        name = self.cluster.physical(topic)
+        return await self._producer.send(name, value, key, partition, timestamp_ms, headers)
+
+    async def begin_transaction(self) -> None:
+        """Begin a transaction of this producer, which must have a `transactional_id`."""
+        await self._producer.begin_transaction()
+
+    async def commit_transaction(self) -> None:
+        """End the transaction: its records count."""
+        await self._producer.commit_transaction()
+
+    async def abort_transaction(self) -> None:
+        """End the transaction: its records do not count."""
+        await self._producer.abort_transaction()
+
+    async def count_partitions(self, topic: str) -> int:
+        """Return the number of partitions of a topic."""
+        return len(await self._producer.partitions_for(self.cluster.physical(topic)))
+
+    def create_batch(self) -> Any:
+        """Make an empty batch."""
+        return self._producer.create_batch()
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+        """Queue a batch for one partition; the future resolves when the broker has it."""
+        return await self._producer.send_batch(batch, self.cluster.physical(topic), partition=partition)
+
+
+class Admin(AIOKafkaAdminClient):
+    """An `AIOKafkaAdminClient` that starts and stops whole."""
+
+    async def start(self) -> None:
+        """Connect."""
+        await _complete(super().start())
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await _complete(super().close())
+
+
+def make_admin(brokers: str, request_timeout_ms: int) -> Admin:
+    """Make an administration client, which is not connected yet. Its names are the cluster's, not ours."""
+    bootstrap = Cluster.parse(brokers).bootstrap
+    return Admin(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms)
+
+
+async def _complete(work: Coroutine[Any, Any, None]) -> None:
+    """Start or stop a client whole, even when told to end: aiokafka, cancelled on the way, leaves connections open."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_PATIENCE)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # whoever cancelled us wants no more of it
+        raise

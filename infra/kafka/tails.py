@@ -1,0 +1,47 @@
+"""Reads partitions from their ends backwards, within bounds of records and bytes: anybody may have written there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Final, NamedTuple
+
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.identity import Inspector
+
+_STEP: Final = 100
+"""Records of each partition that are read first; each further step is `_GROWTH` times as long."""
+_GROWTH: Final = 4
+
+
+class Bound(NamedTuple):
+    """How far back is read: records of each partition, and bytes of all of them together."""
+
+    records: int
+    size: int
+
+
+async def read_back(
+    inspector: Inspector,
+    ranges: Mapping[Place, tuple[int, int]],
+    bound: Bound,
+    take: Callable[[Sequence[Record]], None],
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """Pass the records of these ranges to `take`, from their ends backwards, until there is `enough` or at the bound.
+
+    They are read in steps, the last records first; within a step those of a partition come in order. What a step is
+    cut short of at the bound of bytes is older than all that the steps before have passed. Raises
+    `KafkaUnavailableError`.
+    """
+    depth, step, size = 0, _STEP, 0
+    deepest = min(bound.records, max((end - first for first, end in ranges.values()), default=0))
+    while depth < deepest and not enough():
+        deeper = min(deepest, depth + step)
+        piece = {place: (max(first, end - deeper), max(first, end - depth)) for place, (first, end) in ranges.items()}
+        async with aclosing(inspector.scan(piece)) as pages:
+            async for page in pages:
+                take(page)
+                size += sum(record.size + len(record.key or b"") for record in page)
+                if size >= bound.size:
+                    return
+        depth, step = deeper, step * _GROWTH

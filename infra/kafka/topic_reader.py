@@ -1,0 +1,244 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Topics read back, and written back: partition by partition, outside every consumer group.
+
+Another edge to aiokafka, which is untyped in part.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Any, Final, Self
+
+from aiokafka.errors import KafkaError
+
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka.clients import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
+from tradesaga.infra.kafka.codec import Record, publishable
+from tradesaga.infra.kafka.connections import MappedConsumer, MappedProducer
+from tradesaga.infra.kafka.lenient_records import read_leniently
+from tradesaga.infra.kafka.names import physical_name
+from tradesaga.infra.kafka.topics import read_removals
+
+BATCH: Final = 2000
+_UNACKED: Final = 5000
+_SILENCE: Final = 20.0
+"""Seconds without a record that should be there."""
+_WRITERS_CLOCK: Final = 0
+"""What an answer of the broker says of a record that has kept its writer's time."""
+
+
+class Replay:
+    """Reads partitions from one offset to another while it is entered. All raise `KafkaUnavailableError`."""
+
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
+        self._whole: dict[str, bool] = {}
+        """By topic, whether nothing but transactions leaves gaps in it."""
+        self._consumer = MappedConsumer(
+            brokers,
+            client_id="tradesaga-replay",
+            enable_auto_commit=False,
+            isolation_level=READ_COMMITTED,
+            # What is gone is told as a gap; reading on from the end would pass everything by.
+            auto_offset_reset="earliest",
+            request_timeout_ms=20_000,
+            # A fetch that waits at the end of one partition would hold up the first of the next.
+            fetch_max_wait_ms=10,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._consumer.start()
+        except (KafkaError, OSError) as error:
+            await self._consumer.stop()
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        task = asyncio.current_task()
+        try:
+            await self._consumer.stop()
+        except asyncio.CancelledError:
+            # Stopped before its routines have begun, aiokafka lets their cancellation through as if it were ours.
+            if task is None or task.cancelling():
+                raise
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Give the first and the next offset of each partition."""
+        return await ask_ranges(self._consumer, places)
+
+    async def first_at(self, times: Mapping[Place, int]) -> dict[Place, int]:
+        """Return the first offset of each partition whose record has this time, milliseconds, or a later one.
+
+        A partition that has none is left out.
+        """
+        try:
+            found = await self._consumer.offsets_for_times(times)
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        ends = await self.ranges(found)
+        # The broker may have found the control record of a transaction, which has a time of its own.
+        firsts = {place: await self._first_at(place, at, ends[place][1], times[place]) for place, at in found.items()}
+        return {place: first for place, first in firsts.items() if first is not None}
+
+    async def _first_at(self, place: Place, start: int, end: int, time: int) -> int | None:
+        async for batch in self.read_left(place, start, end):
+            for record in batch:
+                if record.recorded_ms >= time:
+                    return record.offset
+        return None
+
+    async def read(self, place: Place, start: int, end: int, *, resumed: bool = False) -> AsyncGenerator[list[Record]]:
+        """Give the records of a partition from `start` up to, but not including, `end`, in batches.
+
+        Offsets of control records and of aborted transactions are passed over, and counted as skipped in the record
+        that follows them; before the first record only where `resumed` says that the one at `start - 1` was read.
+        Raises `CommandError` (exit 4) where a record is missing: what it held, nobody can tell.
+        """
+        following = start
+        async for batch in self.read_left(place, start, end, resumed=resumed):
+            if (missing := _first_missing(batch, following)) is not None:
+                await self._explain_gap(place, missing)
+            following = batch[-1].offset + 1
+            yield batch
+        if following < end:
+            await self._explain_gap(place, following)
+
+    async def _explain_gap(self, place: Place, offset: int) -> None:
+        """Raise `CommandError` (exit 4) if the broker has removed the record; a transaction's marker is none."""
+        topic = place[0]
+        if topic not in self._whole:
+            self._whole[topic] = "compact" not in (await read_removals(self._brokers, [topic])).get(topic, "")
+        if not self._whole[topic] or offset < (await self.ranges([place]))[place][0]:
+            raise _gap(physical_name(self._brokers, topic), place[1], offset)
+
+    async def read_left(
+        self, place: Place, start: int, end: int, *, resumed: bool = False
+    ) -> AsyncGenerator[list[Record]]:
+        """Give, as `read` does, what there is of these records: a topic may have lost some."""
+        following, named = start, f"{physical_name(self._brokers, place[0])}[{place[1]}]"
+        last = start - 1 if resumed else None
+        if start >= end:
+            return
+        try:
+            self._consumer.assign([place])
+            self._consumer.seek(place, start)
+            moved = elapsed()
+            while following < end:
+                found = await self._fetch(place, following)
+                batch = [to_record(place[0], record) for record in found if following <= record.offset < end]
+                if batch:
+                    _count_skipped(batch, last)
+                    last = batch[-1].offset
+                    yield batch
+                after = found[-1].offset + 1 if found else await self._consumer.position(place)
+                if after > following:
+                    following, moved = after, elapsed()
+                elif elapsed() - moved > _SILENCE:
+                    raise KafkaUnavailableError(f"{named}: nothing comes of offset {following} and those behind it")
+            self._consumer.pause(place)  # or it would go on asking for what comes next, a hundred times a second
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(f"{named}: {error or type(error).__name__}") from error
+
+    async def _fetch(self, place: Place, following: int) -> Sequence[Any]:
+        try:
+            found = await self._consumer.getmany(place, timeout_ms=1000, max_records=BATCH)
+        except UnicodeDecodeError:  # a header's name is no UTF-8
+            read_leniently()
+            self._consumer.assign([place])
+            self._consumer.seek(place, following)
+            return ()
+        return found.get(place, ())
+
+
+class Rewriter:
+    """Writes records back to where they were, times included; the topic must take the writer's times meanwhile."""
+
+    def __init__(self, brokers: str) -> None:
+        self._producer = MappedProducer(
+            brokers,
+            client_id="tradesaga-rewriter",
+            enable_idempotence=True,
+            linger_ms=20,
+            max_batch_size=512 * 1024,
+            request_timeout_ms=20_000,
+        )
+        self._acks: deque[tuple[int | None, asyncio.Future[Any]]] = deque()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._producer.start()
+        except (KafkaError, OSError) as error:
+            await self._producer.stop()
+            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._producer.stop()
+
+    async def write(self, record: Record, *, exact: bool) -> None:
+        """Send a record to its partition; with `exact` it must land at its offset, or `drain` raises."""
+        try:
+            future = await self._producer.send(
+                record.topic,
+                None if record.tombstone else record.value,
+                key=record.key,
+                headers=publishable(record.headers),
+                partition=record.partition,
+                timestamp_ms=record.recorded_ms,
+            )
+        except (KafkaError, OSError) as error:
+            raise KafkaUnavailableError(f"{self._producer.cluster.physical(record.topic)}: {error}") from error
+        self._acks.append((record.offset if exact else None, future))
+        if len(self._acks) > _UNACKED:
+            await self._settle(_UNACKED // 2)
+
+    async def drain(self) -> None:
+        """Wait until the broker has everything. Raises `CommandError` (exit 4) if a record lies where another was."""
+        await self._settle(0)
+
+    async def _settle(self, left: int) -> None:
+        while len(self._acks) > left:
+            wanted, future = self._acks.popleft()
+            try:
+                written = await future
+            except (KafkaError, OSError) as error:
+                raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+            if wanted is not None:
+                _check_landing(wanted, written)
+
+
+def _check_landing(wanted: int, written: Any) -> None:
+    """Refuse to go on once a record has got another place, or another time, than it had."""
+    where, do = f"{written.topic}[{written.partition}]", "stop all writers, delete the topics, and run this again"
+    if written.offset != wanted:
+        what = f"a record of offset {wanted} landed at {written.offset}: somebody else writes there"
+        raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
+    if written.timestamp_type != _WRITERS_CLOCK:
+        what = "the broker has given a record a time of its own: message.timestamp.type has not changed yet"
+        raise CommandError("topic-clock", what, where, do, ExitCode.REFUSED)
+
+
+def _count_skipped(batch: list[Record], last: int | None) -> None:
+    """Count in each record the offsets between it and the one before; `last` is the offset of the last one, if any."""
+    for place, record in enumerate(batch):
+        if last is not None and record.offset > last + 1:
+            batch[place] = record._replace(skipped=record.offset - last - 1)
+        last = record.offset
+
+
+def _first_missing(batch: Sequence[Record], following: int) -> int | None:
+    """Return the first offset from `following` on that no record of the batch has, None if there is none."""
+    for record in batch:
+        if record.offset != following:
+            return following
+        following += 1
+    return None
+
+
+def _gap(topic: str, partition: int, offset: int) -> CommandError:
+    do = "restore a database backup and `tradesaga recover restored`, or another copy of the topic"
+    what = f"the topic has a gap: offset {offset} is missing"
+    return CommandError("topic-gap", what, f"{topic}[{partition}]", do, ExitCode.REFUSED)

@@ -1,0 +1,303 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Topics as the catalogue has them: made where they are missing, refused where they differ."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, cast
+
+import structlog
+from aiokafka.admin import NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.kafka.connections import Admin, make_admin
+from tradesaga.infra.kafka.names import Cluster, physical_name
+from tradesaga.schemas.topics import SIGNALS, Topic, saga_topics
+
+_KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+"""The settings of a topic that loses nothing."""
+_OF_THE_TOPIC: Final = 1
+"""The source of a setting that was given to the topic itself, as DescribeConfigs numbers it."""
+_READS: Final = 25
+_READ_PAUSE: Final = 0.2
+"""Times that settings are asked for, and seconds between: a broker may hear of a new topic late."""
+_USUAL_REPLICAS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """How many brokers keep a record and how many must have it before it counts; 0 goes by the number of brokers."""
+
+    replicas: int = 0
+    min_insync: int = 0
+    unclean_election: bool = False
+
+    def settle(self, brokers: int) -> "Durability":
+        """Return the numbers for a cluster of so many brokers: 1 of 1 on one or two, 2 of 3 on three or more."""
+        replicas = self.replicas or min(_USUAL_REPLICAS, brokers)
+        return Durability(replicas, self.min_insync or (2 if replicas > 2 else 1), self.unclean_election)  # noqa: PLR2004
+
+    @property
+    def configuration(self) -> dict[str, str]:
+        """Return the settings of a topic that follow from this."""
+        return {
+            "min.insync.replicas": str(self.min_insync),
+            "unclean.leader.election.enable": str(self.unclean_election).lower(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A topic as the broker has it; `settings` is None where the broker does not let us read them."""
+
+    partitions: int
+    replicas: int
+    settings: Mapping[str, str] | None
+
+
+class Deviation(NamedTuple):
+    """A setting of a topic that endangers records; `wanted` says what is accepted."""
+
+    topic: str
+    setting: str
+    found: str
+    wanted: str
+
+    def __str__(self) -> str:
+        """Read as one sentence."""
+        return f"topic {self.topic} has {self.setting}={self.found}, wanted is {self.wanted}"
+
+
+class _Bound(NamedTuple):
+    """The values of a setting that are accepted: `value` itself, all above it, or also -1, which is no limit."""
+
+    value: str
+    above: bool = False
+    endless: bool = False
+
+    def accepts(self, found: str) -> bool:
+        if found == self.value or (self.endless and found == "-1"):
+            return True
+        return self.above and int(found) > int(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.value} or more" if self.above else self.value
+
+
+def find_deviations(topic: Topic, durability: Durability, found: Described) -> list[Deviation]:
+    """Compare a topic with the catalogue; what keeps records longer, or on more brokers, is accepted.
+
+    Settings that the broker does not tell are not judged. docs/operations.md has the reason for each.
+    """
+    counted = {"partitions": str(found.partitions), "replication factor": str(found.replicas)}
+    values = {**counted, **(found.settings or {})}
+    deviations = [
+        Deviation(topic.name, setting, values[setting], str(bound))
+        for setting, bound in _bounds(topic, durability).items()
+        if setting in values and not bound.accepts(values[setting])
+    ]
+    insync = "min.insync.replicas"
+    if int(values.get(insync, 0)) > found.replicas:  # nothing could be written
+        deviations.append(Deviation(topic.name, insync, values[insync], f"{found.replicas} or less"))
+    return deviations
+
+
+def _bounds(topic: Topic, durability: Durability) -> dict[str, _Bound]:
+    """Return what is accepted of each setting."""
+    bounds = {setting: _Bound(value) for setting, value in topic.configuration.items()}
+    bounds["partitions"] = _Bound(str(topic.partitions))
+    bounds["replication factor"] = _Bound(str(durability.replicas), above=True)
+    bounds["retention.ms"] = _Bound(str(topic.retention_ms), above=topic.retention_ms >= 0, endless=True)
+    if not topic.public:
+        bounds["max.message.bytes"] = bounds["max.message.bytes"]._replace(above=True)
+    bounds["min.insync.replicas"] = _Bound(str(durability.min_insync), above=True)
+    if not durability.unclean_election:
+        bounds["unclean.leader.election.enable"] = _Bound("false")
+    return bounds
+
+
+def topic_settings(topic: Topic, durability: Durability) -> dict[str, str]:
+    """Return the settings with which a topic is created."""
+    return {**topic.configuration, **durability.configuration}
+
+
+def physical_topics(cluster: Cluster, topics: Iterable[Topic]) -> list[Topic]:
+    """Return the topics under the names that they have on the cluster."""
+    return [replace(topic, name=cluster.physical(topic.name)) for topic in topics]
+
+
+def all_topics(sagas: Iterable[str]) -> list[Topic]:
+    """List the topics that these sagas, and the strategies, need."""
+    return [topic for saga in sorted(sagas) for topic in saga_topics(saga)] + [SIGNALS]
+
+
+async def ensure_topics(
+    brokers: str, topics: Iterable[Topic], durability: Durability = Durability()
+) -> list[str]:  # fmt: skip
+    """Create the topics that are missing, and return their names on the cluster.
+
+    Raises `CommandError`: exit 5 when the broker does not answer, exit 4 when a topic differs from the catalogue.
+    """
+    async with _administration(brokers) as admin:
+        wanted, settled = physical_topics(Cluster.parse(brokers), topics), await _settle(admin, durability)
+        found = await _describe(admin, wanted)
+        _refuse(brokers, wanted, settled, found)
+        missing = [topic for topic in wanted if topic.name not in found]
+        if missing:
+            await _create(admin, missing, settled)
+        return [topic.name for topic in missing]
+
+
+async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durability) -> dict[str, int]:
+    """Return the number of partitions of each topic, all of which are as the catalogue has them.
+
+    Where the broker does not let us read settings, they are not compared, and a warning is logged. Raises
+    `CommandError`: exit 5 when a topic is missing or the broker does not answer, exit 4 when one differs.
+    """
+    cluster = Cluster.parse(brokers)
+    wanted = physical_topics(cluster, topics)
+    async with _administration(brokers) as admin:
+        settled = await _settle(admin, durability)
+        found = await _describe(admin, wanted)
+        for _ in range(_READS):
+            if len(found) == len(wanted):
+                break  # else one may have been created a moment ago
+            await asyncio.sleep(_READ_PAUSE)
+            found = await _describe(admin, wanted)
+    for topic in wanted:
+        if topic.name not in found:
+            raise missing_topic(brokers, cluster.logical(topic.name))
+    _refuse(brokers, wanted, settled, found)
+    if unread := [topic.name for topic in wanted if found[topic.name].settings is None]:
+        why = "the broker refuses DescribeConfigs to this client; grant it, or compare with `tradesaga schema topics`"
+        structlog.get_logger("topics").warning("topic settings not checked", topics=unread, why=why)
+    return {cluster.logical(topic.name): found[topic.name].partitions for topic in wanted}
+
+
+def missing_topic(brokers: str, topic: str) -> CommandError:
+    """Build the error for a topic that is not there, or not visible to this client."""
+    do = "create it: `tradesaga up` does, or your platform's tool does from `tradesaga schema topics`"
+    what = f"Kafka has no topic {physical_name(brokers, topic)}"
+    return CommandError("topic-missing", what, brokers, do, ExitCode.UNAVAILABLE)
+
+
+async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
+    """Have these topics take the broker's times (`LogAppendTime`) or the writer's (`CreateTime`) from here on.
+
+    What is there keeps the time that it has. Raises `CommandError` (exit 5).
+    """
+    names = [each.name for each in physical_topics(Cluster.parse(brokers), topics)]
+    async with _administration(brokers) as admin:
+        # AlterConfigs replaces all settings of a topic: those that it has are given again.
+        own = {
+            topic: {entry[0]: entry[1] for entry in entries if entry[3] == _OF_THE_TOPIC}
+            for topic, entries in (await _read_settings(admin, names)).items()
+        }
+        resources = [
+            ConfigResource(ConfigResourceType.TOPIC, topic, {**own[topic], "message.timestamp.type": clock})
+            for topic in names
+        ]
+        for answer in cast("Any", await admin.alter_configs(resources)):
+            for code, message, *_ in answer.resources:
+                if code:
+                    raise for_code(code)(message)
+
+
+async def read_removals(brokers: str, topics: Iterable[str]) -> dict[str, str]:
+    """Return, for topics from which the broker removes records, the rule. Raises `CommandError` (exit 5)."""
+    cluster, found = Cluster.parse(brokers), dict[str, str]()
+    async with _administration(brokers) as admin:
+        for topic, entries in (await _read_settings(admin, [cluster.physical(each) for each in topics])).items():
+            told = {entry[0]: entry[1] for entry in entries}
+            rules = [f"{name}={told[name]}" for name, kept in _KEEPING.items() if told.get(name, kept) != kept]
+            if rules:
+                found[cluster.logical(topic)] = ", ".join(rules)
+    return found
+
+
+@asynccontextmanager
+async def _administration(brokers: str) -> AsyncGenerator[Admin]:
+    """Connect; an error of the broker is a `CommandError` (exit 5)."""
+    admin = make_admin(brokers, 20_000)
+    try:
+        await admin.start()
+        yield admin
+    except (KafkaError, OSError) as error:
+        what, do = f"Kafka does not answer: {error or type(error).__name__}", "start it, or correct TRADESAGA_KAFKA"
+        raise unavailable("kafka_unavailable", what, brokers, do) from error
+    finally:
+        await admin.close()
+
+
+async def _settle(admin: Admin, durability: Durability) -> Durability:
+    return durability.settle(len((await admin.describe_cluster())["brokers"]))
+
+
+async def _describe(admin: Admin, topics: Sequence[Topic]) -> dict[str, Described]:
+    """Describe those of the topics that exist. All are listed: asking by name may create a topic."""
+    names = {topic.name for topic in topics}
+    listed = [each for each in await admin.describe_topics() if each["topic"] in names and not each["error_code"]]
+    settings = await _read_settings(admin, [each["topic"] for each in listed])
+    return {
+        each["topic"]: Described(
+            partitions=len(each["partitions"]),
+            replicas=min((len(partition["replicas"]) for partition in each["partitions"]), default=0),
+            settings={entry[0]: entry[1] for entry in entries} if (entries := settings.get(each["topic"])) else None,
+        )
+        for each in listed
+    }
+
+
+async def _read_settings(admin: Admin, topics: Sequence[str]) -> dict[str, list[Any]]:
+    """Read the settings of topics as DescribeConfigs tells them; what we have no right to read is left out."""
+    if not topics:
+        return {}
+    answers = await _ask_settings(admin, topics)
+    for _ in range(_READS):
+        if not any(for_code(code) is UnknownTopicOrPartitionError for code, *_ in answers):
+            break  # else the broker that was asked has not heard of a new topic yet
+        await asyncio.sleep(_READ_PAUSE)
+        answers = await _ask_settings(admin, topics)
+    for code, message, *_ in answers:
+        if code and for_code(code) is not TopicAuthorizationFailedError:
+            raise for_code(code)(message)
+    return {topic: entries for code, _, _, topic, entries in answers if not code}
+
+
+async def _ask_settings(admin: Admin, topics: Sequence[str]) -> list[Any]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    return [each for answer in cast("Any", await admin.describe_configs(resources)) for each in answer.resources]
+
+
+def _refuse(
+    brokers: str, topics: Iterable[Topic], durability: Durability, found: Mapping[str, Described]
+) -> None:  # fmt: skip
+    """Refuse topics that differ from the catalogue, naming every difference at once."""
+    deviations = [
+        str(each)
+        for topic in topics
+        if topic.name in found
+        for each in find_deviations(topic, durability, found[topic.name])
+    ]
+    if deviations:
+        do = "alter the topics as docs/operations.md says; a number of partitions is never changed: make a new topic"
+        raise CommandError("topics-differ", "; ".join(deviations), brokers, do, ExitCode.REFUSED)
+
+
+async def _create(admin: Admin, topics: Sequence[Topic], durability: Durability) -> None:
+    wanted = [
+        NewTopic(t.name, t.partitions, durability.replicas, topic_configs=topic_settings(t, durability)) for t in topics
+    ]
+    answer = cast("Any", await admin.create_topics(wanted))
+    for name, code, *_ in answer.topic_errors:
+        if code and for_code(code) is not TopicAlreadyExistsError:
+            raise for_code(code)(f"topic {name} could not be made")

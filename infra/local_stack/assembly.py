@@ -1,0 +1,163 @@
+"""Bring a whole stack up and down: servers, schema, topics, venue, services, and the supervisor that keeps them."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tradesaga.infra.audit_log.keyring import write_new
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.preflight import durability
+from tradesaga.infra.kafka.topics import all_topics, ensure_topics
+from tradesaga.infra.local_stack.parts import TOGETHER, VENUE, service_parts, start_part, stop_parts, venue_part
+from tradesaga.infra.local_stack.ports import LOOPBACK, claim
+from tradesaga.infra.local_stack.process import Launch, is_alive, launch, stop, tail
+from tradesaga.infra.local_stack.servers import start_servers, stop_servers
+from tradesaga.infra.local_stack.state import PartState, StackState, change_state, lock, read_state
+from tradesaga.infra.local_stack.status import halted_reason, is_ready
+from tradesaga.infra.local_stack.venue_account import venue_account
+from tradesaga.infra.postgres.installation import migrate_all
+from tradesaga.infra.registry.sagas import registered_sagas
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.starts.request_keys import ensure_request_keys
+
+READY_SECONDS = 90.0
+SUPERVISOR_PATIENCE = 150.0
+HOPELESS_STARTS = 4
+HALTED_SECONDS = 6.0
+"""Seconds for which a service has to stay halted before `up` says so: servers that have just started may mislead it."""
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run beside the servers: services by name, in one process or each in its own, and the venue's file."""
+
+    services: Sequence[str]
+    together: bool = False
+    venue_config: Path | None = None
+
+
+def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> StackState:
+    """Start whatever of the stack does not run yet, and come back when all of it is ready.
+
+    Raises CommandError: exit 5 when a server, a port, a download, disk space or a service is missing, exit 4 when it
+    runs with other modules of the user's or another prefix.
+    """
+    with lock(home, "up.lock"):
+        _note_names(home, settings)
+        report("starting PostgreSQL and Kafka")
+        kafka, database_url = _given(settings)
+        state = start_servers(home, kafka, database_url)
+        report("bringing the database's schema up to date")
+        migrate_all({state.database_url, *(url.get_secret_value() for url in settings.service_databases.values())})
+        report("creating the topics")
+        topics = all_topics(registered_sagas(settings.app))
+        brokers = str(Cluster(state.kafka, settings.topic_prefix))
+        asyncio.run(ensure_topics(brokers, topics, durability(settings)))
+        if not is_alive(state.supervisor):
+            _start_parts(home, settings, plan)
+        report("waiting for the venue and the services")
+        _wait_until_ready(home)
+    return read_state(home)
+
+
+def _note_names(home: Path, settings: Settings) -> None:
+    """Note modules and prefix for every later command in this folder; running services have theirs already."""
+    state, running = read_state(home), ""
+    if state.app != settings.app:
+        running = ", ".join(state.app) or "no module of yours"
+    elif state.topic_prefix != settings.topic_prefix:
+        running = f"the topic prefix {state.topic_prefix}" if state.topic_prefix else "no topic prefix"
+    if is_alive(state.supervisor) and running:
+        what = f"the stack runs already, with {running}"
+        do = "run `tradesaga down`, then this again"
+        raise CommandError("stack-running", what, str(home), do, ExitCode.REFUSED)
+    noted = {"app": settings.app, "topic_prefix": settings.topic_prefix}
+    change_state(home, lambda state: state.model_copy(update=noted))
+
+
+def bring_down(home: Path, report: Report) -> StackState:
+    """Stop the supervisor with its parts, then Kafka, then PostgreSQL, each cleanly; the data stays."""
+    report("stopping the services and the venue")
+    stop(read_state(home).supervisor, patience=SUPERVISOR_PATIENCE)
+    stop_parts(home)  # those that a killed supervisor has left behind
+    report("stopping Kafka and PostgreSQL")
+    stop_servers(home)
+    return change_state(home, lambda state: state.model_copy(update={"supervisor": None}))
+
+
+def _given(settings: Settings) -> tuple[str, str]:
+    """Tell which servers the environment names; what the settings took from the state file is the stack's own."""
+    kafka = settings.kafka if os.environ.get("TRADESAGA_KAFKA") else ""
+    database_url = settings.database_for() if os.environ.get("TRADESAGA_DATABASE_URL") else ""
+    return kafka, database_url
+
+
+def _start_parts(home: Path, settings: Settings, plan: Plan) -> None:
+    """Choose the ports, describe the parts, start them, and the supervisor that goes on from there."""
+    stop_parts(home)
+    state = read_state(home)
+    ports = {part.name: part.port for part in state.parts}
+    state_file = str(home / "state.json")
+    parts = [
+        part.model_copy(update={"port": claim(ports.get(part.name, 0), part.name, state_file)})
+        for part in service_parts(plan.services, together=plan.together)
+    ]
+    venue_url = settings.venue_url
+    if not os.environ.get("TRADESAGA_VENUE_URL"):
+        part = venue_part(home, claim(ports.get(VENUE, 0), "the paper venue", state_file), plan.venue_config)
+        venue_url = f"http://{LOOPBACK}:{part.port}"
+        parts.insert(0, part)
+    http_port = claim(settings.http_port or state.http_port, "the HTTP API", state_file)
+    ensure_request_keys(settings.request_keys_file())
+    if not settings.audit_key_file().exists():
+        write_new(settings.audit_key_file(), settings.audit_log_id)
+    key, secret = venue_account(plan.venue_config)
+    settled = {"http_port": http_port, "venue_url": venue_url, "venue_key": key, "venue_secret": secret}
+    change_state(home, lambda state: state.model_copy(update={**settled, "parts": tuple(parts)}))
+    for part in parts:
+        start_part(home, part)
+    _start_supervisor(home.resolve())
+
+
+def _start_supervisor(home: Path) -> None:
+    argv = [sys.executable, "-m", "tradesaga.infra.local_stack.supervisor", str(home)]
+    environment = {**os.environ, "TRADESAGA_HOME": str(home)}
+    process = launch(Launch(argv, home / "logs" / "supervisor.log", Path.cwd(), environment))
+    change_state(home, lambda state: state.model_copy(update={"supervisor": process}))
+
+
+def _wait_until_ready(home: Path) -> None:
+    """Wait for every part; one that keeps dying is named with its last words, and the rest is left running."""
+    since = time.monotonic()
+    until = since + READY_SECONDS
+    while True:
+        waiting = [part for part in read_state(home).parts if not is_ready(part)]
+        if not waiting:
+            return
+        halted = [part for part in waiting if halted_reason(part)]
+        since = since if halted else time.monotonic()
+        if time.monotonic() - since > HALTED_SECONDS:
+            raise _halted(halted[0])
+        hopeless = [part for part in waiting if part.starts >= HOPELESS_STARTS]
+        if hopeless or time.monotonic() > until:
+            _give_up(home, (hopeless or waiting)[0])
+        time.sleep(0.1)
+
+
+def _halted(part: PartState) -> CommandError:
+    what = f"{part.name} works on nothing until somebody acts: {halted_reason(part)}"
+    do = "do what it says, then `tradesaga down` and `tradesaga up`; docs/operations.md lists each case"
+    return CommandError("halted", what, part.name, do, ExitCode.REFUSED)
+
+
+def _give_up(home: Path, part: PartState) -> None:
+    log = home / "logs" / f"{part.name}.log"
+    subject = "the services do" if part.name == TOGETHER else f"{part.name} does"
+    do = f"read `tradesaga logs {part.name}`, mend that, then `tradesaga down` and `tradesaga up`"
+    raise unavailable("service-failed", f"{subject} not get ready: {tail(log, 2)}", str(log), do)

@@ -1,0 +1,81 @@
+"""`tradesaga up` and `tradesaga down`."""
+
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.local_stack.display import AsJson, Directory, show, show_warning, stream
+from tradesaga.infra.local_stack.status import look
+from tradesaga.infra.registry.app_modules import App
+from tradesaga.infra.registry.sagas import check_ownership
+from tradesaga.infra.registry.services import find_services, service_names
+from tradesaga.infra.settings import load_settings
+
+
+def up(
+    *,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready.")] = False,
+    directory: Directory = None,
+    together: Annotated[bool, typer.Option("--together", help="Run all services in one process.")] = False,
+    app: App = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Run this service only; may be repeated.")] = None,
+    venue_config: Annotated[
+        Path | None, typer.Option(help="The paper venue's JSON file; see `tradesaga venue`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start Kafka, PostgreSQL, the paper venue and the services; without -d show their logs until Ctrl-C."""
+    settings = load_settings(directory, app)
+    names = service_names(settings) if only is None else list(find_services(only, settings))
+    for warning in check_ownership(settings):
+        show_warning(warning, as_json=as_json)
+    with _ended_by_signal(settings.home, as_json=as_json, detached=detach):
+        with _progress(quiet=as_json) as report:
+            bring_up(settings.home, settings, Plan(names, together, venue_config), report)
+        show(look(settings.home), as_json=as_json)
+        if not detach:
+            stream(settings.home, None)
+
+
+def down(*, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Stop everything that `up` has started, cleanly; the data stays."""
+    home = load_settings(directory).home
+    with _progress(quiet=as_json) as report:
+        bring_down(home, report)
+    if as_json:
+        show(look(home), as_json=True)
+
+
+@contextmanager
+def _ended_by_signal(home: Path, *, as_json: bool, detached: bool) -> Generator[None]:
+    """Stop the stack when Ctrl-C or SIGTERM ends a command in the foreground; that is how it is meant to end."""
+    if detached:
+        yield
+        return
+    for name in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
+        signal.signal(name, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        with _progress(quiet=as_json) as report:
+            bring_down(home, report)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Generator[Callable[[str], None]]:
+    """Show what is being done on stderr; nothing for scripts."""
+    console = Console(stderr=True, quiet=quiet)
+    with console.status("") as spinner:
+
+        def report(text: str) -> None:
+            spinner.update(text)
+            if not console.is_terminal:
+                console.print(text)
+
+        yield report

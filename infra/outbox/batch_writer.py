@@ -1,0 +1,95 @@
+"""Functions that share one transaction: what they get, what becomes of them, and how one fails without the others."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import asyncpg
+
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.outbox_rows import OutboxRow
+from tradesaga.infra.outbox.processor import ConflictError, Transaction
+from tradesaga.infra.postgres.database import Connection
+
+REDO = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError, ConflictError)
+"""Errors after which the same batch may simply be done again."""
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+T = TypeVar("T")
+
+
+class LeasedTransaction(Transaction):
+    """The transaction that a function gets: its SQL is `sql`, what it wants published goes through `publish`."""
+
+    def publish(self, record: Outgoing) -> None:
+        """Add a record to the outbox of the writer's lane."""
+        self.emit(next(iter(self.lanes)), record)
+
+
+@dataclass(slots=True, eq=False)
+class Request(Generic[T]):
+    """A function that waits for a transaction, and whoever waits for what it gives."""
+
+    run: Callable[[LeasedTransaction], Awaitable[T]]
+    future: "asyncio.Future[T]"
+    taken: bool = False
+    result: T | None = None
+    error: Exception | None = None
+
+
+class FunctionFailedError(Exception):
+    """A function of the batch raised: the transaction is to be done again with savepoints."""
+
+
+async def fill(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
+    """Run the functions one by one; raises `FunctionFailedError` if one of them raises."""
+    transaction = LeasedTransaction(sql, {lane.id: lane})
+    for request in batch:
+        request.error = None
+        try:
+            request.result = await request.run(transaction)
+        except (*REDO, *_LOST):
+            raise
+        except Exception as error:
+            raise FunctionFailedError from error
+    return transaction.rows
+
+
+async def fill_guarded(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
+    """Give each function a savepoint and row numbers of its own, so that a failing one leaves no trace."""
+    rows: list[OutboxRow] = []
+    for request in batch:
+        tail = rows[-1].seq if rows else lane.last_seq
+        own = LeasedTransaction(sql, {lane.id: replace(lane, last_seq=tail)})
+        request.error = None
+        try:
+            async with sql.transaction():
+                request.result = await request.run(own)
+        except (*REDO, *_LOST):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
+            request.error = error
+            continue
+        rows += own.rows
+    return rows
+
+
+def answer(request: Request[Any]) -> None:
+    """Tell the caller what came of the function, now that it is committed."""
+    if request.error is not None:
+        fail(request, request.error)
+    elif not request.future.done():
+        request.future.set_result(request.result)
+
+
+def fail(request: Request[Any], error: Exception) -> None:
+    """Tell the caller that it has failed, unless the caller has left."""
+    if not request.future.done():
+        request.future.set_exception(error)

@@ -1,0 +1,126 @@
+"""One batch into the database and on to Kafka: fence, judge, write, commit, publish."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tradesaga.infra.clock import elapsed
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.kafka.codec import Seen
+from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox.batch import Batch, ConflictsError, halve, last_seen, offsets, received
+from tradesaga.infra.outbox.batch_writer import REDO
+from tradesaga.infra.outbox.health import Health
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.processor import InDoubtError, Processor, Received, Transaction
+from tradesaga.infra.outbox.publish import Publisher
+from tradesaga.infra.outbox.watermarks import Marks
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.telemetry import metrics
+
+_TRIES = 3
+"""Times that a batch is tried before it is halved: most conflicts are gone the second time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is good for one set of epochs. A batch keeps to its session's lanes, whatever is revoked meanwhile."""
+
+    sql: Connection
+    publisher: Publisher
+    marks: Marks
+    lanes: Sequence[Lane]
+    generation: int
+
+
+class Committer:
+    """Commits the batches of one processor."""
+
+    def __init__(self, processor: Processor, health: Health, log: Any) -> None:
+        self._processor = processor
+        self._health = health
+        self._log = log
+        self._seconds = metrics.BATCH_SECONDS.labels(processor.group)
+        self._sizes = metrics.BATCH_RECORDS.labels(processor.group)
+
+    def marks_due(self) -> bool:
+        """Say whether marks are worth a write: records that nobody wanted move the offset too, but not each time."""
+        return elapsed() - self._health.committed > 1.0
+
+    async def commit_batch(self, session: Session, taken: Batch) -> None:
+        """Commit a batch; where it keeps meeting conflicts, its halves, down to single records.
+
+        Raises `InDoubtError`, `PublishError` and what the database raises: the session is over then.
+        """
+        pending = [taken]
+        while pending:
+            batch = pending.pop()
+            try:
+                await self._commit(session, batch)
+            except ConflictsError as error:
+                halves = halve(batch)
+                if halves is None:
+                    raise InDoubtError("a record keeps meeting conflicts") from error
+                self._log.info("batch halved", records=len(received(batch)))
+                pending += reversed(halves)
+
+    async def _commit(self, session: Session, batch: Batch) -> None:
+        records = received(batch)
+        if records or self._processor.due_in() == 0 or self.marks_due():
+            began = elapsed()
+            moved = offsets(batch)
+            transaction = await self._transact(session, records, moved, last_seen(batch))
+            for lane in transaction.lanes.values():
+                lane.stored_offset = moved.get(lane.id, lane.next_offset)
+            for row in transaction.rows:
+                transaction.lanes[row.lane].last_seq = row.seq
+            self._check_fence(session.lanes, transaction.lanes)
+            self._processor.committed()
+            await session.publisher.publish(transaction.rows)
+            reach(Failpoint.AFTER_PUBLISH)
+            self._count(len(records), transaction, elapsed() - began)
+        for chunk in batch:
+            chunk.lane.next_offset = chunk.following
+            chunk.lane.seen = chunk.last or chunk.lane.seen
+
+    def _count(self, records: int, transaction: Transaction, seconds: float) -> None:
+        """Show a batch that is committed and on its way."""
+        self._health.batches += 1
+        self._health.records += records
+        self._health.committed = elapsed()
+        self._seconds.observe(seconds)
+        self._sizes.observe(records)
+        for topic, rows in Counter(row.record.topic for row in transaction.rows).items():
+            metrics.OUTBOX_ROWS.labels(self._processor.group, topic).inc(rows)
+
+    async def _transact(
+        self, session: Session, records: Sequence[Received], moved: dict[int, int], seen: dict[int, Seen]
+    ) -> Transaction:
+        """Commit records and the offsets behind them. Raises `ConflictsError`, and whatever leaves us in doubt."""
+        sql = session.sql
+        for attempt in range(_TRIES):
+            try:
+                async with sql.transaction():
+                    alive = await lane_rows.advance(sql, session.lanes, moved, seen)
+                    lanes = {lane.id: lane for lane in session.lanes if lane.id in alive}
+                    transaction = Transaction(sql, lanes)
+                    await self._processor.apply(transaction, [each for each in records if each.lane in lanes])
+                    if transaction.rows:
+                        await outbox_rows.insert(sql, transaction.rows)
+                    reach(Failpoint.BEFORE_COMMIT)
+                reach(Failpoint.AFTER_COMMIT)
+            except REDO as error:
+                self._log.info("batch redone", why=type(error).__name__, attempt=attempt + 1)
+                await asyncio.sleep(0.01 * 2**attempt)
+            else:
+                return transaction
+        raise ConflictsError
+
+    def _check_fence(self, lanes: Sequence[Lane], alive: Collection[int]) -> None:
+        """Start over if a lane is another's by now; what was written of the others is published by whoever is next."""
+        fenced = sorted((lane.topic, lane.partition) for lane in lanes if lane.id not in alive)
+        if fenced:
+            self._health.fenced += len(fenced)
+            raise InDoubtError(f"another owner has claimed {fenced}")

@@ -1,0 +1,346 @@
+"""What is found of a group's database and topics, and what of it speaks against going on: no server is asked here.
+
+The database commits first and Kafka's committed offset follows, so an offset beyond the database's says that the
+database was set back. Beside each offset stands the identity of the database that it comes from, and the first record
+of `<saga>.installation` says whose the topics are. Each lane knows the topic's id, its number of partitions and the
+last record read, and the sealer has signed up to where the saga log had read. docs/decisions/0014 has the reasons.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Self
+from uuid import UUID
+
+import orjson
+
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.seals import find_ahead
+from tradesaga.infra.clock import parse_time
+from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.codec import Record, Seen, recognise
+from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
+from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.outbox.processor import HaltError
+from tradesaga.infra.postgres.installation import Identity
+from tradesaga.schemas.envelope import ID
+
+_RECOVER: Final = "stop every service and run `tradesaga recover restored`"
+_TOPICS: Final = (
+    "stop every service, delete the saga's events, commands and dead-letters topics and run `tradesaga recover topics`"
+)
+
+
+_KEPT_NS: Final = 24 * 3600 * 1_000_000_000
+"""Nanoseconds for which the outbox has a fact for certain; it keeps two days at least."""
+
+
+class KnownLane(NamedTuple):
+    """A lane as the database has it. `topic_id` and `partitions` are the topic's when the lane was first claimed."""
+
+    group: str
+    topic: str
+    partition: int
+    next_offset: int
+    topic_id: UUID | None
+    partitions: int | None
+    seen_offset: int | None
+    seen_crc: int | None
+
+    @property
+    def place(self) -> Place:
+        """Return the partition."""
+        return self.topic, self.partition
+
+    @property
+    def seen(self) -> Seen | None:
+        """Return what the last record read is recognised by."""
+        if self.seen_offset is None or self.seen_crc is None:
+            return None
+        return Seen(self.seen_offset, self.seen_crc)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose the topics of a saga are, as their `installation` topic says."""
+
+    installation: UUID
+    database: str
+    since: str
+
+    @classmethod
+    def read(cls, value: bytes) -> Self | None:
+        """Read a record's value; return None for one that is none of ours."""
+        try:
+            found = orjson.loads(value)
+            return cls(UUID(found["installation"]), str(found["database"]), str(found["since"]))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def to_wire(self) -> bytes:
+        """Return the record's value."""
+        return orjson.dumps(
+            {"installation": str(self.installation), "database": self.database, "since": self.since},
+        )
+
+    def __str__(self) -> str:
+        """Name the installation for a person."""
+        return f"installation {self.installation} (database {self.database}, since {self.since})"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for one group.
+
+    `lanes` and `topics` are those of every group in the database, `committed` the offsets by group; `ranges` and
+    `records` are of their partitions, a record being the last that any group has read; `lost` are facts by group that
+    no outbox of the database has; `seals` are the last signed checkpoints, of whose partitions `ranges` has the offsets
+    too.
+    """
+
+    group: str
+    here: Identity
+    lanes: Sequence[KnownLane]
+    committed: Mapping[str, Mapping[Place, Committed]]
+    topics: Mapping[str, TopicState]
+    ranges: Mapping[Place, tuple[int, int]]
+    records: Mapping[Place, Record]
+    lost: Mapping[str, Record]
+    cluster: Cluster
+    """Has the names that a person finds in Kafka."""
+    seals: Mapping[Place, Checkpoint] = field(default_factory=dict[Place, Checkpoint])
+    passed: Mapping[Place, Record] = field(default_factory=dict[Place, Record])
+    """Records before the saga log's offset of an earlier release, and not before the database's."""
+
+    def named(self, name: str) -> str:
+        """Return what the cluster calls a topic or a group."""
+        return self.cluster.physical(name)
+
+    def located(self, place: Place) -> str:
+        """Return what the cluster calls a partition."""
+        return f"{self.named(place[0])}[{place[1]}]"
+
+    @property
+    def own(self) -> list[KnownLane]:
+        """Return the lanes of the group itself."""
+        return [lane for lane in self.lanes if lane.group == self.group]
+
+
+def judge_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
+    """Raise `HaltError` where the topics belong to another installation."""
+    if owner.installation != here.installation:
+        raise HaltError(
+            f"the topics of {saga} belong to {owner}; database {label} is of installation {here.installation}, which "
+            f"must not join their groups or write to them: {_elsewhere(owner.installation)}"
+        )
+
+
+def no_claim(topic: str) -> str:
+    """Return the sentence that other records stand where the claim of the topics has to be."""
+    return (
+        f"the first records of {topic} name no installation, and one that stands behind them counts for nobody: "
+        f"somebody else wrote there before the first start; keep the writer out, stop every service, delete that topic "
+        f"alone and make it again (`tradesaga schema topics`, or `tradesaga up`): the next start claims it"
+    )
+
+
+def judge(found: Found) -> None:
+    """Raise `HaltError` where anything found speaks against handling a record."""
+    for group, offsets in found.committed.items():
+        _judge_identity(found, group, offsets)
+    _judge_history(found)
+    for group, offsets in found.committed.items():
+        _judge_offsets(found, group, offsets)
+    for place, record in found.passed.items():
+        raise HaltError(
+            f"an earlier release had the saga log past the record at offset {record.offset} of {found.located(place)}, "
+            f"and the database does not know it: it was set back to an earlier moment, by a backup that was restored "
+            f"or a standby that lacked the last commits; {_RECOVER}"
+        )
+    for lane in found.lanes:
+        _judge_topic(found, lane)
+    for group, record in found.lost.items():
+        where = found.located((record.topic, record.partition))
+        raise HaltError(
+            f"{where} has a fact of {group} at offset {record.offset} that the database does not know: it was set back "
+            f"to an earlier moment, by a backup that was restored or a standby that lacked the last commits; {_RECOVER}"
+        )
+    _judge_seals(found)
+    for lane in found.lanes:
+        _judge_records(found, lane)
+
+
+def sealed_ahead(where: str, sealed: int, read: int) -> str:
+    """Return the sentence that a partition is sealed further than the database knows it."""
+    if not read:
+        return (
+            f"{where} is sealed up to offset {sealed}, and the database knows nothing of it: rebuild it with "
+            f"`tradesaga recover database`, or name the right one in TRADESAGA_DATABASE_URL"
+        )
+    return (
+        f"{where} is sealed up to offset {sealed}, and the database has read it up to {read}: it was set back to an "
+        f"earlier moment, by a backup that was restored or a standby that lacked the last commits; {_RECOVER}"
+    )
+
+
+def _judge_seals(found: Found) -> None:
+    """Compare with what was sealed, where the database has the saga log's lanes."""
+    for topic in {topic for topic, _ in found.seals}:
+        log = f"{topic.rpartition('.')[0]}-log"
+        read = {lane.place: lane.next_offset for lane in found.lanes if (lane.group, lane.topic) == (log, topic)}
+        if not read and found.group != log:
+            continue
+        seals = {place: seal for place, seal in found.seals.items() if place[0] == topic}
+        ahead = find_ahead(seals, read, {place: end for place, (_, end) in found.ranges.items()})
+        if ahead is not None:
+            place, sealed = ahead
+            raise HaltError(sealed_ahead(found.located(place), sealed, read.get(place, 0)))
+
+
+def _judge_history(found: Found) -> None:
+    """Refuse a database that knows nothing of a group which has worked before: it would do everything once more."""
+    passed = {place: each.offset for place, each in found.committed.get(found.group, {}).items() if each.offset}
+    if passed and not found.own:
+        place, offset = min(passed.items())
+        raise HaltError(
+            f"the database knows nothing of {found.named(found.group)}, yet Kafka has it at offset {offset} of "
+            f"{found.located(place)}: it has worked with another database; name that one, or rebuild this one with "
+            f"`tradesaga recover database`; only to have every record handled once more, delete the group "
+            f"{found.named(found.group)} in Kafka"
+        )
+
+
+def _judge_identity(found: Found, group: str, offsets: Mapping[Place, Committed]) -> None:
+    """Compare whose database a group has worked with; an earlier release has not written it."""
+    here, name = found.here, found.named(group)
+    for there in filter(None, {Identity.parse(each.metadata) for each in offsets.values()}):
+        if there.installation != here.installation:
+            raise HaltError(
+                f"the group {name} belongs to installation {there.installation}, and this database is of "
+                f"installation {here.installation}: {_elsewhere(there.installation)}"
+            )
+        if there.incarnation > here.incarnation:
+            raise HaltError(
+                f"the group {name} has worked with incarnation {there.incarnation} of the database, and this one is "
+                f"incarnation {here.incarnation}: it was set back to before a recovery; {_RECOVER}"
+            )
+
+
+def _judge_offsets(found: Found, group: str, offsets: Mapping[Place, Committed]) -> None:
+    """Compare offsets with those of the same incarnation; an earlier release could run ahead of its database."""
+    stored = {lane.place: lane.next_offset for lane in found.lanes if lane.group == group}
+    for place, committed in sorted(offsets.items()):
+        if Identity.parse(committed.metadata) == found.here and committed.offset > stored.get(place, 0):
+            raise HaltError(
+                f"the database is at offset {stored.get(place, 0)} of {found.located(place)}, yet Kafka has "
+                f"{found.named(group)} at {committed.offset}: the database was set back to an earlier moment, by a "
+                f"backup that was restored or a standby that lacked the last commits; {_RECOVER}"
+            )
+
+
+def _judge_topic(found: Found, lane: KnownLane) -> None:
+    """Compare a topic with the one that the lane was claimed on."""
+    if lane.partitions is None:
+        return
+    topic, name = found.topics.get(lane.topic), found.named(lane.topic)
+    if topic is None:
+        raise HaltError(
+            f"the topic {name}, which {lane.group} has read, is gone: name the right broker in TRADESAGA_KAFKA, "
+            f"or {_TOPICS}"
+        )
+    if lane.topic_id and NO_ID not in (lane.topic_id, topic.id) and lane.topic_id != topic.id:
+        raise HaltError(
+            f"the topic {name} was deleted and made anew: its id is {topic.id}, and {lane.group} has read "
+            f"{lane.topic_id}; name the right broker in TRADESAGA_KAFKA, or {_TOPICS}"
+        )
+    if topic.partitions != lane.partitions:
+        raise HaltError(
+            f"the topic {name} has {topic.partitions} partitions and had {lane.partitions}: keys are on other "
+            f"partitions now, and partitions cannot be taken away again; {_TOPICS}, which makes them with "
+            f"{lane.partitions}"
+        )
+
+
+def _judge_records(found: Found, lane: KnownLane) -> None:
+    """Compare what the broker holds with where the lane goes on, and with the last record that it has read.
+
+    A topic that was cut off halts every group in the database, one that has lost unread records only their reader.
+    """
+    where = found.located(lane.place)
+    if lane.place in found.ranges:
+        first, following = found.ranges[lane.place]
+        if lane.next_offset > following or (lane.next_offset < first and lane.group == found.group):
+            raise HaltError(
+                f"{where}: the database is at offset {lane.next_offset}, the broker holds {first} to {following}; if "
+                f"the broker has lost records, {_TOPICS}; if retention removed records that nobody had read, a person "
+                f"has to move the lane of {lane.group} (docs/operations.md)"
+            )
+    record = found.records.get(lane.place)
+    if record is not None and lane.seen is not None and record.offset == lane.seen.offset:
+        there = recognise(record.offset, record.recorded_ms, record.key, record.value)
+        if there != lane.seen:
+            raise HaltError(
+                f"{where} has another record at offset {record.offset} than the one that {lane.group} has read: the "
+                f"topic was cut off and written on, as by an unclean leader election; {_TOPICS}"
+            )
+
+
+def unproven_ranges(
+    log: str, lanes: Iterable[KnownLane], committed: Mapping[str, Mapping[Place, Committed]]
+) -> dict[Place, tuple[int, int]]:
+    """Return what lies between the database's offsets and those that an earlier release committed for the saga log.
+
+    That release wrote no identity, and committed offsets behind records that nobody wanted before the database had
+    them. The saga log wants every record, so one that lies there was lost by the database.
+    """
+    offsets = committed.get(log, {})
+    return {
+        lane.place: (lane.next_offset, offsets[lane.place].offset)
+        for lane in lanes
+        if lane.group == log
+        and lane.place in offsets
+        and not offsets[lane.place].metadata
+        and lane.next_offset < offsets[lane.place].offset
+    }
+
+
+def last_seen(lanes: Iterable[KnownLane]) -> dict[Place, int]:
+    """Return the offset of the last record of each partition that any group has read."""
+    found: dict[Place, int] = {}
+    for lane in lanes:
+        if lane.seen is not None:
+            found[lane.place] = max(found.get(lane.place, 0), lane.seen.offset)
+    return found
+
+
+def last_said(
+    saga: str, behind: Mapping[tuple[str, int], int], records: Iterable[Record], now: int
+) -> dict[tuple[str, int], Record]:
+    """Return the last fact that each group has published on each partition at or behind its offset there.
+
+    A group's facts have `/<saga>/<name>` as their source, where `<saga>-<name>` is the group. A fact older than the
+    outbox keeps it is left out. `now` is in nanoseconds since 1970.
+    """
+    found: dict[tuple[str, int], Record] = {}
+    for record in records:
+        name = record.header("ce_source").decode("utf-8", "replace").rpartition("/")[2]
+        key = (f"{saga}-{name}", record.partition)
+        if key in behind and record.offset >= behind[key] and _is_ours(record, now - _KEPT_NS):
+            found[key] = record
+    return found
+
+
+def _is_ours(record: Record, since: int) -> bool:
+    """Say whether a record has an id and a time as we write them, and is no older than `since`."""
+    try:
+        UUID(record.header(ID).decode())
+        return parse_time(record.header("ce_time").decode()) >= since
+    except ValueError:
+        return False
+
+
+def _elsewhere(installation: UUID) -> str:
+    return (
+        f"name the servers that belong together in TRADESAGA_KAFKA and TRADESAGA_DATABASE_URL; a database that "
+        f"replaces a lost one is rebuilt by `tradesaga recover database`, a further one of that installation joins it "
+        f"by `tradesaga migrate --installation {installation}`"
+    )

@@ -1,0 +1,70 @@
+"""Lanes that no Kafka partition assigns: taken by lease, by the database's clock, each time under a new epoch."""
+
+from datetime import timedelta
+
+import asyncpg
+
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.postgres.database import Connection
+
+Place = tuple[str, str]
+"""A group and its topic: the lanes that its writers share."""
+
+_DECLARE = """
+INSERT INTO lane ("group", topic, partition)
+SELECT $1, $2, number FROM generate_series(0, $3::int - 1) AS number
+ON CONFLICT ("group", topic, partition) DO NOTHING
+"""
+
+# A lane whose row is locked belongs to a transaction that is still open: it is passed over, never waited for.
+_TAKE = """
+UPDATE lane SET epoch = epoch + 1, owner = $3, claimed_at = clock_timestamp(), lease_until = clock_timestamp() + $4
+WHERE id = (
+    SELECT id FROM lane
+    WHERE "group" = $1 AND topic = $2 AND id <> $5
+        AND (lease_until IS NULL OR lease_until < clock_timestamp() OR owner = $3)
+        AND (last_seq > published_seq OR NOT $6)
+    ORDER BY owner = $3 DESC, last_seq > published_seq DESC, partition
+    LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING id, topic, partition, epoch, next_offset, last_seq, published_seq
+"""
+
+_RENEW = "UPDATE lane SET lease_until = clock_timestamp() + $3 WHERE id = $1 AND epoch = $2"
+
+_RELEASE = """
+UPDATE lane SET published_seq = greatest(published_seq, $3), lease_until = NULL, owner = ''
+WHERE id = $1 AND epoch = $2
+"""
+
+
+async def declare(sql: Connection, place: Place, count: int) -> None:
+    """Make sure that the group has its lanes, numbered from 0."""
+    await sql.execute(_DECLARE, *place, count)
+
+
+async def take(sql: Connection, place: Place, owner: str, lease: timedelta) -> Lane | None:
+    """Take one free or lapsed lane under a new epoch, first of all the one this owner had; None if all are leased."""
+    return _lane(await sql.fetchrow(_TAKE, *place, owner, lease, 0, False))
+
+
+async def adopt(sql: Connection, place: Place, owner: str, lease: timedelta, mine: int) -> Lane | None:
+    """Take one free or lapsed lane that has unpublished rows, other than `mine`; None if there is none."""
+    return _lane(await sql.fetchrow(_TAKE, *place, owner, lease, mine, True))
+
+
+async def renew(sql: Connection, lane: Lane, lease: timedelta) -> None:
+    """Prolong the lease, in the transaction that has passed the fence."""
+    await sql.execute(_RENEW, lane.id, lane.epoch, lease)
+
+
+async def release(sql: Connection, lane: Lane) -> None:
+    """Give the lane up, with the mark of what is published; does nothing if it is somebody else's by now."""
+    await sql.execute(_RELEASE, lane.id, lane.epoch, lane.acked_seq)
+
+
+def _lane(row: asyncpg.Record | None) -> Lane | None:
+    if row is None:
+        return None
+    number, topic, partition, epoch, next_offset, last_seq, published_seq = row
+    return Lane(number, topic, partition, epoch, next_offset, last_seq, published_seq)

@@ -1,0 +1,53 @@
+"""Outbox rows: insert-only, numbered without gaps by their lane, published by the lane's owner alone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from tradesaga.infra.kafka.codec import Outgoing, load_headers
+from tradesaga.infra.postgres.database import Connection
+
+NUMBER = """
+UPDATE lane SET last_seq = n.last_seq FROM unnest($1::int[], $2::bigint[]) AS n (id, last_seq) WHERE lane.id = n.id
+"""
+COLUMNS = ("lane", "seq", "id", "aggregatetype", "aggregateid", "type", "headers", "payload")
+
+UNPUBLISHED = """
+SELECT lane, seq, id, aggregatetype, aggregateid, type, headers, payload
+FROM outbox WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3
+"""
+
+PAGE = 250
+"""Rows read at once of what is to be published again; a row has a megabyte at most."""
+
+
+class OutboxRow(NamedTuple):
+    """One record to publish, with its place in its lane."""
+
+    lane: int
+    seq: int
+    record: Outgoing
+
+
+async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
+    """Write rows, and move their lanes' numbers with them; the fence must have been passed before."""
+    last = {row.lane: row.seq for row in rows}
+    await connection.execute(NUMBER, list(last), list(last.values()))
+    records = [
+        (lane, seq, said.id, said.topic, said.key, said.type, said.header_text, said.value) for lane, seq, said in rows
+    ]
+    await connection.copy_records_to_table("outbox", columns=COLUMNS, records=records)
+
+
+async def load_unpublished(connection: Connection, lane: int, after: int, limit: int = PAGE) -> list[OutboxRow]:
+    """Read the rows of a lane that nobody is known to have published, in order."""
+    found = await connection.fetch(UNPUBLISHED, lane, after, limit)
+    return [OutboxRow(row["lane"], row["seq"], _record(row)) for row in found]
+
+
+def _record(row: asyncpg.Record) -> Outgoing:
+    text, ce_id = row["headers"], row["id"]
+    return Outgoing(
+        row["aggregatetype"], row["aggregateid"], ce_id, row["type"], load_headers(text), row["payload"], text
+    )

@@ -1,0 +1,74 @@
+"""Taking lanes over: as a member in good standing, from offsets that the broker has, with nothing left unpublished."""
+
+from collections.abc import Sequence
+
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.kafka.clients import REFUSALS, Place
+from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox.guard import Guard
+from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.outbox.ports import ConsumerPort
+from tradesaga.infra.outbox.processor import InDoubtError
+from tradesaga.infra.outbox.publish import Publisher, PublishError
+from tradesaga.infra.outbox.refused_rows import set_aside
+from tradesaga.infra.postgres.database import Connection
+
+
+async def claim_lanes(
+    consumer: ConsumerPort, sql: Connection, guard: Guard, places: Sequence[Place], owner: str
+) -> list[Lane]:
+    """Claim the lanes of these partitions. Raises `InDoubtError`, `HaltError`, `KafkaUnavailableError`."""
+    await guard.check(sql)  # before anything is committed to Kafka: what is there may be the only evidence
+    known = await lane_rows.read_offsets(sql, guard.group, places)
+    # One that slept past its session would fence the rightful owner.
+    if known and not await consumer.commit(known, str(guard.identity)):
+        raise InDoubtError("the group does not know this member now; waiting to join again")
+    lanes = await lane_rows.claim(sql, guard.group, places, owner)
+    reach(Failpoint.IN_CLAIM)
+    if new := [lane for lane in lanes if lane.epoch == 1]:
+        await _begin_lanes(consumer, sql, new)
+    await guard.pin(sql)
+    return lanes
+
+
+async def _begin_lanes(consumer: ConsumerPort, sql: Connection, lanes: Sequence[Lane]) -> None:
+    """Have lanes that never were begin with the first record that their partitions hold."""
+    ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
+    for lane in lanes:
+        lane.next_offset = max(lane.next_offset, ranges[lane.topic, lane.partition][0])
+    await lane_rows.advance(sql, lanes, {})
+    for lane in lanes:
+        lane.stored_offset = lane.next_offset
+
+
+async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
+    """Publish what the former owner may have left unpublished, before anything new is read.
+
+    A row that the broker refuses for good is parked. Raises `InDoubtError`, `PublishError`.
+    """
+    try:
+        for lane in lanes:
+            await _publish_first(sql, publisher, lane)
+            after = lane.acked_seq
+            while rows := await outbox_rows.load_unpublished(sql, lane.id, after):
+                await publisher.publish(rows)
+                await publisher.room()
+                after = rows[-1].seq
+        await publisher.drain()
+    except PublishError:
+        await lane_rows.advance(sql, lanes, {})  # the first row not marked is then the one that the broker has refused
+        raise
+
+
+async def _publish_first(sql: Connection, publisher: Publisher, lane: Lane) -> None:
+    """Publish the lane's first row by itself, so that it is known to be the one that is refused, if any is."""
+    rows = await outbox_rows.load_unpublished(sql, lane.id, lane.acked_seq, limit=1)
+    if not rows:
+        return
+    try:
+        await publisher.publish(rows)
+        await publisher.drain()
+    except PublishError:
+        if isinstance(publisher.failure, REFUSALS):
+            await set_aside(sql, lane, rows[0], publisher.failure)
+        raise

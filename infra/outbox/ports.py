@@ -1,0 +1,113 @@
+"""The port to Kafka: what the step path asks of a producer and of a member of a group, whoever makes them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from tradesaga.infra.kafka.clients import Consumer, Place, Polled, Producer, Wants
+from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.kafka.identity import Inspector, inspecting
+from tradesaga.infra.kafka.names import Cluster
+
+
+class ProducerPort(Protocol):
+    """Keeps each partition's order; reports as sent only what was. See `tradesaga.infra.kafka.clients.Producer`."""
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaUnavailableError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        ...
+
+    async def send_all(self, records: Sequence[Outgoing]) -> "Sequence[asyncio.Future[Any]]":
+        """Queue records; the future of each resolves when the broker has it. Raises `KafkaUnavailableError`."""
+        ...
+
+
+class ConsumerPort(Protocol):
+    """A member of a group that commits nothing by itself. See `tradesaga.infra.kafka.clients.Consumer`."""
+
+    async def start(
+        self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Join; records may be delivered before `on_assigned` has run. Raises `KafkaUnavailableError`."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave."""
+        ...
+
+    def assignment(self) -> set[Place]:
+        """Give the partitions that this member believes to be its own."""
+        ...
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Read on from `offset`. Raises `KafkaUnavailableError` if the partition is not assigned."""
+        ...
+
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+        """Return what was read by partition: the wanted records, and where to read on."""
+        ...
+
+    def behind(self, offsets: Mapping[Place, int]) -> int:
+        """Count the records from these offsets to the ends, as far as they are known."""
+        ...
+
+    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
+        """Return the partitions of which everything left waits for an open transaction, and how many records do."""
+        ...
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Ask for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+        ...
+
+    async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
+        """Commit offsets, with a text beside them; return False if the group does not know this member."""
+        ...
+
+
+class Clients(Protocol):
+    """Makes clients of another kind than aiokafka's: a simulation's."""
+
+    def producer(self, client_id: str) -> ProducerPort:
+        """Make a producer."""
+        ...
+
+    def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> ConsumerPort:
+        """Make a member of a group."""
+        ...
+
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        """Make an inspector, connected while the context is open."""
+        ...
+
+
+Brokers = str | Clients
+"""An address that `tradesaga.infra.kafka.names.Cluster` reads, or what makes the clients instead."""
+
+
+def cluster_of(brokers: Brokers) -> Cluster:
+    """Return the cluster with the prefix of our names there; a simulation's has none."""
+    return Cluster.parse(brokers) if isinstance(brokers, str) else Cluster("")
+
+
+def make_producer(brokers: Brokers, client_id: str) -> ProducerPort:
+    """Make a producer; it is not connected yet."""
+    return Producer(brokers, client_id) if isinstance(brokers, str) else brokers.producer(client_id)
+
+
+def make_consumer(
+    brokers: Brokers, group: str, topics: Collection[str], client_id: str, session_ms: int
+) -> ConsumerPort:
+    """Make a member of a group; it has not joined yet."""
+    if isinstance(brokers, str):
+        return Consumer(brokers, group, topics, client_id, session_ms)
+    return brokers.consumer(group, topics, client_id, session_ms)
+
+
+def make_inspector(brokers: Brokers) -> AbstractAsyncContextManager[Inspector]:
+    """Make an inspector, connected while the context is open."""
+    return inspecting(brokers) if isinstance(brokers, str) else brokers.inspector()

@@ -1,0 +1,34 @@
+"""A group's worker as the settings of its service want it."""
+
+from tradesaga.infra.audit_log.seals import SealTrust
+from tradesaga.infra.outbox.known_groups import find_residents
+from tradesaga.infra.outbox.processor import Processor
+from tradesaga.infra.outbox.worker import BATCH, Worker
+from tradesaga.infra.postgres.database import Pool
+from tradesaga.infra.settings import Settings
+from tradesaga.infra.telemetry.metrics import watch_worker
+
+
+def make_worker(
+    processor: Processor,
+    pool: Pool,
+    settings: Settings,
+    owner: str,
+    *,
+    service: str,
+    trust: SealTrust | None,
+    batch: int = BATCH,
+) -> Worker:
+    """Make the worker of a group whose database is that of `service`, and have its health measured."""
+    worker = Worker(
+        processor,
+        pool,
+        settings.brokers(),
+        owner,
+        session_ms=settings.session_timeout_ms,
+        batch=batch,
+        trust=trust,
+        lives_here=find_residents(settings, service),
+    )
+    watch_worker(processor.group, worker.health)
+    return worker

@@ -1,0 +1,88 @@
+"""What can be traded now: some price levels around the bar's close, each of finite size, used up until the next bar."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_DOWN, Decimal
+
+from tradesaga.infra.paper_exchange.records import NOTHING, Order, Position
+from tradesaga.infra.paper_exchange.settings import Listing
+from tradesaga.infra.paper_exchange.tape import Bar
+from tradesaga.schemas.messages.trade import Side
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A price and what can still be had there."""
+
+    price: Decimal
+    quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """One market at one moment."""
+
+    listing: Listing
+    tape: Sequence[Bar]
+    position: Position
+
+    @property
+    def bar(self) -> Bar:
+        """The last closed bar; the tape starts over at its end."""
+        return self.tape[self.position.bar % len(self.tape)]
+
+    @property
+    def history(self) -> Sequence[Bar]:
+        """The bars closed so far, on this run over the tape."""
+        return self.tape[: self.position.bar % len(self.tape) + 1]
+
+    def levels(self, taker: Side) -> Iterator[Level]:
+        """Walk what a taker of this side meets, best price first."""
+        listing, sign = self.listing, 1 if taker is Side.BUY else -1
+        best = self.bar.close + sign * listing.half_spread_ticks * listing.tick
+        taken = self._taken(taker)
+        for step in range(listing.levels):
+            left = max(NOTHING, min(listing.level_quantity, listing.level_quantity * (step + 1) - taken))
+            price = best + sign * step * listing.level_ticks * listing.tick
+            if left and price > 0:
+                yield Level(price, left)
+
+    def take(self, taker: Side, quantity: Decimal, limit: Decimal | None) -> list[Level]:
+        """Give what a taker gets: pieces of the levels at or better than `limit`, up to `quantity`."""
+        pieces: list[Level] = []
+        for level in self.levels(taker):
+            if quantity <= 0 or (limit is not None and not _reaches(taker, limit, level.price)):
+                break
+            piece = min(quantity, level.quantity)
+            pieces.append(Level(level.price, piece))
+            quantity -= piece
+        return pieces
+
+    def left(self, taker: Side) -> Decimal:
+        """Give all that takers of this side can still get of this bar."""
+        return self.listing.level_quantity * self.listing.levels - self._taken(taker)
+
+    def without(self, taker: Side, quantity: Decimal) -> Position:
+        """Give the position after a taker has taken this much."""
+        asks = self.position.taken_asks + (quantity if taker is Side.BUY else 0)
+        bids = self.position.taken_bids + (quantity if taker is Side.SELL else 0)
+        return Position(self.position.bar, bids, asks)
+
+    def touched(self, order: Order) -> bool:
+        """Whether the bar's range has reached a resting order's price."""
+        price = order.ticket.price
+        if price is None:
+            return False
+        return price >= self.bar.low if order.ticket.side is Side.BUY else price <= self.bar.high
+
+    def _taken(self, taker: Side) -> Decimal:
+        return self.position.taken_asks if taker is Side.BUY else self.position.taken_bids
+
+
+def part_of(quantity: Decimal, ratio: Decimal, lot: Decimal) -> Decimal:
+    """Give a part of a quantity in whole lots."""
+    return (quantity * ratio / lot).to_integral_value(ROUND_DOWN) * lot
+
+
+def _reaches(taker: Side, limit: Decimal, price: Decimal) -> bool:
+    return limit >= price if taker is Side.BUY else limit <= price

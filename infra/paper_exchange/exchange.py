@@ -1,0 +1,263 @@
+"""The exchange itself: pure, in memory, deterministic. Every effect comes back as one `Change` for the ledger.
+
+It keeps what the next effect depends on: holdings, resting orders, where the markets stand. What is done with (closed
+orders, trades) it forgets; the ledger has it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
+
+from tradesaga.infra.paper_exchange.book import Book, part_of
+from tradesaga.infra.paper_exchange.records import (
+    DEPOSITS_ACCOUNT,
+    FEES_ACCOUNT,
+    MARKET_ACCOUNT,
+    NOTHING,
+    Account,
+    Change,
+    Event,
+    Execution,
+    Holding,
+    Order,
+    Position,
+    Posting,
+    Status,
+    Ticket,
+    Trade,
+)
+from tradesaga.infra.paper_exchange.refusal import INSUFFICIENT, Refusal, unknown_order
+from tradesaga.infra.paper_exchange.settings import SCALE, Fees, Listing
+from tradesaga.infra.paper_exchange.tape import Bar
+from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the exchange starts from: empty, or as the ledger left it."""
+
+    holdings: dict[tuple[str, str], Holding] = field(default_factory=dict[tuple[str, str], Holding])
+    resting: dict[int, Order] = field(default_factory=dict[int, Order])
+    positions: dict[str, Position] = field(default_factory=dict[str, Position])
+    last_order: int = 0
+    last_trade: int = 0
+    last_event: int = 0
+    last_entry: int = 0
+
+
+class Exchange:
+    """Matches orders against the tapes. One caller at a time; times are nanoseconds since 1970 UTC."""
+
+    def __init__(
+        self, listings: Sequence[Listing], tapes: Mapping[str, Sequence[Bar]], fees: Fees, memory: Memory
+    ) -> None:
+        self.listings = {listing.symbol: listing for listing in listings}
+        self.fees = fees
+        self._tapes = tapes
+        self._memory = memory
+        for listing in listings:
+            memory.positions.setdefault(listing.symbol, Position(listing.first_bar))
+
+    def book(self, symbol: str) -> Book:
+        """Give the market of a symbol as it stands."""
+        return Book(self.listings[symbol], self._tapes[symbol], self._memory.positions[symbol])
+
+    def resting(self, order_id: int) -> Order | None:
+        """Give an order that can still be filled or cancelled."""
+        return self._memory.resting.get(order_id)
+
+    @property
+    def waiting(self) -> int:
+        """How many orders rest."""
+        return len(self._memory.resting)
+
+    def holding(self, account: str, asset: str) -> Holding:
+        """Give what an account has of an asset."""
+        return self._memory.holdings.get((account, asset), Holding())
+
+    def open_account(self, account: Account, balances: Mapping[str, Decimal], now: int) -> Change:
+        """Open an account and pay its balances in."""
+        change = self._begin(now)
+        change.accounts.append(account)
+        for asset, amount in balances.items():
+            self._pay(change, DEPOSITS_ACCOUNT, account.name, asset, amount)
+        return change
+
+    def deposit(self, account: str, asset: str, amount: Decimal, now: int) -> Change:
+        """Pay into an account."""
+        change = self._begin(now)
+        self._pay(change, DEPOSITS_ACCOUNT, account, asset, amount)
+        return change
+
+    def place(self, ticket: Ticket, now: int, ratio: Decimal | None = None, reject: str | None = None) -> Change:
+        """Take an order: reject it with a reason, or match it and let the rest rest or expire.
+
+        `ratio` lets only a part of the order meet what is there at once; `reject` refuses it for that reason.
+        """
+        change = self._begin(now)
+        self._memory.last_order += 1
+        order = Order(self._memory.last_order, ticket, Status.NEW, now, now)
+        book = self.book(ticket.symbol)
+        refusal = Refusal(-2010, reject) if reject else self._judge(book, ticket)
+        if refusal is not None:
+            order = replace(order, status=Status.REJECTED, code=refusal.code, reason=refusal.message)
+            self._tell(change, Execution.REJECTED, order)
+            return change
+        self._lock(change, order, +1)
+        self._memory.resting[order.id] = order
+        self._tell(change, Execution.NEW, order)
+        wanted = part_of(ticket.quantity, ratio, book.listing.lot) if ratio is not None else ticket.quantity
+        for piece in book.take(ticket.side, wanted, ticket.price):
+            order = self._fill(change, order, piece.quantity, piece.price, maker=False)
+        if order.remaining and (ticket.type is OrderType.MARKET or ticket.time_in_force is TimeInForce.IOC):
+            self._end(change, order, Status.EXPIRED, Execution.EXPIRED)
+        return change
+
+    def cancel(self, order_id: int, now: int) -> Change:
+        """Take a resting order off the book."""
+        order = self._memory.resting.get(order_id)
+        if order is None:
+            raise unknown_order()
+        change = self._begin(now)
+        self._end(change, order, Status.CANCELED, Execution.CANCELED)
+        return change
+
+    def step(self, symbol: str, now: int) -> Change:
+        """Close the next bar: liquidity is new, and resting orders that its range reached are filled at their price."""
+        change = self._begin(now)
+        self._move(change, symbol, Position(self._memory.positions[symbol].bar + 1))
+        book = self.book(symbol)
+        reached = [one for one in self._memory.resting.values() if one.ticket.symbol == symbol and book.touched(one)]
+        for order in sorted(reached, key=_priority):
+            quantity = min(order.remaining, self.book(symbol).left(order.ticket.side))
+            if quantity > 0:
+                self._fill(change, order, quantity, order.ticket.price or NOTHING, maker=True)
+        return change
+
+    def bust(self, trade: Trade, order: Order, now: int) -> Change:
+        """Take a trade back: a trade of the other side, its fee given back. The order keeps its history."""
+        change = self._begin(now)
+        self._memory.last_trade += 1
+        other = Side.SELL if trade.side is Side.BUY else Side.BUY
+        back = replace(
+            trade, id=self._memory.last_trade, side=other, fee=-trade.fee, time=now, bust_of=trade.id
+        )  # fmt: skip
+        self._settle(change, back)
+        self._tell(change, Execution.TRADE_BUST, order, back)
+        return change
+
+    def _begin(self, now: int) -> Change:
+        self._memory.last_entry += 1
+        return Change(now, self._memory.last_entry)
+
+    def _judge(self, book: Book, ticket: Ticket) -> Refusal | None:
+        failed = _failed_filter(book, ticket)
+        if failed is not None:
+            return Refusal(-1013, f"Filter failure: {failed}")
+        listing = book.listing
+        if ticket.side is Side.SELL:
+            need, asset = ticket.quantity, listing.base
+        elif ticket.price is not None:
+            need, asset = self._hold(ticket, ticket.quantity), listing.quote
+        else:
+            pieces = book.take(Side.BUY, ticket.quantity, None)
+            need = sum((self._with_fee(one.price * one.quantity, maker=False) for one in pieces), NOTHING)
+            asset = listing.quote
+        return Refusal(-2010, INSUFFICIENT) if self.holding(ticket.account, asset).free < need else None
+
+    def _hold(self, ticket: Ticket, quantity: Decimal) -> Decimal:
+        """Give what a limit order sets aside for a quantity: the most that it can cost."""
+        if ticket.side is Side.SELL:
+            return quantity
+        value = (ticket.price or NOTHING) * quantity
+        return max(self._with_fee(value, maker=True), self._with_fee(value, maker=False))
+
+    def _with_fee(self, value: Decimal, *, maker: bool) -> Decimal:
+        rate = self.fees.rate(maker=maker) if self.fees.asset == "quote" else NOTHING
+        return (value * (1 + rate)).quantize(SCALE, ROUND_UP)
+
+    def _lock(self, change: Change, order: Order, sign: int) -> None:
+        """Set aside (+1) or give back (-1) what the unfilled part of a limit order holds."""
+        ticket = order.ticket
+        if ticket.type is OrderType.MARKET:
+            return
+        listing = self.listings[ticket.symbol]
+        asset = listing.base if ticket.side is Side.SELL else listing.quote
+        amount = self._hold(ticket, order.remaining) * sign
+        held = self.holding(ticket.account, asset)
+        self._keep(change, ticket.account, asset, Holding(held.free - amount, held.locked + amount))
+
+    def _fill(self, change: Change, order: Order, quantity: Decimal, price: Decimal, *, maker: bool) -> Order:
+        ticket, listing = order.ticket, self.listings[order.ticket.symbol]
+        value = price * quantity
+        self._memory.last_trade += 1
+        buys_base = ticket.side is Side.BUY and self.fees.asset == "received"
+        fee = ((quantity if buys_base else value) * self.fees.rate(maker=maker)).quantize(SCALE, ROUND_DOWN)
+        trade = Trade(
+            self._memory.last_trade, order.id, ticket.account, ticket.symbol, ticket.side,
+            quantity, price, fee, listing.base if buys_base else listing.quote, maker, change.time,
+        )  # fmt: skip
+        self._lock(change, order, -1)
+        status = Status.FILLED if quantity == order.remaining else Status.PARTIALLY_FILLED
+        filled = replace(
+            order, status=status, executed=order.executed + quantity, quote=order.quote + value, updated=change.time
+        )
+        self._settle(change, trade)
+        self._move(change, ticket.symbol, self.book(ticket.symbol).without(ticket.side, quantity))
+        if status is Status.FILLED:
+            self._memory.resting.pop(order.id)
+        else:
+            self._lock(change, filled, +1)
+            self._memory.resting[order.id] = filled
+        self._tell(change, Execution.TRADE, filled, trade)
+        return filled
+
+    def _end(self, change: Change, order: Order, status: Status, execution: Execution) -> None:
+        self._lock(change, order, -1)
+        self._memory.resting.pop(order.id)
+        self._tell(change, execution, replace(order, status=status, updated=change.time))
+
+    def _settle(self, change: Change, trade: Trade) -> None:
+        listing, value = self.listings[trade.symbol], trade.price * trade.quantity
+        seller, buyer = MARKET_ACCOUNT, trade.account
+        if trade.side is Side.SELL:
+            seller, buyer = buyer, seller
+        self._pay(change, seller, buyer, listing.base, trade.quantity)
+        self._pay(change, buyer, seller, listing.quote, value)
+        self._pay(change, trade.account, FEES_ACCOUNT, trade.fee_asset, trade.fee)
+        change.trades.append(trade)
+
+    def _pay(self, change: Change, payer: str, payee: str, asset: str, amount: Decimal) -> None:
+        if not amount:
+            return
+        for account, signed in ((payer, -amount), (payee, amount)):
+            change.postings.append(Posting(change.entry, account, asset, signed))
+            if not account.startswith("@"):
+                held = self.holding(account, asset)
+                self._keep(change, account, asset, Holding(held.free + signed, held.locked))
+
+    def _keep(self, change: Change, account: str, asset: str, holding: Holding) -> None:
+        self._memory.holdings[account, asset] = change.holdings[account, asset] = holding
+
+    def _move(self, change: Change, symbol: str, position: Position) -> None:
+        self._memory.positions[symbol] = change.positions[symbol] = position
+
+    def _tell(self, change: Change, execution: Execution, order: Order, trade: Trade | None = None) -> None:
+        self._memory.last_event += 1
+        change.orders[order.id] = order
+        change.events.append(Event(self._memory.last_event, execution, order, change.time, trade))
+
+
+def _failed_filter(book: Book, ticket: Ticket) -> str | None:
+    listing, price = book.listing, ticket.price
+    if price is not None and (price <= 0 or price > listing.maximum_price or price % listing.tick):
+        return "PRICE_FILTER"
+    lots = listing.minimum_quantity <= ticket.quantity <= listing.maximum_quantity
+    if not lots or ticket.quantity % listing.lot:
+        return "LOT_SIZE"
+    return "NOTIONAL" if ticket.quantity * (price or book.bar.close) < listing.minimum_notional else None
+
+
+def _priority(order: Order) -> tuple[Decimal, int]:
+    price = order.ticket.price or NOTHING
+    return (-price if order.ticket.side is Side.BUY else price, order.id)

@@ -1,0 +1,124 @@
+"""The parameters of a request, read with Binance's strictness: what is not plainly legal is refused by name."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, Self, TypeVar
+from urllib.parse import parse_qsl
+
+from tradesaga.infra.paper_exchange.records import Ticket
+from tradesaga.infra.paper_exchange.refusal import Refusal, illegal, missing
+from tradesaga.infra.paper_exchange.settings import CEILING
+from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
+
+_NUMBER: Final = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
+_INTEGER: Final = r"^[0-9]{1,18}$"
+_CLIENT_ORDER_ID: Final = r"^[a-zA-Z0-9-_]{1,36}$"
+_DECIMALS: Final = 8
+_MAXIMUM: Final = 64
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Fields:
+    """Names and values, each name once."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._values: dict[str, str] = {}
+        for part in parts:
+            try:
+                pairs = parse_qsl(
+                    part.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAXIMUM
+                )
+            except UnicodeError:
+                raise illegal("query", "percent-encoded UTF-8") from None
+            except ValueError:
+                raise Refusal(-1101, "Too many parameters sent for this endpoint.") from None
+            for name, value in pairs:
+                if name in self._values:
+                    raise Refusal(-1101, "Duplicate values for a parameter detected.")
+                self._values[name] = value
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> Self:
+        """Take values that were read already."""
+        fields = cls()
+        fields._values.update(values)
+        return fields
+
+    def optional(self, name: str) -> str | None:
+        """Give a value, or None where it is not sent or empty."""
+        return self._values.get(name) or None
+
+    def text(self, name: str) -> str:
+        """Give a value that has to be there."""
+        value = self.optional(name)
+        if value is None:
+            raise missing(name)
+        return value
+
+    def matching(self, name: str, pattern: str) -> str | None:
+        """Give a value that has to match if it is there."""
+        value = self.optional(name)
+        if value is not None and re.fullmatch(pattern, value, re.ASCII) is None:
+            raise illegal(name, pattern)
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Give a whole number; required where there is no default."""
+        value = self.matching(name, _INTEGER)
+        if value is None:
+            if default is None:
+                raise missing(name)
+            return default
+        return int(value)
+
+    def whole(self, name: str) -> int | None:
+        """Give a whole number or None."""
+        return self.integer(name) if self.optional(name) is not None else None
+
+    def number(self, name: str) -> Decimal:
+        """Give a decimal that the ledger can hold exactly."""
+        self.text(name)
+        text = self.matching(name, _NUMBER) or ""
+        if len(text.partition(".")[2].rstrip("0")) > _DECIMALS:
+            raise Refusal(-1111, "Precision is over the maximum defined for this asset.")
+        value = Decimal(text)
+        if value > CEILING:
+            raise Refusal(-1130, f"Data sent for parameter '{name}' is not valid.")
+        return value
+
+    def choice(self, name: str, kind: type[E], code: int) -> E:
+        """Give one of an enumeration's values; `code` is the refusal's for any other."""
+        value = self.text(name)
+        try:
+            return kind(value)
+        except ValueError:
+            raise Refusal(code, f"Invalid {name}.") from None
+
+    def limit(self) -> int:
+        """Give the page size: 500, at most 1000."""
+        limit = self.integer("limit", 500)
+        if not 1 <= limit <= 1000:  # noqa: PLR2004 - Binance's bound
+            raise Refusal(-1130, "Data sent for parameter 'limit' is not valid.")
+        return limit
+
+    def ticket(self, account: str, client_order_id: str) -> Ticket:
+        """Read a new order; `client_order_id` is for one that brings none."""
+        kind = self.choice("type", OrderType, -1116)
+        if self.optional("quoteOrderQty") is not None:
+            raise Refusal(-1106, "Parameter 'quoteOrderQty' sent when not required.")
+        limited = kind is OrderType.LIMIT
+        if not limited and self.optional("price") is not None:
+            raise Refusal(-1106, "Parameter 'price' sent when not required.")
+        return Ticket(
+            account=account,
+            client_order_id=self.matching("newClientOrderId", _CLIENT_ORDER_ID) or client_order_id,
+            symbol=self.text("symbol"),
+            side=self.choice("side", Side, -1117),
+            type=kind,
+            time_in_force=self.choice("timeInForce", TimeInForce, -1115) if limited else TimeInForce.GTC,
+            quantity=self.number("quantity"),
+            price=self.number("price") if limited else None,
+        )

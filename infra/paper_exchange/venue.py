@@ -1,0 +1,144 @@
+"""One running venue: exchange, ledger, faults and streams put together. An effect is answered once it is durable."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeVar
+
+from tradesaga.infra.paper_exchange.clock import Clock
+from tradesaga.infra.paper_exchange.exchange import Exchange
+from tradesaga.infra.paper_exchange.faults import FaultPlan, Plan
+from tradesaga.infra.paper_exchange.history import History
+from tradesaga.infra.paper_exchange.journal import Journal
+from tradesaga.infra.paper_exchange.ledger import Ledger
+from tradesaga.infra.paper_exchange.records import Account, Change, Order, Status, Ticket, Trade
+from tradesaga.infra.paper_exchange.refusal import DUPLICATE, Refusal, unknown_order
+from tradesaga.infra.paper_exchange.settings import INTERVALS, AccountSettings, PaperSettings
+from tradesaga.infra.paper_exchange.signing import Caller
+from tradesaga.infra.paper_exchange.streams import Streams
+from tradesaga.infra.paper_exchange.tape import read_tape
+
+T = TypeVar("T")
+
+
+class Venue:
+    """The venue behind all of its APIs. The exchange runs on the event loop, the ledger's file in threads."""
+
+    def __init__(self, settings: PaperSettings, path: Path) -> None:
+        self.settings = settings
+        tapes = {one.symbol: read_tape(one.tape, INTERVALS[one.interval], one.tick) for one in settings.listings}
+        self.ledger = Ledger(path)
+        self.history = History(path)
+        self.clock = Clock(self.ledger.last_time())
+        self.exchange = Exchange(settings.listings, tapes, settings.fees, self.ledger.remember())
+        self.streams = Streams()
+        self.journal = Journal(self.ledger, self.streams.publish)
+        self.faults = FaultPlan()
+        for fault in settings.faults:
+            self.faults.add(fault)
+        self.accounts = {account.key: account for account in self.ledger.accounts()}
+        self.speed = settings.speed
+        self.paced = asyncio.Event()
+        self._unwritten: set[tuple[str, str]] = set()
+        self._busted: set[int] = set()
+        self._reading = ThreadPoolExecutor(1, "history")
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._reading.shutdown()
+        self.history.close()
+        self.ledger.close()
+
+    async def open_account(self, wanted: AccountSettings) -> bool:
+        """Open an account; False if it is there already, with the same key and secret."""
+        account = Account(wanted.name, wanted.key, wanted.secret)
+        for known in self.accounts.values():
+            if known == account:
+                return False
+            if known.name == account.name or known.key == account.key:
+                raise Refusal(-1109, f"Invalid account: '{account.name}' or its key is taken.", 409)
+        self.accounts[account.key] = account
+        await self._commit(self.exchange.open_account(account, wanted.balances, self.clock.now()))
+        return True
+
+    async def place(self, caller: Caller, ticket: Ticket, plan: Plan) -> tuple[Order, Sequence[Trade]]:
+        """Take an order, unless its time is over or its client order id has ever been used."""
+        now = self.clock.now()
+        caller.check(now)
+        name = (ticket.account, ticket.client_order_id)
+        if name in self._unwritten or self.ledger.find(*name) is not None:
+            await self.journal.settled()
+            raise Refusal(-2010, DUPLICATE)
+        change = self.exchange.place(ticket, now, plan.ratio, plan.reject)
+        self._unwritten.add(name)
+        written = self.journal.append(change)
+        written.add_done_callback(lambda _: self._unwritten.discard(name))
+        await asyncio.shield(written)
+        order = change.events[-1].order
+        if order.status is Status.REJECTED:
+            raise Refusal(order.code, order.reason)
+        return order, change.trades
+
+    async def cancel(self, caller: Caller, symbol: str, order_id: int | None, client_order_id: str | None) -> Order:
+        """Take a resting order off the book."""
+        await self.journal.settled()
+        now = self.clock.now()
+        caller.check(now)
+        if order_id is None and client_order_id is not None:
+            order_id = self.ledger.find(caller.account.name, client_order_id)
+        order = None if order_id is None else self.exchange.resting(order_id)
+        if order is None or (order.ticket.account, order.ticket.symbol) != (caller.account.name, symbol):
+            raise unknown_order()
+        change = self.exchange.cancel(order.id, now)
+        await self._commit(change)
+        return change.orders[order.id]
+
+    async def step(self, symbol: str) -> None:
+        """Close the next bar of a market."""
+        await self._commit(self.exchange.step(symbol, self.clock.now()))
+
+    async def bust(self, trade_id: int) -> Trade:
+        """Take a trade back."""
+        trade = await self.read(lambda: self.history.trade(trade_id))
+        order = None if trade is None else await self.read(lambda: self.history.order(trade.order_id))
+        if trade is None or order is None:
+            raise Refusal(-2013, "Trade does not exist.", 404)
+        if await self.read(lambda: self.history.busted(trade_id)) or trade_id in self._busted:
+            raise Refusal(-2010, "Trade is busted already.", 409)
+        self._busted.add(trade_id)
+        change = self.exchange.bust(trade, order, self.clock.now())
+        await self._commit(change)
+        return change.trades[0]
+
+    async def deposit(self, account: str, asset: str, amount: Decimal) -> None:
+        """Pay into an account."""
+        if all(known.name != account for known in self.accounts.values()):
+            raise Refusal(-1109, "Invalid account.", 404)
+        await self._commit(self.exchange.deposit(account, asset, amount, self.clock.now()))
+
+    async def read(self, query: Callable[[], T]) -> T:
+        """Ask the ledger about everything that has happened so far."""
+        await self.journal.settled()
+        return await asyncio.get_running_loop().run_in_executor(self._reading, query)
+
+    async def run_market(self) -> None:
+        """Close bars at the pace asked for; behind time, bars are not made up for."""
+        while True:
+            self.paced.clear()
+            pause = 1 / self.speed if self.speed else None
+            try:
+                async with asyncio.timeout(pause):
+                    await self.paced.wait()
+            except TimeoutError:
+                for symbol in self.exchange.listings:
+                    await self.step(symbol)
+
+    def set_speed(self, speed: float) -> None:
+        """Change the pace, in bars a second; 0 holds the market still."""
+        self.speed = speed
+        self.paced.set()
+
+    async def _commit(self, change: Change) -> None:
+        await asyncio.shield(self.journal.append(change))

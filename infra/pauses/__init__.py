@@ -1,0 +1,1 @@
+"""Pauses of sagas, accounts and venues by operators."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, errors, the schema and its migrations, partitions, roles, the installation's id."""

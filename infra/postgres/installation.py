@@ -1,0 +1,115 @@
+"""Which installation a database is of: an id that all databases of an installation share, and its incarnation.
+
+The topics of a saga keep the id too, and each group keeps it beside its committed offsets:
+see `tradesaga.infra.outbox.guard`.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final, Self
+from uuid import UUID
+
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.postgres.database import Connection, migrate, session
+
+IDENTITY: Final = """
+SELECT id, (SELECT coalesce(max(number), 0) FROM incarnation) AS incarnation, claimed, current_database() AS name,
+    host(inet_server_addr()) AS host, inet_server_port() AS port
+FROM installation
+"""
+CLAIM: Final = "UPDATE installation SET claimed = true WHERE id = $1 AND NOT claimed"
+_ADOPT: Final = """
+INSERT INTO installation (id, claimed) VALUES ($1, $2)
+ON CONFLICT (singleton) DO UPDATE SET id = excluded.id, claimed = excluded.claimed
+"""
+_FORMAT: Final = "tradesaga/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The installation that a database is of, and how often it was rebuilt or restored: the number only grows."""
+
+    installation: UUID
+    incarnation: int
+
+    def __str__(self) -> str:
+        """Write it as it is stored beside committed offsets."""
+        return f"{_FORMAT} {self.installation} {self.incarnation}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read what `str` wrote; return None for anything else, as earlier releases and other tools leave it."""
+        match text.split(" "):
+            case [form, installation, incarnation] if form == _FORMAT and incarnation.isdecimal():
+                try:
+                    return cls(UUID(installation), int(incarnation))
+                except ValueError:
+                    return None
+            case _:
+                return None
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseIdentity:
+    """A database's identity, whether the topics know it, and a name for people without any secret."""
+
+    identity: Identity
+    claimed: bool
+    label: str
+
+
+async def read_identity(sql: Connection) -> DatabaseIdentity:
+    """Read a database's identity. Raises `CommandError` (exit 4) where the schema has none."""
+    row = await sql.fetchrow(IDENTITY)
+    if row is None:
+        do = "run `tradesaga migrate`"
+        raise CommandError(
+            "installation-missing", "the database has no installation id", "PostgreSQL", do, ExitCode.REFUSED
+        )
+    label = f"{row['name']} at {row['host']}:{row['port']}" if row["host"] else row["name"]
+    return DatabaseIdentity(Identity(row["id"], row["incarnation"]), row["claimed"], label)
+
+
+async def adopt_installation(sql: Connection, installation: UUID, *, claimed: bool) -> None:
+    """Make a database one of this installation."""
+    await sql.execute(_ADOPT, installation, claimed)
+
+
+def choose_installation(found: Sequence[DatabaseIdentity], wanted: UUID | None = None) -> UUID:
+    """Return the id that these databases are to share: `wanted`, or the claimed one, or the first.
+
+    Raises `CommandError` (exit 4) where a database is claimed for another id: it belongs to another installation.
+    """
+    claimed = {each.identity.installation for each in found if each.claimed}
+    chosen = wanted or (min(claimed) if claimed else found[0].identity.installation)
+    if others := claimed - {chosen}:
+        named = ", ".join(f"{each.label} of {each.identity.installation}" for each in found if each.claimed)
+        do = f"name only databases of one installation; {next(iter(others))} is in use"
+        what = f"the databases belong to different installations: {named}; wanted {chosen}"
+        raise CommandError("installation-differs", what, "PostgreSQL", do, ExitCode.REFUSED)
+    return chosen
+
+
+def migrate_all(urls: Collection[str], wanted: UUID | None = None) -> UUID:
+    """Bring the schemas of an installation's databases up to date, and have them share one installation id.
+
+    Returns the id. Raises `CommandError` (exit 4) where the databases belong to different installations.
+    """
+    for url in sorted(urls):
+        migrate(url)
+    return asyncio.run(_share(urls, wanted))
+
+
+async def _share(urls: Collection[str], wanted: UUID | None) -> UUID:
+    async with AsyncExitStack() as stack:
+        databases = [
+            await stack.enter_async_context(session(url, application_name="tradesaga migrate")) for url in sorted(urls)
+        ]
+        found = [await read_identity(sql) for sql in databases]
+        chosen = choose_installation(found, wanted)
+        for sql, each in zip(databases, found, strict=True):
+            if each.identity.installation != chosen:
+                await adopt_installation(sql, chosen, claimed=False)
+    return chosen

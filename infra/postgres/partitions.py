@@ -1,0 +1,161 @@
+"""Partitions, made ahead of time: a month of the audit log, a day of the outbox, which is dropped once published."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import structlog
+
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+
+if TYPE_CHECKING:
+    from tradesaga.infra.postgres.database import Connection, Pool
+
+LOCK: Final = 7_263_410_953
+MONTHS_AHEAD: Final = 2
+DAYS_AHEAD: Final = 3
+OUTBOX_DAYS_KEPT: Final = 2
+_OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'saga_event'::regclass"
+EVERY: Final = 3600.0
+"""Seconds between two looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One partition to be: the rows of `table` whose `column` lies in [start, end)."""
+
+    table: str
+    column: str
+    start: datetime
+    end: datetime
+
+    @property
+    def name(self) -> str:
+        """Name the partition after its table and first day."""
+        return f"{self.table}_{self.start:%Y%m%d}"
+
+
+def months(since: datetime) -> Iterator[Span]:
+    """Give the months of the audit log from one moment's on, without an end."""
+    month = since.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    while True:
+        following = (month + timedelta(days=32)).replace(day=1)
+        yield Span("saga_event", "recorded_at", month, following)
+        month = following
+
+
+def spans(now: datetime) -> Iterator[Span]:
+    """List the partitions that should exist at `now`: the current ones and those ahead."""
+    ahead = months(now)
+    yield from (next(ahead) for _ in range(MONTHS_AHEAD + 1))
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for ahead in range(DAYS_AHEAD + 1):
+        yield Span("outbox", "created_at", day + timedelta(days=ahead), day + timedelta(days=ahead + 1))
+
+
+@asynccontextmanager
+async def keeping_partitions(pool: "Pool") -> AsyncGenerator[None]:
+    """Look after the partitions now and once an hour, for as long as the context is open."""
+    task = asyncio.create_task(_keep(pool), name="partitions")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _keep(pool: "Pool") -> None:
+    log = structlog.get_logger("partitions")
+    while True:
+        try:
+            async with pool.acquire(timeout=60) as sql:
+                done = await ensure_partitions(sql)
+        except DATABASE_ERRORS as error:
+            log.warning("partitions are left as they are", why=f"{type(error).__name__}: {error}")
+        else:
+            log.info("partitions looked after", done=done)
+        await asyncio.sleep(EVERY)
+
+
+async def ensure_partitions(sql: "Connection") -> list[str]:
+    """Make what is missing and drop outbox partitions that every lane has published; says what was done.
+
+    Safe to call from any number of processes, once an hour or so. A partition that cannot be locked now, or whose
+    rows lie in the default partition already, is left as it is: rows always have a place to go. A user who does not
+    own the tables leaves them to the owner's `tradesaga migrate`.
+    """
+    done: list[str] = []
+    if not await sql.fetchval(_OWNED) or not await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        return done
+    try:
+        now = await sql.fetchval("SELECT clock_timestamp()")
+        existing = await _existing(sql)
+        missing = [span for span in spans(now) if span.name not in existing]
+        done += [f"created {span.name}" for span in missing if await _create(sql, span)]
+        done += [f"dropped {name}" for name in sorted(existing) if await _drop_published(sql, name, now)]
+    finally:
+        await sql.execute("SELECT pg_advisory_unlock($1)", LOCK)
+    return done
+
+
+async def make_months(sql: "Connection", since: datetime) -> list[str]:
+    """Make the audit log's partitions from a moment's month to the present one; says which.
+
+    A log that is rebuilt has its past in months again, which can be retired one by one.
+    """
+    now, existing = await sql.fetchval("SELECT clock_timestamp()"), await _existing(sql)
+    past = takewhile(lambda span: span.start <= now, months(since))
+    return [span.name for span in past if span.name not in existing and await _create(sql, span)]
+
+
+async def _existing(sql: "Connection") -> set[str]:
+    rows = await sql.fetch(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+        " WHERE inhparent IN ('saga_event'::regclass, 'outbox'::regclass)"
+    )
+    return {row[0] for row in rows}
+
+
+async def _create(sql: "Connection", span: Span) -> bool:
+    """Build the partition beside its table and attach it, which lets readers and writers go on."""
+    bounds = f"'{span.start.isoformat()}'", f"'{span.end.isoformat()}'"
+    try:
+        async with sql.transaction():
+            taken = f"SELECT EXISTS (SELECT FROM {span.table}_default WHERE {span.column} >= {bounds[0]}"
+            if await sql.fetchval(f"{taken} AND {span.column} < {bounds[1]})"):
+                return False
+            await sql.execute(
+                f"CREATE TABLE {span.name} (LIKE {span.table} INCLUDING ALL);"
+                f"ALTER TABLE {span.table} ATTACH PARTITION {span.name} FOR VALUES FROM ({bounds[0]}) TO ({bounds[1]})"
+            )
+            if span.table == "saga_event":
+                # Row triggers are inherited; this one, for statements, is not.
+                await sql.execute(
+                    f"CREATE TRIGGER saga_event_keep BEFORE TRUNCATE ON {span.name}"
+                    " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+                )
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CheckViolationError):
+        return False
+    return True
+
+
+async def _drop_published(sql: "Connection", name: str, now: datetime) -> bool:
+    """Drop an outbox partition of days past, if none of its rows is beyond its lane's published mark."""
+    if not name.startswith("outbox_2") or name >= f"outbox_{now - timedelta(days=OUTBOX_DAYS_KEPT):%Y%m%d}":
+        return False
+    try:
+        async with sql.transaction():
+            if await sql.fetchval(
+                f"SELECT EXISTS (SELECT FROM {name} o LEFT JOIN lane l ON l.id = o.lane"
+                " WHERE l.id IS NULL OR o.seq > l.published_seq)"
+            ):
+                return False
+            await sql.execute(f"DROP TABLE {name}")
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""The sagas that this installation knows, by entry point and from the settings' modules, and who owns their steps."""
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import Final
+
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.registry.app_modules import import_app, load_entry_point
+from tradesaga.infra.registry.owners import StepOwner, check_owners, registered_owners, unowned_steps
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.definition import AnySaga, Saga
+
+SAGAS: Final = "tradesaga.sagas"
+UNKNOWN_VERSION: Final = "the saga runs under version"
+"""How the reason begins of a record that waits for a version of its saga's definition to be registered."""
+
+
+def registered_sagas(modules: Sequence[str] = ()) -> dict[str, AnySaga]:
+    """Return the sagas by name, each with all its versions; a module's are its global names.
+
+    Raises `CommandError` for one that cannot be loaded, and for definitions of one name that nobody has put together.
+    """
+    found: dict[str, list[AnySaga]] = {}
+    for point in entry_points(group=SAGAS):
+        saga = load_entry_point(point)
+        if not isinstance(saga, Saga):
+            what, do = f"entry point {point.name} is no saga", "name a `tradesaga.sagas.definition.Saga` there"
+            raise CommandError("app-missing", what, point.value, do, ExitCode.NOT_FOUND)
+        defined: list[AnySaga] = [saga]
+        found.setdefault(defined[0].name, []).extend(defined)
+    for saga in _defined(modules):
+        found.setdefault(saga.name, []).append(saga)
+    return {name: _whole(name, sagas) for name, sagas in found.items()}
+
+
+def module_sagas(modules: Sequence[str]) -> dict[str, AnySaga]:
+    """Return the sagas of modules: their global names, and those of the participants among these."""
+    found: dict[str, list[AnySaga]] = {}
+    for saga in _defined(modules):
+        found.setdefault(saga.name, []).append(saga)
+    return {name: _whole(name, sagas) for name, sagas in found.items()}
+
+
+def _defined(modules: Sequence[str]) -> list[AnySaga]:
+    values = [value for module in modules for value in vars(import_app(module)).values()]
+    found: list[AnySaga] = [
+        value.saga if isinstance(value, StepOwner) else value for value in values if _defines(value)
+    ]
+    return found
+
+
+def _defines(value: object) -> bool:
+    return isinstance(value, StepOwner | Saga)
+
+
+def find_saga(name: str, modules: Sequence[str] = ()) -> AnySaga:
+    """Return the saga of this name; raises `CommandError` (exit 3) naming those that there are."""
+    known = registered_sagas(modules)
+    if name not in known:
+        do = f"known: {', '.join(sorted(known)) or 'none'}; give its module with --app"
+        raise CommandError("saga-unknown", f"there is no saga definition {name!r}", SAGAS, do, ExitCode.NOT_FOUND)
+    return known[name]
+
+
+def _whole(name: str, sagas: list[AnySaga]) -> AnySaga:
+    """Return the one of a saga's definitions that has all the others beside it."""
+    whole = [each for each in sagas if all(_has(each, other) for other in sagas)]
+    if not whole:
+        versions = sorted({version for each in sagas for version in each.versions})
+        if len(versions) == 1:
+            what, do = f"two definitions of saga {name!r} have version {versions[0]}", "count the newer one up"
+        else:
+            what = f"saga {name!r} is defined in versions {', '.join(map(str, versions))}, and none has the others"
+            do = f"register one value that says which starts: `{name} = newest.alongside(older)`"
+        raise CommandError("saga-ambiguous", what, SAGAS, f"{do}; see docs/versions.md", ExitCode.USAGE)
+    if len({each.version for each in whole}) > 1:
+        what = f"two definitions of saga {name!r} each say that new sagas start under them"
+        raise CommandError("saga-ambiguous", what, SAGAS, "keep one `alongside`; see docs/versions.md", ExitCode.USAGE)
+    return whole[-1]
+
+
+def _has(saga: AnySaga, other: AnySaga) -> bool:
+    """Say whether a definition is, or has beside it, all versions of another."""
+    mine = saga.versions
+    return all(version in mine and _is(mine[version], each) for version, each in other.versions.items())
+
+
+def _is(saga: AnySaga, other: AnySaga) -> bool:
+    """Say whether one is the other, or what the other was before its last steps were appended."""
+    return saga.alone == other.alone or (
+        len(other.steps) < len(saga.steps) and saga.steps[: len(other.steps)] == other.steps
+    )
+
+
+def check_ownership(settings: Settings) -> list[str]:
+    """Check all that is registered; return a sentence for each saga with steps that nobody registered here owns.
+
+    Raises as `check_owners` does, and `CommandError` (exit 3) for a module that has nothing to offer.
+    """
+    for module in settings.app:
+        imported = vars(import_app(module))
+        if "services" not in imported and not any(_defines(value) for value in imported.values()):
+            what, do = "the module has no saga, no participant and no `services`", "name the module that has"
+            raise CommandError("app-empty", what, module, do, ExitCode.NOT_FOUND)
+    owners = registered_owners(settings)
+    check_owners(owners)
+    return [
+        f"saga {name}: no participant that is registered here owns {', '.join(missing)}; a saga that comes that far "
+        f"waits for one, and does not end before it is there"
+        for name, saga in sorted(registered_sagas(settings.app).items())
+        if (missing := unowned_steps(saga, owners))
+    ]

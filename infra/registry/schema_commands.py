@@ -1,0 +1,111 @@
+"""`tradesaga schema`: the contracts of all messages, and the gate that keeps them compatible."""
+
+import json
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka.topic_commands import topics
+from tradesaga.infra.registry.app_modules import App
+from tradesaga.infra.registry.sagas import module_sagas, registered_sagas
+from tradesaga.infra.settings import load_settings
+from tradesaga.schemas.compatibility import golden
+from tradesaga.schemas.compatibility.contract import Contract, contracts_of
+from tradesaga.schemas.compatibility.golden import SHIPPED
+from tradesaga.schemas.messages import signals
+from tradesaga.schemas.messages.message import wire_type
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Golden = Annotated[
+    Path | None, typer.Option("--golden", help="The folder of recordings; the shipped one if not given.")
+]
+
+OWN: Final = "trade"
+SIGNALS: Final = [(wire_type(OWN, message), message) for message in signals.MESSAGES]
+"""What strategies say on `trade.signals`; it belongs to no saga, and is a contract all the same."""
+
+schema = typer.Typer(no_args_is_help=True, help="Show, record and check the schemas of messages; list the topics.")
+schema.command()(topics)
+
+
+@schema.command("list")
+def list_types(*, app: App = None, as_json: AsJson = False) -> None:
+    """List every wire type; with --app, those of its sagas alone."""
+    for ce_type, contract in sorted(_contracts(app).items()):
+        about = (contract.message.__doc__ or "").strip().splitlines()[0]
+        typer.echo(json.dumps({"type": ce_type, "about": about}) if as_json else f"{ce_type:45} {about}")
+
+
+@schema.command()
+def show(
+    ce_type: Annotated[str, typer.Argument(metavar="TYPE")],
+    *,
+    accepted: Annotated[bool, typer.Option(help="What is read, instead of what is written.")] = False,
+    app: App = None,
+) -> None:
+    """Print the JSON Schema of a wire type."""
+    contracts = _contracts(app)
+    if ce_type not in contracts:
+        do = "see `tradesaga schema list`"
+        raise CommandError("type-unknown", f"there is no wire type {ce_type!r}", "schema", do, ExitCode.NOT_FOUND)
+    found = contracts[ce_type]
+    typer.echo(json.dumps(found.accepted() if accepted else found.published(), indent=2, ensure_ascii=False))
+
+
+@schema.command()
+def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) -> None:
+    """Hold every message to its recordings: old and new must understand each other, both ways, all revisions."""
+    if app and folder is None:
+        do = "give --golden FOLDER, where `tradesaga schema record` has written them"
+        what = "what --app defines is not among the shipped recordings"
+        raise CommandError("usage", what, "schema check", do, ExitCode.USAGE)
+    contracts, recordings = _contracts(app, own=folder is None), folder or SHIPPED
+    findings = list(golden.compare(contracts, recordings))
+    for each in findings:
+        line = {"type": each.ce_type, "what": each.what, "do": each.do, "breaks": each.breaks}
+        typer.echo(json.dumps(line) if as_json else f"{each.ce_type}: {each.what}; {each.do}")
+    if findings:
+        do = "give broken messages a new version; record the others with `tradesaga schema record --golden FOLDER`"
+        raise CommandError("schema-changed", f"{len(findings)} findings", _name(recordings), do)
+    if not as_json:
+        typer.echo(f"{len(contracts)} messages are as recorded{_left_out(app, folder)}")
+
+
+@schema.command()
+def record(*, folder: Annotated[Path, typer.Option("--golden")], app: App = None) -> None:
+    """Record new and compatibly changed messages; refuses while any change breaks."""
+    contracts = _contracts(app)
+    if broken := [each for each in golden.compare(contracts, folder) if each.breaks]:
+        what = f"{broken[0].ce_type}: {broken[0].what}"
+        raise CommandError("schema-breaks", what, _name(folder), broken[0].do, ExitCode.REFUSED)
+    for ce_type in golden.record(contracts, folder):
+        typer.echo(ce_type)
+
+
+def _contracts(app: list[str] | None, *, own: bool = False) -> dict[str, Contract]:
+    """Return the contracts of the sagas in `app` alone, or else of all that are registered, or of our `own`.
+
+    Raises `CommandError` (exit 3) where there is none: a gate without messages would pass whatever changes.
+    """
+    registered = registered_sagas()
+    sagas = module_sagas(app) if app else registered_sagas(load_settings().app)
+    if app or own:
+        sagas = {name: saga for name, saga in sagas.items() if (saga is registered.get(OWN)) is own}
+    types = [each for saga in sagas.values() for each in saga.message_types.items()]
+    if not types:
+        what, do = "there is no saga whose messages could be recorded", "name a module that defines one with --app"
+        raise CommandError("no-messages", what, ", ".join(app or ()) or "schema", do, ExitCode.NOT_FOUND)
+    return contracts_of(types if app else [*SIGNALS, *types])
+
+
+def _left_out(app: list[str] | None, folder: Path | None) -> str:
+    """Name the sagas that a check of the shipped recordings does not look at."""
+    others = sorted(registered_sagas(load_settings().app).keys() - {OWN}) if not app and folder is None else []
+    return f"; not checked without --golden: {', '.join(others)}" if others else ""
+
+
+def _name(folder: Traversable) -> str:
+    return str(folder) if isinstance(folder, Path) else "schemas"

@@ -1,0 +1,171 @@
+"""What is known of sagas, for people and scripts: one with all that was said of it, or a page of many."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka.codec import load_headers, publishable
+from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.envelope import CONTEXT
+
+Json = dict[str, Any]
+Starts = Mapping[tuple[str, int], str]
+
+PAGE: Final = 500
+_SHOWN_MATCHES: Final = 3
+_SHORTEST: Final = 6
+_DIGITS: Final = 32
+
+_COLUMNS: Final = """saga_id, name, version, state, current_step_index, completed_steps, compensated_steps, context,
+    deadline, request_hash, created_at, updated_at"""
+_ONE: Final = f"SELECT {_COLUMNS}, progress, seq FROM saga WHERE saga_id = $1"
+_BETWEEN: Final = "SELECT saga_id FROM saga WHERE saga_id BETWEEN $1 AND $2 ORDER BY saga_id LIMIT $3"
+_EVENTS: Final = """
+SELECT seq, topic, partition, "offset", recorded_at, event_type, step_name, event_time, started, context_added, error,
+    headers, value, hash
+FROM saga_event WHERE saga_id = $1 ORDER BY recorded_at, topic, partition, "offset"
+"""
+# `starts` gives, by the saga's name and version, the event whose member of the context holds the request; sagas of a
+# version that is not registered are listed too, unless the request is asked about.
+_PAGE: Final = f"""
+WITH starts AS (SELECT * FROM unnest($1::text[], $9::int[], $2::text[]) AS t (name, version, start))
+SELECT {_COLUMNS} FROM saga LEFT JOIN starts USING (name, version)
+WHERE name = ANY($1::text[]) AND ($3::text IS NULL OR state = $3)
+    AND ($4::text IS NULL OR context -> start ->> 'account' = $4)
+    AND ($5::text IS NULL OR context -> start ->> 'symbol' = $5)
+    AND ($6::timestamptz IS NULL OR created_at >= $6)
+    AND ($7::uuid IS NULL OR (created_at, saga_id) < (SELECT created_at, saga_id FROM saga WHERE saga_id = $7))
+ORDER BY created_at DESC, saga_id DESC LIMIT $8
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sagas: None asks for any; `after` is the last one of the page before."""
+
+    state: str | None = None
+    account: str | None = None
+    symbol: str | None = None
+    since: datetime | None = None
+    after: UUID | None = None
+
+
+async def find_id(sql: Connection, text: str) -> UUID:
+    """Find a saga by its id or by the beginning of it; raises `CommandError` (exit 2, or 3 when there is none)."""
+    digits = text.replace("-", "").lower()
+    if not _SHORTEST <= len(digits) <= _DIGITS or set(digits) - set("0123456789abcdef"):
+        do = f"give the id, or at least its first {_SHORTEST} digits"
+        raise CommandError("bad-saga-id", f"{text!r} is no saga id", "SAGA", do, ExitCode.USAGE)
+    first, last = UUID(digits.ljust(_DIGITS, "0")), UUID(digits.ljust(_DIGITS, "f"))
+    found = [row["saga_id"] for row in await sql.fetch(_BETWEEN, first, last, _SHOWN_MATCHES + 1)]
+    if not found:
+        raise unknown_saga(text)
+    if len(found) > 1:
+        some = ", ".join(map(str, found[:_SHOWN_MATCHES]))
+        raise CommandError("ambiguous", f"several sagas begin with {text}", some, "give more digits", ExitCode.USAGE)
+    return found[0]
+
+
+def unknown_saga(text: str) -> CommandError:
+    """Say that there is no such saga."""
+    do = "look for it with `tradesaga list`; one that was just started is known within a moment"
+    return CommandError("not-found", f"there is no saga {text}", "database", do, ExitCode.NOT_FOUND)
+
+
+async def read_row(sql: Connection, saga_id: UUID) -> asyncpg.Record | None:
+    """Give a saga's row as it is stored, progress included."""
+    return await sql.fetchrow(_ONE, saga_id)
+
+
+async def read_saga(sql: Connection, saga_id: UUID) -> Json:
+    """Give a saga's columns and, under `events`, its records in order; raises `CommandError` (exit 3)."""
+    row = await read_row(sql, saga_id)
+    if row is None:
+        raise unknown_saga(str(saga_id))
+    return {**present(row), "events": await read_events(sql, saga_id)}
+
+
+async def read_events(sql: Connection, saga_id: UUID) -> list[Json]:
+    """Give all that was recorded of a saga, in the order of recording."""
+    return [_event(row) for row in await sql.fetch(_EVENTS, saga_id)]
+
+
+def start_events(sagas: Iterable[AnySaga]) -> Starts:
+    """Return the name of the start event by the name and version of each saga."""
+    return {(each.name, version): each.start.NAME for saga in sagas for version, each in saga.versions.items()}
+
+
+async def read_page(sql: Connection, starts: Starts, wanted: Wanted, limit: int) -> list[Json]:
+    """Give sagas, newest first; `starts` is what `start_events` returns for those to look among."""
+    given = (wanted.state, wanted.account, wanted.symbol, wanted.since, wanted.after)
+    names, versions = [name for name, _ in starts], [version for _, version in starts]
+    rows = await sql.fetch(_PAGE, names, list(starts.values()), *given, limit, versions)
+    return [present(row) for row in rows]
+
+
+async def count_states(sql: Connection) -> dict[str, int]:
+    """Count the sagas by state."""
+    rows = await sql.fetch("SELECT state, count(*) AS sagas FROM saga GROUP BY state ORDER BY state")
+    return {row["state"]: row["sagas"] for row in rows}
+
+
+def present(row: asyncpg.Record) -> Json:
+    """Give a saga's columns, JSON ones read."""
+    return {
+        "saga_id": row["saga_id"],
+        "name": row["name"],
+        "version": row["version"],
+        "state": row["state"],
+        "current_step_index": row["current_step_index"],
+        "completed_steps": orjson.loads(row["completed_steps"]),
+        "compensated_steps": orjson.loads(row["compensated_steps"]),
+        "context": orjson.loads(row["context"]),
+        "deadline": row["deadline"],
+        "request_hash": row["request_hash"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }
+
+
+def dump(value: Any) -> str:
+    """Write what this module gives as JSON: times in RFC 3339, ids as text."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z).decode()
+
+
+def _event(row: asyncpg.Record) -> Json:
+    headers = {
+        name: (value or b"").decode("utf-8", "backslashreplace")
+        for name, value in publishable(load_headers(row["headers"]))
+        if name != CONTEXT
+    }
+    return {
+        "seq": row["seq"],
+        "topic": row["topic"],
+        "partition": row["partition"],
+        "offset": row["offset"],
+        "recorded_at": row["recorded_at"],
+        "event_type": row["event_type"],
+        "step_name": row["step_name"],
+        "event_time": row["event_time"],
+        "started": row["started"],
+        "context_added": row["context_added"],
+        "error": row["error"],
+        "headers": headers,
+        "value": read_value(row["value"]),
+        "hash": row["hash"].hex(),
+    }
+
+
+def read_value(stored: bytes | None) -> Any:
+    """Return a record's value: JSON where it is, text otherwise."""
+    try:
+        return orjson.loads(stored or b"null")
+    except orjson.JSONDecodeError:
+        return (stored or b"").decode("utf-8", "backslashreplace")

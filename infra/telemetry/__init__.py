@@ -1,0 +1,1 @@
+"""Metrics, logs, spans and health probes of a process."""

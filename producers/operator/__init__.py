@@ -1,0 +1,1 @@
+"""Operators' actions on sagas: retry, skip, abort, compensate, recheck, resolve, release."""

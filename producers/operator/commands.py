@@ -1,0 +1,273 @@
+"""What people decide: `tradesaga retry`, `compensate`, `abort`, `skip`, `recheck`, `resolve`, `release`, `resend`."""
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka.facts import judgement
+from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.postgres.database import Connection, session
+from tradesaga.infra.saga_queries import dump, read_row
+from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.telemetry.logs import silence_libraries
+from tradesaga.producers.operator.actions import (
+    DATABASE,
+    Case,
+    Published,
+    decide,
+    open_case,
+    operator_name,
+    refused,
+    release,
+    resend,
+)
+from tradesaga.schemas.messages.lifecycle import (
+    AbortRequested,
+    OperatorFact,
+    ParkReleased,
+    RecheckRequested,
+    ResolveRequested,
+    RetryRequested,
+    SkipRequested,
+)
+
+commands = typer.Typer()
+
+SagaArgument = Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id, or the beginning of it.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is kept with the decision for ever.")]
+Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default $USER.")]
+Step = Annotated[str | None, typer.Option("--step", help="The step; default the one that has failed.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the saga log has judged it.")]
+_PATIENCE: Final = 30.0
+RESEND_EXAMPLES: Final = "Example: `tradesaga parked`, then `tradesaga resend 5 12 --service risk`"
+RECHECK_EXAMPLES: Final = 'Example: `tradesaga reconcile`, then `tradesaga recheck 5b0d1080 -m "its fill is forged"`'
+
+F = TypeVar("F", bound=OperatorFact)
+Making = Callable[[Case], OperatorFact]
+
+
+class Outcome(StrEnum):
+    """How a saga that is resolved by hand has ended."""
+
+    ABORTED = "ABORTED"
+    COMPLETED = "COMPLETED"
+
+
+class Action(StrEnum):
+    """What becomes of a parked record."""
+
+    RETRY = "retry"
+    DISCARD = "discard"
+
+
+@commands.command()
+def retry(
+    saga: SagaArgument,
+    *,
+    reason: Reason,
+    step: Step = None,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a failed step past the pivot, or a failed compensation, once more."""
+    name = operator_name(operator)
+    making = _of_step(step, lambda chosen: RetryRequested(operator=name, reason=reason, step=chosen))
+    _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
+
+
+@commands.command()
+def skip(
+    saga: SagaArgument,
+    *,
+    reason: Reason,
+    step: Step = None,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave a failed compensation standing, or go on without a step that nobody owns.
+
+    In the first case the saga stays FAILED until it is resolved. In the second you vouch that the step has not
+    happened, and what was done is taken back.
+    """
+    name = operator_name(operator)
+    making = _of_step(step, lambda chosen: SkipRequested(operator=name, reason=reason, step=chosen))
+    _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
+
+
+@commands.command()
+def abort(
+    saga: SagaArgument,
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a saga back, while it is not past its pivot."""
+    fact = _made(lambda: AbortRequested(operator=operator_name(operator), reason=reason))
+    _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
+
+
+@commands.command(epilog=RECHECK_EXAMPLES)
+def recheck(
+    saga: SagaArgument,
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have the owner of each step say again what came of it, and take the saga back unless it is past its pivot.
+
+    For a saga that a forged fact holds open: what was said of its steps until now no longer counts.
+    """
+    fact = _made(lambda: RecheckRequested(operator=operator_name(operator), reason=reason))
+    _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
+
+
+@commands.command()
+def compensate(
+    saga: SagaArgument,
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a saga back; the same as `abort`."""
+    abort(saga, reason=reason, operator=operator, wait=wait, directory=directory, as_json=as_json)
+
+
+@commands.command()
+def resolve(
+    saga: SagaArgument,
+    outcome: Annotated[Outcome, typer.Argument(case_sensitive=False, help="How it has really ended.")],
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close a FAILED saga by hand; the reason names the evidence."""
+    ended = outcome.value
+    fact = _made(lambda: ResolveRequested(operator=operator_name(operator), reason=reason, outcome=ended))
+    _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
+
+
+@commands.command("release")
+def release_parked(
+    topic: Annotated[str, typer.Argument(help="The parked record's topic.")],
+    partition: Annotated[int, typer.Argument(min=0)],
+    offset: Annotated[int, typer.Argument(min=0)],
+    action: Annotated[Action, typer.Argument(help="Fold it and those behind it, or leave it out for good.")],
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    wait: Wait = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a parked record go: fold it now, or leave it out; those of its saga behind it then follow."""
+    settings = load_settings(directory)
+    name, chosen = operator_name(operator), action.value
+    released = _made(
+        lambda: ParkReleased(
+            operator=name, reason=reason, topic=topic, partition=partition, offset=offset, action=chosen
+        )
+    )
+
+    silence_libraries()
+
+    async def run() -> None:
+        async with session(settings.database_for(DATABASE), application_name="tradesaga release") as sql:
+            await _report(sql, await release(sql, settings, released), "released", wait=wait, as_json=as_json)
+
+    asyncio.run(run())
+
+
+@commands.command("resend", epilog=RESEND_EXAMPLES)
+def resend_refused(
+    lane: Annotated[int, typer.Argument(min=1, help="The lane that `tradesaga parked` names, before the slash.")],
+    seq: Annotated[int, typer.Argument(min=1, help="The row's number, after the slash.")],
+    *,
+    service: Annotated[str, typer.Option("--service", help="Whose database has the row.")] = DATABASE,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a row that the broker had refused for good, now that it takes it."""
+    settings = load_settings(directory)
+    silence_libraries()
+
+    async def run() -> None:
+        async with session(settings.database_for(service), application_name="tradesaga resend") as sql:
+            record, (partition, offset) = await resend(sql, settings, lane, seq)
+        told = {"id": record.id, "topic": record.topic, "partition": partition, "offset": offset, "key": record.key}
+        typer.echo(dump(told) if as_json else f"{record.type} is on {record.topic}[{partition}] at offset {offset}")
+
+    asyncio.run(run())
+
+
+def _of_step(step: str | None, make: Callable[[str], OperatorFact]) -> Making:
+    """Make a decision about the step that is named, or about the one that takes it."""
+    if step:
+        return lambda _: _made(lambda: make(step))
+    return lambda case: case.choose_step(lambda chosen: _made(lambda: make(chosen)))
+
+
+def _made(make: Callable[[], F]) -> F:
+    """Make a fact of what the arguments say; raises `CommandError` (exit 2) for an empty or endless reason."""
+    try:
+        return make()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        option = f"--{first['loc'][0]}"
+        raise CommandError("usage", first["msg"], option, "say who decides, and why, briefly", ExitCode.USAGE) from None
+
+
+def _run(text: str, make: Making, settings: Settings, *, wait: bool, as_json: bool) -> None:
+    silence_libraries()
+
+    async def run() -> None:
+        async with session(settings.database_for(DATABASE), application_name="tradesaga desk") as sql:
+            case = await open_case(sql, settings, text)
+            fact = make(case)
+            published = await decide(settings, case, fact)
+            await _report(sql, published, fact.NAME.removesuffix("-requested"), wait=wait, as_json=as_json)
+
+    asyncio.run(run())
+
+
+async def _report(sql: Connection, published: Published, what: str, *, wait: bool, as_json: bool) -> None:
+    """Say that the decision is on Kafka and, when asked to wait, what the saga log has made of it."""
+    partition, offset = published.written
+    told: dict[str, Any] = {
+        "saga_id": published.saga_id,
+        "id": published.id,
+        "topic": published.topic,
+        "partition": partition,
+        "offset": offset,
+    }
+    if wait:
+        refusal = await judgement(sql, published.topic, published.written, _PATIENCE)
+        if refusal:
+            raise refused(published.saga_id, refusal)
+        row = await read_row(sql, published.saga_id)
+        told["state"] = row["state"] if row is not None else None
+    if as_json:
+        typer.echo(dump(told))
+        return
+    after = f"; the saga is {told['state']}" if wait else "; `tradesaga show` tells what comes of it"
+    typer.echo(f"{what} is published for {published.saga_id} ({published.topic}[{partition}] offset {offset}){after}")

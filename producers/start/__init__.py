@@ -1,0 +1,1 @@
+"""Starting sagas from the command line: one by options, or many from a file or a pipe."""

@@ -1,0 +1,309 @@
+"""A saga played in memory: its log by `Machine`, the owners of its steps by the rules of `tradesaga.sagas.step_state`.
+
+Each method is one atomic commit of one party. Nothing is lost between them, everything may come again and in any order
+that causes allow; so a crash is a method that is not called, and a recovery the same methods called again.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.facts import Fact, Meaning
+from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order
+from tradesaga.sagas.status import Status
+from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.validation import predecessors
+
+
+class Answer(Enum):
+    """What a handler comes to: its event, its refusal, or an exception, which means again."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    RAISED = "raised"
+
+
+@dataclass(slots=True)
+class Part:
+    """One step's row at its owner, and what is true where its effect lands.
+
+    `stands`: the effect is there; `closed`: the far side can no longer produce it; `calling`: a call is on its way.
+    """
+
+    status: RowStatus | None = None
+    calling: bool = False
+    stands: bool = False
+    closed: bool = False
+    bar_seen: bool = False
+    round: int = 1
+    back_round: int = 1
+    times_done: int = 0
+    times_undone: int = 0
+    answer: Fact | None = None
+    back_answer: Fact | None = None
+
+    def take_effect(self) -> None:
+        """Happen, where the effect lands."""
+        self.stands, self.calling = True, False
+        self.times_done += 1
+
+
+class Decided(NamedTuple):
+    """A person's decision that was taken, and how many facts were folded and orders given before it."""
+
+    fact: Fact
+    folded: int
+    orders: int
+
+
+class Rehearsal:
+    """One run of a saga. `remote` names the steps whose effect is a call that may be lost or go unanswered."""
+
+    def __init__(self, saga: AnySaga, *, remote: Collection[str] = ()) -> None:
+        self.saga = saga
+        self.machine = Machine(saga)
+        self.state = self.machine.begin()
+        self.facts: list[Fact] = [Fact(Meaning.STARTED)]
+        self.folded = 0
+        self.orders: list[Order] = []
+        self.refusals = 0
+        self.decided: list[Decided] = []
+        self.parts = [Part() for _ in saga.steps]
+        self._remote = frozenset(remote)
+        before = predecessors(saga.steps)
+        self._before = [[i for i in range(len(before)) if own >> i & 1] for own in before]
+
+    @property
+    def status(self) -> Status:
+        """Give what the saga log holds of the facts it has folded."""
+        return self.machine.status(self.state)
+
+    def is_remote(self, step: int) -> bool:
+        """Say whether the step's effect is a call to somewhere else."""
+        return self.saga.steps[step].name in self._remote and not self.is_waiting(step)
+
+    def is_waiting(self, step: int) -> bool:
+        """Say whether the step's effect comes from outside."""
+        return self._step(step).waits_for is not None
+
+    def triggered(self, step: int) -> bool:
+        """Say whether all that the step reacts to is on the topic."""
+        return all(self._said(Meaning.DONE, index) for index in self._before[step])
+
+    def fold(self) -> tuple[Order, ...]:
+        """Let the saga log take in its next fact; gives the orders it publishes for it."""
+        fact = self.facts[self.folded]
+        folded = self.machine.fold(self.state, fact)
+        if fact.meaning.by_operator and not folded.refusal and fact.id not in self.state.decisions:
+            self.decided.append(Decided(fact, self.folded, len(self.orders)))
+        self.state, self.folded = folded.state, self.folded + 1
+        self.orders += folded.orders
+        self.refusals += bool(folded.refusal)
+        return folded.orders
+
+    def say(self, meaning: Meaning, step: int = -1, *, outcome: Status | None = None) -> None:
+        """Put a deadline, an operator's decision or a venue's contradiction on the topic."""
+        self.facts.append(Fact(meaning, step, id=f"said-{len(self.facts)}", outcome=outcome))
+
+    def trigger(self, step: int, answer: Answer = Answer.DONE) -> None:
+        """Deliver the step's trigger to its owner; `answer` is what its handler would come to."""
+        part = self.parts[step]
+        match meet_trigger(part.status):
+            case Reaction.RUN if self.is_waiting(step):
+                part.status = RowStatus.WAITING
+            case Reaction.RUN:
+                self._run(step, answer)
+            case Reaction.EMIT_AGAIN:
+                self._emit(part.answer)
+            case _:
+                pass
+
+    def land(self, step: int) -> None:
+        """Let the call on its way reach the far side."""
+        part = self.parts[step]
+        if part.calling and not part.closed:
+            part.take_effect()
+
+    def lose(self, step: int) -> None:
+        """Let the call on its way expire."""
+        self.parts[step].calling = False
+
+    def time_out(self, step: int) -> None:
+        """Let an unanswered call run out of time: its owner says that it does not know."""
+        if self.parts[step].status is RowStatus.INTENT:
+            self._emit(Fact(Meaning.UNKNOWN, step, id=f"unknown-{step}"))
+
+    def settle(self, step: int, answer: Answer = Answer.DONE, *, last: bool = False) -> None:
+        """Let the owner find out what became of a call, or try again what is known not to have happened.
+
+        `last`: no attempt is left, so that what is known not to have happened has failed.
+        """
+        part = self.parts[step]
+        if part.status is RowStatus.RETRY:
+            self._fail(step) if last else self._run(step, answer)
+        elif part.status is RowStatus.INTENT and part.stands:
+            self._answer(step, RowStatus.DONE, Meaning.DONE)
+        elif part.status is RowStatus.INTENT and not part.calling:
+            self._was_not(step, last=last)
+
+    def report(self, step: int, *, happened: bool) -> None:
+        """Let the outside decide a waiting step, once what it needs has happened there and nothing has closed it."""
+        part = self.parts[step]
+        if not part.stands and not part.closed and all(self.parts[index].stands for index in self._before[step]):
+            part.closed = True
+            if happened:
+                part.take_effect()
+
+    def conclude(self, step: int) -> None:
+        """Let the owner of a waiting step answer, once trigger and report are both there."""
+        part = self.parts[step]
+        if part.status is RowStatus.WAITING and part.closed:
+            self._conclude(step)
+
+    def deliver(self, order: Order, *, fail: bool = False) -> None:
+        """Deliver a command, perhaps not for the first time; `fail` is what a compensation would come to."""
+        if isinstance(order, BarStep):
+            self._bar(order.step)
+        elif isinstance(order, CompensateStep):
+            self._compensate(order, fail=fail)
+        else:
+            part = self.parts[order.step]
+            match meet_retry(part.status, round_=order.round, row_round=part.round):
+                case Reaction.RUN:
+                    part.round = order.round
+                    self._run(order.step, Answer.DONE)
+                case Reaction.EMIT_AGAIN:
+                    self._emit(part.answer)
+                case _:
+                    pass
+
+    def _bar(self, step: int) -> None:
+        part = self.parts[step]
+        match meet_bar(part.status, waiting_step=self.is_waiting(step)):
+            case Reaction.CLOSE:
+                part.closed = True
+                self._answer(step, RowStatus.BARRED, Meaning.BARRED)
+            case Reaction.SETTLE:
+                part.bar_seen = True
+            case Reaction.ASK_FAR_SIDE if part.closed:
+                self._conclude(step)
+            case Reaction.ASK_FAR_SIDE:
+                part.closed = True
+                self._answer(step, RowStatus.BARRED, Meaning.BARRED)
+            case _:
+                self._emit(part.answer)
+
+    def _compensate(self, order: CompensateStep, *, fail: bool) -> None:
+        part = self.parts[order.step]
+        match meet_compensation(part.status, round_=order.round, row_round=part.back_round):
+            case Reaction.COMPENSATE:
+                part.back_round = order.round
+                if fail or self._is_used(order.step):
+                    part.status, meaning = RowStatus.COMPENSATION_FAILED, Meaning.COMPENSATION_FAILED
+                else:
+                    part.status, meaning = RowStatus.COMPENSATED, Meaning.COMPENSATED
+                    self._undo(order.step)
+                part.back_answer = Fact(meaning, order.step, order.round, f"back-{order.step}-{order.round}")
+                self._emit(part.back_answer)
+            case Reaction.EMIT_BACK_AGAIN:
+                self._emit(part.back_answer)
+            case reaction:
+                raise AssertionError(f"{self._step(order.step).name}: {reaction.value} ({part.status})")
+
+    def _undo(self, step: int) -> None:
+        part = self.parts[step]
+        part.stands, part.times_undone = False, part.times_undone + 1
+        for index, needed in enumerate(self._before):
+            if step in needed and self.is_waiting(index):
+                self.parts[index].closed = True
+
+    def _is_used(self, step: int) -> bool:
+        """Say whether the outside has already acted on what the step did, so that it can no longer be taken back."""
+        needing = (index for index, needed in enumerate(self._before) if step in needed)
+        return any(self.is_waiting(index) and self.parts[index].stands for index in needing)
+
+    def _run(self, step: int, answer: Answer) -> None:
+        part = self.parts[step]
+        if answer is Answer.REFUSED:
+            self._answer(step, RowStatus.REFUSED, Meaning.REFUSED)
+        elif answer is Answer.RAISED:
+            part.status = RowStatus.RETRY
+        elif self.is_remote(step):
+            part.status, part.calling = RowStatus.INTENT, True
+        else:
+            part.take_effect()
+            self._answer(step, RowStatus.DONE, Meaning.DONE)
+
+    def _was_not(self, step: int, *, last: bool) -> None:
+        part = self.parts[step]
+        if part.bar_seen:
+            part.closed = True
+            self._answer(step, RowStatus.BARRED, Meaning.BARRED)
+        elif last:
+            self._fail(step)
+        else:
+            part.status = RowStatus.RETRY
+
+    def _fail(self, step: int) -> None:
+        """Be out of attempts; only an operator starts another round, and only of a step that must succeed."""
+        self._answer(step, RowStatus.FAILED, Meaning.FAILED)
+
+    def _conclude(self, step: int) -> None:
+        part = self.parts[step]
+        if part.stands:
+            self._answer(step, RowStatus.DONE, Meaning.DONE)
+        elif self._step(step).rejects is not None:
+            self._answer(step, RowStatus.REFUSED, Meaning.REFUSED)
+        else:
+            self._fail(step)
+
+    def _answer(self, step: int, status: RowStatus, meaning: Meaning) -> None:
+        part = self.parts[step]
+        part.status = status
+        part.answer = Fact(meaning, step, part.round, f"answer-{step}-{part.round}")
+        self._emit(part.answer)
+
+    def _emit(self, fact: Fact | None) -> None:
+        if fact is not None:
+            self.facts.append(fact)
+
+    def _said(self, meaning: Meaning, step: int) -> bool:
+        return any(fact.meaning is meaning and fact.step == step for fact in self.facts)
+
+    def _step(self, index: int) -> AnyStep:
+        return self.saga.steps[index]
+
+    def find_broken(self) -> str:
+        """Name the promise that the end breaks, if any; to be asked once nothing more can happen."""
+        if self.state.resolved is not None:
+            return ""
+        stands = self._names(part.stands for part in self.parts)
+        if twice := self._names(part.times_done > 1 or part.times_undone > 1 for part in self.parts):
+            return f"{twice} happened, or were taken back, more than once"
+        if self.status is Status.ABORTED and stands:
+            return f"ABORTED, yet {stands} stand"
+        if self.status is Status.COMPLETED and len(stands) != len(self.parts):
+            return f"COMPLETED, yet only {stands} stand"
+        if self.status is Status.FAILED and not self._excused():
+            return "FAILED without a cause"
+        if self.status is Status.FAILED and not self.machine.passed(self.state):
+            left = self._names(part.stands and part.status is RowStatus.DONE for part in self.parts)
+            return f"FAILED, yet nobody tried to take {left} back" if left else ""
+        return (
+            "" if self.status not in {Status.IDLE, Status.RUNNING, Status.COMPENSATING} else f"hangs in {self.status}"
+        )
+
+    def _names(self, chosen: Iterable[bool]) -> list[str]:
+        return [each.name for each, take in zip(self.saga.steps, chosen, strict=True) if take]
+
+    def _excused(self) -> bool:
+        causes = {Meaning.COMPENSATION_FAILED, Meaning.CONTRADICTED}
+        stuck = (fact for fact in self.facts if fact.meaning is Meaning.FAILED)
+        if any(each.fact.meaning is Meaning.SKIP for each in self.decided):
+            return True
+        return any(fact.meaning in causes for fact in self.facts) or any(
+            self._step(fact.step).kind is Kind.RETRIABLE for fact in stuck
+        )

@@ -1,0 +1,99 @@
+"""What an order may be, and the most it can take from its account."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tradesaga.sagas.trade.arithmetic import CEILING, is_multiple, multiply, round_down, round_up
+from tradesaga.schemas.amounts import format_decimal
+from tradesaga.schemas.messages.trade import OrderType, Side, TradeRequested
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """What a venue takes of one symbol. `fee_rate` is the highest it charges, as a part of the quote amount.
+
+    A market order goes out with a limit at most `collar` (a part of the price) beyond `reference_price`, the last known
+    price, so that what it holds is sure to be enough; without a known price it is refused.
+    """
+
+    symbol: str
+    base: str
+    quote: str
+    tick: Decimal
+    lot: Decimal
+    min_quantity: Decimal
+    max_quantity: Decimal
+    min_notional: Decimal
+    fee_rate: Decimal
+    collar: Decimal
+    reference_price: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an order is not taken: a stable code for programs, a sentence for people."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a valid order sets aside (`hold` of `hold_asset`), counts for (`notional`), and trades at, at worst."""
+
+    hold_asset: str
+    hold: Decimal
+    notional: Decimal
+    worst_price: Decimal
+
+
+def assess(request: TradeRequested, instrument: Instrument) -> Terms | Refusal:
+    """Hold the order to the instrument's rules and compute its terms."""
+    price = _worst_price(request, instrument)
+    if price is None:
+        return Refusal("no_reference_price", f"no price of {request.symbol} is known yet; place a limit order")
+    refusal = _check_shape(request, instrument, price)
+    if refusal is not None:
+        return refusal
+    value = round_up(multiply(request.quantity, price))
+    if value < instrument.min_notional:
+        least = format_decimal(instrument.min_notional)
+        return Refusal("min_notional", f"the order is worth {format_decimal(value)}, less than the least, {least}")
+    # A sell may fetch more than its limit; it counts at the last price where that is higher.
+    counted = price if request.side is Side.BUY else max(price, instrument.reference_price or price)
+    notional = round_up(multiply(request.quantity, counted))
+    hold_asset, hold = _hold(request, instrument, price)
+    if max(notional, hold) >= CEILING:
+        return Refusal("too_large", f"the order is worth {format_decimal(notional)}, more than can be booked")
+    return Terms(hold_asset, hold, notional, price)
+
+
+def _worst_price(request: TradeRequested, instrument: Instrument) -> Decimal | None:
+    """Give the limit of a limit order; of a market order the last price and the collar, in whole ticks."""
+    if request.order_type is OrderType.LIMIT:
+        return request.limit_price
+    last = instrument.reference_price
+    if last is None:
+        return None
+    if request.side is Side.BUY:
+        return max(round_down(multiply(last, 1 + instrument.collar), instrument.tick), instrument.tick)
+    return round_up(multiply(last, 1 - instrument.collar), instrument.tick)
+
+
+def _check_shape(request: TradeRequested, instrument: Instrument, price: Decimal) -> Refusal | None:
+    if not is_multiple(price, instrument.tick):
+        return Refusal("tick", f"the price is not in steps of {format_decimal(instrument.tick)}")
+    if not is_multiple(request.quantity, instrument.lot):
+        return Refusal("lot", f"the quantity is not in steps of {format_decimal(instrument.lot)}")
+    if request.quantity < instrument.min_quantity:
+        return Refusal("min_quantity", f"the quantity is below the least, {format_decimal(instrument.min_quantity)}")
+    if request.quantity > instrument.max_quantity:
+        return Refusal("max_quantity", f"the quantity is above the most, {format_decimal(instrument.max_quantity)}")
+    return None
+
+
+def _hold(request: TradeRequested, instrument: Instrument, price: Decimal) -> tuple[str, Decimal]:
+    """A buy sets its worst cost and the highest fee on it aside, rounded up; a sell what it sells."""
+    if request.side is Side.BUY:
+        return instrument.quote, round_up(multiply(request.quantity, price, 1 + instrument.fee_rate))
+    return instrument.base, request.quantity

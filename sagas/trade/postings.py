@@ -1,0 +1,141 @@
+"""Who owes what to whom: the postings of each thing that happens to money. Those of one thing sum to zero per asset."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, NamedTuple, TypeVar
+
+from tradesaga.sagas.trade.arithmetic import ZERO
+from tradesaga.schemas.messages.trade import Side
+
+OUTSIDE: Final = "@outside"
+"""The owner of what is not ours to keep: deposits come from there, and what the house bears."""
+
+
+class Kind(StrEnum):
+    """What a ledger account is for. `available` and `held` are customers' and never below zero.
+
+    `clearing` and `fees` of a venue together are the opposite of what the venue holds for us; `external` is the rest
+    of the world.
+    """
+
+    AVAILABLE = "available"
+    HELD = "held"
+    CLEARING = "clearing"
+    FEES = "fees"
+    EXTERNAL = "external"
+
+
+class Place(NamedTuple):
+    """One account of the ledger. Locks are taken in the order of these."""
+
+    owner: str
+    asset: str
+    kind: Kind
+
+
+Postings = Mapping[Place, Decimal]
+K = TypeVar("K")
+
+
+def venue_owner(venue: str) -> str:
+    """Name the owner of a venue's accounts; no customer's account can have this name."""
+    return f"@{venue}"
+
+
+def hold(account: str, asset: str, amount: Decimal) -> Postings:
+    """Set aside."""
+    return {Place(account, asset, Kind.AVAILABLE): -amount, Place(account, asset, Kind.HELD): amount}
+
+
+def release(account: str, asset: str, amount: Decimal) -> Postings:
+    """Give back what was set aside."""
+    return {place: -moved for place, moved in hold(account, asset, amount).items()}
+
+
+def deposit(account: str, asset: str, amount: Decimal) -> Postings:
+    """Pay in from outside; a negative amount pays out."""
+    return {Place(account, asset, Kind.AVAILABLE): amount, Place(OUTSIDE, asset, Kind.EXTERNAL): -amount}
+
+
+def stock(venue: str, asset: str, amount: Decimal) -> Postings:
+    """Note that the venue holds so much for us, from before or from a transfer."""
+    return {Place(venue_owner(venue), asset, Kind.CLEARING): -amount, Place(OUTSIDE, asset, Kind.EXTERNAL): amount}
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an order has set aside, and what it trades."""
+
+    account: str
+    venue: str
+    side: Side
+    base: str
+    quote: str
+    amount: Decimal
+
+    @property
+    def asset(self) -> str:
+        """Name what is set aside, and spent."""
+        return self.quote if self.side is Side.BUY else self.base
+
+    @property
+    def received(self) -> str:
+        """Name what comes in for it."""
+        return self.base if self.side is Side.BUY else self.quote
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """What the venue has made of an order, in all."""
+
+    quantity: Decimal
+    quote_amount: Decimal
+    fee: Decimal
+    fee_asset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a fill moves. `released` goes back to the account; `borne` is what the house pays for it, by asset."""
+
+    postings: Postings
+    released: Decimal
+    borne: Mapping[str, Decimal]
+
+
+def settle(holding: Holding, fill: Fill) -> Settlement:
+    """Book a fill: what was filled is exchanged, the fee paid, and all that is left of the hold released.
+
+    The customer never pays more than was set aside, nor a fee beyond what is left of it or came in: what a venue takes
+    above that (a worse price than the order's, a fee in another asset) the house bears, so that settling cannot fail.
+    """
+    out, into = fill.quote_amount, fill.quantity
+    if holding.side is Side.SELL:
+        out, into = into, out
+    spent = min(out, holding.amount)
+    of_rest = min(fill.fee, holding.amount - spent) if fill.fee_asset == holding.asset else ZERO
+    of_received = min(fill.fee, into) if fill.fee_asset == holding.received else ZERO
+    released = holding.amount - spent - of_rest
+    venue = venue_owner(holding.venue)
+    customer = {kind: Place(holding.account, holding.asset, kind) for kind in (Kind.HELD, Kind.AVAILABLE)}
+    borne = _sum([(holding.asset, out - spent), (fill.fee_asset, fill.fee - of_rest - of_received)])
+    moves = [
+        (customer[Kind.HELD], -holding.amount),
+        (customer[Kind.AVAILABLE], released),
+        (Place(venue, holding.asset, Kind.CLEARING), out),
+        (Place(venue, holding.received, Kind.CLEARING), -into),
+        (Place(holding.account, holding.received, Kind.AVAILABLE), into - of_received),
+        (Place(venue, fill.fee_asset, Kind.FEES), fill.fee),
+    ]
+    moves += [(Place(OUTSIDE, asset, Kind.EXTERNAL), -amount) for asset, amount in borne.items()]
+    return Settlement(_sum(moves), released, borne)
+
+
+def _sum(moves: Iterable[tuple[K, Decimal]]) -> dict[K, Decimal]:
+    totals: dict[K, Decimal] = defaultdict(lambda: ZERO)
+    for key, amount in moves:
+        totals[key] += amount
+    return {key: total for key, total in totals.items() if total}

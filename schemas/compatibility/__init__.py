@@ -1,0 +1,1 @@
+"""The gate that keeps messages readable: recorded contracts, golden records, and the rules of what may change."""
