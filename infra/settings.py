@@ -19,6 +19,8 @@ from tradesaga.infra.local_stack.state import StackState, read_state
 
 PREFIX = "TRADESAGA_"
 SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
+SAGA_LOG = "saga_log"
+"""The service whose database has checkpoints, audit log, parked records and start requests."""
 LEDGER_SERVICES = ("risk", "cash", "execution", "settlement")
 """The services whose rows lie in the ledger database; the venue feed writes there too."""
 Port = Annotated[int, Field(ge=0, le=65535)]

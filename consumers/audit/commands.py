@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -28,14 +28,12 @@ from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.reconciliation.facts import check_facts
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.saga_queries import dump
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
 commands = typer.Typer()
 audit = typer.Typer(no_args_is_help=True, help="Seal and verify the audit trail.")
 commands.add_typer(audit, name="audit")
-
-DATABASE: Final = "saga_log"
 
 
 @audit.command(epilog="Example: `tradesaga audit keygen --name desk-7/2026 keys/audit.key`")
@@ -106,7 +104,7 @@ audit.command("show", epilog="Example: `tradesaga audit show 0b1ce5ad --html tra
 
 async def _verify(settings: Settings, trusted: Any, witnesses: list[WitnessFile]) -> Report:
     types = frozenset(kind for saga in registered_sagas(settings.app).values() for kind in saga.message_types)
-    async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+    async with session(settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
         with progress_bar() as progress:
             task = progress.add_task("verifying", total=await estimate_rows(sql) or None)
             report = await verify_database(

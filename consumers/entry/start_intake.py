@@ -24,7 +24,7 @@ from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.registry.sagas import registered_sagas
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.accept import (
     SIZE_LIMIT,
     Accepted,
@@ -47,8 +47,6 @@ from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.request_hash import RequestKeys
 from tradesaga.schemas.topics import dead_letters_topic, events_topic, starts_topic
 
-DATABASE: Final = "saga_log"
-"""Start requests lie beside the checkpoints."""
 _STRUCTURED: Final = "application/cloudevents+json"
 _BATCHED: Final = "application/cloudevents-batch"
 _ID_LIMIT: Final = 200
@@ -236,7 +234,7 @@ async def serve(settings: Settings) -> None:
     sagas = [saga for saga in registered_sagas(settings.app).values() if _has_front_door(saga)]
     used = (starts_topic, events_topic, dead_letters_topic)
     await preflight(settings, [topic(saga.name) for saga in sagas for topic in used])
-    url = settings.database_for(DATABASE)
+    url = settings.database_for(SAGA_LOG)
     pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga intake")
     async with pool, asyncio.TaskGroup() as group:
         for saga in sagas:
@@ -244,5 +242,5 @@ async def serve(settings: Settings) -> None:
             group.create_task(gate.watch(), name=f"gate {saga.name}")
             processor = Intake(saga, keys, gate=gate)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
-            worker = make_worker(processor, pool, settings, owner, service=DATABASE, trust=trust)
+            worker = make_worker(processor, pool, settings, owner, service=SAGA_LOG, trust=trust)
             group.create_task(worker.run(), name=processor.group)

@@ -23,14 +23,13 @@ from tradesaga.infra.saga_queries import (
     start_events,
     unknown_saga,
 )
-from tradesaga.infra.settings import load_settings
+from tradesaga.infra.settings import SAGA_LOG, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.sagas.status import Status
 
 commands = typer.Typer()
 
 SagaArgument = Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id, or the beginning of it.")]
-DATABASE: Final = "saga_log"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -40,7 +39,7 @@ def show(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = F
     settings = load_settings(directory)
 
     async def run() -> None:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga show") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga show") as sql:
             found = await read_saga(sql, await find_id(sql, saga))
         typer.echo(dump(found)) if as_json else plain_console().print(saga_page(found))
 
@@ -67,7 +66,7 @@ def list_sagas(
     begun = _moment(since)
 
     async def run() -> None:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga list") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga list") as sql:
             last = await find_id(sql, after) if after else None
             shown = 0
             while True:
@@ -95,7 +94,7 @@ def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = Fa
     silence_libraries()
 
     async def run() -> None:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga why") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga why") as sql:
             row = await read_row(sql, await find_id(sql, saga))
             if row is None:
                 raise unknown_saga(saga)
@@ -116,7 +115,7 @@ def parked(
     settings = load_settings(directory)
 
     async def run() -> None:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga parked") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga parked") as sql:
             rows = await parked_records(sql, limit)
         if as_json:
             typer.echo("".join(f"{dump(row)}\n" for row in rows), nl=False)

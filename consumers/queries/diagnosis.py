@@ -21,7 +21,7 @@ from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.owners import registered_owners
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.saga_queries import Json, read_value
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.machine import State
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step_state import RowStatus
@@ -58,8 +58,6 @@ SELECT scope, key, operator, reason, created_at FROM hold
 WHERE scope = 'venue' OR (scope = 'saga' AND key = ANY($1::text[])) OR (scope = 'account' AND key = $2)
 """
 _DEADLINE: Final = "SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8"
-LOG: Final = "saga_log"
-"""Names the saga log's database, as the services do."""
 _TO: Final = {Status.COMPENSATING: "be settled or taken back", Status.FAILED: "be decided upon by a person"}
 
 
@@ -83,7 +81,7 @@ async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> 
     partition: int = await sql.fetchval(_PARTITION, row["saga_id"])
     ends = await _ends(settings, [(topic, partition) for topic in topics])
     steps = await _steps(settings, saga, topics, partition, ends)
-    services = {LOG: f"{row['name']}-log", **{step["service"]: step["group"] for step in steps if step["service"]}}
+    services = {SAGA_LOG: f"{row['name']}-log", **{step["service"]: step["group"] for step in steps if step["service"]}}
     lanes = {(lane["group"], lane["topic"]): lane for lane in await sql.fetch(_LANES, topics, partition)}
     found: Json = {
         "saga_id": row["saga_id"],
@@ -139,7 +137,7 @@ async def _halted(settings: Settings, saga: str, services: Mapping[str, str]) ->
     trust, brokers, topics = read_trust(settings), settings.brokers(), [events_topic(saga), commands_topic(saga)]
     found: dict[str, str] = {}
     for service, group in services.items():
-        read = topics[:1] if service == LOG else topics
+        read = topics[:1] if service == SAGA_LOG else topics
         async with session(settings.database_for(service), application_name="tradesaga why") as sql:
             try:
                 here = find_residents(settings, service)

@@ -25,12 +25,11 @@ from tradesaga.infra.saga_queries import (
     start_events,
     unknown_saga,
 )
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.sagas.status import Status
 
 commands = typer.Typer()
 
-DATABASE: Final = "saga_log"
 _EVERY: Final = 0.25
 _NEWEST: Final = 15
 
@@ -47,7 +46,7 @@ def watch(
     settings = load_settings(directory)
 
     async def run() -> Status | None:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga watch") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga watch") as sql:
             try:
                 async with asyncio.timeout(timeout):
                     if saga is None:

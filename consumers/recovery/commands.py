@@ -23,7 +23,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.keeping import TABLES, read_rows, sort_lines, summed
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
 commands = typer.Typer()
@@ -65,7 +65,7 @@ def database(
     wish = Wish("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run, book=rows)
     _show(_run(settings, wish, as_json=as_json), as_json=as_json)
     if other is not None:
-        _judge(asyncio.run(compare(settings.database_for("saga_log"), other)), as_json=as_json)
+        _judge(asyncio.run(compare(settings.database_for(SAGA_LOG), other)), as_json=as_json)
 
 
 @recover.command()
@@ -120,7 +120,7 @@ def compare_command(
     Example:
       tradesaga recover compare postgresql://tradesaga:secret@standby:5432/tradesaga
     """
-    here = load_settings(directory).database_for("saga_log")
+    here = load_settings(directory).database_for(SAGA_LOG)
     _judge(asyncio.run(compare(here, url)), as_json=as_json)
 
 

@@ -17,7 +17,7 @@ from tradesaga.consumers.recovery.leaf_formats import find_leaf_formats
 from tradesaga.consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
 from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
-from tradesaga.consumers.recovery.topic_loader import LOG, Advance, CatchUp
+from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
@@ -30,7 +30,7 @@ from tradesaga.infra.outbox.guard import read_owner
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.infra.postgres.installation import adopt_installation, choose_installation, read_identity
 from tradesaga.infra.postgres.partitions import make_months
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
 
@@ -61,7 +61,7 @@ async def rebuild(
     Raises `CommandError` (exit 4) for a database or topics that do not fit, `KafkaUnavailableError`.
     """
     began, report = time.monotonic(), Report(wish.kind, dry_run=wish.dry_run)
-    names = {LOG, *(each.name for cast in casts for each in cast.participants)}
+    names = {SAGA_LOG, *(each.name for cast in casts for each in cast.participants)}
     urls = {name: settings.database_for(name) for name in names}
     async with Replay(settings.brokers()) as replay, transactions(urls.values(), dry_run=wish.dry_run) as opened:
         for database in opened.values():
@@ -69,18 +69,18 @@ async def rebuild(
         await _take_over(settings, casts, opened.values())
         places = {name: opened[url] for name, url in urls.items()}
         for table, rows in (wish.book or {}).items():
-            await write_rows(places.get(TABLES[table][0], places[LOG]).sql, table, rows)
+            await write_rows(places.get(TABLES[table][0], places[SAGA_LOG]).sql, table, rows)
         for cast in casts:
             ranges = await _look(settings, replay, cast)
-            await refuse_versions(places[LOG].sql, cast.saga)
-            await _make_months(replay, places[LOG], ranges, events_topic(cast.saga.name))
+            await refuse_versions(places[SAGA_LOG].sql, cast.saga)
+            await _make_months(replay, places[SAGA_LOG], ranges, events_topic(cast.saga.name))
             catching = _catch_up(replay, places, cast, wish, (ranges, report))
             catching.facts.leaves_from = await find_leaf_formats(settings, replay, events_topic(cast.saga.name))
             await catching.declare()
             sized(catching.size)
             await catching.run(advance)
             if wish.kind == "rebuilt":
-                await _skip_signals(settings, replay, places[LOG], cast)
+                await _skip_signals(settings, replay, places[SAGA_LOG], cast)
         for database in opened.values():
             await _sum_up(database, report)
         report.left_out += describe_gaps(casts, rebuilt=wish.kind == "rebuilt", book=wish.book is not None)
@@ -132,7 +132,7 @@ def _catch_up(
 ) -> CatchUp:
     ranges, report = told
     partitions = sum(1 for topic, _ in ranges if topic == events_topic(cast.saga.name))
-    facts = FactRecovery(Rules(cast.saga, partitions), places[LOG].sql, time.time_ns())
+    facts = FactRecovery(Rules(cast.saga, partitions), places[SAGA_LOG].sql, time.time_ns())
     restored = wish.kind == "restored"
     return CatchUp(cast, replay, places, ranges, facts, report, restored=restored, unknown=wish.unknown)
 

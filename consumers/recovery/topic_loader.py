@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from tradesaga.consumers.recovery import lanes
 from tradesaga.consumers.recovery.databases import Database
@@ -20,13 +19,12 @@ from tradesaga.infra.kafka.topic_reader import Replay
 from tradesaga.infra.outbox import outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
+from tradesaga.infra.settings import SAGA_LOG
 from tradesaga.schemas.envelope import TYPE, Header
 from tradesaga.schemas.messages.lifecycle import Bar
 from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic, starts_topic
 
-LOG: Final = "saga_log"
-"""Names the database of checkpoints, audit log, parked records and start requests, as the services do."""
 Advance = Callable[[int], None]
 Letters = Counter[tuple[str, Letter]]
 """Copies in the dead letters, by the group that put them there and where the records lie of which they are."""
@@ -69,7 +67,7 @@ class CatchUp:
 
     async def declare(self) -> None:
         """Have all lanes exist; refuse a database that has read further than the topics go."""
-        log, count = self.places[LOG], self._count(self.events)
+        log, count = self.places[SAGA_LOG], self._count(self.events)
         self.log_lanes = await lanes.declare(log.sql, self.facts.group, self.events, count, log.incarnation)
         known = list(self.log_lanes.values())
         for participant in self.cast.participants:
@@ -154,7 +152,7 @@ class CatchUp:
         self.owed += [(lane, record) for record in commands]
         self.report.owed["commands"] += len(commands)
         end = self.ranges[self.events, number][1]
-        await lanes.move(self.places[LOG].sql, self.facts.group, self.events, {number: end})
+        await lanes.move(self.places[SAGA_LOG].sql, self.facts.group, self.events, {number: end})
         for recovery in self.steps:
             await lanes.move(recovery.sql, recovery.participant.group, self.events, {number: end})
 
@@ -175,7 +173,7 @@ class CatchUp:
 
     async def _starts(self, letters: Letters) -> None:
         """Have the intake go on from the first start that nobody has answered."""
-        intake, log = open_intake(self.cast.saga), self.places[LOG]
+        intake, log = open_intake(self.cast.saga), self.places[SAGA_LOG]
         if intake is None:
             return
         topic = starts_topic(self.cast.saga.name)
@@ -196,7 +194,7 @@ class CatchUp:
             lane.last_seq += 1
             rows.append(OutboxRow(lane.id, lane.last_seq, record))
         if rows:
-            await outbox_rows.insert(self.places[LOG].sql, rows)
+            await outbox_rows.insert(self.places[SAGA_LOG].sql, rows)
 
     def _report(self) -> None:
         report, facts = self.report, self.facts

@@ -17,7 +17,7 @@ from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from tradesaga.consumers.recovery.refusals import refuse_versions
 from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
-from tradesaga.consumers.recovery.topic_loader import LOG, Advance, CatchUp
+from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
 from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.store import milliseconds
@@ -32,7 +32,7 @@ from tradesaga.infra.kafka.skipped_offsets import TransactionWriter
 from tradesaga.infra.kafka.topic_reader import BATCH, Replay, Rewriter
 from tradesaga.infra.kafka.topics import all_topics, check_topics, ensure_topics, set_clock
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.schemas.messages.lifecycle import Bar
 from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic, saga_topics
@@ -102,7 +102,7 @@ async def republish(
     under which a saga is open; `KafkaUnavailableError`.
     """
     began, report = time.monotonic(), Report("republished")
-    names = {LOG, *(each.name for cast in casts for each in cast.participants)}
+    names = {SAGA_LOG, *(each.name for cast in casts for each in cast.participants)}
     urls = {name: settings.database_for(name) for name in names}
     brokers = settings.brokers()
     async with transactions(urls.values(), dry_run=False) as opened:
@@ -111,7 +111,7 @@ async def republish(
         await ensure_topics(brokers, all_topics([cast.saga.name for cast in casts]), durability(settings))
         places = {name: opened[url] for name, url in urls.items()}
         for cast in casts:
-            await refuse_versions(places[LOG].sql, cast.saga)
+            await refuse_versions(places[SAGA_LOG].sql, cast.saga)
             await _write_saga(settings, places, cast, report, (sized, advance))
         for database in opened.values():
             await database.end()
@@ -139,7 +139,7 @@ async def _write_saga(
     async with Replay(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
     _refuse_full(brokers, ranges)
-    spans = await _refuse_gaps(places[LOG], kept[0], counts[kept[0]])
+    spans = await _refuse_gaps(places[SAGA_LOG], kept[0], counts[kept[0]])
     told[0](sum(span.facts for span in spans.values()))
     await set_clock(brokers, topics, "CreateTime")
     await asyncio.sleep(_SPREADING)
@@ -165,7 +165,9 @@ async def _leave_lanes(
         columns = [topic for topic, _ in ends], [number for _, number in ends], list(ends.values())
         for database in {id(each): each for each in places.values()}.values():
             await database.sql.execute(_STEP_BACK, *columns)
-        facts = FactRecovery(Rules(cast.saga, counts[events_topic(cast.saga.name)]), places[LOG].sql, time.time_ns())
+        facts = FactRecovery(
+            Rules(cast.saga, counts[events_topic(cast.saga.name)]), places[SAGA_LOG].sql, time.time_ns()
+        )
         catching = CatchUp(cast, replay, places, ranges, facts, report, restored=False, unknown=True)
         await catching.declare()
         for number in range(counts[events_topic(cast.saga.name)]):
@@ -226,7 +228,7 @@ class _Writing:
             record = _outgoing(row)
             self.sent[asked(record.headers, bar=record.type == bar)] = record
         rules = Rules(self.cast.saga, self.counts[events_topic(name)])
-        facts = FactRecovery(rules, self.places[LOG].sql, time.time_ns(), writes=False)
+        facts = FactRecovery(rules, self.places[SAGA_LOG].sql, time.time_ns(), writes=False)
         for number, span in spans.items():
             facts.forget()
             skipped = span.first
@@ -250,7 +252,9 @@ class _Writing:
 
     async def _facts(self, number: int) -> AsyncGenerator[list[_Fact]]:
         batch: list[_Fact] = []
-        async for row in self.places[LOG].sql.cursor(_FACTS, events_topic(self.cast.saga.name), number, prefetch=BATCH):
+        async for row in self.places[SAGA_LOG].sql.cursor(
+            _FACTS, events_topic(self.cast.saga.name), number, prefetch=BATCH
+        ):
             batch.append(_Fact(_record(row), row["skipped_behind"]))
             if len(batch) == BATCH:
                 yield batch
@@ -292,7 +296,7 @@ class _Writing:
         topic = events_topic(self.cast.saga.name)
         sent = await self._fetch(_SENT_IDS, topic)
         columns = [row["id"] for row in sent], [row["aggregateid"] for row in sent]
-        folded = [row["id"] for row in await self.places[LOG].sql.fetch(_FOLDED, *columns)]
+        folded = [row["id"] for row in await self.places[SAGA_LOG].sql.fetch(_FOLDED, *columns)]
         unfolded = await self._fetch(_UNFOLDED, topic, folded)
         for row in sorted(unfolded, key=lambda row: row["created_at"]):
             await self._append(_outgoing(row))

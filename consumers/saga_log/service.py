@@ -13,11 +13,8 @@ from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.postgres.partitions import keeping_partitions
 from tradesaga.infra.registry.sagas import registered_sagas
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
-
-DATABASE = "saga_log"
-"""Names the database of checkpoints, audit log, parked records and start requests: TRADESAGA_DATABASE_URL_SAGA_LOG."""
 
 
 async def serve(settings: Settings) -> None:
@@ -28,13 +25,13 @@ async def serve(settings: Settings) -> None:
     sagas, trust = registered_sagas(settings.app), read_trust(settings)
     used = (events_topic, commands_topic, dead_letters_topic)
     counts = await preflight(settings, [topic(name) for name in sagas for topic in used])
-    url = settings.database_for(DATABASE)
+    url = settings.database_for(SAGA_LOG)
     pool = await open_pool(url, max_size=len(sagas) + 2, application_name="tradesaga saga-log")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
         for name, saga in sagas.items():
             rules = Rules(saga, counts[events_topic(name)])
             processor = SagaLog(rules)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
-            worker = make_worker(processor, pool, settings, owner, service=DATABASE, trust=trust)
+            worker = make_worker(processor, pool, settings, owner, service=SAGA_LOG, trust=trust)
             group.create_task(worker.run(), name=processor.group)
             group.create_task(OwnerWatch(settings, pool, rules, processor).run(), name=f"{processor.group} owners")

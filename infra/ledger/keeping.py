@@ -12,13 +12,14 @@ import orjson
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.settings import SAGA_LOG
 
 PAYMENT_STEPS: Final = ("deposit", "venue_stock", "recovered")
 TABLES: Final[Mapping[str, tuple[str, str]]] = {
     "account": ("cash", ""),
     "instrument": ("risk", ""),
     "ledger_entry": ("cash", f"WHERE step IN ({', '.join(map(repr, PAYMENT_STEPS))})"),
-    "signal_subscription": ("saga_log", ""),
+    "signal_subscription": (SAGA_LOG, ""),
     "hold": ("risk", ""),
     "venue_cursor": ("execution", ""),
 }

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Final
 
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 
 LivesHere = Callable[[str], bool]
 """Returns whether a group, by its name without the saga's, works with the database that is looked at."""
-_LOG: Final = "saga_log"
 _OF_THE_LOG: Final = frozenset({"log", "intake", "signal-router"})
 """Groups that work with the saga log's database; any other group has its participant's."""
 
 
 def find_residents(settings: Settings, service: str) -> LivesHere:
     """Return which groups work with the database of `service`, as far as the settings of this process tell."""
-    return lambda group: settings.shares_database(service, _LOG if group in _OF_THE_LOG else group)
+    return lambda group: settings.shares_database(service, SAGA_LOG if group in _OF_THE_LOG else group)

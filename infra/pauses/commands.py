@@ -13,7 +13,7 @@ from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.pauses.store import Scope, list_holds, pause, resume
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.saga_queries import find_id
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 
 commands = typer.Typer()
 
@@ -60,7 +60,7 @@ def resume_command(scope: What, key: Key, *, directory: Directory = None, as_jso
 async def _resolve(settings: Settings, scope: Scope, key: str) -> str:
     """Find what is named; raises `CommandError` (exit 3) where there is no such saga, account or venue."""
     if scope is Scope.SAGA:
-        async with session(settings.database_for("saga_log")) as sql:
+        async with session(settings.database_for(SAGA_LOG)) as sql:
             return str(await find_id(sql, key))
     async with session(settings.database_for("risk")) as sql:
         if scope is Scope.ACCOUNT:

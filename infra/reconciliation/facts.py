@@ -22,7 +22,7 @@ import asyncpg
 
 from tradesaga.infra.kafka.codec import load_headers, unpack
 from tradesaga.infra.postgres.database import Connection, session
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import CONTEXT, ID, TYPE, Header
 from tradesaga.schemas.messages.lifecycle import (
@@ -164,7 +164,7 @@ async def check_facts(settings: Settings, since: datetime | None = None) -> Fact
     found = FactCheck(since or datetime.now(UTC) - WINDOW)
     topic = events_topic(trade.name)
     async with (
-        session(settings.database_for("saga_log"), application_name="tradesaga reconcile") as log,
+        session(settings.database_for(SAGA_LOG), application_name="tradesaga reconcile") as log,
         session(settings.database_for("settlement"), application_name="tradesaga reconcile") as ledger,
         log.transaction(readonly=True),
     ):

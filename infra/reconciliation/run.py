@@ -16,7 +16,7 @@ from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.reconciliation.facts import FactCheck, ForgedFact, check_facts
 from tradesaga.infra.reconciliation.letters import Contradiction, LetterCheck, check_letters
 from tradesaga.infra.reconciliation.reading import read_book, read_ended, read_venue
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry.metrics import DISCREPANCIES
 from tradesaga.sagas.trade.comparison import Discrepancy, Flaw, compare, venue_differences
 from tradesaga.sagas.trade.postings import Place, stock
@@ -64,7 +64,7 @@ async def reconcile(
     of the same time are read.
     """
     venue = settings.venue_name
-    async with session(settings.database_for("saga_log"), application_name="tradesaga reconcile") as sql:
+    async with session(settings.database_for(SAGA_LOG), application_name="tradesaga reconcile") as sql:
         ended = await read_ended(sql)
     there = await read_venue(port)
     async with session(settings.database_for("settlement"), application_name="tradesaga reconcile") as sql:

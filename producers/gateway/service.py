@@ -16,13 +16,13 @@ from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.known_groups import find_residents
 from tradesaga.infra.outbox.outbox_writer import LeasedWriter, name_owner
 from tradesaga.infra.postgres.database import open_pool
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.metrics import watch_worker
 from tradesaga.producers.gateway.app import Gateway, build_app
 from tradesaga.producers.gateway.limits import Limits
 from tradesaga.producers.gateway.load import Load
-from tradesaga.producers.start.accept import DATABASE, LANES
+from tradesaga.producers.start.accept import LANES
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.topics import events_topic
@@ -41,10 +41,10 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
     await preflight(settings, [events_topic(saga.name)])
     with _listen(settings.http_host, settings.http_port) as listener:
         async with AsyncExitStack() as stack:
-            pool = await open_pool(settings.database_for(DATABASE), max_size=4, application_name="tradesaga gateway")
+            pool = await open_pool(settings.database_for(SAGA_LOG), max_size=4, application_name="tradesaga gateway")
             stack.push_async_callback(pool.close)
             group, topic, count = LANES
-            here, owner = find_residents(settings, DATABASE), name_owner(NAME)
+            here, owner = find_residents(settings, SAGA_LOG), name_owner(NAME)
             writer = LeasedWriter(
                 pool, settings.brokers(), group, topic, count, owner=owner, saga=saga.name, lives_here=here
             )

@@ -24,7 +24,6 @@ from tradesaga.sagas.machine import Machine
 from tradesaga.schemas.messages.lifecycle import OperatorFact, ParkReleased
 from tradesaga.schemas.messages.message import wire_type
 
-DATABASE: Final = "saga_log"
 _NOTHING: Final = "no step has failed in a way that this could mend"
 _PARKED: Final = """
 SELECT saga_id, released FROM parked WHERE topic = $1 AND partition = $2 AND "offset" = $3 AND saga_id IS NOT NULL

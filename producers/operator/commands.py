@@ -13,10 +13,9 @@ from tradesaga.infra.kafka.facts import judgement
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.saga_queries import dump, read_row
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.producers.operator.actions import (
-    DATABASE,
     Case,
     Published,
     decide,
@@ -192,7 +191,7 @@ def release_parked(
     silence_libraries()
 
     async def run() -> None:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga release") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga release") as sql:
             await _report(sql, await release(sql, settings, released), "released", wait=wait, as_json=as_json)
 
     asyncio.run(run())
@@ -203,7 +202,7 @@ def resend_refused(
     lane: Annotated[int, typer.Argument(min=1, help="The lane that `tradesaga parked` names, before the slash.")],
     seq: Annotated[int, typer.Argument(min=1, help="The row's number, after the slash.")],
     *,
-    service: Annotated[str, typer.Option("--service", help="Whose database has the row.")] = DATABASE,
+    service: Annotated[str, typer.Option("--service", help="Whose database has the row.")] = SAGA_LOG,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
@@ -241,7 +240,7 @@ def _run(text: str, make: Making, settings: Settings, *, wait: bool, as_json: bo
     silence_libraries()
 
     async def run() -> None:
-        async with session(settings.database_for(DATABASE), application_name="tradesaga desk") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga desk") as sql:
             case = await open_case(sql, settings, text)
             fact = make(case)
             published = await decide(settings, case, fact)

@@ -10,8 +10,6 @@ from tradesaga.infra.telemetry.metrics import STARTS
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.request_hash import RequestKeys
 
-DATABASE: Final = "saga_log"
-"""Start requests lie beside the checkpoints."""
 LANES: Final = ("starts", "http", 16)
 """Group, topic and number of the lanes that all who start sagas share, so that any of them publishes for the dead."""
 

@@ -25,12 +25,12 @@ from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, 
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.saga_queries import dump
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.starts.accept import check_startable
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.producers.gateway.limits import Limits
-from tradesaga.producers.start.accept import DATABASE, LANES
+from tradesaga.producers.start.accept import LANES
 from tradesaga.producers.start.backpressure import Congestion
 from tradesaga.producers.start.lines import Line, read_lines
 from tradesaga.producers.start.many import Told, start_all, wait_for_ends
@@ -141,12 +141,12 @@ def _complete(given: dict[str, str]) -> dict[str, str]:
 
 async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tally:
     keys = read_request_keys(settings.request_keys_file())
-    pool = await open_pool(settings.database_for(DATABASE), max_size=3, application_name="tradesaga start")
+    pool = await open_pool(settings.database_for(SAGA_LOG), max_size=3, application_name="tradesaga start")
     group, topic, count = LANES
     tally = _Tally()
     try:
         with _progress(wish) as progress:
-            owner, here = name_owner("start"), find_residents(settings, DATABASE)
+            owner, here = name_owner("start"), find_residents(settings, SAGA_LOG)
             async with (
                 Pipeline(settings.brokers(), wish.saga.name, Limits().lag_seconds) as pipeline,
                 LeasedWriter(

@@ -24,7 +24,7 @@ from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga, registered_sagas
 from tradesaga.infra.saga_queries import dump
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
 _MILLISECOND: Final = 1_000_000
@@ -69,7 +69,7 @@ def export(
 
 async def _export(settings: Settings, maker: Maker, query: Query, out: Path) -> Manifest:
     with FreshFolder(out) as folder, progress_bar() as progress:
-        async with session(settings.database_for("saga_log"), application_name="tradesaga audit") as sql:
+        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
             task = progress.add_task("exporting", total=await estimate_rows(sql) or None)
             return await maker.make(sql, query, folder, lambda count: progress.advance(task, count))
 

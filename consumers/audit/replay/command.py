@@ -33,10 +33,9 @@ from tradesaga.infra.kafka.topic_reader import Replay
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
-DATABASE: Final = "saga_log"
 SAVE_EVERY: Final = 5.0
 """Seconds between two savings of a replay that can be resumed."""
 
@@ -93,7 +92,7 @@ async def _running(settings: Settings, request: Request, rules: Rules) -> AsyncG
 async def _compare(run: Run) -> ReplayReport:
     asked = run.request.range(run.rules.topic, run.rules.partitions)
     with run.notebook(f"comparison {asked}") as notebook:
-        async with session(run.settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+        async with session(run.settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
             reporting = run.reporting("replaying", notebook)
             return await Comparing(sql, run.topics, run.rules, notebook, reporting, asked).run()
 

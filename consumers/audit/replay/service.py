@@ -20,11 +20,10 @@ from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.registry.sagas import registered_sagas
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.definition import AnySaga
 
-DATABASE: Final = "saga_log"
 EVERY: Final = 1.0
 """Seconds between two looks, once there is nothing left to catch up with."""
 _AGAIN: Final = 10.0
@@ -61,7 +60,7 @@ async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path
     with Notebook(file_for(resume(cluster), identity), identity, rules) as notebook:
         seen(Look(fresh=notebook.differences(_TOLD), differing=notebook.counts.get("differing", 0)))
         async with (
-            session(settings.database_for(DATABASE), application_name="tradesaga audit-replayer") as sql,
+            session(settings.database_for(SAGA_LOG), application_name="tradesaga audit-replayer") as sql,
             Replay(settings.brokers()) as topics,
         ):
             auditor = Auditor(rules, notebook, topics, settings.audit_lap)

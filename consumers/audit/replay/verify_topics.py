@@ -1,7 +1,6 @@
 """`tradesaga audit verify --topics`: the topics by themselves, against what was signed of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import uvloop
 
@@ -17,11 +16,9 @@ from tradesaga.infra.kafka.topic_reader import Replay
 from tradesaga.infra.kafka.topics import read_removals
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga, registered_sagas
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
-
-DATABASE: Final = "saga_log"
 
 
 def verify_topics(
@@ -61,7 +58,7 @@ async def _verify(
             f"witness {number}": [each.note for each in witness.read()] for number, witness in enumerate(witnesses, 1)
         }
         if database:
-            async with session(settings.database_for(DATABASE), application_name="tradesaga audit") as sql:
+            async with session(settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
                 sources["database"] = [note for *_, note in await store.read_notes(sql)]
         return sources
 

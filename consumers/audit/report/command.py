@@ -29,11 +29,10 @@ from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.saga_queries import dump, find_id, unknown_saga
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.schemas.topics import events_topic
 
-DATABASE: Final = "saga_log"
 _PIPED_WIDTH: Final = 160
 _VERSION: Final = "SELECT name, version FROM saga WHERE saga_id = $1"
 
@@ -79,7 +78,7 @@ def show(
 
 async def _read(settings: Settings, text: str, keys: list[Path] | None, *, proving: bool) -> Story:
     async with (
-        session(settings.database_for(DATABASE), application_name="tradesaga audit show") as sql,
+        session(settings.database_for(SAGA_LOG), application_name="tradesaga audit show") as sql,
         snapshot(sql),
     ):
         saga_id = await _find(sql, text)

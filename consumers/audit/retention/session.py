@@ -11,7 +11,7 @@ from tradesaga.infra.audit_log.note import NoteError, Verifier
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import session
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 
 OWNER: Final = "retention"
 """Names the database URL of a user that owns the tables: TRADESAGA_DATABASE_URL_RETENTION."""
@@ -25,7 +25,7 @@ def trusted_keys(settings: Settings) -> dict[bytes, Verifier]:
 @asynccontextmanager
 async def action_log(settings: Settings, trusted: Mapping[bytes, Verifier]) -> AsyncGenerator[ActionLog]:
     """Open the log of actions. Raises `CommandError`: exit 1 where it cannot be believed, exit 5 without servers."""
-    service = OWNER if OWNER in settings.service_databases else "saga_log"
+    service = OWNER if OWNER in settings.service_databases else SAGA_LOG
     url = settings.database_for(service)
     try:
         async with session(url, application_name="tradesaga audit retention") as sql:

@@ -24,11 +24,10 @@ from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.registry.sagas import registered_sagas
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
-DATABASE: Final = "saga_log"
 EVERY: Final = 1.0
 """Seconds between two seals."""
 GROUP: Final = "audit-sealer"
@@ -54,7 +53,7 @@ async def serve(settings: Settings) -> None:
     metrics.watch_worker(GROUP, health)
     log = structlog.get_logger("sealer")
     watches = ClockWatch(settings.clock_tier(), health), UnsealedWatch(settings.audit_unsealed_seconds, health)
-    pool = await open_pool(settings.database_for(DATABASE), max_size=1, application_name="tradesaga audit-sealer")
+    pool = await open_pool(settings.database_for(SAGA_LOG), max_size=1, application_name="tradesaga audit-sealer")
     async with pool:
         # A registered saga without a log here, such as the shipped one beside a team's own, has nothing to seal.
         ran = {row["group"] for row in await pool.fetch(_GROUPS, list(groups))}

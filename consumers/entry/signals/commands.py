@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from tradesaga.consumers.entry.signals.store import DATABASE, Stream, list_subscriptions, write_subscription
+from tradesaga.consumers.entry.signals.store import Stream, list_subscriptions, write_subscription
 from tradesaga.infra.ledger.accounts import list_accounts
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
-from tradesaga.infra.settings import Settings, load_settings
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.sagas.trade.routing import Subscription
 from tradesaga.schemas.amounts import Quantity, format_decimal
 from tradesaga.schemas.messages.signals import StrategyName
@@ -66,13 +66,13 @@ def subscriptions(*, directory: Directory = None, as_json: AsJson = False) -> No
 
 async def _subscribe(settings: Settings, stream: Stream, subscription: Subscription) -> dict[str, Any]:
     """Write the subscription. Raises `CommandError` (exit 3) when there is no such account."""
-    async with session(settings.database_for(DATABASE), application_name="tradesaga subscribe") as sql:
+    async with session(settings.database_for(SAGA_LOG), application_name="tradesaga subscribe") as sql:
         await list_accounts(sql, subscription.account)
         return await write_subscription(sql, stream, subscription)
 
 
 async def _list(settings: Settings) -> list[dict[str, Any]]:
-    async with session(settings.database_for(DATABASE), application_name="tradesaga subscriptions") as sql:
+    async with session(settings.database_for(SAGA_LOG), application_name="tradesaga subscriptions") as sql:
         return await list_subscriptions(sql)
 
 

@@ -12,7 +12,6 @@ from typing import Final
 from tradesaga.consumers.entry.signals.reading import read_signal
 from tradesaga.consumers.entry.signals.routing import Heard, Known, Order, acceptance, judge, refusal
 from tradesaga.consumers.entry.signals.store import (
-    DATABASE,
     Decision,
     load_accepted,
     load_decided,
@@ -31,7 +30,7 @@ from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.postgres.partitions import keeping_partitions
-from tradesaga.infra.settings import Settings
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.accept import Accepted, Conflict, Same, Start, accept, check_startable, order_start
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry import metrics
@@ -178,12 +177,12 @@ async def serve(settings: Settings) -> None:
     """
     keys = read_request_keys(settings.request_keys_file())
     await preflight(settings, [SIGNALS.name, events_topic(trade.name), dead_letters_topic(trade.name)])
-    url = settings.database_for(DATABASE)
+    url = settings.database_for(SAGA_LOG)
     pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
     async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
         gate = make_gate(settings, trade.name, pool)
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(keys, gate=gate)
         owner, trust = name_owner("signal-router"), read_trust(settings)
-        worker = make_worker(router, pool, settings, owner, service=DATABASE, trust=trust, batch=BATCH)
+        worker = make_worker(router, pool, settings, owner, service=SAGA_LOG, trust=trust, batch=BATCH)
         group.create_task(worker.run(), name=router.group)

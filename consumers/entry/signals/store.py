@@ -12,9 +12,6 @@ from tradesaga.infra.ledger.instruments import read_instrument
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.trade.routing import RATE_WINDOW, Subscription
 
-DATABASE: Final = "saga_log"
-"""Decisions lie beside the start requests, so that both are written in one transaction."""
-
 _FOLLOWERS: Final = """
 SELECT s.strategy, s.symbol AS signal_symbol, s.account, s.size_factor, s.max_quantity AS most, s.max_notional,
     s.max_per_minute, s.max_age, s.enabled, a.id IS NOT NULL AS known, i.*
