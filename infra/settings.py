@@ -16,6 +16,7 @@ from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.names import Cluster, is_prefix
 from tradesaga.infra.local_stack.state import StackState, read_state
+from tradesaga.schemas.invalid import first_invalid
 
 PREFIX = "TRADESAGA_"
 SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
@@ -244,11 +245,10 @@ def _from_stack(settings: Settings, state: StackState) -> dict[str, Any]:
 
 
 def _refused(error: ValidationError) -> CommandError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+    first = first_invalid(error)
+    name = PREFIX + "_".join(first.path).upper()
     name = name.replace(f"{PREFIX}SERVICE_DATABASES_", SERVICE_DATABASE)
-    reason = first["msg"].removeprefix("Value error, ")
-    return CommandError("settings-invalid", f"{name} is not valid", "environment", reason, ExitCode.USAGE)
+    return CommandError("settings-invalid", f"{name} is not valid", "environment", first.reason, ExitCode.USAGE)
 
 
 def _absent(server: str, home: Path, variable: str) -> CommandError:

@@ -1,6 +1,6 @@
 """What is wrong with a value that a schema refuses: the fields by name, never what they hold."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -9,6 +9,24 @@ _LISTED: Final = 100
 _SHOWN: Final = 3
 _NAME_LIMIT: Final = 100
 """Characters shown of a field's name, which may be the sender's own."""
+
+
+class Invalid(NamedTuple):
+    """What a schema refuses first: `path` leads to the field, empty where the whole value is refused."""
+
+    path: tuple[str, ...]
+    reason: str
+
+    @property
+    def field(self) -> str:
+        """Return the path as it is written for people: `limits.0.symbol`."""
+        return ".".join(self.path)
+
+
+def first_invalid(error: ValidationError) -> Invalid:
+    """Return the first thing that is wrong, for errors of command lines, settings and files, which name one."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return Invalid(tuple(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))
 
 
 def describe_invalid(error: ValidationError, whole: str) -> str:

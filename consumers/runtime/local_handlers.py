@@ -21,6 +21,7 @@ from tradesaga.infra.clock import elapsed
 from tradesaga.infra.outbox.processor import InDoubtError
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import ContextTooLargeError
+from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.message import Event, NotFiniteError
 
 LIMIT: Final = 6.0
@@ -183,8 +184,7 @@ def _failed(item: Item, error: Exception, limit: float) -> Failed:
         case TimeoutError():
             return Failed(f"no answer within {limit:g} s", hung=True)
         case ValidationError():
-            what = error.errors(include_url=False)[0]["msg"]
-            return Failed(f"{error.title} is not valid: {what}", final=True)
+            return Failed(f"{error.title} is not valid: {first_invalid(error).reason}", final=True)
         case ContextTooLargeError() | CompensationImpossibleError():
             return Failed(str(error), final=True)
         case _HeldUpError():

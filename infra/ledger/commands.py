@@ -21,6 +21,7 @@ from tradesaga.infra.settings import load_settings
 from tradesaga.infra.starts.request_key_commands import keys
 from tradesaga.infra.starts.request_keys import ensure_request_keys
 from tradesaga.schemas.amounts import Amount, format_decimal
+from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.trade import AccountId, Asset
 
 commands = typer.Typer()
@@ -208,8 +209,7 @@ def _checked(kind: Any, text: str, name: str) -> str:
     try:
         return TypeAdapter[str](kind).validate_python(text)
     except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"]
-        what = f"{text!r} is no name of an {name}: {reason}"
+        what = f"{text!r} is no name of an {name}: {first_invalid(error).reason}"
         raise CommandError(f"bad-{name}", what, "command line", "correct it", ExitCode.USAGE) from error
 
 

@@ -18,6 +18,7 @@ from tradesaga.infra.paper_exchange.settings import CEILING, AccountSettings
 from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.infra.paper_exchange.views import Json, show_trade
 from tradesaga.schemas.amounts import Quantity
+from tradesaga.schemas.invalid import first_invalid
 
 HEADER = "x-paper-admin"
 _MOST_EVENTS = 10_000
@@ -108,9 +109,9 @@ async def _read(request: Request, model: TypeAdapter[M]) -> M:
     try:
         return model.validate_json(await read_body(request))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise Refusal(-1130, f"Data sent for parameter '{where}' is not valid: {first['msg']}.") from None
+        first = first_invalid(error)
+        what = f"Data sent for parameter '{first.field or 'body'}' is not valid: {first.reason}."
+        raise Refusal(-1130, what) from None
 
 
 async def _ledger(venue: Venue, request: Request) -> Json:  # noqa: ARG001 - an action's shape

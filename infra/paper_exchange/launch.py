@@ -22,6 +22,7 @@ from tradesaga.infra.paper_exchange.server import Door, serve
 from tradesaga.infra.paper_exchange.settings import PaperSettings
 from tradesaga.infra.paper_exchange.tape import TapeMissingError
 from tradesaga.infra.paper_exchange.venue import Venue
+from tradesaga.schemas.invalid import first_invalid
 
 _PATIENCE: Final = 0.0005
 
@@ -72,8 +73,8 @@ def read_settings(config: Path | None, speed: float | None, faults: str | None) 
         what = f"cannot read it: {error.strerror}"
         raise CommandError("bad_config", what, where, "check the path", ExitCode.USAGE) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        what = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+        first = first_invalid(error)
+        what = f"{first.field or 'the whole'}: {first.reason}"
         raise CommandError("bad_config", what, where, "correct the JSON", ExitCode.USAGE) from None
     return settings if speed is None else settings.model_copy(update={"speed": speed})
 

@@ -25,6 +25,7 @@ from tradesaga.producers.operator.actions import (
     release,
     resend,
 )
+from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
     OperatorFact,
@@ -231,9 +232,9 @@ def _made(make: Callable[[], F]) -> F:
     try:
         return make()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        option = f"--{first['loc'][0]}"
-        raise CommandError("usage", first["msg"], option, "say who decides, and why, briefly", ExitCode.USAGE) from None
+        first = first_invalid(error)
+        option = f"--{first.path[0]}"
+        raise CommandError("usage", first.reason, option, "say who decides, and why, briefly", ExitCode.USAGE) from None
 
 
 def _run(text: str, make: Making, settings: Settings, *, wait: bool, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.schemas.amounts import Quantity
+from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.signals import StrategyName
 from tradesaga.schemas.messages.trade import OrderType, Symbol, TimeInForce
 
@@ -56,9 +57,8 @@ def check_plans(entries: Sequence[object], where: str) -> list[Plan]:
     try:
         plans = TypeAdapter(list[Plan]).validate_python(entries)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _wrong(f"entry {place}: {first['msg'].removeprefix('Value error, ')}", where) from None
+        first = first_invalid(error)
+        raise _wrong(f"entry {first.field}: {first.reason}", where) from None
     labels = [plan.label for plan in plans]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tradesaga.consumers.audit.export.layout import FORMAT, FormatError
 from tradesaga.infra.audit_log.note import Signer
+from tradesaga.schemas.invalid import first_invalid
 
 _NOTE: Final = "tradesaga audit export\nmanifest.json sha256 {}\n"
 
@@ -105,9 +106,8 @@ class Manifest(_Part):
         try:
             found = cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "the file"
-            raise FormatError(f"{place[:200]}: {first['msg'][:200]}") from None
+            first = first_invalid(error)
+            raise FormatError(f"{first.field[:200] or 'the file'}: {first.reason[:200]}") from None
         if found.to_bytes() != text:
             raise FormatError("it is not as exports write it: other spaces, or repeated members")
         return found

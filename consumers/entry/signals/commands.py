@@ -16,6 +16,7 @@ from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.sagas.trade.routing import Subscription
 from tradesaga.schemas.amounts import Quantity, format_decimal
+from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.signals import StrategyName
 from tradesaga.schemas.messages.trade import AccountId, Symbol
 
@@ -80,7 +81,7 @@ def _checked(name: str, kind: Any, text: str) -> Any:
     try:
         return TypeAdapter[Any](kind).validate_python(text)
     except ValidationError as error:
-        raise typer.BadParameter(f"{name}: {error.errors(include_url=False)[0]['msg']}") from None
+        raise typer.BadParameter(f"{name}: {first_invalid(error).reason}") from None
 
 
 def _limit(name: str, text: str | None) -> Decimal | None:

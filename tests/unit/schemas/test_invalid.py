@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tradesaga.schemas.invalid import describe_invalid
+from tradesaga.schemas.invalid import describe_invalid, first_invalid
 from tradesaga.schemas.messages.trade import TradeFilledV1, TradeRequested
 
 
@@ -32,3 +32,10 @@ def test_many_wrong_items_are_only_counted() -> None:
     """A list of a hundred thousand wrong items is told in a line, and none of them is described on the way."""
     error = refusal(b'{"venue_trade_ids": [%s]}' % b",".join([b"1"] * 100_000), TradeFilledV1)
     assert describe_invalid(error, "value") == "value: 100005 fields or items are wrong"
+
+
+def test_the_first_wrong_field_is_given_with_its_path() -> None:
+    """Commands and settings name one field and its reason; a value that is refused as a whole has no path."""
+    first = first_invalid(refusal(b'{"account": "secret account"}', TradeRequested))
+    assert (first.field, first.reason) == ("idempotency_key", "Field required")
+    assert first_invalid(refusal(b"[]", TradeRequested)).field == ""
