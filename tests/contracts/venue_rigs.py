@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.venues.paper_process import KEY, SECRET, small_market
+from tests.venues.simulated_venue import SimulatedVenue
 from tradesaga.infra.paper_exchange.faults import Fault
 from tradesaga.infra.paper_exchange.settings import Listing
 from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
 from tradesaga.infra.venues.ccxt_client import VenueAddress
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.sagas.trade.venue import NewOrder, VenuePort, VenueReport
 from tradesaga.schemas.messages.trade import OrderType, Side
 

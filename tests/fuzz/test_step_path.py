@@ -10,6 +10,7 @@ import structlog
 
 from tests.book import open_book
 from tests.fuzz.corpus import Corpus
+from tests.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
@@ -20,7 +21,6 @@ from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Processor, Received, Transaction
 from tradesaga.infra.postgres.database import Session, session
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.topics import PARTITIONS, dead_letters_topic

@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.integration.audit_command import run_audit
 from tests.integration.saga_log_rig import PARTITIONS, Rig, open_rig
+from tests.merkle_tree import Tree
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
 from tradesaga.consumers.audit.replay.sealed_topics import TopicVerifier
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.verification import Report
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
-from tradesaga.infra.audit_log.merkle import Tree, check_inclusion, hash_leaf
+from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.clients import Header
 from tradesaga.infra.kafka.topic_reader import Replay

@@ -19,6 +19,7 @@ from tests.e2e.harness import PATIENCE
 from tests.integration.test_forged_records import context, greedy
 from tests.integration.trade_rig import OPENING, TradeRig
 from tests.keys import KEYS
+from tests.venues.simulated_venue import SimulatedVenue
 from tests.waiting import until
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
@@ -36,7 +37,6 @@ from tradesaga.infra.postgres.database import Pool, open_pool, session
 from tradesaga.infra.reconciliation.letters import check_letters
 from tradesaga.infra.reconciliation.run import reconcile
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.sagas.trade.comparison import Flaw
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import Envelope

@@ -11,13 +11,13 @@ import pytest_asyncio
 from tests.book import order
 from tests.integration.test_services_execution import told
 from tests.integration.trade_rig import TradeRig, report, trade_rig
+from tests.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.runtime import reports as runtime_reports
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Key
 from tradesaga.consumers.services.execution import Desk
 from tradesaga.infra.ledger.venue_reports import store_told
 from tradesaga.infra.postgres.database import session
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.sagas.trade.client_orders import client_order_id
 from tradesaga.sagas.trade.venue import OrderReport, OrderStatus
 from tradesaga.schemas.messages import trade as t

@@ -14,13 +14,13 @@ from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tests.schema_mirror import ledger_tables as book
+from tests.schema_mirror.core_tables import METADATA
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.ledger import tables as book
 from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.state import PostgresState
 from tradesaga.infra.postgres.database import migrate, open_pool, session
 from tradesaga.infra.postgres.partitions import ensure_partitions, make_months, spans
-from tradesaga.infra.tables import METADATA
 
 pytestmark = pytest.mark.stack
 assert book.account.metadata is METADATA

@@ -11,13 +11,13 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from tests.book import balances, context, open_book, order, proved, work
+from tests.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.context import Work
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import Desk, conclude
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.reconciliation.run import reconcile, reconcile_at_start, take_stock
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.sagas.trade.comparison import Flaw
 from tradesaga.sagas.trade.venue import NewOrder, VenueUnavailable
 from tradesaga.schemas.messages import trade as t

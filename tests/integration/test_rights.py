@@ -19,12 +19,12 @@ import pytest
 from tests.e2e.harness import open_bench
 from tests.e2e.steps import BUSY
 from tests.integration.audit_rig import AuditRig
+from tests.schema_mirror.core_tables import METADATA
 from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import open_pool, session
 from tradesaga.infra.postgres.partitions import ensure_partitions
 from tradesaga.infra.postgres.roles import APPEND, Role, grants
-from tradesaga.infra.tables import METADATA
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 LOGIN = "secret"

@@ -6,12 +6,12 @@ from decimal import Decimal
 import pytest
 
 from tests.book import EURUSD, context, order
+from tests.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import CompensationImpossibleError
 from tradesaga.consumers.services.execution import Desk, conclude, execution_participant
 from tradesaga.infra.ledger.trades import Order, Trade
 from tradesaga.infra.paper_exchange.faults import Fault
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.sagas.trade.client_orders import client_order_id
 from tradesaga.sagas.trade.fills import identify
 from tradesaga.sagas.trade.orders import Terms, assess

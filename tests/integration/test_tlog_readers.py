@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.merkle_tree import Tree
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.merkle import Tree, hash_leaf
+from tradesaga.infra.audit_log.merkle import hash_leaf
 from tradesaga.infra.audit_log.note import Signer
 
 pytestmark = pytest.mark.full

@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from tests.venues.simulated_venue import SimulatedVenue
 from tests.waiting import until
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.ledger.instruments import load_instruments
 from tradesaga.infra.outbox.outbox_writer import LeasedWriter, name_owner
 from tradesaga.infra.postgres.database import Pool, open_pool
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.producers.venue_feed import GROUP, follow_market, follow_reports
 from tradesaga.sagas.trade.client_orders import client_order_id
 from tradesaga.sagas.trade.venue import NewOrder, VenueUnavailable

@@ -17,6 +17,7 @@ import asyncpg
 
 from tests.book import open_book
 from tests.keys import KEYS
+from tests.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
@@ -31,7 +32,6 @@ from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Processor, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.starts.accept import accept, order_start
-from tradesaga.infra.venues.memory import SimulatedVenue
 from tradesaga.infra.venues.wire_reports import report_event
 from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
 from tradesaga.sagas.trade.definition import trade

@@ -4,17 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.merkle_tree import Tree, check_consistency, root_of
 from tradesaga.infra.audit_log.merkle import (
     EMPTY_ROOT,
     Edge,
     ProofError,
     Stretch,
-    Tree,
-    check_consistency,
     check_inclusion,
     hash_leaf,
     hash_node,
-    root_of,
 )
 
 ENTRIES = [

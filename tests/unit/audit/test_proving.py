@@ -5,8 +5,9 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.merkle_tree import Tree
 from tradesaga.consumers.audit.report.inclusion_proofs import Prover
-from tradesaga.infra.audit_log.merkle import Edge, Tree, check_inclusion
+from tradesaga.infra.audit_log.merkle import Edge, check_inclusion
 
 LEAVES = [hashlib.sha256(b"%d" % number).digest() for number in range(300)]
 

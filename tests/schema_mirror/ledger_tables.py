@@ -1,4 +1,4 @@
-"""The book's tables as SQLAlchemy sees them, beside the core ones."""
+"""The ledger's tables, in the same metadata as the core ones."""
 
 from sqlalchemy import (
     BigInteger,
@@ -15,7 +15,7 @@ from sqlalchemy import (
     text,
 )
 
-from tradesaga.infra.tables import METADATA, NOW, TIME, ZERO
+from tests.schema_mirror.core_tables import METADATA, NOW, TIME, ZERO
 
 MONEY = Numeric(26, 8)
 RATE = Numeric(9, 8)

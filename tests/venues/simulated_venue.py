@@ -1,6 +1,6 @@
-"""A venue in memory behind the same port: the paper venue's exchange without its ledger and its network.
+"""An in-memory venue behind the venue port: the paper exchange without its ledger and its network.
 
-Deterministic as long as its clock is; made for tests, and for whoever wants to try a saga without a venue.
+Deterministic as long as its clock is.
 """
 
 import asyncio

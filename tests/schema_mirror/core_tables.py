@@ -1,4 +1,4 @@
-"""The core tables as SQLAlchemy sees them: the mirror of the migrations, which a test compares with the database."""
+"""The core tables: a mirror of the migrations, which a test compares with the migrated database."""
 
 from sqlalchemy import (
     JSON,
