@@ -10,7 +10,7 @@ import structlog
 
 from tests.book import open_book
 from tests.fuzz.corpus import Corpus
-from tests.venues.simulated_venue import SimulatedVenue
+from tests.integration.infra.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 from tests.book import order
-from tests.integration.test_forged_records import FILLED, REQUEST, context
-from tests.integration.trade_rig import OPENING, TradeRig, report
+from tests.integration.consumers.services.rig import OPENING, TradeRig, report
+from tests.integration.consumers.services.test_forged_records import FILLED, REQUEST, context
 from tests.mutants.surgery import everywhere, replaced, rewritten
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Participant

@@ -12,14 +12,14 @@ from typing import Any, cast
 import pytest
 
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
-from tests.unit import test_guard as guard
-from tests.unit import test_guard_order as order
-from tests.unit import test_saga_log_fold as folding
-from tests.unit import test_saga_log_fold_parking as parking
-from tests.unit import test_saga_log_versions as versions
-from tests.unit.audit import test_seals as sealing
-from tests.unit.audit import test_verification as verifying
-from tests.unit.saga_log_rig import Log
+from tests.unit.consumers.audit.verify import test_verification as verifying
+from tests.unit.consumers.saga_log import test_fold as folding
+from tests.unit.consumers.saga_log import test_fold_parking as parking
+from tests.unit.consumers.saga_log import test_fold_versions as versions
+from tests.unit.consumers.saga_log.rig import Log
+from tests.unit.infra.audit_log import test_seals as sealing
+from tests.unit.infra.outbox import test_guard as guard
+from tests.unit.infra.outbox import test_guard_order as order
 from tradesaga.consumers.audit.verify import verification
 from tradesaga.consumers.saga_log import advance, chain, fold, reading
 from tradesaga.infra.audit_log import seals

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.trade_rig import trade_rig
+from tests.integration.consumers.services.rig import trade_rig
 from tests.mutants.money import MONEY_MUTANTS, MoneyMutant
 from tradesaga.infra.postgres.database import session
 

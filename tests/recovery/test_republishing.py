@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.broker import delete_topics
-from tests.integration.test_transactions import transaction
+from tests.integration.infra.kafka.test_transactions import transaction
 from tests.keys import KEYS
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, ignore
