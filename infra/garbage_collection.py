@@ -14,7 +14,7 @@ OLD: Final = 50
 """Looks at one generation that make it look at the next older one too."""
 
 
-def collect_seldom() -> None:
+def tune_garbage_collector() -> None:
     """Look for cycles seldom, and never among what the process was started with; to be called once, after imports."""
     gc.collect()
     gc.freeze()

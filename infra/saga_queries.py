@@ -47,7 +47,7 @@ ORDER BY created_at DESC, saga_id DESC LIMIT $8
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SagaFilter:
     """Which sagas: None asks for any; `after` is the last one of the page before."""
 
     state: str | None = None
@@ -89,7 +89,7 @@ async def read_saga(sql: Connection, saga_id: UUID) -> Json:
     row = await read_row(sql, saga_id)
     if row is None:
         raise unknown_saga(str(saga_id))
-    return {**present(row), "events": await read_events(sql, saga_id)}
+    return {**row_to_json(row), "events": await read_events(sql, saga_id)}
 
 
 async def read_events(sql: Connection, saga_id: UUID) -> list[Json]:
@@ -102,12 +102,12 @@ def start_events(sagas: Iterable[AnySaga]) -> Starts:
     return {(each.name, version): each.start.NAME for saga in sagas for version, each in saga.versions.items()}
 
 
-async def read_page(sql: Connection, starts: Starts, wanted: Wanted, limit: int) -> list[Json]:
+async def read_page(sql: Connection, starts: Starts, wanted: SagaFilter, limit: int) -> list[Json]:
     """Give sagas, newest first; `starts` is what `start_events` returns for those to look among."""
     given = (wanted.state, wanted.account, wanted.symbol, wanted.since, wanted.after)
     names, versions = [name for name, _ in starts], [version for _, version in starts]
     rows = await sql.fetch(_PAGE, names, list(starts.values()), *given, limit, versions)
-    return [present(row) for row in rows]
+    return [row_to_json(row) for row in rows]
 
 
 async def count_states(sql: Connection) -> dict[str, int]:
@@ -116,7 +116,7 @@ async def count_states(sql: Connection) -> dict[str, int]:
     return {row["state"]: row["sagas"] for row in rows}
 
 
-def present(row: asyncpg.Record) -> Json:
+def row_to_json(row: asyncpg.Record) -> Json:
     """Give a saga's columns, JSON ones read."""
     return {
         "saga_id": row["saga_id"],

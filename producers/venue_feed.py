@@ -20,9 +20,9 @@ from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.ledger.instruments import save_instruments, save_prices
 from tradesaga.infra.ledger.venue_reports import store_told
-from tradesaga.infra.outbox.batch_writer import LeasedTransaction
-from tradesaga.infra.outbox.known_groups import find_residents
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.outbox.batch_writer import OutboxTransaction
+from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError, name_owner
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.settings import Settings
@@ -63,10 +63,10 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(venue.close)
         pool = await _open(stack, settings.database_for("execution"), 4)
         book = await _open(stack, settings.database_for("risk"), 1)
-        here, owner = find_residents(settings, "execution"), name_owner("venue-feed")
-        writer = LeasedWriter(pool, settings.brokers(), GROUP, name, 4, owner=owner, saga=trade.name, lives_here=here)
+        here, owner = group_filter_for(settings, "execution"), name_owner("venue-feed")
+        writer = OutboxWriter(pool, settings.brokers(), GROUP, name, 4, owner=owner, saga=trade.name, group_filter=here)
         await stack.enter_async_context(writer)
-        metrics.watch_worker(GROUP, writer.health)
+        metrics.register_worker(GROUP, writer.health)
         async with asyncio.TaskGroup() as group:
             group.create_task(follow_reports(venue, name, pool, writer), name="reports")
             group.create_task(follow_market(venue, name, book, settings.venue_fee_rate), name="market")
@@ -79,7 +79,7 @@ async def _open(stack: AsyncExitStack, url: str, size: int) -> Pool:
     )  # fmt: skip
 
 
-async def follow_reports(venue: VenuePort, name: str, pool: Pool, writer: LeasedWriter) -> None:
+async def follow_reports(venue: VenuePort, name: str, pool: Pool, writer: OutboxWriter) -> None:
     """Publish reports from the stored cursor on; after any failure go back to what is stored, and on from there."""
     while True:
         try:
@@ -90,7 +90,7 @@ async def follow_reports(venue: VenuePort, name: str, pool: Pool, writer: Leased
             await asyncio.sleep(_PAUSE)
 
 
-async def _follow(venue: VenuePort, name: str, writer: LeasedWriter, cursor: str | None) -> None:
+async def _follow(venue: VenuePort, name: str, writer: OutboxWriter, cursor: str | None) -> None:
     inbox: asyncio.Queue[Report] = asyncio.Queue(maxsize=4 * BATCH)
 
     async def listen() -> None:
@@ -123,7 +123,7 @@ async def _gather(inbox: "asyncio.Queue[Report]", listening: "asyncio.Task[None]
     return batch
 
 
-async def _publish(name: str, batch: Sequence[Report], transaction: LeasedTransaction) -> None:
+async def _publish(name: str, batch: Sequence[Report], transaction: OutboxTransaction) -> None:
     told: list[tuple[UUID, VenueReport]] = []
     for report in batch:
         saga_id = saga_of(report.client_order_id)

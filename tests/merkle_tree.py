@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from tradesaga.infra.audit_log.merkle import EMPTY_ROOT, Edge, ProofError, hash_node
+from tradesaga.infra.audit_log.merkle import EMPTY_ROOT, Frontier, ProofError, hash_node
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """Give the root over leaf hashes."""
-    edge = Edge.empty()
+    edge = Frontier.empty()
     for leaf in leaves:
         edge.append(leaf)
     return edge.root()

@@ -21,7 +21,7 @@ from tradesaga.consumers.audit.verify.verifier import verify_database
 from tradesaga.infra.audit_log.keyring import public_path, read_trusted, write_new
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
@@ -69,7 +69,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that the audit log is unaltered and complete; exit 1, with where it breaks, if it is not."""
-    collect_seldom()
+    tune_garbage_collector()
     if folder is not None:
         _conclude(verify_folder(folder, key, export_key, witness), as_json=as_json)
         return

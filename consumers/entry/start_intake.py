@@ -16,7 +16,7 @@ from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.clock import Clock, SystemClock
 from tradesaga.infra.kafka.backpressure import Gate, make_gate
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.dead_letters import READING_ERRORS, UNREADABLE, Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import READING_ERRORS, UNREADABLE, RecordFault, dead_letter
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.pace import Pace
@@ -31,10 +31,10 @@ from tradesaga.infra.starts.accept import (
     Conflict,
     Start,
     StartInvalidError,
-    Verdict,
+    StartResult,
     accept,
     check_startable,
-    order_start,
+    make_start,
     read_start,
 )
 from tradesaga.infra.starts.request_keys import read_request_keys
@@ -129,16 +129,16 @@ class Intake:
     async def close(self) -> None:
         """Nothing runs on the side."""
 
-    def _try(self, record: Record) -> Start | Fault:
+    def _try(self, record: Record) -> Start | RecordFault:
         """Read a start. A fault of ours in reading costs this record, and holds up nobody behind it."""
         try:
             return self.read(record)
         except StartInvalidError as error:
-            return Fault(error.kind, str(error), "intake")
+            return RecordFault(error.kind, str(error), "intake")
         except READING_ERRORS as error:
             place = f"{record.topic}[{record.partition}]@{record.offset}"
             structlog.get_logger("intake").exception("record cannot be read", place=place, exc_info=error)
-            return Fault(UNREADABLE, f"the record cannot be read: {type(error).__name__}", "intake")
+            return RecordFault(UNREADABLE, f"the record cannot be read: {type(error).__name__}", "intake")
 
     def read(self, record: Record) -> Start:
         """Give the start that a record asks for; raises `StartInvalidError`."""
@@ -148,7 +148,7 @@ class Intake:
         request = read_start(self._saga, asked.value)
         trace = next_traceparent(asked.traceparent)
         state = asked.tracestate[:512] if trace else ""
-        return order_start(self._saga, request, causation=asked.id[:_ID_LIMIT], traceparent=trace, tracestate=state)
+        return make_start(self._saga, request, causation=asked.id[:_ID_LIMIT], traceparent=trace, tracestate=state)
 
 
 def _unwrap(record: Record) -> _Asked:
@@ -205,7 +205,7 @@ def _header_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-def _name(verdict: Verdict) -> str:
+def _name(verdict: StartResult) -> str:
     match verdict:
         case Accepted():
             return "accepted"

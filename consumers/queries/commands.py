@@ -14,7 +14,7 @@ from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.saga_queries import (
     PAGE,
-    Wanted,
+    SagaFilter,
     dump,
     find_id,
     read_page,
@@ -71,7 +71,7 @@ def list_sagas(
             shown = 0
             while True:
                 size = min(PAGE, limit - shown) if limit else PAGE
-                wanted = Wanted(state and state.value, account, symbol, begun, last)
+                wanted = SagaFilter(state and state.value, account, symbol, begun, last)
                 rows = await read_page(sql, starts, wanted, size)
                 shown += len(rows)
                 if as_json:

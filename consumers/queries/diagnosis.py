@@ -16,7 +16,7 @@ from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import read_ends
 from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
 from tradesaga.infra.outbox.guard import Guard
-from tradesaga.infra.outbox.known_groups import find_residents
+from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.owners import registered_owners
 from tradesaga.infra.registry.sagas import find_saga
@@ -140,8 +140,8 @@ async def _halted(settings: Settings, saga: str, services: Mapping[str, str]) ->
         read = topics[:1] if service == SAGA_LOG else topics
         async with session(settings.database_for(service), application_name="tradesaga why") as sql:
             try:
-                here = find_residents(settings, service)
-                why = await Guard(brokers, saga, group, read, trust=trust, lives_here=here).refusal(sql)
+                here = group_filter_for(settings, service)
+                why = await Guard(brokers, saga, group, read, trust=trust, group_filter=here).refusal(sql)
             except (KafkaUnavailableError, CommandError):
                 continue
         if why:

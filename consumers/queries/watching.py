@@ -15,7 +15,7 @@ from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.saga_queries import (
     Json,
-    Wanted,
+    SagaFilter,
     count_states,
     dump,
     find_id,
@@ -106,6 +106,6 @@ async def _watch_all(sql: Connection, settings: Settings, *, as_json: bool) -> N
     starts = start_events(registered_sagas(settings.app).values())
     with Live(auto_refresh=False, console=plain_console()) as live:
         while True:
-            newest = await read_page(sql, starts, Wanted(), _NEWEST)
+            newest = await read_page(sql, starts, SagaFilter(), _NEWEST)
             live.update(Group(count_line(await count_states(sql)), "", saga_table(newest)), refresh=True)
             await asyncio.sleep(2 * _EVERY)

@@ -11,7 +11,7 @@ from asyncpg.transaction import Transaction
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.ledger.recovering import Shortfall, lay_floor, lift_floor
-from tradesaga.infra.outbox.incarnation import Incarnation, Kind, begin, refuse_running
+from tradesaga.infra.outbox.incarnation import Incarnation, IncarnationKind, begin, refuse_running
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.postgres.partitions import ensure_partitions
 
@@ -33,7 +33,7 @@ class Database:
         self.incarnation = Incarnation(0)
         self._floor: list[tuple[str, str]] = []
 
-    async def begin(self, kind: Kind, operator: str) -> None:
+    async def begin(self, kind: IncarnationKind, operator: str) -> None:
         """Lock it, refuse what does not fit, and begin its new life. Raises `CommandError` (exit 4)."""
         await refuse_running(self.sql)
         try:
@@ -45,7 +45,7 @@ class Database:
         self.incarnation = await begin(self.sql, kind, operator)
         self._floor = await lift_floor(self.sql)
 
-    async def _check(self, kind: Kind) -> None:
+    async def _check(self, kind: IncarnationKind) -> None:
         full = [name for name in _CORE if await self.sql.fetchval(f"SELECT EXISTS (SELECT FROM {name})")]
         if kind == "rebuilt" and full:
             do = "rebuild into an empty, migrated database; one that was restored is for `tradesaga recover restored`"

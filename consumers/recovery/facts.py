@@ -18,7 +18,7 @@ from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Outgoing, Record, pack
-from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.machine import BarStep, Order
@@ -145,7 +145,7 @@ class FactRecovery:
             for letter in outcome.dead:
                 if _is_of_a_saga(outcome):
                     self._count_unknown(outcome, letter)
-                fault = Fault(letter.kind, letter.reason)
+                fault = RecordFault(letter.kind, letter.reason)
                 letters.append(dead_letter(name, self.group, letter.record, fault, self.now))
         return letters
 

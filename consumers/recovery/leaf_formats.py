@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, leaves_from, read_unverified
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, leaves_from, parse_unverified
 from tradesaga.infra.audit_log.note import NoteError
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, unavailable
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import checkpoints_topic
 
 
-async def find_leaf_formats(settings: Settings, replay: Replay, topic: str) -> dict[Place, int]:
+async def find_leaf_formats(settings: Settings, replay: TopicReader, topic: str) -> dict[Place, int]:
     """Return, of each sealed log of a topic, the first offset whose hash is of format 2.
 
     The witness and the topic of checkpoints are asked; a false answer makes rows that do not fit what was sealed, which
@@ -37,7 +37,7 @@ def _witnessed(settings: Settings) -> list[Checkpoint]:
         raise unavailable("witness-invalid", str(error), "witness", do) from error
 
 
-async def _published(settings: Settings, replay: Replay, saga: str) -> list[Checkpoint]:
+async def _published(settings: Settings, replay: TopicReader, saga: str) -> list[Checkpoint]:
     name = checkpoints_topic(saga)
     try:
         counts = await count_partitions(settings.brokers(), [name])
@@ -46,7 +46,7 @@ async def _published(settings: Settings, replay: Replay, saga: str) -> list[Chec
     found: list[Checkpoint] = []
     for place, (begin, end) in (await replay.ranges([(name, number) for number in range(counts[name])])).items():
         newest: dict[bytes | None, str] = {}
-        async for batch in replay.read_left(place, begin, end):
+        async for batch in replay.read_remaining(place, begin, end):
             newest |= {record.key: record.value.decode("utf-8", "replace") for record in batch}
         found += _read(newest.values())
     return found
@@ -57,7 +57,7 @@ def _read(notes: Iterable[str]) -> list[Checkpoint]:
     found: list[Checkpoint] = []
     for note in notes:
         with suppress(NoteError):
-            checkpoint = read_unverified(note)
+            checkpoint = parse_unverified(note)
             Origin.parse(checkpoint.origin)
             found.append(checkpoint)
     return found

@@ -23,13 +23,13 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.ledger.keeping import TABLES, write_rows
 from tradesaga.infra.ledger.recovering import unknown_accounts
 from tradesaga.infra.outbox.guard import read_owner
 from tradesaga.infra.outbox.processor import HaltError
-from tradesaga.infra.postgres.installation import adopt_installation, choose_installation, read_identity
-from tradesaga.infra.postgres.partitions import make_months
+from tradesaga.infra.postgres.installation import choose_installation, read_identity, set_installation
+from tradesaga.infra.postgres.partitions import create_month_partitions
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
@@ -63,7 +63,7 @@ async def rebuild(
     began, report = time.monotonic(), Report(wish.kind, dry_run=wish.dry_run)
     names = {SAGA_LOG, *(each.name for cast in casts for each in cast.participants)}
     urls = {name: settings.database_for(name) for name in names}
-    async with Replay(settings.brokers()) as replay, transactions(urls.values(), dry_run=wish.dry_run) as opened:
+    async with TopicReader(settings.brokers()) as replay, transactions(urls.values(), dry_run=wish.dry_run) as opened:
         for database in opened.values():
             await database.begin(wish.kind, wish.operator)
         await _take_over(settings, casts, opened.values())
@@ -104,20 +104,20 @@ async def _take_over(settings: Settings, casts: Sequence[Cast], databases: Colle
         for database in databases:
             here = await read_identity(database.sql)
             if choose_installation([here], owner.installation) != here.identity.installation:
-                await adopt_installation(database.sql, owner.installation, claimed=True)
+                await set_installation(database.sql, owner.installation, claimed=True)
 
 
-async def _make_months(replay: Replay, log: Database, ranges: Ranges, topic: str) -> None:
+async def _make_months(replay: TopicReader, log: Database, ranges: Ranges, topic: str) -> None:
     """Make a partition of the audit log for each month of which the topic has records."""
     first: list[datetime] = []
     for place, (begin, end) in ranges.items():
         if place[0] == topic and begin < end:
             first += [record.recorded_at async for batch in replay.read(place, begin, begin + 1) for record in batch]
     if first:
-        await make_months(log.sql, min(first))
+        await create_month_partitions(log.sql, min(first))
 
 
-async def _look(settings: Settings, replay: Replay, cast: Cast) -> Ranges:
+async def _look(settings: Settings, replay: TopicReader, cast: Cast) -> Ranges:
     """Look at the saga's topics before anything is read."""
     name = cast.saga.name
     topics = [events_topic(name), commands_topic(name), dead_letters_topic(name), starts_topic(name)]
@@ -128,7 +128,7 @@ async def _look(settings: Settings, replay: Replay, cast: Cast) -> Ranges:
 
 
 def _catch_up(
-    replay: Replay, places: Mapping[str, Database], cast: Cast, wish: Wish, told: tuple[Ranges, Report]
+    replay: TopicReader, places: Mapping[str, Database], cast: Cast, wish: Wish, told: tuple[Ranges, Report]
 ) -> CatchUp:
     ranges, report = told
     partitions = sum(1 for topic, _ in ranges if topic == events_topic(cast.saga.name))
@@ -137,7 +137,7 @@ def _catch_up(
     return CatchUp(cast, replay, places, ranges, facts, report, restored=restored, unknown=wish.unknown)
 
 
-async def _skip_signals(settings: Settings, replay: Replay, log: Database, cast: Cast) -> None:
+async def _skip_signals(settings: Settings, replay: TopicReader, log: Database, cast: Cast) -> None:
     """Leave signals of before alone: what was decided on them is lost, and acting on them now could trade twice."""
     group, topic = f"{cast.saga.name}-signal-router", SIGNALS.name
     try:

@@ -15,7 +15,7 @@ from tradesaga.consumers.recovery.steps import StepRecovery
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
@@ -38,7 +38,7 @@ class CatchUp:
     """
 
     cast: Cast
-    replay: Replay
+    replay: TopicReader
     places: Mapping[str, Database]
     ranges: Mapping[Place, tuple[int, int]]
     facts: FactRecovery

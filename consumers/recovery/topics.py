@@ -29,7 +29,7 @@ from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.preflight import durability
 from tradesaga.infra.kafka.skipped_offsets import TransactionWriter
-from tradesaga.infra.kafka.topic_reader import BATCH, Replay, Rewriter
+from tradesaga.infra.kafka.topic_reader import BATCH, TopicReader, TopicRewriter
 from tradesaga.infra.kafka.topics import all_topics, check_topics, ensure_topics, set_clock
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.settings import SAGA_LOG, Settings
@@ -136,7 +136,7 @@ async def _write_saga(
     kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
     # Brokers learn of topics that were created just now one after the other; this waits for that.
     counts = await check_topics(brokers, [each for each in topics if each.name in kept], durability(settings))
-    async with Replay(brokers) as replay:
+    async with TopicReader(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
     _refuse_full(brokers, ranges)
     spans = await _refuse_gaps(places[SAGA_LOG], kept[0], counts[kept[0]])
@@ -144,7 +144,7 @@ async def _write_saga(
     await set_clock(brokers, topics, "CreateTime")
     await asyncio.sleep(_SPREADING)
     try:
-        async with Rewriter(brokers) as rewriter, TransactionWriter(brokers) as transactions:
+        async with TopicRewriter(brokers) as rewriter, TransactionWriter(brokers) as transactions:
             writing = _Writing(cast, places, counts, rewriter, transactions, report)
             await writing.write(spans, told[1])
     finally:
@@ -156,7 +156,7 @@ async def _leave_lanes(
     brokers: str, places: Mapping[str, Database], cast: Cast, spans: Mapping[int, _Span], report: Report
 ) -> None:
     """Have no lane stand beyond its topic, nor beyond what is certain to be where it was."""
-    async with Replay(brokers) as replay:
+    async with TopicReader(brokers) as replay:
         names = [topic.name for topic in all_topics([cast.saga.name])]
         counts = await count_partitions(brokers, names)
         ranges = await replay.ranges([(name, number) for name in names for number in range(counts[name])])
@@ -215,7 +215,7 @@ class _Writing:
     cast: Cast
     places: Mapping[str, Database]
     counts: Mapping[str, int]
-    rewriter: Rewriter
+    rewriter: TopicRewriter
     transactions: TransactionWriter
     report: Report
     sent: dict[Asked, Outgoing] = field(default_factory=dict[Asked, Outgoing])

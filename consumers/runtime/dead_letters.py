@@ -11,7 +11,7 @@ from tradesaga.consumers.runtime.message import Kind, Message
 from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.consumers.runtime.trigger import Cause, keep
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.dead_letters import CONTRADICTION, READING_ERRORS, Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import CONTRADICTION, READING_ERRORS, RecordFault, dead_letter
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.invalid import describe_invalid
@@ -25,7 +25,7 @@ _WAIT_FOR_VERSION = 10.0
 """The same for a row of a saga whose version is not registered here; a service that knows it finds the row due."""
 
 
-def bury(docket: Docket, lane: int, record: Record, fault: Fault) -> None:
+def bury(docket: Docket, lane: int, record: Record, fault: RecordFault) -> None:
     """Copy a record to the dead letters, and count it."""
     saga, group = docket.around.saga, docket.around.group
     docket.transaction.emit(lane, dead_letter(saga, group, record, fault, docket.around.now()))
@@ -39,7 +39,7 @@ def bury(docket: Docket, lane: int, record: Record, fault: Fault) -> None:
 def refuse(docket: Docket, message: Message, error: Exception) -> None:
     """Answer for a message that cannot be judged."""
     reason = tidy(f"{message.payload.NAME} cannot be judged: {_told(error)}")
-    bury(docket, message.lane, message.record, Fault("poison", reason, f"{docket.around.group}/{message.key[1]}"))
+    bury(docket, message.lane, message.record, RecordFault("poison", reason, f"{docket.around.group}/{message.key[1]}"))
     row = docket.rows.get(message.key)
     if message.kind is Kind.COMPENSATE:
         row = row or docket.open_row(message, RowStatus.COMPENSATION_FAILED)
@@ -55,7 +55,9 @@ def refuse(docket: Docket, message: Message, error: Exception) -> None:
 
 def contradict(docket: Docket, message: Message, reason: str) -> None:
     """Copy a record that the database contradicts to the dead letters; it has no other effect."""
-    fault = Fault(CONTRADICTION, tidy(f"{message.payload.NAME}: {reason}"), f"{docket.around.group}/{message.key[1]}")
+    fault = RecordFault(
+        CONTRADICTION, tidy(f"{message.payload.NAME}: {reason}"), f"{docket.around.group}/{message.key[1]}"
+    )
     bury(docket, message.lane, message.record, fault)
 
 

@@ -13,7 +13,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.names import physical_name
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.schemas.envelope import STEP, TYPE
 from tradesaga.schemas.messages.lifecycle import StepBarred, StepFailed
@@ -93,10 +93,10 @@ class Answers:
 
 async def _find_answer(participant: Participant, brokers: str, partitions: int) -> Answer | None:
     answers, topic = Answers(participant), events_topic(participant.saga.name)
-    async with Replay(brokers) as replay:
+    async with TopicReader(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for number in range(partitions)])
         for place, first, end in spans(ranges):
-            async for batch in replay.read_left(place, first, end):
+            async for batch in replay.read_remaining(place, first, end):
                 for record in batch:
                     if (found := answers.read(record)) is not None:
                         return found

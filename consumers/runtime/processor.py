@@ -24,7 +24,7 @@ from tradesaga.consumers.runtime.reports import mark_counted, read_reports, stor
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, load_due, next_due, save
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.dead_letters import Fault
+from tradesaga.infra.kafka.dead_letters import RecordFault
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.pace import Pace
 from tradesaga.infra.outbox.processor import Received, Transaction
@@ -247,19 +247,19 @@ class StepProcessor:
 
     def _read(
         self, received: Sequence[Received], aside: Aside
-    ) -> tuple[list[Message], list[tuple[int, Record, Fault]]]:
+    ) -> tuple[list[Message], list[tuple[int, Record, RecordFault]]]:
         """Give the messages, and the records whose headers cannot be trusted or concern nobody."""
         messages: list[Message] = []
-        unreadable: list[tuple[int, Record, Fault]] = []
+        unreadable: list[tuple[int, Record, RecordFault]] = []
         for each in received:
             try:
                 messages += self._router.read(each.lane, each.record)
             except UnknownVersionError as error:
                 aside[each.record[:3]] = (each.record, str(error))
             except StrayError as error:
-                unreadable.append((each.lane, each.record, Fault("stray", str(error))))
+                unreadable.append((each.lane, each.record, RecordFault("stray", str(error))))
             except EnvelopeError as error:
-                unreadable.append((each.lane, each.record, Fault("headers", str(error))))
+                unreadable.append((each.lane, each.record, RecordFault("headers", str(error))))
         return messages, unreadable
 
     def _held(self, ctx: StepContext) -> bool:

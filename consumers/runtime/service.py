@@ -10,7 +10,7 @@ from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import open_pool
-from tradesaga.infra.postgres.partitions import keeping_partitions
+from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
 
@@ -30,7 +30,7 @@ async def serve(participant: Participant, settings: Settings) -> None:
     counts = await preflight(settings, [events, commands_topic(saga), dead_letters_topic(saga)])
     url = settings.database_for(participant.name)
     pool = await open_pool(url, min_size=1, max_size=2, application_name=f"tradesaga {participant.name}")
-    async with pool, keeping_partitions(pool):
+    async with pool, maintain_partitions(pool):
         await check_history(participant, settings.brokers(), pool, counts[events])
         processor = StepProcessor(participant, partitions=counts[events], calls=settings.calls_in_flight)
         owner, trust = owner_name(participant.name), read_trust(settings)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.identity import KafkaInspector, inspecting
+from tradesaga.infra.kafka.identity import KafkaInspector, open_inspector
 from tradesaga.infra.postgres.database import Pool
 
 LATELY: Final = 86_400.0
@@ -29,7 +29,7 @@ async def groups_at_work(pool: Pool, brokers: str, topic: str, prefix: str, know
     async with pool.acquire() as sql:
         lanes = [row for row in await sql.fetch(_LANES, topic, LATELY) if row["group"] not in known]
     working = {row["group"] for row in lanes if row["claimed"]}
-    async with inspecting(brokers) as inspector:
+    async with open_inspector(brokers) as inspector:
         offsets = {g: places for g, places in (await inspector.groups_of(topic, prefix)).items() if g not in known}
         for row in lanes:
             places, place = offsets.setdefault(row["group"], {}), (topic, row["partition"])

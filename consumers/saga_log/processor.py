@@ -19,7 +19,7 @@ from tradesaga.consumers.saga_log.saga_cache import Recent
 from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps, awaited_of
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.pace import Pace
 from tradesaga.infra.outbox.processor import Received, Transaction
@@ -207,7 +207,7 @@ class SagaLog:
             for order in outcome.orders:
                 transaction.emit(each.lane, command(self._rules, after, order, each.record, self._clock.now()))
         for letter in outcome.dead:
-            fault, now = Fault(letter.kind, letter.reason), self._clock.now()
+            fault, now = RecordFault(letter.kind, letter.reason), self._clock.now()
             transaction.emit(each.lane, dead_letter(self._rules.saga.name, self.group, letter.record, fault, now))
 
     async def _write(self, sql: Connection, batch: _Batch) -> None:

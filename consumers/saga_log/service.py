@@ -11,7 +11,7 @@ from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import open_pool
-from tradesaga.infra.postgres.partitions import keeping_partitions
+from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
@@ -27,7 +27,7 @@ async def serve(settings: Settings) -> None:
     counts = await preflight(settings, [topic(name) for name in sagas for topic in used])
     url = settings.database_for(SAGA_LOG)
     pool = await open_pool(url, max_size=len(sagas) + 2, application_name="tradesaga saga-log")
-    async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
+    async with pool, maintain_partitions(pool), asyncio.TaskGroup() as group:
         for name, saga in sagas.items():
             rules = Rules(saga, counts[events_topic(name)])
             processor = SagaLog(rules)

@@ -100,6 +100,6 @@ def leaves_from(checkpoints: Iterable[Checkpoint]) -> int:
     return min(stated) if stated else max((each.next_offset for each in known), default=0)
 
 
-def read_unverified(note: str) -> Checkpoint:
+def parse_unverified(note: str) -> Checkpoint:
     """Read a signed checkpoint without looking at who has signed it; raises `NoteError`."""
     return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tradesaga.infra.audit_log.precision_time import QUESTIONS, read_answers
+from tradesaga.infra.audit_log.precision_time import PMC_COMMANDS, parse_pmc_output
 
 _UNSYNCHRONISED: Final = 0x0040
 """STA_UNSYNC of adjtimex(2)."""
 _ASK_SECONDS: Final = 2.0
 _CHRONY: Final = ("chronyc", "-c", "tracking")
-_PTP: Final = ("pmc", "-u", "-b", "0", *QUESTIONS)
+_PTP: Final = ("pmc", "-u", "-b", "0", *PMC_COMMANDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def choose(chrony: ClockEvidence | None, ptp: ClockEvidence | None, kernel: Cloc
     return next(iter(bounded or known), kernel)
 
 
-def read_tracking(text: str) -> ClockEvidence | None:
+def parse_tracking(text: str) -> ClockEvidence | None:
     """Read what `chronyc -c tracking` prints: the bound is |offset| + root dispersion + half the root delay."""
     fields = text.strip().split(",")
     try:
@@ -64,12 +64,12 @@ def read_tracking(text: str) -> ClockEvidence | None:
 
 def _ask_chrony() -> ClockEvidence | None:
     told = _ask(_CHRONY)
-    return None if told is None else read_tracking(told)
+    return None if told is None else parse_tracking(told)
 
 
 def _ask_ptp() -> ClockEvidence | None:
     told = _ask(_PTP)
-    error = None if told is None else read_answers(told)
+    error = None if told is None else parse_pmc_output(told)
     return None if error is None else ClockEvidence("ptp", error)
 
 

@@ -30,19 +30,19 @@ def hash_node(left: bytes, right: bytes) -> bytes:
 
 
 @dataclass(slots=True)
-class Edge:
+class Frontier:
     """The right edge of a growing tree: the roots of its perfect subtrees, largest first; 64 hashes at most."""
 
     size: int
     peaks: list[bytes]
 
     @classmethod
-    def empty(cls) -> "Edge":
+    def empty(cls) -> "Frontier":
         """Begin a log."""
         return cls(0, [])
 
     @classmethod
-    def unpack(cls, size: int, packed: bytes) -> "Edge":
+    def unpack(cls, size: int, packed: bytes) -> "Frontier":
         """Read what `pack` wrote; raises `ValueError` where it does not fit the size."""
         if len(packed) != HASH_BYTES * size.bit_count():
             raise ValueError(f"an edge of {len(packed)} bytes is none of {size} leaves")
@@ -52,9 +52,9 @@ class Edge:
         """Write the peaks, one behind the other."""
         return b"".join(self.peaks)
 
-    def copy(self) -> "Edge":
+    def copy(self) -> "Frontier":
         """Give an edge that grows by itself."""
-        return Edge(self.size, list(self.peaks))
+        return Frontier(self.size, list(self.peaks))
 
     def append(self, leaf: bytes) -> None:
         """Add a leaf, given as its hash."""
@@ -66,7 +66,7 @@ class Edge:
         peaks.append(carry)
         self.size += 1
 
-    def graft(self, level: int, root: bytes) -> None:
+    def append_subtree(self, level: int, root: bytes) -> None:
         """Add the perfect subtree of the next 2**level leaves by its root; raises `ValueError` where none can begin."""
         if level < 0 or self.size & ((1 << level) - 1):
             raise ValueError(f"no subtree of level {level} begins at leaf {self.size}")
@@ -96,7 +96,7 @@ class Subtree(NamedTuple):
 
 
 @dataclass(slots=True)
-class Stretch:
+class SubtreeRange:
     """Neighbouring leaves as the fewest perfect subtrees, found as they come: at most two a level are kept."""
 
     subtrees: list[Subtree] = field(default_factory=list[Subtree])

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-QUESTIONS: Final = ("GET CURRENT_DATA_SET", "GET PARENT_DATA_SET", "GET PORT_DATA_SET")
+PMC_COMMANDS: Final = ("GET CURRENT_DATA_SET", "GET PARENT_DATA_SET", "GET PORT_DATA_SET")
 _FIELD: Final = re.compile(r"[ \t]+([\w.]+)[ \t]+(\S+)[ \t]*")
 _FOLLOWS: Final = frozenset({"SLAVE", "UNCALIBRATED"})
 _ACCURACY: Final = dict(
@@ -15,7 +15,7 @@ _ACCURACY: Final = dict(
 """Nanoseconds by clockAccuracy, IEEE 1588-2008 table 6; other values bound nothing."""
 
 
-def read_answers(text: str) -> int | None:
+def parse_pmc_output(text: str) -> int | None:
     """Give the bound in nanoseconds, -1 where PTP keeps this clock and cannot tell, None where it does not keep it.
 
     The bound is |offset from the master| + the path's mean delay, which no asymmetry of the path exceeds, + the

@@ -9,7 +9,7 @@ from typing import Final
 
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,2}(?=y)|[1-9][0-9]{0,3}(?=[md]))([ymd])")
 _MONTHS: Final = 12
-HOW: Final = "give it as 7y, 18m, 90d or off, and by saga as 7y, trade=10y"
+FORMAT_HELP: Final = "give it as 7y, 18m, 90d or off, and by saga as 7y, trade=10y"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def parse_schedule(text: str) -> Schedule:
         if name.strip():
             sagas[name.strip()] = _period(period.strip())
         elif equals:
-            raise ValueError(HOW)
+            raise ValueError(FORMAT_HELP)
         else:
             rest = _period(part)
     return Schedule(rest, sagas)
@@ -62,6 +62,6 @@ def _period(text: str) -> Period | None:
         return None
     found = _PERIOD.fullmatch(text)
     if found is None:
-        raise ValueError(HOW)
+        raise ValueError(FORMAT_HELP)
     count, unit = int(found[1]), found[2]
     return Period(count * {"y": 12, "m": 1, "d": 0}[unit], count if unit == "d" else 0, text)

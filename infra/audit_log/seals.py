@@ -6,18 +6,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, read_unverified
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
 from tradesaga.infra.audit_log.keyring import public_path, read_trusted
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.identity import Inspector
-from tradesaga.infra.kafka.tails import Bound, read_back
+from tradesaga.infra.kafka.tails import ReadLimit, read_back
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
-BOUND: Final = Bound(10_000, 16 * 1024 * 1024)
+BOUND: Final = ReadLimit(10_000, 16 * 1024 * 1024)
 """Records at the end of the topic, and their bytes, among which the last checkpoints are looked for."""
 _PROMPT_NS: Final = 60 * 10**9
 """Nanoseconds within which the sealer publishes what it signs, as the broker's clock has it."""
@@ -81,7 +81,7 @@ def _is_prompt(checkpoint: Checkpoint, record: Record) -> bool:
     return record.recorded_ms * 1_000_000 - checkpoint.time <= _PROMPT_NS
 
 
-def find_ahead(
+def find_sealed_ahead(
     seals: Mapping[Place, Checkpoint], read: Mapping[Place, int], ends: Mapping[Place, int]
 ) -> tuple[Place, int] | None:
     """Return a partition that is sealed further than the saga log has read it, and up to which offset; None if none is.
@@ -98,7 +98,7 @@ def find_ahead(
 def _read(record: Record) -> tuple[Checkpoint, str] | None:
     with suppress(NoteError, UnicodeDecodeError):
         note = record.value.decode()
-        checkpoint = read_unverified(note)
+        checkpoint = parse_unverified(note)
         Origin.parse(checkpoint.origin)
         return checkpoint, note
     return None

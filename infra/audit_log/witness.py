@@ -25,7 +25,7 @@ class WitnessError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Witnessed:
+class WitnessEntry:
     """One checkpoint as it was signed; `body` is what was added to its log, for those logs of which that is kept."""
 
     origin: str
@@ -53,7 +53,7 @@ class WitnessFile:
         """The file."""
         return self._path
 
-    def append(self, seen: Iterable[Witnessed]) -> None:
+    def append(self, seen: Iterable[WitnessEntry]) -> None:
         """Write checkpoints, and return once the disk has them. Raises `WitnessError`."""
         lines = b"".join(each.to_line() for each in seen)
         if not lines:
@@ -69,7 +69,7 @@ class WitnessFile:
             self._written = 0
             self.last()
 
-    def read(self) -> Iterator[Witnessed]:
+    def read(self) -> Iterator[WitnessEntry]:
         """Give all checkpoints, oldest first; lines that were cut off by a crash are passed over.
 
         A file that is not there has none. Raises `WitnessError`.
@@ -77,7 +77,7 @@ class WitnessFile:
         for position, line in self._lines(0):
             yield self._parse(position, line)
 
-    def last(self) -> dict[str, Witnessed]:
+    def last(self) -> dict[str, WitnessEntry]:
         """Give the last checkpoint of each log, by origin; an index beside the file spares reading all of it.
 
         Raises `WitnessError`.
@@ -93,9 +93,9 @@ class WitnessFile:
         index.save()
         return found
 
-    def _indexed(self, index: WitnessIndex) -> dict[str, Witnessed]:
+    def _indexed(self, index: WitnessIndex) -> dict[str, WitnessEntry]:
         """Give those of the checkpoints that an index names which are where it says."""
-        found: dict[str, Witnessed] = {}
+        found: dict[str, WitnessEntry] = {}
         for origin, position in index.last.items():
             with contextlib.suppress(WitnessError):
                 seen = self._parse(*next(self._lines(position), (position, b"")))
@@ -119,10 +119,10 @@ class WitnessFile:
         except OSError as error:
             raise WitnessError(f"{self._path}: {error.strerror}") from error
 
-    def _parse(self, position: int, line: bytes) -> Witnessed:
+    def _parse(self, position: int, line: bytes) -> WitnessEntry:
         try:
             raw = orjson.loads(line)
-            return Witnessed(str(raw["origin"]), int(raw["size"]), str(raw["note"]), str(raw.get("body", "")))
+            return WitnessEntry(str(raw["origin"]), int(raw["size"]), str(raw["note"]), str(raw.get("body", "")))
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise WitnessError(f"{self._path}: the line at byte {position} is no checkpoint") from error
 

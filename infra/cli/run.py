@@ -13,12 +13,12 @@ import uvloop
 from tradesaga.infra import failpoints
 from tradesaga.infra.cli.forced_exit import guarding, leave
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.registry.app_modules import App
 from tradesaga.infra.registry.sagas import check_ownership
 from tradesaga.infra.registry.services import Service, app_participants, find_services
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.health import serve_probes
 from tradesaga.infra.telemetry.logs import configure_logs
 from tradesaga.infra.telemetry.tracing import configure_tracing
 
@@ -40,7 +40,7 @@ def run(
     if not app_participants(settings).keys().isdisjoint(services):
         for warning in check_ownership(settings):
             structlog.get_logger("tradesaga.run").warning("step without an owner", what=warning)
-    collect_seldom()
+    tune_garbage_collector()
     uvloop.run(serve(found, settings))
 
 
@@ -58,7 +58,7 @@ async def serve(services: Mapping[str, Service], settings: Settings) -> None:
     waiter = asyncio.ensure_future(stop.wait())
     log.info("running", services=list(services))
     try:
-        async with guarding(), probes(settings.http_host, settings.metrics_port):
+        async with guarding(), serve_probes(settings.http_host, settings.metrics_port):
             await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
         failed = [task for task in tasks if task.done()]

@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 
 from tradesaga.infra.clock import elapsed
-from tradesaga.infra.kafka.codec import Outgoing, Record, Seen, recognise
+from tradesaga.infra.kafka.codec import Outgoing, Record, RecordChecksum, checksum
 from tradesaga.infra.kafka.connections import MappedConsumer, MappedProducer, Place
 from tradesaga.infra.kafka.lenient_records import read_leniently
 from tradesaga.infra.kafka.partitioner import partition_of
@@ -60,7 +60,7 @@ class Polled(NamedTuple):
 
     following: int
     records: list[Record]
-    last: Seen | None
+    last: RecordChecksum | None
 
 
 class Producer:
@@ -255,7 +255,7 @@ class Consumer:
             self._passed[place] = following
             wanted = [to_record(topic, each) for each in records if wants(topic, each.headers)]
             last = records[-1]
-            seen = recognise(last.offset, last.timestamp, last.key, last.value)
+            seen = checksum(last.offset, last.timestamp, last.key, last.value)
             found[place] = Polled(following, wanted, seen)
         if not found or elapsed() - self._looked > _LOOK_EVERY:
             self._looked = elapsed()

@@ -56,21 +56,21 @@ class Record(NamedTuple):
         return found
 
 
-class Seen(NamedTuple):
+class RecordChecksum(NamedTuple):
     """What tells a record from another that lies at its offset after the topic was cut off and written on."""
 
     offset: int
     crc: int
 
 
-def recognise(offset: int, recorded_ms: int, key: bytes | None, value: bytes | None) -> Seen:
+def checksum(offset: int, recorded_ms: int, key: bytes | None, value: bytes | None) -> RecordChecksum:
     """Return what a record is recognised by: its offset, and a CRC-32 of its time, key and value."""
-    return Seen(offset, crc32(value or b"", crc32(key or b"", recorded_ms & 0xFFFFFFFF)))
+    return RecordChecksum(offset, crc32(value or b"", crc32(key or b"", recorded_ms & 0xFFFFFFFF)))
 
 
-def seen_as(record: Record) -> Seen:
+def record_checksum(record: Record) -> RecordChecksum:
     """Return what a record at hand is recognised by."""
-    return recognise(record.offset, record.recorded_ms, record.key, record.value)
+    return checksum(record.offset, record.recorded_ms, record.key, record.value)
 
 
 @dataclass(slots=True)

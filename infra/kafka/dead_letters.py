@@ -21,7 +21,7 @@ _KEY_LIMIT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RecordFault:
     """What is wrong with a record: `kind` is a slug to count by, `reason` a sentence, `handler` who met it."""
 
     kind: str
@@ -30,7 +30,7 @@ class Fault:
     attempts: int = 1
 
 
-def dead_letter(saga: str, group: str, record: Record, fault: Fault, now: int) -> Outgoing:
+def dead_letter(saga: str, group: str, record: Record, fault: RecordFault, now: int) -> Outgoing:
     """Copy a record for the dead letters; `now` is nanoseconds since 1970.
 
     The copy keeps key, headers and value; bytes of headers' names that are no UTF-8 are escaped. One too large to pass
@@ -47,7 +47,7 @@ def dead_letter(saga: str, group: str, record: Record, fault: Fault, now: int) -
     return Outgoing(dead_letters_topic(saga), _key(record), _id(record), ce_type or UNREADABLE, headers, value)
 
 
-def _described(group: str, record: Record, fault: Fault, now: int) -> list[Header]:
+def _described(group: str, record: Record, fault: RecordFault, now: int) -> list[Header]:
     texts = {
         "ts_dlt_topic": record.topic,
         "ts_dlt_partition": str(record.partition),

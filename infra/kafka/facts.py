@@ -16,7 +16,7 @@ from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import events_topic
 
-Written = tuple[int, int]
+RecordPosition = tuple[int, int]
 """The partition and offset that a record has got."""
 _ACK_SECONDS: Final = 20.0
 _JUDGED: Final = 'SELECT error FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" = $3'
@@ -38,7 +38,7 @@ def make_fact(
     return Outgoing.of(events_topic(saga), envelope, fact.to_wire())
 
 
-async def publish(bootstrap: str, record: Outgoing) -> Written:
+async def publish(bootstrap: str, record: Outgoing) -> RecordPosition:
     """Publish one record and wait until all replicas have it; raises `CommandError` (exit 5)."""
     producer = Producer(bootstrap, "tradesaga")
     try:
@@ -59,7 +59,7 @@ async def publish(bootstrap: str, record: Outgoing) -> Written:
     return metadata.partition, metadata.offset
 
 
-async def judgement(sql: Connection, topic: str, written: Written, seconds: float) -> str:
+async def wait_until_folded(sql: Connection, topic: str, written: RecordPosition, seconds: float) -> str:
     """Wait until the saga log has folded the record; give why it was refused, empty if it was not.
 
     Raises `CommandError` (exit 5) when the saga log does not come to it in time.

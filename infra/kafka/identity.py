@@ -103,7 +103,7 @@ class Inspector(Protocol):
 
 
 @asynccontextmanager
-async def inspecting(brokers: str) -> AsyncGenerator["KafkaInspector"]:
+async def open_inspector(brokers: str) -> AsyncGenerator["KafkaInspector"]:
     """Connect an inspector for as long as the context is open. Raises `KafkaUnavailableError`."""
     inspector = KafkaInspector(brokers)
     try:

@@ -13,7 +13,7 @@ _STEP: Final = 100
 _GROWTH: Final = 4
 
 
-class Bound(NamedTuple):
+class ReadLimit(NamedTuple):
     """How far back is read: records of each partition, and bytes of all of them together."""
 
     records: int
@@ -23,7 +23,7 @@ class Bound(NamedTuple):
 async def read_back(
     inspector: Inspector,
     ranges: Mapping[Place, tuple[int, int]],
-    bound: Bound,
+    bound: ReadLimit,
     take: Callable[[Sequence[Record]], None],
     enough: Callable[[], bool] = lambda: False,
 ) -> None:

@@ -28,7 +28,7 @@ _WRITERS_CLOCK: Final = 0
 """What an answer of the broker says of a record that has kept its writer's time."""
 
 
-class Replay:
+class TopicReader:
     """Reads partitions from one offset to another while it is entered. All raise `KafkaUnavailableError`."""
 
     def __init__(self, brokers: str) -> None:
@@ -84,7 +84,7 @@ class Replay:
         return {place: first for place, first in firsts.items() if first is not None}
 
     async def _first_at(self, place: Place, start: int, end: int, time: int) -> int | None:
-        async for batch in self.read_left(place, start, end):
+        async for batch in self.read_remaining(place, start, end):
             for record in batch:
                 if record.recorded_ms >= time:
                     return record.offset
@@ -98,7 +98,7 @@ class Replay:
         Raises `CommandError` (exit 4) where a record is missing: what it held, nobody can tell.
         """
         following = start
-        async for batch in self.read_left(place, start, end, resumed=resumed):
+        async for batch in self.read_remaining(place, start, end, resumed=resumed):
             if (missing := _first_missing(batch, following)) is not None:
                 await self._explain_gap(place, missing)
             following = batch[-1].offset + 1
@@ -114,7 +114,7 @@ class Replay:
         if not self._whole[topic] or offset < (await self.ranges([place]))[place][0]:
             raise _gap(physical_name(self._brokers, topic), place[1], offset)
 
-    async def read_left(
+    async def read_remaining(
         self, place: Place, start: int, end: int, *, resumed: bool = False
     ) -> AsyncGenerator[list[Record]]:
         """Give, as `read` does, what there is of these records: a topic may have lost some."""
@@ -153,7 +153,7 @@ class Replay:
         return found.get(place, ())
 
 
-class Rewriter:
+class TopicRewriter:
     """Writes records back to where they were, times included; the topic must take the writer's times meanwhile."""
 
     def __init__(self, brokers: str) -> None:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import structlog
 
 from tradesaga.infra.kafka.clients import KafkaUnavailableError
-from tradesaga.infra.kafka.identity import TopicState, inspecting
+from tradesaga.infra.kafka.identity import TopicState, open_inspector
 
 EVERY: Final = 2.0
 """Seconds between two looks."""
@@ -65,7 +65,7 @@ class _Watch:
         known: dict[str, TopicState] = {}
         while True:
             try:
-                async with inspecting(self._brokers) as inspector:
+                async with open_inspector(self._brokers) as inspector:
                     while True:
                         names = frozenset[str]().union(*self.listeners.values())
                         now = await inspector.topics(sorted(names))

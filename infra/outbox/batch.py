@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tradesaga.infra.kafka.codec import Record, Seen, seen_as
+from tradesaga.infra.kafka.codec import Record, RecordChecksum, record_checksum
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Received
 
@@ -21,7 +21,7 @@ class Chunk(NamedTuple):
     lane: Lane
     following: int
     records: Sequence[Record]
-    last: Seen | None = None
+    last: RecordChecksum | None = None
 
 
 Batch = Sequence[Chunk]
@@ -38,7 +38,7 @@ def offsets(batch: Batch) -> dict[int, int]:
     return {chunk.lane.id: chunk.following for chunk in batch}
 
 
-def last_seen(batch: Batch) -> dict[int, Seen]:
+def last_seen(batch: Batch) -> dict[int, RecordChecksum]:
     """Return the last record of each lane, by lane id."""
     return {chunk.lane.id: chunk.last for chunk in batch if chunk.last is not None}
 
@@ -58,7 +58,12 @@ def halve(batch: Batch) -> tuple[Batch, Batch] | None:
             second.append(chunk)
         else:
             first.append(
-                Chunk(chunk.lane, chunk.records[left].offset, chunk.records[:left], seen_as(chunk.records[left - 1]))
+                Chunk(
+                    chunk.lane,
+                    chunk.records[left].offset,
+                    chunk.records[:left],
+                    record_checksum(chunk.records[left - 1]),
+                )
             )
             second.append(Chunk(chunk.lane, chunk.following, chunk.records[left:], chunk.last))
         left -= len(chunk.records)

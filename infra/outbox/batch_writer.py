@@ -25,7 +25,7 @@ _LOST = (
 T = TypeVar("T")
 
 
-class LeasedTransaction(Transaction):
+class OutboxTransaction(Transaction):
     """The transaction that a function gets: its SQL is `sql`, what it wants published goes through `publish`."""
 
     def publish(self, record: Outgoing) -> None:
@@ -37,7 +37,7 @@ class LeasedTransaction(Transaction):
 class Request(Generic[T]):
     """A function that waits for a transaction, and whoever waits for what it gives."""
 
-    run: Callable[[LeasedTransaction], Awaitable[T]]
+    run: Callable[[OutboxTransaction], Awaitable[T]]
     future: "asyncio.Future[T]"
     taken: bool = False
     result: T | None = None
@@ -48,9 +48,9 @@ class FunctionFailedError(Exception):
     """A function of the batch raised: the transaction is to be done again with savepoints."""
 
 
-async def fill(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
+async def run_functions(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
     """Run the functions one by one; raises `FunctionFailedError` if one of them raises."""
-    transaction = LeasedTransaction(sql, {lane.id: lane})
+    transaction = OutboxTransaction(sql, {lane.id: lane})
     for request in batch:
         request.error = None
         try:
@@ -62,12 +62,12 @@ async def fill(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> li
     return transaction.rows
 
 
-async def fill_guarded(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
+async def run_with_savepoints(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
     """Give each function a savepoint and row numbers of its own, so that a failing one leaves no trace."""
     rows: list[OutboxRow] = []
     for request in batch:
         tail = rows[-1].seq if rows else lane.last_seq
-        own = LeasedTransaction(sql, {lane.id: replace(lane, last_seq=tail)})
+        own = OutboxTransaction(sql, {lane.id: replace(lane, last_seq=tail)})
         request.error = None
         try:
             async with sql.transaction():
@@ -81,15 +81,15 @@ async def fill_guarded(sql: Connection, lane: Lane, batch: Sequence[Request[Any]
     return rows
 
 
-def answer(request: Request[Any]) -> None:
+def resolve(request: Request[Any]) -> None:
     """Tell the caller what came of the function, now that it is committed."""
     if request.error is not None:
-        fail(request, request.error)
+        reject(request, request.error)
     elif not request.future.done():
         request.future.set_result(request.result)
 
 
-def fail(request: Request[Any], error: Exception) -> None:
+def reject(request: Request[Any], error: Exception) -> None:
     """Tell the caller that it has failed, unless the caller has left."""
     if not request.future.done():
         request.future.set_exception(error)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.failpoints import Failpoint, reach
-from tradesaga.infra.kafka.codec import Seen
+from tradesaga.infra.kafka.codec import RecordChecksum
 from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.batch import Batch, ConflictsError, halve, last_seen, offsets, received
 from tradesaga.infra.outbox.batch_writer import REDO
@@ -16,7 +16,7 @@ from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import InDoubtError, Processor, Received, Transaction
 from tradesaga.infra.outbox.publish import Publisher
-from tradesaga.infra.outbox.watermarks import Marks
+from tradesaga.infra.outbox.watermarks import Watermarks
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.telemetry import metrics
 
@@ -30,7 +30,7 @@ class Session:
 
     sql: Connection
     publisher: Publisher
-    marks: Marks
+    watermarks: Watermarks
     lanes: Sequence[Lane]
     generation: int
 
@@ -45,7 +45,7 @@ class Committer:
         self._seconds = metrics.BATCH_SECONDS.labels(processor.group)
         self._sizes = metrics.BATCH_RECORDS.labels(processor.group)
 
-    def marks_due(self) -> bool:
+    def watermarks_due(self) -> bool:
         """Say whether marks are worth a write: records that nobody wanted move the offset too, but not each time."""
         return elapsed() - self._health.committed > 1.0
 
@@ -68,7 +68,7 @@ class Committer:
 
     async def _commit(self, session: Session, batch: Batch) -> None:
         records = received(batch)
-        if records or self._processor.due_in() == 0 or self.marks_due():
+        if records or self._processor.due_in() == 0 or self.watermarks_due():
             began = elapsed()
             moved = offsets(batch)
             transaction = await self._transact(session, records, moved, last_seen(batch))
@@ -96,7 +96,7 @@ class Committer:
             metrics.OUTBOX_ROWS.labels(self._processor.group, topic).inc(rows)
 
     async def _transact(
-        self, session: Session, records: Sequence[Received], moved: dict[int, int], seen: dict[int, Seen]
+        self, session: Session, records: Sequence[Received], moved: dict[int, int], seen: dict[int, RecordChecksum]
     ) -> Transaction:
         """Commit records and the offsets behind them. Raises `ConflictsError`, and whatever leaves us in doubt."""
         sql = session.sql

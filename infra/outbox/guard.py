@@ -15,19 +15,19 @@ from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.tails import Bound, read_back
+from tradesaga.infra.kafka.tails import ReadLimit, read_back
 from tradesaga.infra.outbox.guard_rules import (
-    Found,
+    Evidence,
     KnownLane,
     Owner,
-    judge,
-    judge_owner,
-    last_said,
+    check_evidence,
+    check_owner,
+    last_published,
     last_seen,
     no_claim,
     unproven_ranges,
 )  # fmt: skip
-from tradesaga.infra.outbox.known_groups import LivesHere
+from tradesaga.infra.outbox.known_groups import GroupFilter
 from tradesaga.infra.outbox.ports import Brokers, cluster_of, make_inspector
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.infra.postgres.database import Connection
@@ -50,9 +50,9 @@ UPDATE lane SET topic_id = t.topic_id, partitions = t.partitions
 FROM unnest($2::text[], $3::uuid[], $4::int[]) AS t (topic, topic_id, partitions)
 WHERE "group" = $1 AND lane.topic = t.topic AND lane.partitions IS NULL
 """
-TAIL: Final = Bound(300, 32 * 1024 * 1024)
+TAIL: Final = ReadLimit(300, 32 * 1024 * 1024)
 """Records at the end of each partition, and their bytes, among which a group's own are looked for."""
-CLAIM_WITHIN: Final = Bound(1000, 8 * 1024 * 1024)
+CLAIM_WITHIN: Final = ReadLimit(1000, 8 * 1024 * 1024)
 """First records of `<saga>.installation`, and their bytes, among which the claim has to be."""
 
 
@@ -70,7 +70,7 @@ class Guard:
     """Checks one group, or for a door without one (`group` empty) the database that it writes to.
 
     With a `trust` the database is compared with what was sealed too. Lanes of other groups are left out where
-    `lives_here` denies that those work with this database: what they have done since is in another one.
+    `group_filter` denies that those work with this database: what they have done since is in another one.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Guard:
         topics: Collection[str] = (),
         *,
         trust: SealTrust | None = None,
-        lives_here: LivesHere | None = None,
+        group_filter: GroupFilter | None = None,
     ) -> None:
         self._brokers = brokers
         self._cluster = cluster_of(brokers)
@@ -89,7 +89,7 @@ class Guard:
         self.group = group
         self._topics = topics
         self._trust = trust
-        self._lives_here = lives_here
+        self._group_filter = group_filter
         self._owner: tuple[UUID, Owner] | None = None
         self._found: Mapping[str, TopicState] = {}
         self.identity: Identity | None = None
@@ -101,9 +101,9 @@ class Guard:
             owner = await self._claim_topics(inspector, sql)
             here = await read_identity(sql)
             if owner is not None:
-                judge_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
+                check_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
             found = await self._look(inspector, sql)
-        judge(found)
+        check_evidence(found)
         if not here.claimed:
             await sql.execute(CLAIM, here.identity.installation)
         self.identity = found.here
@@ -118,9 +118,9 @@ class Guard:
             owner = await read_owner(self._brokers, self._saga)
             here = await read_identity(sql)
             if owner is not None:
-                judge_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
+                check_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
             async with make_inspector(self._brokers) as inspector:
-                judge(await self._look(inspector, sql))
+                check_evidence(await self._look(inspector, sql))
         except HaltError as error:
             return str(error)
         return ""
@@ -148,7 +148,7 @@ class Guard:
             self._owner = state.id, owner
         return self._owner[1]
 
-    async def _look(self, inspector: Inspector, sql: Connection) -> Found:
+    async def _look(self, inspector: Inspector, sql: Connection) -> Evidence:
         """Collect what speaks for or against, while groups and the sealer may be at work.
 
         Of two positions the one that follows is read first, so that the other cannot be behind it by being older:
@@ -178,7 +178,7 @@ class Guard:
         records = {place: found[0] for place, found in (await inspector.read(wanted, first=True)).items() if found}
         lost = await self._find_lost(inspector, sql, lanes, topics)
         passed = await self._find_passed(inspector, present, committed, ranges)
-        return Found(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals, passed)
+        return Evidence(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals, passed)
 
     async def _begins(self, inspector: Inspector, lanes: Sequence[KnownLane]) -> dict[Place, int]:
         """Return the first offsets that the broker holds of these lanes' partitions."""
@@ -225,7 +225,7 @@ class Guard:
         said: dict[tuple[str, int], Record] = {}
 
         def take(records: Sequence[Record]) -> None:
-            for key, record in last_said(self._saga, behind, records, inspector.now()).items():
+            for key, record in last_published(self._saga, behind, records, inspector.now()).items():
                 if key not in said or said[key].offset < record.offset:
                     said[key] = record
 
@@ -240,10 +240,10 @@ class Guard:
     async def _read_lanes(self, sql: Connection) -> list[KnownLane]:
         rows: Sequence[Any] = await sql.fetch(KNOWN, f"{self._saga}.", self.group)
         lanes = [KnownLane(*(row[name] for name in KnownLane._fields)) for row in rows]
-        return [lane for lane in lanes if lane.group == self.group or self._is_resident(lane.group)]
+        return [lane for lane in lanes if lane.group == self.group or self._is_included(lane.group)]
 
-    def _is_resident(self, group: str) -> bool:
-        return self._lives_here is None or self._lives_here(group.removeprefix(f"{self._saga}-"))
+    def _is_included(self, group: str) -> bool:
+        return self._group_filter is None or self._group_filter(group.removeprefix(f"{self._saga}-"))
 
 
 def _exists(place: Place, topics: Mapping[str, TopicState]) -> bool:

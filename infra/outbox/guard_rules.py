@@ -14,10 +14,10 @@ from uuid import UUID
 import orjson
 
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.seals import find_ahead
+from tradesaga.infra.audit_log.seals import find_sealed_ahead
 from tradesaga.infra.clock import parse_time
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.codec import Record, Seen, recognise
+from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
 from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.processor import HaltError
@@ -52,11 +52,11 @@ class KnownLane(NamedTuple):
         return self.topic, self.partition
 
     @property
-    def seen(self) -> Seen | None:
+    def seen(self) -> RecordChecksum | None:
         """Return what the last record read is recognised by."""
         if self.seen_offset is None or self.seen_crc is None:
             return None
-        return Seen(self.seen_offset, self.seen_crc)
+        return RecordChecksum(self.seen_offset, self.seen_crc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Evidence:
     """What was found for one group.
 
     `lanes` and `topics` are those of every group in the database, `committed` the offsets by group; `ranges` and
@@ -125,7 +125,7 @@ class Found:
         return [lane for lane in self.lanes if lane.group == self.group]
 
 
-def judge_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
+def check_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
     """Raise `HaltError` where the topics belong to another installation."""
     if owner.installation != here.installation:
         raise HaltError(
@@ -143,13 +143,13 @@ def no_claim(topic: str) -> str:
     )
 
 
-def judge(found: Found) -> None:
+def check_evidence(found: Evidence) -> None:
     """Raise `HaltError` where anything found speaks against handling a record."""
     for group, offsets in found.committed.items():
-        _judge_identity(found, group, offsets)
-    _judge_history(found)
+        _check_identity(found, group, offsets)
+    _check_history(found)
     for group, offsets in found.committed.items():
-        _judge_offsets(found, group, offsets)
+        _check_offsets(found, group, offsets)
     for place, record in found.passed.items():
         raise HaltError(
             f"an earlier release had the saga log past the record at offset {record.offset} of {found.located(place)}, "
@@ -157,16 +157,16 @@ def judge(found: Found) -> None:
             f"or a standby that lacked the last commits; {_RECOVER}"
         )
     for lane in found.lanes:
-        _judge_topic(found, lane)
+        _check_topic(found, lane)
     for group, record in found.lost.items():
         where = found.located((record.topic, record.partition))
         raise HaltError(
             f"{where} has a fact of {group} at offset {record.offset} that the database does not know: it was set back "
             f"to an earlier moment, by a backup that was restored or a standby that lacked the last commits; {_RECOVER}"
         )
-    _judge_seals(found)
+    _check_seals(found)
     for lane in found.lanes:
-        _judge_records(found, lane)
+        _check_records(found, lane)
 
 
 def sealed_ahead(where: str, sealed: int, read: int) -> str:
@@ -182,7 +182,7 @@ def sealed_ahead(where: str, sealed: int, read: int) -> str:
     )
 
 
-def _judge_seals(found: Found) -> None:
+def _check_seals(found: Evidence) -> None:
     """Compare with what was sealed, where the database has the saga log's lanes."""
     for topic in {topic for topic, _ in found.seals}:
         log = f"{topic.rpartition('.')[0]}-log"
@@ -190,13 +190,13 @@ def _judge_seals(found: Found) -> None:
         if not read and found.group != log:
             continue
         seals = {place: seal for place, seal in found.seals.items() if place[0] == topic}
-        ahead = find_ahead(seals, read, {place: end for place, (_, end) in found.ranges.items()})
+        ahead = find_sealed_ahead(seals, read, {place: end for place, (_, end) in found.ranges.items()})
         if ahead is not None:
             place, sealed = ahead
             raise HaltError(sealed_ahead(found.located(place), sealed, read.get(place, 0)))
 
 
-def _judge_history(found: Found) -> None:
+def _check_history(found: Evidence) -> None:
     """Refuse a database that knows nothing of a group which has worked before: it would do everything once more."""
     passed = {place: each.offset for place, each in found.committed.get(found.group, {}).items() if each.offset}
     if passed and not found.own:
@@ -209,7 +209,7 @@ def _judge_history(found: Found) -> None:
         )
 
 
-def _judge_identity(found: Found, group: str, offsets: Mapping[Place, Committed]) -> None:
+def _check_identity(found: Evidence, group: str, offsets: Mapping[Place, Committed]) -> None:
     """Compare whose database a group has worked with; an earlier release has not written it."""
     here, name = found.here, found.named(group)
     for there in filter(None, {Identity.parse(each.metadata) for each in offsets.values()}):
@@ -225,7 +225,7 @@ def _judge_identity(found: Found, group: str, offsets: Mapping[Place, Committed]
             )
 
 
-def _judge_offsets(found: Found, group: str, offsets: Mapping[Place, Committed]) -> None:
+def _check_offsets(found: Evidence, group: str, offsets: Mapping[Place, Committed]) -> None:
     """Compare offsets with those of the same incarnation; an earlier release could run ahead of its database."""
     stored = {lane.place: lane.next_offset for lane in found.lanes if lane.group == group}
     for place, committed in sorted(offsets.items()):
@@ -237,7 +237,7 @@ def _judge_offsets(found: Found, group: str, offsets: Mapping[Place, Committed])
             )
 
 
-def _judge_topic(found: Found, lane: KnownLane) -> None:
+def _check_topic(found: Evidence, lane: KnownLane) -> None:
     """Compare a topic with the one that the lane was claimed on."""
     if lane.partitions is None:
         return
@@ -260,7 +260,7 @@ def _judge_topic(found: Found, lane: KnownLane) -> None:
         )
 
 
-def _judge_records(found: Found, lane: KnownLane) -> None:
+def _check_records(found: Evidence, lane: KnownLane) -> None:
     """Compare what the broker holds with where the lane goes on, and with the last record that it has read.
 
     A topic that was cut off halts every group in the database, one that has lost unread records only their reader.
@@ -276,7 +276,7 @@ def _judge_records(found: Found, lane: KnownLane) -> None:
             )
     record = found.records.get(lane.place)
     if record is not None and lane.seen is not None and record.offset == lane.seen.offset:
-        there = recognise(record.offset, record.recorded_ms, record.key, record.value)
+        there = checksum(record.offset, record.recorded_ms, record.key, record.value)
         if there != lane.seen:
             raise HaltError(
                 f"{where} has another record at offset {record.offset} than the one that {lane.group} has read: the "
@@ -312,7 +312,7 @@ def last_seen(lanes: Iterable[KnownLane]) -> dict[Place, int]:
     return found
 
 
-def last_said(
+def last_published(
     saga: str, behind: Mapping[tuple[str, int], int], records: Iterable[Record], now: int
 ) -> dict[tuple[str, int], Record]:
     """Return the last fact that each group has published on each partition at or behind its offset there.

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Final
 
-from tradesaga.infra.kafka.codec import seen_as
+from tradesaga.infra.kafka.codec import record_checksum
 from tradesaga.infra.outbox.batch import Chunk
 
 BATCHES: Final = 4
@@ -46,7 +46,7 @@ class Inbox:
             length = record.size
             if size and size + length > self._batch_bytes:
                 piece = chunk.records[first:place]
-                self._append(Chunk(chunk.lane, record.offset, piece, seen_as(piece[-1])), size)
+                self._append(Chunk(chunk.lane, record.offset, piece, record_checksum(piece[-1])), size)
                 first, size = place, 0
             size += length
         self._append(chunk._replace(records=chunk.records[first:]) if first else chunk, size)

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import Connection
 
-Kind = Literal["rebuilt", "restored", "republished"]
+IncarnationKind = Literal["rebuilt", "restored", "republished"]
 SHIFT: Final = 30
 """Bits below the incarnation's number: 2^30 claims of a lane, or rows of it, for each second since the last one."""
 _LANE_SPREAD: Final = 1 << 20
@@ -64,7 +64,7 @@ async def refuse_running(sql: Connection) -> None:
         raise CommandError("services-running", f"services are connected: {running}", "PostgreSQL", do, ExitCode.REFUSED)
 
 
-async def begin(sql: Connection, kind: Kind, operator: str) -> Incarnation:
+async def begin(sql: Connection, kind: IncarnationKind, operator: str) -> Incarnation:
     """Begin a new life in the caller's transaction: all numbers go on above those of the former one.
 
     Rows of the outbox that nobody is known to have published keep their order and get new numbers.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from tradesaga.infra.kafka.codec import Seen
+from tradesaga.infra.kafka.codec import RecordChecksum
 from tradesaga.infra.postgres.database import Connection
 
-CLAIM = """
+ACQUIRE = """
 INSERT INTO lane AS l ("group", topic, partition, epoch, owner)
 SELECT $1, topic, partition, 1, $4 FROM unnest($2::text[], $3::int[]) AS t (topic, partition)
 ORDER BY topic, partition
@@ -17,7 +17,7 @@ DO UPDATE SET epoch = l.epoch + 1, owner = excluded.owner, claimed_at = clock_ti
 RETURNING id, topic, partition, epoch, next_offset, last_seq, published_seq
 """
 
-NOTHING_SEEN: Final[Mapping[int, Seen]] = MappingProxyType({})
+NOTHING_SEEN: Final[Mapping[int, RecordChecksum]] = MappingProxyType({})
 OFFSETS = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1'
 
 # The fence. Rows are locked in the order of their ids, so that two batches never wait for each other crosswise.
@@ -53,17 +53,17 @@ class Lane:
     last_seq: int
     acked_seq: int
     stored_offset: int = 0
-    seen: Seen | None = None
+    seen: RecordChecksum | None = None
 
 
-async def claim(connection: Connection, group: str, partitions: Sequence[tuple[str, int]], owner: str) -> list[Lane]:
+async def acquire(connection: Connection, group: str, partitions: Sequence[tuple[str, int]], owner: str) -> list[Lane]:
     """Claim lanes under new epochs; whoever held them is fenced from this statement's commit on.
 
     Waits, within `lock_timeout`, for a transaction of the former owner that is still open.
     """
     topics = [topic for topic, _ in partitions]
     numbers = [number for _, number in partitions]
-    rows = await connection.fetch(CLAIM, group, topics, numbers, owner)
+    rows = await connection.fetch(ACQUIRE, group, topics, numbers, owner)
     return [
         Lane(
             r["id"], r["topic"], r["partition"], r["epoch"], r["next_offset"], r["last_seq"], r["published_seq"],
@@ -83,7 +83,10 @@ async def read_offsets(
 
 
 async def advance(
-    connection: Connection, lanes: Iterable[Lane], offsets: Mapping[int, int], seen: Mapping[int, Seen] = NOTHING_SEEN
+    connection: Connection,
+    lanes: Iterable[Lane],
+    offsets: Mapping[int, int],
+    seen: Mapping[int, RecordChecksum] = NOTHING_SEEN,
 ) -> set[int]:
     """Pass the fence: lock the lanes that are still mine, move their offsets and marks, and return their ids.
 

@@ -7,7 +7,7 @@ import asyncpg
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
 
-Place = tuple[str, str]
+LaneGroup = tuple[str, str]
 """A group and its topic: the lanes that its writers share."""
 
 _DECLARE = """
@@ -38,17 +38,17 @@ WHERE id = $1 AND epoch = $2
 """
 
 
-async def declare(sql: Connection, place: Place, count: int) -> None:
+async def declare(sql: Connection, place: LaneGroup, count: int) -> None:
     """Make sure that the group has its lanes, numbered from 0."""
     await sql.execute(_DECLARE, *place, count)
 
 
-async def take(sql: Connection, place: Place, owner: str, lease: timedelta) -> Lane | None:
+async def acquire(sql: Connection, place: LaneGroup, owner: str, lease: timedelta) -> Lane | None:
     """Take one free or lapsed lane under a new epoch, first of all the one this owner had; None if all are leased."""
     return _lane(await sql.fetchrow(_TAKE, *place, owner, lease, 0, False))
 
 
-async def adopt(sql: Connection, place: Place, owner: str, lease: timedelta, mine: int) -> Lane | None:
+async def take_over(sql: Connection, place: LaneGroup, owner: str, lease: timedelta, mine: int) -> Lane | None:
     """Take one free or lapsed lane that has unpublished rows, other than `mine`; None if there is none."""
     return _lane(await sql.fetchrow(_TAKE, *place, owner, lease, mine, True))
 

@@ -21,16 +21,16 @@ from tradesaga.infra.outbox.batch import ConflictsError
 from tradesaga.infra.outbox.batch_writer import (
     REDO,
     FunctionFailedError,
-    LeasedTransaction,
+    OutboxTransaction,
     Request,
-    answer,
-    fail,
-    fill,
-    fill_guarded,
+    reject,
+    resolve,
+    run_functions,
+    run_with_savepoints,
 )
 from tradesaga.infra.outbox.guard import Guard, watched_topics
 from tradesaga.infra.outbox.health import Health
-from tradesaga.infra.outbox.known_groups import LivesHere
+from tradesaga.infra.outbox.known_groups import GroupFilter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ownership import republish
@@ -70,7 +70,7 @@ def name_owner(service: str) -> str:
     return f"{service}@{socket.gethostname()}:{os.getpid()}-{uuid4().hex[:8]}"
 
 
-class LeasedWriter:
+class OutboxWriter:
     """Owns one of `count` lanes of (`group`, `topic`) while it is entered; `write` may be called concurrently.
 
     With `saga` it writes nothing while the database and that saga's topics do not belong together.
@@ -89,7 +89,7 @@ class LeasedWriter:
         owner: str,
         lease: float = 10.0,
         saga: str = "",
-        lives_here: LivesHere | None = None,
+        group_filter: GroupFilter | None = None,
     ) -> None:
         self._pool = pool
         self._bootstrap = bootstrap
@@ -104,7 +104,7 @@ class LeasedWriter:
         self._closing = False
         self._why = "it has only just started"
         self._task: asyncio.Task[None] | None = None
-        self._guard = Guard(bootstrap, saga, lives_here=lives_here) if saga else None
+        self._guard = Guard(bootstrap, saga, group_filter=group_filter) if saga else None
         self._watched = watched_topics(saga) if saga else []
         self._doubtful = False
 
@@ -122,7 +122,7 @@ class LeasedWriter:
             self._task.cancel()
             await asyncio.wait([self._task])
         for request in self._queue:
-            fail(request, NotWrittenError("the writer has been closed"))
+            reject(request, NotWrittenError("the writer has been closed"))
 
     async def failed(self) -> None:
         """Wait until the writer ends by itself, which only a fault makes it do, and raise that."""
@@ -134,7 +134,7 @@ class LeasedWriter:
         """Give the number of functions that wait for a transaction."""
         return len(self._queue)
 
-    async def write(self, run: Callable[[LeasedTransaction], Awaitable[T]], *, patience: float = 10.0) -> T:
+    async def write(self, run: Callable[[OutboxTransaction], Awaitable[T]], *, patience: float = 10.0) -> T:
         """Run a function in the next group commit and give its result once that is committed.
 
         The function may be called more than once before it counts, so it changes nothing but the transaction. What it
@@ -194,12 +194,12 @@ class LeasedWriter:
             if self._guard is not None:
                 await self._guard.check(sql)
             await leases.declare(sql, self._place, self._count)
-            lane = await leases.take(sql, self._place, self._owner, self._lease)
+            lane = await leases.acquire(sql, self._place, self._owner, self._lease)
             if lane is None:
                 raise InDoubtError(f"all {self._count} lanes of {self._place[0]} are leased to other processes")
             publisher = await stack.enter_async_context(Publisher(self._bootstrap, self._owner, [lane]))
             await republish(sql, publisher, [lane])
-            orphans = asyncio.create_task(self._adopt_orphans(lane.id), name=f"orphans {self._place[0]}")
+            orphans = asyncio.create_task(self._take_over_orphans(lane.id), name=f"orphans {self._place[0]}")
             stack.push_async_callback(_end, orphans)
             self.health.lanes, self.health.ready, self.health.halted = 1, True, ""
             self._log.info("lane leased", lane=lane.partition, epoch=lane.epoch)
@@ -224,7 +224,7 @@ class LeasedWriter:
                 continue
             most = BATCH
             for request in batch:
-                answer(request)
+                resolve(request)
             if rows:
                 lane.last_seq = rows[-1].seq
                 await publisher.publish(rows)
@@ -258,7 +258,7 @@ class LeasedWriter:
                     self._queue.appendleft(request)
                 raise
             for request in batch:
-                fail(request, WriteUnknownError(f"the commit was not answered: {error or type(error).__name__}"))
+                reject(request, WriteUnknownError(f"the commit was not answered: {error or type(error).__name__}"))
             raise InDoubtError("a commit was not answered") from error
         self.health.batches += 1
         self.health.records += len(batch)
@@ -277,7 +277,7 @@ class LeasedWriter:
                         self.health.fenced += 1
                         raise InDoubtError(f"lane {lane.partition} has been taken over by another owner")
                     await leases.renew(sql, lane, self._lease)
-                    rows = await (fill_guarded if guarded else fill)(sql, lane, batch)
+                    rows = await (run_with_savepoints if guarded else run_functions)(sql, lane, batch)
                     if rows:
                         await outbox_rows.insert(sql, rows)
                     committing.set()
@@ -291,13 +291,13 @@ class LeasedWriter:
                 return rows
         raise ConflictsError
 
-    async def _adopt_orphans(self, mine: int) -> None:
+    async def _take_over_orphans(self, mine: int) -> None:
         """Publish what writers of this group that have died left in their lanes."""
         heir = f"{self._owner}/heir"
         while True:
             try:
                 async with self._pool.acquire(timeout=10) as sql:
-                    while lane := await leases.adopt(sql, self._place, heir, self._lease, mine):
+                    while lane := await leases.take_over(sql, self._place, heir, self._lease, mine):
                         async with Publisher(self._bootstrap, self._owner, [lane]) as publisher:
                             await republish(sql, publisher, [lane])
                         await leases.release(sql, lane)

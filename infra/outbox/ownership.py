@@ -14,7 +14,7 @@ from tradesaga.infra.outbox.refused_rows import set_aside
 from tradesaga.infra.postgres.database import Connection
 
 
-async def claim_lanes(
+async def acquire_lanes(
     consumer: ConsumerPort, sql: Connection, guard: Guard, places: Sequence[Place], owner: str
 ) -> list[Lane]:
     """Claim the lanes of these partitions. Raises `InDoubtError`, `HaltError`, `KafkaUnavailableError`."""
@@ -23,7 +23,7 @@ async def claim_lanes(
     # One that slept past its session would fence the rightful owner.
     if known and not await consumer.commit(known, str(guard.identity)):
         raise InDoubtError("the group does not know this member now; waiting to join again")
-    lanes = await lane_rows.claim(sql, guard.group, places, owner)
+    lanes = await lane_rows.acquire(sql, guard.group, places, owner)
     reach(Failpoint.IN_CLAIM)
     if new := [lane for lane in lanes if lane.epoch == 1]:
         await _begin_lanes(consumer, sql, new)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from tradesaga.infra.kafka.clients import Consumer, Place, Polled, Producer, Wants
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.identity import Inspector, inspecting
+from tradesaga.infra.kafka.identity import Inspector, open_inspector
 from tradesaga.infra.kafka.names import Cluster
 
 
@@ -110,4 +110,4 @@ def make_consumer(
 
 def make_inspector(brokers: Brokers) -> AbstractAsyncContextManager[Inspector]:
     """Make an inspector, connected while the context is open."""
-    return inspecting(brokers) if isinstance(brokers, str) else brokers.inspector()
+    return open_inspector(brokers) if isinstance(brokers, str) else brokers.inspector()

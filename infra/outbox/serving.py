@@ -1,12 +1,12 @@
 """A group's worker as the settings of its service want it."""
 
 from tradesaga.infra.audit_log.seals import SealTrust
-from tradesaga.infra.outbox.known_groups import find_residents
+from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import BATCH, Worker
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.telemetry.metrics import watch_worker
+from tradesaga.infra.telemetry.metrics import register_worker
 
 
 def make_worker(
@@ -28,7 +28,7 @@ def make_worker(
         session_ms=settings.session_timeout_ms,
         batch=batch,
         trust=trust,
-        lives_here=find_residents(settings, service),
+        group_filter=group_filter_for(settings, service),
     )
-    watch_worker(processor.group, worker.health)
+    register_worker(processor.group, worker.health)
     return worker

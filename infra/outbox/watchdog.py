@@ -15,7 +15,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
 
 
-class Verdict(Enum):
+class Action(Enum):
     """What is to be done."""
 
     FINE = "let it go on"
@@ -41,7 +41,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """What one look at a worker shows.
 
     `polls` that have come back so far; `offsets` is where it would read on; `paused` says that it does not want any
@@ -76,7 +76,7 @@ class Watchdog:
         self._moved.clear()
         self.silent.clear()
 
-    def doubts(self, now: float, sight: Sight) -> bool:
+    def is_suspicious(self, now: float, sight: Observation) -> bool:
         """Say whether a silence has lasted so long that the broker should be asked."""
         if sight.polls != self._polls or sight.paused:
             self._polls, self._polled = sight.polls, now
@@ -96,51 +96,51 @@ class Watchdog:
     def _passed(self, now: float, since: float) -> bool:
         return now - since > self.patience.silence
 
-    def hangs(self, now: float, sight: Sight) -> bool:
+    def is_hung(self, now: float, sight: Observation) -> bool:
         """Say whether the worker has been held up so long that nothing but a new process helps."""
         return now - max(sight.turned, self._begun) > self.patience.hang
 
-    def judge(self, now: float, *, waits: bool) -> Verdict:
+    def decide(self, now: float, *, waits: bool) -> Action:
         """Decide, now that the broker has answered; `waits`: it has a record in one of the silent partitions."""
         if not waits and not self._passed(now, min(self._polled, self._assigned)):
             self.rebuilt = 0
             self._moved.clear()
-            return Verdict.FINE
+            return Action.FINE
         self.rebuilt += 1
-        return Verdict.REBUILD if self.rebuilt <= self.patience.rebuilds else Verdict.END
+        return Action.REBUILD if self.rebuilt <= self.patience.rebuilds else Action.END
 
 
 async def watch(
-    dog: Watchdog, look: Callable[[], Sight], probe: Callable[[Mapping[Place, int]], Awaitable[bool]]
-) -> Verdict:
+    watchdog: Watchdog, look: Callable[[], Observation], probe: Callable[[Mapping[Place, int]], Awaitable[bool]]
+) -> Action:
     """Watch one consumer until something has to be done. `probe` says whether the broker has a record there."""
-    dog.begin(elapsed())
+    watchdog.begin(elapsed())
     while True:
         before = elapsed()
-        await asyncio.sleep(dog.patience.pause)
-        if elapsed() - before > 3 * dog.patience.pause:
-            dog.begin(elapsed())  # the process itself was stopped, or starved; it has seen nothing
+        await asyncio.sleep(watchdog.patience.pause)
+        if elapsed() - before > 3 * watchdog.patience.pause:
+            watchdog.begin(elapsed())  # the process itself was stopped, or starved; it has seen nothing
             continue
         sight = look()
-        if dog.hangs(elapsed(), sight):
-            return Verdict.END
-        if not dog.doubts(elapsed(), sight):
+        if watchdog.is_hung(elapsed(), sight):
+            return Action.END
+        if not watchdog.is_suspicious(elapsed(), sight):
             continue
-        asked = dict(dog.silent)
+        asked = dict(watchdog.silent)
         try:
-            async with asyncio.timeout(dog.patience.silence):
+            async with asyncio.timeout(watchdog.patience.silence):
                 waits = await probe(asked)
         except (KafkaUnavailableError, TimeoutError):
-            dog.begin(elapsed())  # the silence is the broker's
+            watchdog.begin(elapsed())  # the silence is the broker's
             continue
         # What has come while the broker was asked is no silence.
-        if not dog.doubts(elapsed(), look()) or asked.items() - dog.silent.items():
+        if not watchdog.is_suspicious(elapsed(), look()) or asked.items() - watchdog.silent.items():
             continue
-        if (verdict := dog.judge(elapsed(), waits=waits)) is not Verdict.FINE:
+        if (verdict := watchdog.decide(elapsed(), waits=waits)) is not Action.FINE:
             return verdict
 
 
-def stuck(group: str, rebuilds: int) -> CommandError:
+def stuck_consumer_error(group: str, rebuilds: int) -> CommandError:
     """Give the error with which a worker ends that no new consumer has helped."""
     what = f"the consumer of {group} brings nothing though there is something to read, or its worker hangs"
     return CommandError(

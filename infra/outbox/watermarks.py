@@ -18,7 +18,7 @@ LEAVING = 2.0
 """Seconds that an owner waits for the broker before it leaves its lanes to another."""
 
 
-class Marks:
+class Watermarks:
     """The marks of one owner's lanes; without them the next owner would publish, and read, again what is dealt with."""
 
     def __init__(self, sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:

@@ -18,14 +18,14 @@ from tradesaga.infra.outbox.commit import Committer, Session
 from tradesaga.infra.outbox.guard import Guard, saga_of, watched_topics
 from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.outbox.inbox import Inbox
-from tradesaga.infra.outbox.known_groups import LivesHere
+from tradesaga.infra.outbox.known_groups import GroupFilter
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.ownership import claim_lanes, republish
+from tradesaga.infra.outbox.ownership import acquire_lanes, republish
 from tradesaga.infra.outbox.ports import Brokers, ConsumerPort, cluster_of, make_consumer
 from tradesaga.infra.outbox.processor import HaltError, InDoubtError, Processor
 from tradesaga.infra.outbox.publish import Publisher, PublishError
-from tradesaga.infra.outbox.watchdog import Patience, Sight, Verdict, Watchdog, stuck, watch
-from tradesaga.infra.outbox.watermarks import Marks
+from tradesaga.infra.outbox.watchdog import Action, Observation, Patience, Watchdog, stuck_consumer_error, watch
+from tradesaga.infra.outbox.watermarks import Watermarks
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 
@@ -61,7 +61,7 @@ class Worker:
         batch: int = BATCH,
         patience: Patience | None = None,
         trust: SealTrust | None = None,
-        lives_here: LivesHere | None = None,
+        group_filter: GroupFilter | None = None,
     ) -> None:
         self._processor = processor
         self._pool = pool
@@ -89,7 +89,7 @@ class Worker:
         self._owned: Sequence[Lane] = ()
         self._held: dict[Place, float] = {}
         saga, topics = saga_of(processor.topics), processor.topics
-        self._guard = Guard(brokers, saga, processor.group, topics, trust=trust, lives_here=lives_here)
+        self._guard = Guard(brokers, saga, processor.group, topics, trust=trust, group_filter=group_filter)
 
     async def run(self) -> None:
         """Join the group and work; every failure that may pass is met by starting over, with a growing pause.
@@ -97,13 +97,15 @@ class Worker:
         A consumer that is stuck is replaced. Where database and topics do not belong together the group is not joined,
         or left, until they do. Raises `CommandError` when no new consumer helps.
         """
-        dog = Watchdog(self._patience)
+        watchdog = Watchdog(self._patience)
         with self._watching_topics():
             while True:
                 await self._admit()
                 try:
-                    if await self._belong(dog) is Verdict.END:
-                        raise stuck(cluster_of(self._brokers).physical(self._processor.group), self._patience.rebuilds)
+                    if await self._belong(watchdog) is Action.END:
+                        raise stuck_consumer_error(
+                            cluster_of(self._brokers).physical(self._processor.group), self._patience.rebuilds
+                        )
                 except HaltError as error:
                     self._halt(error)
                     continue
@@ -147,7 +149,7 @@ class Worker:
             self.health.halted = str(error)
             self._log.critical("halted", why=str(error))
 
-    async def _belong(self, dog: Watchdog) -> Verdict:
+    async def _belong(self, watchdog: Watchdog) -> Action:
         """Work as one member of the group, until a watchdog finds it stuck."""
         consumer = make_consumer(
             self._brokers, self._processor.group, self._processor.topics, self._owner, self._session_ms
@@ -156,7 +158,7 @@ class Worker:
         await consumer.start(partial(self._on_revoked, self._membership), partial(self._on_assigned, self._membership))
         self.health.fetches = True
         fetching = asyncio.create_task(self._fetch(consumer), name=f"fetch {self._processor.group}")
-        watching = asyncio.create_task(self._watch(dog), name=f"watchdog {self._processor.group}")
+        watching = asyncio.create_task(self._watch(watchdog), name=f"watchdog {self._processor.group}")
         try:
             while not watching.done():
                 self._turned = elapsed()
@@ -169,7 +171,7 @@ class Worker:
             await self._leave(consumer, fetching, watching)
 
     async def _leave(
-        self, consumer: ConsumerPort, fetching: "asyncio.Task[None]", watching: "asyncio.Task[Verdict]"
+        self, consumer: ConsumerPort, fetching: "asyncio.Task[None]", watching: "asyncio.Task[Action]"
     ) -> None:
         """Leave the group: whole, unless the consumer is stuck in that too."""
         abandoned = watching.done()
@@ -186,21 +188,21 @@ class Worker:
         if leaving.done():
             leaving.result()
 
-    async def _watch(self, dog: Watchdog) -> Verdict:
+    async def _watch(self, watchdog: Watchdog) -> Action:
         """Watch over one consumer. A simulation's is not watched: its time is not ours."""
         if not isinstance(self._brokers, str):
             await asyncio.Event().wait()
         try:
-            return await watch(dog, self._look, partial(has_record, str(self._brokers)))
+            return await watch(watchdog, self._look, partial(has_record, str(self._brokers)))
         finally:
             self._generation += 1
             self._wake.set()
 
-    def _look(self) -> Sight:
+    def _look(self) -> Observation:
         paused = self.inbox.full or self._processor.full()
-        return Sight(self._polls, dict(self._reading), paused, self._assigned, self._turned)
+        return Observation(self._polls, dict(self._reading), paused, self._assigned, self._turned)
 
-    async def _end_whole(self, session: "asyncio.Task[None]", watching: "asyncio.Task[Verdict]") -> None:
+    async def _end_whole(self, session: "asyncio.Task[None]", watching: "asyncio.Task[Action]") -> None:
         """Wait for a session; told to stop, let a batch under way end first, or the next owner would say it again."""
         try:
             await asyncio.wait([session, watching], return_when=asyncio.FIRST_COMPLETED)
@@ -325,7 +327,7 @@ class Worker:
         try:
             async with AsyncExitStack() as stack:
                 sql = await stack.enter_async_context(self._pool.acquire())
-                lanes = await claim_lanes(consumer, sql, self._guard, places, self._owner)
+                lanes = await acquire_lanes(consumer, sql, self._guard, places, self._owner)
                 publisher = await stack.enter_async_context(Publisher(self._brokers, self._owner, lanes))
                 await republish(sql, publisher, lanes)
                 stack.push_async_callback(self._processor.close)
@@ -333,9 +335,9 @@ class Worker:
                 if generation != self._generation:
                     return
                 self._begin(lanes)
-                marks = Marks(sql, publisher, lanes)
-                stack.push_async_callback(marks.leave)
-                await self._work(Session(sql, publisher, marks, lanes, generation), fetching)
+                watermarks = Watermarks(sql, publisher, lanes)
+                stack.push_async_callback(watermarks.leave)
+                await self._work(Session(sql, publisher, watermarks, lanes, generation), fetching)
         except _PASSING as error:
             self._failures = min(self._failures + 1, 8)
             self.health.restarts += 1
@@ -361,8 +363,8 @@ class Worker:
             if generation != self._generation:
                 return
             if not self.inbox and self._processor.due_in() != 0:
-                if self._committer.marks_due():
-                    await session.marks.save()
+                if self._committer.watermarks_due():
+                    await session.watermarks.save()
                 continue
             self._batch_done.clear()
             try:

@@ -20,7 +20,7 @@ SELECT id, (SELECT coalesce(max(number), 0) FROM incarnation) AS incarnation, cl
 FROM installation
 """
 CLAIM: Final = "UPDATE installation SET claimed = true WHERE id = $1 AND NOT claimed"
-_ADOPT: Final = """
+_SET: Final = """
 INSERT INTO installation (id, claimed) VALUES ($1, $2)
 ON CONFLICT (singleton) DO UPDATE SET id = excluded.id, claimed = excluded.claimed
 """
@@ -72,9 +72,9 @@ async def read_identity(sql: Connection) -> DatabaseIdentity:
     return DatabaseIdentity(Identity(row["id"], row["incarnation"]), row["claimed"], label)
 
 
-async def adopt_installation(sql: Connection, installation: UUID, *, claimed: bool) -> None:
+async def set_installation(sql: Connection, installation: UUID, *, claimed: bool) -> None:
     """Make a database one of this installation."""
-    await sql.execute(_ADOPT, installation, claimed)
+    await sql.execute(_SET, installation, claimed)
 
 
 def choose_installation(found: Sequence[DatabaseIdentity], wanted: UUID | None = None) -> UUID:
@@ -111,5 +111,5 @@ async def _share(urls: Collection[str], wanted: UUID | None) -> UUID:
         chosen = choose_installation(found, wanted)
         for sql, each in zip(databases, found, strict=True):
             if each.identity.installation != chosen:
-                await adopt_installation(sql, chosen, claimed=False)
+                await set_installation(sql, chosen, claimed=False)
     return chosen

@@ -26,7 +26,7 @@ EVERY: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class PartitionRange:
     """One partition to be: the rows of `table` whose `column` lies in [start, end)."""
 
     table: str
@@ -40,28 +40,28 @@ class Span:
         return f"{self.table}_{self.start:%Y%m%d}"
 
 
-def months(since: datetime) -> Iterator[Span]:
+def month_ranges(since: datetime) -> Iterator[PartitionRange]:
     """Give the months of the audit log from one moment's on, without an end."""
     month = since.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     while True:
         following = (month + timedelta(days=32)).replace(day=1)
-        yield Span("saga_event", "recorded_at", month, following)
+        yield PartitionRange("saga_event", "recorded_at", month, following)
         month = following
 
 
-def spans(now: datetime) -> Iterator[Span]:
+def wanted_partitions(now: datetime) -> Iterator[PartitionRange]:
     """List the partitions that should exist at `now`: the current ones and those ahead."""
-    ahead = months(now)
+    ahead = month_ranges(now)
     yield from (next(ahead) for _ in range(MONTHS_AHEAD + 1))
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     for ahead in range(DAYS_AHEAD + 1):
-        yield Span("outbox", "created_at", day + timedelta(days=ahead), day + timedelta(days=ahead + 1))
+        yield PartitionRange("outbox", "created_at", day + timedelta(days=ahead), day + timedelta(days=ahead + 1))
 
 
 @asynccontextmanager
-async def keeping_partitions(pool: "Pool") -> AsyncGenerator[None]:
+async def maintain_partitions(pool: "Pool") -> AsyncGenerator[None]:
     """Look after the partitions now and once an hour, for as long as the context is open."""
-    task = asyncio.create_task(_keep(pool), name="partitions")
+    task = asyncio.create_task(_maintain(pool), name="partitions")
     try:
         yield
     finally:
@@ -69,7 +69,7 @@ async def keeping_partitions(pool: "Pool") -> AsyncGenerator[None]:
         await asyncio.wait([task])
 
 
-async def _keep(pool: "Pool") -> None:
+async def _maintain(pool: "Pool") -> None:
     log = structlog.get_logger("partitions")
     while True:
         try:
@@ -95,7 +95,7 @@ async def ensure_partitions(sql: "Connection") -> list[str]:
     try:
         now = await sql.fetchval("SELECT clock_timestamp()")
         existing = await _existing(sql)
-        missing = [span for span in spans(now) if span.name not in existing]
+        missing = [span for span in wanted_partitions(now) if span.name not in existing]
         done += [f"created {span.name}" for span in missing if await _create(sql, span)]
         done += [f"dropped {name}" for name in sorted(existing) if await _drop_published(sql, name, now)]
     finally:
@@ -103,13 +103,13 @@ async def ensure_partitions(sql: "Connection") -> list[str]:
     return done
 
 
-async def make_months(sql: "Connection", since: datetime) -> list[str]:
+async def create_month_partitions(sql: "Connection", since: datetime) -> list[str]:
     """Make the audit log's partitions from a moment's month to the present one; says which.
 
     A log that is rebuilt has its past in months again, which can be retired one by one.
     """
     now, existing = await sql.fetchval("SELECT clock_timestamp()"), await _existing(sql)
-    past = takewhile(lambda span: span.start <= now, months(since))
+    past = takewhile(lambda span: span.start <= now, month_ranges(since))
     return [span.name for span in past if span.name not in existing and await _create(sql, span)]
 
 
@@ -121,7 +121,7 @@ async def _existing(sql: "Connection") -> set[str]:
     return {row[0] for row in rows}
 
 
-async def _create(sql: "Connection", span: Span) -> bool:
+async def _create(sql: "Connection", span: PartitionRange) -> bool:
     """Build the partition beside its table and attach it, which lets readers and writers go on."""
     bounds = f"'{span.start.isoformat()}'", f"'{span.end.isoformat()}'"
     try:

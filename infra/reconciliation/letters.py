@@ -14,7 +14,7 @@ from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.clients import KafkaUnavailableError
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.reconciliation.facts import SHOWN
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.definition import trade
@@ -89,11 +89,11 @@ async def check_letters(settings: Settings, since: datetime, known: Collection[P
     brokers, topic = settings.brokers(), dead_letters_topic(trade.name)
     try:
         count = (await count_partitions(brokers, [topic]))[topic]
-        async with Replay(brokers) as replay:
+        async with TopicReader(brokers) as replay:
             ranges = await replay.ranges([(topic, number) for number in range(count)])
             firsts = await replay.first_at(dict.fromkeys(ranges, int(since.timestamp() * 1000)))
             for place, first in sorted(firsts.items()):
-                async for batch in replay.read_left(place, first, ranges[place][1]):
+                async for batch in replay.read_remaining(place, first, ranges[place][1]):
                     for letter in batch:
                         _take(found, records, letter, known)
     except KafkaUnavailableError as error:

@@ -82,7 +82,7 @@ class Conflict:
     record: Outgoing
 
 
-Verdict = Accepted | Same | Conflict
+StartResult = Accepted | Same | Conflict
 
 
 def check_startable(saga: AnySaga) -> None:
@@ -111,7 +111,7 @@ def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
     return start
 
 
-def order_start(
+def make_start(
     saga: AnySaga, request: Event, *, causation: str = "", traceparent: str = "", tracestate: str = ""
 ) -> Start:
     """Give a valid request its identity; without a trace it begins one, which nobody records."""
@@ -123,7 +123,7 @@ def order_start(
 
 async def accept(
     sql: Connection, saga: AnySaga, starts: Sequence[Start], *, keys: RequestKeys, source: str, now: int
-) -> list[Verdict]:
+) -> list[StartResult]:
     """Judge starts, in two statements, inside the caller's transaction; the caller publishes the records.
 
     A transaction elsewhere that holds one of the keys is waited for. `now` is nanoseconds since 1970.
@@ -138,7 +138,7 @@ async def accept(
         for row in await sql.fetch(_READ, [saga_id for saga_id in records if saga_id not in new]):
             stored = Outgoing.of_stored(events_topic(saga.name), *unpack(row["record"]))
             records[row["saga_id"]] = (row["request_hash"], stored)
-    verdicts: list[Verdict] = []
+    verdicts: list[StartResult] = []
     for start, hash_ in hashed:
         stored_hash, record = records[start.saga_id]
         if hash_ != stored_hash and not _repeats(start, keys, stored_hash, record):

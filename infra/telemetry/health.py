@@ -19,7 +19,7 @@ JSON: Final = "application/json"
 
 
 @asynccontextmanager
-async def probes(host: str, port: int) -> AsyncGenerator[None]:
+async def serve_probes(host: str, port: int) -> AsyncGenerator[None]:
     """Serve the three while the body runs; a port of 0 serves none. Raises CommandError when the port is taken."""
     if not port:
         yield

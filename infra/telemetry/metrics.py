@@ -181,7 +181,7 @@ _GAUGED: Final = (
 _WORKERS: Final = WorkerCollector()
 
 
-def watch_worker(group: str, health: Health) -> None:
+def register_worker(group: str, health: Health) -> None:
     """Show a worker's health under its consumer group; a second worker of that name takes the first one's place."""
     if not _WORKERS.workers:
         REGISTRY.register(_WORKERS)

@@ -7,10 +7,19 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter
+from tradesaga.infra.outbox.outbox_writer import OutboxWriter
 from tradesaga.infra.postgres.database import Pool
-from tradesaga.infra.saga_queries import PAGE, Wanted, dump, present, read_events, read_page, read_row, start_events
-from tradesaga.infra.starts.accept import Accepted, Conflict, Start, order_start
+from tradesaga.infra.saga_queries import (
+    PAGE,
+    SagaFilter,
+    dump,
+    read_events,
+    read_page,
+    read_row,
+    row_to_json,
+    start_events,
+)
+from tradesaga.infra.starts.accept import Accepted, Conflict, Start, make_start
 from tradesaga.infra.telemetry.tracing import new_traceparent, next_traceparent
 from tradesaga.producers.gateway.body import read_body
 from tradesaga.producers.gateway.limits import Limits
@@ -35,7 +44,7 @@ class Gateway:
 
     saga: AnySaga
     keys: RequestKeys
-    writer: LeasedWriter
+    writer: OutboxWriter
     pool: Pool
     load: Load
     limits: Limits
@@ -75,7 +84,7 @@ def build_app(gateway: Gateway) -> FastAPI:
         cursor: UUID | None = None,
     ) -> Response:
         starts = start_events([gateway.saga])
-        wanted = Wanted(state and state.value, account, symbol, after=cursor)
+        wanted = SagaFilter(state and state.value, account, symbol, after=cursor)
         async with gateway.pool.acquire(timeout=PATIENCE) as sql:
             found = await read_page(sql, starts, wanted, limit + 1)
         shown = found[:limit]
@@ -89,7 +98,7 @@ def build_app(gateway: Gateway) -> FastAPI:
             if row is None:
                 do = "check the id; a start that was just accepted is known here within a moment"
                 raise refuse(404, "not-found", "no saga with this id is known", str(saga_id), do)
-            return _json({**present(row), "events": await read_events(sql, saga_id)})
+            return _json({**row_to_json(row), "events": await read_events(sql, saga_id)})
 
     _ = start, page, one
     return app
@@ -117,9 +126,7 @@ def _traced(gateway: Gateway, wanted: Event, request: Request) -> Start:
     """Take the caller's trace over, or begin one."""
     trace = next_traceparent(request.headers.get("traceparent", ""))
     state = request.headers.get("tracestate", "")[:512] if trace else ""
-    return order_start(
-        gateway.saga, wanted, traceparent=trace or new_traceparent(gateway.trace_ratio), tracestate=state
-    )
+    return make_start(gateway.saga, wanted, traceparent=trace or new_traceparent(gateway.trace_ratio), tracestate=state)
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

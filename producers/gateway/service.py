@@ -13,12 +13,12 @@ import uvicorn
 from tradesaga.infra.errors import unavailable
 from tradesaga.infra.kafka.backpressure import Pipeline
 from tradesaga.infra.kafka.preflight import preflight
-from tradesaga.infra.outbox.known_groups import find_residents
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter, name_owner
+from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.outbox.outbox_writer import OutboxWriter, name_owner
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.request_keys import read_request_keys
-from tradesaga.infra.telemetry.metrics import watch_worker
+from tradesaga.infra.telemetry.metrics import register_worker
 from tradesaga.producers.gateway.app import Gateway, build_app
 from tradesaga.producers.gateway.limits import Limits
 from tradesaga.producers.gateway.load import Load
@@ -44,12 +44,12 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
             pool = await open_pool(settings.database_for(SAGA_LOG), max_size=4, application_name="tradesaga gateway")
             stack.push_async_callback(pool.close)
             group, topic, count = LANES
-            here, owner = find_residents(settings, SAGA_LOG), name_owner(NAME)
-            writer = LeasedWriter(
-                pool, settings.brokers(), group, topic, count, owner=owner, saga=saga.name, lives_here=here
+            here, owner = group_filter_for(settings, SAGA_LOG), name_owner(NAME)
+            writer = OutboxWriter(
+                pool, settings.brokers(), group, topic, count, owner=owner, saga=saga.name, group_filter=here
             )
             await stack.enter_async_context(writer)
-            watch_worker(NAME, writer.health)
+            register_worker(NAME, writer.health)
             limits = Limits()
             pipeline = Pipeline(settings.brokers(), saga.name, limits.lag_seconds)
             load = Load(pool, saga.name, limits, pipeline, writer.health)

@@ -12,7 +12,7 @@ import asyncpg
 from tradesaga.infra.cli.progress import ProgressError, decode_progress
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.facts import Written, make_fact, publish
+from tradesaga.infra.kafka.facts import RecordPosition, make_fact, publish
 from tradesaga.infra.outbox.refused_rows import find_refused, mark_resent
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.registry.sagas import find_saga
@@ -38,7 +38,7 @@ class Published:
     topic: str
     saga_id: UUID
     id: UUID
-    written: Written
+    written: RecordPosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ async def release(sql: Connection, settings: Settings, released: ParkReleased) -
     return await _publish(settings, saga.name, row["saga_id"], released)
 
 
-async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tuple[Outgoing, Written]:
+async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tuple[Outgoing, RecordPosition]:
     """Publish a row that the broker had refused; raises `CommandError`: exit 3 if none is there, exit 5 if it still is.
 
     Twice is once: the record has an id, by which whoever reads it knows it.

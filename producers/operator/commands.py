@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.facts import judgement
+from tradesaga.infra.kafka.facts import wait_until_folded
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.saga_queries import dump, read_row
@@ -261,7 +261,7 @@ async def _report(sql: Connection, published: Published, what: str, *, wait: boo
         "offset": offset,
     }
     if wait:
-        refusal = await judgement(sql, published.topic, published.written, _PATIENCE)
+        refusal = await wait_until_folded(sql, published.topic, published.written, _PATIENCE)
         if refusal:
             raise refused(published.saga_id, refusal)
         row = await read_row(sql, published.saga_id)

@@ -4,8 +4,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from tradesaga.infra.outbox.batch_writer import LeasedTransaction
-from tradesaga.infra.starts.accept import Accepted, Conflict, Same, Start, Verdict, accept
+from tradesaga.infra.outbox.batch_writer import OutboxTransaction
+from tradesaga.infra.starts.accept import Accepted, Conflict, Same, Start, StartResult, accept
 from tradesaga.infra.telemetry.metrics import STARTS
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.request_hash import RequestKeys
@@ -18,13 +18,13 @@ _RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}
 
 def accepting(
     saga: AnySaga, starts: Sequence[Start], keys: RequestKeys, door: str
-) -> Callable[[LeasedTransaction], Awaitable[list[Verdict]]]:
+) -> Callable[[OutboxTransaction], Awaitable[list[StartResult]]]:
     """Make the function that a writer runs; `door` names the way in, for `ce_source`.
 
     What was stored before is not published again: the outbox has seen to that.
     """
 
-    async def run(transaction: LeasedTransaction) -> list[Verdict]:
+    async def run(transaction: OutboxTransaction) -> list[StartResult]:
         source, now = f"/{saga.name}/{door}", time.time_ns()
         verdicts = await accept(transaction.sql, saga, starts, keys=keys, source=source, now=now)
         for verdict in verdicts:
@@ -35,7 +35,7 @@ def accepting(
     return run
 
 
-def count(saga: AnySaga, verdicts: Sequence[Verdict]) -> None:
+def count(saga: AnySaga, verdicts: Sequence[StartResult]) -> None:
     """Count verdicts, once they are committed."""
     for verdict in verdicts:
         STARTS.labels(saga.name, _RESULTS[type(verdict)]).inc()

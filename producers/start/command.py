@@ -20,8 +20,8 @@ from rich.progress import Progress
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.backpressure import Pipeline
 from tradesaga.infra.local_stack.display import AsJson, Directory
-from tradesaga.infra.outbox.known_groups import find_residents
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError, name_owner
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.saga_queries import dump
@@ -146,11 +146,11 @@ async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tal
     tally = _Tally()
     try:
         with _progress(wish) as progress:
-            owner, here = name_owner("start"), find_residents(settings, SAGA_LOG)
+            owner, here = name_owner("start"), group_filter_for(settings, SAGA_LOG)
             async with (
                 Pipeline(settings.brokers(), wish.saga.name, Limits().lag_seconds) as pipeline,
-                LeasedWriter(
-                    pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name, lives_here=here
+                OutboxWriter(
+                    pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name, group_filter=here
                 ) as writer,
             ):
                 task, congestion = progress.add_task("started", total=None), Congestion(pipeline, pool)

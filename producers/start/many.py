@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from tradesaga.infra.outbox.batch_writer import LeasedTransaction
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter, WriteUnknownError
+from tradesaga.infra.outbox.batch_writer import OutboxTransaction
+from tradesaga.infra.outbox.outbox_writer import OutboxWriter, WriteUnknownError
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.starts.accept import (
     Accepted,
     Conflict,
     Start,
     StartInvalidError,
-    Verdict,
-    order_start,
+    StartResult,
+    make_start,
     read_start,
 )
 from tradesaga.producers.start.accept import accepting, count
@@ -52,7 +52,7 @@ class Told:
 
 
 async def start_all(
-    writer: LeasedWriter,
+    writer: OutboxWriter,
     saga: AnySaga,
     lines: Iterable[Line],
     door: str,
@@ -97,13 +97,15 @@ def _judge(saga: AnySaga, batch: list[Line]) -> tuple[list[Told], list[tuple[int
     starts: list[tuple[int, Start]] = []
     for line in batch:
         try:
-            starts.append((line.number, order_start(saga, read_start(saga, line.text))))
+            starts.append((line.number, make_start(saga, read_start(saga, line.text))))
         except StartInvalidError as error:
             told.append(Told(line.number, "invalid", reason=str(error)))
     return told, starts
 
 
-async def _store(writer: LeasedWriter, run: Callable[[LeasedTransaction], Awaitable[list[Verdict]]]) -> list[Verdict]:
+async def _store(
+    writer: OutboxWriter, run: Callable[[OutboxTransaction], Awaitable[list[StartResult]]]
+) -> list[StartResult]:
     """Store a batch; an unanswered commit is simply repeated, since the same request is the same saga."""
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -113,7 +115,7 @@ async def _store(writer: LeasedWriter, run: Callable[[LeasedTransaction], Awaita
     return await writer.write(run, patience=PATIENCE)
 
 
-def _tell(line: int, start: Start, verdict: Verdict) -> Told:
+def _tell(line: int, start: Start, verdict: StartResult) -> Told:
     if isinstance(verdict, Conflict):
         return Told(line, "conflict", start.key, start.saga_id, "another request has started a saga under this key")
     return Told(line, "new" if isinstance(verdict, Accepted) else "same", start.key, start.saga_id)

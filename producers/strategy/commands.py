@@ -71,7 +71,7 @@ def run(
 
 
 async def _run(settings: Settings, plans: list[Plan], bars: int | None, poll: float) -> dict[str, Any]:
-    from tradesaga.infra.telemetry.health import probes  # noqa: PLC0415 - the clients are heavy, and `--help` needs none
+    from tradesaga.infra.telemetry.health import serve_probes  # noqa: PLC0415 - the clients are heavy, and `--help` needs none
     from tradesaga.infra.venues.klines import Klines  # noqa: PLC0415
     from tradesaga.producers.strategy.market import group  # noqa: PLC0415
     from tradesaga.producers.strategy.runner import Announcer, trade_markets  # noqa: PLC0415
@@ -83,7 +83,7 @@ async def _run(settings: Settings, plans: list[Plan], bars: int | None, poll: fl
     async with AsyncExitStack() as stack:
         stack.push_async_callback(klines.close)
         stack.push_async_callback(announcer.close)
-        await stack.enter_async_context(probes(settings.http_host, settings.metrics_port))
+        await stack.enter_async_context(serve_probes(settings.http_host, settings.metrics_port))
         return asdict(await trade_markets(group(plans, bars), klines, announcer, poll=poll, stop=stop))
 
 

@@ -20,13 +20,13 @@ from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.kafka.clients import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import migrate, open_pool, session
 from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.health import serve_probes
 from tradesaga.infra.telemetry.tracing import configure_tracing, new_traceparent
 from tradesaga.schemas.envelope import Envelope, splice
 from tradesaga.schemas.messages.message import wire_type
@@ -130,7 +130,7 @@ async def _serve(role: str) -> None:
     """Run a service as `tradesaga run` does: metrics served and spans sent where the environment says so."""
     settings = load_settings()
     configure_tracing(settings.trace_ratio, role)
-    async with probes(settings.http_host, settings.metrics_port):
+    async with serve_probes(settings.http_host, settings.metrics_port):
         await SERVICES[role]()
 
 
@@ -139,7 +139,7 @@ SERVICES = {"steps": run_steps, "log": run_log, "sealer": run_sealer}
 
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
-    collect_seldom()
+    tune_garbage_collector()
     if role == "load":
         count, rate, *rest = arguments
         uvloop.run(load(int(count), int(rate), *rest))

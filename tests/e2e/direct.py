@@ -72,7 +72,7 @@ async def direct(bench: Bench, processor: StepProcessor) -> AsyncGenerator[Direc
     """Claim every lane of the processor's group for a test."""
     places = [(topic, number) for topic in processor.topics for number in range(PARTITIONS)]
     async with bench.pool.acquire() as sql:
-        lanes = await lane_rows.claim(sql, processor.group, places, "direct")
+        lanes = await lane_rows.acquire(sql, processor.group, places, "direct")
         await processor.open(sql, lanes, lambda: None)
         driven = Direct(processor, sql, {lane.id: lane for lane in lanes}, bench.saga.name)
 

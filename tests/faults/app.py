@@ -30,7 +30,7 @@ from tradesaga.infra.failpoints import Failpoint
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import open_pool
-from tradesaga.infra.postgres.partitions import keeping_partitions
+from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import Settings, load_settings
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry import metrics
@@ -70,10 +70,10 @@ async def work(make: Callable[[JumpingClock], Processor], settings: Settings) ->
     """Run one processor until cancelled, with a clock that may jump and a place to stop at."""
     processor = make(JumpingClock(Path(os.environ[CLOCK])))
     pool = await open_pool(settings.database_for(), max_size=2, application_name=f"tradesaga {processor.group}")
-    async with pool, keeping_partitions(pool):
+    async with pool, maintain_partitions(pool):
         owner = f"{processor.group}@{os.getpid()}"
         worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms)
-        metrics.watch_worker(processor.group, worker.health)
+        metrics.register_worker(processor.group, worker.health)
         with _ordered(Path(os.environ[ORDERS])):
             async with feeling_lag():
                 await worker.run()

@@ -14,7 +14,7 @@ from tradesaga.consumers.saga_log.parked import parked_records
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.codec import load_headers
-from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.sagas.trade.definition import trade
 
 RECORDS = 4000
@@ -63,6 +63,6 @@ def check_storable(outcome: Outcome) -> None:
     if checkpoint is not None:
         orjson.loads(checkpoint.context)
     for letter in outcome.dead:
-        said = dead_letter("trade", "trade-log", letter.record, Fault(letter.kind, letter.reason), 0)
+        said = dead_letter("trade", "trade-log", letter.record, RecordFault(letter.kind, letter.reason), 0)
         assert said.key.encode() is not None
         assert said.header_text

@@ -18,7 +18,7 @@ from tradesaga.consumers.runtime.message import Router
 from tradesaga.consumers.runtime.trigger import Cause, frame, split
 from tradesaga.consumers.services import risk
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers, pack, unpack
-from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.starts.accept import StartInvalidError, read_start
 from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 from tradesaga.infra.telemetry.tracing import next_traceparent
@@ -70,7 +70,7 @@ def test_records_are_read_or_refused(seed: int) -> None:
     for _ in range(INPUTS):
         record = corpus.bad()
         router.tells(record.topic, record.headers)
-        letter = dead_letter("trade", "fuzz", record, Fault("fuzz", "because"), 0)
+        letter = dead_letter("trade", "fuzz", record, RecordFault("fuzz", "because"), 0)
         assert unpack(letter.packed)[1] == letter.value
         if not router.wants(record.headers):
             continue

@@ -78,7 +78,7 @@ class Driven:
 async def drive(sql: Session, processor: Processor) -> Driven:
     """Claim every lane of a processor's group."""
     places = [(topic, number) for topic in processor.topics for number in range(PARTITIONS)]
-    lanes = await lane_rows.claim(sql, processor.group, places, "fuzz")
+    lanes = await lane_rows.acquire(sql, processor.group, places, "fuzz")
     await processor.open(sql, lanes, lambda: None)
     known = {(lane.topic, lane.partition): lane.id for lane in lanes}
     return Driven(processor, {lane.id: lane for lane in lanes}, known)

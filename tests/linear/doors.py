@@ -29,13 +29,13 @@ from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
-from tradesaga.infra.audit_log.precision_time import read_answers
+from tradesaga.infra.audit_log.precision_time import parse_pmc_output
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import parse_time
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers, pack, unpack
-from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.settings import Dsn
 from tradesaga.infra.starts.accept import StartInvalidError, read_start
@@ -103,7 +103,7 @@ def _fold(taken: Record) -> None:
 
 def _everywhere(taken: Record) -> None:
     """Take a record through all that looks at records of the saga's own topics."""
-    dead_letter("trade", "group", taken, Fault("kind", "why"), 0)
+    dead_letter("trade", "group", taken, RecordFault("kind", "why"), 0)
     unpack(pack(taken.headers, taken.value))
     _fold(taken)
     _route(taken)
@@ -193,7 +193,7 @@ DOORS: Final[Mapping[str, Door]] = {
     "a database's address": lambda text: _DSN.validate_python(text.decode("latin-1")),
     "a retention": lambda text: parse_schedule(text.decode("latin-1")),
     "a clock tier": lambda text: ClockTier.parse(text.decode("latin-1")),
-    "the clock's answers": lambda text: read_answers(text.decode("latin-1")),
+    "the clock's answers": lambda text: parse_pmc_output(text.decode("latin-1")),
     "a log line": lambda text: redact(None, "info", {"event": text.decode("latin-1")}),
 }
 

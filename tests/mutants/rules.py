@@ -75,12 +75,12 @@ def _changed(owner: Any, name: str, before: str, after: str) -> Plant:
     return plant
 
 
-def _halts(found: guard_rules.Found) -> Callable[[], None]:
+def _halts(found: guard_rules.Evidence) -> Callable[[], None]:
     """Expect the guard to refuse what was found."""
 
     def attack() -> None:
         try:
-            guard_rules.judge(found)
+            guard_rules.check_evidence(found)
         except HaltError:
             return
         raise AssertionError("the group would have gone on")
@@ -147,7 +147,7 @@ def _differ(one: Record, other: Record) -> None:
 
 _RECORD = Record("t.events", 0, 7, 1, b"key", b"{}", (("a", b"xy"), ("b", b"")))
 _IS_NEWEST = "version == rules.saga.version"
-_RECORDS = "\n        _judge_records(found, lane)"
+_RECORDS = "\n        _check_records(found, lane)"
 
 
 def _remove_row() -> None:
@@ -158,33 +158,33 @@ def _remove_row() -> None:
 
 
 RULE_MUTANTS = (
-    RuleMutant("offsets not compared", _dropped("_judge_offsets"), _halts(guard.found(guard.lane(), offset=11))),
+    RuleMutant("offsets not compared", _dropped("_check_offsets"), _halts(guard.found(guard.lane(), offset=11))),
     RuleMutant(
         "the identity beside offsets not compared",
-        _dropped("_judge_identity"),
+        _dropped("_check_identity"),
         _halts(guard.found(guard.lane(), offset=2, by=Identity(guard.HERE.installation, 4))),
     ),
     RuleMutant(
-        "a database that knows nothing begins anew", _dropped("_judge_history"), _halts(guard.found(offset=10, by=""))
+        "a database that knows nothing begins anew", _dropped("_check_history"), _halts(guard.found(offset=10, by=""))
     ),
     RuleMutant(
         "a topic's id and partitions not compared",
-        _dropped("_judge_topic"),
+        _dropped("_check_topic"),
         _halts(guard.found(guard.lane(), topic=TopicState(guard.TOPIC.id, 24))),
     ),
     RuleMutant(
         "the last record not compared",
-        _changed(guard_rules, "_judge_records", "if there != lane.seen:", "if False:"),
+        _changed(guard_rules, "_check_records", "if there != lane.seen:", "if False:"),
         _halts(guard.found(guard.lane(), record=guard.RECORD._replace(value=b"[]"))),
     ),
     RuleMutant(
         "a topic that was cut off halts its readers alone",
-        _changed(guard_rules, "judge", f"found.lanes:{_RECORDS}", f"found.own:{_RECORDS}"),
+        _changed(guard_rules, "check_evidence", f"found.lanes:{_RECORDS}", f"found.own:{_RECORDS}"),
         _halts(guard.found(guard.OTHERS, held=(0, 9))),
     ),
     RuleMutant(
         "seals not compared",
-        _dropped("_judge_seals"),
+        _dropped("_check_seals"),
         _halts(replace(guard.found(guard.lane(), guard.saga_log(11)), seals=guard.sealed(12))),
     ),
     RuleMutant("any key seals", lambda: replaced(seals, "_is_signed", _yes), _forge_checkpoint),

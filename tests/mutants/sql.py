@@ -46,7 +46,7 @@ SQL_MUTANTS = (
         "no number check", lane_rows, "ADVANCE", " AND l.last_seq = m.last_seq", "", sql_scripts.only_the_owner_passes
     ),
     SqlMutant(
-        "a claim that does not fence", lane_rows, "CLAIM", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs
+        "a claim that does not fence", lane_rows, "ACQUIRE", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs
     ),
     SqlMutant(
         "an offset that goes back", lane_rows, "ADVANCE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",

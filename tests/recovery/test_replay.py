@@ -8,7 +8,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from tests.broker import temporary_topic
 from tradesaga.infra.kafka.clients import Producer
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 
 pytestmark = pytest.mark.stack
 
@@ -37,7 +37,7 @@ async def test_a_header_name_that_is_no_text_keeps_no_topic_from_being_read(
             name = NoText("x") if number in {10, 11, 20} else "x"
             await (await producer.send(topic, b"k", b"%d" % number, [(name, b"1")]))
         await producer.stop()
-        async with Replay(kafka) as replay:
+        async with TopicReader(kafka) as replay:
             ranges = await replay.ranges([(topic, 0)])
             read = [record async for batch in replay.read((topic, 0), *ranges[topic, 0]) for record in batch]
     assert [int(record.value) for record in read] == list(range(30))

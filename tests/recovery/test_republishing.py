@@ -18,7 +18,7 @@ from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
 
@@ -82,10 +82,10 @@ async def readable(stage: Stage) -> dict[Place, list[tuple[int, int]]]:
     topic = events_topic(stage.bench.saga.name)
     rows = await stage.bench.pool.fetch('SELECT partition, max("offset") + 1 FROM saga_event GROUP BY 1')
     found: dict[Place, list[tuple[int, int]]] = {}
-    async with Replay(stage.bench.kafka) as replay:
+    async with TopicReader(stage.bench.kafka) as replay:
         for number, end in rows:
             place = (topic, number)
-            batches = [batch async for batch in replay.read_left(place, 0, end)]
+            batches = [batch async for batch in replay.read_remaining(place, 0, end)]
             found[place] = [(record.offset, record.recorded_ms) for batch in batches for record in batch]
     return found
 
@@ -114,7 +114,7 @@ async def test_offsets_that_transactions_took_are_skipped_again(stage: Stage) ->
     report = await republish(stage.settings, stage.casts, "tester", ignore, ignore)
     assert report.records["skipped offsets"] >= 10 * PARTITIONS
     assert await readable(stage) == before
-    async with Replay(stage.bench.kafka) as replay:
+    async with TopicReader(stage.bench.kafka) as replay:
         assert await replay.first_at(dict.fromkeys(before, middle)) == {
             place: first
             for place, records in before.items()

@@ -23,7 +23,7 @@ from tradesaga.consumers.recovery.rebuild import Wish
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.topics import PARTITIONS, saga_topics
 
@@ -105,7 +105,7 @@ async def replayed(stage: Stage) -> ReplayReport:
     rules = Rules(stage.bench.saga)
     sql = await asyncpg.connect(stage.url)
     try:
-        async with Replay(stage.bench.kafka) as topics:
+        async with TopicReader(stage.bench.kafka) as topics:
             with Notebook(None, Identity.of(rules, "c", "comparison"), rules) as notebook:
                 return await Comparing(sql, topics, rules, notebook).run()
     finally:

@@ -49,53 +49,53 @@ async def caught(work: Awaitable[Any]) -> str:
 
 async def claims_raise_epochs(sessions: Sessions) -> Seen:
     """Each claim of a lane has a higher epoch; the lane itself is the same."""
-    first = await lane_rows.claim(sessions.one, "g", PLACES, "one")
-    second = await lane_rows.claim(sessions.two, "g", PLACES[1:], "two")
-    other = await lane_rows.claim(sessions.two, "h", PLACES[:1], "two")
+    first = await lane_rows.acquire(sessions.one, "g", PLACES, "one")
+    second = await lane_rows.acquire(sessions.two, "g", PLACES[1:], "two")
+    other = await lane_rows.acquire(sessions.two, "h", PLACES[:1], "two")
     same = next(x.id for x in first if x.partition == 1) == second[0].id
     return [told(first), told(second), told(other), same, await lane_rows.read_offsets(sessions.one, "g", PLACES)]
 
 
 async def only_the_owner_passes(sessions: Sessions) -> Seen:
     """A former owner's writes, and those of one who has missed a row, are not returned."""
-    (old,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
+    (old,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
     seen: Seen = [len(await lane_rows.advance(sessions.one, [old], {old.id: 5}))]
-    (new,) = await lane_rows.claim(sessions.two, "g", PLACES[:1], "two")
+    (new,) = await lane_rows.acquire(sessions.two, "g", PLACES[:1], "two")
     seen += [len(await lane_rows.advance(sessions.one, [old], {old.id: 9})), told([new])]
     seen.append(len(await lane_rows.advance(sessions.two, [new], {new.id: 7})))
     new.last_seq = 3
     seen.append(len(await lane_rows.advance(sessions.two, [new], {new.id: 8})))
-    return [*seen, told(await lane_rows.claim(sessions.one, "g", PLACES[:1], "one"))]
+    return [*seen, told(await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one"))]
 
 
 async def offsets_never_go_back(sessions: Sessions) -> Seen:
     """Neither the offset nor the mark ever falls."""
-    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
     lane.acked_seq = 4
     await lane_rows.advance(sessions.one, [lane], {lane.id: 10})
     lane.acked_seq = 2
     await lane_rows.advance(sessions.one, [lane], {lane.id: 6})
-    return told(await lane_rows.claim(sessions.one, "g", PLACES[:1], "one"))
+    return told(await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one"))
 
 
 async def the_outbox_is_numbered(sessions: Sessions) -> Seen:
     """Rows come back in order, behind a number, up to a limit; their lane knows the last one."""
-    one, two = await lane_rows.claim(sessions.one, "g", PLACES, "one")
+    one, two = await lane_rows.acquire(sessions.one, "g", PLACES, "one")
     await outbox_rows.insert(sessions.one, [said(one, 1), said(two, 1, "other"), said(one, 2, "y"), said(one, 3, "z")])
     found = [
         await outbox_rows.load_unpublished(sessions.two, one.id, after, limit)
         for after, limit in ((0, 2), (2, 9), (3, 9))
     ]
-    again = await lane_rows.claim(sessions.two, "g", PLACES, "two")
+    again = await lane_rows.acquire(sessions.two, "g", PLACES, "two")
     return [[[(each.seq, each.record.value, each.record.headers) for each in part] for part in found], told(again)]
 
 
 async def a_claim_waits(sessions: Sessions) -> Seen:
     """A claim waits for the former owner's open transaction, and then sees what it wrote."""
-    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
     async with sessions.one.transaction():
         await lane_rows.advance(sessions.one, [lane], {lane.id: 5})
-        claiming = asyncio.create_task(lane_rows.claim(sessions.two, "g", PLACES[:1], "two"))
+        claiming = asyncio.create_task(lane_rows.acquire(sessions.two, "g", PLACES[:1], "two"))
         await asyncio.sleep(0.3)
         waited = not claiming.done()
         await outbox_rows.insert(sessions.one, [said(lane, 1)])
@@ -104,9 +104,9 @@ async def a_claim_waits(sessions: Sessions) -> Seen:
 
 async def the_fence_waits(sessions: Sessions) -> Seen:
     """An owner that waits at its lane for a claim is fenced once that is committed."""
-    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
     async with sessions.two.transaction():
-        await lane_rows.claim(sessions.two, "g", PLACES[:1], "two")
+        await lane_rows.acquire(sessions.two, "g", PLACES[:1], "two")
         moving = asyncio.create_task(lane_rows.advance(sessions.one, [lane], {}))
         await asyncio.sleep(0.3)
         waited = not moving.done()
@@ -225,15 +225,15 @@ async def a_failed_statement_ends_the_rest(sessions: Sessions) -> Seen:
 
 async def _break(sessions: Sessions) -> None:
     """Wait for a lock for longer than one may."""
-    lanes = await lane_rows.claim(sessions.two, "g", PLACES[:1], "two")
+    lanes = await lane_rows.acquire(sessions.two, "g", PLACES[:1], "two")
     async with sessions.two.transaction():
         await lane_rows.advance(sessions.two, lanes, {})
-        await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
+        await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
 
 
 async def crossed_locks_end_one(sessions: Sessions) -> Seen:
     """Of two who wait for each other one is told of a deadlock, and the other goes on."""
-    first, second = await lane_rows.claim(sessions.one, "g", PLACES, "one")
+    first, second = await lane_rows.acquire(sessions.one, "g", PLACES, "one")
 
     async def cross(sql: Connection, lanes: Sequence[Lane]) -> None:
         async with sql.transaction():
@@ -249,7 +249,7 @@ async def crossed_locks_end_one(sessions: Sessions) -> Seen:
 
 async def a_broken_session_rolls_back(sessions: Sessions) -> Seen:
     """What was open is rolled back, its locks are free, and the session says that it is closed."""
-    (lane,) = await lane_rows.claim(sessions.one, "g", PLACES[:1], "one")
+    (lane,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
 
     async def work() -> None:
         async with sessions.one.transaction():
@@ -259,7 +259,7 @@ async def a_broken_session_rolls_back(sessions: Sessions) -> Seen:
 
     raised = await caught(work())
     known = issubclass(getattr(asyncpg, raised), DATABASE_ERRORS)
-    return [known, sessions.one.is_closed(), told(await lane_rows.claim(sessions.two, "g", PLACES[:1], "two"))]
+    return [known, sessions.one.is_closed(), told(await lane_rows.acquire(sessions.two, "g", PLACES[:1], "two"))]
 
 
 SCRIPTS: Sequence[Callable[[Sessions], Awaitable[Seen]]] = (

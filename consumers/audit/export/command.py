@@ -19,7 +19,7 @@ from tradesaga.consumers.audit.verify.verification import Report
 from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted
 from tradesaga.infra.clock import parse_time
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga, registered_sagas
@@ -49,7 +49,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write sealed records into a new signed folder, which `audit verify --export` checks without any server."""
-    collect_seldom()
+    tune_garbage_collector()
     settings = load_settings(directory)
     silence_libraries()
     key = settings.audit_key_file()

@@ -24,7 +24,7 @@ from tradesaga.consumers.audit.export.seals import Seals
 from tradesaga.consumers.audit.export.source import PAGE, Sealed, Source, to_row
 from tradesaga.consumers.audit.verify.verification import Begin, Row
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
-from tradesaga.infra.audit_log.merkle import Edge, Stretch, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, SubtreeRange, hash_leaf
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.errors import CommandError
 
@@ -95,8 +95,8 @@ class _LogWriting:
         self._log = log
         self._checkpoint = checkpoint
         self._span = span
-        self._edge = Edge.empty()
-        self._stretch = Stretch()
+        self._edge = Frontier.empty()
+        self._stretch = SubtreeRange()
         self._index = 0
         self._next_offset = -1
         self._retired = 0
@@ -207,7 +207,7 @@ class _LogWriting:
         file = self._exporter.folder.file(layout.PROOFS)
         file.write(b"".join(to_proof(*self._log.place, subtree) for subtree in subtrees))
         for subtree in subtrees:
-            self._edge.graft(subtree.level, subtree.root)
+            self._edge.append_subtree(subtree.level, subtree.root)
 
     def finish(self, unsealed: int) -> Log:
         """Hold the tree against its seal, and give what the manifest says of the log. Raises `CommandError`."""

@@ -9,7 +9,7 @@ from tradesaga.consumers.audit.retention.action_log import read_entries
 from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
 from tradesaga.consumers.audit.verify.verification import Begin, Report, Retired, Verdict, read_notes
-from tradesaga.infra.audit_log.merkle import Edge, Subtree
+from tradesaga.infra.audit_log.merkle import Frontier, Subtree
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.errors import CommandError
@@ -47,7 +47,7 @@ class RetiredRecords:
         return b"".join(write_line(entry._asdict()) for entry in self._entries)
 
 
-def subtrees_of(edge: Edge) -> list[Subtree]:
+def subtrees_of(edge: Frontier) -> list[Subtree]:
     """Give an edge as the subtrees that it stands for."""
     found: list[Subtree] = []
     start = 0

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from tradesaga.consumers.audit.seal.partition_log import HistoryError, Sealed, SealedLog
 from tradesaga.consumers.saga_log.chain import FORMAT, format_of
-from tradesaga.infra.audit_log.checkpoint import hash_note, leaves_from, read_unverified
-from tradesaga.infra.audit_log.merkle import Edge
+from tradesaga.infra.audit_log.checkpoint import hash_note, leaves_from, parse_unverified
+from tradesaga.infra.audit_log.merkle import Frontier
 from tradesaga.infra.audit_log.note import NoteError
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.postgres.database import Connection
@@ -96,7 +96,7 @@ async def load_logs(sql: Connection, log_id: str, topics: Sequence[str]) -> dict
         place = (row["topic"], row["partition"])
         origin = Origin(log_id, *place)
         try:
-            edge = Edge.unpack(row["size"], row["edge"])
+            edge = Frontier.unpack(row["size"], row["edge"])
         except ValueError as error:
             raise HistoryError(f"{origin}: {error}") from error
         if row["note"].split("\n", 3)[2:3] != [base64.b64encode(edge.root()).decode()]:
@@ -113,7 +113,7 @@ async def _first_of_format_2(sql: Connection, log: SealedLog, note: str) -> int 
     The checkpoint says so, unless an older sealer signed it, which went on for a while beside this release's saga log.
     """
     with suppress(NoteError):
-        if (stated := read_unverified(note).leaves_from) is not None:
+        if (stated := parse_unverified(note).leaves_from) is not None:
             return stated
     sealed = (*log.origin[1:], log.next_offset)
     last: bytes | None = await sql.fetchval(_LAST_HASH, *sealed)
@@ -175,7 +175,7 @@ async def read_leaf_formats(sql: Connection) -> dict[tuple[str, int], int]:
     found: dict[tuple[str, int], int] = {}
     for topic, partition, note in await sql.fetch(_NEWEST):
         with suppress(NoteError):
-            found[topic, partition] = leaves_from([read_unverified(note)])
+            found[topic, partition] = leaves_from([parse_unverified(note)])
     return found
 
 

@@ -17,7 +17,7 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.sagas.machine import State
 
 
@@ -52,7 +52,7 @@ class Known:
 class Looking:
     """Folds a topic up to a moment."""
 
-    replay: Replay
+    replay: TopicReader
     rules: Rules
     notebook: Notebook
     moment: Moment

@@ -18,7 +18,7 @@ from tradesaga.consumers.audit.replay.state import Notebook
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Session
 
 ROUND: Final = 20_000
@@ -56,7 +56,7 @@ class Auditor:
 
     rules: Rules
     notebook: Notebook
-    topics: Replay
+    topics: TopicReader
     lap: float
     _checked: bool = False
     _swept: UUID = _NOBODY

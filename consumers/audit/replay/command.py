@@ -27,9 +27,9 @@ from tradesaga.consumers.audit.replay.times import Timeline
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga
@@ -57,7 +57,7 @@ class Run:
     settings: Settings
     request: Request
     rules: Rules
-    topics: Replay
+    topics: TopicReader
     cluster: str
     progress: Progress
 
@@ -84,7 +84,7 @@ async def _running(settings: Settings, request: Request, rules: Rules) -> AsyncG
     brokers = settings.brokers()
     counts = await count_partitions(brokers, [rules.topic])
     cluster = await read_cluster_id(brokers)
-    async with Replay(brokers) as topics:
+    async with TopicReader(brokers) as topics:
         with progress_bar() as progress:
             yield Run(settings, request, Rules(rules.saga, counts[rules.topic]), topics, cluster, progress)
 
@@ -123,7 +123,7 @@ def replay(
     settings = load_settings(directory)
     silence_libraries()
     rules = Rules(find_saga(saga, settings.app))
-    collect_seldom()
+    tune_garbage_collector()
     if follow:
         fine = uvloop.run(_follow(settings, rules, resume, as_json=as_json))
     else:

@@ -23,7 +23,7 @@ from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Session
 from tradesaga.schemas.envelope import VERSION
 
@@ -131,7 +131,7 @@ class Comparing:
     """One comparison of a saga's events topic, up to where its log is, with the database of that same moment."""
 
     sql: Session
-    replay: Replay
+    replay: TopicReader
     rules: Rules
     notebook: Notebook
     reporting: Reporting = SILENT

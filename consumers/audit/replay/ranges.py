@@ -7,7 +7,7 @@ from typing import Final
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 
 Span = tuple[int, int]
 """The first offset, and the one after the last."""
@@ -56,7 +56,7 @@ def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Plac
     return found or None
 
 
-async def find_spans(replay: Replay, asked: Range, held: Mapping[Place, Span]) -> dict[Place, Span]:
+async def find_spans(replay: TopicReader, asked: Range, held: Mapping[Place, Span]) -> dict[Place, Span]:
     """Give the offsets that a range means; `held` are those that each partition has.
 
     Raises `KafkaUnavailableError`, and `CommandError` (exit 2) for a range that lies where the topic has nothing.

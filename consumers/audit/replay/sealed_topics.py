@@ -14,7 +14,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint, leaves_from
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.schemas.envelope import TYPE
 
 Known = dict[str, dict[int, tuple[Checkpoint, str]]]
@@ -31,7 +31,7 @@ class TopicVerifier:
     checkpoints of other topics out of account.
     """
 
-    topics: Replay
+    topics: TopicReader
     sagas: Sequence[Rules]
     log_id: str
     cluster: str
@@ -84,7 +84,7 @@ class TopicVerifier:
 
     async def _notes(self, place: Place) -> AsyncGenerator[str]:
         begin, end = (await self.topics.ranges([place]))[place]
-        async for batch in self.topics.read_left(place, begin, end):
+        async for batch in self.topics.read_remaining(place, begin, end):
             for record in batch:
                 yield record.value.decode("utf-8", "replace")
 
@@ -101,7 +101,7 @@ class TopicVerifier:
         # Where the broker removes records, none can tell their offsets from those that transactions leave.
         whole = "compact" not in self.removals.get(place[0], "")
         following = held[0]
-        async for batch in self.topics.read_left(place, *held):
+        async for batch in self.topics.read_remaining(place, *held):
             for record in batch:
                 skipped = record.skipped if whole and chains.form_of(record) == FORMAT else 0
                 check.take_hash(record.offset, chains.take(record), skipped)

@@ -15,7 +15,7 @@ from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.clients import KafkaUnavailableError
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
@@ -61,7 +61,7 @@ async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path
         seen(Look(fresh=notebook.differences(_TOLD), differing=notebook.counts.get("differing", 0)))
         async with (
             session(settings.database_for(SAGA_LOG), application_name="tradesaga audit-replayer") as sql,
-            Replay(settings.brokers()) as topics,
+            TopicReader(settings.brokers()) as topics,
         ):
             auditor = Auditor(rules, notebook, topics, settings.audit_lap)
             while True:
@@ -78,7 +78,7 @@ class _Watch:
         self._saga = saga
         self._health = Health()
         self._log = structlog.get_logger("auditor").bind(saga=saga.name)
-        metrics.watch_worker(f"{saga.name}-audit", self._health)
+        metrics.register_worker(f"{saga.name}-audit", self._health)
 
     async def run(self) -> None:
         while True:

@@ -18,7 +18,7 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record, dump_headers_v1
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 
 FORMAT: Final = 1
 REMEMBERED: Final = 10_000
@@ -102,7 +102,7 @@ class Notebook:
         self._sql.execute("COMMIT")
         self._sql.execute("BEGIN")
 
-    async def check(self, replay: Replay, held: Mapping[Place, Span]) -> None:
+    async def check(self, replay: TopicReader, held: Mapping[Place, Span]) -> None:
         """See that the topic is the one that has been read so far; raises `CommandError` (exit 4) if it is not."""
         for place, mark in self.marks.items():
             begin, end = held.get(place, (0, 0))
@@ -112,7 +112,7 @@ class Notebook:
             last = mark.next_offset - 1
             if last < begin:
                 continue
-            async for batch in replay.read_left(place, last, mark.next_offset):
+            async for batch in replay.read_remaining(place, last, mark.next_offset):
                 if fingerprint(batch[0]) != mark.last:
                     raise self._refusal(f"{where} offset {last} is not the record that was read there")
 

@@ -12,7 +12,7 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import read_removals
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga, registered_sagas
@@ -62,7 +62,7 @@ async def _verify(
                 sources["database"] = [note for *_, note in await store.read_notes(sql)]
         return sources
 
-    async with Replay(brokers) as topics:
+    async with TopicReader(brokers) as topics:
         with progress_bar() as progress:
             task = progress.add_task("verifying", total=None)
             return await TopicVerifier(

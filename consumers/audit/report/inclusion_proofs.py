@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tradesaga.infra.audit_log.merkle import Edge
+from tradesaga.infra.audit_log.merkle import Frontier
 
 Span = tuple[int, int]
 """The leaves of a subtree: the first, and the one behind the last."""
@@ -27,7 +27,7 @@ def siblings(index: int, size: int) -> list[Span]:
 @dataclass(slots=True)
 class _Growing:
     span: Span
-    edge: Edge
+    edge: Frontier
 
 
 class Prover:
@@ -37,7 +37,7 @@ class Prover:
     Subtrees that several proofs share, as those of a saga's neighbouring records mostly are, are computed once.
     """
 
-    def __init__(self, wanted: Iterable[tuple[int, int]], begin: Edge | None = None) -> None:
+    def __init__(self, wanted: Iterable[tuple[int, int]], begin: Frontier | None = None) -> None:
         spans = {span for index, size in wanted for span in siblings(index, size)}
         self._waiting = sorted(spans, reverse=True)
         self._growing: list[_Growing] = []
@@ -46,15 +46,15 @@ class Prover:
         if begin is not None:
             self._pass(begin)
 
-    def _pass(self, begin: Edge) -> None:
+    def _pass(self, begin: Frontier) -> None:
         """Take what stands for the leaves that are not at hand: its subtrees lie within those that are asked for."""
         self._next = begin.size
         while self._waiting and self._waiting[-1][0] < begin.size:
-            growing = _Growing(self._waiting.pop(), Edge.empty())
+            growing = _Growing(self._waiting.pop(), Frontier.empty())
             at = 0
             for peak, level in zip(begin.peaks, _levels(begin.size), strict=True):
                 if growing.span[0] <= at and at + (1 << level) <= growing.span[1]:
-                    growing.edge.graft(level, peak)
+                    growing.edge.append_subtree(level, peak)
                 at += 1 << level
             if growing.span[1] <= begin.size:
                 self._roots[growing.span] = growing.edge.root()
@@ -65,7 +65,7 @@ class Prover:
         """Take the next leaf, given as its hash."""
         here = self._next
         while self._waiting and self._waiting[-1][0] == here:
-            self._growing.append(_Growing(self._waiting.pop(), Edge.empty()))
+            self._growing.append(_Growing(self._waiting.pop(), Frontier.empty()))
         self._next += 1
         ended = False
         for each in self._growing:

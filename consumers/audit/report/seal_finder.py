@@ -14,7 +14,7 @@ from tradesaga.consumers.audit.retention.actions import Action, ActionError
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_tier import ClockTier
-from tradesaga.infra.audit_log.merkle import Edge, ProofError, check_inclusion, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, ProofError, check_inclusion, hash_leaf
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.postgres.database import Session
@@ -43,7 +43,7 @@ class _Start(NamedTuple):
     """
 
     offset: int
-    edge: Edge | None
+    edge: Frontier | None
     skips: Sequence[tuple[int, int]] = ()
 
     @property

@@ -14,7 +14,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.clock_evidence import read_clock
 from tradesaga.infra.audit_log.note import Signer, Verifier
 from tradesaga.infra.audit_log.origin import Origin
-from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
 from tradesaga.infra.postgres.database import Connection
 
 LOCK: Final = 7_263_410_955
@@ -69,7 +69,7 @@ class ActionLog:
             self._unwitnessed = entries[seen.size if seen is not None else 0 :]
             yield
         self.witness.append(
-            Witnessed(str(self.origin), each.number + 1, each.note, each.body) for each in self._unwitnessed
+            WitnessEntry(str(self.origin), each.number + 1, each.note, each.body) for each in self._unwitnessed
         )
 
     async def record(self, signer: Signer, action: Action) -> int:
@@ -106,7 +106,7 @@ class ActionLog:
         structlog.get_logger("retention").warning("lost actions are taken over from the witness", count=len(lost))
         return whole
 
-    def _believe(self, entries: list[Entry], seen: Witnessed | None) -> list[tuple[int, Action]]:
+    def _believe(self, entries: list[Entry], seen: WitnessEntry | None) -> list[tuple[int, Action]]:
         report, notes = Report(), [entry.note for entry in entries]
         found = read_notes(report, "database", notes, self.trusted).get(str(self.origin), {})
         check_chain(report, [found[size] for size in sorted(found)])

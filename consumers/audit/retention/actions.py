@@ -14,7 +14,7 @@ import orjson
 
 from tradesaga.consumers.audit.verify.verification import Report, Verdict
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.origin import Origin
 
 TOPIC = "audit.actions"
@@ -78,9 +78,9 @@ def leaf(body: str) -> bytes:
     return hash_leaf(body.encode())
 
 
-def edge_of(bodies: Sequence[str]) -> Edge:
+def edge_of(bodies: Sequence[str]) -> Frontier:
     """Give the edge of the tree over entries."""
-    edge = Edge.empty()
+    edge = Frontier.empty()
     for body in bodies:
         edge.append(leaf(body))
     return edge
@@ -90,7 +90,7 @@ def check_actions(
     report: Report, origin: Origin, entries: Sequence[Entry], checkpoints: Mapping[int, Checkpoint]
 ) -> list[tuple[int, Action]]:
     """Hold the entries against all checkpoints of their log; give those that were signed, with their numbers."""
-    edge, signed = Edge.empty(), 0
+    edge, signed = Frontier.empty(), 0
     for count, entry in enumerate(entries, 1):
         if entry.number != count - 1:
             report.add(Verdict.INCOMPLETE, f"{origin}", f"action {count - 1} is missing")

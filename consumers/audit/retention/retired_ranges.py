@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tradesaga.consumers.audit.retention.actions import Action, ActionError, Kind
 from tradesaga.consumers.audit.verify.verification import Begin, Report, Retired, Verdict
-from tradesaga.infra.audit_log.merkle import Edge
+from tradesaga.infra.audit_log.merkle import Frontier
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.postgres.database import Connection
 
@@ -27,7 +27,7 @@ class Tombstone(NamedTuple):
     first: int
     next_offset: int
     records: int
-    edge: Edge
+    edge: Frontier
 
     def to_json(self) -> dict[str, Any]:
         """Write it as an action's body has it."""
@@ -46,7 +46,7 @@ class Tombstone(NamedTuple):
     def parse(cls, told: Mapping[str, Any]) -> "Tombstone":
         """Read what `to_json` wrote; raises `ActionError`."""
         try:
-            edge = Edge.unpack(int(told["size"]), base64.b64decode(told["edge"], validate=True))
+            edge = Frontier.unpack(int(told["size"]), base64.b64decode(told["edge"], validate=True))
             place = (str(told["topic"]), int(told["partition"]))
             return cls(*place, int(told["first"]), int(told["next"]), int(told["records"]), edge)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:

@@ -10,7 +10,7 @@ from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombst
 from tradesaga.consumers.audit.retention.segments import Extent, Segment
 from tradesaga.consumers.audit.verify.verification import LogCheck, Report, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.postgres.database import Connection
@@ -53,7 +53,7 @@ class Cut:
     async def _log(self, report: Report, extent: Extent) -> tuple[Tombstone | None, str]:
         origin = Origin(self.log_id, extent.topic, extent.partition)
         begin = await self.retired.begin(self.sql, Report(), origin, extent.first)
-        edge = begin.edge.copy() if begin is not None else Edge.empty()
+        edge = begin.edge.copy() if begin is not None else Frontier.empty()
         records = await self.sql.fetchval(_UP_TO, extent.topic, extent.partition, extent.first, extent.last)
         due = await self._next_checkpoint(report, origin, edge.size + records)
         if due is None:

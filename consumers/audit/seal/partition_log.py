@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tradesaga.consumers.saga_log.chain import FORMAT, format_of
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
-from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.origin import Origin
 
@@ -34,7 +34,7 @@ class SealedLog:
     """One log: a leaf a record, in offset order."""
 
     origin: Origin
-    edge: Edge
+    edge: Frontier
     next_offset: int
     sealed: int = 0
     previous: str = ""
@@ -44,7 +44,7 @@ class SealedLog:
     @classmethod
     def empty(cls, origin: Origin) -> "SealedLog":
         """Begin a log of which nothing is sealed."""
-        return cls(origin, Edge.empty(), 0)
+        return cls(origin, Frontier.empty(), 0)
 
     def take(self, offset: int, record_hash: bytes) -> None:
         """Add a record by the hash that its row has. Raises `OffsetError` if it is none behind the last."""

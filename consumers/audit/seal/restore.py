@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from tradesaga.infra.audit_log.witness import Witnessed, WitnessError, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 
 AHEAD: Final = 1000
 """Checkpoints of one log that are read ahead."""
@@ -18,14 +18,14 @@ class Restoring:
 
     def __init__(self, witness: WitnessFile, owed: Mapping[str, tuple[int, int]]) -> None:
         self._owed = dict(owed)
-        self._queues = {origin: deque[Witnessed]() for origin in owed}
+        self._queues = {origin: deque[WitnessEntry]() for origin in owed}
         self._lines = witness.read() if owed else iter(())
 
     def owes(self, origin: str) -> bool:
         """Say whether checkpoints of this log are still missing."""
         return origin in self._owed
 
-    def next(self, origin: str) -> Witnessed | None:
+    def next(self, origin: str) -> WitnessEntry | None:
         """Give this log's next checkpoint; None while too many of another log wait for its records.
 
         Raises `WitnessError`.
@@ -40,7 +40,7 @@ class Restoring:
                 self._queues[line.origin].append(line)
         return queue[0] if queue else None
 
-    def take(self, origin: str) -> Witnessed:
+    def take(self, origin: str) -> WitnessEntry:
         """Give this log's next checkpoint, which is missing no more."""
         found = self._queues[origin].popleft()
         if found.size == self._owed[origin][1]:

@@ -20,7 +20,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
 from tradesaga.infra.audit_log.note import Signer, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
-from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
 from tradesaga.infra.postgres.database import Connection
 
 ROWS: Final = 2000
@@ -68,7 +68,7 @@ class Sealer:
         owed = {text: (self._logs[Origin.parse(text)[1:]].sealed, seen.size) for text, seen in behind.items()}
         self._restoring = Restoring(self.witness, {text: span for text, span in owed.items() if span[0] < span[1]})
 
-    def _is_behind(self, origin: Origin, last: Witnessed) -> bool:
+    def _is_behind(self, origin: Origin, last: WitnessEntry) -> bool:
         """Hold one log against the witness's last checkpoint of it; say whether that knows of more records."""
         if origin.log_id != self.log_id or origin.topic not in self.groups.values():
             return False
@@ -77,7 +77,7 @@ class Sealer:
             raise HistoryError(f"{origin}: the database's checkpoint of {log.sealed} records is not the witness's")
         return log.sealed < last.size
 
-    async def _begin_behind_retired(self, sql: Connection, behind: Mapping[str, Witnessed]) -> None:
+    async def _begin_behind_retired(self, sql: Connection, behind: Mapping[str, WitnessEntry]) -> None:
         """Have logs begin where what was retired has left them, and take over the checkpoints of what is gone."""
         actions = ActionLog(sql, self.log_id, self.trusted, self.witness)
         async with actions.turn():
@@ -104,7 +104,7 @@ class Sealer:
                 past = []
         await store.write_past(sql, past)
 
-    def _read(self, witnessed: Witnessed) -> Checkpoint:
+    def _read(self, witnessed: WitnessEntry) -> Checkpoint:
         return Checkpoint.parse(open_note(witnessed.note, self.trusted)[0])
 
     async def seal(self, sql: Connection, clock: ClockEvidence) -> list[Sealed]:
@@ -169,7 +169,7 @@ class Sealer:
         return log.sealed_as(due.note)
 
     def _witness(self, notes: Sequence[tuple[Origin, str]]) -> None:
-        self.witness.append(Witnessed(str(origin), int(note.split("\n", 2)[1]), note) for origin, note in notes)
+        self.witness.append(WitnessEntry(str(origin), int(note.split("\n", 2)[1]), note) for origin, note in notes)
 
 
 def _sealed_beyond(logs: Iterable[SealedLog], ends: Mapping[tuple[str, int], int]) -> dict[str, str]:

@@ -50,7 +50,7 @@ async def serve(settings: Settings) -> None:
     groups = {f"{name}-log": events_topic(name) for name in sagas}
     sealer = Sealer(signer, trusted, settings.audit_log_id, groups, WitnessFile(settings.audit_witness_file()))
     health = Health()
-    metrics.watch_worker(GROUP, health)
+    metrics.register_worker(GROUP, health)
     log = structlog.get_logger("sealer")
     watches = ClockWatch(settings.clock_tier(), health), UnsealedWatch(settings.audit_unsealed_seconds, health)
     pool = await open_pool(settings.database_for(SAGA_LOG), max_size=1, application_name="tradesaga audit-sealer")

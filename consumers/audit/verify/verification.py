@@ -19,7 +19,7 @@ from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, h
 from tradesaga.consumers.saga_log.outcome import describe
 from tradesaga.consumers.saga_log.reading import read_saga
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
-from tradesaga.infra.audit_log.merkle import Edge, Subtree, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, Subtree, hash_leaf
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.kafka.codec import Record, load_headers
@@ -66,7 +66,7 @@ class Row(NamedTuple):
 class Begin(NamedTuple):
     """Where a log goes on once its oldest records are retired: its tree, the next offset, and the sagas' heads."""
 
-    edge: Edge
+    edge: Frontier
     next_offset: int
     heads: Mapping[UUID, tuple[int, bytes]]
 
@@ -159,7 +159,7 @@ class LogCheck:
     ) -> None:
         self._report = report
         self._origin = origin
-        start = begin or Begin(Edge.empty(), -1, {})
+        start = begin or Begin(Frontier.empty(), -1, {})
         self._edge = start.edge.copy()
         self._due = sorted(
             (each for each in checkpoints.values() if each.size >= self._edge.size), key=lambda each: each.size
@@ -190,7 +190,7 @@ class LogCheck:
 
     def skip(self, subtree: Subtree) -> None:
         """Pass over records that are not at hand, by their subtree's root; raises `ValueError` where none begins."""
-        self._edge.graft(subtree.level, subtree.root)
+        self._edge.append_subtree(subtree.level, subtree.root)
         self._next_offset = -1
         self._meet()
 

@@ -29,9 +29,9 @@ from tradesaga.infra.outbox.pace import Pace
 from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import Connection, open_pool
-from tradesaga.infra.postgres.partitions import keeping_partitions
+from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import SAGA_LOG, Settings
-from tradesaga.infra.starts.accept import Accepted, Conflict, Same, Start, accept, check_startable, order_start
+from tradesaga.infra.starts.accept import Accepted, Conflict, Same, Start, accept, check_startable, make_start
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.tracing import next_traceparent
@@ -151,7 +151,7 @@ class SignalRouter:
         """Let the start say which signal caused it, and go on with the signal's trace."""
         causation, parent, state = (_text(order.heard, name) for name in (ID, "traceparent", "tracestate"))
         trace = next_traceparent(parent)
-        return order_start(
+        return make_start(
             self._saga, order.request, causation=causation[:_ID_LIMIT], traceparent=trace,
             tracestate=state[:512] if trace else "",
         )  # fmt: skip
@@ -179,7 +179,7 @@ async def serve(settings: Settings) -> None:
     await preflight(settings, [SIGNALS.name, events_topic(trade.name), dead_letters_topic(trade.name)])
     url = settings.database_for(SAGA_LOG)
     pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
-    async with pool, keeping_partitions(pool), asyncio.TaskGroup() as group:
+    async with pool, maintain_partitions(pool), asyncio.TaskGroup() as group:
         gate = make_gate(settings, trade.name, pool)
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(keys, gate=gate)

@@ -12,7 +12,7 @@ from tradesaga.infra.postgres import installation
 def lane_statements() -> Mapping[str, Statement]:
     """Give the functions by the shipped statements."""
     return {
-        lane_rows.CLAIM: claim,
+        lane_rows.ACQUIRE: claim,
         lane_rows.OFFSETS: offsets,
         lane_rows.ADVANCE: advance,
         guard.KNOWN: known,

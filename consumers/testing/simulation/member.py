@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
 from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place, Polled, Wants
-from tradesaga.infra.kafka.codec import recognise
+from tradesaga.infra.kafka.codec import checksum
 
 if TYPE_CHECKING:
     from tradesaga.consumers.testing.simulation.broker import Moods, SimBroker
@@ -135,7 +135,7 @@ class SimConsumer:
                 limit -= len(records)
                 last = records[-1]
                 self._positions[place] = last.offset + 1
-                seen = recognise(last.offset, last.recorded_ms, last.key, last.value)
+                seen = checksum(last.offset, last.recorded_ms, last.key, last.value)
                 wanted = [record for record in records if wants(record.topic, record.headers)]
                 found[place] = Polled(last.offset + 1, wanted, seen)
             if limit <= 0:

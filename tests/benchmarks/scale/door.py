@@ -29,7 +29,7 @@ from tradesaga.infra.kafka.clients import Producer
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.telemetry.metrics import watch_worker
+from tradesaga.infra.telemetry.metrics import register_worker
 from tradesaga.schemas.identity import saga_id
 from tradesaga.schemas.topics import starts_topic
 
@@ -46,7 +46,7 @@ async def run_intake(settings: Settings) -> None:
         gate = make_gate(settings, bench.name, pool)
         intake = Intake(bench, KEYS, gate=gate)
         worker = Worker(intake, pool, settings.brokers(), intake.group, session_ms=settings.session_timeout_ms)
-        watch_worker(intake.group, worker.health)
+        register_worker(intake.group, worker.health)
         async with asyncio.TaskGroup() as group:
             group.create_task(gate.watch())
             group.create_task(worker.run())

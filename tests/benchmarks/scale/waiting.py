@@ -14,7 +14,7 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.telemetry.metrics import watch_worker
+from tradesaga.infra.telemetry.metrics import register_worker
 from tradesaga.sagas.definition import AnySaga, saga
 from tradesaga.sagas.step import step
 from tradesaga.schemas.messages.message import Compensation, Event
@@ -155,7 +155,7 @@ async def fold(saga: AnySaga, settings: Settings) -> None:
     async with await open_pool(settings.database_for(), max_size=2) as pool:
         log = SagaLog(Rules(saga, PARTITIONS))
         worker = Worker(log, pool, settings.brokers(), log.group, session_ms=settings.session_timeout_ms)
-        watch_worker(log.group, worker.health)
+        register_worker(log.group, worker.health)
         await worker.run()
 
 

@@ -15,14 +15,14 @@ from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.runtime.service import owner_name
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.garbage_collection import collect_seldom
+from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import open_pool
-from tradesaga.infra.postgres.partitions import keeping_partitions
+from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import load_settings
 from tradesaga.infra.telemetry import metrics
-from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.health import serve_probes
 from tradesaga.schemas.envelope import Header
 from tradesaga.schemas.topics import PARTITIONS
 
@@ -53,13 +53,13 @@ async def serve(role: str, batch: int) -> None:
     """Work until cancelled."""
     settings, processor = load_settings(), PROCESSORS[role]()
     pool = await open_pool(settings.database_for(), min_size=1, max_size=2, application_name=f"scale {role}")
-    async with probes(settings.http_host, settings.metrics_port), pool, keeping_partitions(pool):
+    async with serve_probes(settings.http_host, settings.metrics_port), pool, maintain_partitions(pool):
         owner = owner_name(role)
         worker = Worker(processor, pool, settings.brokers(), owner, session_ms=settings.session_timeout_ms, batch=batch)
-        metrics.watch_worker(processor.group, worker.health)
+        metrics.register_worker(processor.group, worker.health)
         await worker.run()
 
 
 if __name__ == "__main__":
-    collect_seldom()
+    tune_garbage_collector()
     uvloop.run(serve(sys.argv[1], int(sys.argv[2])))

@@ -18,7 +18,7 @@ from tradesaga.infra.local_stack.state import (
     write_state,
 )
 from tradesaga.infra.local_stack.status import look
-from tradesaga.infra.outbox.known_groups import find_residents
+from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.settings import LEDGER_SERVICES, load_settings
 
 URL = "postgresql://user:hidden-password@127.0.0.1:5432/trades"
@@ -68,12 +68,12 @@ def test_services_with_other_users_of_one_database_share_it(tmp_path: Path, monk
     """Where the saga log has one of its own, its doors have that too, and participants the other."""
     monkeypatch.setenv("TRADESAGA_DATABASE_URL", "postgresql://all:1@db:5432/trades")
     monkeypatch.setenv("TRADESAGA_DATABASE_URL_DESK", "postgresql://desk:2@db:5432/trades?sslmode=require")
-    desk = find_residents(load_settings(tmp_path), "desk")
+    desk = group_filter_for(load_settings(tmp_path), "desk")
     assert all(desk(group) for group in ("log", "intake", "port"))
     for elsewhere in ("postgresql://all:1@db:5433/trades", "postgresql://all:1@db:5432/log"):
         monkeypatch.setenv("TRADESAGA_DATABASE_URL_SAGA_LOG", elsewhere)
         settings = load_settings(tmp_path)
-        desk, log = find_residents(settings, "desk"), find_residents(settings, "saga_log")
+        desk, log = group_filter_for(settings, "desk"), group_filter_for(settings, "saga_log")
         assert [desk(group) for group in ("log", "intake", "signal-router", "port")] == [False, False, False, True]
         assert [log(group) for group in ("log", "intake", "signal-router", "port")] == [True, True, True, False]
 
@@ -81,7 +81,7 @@ def test_services_with_other_users_of_one_database_share_it(tmp_path: Path, monk
 def test_a_service_whose_database_nobody_names_may_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process may know its own alone: lanes count as evidence then."""
     monkeypatch.setenv("TRADESAGA_DATABASE_URL_DESK", URL)
-    assert find_residents(load_settings(tmp_path), "desk")("log")
+    assert group_filter_for(load_settings(tmp_path), "desk")("log")
 
 
 @pytest.mark.parametrize("service", LEDGER_SERVICES)

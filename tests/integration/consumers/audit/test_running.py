@@ -24,7 +24,7 @@ from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.verifier import verify_database
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
-from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
 from tradesaga.infra.postgres.database import session
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
@@ -132,12 +132,12 @@ class LateWitness(WitnessFile):
         super().__init__(path)
         self._happen = happen
 
-    def read(self) -> Iterator[Witnessed]:
+    def read(self) -> Iterator[WitnessEntry]:
         """Let it happen, and read."""
         self._wait()
         yield from super().read()
 
-    def last(self) -> dict[str, Witnessed]:
+    def last(self) -> dict[str, WitnessEntry]:
         """Let it happen, and read."""
         self._wait()
         return super().last()

@@ -24,7 +24,7 @@ from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox import lane_rows
 from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.postgres.database import session
-from tradesaga.infra.starts.accept import Accepted, Conflict, Verdict, accept, order_start
+from tradesaga.infra.starts.accept import Accepted, Conflict, StartResult, accept, make_start
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Envelope, Header
 from tradesaga.schemas.request_hash import RequestKeys
@@ -221,13 +221,13 @@ async def test_two_doors_with_keys_and_databases_of_their_own_start_one_saga(rig
     assert await rig.pool.fetchval("SELECT count(*) FROM saga") == 1
 
 
-async def alone(rig: Rig, keys: RequestKeys, request: OrderAsked) -> list[Verdict]:
+async def alone(rig: Rig, keys: RequestKeys, request: OrderAsked) -> list[StartResult]:
     """Judge a start as a door does whose database knows nothing of it."""
     async with rig.pool.acquire() as sql:
         transaction = sql.transaction()
         await transaction.start()
         try:
-            return await accept(sql, rig.saga, [order_start(rig.saga, request)], keys=keys, source="/test", now=0)
+            return await accept(sql, rig.saga, [make_start(rig.saga, request)], keys=keys, source="/test", now=0)
         finally:
             await transaction.rollback()
 
@@ -278,7 +278,7 @@ async def test_doors_that_take_the_same_key_at_once_agree(rig: Rig) -> None:
     async def judge(quantity: str) -> object:
         async with rig.pool.acquire() as sql, sql.transaction():
             request = OrderAsked(idempotency_key="race", account="A", quantity=quantity)
-            starts = [order_start(rig.saga, request)]
+            starts = [make_start(rig.saga, request)]
             (verdict,) = await accept(sql, rig.saga, starts, keys=KEYS, source="/test", now=0)
             await asyncio.sleep(0.2)
             return type(verdict)
@@ -291,7 +291,7 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(rig: Rig, data
     intake = Intake(rig.saga, KEYS)
     counts: list[int] = []
     async with session(database_url) as sql:
-        (lane,) = await lane_rows.claim(sql, intake.group, [(rig.topic("starts"), 0)], "test")
+        (lane,) = await lane_rows.acquire(sql, intake.group, [(rig.topic("starts"), 0)], "test")
         seen: list[str] = []
         sql.add_query_logger(lambda query: seen.append(query.query))
         for size in (2, 4, 200):

@@ -17,7 +17,7 @@ from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
 from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.consumers.saga_log import release, store
 from tradesaga.consumers.saga_log.advance import CLOCK_SLACK_MS
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.envelope import TYPE
 from tradesaga.schemas.messages.lifecycle import DeadlineElapsed, StepBarred
@@ -45,7 +45,7 @@ async def deadlines(rig: Rig, saga_id: UUID) -> list[asyncpg.Record]:
 
 async def replayed(rig: Rig) -> ReplayReport:
     """Fold the topic again, and compare."""
-    async with Replay(rig.kafka) as replay, session(rig.url) as sql:
+    async with TopicReader(rig.kafka) as replay, session(rig.url) as sql:
         with Notebook(None, Identity.of(rig.rules, "a cluster", "comparison"), rig.rules) as notebook:
             return await Comparing(sql, replay, rig.rules, notebook).run()
 

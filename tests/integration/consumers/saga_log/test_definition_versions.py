@@ -21,8 +21,8 @@ from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
 from tradesaga.consumers.audit.replay.state import Identity, Notebook, file_for
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.kafka.topic_reader import Replay
-from tradesaga.infra.saga_queries import Wanted, read_page, start_events
+from tradesaga.infra.kafka.topic_reader import TopicReader
+from tradesaga.infra.saga_queries import SagaFilter, read_page, start_events
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import VERSION
 from tradesaga.schemas.identity import saga_id as identify
@@ -69,7 +69,7 @@ async def replayed(bench: Bench, path: Path | None = None) -> ReplayReport:
     rules = Rules(bench.saga)
     sql = await asyncpg.connect(bench.url)
     try:
-        async with Replay(bench.kafka) as topics:
+        async with TopicReader(bench.kafka) as topics:
             with Notebook(path, Identity.of(rules, "c", "comparison"), rules) as notebook:
                 return await Comparing(sql, topics, rules, notebook).run()
     finally:
@@ -81,7 +81,7 @@ async def audited(bench: Bench, path: Path) -> list[object]:
     rules = Rules(bench.saga)
     sql = await asyncpg.connect(bench.url)
     try:
-        async with Replay(bench.kafka) as topics:
+        async with TopicReader(bench.kafka) as topics:
             identity = Identity.of(rules, "c", "auditor")
             with Notebook(file_for(path, identity), identity, rules) as notebook:
                 auditor = Auditor(rules, notebook, topics, lap=0)
@@ -174,7 +174,7 @@ async def test_a_release_with_a_second_version_and_the_way_back(bench: Bench, tm
     assert await bench.heard(second["aborted"], Weighed)
     assert not bench.tail.of(first["aborted"], Weighed)
     async with bench.pool.acquire() as sql:
-        page = await read_page(sql, start_events([bench.saga]), Wanted(account="second-waiting"), 5)
+        page = await read_page(sql, start_events([bench.saga]), SagaFilter(account="second-waiting"), 5)
     assert [row["saga_id"] for row in page] == [second["waiting"]]
 
 

@@ -222,7 +222,7 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(rig: Rig, data
     places = [(rig.topic("events"), number) for number in range(PARTITIONS)]
     counts: list[int] = []
     async with session(database_url) as sql:
-        lanes = await lane_rows.claim(sql, processor.group, places, "test")
+        lanes = await lane_rows.acquire(sql, processor.group, places, "test")
         ids = {lane.partition: lane.id for lane in lanes}
         await processor.open(sql, lanes, lambda: None)
         seen: list[str] = []

@@ -31,7 +31,7 @@ from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Processor, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
-from tradesaga.infra.starts.accept import accept, order_start
+from tradesaga.infra.starts.accept import accept, make_start
 from tradesaga.infra.venues.wire_reports import report_event
 from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
 from tradesaga.sagas.trade.definition import trade
@@ -84,7 +84,7 @@ class TradeRig:
         made["log"] = SagaLog(Rules(trade))
         for name, processor in made.items():
             places = [(topic, number) for topic in processor.topics for number in range(PARTITIONS)]
-            lanes = await lane_rows.claim(self.sql, processor.group, places, "rig")
+            lanes = await lane_rows.acquire(self.sql, processor.group, places, "rig")
             await processor.open(self.sql, lanes, lambda: None)
             self.services[name] = Service(processor, {lane.id: lane for lane in lanes})
 
@@ -103,7 +103,7 @@ class TradeRig:
 
     async def start(self, request: TradeRequested) -> UUID:
         """Start a trade as a door does."""
-        start = order_start(trade, request)
+        start = make_start(trade, request)
         async with self.sql.transaction():
             [verdict] = await accept(self.sql, trade, [start], keys=KEYS, source="/test", now=SystemClock().now())
         record = verdict.record

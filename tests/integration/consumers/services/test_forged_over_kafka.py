@@ -29,7 +29,7 @@ from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
@@ -87,7 +87,7 @@ class Market:
         places = [(topic, number) for topic in topics for number in range(PARTITIONS)]
 
         async def at_the_ends() -> bool:
-            async with Replay(str(self.cluster)) as replay:
+            async with TopicReader(str(self.cluster)) as replay:
                 ranges = await replay.ranges(places)
             lanes = "SELECT topic, partition, next_offset FROM lane WHERE topic = ANY ($1)"
             rows = await self.pool.fetch(lanes, topics)
@@ -190,7 +190,7 @@ async def check_named(market: Market, saga_id: UUID, unknown: UUID) -> None:
         assert release.reason.startswith("release-funds: ")
         report = named[str(saga), "trade.venue-report.v1"]
         assert '"trade_id":"999999"' in report.claimed or report.reason.endswith("of this id")
-    async with Replay(str(market.cluster)) as replay:
+    async with TopicReader(str(market.cluster)) as replay:
         place = (release.topic, release.partition)
         [[record]] = [batch async for batch in replay.read(place, release.offset, release.offset + 1)]
     assert record.header("ce_correlationid") == str(unknown).encode()

@@ -29,8 +29,8 @@ from tradesaga.infra.kafka.backpressure import LOG, Gate, Pipeline
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.outbox.inbox import BATCHES
 from tradesaga.infra.postgres.database import Pool, open_pool
-from tradesaga.infra.telemetry.health import probes
-from tradesaga.infra.telemetry.metrics import watch_worker
+from tradesaga.infra.telemetry.health import serve_probes
+from tradesaga.infra.telemetry.metrics import register_worker
 from tradesaga.producers.start.backpressure import Congestion
 from tradesaga.schemas import identity
 from tradesaga.schemas.topics import starts_topic
@@ -220,7 +220,7 @@ async def _accepts(api: httpx.AsyncClient) -> bool:
 
 async def _refusing() -> str:
     port = free_port()
-    async with probes("127.0.0.1", port), httpx.AsyncClient() as client:
+    async with serve_probes("127.0.0.1", port), httpx.AsyncClient() as client:
         said = (await client.get(f"http://127.0.0.1:{port}/readyz")).json()
     return said["refusing"].get("gateway", "")
 
@@ -231,7 +231,7 @@ async def test_a_slow_database_slows_what_is_taken_in(stack: Stack, database_url
         async with slow_database(database_url, 0.05) as (link, url), await open_pool(url, max_size=4) as slow:
             desk = bench.run(StepProcessor(bench.kit.desk), pool=slow, batch=BATCH)
             await desk.ready()
-            watch_worker("slow", desk.worker.health)
+            register_worker("slow", desk.worker.health)
             sagas = [await bench.ask() for _ in range(150)]
             held = 0
             while await _booked(bench) < 60:

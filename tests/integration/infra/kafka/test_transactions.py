@@ -23,7 +23,7 @@ from tradesaga.infra.kafka.admin import has_record, read_topic
 from tradesaga.infra.kafka.backpressure import INTAKE, Pipeline
 from tradesaga.infra.kafka.clients import Consumer, KafkaUnavailableError, Place
 from tradesaga.infra.kafka.partitioner import partition_of
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import worker as worker_module
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.schemas import identity
@@ -71,7 +71,7 @@ def _group(rig: Rig) -> str:
 
 async def ends(rig: Rig, topic: str) -> dict[Place, int]:
     """Return the ends of a topic, control records included."""
-    async with Replay(rig.kafka) as replay:
+    async with TopicReader(rig.kafka) as replay:
         found = await replay.ranges([(topic, number) for number in range(PARTITIONS)])
     return {place: end for place, (_, end) in found.items()}
 
@@ -216,7 +216,7 @@ async def test_the_saga_log_and_its_replay_agree_over_transactions(rig: Rig) -> 
         await until(lambda: _passed(rig))
     assert await rig.saga_row(aborted) is None
     assert await rig.pool.fetchval("SELECT count(*) FROM saga_event") == len(story)
-    async with Replay(rig.kafka) as replay:
+    async with TopicReader(rig.kafka) as replay:
         sql = await asyncpg.connect(rig.url)
         try:
             with Notebook(None, Identity.of(rig.rules, "a cluster", "comparison"), rig.rules) as notebook:

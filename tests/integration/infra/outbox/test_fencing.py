@@ -26,8 +26,8 @@ from tradesaga.infra.clock import new_id
 from tradesaga.infra.kafka.clients import KafkaUnavailableError
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.outbox import lane_rows, publish
-from tradesaga.infra.outbox.batch_writer import LeasedTransaction
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter, name_owner
+from tradesaga.infra.outbox.batch_writer import OutboxTransaction
+from tradesaga.infra.outbox.outbox_writer import OutboxWriter, name_owner
 from tradesaga.infra.outbox.ports import Brokers, ProducerPort, make_producer
 from tradesaga.infra.postgres.database import SESSION, Pool, open_pool, session
 from tradesaga.schemas.topics import PARTITIONS, events_topic, starts_topic
@@ -81,7 +81,7 @@ async def test_the_fence_is_the_first_statement_of_every_transaction(bench: Benc
     statements: list[tuple[int, str]] = []
     topic = events_topic(bench.saga.name)
 
-    async def publish(transaction: LeasedTransaction) -> None:
+    async def publish(transaction: OutboxTransaction) -> None:
         key = new_id()
         transaction.publish(Outgoing(topic, str(key), key, "note", [("ce_id", str(key).encode())], b"{}"))
 
@@ -90,7 +90,7 @@ async def test_the_fence_is_the_first_statement_of_every_transaction(bench: Benc
         processors = [StepProcessor(bench.kit.desk), StepProcessor(bench.kit.port), SagaLog(Rules(bench.saga))]
         for processor in (*processors, Intake(bench.saga, KEYS)):
             await bench.run(processor, pool=pool).ready()
-        writer = LeasedWriter(pool, bench.kafka, "door", topic, 1, owner=name_owner("test"))
+        writer = OutboxWriter(pool, bench.kafka, "door", topic, 1, owner=name_owner("test"))
         saga_id = await bench.ask(confirm="lost")
         value = m.Asked(idempotency_key="knocked").to_wire()
         await (await bench.producer.send(starts_topic(bench.saga.name), b"k", value, []))
@@ -111,7 +111,7 @@ async def test_epochs_come_from_the_database(bench: Bench) -> None:
     """Each claim has a higher epoch than the one before, also under the same name: no owner can choose its own."""
     places = [(events_topic(bench.saga.name), number) for number in range(3)]
     async with bench.pool.acquire() as sql:
-        claims = [await lane_rows.claim(sql, "group", places, "the same owner") for _ in range(3)]
+        claims = [await lane_rows.acquire(sql, "group", places, "the same owner") for _ in range(3)]
     assert [[lane.epoch for lane in lanes] for lanes in claims] == [[1] * 3, [2] * 3, [3] * 3]
 
 
@@ -119,7 +119,7 @@ async def test_what_comes_before_the_claim_is_thrown_away(bench: Bench) -> None:
     """While the claim waits for the former owner's transaction nothing is judged; afterwards everything is, once."""
     places = [(topic, number) for topic in StepProcessor(bench.kit.desk).topics for number in range(PARTITIONS)]
     async with bench.pool.acquire() as former:
-        await lane_rows.claim(former, desk(bench), places, "former")
+        await lane_rows.acquire(former, desk(bench), places, "former")
         sagas = [await bench.ask() for _ in range(10)]
         async with former.transaction():
             await former.execute('SELECT FROM lane WHERE "group" = $1 FOR UPDATE', desk(bench))

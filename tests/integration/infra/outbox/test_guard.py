@@ -27,12 +27,12 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import new_id
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.topics import ensure_topics
-from tradesaga.infra.outbox.batch_writer import LeasedTransaction
+from tradesaga.infra.outbox.batch_writer import OutboxTransaction
 from tradesaga.infra.outbox.guard import read_owner
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, name_owner
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, name_owner
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.postgres.database import open_pool
-from tradesaga.infra.postgres.installation import Identity, adopt_installation, read_identity
+from tradesaga.infra.postgres.installation import Identity, read_identity, set_installation
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic, installation_topic, saga_topics
 
 pytestmark = pytest.mark.stack
@@ -143,14 +143,14 @@ async def test_a_second_installation_never_joins(bench: Bench, stack: Stack, mod
     second: list[Running] = []
     try:
         async with second_pool.acquire() as sql:
-            await adopt_installation(sql, uuid4(), claimed=False)
+            await set_installation(sql, uuid4(), claimed=False)
         second = [bench.run(processor, pool=second_pool) for processor in processors(bench)]
         for each in second:
             why = await halted(each)
             assert f"belong to {owner}" in why
             assert "TRADESAGA_KAFKA" in why
             assert "tradesaga migrate --installation" in why
-        writer = LeasedWriter(
+        writer = OutboxWriter(
             second_pool, bench.kafka, "door", "http", 1, owner=name_owner("test"), saga=bench.saga.name
         )
         async with writer:
@@ -168,7 +168,7 @@ async def test_a_second_installation_never_joins(bench: Bench, stack: Stack, mod
         assert each.worker.health.restarts == before
 
 
-async def nothing(transaction: LeasedTransaction) -> None:
+async def nothing(transaction: OutboxTransaction) -> None:
     """Write nothing that matters."""
     key = new_id()
     transaction.publish(Outgoing("nowhere", str(key), key, "note", [("ce_id", str(key).encode())], b"{}"))
@@ -181,10 +181,10 @@ async def test_a_further_database_of_the_installation_may_join(bench: Bench, mod
     assert owner is not None
     async with await open_pool(module_database_url, max_size=4) as pool, pool.acquire() as sql:
         await pool.execute(TABLES)
-        await adopt_installation(sql, uuid4(), claimed=False)
+        await set_installation(sql, uuid4(), claimed=False)
         running = bench.run(StepProcessor(bench.kit.port), pool=pool)
         await halted(running)
-        await adopt_installation(sql, owner.installation, claimed=False)
+        await set_installation(sql, owner.installation, claimed=False)
         await running.ready()
         await bench.settled(await bench.ask())
         await running.stop()
@@ -195,7 +195,7 @@ async def test_a_group_of_another_installation_is_refused_without_the_topic(benc
     await asyncio.to_thread(delete_topics, bench.kafka, [installation_topic(bench.saga.name)])
     await one_saga(bench)
     async with bench.pool.acquire() as sql:
-        await adopt_installation(sql, uuid4(), claimed=False)
+        await set_installation(sql, uuid4(), claimed=False)
         await sql.execute("TRUNCATE lane")
     for processor in processors(bench):
         assert f"the group {processor.group} belongs to installation" in await halted(bench.run(processor))
@@ -352,7 +352,7 @@ async def test_every_group_halts_when_partitions_are_added(bench: Bench) -> None
         assert f"has {2 * PARTITIONS} partitions and had {PARTITIONS}" in why
         assert "tradesaga recover topics" in why
         await left(bench.kafka, each.worker._processor.group)  # pyright: ignore[reportPrivateUsage]
-    writer = LeasedWriter(bench.pool, bench.kafka, "door", "http", 1, owner=name_owner("test"), saga=bench.saga.name)
+    writer = OutboxWriter(bench.pool, bench.kafka, "door", "http", 1, owner=name_owner("test"), saga=bench.saga.name)
     async with writer:
         with pytest.raises(NotWrittenError, match="partitions and had"):
             await writer.write(nothing, patience=3)

@@ -12,7 +12,7 @@ from tests.integration.infra.outbox.test_guard import commit, halted, one_saga, 
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.seal.topic_seals import check_topics
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, read_unverified
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import SealTrust
@@ -107,7 +107,7 @@ async def test_an_empty_database_behind_seals_is_to_be_rebuilt(sealing: Sealing)
 async def test_seals_of_strangers_halt_nobody(sealing: Sealing) -> None:
     """What no trusted key has signed, what is none, and what is sealed beyond the topic's end, is passed over."""
     (note, *_) = await _more(sealing)
-    ahead = replace(read_unverified(note), size=10**6, next_offset=10**6)
+    ahead = replace(parse_unverified(note), size=10**6, next_offset=10**6)
     await sealing.publish(Signer.generate("test").sign(ahead.to_text()))
     await sealing.publish(sealing.signer.sign(ahead.to_text()))
     await sealing.publish("no checkpoint")
@@ -122,7 +122,7 @@ async def test_seals_of_strangers_halt_nobody(sealing: Sealing) -> None:
 async def test_a_checkpoint_of_other_records_stops_the_sealer(sealing: Sealing) -> None:
     """The key has signed another root over as many records: the database is not the one that was sealed."""
     (note, *_) = await _more(sealing, published=False)
-    other: Checkpoint = replace(read_unverified(note), root=hashlib.sha256(b"other records").digest())
+    other: Checkpoint = replace(parse_unverified(note), root=hashlib.sha256(b"other records").digest())
     await sealing.publish(sealing.signer.sign(other.to_text()))
     with pytest.raises(HistoryError, match=r"is not the one on Kafka; .* `tradesaga recover database`"):
         await sealing.check()
@@ -142,6 +142,6 @@ async def test_seals_speak_for_the_saga_logs_own_database_alone(sealing: Sealing
         for group, halts in ((desk, False), (log, True)):
             guard = Guard(
                 bench.kafka, bench.saga.name, group.group, group.topics, trust=sealing.trust,
-                lives_here=lambda name: name != "log",
+                group_filter=lambda name: name != "log",
             )  # fmt: skip
             assert ("is sealed up to offset" in await guard.refusal(sql)) is halts

@@ -8,7 +8,7 @@ from tests.e2e.harness import Bench, open_bench
 from tests.integration.infra.outbox.test_guard import commit, halted, one_saga, processors
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.outbox.guard import Guard
-from tradesaga.infra.outbox.known_groups import LivesHere
+from tradesaga.infra.outbox.known_groups import GroupFilter
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.postgres.installation import read_identity
 from tradesaga.schemas.topics import PARTITIONS, events_topic
@@ -64,10 +64,10 @@ async def test_lanes_that_the_saga_log_left_behind_when_it_moved_halt_nobody(ben
         await sql.execute('UPDATE lane SET next_offset = 0 WHERE "group" = $1', log.group)
 
         async def refusal(group: Processor, *, moved: bool) -> str:
-            lives_here: LivesHere | None = (lambda name: name != "log") if moved else None
-            return await Guard(bench.kafka, bench.saga.name, group.group, group.topics, lives_here=lives_here).refusal(
-                sql
-            )
+            group_filter: GroupFilter | None = (lambda name: name != "log") if moved else None
+            return await Guard(
+                bench.kafka, bench.saga.name, group.group, group.topics, group_filter=group_filter
+            ).refusal(sql)
 
         assert await refusal(desk, moved=True) == ""
         assert "tradesaga recover restored" in await refusal(desk, moved=False)

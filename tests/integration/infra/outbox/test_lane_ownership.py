@@ -135,7 +135,7 @@ async def test_a_stale_owner_is_fenced(bench: Bench) -> None:
     group = f"{bench.saga.name}-desk"
     places = [(topic, number) for topic in StepProcessor(bench.kit.desk).topics for number in range(PARTITIONS)]
     async with bench.pool.acquire() as sql:
-        claimed = await lane_rows.claim(sql, group, places, "usurper")
+        claimed = await lane_rows.acquire(sql, group, places, "usurper")
     saga_id = await bench.ask()
     await bench.heard(saga_id, m.Paid)
     assert running.worker.health.fenced + running.worker.health.restarts > 0
@@ -152,7 +152,7 @@ async def test_a_stale_owner_writes_nothing(bench: Bench) -> None:
     async with direct(bench, StepProcessor(bench.kit.desk)) as stale:
         record = stale.record(saga_id, m.Asked(idempotency_key="k"))
         places = [(lane.topic, lane.partition) for lane in stale.lanes.values()]
-        await lane_rows.claim(stale.sql, stale.processor.group, places, "usurper")
+        await lane_rows.acquire(stale.sql, stale.processor.group, places, "usurper")
         async with stale.sql.transaction():
             assert await lane_rows.advance(stale.sql, stale.lanes.values(), {record.lane: 10**9}) == set()
         moved = await bench.pool.fetchval("SELECT next_offset FROM lane WHERE id = $1", record.lane)

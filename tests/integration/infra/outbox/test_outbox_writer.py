@@ -14,13 +14,13 @@ from tests.broker import read_topic, temporary_topic
 from tests.waiting import until
 from tradesaga.infra.clock import new_id
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.outbox.batch_writer import LeasedTransaction
-from tradesaga.infra.outbox.outbox_writer import LeasedWriter, NotWrittenError, WriteUnknownError, name_owner
+from tradesaga.infra.outbox.batch_writer import OutboxTransaction
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError, name_owner
 from tradesaga.infra.postgres.database import Pool, open_pool, session
 
 pytestmark = pytest.mark.stack
 
-Write = Callable[[LeasedTransaction], Awaitable[int]]
+Write = Callable[[OutboxTransaction], Awaitable[int]]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 def note(topic: str, number: int) -> Write:
     """Make a function that writes one row and publishes one record, both saying `number`."""
 
-    async def run(transaction: LeasedTransaction) -> int:
+    async def run(transaction: OutboxTransaction) -> int:
         await transaction.sql.execute("INSERT INTO note (number) VALUES ($1)", number)
         transaction.publish(record(topic, number))
         return number
@@ -61,12 +61,12 @@ def read(kafka: str, topic: str, count: int) -> list[int]:
     return [int(seen.value) for seen in read_topic(kafka, topic, count)]
 
 
-def writer(pool: Pool, kafka: str, *, count: int = 2, lease: float = 10.0) -> LeasedWriter:
+def writer(pool: Pool, kafka: str, *, count: int = 2, lease: float = 10.0) -> OutboxWriter:
     """Make a writer of this test's group."""
-    return LeasedWriter(pool, kafka, "test", "http", count, owner=name_owner("test"), lease=lease)
+    return OutboxWriter(pool, kafka, "test", "http", count, owner=name_owner("test"), lease=lease)
 
 
-async def tried(writing: LeasedWriter) -> None:
+async def tried(writing: OutboxWriter) -> None:
     """Wait until a writer has tried in vain."""
 
     async def in_vain() -> bool:
@@ -88,11 +88,11 @@ async def test_what_is_committed_is_published_in_order(pool: Pool, kafka: str, t
 async def test_concurrent_writes_share_a_transaction(pool: Pool, kafka: str, topic: str) -> None:
     """A hundred writes at once need a few transactions, and one that raises takes back its own work alone."""
 
-    async def fail(transaction: LeasedTransaction) -> int:
+    async def fail(transaction: OutboxTransaction) -> int:
         await note(topic, 1000)(transaction)
         raise ValueError("no")
 
-    async def break_rule(transaction: LeasedTransaction) -> int:
+    async def break_rule(transaction: OutboxTransaction) -> int:
         return await note(topic, 7)(transaction)
 
     async with writer(pool, kafka) as writing:
@@ -158,7 +158,7 @@ async def test_lost_connection_before_the_commit_is_tried_again(pool: Pool, kafk
     """A session that the server ends inside the transaction costs a new epoch, not the write."""
     calls = 0
 
-    async def run(transaction: LeasedTransaction) -> int:
+    async def run(transaction: OutboxTransaction) -> int:
         nonlocal calls
         calls += 1
         if calls == 1:

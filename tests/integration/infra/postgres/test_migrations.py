@@ -20,7 +20,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.state import PostgresState
 from tradesaga.infra.postgres.database import migrate, open_pool, session
-from tradesaga.infra.postgres.partitions import ensure_partitions, make_months, spans
+from tradesaga.infra.postgres.partitions import create_month_partitions, ensure_partitions, wanted_partitions
 
 pytestmark = pytest.mark.stack
 assert book.account.metadata is METADATA
@@ -116,7 +116,7 @@ async def test_partitions_are_made_once_and_dropped_when_published(database_url:
     async with session(database_url) as sql:
         await ensure_partitions(sql)  # the tests' template may be yesterday's
         assert await ensure_partitions(sql) == []
-        names = [span.name for span in spans(datetime.now(UTC))]
+        names = [span.name for span in wanted_partitions(datetime.now(UTC))]
         await sql.execute(f"DROP TABLE {', '.join(names)}")
         assert await ensure_partitions(sql) == [f"created {name}" for name in names]
         await sql.execute(
@@ -134,11 +134,11 @@ async def test_months_of_the_past_are_made_for_a_log_that_is_rebuilt(database_ur
     async with session(database_url) as sql:
         now = datetime.now(UTC)
         since = now - timedelta(days=100)
-        made = await make_months(sql, since)
+        made = await create_month_partitions(sql, since)
         assert made[0] == f"saga_event_{since:%Y%m}01"
         assert len(made) in {3, 4}
         assert f"saga_event_{now:%Y%m}01" not in made
-        assert await make_months(sql, since) == []
+        assert await create_month_partitions(sql, since) == []
         await sql.execute(
             'INSERT INTO saga_event (topic, partition, "offset", recorded_at, headers, hash, writer_epoch)'
             " VALUES ('t', 0, 0, $1, '', '', 1)",

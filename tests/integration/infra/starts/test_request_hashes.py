@@ -14,7 +14,7 @@ from tests.keys import HELD, ROTATED, keys_in
 from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import ExitCode
 from tradesaga.infra.postgres.database import session
-from tradesaga.infra.starts.accept import accept, order_start
+from tradesaga.infra.starts.accept import accept, make_start
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.messages.trade import TradeRequested
@@ -69,7 +69,7 @@ def test_the_start_command_finds_a_start_again(
 
         async def store() -> None:
             async with session(os.environ["TRADESAGA_DATABASE_URL"]) as sql, sql.transaction():
-                starts = [order_start(saga, TradeRequested.model_validate(wanted))]
+                starts = [make_start(saga, TradeRequested.model_validate(wanted))]
                 await accept(sql, saga, starts, keys=HELD[held], source="/test", now=0)
 
         monkeypatch.setattr("tradesaga.producers.start.command.find_saga", find)

@@ -11,7 +11,7 @@ from tests.conftest import Stack
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.steps import BUSY
 from tradesaga.infra.local_stack.ports import free_port
-from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.health import serve_probes
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 
@@ -35,7 +35,7 @@ async def test_batches_rows_and_calls_are_counted(bench: Bench) -> None:
     """A saga leaves its batches, their records and seconds, its outbox rows by topic, and no call under way."""
     await bench.settled(await bench.ask())
     port, name = free_port(), bench.saga.name
-    async with probes("127.0.0.1", port):
+    async with serve_probes("127.0.0.1", port):
         shown = await asyncio.to_thread(scrape, port)
     desk, port_group = f"{name}-desk", f"{name}-port"
     assert shown[f'tradesaga_batch_records_sum{{group="{desk}"}}'] >= 3

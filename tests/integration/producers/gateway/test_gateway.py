@@ -22,7 +22,7 @@ from tests.keys import HELD, ROTATED, keys_in
 from tests.waiting import until
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.starts.accept import accept, order_start
+from tradesaga.infra.starts.accept import accept, make_start
 from tradesaga.producers.gateway.service import serve
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.identity import saga_id
@@ -125,7 +125,7 @@ async def test_a_start_is_the_same_across_the_upgrade_and_a_rotation(
     """However its first hash was made: 200 with the same saga, 409 for another request under its key."""
     wanted = order(idempotency_key="k")
     async with session(database_url) as sql, sql.transaction():
-        starts = [order_start(saga, TradeRequested.model_validate(wanted))]
+        starts = [make_start(saga, TradeRequested.model_validate(wanted))]
         await accept(sql, saga, starts, keys=HELD[held], source="/test", now=0)
     settings = Settings(
         kafka=kafka,

@@ -7,7 +7,7 @@ from tests.unit.consumers.saga_log.rig import RULES, Log
 from tradesaga.consumers.saga_log import advance, release
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.infra.kafka.codec import Record, decode_name, dump_headers, load_headers
-from tradesaga.infra.kafka.dead_letters import Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.sagas.machine import BarStep, CompensateStep
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import ENCRYPTED, Header
@@ -203,7 +203,7 @@ def test_a_copy_in_the_dead_letters_has_the_headers_to_the_byte(log: Log) -> Non
     """Repeated ones, bytes that are no UTF-8, none and empty; only a name that no client can send is escaped."""
     odd: list[Header] = [("x", b"1"), ("x", b"\xff"), ("y", b""), (decode_name(b"\xff"), b"z")]
     record = log.partition.record(Held())._replace(headers=odd, value=b"", tombstone=True)
-    letter = dead_letter("small", "g", record, Fault("k", "why"), 0)
+    letter = dead_letter("small", "g", record, RecordFault("k", "why"), 0)
     assert letter.headers[:4] == [*odd[:3], ("\\xff", b"z")]
     assert ("ts_dlt_tombstone", b"true") in letter.headers
     assert load_headers(letter.header_text) == letter.headers

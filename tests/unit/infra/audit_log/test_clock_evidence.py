@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from tradesaga.consumers.audit.seal.clock_watch import ClockWatch
-from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, choose, read_clock, read_tracking
+from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, choose, parse_tracking, read_clock
 from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
-from tradesaga.infra.audit_log.precision_time import read_answers
+from tradesaga.infra.audit_log.precision_time import parse_pmc_output
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.settings import Settings
@@ -33,25 +33,25 @@ LOST = ClockEvidence("kernel", -1)
 
 def test_the_bound_of_chrony() -> None:
     """|offset| + root dispersion + half the root delay; none where it follows nobody or says what cannot be."""
-    assert read_tracking(TRACKING) == ClockEvidence("chrony", 12_345 + 500_000 + 2_000_000)
-    assert read_tracking(TRACKING.replace("Normal", "Not synchronised")) == ClockEvidence("chrony", -1)
-    assert read_tracking(TRACKING.replace("0.000500000", "nan")) == ClockEvidence("chrony", -1)
-    assert read_tracking("506 Cannot talk to daemon\n") is None
+    assert parse_tracking(TRACKING) == ClockEvidence("chrony", 12_345 + 500_000 + 2_000_000)
+    assert parse_tracking(TRACKING.replace("Normal", "Not synchronised")) == ClockEvidence("chrony", -1)
+    assert parse_tracking(TRACKING.replace("0.000500000", "nan")) == ClockEvidence("chrony", -1)
+    assert parse_tracking("506 Cannot talk to daemon\n") is None
 
 
 def test_the_bound_of_ptp() -> None:
     """|offset| + mean path delay + what the grandmaster claims, from what linuxptp's pmc prints of a slave."""
-    assert read_answers(SLAVE) == 1356 + 2409 + 100
-    assert read_answers(SLAVE.replace("0x21", "0xfe")) == -1
-    assert read_answers(SLAVE.replace("SLAVE", "UNCALIBRATED")) == -1
-    assert read_answers(SLAVE.replace("-1356.0", "far")) == -1
+    assert parse_pmc_output(SLAVE) == 1356 + 2409 + 100
+    assert parse_pmc_output(SLAVE.replace("0x21", "0xfe")) == -1
+    assert parse_pmc_output(SLAVE.replace("SLAVE", "UNCALIBRATED")) == -1
+    assert parse_pmc_output(SLAVE.replace("-1356.0", "far")) == -1
 
 
 def test_a_clock_that_ptp_does_not_keep_is_none_of_its_business() -> None:
     """A grandmaster, a port without a link, and a daemon that does not answer say nothing of this clock."""
     for state in ("MASTER", "GRAND_MASTER", "FAULTY", "LISTENING"):
-        assert read_answers(SLAVE.replace("SLAVE", state)) is None
-    assert read_answers("sending: GET CURRENT_DATA_SET\nsending: GET PORT_DATA_SET\n") is None
+        assert parse_pmc_output(SLAVE.replace("SLAVE", state)) is None
+    assert parse_pmc_output("sending: GET CURRENT_DATA_SET\nsending: GET PORT_DATA_SET\n") is None
 
 
 def test_whoever_bounds_the_error_is_believed() -> None:
@@ -139,7 +139,7 @@ async def test_readyz_warns_and_stays_ready(monkeypatch: pytest.MonkeyPatch) -> 
     ClockWatch(ClockTier.parse("1 ms"), health).see(ClockEvidence("kernel", -1))
     assert probes.readiness()[0]
     port = free_port()
-    async with probes.probes("127.0.0.1", port):
+    async with probes.serve_probes("127.0.0.1", port):
         body = await _fetch(port)
     assert re.search("nobody can tell", json.loads(body)["warnings"]["audit-sealer"])
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tests.merkle_tree import Tree, check_consistency, root_of
 from tradesaga.infra.audit_log.merkle import (
     EMPTY_ROOT,
-    Edge,
+    Frontier,
     ProofError,
-    Stretch,
+    SubtreeRange,
     check_inclusion,
     hash_leaf,
     hash_node,
@@ -60,9 +60,9 @@ def defined(hashes: list[bytes]) -> bytes:
 @given(leaves)
 def test_edge_and_tree_agree_with_the_definition(hashes: list[bytes]) -> None:
     """An edge written and read back grows on to the same root."""
-    edge = Edge.empty()
+    edge = Frontier.empty()
     for leaf in hashes:
-        edge = Edge.unpack(edge.size, edge.pack())
+        edge = Frontier.unpack(edge.size, edge.pack())
         edge.append(leaf)
     assert edge.root() == Tree(hashes).root() == defined(hashes)
 
@@ -107,25 +107,25 @@ def test_a_consistency_proof_holds_for_its_logs_alone(hashes: list[bytes], data:
 def test_an_edge_of_the_wrong_length_is_refused() -> None:
     """A stored edge that does not fit its size is damage, not a log."""
     with pytest.raises(ValueError, match="none of 3 leaves"):
-        Edge.unpack(3, bytes(32))
+        Frontier.unpack(3, bytes(32))
 
 
 @given(leaves, st.data())
 def test_a_stretch_that_is_not_at_hand_is_grafted(hashes: list[bytes], data: st.DataObject) -> None:
     """Whichever leaves are kept, the others' subtrees give the tree its root, and are few."""
     kept = data.draw(st.sets(st.integers(0, len(hashes) - 1)))
-    edge, stretch, grafted = Edge.empty(), Stretch(), 0
+    edge, stretch, grafted = Frontier.empty(), SubtreeRange(), 0
     for index, leaf in enumerate(hashes):
         if index not in kept:
             stretch.append(index, leaf)
             continue
         for subtree in stretch.take():
             assert subtree.start == edge.size
-            edge.graft(subtree.level, subtree.root)
+            edge.append_subtree(subtree.level, subtree.root)
             grafted += 1
         edge.append(leaf)
     for subtree in stretch.take():
-        edge.graft(subtree.level, subtree.root)
+        edge.append_subtree(subtree.level, subtree.root)
         grafted += 1
     assert (edge.size, edge.root()) == (len(hashes), root_of(hashes))
     assert grafted <= (len(kept) + 1) * 2 * len(hashes).bit_length()
@@ -133,7 +133,7 @@ def test_a_stretch_that_is_not_at_hand_is_grafted(hashes: list[bytes], data: st.
 
 def test_no_subtree_is_grafted_where_none_begins() -> None:
     """A subtree of four leaves begins at a multiple of four."""
-    edge = Edge.empty()
+    edge = Frontier.empty()
     edge.append(hash_leaf(b""))
     with pytest.raises(ValueError, match="begins at leaf 1"):
-        edge.graft(2, hash_leaf(b""))
+        edge.append_subtree(2, hash_leaf(b""))

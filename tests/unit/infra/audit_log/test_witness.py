@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from tradesaga.infra.audit_log import witness_index
-from tradesaga.infra.audit_log.witness import Witnessed, WitnessError, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 
 ORIGINS = ("desk/trade.events/0", "desk/trade.events/1", "desk/trade.events/2")
 
 
-def seen(count: int, start: int = 1) -> Iterator[Witnessed]:
+def seen(count: int, start: int = 1) -> Iterator[WitnessEntry]:
     """Give checkpoints of three logs in turn; the second one's stop early."""
     for size in range(start, start + count):
         for origin in ORIGINS if size < 5 else (ORIGINS[0], ORIGINS[2]):
-            yield Witnessed(origin, size, f"note {size}")
+            yield WitnessEntry(origin, size, f"note {size}")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_what_is_written_is_read(file: WitnessFile) -> None:
     """In order, with the body where one is kept; a file that is not there has nothing."""
     assert list(file.read()) == []
     assert file.last() == {}
-    told = [*seen(3), Witnessed("desk/audit.actions/0", 1, "note", '{"kind":"hold"}')]
+    told = [*seen(3), WitnessEntry("desk/audit.actions/0", 1, "note", '{"kind":"hold"}')]
     file.append(told[:4])
     file.append(told[4:])
     assert list(file.read()) == told
@@ -39,7 +39,7 @@ def test_a_line_that_was_cut_off_is_ended_by_the_next(tmp_path: Path, file: Witn
     file.append(seen(2))
     path = tmp_path / "witness.jsonl"
     whole = path.read_bytes()
-    path.write_bytes(whole + Witnessed(ORIGINS[0], 3, "lost").to_line()[:20])
+    path.write_bytes(whole + WitnessEntry(ORIGINS[0], 3, "lost").to_line()[:20])
     assert list(file.read()) == list(seen(2))
     file.append(seen(1, 3))
     assert list(file.read()) == list(seen(3))

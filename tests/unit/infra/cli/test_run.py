@@ -20,7 +20,7 @@ from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.registry.services import find_services
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import metrics
-from tradesaga.infra.telemetry.health import probes
+from tradesaga.infra.telemetry.health import serve_probes
 
 Service = Callable[[Settings], Awaitable[None]]
 
@@ -93,7 +93,7 @@ async def test_probes_tell_whether_the_workers_are_ready(monkeypatch: pytest.Mon
     health = Health()
     monkeypatch.setattr(metrics, "workers", lambda: {"cash": health})
     port = free_port()
-    async with probes("127.0.0.1", port):
+    async with serve_probes("127.0.0.1", port):
         status, body = await asyncio.to_thread(_get, port, "/readyz")
         told = json.loads(body)
         assert (status, told["ready"], told["workers"]) == (503, False, {"cash": "starting"})
@@ -116,5 +116,5 @@ async def test_a_taken_metrics_port_is_refused() -> None:
         other.bind(("127.0.0.1", port := free_port()))
         other.listen()
         with pytest.raises(CommandError, match="TRADESAGA_METRICS_PORT"):
-            async with probes("127.0.0.1", port):
+            async with serve_probes("127.0.0.1", port):
                 pass

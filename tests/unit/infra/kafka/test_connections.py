@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tradesaga.infra.kafka.connections import MappedConsumer, MappedProducer
-from tradesaga.infra.kafka.identity import inspecting
+from tradesaga.infra.kafka.identity import open_inspector
 
 NOWHERE = "127.0.0.1:1"
 
@@ -38,7 +38,7 @@ async def _inspect() -> None:
         patch.object(AIOKafkaAdminClient, "list_consumer_groups") as listed,
     ):
         listed.return_value = []
-        async with inspecting(NOWHERE) as inspector:
+        async with open_inspector(NOWHERE) as inspector:
             await inspector.groups_of("topic", "group")
 
 

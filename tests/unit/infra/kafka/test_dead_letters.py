@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tradesaga.infra.kafka.codec import Outgoing, Record
-from tradesaga.infra.kafka.dead_letters import SIZE_LIMIT, UNREADABLE, Fault, dead_letter
+from tradesaga.infra.kafka.dead_letters import SIZE_LIMIT, UNREADABLE, RecordFault, dead_letter
 from tradesaga.schemas.envelope import Header
 
 BROKER_LIMIT = 1024 * 1024
@@ -14,7 +14,7 @@ BROKER_LIMIT = 1024 * 1024
 def copy(value: bytes = b"v", headers: list[Header] | None = None, key: bytes | None = b"k") -> Outgoing:
     """Bury a record."""
     record = Record("t.events", 3, 17, 1_790_000_000_123, key, value, headers or [])
-    return dead_letter("t", "t-log", record, Fault("poison", "it is bad", "fold", attempts=2), 0)
+    return dead_letter("t", "t-log", record, RecordFault("poison", "it is bad", "fold", attempts=2), 0)
 
 
 def test_a_copy_keeps_everything_and_says_why() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.identity import Inspector
-from tradesaga.infra.kafka.tails import Bound, read_back
+from tradesaga.infra.kafka.tails import ReadLimit, read_back
 
 
 class Kafka:
@@ -31,7 +31,7 @@ class Kafka:
                 yield page
 
 
-def back(kafka: Kafka, ends: Sequence[int], bound: Bound, enough: int = 10**9) -> list[tuple[int, int]]:
+def back(kafka: Kafka, ends: Sequence[int], bound: ReadLimit, enough: int = 10**9) -> list[tuple[int, int]]:
     """Return the partition and offset of each record that is passed on, until there are enough."""
     taken: list[tuple[int, int]] = []
 
@@ -47,17 +47,17 @@ def back(kafka: Kafka, ends: Sequence[int], bound: Bound, enough: int = 10**9) -
 def test_the_last_records_of_each_partition_are_read_once(ends: list[int], records: int) -> None:
     """Of each as many as the bound says, or all that there are."""
     wanted = [(number, at) for number, end in enumerate(ends) for at in range(max(0, end - records), end)]
-    assert sorted(back(Kafka(), ends, Bound(records, 10**9))) == wanted
+    assert sorted(back(Kafka(), ends, ReadLimit(records, 10**9))) == wanted
 
 
 def test_what_is_enough_ends_the_reading_after_a_whole_step() -> None:
     """The first step has the last records, in order."""
-    assert back(Kafka(), [5000], Bound(5000, 10**9), enough=1) == [(0, at) for at in range(4900, 5000)]
+    assert back(Kafka(), [5000], ReadLimit(5000, 10**9), enough=1) == [(0, at) for at in range(4900, 5000)]
 
 
 def test_the_bound_of_bytes_holds_for_all_partitions_together() -> None:
     """What is not read is older than what is; one page may pass the bound."""
     kafka = Kafka(size=1000)
-    taken = back(kafka, [1000, 1000], Bound(1000, 300_000))
+    taken = back(kafka, [1000, 1000], ReadLimit(1000, 300_000))
     assert kafka.read == len(taken) == 300
     assert {(number, at) for number in (0, 1) for at in range(900, 1000)} <= set(taken)

@@ -11,18 +11,18 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.codec import Record, Seen, recognise
+from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
 from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.watch import differing
 from tradesaga.infra.outbox.guard import saga_of
 from tradesaga.infra.outbox.guard_rules import (
-    Found,
+    Evidence,
     KnownLane,
     Owner,
-    judge,
-    judge_owner,
-    last_said,
+    check_evidence,
+    check_owner,
+    last_published,
     last_seen,
     unproven_ranges,
 )
@@ -34,10 +34,10 @@ HERE = Identity(UUID(int=7), 3)
 TOPIC = TopicState(UUID(int=1), 12)
 PLACE: Place = ("t.events", 0)
 RECORD = Record("t.events", 0, 9, 1_700_000_000_000, b"k", b"{}", ())
-SEEN = recognise(RECORD.offset, RECORD.recorded_ms, RECORD.key, RECORD.value)
+SEEN = checksum(RECORD.offset, RECORD.recorded_ms, RECORD.key, RECORD.value)
 
 
-def lane(next_offset: int = 10, topic: TopicState | None = TOPIC, seen: Seen | None = SEEN) -> KnownLane:
+def lane(next_offset: int = 10, topic: TopicState | None = TOPIC, seen: RecordChecksum | None = SEEN) -> KnownLane:
     """Return a lane of group g."""
     pinned = (topic.id, topic.partitions) if topic else (None, None)
     return KnownLane("g", *PLACE, next_offset, *pinned, *(seen or (None, None)))
@@ -62,10 +62,10 @@ def found(
     record: Record | None = RECORD,
     lost: Record | None = None,
     prefix: str = "",
-) -> Found:
+) -> Evidence:
     """Return what would be found of these lanes."""
     committed: dict[Place, Committed] = {} if offset is None else {PLACE: Committed(offset, str(by))}
-    return Found(
+    return Evidence(
         "g", HERE, lanes, {"g": committed}, {"t.events": topic} if topic else {}, {PLACE: held} if lanes else {},
         {PLACE: record} if record else {}, {"g": lost} if lost else {}, Cluster("broker:9092", prefix),
     )  # fmt: skip
@@ -89,9 +89,9 @@ def found(
         found(lane(next_offset=20)),
     ],
 )
-def test_what_belongs_together_passes(fine: Found) -> None:
+def test_what_belongs_together_passes(fine: Evidence) -> None:
     """Nothing that is known, or too little, speaks against it."""
-    judge(fine)
+    check_evidence(fine)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_what_belongs_together_passes(fine: Found) -> None:
         (found(lane(), record=RECORD._replace(recorded_ms=1)), "another record", "tradesaga recover topics"),
     ],
 )
-def test_what_does_not_belong_together_halts(bad: Found, sentence: str, command: str) -> None:
+def test_what_does_not_belong_together_halts(bad: Evidence, sentence: str, command: str) -> None:
     """One sentence says what was found, and names the command to run."""
     with pytest.raises(HaltError) as halted:
-        judge(bad)
+        check_evidence(bad)
     assert sentence in str(halted.value)
     assert command in str(halted.value)
     assert "\n" not in str(halted.value)
@@ -130,9 +130,9 @@ def test_what_does_not_belong_together_halts(bad: Found, sentence: str, command:
         replace(found(lane(), saga_log(3)), ranges={PLACE: (0, 11)}),
     ],
 )  # fmt: skip
-def test_seals_that_say_nothing_pass(fine: Found) -> None:
+def test_seals_that_say_nothing_pass(fine: Evidence) -> None:
     """No lane of the saga log in this database, one that is as far, and a seal beyond the end of its partition."""
-    judge(replace(fine, seals=sealed(12)))
+    check_evidence(replace(fine, seals=sealed(12)))
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_seals_that_say_nothing_pass(fine: Found) -> None:
         (replace(found(), group="t-log", ranges={PLACE: (0, 20)}), "knows nothing of it", "tradesaga recover database"),
     ],
 )
-def test_a_partition_that_is_sealed_further_than_it_was_read_halts(bad: Found, sentence: str, command: str) -> None:
+def test_a_partition_that_is_sealed_further_than_it_was_read_halts(bad: Evidence, sentence: str, command: str) -> None:
     """Only what the saga log had read was ever sealed."""
     with pytest.raises(HaltError) as halted:
-        judge(replace(bad, seals=sealed(12)))
+        check_evidence(replace(bad, seals=sealed(12)))
     assert sentence in str(halted.value)
     assert command in str(halted.value)
 
@@ -162,10 +162,10 @@ def test_a_partition_that_is_sealed_further_than_it_was_read_halts(bad: Found, s
         (found(lane(), lost=RECORD, prefix="desk7"), "desk7.t.events[0] has a fact of g"),
     ],
 )
-def test_sentences_have_the_names_of_the_cluster(bad: Found, sentence: str) -> None:
+def test_sentences_have_the_names_of_the_cluster(bad: Evidence, sentence: str) -> None:
     """What a person looks for with Kafka's own tools."""
     with pytest.raises(HaltError) as error:
-        judge(bad)
+        check_evidence(bad)
     assert sentence in str(error.value)
 
 
@@ -175,7 +175,7 @@ def test_a_group_is_halted_by_what_another_one_shows() -> None:
     other = KnownLane("h", *PLACE, 3, None, None, None, None)
     committed = {**one.committed, "h": {PLACE: Committed(5, str(HERE))}}
     with pytest.raises(HaltError, match="Kafka has h at 5"):
-        judge(replace(one, lanes=[*one.lanes, other], committed=committed))
+        check_evidence(replace(one, lanes=[*one.lanes, other], committed=committed))
 
 
 OTHERS = KnownLane("h", *PLACE, 10, TOPIC.id, TOPIC.partitions, *SEEN)
@@ -188,14 +188,14 @@ def test_a_topic_that_was_cut_off_halts_groups_that_do_not_read_it() -> None:
         (found(OTHERS, record=RECORD._replace(value=b"[]")), "than the one that h has read"),
     ):
         with pytest.raises(HaltError, match=sentence):
-            judge(bad)
+            check_evidence(bad)
 
 
 def test_records_that_another_group_has_not_read_in_time_halt_that_group_alone() -> None:
     """Retention removed them; nobody else needs them."""
-    judge(found(OTHERS, held=(11, 20)))
+    check_evidence(found(OTHERS, held=(11, 20)))
     with pytest.raises(HaltError, match="move the lane of h"):
-        judge(replace(found(OTHERS, held=(11, 20)), group="h"))
+        check_evidence(replace(found(OTHERS, held=(11, 20)), group="h"))
 
 
 def test_the_last_record_that_any_group_has_read_is_compared() -> None:
@@ -216,15 +216,15 @@ def test_what_an_earlier_release_had_read_is_looked_for_behind_the_saga_log() ->
     assert unproven_ranges("t-log", lanes, committed(15, str(HERE))) == {}
     assert unproven_ranges("t-log", [lane()], committed(15)) == {}
     with pytest.raises(HaltError, match=r"an earlier release had the saga log past .* `tradesaga recover restored`"):
-        judge(replace(found(*lanes), passed={PLACE: RECORD}))
+        check_evidence(replace(found(*lanes), passed={PLACE: RECORD}))
 
 
 def test_topics_of_another_installation_are_named() -> None:
     """The sentence says whose they are."""
     owner = Owner(UUID(int=8), "trading at db1:5432", "2026-01-02T03:04:05+00:00")
-    judge_owner("t", owner, Identity(UUID(int=8), 0), "here")
+    check_owner("t", owner, Identity(UUID(int=8), 0), "here")
     with pytest.raises(HaltError, match=r"belong to installation .* .database trading at db1:5432, since 2026"):
-        judge_owner("t", owner, HERE, "here")
+        check_owner("t", owner, HERE, "here")
 
 
 @given(st.uuids(), st.integers(0, 2**62))
@@ -295,7 +295,7 @@ def test_the_last_fact_of_each_group_on_each_partition_is_looked_up() -> None:
         fact(4), fact(5), fact(6), fact(7, "/t/stranger"), fact(8, age=25), fact(9, ce_id="x"), fact(10, "pay\xff"),
         fact(3, partition=1), fact(6, "/t/book-keeping"), RECORD,
     ]  # fmt: skip
-    said = last_said("t", behind, records, NOW)
+    said = last_published("t", behind, records, NOW)
     assert {key: record.offset for key, record in said.items()} == {
         ("t-pay", 0): 6,
         ("t-pay", 1): 3,

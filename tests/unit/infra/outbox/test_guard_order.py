@@ -14,7 +14,7 @@ from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.clients import Place
-from tradesaga.infra.kafka.codec import Record, recognise
+from tradesaga.infra.kafka.codec import Record, checksum
 from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
 from tradesaga.infra.outbox.guard import KEPT, KNOWN, Guard
 from tradesaga.infra.outbox.guard_rules import Owner
@@ -140,7 +140,7 @@ class Database:
             return [{"id": each} for each in arguments[2] if each in self._world.outbox]
         assert statement == KNOWN
         last = self._world.facts[self._world.next_offset - 1]
-        seen = recognise(last.offset, last.recorded_ms, last.key, last.value)
+        seen = checksum(last.offset, last.recorded_ms, last.key, last.value)
         lane = {"group": "t-log", "topic": EVENTS, "partition": 0, "next_offset": self._world.next_offset}
         return [
             {**lane, "topic_id": STATE.id, "partitions": 1, "seen_offset": seen.offset, "seen_crc": seen.crc},

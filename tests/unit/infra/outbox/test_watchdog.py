@@ -6,86 +6,86 @@ from dataclasses import replace
 import pytest
 
 from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
-from tradesaga.infra.outbox.watchdog import Patience, Sight, Verdict, Watchdog, watch
+from tradesaga.infra.outbox.watchdog import Action, Observation, Patience, Watchdog, watch
 
 PATIENCE = Patience(silence=60, rebuilds=2, hang=300)
-CALM = Sight(polls=1, offsets={("a", 0): 5}, paused=False, assigned=True, turned=0)
+CALM = Observation(polls=1, offsets={("a", 0): 5}, paused=False, assigned=True, turned=0)
 
 
 @pytest.fixture
-def dog() -> Watchdog:
+def watchdog() -> Watchdog:
     """Give a watchdog that has looked once, at second 0."""
-    dog = Watchdog(PATIENCE)
-    dog.begin(0)
-    assert not dog.doubts(0, CALM)
-    return dog
+    watchdog = Watchdog(PATIENCE)
+    watchdog.begin(0)
+    assert not watchdog.is_suspicious(0, CALM)
+    return watchdog
 
 
-def test_a_short_silence_is_none(dog: Watchdog) -> None:
+def test_a_short_silence_is_none(watchdog: Watchdog) -> None:
     """Within its patience the broker is not even asked."""
-    assert not dog.doubts(60, replace(CALM, polls=2))
-    assert dog.doubts(61, replace(CALM, polls=3))
+    assert not watchdog.is_suspicious(60, replace(CALM, polls=2))
+    assert watchdog.is_suspicious(61, replace(CALM, polls=3))
 
 
-def test_silence_is_no_fault_where_there_is_nothing_to_read(dog: Watchdog) -> None:
+def test_silence_is_no_fault_where_there_is_nothing_to_read(watchdog: Watchdog) -> None:
     """Polls come back empty and the broker has nothing either: all is well, and the next question waits as long."""
-    assert dog.doubts(61, replace(CALM, polls=9))
-    assert dog.judge(61, waits=False) is Verdict.FINE
-    assert not dog.doubts(100, replace(CALM, polls=10))
+    assert watchdog.is_suspicious(61, replace(CALM, polls=9))
+    assert watchdog.decide(61, waits=False) is Action.FINE
+    assert not watchdog.is_suspicious(100, replace(CALM, polls=10))
 
 
-def test_a_record_that_only_others_can_read_shows_a_stuck_consumer(dog: Watchdog) -> None:
+def test_a_record_that_only_others_can_read_shows_a_stuck_consumer(watchdog: Watchdog) -> None:
     """It is rebuilt as often as patience allows; then the process is to end."""
-    verdicts: list[Verdict] = []
+    verdicts: list[Action] = []
     for now in (61, 122, 183):
-        assert dog.doubts(now, replace(CALM, polls=now))
-        verdicts.append(dog.judge(now, waits=True))
-        dog.begin(now)
-        assert not dog.doubts(now, replace(CALM, polls=now))
-    assert verdicts == [Verdict.REBUILD, Verdict.REBUILD, Verdict.END]
+        assert watchdog.is_suspicious(now, replace(CALM, polls=now))
+        verdicts.append(watchdog.decide(now, waits=True))
+        watchdog.begin(now)
+        assert not watchdog.is_suspicious(now, replace(CALM, polls=now))
+    assert verdicts == [Action.REBUILD, Action.REBUILD, Action.END]
 
 
-def test_a_rebuilt_consumer_that_reads_is_forgiven(dog: Watchdog) -> None:
+def test_a_rebuilt_consumer_that_reads_is_forgiven(watchdog: Watchdog) -> None:
     """Once records come again, the count of chances begins anew."""
-    assert dog.doubts(61, replace(CALM, polls=2))
-    assert dog.judge(61, waits=True) is Verdict.REBUILD
-    dog.begin(61)
-    assert not dog.doubts(62, replace(CALM, polls=3))
-    assert not dog.doubts(122, replace(CALM, polls=4, offsets={("a", 0): 6}))
-    assert not dog.doubts(182, replace(CALM, polls=5, offsets={("a", 0): 7}))
-    assert dog.rebuilt == 0
+    assert watchdog.is_suspicious(61, replace(CALM, polls=2))
+    assert watchdog.decide(61, waits=True) is Action.REBUILD
+    watchdog.begin(61)
+    assert not watchdog.is_suspicious(62, replace(CALM, polls=3))
+    assert not watchdog.is_suspicious(122, replace(CALM, polls=4, offsets={("a", 0): 6}))
+    assert not watchdog.is_suspicious(182, replace(CALM, polls=5, offsets={("a", 0): 7}))
+    assert watchdog.rebuilt == 0
 
 
-def test_one_partition_that_is_silent_among_others_is_noticed(dog: Watchdog) -> None:
+def test_one_partition_that_is_silent_among_others_is_noticed(watchdog: Watchdog) -> None:
     """Records from one partition say nothing of another: only the silent one is asked after."""
     for now in (30, 61):
-        doubted = dog.doubts(now, replace(CALM, polls=now, offsets={("a", 0): 5, ("a", 1): now}))
+        doubted = watchdog.is_suspicious(now, replace(CALM, polls=now, offsets={("a", 0): 5, ("a", 1): now}))
     assert doubted
-    assert dog.silent == {("a", 0): 5}
-    assert dog.judge(61, waits=True) is Verdict.REBUILD
+    assert watchdog.silent == {("a", 0): 5}
+    assert watchdog.decide(61, waits=True) is Action.REBUILD
 
 
 @pytest.mark.parametrize(
     "sight", [replace(CALM, polls=1), replace(CALM, polls=50, assigned=False), replace(CALM, offsets={})]
 )
-def test_a_poll_or_a_share_that_never_comes_is_a_fault_too(dog: Watchdog, sight: Sight) -> None:
+def test_a_poll_or_a_share_that_never_comes_is_a_fault_too(watchdog: Watchdog, sight: Observation) -> None:
     """A poll that does not return, or a group that gives no share, is stuck even where there is nothing to read."""
-    assert dog.doubts(61, sight)
-    assert dog.judge(61, waits=False) is Verdict.REBUILD
+    assert watchdog.is_suspicious(61, sight)
+    assert watchdog.decide(61, waits=False) is Action.REBUILD
 
 
 @pytest.mark.parametrize("sight", [replace(CALM, paused=True), replace(CALM, polls=50, offsets={})])
-def test_whoever_wants_nothing_is_not_stuck(dog: Watchdog, sight: Sight) -> None:
+def test_whoever_wants_nothing_is_not_stuck(watchdog: Watchdog, sight: Observation) -> None:
     """Full hands, or lanes that are not claimed yet, are no silence of the consumer's."""
-    assert not dog.doubts(61, sight)
+    assert not watchdog.is_suspicious(61, sight)
 
 
-def test_a_worker_that_never_comes_round_is_given_up(dog: Watchdog) -> None:
+def test_a_worker_that_never_comes_round_is_given_up(watchdog: Watchdog) -> None:
     """Whatever holds it up is nothing that a new consumer could mend; a process that slept is not blamed for it."""
-    assert not dog.hangs(300, CALM)
-    assert dog.hangs(301, CALM)
-    dog.begin(290)
-    assert not dog.hangs(301, CALM)
+    assert not watchdog.is_hung(300, CALM)
+    assert watchdog.is_hung(301, CALM)
+    watchdog.begin(290)
+    assert not watchdog.is_hung(301, CALM)
 
 
 async def test_a_broker_that_is_away_excuses_the_silence() -> None:
@@ -99,8 +99,8 @@ async def test_a_broker_that_is_away_excuses_the_silence() -> None:
             raise KafkaUnavailableError("away")
         return True
 
-    dog = Watchdog(Patience(silence=0.06, rebuilds=1, hang=60))
+    watchdog = Watchdog(Patience(silence=0.06, rebuilds=1, hang=60))
     sight = replace(CALM, turned=float("inf"))
-    assert await watch(dog, lambda: replace(sight, polls=next(polls)), probe) is Verdict.REBUILD
+    assert await watch(watchdog, lambda: replace(sight, polls=next(polls)), probe) is Action.REBUILD
     assert len(asked) == 3
-    assert await watch(dog, lambda: replace(sight, polls=next(polls)), probe) is Verdict.END
+    assert await watch(watchdog, lambda: replace(sight, polls=next(polls)), probe) is Action.END

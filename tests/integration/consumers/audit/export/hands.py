@@ -14,7 +14,7 @@ from tests.integration.consumers.audit.export.independent import hash_of
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, sign
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
-from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.note import Signer
 
 Hand = Callable[[Path], None]
@@ -58,7 +58,7 @@ def seal_again(folder: Path, signer: Signer) -> None:
         mine = [line for line in lines if line["partition"] == log.partition]
         if not mine:
             continue
-        edge = Edge.empty()
+        edge = Frontier.empty()
         for line in mine:
             edge.append(hash_leaf(bytes.fromhex(line["hash"])))
         checkpoint = Checkpoint(log.origin, edge.size, edge.root(), edge.size, "", 1)

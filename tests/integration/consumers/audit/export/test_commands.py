@@ -17,7 +17,7 @@ from tradesaga.consumers.audit.export import layout
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.keyring import public_path
 from tradesaga.infra.audit_log.note import open_note
-from tradesaga.infra.audit_log.witness import Witnessed, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
 from tradesaga.infra.cli.entry import execute
 
 pytestmark = pytest.mark.stack
@@ -116,7 +116,7 @@ def test_another_witness_contradicts_an_export(desk: Desk, tmp_path: Path) -> No
     known = {desk.signer.verifier.id: desk.signer.verifier}
     forged = replace(Checkpoint.parse(open_note(seen.note, known)[0]), root=b"7" * 32)
     note = desk.signer.sign(forged.to_text())
-    WitnessFile(tmp_path / "witness.jsonl").append([Witnessed(seen.origin, seen.size, note)])
+    WitnessFile(tmp_path / "witness.jsonl").append([WitnessEntry(seen.origin, seen.size, note)])
     told = desk.examine(tmp_path / "e", "--witness", str(tmp_path / "witness.jsonl"), "--json")
     assert (told.code, told.json["unaltered"], told.json["complete"]) == (1, False, False)
     assert "has another root" in told.json["findings"][0]["what"]

@@ -15,7 +15,7 @@ from tradesaga.consumers.audit.replay.progress import Reporting
 from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.admin import read_cluster_id
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import load_settings
 
@@ -35,7 +35,7 @@ async def main(saga: str, path: Path, batches: int, partitions: int) -> None:
             if count:
                 notebook.save()
 
-        async with session(settings.database_for()) as sql, Replay(settings.brokers()) as topics:
+        async with session(settings.database_for()) as sql, TopicReader(settings.brokers()) as topics:
             await Comparing(sql, topics, rules, notebook, Reporting(lambda _: None, advance)).run()
 
 

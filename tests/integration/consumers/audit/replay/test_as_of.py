@@ -24,7 +24,7 @@ from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import read_cluster_id
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 
@@ -62,7 +62,7 @@ class Told:
     async def at(self, moment: Moment) -> tuple[Known, list[dict[str, object]]]:
         """Look back."""
         rules = self.rig.rules
-        async with Replay(self.rig.kafka) as topics:
+        async with TopicReader(self.rig.kafka) as topics:
             with Notebook(None, Identity.of(rules, "c", str(moment)), rules) as notebook:
                 known = await Looking(topics, rules, notebook, moment).run()
                 return known, list(describe_sagas(rules, notebook))
@@ -73,7 +73,7 @@ class Told:
         identity = Identity.of(rules, await read_cluster_id(self.rig.kafka), "comparison")
         sql = await asyncpg.connect(self.rig.url)
         try:
-            async with Replay(self.rig.kafka) as topics:
+            async with TopicReader(self.rig.kafka) as topics:
                 with Notebook(path, identity, rules) as notebook:
                     return await Comparing(sql, topics, rules, notebook, asked=asked).run()
         finally:

@@ -22,7 +22,7 @@ from tests.waiting import until
 from tradesaga.consumers.audit.replay.auditor import Auditor, Look
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.state import Identity, Notebook
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.schemas.messages.lifecycle import AbortRequested
@@ -63,7 +63,7 @@ async def auditing(rig: Rig, path: Path | None = None) -> AsyncGenerator[tuple[A
     """Give an auditor that takes no rest between its laps, and its session."""
     sql = await asyncpg.connect(rig.url)
     try:
-        async with Replay(rig.kafka) as topics:
+        async with TopicReader(rig.kafka) as topics:
             with Notebook(path, Identity.of(rig.rules, "c", "auditor"), rig.rules) as notebook:
                 yield Auditor(rig.rules, notebook, topics, lap=0), sql
     finally:

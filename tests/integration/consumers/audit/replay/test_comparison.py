@@ -14,7 +14,7 @@ from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, 
 from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
 from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.infra.kafka.partitioner import partition_of
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.schemas.messages.lifecycle import AbortRequested
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
@@ -58,7 +58,7 @@ async def replayed(rig: Rig) -> ReplayReport:
     sql = await asyncpg.connect(rig.url)
     try:
         identity = Identity.of(rig.rules, "a cluster", "comparison")
-        async with Replay(rig.kafka) as topics:
+        async with TopicReader(rig.kafka) as topics:
             with Notebook(None, identity, rig.rules) as notebook:
                 return await Comparing(sql, topics, rig.rules, notebook).run()
     finally:

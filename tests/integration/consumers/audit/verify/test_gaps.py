@@ -34,7 +34,7 @@ from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.audit_log.note import Signer, Verifier
 from tradesaga.infra.audit_log.witness import WitnessFile
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Session
 
 INDEPENDENT = Path(__file__).parents[1] / "export" / "independent.py"
@@ -179,7 +179,7 @@ class Log:
 
     async def passed(self) -> bool:
         """Return whether the saga log has passed all that the topic has."""
-        async with Replay(self.rig.kafka) as replay:
+        async with TopicReader(self.rig.kafka) as replay:
             ((_, end),) = (await replay.ranges([(self.topic, 0)])).values()
         lane = 'SELECT next_offset FROM lane WHERE "group" = $1 AND topic = $2 AND partition = 0'
         return await self.sql.fetchval(lane, f"{self.rig.saga.name}-log", self.topic) == end
@@ -225,7 +225,7 @@ async def test_transactions_on_the_topic_break_no_verdict(log: Log, tmp_path: Pa
     assert sum(row["skipped"] for row in skips) == size > 40
     assert len(skips) >= 6
     assert ((await log.verify()).findings, (await log.verify()).unsealed) == ([], 0)
-    async with Replay(log.rig.kafka) as topics:
+    async with TopicReader(log.rig.kafka) as topics:
         report = await TopicVerifier(
             topics, [log.rig.rules], "test", "here", log.trusted, lambda: _notes(log), alone=True
         ).run()
@@ -242,7 +242,7 @@ async def _notes(log: Log) -> dict[str, Sequence[str]]:
     return {"witness": [each.note for each in log.witness.read()]}
 
 
-async def _differing(log: Log, topics: Replay, begin: int) -> int:
+async def _differing(log: Log, topics: TopicReader, begin: int) -> int:
     asked = Range(offsets={(log.topic, 0): (begin, -1)}) if begin else Range()
     with Notebook(None, Identity.of(log.rig.rules, "a cluster", "comparison"), log.rig.rules) as notebook:
         return (await Comparing(log.sql, topics, log.rig.rules, notebook, asked=asked).run()).differing

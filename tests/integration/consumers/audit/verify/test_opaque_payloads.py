@@ -24,7 +24,7 @@ from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_tru
 from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.clients import Header
-from tradesaga.infra.kafka.topic_reader import Replay
+from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import read_removals
 from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.messages.message import Event
@@ -91,7 +91,7 @@ class Trail:
     async def verify_topic(self) -> Report:
         """Verify the topic itself, by what the witness has seen of it."""
         events, checkpoints = self.rig.topic("events"), self.rig.topic("checkpoints")
-        async with Replay(self.rig.kafka) as topics:
+        async with TopicReader(self.rig.kafka) as topics:
             return await TopicVerifier(
                 topics, [self.rig.rules], "test", "here", read_trusted([public_path(self.folder / "audit.key")]),
                 self._witnessed,

@@ -26,7 +26,7 @@ from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.topic_reader import Replay, Rewriter
+from tradesaga.infra.kafka.topic_reader import TopicReader, TopicRewriter
 from tradesaga.infra.kafka.topics import read_removals
 from tradesaga.infra.postgres.database import session
 
@@ -60,7 +60,7 @@ class SealedTopic:
                 await self._say()
                 await self.rig.recorded(await self._length())
             await self._seal()
-        async with Replay(self.rig.kafka) as topics:
+        async with TopicReader(self.rig.kafka) as topics:
             for place, (begin, end) in (await self._held(topics)).items():
                 self.records += [record async for batch in topics.read(place, begin, end) for record in batch]
 
@@ -74,10 +74,10 @@ class SealedTopic:
         await self.rig.put(last.topic, b"nobody", b"{}", [])
 
     async def _length(self) -> int:
-        async with Replay(self.rig.kafka) as topics:
+        async with TopicReader(self.rig.kafka) as topics:
             return sum(end for _, end in (await self._held(topics)).values())
 
-    async def _held(self, topics: Replay) -> dict[tuple[str, int], tuple[int, int]]:
+    async def _held(self, topics: TopicReader) -> dict[tuple[str, int], tuple[int, int]]:
         return await topics.ranges([(self.topic, number) for number in range(PARTITIONS)])
 
     async def _seal(self) -> None:
@@ -90,7 +90,7 @@ class SealedTopic:
     async def verify(self, log_id: str = "test", signer: Signer | None = None) -> Report:
         """Verify the topic as it is now, with the checkpoints of the database and of the witness."""
         key = (signer or self.signer).verifier
-        async with Replay(self.rig.kafka) as topics:
+        async with TopicReader(self.rig.kafka) as topics:
             return await TopicVerifier(
                 topics, [self.rig.rules], log_id, "here", {key.id: key}, self._sources,
                 noted=[(self.rig.topic("checkpoints"), number) for number in range(PARTITIONS)],
@@ -108,7 +108,7 @@ class SealedTopic:
     async def put(self, records: list[Record], *, exact: bool = False) -> None:
         """Have a topic of that name with these records and no others, as somebody with every right may."""
         await asyncio.to_thread(self._make_anew)
-        async with Rewriter(self.rig.kafka) as writer:
+        async with TopicRewriter(self.rig.kafka) as writer:
             for record in records:
                 await writer.write(record, exact=exact)
             await writer.drain()
@@ -232,7 +232,7 @@ async def test_a_transaction_s_marker_is_no_gap(sealed: SealedTopic) -> None:
 
 async def _is_marked(sealed: SealedTopic) -> bool:
     """Say whether the broker has written the marker, which it does some time after the commit."""
-    async with Replay(sealed.rig.kafka) as topics:
+    async with TopicReader(sealed.rig.kafka) as topics:
         ((_, end),) = (await topics.ranges([(sealed.topic, sealed.records[0].partition)])).values()
     return end == sum(each.partition == sealed.records[0].partition for each in sealed.records) + 2
 

@@ -232,7 +232,7 @@ async def test_a_batch_takes_as_many_statements_whatever_its_size(desk: Desk, da
     router = SignalRouter(KEYS, desk.saga, desk.topic)
     counts: list[int] = []
     async with session(database_url) as sql:
-        (lane,) = await lane_rows.claim(sql, router.group, [(desk.topic, 0)], "test")
+        (lane,) = await lane_rows.acquire(sql, router.group, [(desk.topic, 0)], "test")
         seen: list[str] = []
         sql.add_query_logger(lambda query: seen.append(query.query))
         for first, size in ((0, 2), (2, 2), (4, 200)):

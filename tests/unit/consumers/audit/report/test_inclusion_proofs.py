@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.merkle_tree import Tree
 from tradesaga.consumers.audit.report.inclusion_proofs import Prover
-from tradesaga.infra.audit_log.merkle import Edge, check_inclusion
+from tradesaga.infra.audit_log.merkle import Frontier, check_inclusion
 
 LEAVES = [hashlib.sha256(b"%d" % number).digest() for number in range(300)]
 
@@ -21,7 +21,7 @@ def test_proofs_are_those_of_the_whole_tree(data: st.DataObject) -> None:
         lambda size: st.tuples(st.integers(retired, size - 1), st.just(size))
     )
     wanted = data.draw(st.lists(pairs, min_size=1, max_size=6))
-    edge = Edge.empty()
+    edge = Frontier.empty()
     for leaf in LEAVES[:retired]:
         edge.append(leaf)
     prover = Prover(wanted, edge if retired else None)

@@ -16,7 +16,7 @@ from tradesaga.consumers.audit.retention.actions import (
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombstones, tombstones_of
 from tradesaga.consumers.audit.verify.verification import Report, Verdict
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 
 ORIGIN = actions_origin("desk")
 
@@ -85,7 +85,7 @@ def test_a_body_that_is_none_is_told_though_it_is_signed(body: str) -> None:
 
 def test_a_retirement_that_cannot_be_read_retires_nothing() -> None:
     """It is told, and a log begins with its first record."""
-    edge = Edge.empty()
+    edge = Frontier.empty()
     edge.append(hash_leaf(b"record"))
     stone = Tombstone("trade.events", 0, 0, 1, 1, edge)
     good = Action(Kind.RETIRE, "ann", "due", 1, {"partitions": [], "logs": [stone.to_json()]})

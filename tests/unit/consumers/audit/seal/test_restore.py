@@ -6,7 +6,7 @@ import pytest
 
 from tradesaga.consumers.audit.seal import restore
 from tradesaga.consumers.audit.seal.restore import Restoring
-from tradesaga.infra.audit_log.witness import Witnessed, WitnessError, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 
 FAST, SLOW, OTHER = "desk/trade.events/0", "desk/trade.events/1", "desk/trade.events/2"
 
@@ -15,7 +15,7 @@ FAST, SLOW, OTHER = "desk/trade.events/0", "desk/trade.events/1", "desk/trade.ev
 def witness(tmp_path: Path) -> WitnessFile:
     """Give a witness of three logs, told in turn."""
     file = WitnessFile(tmp_path / "witness.jsonl")
-    file.append(Witnessed(origin, size, "") for size in range(1, 31) for origin in (FAST, SLOW, OTHER))
+    file.append(WitnessEntry(origin, size, "") for size in range(1, 31) for origin in (FAST, SLOW, OTHER))
     return file
 
 

@@ -9,7 +9,7 @@ from tradesaga.consumers.audit.verify.verification import Begin, LogCheck, Repor
 from tradesaga.consumers.saga_log.chain import StoredBytes, link
 from tradesaga.consumers.saga_log.outcome import describe
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.merkle import Edge, hash_leaf
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.kafka.codec import Record, dump_headers
 from tradesaga.schemas.envelope import SAGA_ID, TYPE
@@ -29,9 +29,9 @@ def told(count: int, saga_id: UUID = SAGA) -> list[Row]:
     return rows
 
 
-def edge_of(rows: list[Row]) -> Edge:
+def edge_of(rows: list[Row]) -> Frontier:
     """Give the edge of the tree over rows."""
-    edge = Edge.empty()
+    edge = Frontier.empty()
     for row in rows:
         edge.append(hash_leaf(row.hash))
     return edge
