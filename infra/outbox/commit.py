@@ -12,13 +12,13 @@ from tradesaga.infra.kafka.codec import RecordChecksum
 from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.batch import Batch, ConflictsError, halve, last_seen, offsets, received
 from tradesaga.infra.outbox.batch_writer import REDO
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import InDoubtError, Processor, Received, Transaction
 from tradesaga.infra.outbox.publish import Publisher
 from tradesaga.infra.outbox.watermarks import Watermarks
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.worker_health import Health
 
 _TRIES = 3
 """Times that a batch is tried before it is halved: most conflicts are gone the second time."""

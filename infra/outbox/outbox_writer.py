@@ -29,7 +29,6 @@ from tradesaga.infra.outbox.batch_writer import (
     run_with_savepoints,
 )
 from tradesaga.infra.outbox.guard import Guard, watched_topics
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.outbox.known_groups import GroupFilter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
@@ -38,6 +37,7 @@ from tradesaga.infra.outbox.processor import HaltError, InDoubtError
 from tradesaga.infra.outbox.publish import Publisher, PublishError
 from tradesaga.infra.postgres.database import Connection, Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.telemetry.worker_health import Health
 
 BATCH: Final = 500
 """Functions that share a transaction at most."""

@@ -16,7 +16,6 @@ from tradesaga.infra.kafka.watch import watching
 from tradesaga.infra.outbox.batch import Chunk
 from tradesaga.infra.outbox.commit import Committer, Session
 from tradesaga.infra.outbox.guard import Guard, saga_of, watched_topics
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.outbox.inbox import Inbox
 from tradesaga.infra.outbox.known_groups import GroupFilter
 from tradesaga.infra.outbox.lane_rows import Lane
@@ -28,6 +27,7 @@ from tradesaga.infra.outbox.watchdog import Action, Observation, Patience, Watch
 from tradesaga.infra.outbox.watermarks import Watermarks
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.telemetry.worker_health import Health
 
 BATCH = 1000
 """Records a transaction takes at most."""

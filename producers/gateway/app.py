@@ -22,9 +22,9 @@ from tradesaga.infra.saga_queries import (
 from tradesaga.infra.starts.accept import Accepted, Conflict, Start, make_start
 from tradesaga.infra.telemetry.tracing import new_traceparent, next_traceparent
 from tradesaga.producers.gateway.body import read_body
-from tradesaga.producers.gateway.limits import Limits
 from tradesaga.producers.gateway.load import Load
 from tradesaga.producers.gateway.refusal import add_handlers, refuse, refuse_query, told
+from tradesaga.producers.limits import Limits
 from tradesaga.producers.start.accept import accepting, count
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.status import Status

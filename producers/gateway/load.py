@@ -10,12 +10,12 @@ import structlog
 
 from tradesaga.infra.kafka.backpressure import Pipeline, count_under_way
 from tradesaga.infra.kafka.clients import KafkaUnavailableError
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.telemetry.metrics import STARTS_REFUSED
-from tradesaga.producers.gateway.limits import Limits
+from tradesaga.infra.telemetry.worker_health import Health
 from tradesaga.producers.gateway.refusal import Refusal, refuse
+from tradesaga.producers.limits import Limits
 
 _LOOK_SECONDS: Final = 0.5
 _SAMPLE_SECONDS: Final = 0.2

@@ -20,8 +20,8 @@ from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.metrics import register_worker
 from tradesaga.producers.gateway.app import Gateway, build_app
-from tradesaga.producers.gateway.limits import Limits
 from tradesaga.producers.gateway.load import Load
+from tradesaga.producers.limits import Limits
 from tradesaga.producers.start.accept import LANES
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.trade.definition import trade

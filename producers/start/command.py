@@ -29,7 +29,7 @@ from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.starts.accept import check_startable
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.logs import silence_libraries
-from tradesaga.producers.gateway.limits import Limits
+from tradesaga.producers.limits import Limits
 from tradesaga.producers.start.accept import LANES
 from tradesaga.producers.start.backpressure import Congestion
 from tradesaga.producers.start.lines import Line, read_lines

@@ -8,7 +8,7 @@ from tests.architecture.sources import ROOT
 from tradesaga.infra.kafka.topics import all_topics
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import metrics
-from tradesaga.producers.gateway.limits import Limits
+from tradesaga.producers.limits import Limits
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.messages.message import Event
 

@@ -16,12 +16,12 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.clients import KafkaUnavailableError
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.worker_health import Health
 from tradesaga.sagas.definition import AnySaga
 
 EVERY: Final = 1.0

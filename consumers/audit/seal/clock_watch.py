@@ -6,8 +6,8 @@ import structlog
 
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
 from tradesaga.infra.audit_log.clock_tier import ClockTier, describe_span
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.worker_health import Health
 
 
 @dataclass

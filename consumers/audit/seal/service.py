@@ -20,12 +20,12 @@ from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.clients import KafkaUnavailableError, Producer
 from tradesaga.infra.kafka.preflight import preflight
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.worker_health import Health
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 EVERY: Final = 1.0

@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 
 from tradesaga.infra.clock import Clock, SystemClock
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.worker_health import Health
 
 _GRACE_MS: Final = 5_000
 """Since the last pass of the sealer, during which what it has not seen counts as sealed."""

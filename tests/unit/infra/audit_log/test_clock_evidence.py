@@ -17,10 +17,10 @@ from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, choose, pars
 from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
 from tradesaga.infra.audit_log.precision_time import parse_pmc_output
 from tradesaga.infra.local_stack.ports import free_port
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import health as probes
 from tradesaga.infra.telemetry import metrics
+from tradesaga.infra.telemetry.worker_health import Health
 
 TRACKING = (
     "A29FC801,162.159.200.1,4,1763900000.123456789,-0.000012345,0.000001234,0.000023456,-8.123,0.001,0.045,"

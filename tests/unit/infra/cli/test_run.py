@@ -16,11 +16,11 @@ import pytest
 from tradesaga.infra.cli.run import serve
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.ports import free_port
-from tradesaga.infra.outbox.health import Health
 from tradesaga.infra.registry.services import find_services
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.health import serve_probes
+from tradesaga.infra.telemetry.worker_health import Health
 
 Service = Callable[[Settings], Awaitable[None]]
 

@@ -22,7 +22,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import open_note
 from tradesaga.infra.kafka.codec import Record, dump_headers
-from tradesaga.infra.outbox.health import Health
+from tradesaga.infra.telemetry.worker_health import Health
 from tradesaga.schemas.envelope import Header
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
