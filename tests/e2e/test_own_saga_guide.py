@@ -45,8 +45,8 @@ def told(folder: Path) -> dict[str, str]:
     printed: dict[str, str] = {}
     for match in BLOCK.finditer(GUIDE):
         info, body = match["info"].strip(), match["body"]
-        if info.startswith("python "):
-            (folder / info.removeprefix("python ")).write_text(body)
+        if named := re.fullmatch(r'python title="(.+)"', info):
+            (folder / named[1]).write_text(body)
         elif info == "sh" and "tradesaga down" not in body:
             ran = _sh(folder, body)
             assert ran.returncode == 0, (body, ran.stdout, ran.stderr)

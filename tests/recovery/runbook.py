@@ -15,7 +15,7 @@ from tradesaga.infra.local_stack.process import find, tail
 from tradesaga.infra.local_stack.state import StackState, read_state
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "disaster-recovery.md"
-FENCE = re.compile(r"^```sh (?P<name>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r'^```sh title="(?P<name>\w+)"\n(?P<body>.*?)^```$', re.MULTILINE | re.DOTALL)
 LIMIT = 150.0
 """Seconds that a block may take."""
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.architecture.sources import ROOT
-from tests.architecture.test_documents import blocks
+from tests.documents.blocks import blocks_of
 from tradesaga.consumers import StepContext
 from tradesaga.schemas.messages.trade import FundsRejected, FundsReserved, OrderValidated
 
@@ -19,8 +19,9 @@ pytestmark = pytest.mark.stack
 async def test_the_handler_of_the_readme_sets_money_aside(database_url: str) -> None:
     """As long as there is enough; an account without a row has none."""
     shown: dict[str, Any] = {"__name__": "readme"}
-    for block in blocks(ROOT / "README.md")[:2]:
-        exec(compile(block, "README.md", "exec"), shown)
+    programs = [block for block in blocks_of(ROOT / "README.md") if block.language == "python"]
+    for block in programs[:2]:
+        exec(compile(block.body, str(block), "exec"), shown)
     hold = OrderValidated(
         base="EUR", quote="USD", hold_asset="USD", hold=Decimal(60), notional=Decimal(59), fee_rate=Decimal("0.001")
     )
