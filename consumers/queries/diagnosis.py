@@ -14,7 +14,8 @@ from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.cli.progress import ProgressError, decode_progress
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import read_ends
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.outbox.guard import Guard
 from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.postgres.database import Connection, session

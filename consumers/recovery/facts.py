@@ -16,8 +16,8 @@ from tradesaga.consumers.saga_log.outcome import DeadLetter, Outcome
 from tradesaga.consumers.saga_log.parked import NONE
 from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Outgoing, Record, pack
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection

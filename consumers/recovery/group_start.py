@@ -7,7 +7,7 @@ from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.history import KNOWN
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_ends
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.owners import registered_owners
 from tradesaga.infra.settings import Settings

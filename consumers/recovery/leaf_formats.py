@@ -9,7 +9,7 @@ from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, unavailable
 from tradesaga.infra.kafka.admin import count_partitions
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import checkpoints_topic

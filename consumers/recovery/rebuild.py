@@ -21,7 +21,7 @@ from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.ledger.keeping import TABLES, write_rows

@@ -6,7 +6,7 @@ from typing import Final
 from tradesaga.consumers.recovery.facts import FactRecovery
 from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection

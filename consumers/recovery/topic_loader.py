@@ -12,8 +12,8 @@ from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.starts import Letter, first_unanswered, open_intake
 from tradesaga.consumers.recovery.steps import StepRecovery
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import outbox_rows

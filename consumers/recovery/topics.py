@@ -23,8 +23,8 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.store import milliseconds
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Outgoing, Record, load_headers
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.preflight import durability

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from tradesaga.consumers.participant import Participant
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Pool

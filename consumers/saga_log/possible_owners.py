@@ -8,7 +8,7 @@ than that.
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import KafkaInspector, open_inspector
 from tradesaga.infra.postgres.database import Pool
 

@@ -10,8 +10,8 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
 from tradesaga.infra.audit_log.keyring import public_path, read_trusted
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Inspector
 from tradesaga.infra.kafka.tails import ReadLimit, read_back
 from tradesaga.infra.settings import Settings

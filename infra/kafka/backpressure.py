@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaError
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.admin import find_record
-from tradesaga.infra.kafka.clients import READ_COMMITTED, KafkaUnavailableError, Place
-from tradesaga.infra.kafka.connections import MappedConsumer
+from tradesaga.infra.kafka.connections import READ_COMMITTED, MappedConsumer, Place
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.postgres.database import Connection, Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS

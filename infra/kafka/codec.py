@@ -73,6 +73,15 @@ def record_checksum(record: Record) -> RecordChecksum:
     return checksum(record.offset, record.recorded_ms, record.key, record.value)
 
 
+def to_record(topic: str, record: Any) -> Record:
+    """Convert a record of aiokafka's; `topic` is the logical name, where aiokafka has the physical one."""
+    value: bytes | None = record.value
+    return Record(
+        topic, record.partition, record.offset, record.timestamp, record.key, value or b"", record.headers,
+        value is None,
+    )  # fmt: skip
+
+
 @dataclass(slots=True)
 class Outgoing:
     """A record about to be published: headers and value are fixed from here on, byte for byte.

@@ -7,18 +7,22 @@ and stops whole, though whoever waits for it is told to end meanwhile.
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from tradesaga.infra.kafka.errors import translated_errors
 from tradesaga.infra.kafka.names import Cluster
 
 Place = tuple[str, int]
 """A topic and a partition."""
+READ_COMMITTED: Final = "read_committed"
+"""The isolation level of every consumer here: records of aborted or open transactions are not returned."""
 _PATIENCE = 5.0
 """Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
 
@@ -88,6 +92,12 @@ class MappedConsumer:
         asked = {self._physical(place): place for place in places}
         found = await self._consumer.end_offsets(list(asked))
         return {asked[each]: offset for each, offset in found.items()}
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+        with translated_errors():
+            begins, ends = await self.beginning_offsets(places), await self.end_offsets(places)
+        return {place: (begins[place], ends[place]) for place in places}
 
     async def offsets_for_times(self, times: Mapping[Place, int]) -> dict[Place, int]:
         """Return the first offset of each partition that has this time, in milliseconds, or a later one, if any has."""
@@ -189,6 +199,38 @@ def make_admin(brokers: str, request_timeout_ms: int) -> Admin:
     """Make an administration client, which is not connected yet. Its names are the cluster's, not ours."""
     bootstrap = Cluster.parse(brokers).bootstrap
     return Admin(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms)
+
+
+@asynccontextmanager
+async def open_admin(brokers: str, request_timeout_ms: int, *, where: str = "") -> AsyncGenerator[Admin]:
+    """Connect an administration client while the context is open.
+
+    Errors of the broker are raised as `KafkaUnavailableError`, whose message begins with `where`.
+    """
+    client = make_admin(brokers, request_timeout_ms)
+    try:
+        with translated_errors(where):
+            await client.start()
+            yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def open_consumer(brokers: str, *, where: str = "", **settings: Any) -> AsyncGenerator[MappedConsumer]:
+    """Connect a consumer of committed records, without a group, while the context is open.
+
+    Errors of the broker are raised as `KafkaUnavailableError`, whose message begins with `where`.
+    """
+    consumer = MappedConsumer(
+        brokers, client_id="tradesaga", enable_auto_commit=False, isolation_level=READ_COMMITTED, **settings
+    )
+    try:
+        with translated_errors(where or brokers):
+            await consumer.start()
+            yield consumer
+    finally:
+        await consumer.stop()
 
 
 async def _complete(work: Coroutine[Any, Any, None]) -> None:

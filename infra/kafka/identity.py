@@ -17,7 +17,6 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     IncompatibleBrokerVersion,
-    KafkaError,
     NodeNotReadyError,
     NotCoordinatorForGroupError,
     for_code,
@@ -37,9 +36,9 @@ from aiokafka.protocol.types import (
 )
 
 from tradesaga.infra.clock import SystemClock
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place, ask_ranges, to_record
-from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Admin, MappedConsumer, MappedProducer, make_admin
+from tradesaga.infra.kafka.codec import Record, to_record
+from tradesaga.infra.kafka.connections import Admin, MappedConsumer, MappedProducer, Place, make_admin
+from tradesaga.infra.kafka.errors import KafkaUnavailableError, translated_errors
 from tradesaga.infra.kafka.lenient_records import read_leniently
 from tradesaga.infra.kafka.names import Cluster
 
@@ -107,9 +106,8 @@ async def open_inspector(brokers: str) -> AsyncGenerator["KafkaInspector"]:
     """Connect an inspector for as long as the context is open. Raises `KafkaUnavailableError`."""
     inspector = KafkaInspector(brokers)
     try:
-        yield inspector
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaUnavailableError(f"{brokers}: {error or type(error).__name__}") from error
+        with translated_errors(brokers):
+            yield inspector
     finally:
         await inspector.close()
 
@@ -136,7 +134,7 @@ class KafkaInspector:
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
         """Return the topics that exist."""
-        admin = await self._administration()
+        admin = await self._connect_admin()
         try:
             asked = [self._cluster.physical(name) for name in names]
             answer: Any = await admin._send_request(_TopicsRequest(asked))
@@ -149,7 +147,7 @@ class KafkaInspector:
         return found
 
     async def _topics_without_ids(self, names: Collection[str]) -> dict[str, TopicState]:
-        admin, asked = await self._administration(), [self._cluster.physical(name) for name in names]
+        admin, asked = await self._connect_admin(), [self._cluster.physical(name) for name in names]
         described = cast("list[Mapping[str, Any]]", await admin.describe_topics(asked))
         return {
             self._cluster.logical(each["topic"]): TopicState(NO_ID, len(each["partitions"]))
@@ -164,7 +162,7 @@ class KafkaInspector:
 
     async def groups_of(self, topic: str, prefix: str) -> dict[str, dict[Place, int]]:
         """Return the committed offsets of this topic, by group, of the groups whose names begin with `prefix`."""
-        admin = await self._administration()
+        admin = await self._connect_admin()
         names = {str(each[0]) for each in await admin.list_consumer_groups()}
         groups = {self._cluster.logical(name) for name in names if self._cluster.owns(name)}
         committed = await self.committed(sorted(group for group in groups if group.startswith(prefix)))
@@ -176,7 +174,7 @@ class KafkaInspector:
 
     async def with_members(self, groups: Collection[str]) -> set[str]:
         """Return those of the groups that have members now."""
-        admin = await self._administration()
+        admin = await self._connect_admin()
         found: set[str] = set()
         for name in (self._cluster.physical(group) for group in groups):
             coordinator = await admin.find_coordinator(name)
@@ -190,7 +188,7 @@ class KafkaInspector:
 
     async def _committed(self, group: str) -> dict[Place, Committed]:
         """Return a group's offsets; waits while its coordinator is being found or loads, which is no empty answer."""
-        admin, name = await self._administration(), self._cluster.physical(group)
+        admin, name = await self._connect_admin(), self._cluster.physical(group)
         ends = asyncio.get_running_loop().time() + _COORDINATOR_SECONDS
         while True:
             try:
@@ -206,7 +204,7 @@ class KafkaInspector:
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Return the first and the next offset of each partition."""
-        return await ask_ranges(await self._reader(), places) if places else {}
+        return await (await self._reader()).ranges(places) if places else {}
 
     async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
         """Return the records of each range, which ends before its second offset; with `first` only its first one."""
@@ -274,7 +272,7 @@ class KafkaInspector:
             reader.seek(place, offset)
         return reader
 
-    async def _administration(self) -> Admin:
+    async def _connect_admin(self) -> Admin:
         if self._admin is None:
             self._admin = make_admin(self._brokers, _REQUEST_MS)
             await self._admin.start()

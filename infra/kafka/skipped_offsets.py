@@ -8,12 +8,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from aiokafka.errors import KafkaError
-
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
 from tradesaga.infra.kafka.codec import Record, publishable
-from tradesaga.infra.kafka.connections import MappedProducer
+from tradesaga.infra.kafka.connections import MappedProducer, Place
+from tradesaga.infra.kafka.errors import translated_errors
 
 LARGEST: Final = 5000
 """Offsets that one transaction takes at most."""
@@ -54,14 +52,12 @@ class TransactionWriter:
             first, count = first + taken, count - taken
 
     async def _transact(self, records: list[Record], *, commits: bool) -> None:
-        try:
+        with translated_errors("a transaction failed"):
             producer = await self._producer()
             await producer.begin_transaction()
             sent = [await _send(producer, record) for record in records]
             written = await asyncio.gather(*sent)
             await (producer.commit_transaction() if commits else producer.abort_transaction())
-        except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(f"a transaction failed: {error or type(error).__name__}") from error
         for record, landed in zip(records, written, strict=True):
             if landed.offset != record.offset:
                 what = f"a record of offset {record.offset} landed at {landed.offset}: somebody else writes there"

@@ -9,13 +9,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Final, Self
 
-from aiokafka.errors import KafkaError
-
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.clients import READ_COMMITTED, KafkaUnavailableError, Place, ask_ranges, to_record
-from tradesaga.infra.kafka.codec import Record, publishable
-from tradesaga.infra.kafka.connections import MappedConsumer, MappedProducer
+from tradesaga.infra.kafka.codec import Record, publishable, to_record
+from tradesaga.infra.kafka.connections import READ_COMMITTED, MappedConsumer, MappedProducer, Place
+from tradesaga.infra.kafka.errors import KafkaUnavailableError, translated_errors
 from tradesaga.infra.kafka.lenient_records import read_leniently
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.topics import read_removals
@@ -50,10 +48,11 @@ class TopicReader:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._consumer.start()
-        except (KafkaError, OSError) as error:
+            with translated_errors():
+                await self._consumer.start()
+        except KafkaUnavailableError:
             await self._consumer.stop()
-            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -67,17 +66,15 @@ class TopicReader:
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Give the first and the next offset of each partition."""
-        return await ask_ranges(self._consumer, places)
+        return await self._consumer.ranges(places)
 
     async def first_at(self, times: Mapping[Place, int]) -> dict[Place, int]:
         """Return the first offset of each partition whose record has this time, milliseconds, or a later one.
 
         A partition that has none is left out.
         """
-        try:
+        with translated_errors():
             found = await self._consumer.offsets_for_times(times)
-        except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
         ends = await self.ranges(found)
         # The broker may have found the control record of a transaction, which has a time of its own.
         firsts = {place: await self._first_at(place, at, ends[place][1], times[place]) for place, at in found.items()}
@@ -122,7 +119,7 @@ class TopicReader:
         last = start - 1 if resumed else None
         if start >= end:
             return
-        try:
+        with translated_errors(named):
             self._consumer.assign([place])
             self._consumer.seek(place, start)
             moved = elapsed()
@@ -138,9 +135,7 @@ class TopicReader:
                     following, moved = after, elapsed()
                 elif elapsed() - moved > _SILENCE:
                     raise KafkaUnavailableError(f"{named}: nothing comes of offset {following} and those behind it")
-            self._consumer.pause(place)  # or it would go on asking for what comes next, a hundred times a second
-        except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(f"{named}: {error or type(error).__name__}") from error
+            self._consumer.pause(place)  # otherwise it would keep fetching what comes next, a hundred times a second
 
     async def _fetch(self, place: Place, following: int) -> Sequence[Any]:
         try:
@@ -169,10 +164,11 @@ class TopicRewriter:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._producer.start()
-        except (KafkaError, OSError) as error:
+            with translated_errors():
+                await self._producer.start()
+        except KafkaUnavailableError:
             await self._producer.stop()
-            raise KafkaUnavailableError(str(error) or type(error).__name__) from error
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -180,7 +176,7 @@ class TopicRewriter:
 
     async def write(self, record: Record, *, exact: bool) -> None:
         """Send a record to its partition; with `exact` it must land at its offset, or `drain` raises."""
-        try:
+        with translated_errors(self._producer.cluster.physical(record.topic)):
             future = await self._producer.send(
                 record.topic,
                 None if record.tombstone else record.value,
@@ -189,23 +185,19 @@ class TopicRewriter:
                 partition=record.partition,
                 timestamp_ms=record.recorded_ms,
             )
-        except (KafkaError, OSError) as error:
-            raise KafkaUnavailableError(f"{self._producer.cluster.physical(record.topic)}: {error}") from error
         self._acks.append((record.offset if exact else None, future))
         if len(self._acks) > _UNACKED:
-            await self._settle(_UNACKED // 2)
+            await self._await_acks(_UNACKED // 2)
 
     async def drain(self) -> None:
         """Wait until the broker has everything. Raises `CommandError` (exit 4) if a record lies where another was."""
-        await self._settle(0)
+        await self._await_acks(0)
 
-    async def _settle(self, left: int) -> None:
+    async def _await_acks(self, left: int) -> None:
         while len(self._acks) > left:
             wanted, future = self._acks.popleft()
-            try:
+            with translated_errors():
                 written = await future
-            except (KafkaError, OSError) as error:
-                raise KafkaUnavailableError(str(error) or type(error).__name__) from error
             if wanted is not None:
                 _check_landing(wanted, written)
 

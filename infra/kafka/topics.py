@@ -11,7 +11,6 @@ import structlog
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
-    KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -19,7 +18,8 @@ from aiokafka.errors import (
 )
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka.connections import Admin, make_admin
+from tradesaga.infra.kafka.connections import Admin, open_admin
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.names import Cluster, physical_name
 from tradesaga.schemas.topics import SIGNALS, Topic, saga_topics
 
@@ -147,7 +147,7 @@ async def ensure_topics(
 
     Raises `CommandError`: exit 5 when the broker does not answer, exit 4 when a topic differs from the catalogue.
     """
-    async with _administration(brokers) as admin:
+    async with _open_admin(brokers) as admin:
         wanted, settled = physical_topics(Cluster.parse(brokers), topics), await _settle(admin, durability)
         found = await _describe(admin, wanted)
         _refuse(brokers, wanted, settled, found)
@@ -165,7 +165,7 @@ async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durabi
     """
     cluster = Cluster.parse(brokers)
     wanted = physical_topics(cluster, topics)
-    async with _administration(brokers) as admin:
+    async with _open_admin(brokers) as admin:
         settled = await _settle(admin, durability)
         found = await _describe(admin, wanted)
         for _ in range(_READS):
@@ -196,7 +196,7 @@ async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
     What is there keeps the time that it has. Raises `CommandError` (exit 5).
     """
     names = [each.name for each in physical_topics(Cluster.parse(brokers), topics)]
-    async with _administration(brokers) as admin:
+    async with _open_admin(brokers) as admin:
         # AlterConfigs replaces all settings of a topic: those that it has are given again.
         own = {
             topic: {entry[0]: entry[1] for entry in entries if entry[3] == _OF_THE_TOPIC}
@@ -215,7 +215,7 @@ async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
 async def read_removals(brokers: str, topics: Iterable[str]) -> dict[str, str]:
     """Return, for topics from which the broker removes records, the rule. Raises `CommandError` (exit 5)."""
     cluster, found = Cluster.parse(brokers), dict[str, str]()
-    async with _administration(brokers) as admin:
+    async with _open_admin(brokers) as admin:
         for topic, entries in (await _read_settings(admin, [cluster.physical(each) for each in topics])).items():
             told = {entry[0]: entry[1] for entry in entries}
             rules = [f"{name}={told[name]}" for name, kept in _KEEPING.items() if told.get(name, kept) != kept]
@@ -225,17 +225,14 @@ async def read_removals(brokers: str, topics: Iterable[str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _administration(brokers: str) -> AsyncGenerator[Admin]:
-    """Connect; an error of the broker is a `CommandError` (exit 5)."""
-    admin = make_admin(brokers, 20_000)
+async def _open_admin(brokers: str) -> AsyncGenerator[Admin]:
+    """Connect an administration client; its errors are raised as `CommandError` (exit 5)."""
     try:
-        await admin.start()
-        yield admin
-    except (KafkaError, OSError) as error:
-        what, do = f"Kafka does not answer: {error or type(error).__name__}", "start it, or correct TRADESAGA_KAFKA"
+        async with open_admin(brokers, 20_000) as admin:
+            yield admin
+    except KafkaUnavailableError as error:
+        what, do = f"Kafka is unavailable: {error}", "start it, or correct TRADESAGA_KAFKA"
         raise unavailable("kafka_unavailable", what, brokers, do) from error
-    finally:
-        await admin.close()
 
 
 async def _settle(admin: Admin, durability: Durability) -> Durability:

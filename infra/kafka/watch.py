@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.identity import TopicState, open_inspector
 
 EVERY: Final = 2.0

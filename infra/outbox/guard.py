@@ -11,8 +11,8 @@ from uuid import UUID
 
 from tradesaga.infra.audit_log.seals import SealTrust, read_seals
 from tradesaga.infra.clock import read_id
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.tails import ReadLimit, read_back

@@ -16,8 +16,8 @@ import orjson
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.seals import find_sealed_ahead
 from tradesaga.infra.clock import parse_time
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.processor import HaltError

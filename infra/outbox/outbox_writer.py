@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import structlog
 
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.watch import watching
 from tradesaga.infra.outbox import lane_rows, leases, outbox_rows
 from tradesaga.infra.outbox.batch import ConflictsError

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from tradesaga.infra.failpoints import Failpoint, reach
-from tradesaga.infra.kafka.clients import REFUSALS, Place
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.errors import REFUSALS
 from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.guard import Guard
 from tradesaga.infra.outbox.lane_rows import Lane

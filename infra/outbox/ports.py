@@ -5,14 +5,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from tradesaga.infra.kafka.clients import Consumer, Place, Polled, Producer, Wants
 from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.consumer import Consumer, Polled, Wants
 from tradesaga.infra.kafka.identity import Inspector, open_inspector
 from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.producer import Producer
 
 
 class ProducerPort(Protocol):
-    """Keeps each partition's order; reports as sent only what was. See `tradesaga.infra.kafka.clients.Producer`."""
+    """Keeps each partition's order; reports as sent only what was. See `tradesaga.infra.kafka.producer`."""
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
@@ -28,7 +30,7 @@ class ProducerPort(Protocol):
 
 
 class ConsumerPort(Protocol):
-    """A member of a group that commits nothing by itself. See `tradesaga.infra.kafka.clients.Consumer`."""
+    """A member of a group that commits nothing by itself. See `tradesaga.infra.kafka.consumer`."""
 
     async def start(
         self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]

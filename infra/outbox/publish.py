@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from tradesaga.infra.failpoints import Failpoint, reach
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
 from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ports import Brokers, make_producer

@@ -12,7 +12,8 @@ from enum import Enum
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 
 
 class Action(Enum):

@@ -11,7 +11,8 @@ from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.kafka.admin import has_record
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.watch import watching
 from tradesaga.infra.outbox.batch import Chunk
 from tradesaga.infra.outbox.commit import Committer, Session

@@ -17,7 +17,7 @@ import structlog
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_ends
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.producers.demo.chaos import Chaos
 from tradesaga.producers.demo.plan import open_accounts

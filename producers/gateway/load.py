@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from tradesaga.infra.kafka.backpressure import Pipeline, count_under_way
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.telemetry.metrics import STARTS_REFUSED

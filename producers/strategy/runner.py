@@ -10,7 +10,8 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Producer
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.telemetry.metrics import SIGNALS_RAISED
 from tradesaga.infra.venues.klines import Klines
 from tradesaga.producers.strategy.feed import record_of

@@ -21,7 +21,7 @@ from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.garbage_collection import tune_garbage_collector
-from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import migrate, open_pool, session

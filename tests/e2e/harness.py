@@ -23,7 +23,7 @@ from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Pool, open_pool

@@ -27,8 +27,8 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import SealTrust, read_seals
 from tradesaga.infra.kafka import topics
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Inspector, TopicState
 from tradesaga.infra.outbox import guard_rules
 from tradesaga.infra.outbox.guard import Guard

@@ -23,7 +23,7 @@ from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.recovery.rebuild import Wish, rebuild
 from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.postgres.database import Connection, Pool, open_pool
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.identity import saga_id as identify

@@ -7,7 +7,7 @@ from aiokafka.record.default_records import (
 from aiokafka.record.memory_records import MemoryRecords
 
 from tests.broker import temporary_topic
-from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topic_reader import TopicReader
 
 pytestmark = pytest.mark.stack

@@ -17,7 +17,7 @@ from tradesaga.consumers.recovery.rebuild import Wish
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics

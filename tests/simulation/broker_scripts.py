@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
 from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.outbox.ports import Brokers, ConsumerPort, make_consumer, make_producer
 from tradesaga.schemas.envelope import Header
 

@@ -15,8 +15,8 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.sagas.machine import State
 

@@ -17,7 +17,7 @@ from tradesaga.consumers.audit.replay.rows import Rows, read_log_ends
 from tradesaga.consumers.audit.replay.state import Notebook
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import elapsed
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Session
 

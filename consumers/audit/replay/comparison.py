@@ -21,8 +21,8 @@ from tradesaga.consumers.audit.replay.state import Mark, Notebook, fingerprint
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Session
 from tradesaga.schemas.envelope import VERSION

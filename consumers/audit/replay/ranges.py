@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 
 Span = tuple[int, int]

@@ -9,7 +9,7 @@ from tradesaga.consumers.audit.retention.action_log import read_entries
 from tradesaga.consumers.audit.retention.actions import Action, ActionError
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.postgres.database import Connection
 
 _HEADS: Final = """

@@ -9,8 +9,8 @@ from asyncpg.cursor import Cursor
 from tradesaga.consumers.audit.replay.ranges import Span
 from tradesaga.consumers.saga_log.chain import FORMAT, format_of
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.postgres.database import Session
 
 PAGE: Final = 2000

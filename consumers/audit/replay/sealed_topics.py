@@ -13,7 +13,7 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, leaves_from
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.origin import Origin
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.schemas.envelope import TYPE
 

@@ -14,7 +14,7 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS

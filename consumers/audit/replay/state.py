@@ -16,8 +16,8 @@ from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, Shelf
 from tradesaga.consumers.saga_log.chain import link_v1
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record, dump_headers_v1
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 
 FORMAT: Final = 1

@@ -18,8 +18,9 @@ from tradesaga.infra.audit_log.note import NoteError
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import elapsed
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Producer
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.registry.sagas import registered_sagas

@@ -7,7 +7,7 @@ from tradesaga.consumers.audit.log import store
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
 from tradesaga.infra.audit_log.seals import SealTrust, find_sealed_ahead, read_seals
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import open_inspector
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.guard_rules import sealed_ahead

@@ -10,8 +10,8 @@ from tradesaga.consumers.testing.simulation.inspector import SimInspector
 from tradesaga.consumers.testing.simulation.loop import Process, SimLoop
 from tradesaga.consumers.testing.simulation.member import SimConsumer
 from tradesaga.consumers.testing.simulation.sender import SimProducer
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Header
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from tradesaga.infra.kafka.clients import Place
+from tradesaga.infra.kafka.connections import Place
 
 if TYPE_CHECKING:
     from tradesaga.consumers.testing.simulation.broker import SimBroker

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
 
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.identity import Committed, TopicState
 
 if TYPE_CHECKING:

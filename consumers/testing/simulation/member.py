@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
-from tradesaga.infra.kafka.clients import KafkaUnavailableError, Place, Polled, Wants
 from tradesaga.infra.kafka.codec import checksum
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.consumer import Polled, Wants
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 
 if TYPE_CHECKING:
     from tradesaga.consumers.testing.simulation.broker import Moods, SimBroker

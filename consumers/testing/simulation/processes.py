@@ -15,7 +15,7 @@ from tradesaga.consumers.testing.simulation.broker import EPOCH_NS, SimBroker, S
 from tradesaga.consumers.testing.simulation.connection import IDLE_LIMIT, SimPool
 from tradesaga.consumers.testing.simulation.database import SimDatabase
 from tradesaga.consumers.testing.simulation.loop import Process, SimLoop
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Pool

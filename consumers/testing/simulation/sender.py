@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
-from tradesaga.infra.kafka.clients import KafkaUnavailableError
 from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.schemas.envelope import Header
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from tests.keys import KEYS
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.infra.kafka.backpressure import make_gate
-from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings

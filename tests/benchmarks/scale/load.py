@@ -10,7 +10,7 @@ import uvloop
 from tests.benchmarks.scale.waiting import Report, Requested, waiting
 from tests.benchmarks.stage import Stage
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.kafka.clients import Producer
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.postgres.database import migrate
 from tradesaga.infra.telemetry.tracing import new_traceparent

@@ -15,9 +15,9 @@ from tests.sagas import headers_of, small_saga
 from tests.waiting import until
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.kafka.clients import Producer
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker

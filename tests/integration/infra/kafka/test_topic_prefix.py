@@ -24,8 +24,8 @@ from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
-from tradesaga.infra.kafka.clients import Producer
 from tradesaga.infra.kafka.names import Cluster
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import Durability, check_topics, ensure_topics, read_removals, set_clock
 from tradesaga.infra.outbox.guard import read_owner
 from tradesaga.infra.outbox.worker import Worker

@@ -21,7 +21,9 @@ from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.infra.kafka.admin import has_record, read_topic
 from tradesaga.infra.kafka.backpressure import INTAKE, Pipeline
-from tradesaga.infra.kafka.clients import Consumer, KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.consumer import Consumer
+from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import worker as worker_module

@@ -12,7 +12,8 @@ from tests.e2e.harness import SESSION_MS, Bench, Running, open_bench
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import has_record
-from tradesaga.infra.kafka.clients import Consumer, Place, Polled
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.consumer import Consumer, Polled
 from tradesaga.infra.outbox.watchdog import Patience
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.schemas.envelope import Header

@@ -8,8 +8,8 @@ from uuid import UUID
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import BOUND, SealTrust, read_seals
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Inspector, TopicState
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 

@@ -13,8 +13,8 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.kafka.clients import Place
 from tradesaga.infra.kafka.codec import Record, checksum
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
 from tradesaga.infra.outbox.guard import KEPT, KNOWN, Guard
 from tradesaga.infra.outbox.guard_rules import Owner

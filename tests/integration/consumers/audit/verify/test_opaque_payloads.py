@@ -23,10 +23,10 @@ from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
 from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf
 from tradesaga.infra.audit_log.witness import WitnessFile
-from tradesaga.infra.kafka.clients import Header
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import read_removals
 from tradesaga.infra.postgres.database import session
+from tradesaga.schemas.envelope import Header
 from tradesaga.schemas.messages.message import Event
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

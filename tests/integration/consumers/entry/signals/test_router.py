@@ -18,8 +18,8 @@ from tests.waiting import until
 from tradesaga.consumers.entry.signals.router import SignalRouter
 from tradesaga.consumers.entry.signals.store import Stream, write_subscription
 from tradesaga.infra.cli.entry import execute
-from tradesaga.infra.kafka.clients import Producer
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.ledger.accounts import NewAccount, create_account
 from tradesaga.infra.ledger.instruments import save_instruments
 from tradesaga.infra.outbox import lane_rows
