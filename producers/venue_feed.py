@@ -22,7 +22,8 @@ from tradesaga.infra.ledger.instruments import save_instruments, save_prices
 from tradesaga.infra.ledger.venue_reports import store_told
 from tradesaga.infra.outbox.batch_writer import OutboxTransaction
 from tradesaga.infra.outbox.known_groups import group_filter_for
-from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError, name_owner
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.settings import Settings
@@ -63,7 +64,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(venue.close)
         pool = await _open(stack, settings.database_for("execution"), 4)
         book = await _open(stack, settings.database_for("risk"), 1)
-        here, owner = group_filter_for(settings, "execution"), name_owner("venue-feed")
+        here, owner = group_filter_for(settings, "execution"), unique_owner_name("venue-feed")
         writer = OutboxWriter(pool, settings.brokers(), GROUP, name, 4, owner=owner, saga=trade.name, group_filter=here)
         await stack.enter_async_context(writer)
         metrics.register_worker(GROUP, writer.health)

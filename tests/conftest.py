@@ -17,7 +17,7 @@ import structlog
 
 from tradesaga.infra.local_stack.servers import start_servers, stop_servers
 from tradesaga.infra.local_stack.state import lock
-from tradesaga.infra.postgres.database import migrate
+from tradesaga.infra.postgres.migrate import migrate
 
 RUN_FOLDER = "TRADESAGA_TEST_RUN"
 PREFIX = "tradesaga-tests-"

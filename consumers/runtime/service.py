@@ -1,23 +1,16 @@
 """A participant as a service: its own consumer group, its own connections, until it is cancelled."""
 
-import os
-import socket
-
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.history import check_history
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.outbox.ownership import owner_name
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
-
-
-def owner_name(service: str) -> str:
-    """Name this process as the owner of lanes, for people who look at the table."""
-    return f"{service}@{socket.gethostname()}:{os.getpid()}"
 
 
 async def serve(participant: Participant, settings: Settings) -> None:

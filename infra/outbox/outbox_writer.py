@@ -1,8 +1,6 @@
 """A writer that Kafka does not feed (HTTP, command line, venue feed): it leases a lane, commits, then publishes."""
 
 import asyncio
-import os
-import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,7 +8,6 @@ from contextlib import AsyncExitStack, nullcontext
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-from uuid import uuid4
 
 import structlog
 
@@ -63,11 +60,6 @@ class NotWrittenError(Exception):
 
 class WriteUnknownError(Exception):
     """The commit was not answered: what the function wrote may or may not be there. Look, or write idempotently."""
-
-
-def name_owner(service: str) -> str:
-    """Name this process as an owner of lanes: no two processes, and no two lives of one, share a name."""
-    return f"{service}@{socket.gethostname()}:{os.getpid()}-{uuid4().hex[:8]}"
 
 
 class OutboxWriter:

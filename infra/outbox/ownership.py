@@ -1,6 +1,9 @@
 """Taking lanes over: as a member in good standing, from offsets that the broker has, with nothing left unpublished."""
 
+import os
+import socket
 from collections.abc import Sequence
+from uuid import uuid4
 
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.kafka.connections import Place
@@ -13,6 +16,16 @@ from tradesaga.infra.outbox.processor import InDoubtError
 from tradesaga.infra.outbox.publish import Publisher, PublishError
 from tradesaga.infra.outbox.refused_rows import set_aside
 from tradesaga.infra.postgres.database import Connection
+
+
+def owner_name(service: str) -> str:
+    """Return this process's name as an owner of lanes, as the lane table shows it."""
+    return f"{service}@{socket.gethostname()}:{os.getpid()}"
+
+
+def unique_owner_name(service: str) -> str:
+    """Return an owner's name that no other process, and no other run of this one, uses."""
+    return f"{owner_name(service)}-{uuid4().hex[:8]}"
 
 
 async def acquire_lanes(

@@ -1,22 +1,14 @@
-"""Connections to PostgreSQL, and the schema brought up to date."""
+"""Connections to PostgreSQL: the pool of a process, a session of a command."""
 
-import asyncio
-import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection as SyncConnection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
+from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS, explain, locate
-from tradesaga.infra.postgres.partitions import ensure_partitions
-from tradesaga.infra.postgres.schema_version import FOLDER, PARAMETER, check_version, known_version
+from tradesaga.infra.postgres.schema_version import PARAMETER, TABLE, known_version
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -29,7 +21,6 @@ else:
     Session = Connection = asyncpg.Connection
 
 CONNECT_SECONDS: Final = 10.0
-_TURN: Final = threading.Lock()  # alembic keeps what it works on in module globals
 SESSION: Final = {
     # A stopped process must not keep its row locks: the server ends its session.
     "idle_in_transaction_session_timeout": "8s",
@@ -52,7 +43,7 @@ async def open_pool(url: str, *, min_size: int = 1, max_size: int = 4, applicati
     Raises `CommandError`: exit 5 when the server does not answer or its schema is older than this program, exit 4 when
     the schema is a later one.
     """
-    with _explained(url):
+    with explained_errors(url):
         pool = await asyncpg.create_pool(
             url,
             min_size=min_size,
@@ -62,7 +53,7 @@ async def open_pool(url: str, *, min_size: int = 1, max_size: int = 4, applicati
         )
         try:
             async with pool.acquire() as sql:
-                await check_version(sql, locate(url))
+                await _check_version(sql, locate(url))
         except BaseException:
             await pool.close()
             raise
@@ -72,12 +63,12 @@ async def open_pool(url: str, *, min_size: int = 1, max_size: int = 4, applicati
 @asynccontextmanager
 async def session(url: str, *, application_name: str = "tradesaga") -> AsyncGenerator[Session]:
     """Open one session for a command, and close it. Raises `CommandError` as `open_pool` does."""
-    with _explained(url):
+    with explained_errors(url):
         connection = await asyncpg.connect(
             url, timeout=CONNECT_SECONDS, server_settings=_server_settings(application_name)
         )
         try:
-            await check_version(connection, locate(url))
+            await _check_version(connection, locate(url))
             yield connection
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
@@ -87,52 +78,9 @@ def _server_settings(application_name: str) -> dict[str, str]:
     return {**SESSION, "application_name": application_name, PARAMETER: known_version()}
 
 
-def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema up to `head`, or down to a named revision; an async program calls it through a thread.
-
-    Several processes may call it at once: they take turns. At `head` the partitions of now are made too.
-    """
-    with _TURN:
-        asyncio.run(_migrate(url, revision))
-
-
-def alembic_config(connection: SyncConnection) -> Config:
-    """Give what alembic needs to work on this connection."""
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
-async def _migrate(url: str, revision: str) -> None:
-    limits = {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "30s"}
-    settings = {"application_name": "tradesaga migrate", "timezone": "UTC", **limits}
-    with _explained(url):
-        driver = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=settings)
-
-        async def hand_over() -> Session:
-            return driver
-
-        engine = create_async_engine("postgresql+asyncpg://", async_creator=hand_over, poolclass=NullPool)
-        try:
-            async with engine.connect() as connection:
-                await connection.run_sync(_run_alembic, revision)
-        except DBAPIError as wrapped:
-            raise (wrapped.driver_exception or wrapped) from wrapped
-        finally:
-            await engine.dispose()
-    if revision == "head":
-        async with session(url) as sql:
-            await ensure_partitions(sql)
-
-
-def _run_alembic(connection: SyncConnection, revision: str) -> None:
-    move = command.upgrade if revision == "head" else command.downgrade
-    move(alembic_config(connection), revision)
-
-
 @contextmanager
-def _explained(url: str) -> Generator[None]:
+def explained_errors(url: str) -> Generator[None]:
+    """Raise `CommandError` for errors of the server and of its address, as `explain` describes them."""
     try:
         yield
     except (*DATABASE_ERRORS, ValueError) as error:
@@ -140,3 +88,22 @@ def _explained(url: str) -> Generator[None]:
         if known is None:
             raise
         raise known from error
+
+
+async def _check_version(sql: Connection, where: str) -> None:
+    """Refuse a schema of another version; `where` names the server and database without a password.
+
+    Raises `CommandError`: exit 5 for a schema that is older or not there, exit 4 for a later one.
+    """
+    try:
+        found = await sql.fetchval(f"SELECT version_num FROM {TABLE}")
+    except asyncpg.UndefinedTableError:
+        found = None
+    if found == known_version():
+        return
+    if found is None or found < known_version():
+        what = f"the schema is at version {found or 'none of ours'}, and this program needs {known_version()}"
+        raise unavailable("database-schema", what, where, "stop the services, then run `tradesaga migrate`")
+    what = f"the schema is at version {found}, later than this program's {known_version()}"
+    do = "run the release that made it, or restore the backup from before the upgrade"
+    raise CommandError("database-schema-later", what, where, do, ExitCode.REFUSED)

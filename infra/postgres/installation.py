@@ -12,7 +12,8 @@ from typing import Final, Self
 from uuid import UUID
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.postgres.database import Connection, migrate, session
+from tradesaga.infra.postgres.database import Connection, session
+from tradesaga.infra.postgres.migrate import migrate
 
 IDENTITY: Final = """
 SELECT id, (SELECT coalesce(max(number), 0) FROM incarnation) AS incarnation, claimed, current_database() AS name,

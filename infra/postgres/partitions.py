@@ -6,15 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 import structlog
 
+from tradesaga.infra.postgres.database import Connection, Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
-
-if TYPE_CHECKING:
-    from tradesaga.infra.postgres.database import Connection, Pool
 
 LOCK: Final = 7_263_410_953
 MONTHS_AHEAD: Final = 2
@@ -59,7 +57,7 @@ def wanted_partitions(now: datetime) -> Iterator[PartitionRange]:
 
 
 @asynccontextmanager
-async def maintain_partitions(pool: "Pool") -> AsyncGenerator[None]:
+async def maintain_partitions(pool: Pool) -> AsyncGenerator[None]:
     """Look after the partitions now and once an hour, for as long as the context is open."""
     task = asyncio.create_task(_maintain(pool), name="partitions")
     try:
@@ -69,7 +67,7 @@ async def maintain_partitions(pool: "Pool") -> AsyncGenerator[None]:
         await asyncio.wait([task])
 
 
-async def _maintain(pool: "Pool") -> None:
+async def _maintain(pool: Pool) -> None:
     log = structlog.get_logger("partitions")
     while True:
         try:
@@ -82,7 +80,7 @@ async def _maintain(pool: "Pool") -> None:
         await asyncio.sleep(EVERY)
 
 
-async def ensure_partitions(sql: "Connection") -> list[str]:
+async def ensure_partitions(sql: Connection) -> list[str]:
     """Make what is missing and drop outbox partitions that every lane has published; says what was done.
 
     Safe to call from any number of processes, once an hour or so. A partition that cannot be locked now, or whose
@@ -103,7 +101,7 @@ async def ensure_partitions(sql: "Connection") -> list[str]:
     return done
 
 
-async def create_month_partitions(sql: "Connection", since: datetime) -> list[str]:
+async def create_month_partitions(sql: Connection, since: datetime) -> list[str]:
     """Make the audit log's partitions from a moment's month to the present one; says which.
 
     A log that is rebuilt has its past in months again, which can be retired one by one.
@@ -113,7 +111,7 @@ async def create_month_partitions(sql: "Connection", since: datetime) -> list[st
     return [span.name for span in past if span.name not in existing and await _create(sql, span)]
 
 
-async def _existing(sql: "Connection") -> set[str]:
+async def _existing(sql: Connection) -> set[str]:
     rows = await sql.fetch(
         "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid"
         " WHERE inhparent IN ('saga_event'::regclass, 'outbox'::regclass)"
@@ -121,7 +119,7 @@ async def _existing(sql: "Connection") -> set[str]:
     return {row[0] for row in rows}
 
 
-async def _create(sql: "Connection", span: PartitionRange) -> bool:
+async def _create(sql: Connection, span: PartitionRange) -> bool:
     """Build the partition beside its table and attach it, which lets readers and writers go on."""
     bounds = f"'{span.start.isoformat()}'", f"'{span.end.isoformat()}'"
     try:
@@ -144,7 +142,7 @@ async def _create(sql: "Connection", span: PartitionRange) -> bool:
     return True
 
 
-async def _drop_published(sql: "Connection", name: str, now: datetime) -> bool:
+async def _drop_published(sql: Connection, name: str, now: datetime) -> bool:
     """Drop an outbox partition of days past, if none of its rows is beyond its lane's published mark."""
     if not name.startswith("outbox_2") or name >= f"outbox_{now - timedelta(days=OUTBOX_DAYS_KEPT):%Y%m%d}":
         return False

@@ -14,7 +14,8 @@ from tradesaga.infra.errors import unavailable
 from tradesaga.infra.kafka.backpressure import Pipeline
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.known_groups import group_filter_for
-from tradesaga.infra.outbox.outbox_writer import OutboxWriter, name_owner
+from tradesaga.infra.outbox.outbox_writer import OutboxWriter
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.request_keys import read_request_keys
@@ -44,7 +45,7 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
             pool = await open_pool(settings.database_for(SAGA_LOG), max_size=4, application_name="tradesaga gateway")
             stack.push_async_callback(pool.close)
             group, topic, count = LANES
-            here, owner = group_filter_for(settings, SAGA_LOG), name_owner(NAME)
+            here, owner = group_filter_for(settings, SAGA_LOG), unique_owner_name(NAME)
             writer = OutboxWriter(
                 pool, settings.brokers(), group, topic, count, owner=owner, saga=saga.name, group_filter=here
             )

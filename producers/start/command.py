@@ -21,7 +21,8 @@ from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.backpressure import Pipeline
 from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.outbox.known_groups import group_filter_for
-from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError, name_owner
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.saga_queries import dump
@@ -146,7 +147,7 @@ async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tal
     tally = _Tally()
     try:
         with _progress(wish) as progress:
-            owner, here = name_owner("start"), group_filter_for(settings, SAGA_LOG)
+            owner, here = unique_owner_name("start"), group_filter_for(settings, SAGA_LOG)
             async with (
                 Pipeline(settings.brokers(), wish.saga.name, Limits().lag_seconds) as pipeline,
                 OutboxWriter(

@@ -24,7 +24,8 @@ from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.worker import Worker
-from tradesaga.infra.postgres.database import migrate, open_pool, session
+from tradesaga.infra.postgres.database import open_pool, session
+from tradesaga.infra.postgres.migrate import migrate
 from tradesaga.infra.settings import Settings, load_settings
 from tradesaga.infra.telemetry.health import serve_probes
 from tradesaga.infra.telemetry.tracing import configure_tracing, new_traceparent

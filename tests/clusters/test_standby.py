@@ -12,8 +12,9 @@ from tests.recovery.stage import Stage, execute, open_stage
 from tests.waiting import until
 from tradesaga.consumers.recovery.rebuild import Wish
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.postgres.database import migrate, session
+from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.migrate import migrate
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

@@ -19,7 +19,7 @@ from tradesaga.infra.kafka.topics import all_topics, ensure_topics
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.local_stack.servers import revive_servers, start_servers, stop_servers
 from tradesaga.infra.local_stack.state import read_state
-from tradesaga.infra.postgres.database import migrate
+from tradesaga.infra.postgres.migrate import migrate
 from tradesaga.infra.settings import PREFIX
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.messages.lifecycle import StepUnknown

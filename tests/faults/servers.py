@@ -26,7 +26,7 @@ from tradesaga.infra.local_stack.ports import free_port, is_taken
 from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.process import is_alive, wait_for_end
 from tradesaga.infra.local_stack.state import KafkaState, PostgresState, ProcessId
-from tradesaga.infra.postgres.database import migrate
+from tradesaga.infra.postgres.migrate import migrate
 from tradesaga.schemas.topics import saga_topics
 
 SMALL_MB: Final = 64

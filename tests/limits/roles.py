@@ -15,7 +15,8 @@ from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.worker import Worker
-from tradesaga.infra.postgres.database import migrate, open_pool
+from tradesaga.infra.postgres.database import open_pool
+from tradesaga.infra.postgres.migrate import migrate
 from tradesaga.infra.settings import load_settings
 from tradesaga.schemas.envelope import Envelope, splice
 from tradesaga.schemas.messages.message import wire_type

@@ -17,7 +17,8 @@ from tradesaga.consumers.recovery.rebuild import Wish
 from tradesaga.infra.local_stack.account import data_folder, make_owned, server_account
 from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.state import PostgresState
-from tradesaga.infra.postgres.database import migrate, session
+from tradesaga.infra.postgres.database import session
+from tradesaga.infra.postgres.migrate import migrate
 
 pytestmark = [pytest.mark.stack, pytest.mark.full, pytest.mark.timeout(180)]
 

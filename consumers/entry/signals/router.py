@@ -24,7 +24,7 @@ from tradesaga.infra.kafka.backpressure import Gate, make_gate
 from tradesaga.infra.kafka.dead_letters import dead_letter
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.outbox_writer import name_owner
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.outbox.pace import Pace
 from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.outbox.serving import make_worker
@@ -183,6 +183,6 @@ async def serve(settings: Settings) -> None:
         gate = make_gate(settings, trade.name, pool)
         group.create_task(gate.watch(), name="gate")
         router = SignalRouter(keys, gate=gate)
-        owner, trust = name_owner("signal-router"), read_trust(settings)
+        owner, trust = unique_owner_name("signal-router"), read_trust(settings)
         worker = make_worker(router, pool, settings, owner, service=SAGA_LOG, trust=trust, batch=BATCH)
         group.create_task(worker.run(), name=router.group)

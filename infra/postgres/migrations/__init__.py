@@ -1,1 +1,1 @@
-"""The schema's history, applied by `tradesaga.infra.postgres.database.migrate`."""
+"""The schema's history, applied by `tradesaga.infra.postgres.migrate`."""

@@ -12,7 +12,7 @@ from tests.benchmarks.stage import Stage
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
-from tradesaga.infra.postgres.database import migrate
+from tradesaga.infra.postgres.migrate import migrate
 from tradesaga.infra.telemetry.tracing import new_traceparent
 from tradesaga.schemas.envelope import Envelope, splice
 from tradesaga.schemas.messages.message import Message, wire_type

@@ -12,10 +12,10 @@ import uvloop
 
 from tests.benchmarks.noop import bench, steps
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.consumers.runtime.service import owner_name
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.garbage_collection import tune_garbage_collector
+from tradesaga.infra.outbox.ownership import owner_name
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import open_pool

@@ -13,7 +13,8 @@ from tests.integration.infra.venues.simulated_venue import SimulatedVenue
 from tests.waiting import until
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.ledger.instruments import load_instruments
-from tradesaga.infra.outbox.outbox_writer import OutboxWriter, name_owner
+from tradesaga.infra.outbox.outbox_writer import OutboxWriter
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.producers.venue_feed import GROUP, follow_market, follow_reports
 from tradesaga.sagas.trade.client_orders import client_order_id
@@ -43,7 +44,7 @@ def venue() -> SimulatedVenue:
 async def feeding(venue: SimulatedVenue, pool: Pool, kafka: str) -> AsyncGenerator["asyncio.Task[None]"]:
     """Run the feed's reports for as long as the context is open."""
     await ensure_topics(kafka, saga_topics("trade"))
-    async with OutboxWriter(pool, kafka, GROUP, "paper", 4, owner=name_owner("feed"), lease=2.0) as writer:
+    async with OutboxWriter(pool, kafka, GROUP, "paper", 4, owner=unique_owner_name("feed"), lease=2.0) as writer:
         task = asyncio.create_task(follow_reports(venue, "paper", pool, writer))
         try:
             yield task

@@ -27,7 +27,8 @@ from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.outbox import lane_rows, publish
 from tradesaga.infra.outbox.batch_writer import OutboxTransaction
-from tradesaga.infra.outbox.outbox_writer import OutboxWriter, name_owner
+from tradesaga.infra.outbox.outbox_writer import OutboxWriter
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.outbox.ports import Brokers, ProducerPort, make_producer
 from tradesaga.infra.postgres.database import SESSION, Pool, open_pool, session
 from tradesaga.schemas.topics import PARTITIONS, events_topic, starts_topic
@@ -90,7 +91,7 @@ async def test_the_fence_is_the_first_statement_of_every_transaction(bench: Benc
         processors = [StepProcessor(bench.kit.desk), StepProcessor(bench.kit.port), SagaLog(Rules(bench.saga))]
         for processor in (*processors, Intake(bench.saga, KEYS)):
             await bench.run(processor, pool=pool).ready()
-        writer = OutboxWriter(pool, bench.kafka, "door", topic, 1, owner=name_owner("test"))
+        writer = OutboxWriter(pool, bench.kafka, "door", topic, 1, owner=unique_owner_name("test"))
         saga_id = await bench.ask(confirm="lost")
         value = m.Asked(idempotency_key="knocked").to_wire()
         await (await bench.producer.send(starts_topic(bench.saga.name), b"k", value, []))

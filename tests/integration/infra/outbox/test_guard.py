@@ -29,7 +29,8 @@ from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.batch_writer import OutboxTransaction
 from tradesaga.infra.outbox.guard import read_owner
-from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, name_owner
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.postgres.installation import Identity, read_identity, set_installation
@@ -151,7 +152,7 @@ async def test_a_second_installation_never_joins(bench: Bench, stack: Stack, mod
             assert "TRADESAGA_KAFKA" in why
             assert "tradesaga migrate --installation" in why
         writer = OutboxWriter(
-            second_pool, bench.kafka, "door", "http", 1, owner=name_owner("test"), saga=bench.saga.name
+            second_pool, bench.kafka, "door", "http", 1, owner=unique_owner_name("test"), saga=bench.saga.name
         )
         async with writer:
             with pytest.raises(NotWrittenError, match="belong to installation"):
@@ -352,7 +353,9 @@ async def test_every_group_halts_when_partitions_are_added(bench: Bench) -> None
         assert f"has {2 * PARTITIONS} partitions and had {PARTITIONS}" in why
         assert "tradesaga recover topics" in why
         await left(bench.kafka, each.worker._processor.group)  # pyright: ignore[reportPrivateUsage]
-    writer = OutboxWriter(bench.pool, bench.kafka, "door", "http", 1, owner=name_owner("test"), saga=bench.saga.name)
+    writer = OutboxWriter(
+        bench.pool, bench.kafka, "door", "http", 1, owner=unique_owner_name("test"), saga=bench.saga.name
+    )
     async with writer:
         with pytest.raises(NotWrittenError, match="partitions and had"):
             await writer.write(nothing, patience=3)

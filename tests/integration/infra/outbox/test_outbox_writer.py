@@ -15,7 +15,8 @@ from tests.waiting import until
 from tradesaga.infra.clock import new_id
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.outbox.batch_writer import OutboxTransaction
-from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError, name_owner
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
+from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool, session
 
 pytestmark = pytest.mark.stack
@@ -63,7 +64,7 @@ def read(kafka: str, topic: str, count: int) -> list[int]:
 
 def writer(pool: Pool, kafka: str, *, count: int = 2, lease: float = 10.0) -> OutboxWriter:
     """Make a writer of this test's group."""
-    return OutboxWriter(pool, kafka, "test", "http", count, owner=name_owner("test"), lease=lease)
+    return OutboxWriter(pool, kafka, "test", "http", count, owner=unique_owner_name("test"), lease=lease)
 
 
 async def tried(writing: OutboxWriter) -> None:

@@ -19,7 +19,8 @@ from tests.schema_mirror.core_tables import METADATA
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.state import PostgresState
-from tradesaga.infra.postgres.database import migrate, open_pool, session
+from tradesaga.infra.postgres.database import open_pool, session
+from tradesaga.infra.postgres.migrate import migrate
 from tradesaga.infra.postgres.partitions import create_month_partitions, ensure_partitions, wanted_partitions
 
 pytestmark = pytest.mark.stack
