@@ -5,24 +5,14 @@ only as far as rows of its own database say the same.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.decide import StepMessage
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.message import Event
-
-
-class Kind(Enum):
-    """What a record is to the step it concerns."""
-
-    TRIGGER = "trigger"
-    REPORT = "report"
-    BAR = "bar"
-    RETRY = "retry"
-    COMPENSATE = "compensate"
 
 
 class ReportStore(Protocol):
@@ -54,7 +44,7 @@ class Claim(NamedTuple):
     `begun` says that the row has its trigger already, so that another one is a duplicate.
     """
 
-    kind: Kind
+    kind: StepMessage
     step: str
     saga_id: UUID
     envelope: Envelope

@@ -1,9 +1,8 @@
-"""What a message meets: the one row of a (saga, step), and what it lets the message do.
+"""What a step's owner holds of one step of one saga: the state on which triggers, bars and compensations contend."""
 
-Action, retry, bar and compensation contend on this row before any effect; the answer is a function of its status alone.
-"""
-
-from enum import Enum, IntEnum
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Protocol
 
 
 class RowStatus(IntEnum):
@@ -23,82 +22,52 @@ class RowStatus(IntEnum):
     COMPENSATED = 9
     COMPENSATION_FAILED = 10
 
+    # An enumeration hashes its members by their names, in Python; each message is looked up by its row's status.
+    __hash__ = object.__hash__
+
     @property
     def driven(self) -> bool:
-        """Say whether the row has a due time at which its owner goes on with it."""
-        return self in {RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING, RowStatus.COMPENSATING}
+        """Whether the row has a due time at which its owner goes on with it."""
+        return self in DRIVEN
 
 
-class Reaction(Enum):
-    """What the owner does with a message."""
-
-    RUN = "run the handler"
-    QUERY = "ask the far side what became of the call"
-    STORE = "keep what came and answer if all is there"
-    NOTHING = "leave it; the row is being driven"
-    EMIT_AGAIN = "emit the stored answer again, under the same id"
-    EMIT_BACK_AGAIN = "emit the stored answer of the compensation again"
-    CLOSE = "write BARRED and answer so"
-    SETTLE = "note that a bar waits, and settle the step first"
-    ASK_FAR_SIDE = "run on_bar: answer barred only when the far side can no longer act"
-    COMPENSATE = "run the compensation"
-    ALERT = "answer that the compensation failed: there is nothing here it could take back"
+OPEN: Final = frozenset({RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING})
+"""No answer has been given yet."""
+DRIVEN: Final = OPEN | {RowStatus.COMPENSATING}
+ANSWERED: Final = frozenset(RowStatus) - OPEN
+"""The step has given its forward answer, which it repeats whenever it is asked again."""
 
 
-_SETTLED = {
-    RowStatus.DONE,
-    RowStatus.REFUSED,
-    RowStatus.FAILED,
-    RowStatus.BARRED,
-    RowStatus.COMPENSATING,
-    RowStatus.COMPENSATED,
-    RowStatus.COMPENSATION_FAILED,
-}
+class StepState(Protocol):
+    """The part of a step's row that decides what a message may do; `status` is None where there is no row yet.
+
+    `attempt` and `round` count forward, `back_attempt` and `back_round` count the compensation's; `bar_seen` says that
+    a bar waits for the outcome of what is under way.
+    """
+
+    @property
+    def status(self) -> RowStatus | None: ...  # noqa: D102
+    @property
+    def attempt(self) -> int: ...  # noqa: D102
+    @property
+    def back_attempt(self) -> int: ...  # noqa: D102
+    @property
+    def round(self) -> int: ...  # noqa: D102
+    @property
+    def back_round(self) -> int: ...  # noqa: D102
+    @property
+    def bar_seen(self) -> bool: ...  # noqa: D102
 
 
-def meet_trigger(status: RowStatus | None) -> Reaction:
-    """A step's trigger has come, perhaps not for the first time."""
-    match status:
-        case None:
-            return Reaction.RUN
-        case RowStatus.INTENT:
-            return Reaction.QUERY
-        case RowStatus.RETRY:
-            return Reaction.NOTHING
-        case RowStatus.WAITING:
-            return Reaction.STORE
-        case _:
-            return Reaction.EMIT_AGAIN
+@dataclass(frozen=True, slots=True)
+class _NoRow:
+    status: None = None
+    attempt: int = 1
+    back_attempt: int = 0
+    round: int = 1
+    back_round: int = 0
+    bar_seen: bool = False
 
 
-def meet_bar(status: RowStatus | None, *, waiting_step: bool) -> Reaction:
-    """The saga log wants the step settled. A waiting step asks the far side first, row or no row."""
-    if status in _SETTLED:
-        return Reaction.EMIT_AGAIN
-    if waiting_step:
-        return Reaction.ASK_FAR_SIDE
-    if status in {None, RowStatus.RETRY}:
-        return Reaction.CLOSE
-    return Reaction.SETTLE
-
-
-def meet_compensation(status: RowStatus | None, *, round_: int, row_round: int) -> Reaction:
-    """The saga log wants the step taken back, in `round_`; `row_round` is that of the compensation's last run."""
-    match status:
-        case RowStatus.DONE:
-            return Reaction.COMPENSATE
-        case RowStatus.COMPENSATING:
-            return Reaction.NOTHING
-        case RowStatus.COMPENSATED:
-            return Reaction.EMIT_BACK_AGAIN
-        case RowStatus.COMPENSATION_FAILED:
-            return Reaction.COMPENSATE if round_ > row_round else Reaction.EMIT_BACK_AGAIN
-        case _:
-            return Reaction.ALERT
-
-
-def meet_retry(status: RowStatus | None, *, round_: int, row_round: int) -> Reaction:
-    """An operator wants a failed step run again, in `round_`."""
-    if status is RowStatus.FAILED and round_ > row_round:
-        return Reaction.RUN
-    return Reaction.EMIT_AGAIN if status in _SETTLED else Reaction.NOTHING
+NO_ROW: Final[StepState] = _NoRow()
+"""The state of a step of which its owner knows nothing yet."""

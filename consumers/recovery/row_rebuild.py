@@ -20,14 +20,14 @@ from tradesaga.consumers.runtime.trigger import split
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record, pack, unpack
 from tradesaga.infra.kafka.partitioner import partition_of
-from tradesaga.sagas.step_state import RowStatus
+from tradesaga.sagas.decide import Action, StepMessage, decide
+from tradesaga.sagas.step_state import NO_ROW, RowStatus
 from tradesaga.schemas.envelope import Envelope, EnvelopeError
 from tradesaga.schemas.messages import lifecycle
 from tradesaga.schemas.messages.message import Message, wire_type
 
 CONTRADICTED: Final = "!"
 """Before the id of a report that has been told as a contradiction, as waiting steps keep it."""
-_OPEN: Final = frozenset({RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING})
 _LENGTH: Final = 4
 
 
@@ -47,10 +47,12 @@ class Said(Enum):
 
 
 _ANSWERS: Final = {
-    Said.DONE: RowStatus.DONE,
-    Said.REFUSED: RowStatus.REFUSED,
-    Said.FAILED: RowStatus.FAILED,
-    Said.BARRED: RowStatus.BARRED,
+    Said.DONE: StepMessage.RECORDED_DONE,
+    Said.REFUSED: StepMessage.RECORDED_REFUSED,
+    Said.FAILED: StepMessage.RECORDED_FAILED,
+    Said.BARRED: StepMessage.RECORDED_BARRED,
+    Said.COMPENSATED: StepMessage.RECORDED_COMPENSATED,
+    Said.STANDS: StepMessage.RECORDED_COMPENSATION_FAILED,
 }
 _BY_STEP: Final[dict[type[Message], Said]] = {
     lifecycle.StepFailed: Said.FAILED,
@@ -149,39 +151,45 @@ def adopt(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
             return _trigger(row, mention, lane, now)
         case Said.REPORT:
             return _report(row, mention, lane, now)
-        case Said.ATTEMPTED:
-            return _attempted(row, mention)
         case Said.CONTRADICTED:
             return _contradicted(row, mention)
-        case Said.COMPENSATED | Said.STANDS:
-            return _taken_back(row, mention, lane)
+        case Said.ATTEMPTED:
+            return _attempted(row, mention)
         case _:
             return _answered(row, mention, lane)
 
 
 def begin_round(row: Row, binding: Binding, round_: int, now: int) -> None:
     """Open a failed row again in a later round, of which nothing is known."""
-    row.status = RowStatus.INTENT if binding.remote else RowStatus.RETRY
-    row.round, row.attempt, row.wait, row.started = round_, 0, 0.0, now
+    row.apply(decide(row, StepMessage.RETRY, binding.step, round_))
+    _open(row, binding, now)
+
+
+def _open(row: Row, binding: Binding, now: int) -> None:
+    """Make due what was begun and not told: a local attempt was lost together with its row."""
+    if not binding.remote and row.status is RowStatus.INTENT:
+        row.apply(decide(row, StepMessage.DEFERRED, binding.step))
+    row.wait, row.started = 0.0, now
 
 
 def _trigger(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
     binding, step = mention.binding, mention.binding.step
-    gathers = binding.waiting or len(step.on) > 1
-    if row is None:
-        row = Row(mention.saga_id, step.name, lane, RowStatus.WAITING, attempt=int(gathers), started=now)
-    elif row.status is not RowStatus.WAITING or not gathers or mention.envelope.type in _gathered(row):
+    decided = decide(row or NO_ROW, StepMessage.TRIGGER, step)
+    if decided.action not in {Action.RUN, Action.STORE_INPUT}:
         return None
+    if row is not None and mention.envelope.type in _gathered(row):
+        return None
+    row = row or Row(mention.saga_id, step.name, lane, RowStatus.WAITING, started=now)
+    row.apply(decided)
     headers = mention.record.headers
     packed = pack(headers, mention.record.value)
     row.input = (row.input or b"") + len(packed).to_bytes(_LENGTH, "big") + packed
     row.lane = lane
     if len(split(row.input)) < len(step.on):
         return row
-    if not binding.waiting:
-        row.status = RowStatus.INTENT if binding.remote else RowStatus.RETRY
-        row.attempt = 0
-    row.wait, row.started = 0.0, now
+    if decided.action is Action.STORE_INPUT:
+        row.apply(decide(row, StepMessage.INPUTS_COMPLETE, step))
+    _open(row, binding, now)
     return row
 
 
@@ -193,8 +201,9 @@ def _report(row: Row | None, mention: Mention, lane: int, now: int) -> Row | Non
     binding, step = mention.binding, mention.binding.step
     if step.waits_for is None or binding.correlate is None:
         return None
+    decided = decide(row or NO_ROW, StepMessage.REPORT, step)
     row = row or Row(mention.saga_id, step.name, lane, RowStatus.WAITING, started=now)
-    if row.status is not RowStatus.WAITING and binding.store is None:
+    if decided.action is not Action.STORE_REPORT and binding.store is None:
         return None
     try:
         report = step.waits_for.from_wire(mention.record.value)
@@ -205,22 +214,24 @@ def _report(row: Row | None, mention: Mention, lane: int, now: int) -> Row | Non
     told = None if binding.store is not None else orjson.loads(report.to_wire())
     known.setdefault(binding.correlate(report), told)
     row.reports = orjson.dumps(known)
-    if row.status is RowStatus.WAITING:
+    if decided.action is Action.STORE_REPORT:
         row.wait = 0.0 if row.input or row.bar_seen else None
     return row
 
 
 def _attempted(row: Row | None, mention: Mention) -> Row | None:
     envelope = mention.envelope
-    if row is None or _backward(mention):
+    failed = row is not None and row.status is RowStatus.FAILED
+    if row is None or _backward(mention) or (failed and not row.input):
         return None
-    if row.status is RowStatus.FAILED and envelope.round > row.round and row.input:
-        begin_round(row, mention.binding, envelope.round, envelope.started)
-    elif row.status not in _OPEN or envelope.round < row.round:
+    step = mention.binding.step
+    decided = decide(row, StepMessage.RECORDED_ATTEMPT, step, envelope.round, envelope.attempt)
+    if decided.action is Action.NOTHING:
         return None
-    row.attempt = max(row.attempt, envelope.attempt)
-    row.started = max(row.started, envelope.started)
-    row.wait = 0.0
+    row.apply(decided)
+    if not mention.binding.remote and row.status is RowStatus.INTENT:
+        row.status = RowStatus.RETRY  # a local attempt that is known of was rolled back
+    row.wait, row.started = 0.0, envelope.started if failed else max(row.started, envelope.started)
     return row
 
 
@@ -229,7 +240,7 @@ def _backward(mention: Mention) -> bool:
 
 
 def _contradicted(row: Row | None, mention: Mention) -> Row | None:
-    if row is None or row.status is RowStatus.WAITING:
+    if row is None or decide(row, StepMessage.REPORT, mention.binding.step).action is not Action.CHECK_REPORT:
         return None
     try:
         venue_id = lifecycle.StepContradicted.from_wire(mention.record.value).venue_id
@@ -241,28 +252,16 @@ def _contradicted(row: Row | None, mention: Mention) -> Row | None:
 
 
 def _answered(row: Row | None, mention: Mention, lane: int) -> Row | None:
-    envelope = mention.envelope
-    again = row is not None and row.status is RowStatus.FAILED and envelope.round > row.round
-    if row is not None and row.status not in _OPEN and not again:
+    envelope, step = mention.envelope, mention.binding.step
+    decided = decide(row or NO_ROW, _ANSWERS[mention.said], step, envelope.round, envelope.attempt)
+    if decided.action is Action.NOTHING:
         return None
-    row = row or Row(mention.saga_id, mention.binding.step.name, lane, RowStatus.WAITING)
-    row.settle(_ANSWERS[mention.said], _packed(mention))
-    row.attempt, row.round, row.started = envelope.attempt, envelope.round, envelope.started
+    row = row or Row(mention.saga_id, step.name, lane, RowStatus.WAITING)
+    row.apply(decided)
+    row.started = envelope.started
+    answer = pack(mention.record.headers, mention.record.value)
+    if decided.action is Action.ANSWER:
+        row.keep_answer(answer)
+    else:
+        row.keep_compensation_answer(answer)
     return row
-
-
-def _taken_back(row: Row | None, mention: Mention, lane: int) -> Row | None:
-    envelope, status = mention.envelope, RowStatus.COMPENSATED
-    if mention.said is Said.STANDS:
-        status = RowStatus.COMPENSATION_FAILED
-    row = row or Row(mention.saga_id, mention.binding.step.name, lane, status)
-    known = row.back_answer is not None and envelope.round <= row.back_round
-    if row.status is RowStatus.COMPENSATED or (row.status is status and known):
-        return None
-    row.status, row.back_answer, row.back_input, row.wait = status, _packed(mention), None, None
-    row.back_attempt, row.back_round, row.started = envelope.attempt, envelope.round, envelope.started
-    return row
-
-
-def _packed(mention: Mention) -> bytes:
-    return pack(mention.record.headers, mention.record.value)

@@ -11,10 +11,11 @@ from tradesaga.consumers.participant import Binding, Participant
 from tradesaga.consumers.recovery.row_rebuild import Mention, Reader, Said, adopt, begin_round
 from tradesaga.consumers.recovery.starts import Letter
 from tradesaga.consumers.runtime.bindings import Bindings
-from tradesaga.consumers.runtime.message import Kind, Message, Router
+from tradesaga.consumers.runtime.message import Message, Router
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, save
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.decide import StepMessage
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import EnvelopeError
@@ -152,7 +153,7 @@ class StepRecovery:
         evidence = self.participant.evidence
         if evidence is None:
             return
-        kind = Kind.COMPENSATE if back else Kind.TRIGGER
+        kind = StepMessage.COMPENSATE if back else StepMessage.TRIGGER
         claims = [
             Claim(kind, each.binding.step.name, each.saga_id, each.envelope, each.record.value, None, begun=False)
             for each in group
@@ -175,9 +176,9 @@ def _answered(message: Message, row: Row | None) -> bool:
     if row is None or row.status not in _SETTLED:
         return False
     match message.kind:
-        case Kind.COMPENSATE:
+        case StepMessage.COMPENSATE:
             return row.back_answer is not None and row.back_round >= message.envelope.round
-        case Kind.RETRY:
+        case StepMessage.RETRY:
             return row.round >= message.envelope.round
         case _:
             return True
@@ -186,4 +187,4 @@ def _answered(message: Message, row: Row | None) -> bool:
 def _begun_again(message: Message, row: Row) -> bool:
     """Say whether a retry of a remote step may be under way: it is to be asked after, not called."""
     later = message.envelope.round > row.round
-    return message.kind is Kind.RETRY and message.binding.remote and row.status is RowStatus.FAILED and later
+    return message.kind is StepMessage.RETRY and message.binding.remote and row.status is RowStatus.FAILED and later

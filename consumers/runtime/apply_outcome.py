@@ -1,4 +1,4 @@
-"""Beginning an attempt, and writing down what came of it."""
+"""Beginning an attempt, and carrying out what is decided on its outcome."""
 
 from tradesaga.consumers.participant import Binding
 from tradesaga.consumers.runtime.batch_context import Docket
@@ -8,9 +8,9 @@ from tradesaga.consumers.runtime.outcome import Absent, Answered, CallKind, Fail
 from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.consumers.runtime.trigger import Cause, frame
 from tradesaga.infra.failpoints import Failpoint, reach
-from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.telemetry import metrics
-from tradesaga.sagas.step import Kind
+from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
+from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.messages.lifecycle import (
     AttemptFailed,
@@ -25,16 +25,16 @@ HOLD_AGAIN = 1.0
 """Seconds between two looks at a step that a hold keeps from starting."""
 
 
-def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> None:
-    """Begin the next attempt, unless a hold keeps the step from starting; `row.attempt` is that of the last one."""
-    if docket.holding and docket.around.held(docket.context(row, binding, cause)):
-        row.status, row.wait, row.input = RowStatus.RETRY, HOLD_AGAIN, row.input or frame(cause)
-        docket.touch(row)
+def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int, *, decided: Transition) -> None:
+    """Begin the attempt that was decided, unless a hold keeps the step from starting."""
+    held = docket.holding and docket.around.held(docket.context(row, binding, cause))
+    row.apply(decided)
+    if held:
+        _defer(docket, row, cause, binding.step, HOLD_AGAIN)
         return
-    row.attempt += 1
     row.started = docket.around.now()
     if binding.remote:
-        row.status, row.input = RowStatus.INTENT, row.input or frame(cause)
+        row.input = row.input or frame(cause)
         if not docket.call(CallKind.CALL, row, binding, cause):
             return
     else:
@@ -43,13 +43,12 @@ def run(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> 
         docket.count(metrics.STEP_RETRIES, row.step, "forward")
 
 
-def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) -> None:
-    """Begin the next attempt at a compensation."""
+def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int, *, decided: Transition) -> None:
+    """Begin the attempt at a compensation that was decided."""
     reach(Failpoint.IN_COMPENSATION)
-    row.back_attempt += 1
+    row.apply(decided)
     row.started = docket.around.now()
     if binding.undo is not None:
-        row.status = RowStatus.COMPENSATING
         if not docket.call(CallKind.UNDO, row, binding, cause):
             return
     else:
@@ -60,55 +59,96 @@ def undo(docket: Docket, row: Row, binding: Binding, cause: Cause, lane: int) ->
 
 
 def settle(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:
-    """Write down what came of a forward attempt, and say it."""
+    """Decide on the outcome of a forward attempt, and carry it out."""
     step = docket.step(row, cause)
-    speaker = docket.around.speaker
     match outcome:
         case Answered(event, value) if isinstance(event, step.emits):
-            docket.answer(row, RowStatus.DONE, speaker.say_done(row, cause, event, value), lane)
+            row.apply(decide(row, StepMessage.SUCCEEDED, step))
+            docket.answer(row, docket.around.speaker.say_done(row, cause, event, value), lane)
         case Answered(event, value) if step.rejects is not None and isinstance(event, step.rejects):
-            docket.answer(row, RowStatus.REFUSED, speaker.say(row, cause, event, value), lane)
+            row.apply(decide(row, StepMessage.REFUSED, step))
+            docket.answer(row, docket.around.speaker.say(row, cause, event, value), lane)
         case Failed():
             _fail(docket, row, cause, outcome, lane)
-        case Unknown():
-            _ask_again(docket, row, cause, outcome, lane)
+        case Unknown(reason, news):
+            message = StepMessage.UNKNOWN if news else StepMessage.STILL_UNKNOWN
+            carry_out(docket, row, cause, decide(row, message, step), lane, reason=reason)
         case Postponed():
-            row.attempt, row.status, row.wait, row.input = (
-                row.attempt - 1,
-                RowStatus.RETRY,
-                0.0,
-                row.input or frame(cause),
-            )
-            docket.touch(row)
+            _defer(docket, row, cause, step, 0.0)
         case Absent():
             _absent(docket, row, cause, lane)
         case _:
             _fail(docket, row, cause, Failed("the handler returned an event that is not its step's"), lane)
 
 
-def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> None:
-    """Go on to the next attempt, or end: barred if a bar waits for it, failed if attempts are out."""
-    retry = docket.step(row, cause).retry
-    docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "forward")
-    row.input = row.input or frame(cause)
-    if row.bar_seen:
-        bar(docket, row, cause, lane)
-    elif failed.final or row.attempt >= retry.attempts:
-        fact = StepFailed(step=row.step, attempts=row.attempt, reason=tidy(failed.reason))
-        docket.answer(row, RowStatus.FAILED, docket.say(row, cause, fact), lane)
-    else:
-        row.status, row.wait = RowStatus.RETRY, retry.delay(row.attempt, docket.around.chance()).total_seconds()
-        docket.touch(row)
-        docket.transaction.emit(lane, _attempt(docket, row, cause, failed.reason))
+def settle_undo(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:
+    """Decide on the outcome of an attempt at a compensation, and carry it out."""
+    step = docket.step(row, cause)
+    if isinstance(outcome, Answered) and step.back is not None and isinstance(outcome.event, step.back[1]):
+        row.apply(decide(row, StepMessage.COMPENSATED, step))
+        docket.answer_back(row, docket.around.speaker.say(row, cause, outcome.event, outcome.value, back=True), lane)
+        return
+    if isinstance(outcome, Postponed):
+        carry_out(docket, row, cause, decide(row, StepMessage.COMPENSATION_DEFERRED, step), lane)
+        return
+    reason = outcome.reason if isinstance(outcome, Failed | Unknown) else "the answer is not the compensation's"
+    final = isinstance(outcome, Failed) and outcome.final
+    message = StepMessage.COMPENSATION_FAILED_FOR_GOOD if final else StepMessage.COMPENSATION_ATTEMPT_FAILED
+    docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "back")
+    carry_out(docket, row, cause, decide(row, message, step), lane, reason=reason)
 
 
-def _ask_again(docket: Docket, row: Row, cause: Cause, unknown: Unknown, lane: int) -> None:
-    """Tell, once an attempt, that nobody knows, so that the saga can be settled; then ask until somebody does."""
-    if unknown.news and not row.bar_seen and docket.step(row, cause).kind is not Kind.RETRIABLE:
-        fact = StepUnknown(step=row.step, attempt=row.attempt, reason=tidy(unknown.reason))
+def carry_out(
+    docket: Docket, row: Row, cause: Cause | None, decided: Transition, lane: int, *, reason: str = ""
+) -> None:
+    """Write a decision, and publish what the participant itself answers or reports."""
+    row.apply(decided)
+    match decided.action:
+        case Action.ANSWER if decided.status is RowStatus.BARRED:
+            bar(docket, row, cause, lane)
+        case Action.ANSWER:
+            fact = StepFailed(step=row.step, attempts=row.attempt, reason=tidy(reason))
+            docket.answer(row, docket.say(row, cause, fact), lane)
+        case Action.ANSWER_COMPENSATION:
+            fact = CompensationFailed(step=row.step, attempts=row.back_attempt, reason=tidy(reason))
+            docket.answer_back(row, docket.say(row, cause, fact, back=True), lane)
+        case _:
+            row.wait = docket.wait(decided.due, row, docket.step(row, cause)) if cause is not None else None
+            docket.touch(row)
+            _report(docket, row, cause, decided.action, lane, reason=reason)
+
+
+def bar(docket: Docket, row: Row, cause: Cause | None, lane: int) -> None:
+    """Answer that the step has not happened, and will not."""
+    docket.answer(row, docket.say(row, cause, StepBarred(step=row.step)), lane)
+
+
+def _report(docket: Docket, row: Row, cause: Cause | None, action: Action, lane: int, *, reason: str) -> None:
+    """Publish what is known of an attempt before the step is answered."""
+    if action is Action.REPORT_ATTEMPT:
+        back = row.status is RowStatus.COMPENSATING
+        direction: Direction = "back" if back else "forward"
+        attempt = row.back_attempt if back else row.attempt
+        fact = AttemptFailed(step=row.step, direction=direction, attempt=attempt, reason=tidy(reason))
+        docket.transaction.emit(lane, docket.say(row, cause, fact, back=back))
+    elif action is Action.REPORT_UNKNOWN:
+        fact = StepUnknown(step=row.step, attempt=row.attempt, reason=tidy(reason))
         docket.transaction.emit(lane, docket.say(row, cause, fact))
         docket.count(metrics.STEPS_EXECUTED, row.step, "unknown")
-    row.wait = 0.1 + 0.9 * docket.around.chance()
+
+
+def _fail(docket: Docket, row: Row, cause: Cause, failed: Failed, lane: int) -> None:
+    step = docket.step(row, cause)
+    docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "forward")
+    row.input = row.input or frame(cause)
+    message = StepMessage.FAILED_FOR_GOOD if failed.final else StepMessage.FAILED
+    carry_out(docket, row, cause, decide(row, message, step), lane, reason=failed.reason)
+
+
+def _defer(docket: Docket, row: Row, cause: Cause, step: AnyStep, wait: float) -> None:
+    """Keep the input of an attempt that is not made now, for later."""
+    row.apply(decide(row, StepMessage.DEFERRED, step))
+    row.input, row.wait = row.input or frame(cause), wait
     docket.touch(row)
 
 
@@ -127,44 +167,3 @@ def _absent(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
         # Never longer than an attempt takes: a clock that is far behind now may be right again by then.
         row.wait = min(left, void_ns / 1e9)
         docket.touch(row)
-
-
-def bar(docket: Docket, row: Row, cause: Cause, lane: int) -> None:
-    """Close the step for good: it has not happened, and will not."""
-    docket.answer(row, RowStatus.BARRED, docket.say(row, cause, StepBarred(step=row.step)), lane)
-
-
-def settle_undo(docket: Docket, row: Row, cause: Cause, outcome: Outcome, lane: int) -> None:
-    """Write down what came of an attempt at a compensation, and say it."""
-    step = docket.step(row, cause)
-    if isinstance(outcome, Answered) and step.back is not None and isinstance(outcome.event, step.back[1]):
-        said = docket.around.speaker.say(row, cause, outcome.event, outcome.value, back=True)
-        docket.answer_back(row, RowStatus.COMPENSATED, said, lane)
-        return
-    if isinstance(outcome, Postponed):
-        row.back_attempt, row.status, row.wait = row.back_attempt - 1, RowStatus.COMPENSATING, 0.0
-        docket.touch(row)
-        return
-    reason = outcome.reason if isinstance(outcome, Failed | Unknown) else "the answer is not the compensation's"
-    final = isinstance(outcome, Failed) and outcome.final
-    docket.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "back")
-    if final or row.back_attempt >= step.undo_retry.attempts:
-        fail_undo(docket, row, cause, reason, lane)
-        return
-    row.status = RowStatus.COMPENSATING
-    row.wait = step.undo_retry.delay(row.back_attempt, docket.around.chance()).total_seconds()
-    docket.touch(row)
-    docket.transaction.emit(lane, _attempt(docket, row, cause, reason, back=True))
-
-
-def fail_undo(docket: Docket, row: Row, cause: Cause | None, reason: str, lane: int) -> None:
-    """Give the compensation up, for this round: what the step did still stands."""
-    fact = CompensationFailed(step=row.step, attempts=row.back_attempt, reason=tidy(reason))
-    docket.answer_back(row, RowStatus.COMPENSATION_FAILED, docket.say(row, cause, fact, back=True), lane)
-
-
-def _attempt(docket: Docket, row: Row, cause: Cause, reason: str, *, back: bool = False) -> Outgoing:
-    direction: Direction = "back" if back else "forward"
-    attempt = row.back_attempt if back else row.attempt
-    fact = AttemptFailed(step=row.step, direction=direction, attempt=attempt, reason=tidy(reason))
-    return docket.say(row, cause, fact, back=back)

@@ -19,10 +19,11 @@ from tradesaga.consumers.runtime.outcome import CallKind
 from tradesaga.consumers.runtime.remote_calls import Call, Calls
 from tradesaga.consumers.runtime.reports import Report
 from tradesaga.consumers.runtime.step_rows import Key, Row
-from tradesaga.consumers.runtime.trigger import Cause, frame
+from tradesaga.consumers.runtime.trigger import Cause
 from tradesaga.infra.kafka.codec import Outgoing, unpack
 from tradesaga.infra.outbox.processor import Transaction
 from tradesaga.infra.telemetry import metrics
+from tradesaga.sagas.decide import Due, StepMessage, decide
 from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope
@@ -35,6 +36,7 @@ CALL_MARGIN = 1.0
 PUT_OFF = 0.05
 """Seconds after which a call for which there was no room is due."""
 
+_DEFERRED = {CallKind.CALL: StepMessage.DEFERRED, CallKind.UNDO: StepMessage.COMPENSATION_DEFERRED}
 _RESULTS = {
     RowStatus.DONE: "done",
     RowStatus.REFUSED: "refused",
@@ -95,7 +97,7 @@ class Docket:
     seconds: list[tuple[Histogram, float]] = field(default_factory=list[tuple[Histogram, float]])
 
     def open_row(self, message: Message, status: RowStatus) -> Row:
-        """Begin the row of a step of which nothing was known."""
+        """Return a new row for a step of which nothing was known."""
         row = Row(message.saga_id, message.binding.step.name, message.lane, status, started=self.around.now())
         self.rows[row.key] = row
         return row
@@ -103,6 +105,26 @@ class Docket:
     def touch(self, row: Row) -> None:
         """Have the row written; its `wait` is written too, so it must be right."""
         self.dirty[row.key] = row
+
+    def wait(self, due: Due, row: Row, step: AnyStep) -> float | None:
+        """Return the seconds from the commit after which the row is due; random delays are drawn here."""
+        match due:
+            case Due.NEVER:
+                return None
+            case Due.NOW:
+                return 0.0
+            case Due.CALL:
+                return step.timeout.total_seconds() + CALL_MARGIN
+            case Due.TIMEOUT:
+                return step.timeout.total_seconds()
+            case Due.BACKOFF:
+                back = row.status is RowStatus.COMPENSATING
+                retry, attempt = (step.undo_retry, row.back_attempt) if back else (step.retry, row.attempt)
+                return retry.delay(attempt, self.around.chance()).total_seconds()
+            case Due.QUERY:
+                return 0.1 + 0.9 * self.around.chance()
+            case Due.BARRING:
+                return 0.2 + 0.3 * self.around.chance()
 
     def stored(self, framed: bytes | None) -> Cause:
         """Read a message kept in a row; raises `ValueError` if the row holds none, `UnknownVersionError`."""
@@ -146,9 +168,11 @@ class Docket:
         if admitted:
             self.calls.append(call)
             self.held += call.size
-            row.wait = binding.step.timeout.total_seconds() + CALL_MARGIN
+            row.wait = self.wait(Due.CALL, row, binding.step)
         else:
-            _put_off(kind, row, cause)
+            if (deferred := _DEFERRED.get(kind)) is not None:
+                row.apply(decide(row, deferred, binding.step))
+            row.wait = PUT_OFF
         self.touch(row)
         return admitted
 
@@ -160,23 +184,23 @@ class Docket:
         """Make a fact of ours, whose value nobody has written yet."""
         return self.around.speaker.say(row, cause, fact, fact.to_wire(), back=back)
 
-    def answer(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
+    def answer(self, row: Row, said: Outgoing, lane: int) -> None:
         """End the step forward: the row keeps what it said, and says the same again whenever asked."""
-        row.settle(status, said.packed)
+        row.keep_answer(said.packed)
         self.transaction.emit(lane, said)
         self.touch(row)
-        result = _RESULTS[status]
+        result = _RESULTS[row.status]
         self.count(metrics.STEPS_EXECUTED, row.step, result)
         histogram = self.around.child(metrics.STEP_SECONDS, row.step, result)
         self.seconds.append((histogram, (self.around.now() - row.started) / 1e9))
 
-    def answer_back(self, row: Row, status: RowStatus, said: Outgoing, lane: int) -> None:
+    def answer_back(self, row: Row, said: Outgoing, lane: int) -> None:
         """End the compensation, for this round."""
-        row.status, row.wait, row.back_input = status, None, None
-        row.back_answer = said.packed
+        row.keep_compensation_answer(said.packed)
         self.transaction.emit(lane, said)
         self.touch(row)
-        self.count(metrics.STEPS_COMPENSATED, row.step, "compensated" if status is RowStatus.COMPENSATED else "failed")
+        result = "compensated" if row.status is RowStatus.COMPENSATED else "failed"
+        self.count(metrics.STEPS_COMPENSATED, row.step, result)
 
     def emit_again(self, lane: int, packed: bytes | None) -> None:
         """Publish a stored answer once more, byte for byte; what was lost may have been the first one."""
@@ -188,15 +212,6 @@ class Docket:
     def count(self, counter: Counter, *labels: str) -> None:
         """Count once the batch is committed."""
         self.counts[self.around.child(counter, *labels)] += 1
-
-
-def _put_off(kind: CallKind, row: Row, cause: Cause) -> None:
-    """Take the attempt back: the row waits in the database for its turn, not in memory."""
-    row.wait = PUT_OFF
-    if kind is CallKind.CALL:
-        row.status, row.attempt, row.input = RowStatus.RETRY, row.attempt - 1, row.input or frame(cause)
-    elif kind is CallKind.UNDO:
-        row.back_attempt -= 1
 
 
 def request_of(packed: bytes | None) -> str:

@@ -48,6 +48,10 @@ class Bindings:
         if version and version not in self.by_version:
             raise UnknownVersionError(f"{UNKNOWN_VERSION} {version}; this service knows {self.known}")
 
+    def newest(self, step: str) -> Binding:
+        """Return the binding of a step in the newest version that has it; raises `KeyError`."""
+        return self._newest[step]
+
     def of(self, row: Row) -> Binding:
         """Return the binding of a row, whose version is in what it keeps of its saga's records.
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from tradesaga.consumers.evidence import Claim, Kind
+from tradesaga.consumers.evidence import Claim
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.consumers.runtime.trigger import Cause, Check
+from tradesaga.sagas.decide import StepMessage
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.messages.message import Message as Payload
 
@@ -22,8 +23,8 @@ def claim_due(row: Row, payloads: Mapping[str, type[Payload]], check: Check) -> 
 
     Raises `ValueError` or `LookupError` for a stored record that cannot be read.
     """
-    kind = Kind.TRIGGER if row.status is RowStatus.RETRY else Kind.COMPENSATE
-    framed = row.input if kind is Kind.TRIGGER else row.back_input
+    kind = StepMessage.TRIGGER if row.status is RowStatus.RETRY else StepMessage.COMPENSATE
+    framed = row.input if kind is StepMessage.TRIGGER else row.back_input
     if row.status not in {RowStatus.RETRY, RowStatus.COMPENSATING} or framed is None:
         return None
     cause = Cause.stored(framed, payloads, check)

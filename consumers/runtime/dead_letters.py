@@ -3,19 +3,19 @@
 import structlog
 from pydantic import ValidationError
 
-from tradesaga.consumers.runtime.apply_outcome import fail_undo
+from tradesaga.consumers.runtime.apply_outcome import carry_out
 from tradesaga.consumers.runtime.batch_context import Docket
 from tradesaga.consumers.runtime.bindings import UnknownVersionError
 from tradesaga.consumers.runtime.event_factory import tidy
-from tradesaga.consumers.runtime.message import Kind, Message
-from tradesaga.consumers.runtime.step_rows import Key, Row
+from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.step_rows import Key
 from tradesaga.consumers.runtime.trigger import Cause, keep
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION, READING_ERRORS, RecordFault, dead_letter
 from tradesaga.infra.telemetry import metrics
-from tradesaga.sagas.step_state import RowStatus
+from tradesaga.sagas.decide import Action, StepMessage, decide, give_up
+from tradesaga.sagas.step_state import NO_ROW, RowStatus
 from tradesaga.schemas.invalid import describe_invalid
-from tradesaga.schemas.messages.lifecycle import StepFailed
 
 UNJUDGEABLE = READING_ERRORS
 _LOOK_AGAIN = 5.0
@@ -41,16 +41,13 @@ def refuse(docket: Docket, message: Message, error: Exception) -> None:
     reason = tidy(f"{message.payload.NAME} cannot be judged: {_told(error)}")
     bury(docket, message.lane, message.record, RecordFault("poison", reason, f"{docket.around.group}/{message.key[1]}"))
     row = docket.rows.get(message.key)
-    if message.kind is Kind.COMPENSATE:
-        row = row or docket.open_row(message, RowStatus.COMPENSATION_FAILED)
-        row.back_round = max(row.back_round, message.envelope.round)
-        fail_undo(docket, row, Cause.of(message), reason, message.lane)
-    elif message.kind is Kind.RETRY and row is not None:
-        _fail(docket, row, Cause.of(message), reason, message.lane)
-    elif message.kind is Kind.TRIGGER and (row is None or _unbegun(row)):
+    state, step = row or NO_ROW, message.binding.step
+    decided = give_up(state, decide(state, message.kind, step, message.envelope.round))
+    if decided.action is not Action.NOTHING:
         row = row or docket.open_row(message, RowStatus.FAILED)
-        row.input = row.input or keep(message)
-        _fail(docket, row, Cause.of(message), reason, message.lane)
+        if message.kind is StepMessage.TRIGGER:
+            row.input = row.input or keep(message)
+        carry_out(docket, row, Cause.of(message), decided, message.lane, reason=reason)
 
 
 def contradict(docket: Docket, message: Message, reason: str) -> None:
@@ -72,24 +69,13 @@ def leave(docket: Docket, key: Key, error: Exception) -> None:
         docket.touch(row)
         return
     log.error("row cannot be judged", status=row.status.name, why=reason)
-    match row.status:
-        case RowStatus.RETRY:
-            _fail(docket, row, None, reason, row.lane)
-        case RowStatus.COMPENSATING:
-            fail_undo(docket, row, None, reason, row.lane)
-        case _:
-            row.wait = _LOOK_AGAIN
-            docket.touch(row)
-
-
-def _unbegun(row: Row) -> bool:
-    """Say whether nothing of the step has been tried and no bar is being answered."""
-    return row.known is None or (row.status is RowStatus.WAITING and not row.bar_seen)
-
-
-def _fail(docket: Docket, row: Row, cause: Cause | None, reason: str, lane: int) -> None:
-    fact = StepFailed(step=row.step, attempts=row.attempt, reason=reason)
-    docket.answer(row, RowStatus.FAILED, docket.say(row, cause, fact), lane)
+    step = docket.around.bindings.newest(row.step).step
+    decided = give_up(row, decide(row, StepMessage.DUE, step))
+    if decided.action is Action.NOTHING:
+        row.wait = _LOOK_AGAIN
+        docket.touch(row)
+    else:
+        carry_out(docket, row, None, decided, row.lane, reason=reason)
 
 
 def _told(error: Exception) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from tradesaga.consumers.evidence import Kind
 from tradesaga.consumers.participant import Binding, Participant
 from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
 from tradesaga.consumers.runtime.second_owners import SecondOwners
@@ -12,6 +11,7 @@ from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
+from tradesaga.sagas.decide import StepMessage
 from tradesaga.schemas.envelope import SAGA_ID, STEP, TYPE, VERSION, Envelope, EnvelopeError, Header
 from tradesaga.schemas.messages.lifecycle import Bar, Retry
 from tradesaga.schemas.messages.message import Message as Payload
@@ -28,7 +28,7 @@ class StrayError(EnvelopeError):
 class Message(NamedTuple):
     """One record for one step; `payload` is the class of its value, which nobody has read yet."""
 
-    kind: Kind
+    kind: StepMessage
     binding: Binding
     payload: type[Payload]
     lane: int
@@ -47,7 +47,7 @@ class Message(NamedTuple):
         return self.saga_id, self.binding.step.name
 
 
-Route = tuple[Kind, Binding, type[Payload]]
+Route = tuple[StepMessage, Binding, type[Payload]]
 
 
 class Router:
@@ -73,9 +73,9 @@ class Router:
         self._reports = _reports(self._routes.values())
         self._wanted = frozenset(ce_type for each in self._routes.values() for ce_type in each)
         self._owners = SecondOwners(participant)
-        self._by_step: dict[bytes, tuple[Kind, type[Payload]]] = {
-            wire_type(saga, Bar).encode(): (Kind.BAR, Bar),
-            wire_type(saga, Retry).encode(): (Kind.RETRY, Retry),
+        self._by_step: dict[bytes, tuple[StepMessage, type[Payload]]] = {
+            wire_type(saga, Bar).encode(): (StepMessage.BAR, Bar),
+            wire_type(saga, Retry).encode(): (StepMessage.RETRY, Retry),
         }
 
     def wants(self, headers: Sequence[Header]) -> bool:
@@ -136,8 +136,11 @@ def _routes(saga: str, bindings: Iterable[Binding]) -> dict[bytes, list[Route]]:
     routes: dict[bytes, list[Route]] = {}
     for binding in bindings:
         step = binding.step
-        named: list[tuple[Kind, type[Payload] | None]] = [(Kind.TRIGGER, event) for event in step.on]
-        named += [(Kind.REPORT, step.waits_for), (Kind.COMPENSATE, step.back[0] if step.back is not None else None)]
+        named: list[tuple[StepMessage, type[Payload] | None]] = [(StepMessage.TRIGGER, event) for event in step.on]
+        named += [
+            (StepMessage.REPORT, step.waits_for),
+            (StepMessage.COMPENSATE, step.back[0] if step.back is not None else None),
+        ]
         for kind, payload in named:
             for each in (payload, *payload.EARLIER) if payload is not None else ():
                 routes.setdefault(wire_type(saga, each).encode(), []).append((kind, binding, each))
@@ -150,7 +153,7 @@ def _reports(routes: Iterable[dict[bytes, list[Route]]]) -> dict[bytes, list[Rou
     for each in routes:
         for ce_type, listed in each.items():
             for route in listed:
-                if route[0] is Kind.REPORT:
+                if route[0] is StepMessage.REPORT:
                     found.setdefault(ce_type, {}).setdefault(route[1].step.name, route)
     return {ce_type: list(by_name.values()) for ce_type, by_name in found.items()}
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from tradesaga.consumers.context import StepContext
-from tradesaga.consumers.evidence import Claim, Kind
+from tradesaga.consumers.evidence import Claim
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime import dead_letters, dispatch, set_aside, waiting_steps
 from tradesaga.consumers.runtime.batch_context import Docket, Surroundings
@@ -30,6 +30,7 @@ from tradesaga.infra.outbox.pace import Pace
 from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.telemetry import metrics
+from tradesaga.sagas.decide import StepMessage
 from tradesaga.schemas.envelope import EnvelopeError, Header
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
@@ -194,7 +195,7 @@ class StepProcessor:
     async def _take(self, docket: Docket, message: Message, aside: Aside) -> None:
         if message.key in docket.local:
             await dispatch.flush(docket)
-        if message.kind is not Kind.REPORT and message.key in docket.concluding:
+        if message.kind is not StepMessage.REPORT and message.key in docket.concluding:
             self._conclude(docket, message.key)
         try:
             reason = self._contradiction(docket, message)

@@ -11,12 +11,13 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from tradesaga.consumers.evidence import Kind, ReportStore
+from tradesaga.consumers.evidence import ReportStore
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import Completion, Reported
 from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.decide import StepMessage
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.messages.message import Event
 
@@ -86,8 +87,8 @@ async def mark_counted(stores: Stores, sql: Connection, reports: Collection[Repo
 
 def _may_answer(messages: Sequence[Message], completions: Sequence[Completion], rows: Mapping[Key, Row]) -> set[Key]:
     """Return the rows that what has come may answer: they are open, and wait for more than their trigger."""
-    reported = {each.key for each in messages if each.kind is Kind.REPORT}
-    others = {each.key for each in messages if each.kind is not Kind.REPORT} | {each.key for each in completions}
+    reported = {each.key for each in messages if each.kind is StepMessage.REPORT}
+    others = {each.key for each in messages if each.kind is not StepMessage.REPORT} | {each.key for each in completions}
     waiting = {
         key
         for key in reported
@@ -105,7 +106,12 @@ def _late(stores: Stores, messages: Sequence[Message], rows: Mapping[Key, Row]) 
     found: dict[str, set[tuple[UUID, str]]] = {}
     for each in messages:
         kept, row = stores.get(each.key[1]), rows.get(each.key)
-        if each.kind is Kind.REPORT and kept is not None and row is not None and row.status is not RowStatus.WAITING:
+        if (
+            each.kind is StepMessage.REPORT
+            and kept is not None
+            and row is not None
+            and row.status is not RowStatus.WAITING
+        ):
             with suppress(ValidationError):  # one that cannot be read is told of when it is judged
                 ident = kept.correlate(each.payload.from_wire(each.value))
                 found.setdefault(each.key[1], set()).add((each.saga_id, ident))

@@ -8,6 +8,7 @@ import asyncpg
 
 from tradesaga.infra.outbox.processor import ConflictError
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.decide import Transition
 from tradesaga.sagas.step_state import RowStatus
 
 Key = tuple[UUID, str]
@@ -95,11 +96,23 @@ class Row:
         """Give the primary key."""
         return self.saga_id, self.step
 
-    def settle(self, status: RowStatus, answer: bytes) -> None:
-        """End the step forward with the answer it will give for ever."""
-        self.status, self.answer, self.wait = status, answer, None
-        if status is not RowStatus.FAILED:
+    def apply(self, transition: Transition) -> None:
+        """Take on the state that was decided; the due time, inputs and answers are the caller's."""
+        if transition.status is not None:
+            self.status = transition.status
+        self.attempt, self.back_attempt = transition.attempt, transition.back_attempt
+        self.round, self.back_round = transition.round, transition.back_round
+        self.bar_seen = transition.bar_seen
+
+    def keep_answer(self, answer: bytes) -> None:
+        """Keep the answer of an answered step; its input is only needed again after a failure."""
+        self.answer, self.wait = answer, None
+        if self.status is not RowStatus.FAILED:
             self.input = None
+
+    def keep_compensation_answer(self, answer: bytes) -> None:
+        """Keep the answer of the compensation, for this round."""
+        self.back_answer, self.back_input, self.wait = answer, None, None
 
 
 def _read(found: asyncpg.Record) -> Row:

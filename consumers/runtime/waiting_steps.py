@@ -14,7 +14,8 @@ from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.consumers.runtime.trigger import Cause, split
 from tradesaga.infra.kafka.codec import unpack
 from tradesaga.infra.telemetry import metrics
-from tradesaga.sagas.step_state import RowStatus
+from tradesaga.sagas.decide import Action, StepMessage, decide
+from tradesaga.sagas.step_state import NO_ROW, RowStatus
 from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.lifecycle import StepContradicted
 from tradesaga.schemas.messages.message import Event
@@ -32,11 +33,12 @@ def take_report(docket: Docket, message: Message, row: Row | None) -> None:
         _look_into_store(docket, message, row)
         return
     report = message.payload.from_wire(message.value)
+    decided = decide(row or NO_ROW, StepMessage.REPORT, message.binding.step)
     row = row or docket.open_row(message, RowStatus.WAITING)
     binding = docket.around.bindings.of(row)
     if binding.store is None and row.reports is not None and len(row.reports) > REPORTS_LIMIT:
         raise ValueError(f"its step keeps {len(row.reports)} bytes of reports, and takes more from a poll alone")
-    if row.status is not RowStatus.WAITING:
+    if decided.action is Action.CHECK_REPORT:
         _contradict(docket, message, row, binding, report)
     elif _keep(docket, row, binding, [report]):
         waits = row.input or row.bar_seen
@@ -67,19 +69,13 @@ def _look_into_store(docket: Docket, message: Message, row: Row | None) -> None:
         conclude(docket, row, message.lane)
 
 
-def wait_again(docket: Docket, row: Row, lane: int) -> None:
-    """Go back to waiting, at an operator's wish: nothing is run here, the far side is asked in its time."""
-    row.status, row.wait = RowStatus.WAITING, docket.around.bindings.of(row).step.timeout.total_seconds()
-    docket.touch(row)
-    conclude(docket, row, lane)
-
-
 def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
     """Take in what a poll, or a bar, brought from the far side."""
     binding = docket.around.bindings.of(row)
     if isinstance(completion.outcome, Reported) and binding.store is None:
         _keep(docket, row, binding, completion.outcome.reports)
-    row.wait = 0.2 + 0.3 * docket.around.chance() if row.bar_seen else binding.step.timeout.total_seconds()
+    decided = decide(row, StepMessage.POLLED, binding.step)
+    row.wait = docket.wait(decided.due, row, binding.step)
     docket.touch(row)
     conclude(docket, row, row.lane)
 
@@ -101,13 +97,14 @@ def conclude(docket: Docket, row: Row, lane: int) -> bool:
     if binding.correlate is not None:
         counted = map(binding.correlate, docket.reports.get(row.key, ()))
         docket.counted |= {(*row.key, ident) for ident in counted}
-    if isinstance(answer, binding.step.emits):
-        said = docket.around.speaker.say_done(row, cause, answer, value)
-        docket.answer(row, RowStatus.DONE, said, lane)
-    elif row.bar_seen:
+    succeeded = isinstance(answer, binding.step.emits)
+    row.apply(decide(row, StepMessage.SUCCEEDED if succeeded else StepMessage.REFUSED, binding.step))
+    if row.status is RowStatus.BARRED:
         bar(docket, row, cause, lane)
-    else:
-        docket.answer(row, RowStatus.REFUSED, docket.around.speaker.say(row, cause, answer, value), lane)
+        return True
+    speaker = docket.around.speaker
+    make = speaker.say_done if succeeded else speaker.say
+    docket.answer(row, make(row, cause, answer, value), lane)
     return True
 
 

@@ -21,11 +21,12 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from tradesaga.consumers.context import StepContext, Work
-from tradesaga.consumers.evidence import Claim, Kind
+from tradesaga.consumers.evidence import Claim
 from tradesaga.infra.kafka.codec import unpack
 from tradesaga.infra.ledger.trades import Order, StepAsked, Trade, load_trades
 from tradesaga.infra.ledger.venue_reports import find_bodies
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.sagas.decide import StepMessage
 from tradesaga.sagas.step import Kind as StepKind
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.trade.definition import trade
@@ -73,15 +74,15 @@ class TradeEvidence:
         """Return in what the rows contradict a record."""
         known = found or Trade()
         match claim.kind:
-            case Kind.TRIGGER if claim.step == _STEPS[0]:
+            case StepMessage.TRIGGER if claim.step == _STEPS[0]:
                 return _refute_start(claim)
-            case Kind.TRIGGER:
+            case StepMessage.TRIGGER:
                 return _refute_answer(claim, known) or (None if claim.begun else _refute_beginning(claim, known))
-            case Kind.COMPENSATE:
+            case StepMessage.COMPENSATE:
                 return _refute_compensation(claim, known)
-            case Kind.REPORT:
+            case StepMessage.REPORT:
                 return _refute_report(claim, known)
-            case Kind.RETRY if claim.step not in _RETRIABLE:
+            case StepMessage.RETRY if claim.step not in _RETRIABLE:
                 return f"{claim.step!r} is not a step that is retried"
             case _:
                 return None
@@ -139,9 +140,9 @@ def starts_itself(saga: UUID, request: TradeRequested) -> bool:
 
 def _asked(claim: Claim) -> StepAsked | None:
     match claim.kind:
-        case Kind.TRIGGER if claim.step in _BEFORE:
+        case StepMessage.TRIGGER if claim.step in _BEFORE:
             return StepAsked(claim.saga_id, _BEFORE[claim.step], answered=True)
-        case Kind.COMPENSATE if claim.step in _AFTER:
+        case StepMessage.COMPENSATE if claim.step in _AFTER:
             return StepAsked(claim.saga_id, _AFTER[claim.step], answered=False)
         case _:
             return None
@@ -192,7 +193,7 @@ def _refute_beginning(claim: Claim, known: Trade) -> str | None:
 
 
 def _report(claim: Claim) -> VenueReport | None:
-    if claim.kind is not Kind.REPORT:
+    if claim.kind is not StepMessage.REPORT:
         return None
     try:
         return VenueReport.from_wire(claim.value)

@@ -1,21 +1,34 @@
-"""A saga played in memory: its log by `Machine`, the owners of its steps by the rules of `tradesaga.sagas.step_state`.
+"""A saga played in memory: its log by `Machine`, the owners of its steps by `tradesaga.sagas.decide`.
 
 Each method is one atomic commit of one party. Nothing is lost between them, everything may come again and in any order
 that causes allow; so a crash is a method that is not called, and a recovery the same methods called again.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
+from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order
+from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import AnyStep, Kind
-from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.validation import predecessors
+
+_ENDLESS = Retry(attempts=2**31)
+"""Whoever plays the run says which attempt is the last."""
+_MEANINGS = {
+    RowStatus.DONE: Meaning.DONE,
+    RowStatus.REFUSED: Meaning.REFUSED,
+    RowStatus.FAILED: Meaning.FAILED,
+    RowStatus.BARRED: Meaning.BARRED,
+    RowStatus.COMPENSATED: Meaning.COMPENSATED,
+    RowStatus.COMPENSATION_FAILED: Meaning.COMPENSATION_FAILED,
+}
 
 
 class Answer(Enum):
@@ -38,12 +51,20 @@ class Part:
     stands: bool = False
     closed: bool = False
     bar_seen: bool = False
+    attempt: int = 1
+    back_attempt: int = 0
     round: int = 1
-    back_round: int = 1
+    back_round: int = 0
     times_done: int = 0
     times_undone: int = 0
     answer: Fact | None = None
     back_answer: Fact | None = None
+
+    def apply(self, decided: Transition) -> None:
+        """Take on the state that was decided."""
+        self.status, self.bar_seen = decided.status, decided.bar_seen
+        self.attempt, self.back_attempt = decided.attempt, decided.back_attempt
+        self.round, self.back_round = decided.round, decided.back_round
 
     def take_effect(self) -> None:
         """Happen, where the effect lands."""
@@ -73,6 +94,7 @@ class Rehearsal:
         self.decided: list[Decided] = []
         self.parts = [Part() for _ in saga.steps]
         self._remote = frozenset(remote)
+        self._endless: list[AnyStep] = [replace(each, retry=_ENDLESS) for each in saga.steps]
         before = predecessors(saga.steps)
         self._before = [[i for i in range(len(before)) if own >> i & 1] for own in before]
 
@@ -110,14 +132,17 @@ class Rehearsal:
 
     def trigger(self, step: int, answer: Answer = Answer.DONE) -> None:
         """Deliver the step's trigger to its owner; `answer` is what its handler would come to."""
-        part = self.parts[step]
-        match meet_trigger(part.status):
-            case Reaction.RUN if self.is_waiting(step):
-                part.status = RowStatus.WAITING
-            case Reaction.RUN:
-                self._run(step, answer)
-            case Reaction.EMIT_AGAIN:
-                self._emit(part.answer)
+        decided = self._decide(step, StepMessage.TRIGGER)
+        match decided.action:
+            case Action.STORE_INPUT if self.is_waiting(step):
+                self.parts[step].apply(decided)
+            case Action.STORE_INPUT:  # a join: all that it reacts to is on the topic
+                self.parts[step].apply(decided)
+                self._run(step, self._decide(step, StepMessage.INPUTS_COMPLETE), answer)
+            case Action.RUN:
+                self._run(step, decided, answer)
+            case Action.REPEAT_ANSWER:
+                self._emit(self.parts[step].answer)
             case _:
                 pass
 
@@ -142,12 +167,12 @@ class Rehearsal:
         `last`: no attempt is left, so that what is known not to have happened has failed.
         """
         part = self.parts[step]
-        if part.status is RowStatus.RETRY:
-            self._fail(step) if last else self._run(step, answer)
+        if part.status is RowStatus.RETRY and not last:
+            self._run(step, self._decide(step, StepMessage.DUE), answer)
         elif part.status is RowStatus.INTENT and part.stands:
-            self._answer(step, RowStatus.DONE, Meaning.DONE)
-        elif part.status is RowStatus.INTENT and not part.calling:
-            self._was_not(step, last=last)
+            self._answer(step, StepMessage.SUCCEEDED)
+        elif part.status is RowStatus.RETRY or (part.status is RowStatus.INTENT and not part.calling):
+            self._fail(step, last=last)
 
     def report(self, step: int, *, happened: bool) -> None:
         """Let the outside decide a waiting step, once what it needs has happened there and nothing has closed it."""
@@ -170,48 +195,49 @@ class Rehearsal:
         elif isinstance(order, CompensateStep):
             self._compensate(order, fail=fail)
         else:
-            part = self.parts[order.step]
-            match meet_retry(part.status, round_=order.round, row_round=part.round):
-                case Reaction.RUN:
-                    part.round = order.round
-                    self._run(order.step, Answer.DONE)
-                case Reaction.EMIT_AGAIN:
-                    self._emit(part.answer)
-                case _:
-                    pass
+            self._retry(order.step, order.round)
+
+    def _retry(self, step: int, round_: int) -> None:
+        decided = self._decide(step, StepMessage.RETRY, round_)
+        match decided.action:
+            case Action.RUN:
+                self._run(step, decided, Answer.DONE)
+            case Action.CONCLUDE:
+                self.parts[step].apply(decided)
+                self.parts[step].closed = False
+            case Action.REPEAT_ANSWER:
+                self._emit(self.parts[step].answer)
+            case _:
+                pass
 
     def _bar(self, step: int) -> None:
-        part = self.parts[step]
-        match meet_bar(part.status, waiting_step=self.is_waiting(step)):
-            case Reaction.CLOSE:
+        part, decided = self.parts[step], self._decide(step, StepMessage.BAR)
+        match decided.action:
+            case Action.ANSWER:
                 part.closed = True
-                self._answer(step, RowStatus.BARRED, Meaning.BARRED)
-            case Reaction.SETTLE:
-                part.bar_seen = True
-            case Reaction.ASK_FAR_SIDE if part.closed:
+                self._apply_answer(step, decided)
+            case Action.SETTLE:
+                part.apply(decided)
+            case Action.BAR_FAR_SIDE:
+                part.apply(decided)
+                part.closed = True
                 self._conclude(step)
-            case Reaction.ASK_FAR_SIDE:
-                part.closed = True
-                self._answer(step, RowStatus.BARRED, Meaning.BARRED)
             case _:
                 self._emit(part.answer)
 
     def _compensate(self, order: CompensateStep, *, fail: bool) -> None:
-        part = self.parts[order.step]
-        match meet_compensation(part.status, round_=order.round, row_round=part.back_round):
-            case Reaction.COMPENSATE:
-                part.back_round = order.round
-                if fail or self._is_used(order.step):
-                    part.status, meaning = RowStatus.COMPENSATION_FAILED, Meaning.COMPENSATION_FAILED
-                else:
-                    part.status, meaning = RowStatus.COMPENSATED, Meaning.COMPENSATED
+        part, decided = self.parts[order.step], self._decide(order.step, StepMessage.COMPENSATE, order.round)
+        match decided.action:
+            case Action.COMPENSATE:
+                part.apply(decided)
+                stays = fail or self._is_used(order.step)
+                if not stays:
                     self._undo(order.step)
-                part.back_answer = Fact(meaning, order.step, order.round, f"back-{order.step}-{order.round}")
+                self._answer(order.step, StepMessage.COMPENSATION_FAILED_FOR_GOOD if stays else StepMessage.COMPENSATED)
+            case Action.REPEAT_COMPENSATION_ANSWER:
                 self._emit(part.back_answer)
-            case Reaction.EMIT_BACK_AGAIN:
-                self._emit(part.back_answer)
-            case reaction:
-                raise AssertionError(f"{self._step(order.step).name}: {reaction.value} ({part.status})")
+            case action:
+                raise AssertionError(f"{self._step(order.step).name}: {action.value} ({part.status})")
 
     def _undo(self, step: int) -> None:
         part = self.parts[step]
@@ -225,46 +251,49 @@ class Rehearsal:
         needing = (index for index, needed in enumerate(self._before) if step in needed)
         return any(self.is_waiting(index) and self.parts[index].stands for index in needing)
 
-    def _run(self, step: int, answer: Answer) -> None:
+    def _run(self, step: int, decided: Transition, answer: Answer) -> None:
         part = self.parts[step]
+        part.apply(decided)
         if answer is Answer.REFUSED:
-            self._answer(step, RowStatus.REFUSED, Meaning.REFUSED)
+            self._answer(step, StepMessage.REFUSED)
         elif answer is Answer.RAISED:
-            part.status = RowStatus.RETRY
+            self._fail(step, last=False)
         elif self.is_remote(step):
-            part.status, part.calling = RowStatus.INTENT, True
+            part.calling = True
         else:
             part.take_effect()
-            self._answer(step, RowStatus.DONE, Meaning.DONE)
+            self._answer(step, StepMessage.SUCCEEDED)
 
-    def _was_not(self, step: int, *, last: bool) -> None:
-        part = self.parts[step]
-        if part.bar_seen:
-            part.closed = True
-            self._answer(step, RowStatus.BARRED, Meaning.BARRED)
-        elif last:
-            self._fail(step)
-        else:
-            part.status = RowStatus.RETRY
-
-    def _fail(self, step: int) -> None:
-        """Be out of attempts; only an operator starts another round, and only of a step that must succeed."""
-        self._answer(step, RowStatus.FAILED, Meaning.FAILED)
+    def _fail(self, step: int, *, last: bool) -> None:
+        """Fail an attempt; only an operator starts another round, and only of a step that must succeed."""
+        part, message = self.parts[step], StepMessage.FAILED_FOR_GOOD if last else StepMessage.FAILED
+        part.closed = part.closed or part.bar_seen
+        self._answer(step, message)
 
     def _conclude(self, step: int) -> None:
-        part = self.parts[step]
-        if part.stands:
-            self._answer(step, RowStatus.DONE, Meaning.DONE)
+        if self.parts[step].stands:
+            self._answer(step, StepMessage.SUCCEEDED)
         elif self._step(step).rejects is not None:
-            self._answer(step, RowStatus.REFUSED, Meaning.REFUSED)
+            self._answer(step, StepMessage.REFUSED)
         else:
-            self._fail(step)
+            self._answer(step, StepMessage.FAILED_FOR_GOOD)
 
-    def _answer(self, step: int, status: RowStatus, meaning: Meaning) -> None:
+    def _decide(self, step: int, message: StepMessage, round_: int = 1) -> Transition:
+        return decide(self.parts[step], message, self._endless[step], round_)
+
+    def _answer(self, step: int, message: StepMessage) -> None:
+        self._apply_answer(step, self._decide(step, message))
+
+    def _apply_answer(self, step: int, decided: Transition) -> None:
+        """Take on a decision, and publish the answer that it makes."""
         part = self.parts[step]
-        part.status = status
-        part.answer = Fact(meaning, step, part.round, f"answer-{step}-{part.round}")
-        self._emit(part.answer)
+        part.apply(decided)
+        if decided.action is Action.ANSWER and part.status is not None:
+            part.answer = Fact(_MEANINGS[part.status], step, part.round, f"answer-{step}-{part.round}")
+            self._emit(part.answer)
+        elif decided.action is Action.ANSWER_COMPENSATION and part.status is not None:
+            part.back_answer = Fact(_MEANINGS[part.status], step, part.back_round, f"back-{step}-{part.back_round}")
+            self._emit(part.back_answer)
 
     def _emit(self, fact: Fact | None) -> None:
         if fact is not None:

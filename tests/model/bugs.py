@@ -5,11 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tests.model.protocol import Protocol, shipped
+from tests.model.scene import Part
+from tests.model.small_trade import small_trade
+from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Folded, Machine, Order, State
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.step import AnyStep
+from tradesaga.sagas.step_state import RowStatus, StepState
 
 Make = Callable[[AnySaga], Protocol]
 
@@ -123,43 +127,52 @@ class ForgetsTheTurn(Machine):
         return folded._replace(state=folded.state._replace(taking_back=False))
 
 
-def bar_blindly(status: RowStatus | None, waiting_step: bool) -> Reaction:
+_FRESH: Final = Part()
+_DROPPED: Final = decide(Part(status=RowStatus.RETRY), StepMessage.TRIGGER, small_trade.steps[0])
+
+
+def bar_blindly(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1) -> Transition:
     """Answer for a resting order without asking the venue when the step has no row yet."""
-    return Reaction.CLOSE if status is None else meet_bar(status, waiting_step=waiting_step)
+    blind = message is StepMessage.BAR and state.status is None
+    return decide(state, message, replace(step, waits_for=None) if blind else step, round_)
 
 
-def _bar_dropped(status: RowStatus | None, waiting_step: bool) -> Reaction:
+def _bar_dropped(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1) -> Transition:
     """Drop what comes for a step of which something has come before."""
-    return Reaction.NOTHING if status is not None else meet_bar(status, waiting_step=waiting_step)
+    dropped = message is StepMessage.BAR and state.status is not None
+    return _DROPPED if dropped else decide(state, message, step, round_)
 
 
-def _bar_over_intent(status: RowStatus | None, waiting_step: bool) -> Reaction:
+def _bar_over_intent(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1) -> Transition:
     """Answer barred while a call is under way."""
-    return Reaction.CLOSE if status is RowStatus.INTENT else meet_bar(status, waiting_step=waiting_step)
+    if message is StepMessage.BAR and state.status is RowStatus.INTENT:
+        return decide(state, message, step)._replace(action=Action.ANSWER, status=RowStatus.BARRED)
+    return decide(state, message, step, round_)
 
 
-def _always_run(status: RowStatus | None) -> Reaction:
+def _always_run(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1) -> Transition:
     """Run a trigger whenever it comes: no natural key."""
-    return Reaction.RUN if status in {None, RowStatus.DONE} else meet_trigger(status)
+    again = message is StepMessage.TRIGGER and state.status is RowStatus.DONE
+    return decide(_FRESH if again else state, message, step, round_)
 
 
-def _past_tombstone(status: RowStatus | None) -> Reaction:
+def _past_tombstone(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1) -> Transition:
     """Run a trigger that comes behind its bar."""
-    return Reaction.RUN if status is RowStatus.BARRED else meet_trigger(status)
+    again = message is StepMessage.TRIGGER and state.status is RowStatus.BARRED
+    return decide(_FRESH if again else state, message, step, round_)
 
 
-def _undo_again(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
+def _undo_again(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1) -> Transition:
     """Take back once more what is taken back."""
-    if status is RowStatus.COMPENSATED:
-        return Reaction.COMPENSATE
-    return meet_compensation(status, round_=round_, row_round=row_round)
+    again = message is StepMessage.COMPENSATE and state.status is RowStatus.COMPENSATED
+    return decide(Part(RowStatus.DONE) if again else state, message, step, round_)
 
 
-def _retry_anything(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
+def _retry_anything(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1) -> Transition:
     """Run a retry without comparing its round with the row's."""
-    if status in {RowStatus.FAILED, RowStatus.DONE}:
-        return Reaction.RUN
-    return meet_retry(status, round_=round_, row_round=row_round)
+    if message is StepMessage.RETRY and state.status in {RowStatus.FAILED, RowStatus.DONE}:
+        return decide(Part(RowStatus.FAILED, round=0), message, step, round_)
+    return decide(state, message, step, round_)
 
 
 def _machine(kind: type[Machine]) -> Make:
@@ -184,19 +197,19 @@ BUGS: Final[Mapping[str, Bug]] = {
     "compensation before every bar is answered": Bug("trade", "not last first", _machine(TakesBackEarly)),
     "bar past the pivot": Bug("trade", "failed for no reason", _machine(BarsPastPivot)),
     "bar forgotten": Bug("trade", "hangs", _machine(ForgetsBars)),
-    "bar answered for an order that rests": Bug("trade", "not last first", _ruled(meet_bar=bar_blindly)),
-    "bar answered over an intent": Bug("trade", "not last first", _ruled(meet_bar=_bar_over_intent)),
+    "bar answered for an order that rests": Bug("trade", "not last first", _ruled(decide=bar_blindly)),
+    "bar answered over an intent": Bug("trade", "not last first", _ruled(decide=_bar_over_intent)),
     "not found taken for never happened": Bug("trade", "done twice", _ruled(believes_not_found=True)),
     "first in, first out": Bug("trade", "not last first", _machine(TakesBackFirst)),
     "late success ignored": Bug("trade", "aborted with something standing", _machine(IgnoresLateSuccess)),
     "failure of an old round counted": Bug("rounds", "FAILED for what is over", _machine(CountsOldFailures)),
     "old compensation's failure counted": Bug("rounds", "FAILED for what is over", _machine(CountsOldUndoFailures)),
-    "retry not compared and set": Bug("rounds", "done twice", _ruled(meet_retry=_retry_anything)),
-    "duplicates dropped blindly": Bug("trade", "hangs", _ruled(meet_bar=_bar_dropped)),
+    "retry not compared and set": Bug("rounds", "done twice", _ruled(decide=_retry_anything)),
+    "duplicates dropped blindly": Bug("trade", "hangs", _ruled(decide=_bar_dropped)),
     "two rows for action and compensation": Bug("trade", "not last first", _ruled(two_rows=True)),
-    "no natural key": Bug("trade", "done twice", _ruled(meet_trigger=_always_run)),
-    "action after its bar": Bug("trade", "not last first", _ruled(meet_trigger=_past_tombstone)),
-    "taken back twice": Bug("trade", "done twice", _ruled(meet_compensation=_undo_again)),
+    "no natural key": Bug("trade", "done twice", _ruled(decide=_always_run)),
+    "action after its bar": Bug("trade", "not last first", _ruled(decide=_past_tombstone)),
+    "taken back twice": Bug("trade", "done twice", _ruled(decide=_undo_again)),
     "publish before commit": Bug("trade", "failed for no reason", _ruled(publishes_first=True)),
     "nobody taken for never": Bug("nobody places", "not last first", _machine(TakesNobodyForNever)),
     "recheck by bars alone": Bug("recheck", "hangs", _machine(AsksOnlyByBars)),

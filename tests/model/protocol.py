@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tradesaga.sagas.decide import StepMessage, Transition, decide
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import Machine, Order, State
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_retry, meet_trigger
+from tradesaga.sagas.step import AnyStep
+from tradesaga.sagas.step_state import StepState
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,7 @@ class Known:
     stale: bool = False
 
 
-def _retry(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
-    return meet_retry(status, round_=round_, row_round=row_round)
-
-
-def _compensation(status: RowStatus | None, round_: int, row_round: int) -> Reaction:
-    return meet_compensation(status, round_=round_, row_round=row_round)
+Decide = Callable[[StepState, StepMessage, AnyStep, int], Transition]
 
 
 @dataclass
@@ -33,10 +30,7 @@ class Protocol:
     """Machine and row rules, and the liberties that a broken implementation would take."""
 
     machine: Machine
-    meet_trigger: Callable[[RowStatus | None], Reaction] = meet_trigger
-    meet_bar: Callable[[RowStatus | None, bool], Reaction] = lambda status, waits: meet_bar(status, waiting_step=waits)
-    meet_compensation: Callable[[RowStatus | None, int, int], Reaction] = _compensation
-    meet_retry: Callable[[RowStatus | None, int, int], Reaction] = _retry
+    decide: Decide = decide
     believes_not_found: bool = False
     two_rows: bool = False
     publishes_first: bool = False

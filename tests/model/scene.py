@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tradesaga.sagas.decide import Transition
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.step_state import RowStatus
 
@@ -19,11 +20,23 @@ class Part(NamedTuple):
     stands: bool = False
     closed: bool = False
     bar_seen: bool = False
-    attempts: int = 0
+    attempt: int = 1
     round: int = 1
     back_round: int = 0
     done: int = 0
     undone: int = 0
+
+    @property
+    def back_attempt(self) -> int:
+        """Return 1: a compensation of the model has one attempt a round."""
+        return 1
+
+    def after(self, decided: Transition) -> "Part":
+        """Return the step with the state that was decided."""
+        return self._replace(
+            status=decided.status, bar_seen=decided.bar_seen, attempt=decided.attempt,
+            round=decided.round, back_round=decided.back_round,
+        )  # fmt: skip
 
 
 class World(NamedTuple):

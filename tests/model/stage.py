@@ -1,25 +1,36 @@
 """Any saga, the owners of its steps, the far side and the saga log, as a state from which every next one can be listed.
 
-Each move is one atomic commit of one party: what a message meets are the rules of `tradesaga.sagas.step_state`, what
+Each move is one atomic commit of one party: what a message does to a row is `tradesaga.sagas.decide`, what
 the log makes of a fact is the `Machine`. Messages, once emitted, may be handled at any time and any number of times; a
 crash is a move that is not made. How often the optional things happen (repeats, decisions of people, compensations that
 fail, busts) is bounded by what is left of each in the state, so that the number of states is.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.model.protocol import Known, Protocol
 from tests.model.scene import Budget, Move, Part, World
+from tradesaga.sagas.decide import Action, StepMessage, Transition
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order
+from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import Kind
-from tradesaga.sagas.step_state import Reaction, RowStatus
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.validation import ancestors, predecessors
 
 UNDER_WAY = frozenset({Status.IDLE, Status.RUNNING, Status.COMPENSATING})
+_ANSWERS = {
+    RowStatus.DONE: Meaning.DONE, RowStatus.REFUSED: Meaning.REFUSED, RowStatus.FAILED: Meaning.FAILED,
+    RowStatus.BARRED: Meaning.BARRED, RowStatus.COMPENSATED: Meaning.COMPENSATED,
+    RowStatus.COMPENSATION_FAILED: Meaning.COMPENSATION_FAILED,
+}  # fmt: skip
+_NAMES = {
+    RowStatus.DONE: "done", RowStatus.REFUSED: "refused", RowStatus.FAILED: "failed", RowStatus.BARRED: "barred",
+    RowStatus.RETRY: "retry",
+}  # fmt: skip
 _MENDABLE = frozenset({RowStatus.FAILED, RowStatus.COMPENSATION_FAILED})
 
 
@@ -31,7 +42,9 @@ class Stage:
     budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
-        self.steps = self.saga.steps
+        # The budget says how often each step is tried.
+        retry = Retry(attempts=self.budget.attempts)
+        self.steps = [replace(each, retry=retry) for each in self.saga.steps]
         self.before = predecessors(self.steps)
         self.above = ancestors(self.before)
         self.waits = [each.waits_for is not None for each in self.steps]
@@ -136,16 +149,16 @@ class Stage:
 
     def _owner(self, world: World, step: int, part: Part) -> Iterator[Move]:
         """List what the step's owner may do by itself, or for a trigger."""
-        if self.protocol.meet_trigger(part.status) is Reaction.RUN and self.triggered(world, step):
-            if self.waits[step]:
-                yield Move("wait", step, self.put(world, step, part._replace(status=RowStatus.WAITING)))
-            else:
-                yield from self._run(world, step, part)
+        decided = self.decide(part, step, StepMessage.TRIGGER)
+        if decided.action in {Action.RUN, Action.STORE_INPUT} and self.triggered(world, step):
+            yield from self._begin(world, step, part, decided)
         match part.status:
             case None if self.waits[step] and part.closed:
-                yield Move("report", step, self.put(world, step, part._replace(status=RowStatus.WAITING)))
+                yield Move(
+                    "report", step, self.put(world, step, part.after(self.decide(part, step, StepMessage.REPORT)))
+                )
             case RowStatus.RETRY:
-                yield from self._run(world, step, part)
+                yield from self._run(world, step, part, self.decide(part, step, StepMessage.DUE))
             case RowStatus.INTENT:
                 yield from self._ask(world, step, part)
             case RowStatus.WAITING if part.closed and (part.bar_seen or self.triggered(world, step)):
@@ -155,34 +168,44 @@ class Stage:
             case _:
                 pass
 
-    def _run(self, world: World, step: int, part: Part) -> Iterator[Move]:
+    def decide(self, part: Part, step: int, message: StepMessage, round_: int = 1) -> Transition:
+        """Return what the protocol makes of a message."""
+        return self.protocol.decide(part, message, self.steps[step], round_)
+
+    def _begin(self, world: World, step: int, part: Part, decided: Transition) -> Iterator[Move]:
+        """Take a trigger; a step that waits for the outside, or a join, keeps it in its row first."""
+        if decided.action is Action.RUN:
+            yield from self._run(world, step, part, decided)
+        elif self.waits[step]:
+            yield Move("wait", step, self.put(world, step, part.after(decided)))
+        else:
+            kept = part.after(decided)
+            yield from self._run(world, step, kept, self.decide(kept, step, StepMessage.INPUTS_COMPLETE))
+
+    def _run(self, world: World, step: int, part: Part, decided: Transition) -> Iterator[Move]:
         """Begin an attempt: a remote one is a call after its intent, a local one is over at once."""
-        begun = part._replace(attempts=part.attempts + 1)
+        begun = part.after(decided)
         if step in self.budget.remote:
-            yield Move("intent", step, self.put(world, step, begun._replace(status=RowStatus.INTENT, calling=True)))
+            yield Move("intent", step, self.put(world, step, begun._replace(calling=True)))
             return
         paid = step == self.budget.paid_by
         if not paid or world.free > 0 or self.protocol.overdraws:
             after = world._replace(free=world.free - paid)
-            done = begun._replace(status=RowStatus.DONE, stands=True, done=part.done + 1)
-            yield Move("done", step, self.put(after, step, done, self._fact(Meaning.DONE, step, part)))
+            happened = begun._replace(stands=True, done=part.done + 1)
+            yield self._outcome(after, step, happened, StepMessage.SUCCEEDED)
             if self.protocol.publishes_first:
-                yield Move("dies after publishing", step, self.say(world, self._fact(Meaning.DONE, step, part)))
+                said = self.say(world, Fact(Meaning.DONE, step, part.round))
+                yield Move("dies after publishing", step, said)
         if self.steps[step].rejects is not None:
-            refused = begun._replace(status=RowStatus.REFUSED)
-            yield Move("refused", step, self.put(world, step, refused, self._fact(Meaning.REFUSED, step, part)))
+            yield self._outcome(world, step, begun, StepMessage.REFUSED)
         if step in self.budget.raising:
-            yield self._failed(world, step, begun)
+            yield self._outcome(world, step, begun, StepMessage.FAILED)
 
-    def _failed(self, world: World, step: int, part: Part) -> Move:
-        """Go on to the next attempt, or end: barred if a bar waits for it, failed if attempts are out."""
-        if part.bar_seen:
-            barred = part._replace(status=RowStatus.BARRED)
-            return Move("barred", step, self.put(world, step, barred, self._fact(Meaning.BARRED, step, part)))
-        if part.attempts < self.budget.attempts:
-            return Move("retry", step, self.put(world, step, part._replace(status=RowStatus.RETRY)))
-        failed = part._replace(status=RowStatus.FAILED)
-        return Move("failed", step, self.put(world, step, failed, self._fact(Meaning.FAILED, step, part)))
+    def _outcome(self, world: World, step: int, part: Part, message: StepMessage) -> Move:
+        """Commit what is decided on the outcome of an attempt, and publish the answer if it is one."""
+        after = part.after(self.decide(part, step, message))
+        facts = [self._answer(step, after)] if after.status is not RowStatus.RETRY else []
+        return Move(_NAMES[after.status or RowStatus.DONE], step, self.put(world, step, after, *facts))
 
     def _ask(self, world: World, step: int, part: Part) -> Iterator[Move]:
         """Drive an intent on: not found is an answer only once the call has expired."""
@@ -190,10 +213,9 @@ class Stage:
         if not part.bar_seen and not self.said(world, unknown):
             yield Move("unknown", step, self.say(world, unknown))
         if part.stands:
-            done = part._replace(status=RowStatus.DONE)
-            yield Move("found", step, self.put(world, step, done, self._fact(Meaning.DONE, step, part)))
+            yield self._outcome(world, step, part, StepMessage.SUCCEEDED)
         elif not part.calling or self.protocol.believes_not_found:
-            yield self._failed(world, step, part)
+            yield self._outcome(world, step, part, StepMessage.FAILED)
 
     def _far_side(self, world: World, step: int, part: Part) -> Iterator[Move]:
         """List what may happen out there: calls land or expire, and what is waited for happens, or never will."""
@@ -212,12 +234,7 @@ class Stage:
             yield Move("contradicts", step, self.say(world, late))
 
     def _conclude(self, world: World, step: int, part: Part) -> Move:
-        if part.stands:
-            done = part._replace(status=RowStatus.DONE)
-            return Move("concludes", step, self.put(world, step, done, self._fact(Meaning.DONE, step, part)))
-        status, meaning = (RowStatus.BARRED, Meaning.BARRED) if part.bar_seen else (RowStatus.REFUSED, Meaning.REFUSED)
-        said = self._fact(meaning, step, part)
-        return Move(meaning.value, step, self.put(world, step, part._replace(status=status), said))
+        return self._outcome(world, step, part, StepMessage.SUCCEEDED if part.stands else StepMessage.REFUSED)
 
     def _order(self, world: World, order: Order, part: Part) -> Iterator[Move]:
         match order:
@@ -226,78 +243,71 @@ class Stage:
             case CompensateStep(step, round_):
                 yield from self._compensate(world, step, part, round_)
             case _:
-                met = self.protocol.meet_retry(part.status, order.round, part.round)
-                if met is Reaction.RUN:
-                    again = part._replace(round=order.round, attempts=0, bar_seen=False)
-                    yield from self._run(world, order.step, again)
-                elif met is Reaction.EMIT_AGAIN:
+                decided = self.decide(part, order.step, StepMessage.RETRY, order.round)
+                if decided.action is Action.RUN:
+                    yield from self._run(world, order.step, part, decided)
+                elif decided.action is Action.REPEAT_ANSWER:
                     yield Move("answer again", order.step, self.say(world, self._answer(order.step, part)))
 
     def _bar(self, world: World, step: int, part: Part) -> Iterator[Move]:
-        barred = self._fact(Meaning.BARRED, step, part)
         if self.protocol.two_rows:
+            barred = Fact(Meaning.BARRED, step, part.round)
             if not self.said(world, barred):
                 yield Move("barred beside", step, self.say(world, barred))
             return
-        match self.protocol.meet_bar(part.status, self.waits[step]):
-            case Reaction.CLOSE:
-                closed = self.put(world, step, part._replace(status=RowStatus.BARRED), barred)
-                yield Move("barred", step, closed)
-            case Reaction.SETTLE if not part.bar_seen:
-                yield Move("bar seen", step, self.put(world, step, part._replace(bar_seen=True)))
-            case Reaction.ASK_FAR_SIDE if part.closed:
-                yield self._conclude(world, step, part._replace(bar_seen=True))
-            case Reaction.ASK_FAR_SIDE:
-                asked = part._replace(status=RowStatus.WAITING, bar_seen=True, closed=True)
-                yield Move("bar cancels", step, self.put(world, step, asked))
-            case Reaction.EMIT_AGAIN:
+        decided = self.decide(part, step, StepMessage.BAR)
+        after = part.after(decided)
+        match decided.action:
+            case Action.ANSWER:
+                yield Move("barred", step, self.put(world, step, after, self._answer(step, after)))
+            case Action.SETTLE if not part.bar_seen:
+                yield Move("bar seen", step, self.put(world, step, after))
+            case Action.BAR_FAR_SIDE if part.closed:
+                yield self._conclude(world, step, after)
+            case Action.BAR_FAR_SIDE:
+                yield Move("bar cancels", step, self.put(world, step, after._replace(closed=True)))
+            case Action.REPEAT_ANSWER:
                 yield Move("answer again", step, self.say(world, self._answer(step, part)))
             case _:
                 pass
 
     def _compensate(self, world: World, step: int, part: Part, round_: int) -> Iterator[Move]:
-        match self.protocol.meet_compensation(part.status, round_, part.back_round):
-            case Reaction.COMPENSATE if step in self.budget.remote:
-                begun = part._replace(status=RowStatus.COMPENSATING, back_round=round_)
-                yield Move("undo begins", step, self.put(world, step, begun))
-            case Reaction.COMPENSATE:
-                yield from self._undo(world, step, part._replace(back_round=round_))
-            case Reaction.ALERT:
-                alerted = part._replace(back_round=round_)
-                yield self._undo_failed(world, step, alerted)
-            case Reaction.EMIT_BACK_AGAIN:
-                undone = part.status is RowStatus.COMPENSATED
-                meaning = Meaning.COMPENSATED if undone else Meaning.COMPENSATION_FAILED
-                yield Move("answer back again", step, self.say(world, Fact(meaning, step, part.back_round)))
+        decided = self.decide(part, step, StepMessage.COMPENSATE, round_)
+        match decided.action:
+            case Action.COMPENSATE if step in self.budget.remote:
+                yield Move("undo begins", step, self.put(world, step, part.after(decided)))
+            case Action.COMPENSATE:
+                yield from self._undo(world, step, part.after(decided))
+            case Action.ANSWER_COMPENSATION:
+                after = part.after(decided)
+                yield Move("undo fails", step, self.put(world, step, after, self._back_answer(step, after)))
+            case Action.REPEAT_COMPENSATION_ANSWER:
+                yield Move("answer back again", step, self.say(world, self._back_answer(step, part)))
             case _:
                 pass
 
     def _undo(self, world: World, step: int, part: Part) -> Iterator[Move]:
         """Take a step back, unless the outside has acted on it; nothing that waits on it can happen any more."""
         waiting = [i for i, own in enumerate(self.before) if own >> step & 1 and self.waits[i]]
+        failed = part.after(self.decide(part, step, StepMessage.COMPENSATION_FAILED_FOR_GOOD))
         if any(world.parts[i].stands for i in waiting):
-            yield self._undo_failed(world, step, part)
+            yield Move("undo fails", step, self.put(world, step, failed, self._back_answer(step, failed)))
             return
         if world.undo_failures:
             left = world._replace(undo_failures=world.undo_failures - 1)
-            yield self._undo_failed(left, step, part)
+            yield Move("undo fails", step, self.put(left, step, failed, self._back_answer(step, failed)))
         after = world._replace(free=world.free + (step == self.budget.paid_by))
         for i in waiting:
             after = self.put(after, i, after.parts[i]._replace(closed=True))
-        undone = part._replace(status=RowStatus.COMPENSATED, stands=False, undone=part.undone + 1)
-        yield Move("undone", step, self.put(after, step, undone, Fact(Meaning.COMPENSATED, step, part.back_round)))
-
-    def _undo_failed(self, world: World, step: int, part: Part) -> Move:
-        fact = Fact(Meaning.COMPENSATION_FAILED, step, part.back_round)
-        failed = part._replace(status=RowStatus.COMPENSATION_FAILED)
-        return Move("undo fails", step, self.put(world, step, failed, fact))
+        decided = part.after(self.decide(part, step, StepMessage.COMPENSATED))
+        undone = decided._replace(stands=False, undone=part.undone + 1)
+        yield Move("undone", step, self.put(after, step, undone, self._back_answer(step, undone)))
 
     def _answer(self, step: int, part: Part) -> Fact:
-        """Return what a settled step has answered."""
-        said = {
-            RowStatus.REFUSED: Meaning.REFUSED, RowStatus.FAILED: Meaning.FAILED, RowStatus.BARRED: Meaning.BARRED,
-        }  # fmt: skip
-        return self._fact(said.get(part.status or RowStatus.DONE, Meaning.DONE), step, part)
+        """Return what an answered step says forward."""
+        back = part.status in {RowStatus.COMPENSATED, RowStatus.COMPENSATION_FAILED, RowStatus.COMPENSATING}
+        status = RowStatus.DONE if back or part.status is None else part.status
+        return Fact(_ANSWERS[status], step, part.round)
 
-    def _fact(self, meaning: Meaning, step: int, part: Part) -> Fact:
-        return Fact(meaning, step, part.round)
+    def _back_answer(self, step: int, part: Part) -> Fact:
+        return Fact(_ANSWERS[part.status or RowStatus.COMPENSATED], step, part.back_round)

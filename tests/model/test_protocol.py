@@ -89,7 +89,7 @@ def test_every_reachable_state_keeps_every_promise() -> None:
         pytest.param(Protocol(TakesBackEarly(small_trade)), FUNDS, id="early"),
         pytest.param(Protocol(sends_again_early=True), FUNDS, id="lateretry"),
         pytest.param(Protocol(BarsPastPivot(small_trade)), "failed for no reason", id="pastpivot"),
-        pytest.param(Protocol(meet_bar=bar_blindly), FUNDS, id="norow"),
+        pytest.param(Protocol(decide=bar_blindly), FUNDS, id="norow"),
     ],
 )
 def test_a_planted_bug_is_found(protocol: Protocol, broken: str) -> None:

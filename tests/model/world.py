@@ -2,19 +2,22 @@
 
 Messages, once emitted, may be handled at any time and any number of times; the saga log reads its topic in order; a
 call to the venue may be answered, lost, or land late within its expiry; a crash is the absence of a transition. What
-the saga log decides is the shipped `Machine`; what a message meets at its owner are the shipped rules of
-`tradesaga.sagas.step_state`.
+the saga log decides is the shipped `Machine`; what a message does to a step's row is the
+shipped `decide`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from tests.model.protocol import Decide
+from tests.model.scene import Part
 from tests.model.small_trade import CONFIRM, PLACE, RESERVE, SETTLE, small_trade
+from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, Machine, Order, State
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step_state import Reaction, RowStatus, meet_bar, meet_compensation, meet_trigger
+from tradesaga.sagas.step_state import RowStatus
 
 Said = tuple[Meaning, int]
 Move = tuple[str, "World"]
@@ -69,7 +72,7 @@ class Protocol:
     """The parts that can be replaced by broken ones, to see that the model notices."""
 
     machine: Machine = field(default_factory=lambda: Machine(small_trade))
-    meet_bar: Callable[[RowStatus | None, bool], Reaction] = lambda status, waits: meet_bar(status, waiting_step=waits)
+    decide: Decide = decide
     sends_again_early: bool = False
     known: dict[tuple[Said, ...], Known] = field(default_factory=dict[tuple[Said, ...], Known])
 
@@ -111,27 +114,31 @@ class Protocol:
                 yield from _place_never_was(world)
 
     def _bar(self, world: World, step: int) -> Iterator[Move]:
-        status = world.rows[step]
-        match self.meet_bar(status, step == CONFIRM):
-            case Reaction.CLOSE:
+        decided = self.decide(Part(world.rows[step]), StepMessage.BAR, small_trade.steps[step], 1)
+        match decided.action:
+            case Action.ANSWER:
                 yield "barred", world.with_row(step, RowStatus.BARRED, (Meaning.BARRED, step))
-            case Reaction.SETTLE if not world.bar_seen:
+            case Action.SETTLE if not world.bar_seen:
                 yield "bar seen", replace(world, bar_seen=True)
-            case Reaction.ASK_FAR_SIDE if world.book is Book.FILLED:
+            case Action.BAR_FAR_SIDE if world.book is Book.FILLED:
                 yield "barred: filled", world.with_row(CONFIRM, RowStatus.DONE, (Meaning.DONE, CONFIRM))
-            case Reaction.ASK_FAR_SIDE if world.book is Book.CANCELLED:
+            case Action.BAR_FAR_SIDE if world.book is Book.CANCELLED:
                 yield "barred: cancelled", world.with_row(CONFIRM, RowStatus.BARRED, (Meaning.BARRED, CONFIRM))
-            case Reaction.ASK_FAR_SIDE:
+            case Action.BAR_FAR_SIDE:
                 yield "bar cancels", replace(world, book=Book.CANCELLED)
             case _:
                 pass
+
+
+def _decide(world: World, step: int, message: StepMessage) -> Transition:
+    return decide(Part(world.rows[step]), message, small_trade.steps[step])
 
 
 _UNDER_WAY = {Status.IDLE, Status.RUNNING, Status.COMPENSATING}
 
 
 def _reserve(world: World) -> Iterator[Move]:
-    if meet_trigger(world.rows[RESERVE]) is Reaction.RUN:
+    if _decide(world, RESERVE, StepMessage.TRIGGER).action is Action.RUN:
         yield "reserve", world.with_row(RESERVE, RowStatus.DONE, (Meaning.DONE, RESERVE))
         yield "refuse", world.with_row(RESERVE, RowStatus.REFUSED, (Meaning.REFUSED, RESERVE))
 
@@ -139,7 +146,7 @@ def _reserve(world: World) -> Iterator[Move]:
 def _place(world: World) -> Iterator[Move]:
     """Intent first, then the call, which the venue takes now, late, or never."""
     row = world.rows[PLACE]
-    fresh = world.said(Meaning.DONE, RESERVE) and meet_trigger(row) is Reaction.RUN
+    fresh = world.said(Meaning.DONE, RESERVE) and _decide(world, PLACE, StepMessage.TRIGGER).action is Action.RUN
     again = row is RowStatus.RETRY and world.attempts < ATTEMPTS
     if fresh or again:
         intent = world.with_row(PLACE, RowStatus.INTENT)
@@ -174,12 +181,12 @@ def _confirm(world: World) -> Iterator[Move]:
 
 
 def _settle(world: World) -> Iterator[Move]:
-    if world.said(Meaning.DONE, CONFIRM) and meet_trigger(world.rows[SETTLE]) is Reaction.RUN:
+    if world.said(Meaning.DONE, CONFIRM) and _decide(world, SETTLE, StepMessage.TRIGGER).action is Action.RUN:
         yield "settle", replace(world.with_row(SETTLE, RowStatus.DONE, (Meaning.DONE, SETTLE)), settled=True)
 
 
 def _compensate(world: World, step: int) -> Iterator[Move]:
-    if meet_compensation(world.rows[step], round_=1, row_round=1) is not Reaction.COMPENSATE:
+    if _decide(world, step, StepMessage.COMPENSATE).action is not Action.COMPENSATE:
         return
     if step == PLACE and world.book is Book.FILLED:
         yield (

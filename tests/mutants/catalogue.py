@@ -5,10 +5,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tests.model.scene import Part
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 from tradesaga.consumers.runtime import apply_outcome, dispatch, processor
 from tradesaga.consumers.runtime.batch_context import Docket
-from tradesaga.consumers.runtime.message import Kind, Message
+from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.consumers.testing.simulation import lane_statements, row_statements
 from tradesaga.infra.outbox import lane_rows
@@ -16,10 +17,13 @@ from tradesaga.infra.outbox.commit import Committer
 from tradesaga.infra.outbox.ports import make_producer
 from tradesaga.infra.outbox.publish import Publisher
 from tradesaga.infra.outbox.worker import Worker
+from tradesaga.sagas import decide
+from tradesaga.sagas.decide import Action, StepMessage
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import BarStep, Machine
+from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_sets import bits
-from tradesaga.sagas.step_state import Reaction, RowStatus, meet_retry
+from tradesaga.sagas.step_state import RowStatus, StepState
 from tradesaga.schemas.messages.lifecycle import StepBarred
 
 
@@ -175,7 +179,7 @@ def two_rows() -> Generator[None]:
     former, apart = apply_outcome.bar, "/bar"
 
     def key(self: Message) -> Key:
-        away = self.kind is Kind.BAR and not self.binding.waiting
+        away = self.kind is StepMessage.BAR and not self.binding.waiting
         return self.saga_id, self.binding.step.name + (apart if away else "")
 
     def bar(docket: Docket, row: Row, cause: Any, lane: int) -> None:
@@ -184,7 +188,7 @@ def two_rows() -> Generator[None]:
             former(docket, row, cause, lane)
             return
         said = docket.say(replace(row, step=name), cause, StepBarred(step=name))
-        row.settle(RowStatus.BARRED, said.packed)
+        row.keep_answer(said.packed)
         docket.transaction.emit(lane, said)
         docket.touch(row)
 
@@ -227,7 +231,7 @@ def duplicates_dropped() -> AbstractContextManager[None]:
 
     def take(docket: Docket, message: Message) -> None:
         seen = docket.rows.get(message.key)
-        if seen is None or message.kind in {Kind.COMPENSATE, Kind.REPORT}:
+        if seen is None or message.kind in {StepMessage.COMPENSATE, StepMessage.REPORT}:
             former(docket, message)
 
     former = dispatch.take
@@ -268,11 +272,17 @@ def old_round_counts() -> AbstractContextManager[None]:
 
 def retry_not_compared() -> AbstractContextManager[None]:
     """An operator's retry runs the step, whether or not it has failed, in whatever round."""
+    former = decide.decide
 
-    def meet(status: RowStatus, *, round_: int, row_round: int) -> Reaction:
-        return Reaction.RUN if status in {RowStatus.FAILED, RowStatus.DONE} else Reaction.NOTHING
+    def always(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1, attempt: int = 1) -> Any:
+        decided = former(state, message, step, round_, attempt)
+        if message is not StepMessage.RETRY:
+            return decided
+        if state.status not in {RowStatus.FAILED, RowStatus.DONE}:
+            return decided._replace(action=Action.NOTHING)
+        return former(Part(RowStatus.FAILED, round=0), message, step, round_)
 
-    return everywhere(meet_retry, meet)
+    return everywhere(former, always)
 
 
 MUTANTS = (
