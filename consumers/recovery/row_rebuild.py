@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tradesaga.consumers.participant import Binding, Participant
 from tradesaga.consumers.runtime.bindings import Bindings
 from tradesaga.consumers.runtime.step_rows import Key, Row
-from tradesaga.consumers.runtime.trigger import split
+from tradesaga.consumers.runtime.trigger import split_packed
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record, pack, unpack
 from tradesaga.infra.kafka.partitioner import partition_of
@@ -185,7 +185,7 @@ def _trigger(row: Row | None, mention: Mention, lane: int, now: int) -> Row | No
     packed = pack(headers, mention.record.value)
     row.input = (row.input or b"") + len(packed).to_bytes(_LENGTH, "big") + packed
     row.lane = lane
-    if len(split(row.input)) < len(step.on):
+    if len(split_packed(row.input)) < len(step.on):
         return row
     if decided.action is Action.STORE_INPUT:
         row.apply(decide(row, StepMessage.INPUTS_COMPLETE, step))
@@ -194,7 +194,7 @@ def _trigger(row: Row | None, mention: Mention, lane: int, now: int) -> Row | No
 
 
 def _gathered(row: Row) -> set[str]:
-    return {dict(unpack(part[_LENGTH:])[0])["ce_type"].decode() for part in split(row.input)}
+    return {dict(unpack(part[_LENGTH:])[0])["ce_type"].decode() for part in split_packed(row.input)}
 
 
 def _report(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:

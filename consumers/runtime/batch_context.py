@@ -12,14 +12,14 @@ from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Binding
 from tradesaga.consumers.runtime.bindings import Bindings
 from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.event_factory import Speaker
+from tradesaga.consumers.runtime.event_factory import EventFactory
 from tradesaga.consumers.runtime.local_handlers import Budget, Item
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import CallKind
 from tradesaga.consumers.runtime.remote_calls import Call, Calls
 from tradesaga.consumers.runtime.reports import Report
 from tradesaga.consumers.runtime.step_rows import Key, Row
-from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.kafka.codec import Outgoing, unpack
 from tradesaga.infra.outbox.processor import Transaction
 from tradesaga.infra.telemetry import metrics
@@ -46,14 +46,14 @@ _RESULTS = {
 
 
 @dataclass(slots=True)
-class Surroundings:
+class ParticipantRuntime:
     """What judging needs besides the messages: fixed for a participant."""
 
     saga: str
     group: str
     bindings: Bindings
     payloads: Mapping[str, type[Payload]]
-    speaker: Speaker
+    events: EventFactory
     calls: Calls
     now: Callable[[], int]
     chance: Callable[[], float]
@@ -71,14 +71,14 @@ class Surroundings:
 
 
 @dataclass
-class Docket:
+class BatchContext:
     """What the judging of a batch changes: nothing outside it, so that a batch rolled back can be judged again.
 
     `late` are the reports of this batch that an answer counts already, `counted` those that one counts from now on;
     `kept` has the reports in rows, read once a batch, and `concluding` the rows, with lanes, that reports may answer.
     """
 
-    around: Surroundings
+    runtime: ParticipantRuntime
     transaction: Transaction
     rows: dict[Key, Row]
     holding: bool = False
@@ -98,7 +98,7 @@ class Docket:
 
     def open_row(self, message: Message, status: RowStatus) -> Row:
         """Return a new row for a step of which nothing was known."""
-        row = Row(message.saga_id, message.binding.step.name, message.lane, status, started=self.around.now())
+        row = Row(message.saga_id, message.binding.step.name, message.lane, status, started=self.runtime.now())
         self.rows[row.key] = row
         return row
 
@@ -120,28 +120,28 @@ class Docket:
             case Due.BACKOFF:
                 back = row.status is RowStatus.COMPENSATING
                 retry, attempt = (step.undo_retry, row.back_attempt) if back else (step.retry, row.attempt)
-                return retry.delay(attempt, self.around.chance()).total_seconds()
+                return retry.delay(attempt, self.runtime.chance()).total_seconds()
             case Due.QUERY:
-                return 0.1 + 0.9 * self.around.chance()
+                return 0.1 + 0.9 * self.runtime.chance()
             case Due.BARRING:
-                return 0.2 + 0.3 * self.around.chance()
+                return 0.2 + 0.3 * self.runtime.chance()
 
-    def stored(self, framed: bytes | None) -> Cause:
+    def stored(self, framed: bytes | None) -> Trigger:
         """Read a message kept in a row; raises `ValueError` if the row holds none, `UnknownVersionError`."""
         if framed is None:
             raise ValueError("the row holds no input")
-        return Cause.stored(framed, self.around.payloads, self.around.bindings.check)
+        return Trigger.stored(framed, self.runtime.payloads, self.runtime.bindings.check)
 
-    def step(self, row: Row, cause: Cause) -> AnyStep:
+    def step(self, row: Row, trigger: Trigger) -> AnyStep:
         """Return the step of a row, as the version defines it under which its cause was said."""
-        return self.around.bindings.at(row.step, cause.envelope.version).step
+        return self.runtime.bindings.at(row.step, trigger.envelope.version).step
 
-    def binding(self, row: Row, cause: Cause) -> Binding:
+    def binding(self, row: Row, trigger: Trigger) -> Binding:
         """Return the functions of a row's step; raises `UnknownVersionError`, `KeyError`."""
-        return self.around.bindings.at(row.step, cause.envelope.version)
+        return self.runtime.bindings.at(row.step, trigger.envelope.version)
 
     def context(
-        self, row: Row, binding: Binding, cause: Cause, *, local: bool = False, back: bool = False
+        self, row: Row, binding: Binding, trigger: Trigger, *, local: bool = False, back: bool = False
     ) -> StepContext:
         """Make what a handler is told."""
         timeout_ns = int(binding.step.timeout.total_seconds() * 1e9)
@@ -151,20 +151,20 @@ class Docket:
             attempt=row.back_attempt if back else row.attempt,
             key=f"{row.saga_id}:{row.step}{':back' if back else ''}",
             expires_ns=row.started + timeout_ns,
-            facts=cause.envelope.context,
-            traceparent=cause.envelope.traceparent,
+            facts=trigger.envelope.context,
+            traceparent=trigger.envelope.traceparent,
             sql=self.transaction.sql if local else None,
             evidence=self.evidence.get(row.saga_id),
         )
 
-    def call(self, kind: CallKind, row: Row, binding: Binding, cause: Cause) -> bool:
+    def call(self, kind: CallKind, row: Row, binding: Binding, trigger: Trigger) -> bool:
         """Have the far side called once this batch is committed; if nothing comes of it, the row is taken up again.
 
         Says False where there is no room: the call has not been made, and its row is due in a moment.
         """
-        context = self.context(row, binding, cause, back=kind is CallKind.UNDO)
-        call = Call(kind, binding, row.saga_id, context.attempt, context, cause)
-        admitted = self.around.calls.admits(len(self.calls), self.held + call.size)
+        context = self.context(row, binding, trigger, back=kind is CallKind.UNDO)
+        call = Call(kind, binding, row.saga_id, context.attempt, context, trigger)
+        admitted = self.runtime.calls.admits(len(self.calls), self.held + call.size)
         if admitted:
             self.calls.append(call)
             self.held += call.size
@@ -178,26 +178,26 @@ class Docket:
 
     def under_way(self, row: Row) -> bool:
         """Say whether the far side is being asked for this row, or will be once this batch is committed."""
-        return row.key in self.around.calls or any(call.key == row.key for call in self.calls)
+        return row.key in self.runtime.calls or any(call.key == row.key for call in self.calls)
 
-    def say(self, row: Row, cause: Cause | None, fact: Event, *, back: bool = False) -> Outgoing:
+    def make_event(self, row: Row, trigger: Trigger | None, fact: Event, *, back: bool = False) -> Outgoing:
         """Make a fact of ours, whose value nobody has written yet."""
-        return self.around.speaker.say(row, cause, fact, fact.to_wire(), back=back)
+        return self.runtime.events.make_event(row, trigger, fact, fact.to_wire(), back=back)
 
-    def answer(self, row: Row, said: Outgoing, lane: int) -> None:
+    def answer(self, row: Row, made: Outgoing, lane: int) -> None:
         """End the step forward: the row keeps what it said, and says the same again whenever asked."""
-        row.keep_answer(said.packed)
-        self.transaction.emit(lane, said)
+        row.keep_answer(made.packed)
+        self.transaction.emit(lane, made)
         self.touch(row)
         result = _RESULTS[row.status]
         self.count(metrics.STEPS_EXECUTED, row.step, result)
-        histogram = self.around.child(metrics.STEP_SECONDS, row.step, result)
-        self.seconds.append((histogram, (self.around.now() - row.started) / 1e9))
+        histogram = self.runtime.child(metrics.STEP_SECONDS, row.step, result)
+        self.seconds.append((histogram, (self.runtime.now() - row.started) / 1e9))
 
-    def answer_back(self, row: Row, said: Outgoing, lane: int) -> None:
+    def answer_compensation(self, row: Row, made: Outgoing, lane: int) -> None:
         """End the compensation, for this round."""
-        row.keep_compensation_answer(said.packed)
-        self.transaction.emit(lane, said)
+        row.keep_compensation_answer(made.packed)
+        self.transaction.emit(lane, made)
         self.touch(row)
         result = "compensated" if row.status is RowStatus.COMPENSATED else "failed"
         self.count(metrics.STEPS_COMPENSATED, row.step, result)
@@ -207,11 +207,11 @@ class Docket:
         if packed is None:
             return
         headers, value = unpack(packed)
-        self.transaction.emit(lane, Outgoing.of_stored(self.around.speaker.topic, headers, value))
+        self.transaction.emit(lane, Outgoing.of_stored(self.runtime.events.topic, headers, value))
 
     def count(self, counter: Counter, *labels: str) -> None:
         """Count once the batch is committed."""
-        self.counts[self.around.child(counter, *labels)] += 1
+        self.counts[self.runtime.child(counter, *labels)] += 1
 
 
 def request_of(packed: bytes | None) -> str:

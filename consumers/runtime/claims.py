@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from tradesaga.consumers.evidence import Claim
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Cause, Check
+from tradesaga.consumers.runtime.trigger import Check, Trigger
 from tradesaga.sagas.decide import StepMessage
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.messages.message import Message as Payload
@@ -27,8 +27,8 @@ def claim_due(row: Row, payloads: Mapping[str, type[Payload]], check: Check) -> 
     framed = row.input if kind is StepMessage.TRIGGER else row.back_input
     if row.status not in {RowStatus.RETRY, RowStatus.COMPENSATING} or framed is None:
         return None
-    cause = Cause.stored(framed, payloads, check)
-    return Claim(kind, row.step, row.saga_id, cause.envelope, cause.value, row.status, begun=False)
+    trigger = Trigger.stored(framed, payloads, check)
+    return Claim(kind, row.step, row.saga_id, trigger.envelope, trigger.value, row.status, begun=False)
 
 
 def claim_batch(

@@ -4,177 +4,183 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tradesaga.consumers.runtime import waiting_steps
-from tradesaga.consumers.runtime.apply_outcome import carry_out, run, settle, settle_undo, undo
-from tradesaga.consumers.runtime.batch_context import Docket, request_of
+from tradesaga.consumers.runtime.apply_outcome import (
+    apply_compensation_outcome,
+    apply_outcome,
+    apply_transition,
+    start_attempt,
+    start_compensation,
+)
+from tradesaga.consumers.runtime.batch_context import BatchContext, request_of
 from tradesaga.consumers.runtime.event_factory import CONTEXT_CEILING
 from tradesaga.consumers.runtime.local_handlers import Item, run_local
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import CallKind, Completion
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Cause, keep, split
+from tradesaga.consumers.runtime.trigger import Trigger, pack_message, split_packed
 from tradesaga.sagas.decide import Action, Due, StepMessage, Transition, decide
 from tradesaga.sagas.step_state import NO_ROW, RowStatus
 from tradesaga.schemas.envelope import ContextTooLargeError
 
 
-def take(docket: Docket, message: Message) -> None:
+def handle_message(batch: BatchContext, message: Message) -> None:
     """Decide on a message, and carry it out; local handlers due for the same row must have been flushed."""
-    row = docket.rows.get(message.key)
+    row = batch.rows.get(message.key)
     if message.kind is StepMessage.REPORT:
-        waiting_steps.take_report(docket, message, row)
+        waiting_steps.take_report(batch, message, row)
         return
     decided = decide(row or NO_ROW, message.kind, message.binding.step, message.envelope.round)
     if (act := _ACTS.get(decided.action)) is not None:
-        act(docket, message, row, decided)
+        act(batch, message, row, decided)
 
 
-def take_due(docket: Docket, row: Row) -> None:
+def handle_due(batch: BatchContext, row: Row) -> None:
     """Go on with a row whose time has come."""
-    decided = decide(row, StepMessage.DUE, docket.around.bindings.newest(row.step).step)
+    decided = decide(row, StepMessage.DUE, batch.runtime.bindings.newest(row.step).step)
     match decided.action:
         case Action.RUN:
-            cause = docket.stored(row.input)
-            run(docket, row, docket.binding(row, cause), cause, row.lane, decided=decided)
+            trigger = batch.stored(row.input)
+            start_attempt(batch, row, batch.binding(row, trigger), trigger, row.lane, decided=decided)
         case Action.COMPENSATE:
-            cause = docket.stored(row.back_input)
-            undo(docket, row, docket.binding(row, cause), cause, row.lane, decided=decided)
+            trigger = batch.stored(row.back_input)
+            start_compensation(batch, row, batch.binding(row, trigger), trigger, row.lane, decided=decided)
         case Action.QUERY | Action.POLL | Action.BAR_FAR_SIDE:
-            cause = waiting_steps.cause_of(docket, row)
-            docket.call(_CALLS[decided.action], row, docket.binding(row, cause), cause)
+            trigger = waiting_steps.trigger_of(batch, row)
+            batch.call(_CALLS[decided.action], row, batch.binding(row, trigger), trigger)
         case _:
             row.wait = None
-            docket.touch(row)
+            batch.touch(row)
 
 
-def take_completion(docket: Docket, completion: Completion) -> None:
+def handle_completion(batch: BatchContext, completion: Completion) -> None:
     """Take the outcome of a call, if its row is still at the attempt for which the call was made."""
-    row = docket.rows.get(completion.key)
-    if row is None or row.lane not in docket.transaction.lanes:
+    row = batch.rows.get(completion.key)
+    if row is None or row.lane not in batch.transaction.lanes:
         return
     outcome = completion.outcome
     match completion.kind:
         case CallKind.UNDO if (row.status, row.back_attempt) == (RowStatus.COMPENSATING, completion.attempt):
-            settle_undo(docket, row, docket.stored(row.back_input), outcome, row.lane)
+            apply_compensation_outcome(batch, row, batch.stored(row.back_input), outcome, row.lane)
         case CallKind.POLL | CallKind.BAR if row.status is RowStatus.WAITING:
-            waiting_steps.take_answer(docket, row, completion)
+            waiting_steps.take_answer(batch, row, completion)
         case CallKind.CALL | CallKind.QUERY if (row.status, row.attempt) == (RowStatus.INTENT, completion.attempt):
-            settle(docket, row, docket.stored(row.input), outcome, row.lane)
+            apply_outcome(batch, row, batch.stored(row.input), outcome, row.lane)
         case _:
             return
 
 
-async def flush(docket: Docket) -> None:
+async def flush(batch: BatchContext) -> None:
     """Run the local handlers that are due, all of one step and direction together."""
-    items, docket.local = list(docket.local.values()), {}
+    items, batch.local = list(batch.local.values()), {}
     groups: dict[tuple[int, bool], list[Item]] = {}
     for item in items:
         groups.setdefault((id(item.binding), item.back), []).append(item)
     for (_, back), group in groups.items():
-        watch = docket.around.watch
-        outcomes = await run_local(group[0].binding, group, docket.transaction.sql, docket.budget, watch)
-        finish = settle_undo if back else settle
+        watch = batch.runtime.watch
+        outcomes = await run_local(group[0].binding, group, batch.transaction.sql, batch.budget, watch)
+        finish = apply_compensation_outcome if back else apply_outcome
         for item, outcome in zip(group, outcomes, strict=True):
-            finish(docket, item.row, item.cause, outcome, item.lane)
+            finish(batch, item.row, item.trigger, outcome, item.lane)
 
 
-def _run(docket: Docket, message: Message, row: Row | None, decided: Transition) -> None:
+def _run(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     """Begin the first attempt, or that of a later round from the stored trigger."""
-    cause = docket.stored(row.input) if row is not None else _readable(message)
-    row = row or docket.open_row(message, RowStatus.INTENT)
-    run(docket, row, message.binding, cause, message.lane, decided=decided)
+    trigger = batch.stored(row.input) if row is not None else _readable(message)
+    row = row or batch.open_row(message, RowStatus.INTENT)
+    start_attempt(batch, row, message.binding, trigger, message.lane, decided=decided)
 
 
-def _readable(message: Message) -> Cause:
+def _readable(message: Message) -> Trigger:
     """Return a trigger as a cause; raises `ValueError` for one with which its step cannot begin."""
-    cause = Cause.of(message)
-    cause.read()
-    if len(cause.envelope.context) > CONTEXT_CEILING:
-        size = len(cause.envelope.context)
+    trigger = Trigger.of(message)
+    trigger.read()
+    if len(trigger.envelope.context) > CONTEXT_CEILING:
+        size = len(trigger.envelope.context)
         raise ContextTooLargeError(f"context of {size} bytes passes the ceiling of {CONTEXT_CEILING}; carry a dataref")
-    return cause
+    return trigger
 
 
-def _store_input(docket: Docket, message: Message, row: Row | None, decided: Transition) -> None:
+def _store_input(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     """Keep the input of a waiting step or of a join; answer, or run, once all of it is there."""
-    row = row or docket.open_row(message, RowStatus.WAITING)
-    binding, causes = message.binding, [docket.stored(each) for each in split(row.input)]
-    if message.envelope.type not in {cause.envelope.type for cause in causes}:
-        causes.append(_readable(message))
-        row.input = (row.input or b"") + keep(message)
+    row = row or batch.open_row(message, RowStatus.WAITING)
+    binding, triggers = message.binding, [batch.stored(each) for each in split_packed(row.input)]
+    if message.envelope.type not in {trigger.envelope.type for trigger in triggers}:
+        triggers.append(_readable(message))
+        row.input = (row.input or b"") + pack_message(message)
     row.apply(decided)
     row.lane = message.lane
-    docket.touch(row)
-    if len(causes) < len(binding.step.on):
+    batch.touch(row)
+    if len(triggers) < len(binding.step.on):
         return
     complete = decide(row, StepMessage.INPUTS_COMPLETE, binding.step)
     if complete.action is Action.CONCLUDE:
         row.apply(complete)
-        row.wait = docket.wait(complete.due, row, binding.step)
-        waiting_steps.conclude(docket, row, message.lane)
+        row.wait = batch.wait(complete.due, row, binding.step)
+        waiting_steps.conclude(batch, row, message.lane)
     else:
-        run(docket, row, binding, docket.stored(row.input), message.lane, decided=complete)
+        start_attempt(batch, row, binding, batch.stored(row.input), message.lane, decided=complete)
 
 
-def _conclude(docket: Docket, message: Message, row: Row | None, decided: Transition) -> None:
+def _conclude(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     """Go back to waiting in a later round: nothing is run here, the far side is asked in its time."""
     if row is not None:
-        docket.stored(row.input).read()
+        batch.stored(row.input).read()
         row.apply(decided)
-        row.wait = docket.wait(decided.due, row, message.binding.step)
-        docket.touch(row)
-        waiting_steps.conclude(docket, row, message.lane)
+        row.wait = batch.wait(decided.due, row, message.binding.step)
+        batch.touch(row)
+        waiting_steps.conclude(batch, row, message.lane)
 
 
-def _wake(docket: Docket, _message: Message, row: Row | None, _decided: Transition) -> None:
-    if row is not None and not docket.under_way(row):
+def _wake(batch: BatchContext, _message: Message, row: Row | None, _decided: Transition) -> None:
+    if row is not None and not batch.under_way(row):
         row.wait = 0.0
-        docket.touch(row)
+        batch.touch(row)
 
 
-def _settle(docket: Docket, message: Message, row: Row | None, decided: Transition) -> None:
+def _settle(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     if row is not None:
         row.apply(decided)
-        row.wait = docket.wait(Due.CALL if docket.under_way(row) else decided.due, row, message.binding.step)
-        docket.touch(row)
+        row.wait = batch.wait(Due.CALL if batch.under_way(row) else decided.due, row, message.binding.step)
+        batch.touch(row)
 
 
-def _bar_far_side(docket: Docket, message: Message, row: Row | None, decided: Transition) -> None:
+def _bar_far_side(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     """Answer the bar if the reports suffice; else have the far side end what the step waits for."""
-    row = row or docket.open_row(message, RowStatus.WAITING)
+    row = row or batch.open_row(message, RowStatus.WAITING)
     row.apply(decided)
-    row.back_input = row.back_input or keep(message)
-    if not waiting_steps.conclude(docket, row, message.lane):
-        docket.call(CallKind.BAR, row, message.binding, waiting_steps.cause_of(docket, row))
+    row.back_input = row.back_input or pack_message(message)
+    if not waiting_steps.conclude(batch, row, message.lane):
+        batch.call(CallKind.BAR, row, message.binding, waiting_steps.trigger_of(batch, row))
 
 
-def _compensate(docket: Docket, message: Message, row: Row | None, decided: Transition) -> None:
+def _compensate(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     if row is not None:
-        cause = Cause.of(message)
-        cause.read()
-        row.back_input = keep(message)
-        undo(docket, row, message.binding, cause, message.lane, decided=decided)
+        trigger = Trigger.of(message)
+        trigger.read()
+        row.back_input = pack_message(message)
+        start_compensation(batch, row, message.binding, trigger, message.lane, decided=decided)
 
 
-def _answer(docket: Docket, message: Message, row: Row | None, decided: Transition) -> None:
+def _answer(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     """Answer a bar, or a compensation that has nothing to compensate."""
     found = row.status.name if row else "no row"
-    row = row or docket.open_row(message, RowStatus.BARRED)
+    row = row or batch.open_row(message, RowStatus.BARRED)
     reason = f"nothing here to take back: {found}"
-    carry_out(docket, row, Cause.of(message), decided, message.lane, reason=reason)
+    apply_transition(batch, row, Trigger.of(message), decided, message.lane, reason=reason)
 
 
-def _repeat_answer(docket: Docket, message: Message, row: Row | None, _decided: Transition) -> None:
+def _repeat_answer(batch: BatchContext, message: Message, row: Row | None, _decided: Transition) -> None:
     """Publish the stored answer again; to a trigger only if it belongs to the start that was answered."""
     if row is not None:
         other = message.kind is StepMessage.TRIGGER and request_of(row.answer) not in {"", message.envelope.request}
-        docket.emit_again(message.lane, None if other else row.answer)
+        batch.emit_again(message.lane, None if other else row.answer)
 
 
-def _repeat_compensation_answer(docket: Docket, message: Message, row: Row | None, _decided: Transition) -> None:
-    docket.emit_again(message.lane, row.back_answer if row else None)
+def _repeat_compensation_answer(batch: BatchContext, message: Message, row: Row | None, _decided: Transition) -> None:
+    batch.emit_again(message.lane, row.back_answer if row else None)
 
 
-_ACTS: Final[Mapping[Action, Callable[[Docket, Message, Row | None, Transition], None]]] = {
+_ACTS: Final[Mapping[Action, Callable[[BatchContext, Message, Row | None, Transition], None]]] = {
     Action.RUN: _run,
     Action.STORE_INPUT: _store_input,
     Action.CONCLUDE: _conclude,

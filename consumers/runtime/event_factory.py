@@ -4,7 +4,7 @@ from typing import cast
 
 from tradesaga.consumers.function_checks import answers_of, name_types
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.clock import Clock, format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.telemetry.tracing import record_span
@@ -21,7 +21,7 @@ CONTEXT_CEILING = 384 * 1024
 _SAID_CEILING = 640 * 1024
 
 
-class Speaker:
+class EventFactory:
     """Makes the records of one participant."""
 
     def __init__(self, saga: str, participant: str, clock: Clock) -> None:
@@ -30,38 +30,40 @@ class Speaker:
         self.topic = events_topic(saga)
         self._clock = clock
 
-    def say(self, row: Row, cause: Cause | None, event: Event, value: bytes, *, back: bool = False) -> Outgoing:
+    def make_event(
+        self, row: Row, trigger: Trigger | None, event: Event, value: bytes, *, back: bool = False
+    ) -> Outgoing:
         """Make the fact `event` about `row`; the context is the cause's, unchanged."""
-        context = cause.envelope.context if cause is not None else b""
+        context = trigger.envelope.context if trigger is not None else b""
         # Too large a context has been refused; the refusal must not be as large again.
-        return self._make(row, cause, event, value, context if len(context) <= _SAID_CEILING else b"", back=back)
+        return self._make(row, trigger, event, value, context if len(context) <= _SAID_CEILING else b"", back=back)
 
-    def say_done(self, row: Row, cause: Cause, event: Event, value: bytes) -> Outgoing:
+    def make_success(self, row: Row, trigger: Trigger, event: Event, value: bytes) -> Outgoing:
         """Make the fact that a step has succeeded, which the saga's context takes in."""
         # What fits was checked before the effect; an effect that happened is told in any case.
-        context = splice(cause.envelope.context, event.NAME, value, limit=CONTEXT_CEILING + 2 * VALUE_LIMIT)
-        return self._make(row, cause, event, value, context, back=False)
+        context = splice(trigger.envelope.context, event.NAME, value, limit=CONTEXT_CEILING + 2 * VALUE_LIMIT)
+        return self._make(row, trigger, event, value, context, back=False)
 
     def _make(
-        self, row: Row, cause: Cause | None, event: Event, value: bytes, context: bytes, *, back: bool
+        self, row: Row, trigger: Trigger | None, event: Event, value: bytes, context: bytes, *, back: bool
     ) -> Outgoing:
-        said = cause.envelope if cause is not None else None
+        made = trigger.envelope if trigger is not None else None
         envelope = Envelope(
             type=wire_type(self._saga, type(event)),
             id=str(new_id()),
             source=self._source,
             saga_id=str(row.saga_id),
             time=format_time(self._clock.now()),
-            causation=said.id if said else "",
-            traceparent=self._hop(row, said.traceparent) if said else "",
-            tracestate=said.tracestate if said else "",
+            causation=made.id if made else "",
+            traceparent=self._hop(row, made.traceparent) if made else "",
+            tracestate=made.tracestate if made else "",
             step=row.step,
-            request=said.request if said else "",
+            request=made.request if made else "",
             round=row.back_round if back else row.round,
             attempt=row.back_attempt if back else row.attempt,
             started=row.started,
             context=context,
-            version=said.version if said and said.version > 1 else 0,
+            version=made.version if made and made.version > 1 else 0,
         )
         return Outgoing.of(self.topic, envelope, value)
 

@@ -14,9 +14,9 @@ from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.participant import Binding, CompensationImpossibleError
 from tradesaga.consumers.runtime.blocking import LoopWatch, Mark, Run
 from tradesaga.consumers.runtime.event_factory import WrongAnswerError, check_fit, check_size, write_answer
-from tradesaga.consumers.runtime.outcome import Answered, Failed, Outcome, Postponed
+from tradesaga.consumers.runtime.outcome import Answered, Deferred, Failed, Outcome
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.outbox.processor import InDoubtError
 from tradesaga.infra.postgres.database import Connection
@@ -42,7 +42,7 @@ class Item:
 
     binding: Binding
     row: Row
-    cause: Cause
+    trigger: Trigger
     lane: int
     ctx: StepContext
     back: bool = False
@@ -94,7 +94,7 @@ async def run_local(
             continue
         with _watched(watch, [item]):
             held = _Limit(limit, watch)
-            outcome: Outcome = Postponed() if budget.spent else await _run_alone(binding, single, item, sql, held)
+            outcome: Outcome = Deferred() if budget.spent else await _run_alone(binding, single, item, sql, held)
         budget.hung = budget.hung or (isinstance(outcome, Failed) and outcome.hung)
         outcomes.append(outcome)
     return outcomes
@@ -109,7 +109,7 @@ async def _run_together(
 ) -> list[Outcome] | None:
     """Run all in one savepoint; None if any of them stands in the way, and each is to be run alone."""
     try:
-        works = [Work(item.cause.event, item.ctx) for item in items]
+        works = [Work(item.trigger.event, item.ctx) for item in items]
         # The time limit is the handler's alone: one that struck while the savepoint is released would leave the effect
         # in place and call it failed.
         async with sql.transaction(), asyncio.timeout(limit.seconds):
@@ -135,7 +135,7 @@ async def _run_alone(
 ) -> Outcome:
     try:
         async with sql.transaction(), asyncio.timeout(limit.seconds):
-            answer = await handler(item.cause.event, item.ctx)
+            answer = await handler(item.trigger.event, item.ctx)
             limit.check()
             return _answer(binding, item, answer)
     except _ROLLS_BACK_ALL:
@@ -218,5 +218,5 @@ def _answer(binding: Binding, item: Item, event: Event) -> Answered:
     if item.back:
         check_size(event, value)
     else:
-        check_fit(item.cause.envelope.context, event, value)
+        check_fit(item.trigger.envelope.context, event, value)
     return Answered(event, value)

@@ -26,7 +26,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Postponed:
+class Deferred:
     """Not run: the batch has no time left for it."""
 
 
@@ -35,11 +35,11 @@ class Unknown:
     """It may have happened; `news` if nobody could know before."""
 
     reason: str
-    news: bool = True
+    first_report: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
+class NotFound:
     """The far side does not know it, which is an answer only once the attempt is void there."""
 
 
@@ -50,7 +50,7 @@ class Reported:
     reports: Sequence[Event]
 
 
-Outcome = Answered | Failed | Postponed | Unknown | Absent | Reported
+Outcome = Answered | Failed | Deferred | Unknown | NotFound | Reported
 
 
 class CallKind(Enum):

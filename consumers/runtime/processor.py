@@ -12,11 +12,11 @@ from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.evidence import Claim
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime import dead_letters, dispatch, set_aside, waiting_steps
-from tradesaga.consumers.runtime.batch_context import Docket, Surroundings
+from tradesaga.consumers.runtime.batch_context import BatchContext, ParticipantRuntime
 from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
 from tradesaga.consumers.runtime.blocking import LoopWatch
 from tradesaga.consumers.runtime.claims import claim_batch, claim_due, claim_message
-from tradesaga.consumers.runtime.event_factory import Speaker
+from tradesaga.consumers.runtime.event_factory import EventFactory
 from tradesaga.consumers.runtime.message import Message, Router, StrayError
 from tradesaga.consumers.runtime.outcome import Completion
 from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
@@ -68,12 +68,12 @@ class StepProcessor:
         self._steps = list(participant.bindings)
         self._stores = stores_of(participant)
         self.watch = LoopWatch(participant.group)
-        self._around = Surroundings(
+        self._runtime = ParticipantRuntime(
             saga=saga.name,
             group=participant.group,
             bindings=Bindings(participant),
             payloads=saga.message_types,
-            speaker=Speaker(saga.name, participant.name, clock),
+            events=EventFactory(saga.name, participant.name, clock),
             calls=self._calls,
             now=clock.now,
             chance=chance,
@@ -84,7 +84,7 @@ class StepProcessor:
         self._holds: set[tuple[str, str]] = set()
         self._lanes: list[int] = []
         self._due_at: float | None = None
-        self._judged: Docket | None = None
+        self._judged: BatchContext | None = None
         self._completions: list[Completion] = []
         self._returning: list[Received] = []
         self._following: list[Received] = []
@@ -132,56 +132,56 @@ class StepProcessor:
         due = [row for row in due if row.key not in self._calls]
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
         rows = {row.key: row for row in due} | await load(sql, keys)
-        docket = await self._open_docket(transaction, rows, due, messages, completions)
+        batch = await self._open_batch(transaction, rows, due, messages, completions)
         for lane, record, fault in unreadable:
-            dead_letters.bury(docket, lane, record, fault)
+            dead_letters.dead_letter(batch, lane, record, fault)
         for completion in completions:
-            self._judge(docket, completion.key, lambda ended=completion: dispatch.take_completion(docket, ended))
+            self._judge(batch, completion.key, lambda ended=completion: dispatch.handle_completion(batch, ended))
         for row in due:
-            if row.key not in docket.dirty:
-                self._judge(docket, row.key, lambda due=rows[row.key]: self._take_due(docket, due))
+            if row.key not in batch.dirty:
+                self._judge(batch, row.key, lambda due=rows[row.key]: self._take_due(batch, due))
         pace = Pace()
         for message in messages:
             if pace.is_due():
                 await pace.turn()
-            await self._take(docket, message, aside)
-        for key in list(docket.concluding):
-            self._conclude(docket, key)
-        await dispatch.flush(docket)
-        self._following = await self._follow(docket, returned, aside) if returned or aside else []
-        await self._save(docket)
+            await self._take(batch, message, aside)
+        for key in list(batch.concluding):
+            self._conclude(batch, key)
+        await dispatch.flush(batch)
+        self._following = await self._follow(batch, returned, aside) if returned or aside else []
+        await self._save(batch)
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
-        self._judged, self._completions, self._upcoming = docket, completions, (timers, upcoming)
+        self._judged, self._completions, self._upcoming = batch, completions, (timers, upcoming)
 
-    async def _open_docket(
+    async def _open_batch(
         self,
         transaction: Transaction,
         rows: dict[Key, Row],
         due: Sequence[Row],
         messages: Sequence[Message],
         completions: Sequence[Completion],
-    ) -> Docket:
+    ) -> BatchContext:
         """Read what the batch is judged by, besides its rows."""
         sql = transaction.sql
         self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
-        docket = Docket(self._around, transaction, rows, bool(self._holds))
-        docket.evidence = await self._evidence(sql, messages, rows, due)
+        batch = BatchContext(self._runtime, transaction, rows, bool(self._holds))
+        batch.evidence = await self._evidence(sql, messages, rows, due)
         if self._stores:
-            docket.reports, docket.late = await read_reports(self._stores, sql, messages, completions, rows)
-        return docket
+            batch.reports, batch.late = await read_reports(self._stores, sql, messages, completions, rows)
+        return batch
 
-    async def _save(self, docket: Docket) -> None:
-        sql = docket.transaction.sql
-        waiting_steps.write_reports(docket)
-        if docket.counted:
-            await mark_counted(self._stores, sql, docket.counted)
-        await save(sql, docket.dirty.values())
+    async def _save(self, batch: BatchContext) -> None:
+        sql = batch.transaction.sql
+        waiting_steps.write_reports(batch)
+        if batch.counted:
+            await mark_counted(self._stores, sql, batch.counted)
+        await save(sql, batch.dirty.values())
 
-    async def _follow(self, docket: Docket, returned: Sequence[Received], aside: Aside) -> list[Received]:
+    async def _follow(self, batch: BatchContext, returned: Sequence[Received], aside: Aside) -> list[Received]:
         """Set records of unknown versions aside, note which have been taken in again, and return the next of those."""
-        sql, lanes = docket.transaction.sql, docket.transaction.lanes
+        sql, lanes = batch.transaction.sql, batch.transaction.lanes
         if aside:
-            docket.counts[metrics.PARKED.labels(self.group)] += len(aside)
+            batch.counts[metrics.PARKED.labels(self.group)] += len(aside)
             why = next(iter(aside.values()))[1]
             structlog.get_logger("participant").warning(
                 "records set aside", group=self.group, count=len(aside), why=why
@@ -192,29 +192,29 @@ class StepProcessor:
             return []
         return await set_aside.find(sql, self.group, self._participant.saga.versions, lanes.values())
 
-    async def _take(self, docket: Docket, message: Message, aside: Aside) -> None:
-        if message.key in docket.local:
-            await dispatch.flush(docket)
-        if message.kind is not StepMessage.REPORT and message.key in docket.concluding:
-            self._conclude(docket, message.key)
+    async def _take(self, batch: BatchContext, message: Message, aside: Aside) -> None:
+        if message.key in batch.local:
+            await dispatch.flush(batch)
+        if message.kind is not StepMessage.REPORT and message.key in batch.concluding:
+            self._conclude(batch, message.key)
         try:
-            reason = self._contradiction(docket, message)
+            reason = self._contradiction(batch, message)
             if reason is None:
-                dispatch.take(docket, message)
+                dispatch.handle_message(batch, message)
             else:
-                dead_letters.contradict(docket, message, reason)
+                dead_letters.dead_letter_contradiction(batch, message, reason)
         except UnknownVersionError as error:
             aside[message.record[:3]] = (message.record, str(error))
         except dead_letters.UNJUDGEABLE as error:
-            dead_letters.refuse(docket, message, error)
+            dead_letters.fail_step(batch, message, error)
 
-    def _take_due(self, docket: Docket, row: Row) -> None:
+    def _take_due(self, batch: BatchContext, row: Row) -> None:
         """Go on with a row, unless what it goes on from is contradicted by now, or was believed by an older release."""
-        around, evidence = self._around, self._participant.evidence
-        claim = claim_due(row, around.payloads, around.bindings.check) if evidence is not None else None
-        if claim is not None and (reason := self._refuted(docket, claim)) is not None:
+        runtime, evidence = self._runtime, self._participant.evidence
+        claim = claim_due(row, runtime.payloads, runtime.bindings.check) if evidence is not None else None
+        if claim is not None and (reason := self._refuted(batch, claim)) is not None:
             raise ValueError(f"contradiction: {reason}")
-        dispatch.take_due(docket, row)
+        dispatch.handle_due(batch, row)
 
     async def _evidence(
         self, sql: Connection, messages: Sequence[Message], rows: Mapping[Key, Row], due: Sequence[Row]
@@ -224,27 +224,27 @@ class StepProcessor:
         sagas = {saga_id for saga_id, _ in rows} | {message.saga_id for message in messages}
         if evidence is None or not sagas:
             return {}
-        claims = claim_batch(messages, due, self._around.payloads, self._around.bindings.check)
+        claims = claim_batch(messages, due, self._runtime.payloads, self._runtime.bindings.check)
         return await evidence.load(sql, claims, sorted(sagas))
 
-    def _contradiction(self, docket: Docket, message: Message) -> str | None:
+    def _contradiction(self, batch: BatchContext, message: Message) -> str | None:
         """Return in what the database contradicts a record; a participant without evidence believes every one."""
         if self._participant.evidence is None:
             return None
-        return self._refuted(docket, claim_message(message, docket.rows.get(message.key)))
+        return self._refuted(batch, claim_message(message, batch.rows.get(message.key)))
 
-    def _refuted(self, docket: Docket, claim: Claim) -> str | None:
+    def _refuted(self, batch: BatchContext, claim: Claim) -> str | None:
         evidence = self._participant.evidence
-        return None if evidence is None else evidence.refute(claim, docket.evidence.get(claim.saga_id))
+        return None if evidence is None else evidence.refute(claim, batch.evidence.get(claim.saga_id))
 
-    def _conclude(self, docket: Docket, key: Key) -> None:
-        self._judge(docket, key, lambda: waiting_steps.conclude_reported(docket, key))
+    def _conclude(self, batch: BatchContext, key: Key) -> None:
+        self._judge(batch, key, lambda: waiting_steps.conclude_reported(batch, key))
 
-    def _judge(self, docket: Docket, key: Key, judge: Callable[[], None]) -> None:
+    def _judge(self, batch: BatchContext, key: Key, judge: Callable[[], None]) -> None:
         try:
             judge()
         except dead_letters.UNJUDGEABLE as error:
-            dead_letters.leave(docket, key, error)
+            dead_letters.skip_row(batch, key, error)
 
     def _read(
         self, received: Sequence[Received], aside: Aside
@@ -277,23 +277,23 @@ class StepProcessor:
 
     def committed(self) -> None:
         """Count, forget the calls that were judged, start those that were decided, and note the next due time."""
-        docket, self._judged = self._judged, None
-        if docket is None:
+        batch, self._judged = self._judged, None
+        if batch is None:
             return
         for completion in self._completions:
             self._calls.judged(completion)
-        for child, number in docket.counts.items():
+        for child, number in batch.counts.items():
             child.inc(number)
-        for child, seconds in docket.seconds:
+        for child, seconds in batch.seconds:
             child.observe(seconds)
-        for call in docket.calls:
+        for call in batch.calls:
             self._calls.start(call)
         self._returning = self._following
         timers, upcoming = self._upcoming
         if timers:
             self._due_at = None
             self._plan(upcoming)
-        for row in docket.dirty.values():
+        for row in batch.dirty.values():
             self._plan(row.wait)
 
     def _plan(self, wait: float | None) -> None:

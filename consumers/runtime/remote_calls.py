@@ -13,16 +13,16 @@ from tradesaga.consumers.participant import Binding, CompensationImpossibleError
 from tradesaga.consumers.runtime.event_factory import WrongAnswerError, check_size, write_answer
 from tradesaga.consumers.runtime.local_handlers import being_cancelled
 from tradesaga.consumers.runtime.outcome import (
-    Absent,
     Answered,
     CallKind,
     Completion,
     Failed,
+    NotFound,
     Outcome,
     Reported,
     Unknown,
 )
-from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.telemetry import metrics
@@ -48,7 +48,7 @@ class Call:
     saga_id: UUID
     attempt: int
     ctx: StepContext
-    cause: Cause | None
+    trigger: Trigger | None
 
     @property
     def key(self) -> tuple[UUID, str]:
@@ -58,7 +58,7 @@ class Call:
     @property
     def size(self) -> int:
         """Give the bytes that it holds."""
-        return len(self.cause.value) + len(self.cause.envelope.context) if self.cause is not None else 0
+        return len(self.trigger.value) + len(self.trigger.envelope.context) if self.trigger is not None else 0
 
 
 class Calls:
@@ -202,17 +202,17 @@ async def _attempt(call: Call) -> Outcome:
 
 def _unknown(call: Call, reason: str) -> Unknown:
     """Only the call itself makes an outcome unknown; a question that went unanswered is no news."""
-    return Unknown(reason, news=call.kind is CallKind.CALL)
+    return Unknown(reason, first_report=call.kind is CallKind.CALL)
 
 
 async def _ask(call: Call) -> Outcome:
-    binding, event = call.binding, call.cause.event if call.cause is not None else None
+    binding, event = call.binding, call.trigger.event if call.trigger is not None else None
     match call.kind:
         case CallKind.CALL:
             return _answered(call, await _bound(binding.call)(event, call.ctx))
         case CallKind.QUERY:
             found = await _bound(binding.query)(event, call.ctx)
-            return Absent() if found is None else _answered(call, found)
+            return NotFound() if found is None else _answered(call, found)
         case CallKind.UNDO:
             return _answered(call, await _bound(binding.undo)(event, call.ctx))
         case CallKind.POLL:

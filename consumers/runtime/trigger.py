@@ -17,7 +17,7 @@ Check = Callable[[int], None]
 
 
 @dataclass(slots=True)
-class Cause:
+class Trigger:
     """An envelope, a value, and the class to read it with."""
 
     envelope: Envelope
@@ -37,46 +37,46 @@ class Cause:
         _ = self.event
 
     @classmethod
-    def of(cls, message: Message) -> "Cause":
+    def of(cls, message: Message) -> "Trigger":
         """Take the cause from a message that has just come."""
         return cls(message.envelope, message.value, message.payload)
 
     @classmethod
-    def stored(cls, framed: bytes, payloads: Mapping[str, type[Payload]], check: Check) -> "Cause":
+    def stored(cls, framed: bytes, payloads: Mapping[str, type[Payload]], check: Check) -> "Trigger":
         """Take the cause from a row's input; several make a join.
 
         `check` sees the version before anything is looked up. Raises `ValueError`, `LookupError`, what `check` does.
         """
-        causes: list[Cause] = []
-        for part in split(framed):
+        triggers: list[Trigger] = []
+        for part in split_packed(framed):
             headers, value = unpack(part[_LENGTH:])
             envelope = Envelope.from_headers(headers)
             check(envelope.version)
-            causes.append(cls(envelope, value, payloads[envelope.type]))
-        return causes[0] if len(causes) == 1 else _join(causes)
+            triggers.append(cls(envelope, value, payloads[envelope.type]))
+        return triggers[0] if len(triggers) == 1 else _join(triggers)
 
 
-def _join(causes: Sequence[Cause]) -> Cause:
+def _join(triggers: Sequence[Trigger]) -> Trigger:
     """Give the last of a join's causes, its context merged from all by event name."""
     merged: dict[str, Any] = {}
-    for cause in causes:
-        merged.update(orjson.loads(cause.envelope.context or b"{}"))
-    last = causes[-1]
-    return Cause(last.envelope._replace(context=orjson.dumps(merged)), last.value, last.payload)
+    for trigger in triggers:
+        merged.update(orjson.loads(trigger.envelope.context or b"{}"))
+    last = triggers[-1]
+    return Trigger(last.envelope._replace(context=orjson.dumps(merged)), last.value, last.payload)
 
 
-def keep(message: Message) -> bytes:
+def pack_message(message: Message) -> bytes:
     """Pack a message for a row."""
     return _framed(pack(message.record.headers, message.value))
 
 
-def frame(cause: Cause) -> bytes:
+def pack_trigger(trigger: Trigger) -> bytes:
     """Pack a cause for a row."""
-    return _framed(pack(cause.envelope.to_headers(), cause.value))
+    return _framed(pack(trigger.envelope.to_headers(), trigger.value))
 
 
-def split(framed: bytes | None) -> list[bytes]:
-    """Take apart what `keep` and `frame` made, each part framed as it was."""
+def split_packed(framed: bytes | None) -> list[bytes]:
+    """Take apart what `pack_message` and `pack_trigger` made, each part framed as it was."""
     found: list[bytes] = []
     while framed:
         end = _LENGTH + int.from_bytes(framed[:_LENGTH], "big")

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import orjson
 
 from tradesaga.consumers.participant import Binding
-from tradesaga.consumers.runtime.apply_outcome import bar
-from tradesaga.consumers.runtime.batch_context import Docket
+from tradesaga.consumers.runtime.apply_outcome import answer_barred
+from tradesaga.consumers.runtime.batch_context import BatchContext
 from tradesaga.consumers.runtime.event_factory import check_size, tidy
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import Completion, Reported
 from tradesaga.consumers.runtime.step_rows import Key, Row
-from tradesaga.consumers.runtime.trigger import Cause, split
+from tradesaga.consumers.runtime.trigger import Trigger, split_packed
 from tradesaga.infra.kafka.codec import unpack
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import Action, StepMessage, decide
@@ -27,100 +27,100 @@ _CONTRADICTED = "!"
 """Before the id of a report that has been told as a contradiction."""
 
 
-def take_report(docket: Docket, message: Message, row: Row | None) -> None:
+def take_report(batch: BatchContext, message: Message, row: Row | None) -> None:
     """Keep a report, and answer if it was the last one missing; or say that it contradicts the answer given."""
     if message.binding.store is not None and (row is None or row.status is RowStatus.WAITING):
-        _look_into_store(docket, message, row)
+        _look_into_store(batch, message, row)
         return
     report = message.payload.from_wire(message.value)
     decided = decide(row or NO_ROW, StepMessage.REPORT, message.binding.step)
-    row = row or docket.open_row(message, RowStatus.WAITING)
-    binding = docket.around.bindings.of(row)
+    row = row or batch.open_row(message, RowStatus.WAITING)
+    binding = batch.runtime.bindings.of(row)
     if binding.store is None and row.reports is not None and len(row.reports) > REPORTS_LIMIT:
         raise ValueError(f"its step keeps {len(row.reports)} bytes of reports, and takes more from a poll alone")
     if decided.action is Action.CHECK_REPORT:
-        _contradict(docket, message, row, binding, report)
-    elif _keep(docket, row, binding, [report]):
+        _contradict(batch, message, row, binding, report)
+    elif _keep(batch, row, binding, [report]):
         waits = row.input or row.bar_seen
         row.wait = binding.step.timeout.total_seconds() if waits else None
-        docket.touch(row)
-        docket.concluding[row.key] = message.lane
+        batch.touch(row)
+        batch.concluding[row.key] = message.lane
 
 
-def conclude_reported(docket: Docket, key: Key) -> None:
+def conclude_reported(batch: BatchContext, key: Key) -> None:
     """Answer the step if reports of this batch suffice: before another message of it is judged."""
-    lane = docket.concluding.pop(key, None)
+    lane = batch.concluding.pop(key, None)
     if lane is not None:
-        conclude(docket, docket.rows[key], lane)
+        conclude(batch, batch.rows[key], lane)
 
 
-def write_reports(docket: Docket) -> None:
+def write_reports(batch: BatchContext) -> None:
     """Put the reports of all rows that are to be written into them, once all of the batch has been judged."""
-    for key, known in docket.kept.items():
-        if known and key in docket.dirty:
-            docket.rows[key].reports = orjson.dumps(known)
+    for key, known in batch.kept.items():
+        if known and key in batch.dirty:
+            batch.rows[key].reports = orjson.dumps(known)
 
 
-def _look_into_store(docket: Docket, message: Message, row: Row | None) -> None:
+def _look_into_store(batch: BatchContext, message: Message, row: Row | None) -> None:
     """Answer if the store suffices now. Without a row nothing waits yet: the trigger will find what is stored."""
-    if row is not None and (row.input or row.bar_seen) and row.key not in docket.dirty:
+    if row is not None and (row.input or row.bar_seen) and row.key not in batch.dirty:
         row.wait = message.binding.step.timeout.total_seconds()
-        docket.touch(row)
-        conclude(docket, row, message.lane)
+        batch.touch(row)
+        conclude(batch, row, message.lane)
 
 
-def take_answer(docket: Docket, row: Row, completion: Completion) -> None:
+def take_answer(batch: BatchContext, row: Row, completion: Completion) -> None:
     """Take in what a poll, or a bar, brought from the far side."""
-    binding = docket.around.bindings.of(row)
+    binding = batch.runtime.bindings.of(row)
     if isinstance(completion.outcome, Reported) and binding.store is None:
-        _keep(docket, row, binding, completion.outcome.reports)
+        _keep(batch, row, binding, completion.outcome.reports)
     decided = decide(row, StepMessage.POLLED, binding.step)
-    row.wait = docket.wait(decided.due, row, binding.step)
-    docket.touch(row)
-    conclude(docket, row, row.lane)
+    row.wait = batch.wait(decided.due, row, binding.step)
+    batch.touch(row)
+    conclude(batch, row, row.lane)
 
 
-def conclude(docket: Docket, row: Row, lane: int) -> bool:
+def conclude(batch: BatchContext, row: Row, lane: int) -> bool:
     """Answer if the reports suffice and the trigger, or a bar, is there; say whether the step is answered now."""
-    binding = docket.around.bindings.of(row)
-    if len(split(row.input)) < len(binding.step.on) and not row.bar_seen:
+    binding = batch.runtime.bindings.of(row)
+    if len(split_packed(row.input)) < len(binding.step.on) and not row.bar_seen:
         return False
-    cause = cause_of(docket, row)
-    binding = docket.binding(row, cause)
+    trigger = trigger_of(batch, row)
+    binding = batch.binding(row, trigger)
     try:
-        answer, value = _conclusion(docket, row, binding, cause)
+        answer, value = _conclusion(batch, row, binding, trigger)
     except Exception as error:  # noqa: BLE001 - nothing is known of the step: it goes on waiting, and is asked again
-        docket.context(row, binding, cause).log.error("no conclusion", exc_info=error)
+        batch.context(row, binding, trigger).log.error("no conclusion", exc_info=error)
         return False
     if answer is None:
         return False
     if binding.correlate is not None:
-        counted = map(binding.correlate, docket.reports.get(row.key, ()))
-        docket.counted |= {(*row.key, ident) for ident in counted}
+        counted = map(binding.correlate, batch.reports.get(row.key, ()))
+        batch.counted |= {(*row.key, ident) for ident in counted}
     succeeded = isinstance(answer, binding.step.emits)
     row.apply(decide(row, StepMessage.SUCCEEDED if succeeded else StepMessage.REFUSED, binding.step))
     if row.status is RowStatus.BARRED:
-        bar(docket, row, cause, lane)
+        answer_barred(batch, row, trigger, lane)
         return True
-    speaker = docket.around.speaker
-    make = speaker.say_done if succeeded else speaker.say
-    docket.answer(row, make(row, cause, answer, value), lane)
+    events = batch.runtime.events
+    make = events.make_success if succeeded else events.make_event
+    batch.answer(row, make(row, trigger, answer, value), lane)
     return True
 
 
-def cause_of(docket: Docket, row: Row) -> Cause:
+def trigger_of(batch: BatchContext, row: Row) -> Trigger:
     """Give the trigger, or where only a bar has come, the bar, which carries the saga's context too."""
-    return docket.stored(row.input or row.back_input)
+    return batch.stored(row.input or row.back_input)
 
 
-def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> tuple[Event | None, bytes]:
+def _conclusion(batch: BatchContext, row: Row, binding: Binding, trigger: Trigger) -> tuple[Event | None, bytes]:
     if binding.conclude is None or binding.step.waits_for is None:
         raise RuntimeError(f"step {row.step!r} does not wait; Participant.check was not called")
     # What an older release, or a recovery, has kept in the row counts beside what the store has.
     kept = [
-        binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(docket, row).values() if raw is not None
+        binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(batch, row).values() if raw is not None
     ]
-    answer = binding.conclude([*docket.reports.get(row.key, ()), *kept], docket.context(row, binding, cause))
+    answer = binding.conclude([*batch.reports.get(row.key, ()), *kept], batch.context(row, binding, trigger))
     if answer is None:
         return None, b""
     if not isinstance(answer, (binding.step.emits, binding.step.rejects or binding.step.emits)):
@@ -130,16 +130,16 @@ def _conclusion(docket: Docket, row: Row, binding: Binding, cause: Cause) -> tup
     return answer, value
 
 
-def _reports(docket: Docket, row: Row) -> dict[str, object]:
+def _reports(batch: BatchContext, row: Row) -> dict[str, object]:
     """Return the reports in a row by their own ids; what is added is written once, when the batch has been judged."""
-    if row.key not in docket.kept:
-        docket.kept[row.key] = orjson.loads(row.reports) if row.reports else {}
-    return docket.kept[row.key]
+    if row.key not in batch.kept:
+        batch.kept[row.key] = orjson.loads(row.reports) if row.reports else {}
+    return batch.kept[row.key]
 
 
-def _keep(docket: Docket, row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
+def _keep(batch: BatchContext, row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
     """Keep reports under the far side's own ids; return whether any was new."""
-    known = _reports(docket, row)
+    known = _reports(batch, row)
     before = len(known)
     for report in reports:
         if binding.correlate is not None and (ident := binding.correlate(report)) not in known:
@@ -147,24 +147,24 @@ def _keep(docket: Docket, row: Row, binding: Binding, reports: Sequence[Payload]
     return len(known) > before
 
 
-def _contradict(docket: Docket, message: Message, row: Row, binding: Binding, report: Payload) -> None:
+def _contradict(batch: BatchContext, message: Message, row: Row, binding: Binding, report: Payload) -> None:
     if binding.contradict is None or binding.correlate is None:
         return
     venue_id = binding.correlate(report)
-    known = _reports(docket, row)
+    known = _reports(batch, row)
     reason = binding.contradict(_answered(row, binding), report)
     if reason is None or venue_id in known or _CONTRADICTED + venue_id in known:
         return
     if binding.store is None:
         known[_CONTRADICTED + venue_id] = None
-        docket.touch(row)
-    elif (told := (*row.key, venue_id)) in docket.late or told in docket.counted:
+        batch.touch(row)
+    elif (told := (*row.key, venue_id)) in batch.late or told in batch.counted:
         return
     else:
-        docket.counted.add(told)
+        batch.counted.add(told)
     fact = StepContradicted(step=row.step, venue_id=venue_id, reason=tidy(reason))
-    docket.transaction.emit(message.lane, docket.say(row, Cause.of(message), fact))
-    docket.count(metrics.CONTRADICTIONS, row.step)
+    batch.transaction.emit(message.lane, batch.make_event(row, Trigger.of(message), fact))
+    batch.count(metrics.CONTRADICTIONS, row.step)
 
 
 def _answered(row: Row, binding: Binding) -> Event | None:
@@ -173,7 +173,7 @@ def _answered(row: Row, binding: Binding) -> Event | None:
         return None
     headers, value = unpack(row.answer)
     name = Envelope.from_headers(headers).type.split(".")[-2]
-    for said in (binding.step.emits, binding.step.rejects):
-        if said is not None and name == said.NAME:
-            return said.read(value)
+    for made in (binding.step.emits, binding.step.rejects):
+        if made is not None and name == made.NAME:
+            return made.read(value)
     return None

@@ -15,7 +15,7 @@ from tests.keys import KEYS
 from tradesaga.consumers.entry.signals.reading import read_signal
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.message import Router
-from tradesaga.consumers.runtime.trigger import Cause, frame, split
+from tradesaga.consumers.runtime.trigger import Trigger, pack_trigger, split_packed
 from tradesaga.consumers.services import risk
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers, pack, unpack
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
@@ -76,10 +76,10 @@ def test_records_are_read_or_refused(seed: int) -> None:
             continue
         try:
             for message in router.read(1, record):
-                cause = Cause.of(message)
-                (part,) = split(frame(cause))
-                assert Cause.stored(part, trade.message_types, lambda _: None).value == record.value
-                cause.read()
+                trigger = Trigger.of(message)
+                (part,) = split_packed(pack_trigger(trigger))
+                assert Trigger.stored(part, trade.message_types, lambda _: None).value == record.value
+                trigger.read()
                 read += 1
         except (EnvelopeError, ValidationError):
             refused += 1

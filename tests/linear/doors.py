@@ -21,7 +21,7 @@ from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.entry.signals.reading import read_signal
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.message import Router
-from tradesaga.consumers.runtime.trigger import Cause, frame, split
+from tradesaga.consumers.runtime.trigger import Trigger, pack_trigger, split_packed
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.rules import Rules
@@ -90,10 +90,10 @@ def _route(taken: Record) -> None:
         router.tells(taken.topic, taken.headers)
         if router.wants(taken.headers):
             for message in router.read(1, taken):
-                cause = Cause.of(message)
-                for part in split(frame(cause)):
-                    Cause.stored(part, dict(trade.message_types), lambda _: None)
-                cause.read()
+                trigger = Trigger.of(message)
+                for part in split_packed(pack_trigger(trigger)):
+                    Trigger.stored(part, dict(trade.message_types), lambda _: None)
+                trigger.read()
 
 
 def _fold(taken: Record) -> None:

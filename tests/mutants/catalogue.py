@@ -8,7 +8,7 @@ from typing import Any
 from tests.model.scene import Part
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 from tradesaga.consumers.runtime import apply_outcome, dispatch, processor
-from tradesaga.consumers.runtime.batch_context import Docket
+from tradesaga.consumers.runtime.batch_context import BatchContext
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.consumers.testing.simulation import lane_statements, row_statements
@@ -74,14 +74,14 @@ def no_natural_key() -> Generator[None]:
 @contextmanager
 def no_bar() -> Generator[None]:
     """A bar for a step that has not begun is answered, and nothing written that keeps it from beginning."""
-    former = apply_outcome.bar
+    former = apply_outcome.answer_barred
 
-    def bar(docket: Docket, row: Row, cause: Any, lane: int) -> None:
-        if row.known is None and row.key not in docket.dirty:
-            docket.transaction.emit(lane, docket.say(row, cause, StepBarred(step=row.step)))
-            del docket.rows[row.key]
+    def bar(batch: BatchContext, row: Row, trigger: Any, lane: int) -> None:
+        if row.known is None and row.key not in batch.dirty:
+            batch.transaction.emit(lane, batch.make_event(row, trigger, StepBarred(step=row.step)))
+            del batch.rows[row.key]
         else:
-            former(docket, row, cause, lane)
+            former(batch, row, trigger, lane)
 
     with everywhere(former, bar):
         yield
@@ -176,28 +176,28 @@ def compensation_before_bars() -> AbstractContextManager[None]:
 @contextmanager
 def two_rows() -> Generator[None]:
     """A bar has a row of its own, beside that of the action which it is to keep from happening."""
-    former, apart = apply_outcome.bar, "/bar"
+    former, apart = apply_outcome.answer_barred, "/bar"
 
     def key(self: Message) -> Key:
         away = self.kind is StepMessage.BAR and not self.binding.waiting
         return self.saga_id, self.binding.step.name + (apart if away else "")
 
-    def bar(docket: Docket, row: Row, cause: Any, lane: int) -> None:
+    def bar(batch: BatchContext, row: Row, trigger: Any, lane: int) -> None:
         name = row.step.removesuffix(apart)
         if name == row.step:
-            former(docket, row, cause, lane)
+            former(batch, row, trigger, lane)
             return
-        said = docket.say(replace(row, step=name), cause, StepBarred(step=name))
-        row.keep_answer(said.packed)
-        docket.transaction.emit(lane, said)
-        docket.touch(row)
+        made = batch.make_event(replace(row, step=name), trigger, StepBarred(step=name))
+        row.keep_answer(made.packed)
+        batch.transaction.emit(lane, made)
+        batch.touch(row)
 
-    def open_row(self: Docket, message: Message, status: RowStatus) -> Row:
-        opened = Row(message.saga_id, message.key[1], message.lane, status, started=self.around.now())
+    def open_row(self: BatchContext, message: Message, status: RowStatus) -> Row:
+        opened = Row(message.saga_id, message.key[1], message.lane, status, started=self.runtime.now())
         self.rows[opened.key] = opened
         return opened
 
-    with everywhere(former, bar), replaced(Message, "key", property(key)), replaced(Docket, "open_row", open_row):
+    with everywhere(former, bar), replaced(Message, "key", property(key)), replaced(BatchContext, "open_row", open_row):
         yield
 
 
@@ -222,20 +222,20 @@ def on_from_memory() -> AbstractContextManager[None]:
 
 def not_found_is_never() -> AbstractContextManager[None]:
     """A call that the far side does not know yet counts as one that has never happened."""
-    former = vars(apply_outcome)["_absent"]
+    former = vars(apply_outcome)["_apply_not_found"]
     return everywhere(former, rewritten(former, ("if left <= 0:", "if True:")))
 
 
 def duplicates_dropped() -> AbstractContextManager[None]:
     """What concerns a step that has a row already is dropped as seen before."""
 
-    def take(docket: Docket, message: Message) -> None:
-        seen = docket.rows.get(message.key)
+    def handle(batch: BatchContext, message: Message) -> None:
+        seen = batch.rows.get(message.key)
         if seen is None or message.kind in {StepMessage.COMPENSATE, StepMessage.REPORT}:
-            former(docket, message)
+            former(batch, message)
 
-    former = dispatch.take
-    return everywhere(former, take)
+    former = dispatch.handle_message
+    return everywhere(former, handle)
 
 
 @contextmanager

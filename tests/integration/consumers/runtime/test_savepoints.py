@@ -17,7 +17,7 @@ from tradesaga.consumers.runtime.blocking import LoopWatch
 from tradesaga.consumers.runtime.local_handlers import Budget, Item, run_local
 from tradesaga.consumers.runtime.outcome import Answered
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope
@@ -73,6 +73,6 @@ async def test_a_savepoint_whose_release_is_slow_is_kept_and_answered(database_u
 def _item(binding: Binding, sql: Connection) -> Item:
     saga_id = uuid4()
     envelope = Envelope("small.order-asked.v1", str(uuid4()), "/test", str(saga_id), "2026-01-01T00:00:00Z")
-    cause = Cause(envelope, OrderAsked(idempotency_key="k", account="a").to_wire(), OrderAsked)
+    trigger = Trigger(envelope, OrderAsked(idempotency_key="k", account="a").to_wire(), OrderAsked)
     ctx = StepContext(saga_id, "hold", 1, f"{saga_id}:hold", 0, sql=sql)
-    return Item(binding, Row(saga_id, "hold", 1, RowStatus.INTENT), cause, 1, ctx)
+    return Item(binding, Row(saga_id, "hold", 1, RowStatus.INTENT), trigger, 1, ctx)

@@ -10,7 +10,7 @@ from tests.e2e.sagas import make_kit
 from tests.sagas import Partition
 from tradesaga.consumers.recovery.row_rebuild import Reader, adopt
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import split
+from tradesaga.consumers.runtime.trigger import split_packed
 from tradesaga.infra.kafka.codec import Record, pack
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Header
@@ -70,7 +70,7 @@ def test_what_was_begun_and_not_told_is_the_worst_it_can_be(step: str, trigger: 
     owner = Owner(step)
     assert owner.hear(trigger)
     row = owner.known
-    assert (row.status, row.wait, row.started, len(split(row.input))) == (status, 0.0, NOW, 1)
+    assert (row.status, row.wait, row.started, len(split_packed(row.input))) == (status, 0.0, NOW, 1)
     assert not owner.hear(trigger)
 
 

@@ -12,7 +12,7 @@ from tests.waiting import until
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.outcome import CallKind
 from tradesaga.consumers.runtime.remote_calls import JUDGED_LIMIT, Call, Calls
-from tradesaga.consumers.runtime.trigger import Cause
+from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.parked import Parked, parked_records
 from tradesaga.consumers.saga_log.saga_cache import Recent
@@ -184,7 +184,7 @@ class Far:
         saga_id: UUID = uuid4()
         envelope = Envelope("t", "i", "/", str(saga_id), "now", context=b"c" * (size - 2))
         binding = self.participant.bindings["fetch"]
-        return Call(CallKind.CALL, binding, saga_id, 1, None, Cause(envelope, b"{}", Wanted))  # pyright: ignore[reportArgumentType]
+        return Call(CallKind.CALL, binding, saga_id, 1, None, Trigger(envelope, b"{}", Wanted))  # pyright: ignore[reportArgumentType]
 
 
 async def ended(calls: Calls, count: int) -> None:
