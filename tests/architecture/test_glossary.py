@@ -81,7 +81,7 @@ def test_each_term_has_one_entry_in_its_place() -> None:
     terms = [[row.split("|")[1].strip() for row in table] for table in tables()]
 
     assert [len(table) > 20 for table in terms] == [True, True]
-    assert terms == [sorted(table) for table in terms]
+    assert terms == [sorted(table, key=str.lower) for table in terms]
     assert len({*terms[0], *terms[1]}) == len(terms[0]) + len(terms[1])
 
 
