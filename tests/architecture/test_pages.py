@@ -1,4 +1,4 @@
-"""The pages that explain the code name what is there, all of it, and show pictures of it as it is."""
+"""The architecture page names every room, and the pictures show the code as it is."""
 
 import re
 from itertools import pairwise
@@ -10,8 +10,7 @@ from tests.architecture.sources import ROOT, named
 from tests.pictures import PICTURES
 from tests.pictures.architecture import imports, rooms, route
 
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("architecture", "concepts", "glossary")]
-PATH = re.compile(r"`((?:schemas|sagas|infra|producers|consumers|tests)/[\w/.-]*)`")
+PAGE = ROOT / "docs" / "architecture.md"
 TABLE = re.compile(r"^\*\*`(\w+)/`\*\*.*?\n\n((?:\|.*\n)+)", re.MULTILINE)
 
 
@@ -21,18 +20,9 @@ def test_each_picture_is_what_the_code_draws(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == PICTURES[path]()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_files_that_a_page_names_exist(page: Path) -> None:
-    """A page about the code that names what was moved is worse than none."""
-    names = set(PATH.findall(page.read_text(encoding="utf-8")))
-
-    assert len(names) > 3
-    assert {name for name in names if not (ROOT / name).exists()} == set()
-
-
 def test_each_room_has_its_line() -> None:
     """The tables of the architecture page name each folder and each module of a package once, and nothing else."""
-    text = PAGES[0].read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     tables = {package: _first_column(table) for package, table in TABLE.findall(text)}
 
     assert {package: sorted(names) for package, names in tables.items()} == {

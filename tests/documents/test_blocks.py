@@ -112,7 +112,10 @@ TEXTS: Final[dict[str, Callable[[str], None]]] = {
     "clients ──HTTP──▶": _names_processes,
     "worker ──▶ a proxy": _names_the_links,
 }
-RUN_ELSEWHERE: Final = {"docs/paper-venue.md": "tests/integration/infra/paper_exchange/test_documented.py"}
+RUN_ELSEWHERE: Final = {
+    "docs/paper-venue.md": "tests/integration/infra/paper_exchange/test_documented.py",
+    "docs/quickstart.md": "tests/e2e/test_quickstart.py",
+}
 """Pages whose programs need a server, and the test that runs them beside it."""
 PROGRAMS: Final = sorted({block.page for block in blocks() if block.language == "python"})
 RULES: Final[dict[str, Callable[[Block], None]]] = {

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.sources import ROOT
+from tests.documents.blocks import Block, blocks_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.full, pytest.mark.timeout(900)]
-FENCE = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>.+)")?\n(?P<body>.*?)^```$', re.MULTILINE | re.DOTALL)
-PAGE = list(FENCE.finditer((ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")))
+PAGE = blocks_of(ROOT / "docs" / "quickstart.md")
 PROMISED = 10 * 60
 """Seconds from the clone to the end of the page, reading included; the commands alone must stay far below."""
 VARYING = re.compile(r"\s*(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+Z|\d+\.\d+ ?s\b|\s|$)+")
@@ -54,20 +54,20 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followed]:
         subprocess.run(["bash", "-c", down], env=given, capture_output=True, timeout=120, check=False)
 
 
-def _script(number: int, block: re.Match[str], logs: Path) -> str:
+def _script(number: int, block: Block, logs: Path) -> str:
     """Write what a reader does with a block: save a module under its name, or enter commands."""
     began = f"date +%s.%N > {logs}/{number}.began"
-    if block["language"] == "python":
-        return f"{began}\ncat > {block['title']} <<'END OF BLOCK'\n{block['body']}END OF BLOCK"
-    before = _balances(logs) if "tradesaga down" in block["body"] else ""
+    if block.language == "python":
+        return f"{began}\ncat > {block.title} <<'END OF BLOCK'\n{block.body}END OF BLOCK"
+    before = _balances(logs) if "tradesaga down" in block.body else ""
     return f"exec > {logs}/{number}.out 2>&1\n{before}\n{began}\n{_typed(block)}"
 
 
-def _typed(block: re.Match[str]) -> str:
+def _typed(block: Block) -> str:
     """Return the commands of a block, without what they print."""
-    if block["language"] == "sh":
-        return block["body"]
-    return "\n".join(line.removeprefix("$ ") for line in block["body"].splitlines() if line.startswith("$ "))
+    if block.language == "sh":
+        return block.body
+    return "\n".join(line.removeprefix("$ ") for line in block.body.splitlines() if line.startswith("$ "))
 
 
 def _balances(logs: Path) -> str:
@@ -90,18 +90,16 @@ def _durations(logs: Path) -> dict[int, float]:
 
 def test_every_block_is_followed() -> None:
     """A block of another kind would be shown to readers and run by nobody."""
-    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(PAGE)
-    assert {block["language"] for block in PAGE} == {"console", "python", "sh"}
-    assert [block["title"] for block in PAGE if block["title"]] == ["transfer.py", "test_transfer.py"]
+    assert {block.language for block in PAGE} == {"console", "python", "sh"}
+    assert [block.title for block in PAGE if block.title] == ["transfer.py", "test_transfer.py"]
 
 
 def test_what_the_page_shows_is_what_is_printed(followed: Followed) -> None:
     """Each line below a command is one that it prints; times and blanks aside, and `...` for lines left out."""
     for number, block in enumerate(PAGE):
-        if block["language"] == "console":
+        if block.language == "console":
             printed = [VARYING.sub(" ", line) for line in followed.printed[number].splitlines()]
-            shown = [VARYING.sub(" ", line) for line in block["body"].splitlines() if line[:2] not in {"$ ", ".."}]
+            shown = [VARYING.sub(" ", line) for line in block.body.splitlines() if line[:2] not in {"$ ", ".."}]
             assert [line for line in shown if line not in printed] == [], followed.printed[number]
 
 
