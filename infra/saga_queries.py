@@ -134,11 +134,6 @@ def row_to_json(row: asyncpg.Record) -> Json:
     }
 
 
-def dump(value: Any) -> str:
-    """Write what this module gives as JSON: times in RFC 3339, ids as text."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z).decode()
-
-
 def _event(row: asyncpg.Record) -> Json:
     headers = {
         name: (value or b"").decode("utf-8", "backslashreplace")

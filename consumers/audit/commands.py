@@ -20,14 +20,14 @@ from tradesaga.consumers.audit.verify.verification import Report
 from tradesaga.consumers.audit.verify.verifier import verify_database
 from tradesaga.infra.audit_log.keyring import public_path, read_trusted, write_new
 from tradesaga.infra.audit_log.witness import WitnessFile
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import print_result, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.reconciliation.facts import check_facts
 from tradesaga.infra.registry.sagas import registered_sagas
-from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
@@ -46,7 +46,7 @@ def keygen(
     """Make the Ed25519 key that seals the audit log. Keep it where the database's people cannot read it."""
     key = write_new(path, name)
     told = {"private": str(path), "public": str(public_path(path)), "key": str(key)}
-    typer.echo(dump(told) if as_json else f"{path} seals; whoever verifies needs {public_path(path)}:\n{key}")
+    print_result(told, f"{path} seals; whoever verifies needs {public_path(path)}:\n{key}", as_json=as_json)
 
 
 @audit.command(epilog="Example: `tradesaga audit verify --key audit.key.pub --witness /mnt/elsewhere/witness.jsonl`")
@@ -86,7 +86,7 @@ def verify(
 
 
 def _conclude(report: Report, *, as_json: bool) -> None:
-    typer.echo(dump(describe(report))) if as_json else show(report)
+    typer.echo(to_json(describe(report))) if as_json else show(report)
     if report.findings:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 

@@ -8,14 +8,14 @@ import typer
 
 from tradesaga.consumers.queries.diagnosis import diagnose, parked_records
 from tradesaga.consumers.queries.tables import parked_table, plain_console, saga_page, saga_table, waiting_page
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.saga_queries import (
     PAGE,
     SagaFilter,
-    dump,
     find_id,
     read_page,
     read_row,
@@ -41,7 +41,7 @@ def show(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = F
     async def run() -> None:
         async with session(settings.database_for(SAGA_LOG), application_name="tradesaga show") as sql:
             found = await read_saga(sql, await find_id(sql, saga))
-        typer.echo(dump(found)) if as_json else plain_console().print(saga_page(found))
+        typer.echo(to_json(found)) if as_json else plain_console().print(saga_page(found))
 
     asyncio.run(run())
 
@@ -75,7 +75,7 @@ def list_sagas(
                 rows = await read_page(sql, starts, wanted, size)
                 shown += len(rows)
                 if as_json:
-                    typer.echo("".join(f"{dump(row)}\n" for row in rows), nl=False)
+                    typer.echo("".join(f"{to_json(row)}\n" for row in rows), nl=False)
                 else:
                     plain_console().print(saga_table(rows))
                 if len(rows) < size or shown == limit:
@@ -99,7 +99,7 @@ def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = Fa
             if row is None:
                 raise unknown_saga(saga)
             found = await diagnose(sql, settings, row)
-        typer.echo(dump(found)) if as_json else plain_console().print(waiting_page(found))
+        typer.echo(to_json(found)) if as_json else plain_console().print(waiting_page(found))
 
     asyncio.run(run())
 
@@ -118,7 +118,7 @@ def parked(
         async with session(settings.database_for(SAGA_LOG), application_name="tradesaga parked") as sql:
             rows = await parked_records(sql, limit)
         if as_json:
-            typer.echo("".join(f"{dump(row)}\n" for row in rows), nl=False)
+            typer.echo("".join(f"{to_json(row)}\n" for row in rows), nl=False)
         else:
             plain_console().print(parked_table(rows))
 

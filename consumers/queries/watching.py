@@ -9,15 +9,15 @@ from rich.live import Live
 from rich.table import Table
 
 from tradesaga.consumers.queries.tables import count_line, event_cells, plain_console, saga_table, state_text
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import ExitCode, unavailable
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.saga_queries import (
     Json,
     SagaFilter,
     count_states,
-    dump,
     find_id,
     read_events,
     read_page,
@@ -77,7 +77,7 @@ async def _watch_one(sql: Connection, text: str, *, as_json: bool) -> Status:
         status = Status(row["state"])
         if status.final or status is Status.FAILED:
             if as_json:
-                typer.echo(dump({"saga_id": saga_id, "state": status.value}))
+                typer.echo(to_json({"saga_id": saga_id, "state": status.value}))
             else:
                 console.print("the saga is", state_text(status.value))
             return status
@@ -86,7 +86,7 @@ async def _watch_one(sql: Connection, text: str, *, as_json: bool) -> Status:
 
 def _print_event(console: Console, event: Json, row: Any, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(dump(event))
+        typer.echo(to_json(event))
         return
     line = Table.grid(padding=(0, 2))
     line.add_row(*event_cells(event, row["created_at"]))
@@ -100,7 +100,7 @@ async def _watch_all(sql: Connection, settings: Settings, *, as_json: bool) -> N
         while True:
             counts = await count_states(sql)
             if counts != last:
-                typer.echo(dump(counts))
+                typer.echo(to_json(counts))
             last = counts
             await asyncio.sleep(_EVERY)
     starts = start_events(registered_sagas(settings.app).values())

@@ -2,7 +2,6 @@
 
 import asyncio
 import getpass
-import json
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from tradesaga.consumers.recovery.rebuild import Wish, rebuild
 from tradesaga.consumers.recovery.registry import registered_casts
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.topics import republish
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.keeping import TABLES, read_rows, sort_lines, summed
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
@@ -148,7 +148,7 @@ def begin(
     offsets = asyncio.run(begin_group(load_settings(directory), service, after))
     found = [{"topic": topic, "partition": number, "offset": offset} for (topic, number), offset in offsets.items()]
     text = f"{service} begins at the offsets of {after}" if after else f"{service} begins at the ends of its topics"
-    typer.echo(json.dumps(found) if as_json else text)
+    print_result(found, text, as_json=as_json)
 
 
 @recover.command()
@@ -166,7 +166,7 @@ def save(
     """
     counts = asyncio.run(_save(load_settings(directory), file))
     text = f"{file}: {summed(counts)}"
-    typer.echo(json.dumps({"file": str(file), "rows": counts}) if as_json else text)
+    print_result({"file": str(file), "rows": counts}, text, as_json=as_json)
 
 
 async def _save(settings: Settings, file: Path) -> Counter[str]:
@@ -219,7 +219,7 @@ def _progress(*, quiet: bool) -> Generator[tuple[Callable[[int], None], Callable
 
 
 def _show(report: Any, *, as_json: bool) -> None:
-    typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
+    print_result(report.as_json(), "\n".join(report.lines()), as_json=as_json)
 
 
 def _judge(found: Comparison, *, as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """The one console script: its sub-commands are found by entry point, its errors end as one sentence."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from tradesaga.infra.cli.extras import DISTRIBUTION, missing_extra
+from tradesaga.infra.cli.output import print_error, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 
 COMMANDS = "tradesaga.commands"
@@ -33,7 +33,7 @@ def execute(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     if broken := [word for word in arguments if not _is_text(word)]:
         do = "give it as UTF-8, without a NUL"
-        return _report(
+        return print_error(
             CommandError("usage", "an argument is no text", ascii(broken[0]), do, ExitCode.USAGE), as_json=as_json
         )
     try:
@@ -46,11 +46,11 @@ def execute(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         if not error.format_message():  # no command was named: the help has been printed instead
             return ExitCode.USAGE
-        return _report(_misuse(error), as_json=as_json)
+        return print_error(_misuse(error), as_json=as_json)
     except Exception as error:  # the one place where whatever is left becomes a sentence
         if os.environ.get("TRADESAGA_DEBUG"):
             raise
-        return _report(_described(error), as_json=as_json)
+        return print_error(_described(error), as_json=as_json)
     return code if isinstance(code, int) else ExitCode.FINE
 
 
@@ -112,7 +112,7 @@ def _show_version(*, as_json: bool) -> int:
         found = version(DISTRIBUTION)
     except PackageNotFoundError:
         found = "unknown"
-    typer.echo(json.dumps({"version": found}) if as_json else f"{DISTRIBUTION} {found}")
+    print_result({"version": found}, f"{DISTRIBUTION} {found}", as_json=as_json)
     return ExitCode.FINE
 
 
@@ -132,12 +132,6 @@ def _described(error: Exception) -> CommandError:
     from tradesaga.infra.cli.failures import describe  # noqa: PLC0415  # the servers' clients are heavy, and seldom needed here
 
     return describe(error)
-
-
-def _report(error: CommandError, *, as_json: bool) -> int:
-    text = json.dumps(error.as_json()) if as_json else f"tradesaga: {error}"
-    typer.echo(text, err=True)
-    return int(error.exit_code)
 
 
 def _reader_gone() -> int:

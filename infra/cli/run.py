@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
@@ -12,9 +11,9 @@ import uvloop
 
 from tradesaga.infra import failpoints
 from tradesaga.infra.cli.forced_exit import guarding, leave
+from tradesaga.infra.cli.options import App, Directory
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
-from tradesaga.infra.registry.app_modules import App
 from tradesaga.infra.registry.sagas import check_ownership
 from tradesaga.infra.registry.services import Service, app_participants, find_services
 from tradesaga.infra.settings import Settings, load_settings
@@ -28,7 +27,7 @@ PATIENCE = 20.0
 def run(
     services: Annotated[list[str], typer.Argument(help="Services to run together in this process.")],
     *,
-    directory: Annotated[Path | None, typer.Option("--dir", help="The stack's folder.")] = None,
+    directory: Directory = None,
     app: App = None,
 ) -> None:
     """Run services in the foreground until SIGTERM or Ctrl-C."""

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from tradesaga.infra.cli.options import App, AsJson
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.preflight import durability
@@ -23,8 +24,8 @@ def topics(
     *,
     brokers: Annotated[int, typer.Option(min=1, help="Brokers of the cluster; replication follows from it.")] = 3,
     strimzi: Annotated[str, typer.Option(metavar="CLUSTER", help="Print KafkaTopic resources for Strimzi.")] = "",
-    app: Annotated[list[str] | None, typer.Option("--app", help="A module that defines sagas.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    app: App = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the topics with the settings that services insist on; Kafka is not asked.
 

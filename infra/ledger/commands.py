@@ -10,18 +10,17 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import typer
-from pydantic import TypeAdapter, ValidationError
 
+from tradesaga.infra.cli.options import AsJson, Directory, parse_option
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.postgres.installation import migrate_all
 from tradesaga.infra.settings import load_settings
 from tradesaga.infra.starts.request_key_commands import keys
 from tradesaga.infra.starts.request_keys import ensure_request_keys
 from tradesaga.schemas.amounts import Amount, format_decimal
-from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.trade import AccountId, Asset
 
 commands = typer.Typer()
@@ -49,7 +48,7 @@ def create(
     """Open an account, or set the limits of one that exists; limits count per quote asset."""
     settings = load_settings(directory)
     opened = NewAccount(
-        _checked(AccountId, account_id, "account"),
+        parse_option(AccountId, account_id, "ACCOUNT", "bad-account"),
         venue or settings.venue_name,
         _amount(max_order_notional),
         _amount(max_exposure),
@@ -65,7 +64,7 @@ def create(
         return new
 
     new = _with_book(directory, run)
-    _say({"account": opened.id, "new": new}, f"{opened.id} is {'open' if new else 'as told'}", as_json=as_json)
+    print_result({"account": opened.id, "new": new}, f"{opened.id} is {'open' if new else 'updated'}", as_json=as_json)
 
 
 AssetName = Annotated[str, typer.Argument(metavar="ASSET", help="USD for example.")]
@@ -84,7 +83,14 @@ def fund(
     as_json: AsJson = False,
 ) -> None:
     """Pay into an account."""
-    _pay(account_id, _checked(Asset, asset, "asset"), _payment(amount), reference, directory, as_json=as_json)
+    _pay(
+        account_id,
+        parse_option(Asset, asset, "ASSET", "bad-asset"),
+        _payment(amount),
+        reference,
+        directory,
+        as_json=as_json,
+    )
 
 
 @account.command()
@@ -98,7 +104,14 @@ def withdraw(
     as_json: AsJson = False,
 ) -> None:
     """Pay out of what an account has available."""
-    _pay(account_id, _checked(Asset, asset, "asset"), -_payment(amount), reference, directory, as_json=as_json)
+    _pay(
+        account_id,
+        parse_option(Asset, asset, "ASSET", "bad-asset"),
+        -_payment(amount),
+        reference,
+        directory,
+        as_json=as_json,
+    )
 
 
 @account.command("list")
@@ -112,21 +125,21 @@ def list_command(
     for row in _with_book(directory, lambda sql: list_accounts(sql, account_id)):
         shown = _shown(row)
         money = "  ".join(f"{name} {amount}" for name, amount in shown["balances"].items()) or "no money"
-        _say(shown, f"{shown['account']}  {shown['status']} at {shown['venue']}  {money}", as_json=as_json)
+        print_result(shown, f"{shown['account']}  {shown['status']} at {shown['venue']}  {money}", as_json=as_json)
 
 
 @account.command()
 def close(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Take no more trades from an account; those under way go on."""
     _with_book(directory, lambda sql: set_status(sql, account_id, "closed"))
-    _say({"account": account_id, "status": "closed"}, f"{account_id} is closed", as_json=as_json)
+    print_result({"account": account_id, "status": "closed"}, f"{account_id} is closed", as_json=as_json)
 
 
 @account.command("open")
 def reopen(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Take trades from a closed account again."""
     _with_book(directory, lambda sql: set_status(sql, account_id, "open"))
-    _say({"account": account_id, "status": "open"}, f"{account_id} is open", as_json=as_json)
+    print_result({"account": account_id, "status": "open"}, f"{account_id} is open", as_json=as_json)
 
 
 @commands.command("migrate")
@@ -151,7 +164,7 @@ def migrate_command(
     urls = {settings.database_for(), *(settings.database_for(name) for name in settings.service_databases)}
     shared = migrate_all(urls, installation)
     ensure_request_keys(settings.request_keys_file())
-    _say(
+    print_result(
         {"migrated": len(urls), "installation": str(shared)},
         f"{len(urls)} database{'s are' if len(urls) > 1 else ' is'} up to date, of installation {shared}",
         as_json=as_json,
@@ -164,7 +177,7 @@ def _pay(
     name = reference or uuid4().hex
     booked = _with_book(directory, lambda sql: pay_in(sql, account_id, asset, amount, name))
     text = f"{format_decimal(amount)} {asset} {'booked' if booked else 'were booked before'} under {name}"
-    _say({"account": account_id, "reference": name, "booked": booked}, text, as_json=as_json)
+    print_result({"account": account_id, "reference": name, "booked": booked}, text, as_json=as_json)
 
 
 def _with_book(directory: Path | None, run: Callable[[Session], Awaitable[T]]) -> T:
@@ -186,7 +199,7 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
 
 def _deposit(text: str) -> tuple[str, Decimal]:
     asset, _, amount = text.partition("=")
-    return _checked(Asset, asset, "asset"), _payment(amount)
+    return parse_option(Asset, asset, "ASSET", "bad-asset"), _payment(amount)
 
 
 def _payment(text: str) -> Decimal:
@@ -197,21 +210,4 @@ def _payment(text: str) -> Decimal:
 
 
 def _amount(text: str) -> Decimal:
-    try:
-        return TypeAdapter[Decimal](Amount).validate_python(text)
-    except ValidationError as error:
-        do = "give a decimal number, with at most 18 digits before the point and 8 after"
-        what = f"{text!r} is not an amount"
-        raise CommandError("bad-amount", what, "command line", do, ExitCode.USAGE) from error
-
-
-def _checked(kind: Any, text: str, name: str) -> str:
-    try:
-        return TypeAdapter[str](kind).validate_python(text)
-    except ValidationError as error:
-        what = f"{text!r} is no name of an {name}: {first_invalid(error).reason}"
-        raise CommandError(f"bad-{name}", what, "command line", "correct it", ExitCode.USAGE) from error
-
-
-def _say(data: dict[str, Any], text: str, *, as_json: bool) -> None:
-    typer.echo(json.dumps(data) if as_json else text)
+    return parse_option(Amount, text, "AMOUNT", "bad-amount")

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tradesaga.infra.cli.options import App, AsJson, Directory
+from tradesaga.infra.cli.output import print_warning
 from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
-from tradesaga.infra.local_stack.display import AsJson, Directory, show, show_warning, stream
+from tradesaga.infra.local_stack.display import show, stream
 from tradesaga.infra.local_stack.status import look
-from tradesaga.infra.registry.app_modules import App
 from tradesaga.infra.registry.sagas import check_ownership
 from tradesaga.infra.registry.services import find_services, service_names
 from tradesaga.infra.settings import load_settings
@@ -34,7 +35,7 @@ def up(
     settings = load_settings(directory, app)
     names = service_names(settings) if only is None else list(find_services(only, settings))
     for warning in check_ownership(settings):
-        show_warning(warning, as_json=as_json)
+        print_warning(warning, as_json=as_json)
     with _ended_by_signal(settings.home, as_json=as_json, detached=detach):
         with _progress(quiet=as_json) as report:
             bring_up(settings.home, settings, Plan(names, together, venue_config), report)

@@ -1,22 +1,17 @@
 """`tradesaga status` and `tradesaga logs`: what a person sees of a stack."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tradesaga.infra.cli.options import AsJson, Directory
 from tradesaga.infra.errors import ExitCode
 from tradesaga.infra.local_stack.logs import follow, last_lines, log_files
 from tradesaga.infra.local_stack.process import is_alive
 from tradesaga.infra.local_stack.state import read_state
 from tradesaga.infra.local_stack.status import ServiceStatus, StackStatus, look
 from tradesaga.infra.settings import load_settings
-
-Directory = Annotated[
-    Path | None, typer.Option("--dir", help="The stack's folder; default TRADESAGA_HOME or .tradesaga.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def status(*, directory: Directory = None, as_json: AsJson = False) -> None:
@@ -61,11 +56,6 @@ def _told(service: ServiceStatus) -> str:
         service.halted or "",
     )
     return "  ".join(filter(None, told))
-
-
-def show_warning(what: str, *, as_json: bool) -> None:
-    """Print on stderr what stops nothing and should be known."""
-    typer.echo(json.dumps({"warning": what}) if as_json else f"tradesaga: warning: {what}", err=True)
 
 
 def show(found: StackStatus, *, as_json: bool) -> None:

@@ -2,14 +2,14 @@
 
 import asyncio
 import getpass
-import json
 from typing import Annotated
 
 import typer
 
+from tradesaga.infra.cli.options import AsJson, Directory, Operator
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.accounts import list_accounts
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.pauses.store import Scope, list_holds, pause, resume
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.saga_queries import find_id
@@ -19,7 +19,6 @@ commands = typer.Typer()
 
 What = Annotated[Scope, typer.Argument(help="saga, venue or account.")]
 Key = Annotated[str, typer.Argument(help="Which one: the saga's id or the beginning of it, or a name.")]
-Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default the user's name.")]
 
 
 @commands.command("pause")
@@ -43,7 +42,7 @@ def pause_command(
         raise CommandError("usage", "say which one and why", "tradesaga pause", "give KEY and --reason", ExitCode.USAGE)
     key = asyncio.run(_resolve(settings, scope, key))
     asyncio.run(pause(settings, scope, key, operator or getpass.getuser(), reason))
-    typer.echo(json.dumps({"scope": scope, "key": key, "paused": True}) if as_json else f"{scope} {key} is paused")
+    print_result({"scope": scope, "key": key, "paused": True}, f"{scope} {key} is paused", as_json=as_json)
 
 
 @commands.command("resume")
@@ -54,7 +53,7 @@ def resume_command(scope: What, key: Key, *, directory: Directory = None, as_jso
     if not asyncio.run(resume(settings, scope, key)):
         do = "see what is paused with `tradesaga pause`"
         raise CommandError("not-paused", f"{scope} {key} is not paused", "database", do, ExitCode.NOT_FOUND)
-    typer.echo(json.dumps({"scope": scope, "key": key, "paused": False}) if as_json else f"{scope} {key} goes on")
+    print_result({"scope": scope, "key": key, "paused": False}, f"{scope} {key} is resumed", as_json=as_json)
 
 
 async def _resolve(settings: Settings, scope: Scope, key: str) -> str:
@@ -73,8 +72,6 @@ async def _resolve(settings: Settings, scope: Scope, key: str) -> str:
 
 def _show(settings: Settings, *, as_json: bool) -> None:
     for row in asyncio.run(list_holds(settings)):
-        if as_json:
-            typer.echo(json.dumps({**row, "created_at": row["created_at"].isoformat()}))
-        else:
-            since = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
-            typer.echo(f"{row['scope']} {row['key']}  since {since} by {row['operator']}: {row['reason']}")
+        since = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
+        text = f"{row['scope']} {row['key']}  since {since} by {row['operator']}: {row['reason']}"
+        print_result({**row, "created_at": row["created_at"].isoformat()}, text, as_json=as_json)

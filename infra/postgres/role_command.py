@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.roles import Role, grants
-from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import Settings, load_settings
 
 
@@ -26,12 +26,9 @@ def grant(
     Example: `tradesaga grant desk --for services`
     """
     statements = asyncio.run(_grant(load_settings(directory), service, user, role, dry_run=dry_run))
-    if as_json:
-        typer.echo(dump({"user": user, "role": role, "statements": statements, "done": not dry_run}))
-    elif dry_run:
-        typer.echo("".join(f"{each};\n" for each in statements), nl=False)
-    else:
-        typer.echo(f"{user} has the rights of {role}")
+    text = "\n".join(f"{each};" for each in statements) if dry_run else f"{user} has the rights of {role}"
+    told = {"user": user, "role": role, "statements": statements, "done": not dry_run}
+    print_result(told, text, as_json=as_json)
 
 
 async def _grant(settings: Settings, service: str, user: str, role: Role, *, dry_run: bool) -> list[str]:

@@ -1,14 +1,14 @@
 """`tradesaga reconcile`: exit 1 when the venue, the book and the sagas do not agree."""
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.reconciliation.run import Findings, reconcile
 from tradesaga.infra.settings import Settings, load_settings
 from tradesaga.infra.venues.access import open_venue
@@ -37,7 +37,7 @@ def reconcile_command(
     begin = None if since is None else since.replace(tzinfo=UTC)
     findings = asyncio.run(_reconcile(load_settings(directory), begin))
     if as_json:
-        typer.echo(json.dumps(findings.as_json()))
+        typer.echo(to_json(findings.as_json()))
     else:
         _show(findings)
     if findings.discrepancies:

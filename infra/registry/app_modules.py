@@ -8,21 +8,11 @@ import traceback
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Final
-
-import typer
+from typing import Any, Final
 
 from tradesaga.infra.cli.extras import missing_extra
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.sagas.errors import DefinitionError
-
-App = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--app",
-        help="A module with sagas, participants and `services`; several separated by commas, or the option repeated.",
-    ),
-]
 
 _OURS: Final = f"{Path(__file__).parents[2]}{os.sep}"
 _INSTALLED: Final = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))

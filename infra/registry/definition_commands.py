@@ -1,15 +1,14 @@
 """`tradesaga check`, `diagram` and `schema`: what can be said of definitions without any server."""
 
-import json
 from typing import Annotated, Literal
 
 import typer
 
+from tradesaga.infra.cli.options import App, AsJson
+from tradesaga.infra.cli.output import print_result, print_warning
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.display import show_warning
-from tradesaga.infra.registry.app_modules import App
 from tradesaga.infra.registry.sagas import SAGAS, check_ownership, find_saga, registered_sagas
-from tradesaga.infra.registry.schema_commands import AsJson, schema
+from tradesaga.infra.registry.schema_commands import schema
 from tradesaga.infra.settings import load_settings
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.diagram import draw_dot, draw_mermaid
@@ -30,9 +29,9 @@ def check(*, app: App = None, as_json: AsJson = False) -> None:
         do = f"register one under the entry-point group {SAGAS}, or name its module with --app"
         raise CommandError("no-sagas", "there is no saga to check", SAGAS, do, ExitCode.NOT_FOUND)
     for warning in check_ownership(settings):
-        show_warning(warning, as_json=as_json)
+        print_warning(warning, as_json=as_json)
     for each in (definition for saga in sagas.values() for definition in saga.versions.values()):
-        typer.echo(json.dumps(_summary(each)) if as_json else _sentence(each))
+        print_result(_summary(each), _sentence(each), as_json=as_json)
 
 
 @commands.command()

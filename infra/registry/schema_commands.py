@@ -7,9 +7,10 @@ from typing import Annotated, Final
 
 import typer
 
+from tradesaga.infra.cli.options import App, AsJson
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.topic_commands import topics
-from tradesaga.infra.registry.app_modules import App
 from tradesaga.infra.registry.sagas import module_sagas, registered_sagas
 from tradesaga.infra.settings import load_settings
 from tradesaga.schemas.compatibility import golden
@@ -18,7 +19,6 @@ from tradesaga.schemas.compatibility.golden import SHIPPED
 from tradesaga.schemas.messages import signals
 from tradesaga.schemas.messages.message import wire_type
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Golden = Annotated[
     Path | None, typer.Option("--golden", help="The folder of recordings; the shipped one if not given.")
 ]
@@ -36,7 +36,7 @@ def list_types(*, app: App = None, as_json: AsJson = False) -> None:
     """List every wire type; with --app, those of its sagas alone."""
     for ce_type, contract in sorted(_contracts(app).items()):
         about = (contract.message.__doc__ or "").strip().splitlines()[0]
-        typer.echo(json.dumps({"type": ce_type, "about": about}) if as_json else f"{ce_type:45} {about}")
+        print_result({"type": ce_type, "about": about}, f"{ce_type:45} {about}", as_json=as_json)
 
 
 @schema.command()
@@ -66,7 +66,7 @@ def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) ->
     findings = list(golden.compare(contracts, recordings))
     for each in findings:
         line = {"type": each.ce_type, "what": each.what, "do": each.do, "breaks": each.breaks}
-        typer.echo(json.dumps(line) if as_json else f"{each.ce_type}: {each.what}; {each.do}")
+        print_result(line, f"{each.ce_type}: {each.what}; {each.do}", as_json=as_json)
     if findings:
         do = "give broken messages a new version; record the others with `tradesaga schema record --golden FOLDER`"
         raise CommandError("schema-changed", f"{len(findings)} findings", _name(recordings), do)

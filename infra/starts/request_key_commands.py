@@ -1,10 +1,9 @@
 """`tradesaga keys`: the keys that hash requests, listed and rotated."""
 
-import json
-
 import typer
 
-from tradesaga.infra.local_stack.display import AsJson, Directory
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.settings import load_settings
 from tradesaga.infra.starts.request_keys import read_request_keys, rotate_request_keys
 from tradesaga.schemas.request_hash import RequestKeys
@@ -26,8 +25,5 @@ def rotate(*, directory: Directory = None, as_json: AsJson = False) -> None:
 
 def _show(found: RequestKeys, *, as_json: bool) -> None:
     ids = [key.id for key in found.keys]
-    if as_json:
-        typer.echo(json.dumps({"current": ids[0], "keys": ids}))
-        return
-    for number, key_id in enumerate(ids):
-        typer.echo(f"{key_id}{'  current' if number == 0 else ''}")
+    text = "\n".join(f"{key_id}{'  current' if number == 0 else ''}" for number, key_id in enumerate(ids))
+    print_result({"current": ids[0], "keys": ids}, text, as_json=as_json)

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tradesaga.infra.cli.options import AsJson
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
 from tradesaga.infra.local_stack.state import read_state
@@ -31,7 +33,6 @@ _LINE_EVERY: Final = 5.0
 _LEFT_OUT: Final = frozenset({"gateway", "audit-replayer"})
 """Services that the demo does without: nobody asks over HTTP, and the auditor folds everything once more."""
 SNAPSHOT: Final = BUILD / "demo"
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def demo(
@@ -177,7 +178,7 @@ def _show(report: dict[str, Any], *, as_json: bool) -> None:
     """Print the report; raises `CommandError` (exit 1) unless every check holds."""
     failed = [check["name"] for check in report["checks"] if not check["ok"]]
     if as_json:
-        print(orjson.dumps(report).decode())  # noqa: T201 - the command's result
+        typer.echo(to_json(report))
     else:
         _print(report)
     if failed:

@@ -7,12 +7,12 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.outbox.outbox_writer import OutboxWriter
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.saga_queries import (
     PAGE,
     SagaFilter,
-    dump,
     read_events,
     read_page,
     read_row,
@@ -130,4 +130,4 @@ def _traced(gateway: Gateway, wanted: Event, request: Request) -> Start:
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(dump(value), status, headers, media_type="application/json")
+    return Response(to_json(value), status, headers, media_type="application/json")

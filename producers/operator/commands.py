@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from pydantic import ValidationError
 
+from tradesaga.infra.cli.options import AsJson, Directory, Operator, Reason
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.facts import wait_until_folded
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import Connection, session
-from tradesaga.infra.saga_queries import dump, read_row
+from tradesaga.infra.saga_queries import read_row
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.producers.operator.actions import (
@@ -39,8 +40,6 @@ from tradesaga.schemas.messages.lifecycle import (
 commands = typer.Typer()
 
 SagaArgument = Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id, or the beginning of it.")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is kept with the decision for ever.")]
-Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default $USER.")]
 Step = Annotated[str | None, typer.Option("--step", help="The step; default the one that has failed.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the saga log has judged it.")]
 _PATIENCE: Final = 30.0
@@ -215,7 +214,7 @@ def resend_refused(
         async with session(settings.database_for(service), application_name="tradesaga resend") as sql:
             record, (partition, offset) = await resend(sql, settings, lane, seq)
         told = {"id": record.id, "topic": record.topic, "partition": partition, "offset": offset, "key": record.key}
-        typer.echo(dump(told) if as_json else f"{record.type} is on {record.topic}[{partition}] at offset {offset}")
+        print_result(told, f"{record.type} is on {record.topic}[{partition}] at offset {offset}", as_json=as_json)
 
     asyncio.run(run())
 
@@ -266,8 +265,6 @@ async def _report(sql: Connection, published: Published, what: str, *, wait: boo
             raise refused(published.saga_id, refusal)
         row = await read_row(sql, published.saga_id)
         told["state"] = row["state"] if row is not None else None
-    if as_json:
-        typer.echo(dump(told))
-        return
-    after = f"; the saga is {told['state']}" if wait else "; `tradesaga show` tells what comes of it"
-    typer.echo(f"{what} is published for {published.saga_id} ({published.topic}[{partition}] offset {offset}){after}")
+    after = f"the saga is {told['state']}" if wait else "see `tradesaga show` for the result"
+    place = f"{published.topic}[{partition}] offset {offset}"
+    print_result(told, f"{what} is published for {published.saga_id} ({place}); {after}", as_json=as_json)

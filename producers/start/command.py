@@ -17,15 +17,15 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.backpressure import Pipeline
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
 from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.registry.sagas import find_saga
-from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.starts.accept import check_startable
 from tradesaga.infra.starts.request_keys import read_request_keys
@@ -202,7 +202,7 @@ def _progress(wish: _Wish) -> Generator[Progress]:
 def _show(told: Told, *, as_json: bool) -> None:
     """Print results on stdout, and lines that started nothing on stderr."""
     if as_json:
-        typer.echo(dump(told.as_json()))
+        typer.echo(to_json(told.as_json()))
     elif told.result in _REFUSED:
         typer.echo(f"line {told.line}: {told.reason}", err=True)
     else:

@@ -1,7 +1,6 @@
 """`tradesaga strategy run`: moving averages over a venue's bars, their crossings as signals."""
 
 import asyncio
-import json
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import asdict
@@ -10,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.settings import Settings, load_settings
 from tradesaga.infra.telemetry.logs import configure_logs
 from tradesaga.producers.strategy.plan import Plan, check_plans, read_plans
@@ -67,7 +67,7 @@ def run(
     settings = load_settings(directory)
     configure_logs(settings.log_level, settings.log_format)
     summary = asyncio.run(_run(settings, plans, bars, poll))
-    typer.echo(json.dumps(summary) if as_json else _sentence(summary))
+    print_result(summary, _sentence(summary), as_json=as_json)
 
 
 async def _run(settings: Settings, plans: list[Plan], bars: int | None, poll: float) -> dict[str, Any]:

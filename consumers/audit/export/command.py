@@ -17,13 +17,13 @@ from tradesaga.consumers.audit.log.rows import estimate_rows
 from tradesaga.consumers.audit.options import believing_witnesses, named_witnesses, progress_bar
 from tradesaga.consumers.audit.verify.verification import Report
 from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.clock import parse_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga, registered_sagas
-from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
@@ -64,7 +64,7 @@ def export(
     )
     maker = Maker(read_signer(sign_with or key), read_trusted([public_path(key)]), settings.audit_log_id, sagas)
     manifest = asyncio.run(_export(settings, maker, query, out))
-    typer.echo(dump(_as_json(out, manifest))) if as_json else _show(out, manifest)
+    typer.echo(to_json(_as_json(out, manifest))) if as_json else _show(out, manifest)
 
 
 async def _export(settings: Settings, maker: Maker, query: Query, out: Path) -> Manifest:

@@ -25,12 +25,12 @@ from tradesaga.consumers.audit.replay.request import Request
 from tradesaga.consumers.audit.replay.state import Identity, Notebook
 from tradesaga.consumers.audit.replay.times import Timeline
 from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.cli.options import AsJson, Directory
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings

@@ -14,14 +14,14 @@ from tradesaga.consumers.audit.replay.comparison import ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.state import Notebook
 from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.clock import format_time
-from tradesaga.infra.saga_queries import dump
 
 
 def show_report(report: ReplayReport, *, as_json: bool) -> None:
     """Print what a comparison has found."""
     if as_json:
-        typer.echo(dump(_report_json(report)))
+        typer.echo(to_json(_report_json(report)))
         return
     console = Console()
     console.print(f"{report.records:,} records, {_states(report.sagas, report.states)}", highlight=False)
@@ -42,7 +42,7 @@ def show_report(report: ReplayReport, *, as_json: bool) -> None:
 def show_found(found: list[Difference], *, as_json: bool) -> None:
     """Print what ended the following of a topic, if anything did."""
     if as_json:
-        typer.echo(dump({"equal": not found, "differences": [each._asdict() for each in found]}))
+        typer.echo(to_json({"equal": not found, "differences": [each._asdict() for each in found]}))
         return
     console = Console()
     console.print("nothing has differed" if not found else f"[bold red]{len(found):,} differences")
@@ -96,9 +96,9 @@ def _stream_known(moment: Moment, known: Known, sagas: Iterator[dict[str, Any]],
         "missing_before": known.gone,
         "sagas_not_shown": left,
     }
-    typer.echo(f'{dump(told).rstrip().removesuffix("}").rstrip()}, "shown": [', nl=False)
+    typer.echo(f'{to_json(told).rstrip().removesuffix("}").rstrip()}, "shown": [', nl=False)
     for number, saga in enumerate(sagas):
-        typer.echo(f"{', ' if number else ''}{dump(saga)}", nl=False)
+        typer.echo(f"{', ' if number else ''}{to_json(saga)}", nl=False)
     typer.echo("]}")
 
 

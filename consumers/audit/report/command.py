@@ -24,11 +24,12 @@ from tradesaga.consumers.audit.report.summary import tell
 from tradesaga.consumers.audit.report.terminal import show as show_story
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.keyring import public_path, read_trusted
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.registry.sagas import registered_sagas
-from tradesaga.infra.saga_queries import dump, find_id, unknown_saga
+from tradesaga.infra.saga_queries import find_id, unknown_saga
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.schemas.topics import events_topic
@@ -67,7 +68,7 @@ def show(
         if opening is Opening.YES:
             webbrowser.open(html.absolute().as_uri())
     if as_json:
-        typer.echo(dump(story.to_json()))
+        typer.echo(to_json(story.to_json()))
     elif html is not None:
         typer.echo(f"{harmless(story.headline)}\n{html}")
     else:

@@ -20,9 +20,9 @@ from tradesaga.consumers.audit.retention.session import action_log, trusted_keys
 from tradesaga.consumers.audit.retention.survey import Look
 from tradesaga.infra.audit_log.keyring import read_signer
 from tradesaga.infra.audit_log.schedule import parse_schedule
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.display import AsJson, Directory
-from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
@@ -39,7 +39,7 @@ def retention(*, directory: Directory = None, as_json: AsJson = False) -> None:
     looks, retired = asyncio.run(_survey(settings))
     if as_json:
         parts, tables = [_look_json(look) for look in looks], [_waiting_json(each) for each in retired]
-        typer.echo(dump({"schedule": settings.audit_retention, "partitions": parts, "retired_not_dropped": tables}))
+        typer.echo(to_json({"schedule": settings.audit_retention, "partitions": parts, "retired_not_dropped": tables}))
         return
     console = Console()
     console.print(f"schedule: {settings.audit_retention}", highlight=False)
@@ -79,7 +79,7 @@ def retire(
             raise usage("say what to drop, and by what evidence", "give --partition and --export or --without-export")
         told = asyncio.run(_drop(settings, partition[0], {"operator": decider, "reason": reason}, export))
     if as_json:
-        typer.echo(dump(told))
+        typer.echo(to_json(told))
         return
     done = "dropped" if dropping else "retired"
     typer.echo(f"{done}: {', '.join(told['partitions'])} ({told['records']:,} records)")

@@ -15,10 +15,10 @@ from tradesaga.consumers.audit.retention.commands import Operator, Reason, usage
 from tradesaga.consumers.audit.retention.legal_holds import LegalHold, Scope, describe_hold, read_holds
 from tradesaga.consumers.audit.retention.session import action_log, trusted_keys
 from tradesaga.infra.audit_log.keyring import read_signer
+from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.infra.cli.output import print_result, to_json
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.display import AsJson, Directory
-from tradesaga.infra.saga_queries import dump
 from tradesaga.infra.settings import Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
@@ -42,7 +42,7 @@ def add(
     detail = _detail(scope, key.strip(), until)
     action = Action(Kind.HOLD, who(operator, reason), reason, time.time_ns(), detail)
     number = asyncio.run(_record(settings, action))
-    typer.echo(dump({"hold": number, **detail}) if as_json else f"hold {number} is set")
+    print_result({"hold": number, **detail}, f"hold {number} is set", as_json=as_json)
 
 
 @hold.command(name="list")
@@ -57,7 +57,7 @@ def list_command(
     silence_libraries()
     holds = [each for each in asyncio.run(_read(settings)) if every or each.released_by is None]
     if as_json:
-        typer.echo(dump([_as_json(each) for each in holds]))
+        typer.echo(to_json([_as_json(each) for each in holds]))
         return
     table = Table("hold", "scope", "what", "since", "by", "reason", "released", box=None, pad_edge=False)
     for each in holds:
@@ -83,7 +83,7 @@ def release(
     silence_libraries()
     action = Action(Kind.RELEASE, who(operator, reason), reason, time.time_ns(), {"hold": number})
     asyncio.run(_record(settings, action))
-    typer.echo(dump({"hold": number, "released": True}) if as_json else f"hold {number} is released")
+    print_result({"hold": number, "released": True}, f"hold {number} is released", as_json=as_json)
 
 
 def _detail(scope: Scope, key: str, until: str) -> dict[str, Any]:

@@ -1,22 +1,20 @@
 """`tradesaga subscribe` and `tradesaga subscriptions`: which account trades which strategy, within which limits."""
 
 import asyncio
-import json
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from tradesaga.consumers.entry.signals.store import Stream, list_subscriptions, write_subscription
+from tradesaga.infra.cli.options import AsJson, Directory, parse_option
+from tradesaga.infra.cli.output import print_result, to_json
 from tradesaga.infra.ledger.accounts import list_accounts
-from tradesaga.infra.local_stack.display import AsJson, Directory
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.sagas.trade.routing import Subscription
 from tradesaga.schemas.amounts import Quantity, format_decimal
-from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.signals import StrategyName
 from tradesaga.schemas.messages.trade import AccountId, Symbol
 
@@ -38,12 +36,12 @@ def subscribe(
     as_json: AsJson = False,
 ) -> None:
     """Let an account trade a strategy's signals in a symbol. What is said here replaces what was said before."""
-    stream = Stream(_checked("STRATEGY", StrategyName, strategy), _checked("SYMBOL", Symbol, symbol))
-    factor = _checked("--size-factor", Quantity, size_factor)
+    stream = Stream(parse_option(StrategyName, strategy, "STRATEGY"), parse_option(Symbol, symbol, "SYMBOL"))
+    factor = parse_option(Quantity, size_factor, "--size-factor")
     if factor >= _FACTOR_CEILING:
         raise typer.BadParameter(f"--size-factor: give less than {_FACTOR_CEILING}")
     subscription = Subscription(
-        account=_checked("ACCOUNT", AccountId, account),
+        account=parse_option(AccountId, account, "ACCOUNT"),
         size_factor=factor,
         max_quantity=_limit("--max-quantity", max_quantity),
         max_notional=_limit("--max-notional", max_notional),
@@ -52,14 +50,14 @@ def subscribe(
         enabled=not disable,
     )
     row = asyncio.run(_subscribe(load_settings(directory), stream, subscription))
-    typer.echo(json.dumps(_view(row)) if as_json else _sentence(row))
+    print_result(_view(row), _sentence(row), as_json=as_json)
 
 
 def subscriptions(*, directory: Directory = None, as_json: AsJson = False) -> None:
     """List who trades which strategy, and how many signals each has taken and refused."""
     rows = asyncio.run(_list(load_settings(directory)))
     if as_json:
-        typer.echo(json.dumps([_view(row) for row in rows]))
+        typer.echo(to_json([_view(row) for row in rows]))
         return
     for row in rows:
         typer.echo(f"{_sentence(row)}; {row['accepted']} accepted, {row['refused']} refused")
@@ -77,15 +75,8 @@ async def _list(settings: Settings) -> list[dict[str, Any]]:
         return await list_subscriptions(sql)
 
 
-def _checked(name: str, kind: Any, text: str) -> Any:
-    try:
-        return TypeAdapter[Any](kind).validate_python(text)
-    except ValidationError as error:
-        raise typer.BadParameter(f"{name}: {first_invalid(error).reason}") from None
-
-
 def _limit(name: str, text: str | None) -> Decimal | None:
-    return None if text is None else _checked(name, Quantity, text)
+    return None if text is None else parse_option(Quantity, text, name)
 
 
 def _view(row: Mapping[str, Any]) -> dict[str, Any]:

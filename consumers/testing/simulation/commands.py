@@ -1,14 +1,15 @@
 """`tradesaga simulate`."""
 
-import json
 import os
 from typing import Annotated
 
 import typer
 
 from tradesaga.consumers.testing.simulation.campaign import SAMPLES, Tally, choose, run_many
-from tradesaga.consumers.testing.simulation.report import as_json, describe, describe_failure
+from tradesaga.consumers.testing.simulation.report import as_dict, describe, describe_failure
 from tradesaga.consumers.testing.simulation.schedule import run, shorten
+from tradesaga.infra.cli.options import AsJson
+from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import ExitCode
 
 Sagas = Annotated[list[str] | None, typer.Option("--saga", help="module:attribute of a Subject; may be repeated")]
@@ -22,7 +23,7 @@ def simulate(
     processes: Annotated[int, typer.Option(min=0, help="processes to run them in; 0 for one a core")] = 0,
     saga: Sagas = None,
     trace: Annotated[bool, typer.Option("--trace", help="with --seed: tell all that happened, failed or not")] = False,
-    as_json_: Annotated[bool, typer.Option("--json")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Run the step path against simulated Kafka, PostgreSQL and far side, with seeded faults; exit 1 if it fails."""
     paths = tuple(saga or SAMPLES)
@@ -31,7 +32,7 @@ def simulate(
     else:
         tally = run_many(paths, first, schedules, processes or os.cpu_count() or 1)
         lines = list(describe(tally))
-    typer.echo(json.dumps(as_json(tally)) if as_json_ else "\n".join(lines))
+    print_result(as_dict(tally), "\n".join(lines), as_json=as_json)
     return ExitCode.CHECK_FAILED if tally.failed_seeds else ExitCode.FINE
 
 

@@ -54,7 +54,7 @@ def describe_failure(result: Result) -> Iterator[str]:
     yield from (f"  {line}" for line in lines)
 
 
-def as_json(tally: Tally) -> dict[str, object]:
+def as_dict(tally: Tally) -> dict[str, object]:
     """Give the campaign for programs."""
     return {
         "schedules": tally.schedules,

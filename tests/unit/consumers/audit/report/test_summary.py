@@ -38,7 +38,7 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.clock_tier import NO_TIER
-from tradesaga.infra.saga_queries import dump
+from tradesaga.infra.cli.output import to_json
 from tradesaga.schemas.messages import lifecycle as life
 from tradesaga.schemas.messages import trade as t
 
@@ -236,7 +236,7 @@ def test_every_row_is_told_once_and_in_order(data: st.DataObject) -> None:
     assert [each.place for each in story.records] == [row.place for row in rows]
     assert all(each.intact and not each.remarks for each in story.records)
     assert all(each.says for each in story.records)
-    told = json.loads(dump(story.to_json()))
+    told = json.loads(to_json(story.to_json()))
     assert [each["offset"] for each in told["records"]] == [row.place.offset for row in rows]
     page = render(story)
     assert all(page.count(f"offset {row.place.offset} ") == 1 for row in rows)
