@@ -11,7 +11,6 @@ import orjson
 from tradesaga.consumers.queries.tables import told_reason
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.seals import read_trust
-from tradesaga.infra.cli.progress import ProgressError, decode_progress
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import read_ends
 from tradesaga.infra.kafka.connections import Place
@@ -21,6 +20,7 @@ from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.owners import registered_owners
 from tradesaga.infra.registry.sagas import find_saga
+from tradesaga.infra.saga_progress import ProgressError, decode_progress
 from tradesaga.infra.saga_queries import Json, read_value
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.machine import State

@@ -1,1 +1,1 @@
-"""The command line: its entry, errors as one line, progress, and `tradesaga run`."""
+"""The command line: entry point, shared options, output, errors, and `tradesaga run`."""

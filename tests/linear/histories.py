@@ -8,8 +8,8 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.saga_cache import Recent
-from tradesaga.infra.cli.progress import encode_progress
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.saga_progress import encode_progress
 from tradesaga.schemas.envelope import OVERTAKES
 from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,

@@ -16,11 +16,11 @@ from tests.sagas import Filled, Held, OrderAsked, Partition, Placed, Settled, Un
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.infra.cli.progress import encode_progress
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox import lane_rows
 from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.postgres.database import session
+from tradesaga.infra.saga_progress import encode_progress
 from tradesaga.schemas.messages.lifecycle import AbortRequested, RetryRequested, StepBarred, StepFailed
 
 pytestmark = pytest.mark.stack
