@@ -13,7 +13,7 @@ from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.evidence import Evidence, ReportStore
 from tradesaga.consumers.function_checks import check_function
 from tradesaga.infra.postgres.database import Connection
-from tradesaga.infra.registry.owners import StepOwner
+from tradesaga.infra.registry.participants import StepOwner
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import AnySaga, Saga
 from tradesaga.sagas.errors import DefinitionError, SagaError

@@ -18,7 +18,7 @@ from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.outbox.guard import Guard
 from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.postgres.database import Connection, session
-from tradesaga.infra.registry.owners import registered_owners
+from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.saga_progress import ProgressError, decode_progress
 from tradesaga.infra.saga_queries import Json, read_value
@@ -205,7 +205,7 @@ async def _steps(
     """Look at each missing step where its owner keeps it."""
     if not saga.missing:
         return []
-    found = [each for each in registered_owners(settings) if each.saga.name == saga.row["name"]]
+    found = [each for each in registered_participants(settings) if each.saga.name == saga.row["name"]]
     owners = {step: owner for owner in found for step in owner.steps}
     names = {owners[step].name if step in owners else "" for step in saga.missing}
     rows: dict[str, asyncpg.Record] = {}

@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.comparison import Comparison, compare
 from tradesaga.consumers.recovery.group_start import begin_group
 from tradesaga.consumers.recovery.rebuild import Wish, rebuild
-from tradesaga.consumers.recovery.registry import registered_casts
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.infra.cli.options import AsJson, Directory
@@ -23,6 +23,7 @@ from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.keeping import TABLES, read_rows, sort_lines, summed
 from tradesaga.infra.postgres.database import session
+from tradesaga.infra.registry.sagas import sagas_with_participants
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 
@@ -104,7 +105,9 @@ def topics(*, directory: Directory = None, as_json: AsJson = False) -> None:
     """
     settings = load_settings(directory)
     with _progress(quiet=as_json) as (sized, advance):
-        report = asyncio.run(republish(settings, registered_casts(settings), getpass.getuser(), sized, advance))
+        report = asyncio.run(
+            republish(settings, sagas_with_participants(settings, Participant), getpass.getuser(), sized, advance)
+        )
     _show(report, as_json=as_json)
 
 
@@ -199,7 +202,7 @@ def _read_book(file: Path) -> dict[str, list[str]]:
 
 def _run(settings: Settings, wish: Wish, *, as_json: bool) -> Report:
     with _progress(quiet=as_json) as (sized, advance):
-        return asyncio.run(rebuild(settings, registered_casts(settings), wish, sized, advance))
+        return asyncio.run(rebuild(settings, sagas_with_participants(settings, Participant), wish, sized, advance))
 
 
 @contextmanager

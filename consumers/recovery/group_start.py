@@ -9,7 +9,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_ends
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.postgres.database import Connection, session
-from tradesaga.infra.registry.owners import registered_owners
+from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import commands_topic, events_topic
 
@@ -48,7 +48,7 @@ async def begin_group(settings: Settings, name: str, after: str | None) -> dict[
 
 
 def _find(settings: Settings, name: str) -> Participant:
-    known = [each for each in registered_owners(settings) if isinstance(each, Participant)]
+    known = [each for each in registered_participants(settings) if isinstance(each, Participant)]
     for participant in known:
         if participant.name == name:
             return participant

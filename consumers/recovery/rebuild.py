@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery import lanes
 from tradesaga.consumers.recovery.databases import Database, transactions
 from tradesaga.consumers.recovery.facts import FactRecovery
 from tradesaga.consumers.recovery.leaf_formats import find_leaf_formats
 from tradesaga.consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
-from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
 from tradesaga.consumers.saga_log.rules import Rules
@@ -30,6 +30,7 @@ from tradesaga.infra.outbox.guard import read_owner
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.infra.postgres.installation import choose_installation, read_identity, set_installation
 from tradesaga.infra.postgres.partitions import create_month_partitions
+from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
@@ -54,49 +55,55 @@ class Wish:
 
 
 async def rebuild(
-    settings: Settings, casts: Sequence[Cast], wish: Wish, sized: Callable[[int], None], advance: Advance
+    settings: Settings,
+    sagas: Sequence[RegisteredSaga[Participant]],
+    wish: Wish,
+    sized: Callable[[int], None],
+    advance: Advance,
 ) -> Report:
     """Rebuild or catch up; `sized` is told the number of facts, `advance` how many more have been read.
 
     Raises `CommandError` (exit 4) for a database or topics that do not fit, `KafkaUnavailableError`.
     """
     began, report = time.monotonic(), Report(wish.kind, dry_run=wish.dry_run)
-    names = {SAGA_LOG, *(each.name for cast in casts for each in cast.participants)}
+    names = {SAGA_LOG, *(each.name for registered in sagas for each in registered.participants)}
     urls = {name: settings.database_for(name) for name in names}
     async with TopicReader(settings.brokers()) as replay, transactions(urls.values(), dry_run=wish.dry_run) as opened:
         for database in opened.values():
             await database.begin(wish.kind, wish.operator)
-        await _take_over(settings, casts, opened.values())
+        await _take_over(settings, sagas, opened.values())
         places = {name: opened[url] for name, url in urls.items()}
         for table, rows in (wish.book or {}).items():
             await write_rows(places.get(TABLES[table][0], places[SAGA_LOG]).sql, table, rows)
-        for cast in casts:
-            ranges = await _look(settings, replay, cast)
-            await refuse_versions(places[SAGA_LOG].sql, cast.saga)
-            await _make_months(replay, places[SAGA_LOG], ranges, events_topic(cast.saga.name))
-            catching = _catch_up(replay, places, cast, wish, (ranges, report))
-            catching.facts.leaves_from = await find_leaf_formats(settings, replay, events_topic(cast.saga.name))
+        for registered in sagas:
+            ranges = await _look(settings, replay, registered)
+            await refuse_versions(places[SAGA_LOG].sql, registered.saga)
+            await _make_months(replay, places[SAGA_LOG], ranges, events_topic(registered.saga.name))
+            catching = _catch_up(replay, places, registered, wish, (ranges, report))
+            catching.facts.leaves_from = await find_leaf_formats(settings, replay, events_topic(registered.saga.name))
             await catching.declare()
             sized(catching.size)
             await catching.run(advance)
             if wish.kind == "rebuilt":
-                await _skip_signals(settings, replay, places[SAGA_LOG], cast)
+                await _skip_signals(settings, replay, places[SAGA_LOG], registered)
         for database in opened.values():
             await _sum_up(database, report)
-        report.left_out += describe_gaps(casts, rebuilt=wish.kind == "rebuilt", book=wish.book is not None)
+        report.left_out += describe_gaps(sagas, rebuilt=wish.kind == "rebuilt", book=wish.book is not None)
         report.incarnation = max(database.incarnation.number for database in opened.values())
     report.seconds = time.monotonic() - began
     return report
 
 
-async def _take_over(settings: Settings, casts: Sequence[Cast], databases: Collection[Database]) -> None:
+async def _take_over(
+    settings: Settings, sagas: Sequence[RegisteredSaga[Participant]], databases: Collection[Database]
+) -> None:
     """Make databases those of the installation whose the topics are, as the lost ones were.
 
     Raises `CommandError` (exit 4) for a database that is in use by another installation, or topics that cannot be
     claimed.
     """
     try:
-        owners = [await read_owner(settings.brokers(), cast.saga.name) for cast in casts]
+        owners = [await read_owner(settings.brokers(), registered.saga.name) for registered in sagas]
     except HaltError as error:
         do = "make that topic anew, then run this again"
         raise CommandError("topics-unclaimable", str(error), "Kafka", do, ExitCode.REFUSED) from error
@@ -117,9 +124,9 @@ async def _make_months(replay: TopicReader, log: Database, ranges: Ranges, topic
         await create_month_partitions(log.sql, min(first))
 
 
-async def _look(settings: Settings, replay: TopicReader, cast: Cast) -> Ranges:
+async def _look(settings: Settings, replay: TopicReader, registered: RegisteredSaga[Participant]) -> Ranges:
     """Look at the saga's topics before anything is read."""
-    name = cast.saga.name
+    name = registered.saga.name
     topics = [events_topic(name), commands_topic(name), dead_letters_topic(name), starts_topic(name)]
     counts = await count_partitions(settings.brokers(), topics)
     ranges = await replay.ranges([(topic, number) for topic in topics for number in range(counts[topic])])
@@ -128,18 +135,24 @@ async def _look(settings: Settings, replay: TopicReader, cast: Cast) -> Ranges:
 
 
 def _catch_up(
-    replay: TopicReader, places: Mapping[str, Database], cast: Cast, wish: Wish, told: tuple[Ranges, Report]
+    replay: TopicReader,
+    places: Mapping[str, Database],
+    registered: RegisteredSaga[Participant],
+    wish: Wish,
+    told: tuple[Ranges, Report],
 ) -> CatchUp:
     ranges, report = told
-    partitions = sum(1 for topic, _ in ranges if topic == events_topic(cast.saga.name))
-    facts = FactRecovery(Rules(cast.saga, partitions), places[SAGA_LOG].sql, time.time_ns())
+    partitions = sum(1 for topic, _ in ranges if topic == events_topic(registered.saga.name))
+    facts = FactRecovery(Rules(registered.saga, partitions), places[SAGA_LOG].sql, time.time_ns())
     restored = wish.kind == "restored"
-    return CatchUp(cast, replay, places, ranges, facts, report, restored=restored, unknown=wish.unknown)
+    return CatchUp(registered, replay, places, ranges, facts, report, restored=restored, unknown=wish.unknown)
 
 
-async def _skip_signals(settings: Settings, replay: TopicReader, log: Database, cast: Cast) -> None:
+async def _skip_signals(
+    settings: Settings, replay: TopicReader, log: Database, registered: RegisteredSaga[Participant]
+) -> None:
     """Leave signals of before alone: what was decided on them is lost, and acting on them now could trade twice."""
-    group, topic = f"{cast.saga.name}-signal-router", SIGNALS.name
+    group, topic = f"{registered.saga.name}-signal-router", SIGNALS.name
     try:
         counts = await count_partitions(settings.brokers(), [topic])
     except CommandError as error:

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.facts import FactRecovery
-from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.topics import events_topic
 
@@ -94,12 +95,12 @@ def refuse_unknown(types: Mapping[str, int], *, allowed: bool) -> None:
         raise CommandError("type-unknown", what, "topics", do, ExitCode.REFUSED)
 
 
-def describe_gaps(casts: Sequence[Cast], *, rebuilt: bool, book: bool) -> list[str]:
+def describe_gaps(sagas: Sequence[RegisteredSaga[Participant]], *, rebuilt: bool, book: bool) -> list[str]:
     """Say what topics do not hold at all, and how it comes back."""
     told = [
-        f"steps {', '.join(cast.orphans)} of {cast.saga.name!r}: no participant is registered for them"
-        for cast in casts
-        if cast.orphans
+        f"steps {', '.join(registered.unowned)} of {registered.saga.name!r}: no participant is registered for them"
+        for registered in sagas
+        if registered.unowned
     ]
     if rebuilt and not book:
         told += [

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery import lanes
 from tradesaga.consumers.recovery.databases import Database
 from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from tradesaga.consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown, refuse_unregistered
-from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.starts import Letter, first_unanswered, open_intake
 from tradesaga.consumers.recovery.steps import StepRecovery
@@ -19,6 +19,7 @@ from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
+from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import SAGA_LOG
 from tradesaga.schemas.envelope import TYPE, Header
 from tradesaga.schemas.messages.lifecycle import Bar
@@ -37,7 +38,7 @@ class CatchUp:
     `places` gives the database of each service by name; `restored` that the rows there are of an earlier moment.
     """
 
-    cast: Cast
+    registered: RegisteredSaga[Participant]
     replay: TopicReader
     places: Mapping[str, Database]
     ranges: Mapping[Place, tuple[int, int]]
@@ -58,25 +59,25 @@ class CatchUp:
     @property
     def events(self) -> str:
         """Name the topic of facts."""
-        return events_topic(self.cast.saga.name)
+        return events_topic(self.registered.saga.name)
 
     @property
     def commands(self) -> str:
         """Name the topic of commands."""
-        return commands_topic(self.cast.saga.name)
+        return commands_topic(self.registered.saga.name)
 
     async def declare(self) -> None:
         """Have all lanes exist; refuse a database that has read further than the topics go."""
         log, count = self.places[SAGA_LOG], self._count(self.events)
         self.log_lanes = await lanes.declare(log.sql, self.facts.group, self.events, count, log.incarnation)
         known = list(self.log_lanes.values())
-        for participant in self.cast.participants:
+        for participant in self.registered.participants:
             place = self.places[participant.name]
             mine = await lanes.declare(place.sql, participant.group, self.events, count, place.incarnation)
             theirs = await lanes.declare(place.sql, participant.group, self.commands, count, place.incarnation)
             known += [*mine.values(), *theirs.values()]
             numbers = {number: lane.id for number, lane in mine.items()}
-            recovery = StepRecovery(self.cast.saga, participant, place.sql, count, numbers, self.facts.now)
+            recovery = StepRecovery(self.registered.saga, participant, place.sql, count, numbers, self.facts.now)
             if self.restored:
                 await recovery.doubt()
             self.steps.append(recovery)
@@ -97,9 +98,9 @@ class CatchUp:
             given = await self._commands(number)
             await self._facts(number, given, letters, advance)
             await self.find_unanswered(number)
-        refuse_foreign(self.cast.saga, self.facts)
+        refuse_foreign(self.registered.saga, self.facts)
         refuse_unknown(self.facts.unknown, allowed=self.unknown)
-        refuse_unregistered(self.cast.saga, self.facts.versions, allowed=self.unknown)
+        refuse_unregistered(self.registered.saga, self.facts.versions, allowed=self.unknown)
         await self._starts(letters)
         await self._owe()
         self._report()
@@ -111,7 +112,7 @@ class CatchUp:
 
     async def _letters(self) -> Letters:
         """Count the copies of records in the dead letters, by the group that put them there."""
-        topic = dead_letters_topic(self.cast.saga.name)
+        topic = dead_letters_topic(self.registered.saga.name)
         found = Letters()
         for number in range(self._count(topic)):
             async for batch in self._read(topic, number):
@@ -124,7 +125,7 @@ class CatchUp:
 
     async def _commands(self, number: int) -> set[Asked]:
         """Say which orders have become commands on this partition."""
-        bar, given = wire_type(self.cast.saga.name, Bar).encode(), set[Asked]()
+        bar, given = wire_type(self.registered.saga.name, Bar).encode(), set[Asked]()
         async for batch in self._read(self.commands, number):
             self.report.records["commands"] += len(batch)
             for record in batch:
@@ -173,10 +174,10 @@ class CatchUp:
 
     async def _starts(self, letters: Letters) -> None:
         """Have the intake go on from the first start that nobody has answered."""
-        intake, log = open_intake(self.cast.saga), self.places[SAGA_LOG]
+        intake, log = open_intake(self.registered.saga), self.places[SAGA_LOG]
         if intake is None:
             return
-        topic = starts_topic(self.cast.saga.name)
+        topic = starts_topic(self.registered.saga.name)
         here = await lanes.declare(log.sql, intake.group, topic, self._count(topic), log.incarnation)
         mine = {place for group, place in letters if group == intake.group}
         for number in range(self._count(topic)):

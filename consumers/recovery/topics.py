@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
+from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, transactions
 from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from tradesaga.consumers.recovery.refusals import refuse_versions
-from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
 from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
@@ -32,6 +32,7 @@ from tradesaga.infra.kafka.skipped_offsets import TransactionWriter
 from tradesaga.infra.kafka.topic_reader import BATCH, TopicReader, TopicRewriter
 from tradesaga.infra.kafka.topics import all_topics, check_topics, ensure_topics, set_clock
 from tradesaga.infra.outbox.lane_rows import Lane
+from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.schemas.messages.lifecycle import Bar
 from tradesaga.schemas.messages.message import wire_type
@@ -94,7 +95,11 @@ class _Fact(NamedTuple):
 
 
 async def republish(
-    settings: Settings, casts: Sequence[Cast], operator: str, sized: Callable[[int], None], advance: Advance
+    settings: Settings,
+    sagas: Sequence[RegisteredSaga[Participant]],
+    operator: str,
+    sized: Callable[[int], None],
+    advance: Advance,
 ) -> Report:
     """Write the topics anew, and have every lane go on where that leaves it.
 
@@ -102,17 +107,17 @@ async def republish(
     under which a saga is open; `KafkaUnavailableError`.
     """
     began, report = time.monotonic(), Report("republished")
-    names = {SAGA_LOG, *(each.name for cast in casts for each in cast.participants)}
+    names = {SAGA_LOG, *(each.name for registered in sagas for each in registered.participants)}
     urls = {name: settings.database_for(name) for name in names}
     brokers = settings.brokers()
     async with transactions(urls.values(), dry_run=False) as opened:
         for database in opened.values():
             await database.begin("republished", operator)
-        await ensure_topics(brokers, all_topics([cast.saga.name for cast in casts]), durability(settings))
+        await ensure_topics(brokers, all_topics([registered.saga.name for registered in sagas]), durability(settings))
         places = {name: opened[url] for name, url in urls.items()}
-        for cast in casts:
-            await refuse_versions(places[SAGA_LOG].sql, cast.saga)
-            await _write_saga(settings, places, cast, report, (sized, advance))
+        for registered in sagas:
+            await refuse_versions(places[SAGA_LOG].sql, registered.saga)
+            await _write_saga(settings, places, registered, report, (sized, advance))
         for database in opened.values():
             await database.end()
         report.incarnation = max(database.incarnation.number for database in opened.values())
@@ -127,11 +132,11 @@ async def republish(
 async def _write_saga(
     settings: Settings,
     places: Mapping[str, Database],
-    cast: Cast,
+    registered: RegisteredSaga[Participant],
     report: Report,
     told: tuple[Callable[[int], None], Advance],
 ) -> None:
-    name, brokers = cast.saga.name, settings.brokers()
+    name, brokers = registered.saga.name, settings.brokers()
     topics = [topic for topic in saga_topics(name) if topic.name != f"{name}.starts"]
     kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
     # Brokers learn of topics that were created just now one after the other; this waits for that.
@@ -145,32 +150,36 @@ async def _write_saga(
     await asyncio.sleep(_SPREADING)
     try:
         async with TopicRewriter(brokers) as rewriter, TransactionWriter(brokers) as transactions:
-            writing = _Writing(cast, places, counts, rewriter, transactions, report)
+            writing = _Writing(registered, places, counts, rewriter, transactions, report)
             await writing.write(spans, told[1])
     finally:
         await set_clock(brokers, topics, "LogAppendTime")
-    await _leave_lanes(brokers, places, cast, spans, report)
+    await _leave_lanes(brokers, places, registered, spans, report)
 
 
 async def _leave_lanes(
-    brokers: str, places: Mapping[str, Database], cast: Cast, spans: Mapping[int, _Span], report: Report
+    brokers: str,
+    places: Mapping[str, Database],
+    registered: RegisteredSaga[Participant],
+    spans: Mapping[int, _Span],
+    report: Report,
 ) -> None:
     """Have no lane stand beyond its topic, nor beyond what is certain to be where it was."""
     async with TopicReader(brokers) as replay:
-        names = [topic.name for topic in all_topics([cast.saga.name])]
+        names = [topic.name for topic in all_topics([registered.saga.name])]
         counts = await count_partitions(brokers, names)
         ranges = await replay.ranges([(name, number) for name in names for number in range(counts[name])])
         ends = {place: end for place, (_, end) in ranges.items()}
-        ends |= {(events_topic(cast.saga.name), number): span.end for number, span in spans.items()}
+        ends |= {(events_topic(registered.saga.name), number): span.end for number, span in spans.items()}
         columns = [topic for topic, _ in ends], [number for _, number in ends], list(ends.values())
         for database in {id(each): each for each in places.values()}.values():
             await database.sql.execute(_STEP_BACK, *columns)
         facts = FactRecovery(
-            Rules(cast.saga, counts[events_topic(cast.saga.name)]), places[SAGA_LOG].sql, time.time_ns()
+            Rules(registered.saga, counts[events_topic(registered.saga.name)]), places[SAGA_LOG].sql, time.time_ns()
         )
-        catching = CatchUp(cast, replay, places, ranges, facts, report, restored=False, unknown=True)
+        catching = CatchUp(registered, replay, places, ranges, facts, report, restored=False, unknown=True)
         await catching.declare()
-        for number in range(counts[events_topic(cast.saga.name)]):
+        for number in range(counts[events_topic(registered.saga.name)]):
             await catching.find_unanswered(number)
 
 
@@ -212,7 +221,7 @@ def _gap(topic: str, number: int, what: str) -> CommandError:
 class _Writing:
     """One saga's topics while they are written."""
 
-    cast: Cast
+    registered: RegisteredSaga[Participant]
     places: Mapping[str, Database]
     counts: Mapping[str, int]
     rewriter: TopicRewriter
@@ -222,12 +231,12 @@ class _Writing:
 
     async def write(self, spans: Mapping[int, _Span], advance: Advance) -> None:
         """Write facts and commands partition by partition, then what had not been folded, then the dead letters."""
-        name = self.cast.saga.name
+        name = self.registered.saga.name
         bar = wire_type(name, Bar)
         for row in await self._fetch(_SENT, commands_topic(name)):
             record = _outgoing(row)
             self.sent[asked(record.headers, bar=record.type == bar)] = record
-        rules = Rules(self.cast.saga, self.counts[events_topic(name)])
+        rules = Rules(self.registered.saga, self.counts[events_topic(name)])
         facts = FactRecovery(rules, self.places[SAGA_LOG].sql, time.time_ns(), writes=False)
         for number, span in spans.items():
             facts.forget()
@@ -253,7 +262,7 @@ class _Writing:
     async def _facts(self, number: int) -> AsyncGenerator[list[_Fact]]:
         batch: list[_Fact] = []
         async for row in self.places[SAGA_LOG].sql.cursor(
-            _FACTS, events_topic(self.cast.saga.name), number, prefetch=BATCH
+            _FACTS, events_topic(self.registered.saga.name), number, prefetch=BATCH
         ):
             batch.append(_Fact(_record(row), row["skipped_behind"]))
             if len(batch) == BATCH:
@@ -293,7 +302,7 @@ class _Writing:
 
     async def _write_unfolded(self) -> None:
         """Write what had been said, or was about to be, and had not been folded: in the order in which it was said."""
-        topic = events_topic(self.cast.saga.name)
+        topic = events_topic(self.registered.saga.name)
         sent = await self._fetch(_SENT_IDS, topic)
         columns = [row["id"] for row in sent], [row["aggregateid"] for row in sent]
         folded = [row["id"] for row in await self.places[SAGA_LOG].sql.fetch(_FOLDED, *columns)]

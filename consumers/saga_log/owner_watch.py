@@ -20,7 +20,7 @@ from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.consumers.saga_log.unowned_steps import awaited_unowned
 from tradesaga.infra.outbox.pace import Pace
 from tradesaga.infra.postgres.database import Pool
-from tradesaga.infra.registry.owners import StepOwner, registered_owners, unowned_steps
+from tradesaga.infra.registry.participants import StepOwner, registered_participants, unowned_steps
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import commands_topic
 
@@ -77,7 +77,7 @@ class OwnerWatch:
     async def find_unbound(self) -> Collection[str]:
         """Return the saga's steps that no participant registered here binds."""
         if self._owners is None:
-            self._owners = await asyncio.to_thread(registered_owners, self._settings)
+            self._owners = await asyncio.to_thread(registered_participants, self._settings)
         return unowned_steps(self._rules.saga, self._owners)
 
     async def _possibly_owned(self, unbound: Collection[str]) -> bool:

@@ -1,16 +1,18 @@
 """The sagas that this installation knows, by entry point and from the settings' modules, and who owns their steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.registry.app_modules import import_app, load_entry_point
-from tradesaga.infra.registry.owners import StepOwner, check_owners, registered_owners, unowned_steps
+from tradesaga.infra.registry.participants import StepOwner, check_participants, registered_participants, unowned_steps
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import AnySaga, Saga
 
 SAGAS: Final = "tradesaga.sagas"
+P = TypeVar("P", bound=StepOwner)
 UNKNOWN_VERSION: Final = "the saga runs under version"
 """How the reason begins of a record that waits for a version of its saga's definition to be registered."""
 
@@ -51,6 +53,28 @@ def _defined(modules: Sequence[str]) -> list[AnySaga]:
 
 def _defines(value: object) -> bool:
     return isinstance(value, StepOwner | Saga)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredSaga(Generic[P]):
+    """A saga with those of its participants that are registered here."""
+
+    saga: AnySaga
+    participants: Sequence[P]
+
+    @property
+    def unowned(self) -> list[str]:
+        """The names of the steps that no participant owns."""
+        return unowned_steps(self.saga, self.participants)
+
+
+def sagas_with_participants(settings: Settings, kind: type[P]) -> list[RegisteredSaga[P]]:
+    """Return each registered saga with its participants of this type. Raises as `registered_sagas` does."""
+    found = [each for each in registered_participants(settings) if isinstance(each, kind)]
+    return [
+        RegisteredSaga(saga, [each for each in found if each.saga.name == name])
+        for name, saga in sorted(registered_sagas(settings.app).items())
+    ]
 
 
 def find_saga(name: str, modules: Sequence[str] = ()) -> AnySaga:
@@ -95,18 +119,17 @@ def _is(saga: AnySaga, other: AnySaga) -> bool:
 def check_ownership(settings: Settings) -> list[str]:
     """Check all that is registered; return a sentence for each saga with steps that nobody registered here owns.
 
-    Raises as `check_owners` does, and `CommandError` (exit 3) for a module that has nothing to offer.
+    Raises as `check_participants` does, and `CommandError` (exit 3) for a module that has nothing to offer.
     """
     for module in settings.app:
         imported = vars(import_app(module))
         if "services" not in imported and not any(_defines(value) for value in imported.values()):
             what, do = "the module has no saga, no participant and no `services`", "name the module that has"
             raise CommandError("app-empty", what, module, do, ExitCode.NOT_FOUND)
-    owners = registered_owners(settings)
-    check_owners(owners)
+    check_participants(registered_participants(settings))
     return [
-        f"saga {name}: no participant that is registered here owns {', '.join(missing)}; a saga that comes that far "
-        f"waits for one, and does not end before it is there"
-        for name, saga in sorted(registered_sagas(settings.app).items())
-        if (missing := unowned_steps(saga, owners))
+        f"saga {each.saga.name}: no participant that is registered here owns {', '.join(each.unowned)}; "
+        f"a saga that reaches such a step waits there until one is running"
+        for each in sagas_with_participants(settings, StepOwner)
+        if each.unowned
     ]

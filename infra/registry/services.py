@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.registry.app_modules import import_app, load_entry_point
-from tradesaga.infra.registry.owners import PARTICIPANTS, StepOwner, module_owners
+from tradesaga.infra.registry.participants import PARTICIPANTS, StepOwner, module_participants
 from tradesaga.infra.settings import Settings
 
 Service = Callable[[Settings], Awaitable[None]]
@@ -40,7 +40,7 @@ def app_participants(settings: Settings) -> dict[str, StepOwner]:
     installed = _installed()
     found: dict[str, StepOwner] = {}
     for module in settings.app:
-        for owner in module_owners(import_app(module), settings):
+        for owner in module_participants(import_app(module), settings):
             registered = [load_entry_point(point) for point in entry_points(group=PARTICIPANTS, name=owner.name)]
             if owner in registered:
                 continue

@@ -20,11 +20,12 @@ from tests.keys import KEYS
 from tests.waiting import until
 from tradesaga.consumers.context import Work
 from tradesaga.consumers.entry.start_intake import Intake
+from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.rebuild import Wish, rebuild
-from tradesaga.consumers.recovery.registry import Cast
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.postgres.database import Connection, Pool, open_pool
+from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.identity import saga_id as identify
 from tradesaga.schemas.messages.message import Event
@@ -76,10 +77,10 @@ class Stage:
         return Settings(database_url=SecretStr(self.url), kafka=self.bench.kafka)
 
     @property
-    def casts(self) -> list[Cast]:
+    def sagas(self) -> list[RegisteredSaga[Participant]]:
         """Give the saga and its participants."""
         kit = self.bench.kit
-        return [Cast(kit.saga, [kit.desk, kit.port])]
+        return [RegisteredSaga(kit.saga, [kit.desk, kit.port])]
 
     async def new_database(self, template: str = "") -> str:
         """Make a migrated database, or a copy of another, and use it from here on."""
@@ -169,7 +170,7 @@ class Stage:
 
     async def rebuild(self, wish: Wish) -> Report:
         """Recover the database in use."""
-        return await rebuild(self.settings, self.casts, wish, ignore, ignore)
+        return await rebuild(self.settings, self.sagas, wish, ignore, ignore)
 
 
 def ignore(_count: int) -> None:

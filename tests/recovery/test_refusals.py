@@ -52,7 +52,7 @@ async def test_a_database_that_does_not_fit_is_refused(stage: Stage) -> None:
     differing = [topic.name for topic in saga_topics(stage.bench.saga.name) if topic.partitions == 1]  # the test's: 12
     await asyncio.to_thread(delete_topics, stage.bench.kafka, differing)
     with pytest.raises(CommandError) as caught:
-        await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+        await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
     assert caught.value.code == "topics-not-empty"
     assert await stage.bench.pool.fetchval("SELECT count(*) FROM incarnation") == 1
 

@@ -50,7 +50,7 @@ async def test_everything_goes_on_with_topics_written_anew(stage: Stage) -> None
     await stage.ran_ahead()
     await stage.stop()
     await lose_topics(stage)
-    report = await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+    report = await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
     assert report.records["events"] > 100
     assert report.records["facts not folded yet"] > 0
     await stage.forget_unknown()
@@ -111,7 +111,7 @@ async def test_offsets_that_transactions_took_are_skipped_again(stage: Stage) ->
     assert {1, 5} <= {row[0] for row in gaps}
     middle = before[events_topic(stage.bench.saga.name), 0][-1][1]
     await lose_topics(stage)
-    report = await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+    report = await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
     assert report.records["skipped offsets"] >= 10 * PARTITIONS
     assert await readable(stage) == before
     async with TopicReader(stage.bench.kafka) as replay:
@@ -146,6 +146,6 @@ async def refuses_a_log_that_lacks_a_record(stage: Stage) -> None:
         )
     await lose_topics(stage)
     with pytest.raises(CommandError) as refused:
-        await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+        await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
     assert refused.value.code == "log-gap"
     assert "records are missing" in refused.value.what

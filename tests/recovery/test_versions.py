@@ -130,7 +130,7 @@ async def check_new_topics(stage: Stage) -> None:
     """Have the topics made anew from the database in use: one that is rebuilt from them is the same again."""
     here = stage.url
     await lose_topics(stage)
-    await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+    await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
     again = await stage.new_database()
     await stage.rebuild(REBUILT)
     assert (found := await compare(here, again)).equal, found.lines()
@@ -237,7 +237,7 @@ async def test_a_version_that_is_not_registered_is_refused(stage: Stage) -> None
     await stage.use(lived)
     await lose_topics(stage)
     with pytest.raises(CommandError) as caught:
-        await republish(stage.settings, stage.casts, "tester", ignore, ignore)
+        await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
     assert caught.value.code == "version-unknown"
 
 

@@ -56,7 +56,7 @@ class Team:
 
     async def begin(self, after: str | None = None) -> Any:
         """Decide where its group begins."""
-        with patch.object(group_start, "registered_owners", return_value=[self.participant]):
+        with patch.object(group_start, "registered_participants", return_value=[self.participant]):
             return await group_start.begin_group(self.settings, self.participant.name, after)
 
 

@@ -58,7 +58,7 @@ class Watched:
 
     async def look(self, times: int = 1) -> None:
         """Look for steps without an owner, so often at once."""
-        with patch.object(owner_watch, "registered_owners", return_value=[self.owner]):
+        with patch.object(owner_watch, "registered_participants", return_value=[self.owner]):
             await asyncio.gather(*(self.watch.look() for _ in range(times)))
 
     async def overdue(self, *said: Event) -> UUID:
@@ -93,7 +93,7 @@ async def test_a_saga_that_waits_for_nobody_fails_with_an_alert_and_goes_on_when
             assert [each.headers["ts_step"] for each in await rig.read("commands", 1)] == [b"place"]
             with (
                 patch.object(diagnosis, "find_saga", return_value=rig.saga),
-                patch.object(diagnosis, "registered_owners", return_value=[watched.owner]),
+                patch.object(diagnosis, "registered_participants", return_value=[watched.owner]),
             ):
                 async with rig.pool.acquire() as sql:
                     found = await diagnosis.diagnose(sql, watched.settings, row)

@@ -284,10 +284,10 @@ def test_the_gate_works_for_a_registered_app(
 
 REGISTRY = """
 import sys
-from tradesaga.infra.registry.owners import registered_owners
+from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.settings import Settings
 
-owners = {step: owner.name for owner in registered_owners(Settings()) for step in owner.steps}
+owners = {step: owner.name for owner in registered_participants(Settings()) for step in owner.steps}
 print(owners["place_order"], owners["confirm_fill"], len(owners), "ccxt" in sys.modules)
 """
 

@@ -1,7 +1,4 @@
-"""Who owns which step: the participants that are registered here, by entry point and in the settings' modules.
-
-`infra` knows them by what all of its commands need: their steps, and how they are run.
-"""
+"""The participants of an installation, by entry point and from the settings' modules, and the steps they own."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
@@ -19,7 +16,7 @@ PARTICIPANTS: Final = "tradesaga.participants"
 
 
 class StepOwner(ABC):
-    """One service's share of a saga; `tradesaga.consumers.Participant` is the one implementation."""
+    """One service's share of a saga, as `infra` needs to know it; `Participant` in `consumers` implements it."""
 
     name: str
     saga: AnySaga
@@ -27,12 +24,12 @@ class StepOwner(ABC):
     @property
     @abstractmethod
     def group(self) -> str:
-        """Name the consumer group."""
+        """Its consumer group."""
 
     @property
     @abstractmethod
     def steps(self) -> Collection[str]:
-        """Name the steps that it owns."""
+        """The names of the steps that it owns."""
 
     @abstractmethod
     def check(self) -> None:
@@ -43,33 +40,33 @@ class StepOwner(ABC):
         """Run it as a service, until cancelled."""
 
 
-def registered_owners(settings: Settings) -> list[StepOwner]:
+def registered_participants(settings: Settings) -> list[StepOwner]:
     """Return all participants, each once. Raises `CommandError` for one that cannot be loaded."""
-    found = [_made(load_entry_point(point), settings, point.value) for point in entry_points(group=PARTICIPANTS)]
+    found = [_resolve(load_entry_point(point), settings, point.value) for point in entry_points(group=PARTICIPANTS)]
     for module in settings.app:
-        found += module_owners(import_app(module), settings)
+        found += module_participants(import_app(module), settings)
     return list(dict.fromkeys(found))
 
 
-def module_owners(module: ModuleType, settings: Settings) -> list[StepOwner]:
+def module_participants(module: ModuleType, settings: Settings) -> list[StepOwner]:
     """Return a module's participants: its global names, and what its `participants` lists."""
     owners = [value for value in vars(module).values() if isinstance(value, StepOwner)]
-    owners += [_made(each, settings, module.__name__) for each in getattr(module, "participants", ())]
+    owners += [_resolve(each, settings, module.__name__) for each in getattr(module, "participants", ())]
     return list(dict.fromkeys(owners))
 
 
-def _made(value: Any, settings: Settings, where: str) -> StepOwner:
+def _resolve(value: Any, settings: Settings, where: str) -> StepOwner:
     made = value if isinstance(value, StepOwner) else value(settings) if callable(value) else value
     if not isinstance(made, StepOwner):
         raise CommandError(
-            "participant-wrong", f"{type(made).__name__} is no participant", where,
+            "participant-wrong", f"{type(made).__name__} is not a participant", where,
             "give a Participant, or a function of the settings that returns one", ExitCode.NOT_FOUND,
         )  # fmt: skip
     return made
 
 
-def check_owners(owners: Iterable[StepOwner]) -> None:
-    """Refuse two owners of one step, and two participants of one name: these would share a consumer group.
+def check_participants(owners: Iterable[StepOwner]) -> None:
+    """Check that every step has one owner at most, and that no two participants would share a consumer group.
 
     Raises `CommandError` (exit 4), and `DefinitionError` for a participant that lacks a function.
     """
@@ -90,7 +87,7 @@ def check_owners(owners: Iterable[StepOwner]) -> None:
 
 
 def unowned_steps(saga: AnySaga, owners: Sequence[StepOwner]) -> list[str]:
-    """Name the steps of a saga, in all its versions, that none of these owns."""
+    """Return the names of the steps of a saga, in all its versions, that none of these owns."""
     owned = {step for owner in owners if owner.saga.name == saga.name for step in owner.steps}
     names = dict.fromkeys(step.name for each in saga.versions.values() for step in each.steps)
     return [name for name in names if name not in owned]
