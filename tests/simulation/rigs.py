@@ -8,7 +8,8 @@ from typing import Any, TypeVar, cast
 
 import asyncpg
 
-from tradesaga.consumers.testing.simulation.broker import SimBroker, SimClients
+from tradesaga.consumers.testing.simulation.broker import SimBroker
+from tradesaga.consumers.testing.simulation.clients import SimClients
 from tradesaga.consumers.testing.simulation.connection import SimConnection
 from tradesaga.consumers.testing.simulation.database import SimDatabase
 from tradesaga.consumers.testing.simulation.lane_statements import lane_statements

@@ -1,15 +1,11 @@
-"""Kafka on a bad day: logs, groups and fetches in memory, with every trap that was met on real brokers."""
+"""A simulated Kafka broker: its logs, consumer groups and rebalances in memory, with the failures of real brokers."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Protocol
 
-from tradesaga.consumers.testing.simulation.group import Group
-from tradesaga.consumers.testing.simulation.inspector import SimInspector
 from tradesaga.consumers.testing.simulation.loop import Process, SimLoop
-from tradesaga.consumers.testing.simulation.member import SimConsumer
-from tradesaga.consumers.testing.simulation.sender import SimProducer
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.partitioner import partition_of
@@ -17,6 +13,14 @@ from tradesaga.schemas.envelope import Header
 
 EPOCH_NS: Final = 1_790_000_000_000_000_000
 """Nanoseconds since 1970 at which every simulation begins."""
+
+
+HEARTBEAT: Final = 0.4
+"""Seconds within which a member hears of a rebalance, or of its own expulsion."""
+FIRST_DELAY: Final = 0.3
+"""Seconds for which a group that is new waits for its first members."""
+REBALANCE_LIMIT: Final = 4.0
+"""Seconds for which a rebalance waits for its members."""
 
 
 @dataclass(slots=True)
@@ -30,6 +34,118 @@ class Moods:
     """Seconds for which records are delivered before the client is told what it has been assigned."""
     reuses_generation: bool = False
     """Commits of a member that has been expelled are taken, for its generation's number is in use again."""
+
+
+class GroupMember(Protocol):
+    """What a group needs to know of a member."""
+
+    name: str
+    topics: list[str]
+    generation: int
+    process: Process
+
+    def hear(self) -> None:
+        """Learn at a heartbeat that the group wants this member to rejoin."""
+        ...
+
+
+class Group:
+    """One group at its coordinator."""
+
+    def __init__(self, broker: "SimBroker", name: str) -> None:
+        self._broker = broker
+        self.name = name
+        self.generation = 0
+        self.rebalances = 0
+        self.offsets: dict[Place, int] = {}
+        self.metadata: dict[Place, str] = {}
+        self.members: list[GroupMember] = []
+        self.former: list[GroupMember] = []
+        """Members that were expelled and may not know it."""
+        self._joining: dict[GroupMember, asyncio.Future[set[Place]]] = {}
+        self._timer: Any = None
+
+    def knows(self, member: GroupMember) -> bool:
+        """Say whether a commit of this member would be taken."""
+        if self._broker.mood(member.process).reuses_generation:
+            return True
+        return member in self.members and member.generation == self.generation
+
+    def join(self, member: GroupMember) -> asyncio.Future[set[Place]]:
+        """Take a member in, or in again; the future resolves when all are there, or are given up."""
+        future = self._broker.loop.create_future()
+        self._joining[member] = future
+        if member not in self.members:
+            self.members.append(member)
+        if self._timer is None:
+            self._timer = self._later(REBALANCE_LIMIT if self.generation else FIRST_DELAY, self._give_up_on_others)
+            self._tell_others()
+        if self.generation:
+            self._complete_if_all_there()
+        return future
+
+    def leave(self, member: GroupMember) -> None:
+        """Let a member go, by its own word or because nothing is heard of it."""
+        self._joining.pop(member, None)
+        if member not in self.members:
+            return
+        self.members.remove(member)
+        self.former.append(member)
+        self.rebalance()
+        self._complete_if_all_there()
+
+    def rebalance(self) -> None:
+        """Have all members join anew."""
+        if self._timer is None and self.members:
+            self._timer = self._later(REBALANCE_LIMIT, self._give_up_on_others)
+            self._tell_others()
+
+    def heartbeat(self, member: GroupMember) -> None:
+        """Tell a member that has stood still where it stands, at its next heartbeat."""
+        if member not in self.members or self._timer is not None:
+            self._later(HEARTBEAT * self._broker.loop.chance.random(), member.hear)
+
+    def _later(self, seconds: float, function: Any) -> Any:
+        loop = self._broker.loop
+        return loop.outside.run(loop.call_later, seconds, function)
+
+    def _tell_others(self) -> None:
+        for member in self.members:
+            if member not in self._joining:
+                self._later(HEARTBEAT * self._broker.loop.chance.random(), member.hear)
+
+    def _give_up_on_others(self) -> None:
+        for member in [member for member in self.members if member not in self._joining]:
+            self.members.remove(member)
+            self.former.append(member)
+        self._complete_if_all_there()
+        if self._timer is not None and not self.members:
+            self._timer = None
+
+    def _complete_if_all_there(self) -> None:
+        if self._timer is None or not self.members or len(self._joining) < len(self.members):
+            return
+        self._timer.cancel()
+        self._timer = None
+        self.generation += 1
+        self.rebalances += 1
+        joining, self._joining = self._joining, {}
+        chance = self._broker.loop.chance
+        members = sorted(self.members, key=lambda member: member.name)
+        if chance.random() < 0.5:  # noqa: PLR2004 - a coin: who gets which partitions changes from time to time
+            members.reverse()
+        for member, future in joining.items():
+            member.generation = self.generation
+            if not future.done():
+                future.set_result(self._share(members, member))
+
+    def _share(self, members: list[GroupMember], member: GroupMember) -> set[Place]:
+        """Give a member its range of each topic."""
+        index, count = members.index(member), len(members)
+        each, extra = divmod(self._broker.partitions, count)
+        first = index * each + min(index, extra)
+        last = first + each + (index < extra)
+        return {(topic, number) for topic in member.topics for number in range(first, last)}
 
 
 class SimBroker:
@@ -103,24 +219,3 @@ class SimBroker:
     def committed(self, group: str) -> Mapping[Place, int]:
         """Give a group's own offsets."""
         return self.group(group).offsets
-
-
-class SimClients:
-    """Makes the clients of one process."""
-
-    def __init__(self, broker: SimBroker, process: Process) -> None:
-        self._broker = broker
-        self._process = process
-
-    def producer(self, client_id: str) -> SimProducer:  # noqa: ARG002 - the process says who it is
-        """Make a producer."""
-        return SimProducer(self._broker, self._process)
-
-    def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> SimConsumer:
-        """Make a member of a group."""
-        return SimConsumer(self._broker, self._process, group, topics, name=client_id, session_ms=session_ms)
-
-    @asynccontextmanager
-    async def inspector(self) -> AsyncGenerator[SimInspector]:
-        """Make an inspector."""
-        yield SimInspector(self._broker, self._process)

@@ -11,7 +11,8 @@ from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.consumers.testing.simulation.broker import EPOCH_NS, SimBroker, SimClients
+from tradesaga.consumers.testing.simulation.broker import EPOCH_NS, SimBroker
+from tradesaga.consumers.testing.simulation.clients import SimClients
 from tradesaga.consumers.testing.simulation.connection import IDLE_LIMIT, SimPool
 from tradesaga.consumers.testing.simulation.database import SimDatabase
 from tradesaga.consumers.testing.simulation.loop import Process, SimLoop

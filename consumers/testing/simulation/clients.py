@@ -1,28 +1,35 @@
-"""A consumer: it delivers before it tells of an assignment, fetches though expelled, and may lose a poll."""
+"""The Kafka clients of simulated processes: consumers, producers and the inspector that the guard asks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import NAMESPACE_OID, uuid5
 
+from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
+
+from tradesaga.consumers.testing.simulation.broker import Moods, SimBroker
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
-from tradesaga.infra.kafka.codec import checksum
+from tradesaga.infra.kafka.codec import Outgoing, Record, checksum
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.consumer import Polled, Wants
 from tradesaga.infra.kafka.errors import KafkaUnavailableError
-
-if TYPE_CHECKING:
-    from tradesaga.consumers.testing.simulation.broker import Moods, SimBroker
-
+from tradesaga.infra.kafka.identity import Committed, TopicState
+from tradesaga.schemas.envelope import Header
 
 FETCH_WAIT: Final = 0.03
 """Seconds for which the broker may wait for more before it answers a fetch."""
+REQUEST_LIMIT: Final = 1.5
+"""Seconds for which a producer waits for a broker that does not answer."""
+
+_Sent = tuple[str, bytes, bytes, Sequence[Header], asyncio.Future[Any]]
 
 
 class SimConsumer:
     """A member of a group. Fetching is never fenced by the group: only commits are."""
 
     def __init__(
-        self, broker: "SimBroker", process: Process, group: str, topics: Collection[str], *, name: str, session_ms: int
+        self, broker: SimBroker, process: Process, group: str, topics: Collection[str], *, name: str, session_ms: int
     ) -> None:
         self.name = name
         self.topics = sorted(topics)
@@ -39,7 +46,7 @@ class SimConsumer:
         self._coordinating: asyncio.Task[None] | None = None
 
     @property
-    def broker_mood(self) -> "Moods":
+    def broker_mood(self) -> Moods:
         """Give what the broker has in store for this process."""
         return self._broker.mood(self.process)
 
@@ -195,7 +202,7 @@ class SimConsumer:
             raise ProcessGoneError
 
 
-def _release(future: "asyncio.Future[Any]") -> None:
+def _release(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_result(None)
 
@@ -206,3 +213,178 @@ async def _tell(listener: Callable[[], Awaitable[None]]) -> None:
         await listener()
     except Exception:  # noqa: BLE001 - aiokafka logs it and goes on
         return
+
+
+class SimProducer:
+    """An idempotent producer of one process."""
+
+    def __init__(self, broker: SimBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+        self._buffer: list[_Sent] = []
+        self._flushing = False
+        self._poisoned: set[tuple[str, int]] = set()
+
+    async def start(self) -> None:
+        """Connect. Raises `KafkaUnavailableError`."""
+        await asyncio.sleep(0)
+        self._check()
+        if self._broker.down:
+            await asyncio.sleep(0.2)
+            raise KafkaUnavailableError("no broker answers")
+
+    async def stop(self) -> None:
+        """Send what is buffered and disconnect."""
+        await asyncio.sleep(0)
+        self._check()
+        if not self._broker.down:
+            self._flush()
+
+    async def send_all(self, records: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
+        """Queue records."""
+        return [await self.send(each.topic, each.key.encode(), each.value, each.headers) for each in records]
+
+    async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
+        """Queue one record."""
+        if self._process.frozen:
+            await asyncio.sleep(0)
+        self._check()
+        loop = self._broker.loop
+        future = loop.create_future()
+        self._buffer.append((topic, key, value, headers, future))
+        if not self._flushing:
+            self._flushing = True
+            delay = 0.001 + 0.02 * loop.chance.random() ** 4
+            loop.outside.run(loop.call_later, delay, self._flush)
+        return future
+
+    def _check(self) -> None:
+        if self._process.dead:
+            raise ProcessGoneError
+
+    def _flush(self) -> None:
+        """Put on the wire what is buffered; of a process that has died, perhaps: the last packets may have left."""
+        self._flushing = False
+        loop = self._broker.loop
+        buffer, self._buffer = self._buffer, []
+        if self._process.dead and loop.chance.random() < 0.5:  # noqa: PLR2004 - a coin
+            return
+        if self._broker.down:
+            self._poisoned |= {(topic, self._broker.home(key)) for topic, key, *_ in buffer}
+            loop.outside.run(loop.call_later, REQUEST_LIMIT, _fail, buffer)
+            return
+        mood = self._broker.mood(self._process)
+        acks = [(sent[4], self._append(sent, mood.acks)) for sent in buffer]
+        loop.outside.run(loop.call_later, 0.001 + 0.03 * loop.chance.random() ** 4, _acknowledge, acks)
+
+    def _append(self, sent: _Sent, moods: list[str]) -> Record | None:
+        topic, key, value, headers, _ = sent
+        place = (topic, self._broker.home(key))
+        if place in self._poisoned:
+            return None
+        mood = moods.pop(0) if moods else ""
+        if mood == "failed":
+            self._poisoned.add(place)
+            return None
+        record = self._broker.append(topic, key, value, headers)
+        if mood == "twice":
+            self._broker.append(topic, key, value, headers)
+        if mood == "lost":
+            self._poisoned.add(place)
+            return None
+        return record
+
+
+def _acknowledge(acks: list[tuple[asyncio.Future[Any], Record | None]]) -> None:
+    failed = 0
+    for future, record in acks:
+        if future.done():
+            continue
+        if record is None:
+            future.set_exception(OutOfOrderSequenceNumber() if failed else RequestTimedOutError())
+            failed += 1
+        else:
+            future.set_result(record)
+
+
+def _fail(buffer: list[_Sent]) -> None:
+    _acknowledge([(sent[4], None) for sent in buffer])
+
+
+class SimInspector:
+    """Answers for a process, as long as that and the broker are there."""
+
+    def __init__(self, broker: SimBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+
+    def now(self) -> int:
+        """Return the time, nanoseconds since 1970."""
+        return self._broker.now_ms() * 1_000_000
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
+        """Return the topics: each name is one, since they are made when they are written to."""
+        await self._travel()
+        return {name: TopicState(uuid5(NAMESPACE_OID, name), self._broker.partitions) for name in names}
+
+    async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
+        """Return the committed offsets by group."""
+        await self._travel()
+        found = {name: self._broker.group(name) for name in groups}
+        return {
+            name: {place: Committed(offset, group.metadata[place]) for place, offset in group.offsets.items()}
+            for name, group in found.items()
+        }
+
+    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+        """Return the first and the next offset of each partition."""
+        await self._travel()
+        return self._broker.ranges(places)
+
+    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+        """Return the records of each range; the simulated logs have no gaps."""
+        await self._travel()
+        return {
+            place: self._broker.log(*place)[start : start + 1 if first else end]
+            for place, (start, end) in ranges.items()
+        }
+
+    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+        """Yield the records of each range."""
+        for records in (await self.read(ranges)).values():
+            yield records
+
+    async def append(self, topic: str, key: bytes, value: bytes) -> None:
+        """Append one record to partition 0."""
+        await self._travel()
+        log = self._broker.log(topic, 0)
+        log.append(Record(topic, 0, len(log), self._broker.now_ms(), key, value, ()))
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(0)
+        if self._process.dead:
+            raise ProcessGoneError
+        if self._broker.down:
+            await asyncio.sleep(0.2)
+            raise KafkaUnavailableError("no broker answers")
+
+
+class SimClients:
+    """Makes the clients of one process."""
+
+    def __init__(self, broker: SimBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+
+    def producer(self, client_id: str) -> SimProducer:  # noqa: ARG002 - the process says who it is
+        """Make a producer."""
+        return SimProducer(self._broker, self._process)
+
+    def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> SimConsumer:
+        """Make a member of a group."""
+        return SimConsumer(self._broker, self._process, group, topics, name=client_id, session_ms=session_ms)
+
+    @asynccontextmanager
+    async def inspector(self) -> AsyncGenerator[SimInspector]:
+        """Make an inspector."""
+        yield SimInspector(self._broker, self._process)
