@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from tradesaga.consumers.audit.log.fold import form_at
 from tradesaga.consumers.recovery.starts import Letter
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.chain import FORMAT
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.commands import command
 from tradesaga.consumers.saga_log.fold import fold_record
@@ -86,7 +86,7 @@ class FactRecovery:
         outcomes: list[Outcome] = []
         orders: list[Made] = []
         for saga_id, record in zip(sagas, records, strict=True):
-            form = FORMAT if record.offset >= self.leaves_from.get(record[:2], 0) else 1
+            form = form_at(record.offset, self.leaves_from.get(record[:2], 0))
             outcome = fold_record(self.rules, known[saga_id] if saga_id is not None else None, record, form)
             outcomes.append(outcome)
             if outcome.tracked is not None:

@@ -11,8 +11,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.recovery import lanes
-from tradesaga.consumers.recovery.databases import Database, transactions
+from tradesaga.consumers.recovery.databases import Database, declare_lanes, move_lanes, transactions
 from tradesaga.consumers.recovery.facts import FactRecovery
 from tradesaga.consumers.recovery.leaf_formats import find_leaf_formats
 from tradesaga.consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
@@ -159,9 +158,9 @@ async def _skip_signals(
         if error.exit_code is ExitCode.UNAVAILABLE and error.code == "topic-missing":
             return
         raise
-    await lanes.declare(log.sql, group, topic, counts[topic], log.incarnation)
+    await declare_lanes(log.sql, group, topic, counts[topic], log.incarnation)
     ranges = await replay.ranges([(topic, number) for number in range(counts[topic])])
-    await lanes.move(log.sql, group, topic, {number: end for (_, number), (_, end) in ranges.items()})
+    await move_lanes(log.sql, group, topic, {number: end for (_, number), (_, end) in ranges.items()})
 
 
 async def _sum_up(database: Database, report: Report) -> None:

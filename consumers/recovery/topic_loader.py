@@ -5,8 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass, field
 
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.recovery import lanes
-from tradesaga.consumers.recovery.databases import Database
+from tradesaga.consumers.recovery.databases import Database, declare_lanes, move_lanes
 from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from tradesaga.consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown, refuse_unregistered
 from tradesaga.consumers.recovery.report import Report
@@ -69,12 +68,12 @@ class CatchUp:
     async def declare(self) -> None:
         """Have all lanes exist; refuse a database that has read further than the topics go."""
         log, count = self.places[SAGA_LOG], self._count(self.events)
-        self.log_lanes = await lanes.declare(log.sql, self.facts.group, self.events, count, log.incarnation)
+        self.log_lanes = await declare_lanes(log.sql, self.facts.group, self.events, count, log.incarnation)
         known = list(self.log_lanes.values())
         for participant in self.registered.participants:
             place = self.places[participant.name]
-            mine = await lanes.declare(place.sql, participant.group, self.events, count, place.incarnation)
-            theirs = await lanes.declare(place.sql, participant.group, self.commands, count, place.incarnation)
+            mine = await declare_lanes(place.sql, participant.group, self.events, count, place.incarnation)
+            theirs = await declare_lanes(place.sql, participant.group, self.commands, count, place.incarnation)
             known += [*mine.values(), *theirs.values()]
             numbers = {number: lane.id for number, lane in mine.items()}
             recovery = StepRecovery(self.registered.saga, participant, place.sql, count, numbers, self.facts.now)
@@ -153,9 +152,9 @@ class CatchUp:
         self.owed += [(lane, record) for record in commands]
         self.report.owed["commands"] += len(commands)
         end = self.ranges[self.events, number][1]
-        await lanes.move(self.places[SAGA_LOG].sql, self.facts.group, self.events, {number: end})
+        await move_lanes(self.places[SAGA_LOG].sql, self.facts.group, self.events, {number: end})
         for recovery in self.steps:
-            await lanes.move(recovery.sql, recovery.participant.group, self.events, {number: end})
+            await move_lanes(recovery.sql, recovery.participant.group, self.events, {number: end})
 
     async def find_unanswered(self, number: int) -> None:
         """Have each participant go on from the first command of a partition that nobody has answered."""
@@ -169,7 +168,7 @@ class CatchUp:
         for recovery in self.steps:
             group = recovery.participant.group
             first = firsts.get(group, end)
-            await lanes.move(recovery.sql, group, self.commands, {number: first})
+            await move_lanes(recovery.sql, group, self.commands, {number: first})
             self.report.owed["commands to be read again"] += end - first
 
     async def _starts(self, letters: Letters) -> None:
@@ -178,7 +177,7 @@ class CatchUp:
         if intake is None:
             return
         topic = starts_topic(self.registered.saga.name)
-        here = await lanes.declare(log.sql, intake.group, topic, self._count(topic), log.incarnation)
+        here = await declare_lanes(log.sql, intake.group, topic, self._count(topic), log.incarnation)
         mine = {place for group, place in letters if group == intake.group}
         for number in range(self._count(topic)):
             following = self.ranges[topic, number][1]
@@ -186,7 +185,7 @@ class CatchUp:
                 self.report.records["starts"] += len(batch)
                 first = await first_unanswered(intake, log.sql, batch, mine)
                 following = following if first is None else min(first, following)
-            await lanes.move(log.sql, intake.group, topic, {number: following})
+            await move_lanes(log.sql, intake.group, topic, {number: following})
 
     async def _owe(self) -> None:
         """Put what was never published into the outbox: the saga log publishes it when it starts."""

@@ -12,15 +12,14 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
+from tradesaga.consumers.audit.log.rows import COLUMNS, to_row
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, transactions
 from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
 from tradesaga.consumers.recovery.refusals import refuse_versions
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
-from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.consumers.saga_log.store import milliseconds
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.codec import Outgoing, Record, load_headers
@@ -49,8 +48,8 @@ SELECT DISTINCT ON (partition) partition, "offset", following FROM (
     FROM saga_event WHERE topic = $1
 ) AS e WHERE following <> "offset" + 1 ORDER BY partition, "offset"
 """
-_FACTS: Final = """
-SELECT topic, partition, "offset", recorded_at, saga_id, error, key, headers, value, hash,
+_FACTS: Final = f"""
+SELECT {COLUMNS},
     coalesce(lead(skipped) OVER (ORDER BY "offset"), 0) AS skipped_behind
 FROM saga_event WHERE topic = $1 AND partition = $2 ORDER BY "offset"
 """
@@ -76,7 +75,6 @@ WHERE lane.topic = t.topic AND lane.partition = t.partition AND lane.next_offset
 """
 _SPREADING: Final = 1.0
 """Seconds until every broker knows of a changed setting; a record that proves otherwise stops the recovery."""
-_WRONG_KEY: Final = "dead letter: the key is not"
 
 
 class _Span(NamedTuple):
@@ -264,7 +262,7 @@ class _Writing:
         async for row in self.places[SAGA_LOG].sql.cursor(
             _FACTS, events_topic(self.registered.saga.name), number, prefetch=BATCH
         ):
-            batch.append(_Fact(_record(row), row["skipped_behind"]))
+            batch.append(_Fact(to_row(row).published(), row["skipped_behind"]))
             if len(batch) == BATCH:
                 yield batch
                 batch = []
@@ -328,13 +326,3 @@ def _now() -> int:
 def _outgoing(row: asyncpg.Record) -> Outgoing:
     headers = load_headers(row["headers"])
     return Outgoing(row["aggregatetype"], row["aggregateid"], row["id"], row["type"], headers, row["payload"])
-
-
-def _record(row: asyncpg.Record) -> Record:
-    """Return a fact as it was on its topic; rows of format 1 have lost keys that were not the saga's."""
-    place = row["topic"], row["partition"], row["offset"], milliseconds(row["recorded_at"])
-    record = read_row(place, StoredBytes(row["key"], row["headers"], row["value"], row["hash"]))
-    saga_id, wrong = row["saga_id"], (row["error"] or "").startswith(_WRONG_KEY)
-    if format_of(row["hash"]) == FORMAT or saga_id is None or wrong:
-        return record
-    return record._replace(key=str(saga_id).encode())

@@ -20,7 +20,7 @@ from tests.unit.consumers.saga_log.rig import Log
 from tests.unit.infra.audit_log import test_seals as sealing
 from tests.unit.infra.outbox import test_guard as guard
 from tests.unit.infra.outbox import test_guard_order as order
-from tradesaga.consumers.audit.verify import verification
+from tradesaga.consumers.audit.verify import log_check
 from tradesaga.consumers.saga_log import advance, chain, fold, reading
 from tradesaga.infra.audit_log import seals
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
@@ -240,7 +240,7 @@ RULE_MUTANTS = (
     ),
     RuleMutant(
         "skipped offsets accepted anywhere",
-        lambda: changed(verification.LogCheck, "_reach", ("elif following > self._next_offset:", "elif False:")),
+        lambda: changed(log_check.LogCheck, "_reach", ("elif following > self._next_offset:", "elif False:")),
         _remove_row,
     ),
 )  # fmt: skip

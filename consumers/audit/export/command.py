@@ -9,13 +9,13 @@ from uuid import UUID
 import typer
 
 from tradesaga.consumers.audit.export import layout
-from tradesaga.consumers.audit.export.folder_writer import FreshFolder
+from tradesaga.consumers.audit.export.folder import FreshFolder
 from tradesaga.consumers.audit.export.manifest import Manifest, Query
 from tradesaga.consumers.audit.export.run import Maker
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.log.rows import estimate_rows
 from tradesaga.consumers.audit.options import believing_witnesses, named_witnesses, progress_bar
-from tradesaga.consumers.audit.verify.verification import Report
+from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted
 from tradesaga.infra.cli.options import AsJson, Directory
 from tradesaga.infra.cli.output import to_json

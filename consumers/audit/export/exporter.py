@@ -14,15 +14,14 @@ from uuid import UUID
 import asyncpg
 
 from tradesaga.consumers.audit.export import layout
-from tradesaga.consumers.audit.export.folder_writer import FreshFolder
-from tradesaga.consumers.audit.export.layout import Line, to_line, to_proof, write_line
+from tradesaga.consumers.audit.export.folder import FreshFolder
+from tradesaga.consumers.audit.export.layout import Line, describe_saga, to_line, to_proof, write_line
 from tradesaga.consumers.audit.export.manifest import Log
 from tradesaga.consumers.audit.export.orders import OrderSheet
 from tradesaga.consumers.audit.export.retired import RetiredRecords, subtrees_of
-from tradesaga.consumers.audit.export.sagas import describe_saga
-from tradesaga.consumers.audit.export.seals import Seals
-from tradesaga.consumers.audit.export.source import PAGE, Sealed, Source, to_row
-from tradesaga.consumers.audit.verify.verification import Begin, Row
+from tradesaga.consumers.audit.export.source import PAGE, Sealed, Seals, Source
+from tradesaga.consumers.audit.log.rows import Row, to_row
+from tradesaga.consumers.audit.verify.log_check import Begin
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.merkle import Frontier, SubtreeRange, hash_leaf
 from tradesaga.infra.audit_log.origin import Origin
@@ -128,7 +127,7 @@ class _LogWriting:
     async def keep(self, pages: AsyncIterator[list[asyncpg.Record]]) -> None:
         """Write records."""
         async for page in pages:
-            await self._write([to_row(*self._log.place, row) for row in page])
+            await self._write([to_row(row) for row in page])
             self._exporter.advance(len(page))
 
     async def pick(
@@ -137,16 +136,16 @@ class _LogWriting:
         """Write the `rows` that are among all records, and pass over the others, given as `skip` takes them."""
         coming = (row async for page in rows for row in page)
         wanted = await anext(coming, None)
-        chosen: list[tuple[Row, str | None, str | None]] = []
+        chosen: list[Row] = []
         async for page in hashes:
             for offset, found, skipped in page:
-                if wanted is None or wanted[0] != offset:
+                if wanted is None or wanted["offset"] != offset:
                     if chosen:
                         await self._write(chosen)
                         chosen = []
                     self._pass(offset, found, skipped)
                     continue
-                chosen.append(to_row(*self._log.place, wanted))
+                chosen.append(to_row(wanted))
                 if len(chosen) == PAGE:
                     await self._write(chosen)
                     chosen = []
@@ -154,20 +153,20 @@ class _LogWriting:
             self._exporter.advance(len(page))
         await self._write(chosen)
 
-    def _pass(self, offset: int, found: bytes, skipped: int | None) -> None:
-        self._follow(offset, skipped or 0)
+    def _pass(self, offset: int, found: bytes, skipped: int) -> None:
+        self._follow(offset, skipped)
         self._stretch.append(self._index, hash_leaf(found))
         self._index += 1
 
-    async def _write(self, rows: list[tuple[Row, str | None, str | None]]) -> None:
+    async def _write(self, rows: list[Row]) -> None:
         if not rows:
             return
         self._graft()
         previous = await self._before(rows)
         lines: list[Line] = []
-        for row, added, error in rows:
+        for row in rows:
             self._follow(row.record.offset, row.record.skipped)
-            lines.append(Line(row, self._index, added, error, previous.get(row.record.offset)))
+            lines.append(Line(row, self._index, previous.get(row.record.offset)))
             self._edge.append(hash_leaf(row.hash))
             self._index += 1
             self._count(row, lines[-1].leaf)
@@ -175,12 +174,12 @@ class _LogWriting:
         if self._exporter.further is not None:
             self._exporter.further.write(lines)
 
-    async def _before(self, rows: list[tuple[Row, str | None, str | None]]) -> dict[int, bytes]:
+    async def _before(self, rows: list[Row]) -> dict[int, bytes]:
         """Give, by offset, the hash before each record whose saga's record before is not in the export."""
         source = self._exporter.source
         if source.query.from_ms is None and not self._heads:
             return {}
-        asked = {(row.saga_id, row.seq - 1): row.record.offset for row, *_ in rows if row.saga_id and row.seq}
+        asked = {(row.saga_id, row.seq - 1): row.record.offset for row in rows if row.saga_id and row.seq}
         found = {record: self._heads[record] for record in asked if record in self._heads}
         if source.query.from_ms is not None:
             found |= await source.before(self._log, self._span, list(asked))

@@ -17,15 +17,18 @@ previous                     the hash of the saga's record before, where that on
 
 import base64
 import binascii
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import orjson
 
-from tradesaga.consumers.audit.verify.verification import Row
+from tradesaga.consumers.audit.log.rows import Row
 from tradesaga.consumers.saga_log.chain import FORMAT as HASH_FORMAT
 from tradesaga.consumers.saga_log.chain import StoredBytes, format_of, read_row
+from tradesaga.consumers.saga_log.store import milliseconds
 from tradesaga.infra.audit_log.merkle import HASH_BYTES, Subtree
 from tradesaga.infra.clock import read_id
 
@@ -73,8 +76,6 @@ class Line(NamedTuple):
 
     row: Row
     leaf: int
-    added: str | None = None
-    error: str | None = None
     previous: bytes | None = None
 
 
@@ -93,8 +94,8 @@ def to_line(line: Line) -> bytes:
         "step": row.step,
         "event_time_ns": row.time,
         "started_ns": row.started,
-        "context_added": line.added,
-        "error": line.error,
+        "context_added": row.added,
+        "error": row.error,
         "headers": row.stored.headers,
     }
     if format_of(row.hash) == HASH_FORMAT:
@@ -161,8 +162,8 @@ def from_line(text: bytes) -> Line:
     stored = StoredBytes(_bytes(told, "key") if keyed else None, headers, value, found, skipped)
     saga_id = read_uuid(saga) if saga is not None else None
     record = read_row((topic, partition, offset, recorded), stored)
-    row = Row(record, stored, saga_id, seq, kind, step, time, started)
-    return Line(row, leaf, added, error, read_record_hash(told["previous"]) if "previous" in told else None)
+    row = Row(record, stored, saga_id, seq, kind, step, time, started, added, error)
+    return Line(row, leaf, read_record_hash(told["previous"]) if "previous" in told else None)
 
 
 @lru_cache(maxsize=256)
@@ -246,3 +247,50 @@ def _bytes(told: dict[str, Any], member: str) -> bytes | None:
     if base64.b64encode(found).decode() != encoded:
         raise FormatError(f"{member}_base64 is no base64 as it is written")
     return found
+
+
+_SAGA_MEMBERS: Final = (
+    "topic", "partition", "saga_id", "name", "version", "state", "current_step_index", "completed_steps",
+    "compensated_steps", "context", "deadline_ms", "request_hash", "created_ms", "updated_ms", "seq", "head",
+)  # fmt: skip
+
+
+class SagaHead(NamedTuple):
+    """Of a saga's line: in which log it is, how many records it counts, and the hash of the last one."""
+
+    place: tuple[str, int]
+    saga_id: UUID
+    seq: int
+    head: bytes
+
+
+def describe_saga(place: tuple[str, int], row: asyncpg.Record) -> dict[str, Any]:
+    """Give a saga's line; its context is the JSON text that is stored."""
+    told = {
+        **dict(row),
+        "topic": place[0],
+        "partition": place[1],
+        "saga_id": str(row["saga_id"]),
+        "completed_steps": orjson.loads(row["completed_steps"]),
+        "compensated_steps": orjson.loads(row["compensated_steps"]),
+        "deadline_ms": _when(row["deadline"]),
+        "created_ms": _when(row["created_at"]),
+        "updated_ms": _when(row["updated_at"]),
+        "head": row["head"].hex(),
+    }
+    return {member: told[member] for member in _SAGA_MEMBERS}
+
+
+def read_saga_line(text: bytes) -> SagaHead:
+    """Read what an export's verification asks for; raises `FormatError`."""
+    told = read_line(text)
+    if tuple(told) != _SAGA_MEMBERS:
+        raise FormatError("the line is no saga's")
+    topic, partition, seq = told["topic"], told["partition"], told["seq"]
+    if type(topic) is not str or type(partition) is not int or type(seq) is not int:
+        raise FormatError("a member of the saga's line is none")
+    return SagaHead((topic, partition), read_uuid(told["saga_id"]), seq, read_record_hash(told["head"]))
+
+
+def _when(at: datetime | None) -> int | None:
+    return milliseconds(at) if at is not None else None

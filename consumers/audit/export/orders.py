@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from tradesaga.consumers.audit.export.folder_writer import HashedFile
+from tradesaga.consumers.audit.export.folder import HashedFile
 from tradesaga.consumers.audit.export.source import Sealed, Source
 from tradesaga.infra.clock import format_time
 from tradesaga.sagas.trade.definition import trade

@@ -8,7 +8,7 @@ from tradesaga.consumers.audit.export.manifest import Log, Manifest
 from tradesaga.consumers.audit.retention.action_log import read_entries
 from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
-from tradesaga.consumers.audit.verify.verification import Begin, Report, Retired, Verdict, read_notes
+from tradesaga.consumers.audit.verify.log_check import Begin, Report, Retired, Verdict, read_notes
 from tradesaga.infra.audit_log.merkle import Frontier, Subtree
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.origin import Origin

@@ -8,14 +8,13 @@ from typing import Final
 
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.exporter import Exporter
-from tradesaga.consumers.audit.export.folder_writer import FreshFolder
+from tradesaga.consumers.audit.export.folder import FreshFolder
 from tradesaga.consumers.audit.export.manifest import Manifest, Query, sign
 from tradesaga.consumers.audit.export.orders import OrderSheet
 from tradesaga.consumers.audit.export.parquet import ParquetFile
 from tradesaga.consumers.audit.export.readme import write_readme
 from tradesaga.consumers.audit.export.retired import RetiredRecords
-from tradesaga.consumers.audit.export.seals import Seals
-from tradesaga.consumers.audit.export.source import Source
+from tradesaga.consumers.audit.export.source import Seals, Source
 from tradesaga.consumers.audit.log.rows import snapshot
 from tradesaga.infra.audit_log.note import Signer, Verifier
 from tradesaga.infra.clock import format_time

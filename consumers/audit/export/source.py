@@ -1,26 +1,28 @@
 """What an export takes out of PostgreSQL: logs and their checkpoints, records, hashes of others, and sagas."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
-from tradesaga.consumers.audit.export.manifest import Query
-from tradesaga.consumers.audit.verify.verification import Row
-from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
+from tradesaga.consumers.audit.export.folder import HashedFile
+from tradesaga.consumers.audit.export.layout import write_line
+from tradesaga.consumers.audit.export.manifest import ClockSummary, Query
+from tradesaga.consumers.audit.log.rows import IN_SPAN, first_offset, read_leaves, read_pages, read_span
+from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
+from tradesaga.infra.errors import CommandError
 from tradesaga.infra.postgres.database import Session
 from tradesaga.infra.saga_queries import Starts
 
 PAGE: Final = 2000
-_HASHES_PAGE: Final = 20_000
 
 _LOGS: Final = """
 SELECT DISTINCT ON (topic, partition) topic, partition, size, note
 FROM audit_checkpoint WHERE $1::text IS NULL OR topic = $1 ORDER BY topic, partition, size DESC
 """
-_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _UNSEALED: Final = """
 SELECT count(*) FROM saga_event e JOIN lane k USING (topic, partition)
 WHERE topic = $1 AND partition = $2 AND e."offset" >= $3 AND e."offset" < k.next_offset
@@ -47,19 +49,17 @@ SELECT coalesce((SELECT max(at) FROM log WHERE first IS NULL OR at < first), fir
     coalesce((SELECT min(at) FROM log WHERE last IS NULL OR at > last), last)
 FROM wanted
 """
-_COLUMNS: Final = """
-"offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash, skipped, saga_id, seq,
-    event_type, step_name, event_time, started, context_added, error"""
-_LOG: Final = """FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" <= $4"""
 _BEFORE: Final = f"""
-SELECT saga_id, seq, hash {_LOG} AND (saga_id, seq) IN (SELECT * FROM unnest($5::uuid[], $6::int[]))
+SELECT saga_id, seq, hash FROM saga_event
+WHERE {IN_SPAN} AND (saga_id, seq) IN (SELECT * FROM unnest($5::uuid[], $6::int[]))
     AND ($7::bigint IS NULL OR recorded_at < to_timestamp($7::numeric / 1000))
 """
 _SAGAS: Final = """
 SELECT saga_id, name, version, state, current_step_index, completed_steps, compensated_steps, context, deadline,
     request_hash, created_at, updated_at, seq, head
-FROM saga WHERE saga_id IN (SELECT e.saga_id FROM (SELECT saga_id, seq {log}) e WHERE e.seq IS NOT NULL)
-ORDER BY saga_id
+FROM saga WHERE saga_id IN (
+    SELECT e.saga_id FROM (SELECT saga_id, seq FROM saga_event WHERE {log}) e WHERE e.seq IS NOT NULL
+) ORDER BY saga_id
 """
 
 
@@ -104,7 +104,7 @@ class Source:
 
     async def first(self, log: Sealed) -> int | None:
         """Give the first offset of a log; None where it has no record."""
-        return await self.sql.fetchval(_FIRST, *log.place)
+        return await first_offset(self.sql, *log.place)
 
     async def unsealed(self, log: Sealed, end: int) -> int:
         """Count the records from offset `end` on."""
@@ -116,7 +116,7 @@ class Source:
 
     async def notes(self, log: Sealed, after: int) -> AsyncGenerator[tuple[int, str]]:
         """Give the checkpoints of a log that are larger than `after`."""
-        async for page in _pages(self.sql, _HASHES_PAGE, _NOTES, *log.place, after, log.size):
+        async for page in read_pages(self.sql, _NOTES, *log.place, after, log.size):
             for row in page:
                 yield row[0], row[1]
 
@@ -125,19 +125,18 @@ class Source:
         if self.query.whole:
             row = await self.sql.fetchrow(_BOUNDS, *log.place, end, self.query.from_ms, self.query.to_ms)
         else:
-            statement = f'SELECT min("offset"), max("offset") {_LOG} {self.wanted.condition}'
-            row = await self.sql.fetchrow(statement, *log.place, 0, end - 1, *self.wanted.args)
+            statement = f'SELECT min("offset"), max("offset") FROM saga_event WHERE {IN_SPAN} {self.wanted.condition}'
+            row = await self.sql.fetchrow(statement, *log.place, 0, end, *self.wanted.args)
         return (row[0], row[1]) if row is not None and row[0] is not None else None
 
     def rows(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
         """Give the wanted records between two offsets, in order, a page at a time."""
-        statement = f'SELECT {_COLUMNS} {_LOG} {self.wanted.condition} ORDER BY "offset"'
-        return _pages(self.sql, PAGE, statement, *log.place, first, last, *self.wanted.args)
+        span, wanted = (first, last + 1), self.wanted
+        return read_span(self.sql, log.place, span, wanted.condition, *wanted.args, page=PAGE)
 
     def hashes(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
         """Give offset, hash and skipped offsets of all records between two offsets, in order, a page at a time."""
-        statement = f'SELECT "offset", hash, skipped {_LOG} ORDER BY "offset"'
-        return _pages(self.sql, _HASHES_PAGE, statement, *log.place, first, last)
+        return read_leaves(self.sql, log.place, (first, last + 1))
 
     async def before(
         self, log: Sealed, span: tuple[int, int], records: Sequence[tuple[UUID, int]]
@@ -148,40 +147,27 @@ class Source:
         """
         last, before = (span[0] - 1, None) if self.query.whole else (span[1], self.query.from_ms)
         sagas, seqs = [saga_id for saga_id, _ in records], [seq for _, seq in records]
-        rows = await self.sql.fetch(_BEFORE, *log.place, 0, last, sagas, seqs, before)
+        rows = await self.sql.fetch(_BEFORE, *log.place, 0, last + 1, sagas, seqs, before)
         return {(row[0], row[1]): row[2] for row in rows}
 
     def sagas(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
         """Give the rows of the sagas that wanted records between two offsets belong to, by id, a page at a time."""
-        statement = _SAGAS.format(log=f"{_LOG} {self.wanted.condition}")
-        return _pages(self.sql, PAGE, statement, *log.place, first, last, *self.wanted.args)
+        statement = _SAGAS.format(log=f"{IN_SPAN} {self.wanted.condition}")
+        return read_pages(self.sql, statement, *log.place, first, last + 1, *self.wanted.args, page=PAGE)
 
     async def told(
         self, log: Sealed, span: tuple[int, int], sagas: Sequence[UUID], types: Sequence[str]
     ) -> list[asyncpg.Record]:
         """Give these sagas' wanted records of some types, between two offsets, by saga."""
-        condition = self.wanted.condition
         number = 5 + len(self.wanted.args)
         statement = f"""
             SELECT saga_id, event_type, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms,
                 event_time, value, error
-            {_LOG} {condition} AND saga_id = ANY(${number}::uuid[]) AND event_type = ANY(${number + 1}::text[])
-                AND seq IS NOT NULL ORDER BY saga_id, "offset"
+            FROM saga_event WHERE {IN_SPAN} {self.wanted.condition} AND saga_id = ANY(${number}::uuid[])
+                AND event_type = ANY(${number + 1}::text[]) AND seq IS NOT NULL ORDER BY saga_id, "offset"
             """
-        return await self.sql.fetch(statement, *log.place, *span, *self.wanted.args, list(sagas), list(types))
-
-
-async def _pages(sql: Session, size: int, statement: str, *args: Any) -> AsyncGenerator[list[asyncpg.Record]]:
-    cursor = await sql.cursor(statement, *args)
-    while page := await cursor.fetch(size):
-        yield page
-
-
-def to_row(topic: str, partition: int, row: asyncpg.Record) -> tuple[Row, str | None, str | None]:
-    """Give a record, the members that it added to the context, and its error."""
-    offset, recorded_ms, key, headers, value, found, skipped, *columns, added, error = row
-    stored = StoredBytes(key, headers, value, found, skipped)
-    return Row(read_row((topic, partition, offset, recorded_ms), stored), stored, *columns), added, error
+        args = (*self.wanted.args, list(sagas), list(types))
+        return await self.sql.fetch(statement, *log.place, span[0], span[1] + 1, *args)
 
 
 def _wanted(query: Query, starts: Starts) -> Wanted:
@@ -212,3 +198,54 @@ def _wanted(query: Query, starts: Starts) -> Wanted:
         if value is not None:
             conditions.append(f"recorded_at {comparison} to_timestamp({argument(value, 'bigint')}::numeric / 1000)")
     return Wanted(" ".join(f"AND {condition}" for condition in conditions), tuple(args))
+
+
+_SPACING: Final = 1000
+"""Records between two checkpoints of an export: a break is told to lie between two of them."""
+
+
+@dataclass
+class Seals:
+    """What was written of checkpoints, and what they all say of the clocks."""
+
+    trusted: Mapping[bytes, Verifier]
+    written: int = 0
+    _clocks: dict[str, int] = field(default_factory=dict[str, int])
+    _worst: int = -1
+    _unknown: int = 0
+
+    def open(self, note: str) -> Checkpoint:
+        """Read a checkpoint; raises `CommandError` where no known key has signed it."""
+        try:
+            return Checkpoint.parse(open_note(note, self.trusted)[0])
+        except NoteError as error:
+            do = "name the keys that sealed, past ones too, in the .pub file of the key, a line each"
+            raise CommandError("checkpoint-unknown", str(error), note.split("\n", 1)[0], do) from error
+
+    async def write(self, file: HashedFile, source: Source, log: Sealed, after: int) -> None:
+        """Write those of a log that are larger than `after`, one every thousand records and the last."""
+        met = after
+        async for size, note in source.notes(log, after):
+            self._look_at_clock(note)
+            if size - met >= _SPACING or size == log.size:
+                met = size
+                self.open(note)
+                file.write(write_line({"origin": note.split("\n", 1)[0], "size": size, "note": note}))
+                self.written += 1
+
+    def _look_at_clock(self, note: str) -> None:
+        """Take down what a checkpoint says of the clock."""
+        line = next((line for line in note.split("\n") if line.startswith("clock ")), "clock unknown -1")
+        source, error = line.removeprefix("clock ").rsplit(" ", 1)
+        self._clocks[source] = self._clocks.get(source, 0) + 1
+        self._worst = max(self._worst, int(error))
+        self._unknown += error == "-1"
+
+    def clock(self) -> ClockSummary:
+        """Give what all checkpoints say of the clocks."""
+        return ClockSummary(
+            checkpoints=sum(self._clocks.values()),
+            sources=self._clocks,
+            worst_error_ns=self._worst,
+            unknown=self._unknown,
+        )

@@ -12,14 +12,12 @@ from typing import Final, NamedTuple
 
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.folder import ExportFolder, is_safe
-from tradesaga.consumers.audit.export.layout import FormatError, from_line, from_proof
-from tradesaga.consumers.audit.export.log_reader import LogReading
+from tradesaga.consumers.audit.export.layout import FormatError, from_line, from_proof, read_saga_line
+from tradesaga.consumers.audit.export.log_reader import LogReading, Pieces
 from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, note_text
-from tradesaga.consumers.audit.export.pieces import Pieces
 from tradesaga.consumers.audit.export.retired import check_retired, read_entry
-from tradesaga.consumers.audit.export.sagas import read_saga_line
 from tradesaga.consumers.audit.retention.actions import Entry
-from tradesaga.consumers.audit.verify.verification import LogCheck, Report, Verdict, read_notes
+from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin

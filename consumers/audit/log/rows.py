@@ -1,62 +1,169 @@
-"""The audit log's rows out of PostgreSQL, in the order of the logs, a few thousand at a time."""
+"""The one reader of `saga_event`: every command of the audit log reads its rows here, in the same columns.
 
-from collections.abc import AsyncGenerator
+Statements that only count rows or look for the ends of a log stand beside what asks for them.
+"""
+
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import asyncpg
 
-from tradesaga.consumers.audit.verify.verification import Row
-from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
+from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.postgres.database import Connection, Session
 
 PAGE: Final = 5000
-_COLUMNS: Final = """
-SELECT topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint, key, headers, value, hash,
-    skipped, saga_id, seq, event_type, step_name, event_time, started
-FROM saga_event
+_LEAVES_PAGE: Final = 20_000
+COLUMNS: Final = """
+topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers, value,
+    event_type, step_name, event_time, started, saga_id, seq, hash, context_added, error, skipped, writer_epoch
 """
-_ROWS: Final = f'{_COLUMNS} ORDER BY topic, partition, "offset"'
+"""What `to_row` reads, in this order."""
+IN_SPAN: Final = """topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4"""
+"""The records of one partition from an offset on to before another one; further arguments begin with `$5`."""
+_ALL: Final = f'SELECT {COLUMNS} FROM saga_event ORDER BY topic, partition, "offset"'
 _LOG: Final = f"""
-{_COLUMNS} WHERE topic = $1 AND partition = $2 AND "offset" >= $3 ORDER BY topic, partition, "offset" LIMIT $4
+SELECT {COLUMNS} FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 ORDER BY "offset" LIMIT $4
 """
+_SAGA: Final = f"SELECT {COLUMNS} FROM saga_event WHERE saga_id = $1"
+_CHAINS: Final = f"""
+SELECT {COLUMNS} FROM saga_event WHERE saga_id = ANY($1::uuid[]) AND topic = $2 AND seq IS NOT NULL
+ORDER BY saga_id, seq
+"""
+_LEAVES: Final = f'SELECT "offset", hash, coalesce(skipped, 0) FROM saga_event WHERE {IN_SPAN} ORDER BY "offset"'
+_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _COUNT: Final = "SELECT coalesce(sum(n_live_tup), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'saga_event%'"
+_WRONG_KEY: Final = "dead letter: the key"
+"""Begins the error of a record whose key is not its saga's id."""
+
+
+class Position(NamedTuple):
+    """The topic, partition and offset of a record."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        """Return `trade.events[3]@120`."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class Row(NamedTuple):
+    """One row of the audit log: its record, the bytes that are stored of it, and the columns beside them.
+
+    `event_type` to `started` follow from the headers; the rest is what the saga log made of the record.
+    """
+
+    record: Record
+    stored: StoredBytes
+    saga_id: UUID | None
+    seq: int | None
+    event_type: str | None
+    step: str | None
+    time: int | None
+    started: int | None
+    added: str | None = None
+    error: str | None = None
+    writer_epoch: int = 0
+
+    @property
+    def hash(self) -> bytes:
+        """Return the hash that is stored."""
+        return self.stored.hash
+
+    @property
+    def position(self) -> Position:
+        """Return where the record lies."""
+        return Position(self.record.topic, self.record.partition, self.record.offset)
+
+    def published(self) -> Record:
+        """Return the record as it was on its topic, as far as that is known.
+
+        Rows of format 1 have no key; unless their error says otherwise, it was the saga's id.
+        """
+        if format_of(self.hash) == FORMAT or self.saga_id is None or (self.error or "").startswith(_WRONG_KEY):
+            return self.record
+        return self.record._replace(key=str(self.saga_id).encode())
 
 
 @asynccontextmanager
 async def snapshot(sql: Session) -> AsyncGenerator[None]:
-    """See the database as it is now, however long the reading takes."""
+    """Read everything inside as the database is now, however long that takes."""
     async with sql.transaction(isolation="repeatable_read", readonly=True):
         await sql.execute("SET LOCAL statement_timeout = 0")
         await sql.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-        # No part of it is detached from here on: what a table consists of is no matter of snapshots.
+        # A snapshot does not keep a partition from being detached; this lock does.
         await sql.execute("LOCK TABLE saga_event IN ACCESS SHARE MODE")
         yield
 
 
-async def stream_rows(sql: Session) -> AsyncGenerator[Row]:
-    """Give every row, as the database was at one moment; memory does not grow with their number."""
-    async with snapshot(sql):
-        cursor = await sql.cursor(_ROWS)
-        while page := await cursor.fetch(PAGE):
-            for row in page:
-                yield _row(row)
+def to_row(row: asyncpg.Record) -> Row:
+    """Return a row that was read with `COLUMNS`; further columns are left out."""
+    (topic, partition, offset, recorded_ms, key, headers, value, event_type, step, time, started, saga_id, seq, found,
+     added, error, skipped, epoch) = row[:18]  # fmt: skip
+    stored = StoredBytes(key, headers, value, found, skipped)
+    record = read_row((topic, partition, offset, recorded_ms), stored)
+    return Row(record, stored, saga_id, seq, event_type, step, time, started, added, error, epoch)
+
+
+async def read_pages(
+    sql: Connection, statement: str, *args: Any, page: int = PAGE
+) -> AsyncGenerator[list[asyncpg.Record]]:
+    """Yield what a statement finds, a page at a time; memory does not grow with the number of rows."""
+    cursor = await sql.cursor(statement, *args)
+    while found := await cursor.fetch(page):
+        yield found
+
+
+async def stream_rows(sql: Connection) -> AsyncGenerator[Row]:
+    """Yield every row, by topic, partition and offset."""
+    async for page in read_pages(sql, _ALL):
+        for row in page:
+            yield to_row(row)
 
 
 async def stream_log(sql: Connection, topic: str, partition: int, first: int, limit: int) -> AsyncGenerator[Row]:
-    """Give up to `limit` rows of one log from an offset on, in the transaction that is open."""
-    cursor = await sql.cursor(_LOG, topic, partition, first, limit)
-    while page := await cursor.fetch(PAGE):
+    """Yield up to `limit` rows of one partition from an offset on."""
+    async for page in read_pages(sql, _LOG, topic, partition, first, limit):
         for row in page:
-            yield _row(row)
+            yield to_row(row)
 
 
-async def estimate_rows(sql: Session) -> int:
-    """Guess how many rows there are, for a progress bar."""
+def read_span(
+    sql: Connection, place: Place, span: tuple[int, int], condition: str = "", *args: Any, page: int = PAGE
+) -> AsyncGenerator[list[asyncpg.Record]]:
+    """Yield pages of the rows of a span of offsets, in order, for `to_row`.
+
+    `condition` is SQL that begins with AND; its first argument is `$5`.
+    """
+    statement = f'SELECT {COLUMNS} FROM saga_event WHERE {IN_SPAN} {condition} ORDER BY "offset"'
+    return read_pages(sql, statement, *place, *span, *args, page=page)
+
+
+async def read_saga_rows(sql: Connection, saga_id: UUID) -> list[Row]:
+    """Return all rows of one saga, in no order."""
+    return [to_row(row) for row in await sql.fetch(_SAGA, saga_id)]
+
+
+async def read_chains(sql: Connection, topic: str, sagas: Collection[UUID]) -> list[asyncpg.Record]:
+    """Return the counted rows of some sagas, in the order of their chains, one saga after the other."""
+    return await sql.fetch(_CHAINS, list(sagas), topic)
+
+
+def read_leaves(sql: Connection, place: Place, span: tuple[int, int]) -> AsyncGenerator[list[asyncpg.Record]]:
+    """Yield pages of offset, hash and number of skipped offsets before it, for the records of a span, in order."""
+    return read_pages(sql, _LEAVES, *place, *span, page=_LEAVES_PAGE)
+
+
+async def first_offset(sql: Connection, topic: str, partition: int) -> int | None:
+    """Return the offset of the first record that the audit log has of a partition."""
+    return await sql.fetchval(_FIRST, topic, partition)
+
+
+async def estimate_rows(sql: Connection) -> int:
+    """Return about how many rows there are, for a progress bar."""
     return await sql.fetchval(_COUNT)
-
-
-def _row(row: asyncpg.Record) -> Row:
-    topic, partition, offset, recorded_ms, key, headers, value, found, skipped, *columns = row
-    stored = StoredBytes(key, headers, value, found, skipped)
-    return Row(read_row((topic, partition, offset, recorded_ms), stored), stored, *columns)

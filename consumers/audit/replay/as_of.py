@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.audit.replay.fold import Replayed
-from tradesaga.consumers.audit.replay.progress import SILENT, Reporting
-from tradesaga.consumers.audit.replay.state import Mark, Notebook, fingerprint
-from tradesaga.consumers.audit.replay.times import TIMES, Timeline
+from tradesaga.consumers.audit.log.fold import Fold
+from tradesaga.consumers.audit.replay.request import TIMES, Moment
+from tradesaga.consumers.audit.replay.state import SILENT, Mark, Notebook, Reporting, fingerprint
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
@@ -19,19 +17,6 @@ from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.sagas.machine import State
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A moment, nanoseconds since 1970, by one of a record's two times; of one saga, or of all."""
-
-    at: int
-    clock: Timeline
-    saga_id: UUID | None = None
-
-    def __str__(self) -> str:
-        """Name the moment, the same for the same one."""
-        return f"at {self.at} {self.clock} {self.saga_id or ''}".strip()
 
 
 @dataclass
@@ -64,13 +49,13 @@ class Looking:
         held = await self.replay.ranges(places)
         await self.notebook.check(self.replay, held)
         self.reporting.sized(sum(end - begin for begin, end in held.values()))
-        replayed, known = Replayed(self.rules, self.notebook.sagas), Known()
+        fold, known = Fold(self.rules, self.notebook.sagas), Known()
         for place, (begin, end) in held.items():
             mark = self.notebook.marks.get(place)
             start = max(begin, mark.next_offset) if mark is not None else begin
             self.reporting.advance(start - begin)
             async for batch in self.replay.read(place, start, end):
-                self._take(replayed, batch)
+                self._take(fold, batch)
                 self.reporting.advance(len(batch))
             self.notebook.save()
         known.records, known.later = (self.notebook.counts.get(name, 0) for name in ("records", "later"))
@@ -84,12 +69,12 @@ class Looking:
         saga_id = self.moment.saga_id
         return list(range(self.rules.partitions)) if saga_id is None else [self.rules.home(saga_id)]
 
-    def _take(self, replayed: Replayed, batch: list[Record]) -> None:
+    def _take(self, fold: Fold, batch: list[Record]) -> None:
         at, saga_id, time = self.moment.at, self.moment.saga_id, TIMES[self.moment.clock]
         meant = [record for record in batch if saga_id is None or saga_of(record) == saga_id]
         found = [record for record in meant if time(record) <= at]
         for record in found:
-            replayed.take(record)
+            fold.take(record)
         self.notebook.add("records", len(found))
         self.notebook.add("later", len(meant) - len(found))
         self.notebook.marks[batch[-1][:2]] = Mark(batch[-1].offset + 1, fingerprint(batch[-1]))

@@ -6,15 +6,14 @@ from itertools import islice
 from typing import Final
 from uuid import UUID
 
+from tradesaga.consumers.audit.log.checkpoints import read_leaf_formats
 from tradesaga.consumers.audit.log.rows import snapshot
-from tradesaga.consumers.audit.log.store import read_leaf_formats
 from tradesaga.consumers.audit.replay.background_check import compare_chains, compare_states
-from tradesaga.consumers.audit.replay.comparison import Beside, compare_ends
+from tradesaga.consumers.audit.replay.comparison import Beside, Rows, compare_ends, read_log_ends
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.ranges import Span
-from tradesaga.consumers.audit.replay.retired import read_retired
-from tradesaga.consumers.audit.replay.rows import Rows, read_log_ends
+from tradesaga.consumers.audit.replay.request import Span
 from tradesaga.consumers.audit.replay.state import Notebook
+from tradesaga.consumers.audit.retention.retired_ranges import read_retired
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.connections import Place

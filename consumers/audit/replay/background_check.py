@@ -1,25 +1,19 @@
 """What nobody touches any more, looked at again in turn: sagas' rows, and their chains in the audit log."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 from uuid import UUID
 
 import asyncpg
 
+from tradesaga.consumers.audit.log.rows import read_chains, to_row
 from tradesaga.consumers.audit.replay.differences import Difference, compare_fields, compare_sagas, said_by, shown
-from tradesaga.consumers.audit.replay.partial_sagas import Head
-from tradesaga.consumers.audit.replay.retired import read_heads
+from tradesaga.consumers.audit.retention.retired_ranges import read_heads
+from tradesaga.consumers.audit.verify.chain_heads import Head
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.chain import StoredBytes, format_of, hash_row, read_row
+from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.postgres.database import Connection
-
-_CHAINS: Final = """
-SELECT partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, saga_id, seq, event_type,
-    step_name, event_time, started, key, headers, value, hash, skipped
-FROM saga_event WHERE saga_id = ANY($1::uuid[]) AND topic = $2 AND seq IS NOT NULL ORDER BY saga_id, seq
-"""
 
 
 async def compare_states(sql: Connection, rules: Rules, sagas: Sequence[Tracked]) -> list[Difference]:
@@ -50,17 +44,16 @@ async def compare_chains(sql: Connection, rules: Rules, sagas: Sequence[Tracked]
     started = {tracked.saga_id: tracked.checkpoint for tracked in sagas if tracked.checkpoint is not None}
     heads = await read_heads(sql, rules.topic, started)
     found: list[Difference] = []
-    for row in await sql.fetch(_CHAINS, list(started), rules.topic):
-        head, differences = _chain(rules, heads.get(row["saga_id"], (0, b"")), row)
+    for row in await read_chains(sql, rules.topic, started):
+        head, differences = _chain(heads.get(row["saga_id"], (0, b"")), row)
         heads[row["saga_id"]] = head
         found += differences
     found += (each for saga_id in started for each in _ended(saga_id, started[saga_id], heads.get(saga_id, (0, b""))))
     return found
 
 
-def _chain(rules: Rules, head: Head, row: asyncpg.Record) -> tuple[Head, Iterator[Difference]]:
-    stored = StoredBytes(row["key"], row["headers"], row["value"], row["hash"], row["skipped"])
-    record = read_row((rules.topic, row["partition"], row["offset"], row["recorded_ms"]), stored)
+def _chain(head: Head, row: asyncpg.Record) -> tuple[Head, Iterator[Difference]]:
+    record, stored, *_ = to_row(row)
     made = (head[0] + 1, hash_row(head[1], record, stored))
     expected = {**said_by(record, format_of(stored.hash)), "headers": row["headers"], "seq": made[0], "hash": made[1]}
     return made, compare_fields(record, row, expected)

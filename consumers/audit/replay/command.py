@@ -16,14 +16,12 @@ from rich.progress import Progress
 
 from tradesaga.consumers.audit.options import progress_bar
 from tradesaga.consumers.audit.replay import display, service
-from tradesaga.consumers.audit.replay.as_of import Looking, Moment
+from tradesaga.consumers.audit.replay.as_of import Looking
 from tradesaga.consumers.audit.replay.auditor import Look
 from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.progress import Reporting
-from tradesaga.consumers.audit.replay.request import Request
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
-from tradesaga.consumers.audit.replay.times import Timeline
+from tradesaga.consumers.audit.replay.request import Moment, Request, Timeline
+from tradesaga.consumers.audit.replay.state import Identity, Notebook, Reporting
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.cli.options import AsJson, Directory
 from tradesaga.infra.clock import format_time

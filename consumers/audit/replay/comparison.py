@@ -1,5 +1,6 @@
 """Topics beside the database: each record beside its row of the audit log, each saga beside its row."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,16 +9,15 @@ from uuid import UUID
 
 import asyncpg
 
-from tradesaga.consumers.audit.log.rows import snapshot
-from tradesaga.consumers.audit.log.store import read_leaf_formats
+from tradesaga.consumers.audit.log.checkpoints import read_ends, read_leaf_formats
+from tradesaga.consumers.audit.log.fold import Fold, form_at
+from tradesaga.consumers.audit.log.rows import read_span, snapshot
 from tradesaga.consumers.audit.replay.background_check import load_stored
 from tradesaga.consumers.audit.replay.differences import Difference, compare_rows, compare_sagas
-from tradesaga.consumers.audit.replay.fold import Replayed
-from tradesaga.consumers.audit.replay.progress import SILENT, Reporting
-from tradesaga.consumers.audit.replay.ranges import Range, Span, find_spans
-from tradesaga.consumers.audit.replay.retired import read_retired
-from tradesaga.consumers.audit.replay.rows import Rows, read_log_ends
-from tradesaga.consumers.audit.replay.state import Mark, Notebook, fingerprint
+from tradesaga.consumers.audit.replay.request import Range, Span, find_spans
+from tradesaga.consumers.audit.replay.state import SILENT, Mark, Notebook, Reporting, fingerprint
+from tradesaga.consumers.audit.retention.retired_ranges import read_retired
+from tradesaga.consumers.saga_log.chain import format_of
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
@@ -26,6 +26,47 @@ from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Session
 from tradesaga.schemas.envelope import VERSION
+
+PAGE: Final = 2000
+
+
+async def read_log_ends(sql: Session, rules: Rules) -> dict[Place, int]:
+    """Return the offset up to which the saga log has read each partition of the saga's topic, if it has read any."""
+    ends = await read_ends(sql)
+    return {place: end for place, end in ends.items() if place[0] == rules.topic and end}
+
+
+class Rows:
+    """A cursor over the rows of a span; the caller holds the transaction.
+
+    Rows before `retired` may be missing. Hashes are of format 2 from the offset `leaves_from` on.
+    """
+
+    def __init__(self, sql: Session, place: Place, span: Span, retired: int = 0, leaves_from: int = 0) -> None:
+        self.retired = retired
+        self._leaves_from = leaves_from
+        self._pages = read_span(sql, place, span, page=PAGE)
+        self._page: deque[asyncpg.Record] = deque()
+
+    def form_of(self, record: Record, row: asyncpg.Record | None) -> int:
+        """Return the format of a record's hash: what its row says, and where that was retired, its offset."""
+        if row is not None:
+            return format_of(row["hash"])
+        return form_at(record.offset, self._leaves_from)
+
+    async def up_to(self, offset: int) -> list[asyncpg.Record]:
+        """Give the rows that have not been given yet, up to this offset."""
+        found: list[asyncpg.Record] = []
+        while True:
+            while self._page and self._page[0]["offset"] <= offset:
+                found.append(self._page.popleft())
+            if self._page or not await self._turn():
+                return found
+
+    async def _turn(self) -> bool:
+        self._page.extend(await anext(self._pages, None) or ())
+        return bool(self._page)
+
 
 SHOWN: Final = 100
 """Differences that are told one by one; beyond that they are counted."""
@@ -69,7 +110,7 @@ class Beside:
     def __init__(self, rules: Rules, notebook: Notebook, told: Callable[[Iterable[Difference]], object]) -> None:
         self._notebook = notebook
         self._fragments = notebook.fragments
-        self._replayed = Replayed(rules, notebook.sagas)
+        self._fold = Fold(rules, notebook.sagas)
         self._versions = {b"0", *(b"%d" % version for version in rules.versions)}
         self._told = told
 
@@ -109,7 +150,7 @@ class Beside:
             or self._is_of_unknown_version(record, row)
         ):
             return list(self._fragments.take(saga_id, record, row, form))
-        outcome = self._replayed.take(record, form, row["error"] if row is not None else None)
+        outcome = self._fold.take(record, form, row["error"] if row is not None else None)
         if outcome.tracked is not None and outcome.tracked.home == record.partition:
             touched.add(outcome.tracked.saga_id)
         return compare_rows(outcome, row)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import asyncpg
 
-from tradesaga.consumers.saga_log.chain import FORMAT, stored_skip
+from tradesaga.consumers.audit.verify.chain_heads import Head
+from tradesaga.consumers.saga_log.chain import FORMAT, link_as, stored_skip
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.outcome import Outcome, describe
 from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1
@@ -14,7 +16,8 @@ FIELDS: Final = (
     "offset", "recorded_ms", "key", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id",
     "seq", "hash", "context_added", "error", "skipped",
 )  # fmt: skip
-"""The columns of a row of the audit log, in the order in which they are read to be compared."""
+"""The columns that are compared, in the order in which they are read: behind topic and partition."""
+_COMPARED: Final = slice(2, 2 + len(FIELDS))
 SAID: Final = FIELDS[:9]
 """Those that follow from the record alone."""
 _STATE: Final = frozenset({"state", "status"})
@@ -62,7 +65,7 @@ def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Diffe
         None if record.tombstone else record.value, event_type, step, time, started, saga_id, seq, hash_, added, error,
         stored_skip(record, form),
     )  # fmt: skip
-    if row is not None and tuple(row) == expected:
+    if row is not None and row[_COMPARED] == expected:
         return ()
     return compare_fields(record, row, dict(zip(FIELDS, expected, strict=True)))
 
@@ -101,3 +104,29 @@ def _there(checkpoint: Checkpoint | str | None) -> str:
     if isinstance(checkpoint, str):
         return checkpoint
     return "missing" if checkpoint is None else checkpoint.status.value
+
+
+class Fragments:
+    """Sagas whose first records lie before the range: they cannot be folded, so their rows are compared one by one."""
+
+    def __init__(self) -> None:
+        self.heads: dict[UUID, Head] = {}
+        """By saga its last row; (0, b"") where nobody can tell."""
+
+    def __contains__(self, saga_id: UUID) -> bool:
+        return saga_id in self.heads
+
+    def take(self, saga_id: UUID, record: Record, row: asyncpg.Record | None, form: int) -> Iterator[Difference]:
+        """Compare a record with its row: bytes and columns, and the chain from the second record on."""
+        expected = {**said_by(record, form), "saga_id": saga_id, "skipped": stored_skip(record, form)}
+        seq, head = self.heads.get(saga_id, (0, b""))
+        if row is None:
+            self.heads[saga_id] = (0, b"")
+        elif row["seq"] is None:
+            self.heads.setdefault(saga_id, (0, b""))
+            expected["hash"] = link_as(form, b"", record)
+        else:
+            if head:
+                expected["seq"], expected["hash"] = seq + 1, link_as(form, head, record)
+            self.heads[saga_id] = (row["seq"], row["hash"])
+        yield from compare_fields(record, row, expected)

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tradesaga.consumers.audit.replay.as_of import Known, Moment, describe_sagas
+from tradesaga.consumers.audit.replay.as_of import Known, describe_sagas
 from tradesaga.consumers.audit.replay.comparison import ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
+from tradesaga.consumers.audit.replay.request import Moment
 from tradesaga.consumers.audit.replay.state import Notebook
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.cli.output import to_json

@@ -1,19 +1,170 @@
 """What a person asks of `audit replay`, read and refused where it makes no sense."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
-from tradesaga.consumers.audit.replay.as_of import Moment
-from tradesaga.consumers.audit.replay.ranges import Range, read_offsets
-from tradesaga.consumers.audit.replay.times import Timeline, read_moment
-from tradesaga.consumers.saga_log.reading import read_saga
+from tradesaga.consumers.saga_log.reading import MAX_TIME, event_time, read_saga
 from tradesaga.infra.clock import SystemClock, format_time
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.topic_reader import TopicReader
+
+_SECOND: Final = 1_000_000_000
+_ISO: Final = re.compile(
+    r"(?P<whole>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?)(?:\.(?P<rest>\d{1,9}))?(?P<zone>Z|z|[+-]\d\d:?\d\d)", re.ASCII
+)
+_NANOSECONDS: Final = re.compile(r"\d{16,19}", re.ASCII)
+"""Fewer digits would be milliseconds or seconds, and a moment in 1970."""
+
+
+class Timeline(StrEnum):
+    """Which of a record's two times counts."""
+
+    EVENT = "event"
+    RECORDED = "recorded"
+
+
+TimeOf = Callable[[Record], int]
+
+
+def read_moment(text: str, option: str) -> int:
+    """Read ISO 8601 with a zone, up to nine decimals, or nanoseconds; raises `CommandError` (exit 2)."""
+    if _NANOSECONDS.fullmatch(text):
+        found = int(text)
+    elif match := _ISO.fullmatch(text.strip()):
+        try:
+            whole = datetime.fromisoformat(match["whole"] + match["zone"].upper())
+        except ValueError as error:
+            raise _bad_time(text, option, str(error)) from error
+        found = int(whole.timestamp()) * _SECOND + int((match["rest"] or "0").ljust(9, "0"))
+    else:
+        do = "write it as 2026-11-23T14:03:07.120+01:00 or ...Z, with its zone, or as nanoseconds since 1970"
+        raise _bad_time(text, option, do)
+    if not 0 <= found <= MAX_TIME:
+        raise _bad_time(text, option, "give a time between 1970 and 2262")
+    return found
+
+
+def recorded_time(record: Record) -> int:
+    """Give the broker's time."""
+    return record.recorded_ms * 1_000_000
+
+
+def time_of(record: Record) -> int:
+    """Give the time at which a fact happened; where it does not say, that at which it was recorded."""
+    found = event_time(dict(record.headers))
+    return recorded_time(record) if found is None else found
+
+
+TIMES: Final[dict[Timeline, TimeOf]] = {Timeline.EVENT: time_of, Timeline.RECORDED: recorded_time}
+
+
+def _bad_time(text: str, option: str, do: str) -> CommandError:
+    return CommandError("time-invalid", f"{text!r} is no moment", option, do, ExitCode.USAGE)
+
+
+Span = tuple[int, int]
+"""The first offset, and the one after the last."""
+_OFFSETS: Final = re.compile(
+    r"(?P<topic>[^\[\]]+)\[(?P<partition>\d{1,9})\](?:=(?P<begin>\d{0,18})\.\.(?P<end>\d{0,18}))?"
+)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What is asked for; times are nanoseconds since 1970 by the broker's clock, `until` not included.
+
+    `offsets` names partitions with their first offset and the one after the last, either of them -1 where it is open;
+    without any, all partitions are meant.
+    """
+
+    since: int | None = None
+    until: int | None = None
+    offsets: Mapping[Place, Span] | None = None
+
+    def __str__(self) -> str:
+        """Name the range, the same for the same one."""
+        named = sorted((self.offsets or {}).items())
+        parts = [f"{topic}[{partition}]={begin}..{end}" for (topic, partition), (begin, end) in named]
+        return " ".join([f"from {self.since} to {self.until}", *parts])
+
+
+def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Place, Span] | None:
+    """Read `topic[3]=100..200`, `topic[3]=100..` or `topic[3]`; raises `CommandError` (exit 2)."""
+    found: dict[Place, Span] = {}
+    for text in texts:
+        match = _OFFSETS.fullmatch(text.strip())
+        if match is None:
+            raise _bad_range(text, f"write it as {topic}[3]=100..200, {topic}[3]=100.. or {topic}[3]")
+        place = (match["topic"], int(match["partition"]))
+        begin, end = (int(match[name]) if match[name] else -1 for name in ("begin", "end"))
+        if place[0] != topic:
+            raise _bad_range(text, f"facts are on {topic}: name that topic, or another saga by --saga")
+        if place[1] >= partitions:
+            raise _bad_range(text, f"{topic} has the partitions 0 to {partitions - 1}")
+        if place in found:
+            raise _bad_range(text, "name each partition once")
+        if -1 < end < begin:
+            raise _bad_range(text, "the end comes before the beginning")
+        found[place] = (begin, end)
+    return found or None
+
+
+async def find_spans(replay: TopicReader, asked: Range, held: Mapping[Place, Span]) -> dict[Place, Span]:
+    """Give the offsets that a range means; `held` are those that each partition has.
+
+    Raises `KafkaUnavailableError`, and `CommandError` (exit 2) for a range that lies where the topic has nothing.
+    """
+    spans = {place: held[place] for place in asked.offsets or held if place in held}
+    for place, wanted in (asked.offsets or {}).items():
+        spans[place] = _within(place, wanted, held.get(place, (0, 0)))
+    for bound, time in enumerate((asked.since, asked.until)):
+        if time is None:
+            continue
+        firsts = await replay.first_at(dict.fromkeys(spans, -(-time // 1000000)))
+        for place, (begin, end) in spans.items():
+            first = min(firsts.get(place, end), end)
+            spans[place] = (max(begin, first), end) if bound == 0 else (begin, max(begin, first))
+    return spans
+
+
+def _within(place: Place, wanted: Span, held: Span) -> Span:
+    begin = held[0] if wanted[0] < 0 else wanted[0]
+    end = held[1] if wanted[1] < 0 else wanted[1]
+    text = f"{place[0]}[{place[1]}]"
+    if begin < held[0]:
+        raise _bad_range(f"{text}={begin}..", f"the partition begins at offset {held[0]}: what was before it is gone")
+    if end > held[1] or begin > held[1]:
+        raise _bad_range(f"{text}={begin}..{end}", f"there are records before offset {held[1]} only")
+    return begin, end
+
+
+def _bad_range(text: str, do: str) -> CommandError:
+    return CommandError("offsets-invalid", f"{text!r} names no range", "--offsets", do, ExitCode.USAGE)
+
 
 _AHEAD: Final = 60 * 1_000_000_000
 """Nanoseconds by which this machine's clock may be behind the broker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment, nanoseconds since 1970, by one of a record's two times; of one saga, or of all."""
+
+    at: int
+    clock: Timeline
+    saga_id: UUID | None = None
+
+    def __str__(self) -> str:
+        """Name the moment, the same for the same one."""
+        return f"at {self.at} {self.clock} {self.saga_id or ''}".strip()
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """What a replay has come to, in a file from which it goes on, or in none: sagas, offsets, and what differed."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.partial_sagas import Fragments
-from tradesaga.consumers.audit.replay.ranges import Span
+from tradesaga.consumers.audit.replay.differences import Difference, Fragments
+from tradesaga.consumers.audit.replay.request import Span
 from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, Shelf
 from tradesaga.consumers.saga_log.chain import link_v1
 from tradesaga.consumers.saga_log.rules import Rules
@@ -19,6 +19,19 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record, dump_headers_v1
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """`sized` is told how many records there are, `advance` after each batch how many more have been dealt with."""
+
+    sized: Callable[[int], object]
+    advance: Callable[[int], object]
+
+
+SILENT = Reporting(lambda _: None, lambda _: None)
+"""Tells nobody."""
+
 
 FORMAT: Final = 1
 REMEMBERED: Final = 10_000

@@ -12,16 +12,16 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
-from tradesaga.consumers.audit.log.rows import snapshot
+from tradesaga.consumers.audit.log.rows import Position, Row, read_saga_rows, snapshot
 from tradesaga.consumers.audit.options import progress_bar
 from tradesaga.consumers.audit.report.formatting import harmless
-from tradesaga.consumers.audit.report.model import Place, Story
+from tradesaga.consumers.audit.report.model import Proof, Seal, Story
 from tradesaga.consumers.audit.report.page import render
-from tradesaga.consumers.audit.report.rows import StoredRow, read_heads, read_rows, rehash
-from tradesaga.consumers.audit.report.seal import Proof, Seal
 from tradesaga.consumers.audit.report.seal_finder import Sealing
 from tradesaga.consumers.audit.report.summary import tell
 from tradesaga.consumers.audit.report.terminal import show as show_story
+from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
+from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.keyring import public_path, read_trusted
 from tradesaga.infra.cli.options import AsJson, Directory
@@ -83,12 +83,12 @@ async def _read(settings: Settings, text: str, keys: list[Path] | None, *, provi
         snapshot(sql),
     ):
         saga_id = await _find(sql, text)
-        rows = await read_rows(sql, saga_id)
+        rows = arrange(await read_saga_rows(sql, saga_id))
         if not rows:
             raise unknown_saga(text)
         known = await sql.fetchrow(_VERSION, saga_id)
-        name = known["name"] if known is not None else rows[0].place.topic.removesuffix(events_topic(""))
-        hashes = rehash(rows, await read_heads(sql, saga_id))
+        name = known["name"] if known is not None else rows[0].position.topic.removesuffix(events_topic(""))
+        hashes = rehash(rows, await read_saga_heads(sql, saga_id))
         seals = await _seal(settings, sql, list(zip(rows, hashes, strict=True)), keys, proving=proving)
         rules = _rules(settings, name, known["version"] if known is not None else None)
         return tell(saga_id, name, rows, hashes, rules=rules, seals=seals, tier=settings.clock_tier())
@@ -115,8 +115,8 @@ def _rules(settings: Settings, name: str, version: int | None) -> Rules | None:
 
 
 async def _seal(
-    settings: Settings, sql: Session, rows: list[tuple[StoredRow, bytes]], keys: list[Path] | None, *, proving: bool
-) -> dict[Place, Seal]:
+    settings: Settings, sql: Session, rows: list[tuple[Row, bytes]], keys: list[Path] | None, *, proving: bool
+) -> dict[Position, Seal]:
     """Look for the seals; without a public key none can be believed, and the story says so."""
     try:
         trusted = read_trusted(keys or [public_path(settings.audit_key_file())])
@@ -124,14 +124,14 @@ async def _seal(
         if keys:
             raise
         nothing = Seal(Proof.UNCHECKED, f"no public key is at hand: {error.where}")
-        return dict.fromkeys((row.place for row, _ in rows), nothing)
+        return dict.fromkeys((row.position for row, _ in rows), nothing)
     with progress_bar() as progress:
         task = progress.add_task("proving", total=None)
         sealing = Sealing(
             sql, settings.audit_log_id, trusted, settings.clock_tier(), proving,
             lambda count: progress.advance(task, count),
         )  # fmt: skip
-        return await sealing.look([(row.place, found) for row, found in rows])
+        return await sealing.look([(row.position, found) for row, found in rows])
 
 
 def _write(path: Path, page: str) -> None:

@@ -2,11 +2,59 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from orjson import Fragment
 
-from tradesaga.consumers.audit.report.seal import Seal
+from tradesaga.consumers.audit.log.rows import Position
+
+
+class Proof(StrEnum):
+    """How far a seal has been checked."""
+
+    PROVEN = "proven"
+    UNPROVEN = "not_proven"
+    UNCHECKED = "unchecked"
+    NOT_YET = "not_yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """One record's seal.
+
+    `time` is when the checkpoint was signed, `clock_error` how far that machine's clock might have been off, both in
+    nanoseconds (-1: nobody can tell); `why` says what is missing where it is not proven.
+    """
+
+    proof: Proof
+    why: str = ""
+    index: int = -1
+    size: int = -1
+    time: int = 0
+    clock: str = ""
+    clock_error: int = -1
+    outside_tier: bool = False
+    path: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what `--json` prints; `path` is the inclusion proof of RFC 6962, in hex, from the leaf up."""
+        if self.proof is Proof.NOT_YET or self.index < 0:
+            return {"proof": self.proof, "why": self.why}
+        return {
+            "proof": self.proof,
+            "why": self.why,
+            "leaf": self.index,
+            "checkpoint": self.size,
+            "sealed_ns": self.time,
+            "clock": self.clock,
+            "clock_error_ns": self.clock_error,
+            "outside_tier": self.outside_tier,
+            "path": self.path,
+        }
+
+
+NOT_YET = Seal(Proof.NOT_YET, "no checkpoint covers it yet")
+UNCHECKED = Seal(Proof.UNCHECKED, "the seals were not looked at")
 
 
 class Kind(StrEnum):
@@ -40,18 +88,6 @@ class Kind(StrEnum):
     STATE_CHANGE = "state_change"
 
 
-class Place(NamedTuple):
-    """Where a record is."""
-
-    topic: str
-    partition: int
-    offset: int
-
-    def __str__(self) -> str:
-        """Write it as Kafka's people do."""
-        return f"{self.topic}[{self.partition}]@{self.offset}"
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """Something that follows from a record; `time` in nanoseconds where the record's headers give one."""
@@ -80,7 +116,7 @@ class Told:
     are none. `intact` says whether the bytes, behind the record before, have the hash that was stored.
     """
 
-    place: Place
+    position: Position
     seq: int | None
     id: str
     type: str
@@ -171,9 +207,9 @@ class Story:
 
 def _record(told: Told) -> dict[str, Any]:
     return {
-        "topic": told.place.topic,
-        "partition": told.place.partition,
-        "offset": told.place.offset,
+        "topic": told.position.topic,
+        "partition": told.position.partition,
+        "offset": told.position.offset,
         "seq": told.seq,
         "kind": told.kind,
         "says": told.says,

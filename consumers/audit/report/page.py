@@ -6,9 +6,8 @@ from typing import Final
 from tradesaga.consumers.audit.report.drawing import NARROW, WIDE, draw
 from tradesaga.consumers.audit.report.formatting import clock, day, span, stamp
 from tradesaga.consumers.audit.report.markup import Markup, element, join, text
-from tradesaga.consumers.audit.report.model import Kind, Moment, Story, Told
+from tradesaga.consumers.audit.report.model import Kind, Moment, Proof, Seal, Story, Told
 from tradesaga.consumers.audit.report.payload import list_fields
-from tradesaga.consumers.audit.report.seal import Proof, Seal
 from tradesaga.consumers.audit.report.style import SHEET
 from tradesaga.infra.audit_log.clock_tier import describe_span
 
@@ -146,7 +145,7 @@ def _payload(told: Told) -> Markup:
 
 def _meta(told: Told) -> Markup:
     number = f"record {told.seq}" if told.seq is not None else "counted in no chain"
-    where = f"{told.place.topic}[{told.place.partition}] offset {told.place.offset}"
+    where = f"{told.position.topic}[{told.position.partition}] offset {told.position.offset}"
     attempt = f"attempt {told.attempt}" + (f", round {told.round}" if told.round > 1 else "") if told.attempt else ""
     writer = f"by {told.writer or 'nobody named'}"
     parts = [number, where, writer, attempt, f"written under epoch {told.writer_epoch}", f"hash {told.hash[:16]}"]
@@ -181,7 +180,7 @@ def _seals(story: Story) -> Markup:
     covered: dict[tuple[str, int, int], list[Told]] = {}
     for each in story.records:
         if each.seal.size > 0:
-            covered.setdefault((each.place.topic, each.place.partition, each.seal.size), []).append(each)
+            covered.setdefault((each.position.topic, each.position.partition, each.seal.size), []).append(each)
     if not covered:
         return join()
     titles = element(

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from tradesaga.consumers.audit.log.store import read_ends
+from tradesaga.consumers.audit.log.checkpoints import read_ends
+from tradesaga.consumers.audit.log.rows import Position, first_offset, read_leaves
 from tradesaga.consumers.audit.report.inclusion_proofs import Prover
-from tradesaga.consumers.audit.report.model import Place
-from tradesaga.consumers.audit.report.seal import NOT_YET, Proof, Seal
-from tradesaga.consumers.audit.retention.action_log import read_entries
-from tradesaga.consumers.audit.retention.actions import Action, ActionError
+from tradesaga.consumers.audit.report.model import NOT_YET, Proof, Seal
+from tradesaga.consumers.audit.retention.actions import ActionError
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_tier import ClockTier
@@ -19,19 +18,13 @@ from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.postgres.database import Session
 
-PAGE: Final = 10_000
 _LAST: Final = "SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 ORDER BY size DESC LIMIT 1"
 _COVERS: Final = """
 SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 ORDER BY size LIMIT 1
 """
-_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _SKIPPED: Final = """
 SELECT "offset", (sum(least(skipped, "offset")) OVER (ORDER BY "offset"))::bigint FROM saga_event
 WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 AND skipped > 0 ORDER BY "offset"
-"""
-_LEAVES: Final = """
-SELECT "offset", coalesce(skipped, 0), hash FROM saga_event
-WHERE topic = $1 AND partition = $2 AND "offset" < $3 ORDER BY "offset"
 """
 Log = tuple[str, int]
 
@@ -73,12 +66,12 @@ class Sealing:
     proving: bool = True
     advance: Callable[[int], None] = field(default=lambda _: None)
 
-    async def look(self, hashes: Sequence[tuple[Place, bytes]]) -> dict[Place, Seal]:
+    async def look(self, hashes: Sequence[tuple[Position, bytes]]) -> dict[Position, Seal]:
         """Give the seal of each record; the hashes are those that their bytes have."""
-        logs: dict[Log, dict[Place, bytes]] = {}
+        logs: dict[Log, dict[Position, bytes]] = {}
         for place, found in hashes:
             logs.setdefault((place.topic, place.partition), {})[place] = found
-        seals: dict[Place, Seal] = {}
+        seals: dict[Position, Seal] = {}
         for log, records in logs.items():
             try:
                 seals |= await self._look(log, records)
@@ -86,7 +79,7 @@ class Sealing:
                 seals |= dict.fromkeys(records, Seal(Proof.UNPROVEN, str(error)))
         return seals
 
-    async def _look(self, log: Log, records: Mapping[Place, bytes]) -> dict[Place, Seal]:
+    async def _look(self, log: Log, records: Mapping[Position, bytes]) -> dict[Position, Seal]:
         end = (await read_ends(self.sql)).get(log, 0)
         planted = Seal(Proof.UNPROVEN, f"it lies beyond what the saga log has read, offset {end}: somebody planted it")
         beyond = {place: planted for place in records if place.offset >= end}
@@ -95,7 +88,7 @@ class Sealing:
             return dict.fromkeys(records, NOT_YET) | beyond
         newest = self._read(log, last)
         start = await self._start(log, newest)
-        covers: dict[Place, Checkpoint] = {}
+        covers: dict[Position, Checkpoint] = {}
         for place in records:
             if place.offset < newest.next_offset:
                 note = await self.sql.fetchval(_COVERS, *log, start.leaf_of(place.offset))
@@ -130,21 +123,20 @@ class Sealing:
 
         `begin` is where they do if there is one an offset. What is said of the retired is believed as above.
         """
-        first = await self.sql.fetchval(_FIRST, *log)
+        first = await first_offset(self.sql, *log)
         if first is None or first == begin == 0:
             return _Start(begin, None)
         try:
-            actions = [(each.number, Action.parse(each.body)) for each in await read_entries(self.sql)]
-            found = Tombstones.read(actions).before(log, first)
+            found = (await Tombstones.load(self.sql)).before(log, first)
         except ActionError as error:
             raise SealError(f"what was retired cannot be read: {error}") from error
         return _Start(min(first, begin), None) if found is None else _Start(found[1].next_offset, found[1].edge)
 
     async def _feed(self, prover: Prover, log: Log, start: "_Start", end: int) -> str:
         """Give all leaves before offset `end` to the prover; say what is missing of them, if anything is."""
-        cursor, expected = await self.sql.cursor(_LEAVES, *log, end), start.offset
-        while page := await cursor.fetch(PAGE):
-            for offset, skipped, found in page:
+        expected = start.offset
+        async for page in read_leaves(self.sql, log, (0, end)):
+            for offset, found, skipped in page:
                 if offset - skipped != expected:
                     return f"offsets {expected} to {offset - 1} are not in the log any more, which the proof asks for"
                 prover.take(hash_leaf(found))

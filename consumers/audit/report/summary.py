@@ -5,11 +5,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from uuid import UUID
 
+from tradesaga.consumers.audit.log.rows import Position, Row
 from tradesaga.consumers.audit.report.formatting import clock, count, day, listed, span
-from tradesaga.consumers.audit.report.model import Kind, Outlook, Place, Story, Told
+from tradesaga.consumers.audit.report.model import Kind, Outlook, Proof, Seal, Story, Told
 from tradesaga.consumers.audit.report.payload import read_members, text_of
-from tradesaga.consumers.audit.report.rows import StoredRow
-from tradesaga.consumers.audit.report.seal import Proof, Seal
 from tradesaga.consumers.audit.report.timeline_builder import tell_rows
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.rules import Rules
@@ -31,11 +30,11 @@ Context = Mapping[str, Mapping[str, Any]]
 def tell(
     saga_id: UUID,
     name: str,
-    rows: Sequence[StoredRow],
+    rows: Sequence[Row],
     hashes: Sequence[bytes],
     *,
     rules: Rules | None,
-    seals: Mapping[Place, Seal],
+    seals: Mapping[Position, Seal],
     tier: ClockTier,
 ) -> Story:
     """Make the story of a saga from its rows and the hashes that their bytes have.

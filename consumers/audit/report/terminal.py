@@ -9,9 +9,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tradesaga.consumers.audit.report.formatting import clock, harmless, span
-from tradesaga.consumers.audit.report.model import Gain, Kind, Moment, Outlook, Story, Told
+from tradesaga.consumers.audit.report.model import Gain, Kind, Moment, Outlook, Proof, Seal, Story, Told
 from tradesaga.consumers.audit.report.payload import list_fields
-from tradesaga.consumers.audit.report.seal import Proof, Seal
 
 WIDE: Final = 110
 """Columns from which on a table is drawn."""
@@ -60,7 +59,7 @@ def _table(story: Story, began: int) -> Table:
     what, where = Column("what", ratio=1), Column("record, writer", no_wrap=True)
     table = Table("event time, recorded", what, where, "seal", box=None, pad_edge=False, padding=(0, 3, 1, 0))
     for each in story.records:
-        where_told = Text(f"{each.place}\n{_number(each)} by {harmless(each.writer, 40)}", style="bright_black")
+        where_told = Text(f"{each.position}\n{_number(each)} by {harmless(each.writer, 40)}", style="bright_black")
         table.add_row(_times(each, began), _what(each), where_told, _seal(each.seal, "\n"))
     return table
 
@@ -69,7 +68,7 @@ def _paragraph(told: Told, began: int) -> RenderableType:
     after = f"+{span(told.when - began)}" if told.when > began else "the beginning"
     recorded = f", recorded {clock(told.recorded_ms * 1_000_000)}" if told.event_time is not None else ""
     head = Text.assemble((clock(told.when, 6), "bold"), (f"  {after}{recorded}", "bright_black"))
-    foot = Text(f"{told.place} {_number(told)} by {harmless(told.writer, 40)}\n", style="bright_black")
+    foot = Text(f"{told.position} {_number(told)} by {harmless(told.writer, 40)}\n", style="bright_black")
     foot.append_text(_seal(told.seal, " "))
     return Group(head, Padding(Group(_what(told), foot), (0, 0, 1, 2)))
 

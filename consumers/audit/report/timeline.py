@@ -37,7 +37,7 @@ class Bar(NamedTuple):
     result: str
 
 
-class Stretch(NamedTuple):
+class StateSpan(NamedTuple):
     """A state that the saga was in."""
 
     state: str
@@ -60,14 +60,14 @@ def list_bars(story: Story) -> list[Bar]:
     return list(found.values())
 
 
-def list_states(story: Story) -> list[Stretch]:
+def list_states(story: Story) -> list[StateSpan]:
     """Give the states that the saga went through, by the times of the records that brought them about."""
     turns: list[Told] = []
     for each in story.records:
         if each.state and (not turns or turns[-1].state != each.state):
             turns.append(each)
     ends = [each.when for each in turns[1:]] + [max(each.when for each in story.records)]
-    return [Stretch(turn.state, turn.when, max(turn.when, until)) for turn, until in zip(turns, ends, strict=False)]
+    return [StateSpan(turn.state, turn.when, max(turn.when, until)) for turn, until in zip(turns, ends, strict=False)]
 
 
 class Gap(NamedTuple):

@@ -4,17 +4,19 @@ What a record means is found by folding its bytes as the saga log did; nothing i
 beside them. Where this installation does not have the saga's definition, records are told by what they say themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
+from itertools import groupby
 from uuid import UUID
 
+from tradesaga.consumers.audit.log.fold import fold_stored
+from tradesaga.consumers.audit.log.rows import Position, Row
 from tradesaga.consumers.audit.report.classify import Reading, follow_orders, judge, say
-from tradesaga.consumers.audit.report.model import Gain, Kind, Moment, Place, Told
+from tradesaga.consumers.audit.report.model import UNCHECKED, Gain, Kind, Moment, Seal, Told
 from tradesaga.consumers.audit.report.payload import read_text, text_of
-from tradesaga.consumers.audit.report.rows import StoredRow
-from tradesaga.consumers.audit.report.seal import UNCHECKED, Seal
+from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.reading import event_time, started
 from tradesaga.consumers.saga_log.rules import Rules
@@ -26,22 +28,37 @@ _ATTEMPTED = frozenset({
 })  # fmt: skip
 
 
+def arrange(rows: Iterable[Row]) -> list[Row]:
+    """Return rows, with their records as published, by offset within a partition; partitions by the broker's time."""
+    ordered = sorted((row._replace(record=row.published()) for row in rows), key=lambda row: row.position)
+    logs = [list(log) for _, log in groupby(ordered, key=lambda row: row.position[:2])]
+    return list(merge(*logs, key=lambda row: row.record.recorded_ms))
+
+
+def rehash(rows: Sequence[Row], retired: Mapping[int, bytes]) -> list[bytes]:
+    """Give the hash that each row's bytes have behind the hash that is stored of the saga's record before."""
+    heads = {**retired} | {row.seq: row.hash for row in rows if row.seq is not None}
+    return [
+        hash_row(heads.get(row.seq - 1, b"") if row.seq is not None else b"", row.record, row.stored) for row in rows
+    ]
+
+
 def tell_rows(
-    saga_id: UUID, rows: Sequence[StoredRow], hashes: Sequence[bytes], rules: Rules | None, seals: Mapping[Place, Seal]
+    saga_id: UUID, rows: Sequence[Row], hashes: Sequence[bytes], rules: Rules | None, seals: Mapping[Position, Seal]
 ) -> tuple[list[Told], Tracked]:
     """Give each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
     teller = _Teller(rules, Tracked(saga_id, _home(rows)))
     told = [
-        teller.tell(row, seals.get(row.place, UNCHECKED), intact=found == row.hash)
+        teller.tell(row, seals.get(row.position, UNCHECKED), intact=found == row.hash)
         for row, found in zip(rows, hashes, strict=True)
     ]
     return told, teller.tracked
 
 
-def _home(rows: Sequence[StoredRow]) -> int:
+def _home(rows: Sequence[Row]) -> int:
     """Give the partition that the saga belongs to: that of its counted records, or of one that was not turned away."""
-    counted = [row.place.partition for row in rows if row.seq is not None]
-    others = [row.place.partition for row in rows if not (row.error or "").startswith("dead letter")]
+    counted = [row.position.partition for row in rows if row.seq is not None]
+    others = [row.position.partition for row in rows if not (row.error or "").startswith("dead letter")]
     return next(iter(counted or others), 0)
 
 
@@ -52,7 +69,7 @@ class _Teller:
     seen: set[str] = field(default_factory=set[str])
     begun: set[tuple[str, bool, int]] = field(default_factory=set[tuple[str, bool, int]])
 
-    def tell(self, row: StoredRow, seal: Seal, *, intact: bool) -> Told:
+    def tell(self, row: Row, seal: Seal, *, intact: bool) -> Told:
         reading = Reading.of(row.record)
         outcome = self._fold(row)
         before = self.tracked
@@ -65,7 +82,7 @@ class _Teller:
         gains = _gains(outcome) if outcome is not None else reading.own_gain()
         state = _state(self.tracked)
         return Told(
-            place=row.place,
+            position=row.position,
             seq=row.seq,
             id=reading.id,
             type=reading.type,
@@ -96,11 +113,11 @@ class _Teller:
             seal=seal,
         )
 
-    def _fold(self, row: StoredRow) -> Outcome | None:
+    def _fold(self, row: Row) -> Outcome | None:
         """Fold the row's bytes; a row whose headers are no headers was not written by a saga log, and is left out."""
         if self.rules is None or not row.record.headers:
             return None
-        return fold_record(self.rules, self.tracked, row.record)
+        return fold_stored(self.rules, self.tracked, row.record, format_of(row.hash), row.error)
 
     def _lead(self, kind: Kind, reading: Reading, *, back: bool) -> list[Moment]:
         """Give the beginning of the attempt that this record is the outcome of, once an attempt."""
@@ -140,7 +157,7 @@ def _follow(rules: Rules | None, outcome: Outcome | None, before: str, after: st
     if rules is None or outcome is None:
         return []
     moments = [
-        Moment(Kind.RELEASED, f"what was parked at {Place(*each.parked.place)} {_let_go(each.action)}")
+        Moment(Kind.RELEASED, f"what was parked at {Position(*each.parked.place)} {_let_go(each.action)}")
         for each in outcome.released
     ]
     if before != after:
@@ -156,7 +173,7 @@ def _let_go(action: str) -> str:
     return "counts after all" if action == "retry" else "is left out for good"
 
 
-def _doubts(row: StoredRow, outcome: Outcome | None, *, intact: bool) -> list[str]:
+def _doubts(row: Row, outcome: Outcome | None, *, intact: bool) -> list[str]:
     """Say where the row and its bytes do not agree."""
     doubts = [] if intact else ["its bytes do not have the hash that is stored"]
     if not row.record.headers:

@@ -9,13 +9,16 @@ import structlog
 
 from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, edge_of
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
-from tradesaga.consumers.audit.verify.verification import Report, check_chain, read_notes
+from tradesaga.consumers.audit.verify.log_check import Report, check_chain, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.clock_evidence import read_clock
-from tradesaga.infra.audit_log.note import Signer, Verifier
+from tradesaga.infra.audit_log.keyring import public_path, read_trusted
+from tradesaga.infra.audit_log.note import NoteError, Signer, Verifier
 from tradesaga.infra.audit_log.origin import Origin
-from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
-from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
+from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.postgres.database import Connection, session
+from tradesaga.infra.settings import SAGA_LOG, Settings
 
 LOCK: Final = 7_263_410_955
 """The advisory lock of whoever acts."""
@@ -120,3 +123,29 @@ class ActionLog:
             raise HistoryError(f"{first.where}: {first.what}")
         self.entries, self.actions = entries, actions
         return actions
+
+
+OWNER: Final = "retention"
+"""Names the database URL of a user that owns the tables: TRADESAGA_DATABASE_URL_RETENTION."""
+
+
+def trusted_keys(settings: Settings) -> dict[bytes, Verifier]:
+    """Read the keys that may have signed; raises `CommandError`."""
+    return read_trusted([public_path(settings.audit_key_file())])
+
+
+@asynccontextmanager
+async def action_log(settings: Settings, trusted: Mapping[bytes, Verifier]) -> AsyncGenerator[ActionLog]:
+    """Open the log of actions. Raises `CommandError`: exit 1 where it cannot be believed, exit 5 without servers."""
+    service = OWNER if OWNER in settings.service_databases else SAGA_LOG
+    url = settings.database_for(service)
+    try:
+        async with session(url, application_name="tradesaga audit retention") as sql:
+            witness = WitnessFile(settings.audit_witness_file())
+            yield ActionLog(sql, settings.audit_log_id, trusted, witness)
+    except (HistoryError, NoteError) as error:
+        do = "nothing was changed; `tradesaga audit verify` tells what else has been altered"
+        raise CommandError("actions-altered", str(error), "audit log", do) from error
+    except WitnessError as error:
+        do = "see to it that the file can be read and written, and is the one that TRADESAGA_AUDIT_WITNESS names"
+        raise CommandError("witness-invalid", str(error), "witness", do, ExitCode.UNAVAILABLE) from error

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.origin import Origin

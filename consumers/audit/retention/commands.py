@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tradesaga.consumers.audit.retention import retire as retirement
-from tradesaga.consumers.audit.retention.drop import Waiting, drop, waiting
-from tradesaga.consumers.audit.retention.export_proof import read_evidence
+from tradesaga.consumers.audit.retention.action_log import action_log, trusted_keys
+from tradesaga.consumers.audit.retention.drop import Waiting, drop, read_evidence, waiting
 from tradesaga.consumers.audit.retention.retire import Order
-from tradesaga.consumers.audit.retention.session import action_log, trusted_keys
 from tradesaga.consumers.audit.retention.survey import Look
 from tradesaga.infra.audit_log.keyring import read_signer
 from tradesaga.infra.audit_log.schedule import parse_schedule

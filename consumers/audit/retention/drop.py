@@ -1,16 +1,23 @@
 """Dropping what was retired: only with an export of it that verifies, or without one on an operator's own word."""
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tradesaga.consumers.audit.export import layout
+from tradesaga.consumers.audit.export.folder import ExportFolder
+from tradesaga.consumers.audit.export.layout import FormatError
+from tradesaga.consumers.audit.export.manifest import Manifest
+from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.retention.action_log import ActionLog
 from tradesaga.consumers.audit.retention.actions import Action, Kind
 from tradesaga.consumers.audit.retention.legal_holds import Held, read_holds
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, tombstones_of
 from tradesaga.consumers.audit.retention.segments import Part, Segment
-from tradesaga.infra.audit_log.note import Signer
+from tradesaga.infra.audit_log.note import Signer, Verifier
 from tradesaga.infra.errors import CommandError, ExitCode
 
 _THERE: Final = "SELECT to_regclass(format('%I', $1::text)) IS NOT NULL"
@@ -102,3 +109,34 @@ async def _refuse_held(log: ActionLog, found: Waiting) -> None:
     if why:
         do = "nothing was changed; release the hold first"
         raise CommandError("held", "; ".join(why), found.table, do, ExitCode.REFUSED)
+
+
+def read_evidence(path: Path, log_id: str, trusted: Mapping[bytes, Verifier]) -> Evidence:
+    """Verify an export, and say which whole stretches of this installation's logs it holds.
+
+    Raises `CommandError`: exit 3 where there is no export, exit 4 where it does not verify or is another's.
+    """
+    report = verify_export(path, Keys(trusted, {}), [], lambda _done, _of: None)
+    if report.findings:
+        first = report.findings[0]
+        raise _refused(path, f"it does not verify: {first.where}: {first.what}")
+    try:
+        text = ExportFolder(path).read(layout.MANIFEST)
+        manifest = Manifest.parse(text)
+    except FormatError as error:
+        raise _refused(path, f"it does not verify: {error}") from error
+    if manifest.log_id != log_id:
+        raise _refused(path, f"it is of {manifest.log_id}, not of {log_id}")
+    if not manifest.query.whole:
+        raise _refused(path, "it holds some sagas only; export by time, or all")
+    logs = [
+        Exported(log.topic, log.partition, log.first_offset, log.last_offset)
+        for log in manifest.logs
+        if not log.gaps and not log.further_gaps
+    ]
+    return Evidence(hashlib.sha256(text).hexdigest(), str(path), logs)
+
+
+def _refused(path: Path, what: str) -> CommandError:
+    do = "make another with `tradesaga audit export`, before the partition is retired"
+    return CommandError("export-refused", f"the export is no evidence: {what}", str(path), do, ExitCode.REFUSED)

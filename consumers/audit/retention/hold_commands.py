@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tradesaga.consumers.audit.replay.times import read_moment
+from tradesaga.consumers.audit.replay.request import read_moment
+from tradesaga.consumers.audit.retention.action_log import action_log, trusted_keys
 from tradesaga.consumers.audit.retention.actions import Action, Kind
 from tradesaga.consumers.audit.retention.commands import Operator, Reason, usage, who
 from tradesaga.consumers.audit.retention.legal_holds import LegalHold, Scope, describe_hold, read_holds
-from tradesaga.consumers.audit.retention.session import action_log, trusted_keys
 from tradesaga.infra.audit_log.keyring import read_signer
 from tradesaga.infra.cli.options import AsJson, Directory
 from tradesaga.infra.cli.output import print_result, to_json

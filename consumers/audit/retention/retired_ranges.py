@@ -2,21 +2,29 @@
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from tradesaga.consumers.audit.retention.action_log import read_entries
 from tradesaga.consumers.audit.retention.actions import Action, ActionError, Kind
-from tradesaga.consumers.audit.verify.verification import Begin, Report, Retired, Verdict
+from tradesaga.consumers.audit.verify.chain_heads import Head
+from tradesaga.consumers.audit.verify.log_check import Begin, Report, Retired, Verdict
 from tradesaga.infra.audit_log.merkle import Frontier
 from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.errors import CommandError
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.postgres.database import Connection
 
-_HEADS: Final = """
+_LOG_HEADS: Final = """
 SELECT h.saga_id, h.seq, h.hash FROM audit_retired_head h
 WHERE h.topic = $1 AND h.partition = $2 AND EXISTS (SELECT FROM saga_event e WHERE e.saga_id = h.saga_id)
 """
+_HEADS: Final = """
+SELECT saga_id, seq, hash FROM audit_retired_head WHERE topic = $1 AND saga_id = ANY($2::uuid[])
+"""
+_SAGA_HEADS: Final = "SELECT seq, hash FROM audit_retired_head WHERE saga_id = $1"
 
 
 class Tombstone(NamedTuple):
@@ -78,6 +86,11 @@ class Tombstones:
             return cls({}, {})
 
     @classmethod
+    async def load(cls, sql: Connection) -> "Tombstones":
+        """Collect them from the database, whoever has signed them; raises `ActionError`."""
+        return cls.read([(entry.number, Action.parse(entry.body)) for entry in await read_entries(sql)])
+
+    @classmethod
     def read(cls, actions: Iterable[tuple[int, Action]]) -> "Tombstones":
         """Collect them; raises `ActionError`."""
         stones: dict[tuple[str, int], list[tuple[int, Tombstone]]] = {}
@@ -103,7 +116,7 @@ class Tombstones:
         for number, stone in self.stones[place]:
             if stone.next_offset <= found[1].next_offset:
                 self._tell(report, number, origin, stone)
-        return Begin(found[1].edge, found[1].next_offset, await read_heads(sql, *place))
+        return Begin(found[1].edge, found[1].next_offset, await read_log_heads(sql, *place))
 
     def _tell(self, report: Report, number: int, origin: Origin, stone: Tombstone) -> None:
         action = self.actions[number]
@@ -118,7 +131,29 @@ class Tombstones:
         )
 
 
-async def read_heads(sql: Connection, topic: str, partition: int) -> dict[UUID, tuple[int, bytes]]:
-    """Give the last retired record of each saga that goes on: its number in the saga, and its hash."""
-    rows = await sql.fetch(_HEADS, topic, partition)
-    return {row["saga_id"]: (row["seq"], row["hash"]) for row in rows}
+async def read_retired(sql: Connection) -> dict[Place, int]:
+    """Return the first offset of each partition that was not retired; signatures are checked by `audit verify` alone.
+
+    Raises `CommandError` (exit 1) for an action that cannot be read.
+    """
+    try:
+        stones = (await Tombstones.load(sql)).stones
+    except ActionError as error:
+        do = "`tradesaga audit verify` tells what has been altered"
+        raise CommandError("actions-altered", str(error), "audit log", do) from error
+    return {place: max(stone.next_offset for _, stone in each) for place, each in stones.items()}
+
+
+async def read_log_heads(sql: Connection, topic: str, partition: int) -> dict[UUID, Head]:
+    """Return the last retired record of each saga of a log that goes on."""
+    return {row["saga_id"]: (row["seq"], row["hash"]) for row in await sql.fetch(_LOG_HEADS, topic, partition)}
+
+
+async def read_heads(sql: Connection, topic: str, sagas: Collection[UUID]) -> dict[UUID, Head]:
+    """Return the last retired record of those of these sagas that have one."""
+    return {row["saga_id"]: (row["seq"], row["hash"]) for row in await sql.fetch(_HEADS, topic, list(sagas))}
+
+
+async def read_saga_heads(sql: Connection, saga_id: UUID) -> dict[int, bytes]:
+    """Return the hashes of a saga's last retired records, of each log one, by their numbers in the saga."""
+    return {row["seq"]: row["hash"] for row in await sql.fetch(_SAGA_HEADS, saga_id)}

@@ -8,7 +8,7 @@ from tradesaga.consumers.audit.log.rows import stream_log
 from tradesaga.consumers.audit.retention.legal_holds import Held, Scope, tells_of
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombstones
 from tradesaga.consumers.audit.retention.segments import Extent, Segment
-from tradesaga.consumers.audit.verify.verification import LogCheck, Report, read_notes
+from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.note import Verifier

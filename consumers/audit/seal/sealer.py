@@ -4,24 +4,71 @@ It reads the hashes that the saga log wrote and nothing of the records themselve
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
-from tradesaga.consumers.audit.log import store
-from tradesaga.consumers.audit.log.store import NewRow
+from tradesaga.consumers.audit.log.checkpoints import (
+    NewRow,
+    load_logs,
+    notes_after,
+    read_ends,
+    read_new,
+    write_checkpoints,
+    write_past,
+)
+from tradesaga.consumers.audit.log.rows import first_offset
 from tradesaga.consumers.audit.retention.action_log import ActionLog
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
 from tradesaga.consumers.audit.seal.partition_log import HistoryError, OffsetError, Sealed, SealedLog
-from tradesaga.consumers.audit.seal.restore import Restoring
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
 from tradesaga.infra.audit_log.note import Signer, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
-from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
+from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 from tradesaga.infra.postgres.database import Connection
+
+AHEAD: Final = 1000
+"""Checkpoints of one log that are read ahead."""
+
+
+class Restoring:
+    """What is owed to some logs: `owed` has, by origin, the sizes between which checkpoints are missing."""
+
+    def __init__(self, witness: WitnessFile, owed: Mapping[str, tuple[int, int]]) -> None:
+        self._owed = dict(owed)
+        self._queues = {origin: deque[WitnessEntry]() for origin in owed}
+        self._lines = witness.read() if owed else iter(())
+
+    def owes(self, origin: str) -> bool:
+        """Say whether checkpoints of this log are still missing."""
+        return origin in self._owed
+
+    def next(self, origin: str) -> WitnessEntry | None:
+        """Give this log's next checkpoint; None while too many of another log wait for its records.
+
+        Raises `WitnessError`.
+        """
+        queue = self._queues[origin]
+        while not queue and all(len(each) < AHEAD for each in self._queues.values()):
+            line = next(self._lines, None)
+            if line is None:
+                raise WitnessError(f"the witness ends before its last checkpoint of {origin}")
+            after, last = self._owed.get(line.origin, (0, 0))
+            if after < line.size <= last:
+                self._queues[line.origin].append(line)
+        return queue[0] if queue else None
+
+    def take(self, origin: str) -> WitnessEntry:
+        """Give this log's next checkpoint, which is missing no more."""
+        found = self._queues[origin].popleft()
+        if found.size == self._owed[origin][1]:
+            del self._owed[origin], self._queues[origin]
+        return found
+
 
 ROWS: Final = 2000
 """Rows of one log that are read at once; a second's worth, or a part of what has been left over."""
@@ -55,12 +102,12 @@ class Sealer:
         Raises `HistoryError` where the two contradict each other, `WitnessError`, and `NoteError` where the witness has
         what no trusted key has signed.
         """
-        self._logs = await store.load_logs(sql, self.log_id, list(self.groups.values()))
-        self.halted = _sealed_beyond(self._logs.values(), await store.read_ends(sql))
+        self._logs = await load_logs(sql, self.log_id, list(self.groups.values()))
+        self.halted = _sealed_beyond(self._logs.values(), await read_ends(sql))
         last = self.witness.last()
         for log in self._logs.values():
             seen = last.get(str(log.origin))
-            async for missing in store.notes_after(sql, log.origin, seen.size if seen is not None else 0):
+            async for missing in notes_after(sql, log.origin, seen.size if seen is not None else 0):
                 self._witness([(log.origin, note) for _, note in missing])
         behind = {text: seen for text, seen in last.items() if self._is_behind(Origin.parse(text), seen)}
         if behind:
@@ -85,7 +132,7 @@ class Sealer:
         begun: dict[str, SealedLog] = {}
         for text in behind:
             log = self._logs[Origin.parse(text)[1:]]
-            found = retired.before(log.origin[1:], await store.first_offset(sql, log.origin))
+            found = retired.before(log.origin[1:], await first_offset(sql, *log.origin[1:]))
             if found is not None and log.edge.size < found[1].edge.size:
                 log.edge, log.next_offset = found[1].edge.copy(), found[1].next_offset
                 log.leaves_from = self._read(behind[text]).leaves_from
@@ -100,9 +147,9 @@ class Sealer:
             past.append((log.origin, each.size, each.note))
             log.sealed, log.previous = each.size, hash_note(each.note)
             if len(past) == ROWS:
-                await store.write_past(sql, past)
+                await write_past(sql, past)
                 past = []
-        await store.write_past(sql, past)
+        await write_past(sql, past)
 
     def _read(self, witnessed: WitnessEntry) -> Checkpoint:
         return Checkpoint.parse(open_note(witnessed.note, self.trusted)[0])
@@ -114,7 +161,7 @@ class Sealer:
         were sealed. Raises `HistoryError` if they are not. A log in which an offset comes twice is left out.
         """
         restored: list[Sealed] = []
-        found = await store.read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
+        found = await read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
         new = [(self._log(place), list(rows)) for place, rows in groupby(found, itemgetter(0, 1))]
         for log, rows in new:
             if str(log.origin) not in self.halted:
@@ -122,7 +169,7 @@ class Sealer:
         now = time.time_ns()
         grown = [log for log in self._logs.values() if log.edge.size > log.sealed and self._may_seal(log)]
         sealed = [log.seal(self.signer, now, clock) for log in grown]
-        await store.write_checkpoints(sql, restored + sealed)
+        await write_checkpoints(sql, restored + sealed)
         self._witness([(each.origin, each.note) for each in sealed])
         self.unsealed = self._oldest_unsealed(new)
         return restored + sealed

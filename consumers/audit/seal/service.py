@@ -6,22 +6,25 @@ from typing import Final
 
 import structlog
 
-from tradesaga.consumers.audit.log import store
-from tradesaga.consumers.audit.seal.clock_watch import ClockWatch
+from tradesaga.consumers.audit.log.checkpoints import read_ends, take_turn
 from tradesaga.consumers.audit.seal.partition_log import HistoryError, Sealed
 from tradesaga.consumers.audit.seal.sealer import Sealer
-from tradesaga.consumers.audit.seal.topic_seals import check_topics
-from tradesaga.consumers.audit.seal.unsealed_watch import UnsealedWatch
+from tradesaga.consumers.audit.seal.watches import ClockWatch, UnsealedWatch
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
 from tradesaga.infra.audit_log.clock_evidence import read_clock
 from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted
 from tradesaga.infra.audit_log.note import NoteError
-from tradesaga.infra.audit_log.seals import SealTrust
+from tradesaga.infra.audit_log.seals import SealTrust, find_sealed_ahead, read_seals
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import elapsed
+from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.identity import open_inspector
+from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.kafka.producer import Producer
-from tradesaga.infra.postgres.database import Pool, open_pool
+from tradesaga.infra.outbox.guard_rules import sealed_ahead
+from tradesaga.infra.postgres.database import Connection, Pool, open_pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings
@@ -79,7 +82,7 @@ async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch, uns
     health = watch.health
     topics = {topic.removesuffix(".events"): topic for topic in sealer.groups.values()}
     async with pool.acquire() as sql:
-        while not await store.take_turn(sql):  # noqa: ASYNC110 - the other is a process, which tells us nothing
+        while not await take_turn(sql):  # noqa: ASYNC110 - the other is a process, which tells us nothing
             await asyncio.sleep(EVERY)
         producer = Producer(brokers, GROUP)
         await producer.start()
@@ -122,3 +125,38 @@ async def _publish(producer: Producer, sealed: Sequence[Sealed]) -> None:
     async with asyncio.timeout(_ACK):
         for ack in acks:
             await ack
+
+
+_SAME_SIZE: Final = """
+SELECT c.topic, c.partition, c.note FROM audit_checkpoint c
+JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS k (topic, partition, size) USING (topic, partition, size)
+"""
+
+
+async def check_topics(sql: Connection, brokers: str, topics: Mapping[str, str], trust: SealTrust) -> None:
+    """Hold the database against the last checkpoints on Kafka; `topics` are those of facts, by saga.
+
+    Raises `HistoryError` where the saga log has read less than was sealed, or a checkpoint of as many records has
+    another root; `KafkaUnavailableError`.
+    """
+    seals: dict[Place, Checkpoint] = {}
+    async with open_inspector(brokers) as inspector:
+        for saga in topics:
+            seals |= await read_seals(inspector, saga, trust)
+        there = await inspector.topics(sorted({topic for topic, _ in seals}))
+        places = [place for place in seals if place[0] in there and place[1] < there[place[0]].partitions]
+        ends = {place: end for place, (_, end) in (await inspector.ranges(places)).items()}
+    read = await read_ends(sql)
+    if (ahead := find_sealed_ahead(seals, read, ends)) is not None:
+        place, sealed = ahead
+        where = f"{Cluster.parse(brokers).physical(place[0])}[{place[1]}]"
+        raise HistoryError(sealed_ahead(where, sealed, read.get(place, 0)))
+    columns = [topic for topic, _ in seals], [number for _, number in seals], [each.size for each in seals.values()]
+    for topic, partition, note in await sql.fetch(_SAME_SIZE, *columns):
+        seal = seals[topic, partition]
+        if parse_unverified(note).root != seal.root:
+            raise HistoryError(
+                f"{seal.origin}: the database's checkpoint of {seal.size} records is not the one on Kafka; find the "
+                f"records that differ with `tradesaga audit verify --topics`, then stop every service and rebuild the "
+                f"database with `tradesaga recover database`"
+            )

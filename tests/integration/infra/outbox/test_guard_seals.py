@@ -11,7 +11,7 @@ from tests.e2e.harness import Bench, open_bench
 from tests.integration.infra.outbox.test_guard import commit, halted, one_saga, processors
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
 from tradesaga.consumers.audit.seal.sealer import Sealer
-from tradesaga.consumers.audit.seal.topic_seals import check_topics
+from tradesaga.consumers.audit.seal.service import check_topics
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import Signer

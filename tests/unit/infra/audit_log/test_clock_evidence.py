@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from tradesaga.consumers.audit.seal.clock_watch import ClockWatch
+from tradesaga.consumers.audit.seal.watches import ClockWatch
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, choose, parse_tracking, read_clock
 from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
 from tradesaga.infra.audit_log.precision_time import parse_pmc_output

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from tests.sagas import small_saga
 from tradesaga.consumers.audit.replay.comparison import Comparing
-from tradesaga.consumers.audit.replay.progress import Reporting
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.state import Identity, Notebook, Reporting
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.admin import read_cluster_id
 from tradesaga.infra.kafka.topic_reader import TopicReader

@@ -15,11 +15,10 @@ import pytest_asyncio
 from tests.conftest import Stack
 from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
-from tradesaga.consumers.audit.replay.as_of import Known, Looking, Moment, describe_sagas
+from tradesaga.consumers.audit.replay.as_of import Known, Looking, describe_sagas
 from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replay.ranges import Range
+from tradesaga.consumers.audit.replay.request import Moment, Range, Timeline
 from tradesaga.consumers.audit.replay.state import Identity, Notebook
-from tradesaga.consumers.audit.replay.times import Timeline
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import read_cluster_id

@@ -17,11 +17,11 @@ import pytest_asyncio
 
 from tests.integration.consumers.audit.retention.rig import RetentionRig
 from tests.integration.consumers.audit.rig import STORY, AuditRig
-from tradesaga.consumers.audit.log.rows import snapshot
-from tradesaga.consumers.audit.report.model import Place
-from tradesaga.consumers.audit.report.rows import read_heads, read_rows, rehash
-from tradesaga.consumers.audit.report.seal import Proof, Seal
+from tradesaga.consumers.audit.log.rows import Position, read_saga_rows, snapshot
+from tradesaga.consumers.audit.report.model import Proof, Seal
 from tradesaga.consumers.audit.report.seal_finder import Sealing
+from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
+from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf
@@ -42,14 +42,14 @@ async def rig(database_url: str, tmp_path: Path) -> AsyncIterator[RetentionRig]:
     await sql.close()
 
 
-async def seals_of(rig: AuditRig, saga_id: UUID, *, proving: bool = True) -> dict[Place, Seal]:
+async def seals_of(rig: AuditRig, saga_id: UUID, *, proving: bool = True) -> dict[Position, Seal]:
     """Look at the seals of a saga's records."""
     trusted = {rig.signer.verifier.id: rig.signer.verifier}
     async with snapshot(rig.sql):
-        rows = await read_rows(rig.sql, saga_id)
-        hashes = rehash(rows, await read_heads(rig.sql, saga_id))
+        rows = arrange(await read_saga_rows(rig.sql, saga_id))
+        hashes = rehash(rows, await read_saga_heads(rig.sql, saga_id))
         sealing = Sealing(rig.sql, "test", trusted, ClockTier.parse("1 ms"), proving)
-        return await sealing.look([(row.place, found) for row, found in zip(rows, hashes, strict=True)])
+        return await sealing.look([(row.position, found) for row, found in zip(rows, hashes, strict=True)])
 
 
 async def proofs_of(rig: AuditRig, saga_id: UUID) -> list[Proof]:
@@ -68,7 +68,7 @@ async def test_records_are_proven_to_be_in_the_first_checkpoint_that_covers_them
         sealed = 5 if saga_id == first[0] else 3
         assert [seal.proof for seal in seals.values()] == [Proof.PROVEN] * sealed + [Proof.NOT_YET] * (5 - sealed)
         for row in (await rig.rows(saga_id))[:sealed]:
-            place = Place(row["topic"], row["partition"], row["offset"])
+            place = Position(row["topic"], row["partition"], row["offset"])
             seal = seals[place]
             note = await rig.sql.fetchval(NOTE, *place[:2], seal.size)
             root = Checkpoint.parse(open_note(note, trusted)[0]).root
@@ -107,9 +107,9 @@ async def test_behind_what_was_retired_records_are_still_proven(rig: RetentionRi
     await rig.seal()
     await rig.retire(1)
     assert await proofs_of(rig, ids[0]) == [Proof.PROVEN] * 3
-    rows = await read_rows(rig.sql, ids[0])
+    rows = arrange(await read_saga_rows(rig.sql, ids[0]))
     assert [row.seq for row in rows] == [3, 4, 5]
-    assert rehash(rows, await read_heads(rig.sql, ids[0])) == [row.hash for row in rows]
+    assert rehash(rows, await read_saga_heads(rig.sql, ids[0])) == [row.hash for row in rows]
     await rig.attack("DELETE FROM audit_action")
     assert set(await proofs_of(rig, ids[0])) == {Proof.UNPROVEN}
 

@@ -16,7 +16,7 @@ from tests.sagas import Held, OrderAsked
 from tradesaga.consumers.audit.retention.drop import Evidence, Exported
 from tradesaga.consumers.audit.retention.legal_holds import Scope
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
-from tradesaga.consumers.audit.verify.verification import Verdict
+from tradesaga.consumers.audit.verify.log_check import Verdict
 from tradesaga.infra.errors import CommandError, ExitCode
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

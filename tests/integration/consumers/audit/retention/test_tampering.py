@@ -13,7 +13,7 @@ from tradesaga.consumers.audit.retention.actions import Action, Entry, Kind
 from tradesaga.consumers.audit.retention.legal_holds import Scope
 from tradesaga.consumers.audit.retention.retire import Order, retire
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
-from tradesaga.consumers.audit.verify.verification import Verdict
+from tradesaga.consumers.audit.verify.log_check import Verdict
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.audit_log.witness import WitnessFile

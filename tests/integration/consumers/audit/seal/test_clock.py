@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.consumers.audit.rig import AuditRig
-from tradesaga.consumers.audit.verify.verifier import verify_database
+from tradesaga.consumers.audit.verify.database import verify_database
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, read_clock
 from tradesaga.infra.audit_log.clock_tier import ClockTier

@@ -15,21 +15,22 @@ from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig, 
 from tests.integration.infra.kafka.test_transactions import transaction
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga
 from tests.waiting import until
-from tradesaga.consumers.audit.export.folder_writer import FreshFolder
+from tradesaga.consumers.audit.export.folder import FreshFolder
 from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.run import Maker
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
-from tradesaga.consumers.audit.log.rows import snapshot
+from tradesaga.consumers.audit.log.rows import read_saga_rows, snapshot
 from tradesaga.consumers.audit.replay.comparison import Comparing
-from tradesaga.consumers.audit.replay.ranges import Range
-from tradesaga.consumers.audit.replay.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.replay.request import Range
 from tradesaga.consumers.audit.replay.state import Identity, Notebook
-from tradesaga.consumers.audit.report.rows import read_heads, read_rows, rehash
-from tradesaga.consumers.audit.report.seal import Proof
+from tradesaga.consumers.audit.report.model import Proof
 from tradesaga.consumers.audit.report.seal_finder import Sealing
+from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
+from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.consumers.audit.seal.sealer import Sealer
-from tradesaga.consumers.audit.verify.verification import Report, Verdict
-from tradesaga.consumers.audit.verify.verifier import verify_database
+from tradesaga.consumers.audit.verify.database import verify_database
+from tradesaga.consumers.audit.verify.log_check import Report, Verdict
+from tradesaga.consumers.audit.verify.topics import TopicVerifier
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.audit_log.note import Signer, Verifier
@@ -263,10 +264,10 @@ async def _check_export(log: Log, folder: Path) -> None:
 
 async def _proofs(sql: Session, trusted: Mapping[bytes, Verifier], saga_id: UUID) -> set[Proof]:
     async with snapshot(sql):
-        rows = await read_rows(sql, saga_id)
-        hashes = rehash(rows, await read_heads(sql, saga_id))
+        rows = arrange(await read_saga_rows(sql, saga_id))
+        hashes = rehash(rows, await read_saga_heads(sql, saga_id))
         sealing = Sealing(sql, "test", trusted, ClockTier.parse("1 ms"))
-        seals = await sealing.look([(row.place, found) for row, found in zip(rows, hashes, strict=True)])
+        seals = await sealing.look([(row.position, found) for row, found in zip(rows, hashes, strict=True)])
     return {seal.proof for seal in seals.values()}
 
 

@@ -18,10 +18,10 @@ from tests.conftest import Stack
 from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, new_saga
 from tests.waiting import until
-from tradesaga.consumers.audit.log import store
-from tradesaga.consumers.audit.replay.sealed_topics import TopicVerifier
+from tradesaga.consumers.audit.log.checkpoints import read_stored_notes
 from tradesaga.consumers.audit.seal.sealer import Sealer
-from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.consumers.audit.verify.log_check import Report, Verdict
+from tradesaga.consumers.audit.verify.topics import TopicVerifier
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.witness import WitnessFile
@@ -101,7 +101,7 @@ class SealedTopic:
         sql = await asyncpg.connect(self.rig.url)
         try:
             seen = [each.note for each in self.witness.read()]
-            return {"witness": seen, "database": [note for *_, note in await store.read_notes(sql)]}
+            return {"witness": seen, "database": [note for *_, note in await read_stored_notes(sql)]}
         finally:
             await sql.close()
 

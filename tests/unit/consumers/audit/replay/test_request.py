@@ -2,9 +2,7 @@
 
 import pytest
 
-from tradesaga.consumers.audit.replay.ranges import read_offsets
-from tradesaga.consumers.audit.replay.request import Request
-from tradesaga.consumers.audit.replay.times import Timeline, read_moment
+from tradesaga.consumers.audit.replay.request import Request, Timeline, read_moment, read_offsets
 from tradesaga.infra.errors import CommandError, ExitCode
 
 

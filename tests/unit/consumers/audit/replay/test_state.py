@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
+from tradesaga.consumers.audit.log.fold import Fold
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.fold import Replayed
 from tradesaga.consumers.audit.replay.saga_cache import Shelf
 from tradesaga.consumers.audit.replay.state import REMEMBERED, Identity, Mark, Notebook
 from tradesaga.consumers.saga_log.checkpoint import Tracked
@@ -31,14 +31,14 @@ def notebook(path: Path | None, identity: Identity = IDENTITY) -> Notebook:
 
 def folded(sagas: Shelf, *, poison: bool = False) -> Tracked:
     """Fold a saga's story, with a record in it that is parked if asked to; give what it came to."""
-    told, replayed = Partition(RULES.saga, partitions=3), Replayed(RULES, sagas)
-    replayed.take(told.start())
-    replayed.take(told.record(Held()))
+    told, fold = Partition(RULES.saga, partitions=3), Fold(RULES, sagas)
+    fold.take(told.start())
+    fold.take(told.record(Held()))
     if poison:
-        replayed.take(told.raw(b"\xff", [("ce_correlationid", str(told.saga_id).encode()), ("ce_type", b"what")]))
-        replayed.take(told.record(AbortRequested(operator="desk", reason="a test")))
+        fold.take(told.raw(b"\xff", [("ce_correlationid", str(told.saga_id).encode()), ("ce_type", b"what")]))
+        fold.take(told.record(AbortRequested(operator="desk", reason="a test")))
     for event in (Placed(), Filled(), Settled()):
-        replayed.take(told.record(event))
+        fold.take(told.record(event))
     found = sagas.get(told.saga_id)
     assert found is not None
     return found

@@ -7,13 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from tests.sagas import headers_of
-from tradesaga.consumers.audit.report.model import Place, Story
-from tradesaga.consumers.audit.report.rows import StoredRow, rehash
-from tradesaga.consumers.audit.report.seal import NOT_YET, Proof, Seal
+from tradesaga.consumers.audit.log.rows import Position, Row
+from tradesaga.consumers.audit.report.model import NOT_YET, Proof, Seal, Story
 from tradesaga.consumers.audit.report.summary import tell
+from tradesaga.consumers.audit.report.timeline_builder import rehash
 from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.clock import format_time
@@ -81,28 +82,34 @@ def _owner(event: Event) -> str:
     )
 
 
-def rows_of(records: Iterable[Record], rules: Rules = RULES) -> list[StoredRow]:
+def rows_of(records: Iterable[Record], rules: Rules = RULES) -> list[Row]:
     """Enter records as the saga log does."""
-    rows: list[StoredRow] = []
+    rows: list[Row] = []
     tracked: Tracked | None = Tracked(SAGA, HOME)
     for record in records:
         outcome = fold_record(rules, tracked, record)
         tracked = outcome.tracked
-        entry = outcome.entry
-        stored = StoredBytes(record.key, entry.headers, record.value, entry.hash)
-        rows.append(StoredRow(read_row(record[:4], stored), stored, entry.seq, entry.error, 3))
+        rows.append(row_of(outcome))
     return rows
 
 
-def sealed(rows: Iterable[StoredRow], *, open_: int = 0, error: int = 40_000) -> dict[Place, Seal]:
+def row_of(outcome: Outcome) -> Row:
+    """Return the row that the saga log writes for a record."""
+    record, entry, tracked = outcome.record, outcome.entry, outcome.tracked
+    stored = StoredBytes(record.key, entry.headers, record.value, entry.hash)
+    saga_id = tracked.saga_id if tracked is not None else None
+    return Row(read_row(record[:4], stored), stored, saga_id, entry.seq, *entry[1:5], entry.added, entry.error, 3)
+
+
+def sealed(rows: Iterable[Row], *, open_: int = 0, error: int = 40_000) -> dict[Position, Seal]:
     """Seal all rows but the last few, a second after the broker had them."""
     kept = list(rows)
-    seals = dict.fromkeys((row.place for row in kept), NOT_YET)
+    seals = dict.fromkeys((row.position for row in kept), NOT_YET)
     covered = kept[: len(kept) - open_]
-    ends = {row.record.recorded_ms // 1000: row.place.offset + 3 for row in covered}
+    ends = {row.record.recorded_ms // 1000: row.position.offset + 3 for row in covered}
     return seals | {
-        row.place: Seal(
-            Proof.PROVEN, index=row.place.offset, size=ends[second], time=second * 10**9 + 1_004_511_208,
+        row.position: Seal(
+            Proof.PROVEN, index=row.position.offset, size=ends[second], time=second * 10**9 + 1_004_511_208,
             clock="chrony", clock_error=error,
         )
         for row in covered

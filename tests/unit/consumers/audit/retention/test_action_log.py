@@ -14,7 +14,7 @@ from tradesaga.consumers.audit.retention.actions import (
     edge_of,
 )
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombstones, tombstones_of
-from tradesaga.consumers.audit.verify.verification import Report, Verdict
+from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.consumers.audit.seal import restore
-from tradesaga.consumers.audit.seal.restore import Restoring
+from tradesaga.consumers.audit.seal import sealer
+from tradesaga.consumers.audit.seal.sealer import Restoring
 from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 
 FAST, SLOW, OTHER = "desk/trade.events/0", "desk/trade.events/1", "desk/trade.events/2"
@@ -37,7 +37,7 @@ def test_a_log_whose_records_do_not_come_bounds_what_is_read_ahead(
     witness: WitnessFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others go on as far as that reaches, wait, and go on once it has moved."""
-    monkeypatch.setattr(restore, "AHEAD", 5)
+    monkeypatch.setattr(sealer, "AHEAD", 5)
     owed = Restoring(witness, {FAST: (0, 30), SLOW: (0, 30)})
     while (due := owed.next(FAST)) is not None:
         assert owed.take(FAST) == due

@@ -67,7 +67,6 @@ _PAST: Final = """
 INSERT INTO audit_checkpoint (topic, partition, size, note)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[]) ON CONFLICT DO NOTHING
 """
-_FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _NEWEST: Final = """
 SELECT DISTINCT ON (topic, partition) topic, partition, note FROM audit_checkpoint ORDER BY topic, partition, size DESC
 """
@@ -162,11 +161,6 @@ async def notes_after(sql: Connection, origin: Origin, size: int) -> AsyncGenera
         size = rows[-1]["size"]
 
 
-async def first_offset(sql: Connection, origin: Origin) -> int | None:
-    """Give the offset of a log's first record, None where it has none."""
-    return await sql.fetchval(_FIRST, origin.topic, origin.partition)
-
-
 async def read_leaf_formats(sql: Connection) -> dict[tuple[str, int], int]:
     """Return the first offset of each sealed log whose hash is of format 2; signatures are the business of `verify`.
 
@@ -179,6 +173,6 @@ async def read_leaf_formats(sql: Connection) -> dict[tuple[str, int], int]:
     return found
 
 
-async def read_notes(sql: Connection) -> list[tuple[str, int, int, str]]:
+async def read_stored_notes(sql: Connection) -> list[tuple[str, int, int, str]]:
     """Read every checkpoint: topic, partition, size, note."""
     return [(row[0], row[1], row[2], row[3]) for row in await sql.fetch(_ALL)]

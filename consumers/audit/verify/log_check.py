@@ -14,15 +14,16 @@ from uuid import UUID
 
 import orjson
 
+from tradesaga.consumers.audit.log.rows import Row
 from tradesaga.consumers.audit.verify.chain_heads import Heads
-from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, hash_row
+from tradesaga.consumers.saga_log.chain import FORMAT, format_of, hash_row
 from tradesaga.consumers.saga_log.outcome import describe
 from tradesaga.consumers.saga_log.reading import read_saga
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.merkle import Frontier, Subtree, hash_leaf
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.origin import Origin
-from tradesaga.infra.kafka.codec import Record, load_headers
+from tradesaga.infra.kafka.codec import load_headers
 from tradesaga.infra.reconciliation.facts import FactCheck
 from tradesaga.schemas.envelope import SAGA_ID
 
@@ -43,24 +44,6 @@ class Finding(NamedTuple):
     verdict: Verdict
     where: str
     what: str
-
-
-class Row(NamedTuple):
-    """One row of the audit log: its record, the bytes that are stored of that, and the columns that follow from it."""
-
-    record: Record
-    stored: StoredBytes
-    saga_id: UUID | None
-    seq: int | None
-    event_type: str | None
-    step: str | None
-    time: int | None
-    started: int | None
-
-    @property
-    def hash(self) -> bytes:
-        """Return the hash that is stored."""
-        return self.stored.hash
 
 
 class Begin(NamedTuple):

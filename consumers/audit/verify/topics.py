@@ -2,20 +2,74 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import orjson
+import uvloop
 
-from tradesaga.consumers.audit.replay.chains import Chains
+from tradesaga.consumers.audit.log.checkpoints import read_stored_notes
+from tradesaga.consumers.audit.log.fold import Fold, form_at
+from tradesaga.consumers.audit.options import progress_bar
 from tradesaga.consumers.audit.retention.actions import TOPIC as ACTIONS
-from tradesaga.consumers.audit.verify.verification import LogCheck, Report, Verdict, check_chain, read_notes
-from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, check_chain, read_notes
+from tradesaga.consumers.saga_log.chain import FORMAT, link_as
+from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, leaves_from
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.witness import WitnessFile
+from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.schemas.envelope import TYPE
+from tradesaga.infra.kafka.topics import read_removals
+from tradesaga.infra.postgres.database import session
+from tradesaga.infra.registry.sagas import find_saga, registered_sagas
+from tradesaga.infra.settings import SAGA_LOG, Settings
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.envelope import SAGA_ID, TYPE
+from tradesaga.schemas.topics import checkpoints_topic, events_topic
+
+
+class Chains:
+    """The sagas' chains on one partition: about 200 bytes of memory a saga.
+
+    Until a saga has started, only folding can tell whether a record counts in its chain; after that, all of them do.
+    Hashes are of format 2 from the offset `leaves_from` on.
+    """
+
+    def __init__(self, rules: Rules, leaves_from: int = 0) -> None:
+        self._leaves_from = leaves_from
+        self._fold = Fold(rules, self)
+        self._heads: dict[bytes, bytes] = {}
+        self._early: dict[UUID, Tracked] = {}
+
+    def form_of(self, record: Record) -> int:
+        """Return the format of a record's hash."""
+        return form_at(record.offset, self._leaves_from)
+
+    def take(self, record: Record) -> bytes:
+        """Give the hash of the next record, in offset order."""
+        said, form = record.header(SAGA_ID), self.form_of(record)
+        head = self._heads.get(said)
+        if head is not None and record.key == said:
+            found = self._heads[said] = link_as(form, head, record)
+            return found
+        return self._fold.take(record, form).entry.hash
+
+    def get(self, saga_id: UUID) -> Tracked | None:
+        """Return a saga that has not started, and of which records are parked."""
+        return self._early.get(saga_id)
+
+    def keep(self, tracked: Tracked) -> None:
+        """Keep the last hash of a saga that has started, and all of one that has not."""
+        if tracked.checkpoint is None:
+            self._early[tracked.saga_id] = tracked
+            return
+        self._heads[str(tracked.saga_id).encode()] = tracked.checkpoint.head
+        self._early.pop(tracked.saga_id, None)
+
 
 Known = dict[str, dict[int, tuple[Checkpoint, str]]]
 """Checkpoints and their notes, by origin and size."""
@@ -136,3 +190,63 @@ class TopicVerifier:
         else:
             why = "the topic has no such partition: it is another cluster's, or was made anew"
         self.report.add(Verdict.INCOMPLETE, str(origin), f"{count} checkpoints of a log that is not here: {why}")
+
+
+def verify_topics(
+    settings: Settings,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Sequence[WitnessFile],
+    *,
+    database: bool,
+    saga: str | None = None,
+) -> Report:
+    """Verify the events topics of all registered sagas, or of one; without `database` none is asked for checkpoints.
+
+    Raises `CommandError` where a saga, a server or a topic is not there, `WitnessError`.
+    """
+    known = registered_sagas(settings.app)
+    sagas = known if saga is None else {saga: find_saga(saga, settings.app)}
+    return uvloop.run(_verify(settings, trusted, witnesses, sagas, database=database, alone=saga is not None))
+
+
+async def _verify(
+    settings: Settings,
+    trusted: Mapping[bytes, Verifier],
+    witnesses: Sequence[WitnessFile],
+    sagas: Mapping[str, AnySaga],
+    *,
+    database: bool,
+    alone: bool,
+) -> Report:
+    brokers = settings.brokers()
+    counts = await count_partitions(
+        brokers, [topic(name) for name in sagas for topic in (events_topic, checkpoints_topic)]
+    )
+
+    async def read_sources() -> dict[str, list[str]]:
+        # The database last: a checkpoint is written there before anybody else gets it, so none is missing between two.
+        sources = {
+            f"witness {number}": [each.note for each in witness.read()] for number, witness in enumerate(witnesses, 1)
+        }
+        if database:
+            async with session(settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
+                sources["database"] = [note for *_, note in await read_stored_notes(sql)]
+        return sources
+
+    async with TopicReader(brokers) as topics:
+        with progress_bar() as progress:
+            task = progress.add_task("verifying", total=None)
+            return await TopicVerifier(
+                topics=topics,
+                sagas=[Rules(saga, counts[events_topic(name)]) for name, saga in sagas.items()],
+                log_id=settings.audit_log_id,
+                cluster=await read_cluster_id(brokers),
+                trusted=trusted,
+                sources=read_sources,
+                noted=[(topic, number) for topic in map(checkpoints_topic, sagas) for number in range(counts[topic])],
+                sized=lambda total: progress.update(task, total=total),
+                progress=lambda count: progress.advance(task, count),
+                alone=alone,
+                types=frozenset(kind for saga in sagas.values() for kind, _ in saga.registry.items()),
+                removals=await read_removals(brokers, [events_topic(name) for name in sagas]),
+            ).run()

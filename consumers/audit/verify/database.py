@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-from tradesaga.consumers.audit.log import store
-from tradesaga.consumers.audit.log.rows import snapshot, stream_rows
+from tradesaga.consumers.audit.log.checkpoints import read_ends, read_stored_notes
+from tradesaga.consumers.audit.log.rows import Row, snapshot, stream_rows
 from tradesaga.consumers.audit.retention.action_log import read_entries
 from tradesaga.consumers.audit.retention.actions import actions_origin, check_actions
 from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
-from tradesaga.consumers.audit.verify.verification import LogCheck, Report, Row, Verdict, check_chain, read_notes
+from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, check_chain, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_tier import NO_TIER, ClockTally, ClockTier
 from tradesaga.infra.audit_log.note import Verifier
@@ -52,7 +52,7 @@ async def _verify(
     tier: ClockTier,
 ) -> Report:
     entries = await read_entries(sql)
-    notes = [*(note for *_, note in await store.read_notes(sql)), *(entry.note for entry in entries)]
+    notes = [*(note for *_, note in await read_stored_notes(sql)), *(entry.note for entry in entries)]
     stored = read_notes(report, "database", notes, trusted)
     for checkpoints in stored.values():
         check_chain(report, [checkpoints[size] for size in sorted(checkpoints)])
@@ -86,7 +86,7 @@ async def _verify(
 
 async def _own_rows(sql: Session, report: Report) -> AsyncGenerator[Row]:
     """Yield the rows that the saga log has written; report the others, which are no part of a log and never sealed."""
-    ends = await store.read_ends(sql)
+    ends = await read_ends(sql)
     async for row in stream_rows(sql):
         topic, partition, offset = row.record[:3]
         end = ends.get((topic, partition), 0)

@@ -1,0 +1,68 @@
+"""The one fold of the audit commands: records folded again, as the saga log folded them, and nothing published."""
+
+from typing import Protocol
+from uuid import UUID
+
+from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.fold import fold_record, park_record
+from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
+from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.infra.kafka.codec import Record
+from tradesaga.schemas.envelope import VERSION
+
+
+class Sagas(Protocol):
+    """The sagas of a fold, wherever they are kept."""
+
+    def get(self, saga_id: UUID) -> Tracked | None:
+        """Return a saga of which a record has been folded."""
+        ...
+
+    def keep(self, tracked: Tracked) -> None:
+        """Keep a saga after a record that has changed it."""
+        ...
+
+
+class Fold:
+    """Folds the records of partitions, each in offset order, into `sagas`."""
+
+    def __init__(self, rules: Rules, sagas: Sagas) -> None:
+        self._rules = rules
+        self._sagas = sagas
+
+    def take(self, record: Record, form: int = FORMAT, error: str | None = None) -> Outcome:
+        """Fold the next record; `form` is the format of its hash, `error` that of its row."""
+        saga_id = saga_of(record)
+        before = None
+        if saga_id is not None:
+            before = self._sagas.get(saga_id) or Tracked(saga_id, self._rules.home(saga_id))
+        outcome = fold_stored(self._rules, before, record, form, error)
+        after = outcome.tracked
+        if after is not None and after is not before and (after.checkpoint is not None or after.parked):
+            self._sagas.keep(after)
+        return outcome
+
+
+def fold_stored(rules: Rules, before: Tracked | None, record: Record, form: int, error: str | None) -> Outcome:
+    """Fold a record as the saga log did that read it; `error` is that of its row.
+
+    The row alone tells whether the record was parked for a version of the definition that is registered by now.
+    """
+    if before is not None and error and (reason := _awaited(before, record, error)):
+        return park_record(rules, before, record, reason, form)
+    return fold_record(rules, before, record, form)
+
+
+def form_at(offset: int, leaves_from: int) -> int:
+    """Return the format of the hash at an offset of a log whose hashes are of format 2 from `leaves_from` on."""
+    return FORMAT if offset >= leaves_from else 1
+
+
+def _awaited(before: Tracked, record: Record, error: str) -> str:
+    """Return the reason for which a record was parked until its saga's own version; empty for any other record."""
+    reason = error.removeprefix("parked: ")
+    awaited = awaited_version(reason) if reason != error else 0
+    version = str(before.checkpoint.version).encode() if before.checkpoint is not None else record.header(VERSION)
+    return reason if awaited and version == b"%d" % awaited else ""
