@@ -43,6 +43,8 @@ _TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL)
 _FIXED: Final[tuple[Header, ...]] = ((SPECVERSION, SPEC), ("content-type", b"application/json"))
 _MOST: Final = 2**31 - 1
 _LATEST: Final = 2**63 - 1
+_TEXTS_LIMIT: Final = 16 * 1024
+"""Characters of all texts of an envelope: what follows from a record repeats some, and has to pass the broker too."""
 _SHOWN: Final = 200
 """Characters of a parser's complaint, which may repeat all that it could not read."""
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -123,8 +125,11 @@ class Envelope(NamedTuple):
             raise EnvelopeError(f"a header cannot be read: {str(error)[:_SHOWN]}") from None
         if not (0 <= round_ <= _MOST and 0 <= attempt <= _MOST and 0 <= started <= _LATEST and 0 <= version <= _MOST):
             raise EnvelopeError("a number in the ts_ headers is out of its range")
-        if "\0" in "".join(texts):
+        whole = "".join(texts)
+        if "\0" in whole:
             raise EnvelopeError("a header has a NUL character, for which PostgreSQL has no place")
+        if len(whole) > _TEXTS_LIMIT:
+            raise EnvelopeError(f"the headers' texts have {len(whole)} characters; {_TEXTS_LIMIT} are allowed")
         return cls._make((*texts, round_, attempt, started, get(CONTEXT) or b"", version))
 
 

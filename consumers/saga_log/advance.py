@@ -13,7 +13,7 @@ from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import Folded, Order
 from tradesaga.sagas.status import Status
 from tradesaga.schemas import identity
-from tradesaga.schemas.envelope import ContextTooLargeError, first_fact, splice
+from tradesaga.schemas.envelope import REQUEST, ContextTooLargeError, first_fact, splice
 from tradesaga.schemas.invalid import describe_invalid
 from tradesaga.schemas.request_hash import comparable, same_request
 
@@ -69,6 +69,8 @@ def _start(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> A
             else "another request has started this saga; this one does not count"
         )
         return Advance(checkpoint, reading.fact, error=error)
+    if "\0" in reading.request_hash:
+        raise UnfoldableError("headers", f"header {REQUEST} has a NUL character, for which PostgreSQL has no place")
     rules = reading.rules
     try:
         request = rules.saga.start.from_wire(record.value)

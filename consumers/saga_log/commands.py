@@ -17,6 +17,8 @@ from tradesaga.schemas.messages.message import Command, wire_type
 from tradesaga.schemas.topics import commands_topic
 
 _REASON_LIMIT: Final = 2000
+_TEXT_LIMIT: Final = 512
+"""Characters of an id, or of a trace's state, that a command passes on."""
 
 
 def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: int) -> Outgoing:
@@ -36,8 +38,8 @@ def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: i
         saga_id=str(tracked.saga_id),
         time=format_time(now),
         causation=_text(record, ID),
-        traceparent=next_traceparent(_text(record, "traceparent")),
-        tracestate=_text(record, "tracestate"),
+        traceparent=(trace := next_traceparent(_text(record, "traceparent"))),
+        tracestate=_text(record, "tracestate") if trace else "",
         step=rules.saga.steps[order.step].name,
         round=round_,
         context=checkpoint.context,
@@ -88,4 +90,5 @@ def _message(rules: Rules, checkpoint: Checkpoint, order: Order) -> tuple[Comman
 
 
 def _text(record: Record, header: str) -> str:
-    return record.header(header).decode("utf-8", "replace")
+    """Return a header that anybody may have written as the owners of steps, and the broker, take it in a command."""
+    return record.header(header).decode("utf-8", "replace").replace("\0", "")[:_TEXT_LIMIT]

@@ -87,7 +87,8 @@ def _unblocked(tracked: Tracked) -> bool:
 
 def _refusal(said: ParkReleased, parked: Parked | None, tracked: Tracked) -> str:
     if parked is None:
-        return f"nothing of this saga is parked at {said.topic}[{said.partition}] offset {said.offset}"
+        topic = said.topic.replace("\0", "\\0")  # PostgreSQL has no NUL in text
+        return f"nothing of this saga is parked at {topic}[{said.partition}] offset {said.offset}"
     first = tracked.parked[0]
     if said.action == "retry" and first is not parked and not _unblocked(tracked):
         return f"offset {first.record.offset} stands before it; release that one first"

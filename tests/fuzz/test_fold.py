@@ -62,6 +62,7 @@ def check_storable(outcome: Outcome) -> None:
         assert text is None or ("\0" not in text and text.encode())
     if checkpoint is not None:
         orjson.loads(checkpoint.context)
+        assert "\0" not in checkpoint.request_hash
     for letter in outcome.dead:
         said = dead_letter("trade", "trade-log", letter.record, RecordFault(letter.kind, letter.reason), 0)
         assert said.key.encode() is not None

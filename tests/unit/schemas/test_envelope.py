@@ -113,7 +113,7 @@ def test_a_missing_header_is_named(name: str) -> None:
         ("ce_type", b"\xff\xfe"), ("ts_round", b"two"), ("ts_attempt", b"1.5"), ("ts_started", b"9" * 5000),
         ("ts_round", b"-1"), ("ts_attempt", b"2147483648"), ("ts_started", b"9223372036854775808"),
         ("ts_version", b"two"), ("ts_version", b"-1"), ("ts_version", b"2147483648"),
-        ("ce_source", b"a\0"),
+        ("ce_source", b"a\0"), ("tracestate", b"x" * 20_000), ("ts_request", b"x" * 900_000),
     ],
 )  # fmt: skip
 def test_a_header_that_cannot_be_read_is_an_envelope_error(name: str, value: bytes) -> None:

@@ -13,6 +13,7 @@ from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import ENCRYPTED, Header
 from tradesaga.schemas.messages.lifecycle import (
     CompensationFailed,
+    ParkReleased,
     RecheckRequested,
     RetryRequested,
     StartRefused,
@@ -143,6 +144,32 @@ def test_releases_in_vain_are_refused(log: Log) -> None:
     discarded = log.release(behind.record.offset, "discard")
     assert [each.parked.record.offset for each in discarded.released] == [behind.record.offset]
     assert [each.record.offset for each in log.tracked.parked] == [stuck.record.offset]
+
+
+def test_a_start_whose_hash_cannot_be_stored_waits_and_the_real_one_counts() -> None:
+    """PostgreSQL has no NUL in text: one such start, written, would stop the saga log for everybody."""
+    log = Log()
+    start = log.partition.start()
+    forged = [(name, b"a\0b" if name == "ts_request" else value) for name, value in start.headers]
+    assert log.fold(start._replace(headers=forged)).parked is not None
+    assert log.tracked.checkpoint is None
+    log.start()
+    assert log.status is Status.IDLE
+
+
+def test_a_forged_hash_of_a_known_saga_is_recorded(log: Log) -> None:
+    """It is stored nowhere but among the headers, so that it holds nothing up."""
+    start = log.partition.start()
+    again = log.fold(start._replace(headers=[*start.headers, ("ts_request", b"a\0b")]))
+    assert (again.parked, again.refused) == (None, True)
+
+
+def test_what_a_release_names_can_be_stored(log: Log) -> None:
+    """PostgreSQL has no NUL in text, and JSON does."""
+    nowhere = ParkReleased(operator="ann", reason="r", topic="\0", partition=0, offset=7, action="retry")
+    error = log.say(nowhere).entry.error
+    assert error is not None
+    assert "\0" not in error
 
 
 def test_an_unreadable_release_blocks_nothing(log: Log) -> None:
