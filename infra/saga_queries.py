@@ -23,6 +23,9 @@ _SHOWN_MATCHES: Final = 3
 _SHORTEST: Final = 6
 _DIGITS: Final = 32
 
+QUERYABLE_CONTEXT: Final = r"replace(saga.context::text, '\u0000', '\ufffd')::json"
+"""The context as SQL may look into it: JSON can spell a NUL, and PostgreSQL refuses to read a text that has one."""
+
 _COLUMNS: Final = """saga_id, name, version, state, current_step_index, completed_steps, compensated_steps, context,
     deadline, request_hash, created_at, updated_at"""
 _ONE: Final = f"SELECT {_COLUMNS}, progress, seq FROM saga WHERE saga_id = $1"
@@ -38,8 +41,8 @@ _PAGE: Final = f"""
 WITH starts AS (SELECT * FROM unnest($1::text[], $9::int[], $2::text[]) AS t (name, version, start))
 SELECT {_COLUMNS} FROM saga LEFT JOIN starts USING (name, version)
 WHERE name = ANY($1::text[]) AND ($3::text IS NULL OR state = $3)
-    AND ($4::text IS NULL OR context -> start ->> 'account' = $4)
-    AND ($5::text IS NULL OR context -> start ->> 'symbol' = $5)
+    AND ($4::text IS NULL OR {QUERYABLE_CONTEXT} -> start ->> 'account' = $4)
+    AND ($5::text IS NULL OR {QUERYABLE_CONTEXT} -> start ->> 'symbol' = $5)
     AND ($6::timestamptz IS NULL OR created_at >= $6)
     AND ($7::uuid IS NULL OR (created_at, saga_id) < (SELECT created_at, saga_id FROM saga WHERE saga_id = $7))
 ORDER BY created_at DESC, saga_id DESC LIMIT $8

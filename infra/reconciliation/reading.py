@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from pydantic import ValidationError
 
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.saga_queries import QUERYABLE_CONTEXT
 from tradesaga.sagas.trade.client_orders import saga_of
 from tradesaga.sagas.trade.comparison import ENDED, BookView, Drift, SagaView, Traded, VenueView
 from tradesaga.sagas.trade.postings import venue_owner
@@ -16,8 +18,9 @@ from tradesaga.sagas.trade.venue import OrderReport, VenuePort
 from tradesaga.schemas.messages.trade import TradeFilled
 
 _TRIES = 5
-_SAGAS = """
-SELECT saga_id, state, context -> 'trade-filled' AS filled FROM saga WHERE name = 'trade' AND state = ANY ($1)
+_SAGAS = f"""
+SELECT saga_id, state, {QUERYABLE_CONTEXT} -> 'trade-filled' AS filled FROM saga
+WHERE name = 'trade' AND state = ANY ($1)
 """
 _BALANCES = """
 SELECT a.owner || ' ' || a.asset || ' ' || a.kind, a.balance, coalesce(e.amount, 0) FROM ledger_account a
@@ -101,5 +104,8 @@ def _pairs(rows: Sequence[asyncpg.Record]) -> dict[Any, Any]:
 
 
 def _filled(text: str | None) -> TradeFilled | None:
-    """Read the pivot's fact from the saga's context."""
-    return None if text is None else TradeFilled.read(text.encode())
+    """Read the pivot's fact from the saga's context; a forged one that cannot be read is none."""
+    try:
+        return None if text is None else TradeFilled.read(text.encode())
+    except ValidationError:
+        return None

@@ -1,20 +1,31 @@
 """PostgreSQL has no NUL in text, and headers and JSON do: no record that holds one stops whoever reads it."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from tests.book import order
 from tests.fuzz.specimens import specimen
 from tests.integration.trade_rig import OPENING, TradeRig, trade_rig
+from tradesaga.consumers.audit.export.manifest import Query
+from tradesaga.consumers.audit.export.source import Source
+from tradesaga.consumers.audit.retention.actions import Action
+from tradesaga.consumers.audit.retention.legal_holds import Held, LegalHold, Scope
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.postgres.database import session
+from tradesaga.infra.reconciliation.run import reconcile
+from tradesaga.infra.saga_queries import Wanted, read_page, start_events
+from tradesaga.infra.settings import Settings
+from tradesaga.sagas.trade.comparison import Flaw
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.envelope import SAGA_ID, STEP, TYPE, Header
-from tradesaga.schemas.messages.message import Message
+from tradesaga.schemas.identity import saga_id
+from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Message, wire_type
 
 pytestmark = pytest.mark.stack
 HEADERS = (
@@ -33,17 +44,17 @@ async def rig(database_url: str) -> AsyncIterator[TradeRig]:
 def with_nul(value: Any) -> Any:
     """Put a NUL into every text, and one more member that has one, of a name that does too."""
     if isinstance(value, dict):
-        return {name: with_nul(each) for name, each in value.items()} | {"more\0": "\0"}
+        return {name: with_nul(each) for name, each in cast("dict[str, Any]", value).items()} | {"more\0": "\0"}
     if isinstance(value, list):
-        return [with_nul(each) for each in value]
+        return [with_nul(each) for each in cast("list[Any]", value)]
     return f"{value}\0" if isinstance(value, str) else value
 
 
-def spoilt(rig: TradeRig, saga_id: UUID, message: type[Message]) -> Iterator[Record]:
+def spoilt(rig: TradeRig, of: UUID, message: type[Message]) -> Iterator[Record]:
     """Put the message on its topic with a NUL in one place after the other."""
     good = message.from_wire(specimen(message))
     for step in ("", "check_risk", "check_risk\0"):
-        record = rig.forge(saga_id, good, step=step)
+        record = rig.forge(of, good, step=step)
         key = (record.key or b"").decode()
         for name in HEADERS:
             kept: list[Header] = [each for each in record.headers if each[0] != name]
@@ -62,8 +73,8 @@ async def test_a_nul_anywhere_stops_nobody(rig: TradeRig) -> None:
     for message in dict.fromkeys(trade.message_types.values()):
         running = await rig.start(order(account="alice", quantity=1, price="1.0"))
         await rig.settle()
-        for saga_id in (running, uuid4()):
-            for _ in spoilt(rig, saga_id, message):
+        for of in (running, uuid4()):
+            for _ in spoilt(rig, of, message):
                 pass
     await rig.settle()
     await rig.judge(OPENING)
@@ -72,3 +83,35 @@ async def test_a_nul_anywhere_stops_nobody(rig: TradeRig) -> None:
     rig.venue.step("EUR/USD")
     await rig.settle()
     assert await rig.state(later) == "COMPLETED"
+
+
+@pytest.mark.parametrize("body", [b"{}", b"1", b'{"quantity":"\\u0000"}'], ids=["empty", "number", "nul"])
+async def test_forged_facts_keep_nobody_from_looking(rig: TradeRig, database_url: str, body: bytes) -> None:
+    """A saga that is COMPLETED by forged facts alone, with a NUL in its context: others are listed and compared."""
+    good = await rig.start(order(account="alice", price="1.0"))
+    request = order(account="bob")
+    forged = saga_id("trade", "bob", request.idempotency_key)
+    other = rig.forge(uuid4(), order(account="carol"))
+    spelled = request.to_wire()[:-1] + b',"note":"\\u0000"}'
+    said = [(t.TradeRequested, spelled), *((each.emits, body) for each in trade.steps)]
+    for event, value in said:
+        own = {SAGA_ID: str(forged).encode(), TYPE: wire_type("trade", event).encode()}
+        rig.put(other.topic, str(forged), value, [(name, own.get(name, text)) for name, text in other.headers])
+    await rig.deliver("log")
+    assert await rig.state(forged) == "COMPLETED"
+    await rig.settle()
+    starts = start_events([trade])
+    for account, found in (("alice", good), ("bob", forged)):
+        page = await read_page(rig.sql, starts, Wanted(account=account, symbol="EUR/USD"), 9)
+        assert [each["saga_id"] for each in page] == [found]
+        hold = LegalHold(1, Scope.ACCOUNT, account, "", cast("Action", None))
+        assert (await Held.find(rig.sql, [hold])).named(Scope.ACCOUNT) == [hold]
+        wanted = Source(rig.sql, Query(account=account), starts).wanted  # pyright: ignore[reportArgumentType]
+        statement = "SELECT DISTINCT saga_id FROM saga_event WHERE ($1::int, $2::int, $3::int, $4::int) IS NOT NULL"
+        rows = await rig.sql.fetch(f"{statement} {wanted.condition}", 0, 0, 0, 0, *wanted.args)
+        assert [row[0] for row in rows] == [found]
+    findings = await reconcile(rig.venue, Settings(database_url=SecretStr(database_url)))
+    told = {(each.flaw, each.subject) for each in findings.discrepancies}
+    assert (Flaw.NOT_SETTLED, str(forged)) in told
+    assert (Flaw.FORGED_FACT, str(forged)) in told
+    assert (Flaw.FORGED_FACT, str(good)) not in told

@@ -15,7 +15,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.postgres.database import Session
-from tradesaga.infra.saga_queries import Starts
+from tradesaga.infra.saga_queries import QUERYABLE_CONTEXT, Starts
 
 PAGE: Final = 2000
 
@@ -188,12 +188,10 @@ def _wanted(query: Query, starts: Starts) -> Wanted:
         names, versions = argument([name for name, _ in starts], "text[]"), argument([v for _, v in starts], "int[]")
         events = argument(list(starts.values()), "text[]")
         members = " AND ".join(
-            f"s.context -> t.start ->> '{name}' = {argument(value, 'text')}" for name, value in asked.items()
+            f"{QUERYABLE_CONTEXT} -> t.start ->> '{name}' = {argument(value, 'text')}" for name, value in asked.items()
         )
-        of_sagas = (
-            f"saga s JOIN unnest({names}, {versions}, {events}) AS t (name, version, start) USING (name, version)"
-        )
-        conditions.append(f"saga_id IN (SELECT s.saga_id FROM {of_sagas} WHERE {members})")
+        of_sagas = f"saga JOIN unnest({names}, {versions}, {events}) AS t (name, version, start) USING (name, version)"
+        conditions.append(f"saga_id IN (SELECT saga.saga_id FROM {of_sagas} WHERE {members})")
     for comparison, value in ((">=", query.from_ms), ("<", query.to_ms)):
         if value is not None:
             conditions.append(f"recorded_at {comparison} to_timestamp({argument(value, 'bigint')}::numeric / 1000)")

@@ -12,6 +12,7 @@ import orjson
 from tradesaga.consumers.audit.retention.actions import Action, Kind
 from tradesaga.consumers.audit.retention.segments import Segment
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.saga_queries import QUERYABLE_CONTEXT
 
 _NAMED: Final = "SELECT EXISTS (SELECT FROM {rows} e WHERE e.saga_id = ANY($1::uuid[]))"
 _SPAN: Final = """
@@ -20,9 +21,11 @@ SELECT EXISTS (
 )
 """
 # Whichever message of the saga names it: its start as a rule.
-_SAGAS: Final = """
-SELECT s.saga_id FROM saga s WHERE EXISTS (
-    SELECT FROM json_each(CASE json_typeof(s.context) WHEN 'object' THEN s.context ELSE '{}' END) AS m (name, value)
+_SAGAS: Final = f"""
+SELECT saga_id FROM saga WHERE EXISTS (
+    SELECT FROM json_each(
+        CASE json_typeof(saga.context) WHEN 'object' THEN {QUERYABLE_CONTEXT} ELSE '{{}}' END
+    ) AS m (name, value)
     WHERE CASE json_typeof(m.value) WHEN 'object' THEN m.value ->> $1 END = $2
 )
 """
