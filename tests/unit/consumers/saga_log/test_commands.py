@@ -3,7 +3,7 @@
 import pytest
 
 from tests.sagas import Held
-from tests.unit.saga_log_rig import RULES, Log
+from tests.unit.consumers.saga_log.rig import RULES, Log
 from tradesaga.consumers.saga_log.commands import command
 from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.lifecycle import AbortRequested

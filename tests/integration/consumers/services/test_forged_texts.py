@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from tests.book import order
 from tests.fuzz.specimens import specimen
-from tests.integration.trade_rig import OPENING, TradeRig, trade_rig
+from tests.integration.consumers.services.rig import OPENING, TradeRig, trade_rig
 from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.source import Source
 from tradesaga.consumers.audit.retention.actions import Action
