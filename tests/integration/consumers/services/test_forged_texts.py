@@ -18,7 +18,7 @@ from tradesaga.consumers.audit.retention.legal_holds import Held, LegalHold, Sco
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.reconciliation.run import reconcile
-from tradesaga.infra.saga_queries import Wanted, read_page, start_events
+from tradesaga.infra.saga_queries import SagaFilter, read_page, start_events
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.comparison import Flaw
 from tradesaga.sagas.trade.definition import trade
@@ -102,7 +102,7 @@ async def test_forged_facts_keep_nobody_from_looking(rig: TradeRig, database_url
     await rig.settle()
     starts = start_events([trade])
     for account, found in (("alice", good), ("bob", forged)):
-        page = await read_page(rig.sql, starts, Wanted(account=account, symbol="EUR/USD"), 9)
+        page = await read_page(rig.sql, starts, SagaFilter(account=account, symbol="EUR/USD"), 9)
         assert [each["saga_id"] for each in page] == [found]
         hold = LegalHold(1, Scope.ACCOUNT, account, "", cast("Action", None))
         assert (await Held.find(rig.sql, [hold])).named(Scope.ACCOUNT) == [hold]
