@@ -46,7 +46,7 @@ def test_the_command_replays_one_seed(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_command_ends_with_1_where_a_schedule_fails(capsys: pytest.CaptureFixture[str]) -> None:
     """A campaign that finds something says so in its exit code and in its JSON."""
     with publish_before_commit():
-        code = simulate(schedules=30, processes=1, as_json_=True)
+        code = simulate(schedules=30, processes=1, as_json=True)
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
 
     assert code == ExitCode.CHECK_FAILED
