@@ -79,14 +79,14 @@ class Intake:
         self._dead: Counter[str] = Counter()
 
     def wants(self, topic: str, headers: Sequence[Header]) -> bool:  # noqa: ARG002 - all are answered
-        """Take every record of the topic."""
+        """Accept every record of the topic."""
         return True
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
         """Nothing is remembered between batches."""
 
     def due_in(self) -> float | None:
-        """Give None: starts come as records alone."""
+        """Return None: starts come as records alone."""
         return None
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
@@ -123,7 +123,7 @@ class Intake:
         self._counts, self._dead = Counter(), Counter()
 
     def full(self) -> bool:
-        """Say whether the saga log is so far behind, or so much under way, that starts had better wait."""
+        """Return whether the saga log is so far behind, or so much under way, that starts had better wait."""
         return self._gate is not None and self._gate.closed
 
     async def close(self) -> None:
@@ -141,7 +141,7 @@ class Intake:
             return RecordFault(UNREADABLE, f"the record cannot be read: {type(error).__name__}", "intake")
 
     def read(self, record: Record) -> Start:
-        """Give the start that a record asks for; raises `StartInvalidError`."""
+        """Return the start that a record asks for; raises `StartInvalidError`."""
         asked = _unwrap(record)
         if asked.type and asked.type != self._type:
             raise StartInvalidError("wrong-type", f"the type is {asked.type[:100]!r}; this door takes {self._type!r}")
@@ -152,7 +152,7 @@ class Intake:
 
 
 def _unwrap(record: Record) -> _Asked:
-    """Take a start out of its CloudEvent; without any attributes the value is the payload itself."""
+    """Extract a start from its CloudEvent; without any attributes the value is the payload itself."""
     kind = _text(record, "content-type").split(";")[0].strip().lower()
     if kind.startswith(_BATCHED):
         raise StartInvalidError("batched", "one record is one start; send the events of a batch one by one")
@@ -185,7 +185,7 @@ def _open_structured(record: Record) -> _Asked:
 
 
 def _data(event: dict[str, Any]) -> bytes:
-    """Give the payload of a structured event. Amounts are strings there, so no number is harmed on the way."""
+    """Return the payload of a structured event. Amounts are strings there, so no number is harmed on the way."""
     if "data_base64" in event:
         try:
             return base64.b64decode(str(event["data_base64"]), validate=True)
@@ -225,7 +225,7 @@ def _has_front_door(saga: AnySaga) -> bool:
 
 
 async def serve(settings: Settings) -> None:
-    """Take starts of every registered saga that can be started from outside, until cancelled.
+    """Accept starts of every registered saga that can be started from outside, until cancelled.
 
     Raises `CommandError` when a server or the keys of request hashes are not there at the start, or a
     topic is refused.

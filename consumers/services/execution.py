@@ -110,12 +110,12 @@ class Desk:
             return t.OrderRejected(code=refusal.code[:500], reason=refusal.reason[:500])
 
     async def query(self, event: t.RiskAccepted, ctx: StepContext) -> t.OrderPlaced | t.OrderRejected | None:  # noqa: ARG002
-        """Ask what became of a call that was not answered."""
+        """Query the outcome of a call that was not answered."""
         report = await self._find(ctx, fills=False)
         return None if report is None else self._placed(report)
 
     async def cancel(self, command: t.CancelOrder, ctx: StepContext) -> t.OrderCancelled:  # noqa: ARG002
-        """Take the order off the book; impossible once any of it is filled."""
+        """Cancel the order; impossible once any of it is filled."""
         report = await self._end(ctx)
         if report.filled:
             raise CompensationImpossibleError(
@@ -124,7 +124,7 @@ class Desk:
         return t.OrderCancelled(client_order_id=report.client_order_id)
 
     async def poll(self, ctx: StepContext) -> list[t.VenueReport]:
-        """Ask the venue for the order: a report may have been lost on its way here.
+        """Query the venue for the order: a report may have been lost.
 
         The fills of one that has not ended conclude nothing, and are not read: there may be thousands by then.
         """
@@ -160,7 +160,7 @@ class Desk:
 
 
 def conclude(reports: Sequence[t.VenueReport], ctx: StepContext) -> t.TradeFilled | t.TradeUnfilled | None:
-    """Say how the order ended, once that is known."""
+    """Return how the order ended, once that is known."""
     order = order_of(ctx)
     return fills.conclude(reports, order.quantity, (order.quote, order.base))
 

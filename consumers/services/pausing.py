@@ -7,6 +7,6 @@ from tradesaga.schemas.messages.trade import TradeRequested
 
 
 def account_of(ctx: StepContext) -> Sequence[tuple[str, str]]:
-    """Name the account as what may be paused."""
+    """Return the pause scopes of a saga: its account."""
     request = ctx.find(TradeRequested)
     return [("account", request.account)] if request is not None else []

@@ -29,7 +29,7 @@ async def risk(settings: Settings) -> None:
 async def validate(
     works: Sequence[Work[t.TradeRequested]], sql: Connection
 ) -> list[t.OrderValidated | t.ValidationRejected]:
-    """Hold orders to their instruments' rules and enter the good ones in the order register."""
+    """Check orders against their instruments' rules and enter valid ones in the order register."""
     answers: list[t.OrderValidated | t.ValidationRejected] = []
     entered: list[Registration] = []
     listings = await find_listings(sql, [work.event for work in works])
@@ -69,7 +69,7 @@ def _judge(work: Work[t.TradeRequested], listing: Listing) -> tuple[Registration
 
 @participant.compensates_batch(validate_order)
 async def withdraw(works: Sequence[Work[t.WithdrawOrder]], sql: Connection) -> list[t.OrderWithdrawn]:
-    """Take orders out of the register."""
+    """Mark orders as withdrawn in the register."""
     await mark(sql, [work.saga_id for work in works], "WITHDRAWN")
     return [t.OrderWithdrawn() for _ in works]
 
@@ -97,7 +97,7 @@ async def check(works: Sequence[Work[t.FundsReserved]], sql: Connection) -> list
 
 @participant.compensates_batch(check_risk)
 async def release(works: Sequence[Work[t.ReleaseRisk]], sql: Connection) -> list[t.RiskReleased]:
-    """Take orders out of the exposure again."""
+    """Remove orders from the exposure."""
     keys = [_key(work.ctx) for work in works]
     notionals = [order_of(work.ctx).notional for work in works]
     left = await take_out(sql, zip(keys, notionals, strict=True))
@@ -145,14 +145,14 @@ async def count_again(works: Sequence[Work[t.RiskAccepted]], sql: Connection) ->
 
 @participant.restores_back(check_risk)
 async def take_out_again(works: Sequence[Work[t.RiskReleased]], sql: Connection) -> None:
-    """Take out the orders that the facts say were taken out."""
+    """Remove from the exposure the orders that the facts say were removed."""
     works = with_order(works, status="COUNTED")
     await take_out(sql, [(_key(work.ctx), order_of(work.ctx).notional) for work in works])
     await mark(sql, [work.saga_id for work in works], "RELEASED")
 
 
 def _started(work: Work[t.OrderValidated]) -> bool:
-    """Tell whether the fact goes back to the request that its saga's id stands for; name it in the log if not."""
+    """Return whether the fact goes back to the request that its saga's id stands for; name it in the log if not."""
     request = work.ctx.find(t.TradeRequested)
     started = request is not None and starts_itself(work.saga_id, request)
     if not started:
@@ -161,7 +161,7 @@ def _started(work: Work[t.OrderValidated]) -> bool:
 
 
 def _terms(request: t.TradeRequested, said: t.OrderValidated) -> Terms:
-    """Give an order's terms as they were told; a limit order's worst price is its limit."""
+    """Return an order's terms as they were told; a limit order's worst price is its limit."""
     worst = said.worst_price or request.limit_price
     if worst is None:
         raise ValueError(f"an order of {request.account} was validated without a price")

@@ -125,7 +125,7 @@ def with_order(works: Sequence[Work[M]], *, held: bool = False, status: str = ""
 
 
 def _follows(ctx: StepContext, known: Trade) -> bool:
-    """Tell whether the context of a fact goes on from what the step before answered, where that was read."""
+    """Return whether the context of a fact goes on from what the step before answered, where that was read."""
     row = known.steps.get(_BEFORE.get(ctx.step, ""))
     if row is None or row.answer is None:
         return row is None
@@ -134,7 +134,7 @@ def _follows(ctx: StepContext, known: Trade) -> bool:
 
 
 def starts_itself(saga: UUID, request: TradeRequested) -> bool:
-    """Tell whether this request is the one that the saga's id stands for."""
+    """Return whether this request is the one that the saga's id stands for."""
     return saga_id(trade.name, request.account, request.idempotency_key) == saga
 
 

@@ -55,7 +55,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def _is_text(word: str) -> bool:
-    """Say whether an argument is something that databases and terminals can take."""
+    """Return whether an argument is something that databases and terminals can take."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -117,7 +117,7 @@ def _show_version(*, as_json: bool) -> int:
 
 
 def _misuse(error: typer.TyperException) -> CommandError:
-    """Say what is wrong with the arguments and where the right ones are explained."""
+    """Return the error for wrong arguments, with the help page that explains them."""
     what = error.format_message().strip().splitlines()[0].rstrip(".")
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "tradesaga")
@@ -135,7 +135,7 @@ def _described(error: Exception) -> CommandError:
 
 
 def _reader_gone() -> int:
-    """Leave quietly when the reader of our output (a pager, `head`) has left; stdout must not be flushed again."""
+    """Exit quietly when the reader of our output (a pager, `head`) has gone; stdout must not be flushed again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.CHECK_FAILED
 

@@ -56,7 +56,7 @@ def describe(error: BaseException) -> CommandError:
 
 
 def unexpected(error: BaseException) -> CommandError:
-    """Say that this is a fault of ours, and where its trace is kept."""
+    """Return an internal error, whose trace is appended to a log file."""
     log = _write_trace(error)
     first = (str(error).splitlines() or [""])[0]
     what = f"an unexpected {type(error).__name__} stopped the command{': ' if first else ''}{first}"

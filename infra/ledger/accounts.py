@@ -83,7 +83,7 @@ async def pay_in(sql: Connection, account: str, asset: str, amount: Decimal, ref
 
 
 def payment_id(account: str, reference: str) -> UUID:
-    """Give the id under which a payment is booked, the same for the same reference."""
+    """Return the id under which a payment is booked, the same for the same reference."""
     return uuid5(NAMESPACE, f"payment {account} {reference}")
 
 

@@ -130,14 +130,14 @@ def list_command(
 
 @account.command()
 def close(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Take no more trades from an account; those under way go on."""
+    """Stop accepting trades from an account; trades under way continue."""
     _with_book(directory, lambda sql: set_status(sql, account_id, "closed"))
     print_result({"account": account_id, "status": "closed"}, f"{account_id} is closed", as_json=as_json)
 
 
 @account.command("open")
 def reopen(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Take trades from a closed account again."""
+    """Accept trades from a closed account again."""
     _with_book(directory, lambda sql: set_status(sql, account_id, "open"))
     print_result({"account": account_id, "status": "open"}, f"{account_id} is open", as_json=as_json)
 

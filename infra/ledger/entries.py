@@ -39,7 +39,7 @@ class Booking:
 
 
 async def open_places(sql: Connection, places: Iterable[Place]) -> None:
-    """Have these accounts exist, at zero if they did not; what can be available can be held, too."""
+    """Open these ledger accounts at zero where they are missing; an available balance has its held one beside it."""
     wanted = set(places)
     wanted |= {place._replace(kind=Kind.HELD) for place in wanted if place.kind is Kind.AVAILABLE}
     await sql.execute(_OPEN, *_columns(wanted))
@@ -63,7 +63,7 @@ async def post(sql: Connection, bookings: Iterable[Booking]) -> None:
 
 
 async def book(sql: Connection, bookings: Iterable[Booking]) -> Mapping[Place, Decimal]:
-    """Open what is missing, lock, and post; gives the balances from before."""
+    """Open missing ledger accounts, lock them and post; return the balances before posting."""
     all_bookings = list(bookings)
     places = {place for booking in all_bookings for place in booking.postings}
     await open_places(sql, places)

@@ -61,7 +61,7 @@ async def set_exposures(sql: Connection, exposures: Mapping[Key, Exposure]) -> N
 
 
 async def take_out(sql: Connection, orders: Iterable[tuple[Key, Decimal]]) -> dict[Key, Decimal]:
-    """Take orders out of the exposure they were counted in; gives what remains."""
+    """Remove orders from the exposure they were counted in; return the remaining exposure."""
     rows = [(*key, notional) for key, notional in orders]
     if not rows:
         return {}

@@ -34,7 +34,7 @@ ON CONFLICT DO NOTHING
 
 
 async def read_rows(sql: Connection, table: str) -> AsyncGenerator[str]:
-    """Give the rows of one table that are worth keeping, each as a line."""
+    """Return the rows of one table that are worth keeping, each as a line."""
     where = TABLES[table][1]
     query = f"SELECT jsonb_build_object('table', '{table}', 'row', to_jsonb(t))::text FROM {table} t {where} ORDER BY 1"
     async with sql.transaction(isolation="repeatable_read", readonly=True):
@@ -43,7 +43,7 @@ async def read_rows(sql: Connection, table: str) -> AsyncGenerator[str]:
 
 
 def sort_lines(lines: Iterable[bytes], source: str) -> dict[str, list[str]]:
-    """Give the rows of a kept file by table, as JSON texts. Raises `CommandError` (exit 2) naming the line."""
+    """Return the rows of a kept file by table, as JSON texts. Raises `CommandError` (exit 2) naming the line."""
     found: dict[str, list[str]] = {table: [] for table in TABLES}
     for number, line in enumerate(lines, start=1):
         try:
@@ -73,5 +73,5 @@ async def write_rows(sql: Connection, table: str, lines: list[str]) -> int:
 
 
 def summed(counts: Counter[str]) -> str:
-    """Say how many rows of which tables."""
+    """Return the number of rows by table, as text."""
     return ", ".join(f"{number} {table}" for table, number in sorted(counts.items()) if number) or "nothing"

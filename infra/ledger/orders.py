@@ -51,7 +51,7 @@ class Registration:
 
 
 async def find_listings(sql: Connection, requests: Sequence[TradeRequested]) -> list[Listing]:
-    """Look up what each request needs to be judged, in their order."""
+    """Return the account and instrument of each request, in the order of the requests."""
     rows = await sql.fetch(_FIND, [one.account for one in requests], [one.symbol for one in requests])
     return [
         Listing(row["account_venue"], row["account_status"], read_instrument(row) if row["symbol"] else None)

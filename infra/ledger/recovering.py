@@ -41,17 +41,17 @@ class Shortfall:
 
 
 async def adopt_accounts(sql: Connection, accounts: Iterable[str]) -> None:
-    """Have these accounts exist: one that nobody remembers is closed and may risk nothing, until a person opens it."""
+    """Create missing accounts, closed and with limits of zero until an operator opens them."""
     await sql.execute(_ADOPT, sorted(set(accounts)), NewAccount("").venue)
 
 
 async def unknown_accounts(sql: Connection) -> list[str]:
-    """Name the accounts that were made from facts alone."""
+    """Return the names of the accounts that were created from facts alone."""
     return [row[0] for row in await sql.fetch(_EMPTY_ACCOUNTS)]
 
 
 async def lift_floor(sql: Connection) -> list[tuple[str, str]]:
-    """Let balances pass below zero within this transaction; give what `lay_floor` needs to end that."""
+    """Allow negative balances within this transaction; return what `lay_floor` needs to end that."""
     found = [(row[0], row[1]) for row in await sql.fetch(_FLOOR)]
     for name, _ in found:
         await sql.execute(f'ALTER TABLE ledger_account DROP CONSTRAINT "{name}"')

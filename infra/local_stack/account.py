@@ -14,7 +14,7 @@ NOBODY = 65534
 
 
 def server_account() -> int | None:
-    """Give the user id to run PostgreSQL under, or None when the present user will do."""
+    """Return the user id to run PostgreSQL under, or None when the present user will do."""
     if os.geteuid() != 0:
         return None
     try:
@@ -24,7 +24,7 @@ def server_account() -> int | None:
 
 
 def is_reachable(path: Path, account: int | None) -> bool:
-    """Tell whether the account may pass through every folder on the way to `path`, and through `path` if it is one."""
+    """Return whether the account may enter every folder on the way to `path`, and `path` itself if it is one."""
     if account is None:
         return True
     path = path.resolve()
@@ -63,7 +63,7 @@ def make_owned(folder: Path, account: int | None) -> None:
 
 
 def within_reach(programs: Path, account: int | None) -> Path:
-    """Give PostgreSQL's installation folder, or a copy of it that the account can reach.
+    """Return PostgreSQL's installation folder, or a copy of it that the account can reach.
 
     The copy keeps the wheel's layout, since its programs find their libraries by a path relative to themselves.
     """

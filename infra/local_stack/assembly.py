@@ -92,7 +92,7 @@ def bring_down(home: Path, report: Report) -> StackState:
 
 
 def _given(settings: Settings) -> tuple[str, str]:
-    """Tell which servers the environment names; what the settings took from the state file is the stack's own."""
+    """Return the servers named by the environment; those from the state file are the stack's own."""
     kafka = settings.kafka if os.environ.get("TRADESAGA_KAFKA") else ""
     database_url = settings.database_for() if os.environ.get("TRADESAGA_DATABASE_URL") else ""
     return kafka, database_url

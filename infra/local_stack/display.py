@@ -45,7 +45,7 @@ def stream(home: Path, service: str | None) -> None:
 
 
 def _told(service: ServiceStatus) -> str:
-    """Say how a service is; a lag of a second or more, and what it refuses, are worth a word."""
+    """Describe a service's state; a lag counts from one second on."""
     late = f"{service.lag_seconds:.0f} s behind" if (service.lag_seconds or 0) >= 1 else ""
     refusing = f"takes nothing new in: {service.refusing}" if service.refusing else ""
     told = (

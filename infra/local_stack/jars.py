@@ -31,7 +31,7 @@ class Jar:
 
     @property
     def file_name(self) -> str:
-        """Name the file as Maven does."""
+        """The file's name in a Maven repository."""
         return f"{self.name}-{self.version}.jar"
 
 
@@ -42,13 +42,13 @@ def pinned_jars() -> list[Jar]:
 
 
 def jar_cache() -> Path:
-    """Name the folder where the jars are kept for all stacks of this user."""
+    """Return the folder that holds the jars for all stacks of this user."""
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(caches) / "tradesaga" / "jars"
 
 
 def fetch_jars(cache: Path) -> list[Path]:
-    """Give the path of every jar, verified now, downloading those that are missing or damaged.
+    """Return the path of every jar, verified now, downloading those that are missing or damaged.
 
     Raises CommandError when one cannot be had, or is not the file that was pinned.
     """

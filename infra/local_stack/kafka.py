@@ -162,7 +162,7 @@ def _wait_until_ready(state: KafkaState, process: ProcessId, log: Path) -> None:
 
 
 def answers(port: int) -> bool:
-    """Ask the broker which requests it knows: it answers only once it has joined its own cluster."""
+    """Ask the broker for its API versions: it answers only once it has joined its own cluster."""
     header = struct.pack(">hhih", API_VERSIONS, 0, 1, -1)
     try:
         with socket.create_connection((LOOPBACK, port), timeout=2) as client:

@@ -23,7 +23,7 @@ def log_files(home: Path, name: str | None) -> list[Path]:
 
 
 def last_lines(file: Path, count: int) -> list[str]:
-    """Give the last lines of a log, of its last 64 KiB at most."""
+    """Return the last lines of a log, of its last 64 KiB at most."""
     with file.open("rb") as log:
         size = log.seek(0, 2)
         log.seek(max(0, size - LAST_BYTES))

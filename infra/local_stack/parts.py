@@ -54,7 +54,7 @@ def start_part(home: Path, part: PartState) -> PartState:
 
 
 def stop_parts(home: Path) -> None:
-    """Ask every part to end at once, then wait for each, and record that none runs."""
+    """Signal every part, wait for each to end, and record that none runs."""
     parts = read_state(home).parts
     waits = [threading.Thread(target=stop, args=(part.process, signal.SIGTERM, PATIENCE)) for part in parts]
     for wait in waits:

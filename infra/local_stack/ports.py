@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def is_taken(port: int) -> bool:
-    """Tell whether a server could not bind the port; connections in TIME_WAIT do not count."""
+    """Return whether a server could not bind the port; connections in TIME_WAIT do not count."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -42,14 +42,14 @@ def is_taken(port: int) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Tell whether something answers on the port within a second."""
+    """Return whether something answers on the port within a second."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex((LOOPBACK, port)) == 0
 
 
 def claim(port: int, server: str, state_file: str) -> int:
-    """Give the port back if it is free, or choose one when it is 0.
+    """Return the port back if it is free, or choose one when it is 0.
 
     Raises CommandError when a remembered port is taken: clients may have kept it, so it is not changed silently.
     """

@@ -59,7 +59,7 @@ def _collect(pid: int) -> None:
 
 
 def identify(pid: int) -> ProcessId:
-    """Take down the start time of a running process."""
+    """Return the id of a running process with its start time, so that a reused pid is not mistaken for it."""
     try:
         return ProcessId(pid=pid, started=psutil.Process(pid).create_time())
     except psutil.NoSuchProcess:
@@ -86,12 +86,12 @@ def find(process: ProcessId | None) -> psutil.Process | None:
 
 
 def is_alive(process: ProcessId | None) -> bool:
-    """Tell whether the process that was started still runs."""
+    """Return whether the process that was started still runs."""
     return find(process) is not None
 
 
 def stop(process: ProcessId | None, first: signal.Signals = signal.SIGTERM, patience: float = 30.0) -> bool:
-    """Ask the process to end and wait, in seconds, then kill it; False when it had to be killed."""
+    """Terminate the process, wait `patience` seconds, then kill it; False when it had to be killed."""
     found = find(process)
     if found is None:
         return True
@@ -114,7 +114,7 @@ def wait_for_end(process: ProcessId | None, patience: float) -> bool:
 
 
 def tail(log: Path, lines: int = 5) -> str:
-    """Give the last lines of a log as one line, for an error message."""
+    """Return the last lines of a log as one line, for an error message."""
     if not log.exists():
         return "its log is empty"
     with log.open("rb") as file:
@@ -125,7 +125,7 @@ def tail(log: Path, lines: int = 5) -> str:
 
 
 def _turn_over(log: Path) -> None:
-    """Put a log that has grown large aside at a start, one generation of it."""
+    """Rotate a log that has grown large, keeping one old generation."""
     if log.exists() and log.stat().st_size > LARGEST_LOG:
         log.replace(log.with_suffix(".log.1"))
 

@@ -37,7 +37,7 @@ class PostgresState(BaseModel):
 
     @property
     def url(self) -> str:
-        """Give the URL of the stack's database."""
+        """Return the URL of the stack's database."""
         return f"postgresql://tradesaga:{self.password}@{LOOPBACK}:{self.port}/tradesaga"
 
 
@@ -52,7 +52,7 @@ class KafkaState(BaseModel):
 
     @property
     def bootstrap(self) -> str:
-        """Give the address that clients connect to first."""
+        """Return the address that clients connect to first."""
         return f"{LOOPBACK}:{self.port}"
 
 

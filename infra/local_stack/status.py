@@ -58,12 +58,12 @@ class StackStatus(BaseModel):
 
     @property
     def is_up(self) -> bool:
-        """Tell whether both servers and every service run."""
+        """Return whether both servers and every service run."""
         return bool(self.kafka and self.database) and all(service.state == "running" for service in self.services)
 
 
 def look(home: Path) -> StackStatus:
-    """Look at every process of the stack."""
+    """Return the status of every process of the stack."""
     state = read_state(home)
     alive = own_servers(state)
     services = tuple(_of_service(name, part) for part in state.parts for name in part.serves)
@@ -78,7 +78,7 @@ def look(home: Path) -> StackStatus:
 
 
 def own_servers(state: StackState) -> dict[str, bool]:
-    """Tell of each server that the stack runs itself whether its process is alive."""
+    """Return, for each server that the stack runs itself, whether its process is alive."""
     servers = {
         "postgres": (state.own_postgres, state.postgres.process),
         "kafka": (state.own_broker, state.broker.process),
@@ -87,7 +87,7 @@ def own_servers(state: StackState) -> dict[str, bool]:
 
 
 def is_ready(part: PartState) -> bool:
-    """Tell whether the part's process runs and says that it is ready."""
+    """Return whether the part's process runs and says that it is ready."""
     return is_alive(part.process) and _ask(part.port)[0]
 
 
@@ -125,7 +125,7 @@ def _of_service(name: str, part: PartState) -> ServiceStatus:
 
 
 def _ask(port: int) -> tuple[bool, _Readiness]:
-    """Ask /readyz, waiting two seconds at most."""
+    """Request /readyz, waiting two seconds at most."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
     try:
         connection.request("GET", "/readyz")

@@ -36,7 +36,7 @@ class Patience:
     due: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Tell whether a start is due, putting the next one off the longer the oftener it dies."""
+        """Return whether a start is due, putting the next one off the longer the oftener it dies."""
         if self.due is None:
             self.delay = FIRST_DELAY if now - self.started > STEADY_SECONDS else min(self.delay * 2, LONGEST_DELAY)
             self.due = now + self.delay

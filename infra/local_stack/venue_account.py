@@ -9,7 +9,7 @@ from tradesaga.infra.paper_exchange.settings import PaperSettings
 
 
 def venue_account(config: Path | None) -> tuple[str, str]:
-    """Give key and secret of the first account that the venue's file opens. Raises CommandError when it is wrong."""
+    """Return key and secret of the first account in the venue's file. Raises `CommandError` (exit 2)."""
     try:
         settings = PaperSettings() if config is None else PaperSettings.model_validate_json(config.read_bytes())
     except (OSError, ValidationError) as error:

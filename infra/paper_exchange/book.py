@@ -48,7 +48,7 @@ class Book:
                 yield Level(price, left)
 
     def take(self, taker: Side, quantity: Decimal, limit: Decimal | None) -> list[Level]:
-        """Give what a taker gets: pieces of the levels at or better than `limit`, up to `quantity`."""
+        """Return the pieces of the levels at or better than `limit` that a taker gets, up to `quantity`."""
         pieces: list[Level] = []
         for level in self.levels(taker):
             if quantity <= 0 or (limit is not None and not _reaches(taker, limit, level.price)):
@@ -59,17 +59,17 @@ class Book:
         return pieces
 
     def left(self, taker: Side) -> Decimal:
-        """Give all that takers of this side can still get of this bar."""
+        """Return all that takers of this side can still get of this bar."""
         return self.listing.level_quantity * self.listing.levels - self._taken(taker)
 
     def without(self, taker: Side, quantity: Decimal) -> Position:
-        """Give the position after a taker has taken this much."""
+        """Return the position after a taker has taken this much."""
         asks = self.position.taken_asks + (quantity if taker is Side.BUY else 0)
         bids = self.position.taken_bids + (quantity if taker is Side.SELL else 0)
         return Position(self.position.bar, bids, asks)
 
     def touched(self, order: Order) -> bool:
-        """Whether the bar's range has reached a resting order's price."""
+        """Return whether the bar's range has reached a resting order's price."""
         price = order.ticket.price
         if price is None:
             return False
@@ -80,7 +80,7 @@ class Book:
 
 
 def part_of(quantity: Decimal, ratio: Decimal, lot: Decimal) -> Decimal:
-    """Give a part of a quantity in whole lots."""
+    """Return a part of a quantity in whole lots."""
     return (quantity * ratio / lot).to_integral_value(ROUND_DOWN) * lot
 
 

@@ -10,6 +10,6 @@ class Clock:
         self._last = floor
 
     def now(self) -> int:
-        """Give the time."""
+        """Return the time."""
         self._last = max(self._last, time.time_ns())
         return self._last

@@ -59,11 +59,11 @@ class Exchange:
             memory.positions.setdefault(listing.symbol, Position(listing.first_bar))
 
     def book(self, symbol: str) -> Book:
-        """Give the market of a symbol as it stands."""
+        """Return the market of a symbol as it stands."""
         return Book(self.listings[symbol], self._tapes[symbol], self._memory.positions[symbol])
 
     def resting(self, order_id: int) -> Order | None:
-        """Give an order that can still be filled or cancelled."""
+        """Return an order that can still be filled or cancelled."""
         return self._memory.resting.get(order_id)
 
     @property
@@ -72,7 +72,7 @@ class Exchange:
         return len(self._memory.resting)
 
     def holding(self, account: str, asset: str) -> Holding:
-        """Give what an account has of an asset."""
+        """Return an account's holding of an asset."""
         return self._memory.holdings.get((account, asset), Holding())
 
     def open_account(self, account: Account, balances: Mapping[str, Decimal], now: int) -> Change:
@@ -90,7 +90,7 @@ class Exchange:
         return change
 
     def place(self, ticket: Ticket, now: int, ratio: Decimal | None = None, reject: str | None = None) -> Change:
-        """Take an order: reject it with a reason, or match it and let the rest rest or expire.
+        """Accept an order: reject it with a reason, or match it and let the remainder rest or expire.
 
         `ratio` lets only a part of the order meet what is there at once; `reject` refuses it for that reason.
         """
@@ -114,7 +114,7 @@ class Exchange:
         return change
 
     def cancel(self, order_id: int, now: int) -> Change:
-        """Take a resting order off the book."""
+        """Cancel a resting order."""
         order = self._memory.resting.get(order_id)
         if order is None:
             raise unknown_order()
@@ -135,7 +135,7 @@ class Exchange:
         return change
 
     def bust(self, trade: Trade, order: Order, now: int) -> Change:
-        """Take a trade back: a trade of the other side, its fee given back. The order keeps its history."""
+        """Bust a trade: book the opposite trade and return its fee. The order keeps its history."""
         change = self._begin(now)
         self._memory.last_trade += 1
         other = Side.SELL if trade.side is Side.BUY else Side.BUY
@@ -166,7 +166,7 @@ class Exchange:
         return Refusal(-2010, INSUFFICIENT) if self.holding(ticket.account, asset).free < need else None
 
     def _hold(self, ticket: Ticket, quantity: Decimal) -> Decimal:
-        """Give what a limit order sets aside for a quantity: the most that it can cost."""
+        """Return the amount a limit order reserves for a quantity: the most that it can cost."""
         if ticket.side is Side.SELL:
             return quantity
         value = (ticket.price or NOTHING) * quantity

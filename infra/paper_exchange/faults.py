@@ -53,7 +53,7 @@ class Fault(BaseModel):
         return self
 
     def concerns(self, operation: Operation, account: str, client_order_id: str, symbol: str) -> bool:
-        """Whether the rule names this request; without `operations`, orders alone for what only orders can suffer."""
+        """Return whether the rule matches this request; by default, only latency and outages match any operation."""
         usual = () if self.kind in {"latency", "outage"} else ("place",)
         operations = self.operations or usual
         return (
@@ -110,7 +110,7 @@ class FaultPlan:
     _last: int = 0
 
     def add(self, fault: Fault) -> int:
-        """Put a rule in force and give its number."""
+        """Activate a rule and return its number."""
         self._last += 1
         generator = random.Random(fault.seed)  # noqa: S311 - faults are to be repeatable, not secret
         self._rules[self._last] = _Rule(self._last, fault, generator)

@@ -42,31 +42,31 @@ class Fields:
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Self:
-        """Take values that were read already."""
+        """Wrap values that were read already."""
         fields = cls()
         fields._values.update(values)
         return fields
 
     def optional(self, name: str) -> str | None:
-        """Give a value, or None where it is not sent or empty."""
+        """Return a value, or None where it is not sent or empty."""
         return self._values.get(name) or None
 
     def text(self, name: str) -> str:
-        """Give a value that has to be there."""
+        """Return a value that has to be there."""
         value = self.optional(name)
         if value is None:
             raise missing(name)
         return value
 
     def matching(self, name: str, pattern: str) -> str | None:
-        """Give a value that has to match if it is there."""
+        """Return a value that has to match if it is there."""
         value = self.optional(name)
         if value is not None and re.fullmatch(pattern, value, re.ASCII) is None:
             raise illegal(name, pattern)
         return value
 
     def integer(self, name: str, default: int | None = None) -> int:
-        """Give a whole number; required where there is no default."""
+        """Return a whole number; required where there is no default."""
         value = self.matching(name, _INTEGER)
         if value is None:
             if default is None:
@@ -75,11 +75,11 @@ class Fields:
         return int(value)
 
     def whole(self, name: str) -> int | None:
-        """Give a whole number or None."""
+        """Return a whole number or None."""
         return self.integer(name) if self.optional(name) is not None else None
 
     def number(self, name: str) -> Decimal:
-        """Give a decimal that the ledger can hold exactly."""
+        """Return a decimal that the ledger can hold exactly."""
         self.text(name)
         text = self.matching(name, _NUMBER) or ""
         if len(text.partition(".")[2].rstrip("0")) > _DECIMALS:
@@ -90,7 +90,7 @@ class Fields:
         return value
 
     def choice(self, name: str, kind: type[E], code: int) -> E:
-        """Give one of an enumeration's values; `code` is the refusal's for any other."""
+        """Return one of an enumeration's values; `code` is the refusal's for any other."""
         value = self.text(name)
         try:
             return kind(value)
@@ -98,7 +98,7 @@ class Fields:
             raise Refusal(code, f"Invalid {name}.") from None
 
     def limit(self) -> int:
-        """Give the page size: 500, at most 1000."""
+        """Return the page size: 500, at most 1000."""
         limit = self.integer("limit", 500)
         if not 1 <= limit <= 1000:  # noqa: PLR2004 - Binance's bound
             raise Refusal(-1130, "Data sent for parameter 'limit' is not valid.")

@@ -56,17 +56,17 @@ class BreakableProtocol(H11Protocol):
 
 
 def answer(view: Any, status: int = 200) -> Response:
-    """Give a JSON response."""
+    """Return a JSON response."""
     return Response(orjson.dumps(view), status, media_type="application/json")
 
 
 def refuse(refusal: Refusal) -> Response:
-    """Give a refusal as Binance does."""
+    """Return a refusal as Binance does."""
     return answer({"code": refusal.code, "msg": refusal.message}, refusal.status)
 
 
 def opened(venue: Venue, operation: Operation, handler: Handler) -> Endpoint:
-    """Let a request through that needs no signature."""
+    """Handle a request that needs no signature."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -86,7 +86,7 @@ def opened(venue: Venue, operation: Operation, handler: Handler) -> Endpoint:
 
 
 def signed(venue: Venue, operation: Operation, handler: SignedHandler) -> Endpoint:
-    """Let a request through that one of the accounts has signed."""
+    """Handle a request that must be signed by one of the accounts."""
 
     async def checked(venue: Venue, call: Call) -> Any:
         account = identify(venue.accounts, call.request.headers.get("x-mbx-apikey"))

@@ -33,19 +33,19 @@ class History:
         self._reader.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._reader.close()
 
     def order(self, order_id: int) -> Order | None:
-        """Give an order."""
+        """Return an order."""
         return self._one_order("id = ?", order_id)
 
     def named_order(self, account: str, client_order_id: str) -> Order | None:
-        """Give the order that has this client order id."""
+        """Return the order that has this client order id."""
         return self._one_order("account = ? AND client_order_id = ?", account, client_order_id)
 
     def open_orders(self, account: str, symbol: str | None) -> list[Order]:
-        """Give the resting orders of an account, of one symbol or of all."""
+        """Return the resting orders of an account, of one symbol or of all."""
         query = (
             f"SELECT {ORDER_COLUMNS} FROM orders WHERE status IN ('NEW', 'PARTIALLY_FILLED') AND account = ?1"
             " AND (?2 IS NULL OR symbol = ?2) ORDER BY id"
@@ -53,31 +53,31 @@ class History:
         return [to_order(row) for row in self._reader.execute(query, (account, symbol))]
 
     def orders(self, account: str, symbol: str, page: Page) -> list[Order]:
-        """Give a page of an account's orders, oldest first."""
+        """Return a page of an account's orders, oldest first."""
         return [to_order(row) for row in self._page(f"{ORDER_COLUMNS} FROM orders", "created", account, symbol, page)]
 
     def trades(self, account: str, symbol: str, page: Page) -> list[Trade]:
-        """Give a page of an account's trades, oldest first."""
+        """Return a page of an account's trades, oldest first."""
         return [to_trade(row) for row in self._page(f"{TRADE_COLUMNS} FROM trade", "time", account, symbol, page)]
 
     def trade(self, trade_id: int) -> Trade | None:
-        """Give a trade."""
+        """Return a trade."""
         row = self._reader.execute(f"SELECT {TRADE_COLUMNS} FROM trade WHERE id = ?", (trade_id,)).fetchone()
         return None if row is None else to_trade(row)
 
     def busted(self, trade_id: int) -> bool:
-        """Whether a trade has been taken back, or takes one back itself."""
+        """Return whether a trade has been taken back, or takes one back itself."""
         query = "SELECT 1 FROM trade WHERE bust_of = ?1 OR (id = ?1 AND bust_of IS NOT NULL)"
         return self._reader.execute(query, (trade_id,)).fetchone() is not None
 
     def holdings(self, account: str) -> dict[str, Holding]:
-        """Give what an account holds, by asset."""
+        """Return an account's holdings by asset."""
         query = "SELECT asset, free, locked FROM holding WHERE account = ? ORDER BY asset"
         rows = self._reader.execute(query, (account,))
         return {asset: Holding(to_decimal(free), to_decimal(locked)) for asset, free, locked in rows}
 
     def dump(self) -> dict[str, Any]:
-        """Give the whole ledger and its own checks, as of one moment."""
+        """Return the whole ledger and its own checks, as of one moment."""
         self._reader.execute("BEGIN")
         try:
             return {
@@ -93,7 +93,7 @@ class History:
             self._reader.execute("COMMIT")
 
     def events(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Give the events that follow an id."""
+        """Return the events that follow an id."""
         return self._table(f"SELECT * FROM event WHERE id > {after} ORDER BY id LIMIT {limit}", _AMOUNTS)
 
     def _one_order(self, condition: str, *values: object) -> Order | None:

@@ -47,7 +47,7 @@ class Journal:
             await asyncio.shield(last)
 
     def stop(self) -> None:
-        """Let `run` end once nothing is left to write."""
+        """Make `run` end once nothing is left to write."""
         self._stopping = True
         self._work.set()
 

@@ -92,7 +92,7 @@ def _open(directory: Path, settings: PaperSettings) -> Venue:
 
 
 def listen_on(host: str, port: int) -> socket.socket:
-    """Take a port; 0 is any free one."""
+    """Bind a port; 0 binds any free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

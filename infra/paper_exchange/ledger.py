@@ -67,20 +67,20 @@ class Ledger:
         return Memory(holdings, resting, positions, *ids)
 
     def last_time(self) -> int:
-        """Give the latest time written, below which the venue's clock must not fall."""
+        """Return the latest time written, below which the venue's clock must not fall."""
         return self._last("event", "time")
 
     def accounts(self) -> list[Account]:
-        """Give all accounts."""
+        """Return all accounts."""
         return [Account(*row) for row in self._writer.execute("SELECT name, key, secret FROM account")]
 
     def setting(self, name: str, value: str) -> str:
-        """Give a setting, which is `value` from its first reading on."""
+        """Return a setting, which is `value` from its first reading on."""
         self._writer.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
         return str(self._writer.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()[0])
 
     def find(self, account: str, client_order_id: str) -> int | None:
-        """Give the id of the order that has this client order id, whatever its state."""
+        """Return the id of the order that has this client order id, whatever its state."""
         query = "SELECT id FROM orders WHERE account = ? AND client_order_id = ?"
         row = self._finder.execute(query, (account, client_order_id)).fetchone()
         return None if row is None else int(row[0])

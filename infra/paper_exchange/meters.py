@@ -16,7 +16,7 @@ class VenueMeters(Collector):
         self._venue = venue
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics."""
+        """Return all metrics."""
         executions = CounterMetricFamily(
             "tradesaga_venue_executions", "Events of orders, by kind", labels=["execution"]
         )  # fmt: skip

@@ -38,16 +38,16 @@ def ahead_of_time() -> Refusal:
 
 
 def no_order() -> Refusal:
-    """Say that there is no such order to show."""
+    """Return the refusal for a query of an unknown order."""
     return Refusal(-2013, "Order does not exist.")
 
 
 def unknown_order() -> Refusal:
-    """Say that there is no such order to cancel, or that it is done already."""
+    """Return the refusal for a cancel of an unknown or finished order."""
     return Refusal(-2011, "Unknown order sent.")
 
 
 def status_unknown() -> Refusal:
-    """Say that the effect may or may not have happened."""
+    """Return the refusal for a request whose effect is unknown."""
     text = "Timeout waiting for response from backend server. Send status unknown; execution status unknown."
     return Refusal(-1007, text, 503)

@@ -70,17 +70,17 @@ INSERTS: Final = {
 
 
 def to_units(amount: Decimal) -> int:
-    """Give an amount in units of 10^-8."""
+    """Return an amount in units of 10^-8."""
     return int(amount.scaleb(8))
 
 
 def to_decimal(units: int) -> Decimal:
-    """Give the amount of so many units of 10^-8."""
+    """Return the amount of so many units of 10^-8."""
     return Decimal(units).scaleb(-8)
 
 
 def to_rows(changes: Sequence[Change]) -> dict[str, list[Row]]:
-    """Give the rows of all changes, by table; of a row written several times, the last."""
+    """Return the rows of all changes, by table; of a row written several times, the last."""
     orders: dict[int, Order] = {}
     holdings: dict[tuple[str, str], Row] = {}
     positions: dict[str, Row] = {}

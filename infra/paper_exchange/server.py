@@ -71,7 +71,7 @@ async def _answer_until_asked(server: "_Server", door: Door) -> None:
 
 
 def build_application(venue: Venue, admin_key: str) -> Starlette:
-    """Put the API together."""
+    """Build the application with its routes and error handlers."""
     registry = CollectorRegistry()
     registry.register(VenueMeters(venue))
 
@@ -100,7 +100,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals alone."""
+        """Install no signal handlers."""
         yield
 
     async def end_with(self, stop: asyncio.Event) -> None:

@@ -39,7 +39,7 @@ class Listing(_Closed):
 
     @model_validator(mode="after")
     def amounts_stay_exact(self) -> Self:
-        """Hold prices times quantities to eight decimals and to what the ledger can store."""
+        """Check that price times quantity fits eight decimals and the ledger's columns."""
         if (self.tick * self.lot) % SCALE or self.tick % SCALE or self.lot % SCALE:
             raise ValueError(f"{self.symbol}: tick times lot needs more than 8 decimals; make one of them coarser")
         if self.maximum_quantity * self.maximum_price > CEILING or self.maximum_quantity > CEILING:
@@ -57,7 +57,7 @@ class AccountSettings(_Closed):
 
     @model_validator(mode="after")
     def balances_fit(self) -> Self:
-        """Hold balances to what the ledger can store."""
+        """Check that balances fit the ledger's columns."""
         if any(amount > CEILING for amount in self.balances.values()):
             raise ValueError(f"{self.name}: a balance is above {CEILING}")
         return self
@@ -71,7 +71,7 @@ class Fees(_Closed):
     asset: Literal["quote", "received"] = "quote"
 
     def rate(self, *, maker: bool) -> Decimal:
-        """Give the part of a trade's value that is its fee."""
+        """Return the part of a trade's value that is its fee."""
         return (self.maker_bps if maker else self.taker_bps) / 10_000
 
 

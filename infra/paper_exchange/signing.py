@@ -58,5 +58,5 @@ def authenticate(account: Account, fields: Fields, payload: bytes, now: int) -> 
 
 
 def unsigned(part: bytes) -> bytes:
-    """Give a query string or body as it was before its signature was added."""
+    """Return a query string or body as it was before its signature was added."""
     return b"&".join(pair for pair in part.split(b"&") if not pair.startswith(b"signature="))

@@ -29,7 +29,7 @@ class Listener:
         return True
 
     def end(self) -> None:
-        """Have the stream end, now, whatever it still had to tell."""
+        """End the stream now, dropping events that are not sent yet."""
         while not self.queue.empty():
             self.queue.get_nowait()
         self.queue.put_nowait(None)
@@ -68,7 +68,7 @@ class Streams:
         return len(chosen)
 
     def publish(self, changes: Sequence[Change]) -> None:
-        """Tell the listeners what has become durable."""
+        """Send committed events to the listeners."""
         for change in changes:
             for event in change.events:
                 self.published[event.execution] += 1
@@ -79,7 +79,7 @@ class Streams:
                     self._tell(account, show_position(held, change.time))
 
     def issue_key(self, account: str, now: int) -> str:
-        """Give the account's listen key; it is the same as long as it is good."""
+        """Return the account's listen key; it is the same as long as it is good."""
         self._keys = {key: value for key, value in self._keys.items() if value[1] > now}
         for key, (owner, _) in self._keys.items():
             if owner == account:
@@ -90,7 +90,7 @@ class Streams:
         return key
 
     def owner(self, key: str, now: int) -> str | None:
-        """Give the account that a listen key stands for."""
+        """Return the account that a listen key stands for."""
         account, until = self._keys.get(key, (None, 0))
         return account if until > now else None
 

@@ -38,7 +38,7 @@ def trading_routes(venue: Venue) -> list[Route]:
 
 
 def listed(venue: Venue, fields: Fields) -> str:
-    """Give the request's symbol, which has to be listed."""
+    """Return the request's symbol, which has to be listed."""
     symbol = fields.text("symbol")
     if symbol not in venue.exchange.listings:
         raise Refusal(-1121, "Invalid symbol.")

@@ -46,7 +46,7 @@ class Venue:
         self._reading = ThreadPoolExecutor(1, "history")
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger."""
         self._reading.shutdown()
         self.history.close()
         self.ledger.close()
@@ -64,7 +64,7 @@ class Venue:
         return True
 
     async def place(self, caller: Caller, ticket: Ticket, plan: Plan) -> tuple[Order, Sequence[Trade]]:
-        """Take an order, unless its time is over or its client order id has ever been used."""
+        """Accept an order unless it has expired or its client order id was used before."""
         now = self.clock.now()
         caller.check(now)
         name = (ticket.account, ticket.client_order_id)
@@ -82,7 +82,7 @@ class Venue:
         return order, change.trades
 
     async def cancel(self, caller: Caller, symbol: str, order_id: int | None, client_order_id: str | None) -> Order:
-        """Take a resting order off the book."""
+        """Cancel a resting order."""
         await self.journal.settled()
         now = self.clock.now()
         caller.check(now)
@@ -100,7 +100,7 @@ class Venue:
         await self._commit(self.exchange.step(symbol, self.clock.now()))
 
     async def bust(self, trade_id: int) -> Trade:
-        """Take a trade back."""
+        """Bust a trade."""
         trade = await self.read(lambda: self.history.trade(trade_id))
         order = None if trade is None else await self.read(lambda: self.history.order(trade.order_id))
         if trade is None or order is None:
@@ -119,7 +119,7 @@ class Venue:
         await self._commit(self.exchange.deposit(account, asset, amount, self.clock.now()))
 
     async def read(self, query: Callable[[], T]) -> T:
-        """Ask the ledger about everything that has happened so far."""
+        """Query the ledger, once everything that has happened so far is in it."""
         await self.journal.settled()
         return await asyncio.get_running_loop().run_in_executor(self._reading, query)
 

@@ -19,7 +19,7 @@ def amount(value: Decimal) -> str:
 
 
 def milliseconds(time: int) -> int:
-    """Give a time of nanoseconds in milliseconds."""
+    """Return a time of nanoseconds in milliseconds."""
     return time // 1_000_000
 
 

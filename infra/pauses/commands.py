@@ -47,7 +47,7 @@ def pause_command(
 
 @commands.command("resume")
 def resume_command(scope: What, key: Key, *, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Let what was paused go on."""
+    """Resume a paused saga, account or venue."""
     settings = load_settings(directory)
     key = asyncio.run(_resolve(settings, scope, key))
     if not asyncio.run(resume(settings, scope, key)):

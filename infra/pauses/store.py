@@ -36,7 +36,7 @@ async def pause(settings: Settings, scope: Scope, key: str, operator: str, reaso
 
 
 async def resume(settings: Settings, scope: Scope, key: str) -> bool:
-    """Let it go on; False if it was not paused."""
+    """Remove a pause; False if there was none."""
     paused = False
     for url in _databases(settings):
         async with session(url) as sql:

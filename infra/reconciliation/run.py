@@ -42,7 +42,7 @@ class Findings:
     letters: LetterCheck | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Give the findings for scripts."""
+        """Return the findings for scripts."""
         return {
             "agree": not self.discrepancies,
             "sagas": self.sagas,
@@ -106,7 +106,7 @@ async def take_stock(port: VenuePort, settings: Settings) -> bool:
 
 
 def stock_id(venue: str) -> UUID:
-    """Give the id of the booking that wrote down what the venue held at the beginning."""
+    """Return the id of the booking that wrote down what the venue held at the beginning."""
     return uuid5(NAMESPACE, f"stock {venue}")
 
 
@@ -119,7 +119,7 @@ async def _write_stock(sql: Connection, venue: str, amounts: dict[str, Decimal])
 
 
 async def reconcile_at_start(port: VenuePort, settings: Settings) -> None:
-    """Take stock and reconcile, for the log and the metrics alone: what is wrong here keeps no trade from going on."""
+    """Record the opening stock and reconcile, for logs and metrics only: discrepancies do not stop trades."""
     log = structlog.get_logger("reconciliation")
     try:
         if await take_stock(port, settings):

@@ -70,7 +70,7 @@ def find_place(error: BaseException) -> str | None:
 
 
 def is_theirs(error: BaseException) -> bool:
-    """Say whether a user's module raised this, and not ours at its call; packages beneath either are passed over."""
+    """Return whether a user's module raised this, and not ours at its call; packages beneath either are passed over."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_users(frame.filename) or frame.filename.startswith(_OURS):
             return is_users(frame.filename)
@@ -78,12 +78,12 @@ def is_theirs(error: BaseException) -> bool:
 
 
 def is_users(file: str) -> bool:
-    """Say whether a source file is neither ours, nor Python's, nor an installed package's."""
+    """Return whether a source file is neither ours, nor Python's, nor an installed package's."""
     return not file.startswith(("<", _OURS, *_INSTALLED))
 
 
 def _is_absent(module: str, error: BaseException) -> bool:
-    """Say whether there is no such module; one that lacks what it imports itself is there, and wrong."""
+    """Return whether there is no such module; one that lacks what it imports itself is there, and wrong."""
     if isinstance(error, ModuleNotFoundError):
         return error.name is not None and f"{module}.".startswith(f"{error.name}.")
     return isinstance(error, ValueError | TypeError) and find_place(error) is None  # "", ".relative"

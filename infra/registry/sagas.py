@@ -104,13 +104,13 @@ def _whole(name: str, sagas: list[AnySaga]) -> AnySaga:
 
 
 def _has(saga: AnySaga, other: AnySaga) -> bool:
-    """Say whether a definition is, or has beside it, all versions of another."""
+    """Return whether a definition is, or has beside it, all versions of another."""
     mine = saga.versions
     return all(version in mine and _is(mine[version], each) for version, each in other.versions.items())
 
 
 def _is(saga: AnySaga, other: AnySaga) -> bool:
-    """Say whether one is the other, or what the other was before its last steps were appended."""
+    """Return whether one is the other, or what the other was before its last steps were appended."""
     return saga.alone == other.alone or (
         len(other.steps) < len(saga.steps) and saga.steps[: len(other.steps)] == other.steps
     )

@@ -57,7 +57,7 @@ def show(
 
 @schema.command()
 def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) -> None:
-    """Hold every message to its recordings: old and new must understand each other, both ways, all revisions."""
+    """Compare every message with its recordings: old and new revisions must be able to read each other."""
     if app and folder is None:
         do = "give --golden FOLDER, where `tradesaga schema record` has written them"
         what = "what --app defines is not among the shipped recordings"
@@ -102,7 +102,7 @@ def _contracts(app: list[str] | None, *, own: bool = False) -> dict[str, Contrac
 
 
 def _left_out(app: list[str] | None, folder: Path | None) -> str:
-    """Name the sagas that a check of the shipped recordings does not look at."""
+    """Return a note on the sagas that a check of the shipped recordings leaves out."""
     others = sorted(registered_sagas(load_settings().app).keys() - {OWN}) if not app and folder is None else []
     return f"; not checked without --golden: {', '.join(others)}" if others else ""
 

@@ -8,7 +8,7 @@ from tradesaga.sagas.trade.venue import VenuePort
 
 
 def open_venue(settings: Settings, *, timeout: float = 5.0) -> VenuePort:
-    """Give the venue's port; nothing is connected yet. Raises `CommandError` (exit 2) when no venue is known."""
+    """Return the venue's port; nothing is connected yet. Raises `CommandError` (exit 2) when no venue is known."""
     if not settings.venue_url:
         raise CommandError(
             "venue-unknown", "no venue is known", str(settings.home),

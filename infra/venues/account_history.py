@@ -26,18 +26,18 @@ class AccountHistory:
         self._names: dict[str, str] = {}
 
     async def rules(self) -> Mapping[str, SymbolRules]:
-        """Give what may be traded, as the venue has it now."""
+        """Return the venue's current instruments and their rules."""
         rules, self._names = await self._client.call("publicGetExchangeInfo", {}, shape.read_listings)
         return rules
 
     async def symbols(self) -> Mapping[str, str]:
-        """Give the symbols by the venue's names."""
+        """Return the symbols by the venue's names."""
         if not self._names:
             await self.rules()
         return {name: symbol for symbol, name in self._names.items()}
 
     async def name(self, symbol: str) -> str:
-        """Give the venue's name of a symbol."""
+        """Return the venue's name of a symbol."""
         if symbol not in self._names:
             await self.rules()
         if symbol not in self._names:
@@ -45,7 +45,7 @@ class AccountHistory:
         return self._names[symbol]
 
     async def find(self, symbol: str, reference: Mapping[str, str]) -> OrderReport | None:
-        """Ask for an order by `orderId` or `origClientOrderId`; its fills are not read."""
+        """Read an order by `orderId` or `origClientOrderId`, without its fills."""
         request = {"symbol": await self.name(symbol), **reference}
         try:
             return await self._client.signed("privateGetOrder", request, lambda view: shape.read_order(symbol, view))
@@ -55,7 +55,7 @@ class AccountHistory:
             return None
 
     async def orders_since(self, symbol: str, after: str | None) -> list[OrderReport]:
-        """Give the orders after an order id, oldest first."""
+        """Return the orders after an order id, oldest first."""
         found: list[OrderReport] = []
         while True:
             request = {"symbol": await self.name(symbol), "orderId": int(after or -1) + 1, "limit": _PAGE}
@@ -68,7 +68,7 @@ class AccountHistory:
             after = _next_page(after, page[-1].venue_order_id)
 
     async def trades_since(self, symbol: str, after: str | None, order_id: str | None = None) -> list[VenueTrade]:
-        """Give the trades after a trade id, oldest first, of one order or of all."""
+        """Return the trades after a trade id, oldest first, of one order or of all."""
         found: list[VenueTrade] = []
         of: dict[str, Any] = {} if order_id is None else {"orderId": order_id}
         while True:

@@ -63,12 +63,12 @@ class CcxtVenue:
         return await self._history.with_fills(report)
 
     async def query(self, client_order_id: str, symbol: str, *, fills: bool = True) -> OrderReport | None:
-        """Ask for an order, and for its fills, a thousand at once, if `fills`."""
+        """Read an order and, if `fills`, its fills, a thousand at a time."""
         report = await self._history.find(symbol, {"origClientOrderId": client_order_id})
         return await self._history.with_fills(report) if report is not None and fills else report
 
     async def open_orders(self) -> Sequence[OrderReport]:
-        """Give all orders that rest."""
+        """Return all orders that rest."""
         symbols = await self._history.symbols()
         return await self._client.signed(
             "privateGetOpenOrders",
@@ -77,23 +77,23 @@ class CcxtVenue:
         )
 
     async def orders_since(self, symbol: str, after: str | None = None) -> Sequence[OrderReport]:
-        """Give the orders after an order id, oldest first."""
+        """Return the orders after an order id, oldest first."""
         return await self._history.orders_since(symbol, after)
 
     async def trades_since(self, symbol: str, after: str | None = None) -> Sequence[VenueTrade]:
-        """Give the trades after a trade id, oldest first."""
+        """Return the trades after a trade id, oldest first."""
         return await self._history.trades_since(symbol, after)
 
     async def balances(self) -> Mapping[str, Balance]:
-        """Give what the account holds."""
+        """Return the account's balances by asset."""
         return await self._client.signed("privateGetAccount", {}, shape.read_balances)
 
     async def rules(self) -> Mapping[str, SymbolRules]:
-        """Give what may be traded, as the venue has it now."""
+        """Return the venue's current instruments and their rules."""
         return await self._history.rules()
 
     async def prices(self) -> Mapping[str, Decimal]:
-        """Give the last price of each symbol that has one."""
+        """Return the last price of each symbol that has one."""
         symbols = await self._history.symbols()
         return await self._client.call("publicGetTickerPrice", {}, lambda views: shape.read_prices(symbols, views))
 

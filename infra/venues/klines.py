@@ -30,7 +30,7 @@ class Klines:
         self._ticks: dict[str, Decimal] = {}
 
     async def tick(self, symbol: str) -> Decimal:
-        """Give the step of the symbol's prices. Raises `VenueRejected` for a symbol that is not listed."""
+        """Return the step of the symbol's prices. Raises `VenueRejected` for a symbol that is not listed."""
         if not self._names:
             rules, self._names = await self._client.call("publicGetExchangeInfo", {}, shape.read_listings)
             self._ticks = {name: rule.tick for name, rule in rules.items()}
@@ -39,11 +39,11 @@ class Klines:
         return self._ticks[symbol]
 
     async def since(self, symbol: str, interval: str, opened: int) -> Sequence[Kline]:
-        """Give closed bars, oldest first, from the one that opened at `opened` on; a page at most."""
+        """Return closed bars, oldest first, from the one that opened at `opened` on; a page at most."""
         return await self._read(symbol, interval, {"startTime": opened})
 
     async def last(self, symbol: str, interval: str, count: int) -> Sequence[Kline]:
-        """Give the last `count` closed bars, oldest first; fewer where the venue has no more."""
+        """Return the last `count` closed bars, oldest first; fewer where the venue has no more."""
         bars: list[Kline] = []
         while len(bars) < count:
             older = await self._read(symbol, interval, {"endTime": bars[0].opened - 1} if bars else {})

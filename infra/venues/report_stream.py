@@ -60,7 +60,7 @@ class ReportStream:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _follow(self) -> AsyncGenerator[VenueReport]:
-        """Tell what was missed, then what comes, until the connection ends."""
+        """Yield the reports that were missed, then live ones, until the connection ends."""
         inbox: Inbox = asyncio.Queue(_BACKLOG)
         async with (
             aiohttp.ClientSession() as session,
@@ -103,7 +103,7 @@ class ReportStream:
         self._swept = time.monotonic()
 
     async def _next(self, inbox: Inbox) -> Json | None:
-        """Give the next event, an empty one when it is time to sweep, or None at the end of the connection."""
+        """Return the next event, an empty one when it is time to sweep, or None at the end of the connection."""
         try:
             # Not wait_for: on Python 3.11 it may swallow a cancellation that comes together with an event.
             async with asyncio.timeout(max(self._swept + _SWEEP - time.monotonic(), 0)):

@@ -64,12 +64,12 @@ class ReportTracker:
             self._symbols[symbol] = _Symbol(order, trade, trade, order - 1)
 
     def since(self, symbol: str) -> tuple[str, str]:
-        """Give the ids after which orders and trades have to be read to miss nothing."""
+        """Return the ids after which orders and trades have to be read to miss nothing."""
         at = self._at(symbol)
         return str(at.order - 1), str(at.last_trade)
 
     def strangers(self, symbol: str, trades: Sequence[VenueTrade]) -> set[str]:
-        """Name the orders that busts among these trades are about, and that are done with: read them for `catch_up`."""
+        """Return the ids of finished orders that busts among these trades are about: read them for `catch_up`."""
         at = self._at(symbol)
         return {
             trade.venue_order_id
@@ -80,7 +80,7 @@ class ReportTracker:
     def catch_up(
         self, symbol: str, orders: Sequence[OrderReport], trades: Sequence[VenueTrade]
     ) -> Iterator[VenueReport]:
-        """Tell what trades, and orders read after them, say and was not told yet.
+        """Yield the reports of trades, and of orders read after them, that were not reported yet.
 
         In this sequence every trade's order is known; what orders are ahead of these trades is left to the next read.
         """
@@ -94,7 +94,7 @@ class ReportTracker:
             yield from self._end(at, order)
 
     def follow(self, order: OrderReport, trade: VenueTrade | None) -> Iterator[VenueReport]:
-        """Tell what a live report says; raise if it cannot be the next thing to tell of its order."""
+        """Yield the reports of a live event. Raises `ReportGapError` if it cannot be the next one of its order."""
         at = self._at(order.symbol)
         number = int(order.venue_order_id)
         if trade is not None and int(trade.fill.trade_id) <= at.last_trade:

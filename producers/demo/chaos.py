@@ -16,7 +16,7 @@ class Chaos:
     struck: list[str] = field(default_factory=list[str])
 
     def targets(self) -> dict[str, ProcessId | None]:
-        """Name what there is to kill, the servers in the middle of the run."""
+        """Return the processes to kill, the servers in the middle of the run."""
         state = read_state(self.home)
         parts = {part.name: part.process for part in state.parts}
         names = sorted(parts)

@@ -20,7 +20,7 @@ def _first(rows: Rows, **wanted: Any) -> dict[str, Any]:
 
 
 def _filled(shot: Snapshot) -> dict[str, Any]:
-    """Give a trade of a completed saga."""
+    """Return a trade of a completed saga."""
     return shot.venue["trades"][0]
 
 
@@ -148,7 +148,7 @@ CORRUPTIONS: tuple[Corruption, ...] = (
 
 
 def corrupted(shot: Snapshot) -> Iterator[tuple[Corruption, Snapshot]]:
-    """Give the snapshot once with each corruption."""
+    """Return the snapshot once with each corruption."""
     for corrupt in CORRUPTIONS:
         copy = Snapshot(deepcopy(shot.venue), deepcopy(shot.tables), list(shot.records), deepcopy(shot.run))
         corrupt(copy)
@@ -157,7 +157,7 @@ def corrupted(shot: Snapshot) -> Iterator[tuple[Corruption, Snapshot]]:
 
 
 def noticed(shot: Snapshot) -> list[str]:
-    """Name the checks that find something."""
+    """Return the names of the checks that fail."""
     return [name for name, findings in run_checks(shot).items() if findings]
 
 

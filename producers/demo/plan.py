@@ -34,7 +34,7 @@ class Player:
 
 
 def strategy_name(fast: int, slow: int) -> str:
-    """Name the crossover of two windows."""
+    """Return the strategy's name for two windows."""
     return f"cross-{fast}-{slow}"
 
 

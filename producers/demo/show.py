@@ -73,12 +73,12 @@ class Progress:
 
     @property
     def running(self) -> int:
-        """Give the sagas that have not ended."""
+        """Return the sagas that have not ended."""
         return self.started - self.completed - self.aborted
 
     @property
     def at_rest(self) -> bool:
-        """Say whether, by these counts, everything asked for has ended."""
+        """Return whether, by these counts, everything asked for has ended."""
         return self.started > 0 and self.running == 0 and self.started == self.decided == self.known
 
 
@@ -141,7 +141,7 @@ class Show:
         return Progress(phase=phase, wanted=self.wanted, seconds=time.monotonic() - self._began, **dict(row or {}))
 
     def _settled(self, progress: Progress) -> bool:
-        """Say whether it has been at rest for a while: what is on its way to a topic shows within that."""
+        """Return whether it has been at rest for a while: what is on its way to a topic shows within that."""
         if not progress.at_rest:
             self._quiet_since = None
             return False
@@ -149,7 +149,7 @@ class Show:
         return time.monotonic() - self._quiet_since > QUIET
 
     async def _all_logged(self, progress: Progress) -> bool:
-        """Say whether the saga log has read all there is; it does not matter while the strategies still trade."""
+        """Return whether the saga log has read all there is; it does not matter while the strategies still trade."""
         if not progress.at_rest or self._quiet_since is None:
             return True
         counts = await count_partitions(self.stage.kafka, [_EVENTS])
@@ -185,7 +185,7 @@ async def _verify_audit(home: Path) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _strategies(stage: Stage) -> AsyncGenerator[None]:
-    """Let the strategies trade as a process of their own; one that ends by itself is a mistake."""
+    """Run the strategies in their own process; it is an error if that ends by itself."""
     argv: Sequence[str] = ("strategy", "run", "--config", str(stage.strategies.resolve()), "--json")
     environment = {**os.environ, "TRADESAGA_HOME": str(stage.home.resolve())}
     with (stage.home / "logs" / "strategies.log").open("wb") as log:

@@ -31,17 +31,17 @@ class Said(NamedTuple):
 
     @property
     def type(self) -> str:
-        """Give the wire type."""
+        """Return the wire type."""
         return self.headers.get("ce_type", "")
 
     @property
     def saga_id(self) -> str:
-        """Give the saga it belongs to."""
+        """Return the saga it belongs to."""
         return self.headers.get("ce_correlationid", "")
 
     @property
     def digest(self) -> str:
-        """Give SHA-256 of the value."""
+        """Return SHA-256 of the value."""
         return hashlib.sha256(self.value.encode()).hexdigest()
 
     def payload(self) -> dict[str, Any]:
@@ -70,20 +70,20 @@ class Snapshot:
 
     @cached_property
     def events(self) -> list[Said]:
-        """Give the facts, partition by partition in offset order."""
+        """Return the facts, partition by partition in offset order."""
         return sorted((said for said in self.records if said.topic == "trade.events"), key=_place)
 
     @property
     def is_of_one_moment(self) -> bool:
-        """Say whether nothing came between the audit's verification, the tables and the topics, which are read in turn.
+        """Return whether nothing changed while audit, tables and topics were read one after the other.
 
-        What differs for good differs in the last look too, and is judged there.
+        A lasting difference shows in the last look too, and is checked there.
         """
         return self.run.audit["rows"] == len(self.tables["saga_event"]) == len(self.events)
 
     @cached_property
     def stories(self) -> dict[str, list[Said]]:
-        """Give the facts by saga, in order."""
+        """Return the facts by saga, in order."""
         found: dict[str, list[Said]] = {}
         for said in self.events:
             found.setdefault(said.saga_id, []).append(said)
@@ -91,7 +91,7 @@ class Snapshot:
 
     @cached_property
     def facts(self) -> dict[str, list[Fact]]:
-        """Give what the facts mean, by saga, in order."""
+        """Return what the facts mean, by saga, in order."""
         vocabulary = Vocabulary(trade)
         return {
             saga_id: [
@@ -106,20 +106,20 @@ class Snapshot:
 
     @cached_property
     def starts(self) -> dict[str, TradeRequested]:
-        """Give each saga's request."""
+        """Return each saga's request."""
         kind = wire_type(trade.name, TradeRequested)
         return {
             said.saga_id: TradeRequested.from_wire(said.value.encode()) for said in self.events if said.type == kind
         }
 
     def told(self, saga_id: str, name: str) -> dict[str, Any] | None:
-        """Give the payload of the saga's first fact of this name."""
+        """Return the payload of the saga's first fact of this name."""
         kind = wire_type(trade.name, _MESSAGES[name])
         return next((said.payload() for said in self.stories.get(saga_id, ()) if said.type == kind), None)
 
     @cached_property
     def trades(self) -> dict[str, Rows]:
-        """Give the venue's trades by client order id."""
+        """Return the venue's trades by client order id."""
         orders = {order["id"]: order["client_order_id"] for order in self.venue["orders"]}
         found: dict[str, Rows] = {}
         for each in self.venue["trades"]:
@@ -151,7 +151,7 @@ def _place(said: Said) -> tuple[str, int, int]:
 
 
 def moved(request: TradeRequested, fills: Rows) -> dict[str, Decimal]:
-    """Say what these fills move for their account, by asset, fees included."""
+    """Return the net amounts these fills move for their account, by asset, fees included."""
     base, quote = request.symbol.split("/")
     sign = 1 if request.side is Side.BUY else -1
     totals: dict[str, Decimal] = {base: Decimal(0), quote: Decimal(0)}

@@ -53,7 +53,7 @@ class Gateway:
 
 
 def build_app(gateway: Gateway) -> FastAPI:
-    """Put the API together."""
+    """Build the application with its routes and error handlers."""
 
     async def know_host(request: Request) -> None:
         host = request.headers.get("host", "").lower()
@@ -123,7 +123,7 @@ async def _start(gateway: Gateway, request: Request) -> Response:
 
 
 def _traced(gateway: Gateway, wanted: Event, request: Request) -> Start:
-    """Take the caller's trace over, or begin one."""
+    """Continue the caller's trace, or begin one."""
     trace = next_traceparent(request.headers.get("traceparent", ""))
     state = request.headers.get("tracestate", "")[:512] if trace else ""
     return make_start(gateway.saga, wanted, traceparent=trace or new_traceparent(gateway.trace_ratio), tracestate=state)

@@ -37,7 +37,7 @@ class Load:
 
     @property
     def lag(self) -> float:
-        """Give the age in seconds of the oldest accepted start that is not known to be recorded."""
+        """Return the age in seconds of the oldest accepted start that is not known to be recorded."""
         return time.monotonic() - self._samples[0][0] if self._samples else 0.0
 
     def accepted(self, saga_id: UUID) -> None:
@@ -47,7 +47,7 @@ class Load:
             self._samples.append((now, saga_id))
 
     def refusal(self, waiting: int) -> Refusal | None:
-        """Say why nothing more is taken in now, if that is so; `waiting` is the writer's queue."""
+        """Return why new starts are rejected now, or None; `waiting` is the length of the writer's queue."""
         limits = self._limits
         if waiting >= limits.waiting:
             return self._refuse("queue", f"{waiting} requests wait to be stored")
@@ -68,7 +68,7 @@ class Load:
         return refuse(429, code, what, "/v1/trades", "send the same request again later", Retry_After="1")
 
     async def watch(self) -> None:
-        """Look for ever; servers that do not answer leave the last answer standing."""
+        """Poll until cancelled; while a server does not answer, the last result stands."""
         async with self._pipeline:
             while True:
                 try:

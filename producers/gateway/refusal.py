@@ -72,7 +72,7 @@ def refuse(status: int, code: str, what: str, where: str, do: str, **headers: st
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Give every failure of `app` the one error shape."""
+    """Make every failure of `app` answer with the one error shape."""
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _not_here)
     app.add_exception_handler(NotWrittenError, _not_written)
@@ -92,7 +92,7 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:  # noqa:
 
 
 async def refuse_query(request: Request, error: Exception) -> JSONResponse:
-    """Say which parameter of the address is wrong."""
+    """Answer 422 naming the query or path parameter that is not valid."""
     known: Any = error
     first = known.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or request.url.path

@@ -50,7 +50,7 @@ class Case:
     row: asyncpg.Record
 
     def refusal(self, fact: OperatorFact) -> str:
-        """Say why the saga would refuse this decision now; empty if it would take it."""
+        """Return why the saga would refuse this decision now; empty if it would accept it."""
         saga = self.definition.versions.get(self.row["version"])
         if saga is None:
             known = ", ".join(map(str, sorted(self.definition.versions)))
@@ -83,7 +83,7 @@ class Case:
 
 
 def operator_name(given: str | None) -> str:
-    """Name who decides: as given, or whoever is logged in."""
+    """Return the operator's name: as given, or the user who is logged in."""
     return given or os.environ.get("USER") or getpass.getuser()
 
 
@@ -136,7 +136,7 @@ async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tu
 
 
 def refused(saga_id: UUID, reason: str) -> CommandError:
-    """Say that the saga does not take a decision: exit code 4."""
+    """Return the error for a decision that the saga refuses (exit 4)."""
     do = f"see `tradesaga why {saga_id}`"
     return CommandError("refused", f"the saga refuses: {reason}", str(saga_id), do, ExitCode.REFUSED)
 

@@ -92,7 +92,7 @@ def skip(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Leave a failed compensation standing, or go on without a step that nobody owns.
+    """Skip a failed compensation, or continue without a step that nobody owns.
 
     In the first case the saga stays FAILED until it is resolved. In the second you vouch that the step has not
     happened, and what was done is taken back.
@@ -112,7 +112,7 @@ def abort(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a saga back, while it is not past its pivot."""
+    """Compensate a saga that is not past its pivot."""
     fact = _made(lambda: AbortRequested(operator=operator_name(operator), reason=reason))
     _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
 
@@ -127,7 +127,7 @@ def recheck(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have the owner of each step say again what came of it, and take the saga back unless it is past its pivot.
+    """Ask the owner of each step to report its result again, and compensate the saga unless it is past its pivot.
 
     For a saga that a forged fact holds open: what was said of its steps until now no longer counts.
     """
@@ -145,7 +145,7 @@ def compensate(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a saga back; the same as `abort`."""
+    """Compensate a saga; the same as `abort`."""
     abort(saga, reason=reason, operator=operator, wait=wait, directory=directory, as_json=as_json)
 
 
@@ -179,7 +179,7 @@ def release_parked(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a parked record go: fold it now, or leave it out; those of its saga behind it then follow."""
+    """Release a parked record: process it now or discard it; the saga's later records then follow."""
     settings = load_settings(directory)
     name, chosen = operator_name(operator), action.value
     released = _made(
@@ -250,7 +250,7 @@ def _run(text: str, make: Making, settings: Settings, *, wait: bool, as_json: bo
 
 
 async def _report(sql: Connection, published: Published, what: str, *, wait: bool, as_json: bool) -> None:
-    """Say that the decision is on Kafka and, when asked to wait, what the saga log has made of it."""
+    """Print that the decision is published and, with --wait, the saga's state once the saga log has processed it."""
     partition, offset = published.written
     told: dict[str, Any] = {
         "saga_id": published.saga_id,

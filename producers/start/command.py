@@ -62,7 +62,7 @@ class _Tally:
     open: dict[UUID, list[Told]] = field(default_factory=dict[UUID, list[Told]])
 
     def exit_code(self) -> ExitCode:
-        """Give the gravest: a bad line, then a refused one, one that did not end in time, one that did not complete."""
+        """Return the most serious code: invalid line, refused start, not ended in time, not completed."""
         if self.results["invalid"]:
             return ExitCode.USAGE
         if self.results["conflict"]:

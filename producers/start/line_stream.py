@@ -44,7 +44,7 @@ class _End:
 
 
 async def batches(source: Iterable[T], limit: int) -> AsyncGenerator[list[T]]:
-    """Give what `source` yields in lists of at most `limit`, each as soon as there is something."""
+    """Yield the items of `source` in lists of at most `limit`, each as soon as it has an item."""
     reader = _Reader(source)
     # A thread that is stuck in a read must not keep the process from ending.
     threading.Thread(target=reader.read, name="lines", daemon=True).start()

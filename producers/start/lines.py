@@ -22,7 +22,7 @@ class Line(NamedTuple):
 
 
 def read_lines(source: BinaryIO, name: str) -> Iterator[Line]:
-    """Give the requests one by one; empty lines are passed over. Raises `CommandError` (exit 2) for a broken array."""
+    """Yield the requests; empty lines are skipped. Raises `CommandError` (exit 2) for a broken array."""
     number = 0
     while head := source.readline(LINE_LIMIT):
         number += 1

@@ -46,7 +46,7 @@ class Told:
     state: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Give what is known, under stable names."""
+        """Return what is known, under stable names."""
         told = {"line": self.line, "result": self.result, "idempotency_key": self.key, "saga_id": self.saga_id}
         return {name: value for name, value in {**told, "reason": self.reason, "state": self.state}.items() if value}
 
@@ -60,7 +60,7 @@ async def start_all(
     *,
     keys: RequestKeys,
 ) -> AsyncGenerator[list[Told]]:
-    """Start what the lines ask for, as fast as they are dealt with; gives the answers, batch by batch, in their order.
+    """Start the sagas that the lines ask for and yield the answers, batch by batch, in the order of the lines.
 
     Raises `CommandError` (exit 5) while the pipeline is too far behind.
     """
@@ -76,7 +76,7 @@ async def start_all(
 
 
 async def wait_for_ends(pool: Pool, sagas: Iterable[UUID], seconds: float) -> AsyncGenerator[dict[UUID, str]]:
-    """Give the end states as they come, by saga, until all have ended or the time is up."""
+    """Return the end states as they come, by saga, until all have ended or the time is up."""
     open_ = set(sagas)
     pause = 0.02
     try:

@@ -40,7 +40,7 @@ class Crossover:
         self._above: bool | None = None
 
     def feed(self, price: Decimal) -> Side | None:
-        """Take the next bar's price."""
+        """Process the next bar's price."""
         self._fast.add(price)
         self._slow.add(price)
         if not self._slow.full:
@@ -57,7 +57,7 @@ class Crossover:
 
 
 def crossovers(prices: Iterable[Decimal], fast: int, slow: int) -> list[tuple[int, Side]]:
-    """Give the crossings in a series: the index of each one's bar, and the side."""
+    """Return the crossings in a series: the index of each one's bar, and the side."""
     crossover = Crossover(fast, slow)
     answers = [(index, crossover.feed(price)) for index, price in enumerate(prices)]
     return [(index, side) for index, side in answers if side is not None]

@@ -32,13 +32,13 @@ class Feed:
         self._crossover = Crossover(plan.fast, plan.slow)
 
     def warm_up(self, past: Sequence[Kline]) -> list[SignalRaised]:
-        """Take the bars that were there at the start; only the last `catch_up` of them may signal."""
+        """Process the bars closed before the start; only the last `catch_up` of them may signal."""
         found = [(at, self._see(bar)) for at, bar in enumerate(past)]
         first = len(past) - self.plan.catch_up
         return self._counted([signal for at, signal in found if signal is not None and at >= first])
 
     def take(self, bar: Kline) -> list[SignalRaised]:
-        """Take a bar that has just closed."""
+        """Process a bar that has just closed."""
         self.live += 1
         signal = self._see(bar)
         return self._counted([signal] if signal is not None else [])
@@ -66,7 +66,7 @@ class Feed:
         )
 
     def _limit(self, side: Side, close: Decimal) -> Decimal:
-        """Give the limit in whole ticks, on the side away from the market."""
+        """Return the limit in whole ticks, on the side away from the market."""
         sign = -1 if side is Side.BUY else 1
         away = EXACT.divide(Decimal(10_000 + sign * self.plan.offset_bps), Decimal(10_000))
         price = multiply(close, away)
@@ -74,7 +74,7 @@ class Feed:
 
 
 def record_of(signal: SignalRaised) -> tuple[bytes, bytes, list[Header]]:
-    """Give key, value and headers; the event's id is the signal's own, so that it is known when it comes again."""
+    """Return key, value and headers; the event's id is the signal's own, so that it is known when it comes again."""
     name = str(signal_uuid(signal))
     envelope = Envelope(
         type=wire_type(trade.name, SignalRaised),
@@ -88,5 +88,5 @@ def record_of(signal: SignalRaised) -> tuple[bytes, bytes, list[Header]]:
 
 
 def signal_uuid(signal: SignalRaised) -> UUID:
-    """Give UUIDv5 (RFC 9562) of strategy and signal id, under the namespace of the sagas."""
+    """Return the UUIDv5 (RFC 9562) of strategy and signal id in the sagas' namespace."""
     return uuid5(NAMESPACE, f"signal {signal.strategy} {signal.signal_id}")

@@ -31,7 +31,7 @@ class Market:
 
     @property
     def name(self) -> str:
-        """Name the market among those of a run."""
+        """The market's name within a run."""
         return f"{self.symbol} {self.interval}"
 
     async def open(self, klines: Klines) -> list[SignalRaised]:
@@ -44,7 +44,7 @@ class Market:
         return [signal for feed in self.feeds for signal in feed.warm_up(past)]
 
     async def read(self, klines: Klines) -> list[SignalRaised]:
-        """Give the signals of the bars that have closed since the last call. Raises `VenueError`."""
+        """Return the signals of the bars that have closed since the last call. Raises `VenueError`."""
         signals = [signal for bar in await self._new(klines) for signal in self._take(bar)]
         if self._limit is not None and self.bars >= self._limit:
             self.ended = f"{self.bars} bars"

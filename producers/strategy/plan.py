@@ -39,7 +39,7 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
-        """Hold the windows to an order, and offsets to LIMIT orders."""
+        """Check that the fast window is the shorter one, and that only LIMIT orders have an offset."""
         if self.fast >= self.slow:
             raise ValueError("fast must be less than slow")
         if self.offset_bps and self.order_type is not OrderType.LIMIT:
@@ -48,7 +48,7 @@ class Plan(BaseModel):
 
     @property
     def label(self) -> str:
-        """Name the plan among others: no two that run together share it, since it makes their signals' ids."""
+        """The plan's name, unique among those that run together: it is part of their signals' ids."""
         return f"{self.name} {self.symbol} {self.fast}/{self.slow}"
 
 

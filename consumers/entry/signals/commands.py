@@ -35,7 +35,7 @@ def subscribe(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let an account trade a strategy's signals in a symbol. What is said here replaces what was said before."""
+    """Subscribe an account to a strategy's signals in a symbol. The options given here replace all earlier ones."""
     stream = Stream(parse_option(StrategyName, strategy, "STRATEGY"), parse_option(Symbol, symbol, "SYMBOL"))
     factor = parse_option(Quantity, size_factor, "--size-factor")
     if factor >= _FACTOR_CEILING:

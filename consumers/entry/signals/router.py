@@ -76,14 +76,14 @@ class SignalRouter:
         self._dead: Counter[str] = Counter()
 
     def wants(self, topic: str, headers: Sequence[Header]) -> bool:  # noqa: ARG002 - all are answered
-        """Take every record of the topic."""
+        """Accept every record of the topic."""
         return True
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
         """Nothing is remembered between batches."""
 
     def due_in(self) -> float | None:
-        """Give None: signals come as records alone."""
+        """Return None: signals come as records alone."""
         return None
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
@@ -110,7 +110,7 @@ class SignalRouter:
         self._forget()
 
     def full(self) -> bool:
-        """Say whether the saga log is so far behind that signals had better wait on their topic."""
+        """Return whether the saga log is so far behind that signals had better wait on their topic."""
         return self._gate is not None and self._gate.closed
 
     async def close(self) -> None:
@@ -148,7 +148,7 @@ class SignalRouter:
         return decisions
 
     def _named(self, order: Order) -> Start:
-        """Let the start say which signal caused it, and go on with the signal's trace."""
+        """Record the signal that caused the start, and continue the signal's trace."""
         causation, parent, state = (_text(order.heard, name) for name in (ID, "traceparent", "tracestate"))
         trace = next_traceparent(parent)
         return make_start(

@@ -28,7 +28,7 @@ class Heard:
 
     @property
     def stream(self) -> Stream:
-        """Give the strategy and symbol that accounts follow."""
+        """Return the strategy and symbol that accounts follow."""
         return Stream(self.signal.strategy, self.signal.symbol)
 
 

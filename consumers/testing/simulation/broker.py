@@ -66,13 +66,13 @@ class Group:
         self._timer: Any = None
 
     def knows(self, member: GroupMember) -> bool:
-        """Say whether a commit of this member would be taken."""
+        """Return whether a commit of this member would be taken."""
         if self._broker.mood(member.process).reuses_generation:
             return True
         return member in self.members and member.generation == self.generation
 
     def join(self, member: GroupMember) -> asyncio.Future[set[Place]]:
-        """Take a member in, or in again; the future resolves when all are there, or are given up."""
+        """Add or re-add a member; the future resolves when all have joined or timed out."""
         future = self._broker.loop.create_future()
         self._joining[member] = future
         if member not in self.members:
@@ -85,7 +85,7 @@ class Group:
         return future
 
     def leave(self, member: GroupMember) -> None:
-        """Let a member go, by its own word or because nothing is heard of it."""
+        """Remove a member that leaves or whose session has expired."""
         self._joining.pop(member, None)
         if member not in self.members:
             return
@@ -95,13 +95,13 @@ class Group:
         self._complete_if_all_there()
 
     def rebalance(self) -> None:
-        """Have all members join anew."""
+        """Make all members rejoin."""
         if self._timer is None and self.members:
             self._timer = self._later(REBALANCE_LIMIT, self._give_up_on_others)
             self._tell_others()
 
     def heartbeat(self, member: GroupMember) -> None:
-        """Tell a member that has stood still where it stands, at its next heartbeat."""
+        """Answer the next heartbeat of a member that was frozen."""
         if member not in self.members or self._timer is not None:
             self._later(HEARTBEAT * self._broker.loop.chance.random(), member.hear)
 
@@ -140,7 +140,7 @@ class Group:
                 future.set_result(self._share(members, member))
 
     def _share(self, members: list[GroupMember], member: GroupMember) -> set[Place]:
-        """Give a member its range of each topic."""
+        """Return a member its range of each topic."""
         index, count = members.index(member), len(members)
         each, extra = divmod(self._broker.partitions, count)
         first = index * each + min(index, extra)
@@ -165,33 +165,33 @@ class SimBroker:
 
     @property
     def down(self) -> bool:
-        """Say whether it answers nobody now."""
+        """Return whether it answers nobody now."""
         return self.loop.time() < self.down_until
 
     def mood(self, process: Process) -> Moods:
-        """Give what it has in store for a process."""
+        """Return the failures planned for a process."""
         return self._moods.setdefault(process.name, Moods())
 
     def now_ms(self) -> int:
-        """Give the broker's time, milliseconds since 1970."""
+        """Return the broker's time, milliseconds since 1970."""
         return EPOCH_NS // 1_000_000 + int((self.loop.time() + self.clock_offset) * 1000)
 
     def log(self, topic: str, partition: int) -> list[Record]:
-        """Give the records of a partition."""
+        """Return the records of a partition."""
         logs = self.logs.get(topic)
         if logs is None:
             logs = self.logs[topic] = [[] for _ in range(self.partitions)]
         return logs[partition]
 
     def home(self, key: bytes) -> int:
-        """Give the partition of a key."""
+        """Return the partition of a key."""
         home = self._homes.get(key)
         if home is None:
             home = self._homes[key] = partition_of(key, self.partitions)
         return home
 
     def append(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> Record:
-        """Put a record on its topic and tell those who wait for it."""
+        """Append a record to its topic and wake waiting consumers."""
         partition = self.home(key)
         log = self.log(topic, partition)
         record = Record(topic, partition, len(log), self.now_ms(), key, value, headers)
@@ -202,20 +202,20 @@ class SimBroker:
         return record
 
     def listen(self, topics: Collection[str], listener: Callable[[], None]) -> None:
-        """Have `listener` called at each append to these topics."""
+        """Call `listener` at each append to these topics."""
         for topic in topics:
             self._listeners.setdefault(topic, []).append(listener)
 
     def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
-        """Give the first and the next offset of each partition."""
+        """Return the first and the next offset of each partition."""
         return {place: (0, len(self.log(*place))) for place in places}
 
     def group(self, name: str) -> Group:
-        """Give a consumer group."""
+        """Return a consumer group."""
         if name not in self.groups:
             self.groups[name] = Group(self, name)
         return self.groups[name]
 
     def committed(self, group: str) -> Mapping[Place, int]:
-        """Give a group's own offsets."""
+        """Return a group's own offsets."""
         return self.group(group).offsets

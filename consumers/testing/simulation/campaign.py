@@ -46,7 +46,7 @@ class Tally:
 
 
 def find_subject(path: str) -> Subject:
-    """Give the subject at `module:attribute`. Raises `CommandError` (exit 3) when there is none."""
+    """Return the subject at `module:attribute`. Raises `CommandError` (exit 3) when there is none."""
     module, _, name = path.partition(":")
     do = "give it as module:attribute, naming a tradesaga.consumers.testing.simulation.Subject"
     try:
@@ -60,7 +60,7 @@ def find_subject(path: str) -> Subject:
 
 
 def choose(paths: Sequence[str], seed: int) -> Subject:
-    """Give the subject whose turn it is at this seed."""
+    """Return the subject whose turn it is at this seed."""
     return find_subject(paths[seed % len(paths)])
 
 

@@ -47,7 +47,7 @@ class SimConsumer:
 
     @property
     def broker_mood(self) -> Moods:
-        """Give what the broker has in store for this process."""
+        """Return the failures planned for this process."""
         return self._broker.mood(self.process)
 
     async def start(
@@ -75,11 +75,11 @@ class SimConsumer:
         self._rejoin.set()
 
     def expire(self) -> None:
-        """Be expelled, for no heartbeat has come; the member itself does not know."""
+        """Expire the member's session; the member itself does not know."""
         self._group.leave(self)
 
     def resume(self) -> None:
-        """Go on after standing still; the next heartbeat tells what has happened meanwhile."""
+        """Resume after a freeze; the next heartbeat tells the member what has happened meanwhile."""
         self._group.heartbeat(self)
 
     async def _coordinate(
@@ -103,7 +103,7 @@ class SimConsumer:
             self.broker_mood.reuses_generation = False
 
     def assignment(self) -> set[Place]:
-        """Give the partitions that this member believes to be its own."""
+        """Return the partitions that this member believes to be its own."""
         return set(self._assigned)
 
     def seek(self, place: Place, offset: int) -> None:
@@ -177,7 +177,7 @@ class SimConsumer:
         return {}
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
-        """Ask for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+        """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         await asyncio.sleep(0)
         self._check()
         if self._broker.down:
@@ -186,7 +186,7 @@ class SimConsumer:
         return self._broker.ranges(places)
 
     async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
-        """Tell the group how far we are. False if it does not know this member, or not with this generation."""
+        """Commit offsets. False if the group does not know this member, or not with this generation."""
         if not offsets:
             return True
         await asyncio.sleep(0)
@@ -263,7 +263,7 @@ class SimProducer:
             raise ProcessGoneError
 
     def _flush(self) -> None:
-        """Put on the wire what is buffered; of a process that has died, perhaps: the last packets may have left."""
+        """Send what is buffered. A dead process sends it half of the time: its last packets may have left."""
         self._flushing = False
         loop = self._broker.loop
         buffer, self._buffer = self._buffer, []

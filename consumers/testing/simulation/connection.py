@@ -38,7 +38,7 @@ class SimConnection:
         self._draw = database.loop.chance.random
 
     def is_closed(self) -> bool:
-        """Say whether the session has ended."""
+        """Return whether the session has ended."""
         return self.closed
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]:  # noqa: ARG002, ASYNC109 - asyncpg's signature
@@ -46,12 +46,12 @@ class SimConnection:
         return await self._run(query, args)
 
     async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ARG002, ASYNC109
-        """Give the first row, or None."""
+        """Return the first row, or None."""
         rows = await self._run(query, args)
         return rows[0] if rows else None
 
     async def fetchval(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ARG002, ASYNC109
-        """Give the first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         rows = await self._run(query, args)
         return next(iter(rows[0].values())) if rows else None
 
@@ -102,7 +102,7 @@ class SimConnection:
             raise
 
     async def travel(self) -> None:
-        """Go over the network. Raises what asyncpg would if the session has ended meanwhile."""
+        """Simulate a network round trip. Raises what asyncpg would if the session has ended meanwhile."""
         self.check()
         if self.slow:
             slow, self.slow = self.slow, 0.0
@@ -199,7 +199,7 @@ class SimPool:
 
     @asynccontextmanager
     async def acquire(self, *, timeout: float | None = None) -> AsyncGenerator[SimConnection]:  # noqa: ARG002, ASYNC109 - asyncpg's signature
-        """Give a session that nobody else uses."""
+        """Return a session that nobody else uses."""
         connection = SimConnection(self._database, self._process)
         await connection.travel()
         self.used.append(connection)

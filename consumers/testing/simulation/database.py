@@ -77,7 +77,7 @@ class Transaction:
         own[key] = row
 
     def savepoint(self) -> tuple[int, int]:
-        """Give a mark to roll back to."""
+        """Return a mark to roll back to."""
         return len(self._undo), len(self.effects)
 
     def roll_back_to(self, mark: tuple[int, int]) -> None:
@@ -128,7 +128,7 @@ class Transaction:
             self.waits_for = None
 
     def commit(self) -> None:
-        """Let everybody see what was written, at once."""
+        """Make the transaction's writes visible at once."""
         for table, rows in self.written.items():
             stored = self.database.tables[table]
             for key, row in rows.items():
@@ -180,11 +180,11 @@ class SimDatabase:
     fenced: int = 0
 
     def now(self) -> float:
-        """Give the server's clock, seconds since the simulation's beginning."""
+        """Return the server's clock, seconds since the simulation's beginning."""
         return self.loop.time() + self.clock_offset
 
     def moment(self) -> datetime:
-        """Give the server's clock as a timestamp."""
+        """Return the server's clock as a timestamp."""
         return BEGINNING + timedelta(seconds=self.now())
 
     def check_owner(self, lane: int, epoch: int) -> None:

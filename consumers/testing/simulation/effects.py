@@ -19,7 +19,7 @@ BACK: Final = ":back"
 
 
 async def take_effect(ctx: StepContext, sql: Connection | None = None) -> None:
-    """Have the step's local effect, or that of its compensation; it counts if the transaction does.
+    """Record the step's local effect, or that of its compensation; it counts if the transaction commits.
 
     Raises `RuntimeError` for a handler without a transaction.
     """
@@ -66,10 +66,10 @@ class FarSide:
         self.words: list[str] = []
         """How the next requests fare: `slow` ones arrive late; to a `lost` one nobody answers, `unknown` breaks off."""
         self.opened = False
-        """Whether what is `shut` for a while works again."""
+        """Return whether what is `shut` for a while works again."""
 
     async def place(self, ctx: StepContext, then: Callable[[Order], None] | None = None) -> None:
-        """Have the effect of a step, once per key; `then` is called where it is new.
+        """Execute the effect of a step, once per key; `then` is called if it is new.
 
         Raises `OutcomeUnknownError` when no answer comes, `ExpiredError` when the attempt is void by now.
         """
@@ -86,11 +86,11 @@ class FarSide:
         await self._ask(f"place {ctx.key}", arrive)
 
     async def find(self, key: str) -> Order | None:
-        """Ask what is held under a key; None if it is not known, or not yet."""
+        """Return the effect under a key; None if it is not known, or not yet."""
         return await self._ask(f"find {key}", lambda: self.orders.get(key))
 
     async def undo(self, ctx: StepContext) -> None:
-        """Take the effect of a step back, once per key; cancels what is still open."""
+        """Undo the effect of a step, once per key; an open one is cancelled."""
 
         def arrive() -> None:
             key = ctx.key.removesuffix(BACK)
@@ -106,11 +106,11 @@ class FarSide:
         return await self._ask(f"cancel {key}", lambda: self.close(key, "cancelled"))
 
     async def reports(self, key: str) -> Sequence[tuple[str, str]]:
-        """Give all that has been reported under a key: (report id, state)."""
+        """Return all that has been reported under a key: (report id, state)."""
         return await self._ask(f"reports {key}", lambda: self._reports(key))
 
     def later(self, function: Callable[[], Any]) -> None:
-        """Have something happen at the far side, by itself, a little later."""
+        """Schedule an event at the far side for a little later."""
         delay = 0.01 + 2.5 * self._loop.chance.random() ** 4
         self._loop.outside.run(self._loop.call_later, delay, function)
 

@@ -25,7 +25,7 @@ PATIENT: Final = 11.0
 
 
 def meet(world: World, failpoint: Failpoint) -> None:
-    """Let what waits for this failpoint spring. Raises `ProcessGoneError` in a process that dies of it."""
+    """Trigger the fault that is due at this failpoint. Raises `ProcessGoneError` in a process that it kills."""
     if not world.faults:
         return
     process = current()
@@ -59,7 +59,7 @@ def pause(world: World, process: Process, draw: float) -> None:
 
 
 def rebalance(world: World, process: Process, draw: float) -> None:  # noqa: ARG001 - a spring's signature
-    """Have every group share out its partitions anew, as when a member comes or goes."""
+    """Rebalance every group, as when a member joins or leaves."""
     for group in world.broker.groups.values():
         group.rebalance()
 
@@ -91,13 +91,13 @@ def cut_connection(world: World, process: Process, draw: float) -> None:  # noqa
 
 
 def conflict(world: World, process: Process, draw: float) -> None:
-    """Let the next statements fail as unserializable."""
+    """Make the next statements fail with a serialization error."""
     for connection in _connections(world, process):
         connection.conflicts = 1 + int(draw * 3)
 
 
 def slow_database(world: World, process: Process, draw: float) -> None:
-    """Let the next statement, or COMMIT, take its time."""
+    """Delay the next statement or COMMIT."""
     for connection in _connections(world, process):
         connection.slow = draw * 2
 
@@ -123,12 +123,12 @@ def fetch_error(world: World, process: Process, draw: float) -> None:
 
 
 def broker_down(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
-    """Let the broker answer nobody for a while."""
+    """Take the broker down for a while."""
     world.broker.down_until = world.loop.time() + draw * 2
 
 
 def republish(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
-    """Put old records on their topics again."""
+    """Republish old records."""
     world.republish(draw)
 
 
@@ -140,14 +140,14 @@ def duplicate_start(world: World, process: Process, draw: float) -> None:  # noq
 
 
 def abort(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
-    """Have an operator abort a saga."""
+    """Abort a saga as an operator would."""
     if world.sagas:
         saga = world.sagas[int(draw * len(world.sagas))]
         world.publish(saga.saga_id, AbortRequested(operator="ann", reason="drawn"))
 
 
 def retry(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
-    """Have an operator ask for a step again, whether or not it has failed."""
+    """Retry a step as an operator would, whether or not it has failed."""
     steps = world.subject.saga.steps
     if world.sagas:
         saga = world.sagas[int(draw * len(world.sagas))]
@@ -156,7 +156,7 @@ def retry(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
 
 
 def slow_far_side(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
-    """Let the next requests take long to get to the far side."""
+    """Delay the next requests to the far side."""
     world.far.words += ["slow"] * (1 + int(draw * 3))
 
 

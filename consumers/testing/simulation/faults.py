@@ -54,7 +54,7 @@ class Fault:
     draw: float
 
     def __str__(self) -> str:
-        """Say it as the trace does."""
+        """Return the fault as the trace prints it."""
         return f"{self.trap} at {self.failpoint} no. {self.nth} ({self.draw:.3f})"
 
 

@@ -19,18 +19,18 @@ _ENDED = {Status.COMPLETED, Status.ABORTED, Status.FAILED}
 
 
 def machine_of(world: World) -> Machine:
-    """Give the saga's rules."""
+    """Return the saga's rules."""
     return rules_of(world.subject.saga, world.broker.partitions).machine
 
 
 def state_of(world: World, saga_id: UUID) -> State | None:
-    """Give what the checkpoint holds."""
+    """Return what the checkpoint holds."""
     row = world.database.tables["saga"].get((saga_id,))
     return decode_progress(machine_of(world), row["progress"]) if row is not None else None
 
 
 def unfinished(world: World) -> list[str]:
-    """Name what is still to be done."""
+    """Return what is still unfinished."""
     left = [f"saga {number} is {status}" for number, status in _open_sagas(world)]
     left += [
         f"step {key[1]} has a due time" for key, (_, due) in world.database.tables["step_execution"].items() if due
@@ -60,7 +60,7 @@ def _open_lanes(world: World) -> Iterator[str]:
 
 
 def check(world: World) -> list[str]:
-    """Name every invariant that does not hold."""
+    """Return every violated invariant."""
     found = [each for slot in world.crew.slots for each in slot.died_of]
     for number, saga in enumerate(world.sagas):
         found += [f"saga {number} ({getattr(saga.start, 'plan', '')}): {each}" for each in _check_saga(world, saga)]
@@ -119,7 +119,7 @@ def _check_order(world: World, backwards: list[str]) -> Iterator[str]:
 
 
 def _check_far_side(world: World, saga: Started, done: set[str]) -> Iterator[str]:
-    """Hold waiting steps to what the far side says of the orders."""
+    """Check waiting steps against the far side's orders."""
     filled = any(order.saga_id == saga.saga_id and order.state == "filled" for order in world.far.orders.values())
     for step in world.subject.saga.steps:
         if step.waits_for is not None and filled != (step.name in done):

@@ -10,7 +10,7 @@ from tradesaga.infra.postgres import installation
 
 
 def lane_statements() -> Mapping[str, Statement]:
-    """Give the functions by the shipped statements."""
+    """Return the functions by the shipped statements."""
     return {
         lane_rows.ACQUIRE: claim,
         lane_rows.OFFSETS: offsets,
@@ -58,7 +58,7 @@ async def offsets(tx: Transaction, group: str) -> list[Any]:
 
 
 def is_mine(row: dict[str, Any], epoch: int, last_seq: int) -> bool:
-    """Say whether a lane is still the one that its owner knows."""
+    """Return whether a lane is still the one that its owner knows."""
     return row["epoch"] == epoch and row["last_seq"] == last_seq
 
 

@@ -53,7 +53,7 @@ _PROCESS: ContextVar[Process] = ContextVar("process")
 
 
 def current() -> Process:
-    """Give the process that runs now."""
+    """Return the process that runs now."""
     return _PROCESS.get()
 
 
@@ -74,7 +74,7 @@ class Handle:
         self.gone = True
 
     def cancelled(self) -> bool:
-        """Say whether it is forgotten."""
+        """Return whether it is forgotten."""
         return self.gone
 
 
@@ -102,19 +102,19 @@ class SimLoop(asyncio.AbstractEventLoop):
         return process
 
     def time(self) -> float:
-        """Give the virtual seconds since the beginning."""
+        """Return the virtual seconds since the beginning."""
         return self._now
 
     def get_debug(self) -> bool:
-        """Say no: asyncio's own checks are for real loops."""
+        """Return False: asyncio's own checks are for real loops."""
         return False
 
     def is_running(self) -> bool:
-        """Say that it runs: nothing asks otherwise."""
+        """Return True: the loop is only asked while it runs."""
         return True
 
     def is_closed(self) -> bool:
-        """Say that it is open."""
+        """Return False."""
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._list(handle.process)
 
     def _list(self, process: Process) -> None:
-        """Have a process take turns, if it has anything to do and may."""
+        """Schedule a process if it is runnable."""
         if process.queue and not process.listed and (self._unwinding or not process.frozen):
             process.listed = True
             self._runnable.append(process)
@@ -175,12 +175,12 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._runnable.remove(process)
 
     def stop_process(self, process: Process, *, dead: bool = False) -> None:
-        """Let a process stand still, as SIGSTOP would, or for good."""
+        """Stop a process, as SIGSTOP would, or for good."""
         process.frozen, process.dead = True, process.dead or dead
         self._unlist(process)
 
     def thaw(self, process: Process) -> None:
-        """Let a stopped process go on."""
+        """Resume a stopped process."""
         if process.frozen and not process.dead:
             process.frozen = False
             self._list(process)

@@ -36,13 +36,13 @@ class ProcessClock:
     process: Process
 
     def now(self) -> int:
-        """Give nanoseconds since 1970."""
+        """Return nanoseconds since 1970."""
         return EPOCH_NS + int((self.loop.time() + self.process.clock_offset) * 1e9)
 
 
 @lru_cache(maxsize=32)
 def rules_of(saga: AnySaga, partitions: int) -> Rules:
-    """Give a saga's rules, compiled once."""
+    """Return a saga's rules, compiled once."""
     return Rules(saga, partitions)
 
 
@@ -64,7 +64,7 @@ class Slot:
 
     @property
     def alive(self) -> bool:
-        """Say whether a process is there, standing still or not."""
+        """Return whether a process is there, standing still or not."""
         return self.process is not None and not self.process.dead
 
 
@@ -177,7 +177,7 @@ class Crew:
         ]
 
     def thaw_all(self) -> None:
-        """Let every stopped process go on."""
+        """Resume every stopped process."""
         for slot in self.slots:
             if slot.process is not None and slot.process.frozen:
                 self._thaw(slot.process)

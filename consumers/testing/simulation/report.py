@@ -38,12 +38,12 @@ def describe_hits(tally: Tally) -> Iterator[str]:
 
 
 def missed(tally: Tally) -> list[str]:
-    """Name the failpoints at which some trap has never sprung."""
+    """Return the combinations of failpoint and fault that never occurred."""
     return [f"{trap} at {failpoint}" for failpoint, trap in CELLS if not tally.hits[failpoint, trap]]
 
 
 def describe_failure(result: Result) -> Iterator[str]:
-    """Tell what went wrong with one seed, on as few faults as it takes."""
+    """Describe the failure of one seed, with the fewest faults that reproduce it."""
     yield f"seed {result.seed} fails; again: tradesaga simulate --seed {result.seed}"
     yield from (f"  {violation}" for violation in result.violations)
     yield f"  with {len(result.faults)} faults:"
@@ -55,7 +55,7 @@ def describe_failure(result: Result) -> Iterator[str]:
 
 
 def as_dict(tally: Tally) -> dict[str, object]:
-    """Give the campaign for programs."""
+    """Return the campaign for programs."""
     return {
         "schedules": tally.schedules,
         "seconds": round(tally.seconds, 3),

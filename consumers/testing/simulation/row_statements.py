@@ -13,7 +13,7 @@ TABLE = "step_execution"
 
 
 def row_statements() -> Mapping[str, Statement]:
-    """Give the functions by the shipped statements."""
+    """Return the functions by the shipped statements."""
     return {
         step_rows.LOAD: load,
         step_rows.LOAD_DUE: load_due,
@@ -52,7 +52,7 @@ async def load_due(tx: Transaction, lanes: Sequence[int], steps: Sequence[str], 
 
 
 async def next_due(tx: Transaction, lanes: Sequence[int], steps: Sequence[str]) -> list[Any]:
-    """Give the seconds to the first due time."""
+    """Return the seconds to the first due time."""
     times = [
         at
         for _, (columns, at) in tx.rows(TABLE)
@@ -62,7 +62,7 @@ async def next_due(tx: Transaction, lanes: Sequence[int], steps: Sequence[str]) 
 
 
 def is_known(columns: dict[str, Any], known: tuple[int, int, int]) -> bool:
-    """Say whether a row is as it was when it was judged."""
+    """Return whether a row is as it was when it was judged."""
     return (columns["status"], columns["attempt"], columns["back_attempt"]) == known
 
 
@@ -115,5 +115,5 @@ async def holds(tx: Transaction) -> list[Any]:
 
 
 async def nothing_aside(tx: Transaction, *_: object) -> list[Any]:  # noqa: ARG001 - all run the same versions
-    """Give the records that wait for a version of the definition: none, since all processes know the same."""
+    """Return the records that wait for a version of the definition: none, since all processes know the same."""
     return []

@@ -20,7 +20,7 @@ _PROGRESS = ("current_step_index", "completed_steps", "compensated_steps", "prog
 
 
 def saga_statements() -> Mapping[str, Statement]:
-    """Give the functions by the shipped statements."""
+    """Return the functions by the shipped statements."""
     return {
         store.LOAD: load,
         store.WRITE: write,
@@ -103,7 +103,7 @@ async def last_offsets(tx: Transaction, lanes: Sequence[int]) -> list[Any]:
 
 
 async def parked_sagas(tx: Transaction, group: str, topic: str, partitions: Sequence[int]) -> list[Any]:
-    """Name the sagas of which records wait."""
+    """Return the sagas that have parked records."""
     sagas = {
         row["saga_id"]: None
         for key, row in tx.rows("parked")
@@ -113,7 +113,7 @@ async def parked_sagas(tx: Transaction, group: str, topic: str, partitions: Sequ
 
 
 async def parked_for_version(tx: Transaction, group: str, sagas: Sequence[UUID], reason: str) -> list[Any]:
-    """Give the first record that waits of each saga, where it waits for this reason."""
+    """Return the first record that waits of each saga, where it waits for this reason."""
     first: dict[UUID, dict[str, Any]] = {}
     for row in await parked(tx, group, sagas):
         first.setdefault(row["saga_id"], row)
@@ -143,7 +143,7 @@ async def due(tx: Transaction, lanes: Sequence[int], limit: int, lead: float) ->
 
 
 async def next_due(tx: Transaction, lanes: Sequence[int]) -> list[Any]:
-    """Give the seconds to the first deadline."""
+    """Return the seconds to the first deadline."""
     times = [
         row["deadline_due"] for _, row in tx.rows("saga") if row["deadline_due"] is not None and row["lane"] in lanes
     ]

@@ -32,7 +32,7 @@ class ReserveRefused(Event):
 
 
 class Unreserve(Compensation):
-    """Give it back."""
+    """Return the seat."""
 
 
 class Unreserved(Event):
@@ -79,7 +79,7 @@ class Left(Event):
 
 
 class Unleft(Compensation):
-    """Take it back."""
+    """Compensate the step."""
 
 
 class LeftUndone(Event):
@@ -95,7 +95,7 @@ class RightRefused(Event):
 
 
 class Unright(Compensation):
-    """Take it back."""
+    """Compensate the step."""
 
 
 class RightUndone(Event):
@@ -144,7 +144,7 @@ PAIR = saga("sim-pair", version=1, deadline=seconds(9)).then(LEFT).also(RIGHT).a
 
 
 def misbehave(ctx: StepContext, far: FarSide, step: str) -> str:
-    """Give the word that the plan has for a step; raises `PlannedError` where this attempt is to fail."""
+    """Return the word that the plan has for a step; raises `PlannedError` where this attempt is to fail."""
     word = ctx.get(Asked).plan.get(step, "")
     if word in {"once", "twice"} and ctx.attempt <= ("once", "twice").index(word) + 1:
         raise PlannedError(word)
@@ -206,7 +206,7 @@ def _bind_place(desk: Participant, far: FarSide, report: Report) -> None:
 
 
 def _accept(far: FarSide, report: Report, order: Order, word: str) -> None:
-    """Let an order that is new come to its end as the plan says: told, silently, in a race, or never."""
+    """End a new order as planned: with a report, without one, in a race, or never."""
     key = f"{order.saga_id}:place"
 
     def tell() -> None:
@@ -342,7 +342,7 @@ def draw_pair(chance: Random, number: int) -> Asked:
 
 
 def is_stuck(start: Event) -> bool:
-    """Say whether the plan holds a failure that nobody can mend: of a compensation, or past the pivot."""
+    """Return whether the plan holds a failure that nobody can mend: of a compensation, or past the pivot."""
     plan: dict[str, str] = getattr(start, "plan", {})
     return any(plan.get(name) == "stuck" for name in ("unreserve", "unleft", "settle"))
 

@@ -105,7 +105,7 @@ async def _rest(world: World) -> list[str]:
 
 
 def _retry_failed(world: World) -> bool:
-    """Have an operator retry, now that what was shut is open; say whether there was anything to retry."""
+    """Retry failed sagas as an operator would; return whether there were any."""
     world.far.opened = True
     machine = invariants.machine_of(world)
     asked = False
@@ -137,7 +137,7 @@ def _figures(world: World) -> Counter[str]:
 
 
 def shorten(subject: Subject, result: Result) -> Result:
-    """Leave out one fault after the other while the schedule still fails; gives the shortest that does."""
+    """Remove one fault after the other while the schedule still fails; return the shortest that does."""
     found, kept = result, list(result.faults)
     for fault in result.faults:
         fewer = [each for each in kept if each is not fault]

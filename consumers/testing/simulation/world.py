@@ -89,7 +89,7 @@ class World:
         self.note("append", record.topic, record.partition, record.offset, kind, step)
 
     def hash(self) -> str:
-        """Give a hash of all that happened."""
+        """Return a hash of all that happened."""
         return hashlib.sha256("\n".join(map(repr, self.trace)).encode()).hexdigest()
 
     def ask(self) -> None:
@@ -119,7 +119,7 @@ class World:
         self.broker.append(events_topic(saga.name), str(saga_id).encode(), value, envelope.to_headers())
 
     def republish(self, draw: float) -> None:
-        """Put old records on their topics again, in another order."""
+        """Republish old records in another order."""
         saga, chance = self.subject.saga.name, Random(draw)  # noqa: S311 - draws schedules
         for topic in (events_topic(saga), commands_topic(saga)):
             old = [record for log in self.broker.logs.get(topic, ()) for record in log]
