@@ -16,7 +16,7 @@ from tradesaga.infra.cli.output import print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
 from tradesaga.infra.postgres.database import Session, session
-from tradesaga.infra.postgres.installation import migrate_all
+from tradesaga.infra.postgres.migrate import migrate_all
 from tradesaga.infra.settings import load_settings
 from tradesaga.infra.starts.request_key_commands import keys
 from tradesaga.infra.starts.request_keys import ensure_request_keys

@@ -20,7 +20,7 @@ from tradesaga.infra.local_stack.servers import start_servers, stop_servers
 from tradesaga.infra.local_stack.state import PartState, StackState, change_state, lock, read_state
 from tradesaga.infra.local_stack.status import halted_reason, is_ready
 from tradesaga.infra.local_stack.venue_account import venue_account
-from tradesaga.infra.postgres.installation import migrate_all
+from tradesaga.infra.postgres.migrate import migrate_all
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.starts.request_keys import ensure_request_keys

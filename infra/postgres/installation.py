@@ -4,16 +4,13 @@ The topics of a saga keep the id too, and each group keeps it beside its committ
 see `tradesaga.infra.outbox.guard`.
 """
 
-import asyncio
-from collections.abc import Collection, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 from uuid import UUID
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.postgres.database import Connection, session
-from tradesaga.infra.postgres.migrate import migrate
+from tradesaga.infra.postgres.database import Connection
 
 IDENTITY: Final = """
 SELECT id, (SELECT coalesce(max(number), 0) FROM incarnation) AS incarnation, claimed, current_database() AS name,
@@ -90,27 +87,4 @@ def choose_installation(found: Sequence[DatabaseIdentity], wanted: UUID | None =
         do = f"name only databases of one installation; {next(iter(others))} is in use"
         what = f"the databases belong to different installations: {named}; wanted {chosen}"
         raise CommandError("installation-differs", what, "PostgreSQL", do, ExitCode.REFUSED)
-    return chosen
-
-
-def migrate_all(urls: Collection[str], wanted: UUID | None = None) -> UUID:
-    """Bring the schemas of an installation's databases up to date, and have them share one installation id.
-
-    Returns the id. Raises `CommandError` (exit 4) where the databases belong to different installations.
-    """
-    for url in sorted(urls):
-        migrate(url)
-    return asyncio.run(_share(urls, wanted))
-
-
-async def _share(urls: Collection[str], wanted: UUID | None) -> UUID:
-    async with AsyncExitStack() as stack:
-        databases = [
-            await stack.enter_async_context(session(url, application_name="tradesaga migrate")) for url in sorted(urls)
-        ]
-        found = [await read_identity(sql) for sql in databases]
-        chosen = choose_installation(found, wanted)
-        for sql, each in zip(databases, found, strict=True):
-            if each.identity.installation != chosen:
-                await set_installation(sql, chosen, claimed=False)
     return chosen

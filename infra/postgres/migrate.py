@@ -1,8 +1,11 @@
-"""Schema migrations, run by alembic on a connection of asyncpg's."""
+"""Schema migrations, run by alembic on a connection of asyncpg's. Services import neither alembic nor SQLAlchemy."""
 
 import asyncio
 import threading
+from collections.abc import Collection
+from contextlib import AsyncExitStack
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 from alembic import command
@@ -13,10 +16,34 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tradesaga.infra.postgres.database import CONNECT_SECONDS, Session, explained_errors, session
+from tradesaga.infra.postgres.installation import choose_installation, read_identity, set_installation
 from tradesaga.infra.postgres.partitions import ensure_partitions
 from tradesaga.infra.postgres.schema_version import FOLDER
 
 _ONE_AT_A_TIME: Final = threading.Lock()  # alembic keeps its state in module globals
+
+
+def migrate_all(urls: Collection[str], wanted: UUID | None = None) -> UUID:
+    """Bring the schemas of an installation's databases up to date, and have them share one installation id.
+
+    Returns the id. Raises `CommandError` (exit 4) where the databases belong to different installations.
+    """
+    for url in sorted(urls):
+        migrate(url)
+    return asyncio.run(_share(urls, wanted))
+
+
+async def _share(urls: Collection[str], wanted: UUID | None) -> UUID:
+    async with AsyncExitStack() as stack:
+        databases = [
+            await stack.enter_async_context(session(url, application_name="tradesaga migrate")) for url in sorted(urls)
+        ]
+        found = [await read_identity(sql) for sql in databases]
+        chosen = choose_installation(found, wanted)
+        for sql, each in zip(databases, found, strict=True):
+            if each.identity.installation != chosen:
+                await set_installation(sql, chosen, claimed=False)
+    return chosen
 
 
 def migrate(url: str, revision: str = "head") -> None:

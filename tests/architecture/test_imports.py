@@ -49,6 +49,19 @@ def test_importing_does_nothing() -> None:
     assert {name.split(".")[1] for name in names} == set(PACKAGES)
 
 
+def test_services_load_no_migrations() -> None:
+    """Alembic and SQLAlchemy are half of what a process would import, at each start of each service."""
+    program = (
+        "import sys; from importlib.metadata import entry_points;"
+        "[__import__(each.module) for each in entry_points(group='tradesaga.services')];"
+        "print(*{'alembic', 'sqlalchemy'} & sys.modules.keys())"
+    )
+
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() == ""
+
+
 def test_everything_is_imported_below_one_name() -> None:
     """An import without `tradesaga.` would load a second copy of each class, and register each metric twice."""
     wrong = [
