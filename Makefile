@@ -14,7 +14,7 @@ COMPILE := env -u PIP_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint docs test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters fuzz bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
+.PHONY: help venv lint docs reference test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters fuzz bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ lint: $(READY) ## Check format, style, types and the import direction
 
 docs: $(READY) ## Build the documentation site in build/site; a warning or a dead link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+reference: $(READY) ## Write the pages of the reference anew from the code
+	$(BIN)/python -m tests.documents
 
 test: $(READY) ## Run the tests that need nothing but Python, and are not long
 	$(PYTEST) $(PARALLEL) -m "not full" $(ARGS)

@@ -50,60 +50,87 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     home: Path = Path(".tradesaga")
+    """Folder of the local stack."""
     kafka: str = ""
+    """Address of Kafka as `HOST:PORT`, several separated by commas."""
     database_url: Dsn = SecretStr("")
+    """URL of PostgreSQL as `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`."""
     service_databases: dict[str, Dsn] = {}
-    """Database URLs by service, from TRADESAGA_DATABASE_URL_<SERVICE>; the others use `database_url`."""
+    """Database of one service (`SAGA_LOG`, `STOCK`, ...); the others use TRADESAGA_DATABASE_URL. `RISK`, `CASH`,
+    `EXECUTION` and `SETTLEMENT` must have the same one. Set it for all services alike, so that no service takes the
+    lanes that another has left in its former database.
+    """
     venue_url: str = ""
+    """URL of the venue's API."""
     venue_key: SecretStr = SecretStr("")
+    """Key of the account at the venue."""
     venue_secret: SecretStr = SecretStr("")
+    """Secret of the account at the venue."""
     venue_name: Annotated[str, Field(min_length=1, max_length=64)] = "paper"
     """What accounts, instruments and reports call the venue."""
     venue_fee_rate: Annotated[Decimal, Field(ge=0, lt=1)] = Decimal("0.001")
-    """The highest fee the venue charges, as a part of an order's value; holds include it."""
+    """Highest fee that the venue charges, as a fraction of an order's value; holds include it."""
     http_host: str = "127.0.0.1"
+    """Address on which the HTTP API and the probes listen."""
     http_port: Port = 0
+    """Port of the HTTP API; `up` chooses one."""
     metrics_port: Port = 0
+    """Port of `/metrics`, `/healthz` and `/readyz`; `up` chooses one, 0 serves none."""
     session_timeout_ms: Annotated[int, Field(ge=1000)] = 6000
-    """How long Kafka waits for a silent consumer before others get its partitions."""
+    """Milliseconds for which Kafka waits for a silent consumer before others get its partitions."""
     calls_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
-    """Remote calls that a participant has under way at once; what comes beyond waits in its rows."""
+    """Remote calls that a participant has under way at once; further ones wait in its rows."""
     intake_lag_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """How far the saga log may be behind before starts and signals wait on their topics."""
+    """Seconds that the saga log may be behind before starts and signals wait on their topics."""
     intake_in_flight: Annotated[int, Field(ge=1)] = 10_000
-    """Sagas that have started and not ended at which further starts and signals wait on their topics."""
+    """Open sagas at which further starts and signals wait on their topics."""
     unowned_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-    """How long after its deadline a saga waits for a step that nobody owns before it is FAILED."""
+    """Seconds after its deadline for which a saga waits for a step that nobody owns before it is FAILED."""
     topic_prefix: str = ""
-    """What the names of topics and groups begin with on the cluster, before a dot; `up` notes it."""
+    """Prefix of topics and groups on a shared cluster, before a dot: `desk7` for `desk7.trade.events`. Lower-case
+    letters, digits and hyphens, 63 at most. `up` notes it.
+    """
     topic_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
     """Brokers that keep each record; 0: three, or as many as there are."""
     topic_min_insync_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
-    """Brokers that must have a record before it counts; 0: two of three or more, else one."""
+    """Brokers that must have a record before it counts; 0: two where there are three or more replicas, else one."""
     topic_unclean_leader_election: bool = False
-    """Whether a broker that lacks records may lead a partition; acknowledged records are lost then."""
+    """Whether to accept topics that a broker without all records may lead: acknowledged records may be lost then."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     log_format: Literal["text", "json"] = "json"
+    """`json` or `text`."""
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The share of sagas whose spans are recorded, when the tracing extra is installed."""
+    """Fraction of sagas whose spans are recorded, with the `tracing` extra."""
     request_keys: Path | None = None
-    """The file of the keys that hash requests, one for all doors; default `request.keys` in the stack's folder."""
+    """File of the keys that hash requests, the same for all that start sagas; default `request.keys` in the stack's
+    folder. `up` and `migrate` make it.
+    """
     audit_key: Path | None = None
-    """The private key that signs the audit log's checkpoints; default `audit.key` in the stack's folder."""
+    """File of the private key that signs the audit log's checkpoints; default `audit.key` in the stack's folder.
+    Services read only the public key beside it, `.pub`, if it is there.
+    """
     audit_witness: Path | None = None
-    """Where checkpoints are kept outside database and Kafka; default `audit-witness.jsonl` in the stack's folder."""
+    """File that keeps checkpoints outside the database and Kafka; default `audit-witness.jsonl` in the stack's folder.
+    """
     audit_log_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "tradesaga"
-    """What checkpoints call this installation; never changed once something is sealed."""
+    """Name of this installation in checkpoints. Never change it once something is sealed."""
     audit_clock_tier: Annotated[str, AfterValidator(_checked_tier)] = "off"
-    """How far the sealing machine's clock may be off before somebody is told: `100 us`, `50 ms`, `off`."""
+    """Largest error of the sealing machine's clock before a warning: `100 us`, `1 ms`, `50 ms`, `1 s`, a number of
+    milliseconds, or `off`.
+    """
     audit_unsealed_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
-    """How long a record may wait for its seal before somebody is told."""
+    """Seconds for which a record may wait for its seal before a warning."""
     audit_retention: str = "off"
-    """How long the audit log is kept: 7y, 18m, 90d or off, and by saga: `7y, trade=10y`; nothing goes by itself."""
+    """How long the audit log is kept, also by saga: `7y`, `18m`, `90d`, `7y, trade=10y`, or `off`. Nothing is removed
+    by itself.
+    """
     audit_lap: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
-    """Seconds that the live auditor takes at least to look at all sagas again."""
+    """Seconds that the live auditor takes at least to check all sagas again, idle ones included."""
     app: Annotated[tuple[str, ...], NoDecode] = ()
-    """Modules to import for further sagas, participants and services, comma-separated; `up` notes them."""
+    """Modules with further sagas, participants and services, separated by commas. `up` notes them, also those of
+    `--app`, for later commands in its folder.
+    """
 
     @field_validator("app", mode="before")
     @classmethod

@@ -12,11 +12,12 @@ class Limits(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRADESAGA_GATEWAY_", frozen=True, extra="ignore")
 
     body_bytes: Annotated[int, Field(ge=256)] = 16 * 1024
+    """Largest body of a request, in bytes."""
     in_flight: Annotated[int, Field(ge=1)] = 10_000
-    """Sagas that have started and not ended."""
+    """Open sagas at which the API answers 429."""
     lag_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """How far the saga log or the intake may be behind before nothing new is begun, here or by `tradesaga start`."""
+    """Seconds that the saga log or the intake may lag before the API answers 429 and `tradesaga start` exits 5."""
     waiting: Annotated[int, Field(ge=1)] = 2_000
-    """Requests that wait for a transaction."""
+    """Requests waiting to be stored at which the API answers 429."""
     patience_seconds: Annotated[float, Field(gt=0)] = 5.0
-    """How long a request waits for a transaction before it is answered 503."""
+    """Seconds for which a request waits to be stored before the API answers 503."""

@@ -33,7 +33,7 @@ SagaArgument = Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga show 5b0d1080`")
 def show(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Show one saga and all that was recorded of it."""
     settings = load_settings(directory)
@@ -46,7 +46,7 @@ def show(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = F
     asyncio.run(run())
 
 
-@commands.command("list")
+@commands.command("list", epilog="Example: `tradesaga list --state FAILED`")
 def list_sagas(
     *,
     state: Annotated[Status | None, typer.Option(case_sensitive=False, help="Only those in this state.")] = None,
@@ -87,7 +87,7 @@ def list_sagas(
     asyncio.run(run())
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga why 5b0d1080`")
 def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Say what a saga is waiting for, and what stands in its way."""
     settings = load_settings(directory)
@@ -104,7 +104,7 @@ def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = Fa
     asyncio.run(run())
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga parked --json`")
 def parked(
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 100,

@@ -34,7 +34,7 @@ _EVERY: Final = 0.25
 _NEWEST: Final = 15
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga watch 5b0d1080`")
 def watch(
     saga: Annotated[str | None, typer.Argument(metavar="[SAGA]", help="One saga; without it, all of them.")] = None,
     *,

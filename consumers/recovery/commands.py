@@ -42,7 +42,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 BookFile = Annotated[Path | None, typer.Option("--book", help="What `tradesaga recover save` wrote; loaded first.")]
 
 
-@recover.command()
+@recover.command(epilog="Example: `tradesaga recover database --book book.jsonl`")
 def database(
     *,
     book: BookFile = None,
@@ -69,7 +69,7 @@ def database(
         _judge(asyncio.run(compare(settings.database_for(SAGA_LOG), other)), as_json=as_json)
 
 
-@recover.command()
+@recover.command(epilog="Example: `tradesaga recover restored --dry-run`")
 def restored(
     *,
     park_unknown: ParkUnknown = False,
@@ -92,7 +92,7 @@ def restored(
     _show(_run(load_settings(directory), wish, as_json=as_json), as_json=as_json)
 
 
-@recover.command()
+@recover.command(epilog="Example: `tradesaga recover topics`")
 def topics(*, directory: Directory = None, as_json: AsJson = False) -> None:
     """Write the lost topics anew from the database: each fact at its own offset and time, and what followed it.
 
@@ -111,7 +111,7 @@ def topics(*, directory: Directory = None, as_json: AsJson = False) -> None:
     _show(report, as_json=as_json)
 
 
-@recover.command("compare")
+@recover.command("compare", epilog="Example: `tradesaga recover compare postgresql://user@db2:5432/tradesaga`")
 def compare_command(
     url: Annotated[str, typer.Argument(metavar="URL", help="The other database.")],
     *,
@@ -127,7 +127,7 @@ def compare_command(
     _judge(asyncio.run(compare(here, url)), as_json=as_json)
 
 
-@recover.command()
+@recover.command(epilog="Example: `tradesaga recover begin till --after cashier`")
 def begin(
     service: Annotated[str, typer.Argument(help="The participant that is new to its database.")],
     *,
@@ -154,7 +154,7 @@ def begin(
     print_result(found, text, as_json=as_json)
 
 
-@recover.command()
+@recover.command(epilog="Example: `tradesaga recover save book.jsonl`")
 def save(
     file: Annotated[Path, typer.Argument(help="Written whole, or not at all.")],
     *,

@@ -30,7 +30,10 @@ def run(
     directory: Directory = None,
     app: App = None,
 ) -> None:
-    """Run services in the foreground until SIGTERM or Ctrl-C."""
+    """Run services in the foreground until SIGTERM or Ctrl-C.
+
+    Example: `tradesaga run saga-log risk cash`
+    """
     settings = load_settings(directory, app)
     configure_logs(settings.log_level, settings.log_format)
     configure_tracing(settings.trace_ratio, ",".join(services))

@@ -33,7 +33,7 @@ Id = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's name."
 Fund = Annotated[list[str] | None, typer.Option("--fund", metavar="ASSET=AMOUNT", help="Money to begin with.")]
 
 
-@account.command()
+@account.command(epilog="Example: `tradesaga account create alice --fund USD=100000`")
 def create(
     account_id: Id,
     *,
@@ -72,7 +72,7 @@ HowMuch = Annotated[str, typer.Argument(metavar="AMOUNT", help="A decimal number
 Reference = Annotated[str | None, typer.Option(help="The payment's own id: it counts once.")]
 
 
-@account.command()
+@account.command(epilog="Example: `tradesaga account fund alice USD 100000`")
 def fund(
     account_id: Id,
     asset: AssetName,
@@ -93,7 +93,7 @@ def fund(
     )
 
 
-@account.command()
+@account.command(epilog="Example: `tradesaga account withdraw alice USD 500`")
 def withdraw(
     account_id: Id,
     asset: AssetName,
@@ -114,7 +114,7 @@ def withdraw(
     )
 
 
-@account.command("list")
+@account.command("list", epilog="Example: `tradesaga account list --json`")
 def list_command(
     account_id: Annotated[str | None, typer.Argument(metavar="ACCOUNT", help="One account; default all.")] = None,
     *,
@@ -128,21 +128,21 @@ def list_command(
         print_result(shown, f"{shown['account']}  {shown['status']} at {shown['venue']}  {money}", as_json=as_json)
 
 
-@account.command()
+@account.command(epilog="Example: `tradesaga account close alice`")
 def close(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Stop accepting trades from an account; trades under way continue."""
     _with_book(directory, lambda sql: set_status(sql, account_id, "closed"))
     print_result({"account": account_id, "status": "closed"}, f"{account_id} is closed", as_json=as_json)
 
 
-@account.command("open")
+@account.command("open", epilog="Example: `tradesaga account open alice`")
 def reopen(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Accept trades from a closed account again."""
     _with_book(directory, lambda sql: set_status(sql, account_id, "open"))
     print_result({"account": account_id, "status": "open"}, f"{account_id} is open", as_json=as_json)
 
 
-@commands.command("migrate")
+@commands.command("migrate", epilog="Example: `tradesaga migrate --json`")
 def migrate_command(
     *,
     installation: Annotated[

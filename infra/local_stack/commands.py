@@ -31,7 +31,10 @@ def up(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start Kafka, PostgreSQL, the paper venue and the services; without -d show their logs until Ctrl-C."""
+    """Start Kafka, PostgreSQL, the paper venue and the services; without -d show their logs until Ctrl-C.
+
+    Example: `tradesaga up -d`
+    """
     settings = load_settings(directory, app)
     names = service_names(settings) if only is None else list(find_services(only, settings))
     for warning in check_ownership(settings):
@@ -45,7 +48,10 @@ def up(
 
 
 def down(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Stop everything that `up` has started, cleanly; the data stays."""
+    """Stop everything that `up` has started, cleanly; the data stays.
+
+    Example: `tradesaga down`
+    """
     home = load_settings(directory).home
     with _progress(quiet=as_json) as report:
         bring_down(home, report)

@@ -15,7 +15,10 @@ from tradesaga.infra.settings import load_settings
 
 
 def status(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Show what runs and where; exit 5 when a server or a service does not."""
+    """Show what runs and where; exit 5 when a server or a service does not.
+
+    Example: `tradesaga status --json`
+    """
     found = look(load_settings(directory).home)
     show(found, as_json=as_json)
     if not found.is_up:
@@ -29,7 +32,10 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many last lines of each.")] = 20,
     directory: Directory = None,
 ) -> None:
-    """Show the last lines of the logs."""
+    """Show the last lines of the logs.
+
+    Example: `tradesaga logs saga-log`
+    """
     home = load_settings(directory).home
     for file in log_files(home, service):
         for line in last_lines(file, lines):

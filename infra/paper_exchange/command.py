@@ -19,7 +19,10 @@ def venue(  # noqa: PLR0917 - typer's options
         str | None, typer.Option(envvar="TRADESAGA_VENUE_ADMIN_KEY", help="Key of /paper; else one is made and kept.")
     ] = None,
 ) -> None:
-    """Run the paper venue until SIGTERM; prints one JSON line once it listens."""
+    """Run the paper venue until SIGTERM; prints one JSON line once it listens.
+
+    Example: `tradesaga venue --port 8090 --dir ./venue --speed 5`
+    """
     from tradesaga.infra.paper_exchange.launch import read_settings, run_venue  # noqa: PLC0415 - no other command needs a server
 
     run_venue(directory, (host, port), read_settings(config, speed, faults), admin_key)

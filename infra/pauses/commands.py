@@ -21,7 +21,7 @@ What = Annotated[Scope, typer.Argument(help="saga, venue or account.")]
 Key = Annotated[str, typer.Argument(help="Which one: the saga's id or the beginning of it, or a name.")]
 
 
-@commands.command("pause")
+@commands.command("pause", epilog="Example: `tradesaga pause venue paper -m 'strange fills'`")
 def pause_command(
     scope: Annotated[
         Scope | None, typer.Argument(help="saga, venue or account; without it, list what is paused.")
@@ -45,7 +45,7 @@ def pause_command(
     print_result({"scope": scope, "key": key, "paused": True}, f"{scope} {key} is paused", as_json=as_json)
 
 
-@commands.command("resume")
+@commands.command("resume", epilog="Example: `tradesaga resume venue paper`")
 def resume_command(scope: What, key: Key, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Resume a paused saga, account or venue."""
     settings = load_settings(directory)

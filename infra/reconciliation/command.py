@@ -33,6 +33,8 @@ def reconcile_command(
     """Compare the venue's orders, trades and holdings with the ledger and the sagas, and facts with their rows.
 
     Records of the trade that rows contradict, forged commands and reports among them, are named from the dead letters.
+
+    Example: `tradesaga reconcile --since 2026-11-01`
     """
     begin = None if since is None else since.replace(tzinfo=UTC)
     findings = asyncio.run(_reconcile(load_settings(directory), begin))

@@ -17,7 +17,7 @@ commands = typer.Typer()
 commands.add_typer(schema, name="schema")
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga check --app shop`")
 def check(*, app: App = None, as_json: AsJson = False) -> None:
     """Import every registered saga and participant, and those of --app, and say whether they are sound.
 
@@ -34,15 +34,17 @@ def check(*, app: App = None, as_json: AsJson = False) -> None:
         print_result(_summary(each), _sentence(each), as_json=as_json)
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga diagram trade`")
 def diagram(
-    saga: str,
+    saga: Annotated[str, typer.Argument(help="The saga's name.")],
     *,
     version: Annotated[
         int | None, typer.Option(help="The definition's version; that of new sagas if not given.")
     ] = None,
     app: App = None,
-    form: Annotated[Literal["mermaid", "dot"], typer.Option("--format")] = "mermaid",
+    form: Annotated[
+        Literal["mermaid", "dot"], typer.Option("--format", help="The language of the drawing.")
+    ] = "mermaid",
 ) -> None:
     """Draw a saga from its definition, as text that Mermaid or Graphviz renders."""
     found = find_saga(saga, load_settings(app=app).app)

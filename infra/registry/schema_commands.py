@@ -31,7 +31,7 @@ schema = typer.Typer(no_args_is_help=True, help="Show, record and check the sche
 schema.command()(topics)
 
 
-@schema.command("list")
+@schema.command("list", epilog="Example: `tradesaga schema list --app shop`")
 def list_types(*, app: App = None, as_json: AsJson = False) -> None:
     """List every wire type; with --app, those of its sagas alone."""
     for ce_type, contract in sorted(_contracts(app).items()):
@@ -39,9 +39,9 @@ def list_types(*, app: App = None, as_json: AsJson = False) -> None:
         print_result({"type": ce_type, "about": about}, f"{ce_type:45} {about}", as_json=as_json)
 
 
-@schema.command()
+@schema.command(epilog="Example: `tradesaga schema show trade.trade-requested.v1`")
 def show(
-    ce_type: Annotated[str, typer.Argument(metavar="TYPE")],
+    ce_type: Annotated[str, typer.Argument(metavar="TYPE", help="A wire type, as trade.trade-requested.v1.")],
     *,
     accepted: Annotated[bool, typer.Option(help="What is read, instead of what is written.")] = False,
     app: App = None,
@@ -55,7 +55,7 @@ def show(
     typer.echo(json.dumps(found.accepted() if accepted else found.published(), indent=2, ensure_ascii=False))
 
 
-@schema.command()
+@schema.command(epilog="Example: `tradesaga schema check --golden contracts --app shop`")
 def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) -> None:
     """Compare every message with its recordings: old and new revisions must be able to read each other."""
     if app and folder is None:
@@ -74,8 +74,10 @@ def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) ->
         typer.echo(f"{len(contracts)} messages are as recorded{_left_out(app, folder)}")
 
 
-@schema.command()
-def record(*, folder: Annotated[Path, typer.Option("--golden")], app: App = None) -> None:
+@schema.command(epilog="Example: `tradesaga schema record --golden contracts --app shop`")
+def record(
+    *, folder: Annotated[Path, typer.Option("--golden", help="The folder of recordings.")], app: App = None
+) -> None:
     """Record new and compatibly changed messages; refuses while any change breaks."""
     contracts = _contracts(app)
     if broken := [each for each in golden.compare(contracts, folder) if each.breaks]:

@@ -44,7 +44,10 @@ def demo(
     chaos: Annotated[bool, typer.Option("--chaos", help="Kill each process once while it trades.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Trade on real prices through a stack of its own, see a part fail and be taken back, and check every cent."""
+    """Trade on real prices through a stack of its own, see a part fail and be taken back, and check every cent.
+
+    Example: `tradesaga demo --json`
+    """
     began = time.monotonic()
     blows = Chaos(directory) if chaos else None
     with _stage(directory) as stage, _display(quiet=as_json) as tell:
@@ -59,13 +62,19 @@ def demo(
 def demo_check(
     folder: Annotated[Path, typer.Argument(help="What a demo has saved.")] = SNAPSHOT, *, as_json: AsJson = False
 ) -> None:
-    """Check a saved snapshot of the demo again, without any server."""
+    """Check a saved snapshot of the demo again, without any server.
+
+    Example: `tradesaga demo-check`
+    """
     shot = _load(folder)
     _show(_report(shot, run_checks(shot), 0.0, None), as_json=as_json)
 
 
 def demo_selftest(folder: Annotated[Path, typer.Argument(help="What a demo has saved.")] = SNAPSHOT) -> None:
-    """Corrupt each source of the last demo's snapshot in turn, and see the checks notice."""
+    """Corrupt each source of the last demo's snapshot in turn, and see the checks notice.
+
+    Example: `tradesaga demo-selftest`
+    """
     shot = _load(folder)
     table = Table(title="corruptions, and which checks notice them")
     for heading in ("corruption", "noticed by"):

@@ -64,7 +64,7 @@ class Action(StrEnum):
     DISCARD = "discard"
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga retry 5b0d1080 -m 'the bank answers again'`")
 def retry(
     saga: SagaArgument,
     *,
@@ -81,7 +81,7 @@ def retry(
     _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga skip 5b0d1080 --step settle_trade -m 'settled by hand'`")
 def skip(
     saga: SagaArgument,
     *,
@@ -102,7 +102,7 @@ def skip(
     _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga abort 5b0d1080 -m 'wrong account'`")
 def abort(
     saga: SagaArgument,
     *,
@@ -135,7 +135,7 @@ def recheck(
     _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga compensate 5b0d1080 -m 'wrong account'`")
 def compensate(
     saga: SagaArgument,
     *,
@@ -149,7 +149,7 @@ def compensate(
     abort(saga, reason=reason, operator=operator, wait=wait, directory=directory, as_json=as_json)
 
 
-@commands.command()
+@commands.command(epilog="Example: `tradesaga resolve 5b0d1080 aborted -m 'cancelled by phone, see ticket 17'`")
 def resolve(
     saga: SagaArgument,
     outcome: Annotated[Outcome, typer.Argument(case_sensitive=False, help="How it has really ended.")],
@@ -166,11 +166,13 @@ def resolve(
     _run(saga, lambda _: fact, load_settings(directory), wait=wait, as_json=as_json)
 
 
-@commands.command("release")
+@commands.command(
+    "release", epilog="Example: `tradesaga release trade.events 3 1200 retry -m 'deployed the version that knows it'`"
+)
 def release_parked(
     topic: Annotated[str, typer.Argument(help="The parked record's topic.")],
-    partition: Annotated[int, typer.Argument(min=0)],
-    offset: Annotated[int, typer.Argument(min=0)],
+    partition: Annotated[int, typer.Argument(min=0, help="The partition of the topic.")],
+    offset: Annotated[int, typer.Argument(min=0, help="The offset in the partition.")],
     action: Annotated[Action, typer.Argument(help="Fold it and those behind it, or leave it out for good.")],
     *,
     reason: Reason,

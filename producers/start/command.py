@@ -76,7 +76,7 @@ def start(
     *,
     account: Annotated[str | None, typer.Option(help="Who trades.")] = None,
     symbol: Annotated[str | None, typer.Option(help="What is traded, as BASE/QUOTE.")] = None,
-    side: Annotated[Side | None, typer.Option(case_sensitive=False)] = None,
+    side: Annotated[Side | None, typer.Option(case_sensitive=False, help="Which way.")] = None,
     quantity: Annotated[str | None, typer.Option(help="How much of the base, a decimal number.")] = None,
     limit: Annotated[str | None, typer.Option(help="The worst price to take; makes it a LIMIT order.")] = None,
     time_in_force: Annotated[
@@ -95,6 +95,8 @@ def start(
     """Start trades; exit 2: a request is wrong, 4: its key is taken, 5: too much is under way; see also --wait.
 
     With --wait, 5: one has not ended in time, 1: one did not complete.
+
+    Example: `tradesaga start --account alice --symbol EUR/USD --side buy --quantity 1000 --wait`
     """
     silence_libraries()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -27,7 +27,7 @@ def _keep_as_group() -> None:
     """Moving averages whose crossings are signals."""
 
 
-@strategy.command()
+@strategy.command(epilog="Example: `tradesaga strategy run --name trend --symbol EUR/USD --quantity 1000`")
 def run(
     *,
     name: Annotated[str | None, typer.Option(help="The strategy's name, which accounts subscribe to.")] = None,

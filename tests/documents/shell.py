@@ -131,8 +131,8 @@ def check_variable(assignment: str) -> None:
 
 @cache
 def known_settings() -> frozenset[str]:
-    """Return every setting that the reference lists."""
-    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    """Return every variable that the reference lists."""
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
     return frozenset(re.findall(r"`(TRADESAGA_\w+)`", text))
 
 

@@ -45,7 +45,7 @@ def add(
     print_result({"hold": number, **detail}, f"hold {number} is set", as_json=as_json)
 
 
-@hold.command(name="list")
+@hold.command(name="list", epilog="Example: `tradesaga audit hold list --all`")
 def list_command(
     *,
     every: Annotated[bool, typer.Option("--all", help="Those that were released too.")] = False,
@@ -69,7 +69,7 @@ def list_command(
     Console().print(table)
 
 
-@hold.command()
+@hold.command(epilog="Example: `tradesaga audit hold release 3 --reason 'settled out of court'`")
 def release(
     number: Annotated[int, typer.Argument(help="The hold, as `tradesaga audit hold list` names it.")],
     *,

@@ -35,7 +35,10 @@ def subscribe(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Subscribe an account to a strategy's signals in a symbol. The options given here replace all earlier ones."""
+    """Subscribe an account to a strategy's signals in a symbol. The options given here replace all earlier ones.
+
+    Example: `tradesaga subscribe trend EUR/USD alice --max-per-minute 5`
+    """
     stream = Stream(parse_option(StrategyName, strategy, "STRATEGY"), parse_option(Symbol, symbol, "SYMBOL"))
     factor = parse_option(Quantity, size_factor, "--size-factor")
     if factor >= _FACTOR_CEILING:
@@ -54,7 +57,10 @@ def subscribe(
 
 
 def subscriptions(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """List who trades which strategy, and how many signals each has taken and refused."""
+    """List who trades which strategy, and how many signals each has taken and refused.
+
+    Example: `tradesaga subscriptions --json`
+    """
     rows = asyncio.run(_list(load_settings(directory)))
     if as_json:
         typer.echo(to_json([_view(row) for row in rows]))

@@ -25,7 +25,10 @@ def simulate(
     trace: Annotated[bool, typer.Option("--trace", help="with --seed: tell all that happened, failed or not")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Run the step path against simulated Kafka, PostgreSQL and far side, with seeded faults; exit 1 if it fails."""
+    """Run the step path against simulated Kafka, PostgreSQL and far side, with seeded faults; exit 1 if it fails.
+
+    Example: `tradesaga simulate --schedules 1000`
+    """
     paths = tuple(saga or SAMPLES)
     if seed is not None:
         tally, lines = _replay(paths, seed, trace=trace)
