@@ -9,7 +9,7 @@ import pytest
 
 from tradesaga.consumers import Participant
 from tradesaga.consumers.participant import StepContext
-from tradesaga.consumers.testing.simulation import FarSide, Report, Subject, run, take_effect
+from tradesaga.consumers.testing.simulation import FarSide, Report, SimulatedSaga, run, take_effect
 from tradesaga.consumers.testing.simulation.database import Transaction
 from tradesaga.sagas import saga, seconds, step
 from tradesaga.schemas.messages.message import Compensation, Event
@@ -98,14 +98,14 @@ def start(chance: Random, number: int) -> TripAsked:
     return TripAsked(full=number == 0 or chance.random() < 0.3)
 
 
-def subject(**statements: Any) -> Subject:
+def simulated(**statements: Any) -> SimulatedSaga:
     """Put together what is simulated."""
-    return Subject(trip, participants, start, statements=statements)
+    return SimulatedSaga(trip, participants, start, statements=statements)
 
 
 def test_a_saga_of_ones_own_holds_among_faults() -> None:
     """Two steps of a user's, one of them with SQL of its own, under twenty schedules."""
-    own = subject(**{BOOK: insert_booking, CANCEL: delete_booking})
+    own = simulated(**{BOOK: insert_booking, CANCEL: delete_booking})
     results = [run(own, seed) for seed in range(20)]
 
     assert [(result.seed, list(result.violations)) for result in results if result.violations] == []
@@ -124,14 +124,14 @@ def test_a_bug_in_ones_own_compensation_is_found() -> None:
         service.bindings["book"].compensate = nothing
         return [service]
 
-    own = Subject(trip, forgetful, start, statements={BOOK: insert_booking, CANCEL: delete_booking})
+    own = SimulatedSaga(trip, forgetful, start, statements={BOOK: insert_booking, CANCEL: delete_booking})
 
     assert "book" in " ".join(run(own, 1).violations)
 
 
 def test_a_statement_that_nobody_simulates_is_named() -> None:
     """The simulation cannot read SQL: it says which statement it needs a function for."""
-    result = run(subject(), 1, [])
+    result = run(simulated(), 1, [])
 
     assert [each for each in result.violations if BOOK in each and "nobody simulates" in each]
 
@@ -139,6 +139,6 @@ def test_a_statement_that_nobody_simulates_is_named() -> None:
 @pytest.mark.parametrize("seed", [5, 6])
 def test_the_same_seed_is_the_same_run(seed: int) -> None:
     """Users can have a run again as well."""
-    own = subject(**{BOOK: insert_booking, CANCEL: delete_booking})
+    own = simulated(**{BOOK: insert_booking, CANCEL: delete_booking})
 
     assert run(own, seed).hash == run(own, seed).hash

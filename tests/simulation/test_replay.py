@@ -7,9 +7,14 @@ import pytest
 
 from tests.mutants.catalogue import publish_before_commit
 from tests.mutants.hunt import MOST
-from tradesaga.consumers.testing.simulation.campaign import SAMPLES, Tally, choose, find_subject
+from tradesaga.consumers.testing.simulation.campaign import (
+    SAMPLES,
+    Tally,
+    choose,
+    describe_failure,
+    find_simulated_saga,
+)
 from tradesaga.consumers.testing.simulation.commands import simulate
-from tradesaga.consumers.testing.simulation.report import describe_failure
 from tradesaga.consumers.testing.simulation.schedule import run, shorten
 from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
@@ -64,9 +69,9 @@ def test_a_subject_that_is_not_there_is_named() -> None:
         "plain",
     ):
         with pytest.raises(CommandError) as raised:
-            find_subject(path)
+            find_simulated_saga(path)
         assert raised.value.exit_code == ExitCode.NOT_FOUND
-        assert "Subject" in str(raised.value)
+        assert "SimulatedSaga" in str(raised.value)
 
 
 def test_a_tally_counts_what_is_put_in() -> None:

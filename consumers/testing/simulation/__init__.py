@@ -2,6 +2,6 @@
 
 from tradesaga.consumers.testing.simulation.effects import FarSide, take_effect
 from tradesaga.consumers.testing.simulation.schedule import Result, run
-from tradesaga.consumers.testing.simulation.simulated_saga import Report, Subject
+from tradesaga.consumers.testing.simulation.simulated_saga import Report, SimulatedSaga
 
-__all__ = ["FarSide", "Report", "Result", "Subject", "run", "take_effect"]
+__all__ = ["FarSide", "Report", "Result", "SimulatedSaga", "run", "take_effect"]

@@ -24,8 +24,8 @@ REBALANCE_LIMIT: Final = 4.0
 
 
 @dataclass(slots=True)
-class Moods:
-    """What the broker does next to one process' clients; each is used up by doing it."""
+class PlannedFailures:
+    """Failures that the clients of one process will meet next; each occurs once."""
 
     acks: list[str] = field(default_factory=list[str])
     """`lost`: appended, and the answer lost; `failed`: not appended; `twice`: appended twice."""
@@ -67,7 +67,7 @@ class Group:
 
     def knows(self, member: GroupMember) -> bool:
         """Return whether a commit of this member would be taken."""
-        if self._broker.mood(member.process).reuses_generation:
+        if self._broker.planned(member.process).reuses_generation:
             return True
         return member in self.members and member.generation == self.generation
 
@@ -158,8 +158,8 @@ class SimBroker:
         self.groups: dict[str, Group] = {}
         self.down_until = 0.0
         self.clock_offset = 0.0
-        self._moods: dict[str, Moods] = {}
-        self._homes: dict[bytes, int] = {}
+        self._moods: dict[str, PlannedFailures] = {}
+        self._partitions: dict[bytes, int] = {}
         self._listeners: dict[str, list[Callable[[], None]]] = {}
         self.appended: Callable[[Record], None] = lambda _: None
 
@@ -168,9 +168,9 @@ class SimBroker:
         """Return whether it answers nobody now."""
         return self.loop.time() < self.down_until
 
-    def mood(self, process: Process) -> Moods:
+    def planned(self, process: Process) -> PlannedFailures:
         """Return the failures planned for a process."""
-        return self._moods.setdefault(process.name, Moods())
+        return self._moods.setdefault(process.name, PlannedFailures())
 
     def now_ms(self) -> int:
         """Return the broker's time, milliseconds since 1970."""
@@ -183,16 +183,16 @@ class SimBroker:
             logs = self.logs[topic] = [[] for _ in range(self.partitions)]
         return logs[partition]
 
-    def home(self, key: bytes) -> int:
+    def partition_for(self, key: bytes) -> int:
         """Return the partition of a key."""
-        home = self._homes.get(key)
-        if home is None:
-            home = self._homes[key] = partition_of(key, self.partitions)
-        return home
+        partition = self._partitions.get(key)
+        if partition is None:
+            partition = self._partitions[key] = partition_of(key, self.partitions)
+        return partition
 
     def append(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> Record:
         """Append a record to its topic and wake waiting consumers."""
-        partition = self.home(key)
+        partition = self.partition_for(key)
         log = self.log(topic, partition)
         record = Record(topic, partition, len(log), self.now_ms(), key, value, headers)
         log.append(record)

@@ -1,4 +1,4 @@
-"""Many schedules, side by side in several processes, and what they came to in all."""
+"""A campaign: many schedules, run in several processes, and its report."""
 
 import importlib
 from collections import Counter
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from tradesaga.consumers.testing.simulation.faults import CELLS, FaultKind
 from tradesaga.consumers.testing.simulation.schedule import Result, run, shorten
-from tradesaga.consumers.testing.simulation.simulated_saga import Subject
+from tradesaga.consumers.testing.simulation.simulated_saga import SimulatedSaga
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.failpoints import Failpoint
 
 SAMPLES: Final = (
     "tradesaga.consumers.testing.simulation.samples:order",
@@ -18,6 +20,8 @@ SAMPLES: Final = (
 )
 CHUNK: Final = 25
 """Schedules that a process takes at once."""
+_TRACE_LINES: Final = 400
+_WIDTH: Final = 6
 SHOWN: Final = 3
 """Failing schedules that are shortened and told; the others are only named."""
 
@@ -45,23 +49,23 @@ class Tally:
                 self.failed_seeds.append(result.seed)
 
 
-def find_subject(path: str) -> Subject:
+def find_simulated_saga(path: str) -> SimulatedSaga:
     """Return the subject at `module:attribute`. Raises `CommandError` (exit 3) when there is none."""
     module, _, name = path.partition(":")
-    do = "give it as module:attribute, naming a tradesaga.consumers.testing.simulation.Subject"
+    do = "give it as module:attribute, naming a tradesaga.consumers.testing.simulation.SimulatedSaga"
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise CommandError("subject-missing", f"nothing to simulate: {error}", path, do, ExitCode.NOT_FOUND) from error
-    if not isinstance(found, Subject):
-        what = f"{name} is a {type(found).__name__}, not a Subject"
+    if not isinstance(found, SimulatedSaga):
+        what = f"{name} is a {type(found).__name__}, not a SimulatedSaga"
         raise CommandError("subject-missing", what, path, do, ExitCode.NOT_FOUND)
     return found
 
 
-def choose(paths: Sequence[str], seed: int) -> Subject:
+def choose(paths: Sequence[str], seed: int) -> SimulatedSaga:
     """Return the subject whose turn it is at this seed."""
-    return find_subject(paths[seed % len(paths)])
+    return find_simulated_saga(paths[seed % len(paths)])
 
 
 def run_chunk(paths: Sequence[str], seeds: Sequence[int]) -> list[Result]:
@@ -74,13 +78,13 @@ def run_many(paths: Sequence[str], first: int, count: int, processes: int) -> Ta
     began, tally = monotonic(), Tally()
     chunks = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
     for path in paths:
-        find_subject(path)
+        find_simulated_saga(path)
     for results in _spread(paths, chunks, processes):
         tally.add(results)
     tally.seconds = monotonic() - began
     for seed in sorted(tally.failed_seeds)[:SHOWN]:
-        subject = choose(paths, seed)
-        tally.failures.append(shorten(subject, run(subject, seed)))
+        simulated = choose(paths, seed)
+        tally.failures.append(shorten(simulated, run(simulated, seed)))
     return tally
 
 
@@ -91,3 +95,66 @@ def _spread(paths: Sequence[str], chunks: Sequence[range], processes: int) -> It
         return
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(run_chunk, [paths] * len(chunks), chunks)
+
+
+def describe(tally: Tally) -> Iterator[str]:
+    """Write the table of hits, the figures, and what failed."""
+    yield from describe_hits(tally)
+    yield ""
+    yield ", ".join(f"{count} {name}" for name, count in sorted(tally.figures.items()))
+    rate = tally.schedules / tally.seconds if tally.seconds else 0
+    failed = len(tally.failed_seeds)
+    yield f"{tally.schedules} schedules in {tally.seconds:.1f} s ({rate:.0f} a second), {failed} failed"
+    for result in tally.failures:
+        yield ""
+        yield from describe_failure(result)
+    if len(tally.failed_seeds) > len(tally.failures):
+        yield f"further seeds that failed: {sorted(tally.failed_seeds)[len(tally.failures) :]}"
+
+
+def describe_hits(tally: Tally) -> Iterator[str]:
+    """Write how often each fault has occurred at each failpoint."""
+    failpoints = list(Failpoint)
+    letters = [chr(ord("a") + number) for number in range(len(failpoints))]
+    for letter, failpoint in zip(letters, failpoints, strict=True):
+        yield f"  {letter} {failpoint}"
+    yield f"{'':18}" + "".join(f"{letter:>{_WIDTH}}" for letter in letters)
+    for kind in FaultKind:
+        yield f"{kind:18}" + "".join(f"{tally.hits[failpoint, kind]:{_WIDTH}}" for failpoint in failpoints)
+
+
+def missed(tally: Tally) -> list[str]:
+    """Return the combinations of failpoint and fault that never occurred."""
+    return [f"{kind} at {failpoint}" for failpoint, kind in CELLS if not tally.hits[failpoint, kind]]
+
+
+def describe_failure(result: Result) -> Iterator[str]:
+    """Describe the failure of one seed, with the fewest faults that reproduce it."""
+    yield f"seed {result.seed} fails; again: tradesaga simulate --seed {result.seed}"
+    yield from (f"  {violation}" for violation in result.violations)
+    yield f"  with {len(result.faults)} faults:"
+    yield from (f"    {fault}" for fault in result.faults)
+    lines = result.trace[-_TRACE_LINES:]
+    if len(lines) < len(result.trace):
+        yield f"  the last {len(lines)} of {len(result.trace)} lines of its trace:"
+    yield from (f"  {line}" for line in lines)
+
+
+def as_dict(tally: Tally) -> dict[str, object]:
+    """Return the campaign for programs."""
+    return {
+        "schedules": tally.schedules,
+        "seconds": round(tally.seconds, 3),
+        "failed": sorted(tally.failed_seeds),
+        "figures": dict(tally.figures),
+        "hits": {f"{failpoint} x {kind}": tally.hits[failpoint, kind] for failpoint, kind in CELLS},
+        "failures": [
+            {
+                "seed": result.seed,
+                "violations": list(result.violations),
+                "faults": [str(fault) for fault in result.faults],
+                "trace": list(result.trace),
+            }
+            for result in tally.failures
+        ],
+    }

@@ -8,7 +8,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 
-from tradesaga.consumers.testing.simulation.broker import Moods, SimBroker
+from tradesaga.consumers.testing.simulation.broker import PlannedFailures, SimBroker
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
 from tradesaga.infra.kafka.codec import Outgoing, Record, checksum
 from tradesaga.infra.kafka.connections import Place
@@ -46,9 +46,9 @@ class SimConsumer:
         self._coordinating: asyncio.Task[None] | None = None
 
     @property
-    def broker_mood(self) -> Moods:
+    def planned(self) -> PlannedFailures:
         """Return the failures planned for this process."""
-        return self._broker.mood(self.process)
+        return self._broker.planned(self.process)
 
     async def start(
         self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
@@ -95,12 +95,12 @@ class SimConsumer:
             self._assigned = assigned
             self._positions = {place: committed.get(place, 0) for place in sorted(assigned)}
             self._delivering.set()
-            mood = self.broker_mood
-            late, mood.callback_late = mood.callback_late, 0.0
+            planned = self.planned
+            late, planned.callback_late = planned.callback_late, 0.0
             await asyncio.sleep(late)
             await _tell(on_assigned)
             await self._rejoin.wait()
-            self.broker_mood.reuses_generation = False
+            self.planned.reuses_generation = False
 
     def assignment(self) -> set[Place]:
         """Return the partitions that this member believes to be its own."""
@@ -119,7 +119,7 @@ class SimConsumer:
         while True:
             await self._delivering.wait()
             self._check()
-            if self.broker_mood.fetch_fails:
+            if self.planned.fetch_fails:
                 self._lose()
             found = {} if self._broker.down else self._take(wants, limit)
             left = until - self._broker.loop.time()
@@ -130,7 +130,7 @@ class SimConsumer:
 
     def _lose(self) -> None:
         """Fail after part of what was fetched has been passed: those records are not delivered again."""
-        self.broker_mood.fetch_fails -= 1
+        self.planned.fetch_fails -= 1
         for place, position in self._positions.items():
             end = len(self._broker.log(*place))
             self._positions[place] = min(end, position + self._broker.loop.chance.randrange(3))
@@ -270,26 +270,26 @@ class SimProducer:
         if self._process.dead and loop.chance.random() < 0.5:  # noqa: PLR2004 - a coin
             return
         if self._broker.down:
-            self._poisoned |= {(topic, self._broker.home(key)) for topic, key, *_ in buffer}
+            self._poisoned |= {(topic, self._broker.partition_for(key)) for topic, key, *_ in buffer}
             loop.outside.run(loop.call_later, REQUEST_LIMIT, _fail, buffer)
             return
-        mood = self._broker.mood(self._process)
-        acks = [(sent[4], self._append(sent, mood.acks)) for sent in buffer]
+        planned = self._broker.planned(self._process)
+        acks = [(sent[4], self._append(sent, planned.acks)) for sent in buffer]
         loop.outside.run(loop.call_later, 0.001 + 0.03 * loop.chance.random() ** 4, _acknowledge, acks)
 
     def _append(self, sent: _Sent, moods: list[str]) -> Record | None:
         topic, key, value, headers, _ = sent
-        place = (topic, self._broker.home(key))
+        place = (topic, self._broker.partition_for(key))
         if place in self._poisoned:
             return None
-        mood = moods.pop(0) if moods else ""
-        if mood == "failed":
+        planned = moods.pop(0) if moods else ""
+        if planned == "failed":
             self._poisoned.add(place)
             return None
         record = self._broker.append(topic, key, value, headers)
-        if mood == "twice":
+        if planned == "twice":
             self._broker.append(topic, key, value, headers)
-        if mood == "lost":
+        if planned == "lost":
             self._poisoned.add(place)
             return None
         return record

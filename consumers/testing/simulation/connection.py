@@ -1,4 +1,4 @@
-"""asyncpg on a bad day: answers that are lost, sessions that are ended, processes that stop in between."""
+"""A simulated asyncpg: lost answers, sessions that the server ends, processes that stop in between."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -19,7 +19,7 @@ TURNS: Final = 0.4
 
 
 class UnknownStatementError(Exception):
-    """A statement for which the simulation has no function: give it one in `Subject.statements`."""
+    """A statement for which the simulation has no function: give it one in `SimulatedSaga.statements`."""
 
 
 class SimConnection:

@@ -1,10 +1,10 @@
-"""What each trap does to the world and to the process that has walked into it."""
+"""The effect of each kind of fault on the simulated world and on the process that reached the failpoint."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from tradesaga.consumers.testing.simulation.connection import SimConnection
-from tradesaga.consumers.testing.simulation.faults import Trap
+from tradesaga.consumers.testing.simulation.faults import FaultKind
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError, current
 from tradesaga.consumers.testing.simulation.processes import SESSION_MS
 from tradesaga.consumers.testing.simulation.world import World
@@ -24,7 +24,7 @@ PATIENT: Final = 11.0
 """Virtual seconds after which a fault takes the next failpoint that comes along; the schedule's own waits longer."""
 
 
-def meet(world: World, failpoint: Failpoint) -> None:
+def trigger_fault(world: World, failpoint: Failpoint) -> None:
     """Trigger the fault that is due at this failpoint. Raises `ProcessGoneError` in a process that it kills."""
     if not world.faults:
         return
@@ -37,28 +37,28 @@ def meet(world: World, failpoint: Failpoint) -> None:
         if now > (PATIENT if fault.nth == 1 else LATE) or (fault.failpoint is failpoint and number >= fault.nth):
             world.faults.remove(fault)
             world.note(process.name, failpoint, str(fault))
-            world.hits[failpoint, fault.trap] += 1
-            _SPRINGS[fault.trap](world, process, fault.draw)
+            world.hits[failpoint, fault.kind] += 1
+            _ACTIONS[fault.kind](world, process, fault.draw)
             return
 
 
 def crash(world: World, process: Process, draw: float) -> None:
     """Kill the process here and now; another takes its place after a while."""
-    world.crew.kill(process, restart=0.05 + draw * 2)
+    world.processes.kill(process, restart=0.05 + draw * 2)
     raise ProcessGoneError
 
 
 def zombie(world: World, process: Process, draw: float) -> None:
     """Stop the process for longer than its session, so that others get its lanes while it sleeps."""
-    world.crew.freeze(process, SESSION_MS / 1000 * (1.1 + draw * 2))
+    world.processes.freeze(process, SESSION_MS / 1000 * (1.1 + draw * 2))
 
 
 def pause(world: World, process: Process, draw: float) -> None:
     """Stop the process for less than its session."""
-    world.crew.freeze(process, SESSION_MS / 1000 * draw)
+    world.processes.freeze(process, SESSION_MS / 1000 * draw)
 
 
-def rebalance(world: World, process: Process, draw: float) -> None:  # noqa: ARG001 - a spring's signature
+def rebalance(world: World, process: Process, draw: float) -> None:  # noqa: ARG001 - a fault action's signature
     """Rebalance every group, as when a member joins or leaves."""
     for group in world.broker.groups.values():
         group.rebalance()
@@ -66,15 +66,15 @@ def rebalance(world: World, process: Process, draw: float) -> None:  # noqa: ARG
 
 def early_delivery(world: World, process: Process, draw: float) -> None:
     """Share out anew, and deliver records well before saying so."""
-    for slot in world.crew.slots:
+    for slot in world.processes.slots:
         if slot.process is not None:
-            world.broker.mood(slot.process).callback_late = draw
+            world.broker.planned(slot.process).callback_late = draw
     rebalance(world, process, draw)
 
 
 def reused_generation(world: World, process: Process, draw: float) -> None:
     """Stop the process past its session, and take its commits all the same once it is back."""
-    world.broker.mood(process).reuses_generation = True
+    world.broker.planned(process).reuses_generation = True
     zombie(world, process, draw)
 
 
@@ -104,22 +104,22 @@ def slow_database(world: World, process: Process, draw: float) -> None:
 
 def lost_ack(world: World, process: Process, draw: float) -> None:
     """Append what the process sends next, and lose the answer."""
-    world.broker.mood(process).acks += [""] * int(draw * 3) + ["lost"]
+    world.broker.planned(process).acks += [""] * int(draw * 3) + ["lost"]
 
 
 def failed_send(world: World, process: Process, draw: float) -> None:
     """Fail what the process sends next; its producer is poisoned from then on."""
-    world.broker.mood(process).acks += [""] * int(draw * 3) + ["failed"]
+    world.broker.planned(process).acks += [""] * int(draw * 3) + ["failed"]
 
 
 def duplicate_append(world: World, process: Process, draw: float) -> None:
     """Append what the process sends next twice."""
-    world.broker.mood(process).acks += ["twice"] * (1 + int(draw * 4))
+    world.broker.planned(process).acks += ["twice"] * (1 + int(draw * 4))
 
 
 def fetch_error(world: World, process: Process, draw: float) -> None:
     """Fail the next fetches, after part of what they brought has been passed."""
-    world.broker.mood(process).fetch_fails = 1 + int(draw * 2)
+    world.broker.planned(process).fetch_fails = 1 + int(draw * 2)
 
 
 def broker_down(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
@@ -148,7 +148,7 @@ def abort(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
 
 def retry(world: World, process: Process, draw: float) -> None:  # noqa: ARG001
     """Retry a step as an operator would, whether or not it has failed."""
-    steps = world.subject.saga.steps
+    steps = world.simulated.saga.steps
     if world.sagas:
         saga = world.sagas[int(draw * len(world.sagas))]
         step = steps[int(draw * 7919) % len(steps)].name
@@ -174,31 +174,31 @@ def clock_jump(world: World, process: Process, draw: float) -> None:
 
 
 def _connections(world: World, process: Process) -> list[SimConnection]:
-    slot = world.crew.slot_of(process)
+    slot = world.processes.slot_of(process)
     return list(slot.pool.used) if slot is not None and slot.pool is not None else []
 
 
-_SPRINGS: Final[Mapping[Trap, Callable[[World, Process, float], None]]] = {
-    Trap.CRASH: crash,
-    Trap.ZOMBIE: zombie,
-    Trap.PAUSE: pause,
-    Trap.REBALANCE: rebalance,
-    Trap.EARLY_DELIVERY: early_delivery,
-    Trap.REUSED_GENERATION: reused_generation,
-    Trap.CUT_COMMIT: cut_commit,
-    Trap.CUT_CONNECTION: cut_connection,
-    Trap.CONFLICT: conflict,
-    Trap.SLOW_DATABASE: slow_database,
-    Trap.LOST_ACK: lost_ack,
-    Trap.FAILED_SEND: failed_send,
-    Trap.DUPLICATE_APPEND: duplicate_append,
-    Trap.FETCH_ERROR: fetch_error,
-    Trap.BROKER_DOWN: broker_down,
-    Trap.REPUBLISH: republish,
-    Trap.DUPLICATE_START: duplicate_start,
-    Trap.ABORT: abort,
-    Trap.RETRY: retry,
-    Trap.SLOW_FAR_SIDE: slow_far_side,
-    Trap.LOST_ANSWER: lost_answer,
-    Trap.CLOCK_JUMP: clock_jump,
+_ACTIONS: Final[Mapping[FaultKind, Callable[[World, Process, float], None]]] = {
+    FaultKind.CRASH: crash,
+    FaultKind.ZOMBIE: zombie,
+    FaultKind.PAUSE: pause,
+    FaultKind.REBALANCE: rebalance,
+    FaultKind.EARLY_DELIVERY: early_delivery,
+    FaultKind.REUSED_GENERATION: reused_generation,
+    FaultKind.CUT_COMMIT: cut_commit,
+    FaultKind.CUT_CONNECTION: cut_connection,
+    FaultKind.CONFLICT: conflict,
+    FaultKind.SLOW_DATABASE: slow_database,
+    FaultKind.LOST_ACK: lost_ack,
+    FaultKind.FAILED_SEND: failed_send,
+    FaultKind.DUPLICATE_APPEND: duplicate_append,
+    FaultKind.FETCH_ERROR: fetch_error,
+    FaultKind.BROKER_DOWN: broker_down,
+    FaultKind.REPUBLISH: republish,
+    FaultKind.DUPLICATE_START: duplicate_start,
+    FaultKind.ABORT: abort,
+    FaultKind.RETRY: retry,
+    FaultKind.SLOW_FAR_SIDE: slow_far_side,
+    FaultKind.LOST_ANSWER: lost_answer,
+    FaultKind.CLOCK_JUMP: clock_jump,
 }

@@ -1,4 +1,4 @@
-"""What goes wrong, and where: each fault waits for a process to come to a failpoint."""
+"""The faults of a schedule: each occurs when a process reaches a failpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Final
 from tradesaga.infra.failpoints import Failpoint
 
 
-class Trap(StrEnum):
-    """What happens at a failpoint."""
+class FaultKind(StrEnum):
+    """What goes wrong at a failpoint."""
 
     CRASH = "crash"
     ZOMBIE = "zombie"
@@ -36,33 +36,35 @@ class Trap(StrEnum):
     CLOCK_JUMP = "clock jump"
 
 
-CELLS: Final[Sequence[tuple[Failpoint, Trap]]] = [(failpoint, trap) for trap in Trap for failpoint in Failpoint]
-"""Every failpoint with every trap; schedule n has cell n among its faults, so that none is left out for long."""
+CELLS: Final[Sequence[tuple[Failpoint, FaultKind]]] = [
+    (failpoint, kind) for kind in FaultKind for failpoint in Failpoint
+]
+"""Every failpoint with every kind of fault; schedule n includes cell n, so that none is left out for long."""
 LEAST: Final = 5
 MOST: Final = 7
 _NTH: Final = 8
-"""Times that a failpoint is reached before a fault that is not the schedule's own springs there, at most."""
+"""Times that a failpoint is reached at most before a fault occurs there, the schedule's own aside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A trap that springs when a failpoint is reached for the `nth` time; `draw`, in [0, 1), sets its size."""
+    """A fault that occurs when a failpoint is reached for the `nth` time; `draw`, in [0, 1), sets its size."""
 
     failpoint: Failpoint
     nth: int
-    trap: Trap
+    kind: FaultKind
     draw: float
 
     def __str__(self) -> str:
         """Return the fault as the trace prints it."""
-        return f"{self.trap} at {self.failpoint} no. {self.nth} ({self.draw:.3f})"
+        return f"{self.kind} at {self.failpoint} no. {self.nth} ({self.draw:.3f})"
 
 
 def draw_faults(seed: int, chance: Random) -> list[Fault]:
     """Draw the faults of one schedule."""
-    first, trap = CELLS[seed % len(CELLS)]
-    faults = [Fault(first, 1, trap, chance.random())]
+    first, kind = CELLS[seed % len(CELLS)]
+    faults = [Fault(first, 1, kind, chance.random())]
     for _ in range(chance.randint(LEAST, MOST) - 1):
-        failpoint, trap = CELLS[int(chance.random() * len(CELLS))]
-        faults.append(Fault(failpoint, 2 + int(chance.random() * (_NTH - 1)), trap, chance.random()))
+        failpoint, kind = CELLS[int(chance.random() * len(CELLS))]
+        faults.append(Fault(failpoint, 2 + int(chance.random() * (_NTH - 1)), kind, chance.random()))
     return faults

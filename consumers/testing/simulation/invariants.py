@@ -20,7 +20,7 @@ _ENDED = {Status.COMPLETED, Status.ABORTED, Status.FAILED}
 
 def machine_of(world: World) -> Machine:
     """Return the saga's rules."""
-    return rules_of(world.subject.saga, world.broker.partitions).machine
+    return rules_of(world.simulated.saga, world.broker.partitions).machine
 
 
 def state_of(world: World, saga_id: UUID) -> State | None:
@@ -61,7 +61,7 @@ def _open_lanes(world: World) -> Iterator[str]:
 
 def check(world: World) -> list[str]:
     """Return every violated invariant."""
-    found = [each for slot in world.crew.slots for each in slot.died_of]
+    found = [each for slot in world.processes.slots for each in slot.failures]
     for number, saga in enumerate(world.sagas):
         found += [f"saga {number} ({getattr(saga.start, 'plan', '')}): {each}" for each in _check_saga(world, saga)]
     found += world.database.stale
@@ -74,7 +74,7 @@ def check(world: World) -> list[str]:
 
 def _dead_letters(world: World) -> Iterator[Record]:
     """List what nobody could read: nothing unreadable was ever sent."""
-    for log in world.broker.logs.get(dead_letters_topic(world.subject.saga.name), ()):
+    for log in world.broker.logs.get(dead_letters_topic(world.simulated.saga.name), ()):
         yield from log
 
 
@@ -83,14 +83,14 @@ def _check_saga(world: World, saga: Started) -> Iterator[str]:
     status, state = Status(row["state"]), state_of(world, saga.saga_id)
     if state is None:
         return
-    if status is Status.FAILED and not world.subject.stuck(saga.start):
+    if status is Status.FAILED and not world.simulated.stuck(saga.start):
         yield f"it is FAILED, and nothing that was planted is the cause: {state}"
     effects = [each for each in world.database.effects if each.effect[0] == saga.saga_id]
     counts = Counter(each.effect[1:] for each in effects)
     done, compensated = (set(orjson.loads(row[name])) for name in ("completed_steps", "compensated_steps"))
     if status is Status.COMPLETED and compensated:
         yield f"it is COMPLETED, and {sorted(compensated)} were taken back"
-    for step in world.subject.saga.steps:
+    for step in world.simulated.saga.steps:
         forward, back = counts[step.name, "forward"], counts[step.name, "back"]
         knows = step.name in done, step.name in compensated
         yield from _check_step(step.name, status, (forward, back), knows)
@@ -113,7 +113,7 @@ def _check_step(name: str, status: Status, effects: tuple[int, int], knows: tupl
 
 
 def _check_order(world: World, backwards: list[str]) -> Iterator[str]:
-    order = {step.name: index for index, step in enumerate(world.subject.saga.steps)}
+    order = {step.name: index for index, step in enumerate(world.simulated.saga.steps)}
     if backwards != sorted(backwards, key=lambda name: -order[name]):
         yield f"it was not taken back last first: {backwards}"
 
@@ -121,7 +121,7 @@ def _check_order(world: World, backwards: list[str]) -> Iterator[str]:
 def _check_far_side(world: World, saga: Started, done: set[str]) -> Iterator[str]:
     """Check waiting steps against the far side's orders."""
     filled = any(order.saga_id == saga.saga_id and order.state == "filled" for order in world.far.orders.values())
-    for step in world.subject.saga.steps:
+    for step in world.simulated.saga.steps:
         if step.waits_for is not None and filled != (step.name in done):
             yield f"the far side says filled: {filled}; the saga says {step.name} is done: {step.name in done}"
 
@@ -138,7 +138,7 @@ def _check_epochs(world: World) -> Iterator[str]:
 
 def _check_audit(world: World) -> Iterator[str]:
     """One audit row a record, in the order of offsets, under epochs that never go back."""
-    topic = events_topic(world.subject.saga.name)
+    topic = events_topic(world.simulated.saga.name)
     rows = world.database.tables["saga_event"].values()
     for number in range(world.broker.partitions):
         mine = [row for row in rows if row["topic"] == topic and row["partition"] == number]
@@ -167,7 +167,7 @@ def _check_outbox(world: World) -> Iterator[str]:
                 yield f"outbox row {lane}/{seq} ({row['type']}) stands before one of a lower number"
             last[place] = record.offset
     for name in places.keys() - said.keys():
-        if name[1] not in world.outsiders and name[0] != installation_topic(world.subject.saga.name):
+        if name[1] not in world.outsiders and name[0] != installation_topic(world.simulated.saga.name):
             yield f"record {places[name].header('ce_type').decode()} is on {name[0]}, and in no outbox"
 
 

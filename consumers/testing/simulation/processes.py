@@ -60,7 +60,7 @@ class Slot:
     process: Process | None = None
     worker: Worker | None = None
     pool: SimPool | None = None
-    died_of: list[str] = field(default_factory=list[str])
+    failures: list[str] = field(default_factory=list[str])
 
     @property
     def alive(self) -> bool:
@@ -68,8 +68,8 @@ class Slot:
         return self.process is not None and not self.process.dead
 
 
-class Crew:
-    """Starts, stops and buries processes."""
+class Processes:
+    """Starts, freezes and terminates processes."""
 
     def __init__(self, loop: SimLoop, broker: SimBroker, database: SimDatabase, chance: Random) -> None:
         self.slots: list[Slot] = []
@@ -79,7 +79,7 @@ class Crew:
         self._chance = chance
         self._by_process: dict[Process, Slot] = {}
 
-    def hire(self, *roles: Role) -> None:
+    def start_all(self, *roles: Role) -> None:
         """Make the slots and start a process in each."""
         for role in roles:
             name = role.group if isinstance(role, Participant) else f"{role.name}-log"
@@ -124,11 +124,11 @@ class Crew:
             return
         error = None if task.cancelled() else task.exception()
         if not isinstance(error, KafkaUnavailableError):
-            slot.died_of.append(f"{process.name}: {type(error).__name__}: {error}")
-        self.bury(process)
+            slot.failures.append(f"{process.name}: {type(error).__name__}: {error}")
+        self.terminate(process)
         self._later(0.3, lambda: self.start(slot))
 
-    def bury(self, process: Process) -> None:
+    def terminate(self, process: Process) -> None:
         """End a process for good: its sessions break, the group gives it up when nothing is heard of it."""
         slot = self._by_process[process]
         self._loop.stop_process(process, dead=True)
@@ -144,7 +144,7 @@ class Crew:
     def kill(self, process: Process, restart: float) -> None:
         """Kill a process, and start another in its slot after a while."""
         slot = self._by_process[process]
-        self.bury(process)
+        self.terminate(process)
         self._later(restart, lambda: self.start(slot))
 
     def freeze(self, process: Process, seconds: float) -> None:

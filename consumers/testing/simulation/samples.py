@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tradesaga.consumers.participant import Participant, StepContext
 from tradesaga.consumers.testing.simulation.effects import FarSide, Order, take_effect
-from tradesaga.consumers.testing.simulation.simulated_saga import Report, Subject
+from tradesaga.consumers.testing.simulation.simulated_saga import Report, SimulatedSaga
 from tradesaga.sagas.definition import saga, seconds
 from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.step import step
@@ -347,5 +347,5 @@ def is_stuck(start: Event) -> bool:
     return any(plan.get(name) == "stuck" for name in ("unreserve", "unleft", "settle"))
 
 
-order = Subject(ORDER, order_participants, draw_order, is_stuck)
-pair = Subject(PAIR, pair_participants, draw_pair, is_stuck)
+order = SimulatedSaga(ORDER, order_participants, draw_order, is_stuck)
+pair = SimulatedSaga(PAIR, pair_participants, draw_pair, is_stuck)

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Any, Final
+
+import structlog
 
 from tradesaga.consumers.testing.simulation import invariants
-from tradesaga.consumers.testing.simulation.fault_actions import meet
+from tradesaga.consumers.testing.simulation.fault_actions import trigger_fault
 from tradesaga.consumers.testing.simulation.faults import Fault, draw_faults
-from tradesaga.consumers.testing.simulation.log_capture import silent_logs
-from tradesaga.consumers.testing.simulation.loop import StuckError
-from tradesaga.consumers.testing.simulation.simulated_saga import Subject
+from tradesaga.consumers.testing.simulation.loop import StuckError, current
+from tradesaga.consumers.testing.simulation.simulated_saga import SimulatedSaga
 from tradesaga.consumers.testing.simulation.world import World
 from tradesaga.infra.failpoints import listen
 from tradesaga.sagas.status import Status
@@ -31,6 +33,7 @@ OPERATES: Final = 0.06
 """The chance, twice a virtual second, that an operator looks after failed sagas while things still go wrong."""
 ECHOES: Final = 0.3
 """The chance that old records come again once all is done."""
+_ABOVE_CRITICAL: Final = 50
 ROUNDS: Final = 4
 """Times that an operator retries what has failed and can be mended."""
 
@@ -48,13 +51,13 @@ class Result:
     trace: Sequence[str] = ()
 
 
-def run(subject: Subject, seed: int, faults: Sequence[Fault] | None = None, *, traced: bool = False) -> Result:
+def run(simulated: SimulatedSaga, seed: int, faults: Sequence[Fault] | None = None, *, traced: bool = False) -> Result:
     """Run one schedule; the same arguments give the same result, in any process. `faults` replaces what is drawn."""
     chance = Random(f"{seed} faults")  # noqa: S311 - draws schedules, guards nothing
     drawn = draw_faults(seed, chance)
     chosen = list(drawn if faults is None else faults)
-    world = World.of(seed, subject, chosen)
-    with silent_logs(world if traced else None), listen(lambda failpoint: meet(world, failpoint)):
+    world = World.of(seed, simulated, chosen)
+    with capture_logs(world if traced else None), listen(lambda failpoint: trigger_fault(world, failpoint)):
         try:
             violations = world.loop.run(_play(world))
         except StuckError as error:
@@ -69,32 +72,32 @@ async def _play(world: World) -> list[str]:
     world.begin()
     for _ in range(SAGAS + (world.chance.random() < ONE_MORE)):
         await asyncio.sleep(SPREAD * world.chance.random() ** 2)
-        world.ask()
+        world.start_saga()
     while world.faults and world.loop.time() < FAULTS_END:
         await asyncio.sleep(0.5)
         if world.chance.random() < OPERATES:
             _retry_failed(world)
-    await _calm(world)
-    why = await _rest(world)
+    await _end_faults(world)
+    why = await _wait_until_settled(world)
     for _ in range(ROUNDS):
         if why or not _retry_failed(world):
             break
-        why = await _rest(world)
+        why = await _wait_until_settled(world)
     if not why and world.chance.random() < ECHOES:
         world.republish(0.999 * world.chance.random())
-        why = await _rest(world)
+        why = await _wait_until_settled(world)
     return why or invariants.check(world)
 
 
-async def _calm(world: World) -> None:
+async def _end_faults(world: World) -> None:
     """End all that is going wrong, and give what stands still time to go on."""
     world.faults.clear()
     world.broker.down_until = 0.0
-    world.crew.thaw_all()
+    world.processes.thaw_all()
     await asyncio.sleep(0.5)
 
 
-async def _rest(world: World) -> list[str]:
+async def _wait_until_settled(world: World) -> list[str]:
     """Wait until nothing is left to do; says what is, where it never ends."""
     until = world.loop.time() + PATIENCE
     while left := invariants.unfinished(world):
@@ -111,7 +114,7 @@ def _retry_failed(world: World) -> bool:
     asked = False
     for saga in world.sagas:
         state = invariants.state_of(world, saga.saga_id)
-        if state is None or machine.status(state) is not Status.FAILED or world.subject.stuck(saga.start):
+        if state is None or machine.status(state) is not Status.FAILED or world.simulated.stuck(saga.start):
             continue
         for step in machine.missing(state):
             world.publish(saga.saga_id, RetryRequested(operator="ann", reason="mended", step=step))
@@ -120,7 +123,7 @@ def _retry_failed(world: World) -> bool:
 
 
 def _figures(world: World) -> Counter[str]:
-    restarts = sum(slot.worker.health.restarts for slot in world.crew.slots if slot.worker is not None)
+    restarts = sum(slot.worker.health.restarts for slot in world.processes.slots if slot.worker is not None)
     return Counter({
         "sagas": len(world.sagas),
         "faults": world.hits.total(),
@@ -128,7 +131,7 @@ def _figures(world: World) -> Counter[str]:
         "waits for a lock": world.database.waits,
         "rebalances": sum(group.rebalances for group in world.broker.groups.values()),
         "restarts of a session": restarts,
-        "lives": sum(slot.life for slot in world.crew.slots),
+        "lives": sum(slot.life for slot in world.processes.slots),
         "far-side calls": world.far.calls.total(),
         "records": sum(len(log) for logs in world.broker.logs.values() for log in logs),
         "callbacks": world.loop.steps,
@@ -136,12 +139,32 @@ def _figures(world: World) -> Counter[str]:
     })  # fmt: skip
 
 
-def shorten(subject: Subject, result: Result) -> Result:
+def shorten(simulated: SimulatedSaga, result: Result) -> Result:
     """Remove one fault after the other while the schedule still fails; return the shortest that does."""
     found, kept = result, list(result.faults)
     for fault in result.faults:
         fewer = [each for each in kept if each is not fault]
-        again = run(subject, result.seed, fewer)
+        again = run(simulated, result.seed, fewer)
         if again.violations:
             found, kept = again, fewer
-    return run(subject, found.seed, kept, traced=True)
+    return run(simulated, found.seed, kept, traced=True)
+
+
+@contextmanager
+def capture_logs(world: World | None) -> Generator[None]:
+    """Send structlog's events to the world's trace, or drop them, while the context is open."""
+    former = structlog.get_config()
+
+    def note(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
+        if world is not None:
+            told = {name: value for name, value in event.items() if name not in {"event", "exc_info", "saga_id"}}
+            world.note(current().name, "log:", event.get("event"), *(f"{name}={value}" for name, value in told.items()))
+        raise structlog.DropEvent
+
+    level = 0 if world is not None else _ABOVE_CRITICAL
+    wrapper = structlog.make_filtering_bound_logger(level)
+    structlog.configure(processors=[note], wrapper_class=wrapper, cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**former)

@@ -16,7 +16,7 @@ Report = Callable[[UUID, Event], None]
 
 
 @dataclass(frozen=True)
-class Subject:
+class SimulatedSaga:
     """A saga under simulation.
 
     `participants` binds handlers for one simulated world: local ones call `take_effect`, or SQL of their own for which

@@ -1,4 +1,4 @@
-"""One simulated world: broker, database, far side, processes and clients, and the traps that spring among them."""
+"""One simulated world: broker, database, far side, processes and clients, and the faults to come."""
 
 import hashlib
 from collections import Counter
@@ -13,10 +13,10 @@ from tradesaga.consumers.testing.simulation.effects import EFFECT, FarSide, inse
 from tradesaga.consumers.testing.simulation.faults import Fault
 from tradesaga.consumers.testing.simulation.lane_statements import lane_statements
 from tradesaga.consumers.testing.simulation.loop import SimLoop
-from tradesaga.consumers.testing.simulation.processes import Crew
+from tradesaga.consumers.testing.simulation.processes import Processes
 from tradesaga.consumers.testing.simulation.row_statements import row_statements
 from tradesaga.consumers.testing.simulation.saga_statements import saga_statements
-from tradesaga.consumers.testing.simulation.simulated_saga import Subject
+from tradesaga.consumers.testing.simulation.simulated_saga import SimulatedSaga
 from tradesaga.infra.clock import format_time, new_id
 from tradesaga.infra.failpoints import Failpoint
 from tradesaga.infra.kafka.codec import Record
@@ -41,14 +41,14 @@ class World:
     """All there is in one schedule."""
 
     seed: int
-    subject: Subject
+    simulated: SimulatedSaga
     faults: list[Fault]
     loop: SimLoop
     chance: Random
     broker: SimBroker
     database: SimDatabase
     far: FarSide
-    crew: Crew
+    processes: Processes
     keys: RequestKeys
     sagas: list[Started] = field(default_factory=list[Started])
     hits: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
@@ -58,25 +58,25 @@ class World:
     """Ids of records that clients, feeds and operators have published."""
 
     @classmethod
-    def of(cls, seed: int, subject: Subject, faults: list[Fault]) -> "World":
+    def of(cls, seed: int, simulated: SimulatedSaga, faults: list[Fault]) -> "World":
         """Make a world in which nothing runs yet."""
         loop = SimLoop(seed)
         chance = Random(f"{seed} world")  # noqa: S311 - draws schedules, guards nothing
-        broker = SimBroker(loop, subject.partitions)
+        broker = SimBroker(loop, simulated.partitions)
         statements = {
-            **lane_statements(), **row_statements(), **saga_statements(), EFFECT: insert_effect, **subject.statements
+            **lane_statements(), **row_statements(), **saga_statements(), EFFECT: insert_effect, **simulated.statements
         }  # fmt: skip
         database = SimDatabase(loop, statements)
-        far, crew = FarSide(loop, database), Crew(loop, broker, database, chance)
+        far, processes = FarSide(loop, database), Processes(loop, broker, database, chance)
         keys = RequestKeys.of(hashlib.sha256(f"{seed} keys".encode()).digest())
-        world = cls(seed, subject, list(faults), loop, chance, broker, database, far, crew, keys)
+        world = cls(seed, simulated, list(faults), loop, chance, broker, database, far, processes, keys)
         broker.appended = world.note_record
         return world
 
     def begin(self) -> None:
         """Start the processes."""
-        participants = self.subject.participants(self.far, self.publish)
-        self.crew.hire(*participants, self.subject.saga)
+        participants = self.simulated.participants(self.far, self.publish)
+        self.processes.start_all(*participants, self.simulated.saga)
 
     def note(self, *what: Any) -> None:
         """Write a line of the trace."""
@@ -92,17 +92,17 @@ class World:
         """Return a hash of all that happened."""
         return hashlib.sha256("\n".join(map(repr, self.trace)).encode()).hexdigest()
 
-    def ask(self) -> None:
+    def start_saga(self) -> None:
         """Start one more saga."""
         saga_id = UUID(int=self.chance.getrandbits(128), version=4)
-        start = self.subject.start(self.chance, len(self.sagas))
+        start = self.simulated.start(self.chance, len(self.sagas))
         self.sagas.append(Started(saga_id, start))
         self.note("start", len(self.sagas), getattr(start, "plan", ""))
         self.publish(saga_id, start)
 
     def publish(self, saga_id: UUID, event: Event, step: str = "") -> None:
         """Publish a fact from outside the step path: a start, a report, an operator's decision."""
-        saga, value = self.subject.saga, event.to_wire()
+        saga, value = self.simulated.saga, event.to_wire()
         is_start = isinstance(event, saga.start)
         envelope = Envelope(
             type=wire_type(saga.name, type(event)),
@@ -120,7 +120,7 @@ class World:
 
     def republish(self, draw: float) -> None:
         """Republish old records in another order."""
-        saga, chance = self.subject.saga.name, Random(draw)  # noqa: S311 - draws schedules
+        saga, chance = self.simulated.saga.name, Random(draw)  # noqa: S311 - draws schedules
         for topic in (events_topic(saga), commands_topic(saga)):
             old = [record for log in self.broker.logs.get(topic, ()) for record in log]
             for record in chance.sample(old, min(len(old), 1 + int(draw * 6))):
