@@ -6,15 +6,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := build/bench-peers
 PYTEST := $(BIN)/python -m pytest
-# Two processes share the servers; the tests of one file stay together.
-PARALLEL := -n 2 --dist loadfile
+# Three processes share the servers: on two cores one of them waits. The tests of one file stay together, and files
+# run in the order of tests/conftest.py, longest first.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 # uv in its pinned version, with the package index and certificate that pip is configured for.
 UV := $(BIN)/python infra/install/uv.py
 COMPILE := env -u PIP_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint docs reference test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters fuzz bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
+.PHONY: help venv lint check test-unit docs reference test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters fuzz bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -39,6 +40,12 @@ docs: $(READY) ## Build the documentation site in build/site; a warning or a dea
 
 reference: $(READY) ## Write the pages of the reference anew from the code
 	$(BIN)/python -m tests.documents
+
+check: $(READY) ## Check while you work, in under two minutes: lint and types beside unit and property tests
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint test-unit
+
+test-unit: $(READY)
+	$(PYTEST) tests/unit tests/properties -m "not stack" $(ARGS)
 
 test: $(READY) ## Run the tests that need nothing but Python, and are not long
 	$(PYTEST) $(PARALLEL) -m "not full" $(ARGS)

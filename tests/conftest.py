@@ -1,11 +1,12 @@
 """Real Kafka and PostgreSQL for tests: started once per run, shared by all workers, stopped at the end."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,74 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 _owned = pytest.StashKey[Path]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run first what may take longest, so that no worker has it left at the end while the others are idle.
+
+    A file that needs long says so by its time limits; then come those on real servers, and those of many tests.
+    """
+    limit = float(config.getini("timeout"))
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def urgency(tests: list[pytest.Item]) -> tuple[bool, float, bool, int]:
+        limits = [float(mark.args[0]) for item in tests if (mark := item.get_closest_marker("timeout"))]
+        return _marked(tests, "alone"), max([limit, *limits]), _marked(tests, "stack"), len(tests)
+
+    ordered = sorted(files.values(), key=urgency, reverse=True)
+    items[:] = [item for tests in ordered for item in tests]
+    if "PYTEST_XDIST_WORKER" in os.environ and _marked(items, "alone"):
+        config.stash[_turn] = Turn(Path(os.environ[RUN_FOLDER]))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Run a test marked `alone` while no other worker runs one; the wait does not count against its time limit."""
+    turn = item.config.stash.get(_turn, None)
+    if turn is None:
+        return (yield)
+    alone = _marked([item], "alone")
+    turn.take(alone=alone)
+    try:
+        return (yield)
+    finally:
+        if not (alone and nextitem and _marked([nextitem], "alone")):
+            turn.give_back()
+
+
+class Turn:
+    """Two lock files that the workers of a run share: tests run side by side, or one has the machine to itself."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o711, exist_ok=True)
+        self._queue, self._running = ((folder / name).open("w") for name in ("queue.lock", "running.lock"))
+        self._alone = False
+
+    def take(self, *, alone: bool) -> None:
+        """Wait until the test may run. One that waits to be alone lets no other begin before it."""
+        if self._alone:
+            return
+        how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        fcntl.flock(self._queue, how)
+        fcntl.flock(self._running, how)
+        self._alone = alone
+        if not alone:
+            fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+    def give_back(self) -> None:
+        """Let others begin."""
+        self._alone = False
+        fcntl.flock(self._running, fcntl.LOCK_UN)
+        fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+
+_turn = pytest.StashKey[Turn]()
+
+
+def _marked(items: Sequence[pytest.Item], name: str) -> bool:
+    return any(item.get_closest_marker(name) for item in items)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, open_stage
 from tradesaga.schemas.topics import events_topic
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 async def test_brokers_die_and_leaders_move_under_load(stack: Stack, database_url: str, tmp_path: Path) -> None:

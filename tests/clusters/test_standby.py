@@ -16,7 +16,7 @@ from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.postgres.migrate import migrate
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 async def test_the_standby_takes_over_with_all_that_was_acknowledged(
