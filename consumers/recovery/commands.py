@@ -15,7 +15,7 @@ from rich.progress import Progress
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.comparison import Comparison, compare
 from tradesaga.consumers.recovery.group_start import begin_group
-from tradesaga.consumers.recovery.rebuild import Wish, rebuild
+from tradesaga.consumers.recovery.rebuild import RebuildRequest, rebuild
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.infra.cli.options import AsJson, Directory
@@ -63,8 +63,8 @@ def database(
     """
     settings = load_settings(directory)
     rows = _read_book(book) if book is not None else None
-    wish = Wish("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run, book=rows)
-    _show(_run(settings, wish, as_json=as_json), as_json=as_json)
+    request = RebuildRequest("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run, book=rows)
+    _show(_run(settings, request, as_json=as_json), as_json=as_json)
     if other is not None:
         _judge(asyncio.run(compare(settings.database_for(SAGA_LOG), other)), as_json=as_json)
 
@@ -88,8 +88,8 @@ def restored(
 
     Run it before any service. Exit 4: services run, or the topics end before the database does.
     """
-    wish = Wish("restored", getpass.getuser(), unknown=park_unknown, dry_run=dry_run)
-    _show(_run(load_settings(directory), wish, as_json=as_json), as_json=as_json)
+    request = RebuildRequest("restored", getpass.getuser(), unknown=park_unknown, dry_run=dry_run)
+    _show(_run(load_settings(directory), request, as_json=as_json), as_json=as_json)
 
 
 @recover.command(epilog="Example: `tradesaga recover topics`")
@@ -200,9 +200,9 @@ def _read_book(file: Path) -> dict[str, list[str]]:
     return sort_lines(lines, str(file))
 
 
-def _run(settings: Settings, wish: Wish, *, as_json: bool) -> Report:
+def _run(settings: Settings, request: RebuildRequest, *, as_json: bool) -> Report:
     with _progress(quiet=as_json) as (sized, advance):
-        return asyncio.run(rebuild(settings, sagas_with_participants(settings, Participant), wish, sized, advance))
+        return asyncio.run(rebuild(settings, sagas_with_participants(settings, Participant), request, sized, advance))
 
 
 @contextmanager

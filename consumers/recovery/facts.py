@@ -31,16 +31,16 @@ SELECT saga_id, $2, request_hash, record
 FROM unnest($1::uuid[], $3::text[], $4::bytea[]) AS t (saga_id, request_hash, record) ORDER BY saga_id
 ON CONFLICT (saga_id) DO NOTHING
 """
-Asked = tuple[bytes, bytes, bytes, bytes]
+CommandKey = tuple[bytes, bytes, bytes, bytes]
 """Saga, type, step and round of a command: what tells one order from another. A bar has no round."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """An order that a fact has brought about, and the command it makes; `asked` tells it from others."""
+class DerivedCommand:
+    """An order that a fact has brought about, and the command it makes; `command_key` tells it from others."""
 
     partition: int
-    asked: Asked
+    command_key: CommandKey
     record: Outgoing
 
 
@@ -79,12 +79,12 @@ class FactRecovery:
         """Begin another partition: no saga has records on two."""
         self._cache.clear()
 
-    async def follow(self, lane: Lane, records: Sequence[Record]) -> tuple[list[Made], list[Outgoing]]:
+    async def follow(self, lane: Lane, records: Sequence[Record]) -> tuple[list[DerivedCommand], list[Outgoing]]:
         """Fold records of one partition; give the commands that they bring about, and the dead letters."""
         sagas = [saga_of(record) for record in records]
         known = await self._gather({saga for saga in sagas if saga})
         outcomes: list[Outcome] = []
-        orders: list[Made] = []
+        orders: list[DerivedCommand] = []
         for saga_id, record in zip(sagas, records, strict=True):
             form = form_at(record.offset, self.leaves_from.get(record[:2], 0))
             outcome = fold_record(self.rules, known[saga_id] if saga_id is not None else None, record, form)
@@ -134,9 +134,9 @@ class FactRecovery:
         while self.writes and len(self._cache) > CACHED:
             self._cache.popitem(last=False)
 
-    def _order(self, tracked: Tracked, order: Order, record: Record) -> Made:
+    def _order(self, tracked: Tracked, order: Order, record: Record) -> DerivedCommand:
         made = command(self.rules, tracked, order, record, self.now)
-        return Made(record.partition, asked(made.headers, bar=isinstance(order, BarStep)), made)
+        return DerivedCommand(record.partition, command_key(made.headers, bar=isinstance(order, BarStep)), made)
 
     def _letters(self, outcomes: Iterable[Outcome]) -> list[Outgoing]:
         name = self.rules.saga.name
@@ -177,7 +177,7 @@ def _is_start(record: Record) -> bool:
     return bool(record.header(REQUEST)) and not record.header(STEP)
 
 
-def asked(headers: Iterable[tuple[str, bytes]], *, bar: bool) -> Asked:
+def command_key(headers: Iterable[tuple[str, bytes]], *, bar: bool) -> CommandKey:
     """Tell a command from others by its headers."""
     found = dict(headers)
     return found.get(SAGA_ID) or b"", found[TYPE], found.get(STEP) or b"", b"" if bar else found.get(ROUND) or b"1"

@@ -16,7 +16,7 @@ from tradesaga.consumers.recovery.facts import FactRecovery
 from tradesaga.consumers.recovery.leaf_formats import find_leaf_formats
 from tradesaga.consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
 from tradesaga.consumers.recovery.report import Report
-from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
+from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
@@ -40,7 +40,7 @@ _OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NUL
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RebuildRequest:
     """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them.
 
     `book` holds what no topic carries, by table, as `tradesaga.infra.ledger.keeping` reads it from its file.
@@ -56,7 +56,7 @@ class Wish:
 async def rebuild(
     settings: Settings,
     sagas: Sequence[RegisteredSaga[Participant]],
-    wish: Wish,
+    request: RebuildRequest,
     sized: Callable[[int], None],
     advance: Advance,
 ) -> Report:
@@ -64,30 +64,33 @@ async def rebuild(
 
     Raises `CommandError` (exit 4) for a database or topics that do not fit, `KafkaUnavailableError`.
     """
-    began, report = time.monotonic(), Report(wish.kind, dry_run=wish.dry_run)
+    began, report = time.monotonic(), Report(request.kind, dry_run=request.dry_run)
     names = {SAGA_LOG, *(each.name for registered in sagas for each in registered.participants)}
     urls = {name: settings.database_for(name) for name in names}
-    async with TopicReader(settings.brokers()) as replay, transactions(urls.values(), dry_run=wish.dry_run) as opened:
+    async with (
+        TopicReader(settings.brokers()) as replay,
+        transactions(urls.values(), dry_run=request.dry_run) as opened,
+    ):
         for database in opened.values():
-            await database.begin(wish.kind, wish.operator)
+            await database.begin(request.kind, request.operator)
         await _take_over(settings, sagas, opened.values())
         places = {name: opened[url] for name, url in urls.items()}
-        for table, rows in (wish.book or {}).items():
+        for table, rows in (request.book or {}).items():
             await write_rows(places.get(TABLES[table][0], places[SAGA_LOG]).sql, table, rows)
         for registered in sagas:
             ranges = await _look(settings, replay, registered)
             await refuse_versions(places[SAGA_LOG].sql, registered.saga)
             await _make_months(replay, places[SAGA_LOG], ranges, events_topic(registered.saga.name))
-            catching = _catch_up(replay, places, registered, wish, (ranges, report))
-            catching.facts.leaves_from = await find_leaf_formats(settings, replay, events_topic(registered.saga.name))
-            await catching.declare()
-            sized(catching.size)
-            await catching.run(advance)
-            if wish.kind == "rebuilt":
+            loader = _catch_up(replay, places, registered, request, (ranges, report))
+            loader.facts.leaves_from = await find_leaf_formats(settings, replay, events_topic(registered.saga.name))
+            await loader.declare()
+            sized(loader.size)
+            await loader.run(advance)
+            if request.kind == "rebuilt":
                 await _skip_signals(settings, replay, places[SAGA_LOG], registered)
         for database in opened.values():
             await _sum_up(database, report)
-        report.left_out += describe_gaps(sagas, rebuilt=wish.kind == "rebuilt", book=wish.book is not None)
+        report.left_out += describe_gaps(sagas, rebuilt=request.kind == "rebuilt", book=request.book is not None)
         report.incarnation = max(database.incarnation.number for database in opened.values())
     report.seconds = time.monotonic() - began
     return report
@@ -137,14 +140,14 @@ def _catch_up(
     replay: TopicReader,
     places: Mapping[str, Database],
     registered: RegisteredSaga[Participant],
-    wish: Wish,
+    request: RebuildRequest,
     told: tuple[Ranges, Report],
-) -> CatchUp:
+) -> TopicLoader:
     ranges, report = told
     partitions = sum(1 for topic, _ in ranges if topic == events_topic(registered.saga.name))
     facts = FactRecovery(Rules(registered.saga, partitions), places[SAGA_LOG].sql, time.time_ns())
-    restored = wish.kind == "restored"
-    return CatchUp(registered, replay, places, ranges, facts, report, restored=restored, unknown=wish.unknown)
+    restored = request.kind == "restored"
+    return TopicLoader(registered, replay, places, ranges, facts, report, restored=restored, unknown=request.unknown)
 
 
 async def _skip_signals(

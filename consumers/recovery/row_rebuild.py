@@ -31,7 +31,7 @@ CONTRADICTED: Final = "!"
 _LENGTH: Final = 4
 
 
-class Said(Enum):
+class MentionKind(Enum):
     """What a record is to a step."""
 
     TRIGGER = "trigger"
@@ -47,20 +47,20 @@ class Said(Enum):
 
 
 _ANSWERS: Final = {
-    Said.DONE: StepMessage.RECORDED_DONE,
-    Said.REFUSED: StepMessage.RECORDED_REFUSED,
-    Said.FAILED: StepMessage.RECORDED_FAILED,
-    Said.BARRED: StepMessage.RECORDED_BARRED,
-    Said.COMPENSATED: StepMessage.RECORDED_COMPENSATED,
-    Said.STANDS: StepMessage.RECORDED_COMPENSATION_FAILED,
+    MentionKind.DONE: StepMessage.RECORDED_DONE,
+    MentionKind.REFUSED: StepMessage.RECORDED_REFUSED,
+    MentionKind.FAILED: StepMessage.RECORDED_FAILED,
+    MentionKind.BARRED: StepMessage.RECORDED_BARRED,
+    MentionKind.COMPENSATED: StepMessage.RECORDED_COMPENSATED,
+    MentionKind.STANDS: StepMessage.RECORDED_COMPENSATION_FAILED,
 }
-_BY_STEP: Final[dict[type[Message], Said]] = {
-    lifecycle.StepFailed: Said.FAILED,
-    lifecycle.StepBarred: Said.BARRED,
-    lifecycle.StepUnknown: Said.ATTEMPTED,
-    lifecycle.AttemptFailed: Said.ATTEMPTED,
-    lifecycle.StepContradicted: Said.CONTRADICTED,
-    lifecycle.CompensationFailed: Said.STANDS,
+_BY_STEP: Final[dict[type[Message], MentionKind]] = {
+    lifecycle.StepFailed: MentionKind.FAILED,
+    lifecycle.StepBarred: MentionKind.BARRED,
+    lifecycle.StepUnknown: MentionKind.ATTEMPTED,
+    lifecycle.AttemptFailed: MentionKind.ATTEMPTED,
+    lifecycle.StepContradicted: MentionKind.CONTRADICTED,
+    lifecycle.CompensationFailed: MentionKind.STANDS,
 }
 
 
@@ -68,7 +68,7 @@ _BY_STEP: Final[dict[type[Message], Said]] = {
 class Mention:
     """One record, and one step that it says something of."""
 
-    said: Said
+    kind: MentionKind
     binding: Binding
     saga_id: UUID
     envelope: Envelope
@@ -80,7 +80,7 @@ class Mention:
         return self.saga_id, self.binding.step.name
 
 
-class Reader:
+class FactReader:
     """The wire types that say something of a participant's steps; `partitions` is the count of the topics'.
 
     A report from outside may name no version: then it is one to the steps of all versions that wait for it.
@@ -95,11 +95,11 @@ class Reader:
         self._newest = participant.bindings
         self._by_step = {wire_type(saga.name, message): said for message, said in _BY_STEP.items()}
         self._types = {version: _types(saga.name, each.values()) for version, each in self._bindings.items()}
-        self._reports: dict[str, dict[str, tuple[Said, Binding]]] = {}
+        self._reports: dict[str, dict[str, tuple[MentionKind, Binding]]] = {}
         for types in self._types.values():
             for ce_type, listed in types.items():
                 for said, binding in listed:
-                    if said is Said.REPORT:
+                    if said is MentionKind.REPORT:
                         self._reports.setdefault(ce_type, {}).setdefault(binding.step.name, (said, binding))
 
     def read(self, record: Record) -> list[Mention]:
@@ -115,7 +115,7 @@ class Reader:
         saga_id = read_id(envelope.saga_id)
         return [Mention(said, binding, saga_id, envelope, record) for said, binding in found]
 
-    def _find(self, envelope: Envelope) -> Collection[tuple[Said, Binding]]:
+    def _find(self, envelope: Envelope) -> Collection[tuple[MentionKind, Binding]]:
         if not envelope.version and (reports := self._reports.get(envelope.type)) is not None:
             return reports.values()
         version = envelope.version or self._unversioned
@@ -127,33 +127,37 @@ class Reader:
         return [(said, binding)] if said is not None and binding is not None else []
 
 
-def _types(saga: str, bindings: Iterable[Binding]) -> dict[str, list[tuple[Said, Binding]]]:
+def _types(saga: str, bindings: Iterable[Binding]) -> dict[str, list[tuple[MentionKind, Binding]]]:
     """Return what each wire type says of the steps of one version."""
-    types: dict[str, list[tuple[Said, Binding]]] = {}
+    types: dict[str, list[tuple[MentionKind, Binding]]] = {}
     for binding in bindings:
         step = binding.step
-        named: list[tuple[Said, type[Message] | None]] = [(Said.TRIGGER, event) for event in step.on]
-        named += [(Said.DONE, step.emits), (Said.REFUSED, step.rejects), (Said.REPORT, step.waits_for)]
-        named.append((Said.COMPENSATED, step.back[1] if step.back is not None else None))
+        named: list[tuple[MentionKind, type[Message] | None]] = [(MentionKind.TRIGGER, event) for event in step.on]
+        named += [
+            (MentionKind.DONE, step.emits),
+            (MentionKind.REFUSED, step.rejects),
+            (MentionKind.REPORT, step.waits_for),
+        ]
+        named.append((MentionKind.COMPENSATED, step.back[1] if step.back is not None else None))
         for said, message in named:
             for each in (message, *message.EARLIER) if message is not None else ():
                 types.setdefault(wire_type(saga, each), []).append((said, binding))
     return types
 
 
-def adopt(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
+def rebuild_row(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
     """Give the row after a record, or None where it changes nothing. `now` is nanoseconds since 1970.
 
     Raises `ValueError` for a value that cannot be read: its owner made nothing of it either.
     """
-    match mention.said:
-        case Said.TRIGGER:
+    match mention.kind:
+        case MentionKind.TRIGGER:
             return _trigger(row, mention, lane, now)
-        case Said.REPORT:
+        case MentionKind.REPORT:
             return _report(row, mention, lane, now)
-        case Said.CONTRADICTED:
+        case MentionKind.CONTRADICTED:
             return _contradicted(row, mention)
-        case Said.ATTEMPTED:
+        case MentionKind.ATTEMPTED:
             return _attempted(row, mention)
         case _:
             return _answered(row, mention, lane)
@@ -253,7 +257,7 @@ def _contradicted(row: Row | None, mention: Mention) -> Row | None:
 
 def _answered(row: Row | None, mention: Mention, lane: int) -> Row | None:
     envelope, step = mention.envelope, mention.binding.step
-    decided = decide(row or NO_ROW, _ANSWERS[mention.said], step, envelope.round, envelope.attempt)
+    decided = decide(row or NO_ROW, _ANSWERS[mention.kind], step, envelope.round, envelope.attempt)
     if decided.action is Action.NOTHING:
         return None
     row = row or Row(mention.saga_id, step.name, lane, RowStatus.WAITING)

@@ -8,7 +8,7 @@ from typing import Final
 from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.evidence import Claim
 from tradesaga.consumers.participant import Binding, Participant
-from tradesaga.consumers.recovery.row_rebuild import Mention, Reader, Said, adopt, begin_round
+from tradesaga.consumers.recovery.row_rebuild import FactReader, Mention, MentionKind, begin_round, rebuild_row
 from tradesaga.consumers.recovery.starts import Letter
 from tradesaga.consumers.runtime.bindings import Bindings
 from tradesaga.consumers.runtime.message import Message, Router
@@ -25,7 +25,7 @@ _SETTLED: Final = frozenset({
     RowStatus.DONE, RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED,
     RowStatus.COMPENSATION_FAILED,
 })  # fmt: skip
-_EFFECTS: Final = {Said.DONE, Said.COMPENSATED}
+_EFFECTS: Final = {MentionKind.DONE, MentionKind.COMPENSATED}
 # What a restored row says of a call was true when it was written; what was called after that, nobody can tell.
 _DOUBT: Final = """
 UPDATE step_execution SET status = $2, started = $3, due = clock_timestamp()
@@ -58,7 +58,7 @@ class StepRecovery:
         return min((at for (_, name), at in self._order.items() if name in self.participant.bindings), default=0)
 
     def __post_init__(self) -> None:
-        self._reader = Reader(self.participant, self.partitions)
+        self._reader = FactReader(self.participant, self.partitions)
         self._router = Router(self.participant, self.partitions)
         self._order = {
             (version, step.name): number
@@ -85,13 +85,13 @@ class StepRecovery:
         effects: list[Mention] = []
         for mention in mentions:
             try:
-                row = adopt(rows.get(mention.key), mention, self.lanes[mention.record.partition], self.now)
+                row = rebuild_row(rows.get(mention.key), mention, self.lanes[mention.record.partition], self.now)
             except ValueError:
                 continue  # its owner could not read it either, and has answered for that
             if row is None:
                 continue
             rows[row.key] = changed[row.key] = row
-            if mention.said in _EFFECTS:
+            if mention.kind in _EFFECTS:
                 effects.append(mention)
         await save(self.sql, changed.values())
         await self._restore(effects)
@@ -129,7 +129,7 @@ class StepRecovery:
         """
         groups: dict[tuple[bool, int, int], list[Mention]] = {}
         for mention in effects:
-            back = mention.said is Said.COMPENSATED
+            back = mention.kind is MentionKind.COMPENSATED
             version = mention.envelope.version or self._unversioned
             position = self._order[version, mention.binding.step.name]
             groups.setdefault((back, version, -position if back else position), []).append(mention)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, declare_lanes, move_lanes
-from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
+from tradesaga.consumers.recovery.facts import CommandKey, DerivedCommand, FactRecovery, command_key
 from tradesaga.consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown, refuse_unregistered
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.consumers.recovery.starts import Letter, first_unanswered, open_intake
@@ -31,7 +31,7 @@ Letters = Counter[tuple[str, Letter]]
 
 
 @dataclass
-class CatchUp:
+class TopicLoader:
     """Reads every partition once. `ranges` gives the first and the next offset of each, when the recovery began.
 
     `places` gives the database of each service by name; `restored` that the rows there are of an earlier moment.
@@ -122,19 +122,19 @@ class CatchUp:
                             self.contradicted.add(letter[1])
         return found
 
-    async def _commands(self, number: int) -> set[Asked]:
+    async def _commands(self, number: int) -> set[CommandKey]:
         """Say which orders have become commands on this partition."""
-        bar, given = wire_type(self.registered.saga.name, Bar).encode(), set[Asked]()
+        bar, given = wire_type(self.registered.saga.name, Bar).encode(), set[CommandKey]()
         async for batch in self._read(self.commands, number):
             self.report.records["commands"] += len(batch)
             for record in batch:
                 found = dict(record.headers)
                 if TYPE in found:
-                    given.add(asked(record.headers, bar=found[TYPE] == bar))
+                    given.add(command_key(record.headers, bar=found[TYPE] == bar))
         return given
 
-    async def _facts(self, number: int, given: Collection[Asked], letters: Letters, advance: Advance) -> None:
-        lane, orders = self.log_lanes[number], list[Made]()
+    async def _facts(self, number: int, given: Collection[CommandKey], letters: Letters, advance: Advance) -> None:
+        lane, orders = self.log_lanes[number], list[DerivedCommand]()
         self.facts.forget()
         async for batch in self._read(self.events, number):
             self.report.records["events"] += len(batch)
@@ -148,7 +148,7 @@ class CatchUp:
                 self.owed += [(lane, letter) for letter in missing]
                 self.report.owed["dead letters"] += len(missing)
             advance(len(batch))
-        commands = [made.record for made in orders if made.asked not in given]
+        commands = [made.record for made in orders if made.command_key not in given]
         self.owed += [(lane, record) for record in commands]
         self.report.owed["commands"] += len(commands)
         end = self.ranges[self.events, number][1]

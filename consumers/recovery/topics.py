@@ -15,10 +15,10 @@ import asyncpg
 from tradesaga.consumers.audit.log.rows import COLUMNS, to_row
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, transactions
-from tradesaga.consumers.recovery.facts import Asked, FactRecovery, Made, asked
+from tradesaga.consumers.recovery.facts import CommandKey, DerivedCommand, FactRecovery, command_key
 from tradesaga.consumers.recovery.refusals import refuse_versions
 from tradesaga.consumers.recovery.report import Report
-from tradesaga.consumers.recovery.topic_loader import Advance, CatchUp
+from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
@@ -175,10 +175,10 @@ async def _leave_lanes(
         facts = FactRecovery(
             Rules(registered.saga, counts[events_topic(registered.saga.name)]), places[SAGA_LOG].sql, time.time_ns()
         )
-        catching = CatchUp(registered, replay, places, ranges, facts, report, restored=False, unknown=True)
-        await catching.declare()
+        loader = TopicLoader(registered, replay, places, ranges, facts, report, restored=False, unknown=True)
+        await loader.declare()
         for number in range(counts[events_topic(registered.saga.name)]):
-            await catching.find_unanswered(number)
+            await loader.find_unanswered(number)
 
 
 def _refuse_full(brokers: str, ranges: Mapping[Place, tuple[int, int]]) -> None:
@@ -225,7 +225,7 @@ class _Writing:
     rewriter: TopicRewriter
     transactions: TransactionWriter
     report: Report
-    sent: dict[Asked, Outgoing] = field(default_factory=dict[Asked, Outgoing])
+    sent: dict[CommandKey, Outgoing] = field(default_factory=dict[CommandKey, Outgoing])
 
     async def write(self, spans: Mapping[int, _Span], advance: Advance) -> None:
         """Write facts and commands partition by partition, then what had not been folded, then the dead letters."""
@@ -233,7 +233,7 @@ class _Writing:
         bar = wire_type(name, Bar)
         for row in await self._fetch(_SENT, commands_topic(name)):
             record = _outgoing(row)
-            self.sent[asked(record.headers, bar=record.type == bar)] = record
+            self.sent[command_key(record.headers, bar=record.type == bar)] = record
         rules = Rules(self.registered.saga, self.counts[events_topic(name)])
         facts = FactRecovery(rules, self.places[SAGA_LOG].sql, time.time_ns(), writes=False)
         for number, span in spans.items():
@@ -291,9 +291,9 @@ class _Writing:
             await self.transactions.skip(place, first, count, recorded_ms)
             self.report.records["skipped offsets"] += count
 
-    async def _write_command(self, made: Made) -> None:
+    async def _write_command(self, made: DerivedCommand) -> None:
         """Write the command that had been sent; one that the outbox has forgotten is made anew, under a new id."""
-        record = self.sent.pop(made.asked, None)
+        record = self.sent.pop(made.command_key, None)
         self.report.records["commands"] += 1
         self.report.adopted["commands made anew"] += record is None
         await self._append(record or made.record)

@@ -10,7 +10,7 @@ from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, execute, open_stage
 from tests.waiting import until
-from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
@@ -78,7 +78,7 @@ async def test_a_standby_that_lacked_commits_halts_every_group(stack: Stack, dat
             assert await stage.far_pool.fetchval("SELECT count(*) FROM far_call") == calls
             await stage.stop()
             await stage.use(pair.url)
-            await stage.rebuild(Wish("restored", "tester"))
+            await stage.rebuild(RebuildRequest("restored", "tester"))
             await stage.serve()
             await check_ends(stage)
             await check_nothing_twice(stage)

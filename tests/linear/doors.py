@@ -16,7 +16,7 @@ from starlette.requests import Request
 from tests.keys import KEYS
 from tradesaga.consumers.audit.export.layout import FormatError, from_line, from_proof
 from tradesaga.consumers.audit.export.manifest import Manifest
-from tradesaga.consumers.audit.replay.request import read_moment
+from tradesaga.consumers.audit.replay.request import read_time
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.entry.signals.reading import read_signal
 from tradesaga.consumers.entry.start_intake import Intake
@@ -180,7 +180,7 @@ DOORS: Final[Mapping[str, Door]] = {
     "stored headers": lambda text: load_headers(text.decode("latin-1")),
     "a traceparent": lambda text: next_traceparent(text.decode("latin-1")),
     "a time": lambda text: parse_time(text.decode("latin-1")),
-    "a moment": lambda text: read_moment(text.decode("latin-1"), "--at"),
+    "a moment": lambda text: read_time(text.decode("latin-1"), "--at"),
     "an order of the venue": _order,
     "an amount": lambda text: format_decimal(Decimal(text.decode("latin-1"))),
     "a signed note": lambda text: open_note(text.decode("latin-1"), {}),

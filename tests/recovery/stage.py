@@ -21,7 +21,7 @@ from tests.waiting import until
 from tradesaga.consumers.context import Work
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.recovery.rebuild import Wish, rebuild
+from tradesaga.consumers.recovery.rebuild import RebuildRequest, rebuild
 from tradesaga.consumers.recovery.report import Report
 from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.postgres.database import Connection, Pool, open_pool
@@ -168,7 +168,7 @@ class Stage:
             else:
                 return
 
-    async def rebuild(self, wish: Wish) -> Report:
+    async def rebuild(self, wish: RebuildRequest) -> Report:
         """Recover the database in use."""
         return await rebuild(self.settings, self.sagas, wish, ignore, ignore)
 

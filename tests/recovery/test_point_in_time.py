@@ -13,7 +13,7 @@ from tests.clusters.standby import Pair, base_backup
 from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, execute, open_stage
-from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.infra.local_stack.account import data_folder, make_owned, server_account
 from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.state import PostgresState
@@ -85,7 +85,7 @@ async def test_the_log_is_replayed_to_a_moment(
             rewind(backup, archive, moment)
             state = await asyncio.to_thread(start_postgres, home, state.model_copy(update={"data": str(backup)}))
             await stage.use(state.url)
-            assert (await stage.rebuild(Wish("restored", "tester"))).restored.total() > 0
+            assert (await stage.rebuild(RebuildRequest("restored", "tester"))).restored.total() > 0
             await stage.serve()
             await check_ends(stage)
             await check_nothing_twice(stage)

@@ -7,12 +7,12 @@ import pytest
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage
 from tradesaga.consumers.recovery.comparison import compare
-from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.schemas.messages.lifecycle import RetryRequested
 
 pytestmark = pytest.mark.stack
 
-REBUILT = Wish("rebuilt", "tester")
+REBUILT = RebuildRequest("rebuilt", "tester")
 
 
 async def test_a_rebuilt_database_equals_the_lost_one(stage: Stage) -> None:
@@ -77,7 +77,7 @@ async def test_a_restored_database_takes_in_what_it_missed(stage: Stage) -> None
     await stage.lose_database()
     await stage.stop()
     await stage.use(backup)
-    report = await stage.rebuild(Wish("restored", "tester"))
+    report = await stage.rebuild(RebuildRequest("restored", "tester"))
     assert report.restored.total() > 0
     await stage.serve()
     await check_ends(stage)

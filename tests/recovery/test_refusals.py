@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from tests.broker import delete_topics
 from tests.e2e import messages as m
 from tests.recovery.stage import Stage, ignore
-from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.partitioner import partition_of
@@ -21,11 +21,11 @@ from tradesaga.schemas.topics import PARTITIONS, saga_topics
 
 pytestmark = pytest.mark.stack
 
-REBUILT = Wish("rebuilt", "tester")
-RESTORED = Wish("restored", "tester")
+REBUILT = RebuildRequest("rebuilt", "tester")
+RESTORED = RebuildRequest("restored", "tester")
 
 
-async def refused(stage: Stage, wish: Wish) -> str:
+async def refused(stage: Stage, wish: RebuildRequest) -> str:
     """Give the code with which a recovery is refused."""
     with pytest.raises(CommandError) as caught:
         await stage.rebuild(wish)

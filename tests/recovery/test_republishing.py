@@ -13,7 +13,7 @@ from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, ignore
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.recovery.comparison import compare
-from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError
@@ -60,7 +60,7 @@ async def test_everything_goes_on_with_topics_written_anew(stage: Stage) -> None
     await stage.stop()
     lived = stage.url
     rebuilt = await stage.new_database()
-    again = await stage.rebuild(Wish("rebuilt", "tester"))
+    again = await stage.rebuild(RebuildRequest("rebuilt", "tester"))
     found = await compare(lived, rebuilt)
     assert found.equal, found.lines()
     assert +again.owed == Counter()
@@ -127,7 +127,7 @@ async def test_offsets_that_transactions_took_are_skipped_again(stage: Stage) ->
     await stage.stop()
     lived = stage.url
     rebuilt = await stage.new_database()
-    await stage.rebuild(Wish("rebuilt", "tester"))
+    await stage.rebuild(RebuildRequest("rebuilt", "tester"))
     found = await compare(lived, rebuilt)
     assert found.equal, found.lines()
     await refuses_a_log_that_lacks_a_record(stage)

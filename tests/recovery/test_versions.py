@@ -16,10 +16,10 @@ from tests.e2e.versions import make_versions
 from tests.recovery.ends import check_nothing_twice
 from tests.recovery.stage import Stage, ignore
 from tests.waiting import until
-from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.recovery.comparison import compare
-from tradesaga.consumers.recovery.rebuild import Wish
+from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
@@ -29,8 +29,8 @@ from tradesaga.schemas.topics import PARTITIONS, saga_topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
-REBUILT = Wish("rebuilt", "tester")
-RESTORED = Wish("restored", "tester")
+REBUILT = RebuildRequest("rebuilt", "tester")
+RESTORED = RebuildRequest("restored", "tester")
 FORWARD = {1: ["book", "pay", "close"], 2: ["book", "weigh", "pay"]}
 """The local effects of a completed saga, by its version."""
 PLANS: list[tuple[dict[str, str], str]] = [
@@ -106,8 +106,8 @@ async def replayed(stage: Stage) -> ReplayReport:
     sql = await asyncpg.connect(stage.url)
     try:
         async with TopicReader(stage.bench.kafka) as topics:
-            with Notebook(None, Identity.of(rules, "c", "comparison"), rules) as notebook:
-                return await Comparing(sql, topics, rules, notebook).run()
+            with ReplayState(None, Identity.of(rules, "c", "comparison"), rules) as replay_state:
+                return await Comparison(sql, topics, rules, replay_state).run()
     finally:
         await sql.close()
 
@@ -118,7 +118,7 @@ async def lose_topics(stage: Stage) -> None:
     await asyncio.to_thread(delete_topics, stage.bench.kafka, names)
 
 
-async def refused(stage: Stage, wish: Wish) -> CommandError:
+async def refused(stage: Stage, wish: RebuildRequest) -> CommandError:
     """Return what a recovery is refused with."""
     with pytest.raises(CommandError) as caught:
         await stage.rebuild(wish)

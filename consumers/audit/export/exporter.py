@@ -94,7 +94,7 @@ class _LogWriting:
         self._log = log
         self._checkpoint = checkpoint
         self._span = span
-        self._edge = Frontier.empty()
+        self._frontier = Frontier.empty()
         self._stretch = SubtreeRange()
         self._index = 0
         self._next_offset = -1
@@ -112,9 +112,9 @@ class _LogWriting:
 
     def begin(self, begin: Begin) -> None:
         """Begin behind what was retired."""
-        self._retired = begin.edge.size
-        self._stretch.subtrees = subtrees_of(begin.edge)
-        self._index, self._next_offset = begin.edge.size, begin.next_offset
+        self._retired = begin.frontier.size
+        self._stretch.subtrees = subtrees_of(begin.frontier)
+        self._index, self._next_offset = begin.frontier.size, begin.next_offset
         self._heads = {(saga_id, seq): found for saga_id, (seq, found) in begin.heads.items()}
 
     async def skip(self, pages: AsyncIterator[list[asyncpg.Record]]) -> None:
@@ -167,7 +167,7 @@ class _LogWriting:
         for row in rows:
             self._follow(row.record.offset, row.record.skipped)
             lines.append(Line(row, self._index, previous.get(row.record.offset)))
-            self._edge.append(hash_leaf(row.hash))
+            self._frontier.append(hash_leaf(row.hash))
             self._index += 1
             self._count(row, lines[-1].leaf)
         self._exporter.folder.file(layout.EVENTS).write(b"".join([to_line(line) for line in lines]))
@@ -206,15 +206,15 @@ class _LogWriting:
         file = self._exporter.folder.file(layout.PROOFS)
         file.write(b"".join(to_proof(*self._log.place, subtree) for subtree in subtrees))
         for subtree in subtrees:
-            self._edge.append_subtree(subtree.level, subtree.root)
+            self._frontier.append_subtree(subtree.level, subtree.root)
 
     def finish(self, unsealed: int) -> Log:
         """Hold the tree against its seal, and give what the manifest says of the log. Raises `CommandError`."""
         self._graft()
         due = self._checkpoint
-        if self._edge.size != due.size:
-            raise _broken(due.origin, f"{due.size} of its records were sealed, {self._edge.size} are there")
-        if self._edge.root() != due.root:
+        if self._frontier.size != due.size:
+            raise _broken(due.origin, f"{due.size} of its records were sealed, {self._frontier.size} are there")
+        if self._frontier.root() != due.root:
             raise _broken(due.origin, f"its first {due.size} records are not those that were sealed")
         first_leaf, first_offset = self._places or (0, 0)
         return Log(

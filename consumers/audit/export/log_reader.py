@@ -17,7 +17,7 @@ _WRONG: Final = 1000
 """Unreadable lines of one file after which the rest is not read."""
 
 
-class Pieces(Generic[T]):
+class LineReader(Generic[T]):
     """The lines of one file; those that cannot be read are told, and passed over."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Pieces(Generic[T]):
 _EVERY: Final = 2000
 
 
-class LogReading:
+class LogReader:
     """Reads one log, as the manifest describes it, and has `check` judge it."""
 
     def __init__(
@@ -96,7 +96,9 @@ class LogReading:
         self._records = 0
         self._spoilt = False
 
-    def read(self, events: Pieces[Line], proofs: Pieces[tuple[Place, Subtree]], sagas: Pieces[SagaHead]) -> None:
+    def read(
+        self, events: LineReader[Line], proofs: LineReader[tuple[Place, Subtree]], sagas: LineReader[SagaHead]
+    ) -> None:
         """Read the log's part of the three files, which stand at its beginning."""
         while self._place in {events.place, proofs.place}:
             self._step(events, proofs)
@@ -104,7 +106,7 @@ class LogReading:
         self._check_sagas(sagas)
         self._check.finish()
 
-    def _step(self, events: Pieces[Line], proofs: Pieces[tuple[Place, Subtree]]) -> None:
+    def _step(self, events: LineReader[Line], proofs: LineReader[tuple[Place, Subtree]]) -> None:
         """Take what the next leaf is: a proof's subtree, or a record."""
         size = self._check.size
         if proofs.place == self._place and proofs.next is not None:
@@ -174,7 +176,7 @@ class LogReading:
             what = f"it ends with leaf {last.leaf}, and nothing shows that none after it was asked for"
             self._report.add(Verdict.INCOMPLETE, self._log.origin, what)
 
-    def _check_sagas(self, sagas: Pieces[SagaHead]) -> None:
+    def _check_sagas(self, sagas: LineReader[SagaHead]) -> None:
         """Hold the last record of each saga against its line."""
         before: UUID | None = None
         while sagas.place == self._place and sagas.next is not None:

@@ -7,7 +7,7 @@ from tradesaga.consumers.audit.export.layout import FormatError, read_line, writ
 from tradesaga.consumers.audit.export.manifest import Log, Manifest
 from tradesaga.consumers.audit.retention.action_log import read_entries
 from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.verify.log_check import Begin, Report, Retired, Verdict, read_notes
 from tradesaga.infra.audit_log.merkle import Frontier, Subtree
 from tradesaga.infra.audit_log.note import Verifier
@@ -21,22 +21,22 @@ _MEMBERS = ("number", "body", "note")
 class RetiredRecords:
     """Of one database: where its logs begin now, and the signed actions that made it so."""
 
-    def __init__(self, sql: Session, entries: Sequence[Entry], stones: Tombstones) -> None:
+    def __init__(self, sql: Session, entries: Sequence[Entry], ranges: RetiredRanges) -> None:
         self._sql = sql
         self._entries = entries
-        self._stones = stones
+        self._stones = ranges
 
     @classmethod
     async def read(cls, sql: Session, log_id: str, trusted: Mapping[bytes, Verifier]) -> "RetiredRecords":
         """Read the log of actions. Raises `CommandError` where it is not what was signed."""
         entries, report = await read_entries(sql), Report()
         actions = check_entries(report, log_id, entries, trusted)
-        stones = Tombstones.believe(report, actions_origin(log_id), actions)
+        ranges = RetiredRanges.believe(report, actions_origin(log_id), actions)
         if report.findings:
             found = report.findings[0]
             do = "see what is wrong with `tradesaga audit verify`"
             raise CommandError("audit-altered", found.what, found.where, do)
-        return cls(sql, entries, stones)
+        return cls(sql, entries, ranges)
 
     async def begin(self, origin: Origin, offset: int | None) -> Begin | None:
         """Say where a log begins whose first record there is at `offset`."""
@@ -47,12 +47,12 @@ class RetiredRecords:
         return b"".join(write_line(entry._asdict()) for entry in self._entries)
 
 
-def subtrees_of(edge: Frontier) -> list[Subtree]:
+def subtrees_of(frontier: Frontier) -> list[Subtree]:
     """Give an edge as the subtrees that it stands for."""
     found: list[Subtree] = []
     start = 0
-    for root in edge.peaks:
-        level = (edge.size - start).bit_length() - 1
+    for root in frontier.peaks:
+        level = (frontier.size - start).bit_length() - 1
         found.append(Subtree(start, level, root))
         start += 1 << level
     return found
@@ -84,18 +84,18 @@ def check_retired(
 ) -> None:
     """Check that signed actions have retired what an export leaves out as retired, and tell whose they were."""
     actions = check_entries(report, manifest.log_id, entries, trusted)
-    stones = Tombstones.believe(report, actions_origin(manifest.log_id), actions)
+    ranges = RetiredRanges.believe(report, actions_origin(manifest.log_id), actions)
     for log in manifest.logs:
-        if log.retired and not _is_retired(stones, log):
+        if log.retired and not _is_retired(ranges, log):
             what = f"its first {log.retired} records are said to be retired, and no signed action has retired them"
             report.add(Verdict.INCOMPLETE, log.origin, what)
-    for number, action in stones.actions.items():
-        cut = [stone for found in stones.stones.values() for by, stone in found if by == number]
-        offsets = {str(Origin(manifest.log_id, stone.topic, stone.partition)): stone.next_offset for stone in cut}
-        records = sum(stone.records for stone in cut)
+    for number, action in ranges.actions.items():
+        cut = [range_ for found in ranges.ranges.values() for by, range_ in found if by == number]
+        offsets = {str(Origin(manifest.log_id, range_.topic, range_.partition)): range_.next_offset for range_ in cut}
+        records = sum(range_.records for range_ in cut)
         report.retired.append(Retired(number, action.at, action.operator, action.reason, records, offsets))
 
 
-def _is_retired(stones: Tombstones, log: Log) -> bool:
-    known = stones.stones.get((log.topic, log.partition), ())
-    return any(stone.edge.size == log.retired for _, stone in known)
+def _is_retired(ranges: RetiredRanges, log: Log) -> bool:
+    known = ranges.ranges.get((log.topic, log.partition), ())
+    return any(range_.frontier.size == log.retired for _, range_ in known)

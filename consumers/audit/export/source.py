@@ -79,7 +79,7 @@ class Sealed:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RowFilter:
     """Which records of a log: a condition in SQL, whose first argument is the fifth."""
 
     condition: str = ""
@@ -93,7 +93,7 @@ class Source:
     sql: Session
     query: Query
     starts: Starts
-    wanted: Wanted = field(init=False)
+    wanted: RowFilter = field(init=False)
 
     def __post_init__(self) -> None:
         self.wanted = _wanted(self.query, self.starts)
@@ -170,7 +170,7 @@ class Source:
         return await self.sql.fetch(statement, *log.place, span[0], span[1] + 1, *args)
 
 
-def _wanted(query: Query, starts: Starts) -> Wanted:
+def _wanted(query: Query, starts: Starts) -> RowFilter:
     """Write the condition for one query."""
     conditions: list[str] = []
     args: list[Any] = []
@@ -180,7 +180,7 @@ def _wanted(query: Query, starts: Starts) -> Wanted:
         return f"${4 + len(args)}::{of}"
 
     if query.whole:
-        return Wanted()
+        return RowFilter()
     if query.ids:
         conditions.append(f"saga_id = ANY({argument(list(query.ids), 'uuid[]')})")
     asked = {name: value for name, value in (("account", query.account), ("symbol", query.symbol)) if value is not None}
@@ -195,7 +195,7 @@ def _wanted(query: Query, starts: Starts) -> Wanted:
     for comparison, value in ((">=", query.from_ms), ("<", query.to_ms)):
         if value is not None:
             conditions.append(f"recorded_at {comparison} to_timestamp({argument(value, 'bigint')}::numeric / 1000)")
-    return Wanted(" ".join(f"AND {condition}" for condition in conditions), tuple(args))
+    return RowFilter(" ".join(f"AND {condition}" for condition in conditions), tuple(args))
 
 
 _SPACING: Final = 1000

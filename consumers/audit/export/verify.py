@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.folder import ExportFolder, is_safe
 from tradesaga.consumers.audit.export.layout import FormatError, from_line, from_proof, read_saga_line
-from tradesaga.consumers.audit.export.log_reader import LogReading, Pieces
+from tradesaga.consumers.audit.export.log_reader import LineReader, LogReader
 from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, note_text
 from tradesaga.consumers.audit.export.retired import check_retired, read_entry
 from tradesaga.consumers.audit.retention.actions import Entry
@@ -120,9 +120,9 @@ def _check_logs(
 ) -> None:
     """Check log after log, in the manifest's order, each with its records, proofs and sagas."""
     known = _read_checkpoints(report, folder, manifest, *keys)
-    events = Pieces(report, folder, layout.EVENTS, from_line, lambda line: line.row.record[:2])
-    proofs = Pieces(report, folder, layout.PROOFS, from_proof, lambda proof: proof[0])
-    sagas = Pieces(report, folder, layout.SAGAS, read_saga_line, lambda saga: saga.place)
+    events = LineReader(report, folder, layout.EVENTS, from_line, lambda line: line.row.record[:2])
+    proofs = LineReader(report, folder, layout.PROOFS, from_proof, lambda proof: proof[0])
+    sagas = LineReader(report, folder, layout.SAGAS, read_saga_line, lambda saga: saga.place)
     schemas = f"{layout.SCHEMAS}/"
     report.types = frozenset(
         file.path.removeprefix(schemas).removesuffix(".json")
@@ -131,7 +131,7 @@ def _check_logs(
     )
     for log in manifest.logs:
         check = LogCheck(report, Origin(manifest.log_id, log.topic, log.partition), known.get(log.origin, {}))
-        reading = LogReading(report, manifest, log, check, lambda rows: progress(rows, manifest.records))
+        reading = LogReader(report, manifest, log, check, lambda rows: progress(rows, manifest.records))
         reading.read(events, proofs, sagas)
     for pieces in (events, proofs, sagas):
         pieces.finish()

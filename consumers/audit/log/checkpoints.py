@@ -73,7 +73,7 @@ SELECT DISTINCT ON (topic, partition) topic, partition, note FROM audit_checkpoi
 _ALL: Final = "SELECT topic, partition, size, note FROM audit_checkpoint ORDER BY topic, partition, size"
 
 
-class NewRow(NamedTuple):
+class UnsealedRow(NamedTuple):
     """A row that is not sealed yet; `recorded_ms` is the broker's time, milliseconds since 1970."""
 
     topic: str
@@ -95,12 +95,12 @@ async def load_logs(sql: Connection, log_id: str, topics: Sequence[str]) -> dict
         place = (row["topic"], row["partition"])
         origin = Origin(log_id, *place)
         try:
-            edge = Frontier.unpack(row["size"], row["edge"])
+            frontier = Frontier.unpack(row["size"], row["edge"])
         except ValueError as error:
             raise HistoryError(f"{origin}: {error}") from error
-        if row["note"].split("\n", 3)[2:3] != [base64.b64encode(edge.root()).decode()]:
+        if row["note"].split("\n", 3)[2:3] != [base64.b64encode(frontier.root()).decode()]:
             raise HistoryError(f"{origin}: the edge is not that of the last checkpoint")
-        log = SealedLog(origin, edge, row["next_offset"], row["size"], hash_note(row["note"]))
+        log = SealedLog(origin, frontier, row["next_offset"], row["size"], hash_note(row["note"]))
         log.leaves_from = await _first_of_format_2(sql, log, row["note"])
         logs[place] = log
     return logs
@@ -121,7 +121,9 @@ async def _first_of_format_2(sql: Connection, log: SealedLog, note: str) -> int 
     return await sql.fetchval(_FIRST_OF_FORMAT_2, *sealed)
 
 
-async def read_new(sql: Connection, groups: Sequence[str], logs: Collection[SealedLog], limit: int) -> list[NewRow]:
+async def read_new(
+    sql: Connection, groups: Sequence[str], logs: Collection[SealedLog], limit: int
+) -> list[UnsealedRow]:
     """Read what was recorded since, up to `limit` rows a partition, in order; one statement whatever their number."""
     known = list(logs)
     rows = await sql.fetch(
@@ -132,7 +134,7 @@ async def read_new(sql: Connection, groups: Sequence[str], logs: Collection[Seal
         list(groups),
         limit,
     )
-    return [NewRow(*row) for row in rows]
+    return [UnsealedRow(*row) for row in rows]
 
 
 async def read_ends(sql: Connection) -> dict[tuple[str, int], int]:

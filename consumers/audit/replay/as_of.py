@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from tradesaga.consumers.audit.log.fold import Fold
-from tradesaga.consumers.audit.replay.request import TIMES, Moment
-from tradesaga.consumers.audit.replay.state import SILENT, Mark, Notebook, Reporting, fingerprint
+from tradesaga.consumers.audit.replay.request import TIMES, AsOf
+from tradesaga.consumers.audit.replay.state import NO_PROGRESS, ProgressReporter, ReplayState, Watermark, fingerprint
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import saga_of
 from tradesaga.consumers.saga_log.rules import Rules
@@ -20,7 +20,7 @@ from tradesaga.sagas.machine import State
 
 
 @dataclass
-class Known:
+class AsOfResult:
     """What the records up to the moment come to; `later` records lie behind it. The sagas are in the notebook."""
 
     records: int = 0
@@ -34,55 +34,55 @@ class Known:
 
 
 @dataclass
-class Looking:
+class AsOfReplay:
     """Folds a topic up to a moment."""
 
     replay: TopicReader
     rules: Rules
-    notebook: Notebook
-    moment: Moment
-    reporting: Reporting = SILENT
+    replay_state: ReplayState
+    as_of: AsOf
+    reporter: ProgressReporter = NO_PROGRESS
 
-    async def run(self) -> Known:
+    async def run(self) -> AsOfResult:
         """Fold; raises `CommandError` (exit 4) where the topic has a gap, `KafkaUnavailableError`."""
         places: list[Place] = [(self.rules.topic, number) for number in self._partitions()]
         held = await self.replay.ranges(places)
-        await self.notebook.check(self.replay, held)
-        self.reporting.sized(sum(end - begin for begin, end in held.values()))
-        fold, known = Fold(self.rules, self.notebook.sagas), Known()
+        await self.replay_state.check(self.replay, held)
+        self.reporter.sized(sum(end - begin for begin, end in held.values()))
+        fold, known = Fold(self.rules, self.replay_state.sagas), AsOfResult()
         for place, (begin, end) in held.items():
-            mark = self.notebook.marks.get(place)
-            start = max(begin, mark.next_offset) if mark is not None else begin
-            self.reporting.advance(start - begin)
+            watermark = self.replay_state.watermarks.get(place)
+            start = max(begin, watermark.next_offset) if watermark is not None else begin
+            self.reporter.advance(start - begin)
             async for batch in self.replay.read(place, start, end):
                 self._take(fold, batch)
-                self.reporting.advance(len(batch))
-            self.notebook.save()
-        known.records, known.later = (self.notebook.counts.get(name, 0) for name in ("records", "later"))
+                self.reporter.advance(len(batch))
+            self.replay_state.save()
+        known.records, known.later = (self.replay_state.counts.get(name, 0) for name in ("records", "later"))
         known.gone = {f"{topic}[{number}]": begin for (topic, number), (begin, _) in held.items() if begin}
-        for tracked in self.notebook.sagas:
+        for tracked in self.replay_state.sagas:
             _count(known, tracked)
         return known
 
     def _partitions(self) -> list[int]:
         """Name the partitions that matter: one saga's records are all on one."""
-        saga_id = self.moment.saga_id
+        saga_id = self.as_of.saga_id
         return list(range(self.rules.partitions)) if saga_id is None else [self.rules.home(saga_id)]
 
     def _take(self, fold: Fold, batch: list[Record]) -> None:
-        at, saga_id, time = self.moment.at, self.moment.saga_id, TIMES[self.moment.clock]
+        at, saga_id, time = self.as_of.at, self.as_of.saga_id, TIMES[self.as_of.clock]
         meant = [record for record in batch if saga_id is None or saga_of(record) == saga_id]
         found = [record for record in meant if time(record) <= at]
         for record in found:
             fold.take(record)
-        self.notebook.add("records", len(found))
-        self.notebook.add("later", len(meant) - len(found))
-        self.notebook.marks[batch[-1][:2]] = Mark(batch[-1].offset + 1, fingerprint(batch[-1]))
+        self.replay_state.add("records", len(found))
+        self.replay_state.add("later", len(meant) - len(found))
+        self.replay_state.watermarks[batch[-1][:2]] = Watermark(batch[-1].offset + 1, fingerprint(batch[-1]))
 
 
-def describe_sagas(rules: Rules, notebook: Notebook) -> Iterator[dict[str, Any]]:
+def describe_sagas(rules: Rules, replay_state: ReplayState) -> Iterator[dict[str, Any]]:
     """Tell each saga: state, steps, context, in the order in which they were written down."""
-    for tracked in notebook.sagas:
+    for tracked in replay_state.sagas:
         yield _described(rules, tracked)
 
 
@@ -121,7 +121,7 @@ def step_status(state: State, index: int) -> str:
     return "unknown" if state.unknown & bit else "open"
 
 
-def _count(known: Known, tracked: Tracked) -> None:
+def _count(known: AsOfResult, tracked: Tracked) -> None:
     known.parked += bool(tracked.parked)
     if tracked.checkpoint is None:
         known.unstarted += 1

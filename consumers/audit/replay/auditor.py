@@ -9,10 +9,10 @@ from uuid import UUID
 from tradesaga.consumers.audit.log.checkpoints import read_leaf_formats
 from tradesaga.consumers.audit.log.rows import snapshot
 from tradesaga.consumers.audit.replay.background_check import compare_chains, compare_states
-from tradesaga.consumers.audit.replay.comparison import Beside, Rows, compare_ends, read_log_ends
+from tradesaga.consumers.audit.replay.comparison import RowComparer, RowReader, compare_ends, read_log_ends
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.request import Span
-from tradesaga.consumers.audit.replay.state import Notebook
+from tradesaga.consumers.audit.replay.state import ReplayState
 from tradesaga.consumers.audit.retention.retired_ranges import read_retired
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import elapsed
@@ -22,7 +22,7 @@ from tradesaga.infra.postgres.database import Session
 
 ROUND: Final = 20_000
 """Records of one look: about a second's work, during which the database keeps what it sees."""
-SWEPT: Final = 25
+BACKGROUND_SAGAS: Final = 25
 """Sagas that are looked at again in one look, once all have been."""
 _CHUNK: Final = 500
 _NOBODY: Final = UUID(int=0)
@@ -30,7 +30,7 @@ _COUNT: Final = "SELECT count(*) FROM saga WHERE name = $1"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class AuditPass:
     """What one look has come to.
 
     `behind` counts the records that the saga log has taken in and this has not, `lag` those that the topic has.
@@ -54,15 +54,15 @@ class Auditor:
     """
 
     rules: Rules
-    notebook: Notebook
+    replay_state: ReplayState
     topics: TopicReader
     lap: float
     _checked: bool = False
-    _swept: UUID = _NOBODY
+    _checked_up_to: UUID = _NOBODY
     _laps: int = 0
     _lap_began: float = field(default_factory=elapsed)
 
-    async def look(self, sql: Session) -> Look:
+    async def look(self, sql: Session) -> AuditPass:
         """Fold what is new, beside its rows; compare the sagas that it touched, and some others.
 
         Raises `CommandError` (exit 4) where the topic has a gap or is another one, `KafkaUnavailableError`.
@@ -70,30 +70,30 @@ class Auditor:
         fresh: list[Difference] = []
 
         def tell(found: Iterable[Difference]) -> None:
-            fresh.extend(self.notebook.differ(found))
+            fresh.extend(self.replay_state.differ(found))
 
         async with snapshot(sql):
             log_ends = await read_log_ends(sql, self.rules)
             held = await self.topics.ranges(log_ends)
             if not self._checked:
-                await self.notebook.check(self.topics, held)
+                await self.replay_state.check(self.topics, held)
                 self._checked = True
             tell(compare_ends(log_ends, held))
             records, touched = await self._fold(sql, log_ends, held, tell)
             behind = sum(max(0, end - self._next(place, held)) for place, end in log_ends.items())
             await self._compare(sql, touched, tell)
             if not behind:
-                await self._sweep(sql, tell)
+                await self._check_background(sql, tell)
         if records or fresh:
-            self.notebook.save()
+            self.replay_state.save()
         lag = sum(max(0, end - self._next(place, held)) for place, (_, end) in held.items())
-        counts = self.notebook.counts
+        counts = self.replay_state.counts
         oldest_ms = counts.get("recorded_ms", 0) if behind else 0
-        return Look(records, behind, lag, oldest_ms, counts.get("differing", 0), fresh)
+        return AuditPass(records, behind, lag, oldest_ms, counts.get("differing", 0), fresh)
 
     def _next(self, place: Place, held: Mapping[Place, Span]) -> int:
-        mark = self.notebook.marks.get(place)
-        return mark.next_offset if mark is not None else held[place][0]
+        watermark = self.replay_state.watermarks.get(place)
+        return watermark.next_offset if watermark is not None else held[place][0]
 
     async def _fold(
         self,
@@ -104,48 +104,48 @@ class Auditor:
     ) -> tuple[int, set[UUID]]:
         """Fold up to `ROUND` records; give their number, and the sagas of partitions that are at the log's end now."""
         retired, leaves_from = await read_retired(sql), await read_leaf_formats(sql)
-        beside = Beside(self.rules, self.notebook, tell)
+        comparer = RowComparer(self.rules, self.replay_state, tell)
         left, touched = ROUND, set[UUID]()
         for place, log_end in log_ends.items():
             start = self._next(place, held)
             end = min(log_end, held[place][1], start + left)
             if start >= end:
                 continue
-            if start and place not in self.notebook.marks:
-                self.notebook.add(f"midway {place[1]}", 1)
-            midway = f"midway {place[1]}" in self.notebook.counts
-            rows = Rows(sql, place, (start, end), retired.get(place, 0), leaves_from.get(place, 0))
+            if start and place not in self.replay_state.watermarks:
+                self.replay_state.add(f"midway {place[1]}", 1)
+            midway = f"midway {place[1]}" in self.replay_state.counts
+            rows = RowReader(sql, place, (start, end), retired.get(place, 0), leaves_from.get(place, 0))
             mine = set[UUID]()
-            resumed = place in self.notebook.marks
+            resumed = place in self.replay_state.watermarks
             async for batch in self.topics.read(place, start, end, resumed=resumed):
-                mine |= await beside.take(rows, batch, midway=midway)
+                mine |= await comparer.take(rows, batch, midway=midway)
                 left -= len(batch)
-                self.notebook.counts["recorded_ms"] = batch[-1].recorded_ms
+                self.replay_state.counts["recorded_ms"] = batch[-1].recorded_ms
             if end == log_end:
                 touched |= mine
         return ROUND - left, touched
 
     async def _compare(self, sql: Session, touched: set[UUID], tell: Callable[[Iterable[Difference]], object]) -> None:
         """Compare the sagas that something has just been said of."""
-        known = (self.notebook.sagas.get(saga_id) for saga_id in touched)
+        known = (self.replay_state.sagas.get(saga_id) for saga_id in touched)
         sagas = iter([tracked for tracked in known if tracked is not None])
         while chunk := list(islice(sagas, _CHUNK)):
             tell(await compare_states(sql, self.rules, chunk))
 
-    async def _sweep(self, sql: Session, tell: Callable[[Iterable[Difference]], object]) -> None:
+    async def _check_background(self, sql: Session, tell: Callable[[Iterable[Difference]], object]) -> None:
         """Look at the next sagas again; the first lap takes many at once, the others their time."""
-        if self._swept == _NOBODY and self._laps and elapsed() - self._lap_began < self.lap:
+        if self._checked_up_to == _NOBODY and self._laps and elapsed() - self._lap_began < self.lap:
             return
-        if self._swept == _NOBODY:
+        if self._checked_up_to == _NOBODY:
             self._lap_began = elapsed()
-        sagas = self.notebook.sagas.after(self._swept, SWEPT if self._laps else _CHUNK)
+        sagas = self.replay_state.sagas.after(self._checked_up_to, BACKGROUND_SAGAS if self._laps else _CHUNK)
         if sagas:
             tell(await compare_states(sql, self.rules, sagas))
             tell(await compare_chains(sql, self.rules, sagas))
-            self._swept = sagas[-1].saga_id
+            self._checked_up_to = sagas[-1].saga_id
             return
-        self._swept, self._laps = _NOBODY, self._laps + 1
-        if not self.notebook.fragments.heads:
-            mine, stored = self.notebook.sagas.count_started(), await sql.fetchval(_COUNT, self.rules.saga.name)
+        self._checked_up_to, self._laps = _NOBODY, self._laps + 1
+        if not self.replay_state.partial_sagas.heads:
+            mine, stored = self.replay_state.sagas.count_started(), await sql.fetchval(_COUNT, self.rules.saga.name)
             if mine != stored:
                 tell([Difference(self.rules.saga.name, "number of sagas", str(mine), str(stored))])

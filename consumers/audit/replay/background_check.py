@@ -6,7 +6,13 @@ from uuid import UUID
 import asyncpg
 
 from tradesaga.consumers.audit.log.rows import read_chains, to_row
-from tradesaga.consumers.audit.replay.differences import Difference, compare_fields, compare_sagas, said_by, shown
+from tradesaga.consumers.audit.replay.differences import (
+    Difference,
+    compare_fields,
+    compare_sagas,
+    expected_fields,
+    format_value,
+)
 from tradesaga.consumers.audit.retention.retired_ranges import read_heads
 from tradesaga.consumers.audit.verify.chain_heads import Head
 from tradesaga.consumers.saga_log import store
@@ -55,7 +61,12 @@ async def compare_chains(sql: Connection, rules: Rules, sagas: Sequence[Tracked]
 def _chain(head: Head, row: asyncpg.Record) -> tuple[Head, Iterator[Difference]]:
     record, stored, *_ = to_row(row)
     made = (head[0] + 1, hash_row(head[1], record, stored))
-    expected = {**said_by(record, format_of(stored.hash)), "headers": row["headers"], "seq": made[0], "hash": made[1]}
+    expected = {
+        **expected_fields(record, format_of(stored.hash)),
+        "headers": row["headers"],
+        "seq": made[0],
+        "hash": made[1],
+    }
     return made, compare_fields(record, row, expected)
 
 
@@ -64,4 +75,4 @@ def _ended(saga_id: UUID, mine: Checkpoint, found: Head) -> Iterator[Difference]
     if found[0] != mine.seq:
         yield Difference(where, "number", str(mine.seq), str(found[0]))
     elif found[1] != mine.head:
-        yield Difference(where, "last hash", shown(mine.head), shown(found[1]))
+        yield Difference(where, "last hash", format_value(mine.head), format_value(found[1]))

@@ -16,12 +16,12 @@ from rich.progress import Progress
 
 from tradesaga.consumers.audit.options import progress_bar
 from tradesaga.consumers.audit.replay import display, service
-from tradesaga.consumers.audit.replay.as_of import Looking
-from tradesaga.consumers.audit.replay.auditor import Look
-from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
+from tradesaga.consumers.audit.replay.as_of import AsOfReplay
+from tradesaga.consumers.audit.replay.auditor import AuditPass
+from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.request import Moment, Request, Timeline
-from tradesaga.consumers.audit.replay.state import Identity, Notebook, Reporting
+from tradesaga.consumers.audit.replay.request import AsOf, Request, TimeSource
+from tradesaga.consumers.audit.replay.state import Identity, ProgressReporter, ReplayState
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.cli.options import AsJson, Directory
 from tradesaga.infra.clock import format_time
@@ -38,7 +38,9 @@ SAVE_EVERY: Final = 5.0
 """Seconds between two savings of a replay that can be resumed."""
 
 At = Annotated[str | None, typer.Option("--at", help="Show every saga as it was at this TIME: ISO 8601 with a zone.")]
-Clock = Annotated[Timeline | None, typer.Option("--clock", help="With --at: what had happened, or what was recorded.")]
+Clock = Annotated[
+    TimeSource | None, typer.Option("--clock", help="With --at: what had happened, or what was recorded.")
+]
 OfSaga = Annotated[str | None, typer.Option("--id", help="With --at: this saga alone.")]
 Since = Annotated[str | None, typer.Option("--from", help="Compare from this TIME on, by the broker's clock.")]
 Until = Annotated[str | None, typer.Option("--to", help="Compare what was recorded before this TIME.")]
@@ -59,11 +61,11 @@ class Run:
     cluster: str
     progress: Progress
 
-    def notebook(self, purpose: str) -> Notebook:
+    def replay_state(self, purpose: str) -> ReplayState:
         """Open the file that is to be gone on from, or none."""
-        return Notebook(self.request.resume, Identity.of(self.rules, self.cluster, purpose), self.rules)
+        return ReplayState(self.request.resume, Identity.of(self.rules, self.cluster, purpose), self.rules)
 
-    def reporting(self, text: str, notebook: Notebook) -> Reporting:
+    def reporter(self, text: str, replay_state: ReplayState) -> ProgressReporter:
         """Show how far it is, and save the notebook every so often."""
         task, saved = self.progress.add_task(text, total=None), time.monotonic()
 
@@ -71,10 +73,10 @@ class Run:
             nonlocal saved
             self.progress.advance(task, count)
             if self.request.resume is not None and time.monotonic() - saved >= SAVE_EVERY:
-                notebook.save()
+                replay_state.save()
                 saved = time.monotonic()
 
-        return Reporting(lambda total: self.progress.update(task, total=total), advance)
+        return ProgressReporter(lambda total: self.progress.update(task, total=total), advance)
 
 
 @asynccontextmanager
@@ -89,10 +91,10 @@ async def _running(settings: Settings, request: Request, rules: Rules) -> AsyncG
 
 async def _compare(run: Run) -> ReplayReport:
     asked = run.request.range(run.rules.topic, run.rules.partitions)
-    with run.notebook(f"comparison {asked}") as notebook:
+    with run.replay_state(f"comparison {asked}") as replay_state:
         async with session(run.settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
-            reporting = run.reporting("replaying", notebook)
-            return await Comparing(sql, run.topics, run.rules, notebook, reporting, asked).run()
+            reporter = run.reporter("replaying", replay_state)
+            return await Comparison(sql, run.topics, run.rules, replay_state, reporter, asked).run()
 
 
 def replay(
@@ -117,7 +119,7 @@ def replay(
     """
     request = Request(at, clock, saga_id, since, until, tuple(offsets or ()), resume, follow)
     request.check()
-    moment = request.moment()
+    as_of = request.as_of()
     settings = load_settings(directory)
     silence_libraries()
     rules = Rules(find_saga(saga, settings.app))
@@ -125,27 +127,29 @@ def replay(
     if follow:
         fine = uvloop.run(_follow(settings, rules, resume, as_json=as_json))
     else:
-        fine = uvloop.run(_replay(settings, request, rules, moment, limit, as_json=as_json))
+        fine = uvloop.run(_replay(settings, request, rules, as_of, limit, as_json=as_json))
     if not fine:
         raise typer.Exit(ExitCode.CHECK_FAILED)
 
 
 async def _replay(
-    settings: Settings, request: Request, rules: Rules, moment: Moment | None, limit: int, *, as_json: bool
+    settings: Settings, request: Request, rules: Rules, as_of: AsOf | None, limit: int, *, as_json: bool
 ) -> bool:
     """Do what is asked, show it, and say whether all is well."""
     async with _running(settings, request, rules) as run:
-        if moment is None:
+        if as_of is None:
             report = await _compare(run)
             run.progress.stop()
             display.show_report(report, as_json=as_json)
             return not report.differing
-        with run.notebook(str(moment)) as notebook:
-            known = await Looking(run.topics, run.rules, notebook, moment, run.reporting("replaying", notebook)).run()
+        with run.replay_state(str(as_of)) as replay_state:
+            known = await AsOfReplay(
+                run.topics, run.rules, replay_state, as_of, run.reporter("replaying", replay_state)
+            ).run()
             run.progress.stop()
-            if moment.saga_id is not None and not known.sagas + known.unstarted:
-                raise _unheard(moment)
-            display.show_known(run.rules, moment, known, notebook, limit, as_json=as_json)
+            if as_of.saga_id is not None and not known.sagas + known.unstarted:
+                raise _unheard(as_of)
+            display.show_known(run.rules, as_of, known, replay_state, limit, as_json=as_json)
             return not known.gone
 
 
@@ -157,7 +161,7 @@ async def _follow(settings: Settings, rules: Rules, resume: Path | None, *, as_j
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     with console.status("looking") as status:
 
-        def see(look: Look) -> None:
+        def see(look: AuditPass) -> None:
             status.update(f"{look.lag:,} records behind the head, nothing differs")
             found.extend(look.fresh)
             if found:
@@ -176,7 +180,7 @@ async def _follow(settings: Settings, rules: Rules, resume: Path | None, *, as_j
     return not found
 
 
-def _unheard(moment: Moment) -> CommandError:
-    what = f"nothing is known of saga {moment.saga_id} at {format_time(moment.at)}"
+def _unheard(as_of: AsOf) -> CommandError:
+    what = f"nothing is known of saga {as_of.saga_id} at {format_time(as_of.at)}"
     do = "give a later time, or the right id: `tradesaga list` has it"
     return CommandError("not-found", what, "--id", do, ExitCode.NOT_FOUND)

@@ -15,7 +15,7 @@ from tradesaga.consumers.audit.log.rows import read_span, snapshot
 from tradesaga.consumers.audit.replay.background_check import load_stored
 from tradesaga.consumers.audit.replay.differences import Difference, compare_rows, compare_sagas
 from tradesaga.consumers.audit.replay.request import Range, Span, find_spans
-from tradesaga.consumers.audit.replay.state import SILENT, Mark, Notebook, Reporting, fingerprint
+from tradesaga.consumers.audit.replay.state import NO_PROGRESS, ProgressReporter, ReplayState, Watermark, fingerprint
 from tradesaga.consumers.audit.retention.retired_ranges import read_retired
 from tradesaga.consumers.saga_log.chain import format_of
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
@@ -36,7 +36,7 @@ async def read_log_ends(sql: Session, rules: Rules) -> dict[Place, int]:
     return {place: end for place, end in ends.items() if place[0] == rules.topic and end}
 
 
-class Rows:
+class RowReader:
     """A cursor over the rows of a span; the caller holds the transaction.
 
     Rows before `retired` may be missing. Hashes are of format 2 from the offset `leaves_from` on.
@@ -104,17 +104,17 @@ class ReplayReport:
             self.states[state] = self.states.get(state, 0) + 1
 
 
-class Beside:
+class RowComparer:
     """Folds records, and compares each with its row; what differs goes to `told`."""
 
-    def __init__(self, rules: Rules, notebook: Notebook, told: Callable[[Iterable[Difference]], object]) -> None:
-        self._notebook = notebook
-        self._fragments = notebook.fragments
-        self._fold = Fold(rules, notebook.sagas)
+    def __init__(self, rules: Rules, replay_state: ReplayState, told: Callable[[Iterable[Difference]], object]) -> None:
+        self._notebook = replay_state
+        self._fragments = replay_state.partial_sagas
+        self._fold = Fold(rules, replay_state.sagas)
         self._versions = {b"0", *(b"%d" % version for version in rules.versions)}
         self._told = told
 
-    async def take(self, rows: Rows, batch: list[Record], *, midway: bool) -> set[UUID]:
+    async def take(self, rows: RowReader, batch: list[Record], *, midway: bool) -> set[UUID]:
         """Take the next records of a partition, and give the sagas whose state they may have changed.
 
         `midway` says that it was not read from its first record. How many offsets were skipped before the first record
@@ -128,7 +128,7 @@ class Beside:
                 self._told([_extra(record, row)])
                 row = next(there, None)
             mine = row if row is not None and row["offset"] == record.offset else None
-            if mine is not None and midway and record is batch[0] and record[:2] not in self._notebook.marks:
+            if mine is not None and midway and record is batch[0] and record[:2] not in self._notebook.watermarks:
                 record = record._replace(skipped=mine["skipped"] or 0)  # noqa: PLW2901 - the same one
             found = self._compare(record, mine, rows.form_of(record, mine), touched, midway=midway)
             if found and (mine is not None or record.offset >= rows.retired):
@@ -138,7 +138,7 @@ class Beside:
             self._told([_extra(batch[-1], row)])
             row = next(there, None)
         self._notebook.add("records", len(batch))
-        self._notebook.marks[batch[-1][:2]] = Mark(batch[-1].offset + 1, fingerprint(batch[-1]))
+        self._notebook.watermarks[batch[-1][:2]] = Watermark(batch[-1].offset + 1, fingerprint(batch[-1]))
         return touched
 
     def _compare(
@@ -168,14 +168,14 @@ class Beside:
 
 
 @dataclass
-class Comparing:
+class Comparison:
     """One comparison of a saga's events topic, up to where its log is, with the database of that same moment."""
 
     sql: Session
     replay: TopicReader
     rules: Rules
-    notebook: Notebook
-    reporting: Reporting = SILENT
+    replay_state: ReplayState
+    reporter: ProgressReporter = NO_PROGRESS
     asked: Range = field(default_factory=Range)
 
     async def run(self) -> ReplayReport:
@@ -187,37 +187,37 @@ class Comparing:
         async with snapshot(self.sql):
             log_ends = await read_log_ends(self.sql, self.rules)
             held = await self.replay.ranges(log_ends)
-            await self.notebook.check(self.replay, held)
-            self.notebook.differ(compare_ends(log_ends, held))
+            await self.replay_state.check(self.replay, held)
+            self.replay_state.differ(compare_ends(log_ends, held))
             spans = await find_spans(self.replay, self.asked, _until(held, log_ends))
-            self.reporting.sized(sum(end - begin for begin, end in spans.values()))
+            self.reporter.sized(sum(end - begin for begin, end in spans.values()))
             retired, leaves_from = await read_retired(self.sql), await read_leaf_formats(self.sql)
             for place, span in spans.items():
                 await self._follow(place, span, retired.get(place, 0), leaves_from.get(place, 0))
             report = await self._compare_sagas(spans, log_ends)
-        self.notebook.save()
-        report.records = self.notebook.counts.get("records", 0)
-        report.differing = self.notebook.counts.get("differing", 0)
-        report.differences = self.notebook.differences(SHOWN)
+        self.replay_state.save()
+        report.records = self.replay_state.counts.get("records", 0)
+        report.differing = self.replay_state.counts.get("differing", 0)
+        report.differences = self.replay_state.differences(SHOWN)
         return report
 
     async def _follow(self, place: Place, span: Span, retired: int, leaves_from: int) -> None:
         """Fold one partition, each record beside its row of the audit log."""
-        mark = self.notebook.marks.get(place)
-        start = max(span[0], mark.next_offset) if mark is not None else span[0]
-        self.reporting.advance(start - span[0])
-        rows = Rows(self.sql, place, (start, span[1]), retired, leaves_from)
-        beside = Beside(self.rules, self.notebook, self.notebook.differ)
-        resumed = mark is not None and start == mark.next_offset
+        watermark = self.replay_state.watermarks.get(place)
+        start = max(span[0], watermark.next_offset) if watermark is not None else span[0]
+        self.reporter.advance(start - span[0])
+        rows = RowReader(self.sql, place, (start, span[1]), retired, leaves_from)
+        comparer = RowComparer(self.rules, self.replay_state, self.replay_state.differ)
+        resumed = watermark is not None and start == watermark.next_offset
         async for batch in self.replay.read(place, start, span[1], resumed=resumed):
-            await beside.take(rows, batch, midway=span[0] > 0)
-            self.reporting.advance(len(batch))
+            await comparer.take(rows, batch, midway=span[0] > 0)
+            self.reporter.advance(len(batch))
 
     async def _compare_sagas(self, spans: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> ReplayReport:
         report = ReplayReport()
-        name, fragments = self.rules.saga.name, self.notebook.fragments.heads
+        name, partial_sagas = self.rules.saga.name, self.replay_state.partial_sagas.heads
         to_the_end = {place[1] for place, span in spans.items() if span[1] == log_ends[place]}
-        for chunk in _batched(iter(self.notebook.sagas), _CHUNK):
+        for chunk in _batched(iter(self.replay_state.sagas), _CHUNK):
             stored = await load_stored(self.sql, self.rules, [tracked.saga_id for tracked in chunk])
             for tracked in chunk:
                 report.count(tracked)
@@ -225,12 +225,12 @@ class Comparing:
                 if tracked.home not in to_the_end and _goes_on(tracked, theirs):
                     report.gone_on += 1
                 else:
-                    self.notebook.differ(compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, theirs))
-        report.partial, report.partial_sagas = len(fragments), list(islice(fragments, SHOWN))
-        if len(to_the_end) == len(log_ends) and not fragments and not any(begin for begin, _ in spans.values()):
+                    self.replay_state.differ(compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, theirs))
+        report.partial, report.partial_sagas = len(partial_sagas), list(islice(partial_sagas, SHOWN))
+        if len(to_the_end) == len(log_ends) and not partial_sagas and not any(begin for begin, _ in spans.values()):
             stored = await self.sql.fetchval(_SAGAS, name)
             if stored != report.sagas:
-                self.notebook.differ([Difference(name, "number of sagas", str(report.sagas), str(stored))])
+                self.replay_state.differ([Difference(name, "number of sagas", str(report.sagas), str(stored))])
         return report
 
 

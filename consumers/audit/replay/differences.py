@@ -52,7 +52,7 @@ def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | 
         # The saga log publishes a deadline first; it comes back as a record that the topic may not have yet.
         if field == "deadline_pending" and mine and not theirs:
             continue
-        yield Difference(where, field, shown(mine), shown(theirs))
+        yield Difference(where, field, format_value(mine), format_value(theirs))
 
 
 def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Difference]:
@@ -70,7 +70,7 @@ def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Diffe
     return compare_fields(record, row, dict(zip(FIELDS, expected, strict=True)))
 
 
-def said_by(record: Record, form: int) -> dict[str, Any]:
+def expected_fields(record: Record, form: int) -> dict[str, Any]:
     """Give what a row must have of a record, whatever came before it, if its hash is of this format."""
     headers = dump_headers(record.headers) if form == FORMAT else dump_headers_v1(record.headers)
     value = None if record.tombstone else record.value
@@ -86,7 +86,7 @@ def compare_fields(record: Record, row: asyncpg.Record | None, expected: dict[st
         return
     for field, mine in expected.items():
         if (row[field] or None) != (mine or None) or (field in _NULLABLE and (row[field] is None) != (mine is None)):
-            yield Difference(where, field, shown(mine), shown(row[field]))
+            yield Difference(where, field, format_value(mine), format_value(row[field]))
 
 
 def at(record: Record) -> str:
@@ -94,7 +94,7 @@ def at(record: Record) -> str:
     return f"{record.topic}[{record.partition}] offset {record.offset}"
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Write a value for people, cut where it is long."""
     text = value.hex() if isinstance(value, bytes) and len(value) in _HASHES else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
@@ -106,7 +106,7 @@ def _there(checkpoint: Checkpoint | str | None) -> str:
     return "missing" if checkpoint is None else checkpoint.status.value
 
 
-class Fragments:
+class PartialSagas:
     """Sagas whose first records lie before the range: they cannot be folded, so their rows are compared one by one."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Fragments:
 
     def take(self, saga_id: UUID, record: Record, row: asyncpg.Record | None, form: int) -> Iterator[Difference]:
         """Compare a record with its row: bytes and columns, and the chain from the second record on."""
-        expected = {**said_by(record, form), "saga_id": saga_id, "skipped": stored_skip(record, form)}
+        expected = {**expected_fields(record, form), "saga_id": saga_id, "skipped": stored_skip(record, form)}
         seq, head = self.heads.get(saga_id, (0, b""))
         if row is None:
             self.heads[saga_id] = (0, b"")

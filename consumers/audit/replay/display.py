@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from tradesaga.consumers.audit.replay.as_of import Known, describe_sagas
+from tradesaga.consumers.audit.replay.as_of import AsOfResult, describe_sagas
 from tradesaga.consumers.audit.replay.comparison import ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.request import Moment
-from tradesaga.consumers.audit.replay.state import Notebook
+from tradesaga.consumers.audit.replay.request import AsOf
+from tradesaga.consumers.audit.replay.state import ReplayState
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.clock import format_time
@@ -59,22 +59,24 @@ def show_differences(console: Console, differences: list[Difference]) -> None:
         console.print(table)
 
 
-def show_known(rules: Rules, moment: Moment, known: Known, notebook: Notebook, limit: int, *, as_json: bool) -> None:
+def show_known(
+    rules: Rules, as_of: AsOf, known: AsOfResult, replay_state: ReplayState, limit: int, *, as_json: bool
+) -> None:
     """Print what was known at a moment; `limit` sagas one by one, 0 for all."""
     total = known.sagas + known.unstarted
-    shown = islice(describe_sagas(rules, notebook), limit or total)
+    format_value = islice(describe_sagas(rules, replay_state), limit or total)
     if as_json:
-        _stream_known(moment, known, shown, max(0, total - (limit or total)))
+        _stream_known(as_of, known, format_value, max(0, total - (limit or total)))
         return
     console = Console()
-    by = "had happened" if moment.clock == "event" else "was known"
-    console.print(f"what {by} at {format_time(moment.at)}: {_states(known.sagas, known.states)}", highlight=False)
+    by = "had happened" if as_of.clock == "event" else "was known"
+    console.print(f"what {by} at {format_time(as_of.at)}: {_states(known.sagas, known.states)}", highlight=False)
     console.print(f"{known.records:,} records up to then, {known.later:,} later ones", highlight=False)
     _show_parked(console, known.parked)
     for place, first in known.gone.items():
         console.print(f"[bold red]{place} begins at offset {first}[/]: what was before is gone, this is not all")
     table = Table(Column("saga", no_wrap=True), "state", "steps", "last record", "why", box=None, pad_edge=False)
-    for saga in shown:
+    for saga in format_value:
         steps = ", ".join(f"{step} {status}" for step, status in saga.get("steps", {}).items() if status != "open")
         state = saga["state"] or "not started"
         table.add_row(saga["saga_id"], state, steps, saga.get("updated", ""), Text(saga["why"]))
@@ -83,11 +85,11 @@ def show_known(rules: Rules, moment: Moment, known: Known, notebook: Notebook, l
         console.print(f"and {total - limit:,} more: --limit 0 shows all", highlight=False)
 
 
-def _stream_known(moment: Moment, known: Known, sagas: Iterator[dict[str, Any]], left: int) -> None:
+def _stream_known(as_of: AsOf, known: AsOfResult, sagas: Iterator[dict[str, Any]], left: int) -> None:
     """Print one JSON object, saga by saga, so that memory does not grow with them."""
     told = {
-        "at": format_time(moment.at),
-        "clock": moment.clock.value,
+        "at": format_time(as_of.at),
+        "clock": as_of.clock.value,
         "records": known.records,
         "later_records": known.later,
         "sagas": known.sagas,

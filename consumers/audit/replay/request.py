@@ -24,7 +24,7 @@ _NANOSECONDS: Final = re.compile(r"\d{16,19}", re.ASCII)
 """Fewer digits would be milliseconds or seconds, and a moment in 1970."""
 
 
-class Timeline(StrEnum):
+class TimeSource(StrEnum):
     """Which of a record's two times counts."""
 
     EVENT = "event"
@@ -34,7 +34,7 @@ class Timeline(StrEnum):
 TimeOf = Callable[[Record], int]
 
 
-def read_moment(text: str, option: str) -> int:
+def read_time(text: str, option: str) -> int:
     """Read ISO 8601 with a zone, up to nine decimals, or nanoseconds; raises `CommandError` (exit 2)."""
     if _NANOSECONDS.fullmatch(text):
         found = int(text)
@@ -63,7 +63,7 @@ def time_of(record: Record) -> int:
     return recorded_time(record) if found is None else found
 
 
-TIMES: Final[dict[Timeline, TimeOf]] = {Timeline.EVENT: time_of, Timeline.RECORDED: recorded_time}
+TIMES: Final[dict[TimeSource, TimeOf]] = {TimeSource.EVENT: time_of, TimeSource.RECORDED: recorded_time}
 
 
 def _bad_time(text: str, option: str, do: str) -> CommandError:
@@ -155,11 +155,11 @@ _AHEAD: Final = 60 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class AsOf:
     """A moment, nanoseconds since 1970, by one of a record's two times; of one saga, or of all."""
 
     at: int
-    clock: Timeline
+    clock: TimeSource
     saga_id: UUID | None = None
 
     def __str__(self) -> str:
@@ -172,7 +172,7 @@ class Request:
     """The options as they were given; `since` and `until` are those of --from and --to."""
 
     at: str | None = None
-    clock: Timeline | None = None
+    clock: TimeSource | None = None
     saga_id: str | None = None
     since: str | None = None
     until: str | None = None
@@ -185,31 +185,31 @@ class Request:
         ranged = [
             name for name, given in (("--from", self.since), ("--to", self.until), ("--offsets", self.offsets)) if given
         ]
-        moment = [name for name, given in (("--clock", self.clock), ("--id", self.saga_id)) if given]
-        if self.at is None and moment:
-            raise _usage(f"{moment[0]} is of no use without --at", moment[0], "add --at TIME, or leave it out")
+        as_of = [name for name, given in (("--clock", self.clock), ("--id", self.saga_id)) if given]
+        if self.at is None and as_of:
+            raise _usage(f"{as_of[0]} is of no use without --at", as_of[0], "add --at TIME, or leave it out")
         if self.at is not None and ranged:
             raise _usage(f"--at and {ranged[0]} exclude each other", ranged[0], "give one of them")
         if self.follow and (self.at is not None or ranged):
             other = "--at" if self.at is not None else ranged[0]
             raise _usage(f"--follow and {other} exclude each other", other, "give one of them")
 
-    def moment(self) -> Moment | None:
+    def as_of(self) -> AsOf | None:
         """Give the moment that is asked about; raises `CommandError` (exit 2)."""
         if self.at is None:
             return None
-        at = read_moment(self.at, "--at")
+        at = read_time(self.at, "--at")
         if at > SystemClock().now() + _AHEAD:
             raise _usage(f"{format_time(at)} has not come yet", "--at", "ask about a moment that has passed")
         saga_id = None
         if self.saga_id is not None and (saga_id := read_saga(self.saga_id.lower().encode())) is None:
             raise _usage(f"{self.saga_id!r} is no saga id", "--id", "give all of it, as `tradesaga list` shows it")
-        return Moment(at, self.clock or Timeline.RECORDED, saga_id)
+        return AsOf(at, self.clock or TimeSource.RECORDED, saga_id)
 
     def range(self, topic: str, partitions: int) -> Range:
         """Give the range that is asked for; raises `CommandError` (exit 2)."""
-        since = None if self.since is None else read_moment(self.since, "--from")
-        until = None if self.until is None else read_moment(self.until, "--to")
+        since = None if self.since is None else read_time(self.since, "--from")
+        until = None if self.until is None else read_time(self.until, "--to")
         if since is not None and until is not None and until <= since:
             raise _usage("--to is not after --from", "--to", "give a later time")
         return Range(since, until, read_offsets(self.offsets, topic, partitions))

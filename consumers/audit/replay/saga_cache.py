@@ -34,7 +34,7 @@ _ALL: Final = f"SELECT {_COLUMNS} FROM saga"
 _AFTER: Final = f"SELECT {_COLUMNS} FROM saga WHERE saga_id > ? ORDER BY saga_id LIMIT ?"
 
 
-class Shelf:
+class SagaCache:
     """Sagas by id, in a table of a SQLite database that its owner opens, commits and closes."""
 
     def __init__(self, sql: sqlite3.Connection, rules: Rules, kept: int = KEPT) -> None:

@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 
-from tradesaga.consumers.audit.replay.auditor import Auditor, Look
+from tradesaga.consumers.audit.replay.auditor import Auditor, AuditPass
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.state import Identity, Notebook, file_for
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState, file_for
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
@@ -31,7 +31,7 @@ _AGAIN: Final = 10.0
 _TOLD: Final = 20
 """Differences that one look puts into the log; more are counted."""
 PASSING: Final = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
-Seen = Callable[[Look], object]
+Seen = Callable[[AuditPass], object]
 
 
 async def serve(settings: Settings) -> None:
@@ -57,13 +57,13 @@ async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path
     cluster = await read_cluster_id(settings.brokers())
     rules = Rules(saga, counts[topic])
     identity = Identity.of(rules, cluster, "auditor")
-    with Notebook(file_for(resume(cluster), identity), identity, rules) as notebook:
-        seen(Look(fresh=notebook.differences(_TOLD), differing=notebook.counts.get("differing", 0)))
+    with ReplayState(file_for(resume(cluster), identity), identity, rules) as replay_state:
+        seen(AuditPass(fresh=replay_state.differences(_TOLD), differing=replay_state.counts.get("differing", 0)))
         async with (
             session(settings.database_for(SAGA_LOG), application_name="tradesaga audit-replayer") as sql,
             TopicReader(settings.brokers()) as topics,
         ):
-            auditor = Auditor(rules, notebook, topics, settings.audit_lap)
+            auditor = Auditor(rules, replay_state, topics, settings.audit_lap)
             while True:
                 look = await auditor.look(sql)
                 seen(look)
@@ -108,7 +108,7 @@ class _Watch:
         self._log.warning("starting over", why=f"{type(error).__name__}: {error}")
         await asyncio.sleep(EVERY)
 
-    def _see(self, look: Look) -> None:
+    def _see(self, look: AuditPass) -> None:
         health = self._health
         health.ready, health.committed = True, elapsed()
         health.records += look.records

@@ -10,9 +10,9 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.audit.replay.differences import Difference, Fragments
+from tradesaga.consumers.audit.replay.differences import Difference, PartialSagas
 from tradesaga.consumers.audit.replay.request import Span
-from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, Shelf
+from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, SagaCache
 from tradesaga.consumers.saga_log.chain import link_v1
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
@@ -22,14 +22,14 @@ from tradesaga.infra.kafka.topic_reader import TopicReader
 
 
 @dataclass(frozen=True, slots=True)
-class Reporting:
+class ProgressReporter:
     """`sized` is told how many records there are, `advance` after each batch how many more have been dealt with."""
 
     sized: Callable[[int], object]
     advance: Callable[[int], object]
 
 
-SILENT = Reporting(lambda _: None, lambda _: None)
+NO_PROGRESS = ProgressReporter(lambda _: None, lambda _: None)
 """Tells nobody."""
 
 
@@ -67,14 +67,14 @@ class Identity(NamedTuple):
         return cls(cluster, rules.saga.name, steps, rules.partitions, purpose)
 
 
-class Mark(NamedTuple):
+class Watermark(NamedTuple):
     """How far a partition has been read, and the hash of the last record's bytes, by which it is known again."""
 
     next_offset: int
     last: bytes
 
 
-class Notebook:
+class ReplayState:
     """Keeps a replay's state in SQLite; what has not been saved is gone if the process dies, all of it at once.
 
     `kept` sagas are held in memory.
@@ -88,14 +88,14 @@ class Notebook:
         except BaseException:
             self._sql.close()
             raise
-        self.sagas = Shelf(self._sql, rules, kept)
-        self.marks: dict[Place, Mark] = {
-            (topic, partition): Mark(*rest) for topic, partition, *rest in self._sql.execute("SELECT * FROM mark")
+        self.sagas = SagaCache(self._sql, rules, kept)
+        self.watermarks: dict[Place, Watermark] = {
+            (topic, partition): Watermark(*rest) for topic, partition, *rest in self._sql.execute("SELECT * FROM mark")
         }
         self.counts: dict[str, int] = dict(self._sql.execute("SELECT * FROM count"))
-        self.fragments = Fragments()
+        self.partial_sagas = PartialSagas()
         for saga_id, *head in self._sql.execute("SELECT * FROM fragment"):
-            self.fragments.heads[UUID(bytes=saga_id)] = (head[0], head[1])
+            self.partial_sagas.heads[UUID(bytes=saga_id)] = (head[0], head[1])
         self._sql.execute("BEGIN")
 
     def __enter__(self) -> Self:
@@ -107,26 +107,28 @@ class Notebook:
     def save(self) -> None:
         """Make what has been come to so far what is gone on from."""
         self.sagas.flush()
-        marks = [(*place, *mark) for place, mark in self.marks.items()]
-        self._sql.executemany("INSERT OR REPLACE INTO mark VALUES (?, ?, ?, ?)", marks)
+        watermarks = [(*place, *watermark) for place, watermark in self.watermarks.items()]
+        self._sql.executemany("INSERT OR REPLACE INTO mark VALUES (?, ?, ?, ?)", watermarks)
         self._sql.executemany("INSERT OR REPLACE INTO count VALUES (?, ?)", self.counts.items())
-        heads = [(saga_id.bytes, *head) for saga_id, head in self.fragments.heads.items()]
+        heads = [(saga_id.bytes, *head) for saga_id, head in self.partial_sagas.heads.items()]
         self._sql.executemany("INSERT OR REPLACE INTO fragment VALUES (?, ?, ?)", heads)
         self._sql.execute("COMMIT")
         self._sql.execute("BEGIN")
 
     async def check(self, replay: TopicReader, held: Mapping[Place, Span]) -> None:
         """See that the topic is the one that has been read so far; raises `CommandError` (exit 4) if it is not."""
-        for place, mark in self.marks.items():
+        for place, watermark in self.watermarks.items():
             begin, end = held.get(place, (0, 0))
             where = f"{place[0]}[{place[1]}]"
-            if mark.next_offset > end:
-                raise self._refusal(f"it has read {where} up to offset {mark.next_offset}; the topic ends at {end}")
-            last = mark.next_offset - 1
+            if watermark.next_offset > end:
+                raise self._refusal(
+                    f"it has read {where} up to offset {watermark.next_offset}; the topic ends at {end}"
+                )
+            last = watermark.next_offset - 1
             if last < begin:
                 continue
-            async for batch in replay.read_remaining(place, last, mark.next_offset):
-                if fingerprint(batch[0]) != mark.last:
+            async for batch in replay.read_remaining(place, last, watermark.next_offset):
+                if fingerprint(batch[0]) != watermark.last:
                     raise self._refusal(f"{where} offset {last} is not the record that was read there")
 
     def add(self, name: str, number: int) -> None:

@@ -15,11 +15,11 @@ from rich.console import Console
 from tradesaga.consumers.audit.log.rows import Position, Row, read_saga_rows, snapshot
 from tradesaga.consumers.audit.options import progress_bar
 from tradesaga.consumers.audit.report.formatting import harmless
-from tradesaga.consumers.audit.report.model import Proof, Seal, Story
+from tradesaga.consumers.audit.report.model import Proof, SagaTimeline, Seal
 from tradesaga.consumers.audit.report.page import render
-from tradesaga.consumers.audit.report.seal_finder import Sealing
-from tradesaga.consumers.audit.report.summary import tell
-from tradesaga.consumers.audit.report.terminal import show as show_story
+from tradesaga.consumers.audit.report.seal_finder import SealFinder
+from tradesaga.consumers.audit.report.summary import build_timeline
+from tradesaga.consumers.audit.report.terminal import show as show_timeline
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
 from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.consumers.saga_log.rules import Rules
@@ -62,22 +62,22 @@ def show(
     """Tell the story of one saga: each record, what followed from it, and what seals it."""
     settings = load_settings(directory)
     silence_libraries()
-    story = asyncio.run(_read(settings, saga, key, proving=proving))
+    timeline = asyncio.run(_read(settings, saga, key, proving=proving))
     if html is not None:
-        _write(html, render(story))
+        _write(html, render(timeline))
         if opening is Opening.YES:
             webbrowser.open(html.absolute().as_uri())
     if as_json:
-        typer.echo(to_json(story.to_json()))
+        typer.echo(to_json(timeline.to_json()))
     elif html is not None:
-        typer.echo(f"{harmless(story.headline)}\n{html}")
+        typer.echo(f"{harmless(timeline.headline)}\n{html}")
     else:
         width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or _PIPED_WIDTH)
         console = Console(highlight=False, markup=False, width=width)
-        console.print(show_story(story, console.width))
+        console.print(show_timeline(timeline, console.width))
 
 
-async def _read(settings: Settings, text: str, keys: list[Path] | None, *, proving: bool) -> Story:
+async def _read(settings: Settings, text: str, keys: list[Path] | None, *, proving: bool) -> SagaTimeline:
     async with (
         session(settings.database_for(SAGA_LOG), application_name="tradesaga audit show") as sql,
         snapshot(sql),
@@ -91,7 +91,7 @@ async def _read(settings: Settings, text: str, keys: list[Path] | None, *, provi
         hashes = rehash(rows, await read_saga_heads(sql, saga_id))
         seals = await _seal(settings, sql, list(zip(rows, hashes, strict=True)), keys, proving=proving)
         rules = _rules(settings, name, known["version"] if known is not None else None)
-        return tell(saga_id, name, rows, hashes, rules=rules, seals=seals, tier=settings.clock_tier())
+        return build_timeline(saga_id, name, rows, hashes, rules=rules, seals=seals, tier=settings.clock_tier())
 
 
 async def _find(sql: Session, text: str) -> UUID:
@@ -127,11 +127,11 @@ async def _seal(
         return dict.fromkeys((row.position for row, _ in rows), nothing)
     with progress_bar() as progress:
         task = progress.add_task("proving", total=None)
-        sealing = Sealing(
+        finder = SealFinder(
             sql, settings.audit_log_id, trusted, settings.clock_tier(), proving,
             lambda count: progress.advance(task, count),
         )  # fmt: skip
-        return await sealing.look([(row.position, found) for row, found in rows])
+        return await finder.look([(row.position, found) for row, found in rows])
 
 
 def _write(path: Path, page: str) -> None:

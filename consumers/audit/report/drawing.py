@@ -6,7 +6,7 @@ from typing import Final
 
 from tradesaga.consumers.audit.report.formatting import clock, span
 from tradesaga.consumers.audit.report.markup import Markup, element, join
-from tradesaga.consumers.audit.report.model import Kind, Story, Told
+from tradesaga.consumers.audit.report.model import RecordKind, SagaTimeline, TimelineRecord
 from tradesaga.consumers.audit.report.timeline import Bar, Scale, list_bars, list_states
 
 _BAR: Final = 14
@@ -30,19 +30,19 @@ WIDE: Final = Layout(960, 150, 30)
 NARROW: Final = Layout(370, 0, 42)
 
 
-def draw(story: Story, layout: Layout) -> Markup:
+def draw(timeline: SagaTimeline, layout: Layout) -> Markup:
     """Draw it."""
-    return _Drawing(story, layout).draw()
+    return _Drawing(timeline, layout).draw()
 
 
 class _Drawing:
-    def __init__(self, story: Story, layout: Layout) -> None:
-        self.story = story
+    def __init__(self, timeline: SagaTimeline, layout: Layout) -> None:
+        self.timeline = timeline
         self.layout = layout
-        self.bars = list_bars(story)
-        self.seals = sorted({each.seal.time for each in story.records if each.seal.time})
-        times = [_placed(each) for each in story.records] + self.seals
-        times += [moment for bar in self.bars for moment in (bar.asked, bar.began, bar.ended)]
+        self.bars = list_bars(timeline)
+        self.seals = sorted({each.seal.time for each in timeline.records if each.seal.time})
+        times = [_placed(each) for each in timeline.records] + self.seals
+        times += [note for bar in self.bars for note in (bar.asked, bar.began, bar.ended)]
         self.scale = Scale.over(times, layout.gutter + 2, layout.width - 8)
         self.top = 44
         self.rows = self._rows()
@@ -51,10 +51,10 @@ class _Drawing:
     def _rows(self) -> list[str]:
         """Name the rows: steps that have something to show, and those for what comes from outside and from people."""
         shown = {bar.step for bar in self.bars}
-        rows = [step for step in self.story.steps if step in shown]
-        if any(_mark(each) == "outside" for each in self.story.records):
+        rows = [step for step in self.timeline.steps if step in shown]
+        if any(_mark(each) == "outside" for each in self.timeline.records):
             rows.append("\0outside")
-        if any(_mark(each) == "person" for each in self.story.records):
+        if any(_mark(each) == "person" for each in self.timeline.records):
             rows.append("\0person")
         return rows
 
@@ -65,7 +65,7 @@ class _Drawing:
         height = self.bottom + (34 if self.seals else 10)
         parts = [self._gaps(), self._axis(), self._states(), *(self._row(row) for row in self.rows)]
         parts += [self._marks(), self._seals()]
-        label = f"Timeline: {self.story.headline}"
+        label = f"Timeline: {self.timeline.headline}"
         box = f"0 0 {self.layout.width} {height:.0f}"
         return element("svg", *parts, viewBox=box, role="img", aria_label=label, class_="timeline")
 
@@ -104,7 +104,7 @@ class _Drawing:
     def _states(self) -> Markup:
         """Draw the states that the saga went through as a band."""
         drawn: list[Markup] = []
-        for state, began, ended in list_states(self.story):
+        for state, began, ended in list_states(self.timeline):
             left = self.scale.at(began)
             width = max(self.scale.at(ended) - left, 3)
             shown = state if len(state) * _LETTER + 8 < width else ""
@@ -143,7 +143,7 @@ class _Drawing:
         bar = bars[at]
         left, right = self.scale.at(bar.began), self.scale.at(bar.ended)
         right = max(right, left + 3)
-        waits = bar.step in self.story.waiting and not bar.back and bar.result in {"done", "refused"}
+        waits = bar.step in self.timeline.waiting and not bar.back and bar.result in {"done", "refused"}
         look = f"bar {bar.result} waiting" if waits else f"bar {bar.result}"
         what = f"{'taking back ' if bar.back else ''}{bar.step}, attempt {bar.attempt}: {bar.result}"
         took = span(bar.ended - bar.began)
@@ -163,20 +163,20 @@ class _Drawing:
     def _marks(self) -> Markup:
         """Mark what comes from outside with dots, what people decide with diamonds, a deadline with a line."""
         drawn: list[Markup] = []
-        for each in self.story.records:
+        for each in self.timeline.records:
             mark = _mark(each)
             if not mark:
                 continue
             place, middle = self.scale.at(_placed(each)), self._middle(f"\0{mark}")
-            title = element("title", f"{clock(each.when)} {each.says}")
+            title = element("title", f"{clock(each.when)} {each.sentence}")
             if mark == "outside":
-                kind = "dot late" if each.kind in {Kind.LATE, Kind.DUPLICATE, Kind.PARKED} else "dot"
+                kind = "dot late" if each.kind in {RecordKind.LATE, RecordKind.DUPLICATE, RecordKind.PARKED} else "dot"
                 drawn.append(element("circle", title, cx=place, cy=middle, r=4.5, class_=kind))
                 continue
-            if each.kind is Kind.DEADLINE:
+            if each.kind is RecordKind.DEADLINE:
                 drawn.append(element("line", x1=place, x2=place, y1=self.top - 6, y2=self.bottom, class_="deadline"))
             turned = f"rotate(45 {place:.2f} {middle:.2f})"
-            kind = "deadline-mark" if each.kind is Kind.DEADLINE else "person"
+            kind = "deadline-mark" if each.kind is RecordKind.DEADLINE else "person"
             drawn.append(
                 element("rect", title, x=place - 5, y=middle - 5, width=10, height=10, transform=turned, class_=kind)
             )
@@ -206,14 +206,14 @@ def _since(bars: Sequence[Bar], at: int) -> int:
     return min(before.ended, bar.began) if before is not None and again else bar.asked
 
 
-def _placed(told: Told) -> int:
+def _placed(told: TimelineRecord) -> int:
     """Give the time at which a record stands: one that came again, when it came."""
-    return told.recorded_ms * 1_000_000 if told.kind is Kind.DUPLICATE else told.when
+    return told.recorded_ms * 1_000_000 if told.kind is RecordKind.DUPLICATE else told.when
 
 
-def _mark(told: Told) -> str:
+def _mark(told: TimelineRecord) -> str:
     """Say whether a record has a mark of its own, and in which row."""
-    if told.kind in {Kind.OPERATOR, Kind.DEADLINE}:
+    if told.kind in {RecordKind.OPERATOR, RecordKind.DEADLINE}:
         return "person"
-    outside = told.attempt < 1 and told.kind is not Kind.START
-    return "outside" if outside or told.kind in {Kind.DUPLICATE, Kind.LATE, Kind.PARKED} else ""
+    outside = told.attempt < 1 and told.kind is not RecordKind.START
+    return "outside" if outside or told.kind in {RecordKind.DUPLICATE, RecordKind.LATE, RecordKind.PARKED} else ""

@@ -27,7 +27,7 @@ def siblings(index: int, size: int) -> list[Span]:
 @dataclass(slots=True)
 class _Growing:
     span: Span
-    edge: Frontier
+    frontier: Frontier
 
 
 class Prover:
@@ -54,10 +54,10 @@ class Prover:
             at = 0
             for peak, level in zip(begin.peaks, _levels(begin.size), strict=True):
                 if growing.span[0] <= at and at + (1 << level) <= growing.span[1]:
-                    growing.edge.append_subtree(level, peak)
+                    growing.frontier.append_subtree(level, peak)
                 at += 1 << level
             if growing.span[1] <= begin.size:
-                self._roots[growing.span] = growing.edge.root()
+                self._roots[growing.span] = growing.frontier.root()
             else:
                 self._growing.append(growing)
 
@@ -69,9 +69,9 @@ class Prover:
         self._next += 1
         ended = False
         for each in self._growing:
-            each.edge.append(leaf)
+            each.frontier.append(leaf)
             if each.span[1] == self._next:
-                self._roots[each.span] = each.edge.root()
+                self._roots[each.span] = each.frontier.root()
                 ended = True
         if ended:
             self._growing = [each for each in self._growing if each.span[1] != self._next]

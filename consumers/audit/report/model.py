@@ -57,7 +57,7 @@ NOT_YET = Seal(Proof.NOT_YET, "no checkpoint covers it yet")
 UNCHECKED = Seal(Proof.UNCHECKED, "the seals were not looked at")
 
 
-class Kind(StrEnum):
+class RecordKind(StrEnum):
     """What a record is to its saga, or what follows from one."""
 
     START = "start"
@@ -89,18 +89,18 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimelineNote:
     """Something that follows from a record; `time` in nanoseconds where the record's headers give one."""
 
-    kind: Kind
-    says: str
+    kind: RecordKind
+    sentence: str
     step: str = ""
     attempt: int = 0
     time: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class ContextAddition:
     """A member that the saga's context gained: its name and its JSON, as they were recorded."""
 
     name: str
@@ -108,7 +108,7 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TimelineRecord:
     """One record as it is told.
 
     `event_time` (nanoseconds) and `started` are its writer's, from `ce_time` and `ts_started`; `recorded_ms` is the
@@ -123,8 +123,8 @@ class Told:
     writer: str
     writer_epoch: int
     caused_by: str
-    kind: Kind
-    says: str
+    kind: RecordKind
+    sentence: str
     step: str
     back: bool
     attempt: int
@@ -135,9 +135,9 @@ class Told:
     operator: str
     reason: str
     state: str
-    before: tuple[Moment, ...]
-    after: tuple[Moment, ...]
-    gains: tuple[Gain, ...]
+    before: tuple[TimelineNote, ...]
+    after: tuple[TimelineNote, ...]
+    additions: tuple[ContextAddition, ...]
     payload: str | None
     size: int
     error: str
@@ -152,7 +152,7 @@ class Told:
         return self.recorded_ms * 1_000_000 if self.event_time is None else self.event_time
 
 
-class Outlook(StrEnum):
+class Result(StrEnum):
     """How a saga has come out, for the colour of its story."""
 
     GOOD = "good"
@@ -163,20 +163,20 @@ class Outlook(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class SagaTimeline:
     """All of it: `headline` and `summary` in plain words, then every record in order."""
 
     saga_id: str
     name: str
     version: int | None
     state: str
-    outlook: Outlook
+    result: Result
     headline: str
     summary: tuple[str, ...]
     remarks: tuple[str, ...]
     steps: tuple[str, ...]
     waiting: frozenset[str]
-    records: tuple[Told, ...]
+    records: tuple[TimelineRecord, ...]
 
     @property
     def began(self) -> int:
@@ -190,7 +190,7 @@ class Story:
             "name": self.name,
             "version": self.version,
             "state": self.state,
-            "outlook": self.outlook,
+            "outlook": self.result,
             "headline": self.headline,
             "summary": self.summary,
             "remarks": self.remarks,
@@ -201,18 +201,20 @@ class Story:
                 "sealed_ns": "the clock of the machine that signed the checkpoint",
             },
             "records": [_record(each) for each in self.records],
-            "context": {gain.name: Fragment(gain.value) for each in self.records for gain in each.gains},
+            "context": {
+                addition.name: Fragment(addition.value) for each in self.records for addition in each.additions
+            },
         }
 
 
-def _record(told: Told) -> dict[str, Any]:
+def _record(told: TimelineRecord) -> dict[str, Any]:
     return {
         "topic": told.position.topic,
         "partition": told.position.partition,
         "offset": told.position.offset,
         "seq": told.seq,
         "kind": told.kind,
-        "says": told.says,
+        "says": told.sentence,
         "type": told.type,
         "id": told.id,
         "caused_by": told.caused_by,
@@ -230,7 +232,7 @@ def _record(told: Told) -> dict[str, Any]:
         "state": told.state,
         "before": [_moment(each) for each in told.before],
         "after": [_moment(each) for each in told.after],
-        "context_gained": {each.name: Fragment(each.value) for each in told.gains},
+        "context_gained": {each.name: Fragment(each.value) for each in told.additions},
         "payload": Fragment(told.payload) if told.payload is not None else None,
         "payload_bytes": told.size,
         "error": told.error,
@@ -241,11 +243,11 @@ def _record(told: Told) -> dict[str, Any]:
     }
 
 
-def _moment(moment: Moment) -> dict[str, Any]:
+def _moment(note: TimelineNote) -> dict[str, Any]:
     return {
-        "kind": moment.kind,
-        "says": moment.says,
-        "step": moment.step,
-        "attempt": moment.attempt,
-        "time_ns": moment.time,
+        "kind": note.kind,
+        "says": note.sentence,
+        "step": note.step,
+        "attempt": note.attempt,
+        "time_ns": note.time,
     }

@@ -6,22 +6,22 @@ from typing import Final
 from tradesaga.consumers.audit.report.drawing import NARROW, WIDE, draw
 from tradesaga.consumers.audit.report.formatting import clock, day, span, stamp
 from tradesaga.consumers.audit.report.markup import Markup, element, join, text
-from tradesaga.consumers.audit.report.model import Kind, Moment, Proof, Seal, Story, Told
+from tradesaga.consumers.audit.report.model import Proof, RecordKind, SagaTimeline, Seal, TimelineNote, TimelineRecord
 from tradesaga.consumers.audit.report.payload import list_fields
 from tradesaga.consumers.audit.report.style import SHEET
 from tradesaga.infra.audit_log.clock_tier import describe_span
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _TONES: Final = {
-    Kind.START: "info",
-    Kind.STEP_COMPLETE: "good",
-    Kind.REPORTED: "info",
-    Kind.OPERATOR: "info",
-    Kind.COMPENSATED: "back",
-    Kind.DUPLICATE: "calm",
-    Kind.LATE: "calm",
-    Kind.STEP_BARRED: "back",
-    Kind.STEP_UNKNOWN: "calm",
+    RecordKind.START: "info",
+    RecordKind.STEP_COMPLETE: "good",
+    RecordKind.REPORTED: "info",
+    RecordKind.OPERATOR: "info",
+    RecordKind.COMPENSATED: "back",
+    RecordKind.DUPLICATE: "calm",
+    RecordKind.LATE: "calm",
+    RecordKind.STEP_BARRED: "back",
+    RecordKind.STEP_UNKNOWN: "calm",
 }
 _LEGEND: Final = (
     ("bar done", "l-done", "done"),
@@ -46,52 +46,52 @@ _FOOT: Final = (
 )
 
 
-def render(story: Story) -> str:
+def render(timeline: SagaTimeline) -> str:
     """Write the page."""
     head = join(
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        element("title", f"{story.name} {story.saga_id[:8]}: {story.headline}"),
+        element("title", f"{timeline.name} {timeline.saga_id[:8]}: {timeline.headline}"),
         element("style", SHEET),
     )
-    parts = [_head(story), _timeline(story), _facts(story), _context(story), _seals(story)]
-    body = element("body", *parts, element("footer", _FOOT), class_=story.outlook)
+    parts = [_head(timeline), _timeline(timeline), _facts(timeline), _context(timeline), _seals(timeline)]
+    body = element("body", *parts, element("footer", _FOOT), class_=timeline.result)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>{body}</html>\n'
 
 
-def _head(story: Story) -> Markup:
-    version = f"version {story.version}" if story.version is not None else "definition not at hand"
+def _head(timeline: SagaTimeline) -> Markup:
+    version = f"version {timeline.version}" if timeline.version is not None else "definition not at hand"
     about = element(
         "div",
-        element("span", story.state or "state unknown", class_="badge"),
-        element("span", f"{story.name} {story.saga_id}"),
+        element("span", timeline.state or "state unknown", class_="badge"),
+        element("span", f"{timeline.name} {timeline.saga_id}"),
         element("span", version),
         class_="id",
     )
-    lines = [element("li", each, class_="first") for each in story.summary]
-    lines += [element("li", each, class_="warn" if _alarming(each) else "") for each in story.remarks]
-    return element("header", about, element("h1", story.headline), element("ul", *lines, class_="summary"))
+    lines = [element("li", each, class_="first") for each in timeline.summary]
+    lines += [element("li", each, class_="warn" if _alarming(each) else "") for each in timeline.remarks]
+    return element("header", about, element("h1", timeline.headline), element("ul", *lines, class_="summary"))
 
 
 def _alarming(remark: str) -> bool:
     return any(word in remark for word in ("NOT PROVEN", "cannot be believed", "the clock was"))
 
 
-def _timeline(story: Story) -> Markup:
-    wide, narrow = draw(story, WIDE), draw(story, NARROW)
+def _timeline(timeline: SagaTimeline) -> Markup:
+    wide, narrow = draw(timeline, WIDE), draw(timeline, NARROW)
     legend = [element("li", element("i", class_=look), label) for mark, look, label in _LEGEND if mark in wide]
     drawings = [element("div", wide, class_="wide"), element("div", narrow, class_="narrow")]
     panel = element("div", *drawings, element("ul", *legend, class_="legend"), class_="panel")
     return element("section", element("h2", "Timeline"), panel)
 
 
-def _facts(story: Story) -> Markup:
-    began = story.began
-    facts = [_fact(each, began) for each in story.records]
+def _facts(timeline: SagaTimeline) -> Markup:
+    began = timeline.began
+    facts = [_fact(each, began) for each in timeline.records]
     return element("section", element("h2", "Fact by fact"), element("ol", *facts, class_="facts panel"))
 
 
-def _fact(told: Told, began: int) -> Markup:
+def _fact(told: TimelineRecord, began: int) -> Markup:
     recorded = told.recorded_ms * 1_000_000
     when = element(
         "div",
@@ -102,24 +102,24 @@ def _fact(told: Told, began: int) -> Markup:
         class_="when",
         title=f"{stamp(told.when)}, by the clock of {told.writer}" if told.event_time is not None else "",
     )
-    says = element(
-        "div", told.says, element("span", told.kind, class_="kind"), class_=f"says t-{_TONES.get(told.kind, 'bad')}"
+    sentence = element(
+        "div", told.sentence, element("span", told.kind, class_="kind"), class_=f"says t-{_TONES.get(told.kind, 'bad')}"
     )
-    parts = [*(_moment(each) for each in told.before), says]
+    parts = [*(_moment(each) for each in told.before), sentence]
     if told.reason:
         parts.append(element("blockquote", told.reason, class_="reason"))
-    if told.error and told.kind is not Kind.DUPLICATE:
+    if told.error and told.kind is not RecordKind.DUPLICATE:
         parts.append(element("div", f"The saga log: {told.error}", class_="then"))
     parts += [_moment(each) for each in told.after]
-    parts += [_gain(each.name, each.value) for each in told.gains] or [_payload(told)]
+    parts += [_gain(each.name, each.value) for each in told.additions] or [_payload(told)]
     return element("li", when, element("div", *parts, _meta(told)), class_="fact")
 
 
-def _moment(moment: Moment) -> Markup:
-    at = element("b", clock(moment.time, 6)) if moment.time is not None else element("b", "\N{RIGHTWARDS ARROW}")
-    goes = "goes" if "\N{RIGHTWARDS ARROW}" in moment.says else "is"
-    says = f"the saga {goes} {moment.says}" if moment.kind is Kind.STATE_CHANGE else moment.says
-    return element("div", at, f" {says}", class_="then", title=moment.kind)
+def _moment(note: TimelineNote) -> Markup:
+    at = element("b", clock(note.time, 6)) if note.time is not None else element("b", "\N{RIGHTWARDS ARROW}")
+    goes = "goes" if "\N{RIGHTWARDS ARROW}" in note.sentence else "is"
+    sentence = f"the saga {goes} {note.sentence}" if note.kind is RecordKind.STATE_CHANGE else note.sentence
+    return element("div", at, f" {sentence}", class_="then", title=note.kind)
 
 
 def _gain(name: str, value: str) -> Markup:
@@ -131,7 +131,7 @@ def _gain(name: str, value: str) -> Markup:
     return element("div", head, element("div", *lines, class_="lines"), class_="diff")
 
 
-def _payload(told: Told) -> Markup:
+def _payload(told: TimelineRecord) -> Markup:
     """Show what a record says that the context did not take in, folded away."""
     if told.payload is None:
         what = f"{told.size:,} bytes that are no JSON: sealed, or damaged" if told.size else "no payload"
@@ -143,7 +143,7 @@ def _payload(told: Told) -> Markup:
     return element("details", element("summary", "what it says"), shown, class_="then") if lines else join()
 
 
-def _meta(told: Told) -> Markup:
+def _meta(told: TimelineRecord) -> Markup:
     number = f"record {told.seq}" if told.seq is not None else "counted in no chain"
     where = f"{told.position.topic}[{told.position.partition}] offset {told.position.offset}"
     attempt = f"attempt {told.attempt}" + (f", round {told.round}" if told.round > 1 else "") if told.attempt else ""
@@ -167,18 +167,20 @@ def _seal(seal: Seal) -> Markup:
             return text(f"sealed {clock(seal.time)}, {seal.why}" if seal.time else seal.why)
 
 
-def _context(story: Story) -> Markup:
+def _context(timeline: SagaTimeline) -> Markup:
     """Show the context as it stands at the end."""
-    gains = [gain for each in story.records for gain in each.gains]
-    if not gains:
+    additions = [addition for each in timeline.records for addition in each.additions]
+    if not additions:
         return join()
-    whole = element("details", element("summary", f"{len(gains)} members"), *(_gain(g.name, g.value) for g in gains))
+    whole = element(
+        "details", element("summary", f"{len(additions)} members"), *(_gain(g.name, g.value) for g in additions)
+    )
     return element("section", element("h2", "The context at the end"), element("div", whole, class_="panel"))
 
 
-def _seals(story: Story) -> Markup:
-    covered: dict[tuple[str, int, int], list[Told]] = {}
-    for each in story.records:
+def _seals(timeline: SagaTimeline) -> Markup:
+    covered: dict[tuple[str, int, int], list[TimelineRecord]] = {}
+    for each in timeline.records:
         if each.seal.size > 0:
             covered.setdefault((each.position.topic, each.position.partition, each.seal.size), []).append(each)
     if not covered:
@@ -191,7 +193,7 @@ def _seals(story: Story) -> Markup:
     return element("section", element("h2", "Seals"), table)
 
 
-def _checkpoint(log: tuple[str, int, int], told: Iterable[Told]) -> Markup:
+def _checkpoint(log: tuple[str, int, int], told: Iterable[TimelineRecord]) -> Markup:
     seals = [each.seal for each in told]
     one = seals[0]
     proven = sum(1 for each in seals if each.proof is Proof.PROVEN)

@@ -10,7 +10,7 @@ from tradesaga.consumers.audit.log.rows import Position, first_offset, read_leav
 from tradesaga.consumers.audit.report.inclusion_proofs import Prover
 from tradesaga.consumers.audit.report.model import NOT_YET, Proof, Seal
 from tradesaga.consumers.audit.retention.actions import ActionError
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.audit_log.merkle import Frontier, ProofError, check_inclusion, hash_leaf
@@ -36,13 +36,13 @@ class _Start(NamedTuple):
     """
 
     offset: int
-    edge: Frontier | None
+    frontier: Frontier | None
     skips: Sequence[tuple[int, int]] = ()
 
     @property
     def leaves(self) -> int:
         """Count the leaves that are not at hand."""
-        return self.edge.size if self.edge is not None else 0
+        return self.frontier.size if self.frontier is not None else 0
 
     def leaf_of(self, offset: int) -> int:
         """Return the place in the log's tree of the record at `offset`."""
@@ -56,7 +56,7 @@ class SealError(Exception):
 
 
 @dataclass
-class Sealing:
+class SealFinder:
     """The seals of one saga's records. `proving` reads every leaf before them, and `advance` is told how many."""
 
     sql: Session
@@ -98,7 +98,7 @@ class Sealing:
         prover, missing = Prover(()), ""
         if self.proving and covers:
             wanted = [(start.leaf_of(place.offset), each.size) for place, each in covers.items()]
-            prover = Prover(wanted, start.edge)
+            prover = Prover(wanted, start.frontier)
             missing = await self._feed(prover, log, start, max(each.next_offset for each in covers.values()))
         sealed = {place: self._sealed(each, start.leaf_of(place.offset)) for place, each in covers.items()}
         if self.proving:
@@ -127,10 +127,10 @@ class Sealing:
         if first is None or first == begin == 0:
             return _Start(begin, None)
         try:
-            found = (await Tombstones.load(self.sql)).before(log, first)
+            found = (await RetiredRanges.load(self.sql)).before(log, first)
         except ActionError as error:
             raise SealError(f"what was retired cannot be read: {error}") from error
-        return _Start(min(first, begin), None) if found is None else _Start(found[1].next_offset, found[1].edge)
+        return _Start(min(first, begin), None) if found is None else _Start(found[1].next_offset, found[1].frontier)
 
     async def _feed(self, prover: Prover, log: Log, start: "_Start", end: int) -> str:
         """Give all leaves before offset `end` to the prover; say what is missing of them, if anything is."""

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from tradesaga.consumers.audit.log.rows import Position, Row
 from tradesaga.consumers.audit.report.formatting import clock, count, day, listed, span
-from tradesaga.consumers.audit.report.model import Kind, Outlook, Proof, Seal, Story, Told
+from tradesaga.consumers.audit.report.model import Proof, RecordKind, Result, SagaTimeline, Seal, TimelineRecord
 from tradesaga.consumers.audit.report.payload import read_members, text_of
-from tradesaga.consumers.audit.report.timeline_builder import tell_rows
+from tradesaga.consumers.audit.report.timeline_builder import build_records
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
@@ -17,17 +17,17 @@ from tradesaga.sagas.status import Status
 from tradesaga.schemas.messages.lifecycle import ResolveRequested
 
 _OUTLOOKS: Final = {
-    Status.COMPLETED: Outlook.GOOD,
-    Status.ABORTED: Outlook.BACK,
-    Status.COMPENSATING: Outlook.BACK,
-    Status.FAILED: Outlook.STUCK,
-    Status.IDLE: Outlook.OPEN,
-    Status.RUNNING: Outlook.OPEN,
+    Status.COMPLETED: Result.GOOD,
+    Status.ABORTED: Result.BACK,
+    Status.COMPENSATING: Result.BACK,
+    Status.FAILED: Result.STUCK,
+    Status.IDLE: Result.OPEN,
+    Status.RUNNING: Result.OPEN,
 }
 Context = Mapping[str, Mapping[str, Any]]
 
 
-def tell(
+def build_timeline(
     saga_id: UUID,
     name: str,
     rows: Sequence[Row],
@@ -36,7 +36,7 @@ def tell(
     rules: Rules | None,
     seals: Mapping[Position, Seal],
     tier: ClockTier,
-) -> Story:
+) -> SagaTimeline:
     """Make the story of a saga from its rows and the hashes that their bytes have.
 
     `rules` are those of its definition, if that is at hand. A saga whose first records were retired cannot be folded.
@@ -44,19 +44,19 @@ def tell(
     numbers = [row.seq for row in rows if row.seq is not None]
     retired = min(numbers) - 1 if numbers else 0
     rules = None if retired else rules
-    records, tracked = tell_rows(saga_id, rows, hashes, rules, seals)
+    records, tracked = build_records(saga_id, rows, hashes, rules, seals)
     status = tracked.checkpoint.status if tracked.checkpoint is not None else None
     if rules is not None and tracked.checkpoint is not None:
         rules = rules.under(tracked.checkpoint.version)
     steps = [each.name for each in rules.saga.steps] if rules is not None else []
     steps += [step for step in dict.fromkeys(each.step for each in records) if step and step not in steps]
     waiting = [each.name for each in rules.saga.steps if each.waits_for is not None] if rules is not None else []
-    return Story(
+    return SagaTimeline(
         saga_id=str(saga_id),
         name=name,
         version=rules.saga.version if rules is not None else None,
         state=status.value if status is not None else "",
-        outlook=Outlook.UNKNOWN if status is None else _OUTLOOKS[status],
+        result=Result.UNKNOWN if status is None else _OUTLOOKS[status],
         headline=_headline(name, records, rules, tracked),
         summary=tuple(_sentences(records)),
         remarks=(*_unfolded(name, rules, retired), *_remarks(records, tier)),
@@ -66,7 +66,7 @@ def tell(
     )
 
 
-def _headline(name: str, records: Sequence[Told], rules: Rules | None, tracked: Tracked) -> str:
+def _headline(name: str, records: Sequence[TimelineRecord], rules: Rules | None, tracked: Tracked) -> str:
     checkpoint = tracked.checkpoint
     if rules is None or checkpoint is None:
         return f"{count(len(records), 'record')} of a saga of {name!r}, told by what they say themselves"
@@ -88,10 +88,10 @@ def _headline(name: str, records: Sequence[Told], rules: Rules | None, tracked: 
             return f"Under way; waiting for {missing or 'nothing'}"
 
 
-def _done(name: str, records: Sequence[Told]) -> str:
-    context: Context = {gain.name: read_members(gain.value) for each in records for gain in each.gains}
+def _done(name: str, records: Sequence[TimelineRecord]) -> str:
+    context: Context = {addition.name: read_members(addition.value) for each in records for addition in each.additions}
     own = _COMPLETED.get(name)
-    steps = sum(1 for each in records if each.kind is Kind.STEP_COMPLETE)
+    steps = sum(1 for each in records if each.kind is RecordKind.STEP_COMPLETE)
     return own(context) if own is not None else f"Completed: {count(steps, 'step')} done"
 
 
@@ -139,51 +139,55 @@ def _number(text: str) -> Decimal | None:
 _COMPLETED: Final[dict[str, Callable[[Context], str]]] = {"trade": _traded}
 
 
-def _turn(records: Sequence[Told]) -> Told | None:
+def _turn(records: Sequence[TimelineRecord]) -> TimelineRecord | None:
     """Give the record that turned the saga back."""
     back = {Status.COMPENSATING.value, Status.ABORTED.value}
     return next((each for each in records if each.state in back), None)
 
 
-def _cause(records: Sequence[Told]) -> str:
+def _cause(records: Sequence[TimelineRecord]) -> str:
     turn = _turn(records)
-    return "of something that no record tells" if turn is None else turn.says
+    return "of something that no record tells" if turn is None else turn.sentence
 
 
-def _undone(records: Sequence[Told]) -> str:
-    turn, undone = _turn(records), [each for each in records if each.kind is Kind.COMPENSATED]
+def _undone(records: Sequence[TimelineRecord]) -> str:
+    turn, undone = _turn(records), [each for each in records if each.kind is RecordKind.COMPENSATED]
     if turn is None or not undone:
         return "nothing had to be undone"
     names = [each.step for each in undone]
-    done = [each.step for each in records if each.kind is Kind.STEP_COMPLETE and each.step in names]
+    done = [each.step for each in records if each.kind is RecordKind.STEP_COMPLETE and each.step in names]
     order = ", last first" if len(names) > 1 and names == done[::-1] else ""
     return f"{count(len(names), 'step')} undone in {span(max(0, undone[-1].when - turn.when))}{order}"
 
 
-def _sentences(records: Sequence[Told]) -> list[str]:
+def _sentences(records: Sequence[TimelineRecord]) -> list[str]:
     if not records:
         return []
     first, last = min(each.when for each in records), max(each.when for each in records)
     until = clock(last) if day(first) == day(last) else f"{day(last)} {clock(last)}"
     told = [f"{day(first)}, {clock(first)} to {until} UTC: {count(len(records), 'record')} in {span(last - first)}."]
-    turn, undone = _turn(records), [each.step for each in records if each.kind is Kind.COMPENSATED]
-    if turn is not None and turn.kind is not Kind.OPERATOR:
-        told.append(f"Why it was taken back: {turn.says}" + (f" ({turn.reason})." if turn.reason else "."))
+    turn, undone = _turn(records), [each.step for each in records if each.kind is RecordKind.COMPENSATED]
+    if turn is not None and turn.kind is not RecordKind.OPERATOR:
+        told.append(f"Why it was taken back: {turn.sentence}" + (f" ({turn.reason})." if turn.reason else "."))
     if undone:
         told.append(f"Undone in this order: {', '.join(undone)}.")
     told += _tries(records)
-    told += [f"{each.says}: {each.reason}" for each in records if each.kind is Kind.OPERATOR]
-    for kind, what in ((Kind.DUPLICATE, "came again"), (Kind.LATE, "came too late"), (Kind.PARKED, "had to wait")):
+    told += [f"{each.sentence}: {each.reason}" for each in records if each.kind is RecordKind.OPERATOR]
+    for kind, what in (
+        (RecordKind.DUPLICATE, "came again"),
+        (RecordKind.LATE, "came too late"),
+        (RecordKind.PARKED, "had to wait"),
+    ):
         if number := sum(1 for each in records if each.kind is kind):
             told.append(f"{count(number, 'record').capitalize()} {what}.")
     return told
 
 
-def _tries(records: Sequence[Told]) -> list[str]:
+def _tries(records: Sequence[TimelineRecord]) -> list[str]:
     """Say which steps took more than one attempt."""
     failed: dict[tuple[str, bool], int] = {}
     for each in records:
-        if each.kind in {Kind.ATTEMPT_FAILED, Kind.STEP_FAILED, Kind.COMPENSATION_FAILED}:
+        if each.kind in {RecordKind.ATTEMPT_FAILED, RecordKind.STEP_FAILED, RecordKind.COMPENSATION_FAILED}:
             key = (each.step, each.back)
             failed[key] = failed.get(key, 0) + 1
     told: list[str] = []
@@ -202,7 +206,7 @@ def _unfolded(name: str, rules: Rules | None, retired: int) -> list[str]:
     return []
 
 
-def _remarks(records: Sequence[Told], tier: ClockTier) -> list[str]:
+def _remarks(records: Sequence[TimelineRecord], tier: ClockTier) -> list[str]:
     told: list[str] = []
     doubted = sum(1 for each in records if each.remarks)
     if doubted:
@@ -217,7 +221,7 @@ def _remarks(records: Sequence[Told], tier: ClockTier) -> list[str]:
     return [*told, *([f"{tally}."] if tally.outside else [])]
 
 
-def _sealed(records: Sequence[Told]) -> str:
+def _sealed(records: Sequence[TimelineRecord]) -> str:
     """Say how many records are sealed, and since when."""
     by = {proof: [each for each in records if each.seal.proof is proof] for proof in Proof}
     proven, total = by[Proof.PROVEN], len(records)

@@ -9,62 +9,71 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tradesaga.consumers.audit.report.formatting import clock, harmless, span
-from tradesaga.consumers.audit.report.model import Gain, Kind, Moment, Outlook, Proof, Seal, Story, Told
+from tradesaga.consumers.audit.report.model import (
+    ContextAddition,
+    Proof,
+    RecordKind,
+    Result,
+    SagaTimeline,
+    Seal,
+    TimelineNote,
+    TimelineRecord,
+)
 from tradesaga.consumers.audit.report.payload import list_fields
 
 WIDE: Final = 110
 """Columns from which on a table is drawn."""
 _OUTLOOKS: Final = {
-    Outlook.GOOD: "green",
-    Outlook.BACK: "yellow",
-    Outlook.STUCK: "red",
-    Outlook.OPEN: "blue",
-    Outlook.UNKNOWN: "default",
+    Result.GOOD: "green",
+    Result.BACK: "yellow",
+    Result.STUCK: "red",
+    Result.OPEN: "blue",
+    Result.UNKNOWN: "default",
 }
 _STYLES: Final = {
-    Kind.START: "blue",
-    Kind.STEP_COMPLETE: "green",
-    Kind.REPORTED: "blue",
-    Kind.OPERATOR: "magenta",
-    Kind.COMPENSATED: "yellow",
-    Kind.STEP_BARRED: "yellow",
-    Kind.STEP_UNKNOWN: "yellow",
-    Kind.DUPLICATE: "bright_black",
-    Kind.LATE: "bright_black",
+    RecordKind.START: "blue",
+    RecordKind.STEP_COMPLETE: "green",
+    RecordKind.REPORTED: "blue",
+    RecordKind.OPERATOR: "magenta",
+    RecordKind.COMPENSATED: "yellow",
+    RecordKind.STEP_BARRED: "yellow",
+    RecordKind.STEP_UNKNOWN: "yellow",
+    RecordKind.DUPLICATE: "bright_black",
+    RecordKind.LATE: "bright_black",
 }
 _FIELDS_SHOWN: Final = 12
 
 
-def show(story: Story, width: int) -> RenderableType:
+def show(timeline: SagaTimeline, width: int) -> RenderableType:
     """Show a story on that many columns."""
-    began = story.began
-    body = _table(story, began) if width >= WIDE else Group(*(_paragraph(each, began) for each in story.records))
-    return Group(*_head(story), "", body)
+    began = timeline.began
+    body = _table(timeline, began) if width >= WIDE else Group(*(_paragraph(each, began) for each in timeline.records))
+    return Group(*_head(timeline), "", body)
 
 
-def _head(story: Story) -> list[RenderableType]:
-    colour = _OUTLOOKS[story.outlook]
-    version = f"version {story.version}" if story.version is not None else "definition not at hand"
+def _head(timeline: SagaTimeline) -> list[RenderableType]:
+    colour = _OUTLOOKS[timeline.result]
+    version = f"version {timeline.version}" if timeline.version is not None else "definition not at hand"
     about = Text.assemble(
-        (f" {story.state or 'state unknown'} ", f"bold reverse {colour}"),
-        f"  {harmless(story.name)} {story.saga_id}, {version}",
+        (f" {timeline.state or 'state unknown'} ", f"bold reverse {colour}"),
+        f"  {harmless(timeline.name)} {timeline.saga_id}, {version}",
     )
-    lines: list[RenderableType] = [about, Text(harmless(story.headline), style="bold"), ""]
-    lines += [Text(harmless(each)) for each in story.summary]
-    lines += [Text(harmless(each), style="bright_black") for each in story.remarks]
+    lines: list[RenderableType] = [about, Text(harmless(timeline.headline), style="bold"), ""]
+    lines += [Text(harmless(each)) for each in timeline.summary]
+    lines += [Text(harmless(each), style="bright_black") for each in timeline.remarks]
     return lines
 
 
-def _table(story: Story, began: int) -> Table:
+def _table(timeline: SagaTimeline, began: int) -> Table:
     what, where = Column("what", ratio=1), Column("record, writer", no_wrap=True)
     table = Table("event time, recorded", what, where, "seal", box=None, pad_edge=False, padding=(0, 3, 1, 0))
-    for each in story.records:
+    for each in timeline.records:
         where_told = Text(f"{each.position}\n{_number(each)} by {harmless(each.writer, 40)}", style="bright_black")
         table.add_row(_times(each, began), _what(each), where_told, _seal(each.seal, "\n"))
     return table
 
 
-def _paragraph(told: Told, began: int) -> RenderableType:
+def _paragraph(told: TimelineRecord, began: int) -> RenderableType:
     after = f"+{span(told.when - began)}" if told.when > began else "the beginning"
     recorded = f", recorded {clock(told.recorded_ms * 1_000_000)}" if told.event_time is not None else ""
     head = Text.assemble((clock(told.when, 6), "bold"), (f"  {after}{recorded}", "bright_black"))
@@ -73,7 +82,7 @@ def _paragraph(told: Told, began: int) -> RenderableType:
     return Group(head, Padding(Group(_what(told), foot), (0, 0, 1, 2)))
 
 
-def _times(told: Told, began: int) -> Text:
+def _times(told: TimelineRecord, began: int) -> Text:
     times = Text(clock(told.event_time, 9) if told.event_time is not None else "none", style="bold")
     times.append(f"\n{clock(told.recorded_ms * 1_000_000)} recorded", style="not bold bright_black")
     if told.when > began:
@@ -81,12 +90,12 @@ def _times(told: Told, began: int) -> Text:
     return times
 
 
-def _what(told: Told) -> Text:
+def _what(told: TimelineRecord) -> Text:
     """Give the sentence with what came before it and what follows from it."""
     lines = [_moment(each) for each in told.before]
     lines.append(
         Text.assemble(
-            (harmless(told.says), f"bold {_STYLES.get(told.kind, 'red')}"), (f"  {told.kind}", "bright_black")
+            (harmless(told.sentence), f"bold {_STYLES.get(told.kind, 'red')}"), (f"  {told.kind}", "bright_black")
         )
     )
     if told.reason:
@@ -94,30 +103,30 @@ def _what(told: Told) -> Text:
     if told.error:
         lines.append(Text(f"the saga log: {harmless(told.error)}", style="red"))
     lines += [_moment(each) for each in told.after]
-    lines += _gains(told.gains)
+    lines += _gains(told.additions)
     if told.payload is None and told.size:
         lines.append(Text(f"{told.size:,} bytes that are no JSON: sealed, or damaged", style="bright_black"))
     lines += [Text(harmless(each), style="bold red") for each in told.remarks]
     return Text("\n").join(lines)
 
 
-def _moment(moment: Moment) -> Text:
-    at = f"{clock(moment.time, 6)} " if moment.time is not None else "\N{RIGHTWARDS ARROW} "
-    return Text(at + harmless(moment.says), style="bright_black")
+def _moment(note: TimelineNote) -> Text:
+    at = f"{clock(note.time, 6)} " if note.time is not None else "\N{RIGHTWARDS ARROW} "
+    return Text(at + harmless(note.sentence), style="bright_black")
 
 
-def _gains(gains: Iterable[Gain]) -> list[Text]:
+def _gains(additions: Iterable[ContextAddition]) -> list[Text]:
     """Give the members that the context gained, a line each."""
     lines: list[Text] = []
-    for gain in gains:
-        fields = list_fields(gain.value)
+    for addition in additions:
+        fields = list_fields(addition.value)
         shown = " ".join(f"{path}={value}" if path else value for path, value in fields[:_FIELDS_SHOWN])
         more = f" and {len(fields) - _FIELDS_SHOWN} more" if len(fields) > _FIELDS_SHOWN else ""
-        lines.append(Text.assemble(("+ ", "bold green"), f"{harmless(gain.name)}: {harmless(shown)}{more}"))
+        lines.append(Text.assemble(("+ ", "bold green"), f"{harmless(addition.name)}: {harmless(shown)}{more}"))
     return lines
 
 
-def _number(told: Told) -> str:
+def _number(told: TimelineRecord) -> str:
     number = f"record {told.seq}" if told.seq is not None else "not counted"
     return f"{number}, attempt {told.attempt}" if told.attempt > 1 else number
 

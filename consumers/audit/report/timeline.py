@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from tradesaga.consumers.audit.report.model import Kind, Story, Told
+from tradesaga.consumers.audit.report.model import RecordKind, SagaTimeline, TimelineRecord
 
 _RESULTS: Final = {
-    Kind.STEP_COMPLETE: "done",
-    Kind.STEP_REFUSED: "refused",
-    Kind.ATTEMPT_FAILED: "failed",
-    Kind.STEP_FAILED: "failed",
-    Kind.STEP_UNKNOWN: "unknown",
-    Kind.COMPENSATED: "back",
-    Kind.COMPENSATION_FAILED: "failed",
+    RecordKind.STEP_COMPLETE: "done",
+    RecordKind.STEP_REFUSED: "refused",
+    RecordKind.ATTEMPT_FAILED: "failed",
+    RecordKind.STEP_FAILED: "failed",
+    RecordKind.STEP_UNKNOWN: "unknown",
+    RecordKind.COMPENSATED: "back",
+    RecordKind.COMPENSATION_FAILED: "failed",
 }
 _FLOOR: Final = 9.0
 """Pixels that any time between two happenings gets, if there is room."""
@@ -45,11 +45,11 @@ class StateSpan(NamedTuple):
     ended: int
 
 
-def list_bars(story: Story) -> list[Bar]:
+def list_bars(timeline: SagaTimeline) -> list[Bar]:
     """Give the attempts that records tell of, each once: what was unknown at first counts by how it came out."""
-    said = {each.id: each.when for each in story.records}
+    said = {each.id: each.when for each in timeline.records}
     found: dict[tuple[str, bool, int], Bar] = {}
-    for each in story.records:
+    for each in timeline.records:
         result = _RESULTS.get(each.kind)
         if result is None or each.started is None or not each.step or each.attempt < 1:
             continue
@@ -60,13 +60,13 @@ def list_bars(story: Story) -> list[Bar]:
     return list(found.values())
 
 
-def list_states(story: Story) -> list[StateSpan]:
+def list_states(timeline: SagaTimeline) -> list[StateSpan]:
     """Give the states that the saga went through, by the times of the records that brought them about."""
-    turns: list[Told] = []
-    for each in story.records:
+    turns: list[TimelineRecord] = []
+    for each in timeline.records:
         if each.state and (not turns or turns[-1].state != each.state):
             turns.append(each)
-    ends = [each.when for each in turns[1:]] + [max(each.when for each in story.records)]
+    ends = [each.when for each in turns[1:]] + [max(each.when for each in timeline.records)]
     return [StateSpan(turn.state, turn.when, max(turn.when, until)) for turn, until in zip(turns, ends, strict=False)]
 
 

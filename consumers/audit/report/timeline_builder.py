@@ -12,8 +12,15 @@ from uuid import UUID
 
 from tradesaga.consumers.audit.log.fold import fold_stored
 from tradesaga.consumers.audit.log.rows import Position, Row
-from tradesaga.consumers.audit.report.classify import Reading, follow_orders, judge, say
-from tradesaga.consumers.audit.report.model import UNCHECKED, Gain, Kind, Moment, Seal, Told
+from tradesaga.consumers.audit.report.classify import RawRecord, classify, describe_orders, describe_record
+from tradesaga.consumers.audit.report.model import (
+    UNCHECKED,
+    ContextAddition,
+    RecordKind,
+    Seal,
+    TimelineNote,
+    TimelineRecord,
+)
 from tradesaga.consumers.audit.report.payload import read_text, text_of
 from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
@@ -22,10 +29,17 @@ from tradesaga.consumers.saga_log.reading import event_time, started
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.codec import Record
 
-_ATTEMPTED = frozenset({
-    Kind.STEP_COMPLETE, Kind.STEP_REFUSED, Kind.ATTEMPT_FAILED, Kind.STEP_FAILED, Kind.STEP_UNKNOWN, Kind.COMPENSATED,
-    Kind.COMPENSATION_FAILED,
-})  # fmt: skip
+_ATTEMPTED = frozenset(
+    {
+        RecordKind.STEP_COMPLETE,
+        RecordKind.STEP_REFUSED,
+        RecordKind.ATTEMPT_FAILED,
+        RecordKind.STEP_FAILED,
+        RecordKind.STEP_UNKNOWN,
+        RecordKind.COMPENSATED,
+        RecordKind.COMPENSATION_FAILED,
+    }
+)
 
 
 def arrange(rows: Iterable[Row]) -> list[Row]:
@@ -43,16 +57,16 @@ def rehash(rows: Sequence[Row], retired: Mapping[int, bytes]) -> list[bytes]:
     ]
 
 
-def tell_rows(
+def build_records(
     saga_id: UUID, rows: Sequence[Row], hashes: Sequence[bytes], rules: Rules | None, seals: Mapping[Position, Seal]
-) -> tuple[list[Told], Tracked]:
+) -> tuple[list[TimelineRecord], Tracked]:
     """Give each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
-    teller = _Teller(rules, Tracked(saga_id, _home(rows)))
+    builder = _Builder(rules, Tracked(saga_id, _home(rows)))
     told = [
-        teller.tell(row, seals.get(row.position, UNCHECKED), intact=found == row.hash)
+        builder.build_timeline(row, seals.get(row.position, UNCHECKED), intact=found == row.hash)
         for row, found in zip(rows, hashes, strict=True)
     ]
-    return told, teller.tracked
+    return told, builder.tracked
 
 
 def _home(rows: Sequence[Row]) -> int:
@@ -63,53 +77,53 @@ def _home(rows: Sequence[Row]) -> int:
 
 
 @dataclass
-class _Teller:
+class _Builder:
     rules: Rules | None
     tracked: Tracked
     seen: set[str] = field(default_factory=set[str])
     begun: set[tuple[str, bool, int]] = field(default_factory=set[tuple[str, bool, int]])
 
-    def tell(self, row: Row, seal: Seal, *, intact: bool) -> Told:
-        reading = Reading.of(row.record)
+    def build_timeline(self, row: Row, seal: Seal, *, intact: bool) -> TimelineRecord:
+        raw = RawRecord.of(row.record)
         outcome = self._fold(row)
         before = self.tracked
-        kind = judge(reading, outcome, before, again=reading.id in self.seen)
+        kind = classify(raw, outcome, before, again=raw.id in self.seen)
         if outcome is not None and outcome.tracked is not None:
             self.tracked = outcome.tracked
-        if kind not in {Kind.PARKED, Kind.SET_ASIDE, Kind.UNREADABLE}:
-            self.seen.add(reading.id)
-        back = reading.back or kind is Kind.COMPENSATED
-        gains = _gains(outcome) if outcome is not None else reading.own_gain()
+        if kind not in {RecordKind.PARKED, RecordKind.SET_ASIDE, RecordKind.UNREADABLE}:
+            self.seen.add(raw.id)
+        back = raw.back or kind is RecordKind.COMPENSATED
+        additions = _gains(outcome) if outcome is not None else raw.own_addition()
         state = _state(self.tracked)
-        return Told(
+        return TimelineRecord(
             position=row.position,
             seq=row.seq,
-            id=reading.id,
-            type=reading.type,
-            writer=reading.writer,
+            id=raw.id,
+            type=raw.type,
+            writer=raw.writer,
             writer_epoch=row.writer_epoch,
-            caused_by=reading.caused_by,
+            caused_by=raw.caused_by,
             kind=kind,
-            says=say(kind, reading, outcome),
-            step=reading.step,
+            sentence=describe_record(kind, raw, outcome),
+            step=raw.step,
             back=back,
-            attempt=reading.attempt,
-            round=reading.round,
-            event_time=event_time(reading.headers),
+            attempt=raw.attempt,
+            round=raw.round,
+            event_time=event_time(raw.headers),
             recorded_ms=row.record.recorded_ms,
-            started=started(reading.headers),
-            operator=text_of(reading.said, "operator"),
-            reason=text_of(reading.said, "reason"),
+            started=started(raw.headers),
+            operator=text_of(raw.members, "operator"),
+            reason=text_of(raw.members, "reason"),
             state=state,
-            before=tuple(self._lead(kind, reading, back=back)),
-            after=tuple(_follow(self.rules, outcome, _state(before), state)),
-            gains=gains,
-            payload=reading.payload,
+            before=tuple(self._attempt_start(kind, raw, back=back)),
+            after=tuple(_consequences(self.rules, outcome, _state(before), state)),
+            additions=additions,
+            payload=raw.payload,
             size=len(row.record.value),
             error=(outcome.entry.error if outcome is not None else row.error) or "",
             hash=row.hash.hex(),
             intact=intact,
-            remarks=tuple(_doubts(row, outcome, intact=intact)),
+            remarks=tuple(_discrepancies(row, outcome, intact=intact)),
             seal=seal,
         )
 
@@ -119,61 +133,61 @@ class _Teller:
             return None
         return fold_stored(self.rules, self.tracked, row.record, format_of(row.hash), row.error)
 
-    def _lead(self, kind: Kind, reading: Reading, *, back: bool) -> list[Moment]:
+    def _attempt_start(self, kind: RecordKind, raw: RawRecord, *, back: bool) -> list[TimelineNote]:
         """Give the beginning of the attempt that this record is the outcome of, once an attempt."""
-        time = started(reading.headers)
-        if kind not in _ATTEMPTED or time is None or not reading.step or reading.attempt < 1:
+        time = started(raw.headers)
+        if kind not in _ATTEMPTED or time is None or not raw.step or raw.attempt < 1:
             return []
-        key = (reading.step, back, time)
+        key = (raw.step, back, time)
         if key in self.begun:
             return []
         self.begun.add(key)
-        what = f"taking back {reading.step}" if back else reading.step
-        if reading.attempt > 1 or reading.round > 1:
-            says = f"{what} is tried again: attempt {reading.attempt}"
-            says += f" of round {reading.round}" if reading.round > 1 else ""
-            return [Moment(Kind.RETRY, says, reading.step, reading.attempt, time)]
-        return [Moment(Kind.STEP_START, f"{what} begins", reading.step, reading.attempt, time)]
+        what = f"taking back {raw.step}" if back else raw.step
+        if raw.attempt > 1 or raw.round > 1:
+            sentence = f"{what} is tried again: attempt {raw.attempt}"
+            sentence += f" of round {raw.round}" if raw.round > 1 else ""
+            return [TimelineNote(RecordKind.RETRY, sentence, raw.step, raw.attempt, time)]
+        return [TimelineNote(RecordKind.STEP_START, f"{what} begins", raw.step, raw.attempt, time)]
 
 
 def _state(tracked: Tracked) -> str:
     return tracked.checkpoint.status.value if tracked.checkpoint is not None else ""
 
 
-def _gains(outcome: Outcome) -> tuple[Gain, ...]:
+def _gains(outcome: Outcome) -> tuple[ContextAddition, ...]:
     """Give what the context took in, out of the record itself and of those that it let go."""
     names = (outcome.entry.added or "").split(",") if outcome.entry.added else []
     records: list[Record] = [outcome.record, *(each.parked.record for each in outcome.released)]
-    found: dict[str, Gain] = {}
+    found: dict[str, ContextAddition] = {}
     for record in records:
-        name = Reading.of(record).message
+        name = RawRecord.of(record).message
         if name in names and name not in found:
-            found[name] = Gain(name, read_text(record.value) or "null")
+            found[name] = ContextAddition(name, read_text(record.value) or "null")
     return tuple(found.values())
 
 
-def _follow(rules: Rules | None, outcome: Outcome | None, before: str, after: str) -> list[Moment]:
+def _consequences(rules: Rules | None, outcome: Outcome | None, before: str, after: str) -> list[TimelineNote]:
     """Give what the saga log did because of this record."""
     if rules is None or outcome is None:
         return []
-    moments = [
-        Moment(Kind.RELEASED, f"what was parked at {Position(*each.parked.place)} {_let_go(each.action)}")
+    notes = [
+        TimelineNote(RecordKind.RELEASED, f"what was parked at {Position(*each.parked.place)} {_let_go(each.action)}")
         for each in outcome.released
     ]
     if before != after:
         told = f"{before} \N{RIGHTWARDS ARROW} {after}" if before else after
-        moments.append(Moment(Kind.STATE_CHANGE, told))
+        notes.append(TimelineNote(RecordKind.STATE_CHANGE, told))
     checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
     saga = rules.saga if checkpoint is None else rules.under(checkpoint.version).saga
     names = [each.name for each in saga.steps]
-    return moments + follow_orders(names, outcome.orders)
+    return notes + describe_orders(names, outcome.orders)
 
 
 def _let_go(action: str) -> str:
     return "counts after all" if action == "retry" else "is left out for good"
 
 
-def _doubts(row: Row, outcome: Outcome | None, *, intact: bool) -> list[str]:
+def _discrepancies(row: Row, outcome: Outcome | None, *, intact: bool) -> list[str]:
     """Say where the row and its bytes do not agree."""
     doubts = [] if intact else ["its bytes do not have the hash that is stored"]
     if not row.record.headers:

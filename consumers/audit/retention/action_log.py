@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, edge_of
+from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, frontier_of
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
 from tradesaga.consumers.audit.verify.log_check import Report, check_chain, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
@@ -78,13 +78,13 @@ class ActionLog:
     async def record(self, signer: Signer, action: Action) -> int:
         """Sign an action and write it, in the turn's transaction; give its number."""
         body, number = action.to_body(), len(self.entries)
-        edge = edge_of([*(entry.body for entry in self.entries), body])
+        frontier = frontier_of([*(entry.body for entry in self.entries), body])
         clock = read_clock()
         checkpoint = Checkpoint(
             origin=str(self.origin),
-            size=edge.size,
-            root=edge.root(),
-            next_offset=edge.size,
+            size=frontier.size,
+            root=frontier.root(),
+            next_offset=frontier.size,
             previous=hash_note(self.entries[-1].note) if self.entries else "",
             time=action.at,
             clock=clock.source,

@@ -26,7 +26,7 @@ def actions_origin(log_id: str) -> Origin:
     return Origin(log_id, TOPIC, 0)
 
 
-class Kind(StrEnum):
+class ActionKind(StrEnum):
     """What was done."""
 
     HOLD = "hold"
@@ -43,7 +43,7 @@ class ActionError(ValueError):
 class Action:
     """One thing an operator did; `at` is nanoseconds since 1970, `detail` what was done it to."""
 
-    kind: Kind
+    kind: ActionKind
     operator: str
     reason: str
     at: int
@@ -60,7 +60,7 @@ class Action:
         try:
             raw = orjson.loads(body)
             detail: dict[str, Any] = dict(raw["detail"])
-            return cls(Kind(raw["kind"]), str(raw["operator"]), str(raw["reason"]), int(raw["at"]), detail)
+            return cls(ActionKind(raw["kind"]), str(raw["operator"]), str(raw["reason"]), int(raw["at"]), detail)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise ActionError(f"this is no action of ours: {body[:80]}") from error
 
@@ -78,26 +78,26 @@ def leaf(body: str) -> bytes:
     return hash_leaf(body.encode())
 
 
-def edge_of(bodies: Sequence[str]) -> Frontier:
+def frontier_of(bodies: Sequence[str]) -> Frontier:
     """Give the edge of the tree over entries."""
-    edge = Frontier.empty()
+    frontier = Frontier.empty()
     for body in bodies:
-        edge.append(leaf(body))
-    return edge
+        frontier.append(leaf(body))
+    return frontier
 
 
 def check_actions(
     report: Report, origin: Origin, entries: Sequence[Entry], checkpoints: Mapping[int, Checkpoint]
 ) -> list[tuple[int, Action]]:
     """Hold the entries against all checkpoints of their log; give those that were signed, with their numbers."""
-    edge, signed = Frontier.empty(), 0
+    frontier, signed = Frontier.empty(), 0
     for count, entry in enumerate(entries, 1):
         if entry.number != count - 1:
             report.add(Verdict.INCOMPLETE, f"{origin}", f"action {count - 1} is missing")
             break
-        edge.append(leaf(entry.body))
+        frontier.append(leaf(entry.body))
         known = checkpoints.get(count)
-        if known is not None and known.root == edge.root():
+        if known is not None and known.root == frontier.root():
             signed = count
         elif known is not None:
             report.add(Verdict.ALTERED, f"{origin}", f"action {entry.number} is not the one that was signed")

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from tradesaga.consumers.audit.retention import retire as retirement
 from tradesaga.consumers.audit.retention.action_log import action_log, trusted_keys
-from tradesaga.consumers.audit.retention.drop import Waiting, drop, read_evidence, waiting
-from tradesaga.consumers.audit.retention.retire import Order
-from tradesaga.consumers.audit.retention.survey import Look
+from tradesaga.consumers.audit.retention.drop import RetiredTable, drop, read_evidence, waiting
+from tradesaga.consumers.audit.retention.retire import RetireRequest
+from tradesaga.consumers.audit.retention.survey import SegmentStatus
 from tradesaga.infra.audit_log.keyring import read_signer
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.cli.options import AsJson, Directory
@@ -35,14 +35,14 @@ def retention(*, directory: Directory = None, as_json: AsJson = False) -> None:
     """Show each part of the audit log: what it holds, whether it may be retired, and if not, why."""
     settings = load_settings(directory)
     silence_libraries()
-    looks, retired = asyncio.run(_survey(settings))
+    statuses, retired = asyncio.run(_survey(settings))
     if as_json:
-        parts, tables = [_look_json(look) for look in looks], [_waiting_json(each) for each in retired]
+        parts, tables = [_look_json(look) for look in statuses], [_waiting_json(each) for each in retired]
         typer.echo(to_json({"schedule": settings.audit_retention, "partitions": parts, "retired_not_dropped": tables}))
         return
     console = Console()
     console.print(f"schedule: {settings.audit_retention}", highlight=False)
-    console.print(_table(looks))
+    console.print(_table(statuses))
     for each in retired:
         console.print(f"{each.table} is retired and can be dropped with --drop --partition {each.name}")
 
@@ -72,7 +72,7 @@ def retire(
     if not dropping:
         if export is not None or without_export:
             raise usage("an export is asked for when a partition is dropped", "add --drop")
-        told = asyncio.run(_retire(settings, Order(partition or [], decider, reason)))
+        told = asyncio.run(_retire(settings, RetireRequest(partition or [], decider, reason)))
     else:
         if not partition or len(partition) != 1 or (export is None) == (not without_export):
             raise usage("say what to drop, and by what evidence", "give --partition and --export or --without-export")
@@ -84,7 +84,7 @@ def retire(
     typer.echo(f"{done}: {', '.join(told['partitions'])} ({told['records']:,} records)")
 
 
-async def _survey(settings: Settings) -> tuple[list[Look], list[Waiting]]:
+async def _survey(settings: Settings) -> tuple[list[SegmentStatus], list[RetiredTable]]:
     async with action_log(settings, trusted_keys(settings)) as log, log.sql.transaction(readonly=True):
         await log.sql.execute("SET LOCAL statement_timeout = 0")
         await log.read()
@@ -92,7 +92,7 @@ async def _survey(settings: Settings) -> tuple[list[Look], list[Waiting]]:
         return await found.all(log.sql), waiting(log.actions)
 
 
-async def _retire(settings: Settings, order: Order) -> dict[str, Any]:
+async def _retire(settings: Settings, order: RetireRequest) -> dict[str, Any]:
     signer, schedule = read_signer(settings.audit_key_file()), parse_schedule(settings.audit_retention)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,} records"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -131,7 +131,7 @@ def usage(what: str, do: str) -> CommandError:
     return CommandError("usage", what, "tradesaga audit", do, ExitCode.USAGE)
 
 
-def _look_json(look: Look) -> dict[str, Any]:
+def _look_json(look: SegmentStatus) -> dict[str, Any]:
     part = look.segment.parts[0]
     return {
         "partition": part.name,
@@ -150,16 +150,16 @@ def _look_json(look: Look) -> dict[str, Any]:
     }
 
 
-def _waiting_json(each: Waiting) -> dict[str, Any]:
+def _waiting_json(each: RetiredTable) -> dict[str, Any]:
     at = datetime.fromtimestamp(each.action.at / 1e9, UTC)
     return {"partition": each.name, "table": each.table, "operator": each.action.operator, "retired_at": at}
 
 
-def _table(looks: list[Look]) -> Table:
+def _table(statuses: list[SegmentStatus]) -> Table:
     table = Table(
         "partition", "records", "size", "oldest open saga", "holds", "may be retired", box=None, pad_edge=False
     )
-    for look in looks:
+    for look in statuses:
         oldest = f"{look.oldest_open:%Y-%m-%d} ({look.open_sagas:,})" if look.oldest_open else ""
         why = Text("; ".join(look.why_not) or "yes")
         name = look.segment.parts[0].name

@@ -13,9 +13,9 @@ from tradesaga.consumers.audit.export.layout import FormatError
 from tradesaga.consumers.audit.export.manifest import Manifest
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.retention.action_log import ActionLog
-from tradesaga.consumers.audit.retention.actions import Action, Kind
-from tradesaga.consumers.audit.retention.legal_holds import Held, read_holds
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, tombstones_of
+from tradesaga.consumers.audit.retention.actions import Action, ActionKind
+from tradesaga.consumers.audit.retention.legal_holds import ActiveHolds, read_holds
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRange, retired_ranges_of
 from tradesaga.consumers.audit.retention.segments import Part, Segment
 from tradesaga.infra.audit_log.note import Signer, Verifier
 from tradesaga.infra.errors import CommandError, ExitCode
@@ -40,14 +40,16 @@ class Evidence:
     path: str = ""
     logs: Sequence[Exported] = ()
 
-    def lacks(self, stones: Sequence[Tombstone]) -> list[str]:
+    def lacks(self, ranges: Sequence[RetiredRange]) -> list[str]:
         """Say which retired records it does not hold."""
         held = {(each.topic, each.partition): each for each in self.logs}
         found: list[str] = []
-        for stone in stones:
-            log = held.get((stone.topic, stone.partition))
-            if log is None or log.first > stone.first or log.last < stone.next_offset - 1:
-                found.append(f"offsets {stone.first} to {stone.next_offset - 1} of {stone.topic}[{stone.partition}]")
+        for range_ in ranges:
+            log = held.get((range_.topic, range_.partition))
+            if log is None or log.first > range_.first or log.last < range_.next_offset - 1:
+                found.append(
+                    f"offsets {range_.first} to {range_.next_offset - 1} of {range_.topic}[{range_.partition}]"
+                )
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -55,7 +57,7 @@ class Evidence:
         return {"export": self.path, "manifest": self.manifest} if self.manifest else {"export": None}
 
 
-class Waiting(NamedTuple):
+class RetiredTable(NamedTuple):
     """A table that was retired and not dropped yet."""
 
     number: int
@@ -64,13 +66,13 @@ class Waiting(NamedTuple):
     action: Action
 
 
-def waiting(actions: Sequence[tuple[int, Action]]) -> list[Waiting]:
+def waiting(actions: Sequence[tuple[int, Action]]) -> list[RetiredTable]:
     """Give the tables that were retired and not dropped."""
-    dropped = {action.detail["table"] for _, action in actions if action.kind is Kind.DROP}
+    dropped = {action.detail["table"] for _, action in actions if action.kind is ActionKind.DROP}
     return [
-        Waiting(number, told["name"], told["table"], action)
+        RetiredTable(number, told["name"], told["table"], action)
         for number, action in actions
-        if action.kind is Kind.RETIRE
+        if action.kind is ActionKind.RETIRE
         for told in action.detail["partitions"]
         if told["table"] not in dropped
     ]
@@ -89,22 +91,22 @@ async def drop(log: ActionLog, signer: Signer, name: str, said: Mapping[str, str
             what = f"no retired partition {name} is there"
             raise CommandError("partition-not-retired", what, "--partition", do, ExitCode.NOT_FOUND)
         await _refuse_held(log, found)
-        if evidence is not None and (lacking := evidence.lacks(tombstones_of(found.action))):
+        if evidence is not None and (lacking := evidence.lacks(retired_ranges_of(found.action))):
             do = "export these records, or drop them without an export and say why"
             what = f"the export does not hold {'; '.join(lacking)}"
             raise CommandError("export-incomplete", what, evidence.path, do, ExitCode.REFUSED)
         shown = (evidence or Evidence()).to_json()
         detail = {"table": found.table, "name": found.name, "retired": found.number, **shown}
-        action = Action(Kind.DROP, said["operator"], said["reason"], time.time_ns(), detail)
+        action = Action(ActionKind.DROP, said["operator"], said["reason"], time.time_ns(), detail)
         await log.record(signer, action)
         await log.sql.execute(f'DROP TABLE "{found.table}"')
     return action
 
 
-async def _refuse_held(log: ActionLog, found: Waiting) -> None:
+async def _refuse_held(log: ActionLog, found: RetiredTable) -> None:
     """Refuse what has come under a hold since it was retired."""
     segment = Segment([Part(found.table, f'"{found.table}"', None, None)])
-    held = await Held.find(log.sql, read_holds(log.actions))
+    held = await ActiveHolds.find(log.sql, read_holds(log.actions))
     why = await held.over(log.sql, segment) or await held.in_doubt(log.sql, segment)
     if why:
         do = "nothing was changed; release the hold first"

@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tradesaga.consumers.audit.replay.request import read_moment
+from tradesaga.consumers.audit.replay.request import read_time
 from tradesaga.consumers.audit.retention.action_log import action_log, trusted_keys
-from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.actions import Action, ActionKind
 from tradesaga.consumers.audit.retention.commands import Operator, Reason, usage, who
 from tradesaga.consumers.audit.retention.legal_holds import LegalHold, Scope, describe_hold, read_holds
 from tradesaga.infra.audit_log.keyring import read_signer
@@ -40,7 +40,7 @@ def add(
     settings = load_settings(directory)
     silence_libraries()
     detail = _detail(scope, key.strip(), until)
-    action = Action(Kind.HOLD, who(operator, reason), reason, time.time_ns(), detail)
+    action = Action(ActionKind.HOLD, who(operator, reason), reason, time.time_ns(), detail)
     number = asyncio.run(_record(settings, action))
     print_result({"hold": number, **detail}, f"hold {number} is set", as_json=as_json)
 
@@ -81,7 +81,7 @@ def release(
     """Release a hold; that it was there, and who released it, stays."""
     settings = load_settings(directory)
     silence_libraries()
-    action = Action(Kind.RELEASE, who(operator, reason), reason, time.time_ns(), {"hold": number})
+    action = Action(ActionKind.RELEASE, who(operator, reason), reason, time.time_ns(), {"hold": number})
     asyncio.run(_record(settings, action))
     print_result({"hold": number, "released": True}, f"hold {number} is released", as_json=as_json)
 
@@ -97,7 +97,7 @@ def _detail(scope: Scope, key: str, until: str) -> dict[str, Any]:
         except ValueError as error:
             raise usage(f"{key!r} is no saga's id", "give all of it: a hold may be older than its saga") from error
     if scope is Scope.TIME:
-        since, end = (_moment(read_moment(text, "KEY")) for text in (key, until))
+        since, end = (_moment(read_time(text, "KEY")) for text in (key, until))
         if since >= end:
             raise usage("the span ends before it begins", "give its beginning first")
         return describe_hold(scope, since.isoformat(), end)
@@ -107,7 +107,7 @@ def _detail(scope: Scope, key: str, until: str) -> dict[str, Any]:
 async def _record(settings: Settings, action: Action) -> int:
     signer = read_signer(settings.audit_key_file())
     async with action_log(settings, trusted_keys(settings)) as log, log.turn():
-        if action.kind is Kind.RELEASE:
+        if action.kind is ActionKind.RELEASE:
             _refuse_unknown(read_holds(log.actions), action.detail["hold"])
         return await log.record(signer, action)
 

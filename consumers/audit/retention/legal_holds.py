@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.actions import Action, ActionKind
 from tradesaga.consumers.audit.retention.segments import Segment
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.saga_queries import QUERYABLE_CONTEXT
@@ -69,23 +69,23 @@ def read_holds(actions: Iterable[tuple[int, Action]]) -> list[LegalHold]:
     """Give all holds that were ever set, the oldest first, with who released them."""
     holds: dict[int, LegalHold] = {}
     for number, action in actions:
-        if action.kind is Kind.HOLD:
+        if action.kind is ActionKind.HOLD:
             told = action.detail
             holds[number] = LegalHold(number, Scope(told["scope"]), told["key"], told.get("until", ""), action)
-        elif action.kind is Kind.RELEASE:
+        elif action.kind is ActionKind.RELEASE:
             held = holds[action.detail["hold"]]
             holds[held.number] = LegalHold(held.number, held.scope, held.key, held.until, held.set_by, action)
     return list(holds.values())
 
 
-class Held:
+class ActiveHolds:
     """The holds that are in force, and the sagas that each of them names."""
 
     def __init__(self, sagas: Mapping[LegalHold, Sequence[UUID]]) -> None:
         self._sagas = sagas
 
     @classmethod
-    async def find(cls, sql: Connection, holds: Iterable[LegalHold]) -> "Held":
+    async def find(cls, sql: Connection, holds: Iterable[LegalHold]) -> "ActiveHolds":
         """Find the sagas that holds name."""
         return cls({hold: await _sagas_of(sql, hold) for hold in holds if hold.released_by is None})
 
@@ -121,7 +121,7 @@ async def _holds(sql: Connection, segment: Segment, hold: LegalHold, sagas: Sequ
     return await sql.fetchval(_NAMED.format(rows=segment.rows), sagas)
 
 
-def tells_of(hold: LegalHold, value: bytes) -> bool:
+def names_held(hold: LegalHold, value: bytes) -> bool:
     """Say whether a message names the account or the symbol that is held."""
     if hold.key.encode() not in value:
         return False

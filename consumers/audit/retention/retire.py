@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tradesaga.consumers.audit.retention.action_log import ActionLog
-from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.actions import Action, ActionKind
 from tradesaga.consumers.audit.retention.legal_holds import read_holds
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombstones
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRange, RetiredRanges
 from tradesaga.consumers.audit.retention.segments import DEFAULT, Part, Segment
-from tradesaga.consumers.audit.retention.survey import Look, Survey
-from tradesaga.consumers.audit.retention.verify_segment import Cut
+from tradesaga.consumers.audit.retention.survey import SegmentStatus, Survey
+from tradesaga.consumers.audit.retention.verify_segment import SegmentVerifier
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.schedule import Schedule
 from tradesaga.infra.errors import CommandError, ExitCode
@@ -37,7 +37,7 @@ CREATE TRIGGER saga_event_keep BEFORE TRUNCATE ON {DEFAULT} FOR EACH STATEMENT E
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RetireRequest:
     """Who wants what retired, and why; without names it is the oldest partition with records that may go."""
 
     names: Sequence[str]
@@ -51,7 +51,7 @@ async def survey(log: ActionLog, schedule: Schedule) -> Survey:
 
 
 async def retire(
-    log: ActionLog, signer: Signer, schedule: Schedule, order: Order, progress: Callable[[int], None]
+    log: ActionLog, signer: Signer, schedule: Schedule, order: RetireRequest, progress: Callable[[int], None]
 ) -> Action:
     """Detach partitions and sign what is left of them; the tables stay, under other names, until they are dropped.
 
@@ -65,10 +65,10 @@ async def retire(
         survey_ = await survey(log, schedule)
         look = await survey_.look(log.sql, segment)
         _refuse(segment, look.why_not)
-        cut = Cut(log.sql, log.log_id, log.trusted, Tombstones.read(log.actions), survey_.held, progress)
-        stones, why_not = await cut.verify(segment, look.extents)
+        cut = SegmentVerifier(log.sql, log.log_id, log.trusted, RetiredRanges.read(log.actions), survey_.held, progress)
+        ranges, why_not = await cut.verify(segment, look.extents)
         _refuse(segment, why_not)
-        action = Action(Kind.RETIRE, order.operator, order.reason, time.time_ns(), _detail(log, look, stones))
+        action = Action(ActionKind.RETIRE, order.operator, order.reason, time.time_ns(), _detail(log, look, ranges))
         await log.sql.execute(_HEADS.format(rows=segment.rows))
         await log.record(signer, action)
         for told in action.detail["partitions"]:
@@ -99,7 +99,7 @@ def _refuse(segment: Segment, why_not: Sequence[str]) -> None:
         raise CommandError("not-retired", "; ".join(why_not), str(segment), do, ExitCode.REFUSED)
 
 
-def _detail(log: ActionLog, look: Look, stones: Sequence[Tombstone]) -> dict[str, Any]:
+def _detail(log: ActionLog, look: SegmentStatus, ranges: Sequence[RetiredRange]) -> dict[str, Any]:
     number = len(log.entries)
     partitions = [
         {
@@ -110,7 +110,7 @@ def _detail(log: ActionLog, look: Look, stones: Sequence[Tombstone]) -> dict[str
         }
         for part in look.segment.parts
     ]
-    return {"partitions": partitions, "bytes": look.size, "logs": [stone.to_json() for stone in stones]}
+    return {"partitions": partitions, "bytes": look.size, "logs": [range_.to_json() for range_ in ranges]}
 
 
 async def _detach(sql: Connection, name: str, table: str) -> None:

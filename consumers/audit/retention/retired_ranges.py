@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from tradesaga.consumers.audit.retention.action_log import read_entries
-from tradesaga.consumers.audit.retention.actions import Action, ActionError, Kind
+from tradesaga.consumers.audit.retention.actions import Action, ActionError, ActionKind
 from tradesaga.consumers.audit.verify.chain_heads import Head
 from tradesaga.consumers.audit.verify.log_check import Begin, Report, Retired, Verdict
 from tradesaga.infra.audit_log.merkle import Frontier
@@ -27,7 +27,7 @@ SELECT saga_id, seq, hash FROM audit_retired_head WHERE topic = $1 AND saga_id =
 _SAGA_HEADS: Final = "SELECT seq, hash FROM audit_retired_head WHERE saga_id = $1"
 
 
-class Tombstone(NamedTuple):
+class RetiredRange(NamedTuple):
     """What is left of the oldest records of one log: those from offset `first` on to before `next_offset`."""
 
     topic: str
@@ -35,7 +35,7 @@ class Tombstone(NamedTuple):
     first: int
     next_offset: int
     records: int
-    edge: Frontier
+    frontier: Frontier
 
     def to_json(self) -> dict[str, Any]:
         """Write it as an action's body has it."""
@@ -45,39 +45,39 @@ class Tombstone(NamedTuple):
             "first": self.first,
             "next": self.next_offset,
             "records": self.records,
-            "size": self.edge.size,
-            "root": base64.b64encode(self.edge.root()).decode(),
-            "edge": base64.b64encode(self.edge.pack()).decode(),
+            "size": self.frontier.size,
+            "root": base64.b64encode(self.frontier.root()).decode(),
+            "edge": base64.b64encode(self.frontier.pack()).decode(),
         }
 
     @classmethod
-    def parse(cls, told: Mapping[str, Any]) -> "Tombstone":
+    def parse(cls, told: Mapping[str, Any]) -> "RetiredRange":
         """Read what `to_json` wrote; raises `ActionError`."""
         try:
-            edge = Frontier.unpack(int(told["size"]), base64.b64decode(told["edge"], validate=True))
+            frontier = Frontier.unpack(int(told["size"]), base64.b64decode(told["edge"], validate=True))
             place = (str(told["topic"]), int(told["partition"]))
-            return cls(*place, int(told["first"]), int(told["next"]), int(told["records"]), edge)
+            return cls(*place, int(told["first"]), int(told["next"]), int(told["records"]), frontier)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise ActionError(f"this is no tombstone of ours: {error}") from error
 
 
-def tombstones_of(action: Action) -> list[Tombstone]:
+def retired_ranges_of(action: Action) -> list[RetiredRange]:
     """Give what a retirement has left of each log; raises `ActionError`."""
     try:
-        return [Tombstone.parse(told) for told in action.detail["logs"]]
+        return [RetiredRange.parse(told) for told in action.detail["logs"]]
     except (KeyError, TypeError) as error:
         raise ActionError(f"this is no retirement of ours: {error}") from error
 
 
 @dataclass(frozen=True)
-class Tombstones:
+class RetiredRanges:
     """All that signed actions say of retired records, by log, the oldest first."""
 
-    stones: Mapping[tuple[str, int], Sequence[tuple[int, Tombstone]]]
+    ranges: Mapping[tuple[str, int], Sequence[tuple[int, RetiredRange]]]
     actions: Mapping[int, Action]
 
     @classmethod
-    def believe(cls, report: Report, origin: Origin, actions: Sequence[tuple[int, Action]]) -> "Tombstones":
+    def believe(cls, report: Report, origin: Origin, actions: Sequence[tuple[int, Action]]) -> "RetiredRanges":
         """Collect them, and tell the report of a retirement that cannot be read, after which none is believed."""
         try:
             return cls.read(actions)
@@ -86,25 +86,25 @@ class Tombstones:
             return cls({}, {})
 
     @classmethod
-    async def load(cls, sql: Connection) -> "Tombstones":
+    async def load(cls, sql: Connection) -> "RetiredRanges":
         """Collect them from the database, whoever has signed them; raises `ActionError`."""
         return cls.read([(entry.number, Action.parse(entry.body)) for entry in await read_entries(sql)])
 
     @classmethod
-    def read(cls, actions: Iterable[tuple[int, Action]]) -> "Tombstones":
+    def read(cls, actions: Iterable[tuple[int, Action]]) -> "RetiredRanges":
         """Collect them; raises `ActionError`."""
-        stones: dict[tuple[str, int], list[tuple[int, Tombstone]]] = {}
+        ranges: dict[tuple[str, int], list[tuple[int, RetiredRange]]] = {}
         known: dict[int, Action] = {}
         for number, action in actions:
-            if action.kind is Kind.RETIRE:
+            if action.kind is ActionKind.RETIRE:
                 known[number] = action
-                for stone in tombstones_of(action):
-                    stones.setdefault((stone.topic, stone.partition), []).append((number, stone))
-        return cls(stones, known)
+                for range_ in retired_ranges_of(action):
+                    ranges.setdefault((range_.topic, range_.partition), []).append((number, range_))
+        return cls(ranges, known)
 
-    def before(self, place: tuple[str, int], offset: int | None) -> tuple[int, Tombstone] | None:
+    def before(self, place: tuple[str, int], offset: int | None) -> tuple[int, RetiredRange] | None:
         """Give the last one that lies before a log's first record at `offset`; None is a log without records."""
-        fitting = [each for each in self.stones.get(place, ()) if offset is None or each[1].next_offset <= offset]
+        fitting = [each for each in self.ranges.get(place, ()) if offset is None or each[1].next_offset <= offset]
         return max(fitting, key=lambda each: each[1].next_offset, default=None)
 
     async def begin(self, sql: Connection, report: Report, origin: Origin, offset: int | None) -> Begin | None:
@@ -113,21 +113,21 @@ class Tombstones:
         found = self.before(place, offset)
         if found is None:
             return None
-        for number, stone in self.stones[place]:
-            if stone.next_offset <= found[1].next_offset:
-                self._tell(report, number, origin, stone)
-        return Begin(found[1].edge, found[1].next_offset, await read_log_heads(sql, *place))
+        for number, range_ in self.ranges[place]:
+            if range_.next_offset <= found[1].next_offset:
+                self._tell(report, number, origin, range_)
+        return Begin(found[1].frontier, found[1].next_offset, await read_log_heads(sql, *place))
 
-    def _tell(self, report: Report, number: int, origin: Origin, stone: Tombstone) -> None:
+    def _tell(self, report: Report, number: int, origin: Origin, range_: RetiredRange) -> None:
         action = self.actions[number]
         told = next((each for each in report.retired if each.number == number), None)
         if told is None:
             told = Retired(number, action.at, action.operator, action.reason, 0, {})
         else:
             report.retired.remove(told)
-        offsets = {**told.offsets, str(origin): stone.next_offset}
+        offsets = {**told.offsets, str(origin): range_.next_offset}
         report.retired.append(
-            Retired(number, told.at, told.operator, told.reason, told.records + stone.records, offsets)
+            Retired(number, told.at, told.operator, told.reason, told.records + range_.records, offsets)
         )
 
 
@@ -137,11 +137,11 @@ async def read_retired(sql: Connection) -> dict[Place, int]:
     Raises `CommandError` (exit 1) for an action that cannot be read.
     """
     try:
-        stones = (await Tombstones.load(sql)).stones
+        ranges = (await RetiredRanges.load(sql)).ranges
     except ActionError as error:
         do = "`tradesaga audit verify` tells what has been altered"
         raise CommandError("actions-altered", str(error), "audit log", do) from error
-    return {place: max(stone.next_offset for _, stone in each) for place, each in stones.items()}
+    return {place: max(range_.next_offset for _, range_ in each) for place, each in ranges.items()}
 
 
 async def read_log_heads(sql: Connection, topic: str, partition: int) -> dict[UUID, Head]:

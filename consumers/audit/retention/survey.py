@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from tradesaga.consumers.audit.retention.legal_holds import Held, LegalHold
+from tradesaga.consumers.audit.retention.legal_holds import ActiveHolds, LegalHold
 from tradesaga.consumers.audit.retention.segments import (
     Extent,
     Part,
@@ -31,7 +31,7 @@ _SEALED: Final = "SELECT topic, partition, next_offset FROM audit_edge"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class SegmentStatus:
     """One segment of the audit log as it is now; `due` is when the schedule lets it go, None never."""
 
     segment: Segment
@@ -55,7 +55,7 @@ class Survey:
 
     now: datetime
     schedule: Schedule
-    held: Held
+    held: ActiveHolds
     unfinished: Mapping[UUID, datetime]
     sealed: Mapping[tuple[str, int], int]
     parts: Mapping[Part, Sequence[Extent]]
@@ -67,17 +67,17 @@ class Survey:
         return cls(
             await sql.fetchval("SELECT clock_timestamp()"),
             schedule,
-            await Held.find(sql, holds),
+            await ActiveHolds.find(sql, holds),
             {row["saga_id"]: row["since"] for row in await sql.fetch(_OPEN, finals)},
             {(row["topic"], row["partition"]): row["next_offset"] for row in await sql.fetch(_SEALED)},
             {part: await measure(sql, part) for part in await list_parts(sql)},
         )
 
-    async def all(self, sql: Connection) -> list[Look]:
+    async def all(self, sql: Connection) -> list[SegmentStatus]:
         """Look at every partition by itself, the oldest first."""
         return [await self.look(sql, Segment([part])) for part in self.parts]
 
-    async def look(self, sql: Connection, segment: Segment) -> Look:
+    async def look(self, sql: Connection, segment: Segment) -> SegmentStatus:
         """Look at one segment."""
         extents = join(each for part in segment.parts for each in self.parts[part])
         there = await sql.fetch(_THERE.format(rows=segment.rows), list(self.unfinished))
@@ -90,7 +90,7 @@ class Survey:
         if not why:  # this one reads every row
             why = holds = await self.held.in_doubt(sql, segment)
         size = await count_bytes(sql, segment)
-        return Look(segment, extents, size, due, len(since), min(since, default=None), holds, why)
+        return SegmentStatus(segment, extents, size, due, len(since), min(since, default=None), holds, why)
 
     def _due(self, segment: Segment, extents: Sequence[Extent]) -> datetime | None:
         ends = [part.end for part in segment.parts if part.end is not None]

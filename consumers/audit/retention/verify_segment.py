@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tradesaga.consumers.audit.log.rows import stream_log
-from tradesaga.consumers.audit.retention.legal_holds import Held, Scope, tells_of
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombstones
+from tradesaga.consumers.audit.retention.legal_holds import ActiveHolds, Scope, names_held
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRange, RetiredRanges
 from tradesaga.consumers.audit.retention.segments import Extent, Segment
 from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
@@ -25,54 +25,54 @@ SELECT count(*) FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset"
 
 
 @dataclass
-class Cut:
+class SegmentVerifier:
     """Verifies a segment against the checkpoint that comes next, and gives the tombstones of its logs."""
 
     sql: Connection
     log_id: str
     trusted: Mapping[bytes, Verifier]
-    retired: Tombstones
-    held: Held
+    retired: RetiredRanges
+    held: ActiveHolds
     progress: Callable[[int], None]
 
-    async def verify(self, segment: Segment, extents: Sequence[Extent]) -> tuple[list[Tombstone], list[str]]:
+    async def verify(self, segment: Segment, extents: Sequence[Extent]) -> tuple[list[RetiredRange], list[str]]:
         """Give what would be left, and why the segment cannot be retired."""
-        stones: list[Tombstone] = []
+        ranges: list[RetiredRange] = []
         found: list[str] = []
         report = Report()
         for extent in extents:
-            stone, reason = await self._log(report, extent)
-            stones += [stone] if stone is not None else []
+            range_, reason = await self._log(report, extent)
+            ranges += [range_] if range_ is not None else []
             found += [reason] if reason else []
         found += [f"{each.where}: {each.what}" for each in report.findings]
         there = await self.sql.fetchval(_COUNT.format(rows=segment.rows))
-        if not found and there != (read := sum(stone.records for stone in stones)):
+        if not found and there != (read := sum(range_.records for range_ in ranges)):
             found.append(f"it holds {there:,} records, of which only {read:,} are of known logs")
-        return stones, found
+        return ranges, found
 
-    async def _log(self, report: Report, extent: Extent) -> tuple[Tombstone | None, str]:
+    async def _log(self, report: Report, extent: Extent) -> tuple[RetiredRange | None, str]:
         origin = Origin(self.log_id, extent.topic, extent.partition)
         begin = await self.retired.begin(self.sql, Report(), origin, extent.first)
-        edge = begin.edge.copy() if begin is not None else Frontier.empty()
+        frontier = begin.frontier.copy() if begin is not None else Frontier.empty()
         records = await self.sql.fetchval(_UP_TO, extent.topic, extent.partition, extent.first, extent.last)
-        due = await self._next_checkpoint(report, origin, edge.size + records)
+        due = await self._next_checkpoint(report, origin, frontier.size + records)
         if due is None:
             return None, f"{origin}: no checkpoint that can be believed covers its records"
         holds = self.held.named(Scope.ACCOUNT, Scope.SYMBOL)
-        check, stone, first = LogCheck(report, origin, {due.size: due}, begin), None, edge.size
-        async for row in stream_log(self.sql, extent.topic, extent.partition, extent.first, due.size - edge.size):
+        check, range_, first = LogCheck(report, origin, {due.size: due}, begin), None, frontier.size
+        async for row in stream_log(self.sql, extent.topic, extent.partition, extent.first, due.size - frontier.size):
             check.take(row)
             if row.record.offset <= extent.last:
-                edge.append(hash_leaf(row.hash))
-                if hold := next((hold for hold in holds if tells_of(hold, row.record.value)), None):
+                frontier.append(hash_leaf(row.hash))
+                if hold := next((hold for hold in holds if names_held(hold, row.record.value)), None):
                     return None, f"{hold}: offset {row.record.offset} of {extent.topic}[{extent.partition}]"
             if row.record.offset == extent.last:
                 place = (extent.topic, extent.partition, extent.first, extent.last + 1)
-                stone = Tombstone(*place, edge.size - first, edge.copy())
+                range_ = RetiredRange(*place, frontier.size - first, frontier.copy())
             if not report.rows % 1000:
                 self.progress(report.rows)
         check.finish()
-        return stone, ""
+        return range_, ""
 
     async def _next_checkpoint(self, report: Report, origin: Origin, size: int) -> Checkpoint | None:
         note = await self.sql.fetchval(_NEXT, origin.topic, origin.partition, size)

@@ -25,7 +25,7 @@ class Sealed(NamedTuple):
     origin: Origin
     size: int
     next_offset: int
-    edge: bytes
+    frontier: bytes
     note: str
 
 
@@ -34,7 +34,7 @@ class SealedLog:
     """One log: a leaf a record, in offset order."""
 
     origin: Origin
-    edge: Frontier
+    frontier: Frontier
     next_offset: int
     sealed: int = 0
     previous: str = ""
@@ -52,15 +52,15 @@ class SealedLog:
             raise OffsetError(f"{self.origin}: offset {offset} comes again; {self.next_offset} is next")
         if self.leaves_from is None and format_of(record_hash) == FORMAT:
             self.leaves_from = offset
-        self.edge.append(hash_leaf(record_hash))
+        self.frontier.append(hash_leaf(record_hash))
         self.next_offset = offset + 1
 
     def seal(self, signer: Signer, now: int, clock: ClockEvidence) -> Sealed:
         """Sign what the log is now; `now` is nanoseconds since 1970."""
         checkpoint = Checkpoint(
             origin=str(self.origin),
-            size=self.edge.size,
-            root=self.edge.root(),
+            size=self.frontier.size,
+            root=self.frontier.root(),
             next_offset=self.next_offset,
             previous=self.previous,
             time=now,
@@ -72,5 +72,5 @@ class SealedLog:
 
     def sealed_as(self, note: str) -> Sealed:
         """Take a note for the checkpoint of what the log is now."""
-        self.sealed, self.previous = self.edge.size, hash_note(note)
-        return Sealed(self.origin, self.edge.size, self.next_offset, self.edge.pack(), note)
+        self.sealed, self.previous = self.frontier.size, hash_note(note)
+        return Sealed(self.origin, self.frontier.size, self.next_offset, self.frontier.pack(), note)

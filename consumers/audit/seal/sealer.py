@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Final
 
 from tradesaga.consumers.audit.log.checkpoints import (
-    NewRow,
+    UnsealedRow,
     load_logs,
     notes_after,
     read_ends,
@@ -22,7 +22,7 @@ from tradesaga.consumers.audit.log.checkpoints import (
 )
 from tradesaga.consumers.audit.log.rows import first_offset
 from tradesaga.consumers.audit.retention.action_log import ActionLog
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.seal.partition_log import HistoryError, OffsetError, Sealed, SealedLog
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
@@ -35,7 +35,7 @@ AHEAD: Final = 1000
 """Checkpoints of one log that are read ahead."""
 
 
-class Restoring:
+class CheckpointRestore:
     """What is owed to some logs: `owed` has, by origin, the sizes between which checkpoints are missing."""
 
     def __init__(self, witness: WitnessFile, owed: Mapping[str, tuple[int, int]]) -> None:
@@ -91,10 +91,10 @@ class Sealer:
     halted: dict[str, str] = field(default_factory=dict[str, str])
     unsealed: dict[str, int] = field(default_factory=dict[str, int])
     _logs: dict[tuple[str, int], SealedLog] = field(default_factory=dict[tuple[str, int], SealedLog])
-    _restoring: Restoring = field(init=False)
+    _restoring: CheckpointRestore = field(init=False)
 
     def __post_init__(self) -> None:
-        self._restoring = Restoring(self.witness, {})
+        self._restoring = CheckpointRestore(self.witness, {})
 
     async def open(self, sql: Connection) -> None:
         """Go on where the database says, and hold it against the witness.
@@ -113,14 +113,16 @@ class Sealer:
         if behind:
             await self._begin_behind_retired(sql, behind)
         owed = {text: (self._logs[Origin.parse(text)[1:]].sealed, seen.size) for text, seen in behind.items()}
-        self._restoring = Restoring(self.witness, {text: span for text, span in owed.items() if span[0] < span[1]})
+        self._restoring = CheckpointRestore(
+            self.witness, {text: span for text, span in owed.items() if span[0] < span[1]}
+        )
 
     def _is_behind(self, origin: Origin, last: WitnessEntry) -> bool:
         """Hold one log against the witness's last checkpoint of it; say whether that knows of more records."""
         if origin.log_id != self.log_id or origin.topic not in self.groups.values():
             return False
         log = self._logs.setdefault(origin[1:], SealedLog.empty(origin))
-        if log.sealed == last.size and log.edge.root() != self._read(last).root:
+        if log.sealed == last.size and log.frontier.root() != self._read(last).root:
             raise HistoryError(f"{origin}: the database's checkpoint of {log.sealed} records is not the witness's")
         return log.sealed < last.size
 
@@ -128,21 +130,21 @@ class Sealer:
         """Have logs begin where what was retired has left them, and take over the checkpoints of what is gone."""
         actions = ActionLog(sql, self.log_id, self.trusted, self.witness)
         async with actions.turn():
-            retired = Tombstones.read(actions.actions)
+            retired = RetiredRanges.read(actions.actions)
         begun: dict[str, SealedLog] = {}
         for text in behind:
             log = self._logs[Origin.parse(text)[1:]]
             found = retired.before(log.origin[1:], await first_offset(sql, *log.origin[1:]))
-            if found is not None and log.edge.size < found[1].edge.size:
-                log.edge, log.next_offset = found[1].edge.copy(), found[1].next_offset
+            if found is not None and log.frontier.size < found[1].frontier.size:
+                log.frontier, log.next_offset = found[1].frontier.copy(), found[1].next_offset
                 log.leaves_from = self._read(behind[text]).leaves_from
                 begun[text] = log
         past: list[tuple[Origin, int, str]] = []
         for each in self.witness.read() if begun else ():
             log = begun.get(each.origin)
-            if log is None or not log.sealed < each.size <= log.edge.size:
+            if log is None or not log.sealed < each.size <= log.frontier.size:
                 continue
-            if each.size == log.edge.size and self._read(each).root != log.edge.root():
+            if each.size == log.frontier.size and self._read(each).root != log.frontier.root():
                 raise HistoryError(f"{log.origin}: what is left of {each.size} retired records is not what was sealed")
             past.append((log.origin, each.size, each.note))
             log.sealed, log.previous = each.size, hash_note(each.note)
@@ -167,7 +169,7 @@ class Sealer:
             if str(log.origin) not in self.halted:
                 restored += self._take(log, rows)
         now = time.time_ns()
-        grown = [log for log in self._logs.values() if log.edge.size > log.sealed and self._may_seal(log)]
+        grown = [log for log in self._logs.values() if log.frontier.size > log.sealed and self._may_seal(log)]
         sealed = [log.seal(self.signer, now, clock) for log in grown]
         await write_checkpoints(sql, restored + sealed)
         self._witness([(each.origin, each.note) for each in sealed])
@@ -180,7 +182,7 @@ class Sealer:
             log = self._logs[place] = SealedLog.empty(Origin(self.log_id, *place))
         return log
 
-    def _take(self, log: SealedLog, rows: Sequence[NewRow]) -> list[Sealed]:
+    def _take(self, log: SealedLog, rows: Sequence[UnsealedRow]) -> list[Sealed]:
         """Add rows to their log, or leave them for later; return the witness's checkpoints that they complete."""
         name, restoring = str(log.origin), self._restoring
         restored: list[Sealed] = []
@@ -190,7 +192,7 @@ class Sealer:
                     log.take(row.offset, row.hash)
                 elif (due := restoring.next(name)) is not None:
                     log.take(row.offset, row.hash)
-                    if log.edge.size == due.size:
+                    if log.frontier.size == due.size:
                         restored.append(self._restore(log))
         except OffsetError as error:
             self.halted[name] = str(error)
@@ -199,7 +201,7 @@ class Sealer:
     def _may_seal(self, log: SealedLog) -> bool:
         return str(log.origin) not in self.halted and not self._restoring.owes(str(log.origin))
 
-    def _oldest_unsealed(self, new: Sequence[tuple[SealedLog, Sequence[NewRow]]]) -> dict[str, int]:
+    def _oldest_unsealed(self, new: Sequence[tuple[SealedLog, Sequence[UnsealedRow]]]) -> dict[str, int]:
         """Find what is left without a seal: of halted logs all rows, of one with more rows than were read the next."""
         oldest: dict[str, int] = {}
         for log, rows in new:
@@ -211,7 +213,7 @@ class Sealer:
     def _restore(self, log: SealedLog) -> Sealed:
         """Take over the witness's checkpoint of what the log is now."""
         due = self._restoring.take(str(log.origin))
-        if log.edge.root() != self._read(due).root:
+        if log.frontier.root() != self._read(due).root:
             raise HistoryError(f"{log.origin}: its first {due.size} records are not those that the witness has sealed")
         return log.sealed_as(due.note)
 

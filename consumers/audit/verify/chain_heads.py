@@ -19,7 +19,7 @@ Head = tuple[int, bytes]
 """How many records of a saga are counted, and the hash of the last one."""
 
 
-class Heads:
+class ChainHeads:
     """By saga."""
 
     def __init__(self, known: Mapping[UUID, Head], limit: int = LIMIT) -> None:

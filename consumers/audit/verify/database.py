@@ -6,7 +6,7 @@ from tradesaga.consumers.audit.log.checkpoints import read_ends, read_stored_not
 from tradesaga.consumers.audit.log.rows import Row, snapshot, stream_rows
 from tradesaga.consumers.audit.retention.action_log import read_entries
 from tradesaga.consumers.audit.retention.actions import actions_origin, check_actions
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstones
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, check_chain, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_tier import NO_TIER, ClockTally, ClockTier
@@ -61,7 +61,7 @@ async def _verify(
     _tell_clock(report, known, tier)
     actions = actions_origin(log_id)
     signed = check_actions(report, actions, entries, _sizes(known.pop(str(actions), {})))
-    retired = Tombstones.believe(report, actions, signed)
+    retired = RetiredRanges.believe(report, actions, signed)
     check: LogCheck | None = None
     place: tuple[str, int] | None = None
     async for row in _own_rows(sql, report):

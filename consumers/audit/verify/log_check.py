@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from tradesaga.consumers.audit.log.rows import Row
-from tradesaga.consumers.audit.verify.chain_heads import Heads
+from tradesaga.consumers.audit.verify.chain_heads import ChainHeads
 from tradesaga.consumers.saga_log.chain import FORMAT, format_of, hash_row
 from tradesaga.consumers.saga_log.outcome import describe
 from tradesaga.consumers.saga_log.reading import read_saga
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 class Begin(NamedTuple):
     """Where a log goes on once its oldest records are retired: its tree, the next offset, and the sagas' heads."""
 
-    edge: Frontier
+    frontier: Frontier
     next_offset: int
     heads: Mapping[UUID, tuple[int, bytes]]
 
@@ -143,14 +143,14 @@ class LogCheck:
         self._report = report
         self._origin = origin
         start = begin or Begin(Frontier.empty(), -1, {})
-        self._edge = start.edge.copy()
+        self._frontier = start.frontier.copy()
         self._due = sorted(
-            (each for each in checkpoints.values() if each.size >= self._edge.size), key=lambda each: each.size
+            (each for each in checkpoints.values() if each.size >= self._frontier.size), key=lambda each: each.size
         )
         self._met = 0
         self._next_offset = start.next_offset
         self._leaves_from = self._read_leaves_from(checkpoints.values())
-        self.heads = Heads(start.heads)
+        self.heads = ChainHeads(start.heads)
         self.agreed = 0
         """How many checkpoints have been met."""
         report.logs += 1
@@ -169,11 +169,11 @@ class LogCheck:
     @property
     def size(self) -> int:
         """Give the number of records so far, those that were passed over included."""
-        return self._edge.size
+        return self._frontier.size
 
     def skip(self, subtree: Subtree) -> None:
         """Pass over records that are not at hand, by their subtree's root; raises `ValueError` where none begins."""
-        self._edge.append_subtree(subtree.level, subtree.root)
+        self._frontier.append_subtree(subtree.level, subtree.root)
         self._next_offset = -1
         self._meet()
 
@@ -200,7 +200,7 @@ class LogCheck:
             what = "the offset comes twice: one of the two rows was planted"
             self._report.add(Verdict.ALTERED, self._at(offset), what)
         elif self._next_offset == -1:
-            if skipped and not self._edge.size:
+            if skipped and not self._frontier.size:
                 what = f"the record before it, at offset {following - 1}, is missing"
                 self._report.add(Verdict.INCOMPLETE, self._at(offset), what)
         elif following > self._next_offset:
@@ -213,7 +213,7 @@ class LogCheck:
         self._report.rows += 1
 
     def _grow(self, found: bytes) -> None:
-        self._edge.append(hash_leaf(found))
+        self._frontier.append(hash_leaf(found))
         self._meet()
 
     def _check(self, row: Row) -> bytes:
@@ -247,12 +247,12 @@ class LogCheck:
 
     def _meet(self) -> None:
         """Hold the tree against the checkpoint that was signed of it, if one was."""
-        while self._met < len(self._due) and self._due[self._met].size <= self._edge.size:
+        while self._met < len(self._due) and self._due[self._met].size <= self._frontier.size:
             due = self._due[self._met]
             self._met += 1
-            if due.size != self._edge.size:
+            if due.size != self._frontier.size:
                 continue
-            if due.root == self._edge.root():
+            if due.root == self._frontier.root():
                 self.agreed += 1
             else:
                 before = self._due[self._met - 2].size if self._met > 1 else 0
@@ -262,12 +262,12 @@ class LogCheck:
     def finish(self) -> None:
         """Tell what was sealed and is not there."""
         for due in self._due[self._met :]:
-            what = f"{due.size} records were sealed at {due.time} ns; {self._edge.size} are there"
+            what = f"{due.size} records were sealed at {due.time} ns; {self._frontier.size} are there"
             self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
-        if not self._due and self._edge.size:
-            what = f"no checkpoint covers its {self._edge.size} records"
+        if not self._due and self._frontier.size:
+            what = f"no checkpoint covers its {self._frontier.size} records"
             self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
-        self._report.unsealed += max(0, self._edge.size - (self._due[-1].size if self._due else 0))
+        self._report.unsealed += max(0, self._frontier.size - (self._due[-1].size if self._due else 0))
         self.heads.close()
 
     def _at(self, offset: int) -> str:

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from tests.integration.consumers.saga_log.rig import Rig, open_rig, ready
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, Unheld, headers_of
-from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.saga_log import release, store
 from tradesaga.consumers.saga_log.advance import CLOCK_SLACK_MS
 from tradesaga.infra.kafka.topic_reader import TopicReader
@@ -46,8 +46,8 @@ async def deadlines(rig: Rig, saga_id: UUID) -> list[asyncpg.Record]:
 async def replayed(rig: Rig) -> ReplayReport:
     """Fold the topic again, and compare."""
     async with TopicReader(rig.kafka) as replay, session(rig.url) as sql:
-        with Notebook(None, Identity.of(rig.rules, "a cluster", "comparison"), rig.rules) as notebook:
-            return await Comparing(sql, replay, rig.rules, notebook).run()
+        with ReplayState(None, Identity.of(rig.rules, "a cluster", "comparison"), rig.rules) as replay_state:
+            return await Comparison(sql, replay, rig.rules, replay_state).run()
 
 
 async def test_a_forged_deadline_turns_nothing_back(rig: Rig) -> None:

@@ -17,8 +17,8 @@ from tests.e2e.versions import FIRST, SECOND, AskedAgain, Weighed, make_versions
 from tests.keys import KEYS
 from tests.waiting import until
 from tradesaga.consumers.audit.replay.auditor import Auditor
-from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replay.state import Identity, Notebook, file_for
+from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState, file_for
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.topic_reader import TopicReader
@@ -70,8 +70,8 @@ async def replayed(bench: Bench, path: Path | None = None) -> ReplayReport:
     sql = await asyncpg.connect(bench.url)
     try:
         async with TopicReader(bench.kafka) as topics:
-            with Notebook(path, Identity.of(rules, "c", "comparison"), rules) as notebook:
-                return await Comparing(sql, topics, rules, notebook).run()
+            with ReplayState(path, Identity.of(rules, "c", "comparison"), rules) as replay_state:
+                return await Comparison(sql, topics, rules, replay_state).run()
     finally:
         await sql.close()
 
@@ -83,8 +83,8 @@ async def audited(bench: Bench, path: Path) -> list[object]:
     try:
         async with TopicReader(bench.kafka) as topics:
             identity = Identity.of(rules, "c", "auditor")
-            with Notebook(file_for(path, identity), identity, rules) as notebook:
-                auditor = Auditor(rules, notebook, topics, lap=0)
+            with ReplayState(file_for(path, identity), identity, rules) as replay_state:
+                auditor = Auditor(rules, replay_state, topics, lap=0)
                 return [each for _ in range(6) for each in (await auditor.look(sql)).fresh]
     finally:
         await sql.close()

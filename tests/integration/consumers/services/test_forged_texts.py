@@ -14,7 +14,7 @@ from tests.integration.consumers.services.rig import OPENING, TradeRig, trade_ri
 from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.source import Source
 from tradesaga.consumers.audit.retention.actions import Action
-from tradesaga.consumers.audit.retention.legal_holds import Held, LegalHold, Scope
+from tradesaga.consumers.audit.retention.legal_holds import ActiveHolds, LegalHold, Scope
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.reconciliation.run import reconcile
@@ -105,7 +105,7 @@ async def test_forged_facts_keep_nobody_from_looking(rig: TradeRig, database_url
         page = await read_page(rig.sql, starts, SagaFilter(account=account, symbol="EUR/USD"), 9)
         assert [each["saga_id"] for each in page] == [found]
         hold = LegalHold(1, Scope.ACCOUNT, account, "", cast("Action", None))
-        assert (await Held.find(rig.sql, [hold])).named(Scope.ACCOUNT) == [hold]
+        assert (await ActiveHolds.find(rig.sql, [hold])).named(Scope.ACCOUNT) == [hold]
         wanted = Source(rig.sql, Query(account=account), starts).wanted  # pyright: ignore[reportArgumentType]
         statement = "SELECT DISTINCT saga_id FROM saga_event WHERE ($1::int, $2::int, $3::int, $4::int) IS NOT NULL"
         rows = await rig.sql.fetch(f"{statement} {wanted.condition}", 0, 0, 0, 0, *wanted.args)

@@ -16,8 +16,8 @@ from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig, 
 from tests.keys import KEYS
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
 from tests.waiting import until
-from tradesaga.consumers.audit.replay.comparison import Comparing
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.comparison import Comparison
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.infra.kafka.admin import has_record, read_topic
 from tradesaga.infra.kafka.backpressure import INTAKE, Pipeline
@@ -221,8 +221,8 @@ async def test_the_saga_log_and_its_replay_agree_over_transactions(rig: Rig) -> 
     async with TopicReader(rig.kafka) as replay:
         sql = await asyncpg.connect(rig.url)
         try:
-            with Notebook(None, Identity.of(rig.rules, "a cluster", "comparison"), rig.rules) as notebook:
-                report = await Comparing(sql, replay, rig.rules, notebook).run()
+            with ReplayState(None, Identity.of(rig.rules, "a cluster", "comparison"), rig.rules) as replay_state:
+                report = await Comparison(sql, replay, rig.rules, replay_state).run()
         finally:
             await sql.close()
     assert (report.records, report.differing) == (len(story), 0)

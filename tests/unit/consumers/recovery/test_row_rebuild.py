@@ -8,7 +8,7 @@ from tests.e2e import messages as m
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import make_kit
 from tests.sagas import Partition
-from tradesaga.consumers.recovery.row_rebuild import Reader, adopt
+from tradesaga.consumers.recovery.row_rebuild import FactReader, rebuild_row
 from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.consumers.runtime.trigger import split_packed
 from tradesaga.infra.kafka.codec import Record, pack
@@ -34,7 +34,7 @@ class Owner:
         self.step = step
         self.row: Row | None = None
         self.partition = Partition(KIT.saga)
-        self.readers = [Reader(participant, 12) for participant in (KIT.desk, KIT.port)]
+        self.readers = [FactReader(participant, 12) for participant in (KIT.desk, KIT.port)]
 
     def hear(self, event: Event, **given: str | int) -> bool:
         """Take a fact in; says whether it changed the row."""
@@ -45,7 +45,7 @@ class Owner:
         changed = False
         for mention in (found for reader in self.readers for found in reader.read(record)):
             if mention.binding.step.name == self.step:
-                after = adopt(self.row, mention, 1, NOW)
+                after = rebuild_row(self.row, mention, 1, NOW)
                 changed = changed or after is not None
                 self.row = after or self.row
         return changed

@@ -58,13 +58,18 @@ def seal_again(folder: Path, signer: Signer) -> None:
         mine = [line for line in lines if line["partition"] == log.partition]
         if not mine:
             continue
-        edge = Frontier.empty()
+        frontier = Frontier.empty()
         for line in mine:
-            edge.append(hash_leaf(bytes.fromhex(line["hash"])))
-        checkpoint = Checkpoint(log.origin, edge.size, edge.root(), edge.size, "", 1)
+            frontier.append(hash_leaf(bytes.fromhex(line["hash"])))
+        checkpoint = Checkpoint(log.origin, frontier.size, frontier.root(), frontier.size, "", 1)
         note = signer.sign(checkpoint.to_text())
-        notes.append({"origin": log.origin, "size": edge.size, "note": note})
-        last = {"records": edge.size, "last_leaf": edge.size - 1, "last_offset": edge.size - 1, "size": edge.size}
+        notes.append({"origin": log.origin, "size": frontier.size, "note": note})
+        last = {
+            "records": frontier.size,
+            "last_leaf": frontier.size - 1,
+            "last_offset": frontier.size - 1,
+            "size": frontier.size,
+        }
         logs.append(log.model_copy(update={**last, "checkpoint": hash_note(note)}))
     write(folder, notes, layout.CHECKPOINTS)
     sign_again(folder, signer, logs=tuple(logs), records=len(lines))

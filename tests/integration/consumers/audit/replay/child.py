@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from tests.sagas import small_saga
-from tradesaga.consumers.audit.replay.comparison import Comparing
-from tradesaga.consumers.audit.replay.state import Identity, Notebook, Reporting
+from tradesaga.consumers.audit.replay.comparison import Comparison
+from tradesaga.consumers.audit.replay.state import Identity, ProgressReporter, ReplayState
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.kafka.admin import read_cluster_id
 from tradesaga.infra.kafka.topic_reader import TopicReader
@@ -24,7 +24,7 @@ async def main(saga: str, path: Path, batches: int, partitions: int) -> None:
     settings = load_settings()
     rules = Rules(small_saga(saga), partitions)
     cluster, left = await read_cluster_id(settings.brokers()), batches
-    with Notebook(path, Identity.of(rules, cluster, "comparison"), rules) as notebook:
+    with ReplayState(path, Identity.of(rules, cluster, "comparison"), rules) as replay_state:
 
         def advance(count: int) -> None:
             nonlocal left
@@ -32,10 +32,10 @@ async def main(saga: str, path: Path, batches: int, partitions: int) -> None:
             if not left:
                 os.kill(os.getpid(), signal.SIGKILL)
             if count:
-                notebook.save()
+                replay_state.save()
 
         async with session(settings.database_for()) as sql, TopicReader(settings.brokers()) as topics:
-            await Comparing(sql, topics, rules, notebook, Reporting(lambda _: None, advance)).run()
+            await Comparison(sql, topics, rules, replay_state, ProgressReporter(lambda _: None, advance)).run()
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import pytest_asyncio
 from tests.conftest import Stack
 from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
-from tradesaga.consumers.audit.replay.as_of import Known, Looking, describe_sagas
-from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replay.request import Moment, Range, Timeline
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.as_of import AsOfReplay, AsOfResult, describe_sagas
+from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
+from tradesaga.consumers.audit.replay.request import AsOf, Range, TimeSource
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import read_cluster_id
@@ -58,13 +58,13 @@ class Told:
             self.records += [await rig.say(self.late, event, time=time) for event in STORY[3:]]
             await rig.recorded(8 * 5 + 2 + 5)
 
-    async def at(self, moment: Moment) -> tuple[Known, list[dict[str, object]]]:
+    async def at(self, moment: AsOf) -> tuple[AsOfResult, list[dict[str, object]]]:
         """Look back."""
         rules = self.rig.rules
         async with TopicReader(self.rig.kafka) as topics:
-            with Notebook(None, Identity.of(rules, "c", str(moment)), rules) as notebook:
-                known = await Looking(topics, rules, notebook, moment).run()
-                return known, list(describe_sagas(rules, notebook))
+            with ReplayState(None, Identity.of(rules, "c", str(moment)), rules) as replay_state:
+                known = await AsOfReplay(topics, rules, replay_state, moment).run()
+                return known, list(describe_sagas(rules, replay_state))
 
     async def compared(self, asked: Range, path: Path | None = None) -> ReplayReport:
         """Compare a range."""
@@ -73,8 +73,8 @@ class Told:
         sql = await asyncpg.connect(self.rig.url)
         try:
             async with TopicReader(self.rig.kafka) as topics:
-                with Notebook(path, identity, rules) as notebook:
-                    return await Comparing(sql, topics, rules, notebook, asked=asked).run()
+                with ReplayState(path, identity, rules) as replay_state:
+                    return await Comparison(sql, topics, rules, replay_state, asked=asked).run()
         finally:
             await sql.close()
 
@@ -91,8 +91,8 @@ async def told(stack: Stack, module_database_url: str) -> AsyncIterator[Told]:
 async def test_what_was_known_is_not_what_had_happened(told: Told) -> None:
     """At the end of the third record nobody knew of the fill; by event time it had happened an hour ago."""
     before = told.records[2].recorded_ms * 1_000_000
-    _, recorded = await told.at(Moment(before, Timeline.RECORDED, told.late))
-    _, happened = await told.at(Moment(before, Timeline.EVENT, told.late))
+    _, recorded = await told.at(AsOf(before, TimeSource.RECORDED, told.late))
+    _, happened = await told.at(AsOf(before, TimeSource.EVENT, told.late))
     assert [saga["state"] for saga in recorded] == ["RUNNING"]
     assert recorded[0]["steps"] == {"hold": "done", "place": "done", "fill": "open", "settle": "open"}
     assert [saga["steps"] for saga in happened] != [saga["steps"] for saga in recorded]
@@ -100,7 +100,7 @@ async def test_what_was_known_is_not_what_had_happened(told: Told) -> None:
 
 async def test_the_end_of_time_is_what_the_database_has(told: Told) -> None:
     """Each saga's state, context included, from the topics alone."""
-    known, sagas = await told.at(Moment(told.records[-1].recorded_ms * 1_000_000, Timeline.RECORDED))
+    known, sagas = await told.at(AsOf(told.records[-1].recorded_ms * 1_000_000, TimeSource.RECORDED))
     rows = await told.rig.pool.fetch("SELECT saga_id, state, context, seq FROM saga")
     assert {saga["saga_id"]: (saga["state"], saga["records"]) for saga in sagas} == {
         str(row["saga_id"]): (row["state"], row["seq"]) for row in rows
@@ -114,7 +114,7 @@ async def test_the_moment_itself_is_in_it(told: Told) -> None:
     third = told.records[2].recorded_ms * 1_000_000
     assert told.records[3].recorded_ms > told.records[2].recorded_ms
     for moment, seq in ((third, 3), (third + 999_999, 3), (third - 1, None)):
-        known, sagas = await told.at(Moment(moment, Timeline.RECORDED, told.late))
+        known, sagas = await told.at(AsOf(moment, TimeSource.RECORDED, told.late))
         assert known.records + known.later == 5
         assert seq is None or sagas[0]["records"] == seq
         assert seq is not None or known.records < 3
@@ -180,7 +180,7 @@ async def test_a_replay_that_was_killed_goes_on_and_comes_to_the_same(told: Told
     assert child == -signal.SIGKILL
     whole = await told.compared(Range())
     read_before: list[int] = []
-    with Notebook(
+    with ReplayState(
         path, Identity.of(told.rig.rules, await read_cluster_id(told.rig.kafka), "comparison"), told.rig.rules
     ) as half:
         read_before.append(half.counts["records"])
@@ -205,20 +205,20 @@ async def test_a_resumed_replay_sees_that_the_topic_is_another(told: Told, tmp_p
     await told.compared(Range(), path)
     identity = Identity.of(told.rig.rules, await read_cluster_id(told.rig.kafka), "comparison")
     for changes, what in (({"last": b"other"}, "is not the record"), ({"next_offset": 10_000}, "ends at")):
-        with Notebook(path, identity, told.rig.rules) as notebook:
+        with ReplayState(path, identity, told.rig.rules) as replay_state:
             place = (topic, told.records[0].partition)
-            kept = notebook.marks[place]
-            notebook.marks[place] = kept._replace(**changes)
-            notebook.save()
+            kept = replay_state.watermarks[place]
+            replay_state.watermarks[place] = kept._replace(**changes)
+            replay_state.save()
         with pytest.raises(CommandError, match=what) as raised:
             await told.compared(Range(), path)
         assert raised.value.exit_code is ExitCode.REFUSED
-        with Notebook(path, identity, told.rig.rules) as notebook:
-            notebook.marks[place] = kept
-            notebook.save()
+        with ReplayState(path, identity, told.rig.rules) as replay_state:
+            replay_state.watermarks[place] = kept
+            replay_state.save()
 
 
 async def test_a_saga_of_which_nothing_is_known_yet(told: Told) -> None:
     """An unknown saga, and a moment before everything, come to nothing, not to an error."""
-    known, sagas = await told.at(Moment(HOUR, Timeline.RECORDED, UUID(int=7)))
+    known, sagas = await told.at(AsOf(HOUR, TimeSource.RECORDED, UUID(int=7)))
     assert (known.records, known.later, known.sagas, sagas) == (0, 0, 0, [])

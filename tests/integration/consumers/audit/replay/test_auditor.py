@@ -19,9 +19,9 @@ from tests.conftest import Stack
 from tests.integration.consumers.saga_log.rig import Rig, open_rig, ready
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled
 from tests.waiting import until
-from tradesaga.consumers.audit.replay.auditor import Auditor, Look
+from tradesaga.consumers.audit.replay.auditor import Auditor, AuditPass
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.local_stack.ports import free_port
@@ -64,8 +64,8 @@ async def auditing(rig: Rig, path: Path | None = None) -> AsyncGenerator[tuple[A
     sql = await asyncpg.connect(rig.url)
     try:
         async with TopicReader(rig.kafka) as topics:
-            with Notebook(path, Identity.of(rig.rules, "c", "auditor"), rig.rules) as notebook:
-                yield Auditor(rig.rules, notebook, topics, lap=0), sql
+            with ReplayState(path, Identity.of(rig.rules, "c", "auditor"), rig.rules) as replay_state:
+                yield Auditor(rig.rules, replay_state, topics, lap=0), sql
     finally:
         await sql.close()
 
@@ -77,7 +77,7 @@ async def laps(auditor: Auditor, sql: asyncpg.Connection, number: int = 6) -> li
 
 async def test_it_is_quiet_while_sagas_run(rig: Rig) -> None:
     """It looks all the time while the saga log works, and has seen everything when that is done."""
-    looks: list[Look] = []
+    looks: list[AuditPass] = []
     async with auditing(rig) as (auditor, sql), rig.running() as worker:
         await ready(worker)
         talk = asyncio.create_task(say_stories(rig, 15))
@@ -161,7 +161,7 @@ async def test_it_goes_on_where_it_was(rig: Rig, tmp_path: Path) -> None:
     async with auditing(rig, tmp_path / "a.db") as (auditor, sql):
         look = await auditor.look(sql)
         assert (look.records, look.behind, look.differing) == (0, 0, 1)
-        assert [each.where for each in auditor.notebook.differences(9)] == [f"saga {saga_id}"]
+        assert [each.where for each in auditor.replay_state.differences(9)] == [f"saga {saga_id}"]
 
 
 async def _is_level_with_log(auditor: Auditor, sql: asyncpg.Connection) -> bool:

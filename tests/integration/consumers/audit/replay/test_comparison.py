@@ -11,8 +11,8 @@ import pytest_asyncio
 from tests.conftest import Stack
 from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, Unheld
-from tradesaga.consumers.audit.replay.comparison import Comparing, ReplayReport
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.schemas.messages.lifecycle import AbortRequested
@@ -59,8 +59,8 @@ async def replayed(rig: Rig) -> ReplayReport:
     try:
         identity = Identity.of(rig.rules, "a cluster", "comparison")
         async with TopicReader(rig.kafka) as topics:
-            with Notebook(None, identity, rig.rules) as notebook:
-                return await Comparing(sql, topics, rig.rules, notebook).run()
+            with ReplayState(None, identity, rig.rules) as replay_state:
+                return await Comparison(sql, topics, rig.rules, replay_state).run()
     finally:
         await sql.close()
 

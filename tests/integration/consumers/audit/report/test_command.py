@@ -19,7 +19,7 @@ from tests.integration.consumers.audit.retention.rig import RetentionRig
 from tests.integration.consumers.audit.rig import STORY, AuditRig
 from tradesaga.consumers.audit.log.rows import Position, read_saga_rows, snapshot
 from tradesaga.consumers.audit.report.model import Proof, Seal
-from tradesaga.consumers.audit.report.seal_finder import Sealing
+from tradesaga.consumers.audit.report.seal_finder import SealFinder
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
 from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
@@ -48,7 +48,7 @@ async def seals_of(rig: AuditRig, saga_id: UUID, *, proving: bool = True) -> dic
     async with snapshot(rig.sql):
         rows = arrange(await read_saga_rows(rig.sql, saga_id))
         hashes = rehash(rows, await read_saga_heads(rig.sql, saga_id))
-        sealing = Sealing(rig.sql, "test", trusted, ClockTier.parse("1 ms"), proving)
+        sealing = SealFinder(rig.sql, "test", trusted, ClockTier.parse("1 ms"), proving)
         return await sealing.look([(row.position, found) for row, found in zip(rows, hashes, strict=True)])
 
 

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from tests.integration.consumers.audit.rig import STORY, AuditRig
 from tradesaga.consumers.audit.retention.action_log import ActionLog
-from tradesaga.consumers.audit.retention.actions import Action, Kind
+from tradesaga.consumers.audit.retention.actions import Action, ActionKind
 from tradesaga.consumers.audit.retention.drop import Evidence, drop
 from tradesaga.consumers.audit.retention.legal_holds import Scope, describe_hold
-from tradesaga.consumers.audit.retention.retire import Order, retire, survey
-from tradesaga.consumers.audit.retention.survey import Look
+from tradesaga.consumers.audit.retention.retire import RetireRequest, retire, survey
+from tradesaga.consumers.audit.retention.survey import SegmentStatus
 from tradesaga.consumers.saga_log import store
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError
@@ -65,7 +65,7 @@ class RetentionRig(AuditRig):
 
     async def retire(self, *months: int, reason: str = "five years have passed") -> Action:
         """Retire months, or without any whatever is due first."""
-        order = Order([named(month) for month in months], "ann", reason)
+        order = RetireRequest([named(month) for month in months], "ann", reason)
         return await retire(self.log, self.signer, parse_schedule(self.schedule), order, lambda _: None)
 
     async def why_not(self, *months: int) -> str:
@@ -91,16 +91,16 @@ class RetentionRig(AuditRig):
         log = self.log
         async with log.turn():
             return await log.record(
-                self.signer, Action(Kind.HOLD, "eve", "case 7", 1, describe_hold(scope, key, until))
+                self.signer, Action(ActionKind.HOLD, "eve", "case 7", 1, describe_hold(scope, key, until))
             )
 
     async def release(self, number: int) -> None:
         """Release a hold."""
         log = self.log
         async with log.turn():
-            await log.record(self.signer, Action(Kind.RELEASE, "eve", "settled", 2, {"hold": number}))
+            await log.record(self.signer, Action(ActionKind.RELEASE, "eve", "settled", 2, {"hold": number}))
 
-    async def looks(self) -> dict[str, Look]:
+    async def looks(self) -> dict[str, SegmentStatus]:
         """Look at each partition, by its name."""
         log = self.log
         await log.read()

@@ -9,9 +9,9 @@ import pytest_asyncio
 
 from tests.integration.consumers.audit.retention.rig import RetentionRig, named
 from tradesaga.consumers.audit.retention.action_log import ActionLog, read_entries
-from tradesaga.consumers.audit.retention.actions import Action, Entry, Kind
+from tradesaga.consumers.audit.retention.actions import Action, ActionKind, Entry
 from tradesaga.consumers.audit.retention.legal_holds import Scope
-from tradesaga.consumers.audit.retention.retire import Order, retire
+from tradesaga.consumers.audit.retention.retire import RetireRequest, retire
 from tradesaga.consumers.audit.seal.partition_log import HistoryError
 from tradesaga.consumers.audit.verify.log_check import Verdict
 from tradesaga.infra.audit_log.note import Signer
@@ -57,7 +57,7 @@ async def forge_a_retirement(rig: RetentionRig) -> None:
     own = WitnessFile(rig.folder / "own.jsonl")
     own.append(each for each in rig.witness.read() if '"kind":"hold"' not in each.body)
     log = ActionLog(rig.sql, "test", rig.log.trusted, own)
-    order = Order([named(2)], "ann", "five years have passed")
+    order = RetireRequest([named(2)], "ann", "five years have passed")
     await retire(log, Signer.generate("test"), parse_schedule("5y"), order, lambda _: None)
 
 
@@ -78,7 +78,7 @@ async def remove_a_hold(rig: RetentionRig) -> None:
 
 async def release_a_hold_unsigned(rig: RetentionRig) -> None:
     """Write that the hold was released."""
-    body = Action(Kind.RELEASE, "eve", "settled", 2, {"hold": 1}).to_body()
+    body = Action(ActionKind.RELEASE, "eve", "settled", 2, {"hold": 1}).to_body()
     await rig.attack("INSERT INTO audit_action (number, body, note) VALUES (2, $1, '')", body)
 
 

@@ -20,11 +20,11 @@ from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.run import Maker
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.log.rows import read_saga_rows, snapshot
-from tradesaga.consumers.audit.replay.comparison import Comparing
+from tradesaga.consumers.audit.replay.comparison import Comparison
 from tradesaga.consumers.audit.replay.request import Range
-from tradesaga.consumers.audit.replay.state import Identity, Notebook
+from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.audit.report.model import Proof
-from tradesaga.consumers.audit.report.seal_finder import Sealing
+from tradesaga.consumers.audit.report.seal_finder import SealFinder
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
 from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.consumers.audit.seal.sealer import Sealer
@@ -245,8 +245,8 @@ async def _notes(log: Log) -> dict[str, Sequence[str]]:
 
 async def _differing(log: Log, topics: TopicReader, begin: int) -> int:
     asked = Range(offsets={(log.topic, 0): (begin, -1)}) if begin else Range()
-    with Notebook(None, Identity.of(log.rig.rules, "a cluster", "comparison"), log.rig.rules) as notebook:
-        return (await Comparing(log.sql, topics, log.rig.rules, notebook, asked=asked).run()).differing
+    with ReplayState(None, Identity.of(log.rig.rules, "a cluster", "comparison"), log.rig.rules) as replay_state:
+        return (await Comparison(log.sql, topics, log.rig.rules, replay_state, asked=asked).run()).differing
 
 
 async def _check_export(log: Log, folder: Path) -> None:
@@ -266,7 +266,7 @@ async def _proofs(sql: Session, trusted: Mapping[bytes, Verifier], saga_id: UUID
     async with snapshot(sql):
         rows = arrange(await read_saga_rows(sql, saga_id))
         hashes = rehash(rows, await read_saga_heads(sql, saga_id))
-        sealing = Sealing(sql, "test", trusted, ClockTier.parse("1 ms"))
+        sealing = SealFinder(sql, "test", trusted, ClockTier.parse("1 ms"))
         seals = await sealing.look([(row.position, found) for row, found in zip(rows, hashes, strict=True)])
     return {seal.proof for seal in seals.values()}
 

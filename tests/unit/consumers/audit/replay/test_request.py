@@ -2,7 +2,7 @@
 
 import pytest
 
-from tradesaga.consumers.audit.replay.request import Request, Timeline, read_moment, read_offsets
+from tradesaga.consumers.audit.replay.request import Request, TimeSource, read_offsets, read_time
 from tradesaga.infra.errors import CommandError, ExitCode
 
 
@@ -18,7 +18,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 )
 def test_moments_are_read_to_the_nanosecond(text: str, nanoseconds: int) -> None:
     """With a zone, or as nanoseconds."""
-    assert read_moment(text, "--at") == nanoseconds
+    assert read_time(text, "--at") == nanoseconds
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_moments_are_read_to_the_nanosecond(text: str, nanoseconds: int) -> None
 def test_what_is_no_moment_is_refused(text: str) -> None:
     """A time without a zone is a guess, and a guess is no evidence."""
     with pytest.raises(CommandError) as raised:
-        read_moment(text, "--at")
+        read_time(text, "--at")
     assert raised.value.exit_code is ExitCode.USAGE
     assert raised.value.where == "--at"
 
@@ -64,7 +64,7 @@ def test_a_partition_is_named_once() -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        Request(clock=Timeline.EVENT),
+        Request(clock=TimeSource.EVENT),
         Request(saga_id="x"),
         Request(at="2026-11-23T14:03:07Z", since="2026-11-23T14:03:07Z"),
         Request(at="2026-11-23T14:03:07Z", offsets=("a.events[0]",)),
@@ -82,8 +82,8 @@ def test_options_that_exclude_each_other_are_refused(request_: Request) -> None:
 def test_the_future_is_not_known() -> None:
     """Nor is a saga by half of its id, or a range that ends before it begins."""
     with pytest.raises(CommandError, match="not come yet"):
-        Request(at="2200-01-01T00:00:00Z").moment()
+        Request(at="2200-01-01T00:00:00Z").as_of()
     with pytest.raises(CommandError, match="no saga id"):
-        Request(at="2026-01-01T00:00:00Z", saga_id="0b1c").moment()
+        Request(at="2026-01-01T00:00:00Z", saga_id="0b1c").as_of()
     with pytest.raises(CommandError, match="not after"):
         Request(since="2026-01-02T00:00:00Z", until="2026-01-01T00:00:00Z").range("a.events", 4)

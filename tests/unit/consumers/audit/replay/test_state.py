@@ -13,8 +13,8 @@ import pytest
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
 from tradesaga.consumers.audit.log.fold import Fold
 from tradesaga.consumers.audit.replay.differences import Difference
-from tradesaga.consumers.audit.replay.saga_cache import Shelf
-from tradesaga.consumers.audit.replay.state import REMEMBERED, Identity, Mark, Notebook
+from tradesaga.consumers.audit.replay.saga_cache import SagaCache
+from tradesaga.consumers.audit.replay.state import REMEMBERED, Identity, ReplayState, Watermark
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.rules import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
@@ -24,12 +24,12 @@ RULES = Rules(small_saga(), 3)
 IDENTITY = Identity.of(RULES, "cluster-1", "comparison")
 
 
-def notebook(path: Path | None, identity: Identity = IDENTITY) -> Notebook:
+def replay_state(path: Path | None, identity: Identity = IDENTITY) -> ReplayState:
     """Open one."""
-    return Notebook(path, identity, RULES)
+    return ReplayState(path, identity, RULES)
 
 
-def folded(sagas: Shelf, *, poison: bool = False) -> Tracked:
+def folded(sagas: SagaCache, *, poison: bool = False) -> Tracked:
     """Fold a saga's story, with a record in it that is parked if asked to; give what it came to."""
     told, fold = Partition(RULES.saga, partitions=3), Fold(RULES, sagas)
     fold.take(told.start())
@@ -47,22 +47,22 @@ def folded(sagas: Shelf, *, poison: bool = False) -> Tracked:
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     """Sagas with parked records, marks, counts, differences and chains of fragments."""
     path, fragment = tmp_path / "resume.db", uuid4()
-    with notebook(path) as first:
+    with replay_state(path) as first:
         sagas = [folded(first.sagas, poison=number % 2 == 1) for number in range(6)]
         early = Tracked(uuid4(), 0)
-        first.marks["small.events", 1] = Mark(7, b"hash")
+        first.watermarks["small.events", 1] = Watermark(7, b"hash")
         first.add("records", 30)
-        first.fragments.heads[fragment] = (3, b"head")
+        first.partial_sagas.heads[fragment] = (3, b"head")
         assert first.differ([Difference("here", "field", "a", "b")])
         first.save()
         first.add("records", 99)
-        first.marks["small.events", 1] = Mark(100, b"lost")
-    with notebook(path) as second:
+        first.watermarks["small.events", 1] = Watermark(100, b"lost")
+    with replay_state(path) as second:
         assert [second.sagas.get(each.saga_id) for each in sagas] == sagas
         assert second.sagas.get(early.saga_id) is None
-        assert second.marks == {("small.events", 1): Mark(7, b"hash")}
+        assert second.watermarks == {("small.events", 1): Watermark(7, b"hash")}
         assert second.counts == {"records": 30, "differing": 1}
-        assert second.fragments.heads == {fragment: (3, b"head")}
+        assert second.partial_sagas.heads == {fragment: (3, b"head")}
         assert second.differ([Difference("here", "field", "a", "b")]) == []
         assert second.differences(10) == [Difference("here", "field", "a", "b")]
         assert {each.saga_id for each in second.sagas} == {each.saga_id for each in sagas}
@@ -83,11 +83,11 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 def test_another_replay_s_file_is_refused(tmp_path: Path, other: Identity) -> None:
     """Of another cluster, saga, definition, number of partitions or purpose, or of a version not registered here."""
     path = tmp_path / "resume.db"
-    notebook(path, other).__exit__()
+    replay_state(path, other).__exit__()
     changed = next(name for name in Identity._fields if getattr(other, name) != getattr(IDENTITY, name))
 
     with pytest.raises(CommandError, match=changed) as raised:
-        notebook(path)
+        replay_state(path)
     assert raised.value.exit_code is ExitCode.REFUSED
 
 
@@ -96,25 +96,25 @@ def test_a_replay_goes_on_when_a_version_is_added(tmp_path: Path) -> None:
     path = tmp_path / "resume.db"
     two = Rules(replace(RULES.saga, version=2).alongside(RULES.saga), 3)
     both = Identity.of(two, "cluster-1", "comparison")
-    with notebook(path) as first:
+    with replay_state(path) as first:
         known = folded(first.sagas)
         first.save()
-    with Notebook(path, both, two) as second:
+    with ReplayState(path, both, two) as second:
         assert second.sagas.get(known.saga_id) == known
     with pytest.raises(CommandError, match="definitions"):
-        notebook(path)
+        replay_state(path)
 
 
 def test_a_replay_of_the_release_before_goes_on(tmp_path: Path) -> None:
     """Its file names one version and that one's steps."""
     path = tmp_path / "resume.db"
-    notebook(path).__exit__()
+    replay_state(path).__exit__()
     with sqlite3.connect(path) as sql:
         told = orjson.loads(sql.execute("SELECT told FROM identity").fetchone()[0])
         ((version, steps),) = told.pop("definitions").items()
         sql.execute("UPDATE identity SET told = ?", (orjson.dumps({**told, "version": int(version), "steps": steps}),))
     sql.close()
-    notebook(path).__exit__()
+    replay_state(path).__exit__()
 
 
 def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(foreign) as sql:
         sql.execute("CREATE TABLE mine (value TEXT)")
     sql.close()
-    with notebook(taken) as open_:
+    with replay_state(taken) as open_:
         open_.save()
         for path in (text, foreign, tmp_path, taken):
             with pytest.raises(CommandError) as raised:
-                notebook(path)
+                replay_state(path)
             assert raised.value.exit_code is ExitCode.REFUSED
             assert raised.value.where == str(path)
     assert text.read_text().startswith("not a database")
@@ -136,14 +136,14 @@ def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
 
 def test_differences_are_remembered_up_to_a_number_and_counted_beyond() -> None:
     """So that a database of which nothing is right does not fill the disk."""
-    with notebook(None) as each:
+    with replay_state(None) as each:
         fresh = each.differ(Difference(f"saga {number}", "state", "a", "b") for number in range(REMEMBERED + 5))
         assert (len(fresh), each.counts["differing"]) == (REMEMBERED, REMEMBERED + 5)
 
 
 def test_memory_does_not_grow_with_the_number_of_sagas() -> None:
     """Ended or not: beyond the number that is kept they go to the disk, and none is lost."""
-    with Notebook(None, IDENTITY, RULES, kept=20) as each:
+    with ReplayState(None, IDENTITY, RULES, kept=20) as each:
         many = [folded(each.sagas).saga_id for _ in range(100)]
         gc.collect()
         tracemalloc.start()

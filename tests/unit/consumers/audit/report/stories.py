@@ -8,8 +8,8 @@ from uuid import UUID
 
 from tests.sagas import headers_of
 from tradesaga.consumers.audit.log.rows import Position, Row
-from tradesaga.consumers.audit.report.model import NOT_YET, Proof, Seal, Story
-from tradesaga.consumers.audit.report.summary import tell
+from tradesaga.consumers.audit.report.model import NOT_YET, Proof, SagaTimeline, Seal
+from tradesaga.consumers.audit.report.summary import build_timeline
 from tradesaga.consumers.audit.report.timeline_builder import rehash
 from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
@@ -117,11 +117,11 @@ def sealed(rows: Iterable[Row], *, open_: int = 0, error: int = 40_000) -> dict[
     }  # fmt: skip
 
 
-def story_of(teller: Teller, *, rules: Rules | None = RULES, tier: str = "off", open_: int = 0) -> Story:
+def story_of(teller: Teller, *, rules: Rules | None = RULES, tier: str = "off", open_: int = 0) -> SagaTimeline:
     """Tell it."""
     rows = rows_of(teller.records)
     seals = sealed(rows, open_=open_)
-    return tell(SAGA, "trade", rows, rehash(rows, {}), rules=rules, seals=seals, tier=ClockTier.parse(tier))
+    return build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=rules, seals=seals, tier=ClockTier.parse(tier))
 
 
 def _begin(side: t.Side = t.Side.BUY) -> Teller:

@@ -21,10 +21,10 @@ def test_proofs_are_those_of_the_whole_tree(data: st.DataObject) -> None:
         lambda size: st.tuples(st.integers(retired, size - 1), st.just(size))
     )
     wanted = data.draw(st.lists(pairs, min_size=1, max_size=6))
-    edge = Frontier.empty()
+    frontier = Frontier.empty()
     for leaf in LEAVES[:retired]:
-        edge.append(leaf)
-    prover = Prover(wanted, edge if retired else None)
+        frontier.append(leaf)
+    prover = Prover(wanted, frontier if retired else None)
     for leaf in LEAVES[retired:total]:
         prover.take(leaf)
     tree = Tree(LEAVES[:total])

@@ -29,9 +29,9 @@ from tests.unit.consumers.audit.report.stories import (
     story_of,
 )
 from tradesaga.consumers.audit.log.rows import Row
-from tradesaga.consumers.audit.report.model import NOT_YET, Kind, Outlook, Story
+from tradesaga.consumers.audit.report.model import NOT_YET, RecordKind, Result, SagaTimeline
 from tradesaga.consumers.audit.report.page import render
-from tradesaga.consumers.audit.report.summary import tell
+from tradesaga.consumers.audit.report.summary import build_timeline
 from tradesaga.consumers.audit.report.terminal import show
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
 from tradesaga.consumers.saga_log.checkpoint import Tracked
@@ -47,7 +47,7 @@ from tradesaga.schemas.messages import trade as t
 ALL = [completed, compensated, resolved, hard]
 
 
-def on_terminal(story: Story, width: int) -> str:
+def on_terminal(story: SagaTimeline, width: int) -> str:
     """Give what a terminal of that width is sent, without the colours."""
     console = Console(width=width, file=io.StringIO(), highlight=False, markup=False)
     with console.capture() as capture:
@@ -59,12 +59,18 @@ def test_a_purchase() -> None:
     """The price is what was paid for what was got; each step begins, completes, and adds to the context."""
     story = story_of(completed())
     assert story.headline == "Bought 100 GOOG/USD at 172.44, filled in two parts, settled"
-    assert (story.state, story.outlook) == ("COMPLETED", Outlook.GOOD)
+    assert (story.state, story.result) == ("COMPLETED", Result.GOOD)
     kinds = [each.kind for each in story.records]
-    assert kinds == [Kind.START] + [Kind.STEP_COMPLETE] * 4 + [Kind.REPORTED] * 3 + [Kind.STEP_COMPLETE] * 2
+    assert (
+        kinds
+        == [RecordKind.START]
+        + [RecordKind.STEP_COMPLETE] * 4
+        + [RecordKind.REPORTED] * 3
+        + [RecordKind.STEP_COMPLETE] * 2
+    )
     begun = [moment for each in story.records for moment in each.before]
-    assert [(each.kind, each.step) for each in begun] == [(Kind.STEP_START, step) for step in story.steps]
-    assert [each.gains[0].name for each in story.records if each.gains] == [
+    assert [(each.kind, each.step) for each in begun] == [(RecordKind.STEP_START, step) for step in story.steps]
+    assert [each.additions[0].name for each in story.records if each.additions] == [
         "trade-requested", "order-validated", "funds-reserved", "risk-accepted", "order-placed", "trade-filled",
         "trade-settled",
     ]  # fmt: skip
@@ -74,8 +80,10 @@ def test_a_breached_limit() -> None:
     """Why, how many steps were undone, how fast, and that the last was undone first."""
     story = story_of(compensated())
     told = "Taken back because the order would breach a limit: two steps undone in 14.2 ms, last first"
-    assert (story.headline, story.outlook) == (told, Outlook.BACK)
-    asked = [moment.step for each in story.records for moment in each.after if moment.kind is Kind.COMPENSATION_ASKED]
+    assert (story.headline, story.result) == (told, Result.BACK)
+    asked = [
+        moment.step for each in story.records for moment in each.after if moment.kind is RecordKind.COMPENSATION_ASKED
+    ]
     assert asked == ["reserve_funds", "validate_order"]
     why = "Why it was taken back: the order would breach a limit (17250 USD more than the account's 10000 USD)."
     assert why in story.summary
@@ -85,20 +93,27 @@ def test_a_person_who_closes_it() -> None:
     """Who decided what, and why; failed attempts at a compensation, and the round that the person began."""
     story = story_of(resolved())
     assert story.headline.startswith("Closed by hand as ABORTED, by carol: the venue confirmed by mail 8841")
-    assert [each.operator for each in story.records if each.kind is Kind.OPERATOR] == ["carol", "carol"]
-    failed = [each for each in story.records if each.kind in {Kind.ATTEMPT_FAILED, Kind.COMPENSATION_FAILED}]
+    assert [each.operator for each in story.records if each.kind is RecordKind.OPERATOR] == ["carol", "carol"]
+    failed = [
+        each for each in story.records if each.kind in {RecordKind.ATTEMPT_FAILED, RecordKind.COMPENSATION_FAILED}
+    ]
     assert [(each.back, each.attempt, each.round) for each in failed] == [
         (True, 1, 1), (True, 2, 1), (True, 3, 1), (True, 4, 2),
     ]  # fmt: skip
-    assert [each.before[0].kind for each in failed] == [Kind.STEP_START, Kind.RETRY, Kind.RETRY, Kind.RETRY]
+    assert [each.before[0].kind for each in failed] == [
+        RecordKind.STEP_START,
+        RecordKind.RETRY,
+        RecordKind.RETRY,
+        RecordKind.RETRY,
+    ]
 
 
 def test_many_attempts_a_duplicate_and_a_latecomer() -> None:
     """Each attempt's failure is told, and what changed nothing is told as that."""
     story = story_of(hard())
     kinds = [each.kind for each in story.records]
-    assert kinds.count(Kind.ATTEMPT_FAILED) == 6
-    assert kinds[-2:] == [Kind.DUPLICATE, Kind.LATE]
+    assert kinds.count(RecordKind.ATTEMPT_FAILED) == 6
+    assert kinds[-2:] == [RecordKind.DUPLICATE, RecordKind.LATE]
     assert "settle_trade failed six times." in story.summary
 
 
@@ -113,7 +128,7 @@ def test_names_stay_as_they_are() -> None:
     teller.say(life.ResolveRequested(operator="McKay", outcome="ABORTED", reason="enough"), **desk)
     story = story_of(teller)
     assert story.headline.startswith("Being taken back")
-    assert story.records[-1].says == "McKay closes the saga as ABORTED \N{EN DASH} in vain"
+    assert story.records[-1].sentence == "McKay closes the saga as ABORTED \N{EN DASH} in vain"
     assert story.records[-1].error == "the saga is COMPENSATING, not FAILED"
 
 
@@ -126,9 +141,13 @@ def test_a_deadline_and_an_unknown_outcome() -> None:
     teller.say(life.DeadlineElapsed(deadline="2026-11-23T14:08:07Z"), source="/trade/saga-log", attempt=0, started=0)
     teller.say(life.StepBarred(step="place_order"), wait=5)
     story = story_of(teller)
-    assert [each.kind for each in story.records[4:]] == [Kind.STEP_UNKNOWN, Kind.DEADLINE, Kind.STEP_BARRED]
+    assert [each.kind for each in story.records[4:]] == [
+        RecordKind.STEP_UNKNOWN,
+        RecordKind.DEADLINE,
+        RecordKind.STEP_BARRED,
+    ]
     asked = [moment.kind for each in story.records[4:] for moment in each.after]
-    assert asked == [Kind.STATE_CHANGE, Kind.BAR_ASKED, Kind.COMPENSATION_ASKED]
+    assert asked == [RecordKind.STATE_CHANGE, RecordKind.BAR_ASKED, RecordKind.COMPENSATION_ASKED]
     assert story.headline.startswith("Being taken back because nobody knows yet whether attempt 1 of place_order")
     assert began > 3000
 
@@ -147,12 +166,12 @@ def test_what_is_parked_and_let_go() -> None:
         ), source="/trade/desk", attempt=0, started=0,
     )  # fmt: skip
     story = story_of(teller)
-    assert [each.kind for each in story.records[2:]] == [Kind.PARKED, Kind.PARKED, Kind.OPERATOR]
+    assert [each.kind for each in story.records[2:]] == [RecordKind.PARKED, RecordKind.PARKED, RecordKind.OPERATOR]
     assert [each.payload is None for each in story.records[2:]] == [True, False, False]
     last = story.records[-1]
-    assert last.says == f"dave discards what is parked at trade.events[{bad.partition}]@{bad.offset}"
-    assert [each.kind for each in last.after] == [Kind.RELEASED, Kind.RELEASED]
-    assert [each.name for each in last.gains] == ["funds-reserved"]
+    assert last.sentence == f"dave discards what is parked at trade.events[{bad.partition}]@{bad.offset}"
+    assert [each.kind for each in last.after] == [RecordKind.RELEASED, RecordKind.RELEASED]
+    assert [each.name for each in last.additions] == ["funds-reserved"]
 
 
 def test_what_does_not_belong_to_it() -> None:
@@ -162,8 +181,8 @@ def test_what_does_not_belong_to_it() -> None:
     wrong = teller.records[3]._replace(key=b"nobody")
     teller.records[2:2] = [stray, wrong._replace(offset=teller.records[1].offset + 1)]
     rows = arrange(rows_of(teller.records))
-    story = tell(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER)
-    aside = [each for each in story.records if each.kind is Kind.SET_ASIDE]
+    story = build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER)
+    aside = [each for each in story.records if each.kind is RecordKind.SET_ASIDE]
     assert {each.error.split(":")[0] for each in aside} == {"dead letter"}
     assert (len(aside), story.state) == (2, "ABORTED")
     assert all(each.seq is None and each.intact and not each.remarks for each in aside)
@@ -172,12 +191,12 @@ def test_what_does_not_belong_to_it() -> None:
 def test_without_the_definition() -> None:
     """What records say themselves is told, the states are not, and the story says why."""
     story = story_of(resolved(), rules=None)
-    assert (story.state, story.outlook) == ("", Outlook.UNKNOWN)
+    assert (story.state, story.result) == ("", Result.UNKNOWN)
     assert "not installed here" in story.remarks[0]
     kinds = [each.kind for each in story.records]
-    assert kinds[0] is Kind.START
-    assert kinds.count(Kind.STEP_COMPLETE) == 4
-    assert kinds.count(Kind.OPERATOR) == 2
+    assert kinds[0] is RecordKind.START
+    assert kinds.count(RecordKind.STEP_COMPLETE) == 4
+    assert kinds.count(RecordKind.OPERATOR) == 2
 
 
 def test_another_saga_is_told_by_its_steps() -> None:
@@ -191,9 +210,9 @@ def test_another_saga_is_told_by_its_steps() -> None:
         assert outcome.tracked is not None
         tracked = outcome.tracked
         rows.append(row_of(outcome))
-    story = tell(partition.saga_id, "small", rows, rehash(rows, {}), rules=rules, seals={}, tier=NO_TIER)
+    story = build_timeline(partition.saga_id, "small", rows, rehash(rows, {}), rules=rules, seals={}, tier=NO_TIER)
     assert story.headline == "Completed: four steps done"
-    assert [each.says for each in story.records][1] == "hold is done (held)"
+    assert [each.sentence for each in story.records][1] == "hold is done (held)"
 
 
 def test_a_record_that_waited_for_its_version_is_parked_as_it_was() -> None:
@@ -202,8 +221,8 @@ def test_a_record_that_waited_for_its_version_is_parked_as_it_was() -> None:
     start = start._replace(headers=[(VERSION, b"%d" % RULES.saga.version), *start.headers])
     outcome = park_record(RULES, Tracked(SAGA, HOME), start, f"{UNKNOWN_VERSION} {RULES.saga.version} of 'trade'")
     rows = [row_of(outcome)]
-    [told] = tell(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER).records
-    assert told.kind is Kind.PARKED
+    [told] = build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER).records
+    assert told.kind is RecordKind.PARKED
     assert told.remarks == ()
 
 
@@ -213,7 +232,7 @@ def test_a_row_that_was_altered_is_not_believed() -> None:
     record = rows[2].record
     rows[2] = rows[2]._replace(record=record._replace(value=record.value.replace(b"17267.25", b"1.25")))
     rows[4] = rows[4]._replace(error="forged")
-    story = tell(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER)
+    story = build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER)
     assert [each.intact for each in story.records] == [True, True, False, True, True, True]
     assert [bool(each.remarks) for each in story.records] == [False, False, True, False, True, False]
     assert "Two records cannot be believed" in " ".join(story.remarks)
@@ -223,10 +242,12 @@ def test_a_saga_whose_beginning_was_retired() -> None:
     """Behind the head that was kept of it the hashes hold; states are not guessed."""
     rows = rows_of(completed().records)
     kept, head = rows[3:], {3: rows[2].hash}
-    story = tell(SAGA, "trade", kept, rehash(kept, head), rules=RULES, seals={}, tier=NO_TIER)
+    story = build_timeline(SAGA, "trade", kept, rehash(kept, head), rules=RULES, seals={}, tier=NO_TIER)
     assert all(each.intact for each in story.records)
     assert "first 3 records were retired" in story.remarks[0]
-    assert not tell(SAGA, "trade", kept, rehash(kept, {}), rules=RULES, seals={}, tier=NO_TIER).records[0].intact
+    assert (
+        not build_timeline(SAGA, "trade", kept, rehash(kept, {}), rules=RULES, seals={}, tier=NO_TIER).records[0].intact
+    )
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -244,10 +265,10 @@ def test_every_row_is_told_once_and_in_order(data: st.DataObject) -> None:
     shuffled = arrange(data.draw(st.permutations(rows)))
     assert shuffled == rows
     rules = data.draw(st.sampled_from([RULES, None]))
-    story = tell(SAGA, "trade", rows, rehash(rows, {}), rules=rules, seals={}, tier=NO_TIER)
+    story = build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=rules, seals={}, tier=NO_TIER)
     assert [each.position for each in story.records] == [row.position for row in rows]
     assert all(each.intact and not each.remarks for each in story.records)
-    assert all(each.says for each in story.records)
+    assert all(each.sentence for each in story.records)
     told = json.loads(to_json(story.to_json()))
     assert [each["offset"] for each in told["records"]] == [row.position.offset for row in rows]
     page = render(story)

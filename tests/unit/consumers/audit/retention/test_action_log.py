@@ -7,13 +7,13 @@ import pytest
 from tradesaga.consumers.audit.retention.actions import (
     Action,
     ActionError,
+    ActionKind,
     Entry,
-    Kind,
     actions_origin,
     check_actions,
-    edge_of,
+    frontier_of,
 )
-from tradesaga.consumers.audit.retention.retired_ranges import Tombstone, Tombstones, tombstones_of
+from tradesaga.consumers.audit.retention.retired_ranges import RetiredRange, RetiredRanges, retired_ranges_of
 from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
@@ -23,7 +23,7 @@ ORIGIN = actions_origin("desk")
 
 def hold(key: str) -> Action:
     """Give an action."""
-    return Action(Kind.HOLD, "eve", "case 7", 1, {"scope": "saga", "key": key})
+    return Action(ActionKind.HOLD, "eve", "case 7", 1, {"scope": "saga", "key": key})
 
 
 def entries(*bodies: str) -> list[Entry]:
@@ -34,7 +34,7 @@ def entries(*bodies: str) -> list[Entry]:
 def sealed(*bodies: str) -> dict[int, Checkpoint]:
     """Give a checkpoint of each of a log's sizes."""
     sizes = range(1, len(bodies) + 1)
-    return {size: Checkpoint(str(ORIGIN), size, edge_of(bodies[:size]).root(), size, "", 1) for size in sizes}
+    return {size: Checkpoint(str(ORIGIN), size, frontier_of(bodies[:size]).root(), size, "", 1) for size in sizes}
 
 
 BODIES = [hold(key).to_body() for key in "abc"]
@@ -85,17 +85,25 @@ def test_a_body_that_is_none_is_told_though_it_is_signed(body: str) -> None:
 
 def test_a_retirement_that_cannot_be_read_retires_nothing() -> None:
     """It is told, and a log begins with its first record."""
-    edge = Frontier.empty()
-    edge.append(hash_leaf(b"record"))
-    stone = Tombstone("trade.events", 0, 0, 1, 1, edge)
-    good = Action(Kind.RETIRE, "ann", "due", 1, {"partitions": [], "logs": [stone.to_json()]})
-    assert tombstones_of(Action.parse(good.to_body())) == [stone]
-    wrong: list[Any] = [[{**stone.to_json(), "edge": "AAAA"}], [{**stone.to_json(), "size": "many"}], [{}], [7], 7]
+    frontier = Frontier.empty()
+    frontier.append(hash_leaf(b"record"))
+    range_ = RetiredRange("trade.events", 0, 0, 1, 1, frontier)
+    good = Action(ActionKind.RETIRE, "ann", "due", 1, {"partitions": [], "logs": [range_.to_json()]})
+    assert retired_ranges_of(Action.parse(good.to_body())) == [range_]
+    wrong: list[Any] = [
+        [{**range_.to_json(), "edge": "AAAA"}],
+        [{**range_.to_json(), "size": "many"}],
+        [{}],
+        [7],
+        7,
+    ]
     for logs in wrong:
         report = Report()
-        bad = Action(Kind.RETIRE, "ann", "due", 1, {"logs": logs})
-        assert Tombstones.believe(report, ORIGIN, [(0, good), (1, bad)]).stones == {}
+        bad = Action(ActionKind.RETIRE, "ann", "due", 1, {"logs": logs})
+        assert RetiredRanges.believe(report, ORIGIN, [(0, good), (1, bad)]).ranges == {}
         assert not report.holds(Verdict.ALTERED)
     report = Report()
-    assert Tombstones.believe(report, ORIGIN, [(0, good), (1, Action(Kind.RETIRE, "a", "b", 1, {}))]).stones == {}
+    assert (
+        RetiredRanges.believe(report, ORIGIN, [(0, good), (1, Action(ActionKind.RETIRE, "a", "b", 1, {}))]).ranges == {}
+    )
     assert not report.holds(Verdict.ALTERED)

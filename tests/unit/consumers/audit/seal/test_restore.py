@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tradesaga.consumers.audit.seal import sealer
-from tradesaga.consumers.audit.seal.sealer import Restoring
+from tradesaga.consumers.audit.seal.sealer import CheckpointRestore
 from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 
 FAST, SLOW, OTHER = "desk/trade.events/0", "desk/trade.events/1", "desk/trade.events/2"
@@ -21,7 +21,7 @@ def witness(tmp_path: Path) -> WitnessFile:
 
 def test_what_is_missing_comes_in_order(witness: WitnessFile) -> None:
     """Of the logs to which it is owed, between the sizes that are missing, and no more."""
-    owed = Restoring(witness, {FAST: (10, 30), SLOW: (28, 29)})
+    owed = CheckpointRestore(witness, {FAST: (10, 30), SLOW: (28, 29)})
     assert [owed.owes(origin) for origin in (FAST, SLOW, OTHER)] == [True, True, False]
     taken: list[int] = []
     while owed.owes(FAST):
@@ -38,7 +38,7 @@ def test_a_log_whose_records_do_not_come_bounds_what_is_read_ahead(
 ) -> None:
     """The others go on as far as that reaches, wait, and go on once it has moved."""
     monkeypatch.setattr(sealer, "AHEAD", 5)
-    owed = Restoring(witness, {FAST: (0, 30), SLOW: (0, 30)})
+    owed = CheckpointRestore(witness, {FAST: (0, 30), SLOW: (0, 30)})
     while (due := owed.next(FAST)) is not None:
         assert owed.take(FAST) == due
     first = owed.next(SLOW)
@@ -52,7 +52,7 @@ def test_a_log_whose_records_do_not_come_bounds_what_is_read_ahead(
 
 def test_a_witness_that_became_shorter_is_an_error(witness: WitnessFile) -> None:
     """It had a later checkpoint when it was looked at."""
-    owed = Restoring(witness, {FAST: (29, 31)})
+    owed = CheckpointRestore(witness, {FAST: (29, 31)})
     owed.next(FAST)
     owed.take(FAST)
     with pytest.raises(WitnessError, match="ends before its last checkpoint"):

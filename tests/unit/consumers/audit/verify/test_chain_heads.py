@@ -2,13 +2,13 @@
 
 from uuid import uuid4
 
-from tradesaga.consumers.audit.verify.chain_heads import Heads
+from tradesaga.consumers.audit.verify.chain_heads import ChainHeads
 
 
 def test_heads_beyond_the_limit_are_kept_on_disk() -> None:
     """The last one put counts, wherever the one before is; what is taken is gone."""
     sagas = [uuid4() for _ in range(50)]
-    heads = Heads({sagas[0]: (7, b"given")}, limit=8)
+    heads = ChainHeads({sagas[0]: (7, b"given")}, limit=8)
     for seq in (1, 2):
         for saga_id in sagas[1:]:
             heads.put(saga_id, (seq, saga_id.bytes))

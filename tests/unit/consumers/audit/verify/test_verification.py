@@ -30,17 +30,17 @@ def told(count: int, saga_id: UUID = SAGA) -> list[Row]:
     return rows
 
 
-def edge_of(rows: list[Row]) -> Frontier:
+def frontier_of(rows: list[Row]) -> Frontier:
     """Give the edge of the tree over rows."""
-    edge = Frontier.empty()
+    frontier = Frontier.empty()
     for row in rows:
-        edge.append(hash_leaf(row.hash))
-    return edge
+        frontier.append(hash_leaf(row.hash))
+    return frontier
 
 
 def sealed(rows: list[Row], size: int) -> Checkpoint:
     """Give a checkpoint of the first `size` rows."""
-    return Checkpoint(str(ORIGIN), size, edge_of(rows[:size]).root(), size, "", 1)
+    return Checkpoint(str(ORIGIN), size, frontier_of(rows[:size]).root(), size, "", 1)
 
 
 def check(rows: list[Row], checkpoints: list[Checkpoint], begin: Begin | None) -> Report:
@@ -56,7 +56,7 @@ def check(rows: list[Row], checkpoints: list[Checkpoint], begin: Begin | None) -
 def test_a_log_goes_on_where_what_was_retired_has_left_it() -> None:
     """With the edge, the offset and the saga's head, later records and checkpoints hold; older ones ask for nothing."""
     rows = told(9)
-    begin = Begin(edge_of(rows[:5]), 5, {SAGA: (5, rows[4].hash)})
+    begin = Begin(frontier_of(rows[:5]), 5, {SAGA: (5, rows[4].hash)})
     checkpoints = [sealed(rows, size) for size in (3, 5, 9)]
     assert check(rows[5:], checkpoints, begin).findings == []
     assert check([], checkpoints[:2], begin).findings == []
@@ -66,9 +66,9 @@ def test_a_begin_that_is_not_true_is_found() -> None:
     """Another edge, another offset, another head, none at all: each breaks a verdict."""
     rows = told(9)
     checkpoints = [sealed(rows, size) for size in (5, 9)]
-    true = Begin(edge_of(rows[:5]), 5, {SAGA: (5, rows[4].hash)})
+    true = Begin(frontier_of(rows[:5]), 5, {SAGA: (5, rows[4].hash)})
     for begin, verdict in (
-        (true._replace(edge=edge_of(told(5, uuid4()))), Verdict.ALTERED),
+        (true._replace(frontier=frontier_of(told(5, uuid4()))), Verdict.ALTERED),
         (true._replace(next_offset=4), Verdict.INCOMPLETE),
         (true._replace(heads={SAGA: (5, rows[3].hash)}), Verdict.ALTERED),
         (true._replace(heads={}), Verdict.INCOMPLETE),
@@ -129,4 +129,4 @@ def test_only_what_a_row_says_was_skipped_is_no_record(skips: list[int], data: s
 
 def sealed_as_is(rows: list[Row]) -> Checkpoint:
     """Give a checkpoint of rows as they are."""
-    return Checkpoint(str(ORIGIN), len(rows), edge_of(rows).root(), rows[-1].record.offset + 1, "", 1)
+    return Checkpoint(str(ORIGIN), len(rows), frontier_of(rows).root(), rows[-1].record.offset + 1, "", 1)
