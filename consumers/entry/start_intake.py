@@ -14,7 +14,6 @@ import structlog
 
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.clock import Clock, SystemClock
-from tradesaga.infra.kafka.backpressure import Gate, make_gate
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import READING_ERRORS, UNREADABLE, RecordFault, dead_letter
 from tradesaga.infra.kafka.preflight import preflight
@@ -37,6 +36,7 @@ from tradesaga.infra.starts.accept import (
     make_start,
     read_start,
 )
+from tradesaga.infra.starts.backpressure import Backpressure, make_backpressure
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 from tradesaga.infra.telemetry import metrics
@@ -66,10 +66,12 @@ class _Asked:
 class Intake:
     """Takes starts of one saga: CloudEvents in binary or structured mode, or a bare JSON payload."""
 
-    def __init__(self, saga: AnySaga, keys: RequestKeys, clock: Clock | None = None, gate: Gate | None = None) -> None:
+    def __init__(
+        self, saga: AnySaga, keys: RequestKeys, clock: Clock | None = None, backpressure: Backpressure | None = None
+    ) -> None:
         check_startable(saga)
         self._keys = keys
-        self._gate = gate
+        self._backpressure = backpressure
         self.group = f"{saga.name}-intake"
         self.topics: Sequence[str] = (starts_topic(saga.name),)
         self._saga = saga
@@ -124,7 +126,7 @@ class Intake:
 
     def full(self) -> bool:
         """Return whether the saga log is so far behind, or so much under way, that starts had better wait."""
-        return self._gate is not None and self._gate.closed
+        return self._backpressure is not None and self._backpressure.holds_back
 
     async def close(self) -> None:
         """Nothing runs on the side."""
@@ -238,9 +240,9 @@ async def serve(settings: Settings) -> None:
     pool = await open_pool(url, max_size=len(sagas) + 1, application_name="tradesaga intake")
     async with pool, asyncio.TaskGroup() as group:
         for saga in sagas:
-            gate = make_gate(settings, saga.name, pool)
-            group.create_task(gate.watch(), name=f"gate {saga.name}")
-            processor = Intake(saga, keys, gate=gate)
+            backpressure = make_backpressure(settings, saga.name, pool)
+            group.create_task(backpressure.watch(), name=f"backpressure {saga.name}")
+            processor = Intake(saga, keys, backpressure=backpressure)
             owner = f"{processor.group}@{socket.gethostname()}:{os.getpid()}"
             worker = make_worker(processor, pool, settings, owner, service=SAGA_LOG, trust=trust)
             group.create_task(worker.run(), name=processor.group)

@@ -21,8 +21,8 @@ from tradesaga.infra.saga_queries import (
 )
 from tradesaga.infra.starts.accept import Accepted, Conflict, Start, make_start
 from tradesaga.infra.telemetry.tracing import new_traceparent, next_traceparent
+from tradesaga.producers.gateway.backpressure import GatewayBackpressure
 from tradesaga.producers.gateway.body import read_body
-from tradesaga.producers.gateway.load import Load
 from tradesaga.producers.gateway.refusal import add_handlers, refuse, refuse_query, told
 from tradesaga.producers.limits import Limits
 from tradesaga.producers.start.accept import accepting, count
@@ -46,7 +46,7 @@ class Gateway:
     keys: RequestKeys
     writer: OutboxWriter
     pool: Pool
-    load: Load
+    backpressure: GatewayBackpressure
     limits: Limits
     hosts: frozenset[str]
     trace_ratio: float = 0.0
@@ -105,7 +105,7 @@ def build_app(gateway: Gateway) -> FastAPI:
 
 
 async def _start(gateway: Gateway, request: Request) -> Response:
-    if (busy := gateway.load.refusal(gateway.writer.depth)) is not None:
+    if (busy := gateway.backpressure.refusal(gateway.writer.depth)) is not None:
         raise busy
     wanted = await read_body(request, gateway.saga, gateway.limits.body_bytes)
     start = _traced(gateway, wanted, request)
@@ -118,7 +118,7 @@ async def _start(gateway: Gateway, request: Request) -> Response:
         raise refuse(409, "key-taken", what, url, "use a new key for a new trade, or send the first request unchanged")
     new = isinstance(verdicts[0], Accepted)
     if new:
-        gateway.load.accepted(start.saga_id)
+        gateway.backpressure.accepted(start.saga_id)
     return _json({"saga_id": str(start.saga_id), "state_url": url}, 202 if new else 200, {"Location": url})
 
 

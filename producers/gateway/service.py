@@ -11,17 +11,17 @@ import structlog
 import uvicorn
 
 from tradesaga.infra.errors import unavailable
-from tradesaga.infra.kafka.backpressure import Pipeline
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import OutboxWriter
 from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import SAGA_LOG, Settings
+from tradesaga.infra.starts.backpressure import PipelineLag
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.metrics import register_worker
 from tradesaga.producers.gateway.app import Gateway, build_app
-from tradesaga.producers.gateway.load import Load
+from tradesaga.producers.gateway.backpressure import GatewayBackpressure
 from tradesaga.producers.limits import Limits
 from tradesaga.producers.start.accept import LANES
 from tradesaga.sagas.definition import AnySaga
@@ -52,13 +52,13 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
             await stack.enter_async_context(writer)
             register_worker(NAME, writer.health)
             limits = Limits()
-            pipeline = Pipeline(settings.brokers(), saga.name, limits.lag_seconds)
-            load = Load(pool, saga.name, limits, pipeline, writer.health)
-            watching = asyncio.create_task(load.watch(), name="gateway load")
+            lag = PipelineLag(settings.brokers(), saga.name, limits.lag_seconds)
+            backpressure = GatewayBackpressure(pool, limits, lag, writer.health)
+            watching = asyncio.create_task(backpressure.watch(), name="gateway backpressure")
             stack.callback(watching.cancel)
             host, port = listener.getsockname()[:2]
             hosts = _names(settings.http_host, port)
-            gateway = Gateway(saga, keys, writer, pool, load, limits, hosts, settings.trace_ratio)
+            gateway = Gateway(saga, keys, writer, pool, backpressure, limits, hosts, settings.trace_ratio)
             structlog.get_logger(NAME).info("listening", url=f"http://{host}:{port}")
             await _serve(gateway, listener)
 

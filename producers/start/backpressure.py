@@ -1,37 +1,37 @@
-"""Before starts are sent in from a command: whether there is room for them in the pipeline, or how long until then."""
+"""Backpressure of `tradesaga start`: starts wait, or are rejected, while the pipeline lags."""
 
 import asyncio
 from typing import Final
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import unavailable
-from tradesaga.infra.kafka.backpressure import Pipeline
 from tradesaga.infra.postgres.database import Pool
+from tradesaga.infra.starts.backpressure import PipelineLag
 
-_LOOK: Final = 1.0
-"""Seconds that an answer is good for."""
+_VALID: Final = 1.0
+"""Seconds for which a result is used again."""
 PATIENCE: Final = 60.0
-"""Seconds that many starts, once some are in, wait for the pipeline to catch up."""
+"""Seconds that starts wait for the pipeline to catch up, once some have been accepted."""
 
 
-class Congestion:
-    """Asked before each batch of starts: the first is refused at once where there is no room, later ones wait."""
+class StartBackpressure:
+    """Checked before each batch of starts: the first is rejected at once while the pipeline lags, later ones wait."""
 
-    def __init__(self, pipeline: Pipeline, pool: Pool) -> None:
-        self._pipeline = pipeline
+    def __init__(self, lag: PipelineLag, pool: Pool) -> None:
+        self._lag = lag
         self._pool = pool
-        self._looked = float("-inf")
+        self._checked = float("-inf")
         self._begun = False
 
-    async def pass_by(self) -> None:
-        """Return once there is room. Raises `CommandError` (exit 5) when there is none in time."""
+    async def wait(self) -> None:
+        """Return once the pipeline does not lag. Raises `CommandError` (exit 5) when that takes too long."""
         until = elapsed() + (PATIENCE if self._begun else 0.0)
-        while elapsed() - self._looked > _LOOK:
-            why = await self._pipeline.look(self._pool)
+        while elapsed() - self._checked > _VALID:
+            why = await self._lag.find(self._pool)
             if not why:
-                self._looked, self._begun = elapsed(), True
+                self._checked, self._begun = elapsed(), True
                 return
             if elapsed() >= until:
-                do = "give the same requests again later, keys and all: none is started twice"
-                raise unavailable("behind", f"nothing new is begun now: {why}", "tradesaga start", do)
-            await asyncio.sleep(_LOOK / 2)
+                do = "send the same requests again later, with the same keys: none is started twice"
+                raise unavailable("behind", f"no saga is started now: {why}", "tradesaga start", do)
+            await asyncio.sleep(_VALID / 2)

@@ -20,7 +20,6 @@ from rich.progress import Progress
 from tradesaga.infra.cli.options import AsJson, Directory
 from tradesaga.infra.cli.output import to_json
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka.backpressure import Pipeline
 from tradesaga.infra.outbox.known_groups import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
 from tradesaga.infra.outbox.ownership import unique_owner_name
@@ -28,11 +27,12 @@ from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.starts.accept import check_startable
+from tradesaga.infra.starts.backpressure import PipelineLag
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.producers.limits import Limits
 from tradesaga.producers.start.accept import LANES
-from tradesaga.producers.start.backpressure import Congestion
+from tradesaga.producers.start.backpressure import StartBackpressure
 from tradesaga.producers.start.lines import Line, read_lines
 from tradesaga.producers.start.many import Told, start_all, wait_for_ends
 from tradesaga.sagas.definition import AnySaga
@@ -151,13 +151,13 @@ async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tal
         with _progress(wish) as progress:
             owner, here = unique_owner_name("start"), group_filter_for(settings, SAGA_LOG)
             async with (
-                Pipeline(settings.brokers(), wish.saga.name, Limits().lag_seconds) as pipeline,
+                PipelineLag(settings.brokers(), wish.saga.name, Limits().lag_seconds) as lag,
                 OutboxWriter(
                     pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name, group_filter=here
                 ) as writer,
             ):
-                task, congestion = progress.add_task("started", total=None), Congestion(pipeline, pool)
-                async for batch in start_all(writer, wish.saga, lines, "start", congestion, keys=keys):
+                task, backpressure = progress.add_task("started", total=None), StartBackpressure(lag, pool)
+                async for batch in start_all(writer, wish.saga, lines, "start", backpressure, keys=keys):
                     progress.advance(task, len(batch))
                     _take_note(tally, batch, wish)
             if tally.open:

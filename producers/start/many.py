@@ -19,7 +19,7 @@ from tradesaga.infra.starts.accept import (
     read_start,
 )
 from tradesaga.producers.start.accept import accepting, count
-from tradesaga.producers.start.backpressure import Congestion
+from tradesaga.producers.start.backpressure import StartBackpressure
 from tradesaga.producers.start.line_stream import batches
 from tradesaga.producers.start.lines import Line
 from tradesaga.sagas.definition import AnySaga
@@ -56,7 +56,7 @@ async def start_all(
     saga: AnySaga,
     lines: Iterable[Line],
     door: str,
-    congestion: Congestion,
+    backpressure: StartBackpressure,
     *,
     keys: RequestKeys,
 ) -> AsyncGenerator[list[Told]]:
@@ -67,7 +67,7 @@ async def start_all(
     async for batch in batches(lines, BATCH):
         told, starts = _judge(saga, batch)
         if starts:
-            await congestion.pass_by()
+            await backpressure.wait()
             run = accepting(saga, [start for _, start in starts], keys, door)
             verdicts = await _store(writer, run)
             count(saga, verdicts)

@@ -20,7 +20,6 @@ from tradesaga.consumers.entry.signals.store import (
 )
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.clock import Clock, SystemClock
-from tradesaga.infra.kafka.backpressure import Gate, make_gate
 from tradesaga.infra.kafka.dead_letters import dead_letter
 from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.outbox.lane_rows import Lane
@@ -32,6 +31,7 @@ from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.accept import Accepted, Conflict, Same, Start, accept, check_startable, make_start
+from tradesaga.infra.starts.backpressure import Backpressure, make_backpressure
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.tracing import next_traceparent
@@ -59,11 +59,11 @@ class SignalRouter:
         saga: AnySaga = trade,
         topic: str = SIGNALS.name,
         clock: Clock | None = None,
-        gate: Gate | None = None,
+        backpressure: Backpressure | None = None,
     ) -> None:
         check_startable(saga)
         self._keys = keys
-        self._gate = gate
+        self._backpressure = backpressure
         self.group = f"{saga.name}-signal-router"
         self.topics: Sequence[str] = (topic,)
         self._saga = saga
@@ -111,7 +111,7 @@ class SignalRouter:
 
     def full(self) -> bool:
         """Return whether the saga log is so far behind that signals had better wait on their topic."""
-        return self._gate is not None and self._gate.closed
+        return self._backpressure is not None and self._backpressure.holds_back
 
     async def close(self) -> None:
         """Nothing runs on the side."""
@@ -180,9 +180,9 @@ async def serve(settings: Settings) -> None:
     url = settings.database_for(SAGA_LOG)
     pool = await open_pool(url, max_size=3, application_name="tradesaga signal-router")
     async with pool, maintain_partitions(pool), asyncio.TaskGroup() as group:
-        gate = make_gate(settings, trade.name, pool)
-        group.create_task(gate.watch(), name="gate")
-        router = SignalRouter(keys, gate=gate)
+        backpressure = make_backpressure(settings, trade.name, pool)
+        group.create_task(backpressure.watch(), name="backpressure")
+        router = SignalRouter(keys, backpressure=backpressure)
         owner, trust = unique_owner_name("signal-router"), read_trust(settings)
         worker = make_worker(router, pool, settings, owner, service=SAGA_LOG, trust=trust, batch=BATCH)
         group.create_task(worker.run(), name=router.group)

@@ -24,11 +24,11 @@ from tests.benchmarks.scale.waiting import fold
 from tests.keys import KEYS
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.infra.kafka.backpressure import make_gate
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings
+from tradesaga.infra.starts.backpressure import make_backpressure
 from tradesaga.infra.telemetry.metrics import register_worker
 from tradesaga.schemas.identity import saga_id
 from tradesaga.schemas.topics import starts_topic
@@ -41,14 +41,14 @@ TICK = 0.005
 
 
 async def run_intake(settings: Settings) -> None:
-    """Run the intake of this saga alone, with the gate that the service `intake` has."""
+    """Run the intake of this saga alone, with the backpressure that the service `intake` has."""
     async with await open_pool(settings.database_for(), max_size=2) as pool:
-        gate = make_gate(settings, bench.name, pool)
-        intake = Intake(bench, KEYS, gate=gate)
+        backpressure = make_backpressure(settings, bench.name, pool)
+        intake = Intake(bench, KEYS, backpressure=backpressure)
         worker = Worker(intake, pool, settings.brokers(), intake.group, session_ms=settings.session_timeout_ms)
         register_worker(intake.group, worker.health)
         async with asyncio.TaskGroup() as group:
-            group.create_task(gate.watch())
+            group.create_task(backpressure.watch())
             group.create_task(worker.run())
 
 

@@ -20,7 +20,6 @@ from tradesaga.consumers.audit.replay.comparison import Comparison
 from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.infra.kafka.admin import has_record, read_topic
-from tradesaga.infra.kafka.backpressure import INTAKE, Pipeline
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.consumer import Consumer
 from tradesaga.infra.kafka.errors import KafkaUnavailableError
@@ -28,6 +27,7 @@ from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import worker as worker_module
 from tradesaga.infra.outbox.worker import Worker
+from tradesaga.infra.starts.backpressure import INTAKE, PipelineLag
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Header
 
@@ -93,8 +93,8 @@ async def test_a_start_counts_if_its_transaction_commits(rig: Rig, *, commits: b
         await until(lambda: at_the_end(rig))
         assert await rig.pool.fetchval("SELECT count(*) FROM start_request") == int(commits)
         await asyncio.sleep(1)  # older than the limit below
-        async with Pipeline(rig.kafka, rig.saga.name, 0.1) as pipeline:
-            assert await pipeline.look(rig.pool) == ""
+        async with PipelineLag(rig.kafka, rig.saga.name, 0.1) as lag:
+            assert await lag.find(rig.pool) == ""
         assert not await has_record(rig.kafka, await offsets(rig))
         await until(lambda: _lag_is(worker, 0))
         put(rig.kafka, starts, [payload("the next")], commits=True)
@@ -113,9 +113,9 @@ async def test_control_records_close_no_door_while_the_reader_is_away(rig: Rig, 
         await ready(worker)
     put(rig.kafka, rig.topic("starts"), [payload("later")], commits=commits)
     await asyncio.sleep(1)
-    async with Pipeline(rig.kafka, rig.saga.name, 0.1, (INTAKE,)) as pipeline:
-        assert ("behind" in await pipeline.look(rig.pool)) is commits
-        assert ("behind" in await pipeline.look(rig.pool)) is commits
+    async with PipelineLag(rig.kafka, rig.saga.name, 0.1, (INTAKE,)) as lag:
+        assert ("behind" in await lag.find(rig.pool)) is commits
+        assert ("behind" in await lag.find(rig.pool)) is commits
 
 
 async def test_an_open_transaction_holds_up_its_own_partition_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +135,8 @@ async def test_an_open_transaction_holds_up_its_own_partition_alone(rig: Rig, mo
             await until(lambda: _started(rig, others))
             await until(lambda: _warned(worker, f"{starts}[{held.partition}]: "))
             assert worker.health.lag >= 2
-            async with Pipeline(rig.kafka, rig.saga.name, 0.1) as pipeline:
-                assert await pipeline.look(rig.pool) == ""
+            async with PipelineLag(rig.kafka, rig.saga.name, 0.1) as lag:
+                assert await lag.find(rig.pool) == ""
             client.commit_transaction(20)
         await until(lambda: _started(rig, 32))
         await until(lambda: _warned(worker, ""))
@@ -157,8 +157,8 @@ async def test_deleted_records_are_no_lag(rig: Rig) -> None:
     record = await rig.put(rig.topic("starts"), KEY, payload("gone"), [])
     _delete_before(rig.kafka, record.topic, record.partition, record.offset + 1)
     await asyncio.sleep(1)
-    async with Pipeline(rig.kafka, rig.saga.name, 0.1) as pipeline:
-        assert await pipeline.look(rig.pool) == ""
+    async with PipelineLag(rig.kafka, rig.saga.name, 0.1) as lag:
+        assert await lag.find(rig.pool) == ""
 
 
 def _delete_before(kafka: str, topic: str, partition: int, offset: int) -> None:

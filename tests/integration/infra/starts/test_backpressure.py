@@ -25,13 +25,13 @@ from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.backpressure import LOG, Gate, Pipeline
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.outbox.inbox import BATCHES
 from tradesaga.infra.postgres.database import Pool, open_pool
+from tradesaga.infra.starts.backpressure import LOG, Backpressure, PipelineLag
 from tradesaga.infra.telemetry.health import serve_probes
 from tradesaga.infra.telemetry.metrics import register_worker
-from tradesaga.producers.start.backpressure import Congestion
+from tradesaga.producers.start.backpressure import StartBackpressure
 from tradesaga.schemas import identity
 from tradesaga.schemas.topics import starts_topic
 
@@ -57,44 +57,44 @@ async def fall_behind(rig: Rig) -> list[UUID]:
     return sagas
 
 
-async def _closed(gate: Gate) -> bool:
-    return gate.closed
+async def _closed(backpressure: Backpressure) -> bool:
+    return backpressure.holds_back
 
 
-async def late(pipeline: Pipeline, pool: Pool) -> bool:
+async def late(lag: PipelineLag, pool: Pool) -> bool:
     """Say whether the pipeline is found to be behind."""
-    return bool(await pipeline.look(pool))
+    return bool(await lag.find(pool))
 
 
 async def test_lag_is_the_age_of_what_waits(rig: Rig) -> None:
     """Records count once they are older than the limit, no longer once they are read; a reader never run counts not."""
     # Longer than LIMIT: what has just been said must not be late already, on a busy machine either.
-    async with Pipeline(rig.kafka, rig.saga.name, 3) as pipeline, Pipeline(rig.kafka, rig.saga.name, 60) as patient:
-        assert await pipeline.look(rig.pool) == ""
+    async with PipelineLag(rig.kafka, rig.saga.name, 3) as lag, PipelineLag(rig.kafka, rig.saga.name, 60) as patient:
+        assert await lag.find(rig.pool) == ""
         await fall_behind(rig)
-        assert not await late(pipeline, rig.pool)
-        await until(lambda: late(pipeline, rig.pool))
-        assert "5 records wait" in await pipeline.look(rig.pool)
+        assert not await late(lag, rig.pool)
+        await until(lambda: late(lag, rig.pool))
+        assert "5 records wait" in await lag.find(rig.pool)
         assert not await late(patient, rig.pool)
         shown = REGISTRY.get_sample_value("tradesaga_pipeline_lag_records", {"group": f"{rig.saga.name}-log"})
         assert shown == 5
         async with rig.running():
             await rig.recorded(5)
-        assert not await late(pipeline, rig.pool)
+        assert not await late(lag, rig.pool)
 
 
 async def test_commands_start_nothing_while_the_log_is_behind(rig: Rig) -> None:
     """The first batch is refused at once, with exit 5; one that comes later waits until there is room."""
-    async with Pipeline(rig.kafka, rig.saga.name, LIMIT) as pipeline:
-        begun, fresh = Congestion(pipeline, rig.pool), Congestion(pipeline, rig.pool)
-        await begun.pass_by()
+    async with PipelineLag(rig.kafka, rig.saga.name, LIMIT) as lag:
+        begun, fresh = StartBackpressure(lag, rig.pool), StartBackpressure(lag, rig.pool)
+        await begun.wait()
         await fall_behind(rig)
-        await until(lambda: late(pipeline, rig.pool))
-        with pytest.raises(CommandError, match="nothing new is begun now") as raised:
-            await fresh.pass_by()
+        await until(lambda: late(lag, rig.pool))
+        with pytest.raises(CommandError, match="no saga is started now") as raised:
+            await fresh.wait()
         assert (raised.value.code, raised.value.exit_code) == ("behind", ExitCode.UNAVAILABLE)
         await asyncio.sleep(1.1)
-        waiting = asyncio.create_task(begun.pass_by())
+        waiting = asyncio.create_task(begun.wait())
         await asyncio.sleep(0.7)
         assert not waiting.done()
         async with rig.running():
@@ -132,12 +132,12 @@ class _Pipe:
 
 async def test_starts_wait_on_their_topic_while_the_log_is_behind(rig: Rig) -> None:
     """The front door on Kafka refuses nothing: it is not opened before the saga log has caught up."""
-    gate = Gate(Pipeline(rig.kafka, rig.saga.name, LIMIT, (LOG,)), rig.pool, 100)
-    watching = asyncio.create_task(gate.watch())
-    async with rig.running(Intake(rig.saga, KEYS, gate=gate)) as intake:
+    backpressure = Backpressure(PipelineLag(rig.kafka, rig.saga.name, LIMIT, (LOG,)), rig.pool, 100)
+    watching = asyncio.create_task(backpressure.watch())
+    async with rig.running(Intake(rig.saga, KEYS, backpressure=backpressure)) as intake:
         await ready(intake)
         await fall_behind(rig)
-        await until(lambda: _closed(gate))
+        await until(lambda: _closed(backpressure))
         await asyncio.sleep(0.7)  # a poll that was under way may still bring something
         await rig.put(starts_topic(rig.saga.name), b"any", _asked("later"), [])
         await asyncio.sleep(1.0)
@@ -151,16 +151,19 @@ async def test_starts_wait_on_their_topic_while_the_log_is_behind(rig: Rig) -> N
 
 async def test_starts_wait_on_their_topic_while_enough_is_under_way(rig: Rig) -> None:
     """However well the saga log keeps up: what is begun beyond what can be ended would only make all of it slower."""
-    gate = Gate(Pipeline(rig.kafka, rig.saga.name, 60, (LOG,)), rig.pool, 3)
-    watching = asyncio.create_task(gate.watch())
-    async with rig.running(Intake(rig.saga, KEYS, gate=gate)) as intake, rig.running(SagaLog(rig.rules)):
+    backpressure = Backpressure(PipelineLag(rig.kafka, rig.saga.name, 60, (LOG,)), rig.pool, 3)
+    watching = asyncio.create_task(backpressure.watch())
+    async with (
+        rig.running(Intake(rig.saga, KEYS, backpressure=backpressure)) as intake,
+        rig.running(SagaLog(rig.rules)),
+    ):
         await ready(intake)
         for key in ("one", "two"):
             await rig.put(starts_topic(rig.saga.name), b"any", _asked(key), [])
             await rig.reached(_id(rig, key), "IDLE")
-        assert not gate.closed
+        assert not backpressure.holds_back
         await rig.put(starts_topic(rig.saga.name), b"any", _asked("three"), [])
-        await until(lambda: _closed(gate))
+        await until(lambda: _closed(backpressure))
         await asyncio.sleep(0.7)  # a poll that was under way may still bring something
         await rig.put(starts_topic(rig.saga.name), b"any", _asked("four"), [])
         await asyncio.sleep(1.0)
