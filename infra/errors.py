@@ -27,7 +27,7 @@ class CommandError(Exception):
     exit_code: ExitCode = ExitCode.CHECK_FAILED
 
     def __str__(self) -> str:
-        """Read as one sentence."""
+        """Return one sentence."""
         return f"{self.what} ({self.where}): {self.do}"
 
     def as_json(self) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Records: as Kafka gives them, and as the database keeps them."""
+"""Records as Kafka delivers them and as the database stores them."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence
@@ -17,10 +17,10 @@ from tradesaga.schemas.envelope import Envelope, Header
 class Record(NamedTuple):
     """One record of a topic; `recorded_ms` is the broker's time, milliseconds since 1970.
 
-    A `tombstone` has no value at all, which is something else than an empty one. A header's name that is no UTF-8 has
-    lone surrogates in the place of its bytes, as Python's `surrogateescape` does it; a header without a value has None.
-    `skipped` is the number of offsets directly before it that Kafka gives to no consumer, as transactions leave them.
-    It is set where the audit log is concerned, and 0 elsewhere.
+    A `tombstone` has no value, which is not the same as an empty one. In a header name that is not UTF-8, lone
+    surrogates stand for its bytes, as with Python's `surrogateescape`; a header without a value has None. `skipped` is
+    the number of offsets directly before the record that Kafka delivers to no consumer, as transactions leave them; it
+    is set for the audit log only, and 0 elsewhere.
     """
 
     topic: str
@@ -35,12 +35,12 @@ class Record(NamedTuple):
 
     @property
     def recorded_at(self) -> datetime:
-        """Give the broker's time."""
+        """The broker's time."""
         return datetime.fromtimestamp(self.recorded_ms / 1000, UTC)
 
     @property
     def size(self) -> int:
-        """Give the bytes of the value and of the headers' values; runs for each record that is fetched."""
+        """The size of the value and the header values in bytes; computed for each fetched record."""
         total = len(self.value)
         for _, value in self.headers:
             if value:
@@ -48,7 +48,7 @@ class Record(NamedTuple):
         return total
 
     def header(self, name: str) -> bytes:
-        """Give the last header of this name, empty if there is none."""
+        """Return the value of the last header of this name, empty if there is none."""
         found = b""
         for key, value in self.headers:
             if key == name:
@@ -57,19 +57,19 @@ class Record(NamedTuple):
 
 
 class RecordChecksum(NamedTuple):
-    """What tells a record from another that lies at its offset after the topic was cut off and written on."""
+    """Tells a record from another one written at its offset after the topic was truncated."""
 
     offset: int
     crc: int
 
 
 def checksum(offset: int, recorded_ms: int, key: bytes | None, value: bytes | None) -> RecordChecksum:
-    """Return what a record is recognised by: its offset, and a CRC-32 of its time, key and value."""
+    """Return a record's offset with the CRC-32 of its time, key and value."""
     return RecordChecksum(offset, crc32(value or b"", crc32(key or b"", recorded_ms & 0xFFFFFFFF)))
 
 
 def record_checksum(record: Record) -> RecordChecksum:
-    """Return what a record at hand is recognised by."""
+    """Return the checksum of a record."""
     return checksum(record.offset, record.recorded_ms, record.key, record.value)
 
 
@@ -84,10 +84,10 @@ def to_record(topic: str, record: Any) -> Record:
 
 @dataclass(slots=True)
 class Outgoing:
-    """A record about to be published: headers and value are fixed from here on, byte for byte.
+    """A record to publish: from here on, headers and value do not change, byte for byte.
 
-    `text` is what `dump_headers` makes of the headers, once that is known. Not frozen: one is made for every record,
-    and that would take three times as long.
+    `text` caches the headers as `dump_headers` writes them. Not frozen: one is made for every record, and a frozen
+    dataclass takes three times as long.
     """
 
     topic: str
@@ -105,7 +105,7 @@ class Outgoing:
 
     @classmethod
     def of_stored(cls, topic: str, headers: list[Header], value: bytes) -> "Outgoing":
-        """Wrap a record that was kept, to be published again byte for byte; as for names, see `publishable`."""
+        """Wrap a stored record, to be published again byte for byte; for header names see `publishable`."""
         headers = publishable(headers)
         found = dict(headers)
         ce_id = read_id(found["ce_id"].decode())
@@ -113,55 +113,55 @@ class Outgoing:
 
     @property
     def size(self) -> int:
-        """Give the bytes of the value and of the headers as text."""
+        """The size of the value and of the headers as text, in bytes."""
         return len(self.header_text) + len(self.value)
 
     @property
     def header_text(self) -> str:
-        """Give the headers as the database keeps them; written once, for the outbox and the step's row."""
+        """The headers as the database stores them; computed once, for the outbox and the step's row."""
         if not self.text:
             self.text = dump_headers(self.headers)
         return self.text
 
     @property
     def packed(self) -> bytes:
-        """Give the record as one value, which `unpack` reads."""
+        """The record as one value, which `unpack` reads."""
         return self.header_text.encode() + b"\0" + self.value
 
 
 def dump_headers(headers: Collection[Header]) -> str:
-    """Write headers as JSON, from which `load_headers` reads the very same ones.
+    """Return headers as JSON, from which `load_headers` reads exactly the same ones.
 
-    Nearly all become one object. Headers that are repeated, have no value, or are no UTF-8 become an array of pairs of
-    name and value: each is text, `{"base64": ...}` where it is no UTF-8, and null where there is none.
+    Nearly all become one object. Headers that are repeated, have no value or are not UTF-8 become an array of pairs of
+    name and value: each is text, `{"base64": ...}` where it is not UTF-8, and null where there is none.
     """
     try:
-        told = {name: value.decode() for name, value in headers}
-        if len(told) == len(headers):
-            return orjson.dumps(told).decode()
+        texts = {name: value.decode() for name, value in headers}
+        if len(texts) == len(headers):
+            return orjson.dumps(texts).decode()
     except (UnicodeDecodeError, AttributeError, orjson.JSONEncodeError):
-        pass  # a value, none at all, or a name that no object holds
-    return orjson.dumps([(_spelled(encode_name(name)), _spelled(value)) for name, value in headers]).decode()
+        pass  # a value that is not UTF-8 or missing, or a name that is no JSON key
+    return orjson.dumps([(_to_json(encode_name(name)), _to_json(value)) for name, value in headers]).decode()
 
 
 def load_headers(text: str) -> list[Header]:
-    """Read what `dump_headers` or `dump_headers_v1` wrote; raises `ValueError`."""
-    told: Any = orjson.loads(text)
+    """Parse what `dump_headers` or `dump_headers_v1` returned. Raises `ValueError`."""
+    loaded: Any = orjson.loads(text)
     try:
         if text.startswith("{"):
-            return [(name, value.encode()) for name, value in told.items()]
-        return [(decode_name(_read(name)), _read(value)) for name, value in told]
+            return [(name, value.encode()) for name, value in loaded.items()]
+        return [(decode_name(_from_json(name)), _from_json(value)) for name, value in loaded]
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"these are no headers: {error}") from None
+        raise ValueError(f"invalid headers: {error}") from None
 
 
 def dump_headers_v1(headers: Collection[Header]) -> str:
-    """Write headers as the hashes of format 1 cover them: the last of a name, and bytes that are no UTF-8 escaped."""
-    told = {
+    """Return headers as hashes of format 1 cover them: the last of each name, bytes that are not UTF-8 escaped."""
+    texts = {
         encode_name(name).decode("utf-8", "backslashreplace"): (value or b"").decode("utf-8", "backslashreplace")
         for name, value in headers
     }
-    return orjson.dumps(told).decode()
+    return orjson.dumps(texts).decode()
 
 
 def encode_name(name: str) -> bytes:
@@ -175,11 +175,11 @@ def decode_name(name: bytes) -> str:
 
 
 def publishable(headers: Collection[Header]) -> list[Header]:
-    """Return headers as Kafka's client can send them: bytes of a name that are no UTF-8 are escaped by a backslash."""
+    """Return headers that Kafka's client can send: bytes of a name that are not UTF-8 are escaped by a backslash."""
     return [(encode_name(name).decode("utf-8", "backslashreplace"), value) for name, value in headers]
 
 
-def _spelled(raw: bytes | None) -> str | dict[str, str] | None:
+def _to_json(raw: bytes | None) -> str | dict[str, str] | None:
     if raw is None:
         return None
     try:
@@ -188,15 +188,14 @@ def _spelled(raw: bytes | None) -> str | dict[str, str] | None:
         return {"base64": b64encode(raw).decode()}
 
 
-def _read(told: Any) -> Any:
-    """Read what `_spelled` wrote."""
-    if told is None or isinstance(told, str):
-        return told.encode() if told is not None else None
-    return b64decode(told["base64"], validate=True)
+def _from_json(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value.encode() if value is not None else None
+    return b64decode(value["base64"], validate=True)
 
 
 def pack(headers: Collection[Header], value: bytes) -> bytes:
-    """Keep a record as one value: headers as JSON, a zero byte (which JSON never holds), the value."""
+    """Return a record as one value: headers as JSON, a zero byte (which JSON never contains), the value."""
     return dump_headers(headers).encode() + b"\0" + value
 
 

@@ -1,9 +1,9 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""aiokafka's clients under the names that topics and groups have inside an installation.
+"""Factory of aiokafka's clients, with the topic and group names that are used inside an installation.
 
-The only module that makes clients of aiokafka (tests/architecture/test_kafka_clients.py). A consumer or a producer
-takes and returns logical names; only records, and an administration client, have the cluster's own. Each of them starts
-and stops whole, though whoever waits for it is told to end meanwhile.
+The only module that makes clients of aiokafka (tests/architecture/test_kafka_clients.py). Consumers and producers take
+and return logical names; only records and administration clients have physical ones. Starting or stopping a client
+completes even when the caller is cancelled meanwhile.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Place = tuple[str, int]
 READ_COMMITTED: Final = "read_committed"
 """The isolation level of every consumer here: records of aborted or open transactions are not returned."""
 _PATIENCE = 5.0
-"""Seconds that a client gets to start or stop when whoever waits for it has been told to end."""
+"""Seconds that a client has to start or stop when the caller has been cancelled."""
 
 
 class MappedConsumer:
@@ -48,11 +48,11 @@ class MappedConsumer:
         await _complete(self._consumer.stop())
 
     def subscribe(self, topics: Iterable[str], listener: ConsumerRebalanceListener) -> None:
-        """Ask for partitions of these topics; the listener is given physical names."""
+        """Subscribe to these topics; the listener is passed physical names."""
         self._consumer.subscribe([self.cluster.physical(topic) for topic in topics], listener=listener)
 
     def assignment(self) -> set[Place]:
-        """Return the partitions that are assigned now."""
+        """Return the assigned partitions."""
         return {self._logical(partition) for partition in self._consumer.assignment()}
 
     def assign(self, places: Iterable[Place]) -> None:
@@ -60,15 +60,15 @@ class MappedConsumer:
         self._consumer.assign([self._physical(place) for place in places])
 
     def seek(self, place: Place, offset: int) -> None:
-        """Read on from `offset`."""
+        """Continue at `offset`."""
         self._consumer.seek(self._physical(place), offset)
 
     async def seek_to_beginning(self, place: Place) -> None:
-        """Read on from the first record."""
+        """Continue at the first record."""
         await self._consumer.seek_to_beginning(self._physical(place))
 
     def pause(self, *places: Place) -> None:
-        """Fetch no more from these partitions."""
+        """Stop fetching from these partitions."""
         self._consumer.pause(*(self._physical(place) for place in places))
 
     async def position(self, place: Place) -> int:
@@ -76,7 +76,7 @@ class MappedConsumer:
         return await self._consumer.position(self._physical(place))
 
     async def getmany(self, *places: Place, timeout_ms: int, max_records: int) -> dict[Place, list[Any]]:
-        """Return what has been fetched by partition, of all that are assigned unless some are given."""
+        """Return fetched records by partition, of all assigned partitions or of those given."""
         asked = [self._physical(place) for place in places]
         fetched = await self._consumer.getmany(*asked, timeout_ms=timeout_ms, max_records=max_records)
         return {self._logical(each): records for each, records in cast("Mapping[Any, list[Any]]", fetched).items()}
@@ -100,21 +100,21 @@ class MappedConsumer:
         return {place: (begins[place], ends[place]) for place in places}
 
     async def offsets_for_times(self, times: Mapping[Place, int]) -> dict[Place, int]:
-        """Return the first offset of each partition that has this time, in milliseconds, or a later one, if any has."""
+        """Return the first offset of each partition at or after a time in milliseconds; none is left out."""
         asked = {self._physical(place): time for place, time in times.items()}
         found = await self._consumer.offsets_for_times(asked)
         return {self._logical(each): at.offset for each, at in found.items() if at is not None}
 
     def highwater(self, place: Place) -> int | None:
-        """Return the end of a partition as the last fetch has shown it."""
+        """Return the end of a partition as of the last fetch."""
         return self._consumer.highwater(self._physical(place))
 
     def last_stable_offset(self, place: Place) -> int | None:
-        """Return the last stable offset of a partition as the last fetch has shown it."""
+        """Return the last stable offset of a partition as of the last fetch."""
         return self._consumer.last_stable_offset(self._physical(place))
 
     async def commit(self, offsets: Mapping[Place, int], metadata: str) -> None:
-        """Commit offsets with a text beside them."""
+        """Commit offsets with metadata."""
         await self._consumer.commit(
             {self._physical(place): OffsetAndMetadata(offset, metadata) for place, offset in offsets.items()}
         )
@@ -163,11 +163,11 @@ class MappedProducer:
         await self._producer.begin_transaction()
 
     async def commit_transaction(self) -> None:
-        """End the transaction: its records count."""
+        """Commit the transaction."""
         await self._producer.commit_transaction()
 
     async def abort_transaction(self) -> None:
-        """End the transaction: its records do not count."""
+        """Abort the transaction."""
         await self._producer.abort_transaction()
 
     async def count_partitions(self, topic: str) -> int:
@@ -184,7 +184,7 @@ class MappedProducer:
 
 
 class Admin(AIOKafkaAdminClient):
-    """An `AIOKafkaAdminClient` that starts and stops whole."""
+    """An `AIOKafkaAdminClient` whose start and stop always complete."""
 
     async def start(self) -> None:
         """Connect."""
@@ -196,7 +196,7 @@ class Admin(AIOKafkaAdminClient):
 
 
 def make_admin(brokers: str, request_timeout_ms: int) -> Admin:
-    """Make an administration client, which is not connected yet. Its names are the cluster's, not ours."""
+    """Make an administration client that is not connected yet; its topic and group names are physical."""
     bootstrap = Cluster.parse(brokers).bootstrap
     return Admin(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms)
 
@@ -234,7 +234,7 @@ async def open_consumer(brokers: str, *, where: str = "", **settings: Any) -> As
 
 
 async def _complete(work: Coroutine[Any, Any, None]) -> None:
-    """Start or stop a client whole, even when told to end: aiokafka, cancelled on the way, leaves connections open."""
+    """Complete a start or stop even when cancelled: aiokafka, cancelled halfway, leaves connections open."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
@@ -243,5 +243,5 @@ async def _complete(work: Coroutine[Any, Any, None]) -> None:
         task.cancel()
         await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # whoever cancelled us wants no more of it
+            task.exception()  # retrieved, so that asyncio does not log it
         raise

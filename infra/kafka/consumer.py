@@ -29,9 +29,9 @@ _LOOK_EVERY: Final = 0.5
 
 
 class Polled(NamedTuple):
-    """What a poll has brought of one partition: the offset to read on from, the wanted records before it.
+    """The result of a poll for one partition: the next offset, and the wanted records before it.
 
-    `last` is what the last record read is recognised by; None where only control records were passed.
+    `last` is the checksum of the last record read; None where only control records were passed.
     """
 
     following: int
@@ -40,13 +40,13 @@ class Polled(NamedTuple):
 
 
 class Consumer:
-    """A member of a consumer group that commits nothing by itself and starts at the beginning."""
+    """A group member that commits no offsets by itself and starts at the first record."""
 
     def __init__(self, brokers: str, group: str, topics: Collection[str], client_id: str, session_ms: int) -> None:
         self._topics = list(topics)
         self._passed: dict[Place, int] = {}
         self._looked = 0.0
-        # Range keeps partition n of events and of commands with one member, so that a saga has one owner in a group.
+        # Range assigns partition n of events and of commands to one member, so that a saga has one owner in a group.
         self._consumer = MappedConsumer(
             brokers,
             group=group,
@@ -70,7 +70,7 @@ class Consumer:
     ) -> None:
         """Join the group. Raises `KafkaUnavailableError`.
 
-        Records may be delivered before `on_assigned` has run: whoever polls must gate them.
+        Records may be delivered before `on_assigned` has run; the caller must drop them.
         """
         self._consumer.subscribe(self._topics, listener=_Listener(on_revoked, on_assigned))
         try:
@@ -85,11 +85,11 @@ class Consumer:
         await self._consumer.stop()
 
     def assignment(self) -> set[Place]:
-        """Give the partitions that are this member's now."""
+        """Return the partitions assigned to this member."""
         return self._consumer.assignment()
 
     def seek(self, place: Place, offset: int) -> None:
-        """Read on from `offset`; what was fetched ahead is dropped. Raises `KafkaUnavailableError` if not assigned."""
+        """Continue at `offset`; prefetched records are dropped. Raises `KafkaUnavailableError` if not assigned."""
         try:
             self._consumer.seek(place, offset)
         except IllegalStateError as error:
@@ -97,11 +97,10 @@ class Consumer:
         self._passed[place] = offset
 
     async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
-        """Wait for records; return what was read by partition: the wanted records, and where to read on.
+        """Wait for records; return by partition the wanted records and the next offset.
 
-        A partition that has nothing but control records and aborted ones to pass comes without any record. Never
-        cancel this: a cancelled `getmany` stops the enforcement of `max_poll_interval` for good. Raises
-        `KafkaUnavailableError`.
+        A partition that has passed only control or aborted records is returned without records. Never cancel this: a
+        cancelled `getmany` disables `max_poll_interval` for good. Raises `KafkaUnavailableError`.
         """
         try:
             with translated_errors():
@@ -124,9 +123,9 @@ class Consumer:
         return found
 
     async def _check_deleted(self, fetched: Mapping[Place, list[Any]]) -> None:
-        """Raise `KafkaUnavailableError` if the broker has deleted records that we had yet to read.
+        """Raise `KafkaUnavailableError` if the broker has deleted unread records.
 
-        Reading would go on behind them without a word. A gap alone proves nothing: it may hold control records.
+        Otherwise reading would silently continue after them. A gap alone proves nothing: it may hold control records.
         """
         jumps: dict[Place, int] = {}
         for place, records in fetched.items():
@@ -143,14 +142,14 @@ class Consumer:
                 raise KafkaUnavailableError(f"{where}: records from offset {expected} to {until} were deleted unread")
 
     async def _skipped(self, read: Collection[Place]) -> list[tuple[Place, int]]:
-        """Return the partitions, beside those that were read, that have moved on over records nobody is given."""
+        """Return other assigned partitions whose position has moved past records that are never delivered."""
         moved: list[tuple[Place, int]] = []
         assigned = self.assignment()
         for place in self._passed.keys() & assigned - set(read):
             try:
                 async with asyncio.timeout(_LOOK_EVERY):
                     offset = await self._consumer.position(place)
-            except (TimeoutError, IllegalStateError):  # it is being reset, or taken away
+            except (TimeoutError, IllegalStateError):  # being reset or revoked
                 continue
             if offset > self._passed[place]:
                 self._passed[place] = offset
@@ -158,12 +157,12 @@ class Consumer:
         return moved
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
-        """Count the records from these offsets to the ends of their partitions, as far as fetching has shown them."""
+        """Return the number of records from these offsets to the ends of their partitions, as of the last fetch."""
         ends = ((self._consumer.highwater(place), offset) for place, offset in offsets.items())
         return sum(max(0, end - offset) for end, offset in ends if end is not None)
 
     def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
-        """Return the partitions read to their last stable offset, and how many records wait for open transactions."""
+        """Return the partitions read to their last stable offset, with the records that wait for open transactions."""
         held: dict[Place, int] = {}
         for place, offset in offsets.items():
             stable, end = self._consumer.last_stable_offset(place), self._consumer.highwater(place)
@@ -172,11 +171,11 @@ class Consumer:
         return held
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
-        """Ask the broker for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+        """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         return await self._consumer.ranges(places)
 
     async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
-        """Commit offsets that the database has, with the text that says which database. Return False if no member."""
+        """Commit offsets with metadata that identifies the database; return False if the group rejects this member."""
         if not offsets:
             return True
         try:

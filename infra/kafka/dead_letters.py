@@ -1,4 +1,4 @@
-"""Records that cannot be read, copied byte for byte to `<saga>.dead-letters` with what is wrong, as text headers."""
+"""Dead letters: unreadable records, copied byte for byte to `<saga>.dead-letters` with the error in headers."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,18 +11,18 @@ from tradesaga.schemas.topics import dead_letters_topic
 
 UNREADABLE: Final = "unreadable"
 CONTRADICTION: Final = "contradiction"
-"""The kind of a fault that says: the database of the record's reader contradicts the record."""
+"""The kind of a record that contradicts the reader's database."""
 READING_ERRORS: Final = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError)
-"""What reading a record, or a pure function of it, may raise; an error of the database or of Kafka is none of these."""
+"""Errors of parsing a record or of a pure function of it; never errors of the database or of Kafka."""
 SIZE_LIMIT: Final = 1_000_000
-"""Bytes that surely pass the topic's `max.message.bytes` together with the headers that are added."""
+"""Bytes that fit the topic's `max.message.bytes` together with the added headers."""
 _REASON_LIMIT: Final = 1000
 _KEY_LIMIT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class RecordFault:
-    """What is wrong with a record: `kind` is a slug to count by, `reason` a sentence, `handler` who met it."""
+    """What is wrong with a record: `kind` is a metric label, `reason` a sentence, `handler` who found it."""
 
     kind: str
     reason: str
@@ -31,12 +31,12 @@ class RecordFault:
 
 
 def dead_letter(saga: str, group: str, record: Record, fault: RecordFault, now: int) -> Outgoing:
-    """Copy a record for the dead letters; `now` is nanoseconds since 1970.
+    """Return a copy of a record for the dead letters; `now` is nanoseconds since 1970.
 
-    The copy keeps key, headers and value; bytes of headers' names that are no UTF-8 are escaped. One too large to pass
-    the broker with more headers loses its own headers and its value, which `ts_dlt_value_bytes` then says: all of it is
-    still where `ts_dlt_topic`, `_partition` and `_offset` point. A key beyond any of ours is cut. That there was no
-    value at all is told by `ts_dlt_tombstone`.
+    The copy keeps key, headers and value; bytes of header names that are not UTF-8 are escaped. A record too large for
+    the added headers loses its own headers and its value, and gets `ts_dlt_value_bytes`: the original is at
+    `ts_dlt_topic`, `_partition` and `_offset`. Very long keys are truncated. `ts_dlt_tombstone` marks a record without
+    a value.
     """
     headers = [*publishable(record.headers), *_described(group, record, fault, now)]
     value = record.value

@@ -1,4 +1,4 @@
-"""Making a fact that no record brings about, publishing it, and seeing what the saga log makes of it."""
+"""Facts that no record triggers: make one, publish it, and wait until the saga log has folded it."""
 
 import asyncio
 from typing import Final
@@ -18,7 +18,7 @@ from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import events_topic
 
 RecordPosition = tuple[int, int]
-"""The partition and offset that a record has got."""
+"""The partition and offset of a published record."""
 _ACK_SECONDS: Final = 20.0
 _JUDGED: Final = 'SELECT error FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" = $3'
 
@@ -26,7 +26,7 @@ _JUDGED: Final = 'SELECT error FROM saga_event WHERE topic = $1 AND partition = 
 def make_fact(
     saga: str, saga_id: UUID, fact: Event, source: str, step: str = "", *, now: int | None = None
 ) -> Outgoing:
-    """Wrap a fact for the events topic, under an id of its own; `now`, nanoseconds since 1970, is the system's time."""
+    """Wrap a fact for the events topic under a new id; `now` is nanoseconds since 1970, by default the system's."""
     envelope = Envelope(
         type=wire_type(saga, type(fact)),
         id=str(new_id()),
@@ -45,15 +45,15 @@ async def publish(bootstrap: str, record: Outgoing) -> RecordPosition:
     try:
         await producer.start()
     except KafkaUnavailableError as error:
-        what = f"Kafka does not answer, so nothing was sent: {error}"
+        what = f"Kafka is unavailable, nothing was sent: {error}"
         raise unavailable("kafka-unavailable", what, bootstrap, "start it, or correct TRADESAGA_KAFKA") from error
     try:
         acknowledged = await producer.send(record.topic, record.key.encode(), record.value, record.headers)
         async with asyncio.timeout(_ACK_SECONDS):
             metadata = await acknowledged
     except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
-        what = f"Kafka has not confirmed the record: {error or type(error).__name__}"
-        do = "look at the saga before you try again: it may have arrived all the same"
+        what = f"Kafka did not confirm the record: {error or type(error).__name__}"
+        do = "check the saga before you try again: the record may have arrived"
         raise unavailable("kafka-unconfirmed", what, bootstrap, do) from error
     finally:
         await producer.stop()
@@ -61,9 +61,9 @@ async def publish(bootstrap: str, record: Outgoing) -> RecordPosition:
 
 
 async def wait_until_folded(sql: Connection, topic: str, written: RecordPosition, seconds: float) -> str:
-    """Wait until the saga log has folded the record; give why it was refused, empty if it was not.
+    """Wait until the saga log has folded the record; return why it was rejected, empty if it was not.
 
-    Raises `CommandError` (exit 5) when the saga log does not come to it in time.
+    Raises `CommandError` (exit 5) when the saga log has not reached it within `seconds`.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -74,7 +74,7 @@ async def wait_until_folded(sql: Connection, topic: str, written: RecordPosition
                 await asyncio.sleep(0.1)
     except TimeoutError:
         where = f"{topic}[{written[0]}] offset {written[1]}"
-        what = f"the saga log has not come to the record within {seconds:g} s"
+        what = f"the saga log has not reached the record within {seconds:g} s"
         raise unavailable(
             "saga-log-behind", what, where, "look at `tradesaga status`; the record is not lost"
         ) from None

@@ -1,9 +1,9 @@
 # ruff: noqa: SLF001 - the administration client has no public way to send a request of ours
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false, reportAssignmentType=false
-"""What Kafka knows of who has worked here: topic ids, committed offsets with their metadata, single records.
+"""Reads topic ids, committed offsets with their metadata, and single records, without joining a group.
 
-Another edge to aiokafka. Its metadata request ends at version 5, which has no topic ids; version 12 is declared here.
+aiokafka's metadata request ends at version 5, which has no topic ids; version 12 is declared here.
 """
 
 import asyncio
@@ -43,12 +43,12 @@ from tradesaga.infra.kafka.lenient_records import read_leniently
 from tradesaga.infra.kafka.names import Cluster
 
 NO_ID: Final = UUID(int=0)
-"""What a broker older than 3.1 has for the id of each topic: nothing."""
+"""The topic id reported for brokers older than 3.1, which have none."""
 _REQUEST_MS: Final = 10_000
 _READ_SECONDS: Final = 10.0
 """Seconds that the broker has to return records at given offsets."""
 _COORDINATOR_SECONDS: Final = 20.0
-"""Seconds that the coordinator of a group has to be there; a new cluster makes its offsets topic first."""
+"""Seconds to wait for a group's coordinator; a new cluster creates its offsets topic first."""
 _SEEKING: Final = (
     GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NodeNotReadyError, NotCoordinatorForGroupError,
 )  # fmt: skip
@@ -56,7 +56,7 @@ _PAGE: Final = 500
 
 
 class TopicState(NamedTuple):
-    """A topic as the broker has it now. One that is deleted and made again has another id."""
+    """A topic as the broker has it; one that is deleted and created again has another id."""
 
     id: UUID
     partitions: int
@@ -70,7 +70,7 @@ class Committed(NamedTuple):
 
 
 class Inspector(Protocol):
-    """Reads what Kafka knows, without joining any group. Every method but `now` raises `KafkaUnavailableError`."""
+    """Reads Kafka's state without joining a group. Every method but `now` raises `KafkaUnavailableError`."""
 
     def now(self) -> int:
         """Return the time, nanoseconds since 1970."""
@@ -93,7 +93,7 @@ class Inspector(Protocol):
         ...
 
     def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
-        """Yield the records of each range a few hundred at once, those of a partition in order; keeps none of them."""
+        """Yield the records of each range in pages of a few hundred, those of a partition in order."""
         ...
 
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
@@ -113,7 +113,7 @@ async def open_inspector(brokers: str) -> AsyncGenerator["KafkaInspector"]:
 
 
 class KafkaInspector:
-    """An inspector of a real cluster; it connects when it is first asked something."""
+    """An inspector of a real cluster; it connects on first use."""
 
     def __init__(self, brokers: str) -> None:
         self._brokers = brokers
@@ -187,7 +187,7 @@ class KafkaInspector:
         return found
 
     async def _committed(self, group: str) -> dict[Place, Committed]:
-        """Return a group's offsets; waits while its coordinator is being found or loads, which is no empty answer."""
+        """Return a group's offsets; waits while its coordinator is unknown or still loading."""
         admin, name = await self._connect_admin(), self._cluster.physical(group)
         ends = asyncio.get_running_loop().time() + _COORDINATOR_SECONDS
         while True:
@@ -216,7 +216,7 @@ class KafkaInspector:
         return {place: records[:1] if first else records for place, records in found.items()}
 
     async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
-        """Yield the records of each range a few hundred at once, those of a partition in order; keeps none of them."""
+        """Yield the records of each range in pages of a few hundred, those of a partition in order."""
         async with aclosing(self._pages(ranges)) as pages:
             async for page in pages:
                 yield [record for records in page.values() for record in records]
@@ -234,7 +234,7 @@ class KafkaInspector:
                 for place, records in fetched.items()
             }
             for place, end in list(left.items()):
-                # What is left behind the last record are the marks of transactions.
+                # Only control records are left after the last record.
                 if (first and place in fetched) or await reader.position(place) >= end:
                     reader.pause(place)
                     del left[place]
@@ -242,7 +242,7 @@ class KafkaInspector:
                 break
 
     async def _fetch(self, reader: MappedConsumer) -> AsyncGenerator[dict[Place, list[Record]]]:
-        """Fetch until whoever asks has enough. Raises `KafkaUnavailableError` when that takes too long."""
+        """Fetch until the caller stops. Raises `KafkaUnavailableError` when that takes too long."""
         ends = asyncio.get_running_loop().time() + _READ_SECONDS
         while asyncio.get_running_loop().time() < ends:
             try:

@@ -1,9 +1,9 @@
 # ruff: noqa: SLF001 - aiokafka has no other way in
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportAttributeAccessIssue=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateImportUsage=false
-"""Reads records whose header names are no UTF-8, on which aiokafka gives up: one would stop its reader for good.
+"""Reads records whose header names are not UTF-8; with aiokafka alone, one would stop its reader for good.
 
-Slower than aiokafka's own reading, which is C, so it takes over only in a process that has met such a record.
+Slower than aiokafka's parser, which is C, so it is enabled only in a process that has received such a record.
 """
 
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
 _NEWEST = 2
-"""The first format that knows headers."""
+"""The first record format with headers."""
 
 
 def read_leniently() -> None:
-    """Have all consumers of this process read, from now on, what is no UTF-8 as lone surrogates."""
+    """From now on, decode header names that are not UTF-8 with lone surrogates, in all consumers of this process."""
     fetcher.MemoryRecords = _Records
 
 
 class _Records(_MemoryRecordsPy):  # pyright: ignore[reportGeneralTypeIssues] - final for aiokafka's own compiler only
     def next_batch(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Give the next batch, the newest format by a reader of ours."""
+        """Return the next batch; the newest format is read by `_Batch`."""
         piece = self._next_slice
         batch = super().next_batch()
         if piece is None or piece[self.MAGIC_OFFSET] < _NEWEST:
@@ -33,7 +33,7 @@ class _Records(_MemoryRecordsPy):  # pyright: ignore[reportGeneralTypeIssues] - 
 
 
 class _Batch:
-    """aiokafka's batch in Python, its checksum taken before its bytes are unpacked."""
+    """aiokafka's Python batch; its checksum is validated before its bytes are decompressed."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
@@ -43,11 +43,11 @@ class _Batch:
         return getattr(self._batch, name)
 
     def validate_crc(self) -> bool:
-        """Say whether the bytes are as they were sent."""
+        """Return whether the checksum is valid."""
         return self._valid
 
     def __next__(self) -> Any:
-        """Return the record of a control batch, which aiokafka reads so."""
+        """Return the record of a control batch."""
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
@@ -57,7 +57,7 @@ class _Batch:
 
 
 class _Bytes(bytearray):
-    """Bytes whose parts can always be read as text."""
+    """Bytes whose slices can always be decoded."""
 
     def __getitem__(self, place: Any) -> Any:
         found = super().__getitem__(place)

@@ -1,7 +1,7 @@
 """Names of topics and groups where several installations share one cluster.
 
 Inside an installation a topic is called `trade.events` everywhere: in rows, audit leaves, exports and messages. On the
-cluster its name has the installation's prefix, `desk7.trade.events`. Only the Kafka clients translate.
+cluster its name has the installation's prefix: `desk7.trade.events`. Only the Kafka clients translate names.
 """
 
 import re
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 _PREFIX: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-"""A label of a DNS name, as Kubernetes wants of a resource's name. It has no dot: the first dot ends the prefix."""
+"""A DNS label, as Kubernetes requires of resource names. It has no dot: the first dot ends the prefix."""
 
 
 def is_prefix(text: str) -> bool:
-    """Return whether names may begin with this text and a dot."""
+    """Return whether this text is a valid prefix."""
     return _PREFIX.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster as one installation sees it: where it answers, and the prefix of the installation's names there.
+    """A cluster as one installation uses it: its addresses and the prefix of the installation's names.
 
-    Written `HOST:PORT,HOST:PORT/PREFIX`, as ZooKeeper writes its chroot; without a prefix the slash is left out. A
-    client that is given such an address without it being parsed cannot connect.
+    Written `HOST:PORT,HOST:PORT/PREFIX`, like ZooKeeper's chroot; without a prefix the slash is omitted. A client that
+    is passed such an address unparsed cannot connect.
     """
 
     bootstrap: str
@@ -30,10 +30,10 @@ class Cluster:
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Read an address. Raises `ValueError` where its prefix is none."""
+        """Parse an address. Raises `ValueError` for an invalid prefix."""
         bootstrap, slash, prefix = address.partition("/")
         if slash and not is_prefix(prefix):
-            raise ValueError(f"{prefix!r} is no prefix of topics")
+            raise ValueError(f"{prefix!r} is not a valid topic prefix")
         return cls(bootstrap, prefix)
 
     def __str__(self) -> str:
@@ -41,11 +41,11 @@ class Cluster:
         return f"{self.bootstrap}/{self.prefix}" if self.prefix else self.bootstrap
 
     def physical(self, name: str) -> str:
-        """Return what the cluster calls a topic or group of this installation."""
+        """Return the physical name of a topic or group of this installation."""
         return f"{self.prefix}.{name}" if self.prefix else name
 
     def logical(self, name: str) -> str:
-        """Return what this installation calls a topic or group of the cluster. Raises `ValueError` if not its own."""
+        """Return the logical name of a topic or group. Raises `ValueError` if it is not this installation's."""
         if not self.owns(name):
             raise ValueError(f"{name} does not begin with the prefix {self.prefix}")
         return name[len(self.prefix) + 1 :] if self.prefix else name
@@ -56,5 +56,5 @@ class Cluster:
 
 
 def physical_name(address: str, name: str) -> str:
-    """Return what the cluster at this address calls a topic or group."""
+    """Return the physical name of a topic or group on the cluster at this address."""
     return Cluster.parse(address).physical(name)

@@ -1,6 +1,6 @@
-"""Which partition a key belongs to: Java's murmur2, as every Kafka client that partitions by key computes it.
+"""The partition of a key, by Java's murmur2 as every Kafka client computes it.
 
-The client's own takes 30 us for a saga's id, as long as folding a record; this one reads words at once.
+aiokafka's implementation takes 30 us for a saga's id, as long as folding a record; this one reads whole words.
 """
 
 import struct
@@ -15,8 +15,8 @@ _SAGA_KEY: Final = 36
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Give the partition of `key` on a topic with this many."""
-    # A saga's key comes many times over; others, which may be long, are not kept.
+    """Return the partition of `key` on a topic with this many partitions."""
+    # A saga's key recurs many times; other keys, which may be long, are not cached.
     hashed = _hash_again(key) if len(key) == _SAGA_KEY else _murmur2(key)
     return (hashed & 0x7FFFFFFF) % partitions
 

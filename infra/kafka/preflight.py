@@ -1,4 +1,4 @@
-"""What a service checks of Kafka before it joins a group: topics that lose or reorder records are refused."""
+"""Checks topics before a service joins a group: topics that may lose or reorder records are rejected."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from tradesaga.schemas.topics import find_topic
 
 
 def durability(settings: Settings) -> Durability:
-    """Return what the settings ask of topics."""
+    """Return the durability that the settings require of topics."""
     return Durability(
         settings.topic_replicas, settings.topic_min_insync_replicas, settings.topic_unclean_leader_election
     )

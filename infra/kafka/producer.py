@@ -27,7 +27,7 @@ _SEVERAL: Final = 4
 
 
 class Producer:
-    """An idempotent producer. Once it has failed it is thrown away: it may be poisoned for good (aiokafka#1017)."""
+    """An idempotent producer; discarded once it has failed, since it may never recover (aiokafka#1017)."""
 
     def __init__(self, brokers: str, client_id: str) -> None:
         self._counts: dict[str, int] = {}
@@ -51,11 +51,11 @@ class Producer:
             raise
 
     async def stop(self) -> None:
-        """Flush and disconnect; what cannot be flushed is left to the next owner of its lane."""
+        """Flush and disconnect; records that cannot be flushed are left to the next owner of their lane."""
         await self._producer.stop()
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
-        """Queue one record; the future resolves when the broker has it, or refuses it (`REFUSALS`).
+        """Queue one record; its future resolves when the broker has acknowledged or rejected it (`REFUSALS`).
 
         Raises `KafkaUnavailableError`.
         """
@@ -69,10 +69,10 @@ class Producer:
         return future
 
     async def send_all(self, records: Sequence[Outgoing]) -> list[asyncio.Future[Any]]:
-        """Queue records, those of each partition in their order; a future for each, as `send` gives it.
+        """Queue records, those of each partition in order; returns a future for each, as `send` does.
 
-        Several for one partition go as batches of ours: one by one they take aiokafka three times as long. What would
-        fill a batch by itself goes by itself, so that it is refused alone. Raises `KafkaUnavailableError`.
+        Several records for one partition are sent as prebuilt batches: one by one they take aiokafka three times as
+        long. A large record is sent by itself, so that it is rejected alone. Raises `KafkaUnavailableError`.
         """
         acks: dict[int, asyncio.Future[Any]] = {}
         for (topic, partition), places in (await self._sort(records)).items():
@@ -101,7 +101,7 @@ class Producer:
     async def _count_partitions(self, topic: str) -> int:
         with translated_errors(self._physical(topic)):
             count = await self._producer.count_partitions(topic)
-        # A key keeps its partition for the life of this producer; the next one is made after the topics are checked.
+        # A key keeps its partition while this producer lives; the next producer is made after a check of the topics.
         if (known := self._counts.setdefault(topic, count)) != count:
             raise KafkaUnavailableError(f"{self._physical(topic)} has {count} partitions now, and had {known}")
         return count
@@ -109,7 +109,7 @@ class Producer:
     async def _send_batch(
         self, topic: str, partition: int, records: Sequence[Outgoing], places: Sequence[int]
     ) -> dict[int, asyncio.Future[Any]]:
-        """Queue these records of one partition, in as many batches as they take."""
+        """Queue records of one partition in as many batches as needed."""
         acks: dict[int, asyncio.Future[Any]] = {}
         left = list(places)
         while left:

@@ -1,6 +1,6 @@
-"""Offsets that Kafka gives to no reader of committed records, made where a log that is written anew has them.
+"""Recreates, in a log that is rewritten, offsets that Kafka delivers to no reader of committed records.
 
-They come of transactions: each ends with a control record, and an aborted one leaves its data records as well.
+Transactions leave them: each ends with a control record, and an aborted one leaves its data records as well.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from tradesaga.infra.kafka.connections import MappedProducer, Place
 from tradesaga.infra.kafka.errors import translated_errors
 
 LARGEST: Final = 5000
-"""Offsets that one transaction takes at most."""
+"""Maximum number of offsets that one transaction occupies."""
 _FILLER: Final = b"in the place of offsets that a transaction took before this topic was written anew"
 
 
 class TransactionWriter:
-    """Writes single transactions while it is entered; it connects with the first one. Raises `KafkaUnavailableError`.
+    """Writes single transactions while it is entered; connects for the first one. Raises `KafkaUnavailableError`.
 
-    A time of `recorded_ms` is given to data records; the broker gives its own to the control record.
+    Data records get the time `recorded_ms`; the control record gets the broker's.
     """
 
     def __init__(self, brokers: str) -> None:
@@ -38,11 +38,11 @@ class TransactionWriter:
             await self._opened.stop()
 
     async def commit(self, record: Record) -> None:
-        """Write a record at its offset, and skip the one behind it."""
+        """Write a record at its offset and skip the next one."""
         await self._transact([record], commits=True)
 
     async def skip(self, place: Place, first: int, count: int, recorded_ms: int) -> None:
-        """Skip `count` offsets from `first` on, two at least."""
+        """Skip `count` offsets, at least two, from `first` on."""
         while count:
             taken = count if count <= LARGEST else min(LARGEST, count - 2)
             fillers = [
@@ -60,7 +60,7 @@ class TransactionWriter:
             await (producer.commit_transaction() if commits else producer.abort_transaction())
         for record, landed in zip(records, written, strict=True):
             if landed.offset != record.offset:
-                what = f"a record of offset {record.offset} landed at {landed.offset}: somebody else writes there"
+                what = f"a record of offset {record.offset} was written at {landed.offset}: another writer is active"
                 do = "stop all writers, delete the topics, and run this again"
                 where = f"{landed.topic}[{landed.partition}]"
                 raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)

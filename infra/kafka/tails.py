@@ -1,4 +1,4 @@
-"""Reads partitions from their ends backwards, within bounds of records and bytes: anybody may have written there."""
+"""Reads partitions backwards from their ends, within limits, since anybody may have written there."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -9,12 +9,12 @@ from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Inspector
 
 _STEP: Final = 100
-"""Records of each partition that are read first; each further step is `_GROWTH` times as long."""
+"""Records of each partition in the first step; each further step is `_GROWTH` times as long."""
 _GROWTH: Final = 4
 
 
 class ReadLimit(NamedTuple):
-    """How far back is read: records of each partition, and bytes of all of them together."""
+    """How far back to read: records of each partition, and bytes of all partitions together."""
 
     records: int
     size: int
@@ -27,10 +27,10 @@ async def read_back(
     take: Callable[[Sequence[Record]], None],
     enough: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Pass the records of these ranges to `take`, from their ends backwards, until there is `enough` or at the bound.
+    """Pass the records of these ranges to `take`, backwards from their ends, until `enough` or the limit.
 
-    They are read in steps, the last records first; within a step those of a partition come in order. What a step is
-    cut short of at the bound of bytes is older than all that the steps before have passed. Raises
+    Records are read in steps, the last ones first; within a step those of a partition are in order. Where the byte
+    limit ends a step early, the missing records are older than those of all earlier steps. Raises
     `KafkaUnavailableError`.
     """
     depth, step, size = 0, _STEP, 0

@@ -27,7 +27,7 @@ def topics(
     app: App = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the topics with the settings that services insist on; Kafka is not asked.
+    """List the topics with the settings that services require; Kafka is not contacted.
 
     Example: `tradesaga schema topics --strimzi my-cluster | kubectl apply -f -`.
     """
@@ -60,7 +60,7 @@ def _described(topic: Topic, replicas: int, settings: dict[str, str]) -> dict[st
 
 
 def _resource(cluster: str, topic: Topic, replicas: int, settings: dict[str, str]) -> str:
-    """Write a KafkaTopic; a JSON value is a YAML value too."""
+    """Return a KafkaTopic resource; its JSON values are valid YAML."""
     resource = {
         "apiVersion": STRIMZI,
         "kind": "KafkaTopic",
@@ -74,6 +74,6 @@ def _print(found: Sequence[tuple[Topic, int, dict[str, str]]]) -> None:
     columns = (Column(name, overflow="fold") for name in ("topic", "partitions", "replicas", "settings"))
     table = Table(*columns, box=None, pad_edge=False)
     for topic, replicas, settings in found:
-        told = "\n".join(f"{name}={value}" for name, value in settings.items())
-        table.add_row(topic.name, str(topic.partitions), str(replicas), told)
+        lines = "\n".join(f"{name}={value}" for name, value in settings.items())
+        table.add_row(topic.name, str(topic.partitions), str(replicas), lines)
     Console().print(table)

@@ -1,7 +1,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Topics read back, and written back: partition by partition, outside every consumer group.
+"""Reads topics back and rewrites them, partition by partition, without a consumer group.
 
-Another edge to aiokafka, which is untyped in part.
+aiokafka is untyped in part.
 """
 
 import asyncio
@@ -21,27 +21,27 @@ from tradesaga.infra.kafka.topics import read_removals
 BATCH: Final = 2000
 _UNACKED: Final = 5000
 _SILENCE: Final = 20.0
-"""Seconds without a record that should be there."""
+"""Seconds to wait for an expected record."""
 _WRITERS_CLOCK: Final = 0
-"""What an answer of the broker says of a record that has kept its writer's time."""
+"""The timestamp type of a record that has kept its writer's time."""
 
 
 class TopicReader:
-    """Reads partitions from one offset to another while it is entered. All raise `KafkaUnavailableError`."""
+    """Reads partitions between two offsets while it is entered. Every method raises `KafkaUnavailableError`."""
 
     def __init__(self, brokers: str) -> None:
         self._brokers = brokers
         self._whole: dict[str, bool] = {}
-        """By topic, whether nothing but transactions leaves gaps in it."""
+        """By topic, whether only transactions leave gaps in it."""
         self._consumer = MappedConsumer(
             brokers,
             client_id="tradesaga-replay",
             enable_auto_commit=False,
             isolation_level=READ_COMMITTED,
-            # What is gone is told as a gap; reading on from the end would pass everything by.
+            # Removed records show as a gap; with `latest` the reader would skip everything.
             auto_offset_reset="earliest",
             request_timeout_ms=20_000,
-            # A fetch that waits at the end of one partition would hold up the first of the next.
+            # A fetch that waits at the end of one partition would delay the first fetch of the next.
             fetch_max_wait_ms=10,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
@@ -60,23 +60,23 @@ class TopicReader:
         try:
             await self._consumer.stop()
         except asyncio.CancelledError:
-            # Stopped before its routines have begun, aiokafka lets their cancellation through as if it were ours.
+            # Stopped before its tasks have begun, aiokafka lets their cancellation escape.
             if task is None or task.cancelling():
                 raise
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
-        """Give the first and the next offset of each partition."""
+        """Return the first and the next offset of each partition."""
         return await self._consumer.ranges(places)
 
     async def first_at(self, times: Mapping[Place, int]) -> dict[Place, int]:
-        """Return the first offset of each partition whose record has this time, milliseconds, or a later one.
+        """Return the first offset of each partition at or after a time, milliseconds since 1970.
 
-        A partition that has none is left out.
+        A partition without such a record is left out.
         """
         with translated_errors():
             found = await self._consumer.offsets_for_times(times)
         ends = await self.ranges(found)
-        # The broker may have found the control record of a transaction, which has a time of its own.
+        # The broker may have found a control record, which has a time of its own.
         firsts = {place: await self._first_at(place, at, ends[place][1], times[place]) for place, at in found.items()}
         return {place: first for place, first in firsts.items() if first is not None}
 
@@ -88,11 +88,11 @@ class TopicReader:
         return None
 
     async def read(self, place: Place, start: int, end: int, *, resumed: bool = False) -> AsyncGenerator[list[Record]]:
-        """Give the records of a partition from `start` up to, but not including, `end`, in batches.
+        """Yield the records of a partition from `start` up to, but not including, `end`, in batches.
 
-        Offsets of control records and of aborted transactions are passed over, and counted as skipped in the record
-        that follows them; before the first record only where `resumed` says that the one at `start - 1` was read.
-        Raises `CommandError` (exit 4) where a record is missing: what it held, nobody can tell.
+        Offsets of control records and of aborted transactions are counted as skipped in the next record; before the
+        first record only if `resumed`, that is, if the record at `start - 1` was read. Raises `CommandError` (exit 4)
+        where a record is missing.
         """
         following = start
         async for batch in self.read_remaining(place, start, end, resumed=resumed):
@@ -104,7 +104,7 @@ class TopicReader:
             await self._explain_gap(place, following)
 
     async def _explain_gap(self, place: Place, offset: int) -> None:
-        """Raise `CommandError` (exit 4) if the broker has removed the record; a transaction's marker is none."""
+        """Raise `CommandError` (exit 4) if the broker has removed a record, rather than a transaction's marker."""
         topic = place[0]
         if topic not in self._whole:
             self._whole[topic] = "compact" not in (await read_removals(self._brokers, [topic])).get(topic, "")
@@ -114,7 +114,7 @@ class TopicReader:
     async def read_remaining(
         self, place: Place, start: int, end: int, *, resumed: bool = False
     ) -> AsyncGenerator[list[Record]]:
-        """Give, as `read` does, what there is of these records: a topic may have lost some."""
+        """Yield, as `read` does, those of these records that still exist."""
         following, named = start, f"{physical_name(self._brokers, place[0])}[{place[1]}]"
         last = start - 1 if resumed else None
         if start >= end:
@@ -134,7 +134,7 @@ class TopicReader:
                 if after > following:
                     following, moved = after, elapsed()
                 elif elapsed() - moved > _SILENCE:
-                    raise KafkaUnavailableError(f"{named}: nothing comes of offset {following} and those behind it")
+                    raise KafkaUnavailableError(f"{named}: no record from offset {following} on was returned")
             self._consumer.pause(place)  # otherwise it would keep fetching what comes next, a hundred times a second
 
     async def _fetch(self, place: Place, following: int) -> Sequence[Any]:
@@ -149,7 +149,7 @@ class TopicReader:
 
 
 class TopicRewriter:
-    """Writes records back to where they were, times included; the topic must take the writer's times meanwhile."""
+    """Writes records back at their offsets and times; the topic must accept the writer's times meanwhile."""
 
     def __init__(self, brokers: str) -> None:
         self._producer = MappedProducer(
@@ -175,7 +175,7 @@ class TopicRewriter:
         await self._producer.stop()
 
     async def write(self, record: Record, *, exact: bool) -> None:
-        """Send a record to its partition; with `exact` it must land at its offset, or `drain` raises."""
+        """Send a record to its partition; with `exact` it must get its offset, or `drain` raises."""
         with translated_errors(self._producer.cluster.physical(record.topic)):
             future = await self._producer.send(
                 record.topic,
@@ -190,7 +190,7 @@ class TopicRewriter:
             await self._await_acks(_UNACKED // 2)
 
     async def drain(self) -> None:
-        """Wait until the broker has everything. Raises `CommandError` (exit 4) if a record lies where another was."""
+        """Wait for all acknowledgements. Raises `CommandError` (exit 4) if a record got another offset or time."""
         await self._await_acks(0)
 
     async def _await_acks(self, left: int) -> None:
@@ -203,18 +203,18 @@ class TopicRewriter:
 
 
 def _check_landing(wanted: int, written: Any) -> None:
-    """Refuse to go on once a record has got another place, or another time, than it had."""
+    """Raise `CommandError` (exit 4) if a record got another offset or time than it had."""
     where, do = f"{written.topic}[{written.partition}]", "stop all writers, delete the topics, and run this again"
     if written.offset != wanted:
-        what = f"a record of offset {wanted} landed at {written.offset}: somebody else writes there"
+        what = f"a record of offset {wanted} was written at {written.offset}: another writer is active"
         raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
     if written.timestamp_type != _WRITERS_CLOCK:
-        what = "the broker has given a record a time of its own: message.timestamp.type has not changed yet"
+        what = "the broker replaced a record's time: message.timestamp.type has not changed yet"
         raise CommandError("topic-clock", what, where, do, ExitCode.REFUSED)
 
 
 def _count_skipped(batch: list[Record], last: int | None) -> None:
-    """Count in each record the offsets between it and the one before; `last` is the offset of the last one, if any."""
+    """Set in each record the number of offsets skipped before it; `last` is the offset before the batch, if any."""
     for place, record in enumerate(batch):
         if last is not None and record.offset > last + 1:
             batch[place] = record._replace(skipped=record.offset - last - 1)

@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Topics as the catalogue has them: made where they are missing, refused where they differ."""
+"""Creates missing topics of the catalogue, and rejects topics that differ from it."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -24,31 +24,31 @@ from tradesaga.infra.kafka.names import Cluster, physical_name
 from tradesaga.schemas.topics import SIGNALS, Topic, saga_topics
 
 _KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-"""The settings of a topic that loses nothing."""
+"""The settings of a topic that never removes records."""
 _OF_THE_TOPIC: Final = 1
-"""The source of a setting that was given to the topic itself, as DescribeConfigs numbers it."""
+"""The source of a setting of the topic itself, as DescribeConfigs numbers it."""
 _READS: Final = 25
 _READ_PAUSE: Final = 0.2
-"""Times that settings are asked for, and seconds between: a broker may hear of a new topic late."""
+"""Attempts to read settings, and seconds between them: a broker may learn of a new topic late."""
 _USUAL_REPLICAS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """How many brokers keep a record and how many must have it before it counts; 0 goes by the number of brokers."""
+    """How many brokers keep a record and how many must acknowledge it; 0: by the number of brokers."""
 
     replicas: int = 0
     min_insync: int = 0
     unclean_election: bool = False
 
     def settle(self, brokers: int) -> "Durability":
-        """Return the numbers for a cluster of so many brokers: 1 of 1 on one or two, 2 of 3 on three or more."""
+        """Return the numbers for a cluster of this size: 1 of 1 on one or two brokers, 2 of 3 on three or more."""
         replicas = self.replicas or min(_USUAL_REPLICAS, brokers)
         return Durability(replicas, self.min_insync or (2 if replicas > 2 else 1), self.unclean_election)  # noqa: PLR2004
 
     @property
     def configuration(self) -> dict[str, str]:
-        """Return the settings of a topic that follow from this."""
+        """The resulting settings of a topic."""
         return {
             "min.insync.replicas": str(self.min_insync),
             "unclean.leader.election.enable": str(self.unclean_election).lower(),
@@ -57,7 +57,7 @@ class Durability:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A topic as the broker has it; `settings` is None where the broker does not let us read them."""
+    """A topic as the broker has it; `settings` is None where this client may not read them."""
 
     partitions: int
     replicas: int
@@ -65,7 +65,7 @@ class Described:
 
 
 class Deviation(NamedTuple):
-    """A setting of a topic that endangers records; `wanted` says what is accepted."""
+    """A setting of a topic that endangers records; `wanted` is what is accepted."""
 
     topic: str
     setting: str
@@ -73,12 +73,12 @@ class Deviation(NamedTuple):
     wanted: str
 
     def __str__(self) -> str:
-        """Read as one sentence."""
-        return f"topic {self.topic} has {self.setting}={self.found}, wanted is {self.wanted}"
+        """Return one sentence."""
+        return f"topic {self.topic} has {self.setting}={self.found}, expected {self.wanted}"
 
 
 class _Bound(NamedTuple):
-    """The values of a setting that are accepted: `value` itself, all above it, or also -1, which is no limit."""
+    """Accepted values of a setting: `value`, with `above` every larger one, with `endless` also -1 (no limit)."""
 
     value: str
     above: bool = False
@@ -94,9 +94,9 @@ class _Bound(NamedTuple):
 
 
 def find_deviations(topic: Topic, durability: Durability, found: Described) -> list[Deviation]:
-    """Compare a topic with the catalogue; what keeps records longer, or on more brokers, is accepted.
+    """Compare a topic with the catalogue; settings that keep records longer or on more brokers are accepted.
 
-    Settings that the broker does not tell are not judged. docs/operations.md has the reason for each.
+    Settings that could not be read are not compared. docs/operations.md has the reason for each.
     """
     counted = {"partitions": str(found.partitions), "replication factor": str(found.replicas)}
     values = {**counted, **(found.settings or {})}
@@ -131,19 +131,19 @@ def topic_settings(topic: Topic, durability: Durability) -> dict[str, str]:
 
 
 def physical_topics(cluster: Cluster, topics: Iterable[Topic]) -> list[Topic]:
-    """Return the topics under the names that they have on the cluster."""
+    """Return the topics under their physical names."""
     return [replace(topic, name=cluster.physical(topic.name)) for topic in topics]
 
 
 def all_topics(sagas: Iterable[str]) -> list[Topic]:
-    """List the topics that these sagas, and the strategies, need."""
+    """Return the topics of these sagas and of the strategies."""
     return [topic for saga in sorted(sagas) for topic in saga_topics(saga)] + [SIGNALS]
 
 
 async def ensure_topics(
     brokers: str, topics: Iterable[Topic], durability: Durability = Durability()
 ) -> list[str]:  # fmt: skip
-    """Create the topics that are missing, and return their names on the cluster.
+    """Create missing topics and return their physical names.
 
     Raises `CommandError`: exit 5 when the broker does not answer, exit 4 when a topic differs from the catalogue.
     """
@@ -158,10 +158,10 @@ async def ensure_topics(
 
 
 async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durability) -> dict[str, int]:
-    """Return the number of partitions of each topic, all of which are as the catalogue has them.
+    """Check that topics are as the catalogue has them, and return the number of partitions of each.
 
-    Where the broker does not let us read settings, they are not compared, and a warning is logged. Raises
-    `CommandError`: exit 5 when a topic is missing or the broker does not answer, exit 4 when one differs.
+    Settings that this client may not read are not compared, and a warning is logged. Raises `CommandError`: exit 5 when
+    a topic is missing or the broker does not answer, exit 4 when a topic differs.
     """
     cluster = Cluster.parse(brokers)
     wanted = physical_topics(cluster, topics)
@@ -170,7 +170,7 @@ async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durabi
         found = await _describe(admin, wanted)
         for _ in range(_READS):
             if len(found) == len(wanted):
-                break  # else one may have been created a moment ago
+                break  # otherwise a topic may have just been created
             await asyncio.sleep(_READ_PAUSE)
             found = await _describe(admin, wanted)
     for topic in wanted:
@@ -184,20 +184,20 @@ async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durabi
 
 
 def missing_topic(brokers: str, topic: str) -> CommandError:
-    """Build the error for a topic that is not there, or not visible to this client."""
-    do = "create it: `tradesaga up` does, or your platform's tool does from `tradesaga schema topics`"
+    """Return the error for a topic that does not exist or is not visible to this client."""
+    do = "create it with `tradesaga up`, or with your platform's tool from `tradesaga schema topics`"
     what = f"Kafka has no topic {physical_name(brokers, topic)}"
     return CommandError("topic-missing", what, brokers, do, ExitCode.UNAVAILABLE)
 
 
 async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
-    """Have these topics take the broker's times (`LogAppendTime`) or the writer's (`CreateTime`) from here on.
+    """Set whether new records get the broker's time (`LogAppendTime`) or the writer's (`CreateTime`).
 
-    What is there keeps the time that it has. Raises `CommandError` (exit 5).
+    Existing records keep their times. Raises `CommandError` (exit 5).
     """
     names = [each.name for each in physical_topics(Cluster.parse(brokers), topics)]
     async with _open_admin(brokers) as admin:
-        # AlterConfigs replaces all settings of a topic: those that it has are given again.
+        # AlterConfigs replaces all settings of a topic, so its own ones are passed again.
         own = {
             topic: {entry[0]: entry[1] for entry in entries if entry[3] == _OF_THE_TOPIC}
             for topic, entries in (await _read_settings(admin, names)).items()
@@ -213,12 +213,12 @@ async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
 
 
 async def read_removals(brokers: str, topics: Iterable[str]) -> dict[str, str]:
-    """Return, for topics from which the broker removes records, the rule. Raises `CommandError` (exit 5)."""
+    """Return the removal settings of topics from which the broker removes records. Raises `CommandError` (exit 5)."""
     cluster, found = Cluster.parse(brokers), dict[str, str]()
     async with _open_admin(brokers) as admin:
         for topic, entries in (await _read_settings(admin, [cluster.physical(each) for each in topics])).items():
-            told = {entry[0]: entry[1] for entry in entries}
-            rules = [f"{name}={told[name]}" for name, kept in _KEEPING.items() if told.get(name, kept) != kept]
+            own = {entry[0]: entry[1] for entry in entries}
+            rules = [f"{name}={own[name]}" for name, kept in _KEEPING.items() if own.get(name, kept) != kept]
             if rules:
                 found[cluster.logical(topic)] = ", ".join(rules)
     return found
@@ -240,7 +240,7 @@ async def _settle(admin: Admin, durability: Durability) -> Durability:
 
 
 async def _describe(admin: Admin, topics: Sequence[Topic]) -> dict[str, Described]:
-    """Describe those of the topics that exist. All are listed: asking by name may create a topic."""
+    """Describe the existing ones of these topics. Lists all topics, since asking by name may create one."""
     names = {topic.name for topic in topics}
     listed = [each for each in await admin.describe_topics() if each["topic"] in names and not each["error_code"]]
     settings = await _read_settings(admin, [each["topic"] for each in listed])
@@ -255,13 +255,13 @@ async def _describe(admin: Admin, topics: Sequence[Topic]) -> dict[str, Describe
 
 
 async def _read_settings(admin: Admin, topics: Sequence[str]) -> dict[str, list[Any]]:
-    """Read the settings of topics as DescribeConfigs tells them; what we have no right to read is left out."""
+    """Return the settings of topics from DescribeConfigs; topics that this client may not read are left out."""
     if not topics:
         return {}
     answers = await _ask_settings(admin, topics)
     for _ in range(_READS):
         if not any(for_code(code) is UnknownTopicOrPartitionError for code, *_ in answers):
-            break  # else the broker that was asked has not heard of a new topic yet
+            break  # otherwise the broker does not know a new topic yet
         await asyncio.sleep(_READ_PAUSE)
         answers = await _ask_settings(admin, topics)
     for code, message, *_ in answers:
@@ -278,7 +278,7 @@ async def _ask_settings(admin: Admin, topics: Sequence[str]) -> list[Any]:
 def _refuse(
     brokers: str, topics: Iterable[Topic], durability: Durability, found: Mapping[str, Described]
 ) -> None:  # fmt: skip
-    """Refuse topics that differ from the catalogue, naming every difference at once."""
+    """Raise `CommandError` (exit 4) that lists every difference from the catalogue."""
     deviations = [
         str(each)
         for topic in topics
@@ -297,4 +297,4 @@ async def _create(admin: Admin, topics: Sequence[Topic], durability: Durability)
     answer = cast("Any", await admin.create_topics(wanted))
     for name, code, *_ in answer.topic_errors:
         if code and for_code(code) is not TopicAlreadyExistsError:
-            raise for_code(code)(f"topic {name} could not be made")
+            raise for_code(code)(f"topic {name} could not be created")

@@ -1,6 +1,6 @@
-"""Watches topics for one process: whoever works on a topic is told when its id or its number of partitions changes.
+"""Watches topics for one process and reports changes of their ids or partition counts.
 
-One request every few seconds, however many groups the process runs; clients by themselves notice within a minute.
+One request every few seconds, however many groups the process runs; Kafka's clients would notice within a minute.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.identity import TopicState, open_inspector
 
 EVERY: Final = 2.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 Changed = Callable[[], None]
 
 _log = structlog.get_logger("topics")
@@ -24,7 +24,7 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "_Watch"]] = We
 
 @contextmanager
 def watching(brokers: str, topics: Collection[str], changed: Changed) -> Generator[None]:
-    """Have `changed` called after each change of one of these topics while the context is open."""
+    """Call `changed` after each change of one of these topics while the context is open."""
     watches = _watches.setdefault(asyncio.get_running_loop(), {})
     watch = watches.setdefault(brokers, _Watch(brokers))
     watch.add(changed, topics)
@@ -37,12 +37,12 @@ def watching(brokers: str, topics: Collection[str], changed: Changed) -> Generat
 
 
 def differing(before: Mapping[str, TopicState], now: Mapping[str, TopicState]) -> set[str]:
-    """Return the topics that were there before and are others now, have other partitions, or are gone."""
+    """Return the topics that were recreated, repartitioned or deleted."""
     return {name for name, state in before.items() if now.get(name) != state}
 
 
 class _Watch:
-    """Asks one cluster while anybody listens."""
+    """Polls one cluster while there are listeners."""
 
     def __init__(self, brokers: str) -> None:
         self.listeners: dict[Changed, frozenset[str]] = {}
@@ -50,13 +50,13 @@ class _Watch:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, changed: Changed, topics: Collection[str]) -> None:
-        """Add a listener, and ask from the first one on."""
+        """Add a listener; the first one starts polling."""
         self.listeners[changed] = frozenset(topics)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name=f"topics of {self._brokers}")
 
     def remove(self, changed: Changed) -> None:
-        """Remove a listener, and ask no more after the last one."""
+        """Remove a listener; polling ends with the last one."""
         self.listeners.pop(changed, None)
         if not self.listeners and self._task is not None:
             self._task.cancel()
@@ -73,7 +73,7 @@ class _Watch:
                         known = dict(now)
                         await asyncio.sleep(EVERY)
             except KafkaUnavailableError as error:
-                _log.info("topics are not watched now", why=str(error))
+                _log.info("topics are not watched", why=str(error))
                 await asyncio.sleep(EVERY)
 
     def _tell(self, topics: Collection[str]) -> None:

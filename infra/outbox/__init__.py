@@ -1,1 +1,1 @@
-"""Lanes: one fenced writer for each input partition, which publishes its own rows in their order."""
+"""Lanes and their outbox: one fenced writer for each input partition, which publishes its rows in order."""

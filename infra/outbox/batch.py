@@ -1,4 +1,4 @@
-"""What one transaction takes: the records of some polls, which can be taken in halves where all at once do not go."""
+"""A batch: the records of some polls that one transaction handles; a batch that keeps conflicting is halved."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from tradesaga.infra.outbox.processor import Received
 
 
 class ConflictsError(Exception):
-    """A batch met conflicts each time it was tried: less at once may go."""
+    """Every attempt to commit a batch ended in a conflict; a smaller batch may succeed."""
 
 
 class Chunk(NamedTuple):
-    """Records of one poll of one partition, in order, and the offset that follows the last record polled.
+    """Records of one poll of one partition, in order, and the offset after the last record polled.
 
-    `last` is that record; None where there is none.
+    `last` identifies that record; None where there is none.
     """
 
     lane: Lane
@@ -25,16 +25,16 @@ class Chunk(NamedTuple):
 
 
 Batch = Sequence[Chunk]
-"""Chunks in the order of their polls; several may be of one lane."""
+"""Chunks in the order of their polls; several may belong to one lane."""
 
 
 def received(batch: Batch) -> list[Received]:
-    """Give the records with the lanes they came in by."""
+    """Return the records with the lanes they arrived on."""
     return [Received(chunk.lane.id, record) for chunk in batch for record in chunk.records]
 
 
 def offsets(batch: Batch) -> dict[int, int]:
-    """Give the offset at which each lane goes on after the batch."""
+    """Return, by lane id, the offset at which each lane continues after the batch."""
     return {chunk.lane.id: chunk.following for chunk in batch}
 
 
@@ -44,7 +44,7 @@ def last_seen(batch: Batch) -> dict[int, RecordChecksum]:
 
 
 def halve(batch: Batch) -> tuple[Batch, Batch] | None:
-    """Split a batch into two that take the same records in the same order; None where there is one record at most."""
+    """Split a batch into two with the same records in the same order; None for a batch of at most one record."""
     count = sum(len(chunk.records) for chunk in batch)
     if count < 2:  # noqa: PLR2004 - two halves
         return None

@@ -1,4 +1,4 @@
-"""Functions that share one transaction: what they get, what becomes of them, and how one fails without the others."""
+"""Functions that share one transaction; a function that fails does not affect the others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +14,7 @@ from tradesaga.infra.outbox.processor import ConflictError, Transaction
 from tradesaga.infra.postgres.database import Connection
 
 REDO = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError, ConflictError)
-"""Errors after which the same batch may simply be done again."""
+"""Errors after which the same batch may be retried."""
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class OutboxTransaction(Transaction):
-    """The transaction that a function gets: its SQL is `sql`, what it wants published goes through `publish`."""
+    """The transaction that a function is given: it runs SQL through `sql` and publishes through `publish`."""
 
     def publish(self, record: Outgoing) -> None:
         """Add a record to the outbox of the writer's lane."""
@@ -35,7 +35,7 @@ class OutboxTransaction(Transaction):
 
 @dataclass(slots=True, eq=False)
 class Request(Generic[T]):
-    """A function that waits for a transaction, and whoever waits for what it gives."""
+    """A function that waits for a transaction, with the future of its result."""
 
     run: Callable[[OutboxTransaction], Awaitable[T]]
     future: "asyncio.Future[T]"
@@ -45,11 +45,11 @@ class Request(Generic[T]):
 
 
 class FunctionFailedError(Exception):
-    """A function of the batch raised: the transaction is to be done again with savepoints."""
+    """A function of the batch raised an error: the transaction is to be repeated with savepoints."""
 
 
 async def run_functions(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
-    """Run the functions one by one; raises `FunctionFailedError` if one of them raises."""
+    """Run the functions one after another. Raises `FunctionFailedError` if one of them raises."""
     transaction = OutboxTransaction(sql, {lane.id: lane})
     for request in batch:
         request.error = None
@@ -63,7 +63,7 @@ async def run_functions(sql: Connection, lane: Lane, batch: Sequence[Request[Any
 
 
 async def run_with_savepoints(sql: Connection, lane: Lane, batch: Sequence[Request[Any]]) -> list[OutboxRow]:
-    """Give each function a savepoint and row numbers of its own, so that a failing one leaves no trace."""
+    """Run each function in a savepoint and with row numbers of its own, so that a failing one leaves no trace."""
     rows: list[OutboxRow] = []
     for request in batch:
         tail = rows[-1].seq if rows else lane.last_seq
@@ -74,7 +74,7 @@ async def run_with_savepoints(sql: Connection, lane: Lane, batch: Sequence[Reque
                 request.result = await request.run(own)
         except (*REDO, *_LOST):
             raise
-        except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
+        except Exception as error:  # noqa: BLE001 - raised to the function's caller
             request.error = error
             continue
         rows += own.rows
@@ -82,7 +82,7 @@ async def run_with_savepoints(sql: Connection, lane: Lane, batch: Sequence[Reque
 
 
 def resolve(request: Request[Any]) -> None:
-    """Tell the caller what came of the function, now that it is committed."""
+    """Pass a committed function's result, or its error, to the caller."""
     if request.error is not None:
         reject(request, request.error)
     elif not request.future.done():
@@ -90,6 +90,6 @@ def resolve(request: Request[Any]) -> None:
 
 
 def reject(request: Request[Any], error: Exception) -> None:
-    """Tell the caller that it has failed, unless the caller has left."""
+    """Pass an error to the caller, unless the caller no longer waits."""
     if not request.future.done():
         request.future.set_exception(error)

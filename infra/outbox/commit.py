@@ -1,4 +1,4 @@
-"""One batch into the database and on to Kafka: fence, judge, write, commit, publish."""
+"""Commits one batch and publishes its rows: fence, handle, write, commit, publish."""
 
 import asyncio
 from collections import Counter
@@ -21,12 +21,12 @@ from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.worker_health import Health
 
 _TRIES = 3
-"""Times that a batch is tried before it is halved: most conflicts are gone the second time."""
+"""Attempts to commit a batch before it is halved; most conflicts are gone at the second one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What is good for one set of epochs. A batch keeps to its session's lanes, whatever is revoked meanwhile."""
+    """What is valid for one set of epochs. A batch keeps its session's lanes, whatever is revoked meanwhile."""
 
     sql: Connection
     publisher: Publisher
@@ -46,13 +46,13 @@ class Committer:
         self._sizes = metrics.BATCH_RECORDS.labels(processor.group)
 
     def watermarks_due(self) -> bool:
-        """Say whether marks are worth a write: records that nobody wanted move the offset too, but not each time."""
+        """Return whether watermarks are due; records that nobody wanted move the offset too, but not every time."""
         return elapsed() - self._health.committed > 1.0
 
     async def commit_batch(self, session: Session, taken: Batch) -> None:
-        """Commit a batch; where it keeps meeting conflicts, its halves, down to single records.
+        """Commit a batch; if it keeps conflicting, its halves, down to single records.
 
-        Raises `InDoubtError`, `PublishError` and what the database raises: the session is over then.
+        Raises `InDoubtError`, `PublishError` and what the database raises; each of them ends the session.
         """
         pending = [taken]
         while pending:
@@ -62,7 +62,7 @@ class Committer:
             except ConflictsError as error:
                 halves = halve(batch)
                 if halves is None:
-                    raise InDoubtError("a record keeps meeting conflicts") from error
+                    raise InDoubtError("a record keeps conflicting with other transactions") from error
                 self._log.info("batch halved", records=len(received(batch)))
                 pending += reversed(halves)
 
@@ -86,7 +86,7 @@ class Committer:
             chunk.lane.seen = chunk.last or chunk.lane.seen
 
     def _count(self, records: int, transaction: Transaction, seconds: float) -> None:
-        """Show a batch that is committed and on its way."""
+        """Count a batch that is committed and queued for publishing."""
         self._health.batches += 1
         self._health.records += records
         self._health.committed = elapsed()
@@ -98,7 +98,7 @@ class Committer:
     async def _transact(
         self, session: Session, records: Sequence[Received], moved: dict[int, int], seen: dict[int, RecordChecksum]
     ) -> Transaction:
-        """Commit records and the offsets behind them. Raises `ConflictsError`, and whatever leaves us in doubt."""
+        """Commit records and their offsets. Raises `ConflictsError`, and errors that leave the commit in doubt."""
         sql = session.sql
         for attempt in range(_TRIES):
             try:
@@ -112,15 +112,15 @@ class Committer:
                     reach(Failpoint.BEFORE_COMMIT)
                 reach(Failpoint.AFTER_COMMIT)
             except REDO as error:
-                self._log.info("batch redone", why=type(error).__name__, attempt=attempt + 1)
+                self._log.info("batch retried", why=type(error).__name__, attempt=attempt + 1)
                 await asyncio.sleep(0.01 * 2**attempt)
             else:
                 return transaction
         raise ConflictsError
 
     def _check_fence(self, lanes: Sequence[Lane], alive: Collection[int]) -> None:
-        """Start over if a lane is another's by now; what was written of the others is published by whoever is next."""
+        """Raise `InDoubtError` if a lane has a new owner; the next owner publishes what the others have written."""
         fenced = sorted((lane.topic, lane.partition) for lane in lanes if lane.id not in alive)
         if fenced:
             self._health.fenced += len(fenced)
-            raise InDoubtError(f"another owner has claimed {fenced}")
+            raise InDoubtError(f"another owner has acquired {fenced}")

@@ -1,6 +1,6 @@
-"""Refuses to work where database and topics do not belong together; asked before a group is joined and at each claim.
+"""Halts a group whose database and topics do not belong together; checked before joining and before acquiring lanes.
 
-It collects what `tradesaga.infra.outbox.guard_rules` judges.
+Collects the evidence that `tradesaga.infra.outbox.guard_rules` checks.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -39,7 +39,7 @@ KNOWN: Final = """
 SELECT "group", topic, partition, next_offset, topic_id, partitions, seen_offset, seen_crc
 FROM lane WHERE starts_with(topic, $1) OR "group" = $2 ORDER BY "group", topic, partition
 """
-# A lane's rows are found by its number; those that were published last are the last ones, save what waits behind them.
+# Rows are found by lane; the rows published last are the last rows of the lane, except for those still unpublished.
 KEPT: Final = """
 SELECT r.id FROM lane l CROSS JOIN LATERAL (
     SELECT o.id FROM outbox o WHERE o.lane = l.id ORDER BY o.seq DESC LIMIT 25000) r
@@ -51,26 +51,26 @@ FROM unnest($2::text[], $3::uuid[], $4::int[]) AS t (topic, topic_id, partitions
 WHERE "group" = $1 AND lane.topic = t.topic AND lane.partitions IS NULL
 """
 TAIL: Final = ReadLimit(300, 32 * 1024 * 1024)
-"""Records at the end of each partition, and their bytes, among which a group's own are looked for."""
+"""Records at the end of each partition, and their bytes, that are searched for the group's own."""
 CLAIM_WITHIN: Final = ReadLimit(1000, 8 * 1024 * 1024)
-"""First records of `<saga>.installation`, and their bytes, among which the claim has to be."""
+"""First records of `<saga>.installation`, and their bytes, that are searched for the claim."""
 
 
 def saga_of(topics: Sequence[str]) -> str:
-    """Return the saga, with the prefix of its topics, that a group with these topics works for."""
+    """Return the saga whose topics these are."""
     return topics[0].rpartition(".")[0] or topics[0]
 
 
 def watched_topics(saga: str) -> list[str]:
-    """Return the topics of which a change stops every group and door of the saga."""
+    """Return the topics whose change stops every group and every outbox writer of the saga."""
     return [events_topic(saga), commands_topic(saga), starts_topic(saga), installation_topic(saga)]
 
 
 class Guard:
-    """Checks one group, or for a door without one (`group` empty) the database that it writes to.
+    """Checks one group, or for a writer without a group (`group` empty) the database that it writes to.
 
-    With a `trust` the database is compared with what was sealed too. Lanes of other groups are left out where
-    `group_filter` denies that those work with this database: what they have done since is in another one.
+    With a `trust` the database is compared with the sealed checkpoints too. Groups that `group_filter` rejects work
+    with another database now, so their lanes here are ignored.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Guard:
         self._found = found.topics
 
     async def refusal(self, sql: Connection) -> str:
-        """Return why the group refuses to work with this database, empty if it does not; claims and stores nothing.
+        """Return why the group would halt with this database, empty if it would not; claims and stores nothing.
 
         Raises `KafkaUnavailableError`, `CommandError` where the schema is of an earlier release.
         """
@@ -126,17 +126,17 @@ class Guard:
         return ""
 
     async def pin(self, sql: Connection) -> None:
-        """Store with lanes that were claimed for the first time which topics they are of, as the last check found."""
+        """Store the topic id and partition count of newly created lanes, as the last check found them."""
         states = {name: state for name, state in self._found.items() if name in self._topics}
         columns = [each.id for each in states.values()], [each.partitions for each in states.values()]
         await sql.execute(PIN, self.group, list(states), *columns)
 
     async def _claim_topics(self, inspector: Inspector, sql: Connection) -> Owner | None:
-        """Return whose the topics are, this database's installation where nobody had claimed them before."""
+        """Return the owner of the topics; claim them for this database's installation if they have none."""
         topic = installation_topic(self._saga)
         state = (await inspector.topics([topic])).get(topic)
         if state is None:
-            return None  # topics that a platform has made for an earlier release; the groups' own offsets still speak
+            return None  # created by a platform for an earlier release; offsets are still compared
         if self._owner is None or self._owner[0] != state.id:
             owner = await _first_owner(inspector, topic, self._cluster)
             if owner is None:
@@ -144,17 +144,18 @@ class Guard:
                 since = datetime.now(UTC).isoformat(timespec="seconds")
                 mine = Owner(here.identity.installation, here.label, since)
                 await inspector.append(topic, self._saga.encode(), mine.to_wire())
-                owner = await _first_owner(inspector, topic, self._cluster) or mine  # another may have been faster
+                owner = (
+                    await _first_owner(inspector, topic, self._cluster) or mine
+                )  # another process may have been faster
             self._owner = state.id, owner
         return self._owner[1]
 
     async def _look(self, inspector: Inspector, sql: Connection) -> Evidence:
-        """Collect what speaks for or against, while groups and the sealer may be at work.
+        """Collect the evidence while groups and the sealer may be running.
 
-        Of two positions the one that follows is read first, so that the other cannot be behind it by being older:
-        committed offsets, seals and the first offsets that the broker holds, then the database's offsets, then the ends
-        of the partitions. The last record read is found by the database's offset, and a fact is in the outbox before
-        it is on its topic.
+        Of two positions, the one that must not be ahead is read first: committed offsets, seals and first offsets of
+        the broker, then the database's offsets, then the ends of the partitions. The last record read is found by the
+        database's offset, and a fact is in the outbox before it is on its topic.
         """
         known = await self._read_lanes(sql)
         committed = await inspector.committed(sorted({lane.group for lane in known} | ({self.group} - {""})))
@@ -181,7 +182,7 @@ class Guard:
         return Evidence(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals, passed)
 
     async def _begins(self, inspector: Inspector, lanes: Sequence[KnownLane]) -> dict[Place, int]:
-        """Return the first offsets that the broker holds of these lanes' partitions."""
+        """Return the broker's first offset of each lane's partition."""
         topics = await inspector.topics(sorted({lane.topic for lane in lanes})) if lanes else {}
         places = sorted(lane.place for lane in lanes if _exists(lane.place, topics))
         return {place: first for place, (first, _) in (await inspector.ranges(places)).items()}
@@ -193,7 +194,7 @@ class Guard:
         committed: Mapping[str, Mapping[Place, Committed]],
         ranges: Mapping[Place, tuple[int, int]],
     ) -> dict[Place, Record]:
-        """Return, by partition, the first record that the saga log of an earlier release had read and this one not."""
+        """Return, by partition, the first record that an earlier release's saga log had read and this one has not."""
         unproven = unproven_ranges(f"{self._saga}-log", lanes, committed)
         held = {
             place: (max(begin, ranges[place][0]), min(end, ranges[place][1]))
@@ -204,10 +205,10 @@ class Guard:
     async def _find_lost(
         self, inspector: Inspector, sql: Connection, lanes: Sequence[KnownLane], topics: Mapping[str, TopicState]
     ) -> dict[str, Record]:
-        """Return, by group, a fact of its own on the topic of facts that is in no outbox of this database.
+        """Return, by group, a fact of its own on the events topic that is in no outbox of this database.
 
-        What a transaction that was lost has published lies behind the offset at which the database goes on, and the
-        last of it at the end of its partition. So the last fact of each group behind its own offset is looked up.
+        What a lost transaction has published lies at or after the offset at which the database continues, so the last
+        fact of each group after its own offset is looked up.
         """
         events = events_topic(self._saga)
         if events not in topics:
@@ -251,7 +252,7 @@ def _exists(place: Place, topics: Mapping[str, TopicState]) -> bool:
 
 
 async def read_owner(brokers: Brokers, saga: str) -> Owner | None:
-    """Return whose the topics of a saga are, None where nobody has claimed them.
+    """Return the owner of a saga's topics, None where they are not claimed.
 
     Raises `HaltError` where they cannot be claimed, `KafkaUnavailableError`.
     """
@@ -263,10 +264,10 @@ async def read_owner(brokers: Brokers, saga: str) -> Owner | None:
 
 
 async def _first_owner(inspector: Inspector, topic: str, cluster: Cluster) -> Owner | None:
-    """Return whom the first record names that can be read as a claim; what is written behind it changes nothing.
+    """Return the owner named by the first record that is a claim; later claims are ignored.
 
-    Everybody decides by the same records: a claim behind `CLAIM_WITHIN` is none. Raises `HaltError` where what stands
-    there leaves no room for one, `KafkaUnavailableError`.
+    Everybody reads the same records: a claim after `CLAIM_WITHIN` does not count. Raises `HaltError` where other
+    records fill that range, `KafkaUnavailableError`.
     """
     place = (topic, 0)
     first, end = (await inspector.ranges([place]))[place]

@@ -1,9 +1,9 @@
-"""What is found of a group's database and topics, and what of it speaks against going on: no server is asked here.
+"""Rules that decide from evidence whether a group's database and topics belong together; no I/O.
 
-The database commits first and Kafka's committed offset follows, so an offset beyond the database's says that the
-database was set back. Beside each offset stands the identity of the database that it comes from, and the first record
-of `<saga>.installation` says whose the topics are. Each lane knows the topic's id, its number of partitions and the
-last record read, and the sealer has signed up to where the saga log had read. docs/decisions/0014 has the reasons.
+The database commits before Kafka's committed offset, so a committed offset beyond the database's means that the
+database was set back. Each committed offset carries the identity of its database, and the first record of
+`<saga>.installation` names the owner of the topics. Each lane stores the topic's id, its partition count and the last
+record read, and the sealer has signed up to where the saga log had read. docs/decisions/0014 has the reasons.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,11 +31,11 @@ _TOPICS: Final = (
 
 
 _KEPT_NS: Final = 24 * 3600 * 1_000_000_000
-"""Nanoseconds for which the outbox has a fact for certain; it keeps two days at least."""
+"""Nanoseconds for which the outbox certainly keeps a fact; it keeps at least two days."""
 
 
 class KnownLane(NamedTuple):
-    """A lane as the database has it. `topic_id` and `partitions` are the topic's when the lane was first claimed."""
+    """A lane row. `topic_id` and `partitions` are those of the topic when the lane was created."""
 
     group: str
     topic: str
@@ -53,7 +53,7 @@ class KnownLane(NamedTuple):
 
     @property
     def seen(self) -> RecordChecksum | None:
-        """Return what the last record read is recognised by."""
+        """The checksum of the last record read."""
         if self.seen_offset is None or self.seen_crc is None:
             return None
         return RecordChecksum(self.seen_offset, self.seen_crc)
@@ -61,7 +61,7 @@ class KnownLane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose the topics of a saga are, as their `installation` topic says."""
+    """The owner of a saga's topics, as the `installation` topic names it."""
 
     installation: UUID
     database: str
@@ -69,7 +69,7 @@ class Owner:
 
     @classmethod
     def read(cls, value: bytes) -> Self | None:
-        """Read a record's value; return None for one that is none of ours."""
+        """Parse a record's value; return None if it is not a claim."""
         try:
             found = orjson.loads(value)
             return cls(UUID(found["installation"]), str(found["database"]), str(found["since"]))
@@ -83,18 +83,17 @@ class Owner:
         )
 
     def __str__(self) -> str:
-        """Name the installation for a person."""
+        """Describe the installation in an error message."""
         return f"installation {self.installation} (database {self.database}, since {self.since})"
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was found for one group.
+    """What was read from the database and Kafka for one group.
 
-    `lanes` and `topics` are those of every group in the database, `committed` the offsets by group; `ranges` and
-    `records` are of their partitions, a record being the last that any group has read; `lost` are facts by group that
-    no outbox of the database has; `seals` are the last signed checkpoints, of whose partitions `ranges` has the offsets
-    too.
+    `lanes` and `topics` are those of every group in the database, `committed` the offsets by group. `ranges` has the
+    first and the next offset of their partitions, `records` the last record that any group has read of each. `lost`
+    are facts by group that no outbox of the database has, `seals` the last signed checkpoint of each partition.
     """
 
     group: str
@@ -106,22 +105,22 @@ class Evidence:
     records: Mapping[Place, Record]
     lost: Mapping[str, Record]
     cluster: Cluster
-    """Has the names that a person finds in Kafka."""
+    """Translates to the names that people see in Kafka."""
     seals: Mapping[Place, Checkpoint] = field(default_factory=dict[Place, Checkpoint])
     passed: Mapping[Place, Record] = field(default_factory=dict[Place, Record])
-    """Records before the saga log's offset of an earlier release, and not before the database's."""
+    """Records that an earlier release's saga log had passed, and the database has not."""
 
     def named(self, name: str) -> str:
-        """Return what the cluster calls a topic or a group."""
+        """Return the physical name of a topic or a group."""
         return self.cluster.physical(name)
 
     def located(self, place: Place) -> str:
-        """Return what the cluster calls a partition."""
+        """Return the physical name of a partition."""
         return f"{self.named(place[0])}[{place[1]}]"
 
     @property
     def own(self) -> list[KnownLane]:
-        """Return the lanes of the group itself."""
+        """The lanes of the group itself."""
         return [lane for lane in self.lanes if lane.group == self.group]
 
 
@@ -135,7 +134,7 @@ def check_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
 
 
 def no_claim(topic: str) -> str:
-    """Return the sentence that other records stand where the claim of the topics has to be."""
+    """Return the message for topics whose claim cannot be found or written."""
     return (
         f"the first records of {topic} name no installation, and one that stands behind them counts for nobody: "
         f"somebody else wrote there before the first start; keep the writer out, stop every service, delete that topic "
@@ -144,7 +143,7 @@ def no_claim(topic: str) -> str:
 
 
 def check_evidence(found: Evidence) -> None:
-    """Raise `HaltError` where anything found speaks against handling a record."""
+    """Raise `HaltError` where the evidence shows that records must not be handled."""
     for group, offsets in found.committed.items():
         _check_identity(found, group, offsets)
     _check_history(found)
@@ -170,7 +169,7 @@ def check_evidence(found: Evidence) -> None:
 
 
 def sealed_ahead(where: str, sealed: int, read: int) -> str:
-    """Return the sentence that a partition is sealed further than the database knows it."""
+    """Return the message for a partition that is sealed further than the database has read it."""
     if not read:
         return (
             f"{where} is sealed up to offset {sealed}, and the database knows nothing of it: rebuild it with "
@@ -183,7 +182,7 @@ def sealed_ahead(where: str, sealed: int, read: int) -> str:
 
 
 def _check_seals(found: Evidence) -> None:
-    """Compare with what was sealed, where the database has the saga log's lanes."""
+    """Compare with the checkpoints, where the database has the saga log's lanes."""
     for topic in {topic for topic, _ in found.seals}:
         log = f"{topic.rpartition('.')[0]}-log"
         read = {lane.place: lane.next_offset for lane in found.lanes if (lane.group, lane.topic) == (log, topic)}
@@ -197,7 +196,7 @@ def _check_seals(found: Evidence) -> None:
 
 
 def _check_history(found: Evidence) -> None:
-    """Refuse a database that knows nothing of a group which has worked before: it would do everything once more."""
+    """Reject a database without lanes for a group that has worked before: everything would be handled again."""
     passed = {place: each.offset for place, each in found.committed.get(found.group, {}).items() if each.offset}
     if passed and not found.own:
         place, offset = min(passed.items())
@@ -210,7 +209,7 @@ def _check_history(found: Evidence) -> None:
 
 
 def _check_identity(found: Evidence, group: str, offsets: Mapping[Place, Committed]) -> None:
-    """Compare whose database a group has worked with; an earlier release has not written it."""
+    """Compare the database identity stored with committed offsets; earlier releases did not store one."""
     here, name = found.here, found.named(group)
     for there in filter(None, {Identity.parse(each.metadata) for each in offsets.values()}):
         if there.installation != here.installation:
@@ -226,7 +225,7 @@ def _check_identity(found: Evidence, group: str, offsets: Mapping[Place, Committ
 
 
 def _check_offsets(found: Evidence, group: str, offsets: Mapping[Place, Committed]) -> None:
-    """Compare offsets with those of the same incarnation; an earlier release could run ahead of its database."""
+    """Compare offsets of the same incarnation; those of an earlier release could be ahead of its database."""
     stored = {lane.place: lane.next_offset for lane in found.lanes if lane.group == group}
     for place, committed in sorted(offsets.items()):
         if Identity.parse(committed.metadata) == found.here and committed.offset > stored.get(place, 0):
@@ -238,7 +237,7 @@ def _check_offsets(found: Evidence, group: str, offsets: Mapping[Place, Committe
 
 
 def _check_topic(found: Evidence, lane: KnownLane) -> None:
-    """Compare a topic with the one that the lane was claimed on."""
+    """Compare a topic with the one that the lane was created for."""
     if lane.partitions is None:
         return
     topic, name = found.topics.get(lane.topic), found.named(lane.topic)
@@ -261,9 +260,9 @@ def _check_topic(found: Evidence, lane: KnownLane) -> None:
 
 
 def _check_records(found: Evidence, lane: KnownLane) -> None:
-    """Compare what the broker holds with where the lane goes on, and with the last record that it has read.
+    """Compare the broker's records with the lane's next offset and with the last record that it has read.
 
-    A topic that was cut off halts every group in the database, one that has lost unread records only their reader.
+    A truncated topic halts every group in the database; one that has lost unread records halts only their reader.
     """
     where = found.located(lane.place)
     if lane.place in found.ranges:
@@ -287,10 +286,10 @@ def _check_records(found: Evidence, lane: KnownLane) -> None:
 def unproven_ranges(
     log: str, lanes: Iterable[KnownLane], committed: Mapping[str, Mapping[Place, Committed]]
 ) -> dict[Place, tuple[int, int]]:
-    """Return what lies between the database's offsets and those that an earlier release committed for the saga log.
+    """Return the ranges between the database's offsets and those an earlier release committed for the saga log.
 
-    That release wrote no identity, and committed offsets behind records that nobody wanted before the database had
-    them. The saga log wants every record, so one that lies there was lost by the database.
+    That release stored no identity, and committed offsets after unwanted records before the database had them. The
+    saga log wants every record, so a record in such a range was lost by the database.
     """
     offsets = committed.get(log, {})
     return {
@@ -315,10 +314,10 @@ def last_seen(lanes: Iterable[KnownLane]) -> dict[Place, int]:
 def last_published(
     saga: str, behind: Mapping[tuple[str, int], int], records: Iterable[Record], now: int
 ) -> dict[tuple[str, int], Record]:
-    """Return the last fact that each group has published on each partition at or behind its offset there.
+    """Return the last fact that each group has published on each partition at or after its offset there.
 
-    A group's facts have `/<saga>/<name>` as their source, where `<saga>-<name>` is the group. A fact older than the
-    outbox keeps it is left out. `now` is in nanoseconds since 1970.
+    A group's facts have `/<saga>/<name>` as their source, where `<saga>-<name>` is the group. Facts older than the
+    outbox's retention are left out. `now` is in nanoseconds since 1970.
     """
     found: dict[tuple[str, int], Record] = {}
     for record in records:
@@ -330,7 +329,7 @@ def last_published(
 
 
 def _is_ours(record: Record, since: int) -> bool:
-    """Say whether a record has an id and a time as we write them, and is no older than `since`."""
+    """Return whether a record has an id and a time in our formats and is no older than `since` (nanoseconds)."""
     try:
         UUID(record.header(ID).decode())
         return parse_time(record.header("ce_time").decode()) >= since

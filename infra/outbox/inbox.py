@@ -1,4 +1,4 @@
-"""What has been fetched and waits for a batch: bounded by records and by bytes, whichever comes first."""
+"""Fetched records that wait for a batch, limited by count and by bytes, whichever is reached first."""
 
 from collections import deque
 from typing import Final
@@ -7,9 +7,9 @@ from tradesaga.infra.kafka.codec import record_checksum
 from tradesaga.infra.outbox.batch import Chunk
 
 BATCHES: Final = 4
-"""Batches that may wait before fetching does."""
+"""Number of batches at which fetching pauses."""
 BYTES_LIMIT: Final = 32 * 1024 * 1024
-"""Bytes that may wait before fetching does; one poll may still bring half a megabyte for each partition."""
+"""Bytes at which fetching pauses; one poll may still add half a megabyte for each partition."""
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """Bytes at which a batch is full, however few its records."""
 
@@ -26,21 +26,21 @@ class Inbox:
         self.bytes = 0
 
     def __bool__(self) -> bool:
-        """Say whether anything waits; a chunk without records moves its lane's offset and counts too."""
+        """Return whether any chunk waits; one without records counts too, since it moves its lane's offset."""
         return bool(self._chunks)
 
     @property
     def full(self) -> bool:
-        """Say whether fetching should wait."""
+        """Whether fetching should pause."""
         return self.records > BATCHES * self._batch or self.bytes > self._limit
 
     @property
     def oldest_ms(self) -> int:
-        """Give the broker's time of the first record that waits, 0 if none does."""
+        """The broker's time of the first record that waits, milliseconds since 1970; 0 if none does."""
         return next((chunk.records[0].recorded_ms for chunk, _ in self._chunks if chunk.records), 0)
 
     def put(self, chunk: Chunk) -> None:
-        """Take in what a poll has brought for one partition; more than a batch may hold is taken in pieces."""
+        """Add the records of one poll of one partition; more than fit into a batch are split."""
         first = size = 0
         for place, record in enumerate(chunk.records):
             length = record.size
@@ -57,7 +57,7 @@ class Inbox:
         self.bytes += size
 
     def take(self) -> list[Chunk]:
-        """Give the next batch: whole chunks, until it is full."""
+        """Remove and return the next batch: whole chunks, until it is full."""
         taken: list[Chunk] = []
         records = size = 0
         while self._chunks and records < self._batch and size < self._batch_bytes:
@@ -70,6 +70,6 @@ class Inbox:
         return taken
 
     def clear(self) -> None:
-        """Forget all: it will be fetched again by whoever owns the lanes then."""
+        """Drop everything; the next owner of the lanes fetches it again."""
         self._chunks.clear()
         self.records = self.bytes = 0

@@ -1,8 +1,8 @@
-"""A new incarnation of a database that was rebuilt or restored: no number of its former life is ever used again.
+"""Incarnations: a database that was rebuilt or restored never reuses a number of its previous incarnation.
 
-Its number is the second in which it begins, since a rebuilt database knows of no former one. Epochs, outbox numbers and
-identities go on from there, far above all that a former life can have reached: an owner that has slept through the
-recovery cannot pass the fence, not even by chance.
+An incarnation's number is the second in which it begins, since a rebuilt database knows no previous one. Epochs, outbox
+numbers and identities continue from there, far above all that was used before: an owner that slept through the recovery
+cannot pass the fence, not even by chance.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tradesaga.infra.postgres.database import Connection
 
 IncarnationKind = Literal["rebuilt", "restored", "republished"]
 SHIFT: Final = 30
-"""Bits below the incarnation's number: 2^30 claims of a lane, or rows of it, for each second since the last one."""
+"""Bits below the incarnation's number: 2^30 acquisitions or rows of a lane per second since the last one."""
 _LANE_SPREAD: Final = 1 << 20
 _ENTRY_SPREAD: Final = 1_000_000
 
@@ -46,18 +46,18 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_n
 
 @dataclass(frozen=True, slots=True)
 class Incarnation:
-    """A life of a database; `base` is the number from which its lanes' epochs and outbox numbers go on."""
+    """One incarnation of a database; its lanes' epochs and outbox numbers continue from `base`."""
 
     number: int
 
     @property
     def base(self) -> int:
-        """Give the number that precedes all of this life's."""
+        """The number that precedes all numbers of this incarnation."""
         return self.number << SHIFT
 
 
 async def refuse_running(sql: Connection) -> None:
-    """Raise `CommandError` (exit 4) when services of ours are connected: what they do now would be lost, or doubled."""
+    """Raise `CommandError` (exit 4) while services are connected: their work would be lost or done twice."""
     running = await sql.fetchval(_RUNNING)
     if running:
         do = "stop every service first (`tradesaga down`, or the platform's way), then run this again"
@@ -65,9 +65,9 @@ async def refuse_running(sql: Connection) -> None:
 
 
 async def begin(sql: Connection, kind: IncarnationKind, operator: str) -> Incarnation:
-    """Begin a new life in the caller's transaction: all numbers go on above those of the former one.
+    """Begin a new incarnation in the caller's transaction. Unpublished outbox rows keep their order and are renumbered.
 
-    Rows of the outbox that nobody is known to have published keep their order and get new numbers.
+    Raises `CommandError` (exit 4) where the server's clock is behind.
     """
     incarnation = Incarnation(await sql.fetchval(_BEGIN, kind, operator))
     highest = await sql.fetchval(_HIGHEST)

@@ -1,4 +1,4 @@
-"""The lane rows: claiming, fencing, and the marks of what is consumed, written and published."""
+"""SQL on lane rows: acquisition, fencing, and the watermarks of what was consumed, written and published."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ RETURNING id, topic, partition, epoch, next_offset, last_seq, published_seq
 NOTHING_SEEN: Final[Mapping[int, RecordChecksum]] = MappingProxyType({})
 OFFSETS = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1'
 
-# The fence. Rows are locked in the order of their ids, so that two batches never wait for each other crosswise.
+# The fence. Rows are locked in the order of their ids, so that two batches cannot deadlock.
 ADVANCE = """
 WITH mine AS (
     SELECT l.id FROM lane l JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS m (id, epoch, last_seq) USING (id)
@@ -38,11 +38,11 @@ RETURNING l.id
 
 @dataclass(slots=True)
 class Lane:
-    """One claimed lane, as its owner knows it.
+    """One acquired lane, as its owner knows it.
 
-    `next_offset` is the first record not yet passed, `last_seq` the number of the last outbox row written, `acked_seq`
-    the last row that the broker has acknowledged together with all before it. `stored_offset` is the next offset that
-    is committed to the database, which `next_offset` may run ahead of; `seen` is the last record read.
+    `next_offset` is the first record not yet handled, `last_seq` the number of the last outbox row written, `acked_seq`
+    that of the last row acknowledged by the broker together with all before it. `stored_offset` is the next offset as
+    committed to the database; `next_offset` may be ahead of it. `seen` identifies the last record read.
     """
 
     id: int
@@ -57,9 +57,9 @@ class Lane:
 
 
 async def acquire(connection: Connection, group: str, partitions: Sequence[tuple[str, int]], owner: str) -> list[Lane]:
-    """Claim lanes under new epochs; whoever held them is fenced from this statement's commit on.
+    """Acquire lanes under new epochs; their former owners are fenced once this statement commits.
 
-    Waits, within `lock_timeout`, for a transaction of the former owner that is still open.
+    Waits, within `lock_timeout`, for an open transaction of a former owner.
     """
     topics = [topic for topic, _ in partitions]
     numbers = [number for _, number in partitions]
@@ -76,7 +76,7 @@ async def acquire(connection: Connection, group: str, partitions: Sequence[tuple
 async def read_offsets(
     connection: Connection, group: str, partitions: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], int]:
-    """Give the next offset of each lane that exists already."""
+    """Return the next offset of each lane that exists."""
     rows = await connection.fetch(OFFSETS, group)
     known = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
     return {place: known[place] for place in partitions if place in known}
@@ -88,10 +88,10 @@ async def advance(
     offsets: Mapping[int, int],
     seen: Mapping[int, RecordChecksum] = NOTHING_SEEN,
 ) -> set[int]:
-    """Pass the fence: lock the lanes that are still mine, move their offsets and marks, and return their ids.
+    """Pass the fence: lock the lanes still owned, move their offsets and watermarks, and return their ids.
 
     A lane that is not returned has a new owner: nothing of it may be written or published. `offsets` holds the new
-    `next_offset` by lane id, `seen` the last record before it.
+    `next_offset` by lane id, `seen` the checksum of the last record before it.
     """
     moved = list(lanes)
     last = [seen.get(lane.id, lane.seen) for lane in moved]

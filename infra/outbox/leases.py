@@ -1,4 +1,4 @@
-"""Lanes that no Kafka partition assigns: taken by lease, by the database's clock, each time under a new epoch."""
+"""Lanes without a Kafka partition: leased by the database's clock, each time under a new epoch."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
 
 LaneGroup = tuple[str, str]
-"""A group and its topic: the lanes that its writers share."""
+"""A group and its topic, whose lanes the group's writers share."""
 
 _DECLARE = """
 INSERT INTO lane ("group", topic, partition)
@@ -16,7 +16,7 @@ SELECT $1, $2, number FROM generate_series(0, $3::int - 1) AS number
 ON CONFLICT ("group", topic, partition) DO NOTHING
 """
 
-# A lane whose row is locked belongs to a transaction that is still open: it is passed over, never waited for.
+# A locked lane row belongs to an open transaction: it is skipped, never waited for.
 _TAKE = """
 UPDATE lane SET epoch = epoch + 1, owner = $3, claimed_at = clock_timestamp(), lease_until = clock_timestamp() + $4
 WHERE id = (
@@ -39,27 +39,27 @@ WHERE id = $1 AND epoch = $2
 
 
 async def declare(sql: Connection, place: LaneGroup, count: int) -> None:
-    """Make sure that the group has its lanes, numbered from 0."""
+    """Create the group's lanes, numbered from 0, where they are missing."""
     await sql.execute(_DECLARE, *place, count)
 
 
 async def acquire(sql: Connection, place: LaneGroup, owner: str, lease: timedelta) -> Lane | None:
-    """Take one free or lapsed lane under a new epoch, first of all the one this owner had; None if all are leased."""
+    """Lease a free or expired lane under a new epoch, preferably this owner's last one; None if all are leased."""
     return _lane(await sql.fetchrow(_TAKE, *place, owner, lease, 0, False))
 
 
 async def take_over(sql: Connection, place: LaneGroup, owner: str, lease: timedelta, mine: int) -> Lane | None:
-    """Take one free or lapsed lane that has unpublished rows, other than `mine`; None if there is none."""
+    """Lease a free or expired lane that has unpublished rows, other than `mine`; None if there is none."""
     return _lane(await sql.fetchrow(_TAKE, *place, owner, lease, mine, True))
 
 
 async def renew(sql: Connection, lane: Lane, lease: timedelta) -> None:
-    """Prolong the lease, in the transaction that has passed the fence."""
+    """Renew the lease, in the transaction that has passed the fence."""
     await sql.execute(_RENEW, lane.id, lane.epoch, lease)
 
 
 async def release(sql: Connection, lane: Lane) -> None:
-    """Give the lane up, with the mark of what is published; does nothing if it is somebody else's by now."""
+    """Release the lane and store its published watermark; does nothing if it has a new owner."""
     await sql.execute(_RELEASE, lane.id, lane.epoch, lane.acked_seq)
 
 

@@ -1,4 +1,4 @@
-"""Outbox rows: insert-only, numbered without gaps by their lane, published by the lane's owner alone."""
+"""Outbox rows: insert-only, numbered without gaps within their lane, published by the lane's owner alone."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,11 +19,11 @@ FROM outbox WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3
 """
 
 PAGE = 250
-"""Rows read at once of what is to be published again; a row has a megabyte at most."""
+"""Unpublished rows read at once; a row has at most a megabyte."""
 
 
 class OutboxRow(NamedTuple):
-    """One record to publish, with its place in its lane."""
+    """One record to publish, with its lane and its number in it."""
 
     lane: int
     seq: int
@@ -31,17 +31,18 @@ class OutboxRow(NamedTuple):
 
 
 async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Write rows, and move their lanes' numbers with them; the fence must have been passed before."""
+    """Insert rows and move their lanes' last numbers; the transaction must have passed the fence."""
     last = {row.lane: row.seq for row in rows}
     await connection.execute(NUMBER, list(last), list(last.values()))
     records = [
-        (lane, seq, said.id, said.topic, said.key, said.type, said.header_text, said.value) for lane, seq, said in rows
+        (lane, seq, record.id, record.topic, record.key, record.type, record.header_text, record.value)
+        for lane, seq, record in rows
     ]
     await connection.copy_records_to_table("outbox", columns=COLUMNS, records=records)
 
 
 async def load_unpublished(connection: Connection, lane: int, after: int, limit: int = PAGE) -> list[OutboxRow]:
-    """Read the rows of a lane that nobody is known to have published, in order."""
+    """Return the rows of a lane that are not known to be published, in order."""
     found = await connection.fetch(UNPUBLISHED, lane, after, limit)
     return [OutboxRow(row["lane"], row["seq"], _record(row)) for row in found]
 

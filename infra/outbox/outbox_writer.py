@@ -1,4 +1,4 @@
-"""A writer that Kafka does not feed (HTTP, command line, venue feed): it leases a lane, commits, then publishes."""
+"""The outbox writer of producers without Kafka input (HTTP, command line, venue feed): lease, commit, publish."""
 
 import asyncio
 import time
@@ -37,29 +37,29 @@ from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.telemetry.worker_health import Health
 
 BATCH: Final = 500
-"""Functions that share a transaction at most."""
+"""Maximum number of functions in one transaction."""
 
 _PASSING = (
     InDoubtError, PublishError, KafkaUnavailableError, *DATABASE_ERRORS,
 )  # fmt: skip
 _COMMIT_LIMIT: Final = 20.0
-"""Seconds a batch may take; the server's own limits are shorter."""
+"""Seconds that a batch may take; the server's own limits are shorter."""
 _TRIES: Final = 4
-"""Times that a batch is tried before it is halved."""
+"""Attempts to commit a batch before it is halved."""
 _HALTED: Final = 2.0
-"""Seconds after which a writer that has halted looks again."""
+"""Seconds after which a halted writer checks again."""
 _DRAIN_LIMIT: Final = 15.0
-"""Seconds that closing waits for the broker."""
+"""Seconds that closing waits for acknowledgements."""
 
 T = TypeVar("T")
 
 
 class NotWrittenError(Exception):
-    """Nothing was written, and nothing will be: the writer had no lane, no database or no broker in time."""
+    """Nothing was written: the writer had no lane, no database or no broker in time."""
 
 
 class WriteUnknownError(Exception):
-    """The commit was not answered: what the function wrote may or may not be there. Look, or write idempotently."""
+    """The commit was not confirmed: the function's writes may or may not exist. Check, or write idempotently."""
 
 
 class OutboxWriter:
@@ -67,7 +67,8 @@ class OutboxWriter:
 
     With `saga` it writes nothing while the database and that saga's topics do not belong together.
 
-    A lane whose owner has died lapses after `lease` seconds; whoever of the group is alive then publishes its rows.
+    The lease of a lane whose owner has died expires after `lease` seconds; another writer of the group then publishes
+    its rows.
     """
 
     def __init__(
@@ -117,21 +118,21 @@ class OutboxWriter:
             reject(request, NotWrittenError("the writer has been closed"))
 
     async def failed(self) -> None:
-        """Wait until the writer ends by itself, which only a fault makes it do, and raise that."""
+        """Wait until the writer ends because of an internal error, and raise it."""
         if self._task is not None:
             await asyncio.shield(self._task)
 
     @property
     def depth(self) -> int:
-        """Give the number of functions that wait for a transaction."""
+        """The number of functions that wait for a transaction."""
         return len(self._queue)
 
     async def write(self, run: Callable[[OutboxTransaction], Awaitable[T]], *, patience: float = 10.0) -> T:
-        """Run a function in the next group commit and give its result once that is committed.
+        """Run a function in the next batch and return its result once the batch is committed.
 
-        The function may be called more than once before it counts, so it changes nothing but the transaction. What it
-        raises is raised here and takes back what it alone wrote. Raises `NotWrittenError` if after `patience` seconds
-        no transaction could be begun, `WriteUnknownError` if the commit was not answered.
+        The function may be called several times, so it must change nothing but the transaction. An error that it raises
+        is raised here, and its own writes are rolled back. Raises `NotWrittenError` if no transaction began within
+        `patience` seconds, `WriteUnknownError` if the commit was not confirmed.
         """
         if self._closing or self._task is None or self._task.done():
             raise NotWrittenError("the writer is not open")
@@ -157,7 +158,7 @@ class OutboxWriter:
         self._wake.set()
 
     async def _work_on(self) -> None:
-        """Write until closed; whatever fails, begin again."""
+        """Write until closed; start a new session after each failure."""
         failures = 0
         while not (self._closing and (failures or not self._queue)):
             try:
@@ -174,12 +175,12 @@ class OutboxWriter:
                 self._why = f"{type(error).__name__}: {error}"
                 self.health.ready = False
                 self.health.restarts += 1
-                self._log.warning("starting over", why=self._why)
+                self._log.warning("session restarted", why=self._why)
                 await asyncio.sleep(0.05 * 2**failures)
         self.health.ready = False
 
     async def _session(self) -> None:
-        """Write with one connection, one epoch and one producer, until any of them is in doubt."""
+        """Write with one connection, one epoch and one producer until one of them is in doubt."""
         async with AsyncExitStack() as stack:
             sql = await stack.enter_async_context(self._pool.acquire(timeout=10))
             self._doubtful = False
@@ -211,7 +212,7 @@ class OutboxWriter:
                 rows = await self._commit(sql, lane, batch)
             except ConflictsError as error:
                 if len(batch) == 1:
-                    raise InDoubtError("a function keeps meeting conflicts") from error
+                    raise InDoubtError("a function keeps conflicting with other transactions") from error
                 most = max(1, len(batch) // 2)
                 continue
             most = BATCH
@@ -238,7 +239,7 @@ class OutboxWriter:
         return batch
 
     async def _commit(self, sql: Connection, lane: Lane, batch: list[Request[Any]]) -> list[OutboxRow]:
-        """Commit a batch, or put it back and raise if it is known not to be written."""
+        """Commit a batch; if it is known not to be written, requeue it and raise."""
         committing = asyncio.Event()
         try:
             async with asyncio.timeout(_COMMIT_LIMIT):
@@ -250,8 +251,8 @@ class OutboxWriter:
                     self._queue.appendleft(request)
                 raise
             for request in batch:
-                reject(request, WriteUnknownError(f"the commit was not answered: {error or type(error).__name__}"))
-            raise InDoubtError("a commit was not answered") from error
+                reject(request, WriteUnknownError(f"the commit was not confirmed: {error or type(error).__name__}"))
+            raise InDoubtError("a commit was not confirmed") from error
         self.health.batches += 1
         self.health.records += len(batch)
         self.health.committed = self.health.polled = time.monotonic()
@@ -260,7 +261,7 @@ class OutboxWriter:
     async def _transact(
         self, sql: Connection, lane: Lane, batch: Sequence[Request[Any]], committing: asyncio.Event
     ) -> list[OutboxRow]:
-        """Try without savepoints; only if a function fails, do the batch again with one for each."""
+        """Run a batch without savepoints; if a function fails, repeat it with a savepoint for each."""
         guarded = False
         for attempt in range(_TRIES):
             try:
@@ -275,7 +276,7 @@ class OutboxWriter:
                     committing.set()
             except REDO as error:
                 committing.clear()
-                self._log.info("batch redone", why=type(error).__name__)
+                self._log.info("batch retried", why=type(error).__name__)
                 await asyncio.sleep(0.01 * 2**attempt)
             except FunctionFailedError:
                 guarded = True
@@ -284,7 +285,7 @@ class OutboxWriter:
         raise ConflictsError
 
     async def _take_over_orphans(self, mine: int) -> None:
-        """Publish what writers of this group that have died left in their lanes."""
+        """Take over the lanes of dead writers of this group and publish their rows."""
         heir = f"{self._owner}/heir"
         while True:
             try:
@@ -295,7 +296,7 @@ class OutboxWriter:
                         await leases.release(sql, lane)
                         self._log.info("orphaned lane published", lane=lane.partition)
             except _PASSING as error:
-                self._log.warning("orphans wait", why=f"{type(error).__name__}: {error}")
+                self._log.warning("orphaned lanes not published yet", why=f"{type(error).__name__}: {error}")
             await asyncio.sleep(self._lease.total_seconds() / 2)
 
     async def _sleep(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Taking lanes over: as a member in good standing, from offsets that the broker has, with nothing left unpublished."""
+"""Acquires lanes: as an accepted group member, at offsets that the broker has, with no row left unpublished."""
 
 import os
 import socket
@@ -31,12 +31,12 @@ def unique_owner_name(service: str) -> str:
 async def acquire_lanes(
     consumer: ConsumerPort, sql: Connection, guard: Guard, places: Sequence[Place], owner: str
 ) -> list[Lane]:
-    """Claim the lanes of these partitions. Raises `InDoubtError`, `HaltError`, `KafkaUnavailableError`."""
-    await guard.check(sql)  # before anything is committed to Kafka: what is there may be the only evidence
+    """Acquire the lanes of these partitions. Raises `InDoubtError`, `HaltError`, `KafkaUnavailableError`."""
+    await guard.check(sql)  # before committing to Kafka: its committed offsets may be the only evidence
     known = await lane_rows.read_offsets(sql, guard.group, places)
-    # One that slept past its session would fence the rightful owner.
+    # A member whose session has expired would fence the rightful owner.
     if known and not await consumer.commit(known, str(guard.identity)):
-        raise InDoubtError("the group does not know this member now; waiting to join again")
+        raise InDoubtError("the group no longer knows this member; waiting to rejoin")
     lanes = await lane_rows.acquire(sql, guard.group, places, owner)
     reach(Failpoint.IN_CLAIM)
     if new := [lane for lane in lanes if lane.epoch == 1]:
@@ -46,7 +46,7 @@ async def acquire_lanes(
 
 
 async def _begin_lanes(consumer: ConsumerPort, sql: Connection, lanes: Sequence[Lane]) -> None:
-    """Have lanes that never were begin with the first record that their partitions hold."""
+    """Start new lanes at the first record that their partitions hold."""
     ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
     for lane in lanes:
         lane.next_offset = max(lane.next_offset, ranges[lane.topic, lane.partition][0])
@@ -56,9 +56,9 @@ async def _begin_lanes(consumer: ConsumerPort, sql: Connection, lanes: Sequence[
 
 
 async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
-    """Publish what the former owner may have left unpublished, before anything new is read.
+    """Publish the rows that a former owner may have left unpublished, before anything new is read.
 
-    A row that the broker refuses for good is parked. Raises `InDoubtError`, `PublishError`.
+    A row that the broker rejects for good is parked. Raises `InDoubtError`, `PublishError`.
     """
     try:
         for lane in lanes:
@@ -70,12 +70,12 @@ async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]
                 after = rows[-1].seq
         await publisher.drain()
     except PublishError:
-        await lane_rows.advance(sql, lanes, {})  # the first row not marked is then the one that the broker has refused
+        await lane_rows.advance(sql, lanes, {})  # the first row after the watermark is then the rejected one
         raise
 
 
 async def _publish_first(sql: Connection, publisher: Publisher, lane: Lane) -> None:
-    """Publish the lane's first row by itself, so that it is known to be the one that is refused, if any is."""
+    """Publish the lane's first row by itself, so that a rejection is known to concern it."""
     rows = await outbox_rows.load_unpublished(sql, lane.id, lane.acked_seq, limit=1)
     if not rows:
         return

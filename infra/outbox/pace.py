@@ -1,24 +1,24 @@
-"""Leaves the event loop to others while a batch is worked off: heartbeats to Kafka go through the same loop."""
+"""Yields the event loop while a batch is handled: heartbeats to Kafka run on the same loop."""
 
 import asyncio
 from typing import Final
 
 TURN: Final = 0.1
-"""Seconds after which others get a turn: a sixtieth of the default session time-out."""
+"""Seconds after which a batch yields: a sixtieth of the default session timeout."""
 
 
 class Pace:
-    """Counts the time since others had a turn; to be asked before each record."""
+    """Measures the time since the last yield; checked before each record."""
 
     def __init__(self) -> None:
         self._clock = asyncio.get_running_loop().time
         self._since = self._clock()
 
     def is_due(self) -> bool:
-        """Return whether others should have a turn."""
+        """Return whether it is time to yield."""
         return self._clock() - self._since > TURN
 
     async def turn(self) -> None:
-        """Give others a turn."""
+        """Yield to the event loop."""
         await asyncio.sleep(0)
         self._since = self._clock()

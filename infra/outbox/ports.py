@@ -1,4 +1,4 @@
-"""The port to Kafka: what the step path asks of a producer and of a member of a group, whoever makes them."""
+"""The port to Kafka: what the step path needs of a producer and of a group member."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from tradesaga.infra.kafka.producer import Producer
 
 
 class ProducerPort(Protocol):
-    """Keeps each partition's order; reports as sent only what was. See `tradesaga.infra.kafka.producer`."""
+    """Keeps the order of each partition and confirms only sent records. See `tradesaga.infra.kafka.producer`."""
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
@@ -30,7 +30,7 @@ class ProducerPort(Protocol):
 
 
 class ConsumerPort(Protocol):
-    """A member of a group that commits nothing by itself. See `tradesaga.infra.kafka.consumer`."""
+    """A group member that commits no offsets by itself. See `tradesaga.infra.kafka.consumer`."""
 
     async def start(
         self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
@@ -43,7 +43,7 @@ class ConsumerPort(Protocol):
         ...
 
     def assignment(self) -> set[Place]:
-        """Give the partitions that this member believes to be its own."""
+        """Return the partitions assigned to this member, as far as it knows."""
         ...
 
     def seek(self, place: Place, offset: int) -> None:
@@ -51,7 +51,7 @@ class ConsumerPort(Protocol):
         ...
 
     async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
-        """Return what was read by partition: the wanted records, and where to read on."""
+        """Return by partition the wanted records and the next offset."""
         ...
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
@@ -59,57 +59,57 @@ class ConsumerPort(Protocol):
         ...
 
     def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
-        """Return the partitions of which everything left waits for an open transaction, and how many records do."""
+        """Return the partitions whose remaining records all wait for an open transaction, with their number."""
         ...
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
-        """Ask for the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
+        """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         ...
 
     async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
-        """Commit offsets, with a text beside them; return False if the group does not know this member."""
+        """Commit offsets with metadata; return False if the group does not know this member."""
         ...
 
 
 class Clients(Protocol):
-    """Makes clients of another kind than aiokafka's: a simulation's."""
+    """Makes the clients of a simulation, in place of aiokafka's."""
 
     def producer(self, client_id: str) -> ProducerPort:
         """Make a producer."""
         ...
 
     def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> ConsumerPort:
-        """Make a member of a group."""
+        """Make a group member."""
         ...
 
     def inspector(self) -> AbstractAsyncContextManager[Inspector]:
-        """Make an inspector, connected while the context is open."""
+        """Make an inspector that is connected while the context is open."""
         ...
 
 
 Brokers = str | Clients
-"""An address that `tradesaga.infra.kafka.names.Cluster` reads, or what makes the clients instead."""
+"""An address in the format of `tradesaga.infra.kafka.names.Cluster`, or a simulation's clients."""
 
 
 def cluster_of(brokers: Brokers) -> Cluster:
-    """Return the cluster with the prefix of our names there; a simulation's has none."""
+    """Return the cluster with its topic prefix; a simulation has none."""
     return Cluster.parse(brokers) if isinstance(brokers, str) else Cluster("")
 
 
 def make_producer(brokers: Brokers, client_id: str) -> ProducerPort:
-    """Make a producer; it is not connected yet."""
+    """Make a producer that is not connected yet."""
     return Producer(brokers, client_id) if isinstance(brokers, str) else brokers.producer(client_id)
 
 
 def make_consumer(
     brokers: Brokers, group: str, topics: Collection[str], client_id: str, session_ms: int
 ) -> ConsumerPort:
-    """Make a member of a group; it has not joined yet."""
+    """Make a group member that has not joined yet."""
     if isinstance(brokers, str):
         return Consumer(brokers, group, topics, client_id, session_ms)
     return brokers.consumer(group, topics, client_id, session_ms)
 
 
 def make_inspector(brokers: Brokers) -> AbstractAsyncContextManager[Inspector]:
-    """Make an inspector, connected while the context is open."""
+    """Make an inspector that is connected while the context is open."""
     return open_inspector(brokers) if isinstance(brokers, str) else brokers.inspector()

@@ -1,4 +1,4 @@
-"""What a worker runs: the port between the step path and those who judge records."""
+"""The processor that a worker runs: the port between the step path and the handling of records."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,20 +12,20 @@ from tradesaga.schemas.envelope import Header
 
 
 class InDoubtError(Exception):
-    """The worker cannot know what it has done: it must drop what it remembers and claim its lanes anew."""
+    """The outcome of a commit or the ownership of a lane is unknown: drop all state and acquire the lanes again."""
 
 
 class ConflictError(Exception):
-    """Another owner wrote a row between our reading and our writing it: the batch is to be judged again."""
+    """Another owner changed a row between our read and our write: the batch is to be handled again."""
 
 
 class HaltError(Exception):
-    """Database and topics do not belong together as they are: a person must act before any record is handled."""
+    """Database and topics do not belong together: no record is handled until a person acts."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """One open batch: the connection, the lanes that passed the fence, and what is to be published after the commit."""
+    """One open batch: the connection, the lanes that passed the fence, and the rows to publish after the commit."""
 
     sql: Connection
     lanes: dict[int, Lane]
@@ -33,52 +33,53 @@ class Transaction:
     _next: dict[int, int] = field(default_factory=dict[int, int])
 
     def emit(self, lane: int, record: Outgoing) -> None:
-        """Add a record to the outbox, behind the others of its lane."""
+        """Append a record to the outbox rows of its lane."""
         seq = self._next.get(lane, self.lanes[lane].last_seq) + 1
         self._next[lane] = seq
         self.rows.append(OutboxRow(lane, seq, record))
 
 
 class Received(NamedTuple):
-    """A record and the lane it came in by."""
+    """A record and the id of the lane it arrived on."""
 
     lane: int
     record: Record
 
 
 class Processor(Protocol):
-    """What a worker runs: it judges records and its own timers inside the batch's transaction."""
+    """Handles records, and timers of its own, inside the batch's transaction."""
 
     group: str
     topics: Sequence[str]
 
     def wants(self, topic: str, headers: Sequence[Header]) -> bool:
-        """Say whether a record is of use; called for each record of the topics."""
+        """Return whether a record is needed; called for each record of the topics."""
         ...
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
-        """Forget everything; these are the lanes now. `wake` tells the worker that there is work without a record."""
+        """Drop all state and start with these lanes; `wake` tells the worker that there is work without a record."""
         ...
 
     def due_in(self) -> float | None:
-        """Give the seconds until there is work of its own (0: now), or None if there is none."""
+        """Return the seconds until a timer is due (0: now), None if there is none."""
         ...
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
-        """Judge and write. May be called again after a rollback, with the same records: changes only the transaction.
+        """Handle records and write the results.
 
-        Raises `ConflictError` to have the batch judged again.
+        May be called again with the same records after a rollback, so it changes only the transaction. Raises
+        `ConflictError` to have the batch handled again.
         """
         ...
 
     def committed(self) -> None:
-        """Do what had to wait for the commit of the last `apply`: start calls, keep caches."""
+        """Do what must follow the commit of the last `apply`: start calls, update caches."""
         ...
 
     def full(self) -> bool:
-        """Say whether fetching should wait until some work is done."""
+        """Return whether fetching should pause until some work is done."""
         ...
 
     async def close(self) -> None:
-        """Stop what runs on the side."""
+        """Stop background tasks."""
         ...

@@ -1,4 +1,4 @@
-"""From the outbox to Kafka: in order, and with a mark that covers only what is acknowledged without a gap."""
+"""Publishes outbox rows in order; the watermark covers only rows acknowledged without a gap."""
 
 import asyncio
 from collections import deque
@@ -13,19 +13,19 @@ from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ports import Brokers, make_producer
 
 UNACKED_LIMIT = 20_000
-"""Rows sent and not acknowledged at which writing waits."""
+"""Unacknowledged rows at which writing pauses."""
 UNACKED_BYTES = 32 * 1024 * 1024
-"""Bytes of such rows at which it waits too."""
+"""Bytes of unacknowledged rows at which writing pauses."""
 
 
 class PublishError(Exception):
-    """The broker did not take a record, or did not say so: throw the producer away and claim the lanes anew."""
+    """The broker rejected a record or did not confirm it: discard the producer and acquire the lanes again."""
 
 
 class Publisher:
-    """One producer, and the order of what goes through it.
+    """Publishes rows in order through one producer.
 
-    A publisher that has failed is never mended: its owner closes it and makes another.
+    A publisher that has failed is not repaired: its owner closes it and makes another.
     """
 
     def __init__(self, brokers: Brokers, client_id: str, lanes: Iterable[Lane]) -> None:
@@ -50,18 +50,18 @@ class Publisher:
         finally:
             for ack in (ack for _, acks, _ in self._sent for ack in acks):
                 if not ack.cancel() and not ack.cancelled():
-                    ack.exception()  # what it says is known, or does not matter any more
+                    ack.exception()  # retrieved, so that asyncio does not log it
             await self._producer.stop()
 
     @property
     def failure(self) -> BaseException | None:
-        """Give what stopped the publisher, if anything has."""
+        """The error that stopped the publisher, None while it works."""
         if self._acks is None or not self._acks.done() or self._acks.cancelled():
             return None
         return self._acks.exception()
 
     async def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Send committed rows, in their order; returns once they are queued, not once they are acknowledged.
+        """Send committed rows in order; returns once they are queued, not once they are acknowledged.
 
         Raises `PublishError` if an earlier row has failed.
         """
@@ -80,7 +80,7 @@ class Publisher:
         self._changed.set()
 
     async def room(self) -> None:
-        """Wait until few enough rows, and bytes, are unacknowledged."""
+        """Wait until the unacknowledged rows and bytes are below their limits."""
         while self._unacked > UNACKED_LIMIT or self._bytes > UNACKED_BYTES:
             self._check()
             await asyncio.sleep(0.005)

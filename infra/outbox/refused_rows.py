@@ -1,7 +1,7 @@
-"""Rows that the broker refuses for good: set aside together with the mark, so that their lane goes on without them.
+"""Outbox rows that the broker rejects for good: parked together with the watermark, so that their lane continues.
 
-Such a row stands in `parked` under its group's name and ` outbox`, its lane's id as a negative partition (no topic has
-one), its number as the offset. `tradesaga resend` publishes it once the broker takes it.
+Such a row is in `parked` under its group's name with ` outbox` appended, with its lane's id as a negative partition (no
+topic has one) and its number as the offset. `tradesaga resend` publishes it once the broker accepts it.
 """
 
 from dataclasses import dataclass
@@ -33,30 +33,30 @@ UPDATE parked SET released = 'retry', released_at = clock_timestamp() WHERE part
 
 
 async def set_aside(sql: Connection, lane: Lane, row: OutboxRow, why: BaseException) -> None:
-    """Park the lane's first unpublished row and pass it by, in one transaction; raises `InDoubtError` when fenced."""
+    """Park the lane's first unpublished row and skip it, in one transaction. Raises `InDoubtError` when fenced."""
     lane.acked_seq = row.seq
-    what = f"the broker refuses outbox row {row.lane}/{row.seq} for good: {type(why).__name__}"
-    reason = f"{what}; once it takes it, `tradesaga resend {row.lane} {row.seq}`"
+    what = f"the broker rejects outbox row {row.lane}/{row.seq}: {type(why).__name__}"
+    reason = f"{what}; once it accepts it, run `tradesaga resend {row.lane} {row.seq}`"
     async with sql.transaction():
         if not await lane_rows.advance(sql, [lane], {}):
-            raise InDoubtError("another owner has claimed the lane")
+            raise InDoubtError("another owner has acquired the lane")
         group = await sql.fetchval(_SET_ASIDE, row.lane, row.seq, _saga_id(row.record.key), reason)
     metrics.PARKED.labels(group).inc()
     structlog.get_logger("publisher").error(
-        "row set aside", topic=row.record.topic, saga_id=row.record.key, lane=row.lane, seq=row.seq, why=reason
+        "outbox row parked", topic=row.record.topic, saga_id=row.record.key, lane=row.lane, seq=row.seq, why=reason
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row that was set aside, as it is to be published; `released` once somebody has."""
+    """A parked outbox row as it is to be published; `released` once it was resent."""
 
     record: Outgoing
     released: bool
 
 
 async def find_refused(sql: Connection, lane: int, seq: int) -> Refused | None:
-    """Read a row that was set aside."""
+    """Return a parked outbox row, None if there is none."""
     row = await sql.fetchrow(_FIND, lane, seq)
     if row is None:
         return None
@@ -65,7 +65,7 @@ async def find_refused(sql: Connection, lane: int, seq: int) -> Refused | None:
 
 
 async def mark_resent(sql: Connection, lane: int, seq: int) -> None:
-    """Note that the row is on its topic by now."""
+    """Record that the row was published."""
     await sql.execute(_RESENT, lane, seq)
 
 

@@ -1,4 +1,4 @@
-"""A group's worker as the settings of its service want it."""
+"""Makes a group's worker from the settings of its service."""
 
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.outbox.known_groups import group_filter_for
@@ -19,7 +19,7 @@ def make_worker(
     trust: SealTrust | None,
     batch: int = BATCH,
 ) -> Worker:
-    """Make the worker of a group whose database is that of `service`, and have its health measured."""
+    """Make the worker of a group that uses the database of `service`, and export its health as metrics."""
     worker = Worker(
         processor,
         pool,

@@ -1,8 +1,8 @@
-"""Notices a consumer that is stuck: rebuilt first, and where that does not help, its process is to be started anew.
+"""Detects a stuck consumer: it is rebuilt first, and if that does not help, its process has to be restarted.
 
-aiokafka shows no sign of health: a member that missed a rebalance, or whose fetcher has died, waits for ever and looks
-like one for whom there is nothing to read. What tells them apart is a second reader, asked only in a long silence: if
-the broker has a record for it where ours gets none, ours is stuck. A broker that is away proves nothing.
+aiokafka reports no health: a member that missed a rebalance, or whose fetcher has died, looks like one with nothing to
+read. A second reader, used only after a long silence, tells them apart: if the broker returns a record to it where the
+consumer gets none, the consumer is stuck. An unavailable broker proves nothing.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from tradesaga.infra.kafka.errors import KafkaUnavailableError
 
 
 class Action(Enum):
-    """What is to be done."""
+    """What to do with the consumer."""
 
-    FINE = "let it go on"
-    REBUILD = "throw the consumer away and make another"
-    END = "end the process, for its supervisor to start it anew"
+    FINE = "continue"
+    REBUILD = "replace the consumer"
+    END = "end the process, for its supervisor to restart it"
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long, in seconds, a silence is borne, and how often a rebuilt consumer is given another chance.
+    """How long a silence is tolerated, in seconds, and how often a consumer is rebuilt.
 
-    `hang`: the time after which a worker that has not come round once, whatever holds it up, is given up.
+    `hang` is the time after which a worker whose loop has not completed a turn is considered hung.
     """
 
     silence: float = 60.0
@@ -37,16 +37,16 @@ class Patience:
 
     @property
     def pause(self) -> float:
-        """Give the seconds between two looks."""
+        """Seconds between two observations."""
         return self.silence / 6
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one look at a worker shows.
+    """The state of a worker at one moment.
 
-    `polls` that have come back so far; `offsets` is where it would read on; `paused` says that it does not want any
-    now, `assigned` that the group has given it its share; `turned` is when it last came round.
+    `polls` counts the polls that have returned, `offsets` is where it reads next by partition; `paused`: it fetches
+    nothing now; `assigned`: the group has assigned its partitions; `turned` is when its loop last completed a turn.
     """
 
     polls: int
@@ -58,12 +58,12 @@ class Observation:
 
 @dataclass
 class Watchdog:
-    """Judges what is seen; times are `elapsed()` seconds, and it asks no clock itself."""
+    """Decides from observations; times are `elapsed()` seconds, passed in by the caller."""
 
     patience: Patience = field(default_factory=Patience)
     rebuilt: int = 0
     silent: dict[Place, int] = field(default_factory=dict[Place, int])
-    """Partitions from which nothing has come for too long, and where they would be read on."""
+    """Partitions that have returned nothing for too long, with their next offset."""
     _polls: int = -1
     _begun: float = 0.0
     _polled: float = 0.0
@@ -71,14 +71,14 @@ class Watchdog:
     _moved: dict[Place, tuple[int, float]] = field(default_factory=dict[Place, tuple[int, float]])
 
     def begin(self, now: float) -> None:
-        """Watch from now on: another consumer, or the same one after a silence that was not its own."""
+        """Start observing: a new consumer, or the same one after a silence that it did not cause."""
         self._polls, self._begun = -1, now
         self._polled = self._assigned = now
         self._moved.clear()
         self.silent.clear()
 
     def is_suspicious(self, now: float, sight: Observation) -> bool:
-        """Say whether a silence has lasted so long that the broker should be asked."""
+        """Return whether a silence has lasted so long that the broker should be asked."""
         if sight.polls != self._polls or sight.paused:
             self._polls, self._polled = sight.polls, now
         if sight.assigned:
@@ -91,18 +91,18 @@ class Watchdog:
         self.silent = {place: offset for place, (offset, since) in self._moved.items() if self._passed(now, since)}
         doubted = bool(self.silent) or self._passed(now, min(self._polled, self._assigned))
         if not doubted and now - self._begun > 2 * self.patience.silence:
-            self.rebuilt = 0  # the new one brings what the old one did not
+            self.rebuilt = 0  # the rebuilt consumer returns records
         return doubted
 
     def _passed(self, now: float, since: float) -> bool:
         return now - since > self.patience.silence
 
     def is_hung(self, now: float, sight: Observation) -> bool:
-        """Say whether the worker has been held up so long that nothing but a new process helps."""
+        """Return whether the worker has been blocked so long that only a restart of the process helps."""
         return now - max(sight.turned, self._begun) > self.patience.hang
 
     def decide(self, now: float, *, waits: bool) -> Action:
-        """Decide, now that the broker has answered; `waits`: it has a record in one of the silent partitions."""
+        """Decide after the broker has answered; `waits`: it has a record in one of the silent partitions."""
         if not waits and not self._passed(now, min(self._polled, self._assigned)):
             self.rebuilt = 0
             self._moved.clear()
@@ -114,13 +114,13 @@ class Watchdog:
 async def watch(
     watchdog: Watchdog, look: Callable[[], Observation], probe: Callable[[Mapping[Place, int]], Awaitable[bool]]
 ) -> Action:
-    """Watch one consumer until something has to be done. `probe` says whether the broker has a record there."""
+    """Watch one consumer until it must be replaced. `probe` returns whether the broker has a record there."""
     watchdog.begin(elapsed())
     while True:
         before = elapsed()
         await asyncio.sleep(watchdog.patience.pause)
         if elapsed() - before > 3 * watchdog.patience.pause:
-            watchdog.begin(elapsed())  # the process itself was stopped, or starved; it has seen nothing
+            watchdog.begin(elapsed())  # the process itself was stopped or starved
             continue
         sight = look()
         if watchdog.is_hung(elapsed(), sight):
@@ -132,9 +132,9 @@ async def watch(
             async with asyncio.timeout(watchdog.patience.silence):
                 waits = await probe(asked)
         except (KafkaUnavailableError, TimeoutError):
-            watchdog.begin(elapsed())  # the silence is the broker's
+            watchdog.begin(elapsed())  # the broker is unavailable
             continue
-        # What has come while the broker was asked is no silence.
+        # Records may have arrived while the broker was asked.
         if not watchdog.is_suspicious(elapsed(), look()) or asked.items() - watchdog.silent.items():
             continue
         if (verdict := watchdog.decide(elapsed(), waits=waits)) is not Action.FINE:
@@ -142,9 +142,9 @@ async def watch(
 
 
 def stuck_consumer_error(group: str, rebuilds: int) -> CommandError:
-    """Give the error with which a worker ends that no new consumer has helped."""
-    what = f"the consumer of {group} brings nothing though there is something to read, or its worker hangs"
+    """Return the error of a worker whose rebuilt consumers are stuck too."""
+    what = f"the consumer of {group} returns no records although there are some, or its worker hangs"
     return CommandError(
         "consumer-stuck", f"{what}; {rebuilds} rebuilt consumers have not helped", group,
-        "start the process anew (`tradesaga up` and an orchestrator do it by themselves)", ExitCode.UNAVAILABLE,
+        "restart the process (`tradesaga up` and an orchestrator do so automatically)", ExitCode.UNAVAILABLE,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The marks of what is consumed and published, written when no batch comes by to write them."""
+"""Watermarks of what was consumed and published, saved when no batch saves them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from tradesaga.infra.outbox.publish import Publisher, PublishError
 from tradesaga.infra.postgres.database import Connection
 
 LEAVING = 2.0
-"""Seconds that an owner waits for the broker before it leaves its lanes to another."""
+"""Seconds that an owner waits for the broker before it gives up its lanes."""
 
 
 class Watermarks:
-    """The marks of one owner's lanes; without them the next owner would publish, and read, again what is dealt with."""
+    """The watermarks of one owner's lanes; without them the next owner would reprocess finished work."""
 
     def __init__(self, sql: Connection, publisher: Publisher, lanes: Sequence[Lane]) -> None:
         self._sql = sql
@@ -28,11 +28,11 @@ class Watermarks:
         self._saved = self._sum()
 
     def _sum(self) -> int:
-        """Give a figure that grows with every mark."""
+        """Return a number that grows with every watermark."""
         return sum(lane.acked_seq + lane.next_offset for lane in self._lanes)
 
     async def save(self) -> None:
-        """Write the marks, if they have moved. Raises `InDoubtError` when a lane is another's by now."""
+        """Save the watermarks if they have moved. Raises `InDoubtError` when a lane has a new owner."""
         moved = self._sum()
         if moved == self._saved:
             return
@@ -44,16 +44,16 @@ class Watermarks:
             if lane.id in alive:
                 lane.stored_offset = lane.next_offset
         if len(alive) < len(self._lanes):
-            raise InDoubtError("another owner has claimed a lane")
+            raise InDoubtError("another owner has acquired a lane")
 
     async def leave(self) -> None:
-        """Write the marks for the next owner, if broker and database let us; where they do not, it repeats a little."""
+        """Save the watermarks for the next owner if broker and database are available; else it repeats some work."""
         try:
             async with asyncio.timeout(LEAVING):
-                with suppress(PublishError):  # what it had acknowledged before counts all the same
+                with suppress(PublishError):  # earlier acknowledgements still count
                     await self._publisher.drain()
                 await self.save()
         except InDoubtError as error:
-            structlog.get_logger("worker").info("left without marks", why=str(error))
+            structlog.get_logger("worker").info("lanes released without saving watermarks", why=str(error))
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return

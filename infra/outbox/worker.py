@@ -342,7 +342,7 @@ class Worker:
         except _PASSING as error:
             self._failures = min(self._failures + 1, 8)
             self.health.restarts += 1
-            self._log.warning("starting over", why=f"{type(error).__name__}: {error}")
+            self._log.warning("session restarted", why=f"{type(error).__name__}: {error}")
         finally:
             self._forget()
 
@@ -350,7 +350,7 @@ class Worker:
         self._owned = lanes
         self._unsought = {(lane.topic, lane.partition): lane for lane in lanes}
         self.health.lanes, self.health.ready, self.health.halted, self._failures = len(lanes), True, "", 0
-        self._log.info("lanes claimed", lanes=len(lanes))
+        self._log.info("lanes acquired", lanes=len(lanes))
 
     async def _work(self, session: Session, fetching: "asyncio.Task[None]") -> None:
         publisher, generation = session.publisher, session.generation

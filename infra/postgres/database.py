@@ -62,7 +62,7 @@ async def open_pool(url: str, *, min_size: int = 1, max_size: int = 4, applicati
 
 @asynccontextmanager
 async def session(url: str, *, application_name: str = "tradesaga") -> AsyncGenerator[Session]:
-    """Open one session for a command, and close it. Raises `CommandError` as `open_pool` does."""
+    """Open a session for a command and close it. Raises `CommandError` as `open_pool` does."""
     with explained_errors(url):
         connection = await asyncpg.connect(
             url, timeout=CONNECT_SECONDS, server_settings=_server_settings(application_name)
@@ -91,9 +91,9 @@ def explained_errors(url: str) -> Generator[None]:
 
 
 async def _check_version(sql: Connection, where: str) -> None:
-    """Refuse a schema of another version; `where` names the server and database without a password.
+    """Raise `CommandError` for a schema of another version: exit 5 if older or missing, exit 4 if later.
 
-    Raises `CommandError`: exit 5 for a schema that is older or not there, exit 4 for a later one.
+    `where` names the server and database without a password.
     """
     try:
         found = await sql.fetchval(f"SELECT version_num FROM {TABLE}")

@@ -1,4 +1,4 @@
-"""What an error from PostgreSQL means to the person who runs a command."""
+"""Explains errors of PostgreSQL to the person who runs a command."""
 
 from urllib.parse import urlsplit
 
@@ -10,11 +10,11 @@ SETTING = "TRADESAGA_DATABASE_URL"
 DATABASE_ERRORS = (
     asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError,
 )  # fmt: skip
-"""All that talking to PostgreSQL raises; the third is asyncpg's word for a session that ended while it was idle."""
+"""All errors of PostgreSQL and its connection; `InternalClientError` reports a session that ended while idle."""
 
 
 def explain(error: BaseException, url: str) -> CommandError | None:
-    """Say what is wrong with the server or its address, or None when the error is neither's fault."""
+    """Return what is wrong with the server or its address, None for any other error."""
     if isinstance(error, asyncpg.PostgresError):
         return _explain_answer(error, locate(url))
     if isinstance(error, asyncpg.ClientConfigurationError) or (isinstance(error, ValueError) and not _is_url(url)):
@@ -22,7 +22,7 @@ def explain(error: BaseException, url: str) -> CommandError | None:
             "database-url",
             f"the database URL cannot be used: {error}",
             SETTING,
-            "give it as postgresql://user:password@host:port/database",
+            "write it as postgresql://user:password@host:port/database",
         )
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return _unreachable(error, locate(url))
@@ -58,7 +58,7 @@ def _unreachable(error: BaseException, where: str) -> CommandError:
 
 
 def locate(url: str) -> str:
-    """Name the server and database, without credentials."""
+    """Return the server and database of a URL, without credentials."""
     if not _is_url(url):
         return SETTING
     parts = urlsplit(url)

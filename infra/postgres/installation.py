@@ -1,7 +1,7 @@
-"""Which installation a database is of: an id that all databases of an installation share, and its incarnation.
+"""The identity of a database: the id of its installation, which all its databases share, and its incarnation.
 
-The topics of a saga keep the id too, and each group keeps it beside its committed offsets:
-see `tradesaga.infra.outbox.guard`.
+The topics of a saga carry the id too, and each group stores it with its committed offsets: see
+`tradesaga.infra.outbox.guard`.
 """
 
 from collections.abc import Sequence
@@ -27,18 +27,18 @@ _FORMAT: Final = "tradesaga/1"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The installation that a database is of, and how often it was rebuilt or restored: the number only grows."""
+    """A database's installation, and its incarnation: a number that grows when it is rebuilt or restored."""
 
     installation: UUID
     incarnation: int
 
     def __str__(self) -> str:
-        """Write it as it is stored beside committed offsets."""
+        """Return the metadata stored with committed offsets."""
         return f"{_FORMAT} {self.installation} {self.incarnation}"
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read what `str` wrote; return None for anything else, as earlier releases and other tools leave it."""
+        """Parse what `str` returned; return None for anything else, such as metadata of earlier releases."""
         match text.split(" "):
             case [form, installation, incarnation] if form == _FORMAT and incarnation.isdecimal():
                 try:
@@ -51,7 +51,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseIdentity:
-    """A database's identity, whether the topics know it, and a name for people without any secret."""
+    """A database's identity, whether it has claimed the topics, and a label without credentials."""
 
     identity: Identity
     claimed: bool
@@ -71,12 +71,12 @@ async def read_identity(sql: Connection) -> DatabaseIdentity:
 
 
 async def set_installation(sql: Connection, installation: UUID, *, claimed: bool) -> None:
-    """Make a database one of this installation."""
+    """Assign a database to an installation."""
     await sql.execute(_SET, installation, claimed)
 
 
 def choose_installation(found: Sequence[DatabaseIdentity], wanted: UUID | None = None) -> UUID:
-    """Return the id that these databases are to share: `wanted`, or the claimed one, or the first.
+    """Return the installation id that these databases are to share: `wanted`, or the claimed one, or the first.
 
     Raises `CommandError` (exit 4) where a database is claimed for another id: it belongs to another installation.
     """

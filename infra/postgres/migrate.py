@@ -24,7 +24,7 @@ _ONE_AT_A_TIME: Final = threading.Lock()  # alembic keeps its state in module gl
 
 
 def migrate_all(urls: Collection[str], wanted: UUID | None = None) -> UUID:
-    """Bring the schemas of an installation's databases up to date, and have them share one installation id.
+    """Migrate the databases of an installation and give them one installation id.
 
     Returns the id. Raises `CommandError` (exit 4) where the databases belong to different installations.
     """

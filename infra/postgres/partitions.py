@@ -1,4 +1,4 @@
-"""Partitions, made ahead of time: a month of the audit log, a day of the outbox, which is dropped once published."""
+"""Table partitions: a month of the audit log, a day of the outbox, which is dropped once published."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -20,12 +20,12 @@ DAYS_AHEAD: Final = 3
 OUTBOX_DAYS_KEPT: Final = 2
 _OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'saga_event'::regclass"
 EVERY: Final = 3600.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionRange:
-    """One partition to be: the rows of `table` whose `column` lies in [start, end)."""
+    """The range of a partition: the rows of `table` whose `column` is in [start, end)."""
 
     table: str
     column: str
@@ -34,12 +34,12 @@ class PartitionRange:
 
     @property
     def name(self) -> str:
-        """Name the partition after its table and first day."""
+        """The partition's name: its table and first day."""
         return f"{self.table}_{self.start:%Y%m%d}"
 
 
 def month_ranges(since: datetime) -> Iterator[PartitionRange]:
-    """Give the months of the audit log from one moment's on, without an end."""
+    """Yield the audit log's months from that of `since` on, without an end."""
     month = since.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     while True:
         following = (month + timedelta(days=32)).replace(day=1)
@@ -48,7 +48,7 @@ def month_ranges(since: datetime) -> Iterator[PartitionRange]:
 
 
 def wanted_partitions(now: datetime) -> Iterator[PartitionRange]:
-    """List the partitions that should exist at `now`: the current ones and those ahead."""
+    """Yield the partitions that should exist at `now`: the current ones and those ahead."""
     ahead = month_ranges(now)
     yield from (next(ahead) for _ in range(MONTHS_AHEAD + 1))
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -58,7 +58,7 @@ def wanted_partitions(now: datetime) -> Iterator[PartitionRange]:
 
 @asynccontextmanager
 async def maintain_partitions(pool: Pool) -> AsyncGenerator[None]:
-    """Look after the partitions now and once an hour, for as long as the context is open."""
+    """Create and drop partitions now and once an hour while the context is open."""
     task = asyncio.create_task(_maintain(pool), name="partitions")
     try:
         yield
@@ -74,18 +74,18 @@ async def _maintain(pool: Pool) -> None:
             async with pool.acquire(timeout=60) as sql:
                 done = await ensure_partitions(sql)
         except DATABASE_ERRORS as error:
-            log.warning("partitions are left as they are", why=f"{type(error).__name__}: {error}")
+            log.warning("partitions not maintained", why=f"{type(error).__name__}: {error}")
         else:
-            log.info("partitions looked after", done=done)
+            log.info("partitions maintained", done=done)
         await asyncio.sleep(EVERY)
 
 
 async def ensure_partitions(sql: Connection) -> list[str]:
-    """Make what is missing and drop outbox partitions that every lane has published; says what was done.
+    """Create missing partitions and drop published outbox partitions; return what was done.
 
-    Safe to call from any number of processes, once an hour or so. A partition that cannot be locked now, or whose
-    rows lie in the default partition already, is left as it is: rows always have a place to go. A user who does not
-    own the tables leaves them to the owner's `tradesaga migrate`.
+    Safe to call from any number of processes, about once an hour. A partition that cannot be locked now, or whose rows
+    are in the default partition already, is skipped: rows always have a place. Does nothing for a user who does not own
+    the tables; the owner's `tradesaga migrate` does it.
     """
     done: list[str] = []
     if not await sql.fetchval(_OWNED) or not await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
@@ -102,9 +102,9 @@ async def ensure_partitions(sql: Connection) -> list[str]:
 
 
 async def create_month_partitions(sql: Connection, since: datetime) -> list[str]:
-    """Make the audit log's partitions from a moment's month to the present one; says which.
+    """Create the audit log's partitions from the month of `since` to the current one; return their names.
 
-    A log that is rebuilt has its past in months again, which can be retired one by one.
+    So the months of a rebuilt log can be retired one by one again.
     """
     now, existing = await sql.fetchval("SELECT clock_timestamp()"), await _existing(sql)
     past = takewhile(lambda span: span.start <= now, month_ranges(since))
@@ -120,7 +120,7 @@ async def _existing(sql: Connection) -> set[str]:
 
 
 async def _create(sql: Connection, span: PartitionRange) -> bool:
-    """Build the partition beside its table and attach it, which lets readers and writers go on."""
+    """Create a partition detached and attach it, so that readers and writers are not blocked."""
     bounds = f"'{span.start.isoformat()}'", f"'{span.end.isoformat()}'"
     try:
         async with sql.transaction():
@@ -143,7 +143,7 @@ async def _create(sql: Connection, span: PartitionRange) -> bool:
 
 
 async def _drop_published(sql: Connection, name: str, now: datetime) -> bool:
-    """Drop an outbox partition of days past, if none of its rows is beyond its lane's published mark."""
+    """Drop an outbox partition of past days if each row is below its lane's published watermark."""
     if not name.startswith("outbox_2") or name >= f"outbox_{now - timedelta(days=OUTBOX_DAYS_KEPT):%Y%m%d}":
         return False
     try:

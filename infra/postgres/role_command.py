@@ -1,4 +1,4 @@
-"""`tradesaga grant`: give a PostgreSQL user the rights of services, of the sealer, or of a reader."""
+"""`tradesaga grant`: grant a PostgreSQL user the privileges of a service, the sealer or a reader."""
 
 import asyncio
 from typing import Annotated
@@ -13,20 +13,22 @@ from tradesaga.infra.settings import Settings, load_settings
 
 
 def grant(
-    user: Annotated[str, typer.Argument(help="The PostgreSQL user under whom they work; it owns no table.")],
+    user: Annotated[str, typer.Argument(help="The PostgreSQL user to grant privileges to; it must own no table.")],
     *,
     role: Annotated[Role, typer.Option("--for", help="services, sealer or reader.")] = Role.SERVICES,
-    service: Annotated[str, typer.Option("--service", help="Whose database; default the common one.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements, and run none.")] = False,
+    service: Annotated[
+        str, typer.Option("--service", help="The service whose database is used; default the common one.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements without running them.")] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a user do what its role needs, and nothing else; run it as the owner, after each `tradesaga migrate` too.
+    """Grant a user the privileges of its role and no others; run it as the owner, and again after each migration.
 
     Example: `tradesaga grant desk --for services`
     """
     statements = asyncio.run(_grant(load_settings(directory), service, user, role, dry_run=dry_run))
-    text = "\n".join(f"{each};" for each in statements) if dry_run else f"{user} has the rights of {role}"
+    text = "\n".join(f"{each};" for each in statements) if dry_run else f"{user} has the privileges of {role}"
     told = {"user": user, "role": role, "statements": statements, "done": not dry_run}
     print_result(told, text, as_json=as_json)
 

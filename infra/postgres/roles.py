@@ -1,6 +1,6 @@
-"""What a PostgreSQL user of one role may do: services append to the audit log, and neither change nor remove of it.
+"""Privileges of PostgreSQL users by role: services append to the audit log and cannot change or delete from it.
 
-The tables belong to another user, under whom nobody but operators works: whoever owns a table may do anything to it.
+The tables belong to another user, which only operators use: the owner of a table may do anything to it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.postgres.schema_version import TABLE
 
 APPEND: Final = frozenset({"saga_event", "audit_checkpoint", "audit_action", "ledger_entry"})
-"""Tables of which nothing is ever changed or removed."""
+"""Append-only tables."""
 _AUDIT: Final = frozenset({"audit_checkpoint", "audit_edge", "audit_action", "audit_retired_head"})
 _CHANGE: Final = "SELECT, INSERT, UPDATE, DELETE"
 _SEALER: Final = {
@@ -36,7 +36,7 @@ FROM pg_roles WHERE rolname = $1
 
 
 class Role(StrEnum):
-    """What a user is for."""
+    """The role of a user."""
 
     SERVICES = "services"
     SEALER = "sealer"
@@ -44,7 +44,7 @@ class Role(StrEnum):
 
 
 def privileges(role: Role, table: str) -> str:
-    """Give what a role may do to a table, as SQL lists it; empty is nothing."""
+    """Return a role's privileges on a table as SQL lists them, empty for none."""
     match role:
         case Role.READER:
             return "SELECT"
@@ -57,17 +57,17 @@ def privileges(role: Role, table: str) -> str:
 
 
 async def grants(sql: Connection, user: str, role: Role) -> list[str]:
-    """Write the statements that give a user its role, and take from it what it had besides.
+    """Return the statements that grant a user its role and revoke everything else.
 
-    Raises `CommandError`: exit 3 for an unknown user, exit 4 for one whom no grant holds back.
+    Raises `CommandError`: exit 3 for an unknown user, exit 4 for a superuser or the tables' owner.
     """
     row = await sql.fetchrow(_ROLE, user)
     if row is None:
-        do = f"make it first: CREATE ROLE \"{user}\" LOGIN PASSWORD '...'"
+        do = f"create it first: CREATE ROLE \"{user}\" LOGIN PASSWORD '...'"
         raise CommandError("role-unknown", f"PostgreSQL has no user {user}", "USER", do, ExitCode.NOT_FOUND)
     if row["rolsuper"] or row["owns"]:
-        what = f"{user} {'is a superuser' if row['rolsuper'] else 'owns the tables'}: no grant holds it back"
-        raise CommandError("role-owns", what, "USER", "name a user that does not", ExitCode.REFUSED)
+        what = f"{user} {'is a superuser' if row['rolsuper'] else 'owns the tables'}: its privileges cannot be limited"
+        raise CommandError("role-owns", what, "USER", "name another user", ExitCode.REFUSED)
     tables = [each["relname"] for each in await sql.fetch(_TABLES)]
     return _statements(row["quoted"], row["database"], role, tables)
 

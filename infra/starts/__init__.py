@@ -1,1 +1,1 @@
-"""Every door's one way in: a start is checked, hashed, and stored or recognised as a repeat in one transaction."""
+"""Accepting starts from any producer: validated, hashed, and stored or recognised as a repeat."""

@@ -1,4 +1,4 @@
-"""Taking starts in, by whatever door: the same request is the same saga, another one under its key never counts."""
+"""Accepts starts from any producer: a repeated request is the same saga, another request under its key is rejected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _READ: Final = "SELECT saga_id, request_hash, record FROM start_request WHERE sa
 
 
 class StartInvalidError(ValueError):
-    """A request that starts nothing; `kind` is a slug to count by, the message names the fields, never their values."""
+    """An invalid request; `kind` is a metric label, the message names fields and never their values."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -43,12 +43,12 @@ class StartInvalidError(ValueError):
 
 
 class NotStartableError(DefinitionError, TypeError):
-    """A saga that nothing from outside can start."""
+    """A saga that cannot be started by a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A valid request, and what it came with: `causation` is the id of the client's own event."""
+    """A valid request with its metadata; `causation` is the id of the client's own event."""
 
     request: Event
     saga_id: UUID
@@ -68,7 +68,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """The saga is known and so is this very request; `record` is the stored one, harmless to publish again."""
+    """The same request has started the saga before; `record` is the stored one, safe to publish again."""
 
     saga_id: UUID
     record: Outgoing
@@ -76,7 +76,7 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Another request holds the key; `record` is the `StartRefused` that says so on the events topic."""
+    """Another request has used the key; `record` is the `StartRefused` for the events topic."""
 
     saga_id: UUID
     record: Outgoing
@@ -86,7 +86,7 @@ StartResult = Accepted | Same | Conflict
 
 
 def check_startable(saga: AnySaga) -> None:
-    """Raise `NotStartableError` for a saga whose start lacks `idempotency_key` or `account`: it would have no id."""
+    """Raise `NotStartableError` for a saga whose start lacks `idempotency_key` or `account`, which form its id."""
     missing = {"idempotency_key", "account"} - saga.start.model_fields.keys()
     if missing:
         raise NotStartableError(
@@ -95,7 +95,7 @@ def check_startable(saga: AnySaga) -> None:
 
 
 def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
-    """Validate a payload as strictly as a producer's own: unknown fields are errors. Raises `StartInvalidError`."""
+    """Parse and validate a payload; unknown fields are errors. Raises `StartInvalidError`."""
     if len(value) > limit:
         raise StartInvalidError("too-large", f"the request has {len(value)} bytes; {limit} are allowed")
     try:
@@ -103,10 +103,10 @@ def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
         start = saga.start.model_validate_json(value)
         start.to_wire()
     except StrictJsonError as error:
-        raise StartInvalidError("not-json", f"the request is not JSON that we take: {error}") from None
+        raise StartInvalidError("not-json", f"the request is not acceptable JSON: {error}") from None
     except ValidationError as error:
         raise StartInvalidError("invalid", describe_invalid(error, "request")) from None
-    except NotFiniteError as error:  # 1e999 is a number in JSON, and none here
+    except NotFiniteError as error:  # 1e999 is valid JSON, but not finite
         raise StartInvalidError("invalid", str(error)) from None
     return start
 
@@ -114,7 +114,7 @@ def read_start(saga: AnySaga, value: bytes, limit: int = SIZE_LIMIT) -> Event:
 def make_start(
     saga: AnySaga, request: Event, *, causation: str = "", traceparent: str = "", tracestate: str = ""
 ) -> Start:
-    """Give a valid request its identity; without a trace it begins one, which nobody records."""
+    """Make a start with its saga id from a valid request; without a trace it begins an unsampled one."""
     key, account = str(getattr(request, "idempotency_key", "")), str(getattr(request, "account", ""))
     saga_id = identity.saga_id(saga.name, account, key)
     trace = traceparent or new_traceparent()
@@ -124,9 +124,9 @@ def make_start(
 async def accept(
     sql: Connection, saga: AnySaga, starts: Sequence[Start], *, keys: RequestKeys, source: str, now: int
 ) -> list[StartResult]:
-    """Judge starts, in two statements, inside the caller's transaction; the caller publishes the records.
+    """Store starts with two statements in the caller's transaction; the caller publishes the records.
 
-    A transaction elsewhere that holds one of the keys is waited for. `now` is nanoseconds since 1970.
+    Waits for other transactions that hold one of the keys. `now` is nanoseconds since 1970.
     """
     hashed = [(start, keys.hash(start.request)) for start in starts]
     records = {start.saga_id: (hash_, _begin(saga, start, hash_, source, now)) for start, hash_ in reversed(hashed)}
@@ -152,11 +152,11 @@ async def accept(
 
 
 def _repeats(start: Start, keys: RequestKeys, stored_hash: str, stored: Outgoing) -> bool:
-    """Tell whether a start is the stored one again, whose hash differs: it may be of another key, or unkeyed."""
+    """Return whether a start repeats the stored one although its hash differs: by another key, or unkeyed."""
     same = keys.matches(stored_hash, start.request)
     if same is not None:
         return same
-    # Its key is not known here. The request itself is stored beside it.
+    # The hash's key is unknown here, so the stored request itself is compared.
     return same_request(stored.value, start.request)
 
 

@@ -1,4 +1,4 @@
-"""`tradesaga keys`: the keys that hash requests, listed and rotated."""
+"""`tradesaga keys`: lists and rotates the keys that hash requests."""
 
 import typer
 
@@ -13,13 +13,13 @@ keys = typer.Typer(no_args_is_help=True, help="List and rotate the keys that has
 
 @keys.command("list", epilog="Example: `tradesaga keys list --json`")
 def list_command(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """List the ids of the keys, the current one first; a secret is never shown."""
+    """List the ids of the keys, the current one first; secrets are not shown."""
     _show(read_request_keys(load_settings(directory).request_keys_file()), as_json=as_json)
 
 
 @keys.command(epilog="Example: `tradesaga keys rotate`, copy the file to every machine, restart the services")
 def rotate(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Put a new key before the others, which are kept; services that start from now on hash with it."""
+    """Add a new current key and keep the others; services started from now on hash with it."""
     _show(rotate_request_keys(load_settings(directory).request_keys_file()), as_json=as_json)
 
 

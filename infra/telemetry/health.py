@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz of a process: a few lines of HTTP in the process's own event loop."""
+"""Serves /metrics, /healthz and /readyz with minimal HTTP in the process's event loop."""
 
 import asyncio
 import json
@@ -13,14 +13,14 @@ from tradesaga.infra.telemetry import metrics
 
 READ_SECONDS: Final = 5.0
 SILENCE: Final = 120.0
-"""Seconds without asking for records after which a worker is taken for dead; a broker that is away is no such case."""
+"""Seconds without a poll after which a worker counts as dead; it still polls while the broker is unavailable."""
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
 
 
 @asynccontextmanager
 async def serve_probes(host: str, port: int) -> AsyncGenerator[None]:
-    """Serve the three while the body runs; a port of 0 serves none. Raises CommandError when the port is taken."""
+    """Serve the probes while the context is open; port 0 serves none. Raises `CommandError` if the port is taken."""
     if not port:
         yield
         return
@@ -36,7 +36,7 @@ async def serve_probes(host: str, port: int) -> AsyncGenerator[None]:
 
 
 def readiness() -> tuple[bool, dict[str, str]]:
-    """Tell whether every worker has claimed its lanes, and of each why not; a halted one waits for a person."""
+    """Return whether every worker is ready, and the state of each."""
     states = {
         group: "ready" if health.ready and not health.halted else health.halted or "starting"
         for group, health in metrics.workers().items()
@@ -45,7 +45,7 @@ def readiness() -> tuple[bool, dict[str, str]]:
 
 
 def _load() -> dict[str, dict[str, float] | dict[str, str]]:
-    """Give the seconds that each worker is behind, why a door takes nothing in, and what else a person should know."""
+    """Return the lag, rejections, warnings and halts of the workers."""
     workers = metrics.workers()
     return {
         "lag_seconds": {group: round(health.lag_seconds, 1) for group, health in workers.items()},
@@ -56,7 +56,7 @@ def _load() -> dict[str, dict[str, float] | dict[str, str]]:
 
 
 def silent_workers() -> list[str]:
-    """Name the workers that have stopped asking for records although the event loop runs: only a restart helps."""
+    """Return the workers that no longer poll although the event loop runs; only a restart helps."""
     return [group for group, health in metrics.workers().items() if health.poll_age > SILENCE]
 
 
@@ -69,17 +69,17 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.write(lines.encode() + body)
         await writer.drain()
     except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        return  # whoever asked has gone, or has asked for nothing that we serve
+        return  # the client has disconnected or sent no valid request
     finally:
         writer.close()
 
 
 def _page(request: str) -> tuple[str, str, bytes]:
-    """Give status, content type and body for a request line."""
+    """Return status, content type and body for a request line."""
     method, _, rest = request.partition(" ")
     path = rest.split(" ")[0].split("?")[0]
     if method != "GET":
-        return "405 Method Not Allowed", TEXT, b"only GET is answered here\n"
+        return "405 Method Not Allowed", TEXT, b"only GET is allowed\n"
     if path == "/metrics":
         return "200 OK", TEXT, generate_latest(REGISTRY)
     if path == "/healthz":
@@ -90,4 +90,4 @@ def _page(request: str) -> tuple[str, str, bytes]:
         ready, states = readiness()
         body = json.dumps({"ready": ready, "workers": states, **_load()}).encode()
         return "200 OK" if ready else "503 Service Unavailable", JSON, body
-    return "404 Not Found", TEXT, b"there are /metrics, /healthz and /readyz\n"
+    return "404 Not Found", TEXT, b"try /metrics, /healthz or /readyz\n"

@@ -1,4 +1,4 @@
-"""Logs: one line an event on stderr, JSON or text, with what is bound (saga, step), and without what is secret."""
+"""Logging: one line per event on stderr, as JSON or text, with bound context (saga, step) and without secrets."""
 
 import logging
 import re
@@ -13,13 +13,13 @@ _CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]*(?=@)")
 _LIBRARIES: Final = ("aiokafka", "asyncio", "alembic", "uvicorn", "ccxt")
 HIDDEN: Final = "[hidden]"
 LENGTH_LIMIT: Final = 16 * 1024
-"""Characters of one value of a line: what a stranger has sent may be repeated in an error."""
+"""Maximum characters of one value; errors may quote untrusted input."""
 
 Line = MutableMapping[str, Any]
 
 
 def configure_logs(level: str = "INFO", form: Literal["text", "json"] = "json") -> None:
-    """Send this process's logs, and those of the libraries from WARNING on, to stderr."""
+    """Log to stderr; libraries from WARNING on."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -47,7 +47,7 @@ def configure_logs(level: str = "INFO", form: Literal["text", "json"] = "json") 
 
 
 def silence_libraries() -> None:
-    """Leave a command's stderr to its own one sentence: what libraries say goes nowhere."""
+    """Discard the logs of libraries, so that a command's stderr has only its own message."""
     for name in _LIBRARIES:
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False
@@ -55,7 +55,7 @@ def silence_libraries() -> None:
 
 
 def redact(logger: object, method: str, line: Line) -> Line:  # noqa: ARG001 - structlog's shape
-    """Hide values under names that sound secret, and the credentials inside addresses; cut what is far too long."""
+    """Hide values under secret-looking names and credentials in URLs; truncate long values."""
     for name, value in line.items():
         if isinstance(value, str) and len(value) > LENGTH_LIMIT:
             value = line[name] = f"{value[:LENGTH_LIMIT]}... ({len(value)} characters)"  # noqa: PLW2901

@@ -1,6 +1,6 @@
-"""Every metric, named once. Labels are definitions (saga, step, group), never sagas, accounts or orders.
+"""All metrics. Labels are definitions (saga, step, group), never sagas, accounts or orders.
 
-`steps_executed` counts answers of the forward direction; the attempts, retries and compensations have their own.
+`steps_executed` counts answers of the forward direction; attempts, retries and compensations have their own metrics.
 """
 
 from collections.abc import Iterator
@@ -39,15 +39,15 @@ STEP_SECONDS = Histogram(
 )
 VENUE_REPORTS = Counter(
     "tradesaga_venue_reports",
-    "Reports of the venue; result is published or foreign (no order of ours)",
+    "Reports of the venue; result is published or foreign (of an order not placed by a saga)",
     ("venue", "result"),
 )
 DISCREPANCIES = Gauge(
-    "tradesaga_discrepancies", "What venue, book and sagas disagreed in when they were last compared", ("venue", "flaw")
+    "tradesaga_discrepancies",
+    "Discrepancies between venue, ledger and sagas at the last reconciliation",
+    ("venue", "flaw"),
 )
-CONTRADICTIONS = Counter(
-    "tradesaga_contradictions", "Outside facts that contradict what a step has answered", ("saga", "step")
-)
+CONTRADICTIONS = Counter("tradesaga_contradictions", "External facts that contradict a step's answer", ("saga", "step"))
 
 # Sagas, counted by the saga log.
 SAGAS_STARTED = Counter("tradesaga_sagas_started", "Sagas whose start was recorded", ("saga",))
@@ -60,7 +60,7 @@ SAGA_SECONDS = Histogram(
     "tradesaga_saga_seconds", "From the start's record to the last one, broker time", ("saga", "outcome"), buckets=_LONG
 )
 SAGAS_FAILED_ALERT = Counter(
-    "tradesaga_sagas_failed_alert", "Sagas that came to need a person: something stands that should not", ("saga",)
+    "tradesaga_sagas_failed_alert", "Sagas that need a person: an effect could not be compensated", ("saga",)
 )
 DEADLINES_EXCEEDED = Counter(
     "tradesaga_deadlines_exceeded", "Sagas past their deadline; phase is before or after the pivot", ("saga", "phase")
@@ -70,7 +70,7 @@ STARTS = Counter(
 )
 SIGNALS = Counter(
     "tradesaga_signals",
-    "Signals judged, once for each account that follows the strategy; result is accepted, duplicate, or why refused",
+    "Signals handled, once for each subscribed account; result is accepted, duplicate or the reason of rejection",
     ("saga", "result"),
 )
 SIGNALS_RAISED = Counter("tradesaga_signals_raised", "Signals that strategies have published", ("strategy",))
@@ -79,47 +79,45 @@ FACTS = Counter(
 )
 OPERATOR_FACTS = Counter(
     "tradesaga_operator_facts",
-    "Decisions of people that were folded; result is taken or refused",
+    "Operator actions that were folded; result is taken or refused",
     ("saga", "fact", "result"),
 )
 
 STARTS_REFUSED = Counter(
     "tradesaga_starts_refused",
-    "Starts that were not taken in; reason is queue (too many wait to be stored), in_flight or lag",
+    "Starts rejected; reason is queue (too many wait to be stored), in_flight or lag",
     ("saga", "reason"),
 )
 PIPELINE_LAG = Gauge(
     "tradesaga_pipeline_lag_records",
-    "Records that a group has still to read, seen by those who take starts in",
+    "Records that a group has not read yet, as seen by services that accept starts",
     ("group",),
 )
 
-# Trouble with records.
-CLOCK_ERROR = Gauge(
-    "tradesaga_clock_error_seconds", "How far the sealing machine's clock may be off; NaN where nobody can tell"
-)
+# Audit log and faulty records.
+CLOCK_ERROR = Gauge("tradesaga_clock_error_seconds", "Maximum error of the sealing machine's clock; NaN if unknown")
 CLOCK_OUTSIDE = Gauge(
     "tradesaga_clock_outside_tier",
-    "1 while the sealing machine's clock may be further off than TRADESAGA_AUDIT_CLOCK_TIER allows, or nobody can tell",
+    "1 while the error of the sealing machine's clock exceeds TRADESAGA_AUDIT_CLOCK_TIER or is unknown",
 )
 UNSEALED = Gauge(
     "tradesaga_audit_unsealed_seconds",
-    "How long the oldest record has waited for its seal, by the broker's time of it; it grows while nobody seals",
+    "Time since the broker's timestamp of the oldest unsealed record; grows while no sealer runs",
     ("saga",),
 )
 AUDIT_DIFFERENCES = Gauge(
-    "tradesaga_audit_differences", "Fields in which topics and database differ, by the live auditor", ("saga",)
+    "tradesaga_audit_differences", "Fields in which topics and database differ, found by the live auditor", ("saga",)
 )
-PARKED = Counter("tradesaga_parked", "Records set aside until a person releases them", ("group",))
+PARKED = Counter("tradesaga_parked", "Records parked until a person releases them", ("group",))
 RELEASED = Counter(
-    "tradesaga_parked_released", "Parked records let go; action is retry or discard", ("group", "action")
+    "tradesaga_parked_released", "Parked records released; action is retry or discard", ("group", "action")
 )
 DEAD_LETTERS = Counter("tradesaga_dead_letters", "Records copied to the dead letters", ("group", "reason"))
 
 # The step path.
 BATCH_SECONDS = Histogram(
     "tradesaga_batch_seconds",
-    "One batch's judgement, until it is committed and handed to the producer",
+    "Time to handle a batch, until it is committed and handed to the producer",
     ("group",),
     buckets=_FAST,
 )
@@ -128,20 +126,20 @@ BATCH_RECORDS = Histogram(
 )
 OUTBOX_ROWS = Counter("tradesaga_outbox_rows", "Rows written to the outbox", ("group", "topic"))
 SECOND_OWNERS = Counter(
-    "tradesaga_second_owners", "Answers that another participant gave for a step of this one", ("group", "step")
+    "tradesaga_second_owners", "Answers of another participant to a step of this one", ("group", "step")
 )
-LOOP_HELD_UP = Counter("tradesaga_loop_held_up", "Times that a function held up the event loop for 2 s", ("group",))
-IN_FLIGHT = Gauge("tradesaga_handlers_in_flight", "Remote handlers that run now", ("group",))
+LOOP_HELD_UP = Counter("tradesaga_loop_held_up", "Times that a function blocked the event loop for 2 s", ("group",))
+IN_FLIGHT = Gauge("tradesaga_handlers_in_flight", "Remote handlers running", ("group",))
 
 
 class WorkerCollector(Collector):
-    """Reads the workers' health when it is asked, so that the step path pays nothing for it."""
+    """Exports the workers' health on scrape, so that it costs the step path nothing."""
 
     def __init__(self) -> None:
         self.workers: dict[str, Health] = {}
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Give one family per figure, labelled by consumer group."""
+        """Yield one family per field of `Health`, labelled by consumer group."""
         for name, attribute, text in _COUNTED:
             counted = CounterMetricFamily(f"tradesaga_worker_{name}", text, labels=("group",))
             for group, health in self.workers.items():
@@ -156,7 +154,7 @@ class WorkerCollector(Collector):
             yield gauged
 
     def describe(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Name the families without values, so that registering reads no worker."""
+        """Yield the families without values, so that registering reads no worker."""
         for name, _, text in _COUNTED:
             yield CounterMetricFamily(f"tradesaga_worker_{name}", text, labels=("group",))
         for name, _, text in _GAUGED:
@@ -165,29 +163,29 @@ class WorkerCollector(Collector):
 
 _COUNTED: Final = (
     ("batches", "batches", "Batches committed"),
-    ("records", "records", "Records judged"),
-    ("fenced_lanes", "fenced", "Lanes lost to another owner while they were in use"),
-    ("restarts", "restarts", "Times the worker was in doubt and claimed its lanes anew"),
+    ("records", "records", "Records handled"),
+    ("fenced_lanes", "fenced", "Lanes lost to another owner while in use"),
+    ("restarts", "restarts", "Times the worker was in doubt and acquired its lanes again"),
 )
 _GAUGED: Final = (
-    ("lanes", "lanes", "Lanes owned now"),
-    ("ready", "ready", "1 while the lanes are claimed"),
-    ("halted", "halted", "1 while nothing is worked on until a person acts: /readyz says why"),
-    ("lag_records", "lag", "Records of its partitions that the group has not passed, some seconds ago"),
-    ("unpublished_rows", "unpublished", "Outbox rows that the broker has not acknowledged, some seconds ago"),
-    ("lag_seconds", "lag_seconds", "Age of the oldest record that was fetched and is not dealt with"),
-    ("poll_age_seconds", "poll_age", "Since the worker last asked for records"),
+    ("lanes", "lanes", "Lanes owned"),
+    ("ready", "ready", "1 while the lanes are owned"),
+    ("halted", "halted", "1 while the worker is halted until a person acts; /readyz has the reason"),
+    ("lag_records", "lag", "Records of its partitions that the group has not handled, as of some seconds ago"),
+    ("unpublished_rows", "unpublished", "Outbox rows that the broker has not acknowledged, as of some seconds ago"),
+    ("lag_seconds", "lag_seconds", "Age of the oldest fetched record that is not handled yet"),
+    ("poll_age_seconds", "poll_age", "Time since the worker last polled"),
 )
 _WORKERS: Final = WorkerCollector()
 
 
 def register_worker(group: str, health: Health) -> None:
-    """Show a worker's health under its consumer group; a second worker of that name takes the first one's place."""
+    """Export a worker's health under its consumer group; a second worker of the group replaces the first."""
     if not _WORKERS.workers:
         REGISTRY.register(_WORKERS)
     _WORKERS.workers[group] = health
 
 
 def workers() -> dict[str, Health]:
-    """Give the workers that this process runs, by consumer group."""
+    """Return the health of this process's workers by consumer group."""
     return dict(_WORKERS.workers)

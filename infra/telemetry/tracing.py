@@ -1,6 +1,6 @@
-"""W3C trace context over every hop; spans only where the OpenTelemetry SDK is installed and the trace is sampled.
+"""W3C trace context on every hop; spans only if the OpenTelemetry SDK is installed and the trace is sampled.
 
-The header needs no SDK: a hop keeps the trace's id and flags and names itself as the new parent.
+The header needs no SDK: a hop keeps the trace's id and flags and sets its own span id as the new parent.
 """
 
 import random
@@ -17,30 +17,29 @@ _SAMPLED: Final = 1
 
 
 def new_traceparent(ratio: float = 0.0) -> str:
-    """Begin a trace; `ratio` is the share of traces whose sampled flag is set."""
-    sampled = random.random() < ratio  # noqa: S311 - chooses samples, guards nothing
+    """Return the traceparent of a new trace; `ratio` is the share of sampled traces."""
+    sampled = random.random() < ratio  # noqa: S311 - sampling, not security
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{_SAMPLED if sampled else 0:02x}"
 
 
 def next_traceparent(parent: str) -> str:
-    """Give the next hop of a trace: same trace and flags, a span id of its own; nothing for what is no traceparent."""
-    return _go_on(parent) if _SHAPE.fullmatch(parent) else ""
+    """Return the traceparent of the next hop, with a new span id; empty if `parent` is not a traceparent."""
+    return _next_hop(parent) if _SHAPE.fullmatch(parent) else ""
 
 
-def _go_on(parent: str) -> str:
+def _next_hop(parent: str) -> str:
     return f"{parent[:36]}{random.getrandbits(64) | 1:016x}{parent[52:]}"
 
 
 def record_span(name: str, parent: str, started: int, ended: int, **attributes: str | int) -> str:
-    """Record one hop of a sampled trace and give the traceparent to send on; times are nanoseconds since 1970.
+    """Record one hop of a sampled trace and return the traceparent to pass on; times are nanoseconds since 1970.
 
-    A trace that is not sampled, or that nobody records, costs the hop's id alone. A batch that is rolled back and
-    judged again records its hops again.
+    An unsampled trace costs only a new span id. A batch that is rolled back and handled again records its hops again.
     """
     if not _SHAPE.fullmatch(parent):
         return ""
     if not int(parent[-2:], 16) & _SAMPLED:
-        return _go_on(parent)
+        return _next_hop(parent)
     trace_id, span_id = int(parent[3:35], 16), int(parent[36:52], 16)
     above = trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=trace.TraceFlags(_SAMPLED))
     own = trace.get_tracer("tradesaga").start_span(
@@ -53,13 +52,13 @@ def record_span(name: str, parent: str, started: int, ended: int, **attributes: 
     own.end(end_time=ended)
     made = own.get_span_context()
     # Without an SDK the span is its parent.
-    return f"{parent[:36]}{made.span_id:016x}{parent[52:]}" if made.span_id != span_id else _go_on(parent)
+    return f"{parent[:36]}{made.span_id:016x}{parent[52:]}" if made.span_id != span_id else _next_hop(parent)
 
 
 def configure_tracing(ratio: float, service: str) -> None:
-    """Send spans to where the standard OTEL_ variables say, if any trace is to be sampled.
+    """Export spans as the standard OTEL_ variables configure it, if any trace is sampled.
 
-    Raises `CommandError` (exit 2) when the packages for that are not installed.
+    Raises `CommandError` (exit 2) when the packages are not installed.
     """
     if not ratio:
         return
@@ -70,7 +69,7 @@ def configure_tracing(ratio: float, service: str) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
         raise CommandError(
-            "tracing-missing", "spans are asked for, and what records them is not installed", "TRADESAGA_TRACE_RATIO",
+            "tracing-missing", "tracing is enabled, but the tracing extra is not installed", "TRADESAGA_TRACE_RATIO",
             "run `pip install 'tradesaga[tracing]'`, or set it to 0", ExitCode.USAGE,
         ) from error  # fmt: skip
     provider = TracerProvider(resource=Resource.create({"service.name": service}))

@@ -1,4 +1,4 @@
-"""What a watchdog and the probes ask of a worker."""
+"""The health of a worker, read by probes, metrics and the watchdog."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from tradesaga.infra.clock import SystemClock, elapsed
 
 @dataclass(slots=True)
 class Health:
-    """What a watchdog asks of a worker; times are `elapsed()` seconds."""
+    """The state of one worker; times are `elapsed()` seconds."""
 
     polled: float = field(default_factory=elapsed)
     committed: float = field(default_factory=elapsed)
@@ -20,30 +20,29 @@ class Health:
     restarts: int = 0
     fetches: bool = False
     lag: int = 0
-    """Records that the broker has and this group has not passed, some seconds ago."""
+    """Records that this group has not handled, as of some seconds ago."""
     unpublished: int = 0
-    """Outbox rows that the broker has not acknowledged, some seconds ago."""
-
+    """Outbox rows that the broker has not acknowledged, as of some seconds ago."""
     oldest_ms: int = 0
-    """The broker's time of the oldest record that was fetched and is not dealt with, milliseconds; 0 for none."""
+    """The broker's time, in milliseconds, of the oldest fetched record not handled yet; 0 for none."""
     refusing: str = ""
-    """Why nothing new is taken in."""
+    """Why new starts are rejected; empty if they are not."""
     warning: str = ""
-    """What a person should know although the work goes on."""
+    """A problem that does not stop the worker."""
     warnings: dict[str, str] = field(default_factory=dict[str, str])
-    """The warning by who has given it."""
+    """Warnings by source."""
 
     def warn(self, source: str, text: str) -> None:
-        """Set one watch's warning, or with an empty text take it back; the others' stay."""
+        """Set the warning of one source; an empty text clears it."""
         self.warnings[source] = text
         self.warning = "; ".join(filter(None, self.warnings.values()))
 
     @property
     def lag_seconds(self) -> float:
-        """Give the age of the oldest record that was fetched and is not dealt with."""
+        """Age in seconds of the oldest fetched record not handled yet."""
         return max(0.0, SystemClock().now() / 1e9 - self.oldest_ms / 1000) if self.oldest_ms else 0.0
 
     @property
     def poll_age(self) -> float:
-        """Give the seconds since the worker last asked for records; 0 for a writer that asks for none."""
+        """Seconds since the worker last polled; 0 for an outbox writer, which does not poll."""
         return elapsed() - self.polled if self.fetches else 0.0

@@ -70,6 +70,6 @@ class Crew:
         """Wait until processes that have just been started say that they own their lanes."""
 
         async def claimed() -> bool:
-            return all("lanes claimed" in (self.folder / f"{kind}.log").read_text() for kind in kinds)
+            return all("lanes acquired" in (self.folder / f"{kind}.log").read_text() for kind in kinds)
 
         await until(claimed, PATIENCE)

@@ -26,7 +26,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.telemetry.logs import silence_libraries
 
 BUILD: Final = Path("build")
-FENCED: Final = b"another owner has claimed"
+FENCED: Final = b"another owner has acquired"
 """What a process says when it finds that its lane is not its own any more."""
 
 

@@ -285,4 +285,4 @@ async def _until_ready(crew: Crew, patience: float = 180.0) -> None:
 
 
 def _is_ready(member: Member) -> bool:
-    return any(word in member.log.read_text() for word in ("lanes claimed", "lane leased", "another member"))
+    return any(word in member.log.read_text() for word in ("lanes acquired", "lane leased", "another member"))

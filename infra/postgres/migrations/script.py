@@ -1,4 +1,4 @@
-"""Many statements at once, which a migration may hold as one text; a prepared statement could not."""
+"""Runs several statements given as one text, which a prepared statement cannot hold."""
 
 from typing import Any
 

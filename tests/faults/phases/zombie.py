@@ -16,7 +16,7 @@ IN_TRANSACTION: Final = 9.5
 """Seconds after which PostgreSQL has ended the session of a process that was stopped in a transaction."""
 LONGEST: Final = 30.0
 """Seconds after which a process goes on though nobody has claimed its lanes."""
-CLAIMED: Final = b"lanes claimed"
+CLAIMED: Final = b"lanes acquired"
 _POINTS: Final = {
     Failpoint.BEFORE_COMMIT: "inside an open transaction",
     Failpoint.AFTER_COMMIT: "between commit and publish",

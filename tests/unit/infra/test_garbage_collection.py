@@ -5,8 +5,8 @@ import sys
 
 PROGRAM = """
 import gc
-from tradesaga.infra.garbage_collection import collect_seldom
-collect_seldom()
+from tradesaga.infra.garbage_collection import tune_garbage_collector
+tune_garbage_collector()
 frozen, before = gc.get_freeze_count(), [each["collections"] for each in gc.get_stats()]
 alive = [[number] for number in range(75_000)]
 after = [each["collections"] for each in gc.get_stats()]

@@ -76,9 +76,9 @@ async def test_every_deviation_is_named_at_once(kafka: str) -> None:
                 await refusing
             assert caught.value.exit_code is ExitCode.REFUSED
             for setting, found in BAD.items():
-                assert f"topic {events.name} has {setting}={found}, wanted is " in caught.value.what
-            assert f"topic {commands.name} has partitions=5, wanted is 12" in caught.value.what
-            assert caught.value.what.count("wanted is") == len(BAD) + 1
+                assert f"topic {events.name} has {setting}={found}, expected " in caught.value.what
+            assert f"topic {commands.name} has partitions=5, expected 12" in caught.value.what
+            assert caught.value.what.count("expected") == len(BAD) + 1
 
 
 async def test_too_few_replicas_are_refused(kafka: str) -> None:
@@ -86,7 +86,7 @@ async def test_too_few_replicas_are_refused(kafka: str) -> None:
     events = saga_topics(unique_name("copies"))[0]
     with made(kafka, {events: {}}):
         assert await check_topics(kafka, [events], Durability()) == {events.name: 12}
-        with pytest.raises(CommandError, match=r"replication factor=1, wanted is 2 or more.*min.insync.replicas=1"):
+        with pytest.raises(CommandError, match=r"replication factor=1, expected 2 or more.*min.insync.replicas=1"):
             await check_topics(kafka, [events], Durability(replicas=2, min_insync=2))
 
 
@@ -101,7 +101,7 @@ async def test_harmless_deviations_are_accepted(kafka: str) -> None:
 async def test_large_records_of_strangers_are_refused(kafka: str) -> None:
     """A front door that lets larger records in than we read is refused."""
     starts = saga_topics(unique_name("wide"))[2]
-    wanted = r"max.message.bytes=8388608, wanted is 1048576"
+    wanted = r"max.message.bytes=8388608, expected 1048576"
     with made(kafka, {starts: {"max.message.bytes": "8388608"}}), pytest.raises(CommandError, match=wanted):
         await check_topics(kafka, [starts], Durability())
 
@@ -125,7 +125,7 @@ async def test_settings_that_may_not_be_read_are_told(kafka: str, monkeypatch: p
     monkeypatch.setattr(topics_module, "_read_settings", refuse)
     with made(kafka, {events: BAD}), capture_logs() as logs:
         assert await check_topics(kafka, [events], Durability()) == {events.name: 12}
-        with pytest.raises(CommandError, match="partitions=12, wanted is 6"):
+        with pytest.raises(CommandError, match="partitions=12, expected 6"):
             await check_topics(kafka, [replace(events, partitions=6)], Durability())
     assert [(each["event"], each["topics"]) for each in logs] == [("topic settings not checked", [events.name])]
 
@@ -146,7 +146,7 @@ async def differs(kafka: str, topic: Topic, told: str) -> bool:
     try:
         await check_topics(kafka, [topic], Durability())
     except CommandError as error:
-        return error.what.startswith(f"topic {topic.name} has {told}, wanted is") and ";" not in error.what
+        return error.what.startswith(f"topic {topic.name} has {told}, expected") and ";" not in error.what
     return not told
 
 

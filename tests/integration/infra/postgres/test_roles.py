@@ -135,7 +135,7 @@ async def test_the_command_grants_what_it_prints(database_url: str) -> None:
         assert printed.splitlines() == [f"{each};" for each in told["statements"]]
         assert await sql.fetch("SELECT FROM saga") == []
         await refused(sql, "INSERT INTO audit_action VALUES (0, '', '')")
-        assert f"{name} has the rights of sealer" in await asyncio.to_thread(
+        assert f"{name} has the privileges of sealer" in await asyncio.to_thread(
             run, database_url, "grant", name, "--for", "sealer"
         )
 

@@ -43,7 +43,7 @@ def test_no_two_installations_share_a_name(one: str, other: str, name: str, fore
 def test_what_is_no_prefix(wrong: str) -> None:
     """A dot would let one prefix begin like another; Kubernetes has no underscores in names."""
     assert not is_prefix(wrong)
-    with pytest.raises(ValueError, match="no prefix"):
+    with pytest.raises(ValueError, match="not a valid topic prefix"):
         Cluster.parse(f"{BOOTSTRAP}/{wrong}")
 
 
