@@ -1,4 +1,4 @@
-"""Wall time in nanoseconds, and ids that sort by it."""
+"""Wall-clock time in nanoseconds, and ids that sort by time."""
 
 import asyncio
 import time
@@ -12,27 +12,27 @@ from asyncpg.pgproto import pgproto
 
 _SECOND = 1_000_000_000
 _TIME_LIMIT = 64
-"""Characters of a written time."""
+"""Maximum length of a time as text."""
 
 
 class Clock(Protocol):
-    """Where the time comes from; tests and simulations bring their own."""
+    """A source of time; tests and simulations have their own."""
 
     def now(self) -> int:
-        """Give nanoseconds since 1970 UTC."""
+        """Return nanoseconds since 1970 UTC."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
     def now(self) -> int:
-        """Give nanoseconds since 1970 UTC."""
+        """Return nanoseconds since 1970 UTC."""
         return time.time_ns()
 
 
 def elapsed() -> float:
-    """Give seconds by the running loop's clock: the machine's monotonic one, or a simulation's own."""
+    """Return seconds of the running loop's clock: the machine's monotonic one, or a simulation's."""
     try:
         return asyncio.get_running_loop().time()
     except RuntimeError:
@@ -40,7 +40,7 @@ def elapsed() -> float:
 
 
 def format_time(nanoseconds: int) -> str:
-    """Write RFC 3339 in UTC with nine decimals: `2026-11-23T14:03:07.120000000Z`."""
+    """Return RFC 3339 in UTC with nine decimals: `2026-11-23T14:03:07.120000000Z`."""
     seconds, rest = divmod(nanoseconds, _SECOND)
     return f"{_format_second(seconds)}.{rest:09d}Z"
 
@@ -51,9 +51,9 @@ def _format_second(seconds: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Read what `format_time` writes, or any RFC 3339 time in UTC; raises `ValueError`."""
+    """Parse a time of `format_time`, or any RFC 3339 time in UTC. Raises `ValueError`."""
     if len(text) > _TIME_LIMIT:
-        raise ValueError(f"a time of {len(text)} characters")
+        raise ValueError(f"a time must not have {len(text)} characters")
     whole, _, rest = text.removesuffix("Z").partition(".")
     return _parse_second(whole) * _SECOND + int(rest.ljust(9, "0")[:9] or 0)
 
@@ -64,10 +64,10 @@ def _parse_second(text: str) -> int:
 
 
 def new_id() -> UUID:
-    """Give a UUIDv7 (RFC 9562): unique, and near its neighbours in an index."""
+    """Return a new UUIDv7 (RFC 9562), which sorts by time."""
     return pgproto.UUID(uuid_utils.uuid7().bytes)
 
 
 def read_id(text: str) -> UUID:
-    """Read a UUID into the database driver's own subclass, several times as fast as the standard one."""
+    """Parse a UUID into asyncpg's subclass, several times as fast as the standard one."""
     return pgproto.UUID(text)

@@ -1,11 +1,11 @@
-"""The one error that a command shows to a person or a script."""
+"""The error that commands report."""
 
 from dataclasses import dataclass
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says to a script."""
+    """Exit codes of commands."""
 
     FINE = 0
     CHECK_FAILED = 1
@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
 
 @dataclass
 class CommandError(Exception):
-    """What went wrong, where, and what to do; `code` is a stable slug that scripts may compare."""
+    """What went wrong, where, and what to do; `code` is a stable identifier for scripts."""
 
     code: str
     what: str
@@ -31,10 +31,10 @@ class CommandError(Exception):
         return f"{self.what} ({self.where}): {self.do}"
 
     def as_json(self) -> dict[str, dict[str, str]]:
-        """Give the shape that `--json` prints on stderr."""
+        """Return the object that `--json` prints on stderr."""
         return {"error": {"code": self.code, "what": self.what, "where": self.where, "do": self.do}}
 
 
 def unavailable(code: str, what: str, where: str, do: str) -> CommandError:
-    """Say that a server, a port, a download or the disk is not there: exit code 5."""
+    """Return the error for an unavailable server, port, download or disk (exit 5)."""
     return CommandError(code, what, where, do, ExitCode.UNAVAILABLE)

@@ -1,4 +1,4 @@
-"""Named places of the step path at which a test may let the process die, stop or wait; elsewhere they do nothing."""
+"""Failpoints: named places of the step path where a test may kill, stop or delay the process; otherwise no-ops."""
 
 import os
 import signal
@@ -10,11 +10,11 @@ from typing import Final
 from tradesaga.infra.errors import CommandError, ExitCode
 
 VARIABLE: Final = "TRADESAGA_FAILPOINT"
-"""Environment variable `<name>:<n>`: the process kills itself with SIGKILL when it gets there the n-th time."""
+"""Environment variable `<name>:<n>`: the process kills itself with SIGKILL at the n-th pass."""
 
 
 class Failpoint(StrEnum):
-    """Where a crash could hurt."""
+    """Places where a crash could do damage."""
 
     IN_CLAIM = "in_claim"
     BEFORE_COMMIT = "before_commit"
@@ -34,14 +34,14 @@ _reached: Callable[[Failpoint], None] | None = None
 
 
 def reach(failpoint: Failpoint) -> None:
-    """Tell whoever listens that the process has come to this place."""
+    """Call the listener, if there is one."""
     if _reached is not None:
         _reached(failpoint)
 
 
 @contextmanager
 def listen(listener: Callable[[Failpoint], None]) -> Generator[None]:
-    """Have `listener` called at every failpoint while the context is open; what it raises is raised there."""
+    """Call `listener` at every failpoint while the context is open; its errors are raised there."""
     global _reached  # noqa: PLW0603 - a process has one listener
     former, _reached = _reached, listener
     try:
@@ -51,7 +51,7 @@ def listen(listener: Callable[[Failpoint], None]) -> Generator[None]:
 
 
 def arm() -> None:
-    """Arm the failpoint that the environment names, if it names one, for the life of the process.
+    """Arm the failpoint named by the environment, if any, until the process ends.
 
     Raises `CommandError` (exit 2).
     """

@@ -1,21 +1,21 @@
-"""Python's cycle collector, set for processes that make thousands of short-lived objects for each batch of records.
+"""Settings of Python's cycle collector for processes that create thousands of short-lived objects per batch.
 
-By default it looks after every 700 new objects, and a batch's records, rows and messages are alive together: it went
-through all of them again and again and found nothing, for a third of the step path's CPU time.
+By default it runs after every 700 new objects. A batch's records, rows and messages are alive together, so it scanned
+all of them again and again and found nothing, for a third of the step path's CPU time.
 """
 
 import gc
 from typing import Final
 
 YOUNG: Final = 100_000
-"""Objects more than before that make it look at the youngest; a full batch of 1,000 records keeps some 30,000."""
+"""Threshold of the youngest generation; a full batch of 1,000 records keeps about 30,000 objects."""
 MIDDLE: Final = 20
 OLD: Final = 50
-"""Looks at one generation that make it look at the next older one too."""
+"""Collections of one generation after which the next older one is collected too."""
 
 
 def tune_garbage_collector() -> None:
-    """Look for cycles seldom, and never among what the process was started with; to be called once, after imports."""
+    """Collect rarely, and never the objects that exist now; call it once, after imports."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, OLD)

@@ -1,4 +1,4 @@
-"""What is known of sagas, for people and scripts: one with all that was said of it, or a page of many."""
+"""Queries on sagas for people and scripts: one saga with its events, or a page of many."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ ORDER BY created_at DESC, saga_id DESC LIMIT $8
 
 @dataclass(frozen=True, slots=True)
 class SagaFilter:
-    """Which sagas: None asks for any; `after` is the last one of the page before."""
+    """Which sagas: None matches any; `after` is the last saga of the previous page."""
 
     state: str | None = None
     account: str | None = None
@@ -61,11 +61,11 @@ class SagaFilter:
 
 
 async def find_id(sql: Connection, text: str) -> UUID:
-    """Find a saga by its id or by the beginning of it; raises `CommandError` (exit 2, or 3 when there is none)."""
+    """Return a saga's id by the id or its beginning. Raises `CommandError`: exit 2, or 3 when there is none."""
     digits = text.replace("-", "").lower()
     if not _SHORTEST <= len(digits) <= _DIGITS or set(digits) - set("0123456789abcdef"):
-        do = f"give the id, or at least its first {_SHORTEST} digits"
-        raise CommandError("bad-saga-id", f"{text!r} is no saga id", "SAGA", do, ExitCode.USAGE)
+        do = f"use the id, or at least its first {_SHORTEST} digits"
+        raise CommandError("bad-saga-id", f"{text!r} is not a saga id", "SAGA", do, ExitCode.USAGE)
     first, last = UUID(digits.ljust(_DIGITS, "0")), UUID(digits.ljust(_DIGITS, "f"))
     found = [row["saga_id"] for row in await sql.fetch(_BETWEEN, first, last, _SHOWN_MATCHES + 1)]
     if not found:
@@ -77,18 +77,18 @@ async def find_id(sql: Connection, text: str) -> UUID:
 
 
 def unknown_saga(text: str) -> CommandError:
-    """Say that there is no such saga."""
-    do = "look for it with `tradesaga list`; one that was just started is known within a moment"
+    """Return the error for an unknown saga (exit 3)."""
+    do = "find it with `tradesaga list`; a saga that was just started appears within a moment"
     return CommandError("not-found", f"there is no saga {text}", "database", do, ExitCode.NOT_FOUND)
 
 
 async def read_row(sql: Connection, saga_id: UUID) -> asyncpg.Record | None:
-    """Give a saga's row as it is stored, progress included."""
+    """Return a saga's stored row, including its progress."""
     return await sql.fetchrow(_ONE, saga_id)
 
 
 async def read_saga(sql: Connection, saga_id: UUID) -> Json:
-    """Give a saga's columns and, under `events`, its records in order; raises `CommandError` (exit 3)."""
+    """Return a saga's columns and, under `events`, its records in order. Raises `CommandError` (exit 3)."""
     row = await read_row(sql, saga_id)
     if row is None:
         raise unknown_saga(str(saga_id))
@@ -96,7 +96,7 @@ async def read_saga(sql: Connection, saga_id: UUID) -> Json:
 
 
 async def read_events(sql: Connection, saga_id: UUID) -> list[Json]:
-    """Give all that was recorded of a saga, in the order of recording."""
+    """Return a saga's records in the order of recording."""
     return [_event(row) for row in await sql.fetch(_EVENTS, saga_id)]
 
 
@@ -106,7 +106,7 @@ def start_events(sagas: Iterable[AnySaga]) -> Starts:
 
 
 async def read_page(sql: Connection, starts: Starts, wanted: SagaFilter, limit: int) -> list[Json]:
-    """Give sagas, newest first; `starts` is what `start_events` returns for those to look among."""
+    """Return sagas, newest first; `starts` is what `start_events` returns for the sagas to search."""
     given = (wanted.state, wanted.account, wanted.symbol, wanted.since, wanted.after)
     names, versions = [name for name, _ in starts], [version for _, version in starts]
     rows = await sql.fetch(_PAGE, names, list(starts.values()), *given, limit, versions)
@@ -120,7 +120,7 @@ async def count_states(sql: Connection) -> dict[str, int]:
 
 
 def row_to_json(row: asyncpg.Record) -> Json:
-    """Give a saga's columns, JSON ones read."""
+    """Return a saga's columns, with JSON columns parsed."""
     return {
         "saga_id": row["saga_id"],
         "name": row["name"],

@@ -1,4 +1,4 @@
-"""What a process must know before it starts, read once from the environment and the local stack's state."""
+"""Settings of a process, read once from the environment and the local stack's state."""
 
 import os
 import re
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
         return str(Cluster(self.kafka, self.topic_prefix))
 
     def database_for(self, service: str = "") -> str:
-        """Give the database URL of the service.
+        """Return the database URL of the service.
 
         Raises CommandError when none is known (exit 5), or the trade's services are given different ones (exit 2).
         """
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
         return not there or _server_and_name(here) == _server_and_name(there)
 
     def _check_ledger(self) -> None:
-        """Refuse different databases for services that check each other's rows."""
+        """Reject different databases for services that check each other's rows."""
         urls = {self.service_databases.get(each, self.database_url).get_secret_value() for each in LEDGER_SERVICES}
         if len(urls) > 1:
             names = sorted(each for each in LEDGER_SERVICES if each in self.service_databases)
@@ -212,19 +212,19 @@ class Settings(BaseSettings):
         return self.request_keys or self.home / "request.keys"
 
     def audit_key_file(self) -> Path:
-        """Name the file of the key that seals."""
+        """Return the file of the sealing key."""
         return self.audit_key or self.home / "audit.key"
 
     def audit_witness_file(self) -> Path:
-        """Name the file of the witness."""
+        """Return the witness file."""
         return self.audit_witness or self.home / "audit-witness.jsonl"
 
     def clock_tier(self) -> ClockTier:
-        """Give the bound that the sealing machine's clock is held to."""
+        """Return the tolerated error of the sealing machine's clock."""
         return ClockTier.parse(self.audit_clock_tier)
 
     def changed(self, **values: Any) -> Self:
-        """Give a copy with some settings changed, checked like the first."""
+        """Return a validated copy with some settings changed."""
         return type(self).model_validate({**dict(self), **values})
 
 

@@ -1,1 +1,1 @@
-"""The sealed audit log: Merkle trees over records, and checkpoints signed over their roots."""
+"""The sealed audit log: Merkle trees over records, and signed checkpoints of their roots."""

@@ -1,4 +1,4 @@
-"""Checkpoints: what a log was at one moment, as c2sp.org/tlog-checkpoint writes it, with lines of our own below.
+"""Checkpoints: the state of a log at one moment in the format of c2sp.org/tlog-checkpoint, with extension lines.
 
 <origin>                     which log: log id / topic / partition
 <size>
@@ -6,7 +6,7 @@
 next-offset <n>              the first offset that is not in the log
 previous <sha256, hex>       of the checkpoint before, as it was signed; empty for the first
 time <nanoseconds>           of the machine that signed
-clock <source> <error ns>    how far that machine's clock may be off; `unknown -1` where nobody can tell
+clock <source> <error ns>    the maximum error of that machine's clock; `unknown -1` if unknown
 
 A log that holds a record whose hash is of format 2 has checkpoints of format 2, with two more lines:
 
@@ -24,7 +24,7 @@ from tradesaga.infra.audit_log.merkle import HASH_BYTES
 from tradesaga.infra.audit_log.note import NoteError
 
 _SHOWN = 200
-"""Characters of a text that is repeated in an error."""
+"""Characters of a text that an error quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Checkpoint:
     """The first offset whose hash is of format 2, where there is one."""
 
     def to_text(self) -> str:
-        """Write the text that is signed."""
+        """Return the text that is signed."""
         return (
             f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
             f"next-offset {self.next_offset}\nprevious {self.previous}\ntime {self.time}\n"
@@ -53,34 +53,36 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
-        """Read what `to_text` wrote; raises `NoteError`."""
+        """Parse what `to_text` returned. Raises `NoteError`."""
         try:
             origin, size, root, *lines, end = text.split("\n")
-            said = dict(line.split(" ", 1) for line in lines)
-            if (form := said.get("format", "2")) != "2":
-                raise NoteError(f"this release does not know checkpoints of format {form}: {origin}")
-            clock, clock_error = said["clock"].rsplit(" ", 1)
-            leaves = said.get("leaf-format")
+            fields = dict(line.split(" ", 1) for line in lines)
+            if (form := fields.get("format", "2")) != "2":
+                raise NoteError(f"checkpoint format {form} is not supported: {origin}")
+            clock, clock_error = fields["clock"].rsplit(" ", 1)
+            leaves = fields.get("leaf-format")
             checkpoint = cls(
                 origin=origin,
                 size=_number(size),
                 root=base64.b64decode(root, validate=True),
-                next_offset=_number(said["next-offset"]),
-                previous=said["previous"],
-                time=_number(said["time"]),
+                next_offset=_number(fields["next-offset"]),
+                previous=fields["previous"],
+                time=_number(fields["time"]),
                 clock=clock,
                 clock_error=int(clock_error),
                 leaves_from=_number(leaves.removeprefix("2 from ")) if leaves is not None else None,
             )
         except (ValueError, KeyError, binascii.Error) as error:
-            raise NoteError(f"this is no checkpoint of ours: {text.partition(chr(10))[0][:_SHOWN]!r}") from error
+            raise NoteError(
+                f"not a checkpoint of this installation: {text.partition(chr(10))[0][:_SHOWN]!r}"
+            ) from error
         if end or len(checkpoint.root) != HASH_BYTES or checkpoint.to_text() != text:
-            raise NoteError(f"this is no checkpoint of ours: {origin[:_SHOWN]!r}")
+            raise NoteError(f"not a checkpoint of this installation: {origin[:_SHOWN]!r}")
         return checkpoint
 
 
 def hash_note(note: str) -> str:
-    """Give what the next checkpoint says of this one."""
+    """Return the hash by which the next checkpoint refers to this one."""
     return hashlib.sha256(note.encode()).hexdigest()
 
 
@@ -91,9 +93,9 @@ def _number(text: str) -> int:
 
 
 def leaves_from(checkpoints: Iterable[Checkpoint]) -> int:
-    """Return the first offset of a log whose hash is of format 2, as its checkpoints say.
+    """Return the first offset of a log whose hash is of format 2, according to its checkpoints.
 
-    Where none says so, all that they cover is of format 1.
+    If none states it, everything that they cover is of format 1.
     """
     known = list(checkpoints)
     stated = [each.leaves_from for each in known if each.leaves_from is not None]
@@ -101,5 +103,5 @@ def leaves_from(checkpoints: Iterable[Checkpoint]) -> int:
 
 
 def parse_unverified(note: str) -> Checkpoint:
-    """Read a signed checkpoint without looking at who has signed it; raises `NoteError`."""
+    """Parse a signed checkpoint without verifying its signatures. Raises `NoteError`."""
     return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")

@@ -1,4 +1,4 @@
-"""How far the machine's clock may be off, as its own synchronisation says."""
+"""The maximum error of the machine's clock, as its synchronisation reports it."""
 
 import ctypes
 import ctypes.util
@@ -20,7 +20,7 @@ _PTP: Final = ("pmc", "-u", "-b", "0", *PMC_COMMANDS)
 
 @dataclass(frozen=True, slots=True)
 class ClockEvidence:
-    """Who keeps the clock, and the bound of its error in nanoseconds; -1 where nobody can tell."""
+    """What synchronises the clock, and the bound of its error in nanoseconds, -1 if unknown."""
 
     source: str
     error: int
@@ -30,17 +30,17 @@ UNKNOWN: Final = ClockEvidence("unknown", -1)
 
 
 def read_clock() -> ClockEvidence:
-    """Ask whoever keeps the clock: chrony or PTP, if they run here, or else the kernel."""
+    """Read the clock's error from chrony or PTP if they run here, otherwise from the kernel."""
     chrony = _ask_chrony()
     bounded = chrony is not None and chrony.error >= 0
     return choose(chrony, None if bounded else _ask_ptp(), _ask_kernel())
 
 
 def choose(chrony: ClockEvidence | None, ptp: ClockEvidence | None, kernel: ClockEvidence) -> ClockEvidence:
-    """Believe who bounds the error, chrony first, as it sets the clock where both run; else who has said anything.
+    """Return the evidence with a bound, chrony's first, since it sets the clock where both run; else any evidence.
 
-    PTP may keep the network card's clock alone: its bound is the system clock's only while the kernel, which whoever
-    carries it over tells so, calls that synchronised.
+    PTP may synchronise the network card's clock only: its bound applies to the system clock only while the kernel
+    reports that clock as synchronised.
     """
     if ptp is not None and kernel.error < 0:
         ptp = ClockEvidence(ptp.source, -1)
@@ -50,7 +50,7 @@ def choose(chrony: ClockEvidence | None, ptp: ClockEvidence | None, kernel: Cloc
 
 
 def parse_tracking(text: str) -> ClockEvidence | None:
-    """Read what `chronyc -c tracking` prints: the bound is |offset| + root dispersion + half the root delay."""
+    """Parse the output of `chronyc -c tracking`; the bound is |offset| + root dispersion + half the root delay."""
     fields = text.strip().split(",")
     try:
         offset, delay, dispersion = float(fields[4]), float(fields[10]), float(fields[11])
@@ -63,28 +63,28 @@ def parse_tracking(text: str) -> ClockEvidence | None:
 
 
 def _ask_chrony() -> ClockEvidence | None:
-    told = _ask(_CHRONY)
-    return None if told is None else parse_tracking(told)
+    output = _run(_CHRONY)
+    return None if output is None else parse_tracking(output)
 
 
 def _ask_ptp() -> ClockEvidence | None:
-    told = _ask(_PTP)
-    error = None if told is None else parse_pmc_output(told)
+    output = _run(_PTP)
+    error = None if output is None else parse_pmc_output(output)
     return None if error is None else ClockEvidence("ptp", error)
 
 
-def _ask(command: Sequence[str]) -> str | None:
-    """Give what a program prints; None where there is none, or it does not answer."""
+def _run(command: Sequence[str]) -> str | None:
+    """Return the output of a program; None if it is missing, fails or times out."""
     program = shutil.which(command[0])
-    if program is None:  # most machines have one of them at most: no process is tried for the other, second by second
+    if program is None:  # most machines have at most one of the two; avoids a process every second
         return None
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             [program, *command[1:]], capture_output=True, text=True, timeout=_ASK_SECONDS, check=False
         )
     except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired):
         return None
-    return told.stdout if told.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 class _Timex(ctypes.Structure):

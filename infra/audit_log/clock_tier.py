@@ -1,4 +1,4 @@
-"""How far the clock of whoever seals may be off before somebody is told, and what was sealed beyond that."""
+"""The tolerated error of the sealing machine's clock, and the checkpoints signed beyond it."""
 
 import re
 from dataclasses import dataclass
@@ -11,30 +11,30 @@ _LARGEST: Final = 10**12
 
 @dataclass(frozen=True, slots=True)
 class ClockTier:
-    """A bound in nanoseconds; None asks for none."""
+    """A bound in nanoseconds, None for no bound."""
 
     bound: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> "ClockTier":
-        """Read `100 us`, `1 ms`, `50ms`, `1 s`, a number of milliseconds, or `off`; raises `ValueError`."""
+        """Parse `100 us`, `1 ms`, `50ms`, `1 s`, a number of milliseconds, or `off`. Raises `ValueError`."""
         if text.strip().lower() == "off":
             return cls()
         found = _BOUND.fullmatch(text.strip().lower())
         if found is None:
-            raise ValueError("give a bound such as `100 us`, `1 ms`, `50 ms` or `1 s`, or `off`")
+            raise ValueError("use a bound such as `100 us`, `1 ms`, `50 ms` or `1 s`, or `off`")
         whole, part, unit = found[1], found[2] or "", _NANOSECONDS[found[3]]
         bound = int(whole + part) * unit // 10 ** len(part)
         if not 0 < bound <= _LARGEST:
-            raise ValueError("give a bound between 1 ns and 1000 s, or `off`")
+            raise ValueError("use a bound between 1 ns and 1000 s, or `off`")
         return cls(bound)
 
     def exceeded(self, error: int) -> bool:
-        """Say whether a clock whose error is bound by `error` ns may be outside; -1, nobody can tell, may."""
+        """Return whether a clock with this maximum error (ns; -1: unknown) may be outside the tier."""
         return self.bound is not None and (error < 0 or error > self.bound)
 
     def __str__(self) -> str:
-        """Write the bound as people do."""
+        """Return the bound with a unit."""
         return "off" if self.bound is None else describe_span(self.bound)
 
 
@@ -42,7 +42,7 @@ NO_TIER: Final = ClockTier()
 
 
 def describe_span(nanoseconds: int) -> str:
-    """Write a time as people do, in the largest unit that leaves no nought before the point: `1.5 ms`, `100 us`."""
+    """Return a time in the largest unit that gives at least 1: `1.5 ms`, `100 us`."""
     for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 1000)):
         if nanoseconds >= size:
             whole, rest = divmod(nanoseconds * 1000 // size, 1000)
@@ -52,7 +52,7 @@ def describe_span(nanoseconds: int) -> str:
 
 @dataclass
 class ClockTally:
-    """How many checkpoints were signed by a clock that may have been outside the tier. Times are nanoseconds."""
+    """Counts checkpoints signed while the clock may have been outside the tier. Times are nanoseconds."""
 
     tier: ClockTier
     outside: int = 0
@@ -72,11 +72,11 @@ class ClockTally:
         self.last = max(self.last, time)
 
     def __str__(self) -> str:
-        """Say it in a sentence; empty where there is nothing to say."""
+        """Return a sentence, empty if no checkpoint was outside."""
         if not self.outside:
             return ""
-        told = f"{self.outside:,} checkpoint{' was' if self.outside == 1 else 's were'} signed while "
+        text = f"{self.outside:,} checkpoint{' was' if self.outside == 1 else 's were'} signed while "
         if self.unknown == self.outside:
-            return f"{told}nobody could tell whether the clock was within {self.tier}"
-        told += f"the clock was outside {self.tier}, {describe_span(self.worst)} at worst"
-        return told + (f" (of {self.unknown:,} nobody could tell)" if self.unknown else "")
+            return f"{text}it was unknown whether the clock was within {self.tier}"
+        text += f"the clock was outside {self.tier}, {describe_span(self.worst)} at worst"
+        return text + (f" ({self.unknown:,} of them unknown)" if self.unknown else "")

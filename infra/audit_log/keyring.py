@@ -1,4 +1,4 @@
-"""Keys in files: the private one that signs, and the public ones that may be believed."""
+"""Key files: the private key that signs, and the trusted public keys."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -12,20 +12,20 @@ T = TypeVar("T")
 
 
 def read_signer(path: Path) -> Signer:
-    """Read a private key; raises `CommandError`: exit 3 if there is none, exit 2 if it is none."""
+    """Read a private key. Raises `CommandError`: exit 3 if the file is missing, exit 2 if it is invalid."""
     return _read(path, Signer.parse)
 
 
 def read_trusted(paths: Iterable[Path]) -> dict[bytes, Verifier]:
-    """Read public keys, one a line, by their ids; raises `CommandError`: exit 3 or 2."""
+    """Read public keys, one per line, by their ids. Raises `CommandError`: exit 3 or 2."""
     keys = [key for path in paths for key in _read(path, _parse_all)]
     return {key.id: key for key in keys}
 
 
 def write_new(path: Path, name: str) -> Verifier:
-    """Make a key: the private half for its owner alone, the public one beside it as `<path>.pub`.
+    """Create a key pair: the private key readable by its owner only, the public key in `<path>.pub`.
 
-    Raises `CommandError`: exit 4 if there is one already, exit 2 for a name that is none.
+    Raises `CommandError`: exit 4 if the file exists, exit 2 for an invalid name.
     """
     try:
         signer = Signer.generate(name)
@@ -34,8 +34,8 @@ def write_new(path: Path, name: str) -> Verifier:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        do = "choose another file: a key that has signed is needed for as long as what it has signed"
-        raise CommandError("key-exists", "there is a key already", str(path), do, ExitCode.REFUSED) from error
+        do = "choose another file: a key is needed for as long as its signatures"
+        raise CommandError("key-exists", "a key exists already", str(path), do, ExitCode.REFUSED) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(signer.secret() + "\n")
     public_path(path).write_text(f"{signer.verifier}\n")
@@ -43,7 +43,7 @@ def write_new(path: Path, name: str) -> Verifier:
 
 
 def public_path(path: Path) -> Path:
-    """Name the file of the public half."""
+    """Return the file of the public key."""
     return path.with_name(path.name + ".pub")
 
 
@@ -57,8 +57,8 @@ def _read(path: Path, parse: Callable[[str], T]) -> T:
     except OSError as error:
         do = "make one with `tradesaga audit keygen`, or name its file in TRADESAGA_AUDIT_KEY"
         raise CommandError(
-            "key-missing", f"no key can be read: {error.strerror}", str(path), do, ExitCode.NOT_FOUND
+            "key-missing", f"the key cannot be read: {error.strerror}", str(path), do, ExitCode.NOT_FOUND
         ) from error
     except (NoteError, UnicodeDecodeError) as error:
-        what = str(error) if isinstance(error, NoteError) else "this is no key"
+        what = str(error) if isinstance(error, NoteError) else "not a key file"
         raise CommandError("key-invalid", what, str(path), "name the right file", ExitCode.USAGE) from error

@@ -16,7 +16,7 @@ HASH_BYTES: Final = 32
 
 
 class ProofError(Exception):
-    """A proof does not lead from the leaf, or the older root, to the root."""
+    """A proof does not lead to the root."""
 
 
 def hash_leaf(data: bytes) -> bytes:
@@ -31,33 +31,33 @@ def hash_node(left: bytes, right: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Frontier:
-    """The right edge of a growing tree: the roots of its perfect subtrees, largest first; 64 hashes at most."""
+    """The frontier of a growing tree: the roots of its perfect subtrees, largest first; at most 64 hashes."""
 
     size: int
     peaks: list[bytes]
 
     @classmethod
     def empty(cls) -> "Frontier":
-        """Begin a log."""
+        """Return the frontier of an empty tree."""
         return cls(0, [])
 
     @classmethod
     def unpack(cls, size: int, packed: bytes) -> "Frontier":
-        """Read what `pack` wrote; raises `ValueError` where it does not fit the size."""
+        """Parse what `pack` returned. Raises `ValueError` where it does not fit the size."""
         if len(packed) != HASH_BYTES * size.bit_count():
-            raise ValueError(f"an edge of {len(packed)} bytes is none of {size} leaves")
+            raise ValueError(f"{len(packed)} bytes are not the frontier of {size} leaves")
         return cls(size, [packed[at : at + HASH_BYTES] for at in range(0, len(packed), HASH_BYTES)])
 
     def pack(self) -> bytes:
-        """Write the peaks, one behind the other."""
+        """Return the concatenated hashes."""
         return b"".join(self.peaks)
 
     def copy(self) -> "Frontier":
-        """Give an edge that grows by itself."""
+        """Return an independent copy."""
         return Frontier(self.size, list(self.peaks))
 
     def append(self, leaf: bytes) -> None:
-        """Add a leaf, given as its hash."""
+        """Append a leaf, given by its hash."""
         peaks, carry, size = self.peaks, leaf, self.size
         sha256 = hashlib.sha256
         while size & 1:
@@ -67,7 +67,7 @@ class Frontier:
         self.size += 1
 
     def append_subtree(self, level: int, root: bytes) -> None:
-        """Add the perfect subtree of the next 2**level leaves by its root; raises `ValueError` where none can begin."""
+        """Append the perfect subtree of the next 2**level leaves by its root. Raises `ValueError` where none begins."""
         if level < 0 or self.size & ((1 << level) - 1):
             raise ValueError(f"no subtree of level {level} begins at leaf {self.size}")
         carry, size = root, self.size >> level
@@ -78,7 +78,7 @@ class Frontier:
         self.size += 1 << level
 
     def root(self) -> bytes:
-        """Give the root of the tree over all leaves so far."""
+        """Return the root over all leaves so far."""
         if not self.peaks:
             return EMPTY_ROOT
         root = self.peaks[-1]
@@ -88,7 +88,7 @@ class Frontier:
 
 
 class Subtree(NamedTuple):
-    """A perfect subtree of 2**level leaves, the first of them leaf `start`, by its root."""
+    """A perfect subtree of 2**level leaves from leaf `start` on, by its root."""
 
     start: int
     level: int
@@ -97,12 +97,12 @@ class Subtree(NamedTuple):
 
 @dataclass(slots=True)
 class SubtreeRange:
-    """Neighbouring leaves as the fewest perfect subtrees, found as they come: at most two a level are kept."""
+    """A range of adjacent leaves as the fewest perfect subtrees; keeps at most two per level."""
 
     subtrees: list[Subtree] = field(default_factory=list[Subtree])
 
     def append(self, index: int, leaf: bytes) -> None:
-        """Add leaf `index`, the one after the last, given as its hash."""
+        """Append leaf `index`, the one after the last, given by its hash."""
         start, level, root = index, 0, leaf
         while self.subtrees and self.subtrees[-1].level == level and not self.subtrees[-1].start & (2 << level) - 1:
             before = self.subtrees.pop()
@@ -110,13 +110,13 @@ class SubtreeRange:
         self.subtrees.append(Subtree(start, level, root))
 
     def take(self) -> list[Subtree]:
-        """Give what there is, first leaf first, and begin anew."""
+        """Return and remove all subtrees, first leaf first."""
         found, self.subtrees = self.subtrees, []
         return found
 
 
 def check_inclusion(leaf: bytes, index: int, size: int, root: bytes, proof: Sequence[bytes]) -> None:
-    """Check that a leaf is in a log; the algorithm is that of RFC 9162 section 2.1.3.2. Raises `ProofError`."""
+    """Verify that a leaf is in a log (RFC 9162 section 2.1.3.2). Raises `ProofError`."""
     if not 0 <= index < size:
         raise ProofError(f"leaf {index} is beyond the log's {size}")
     node, last, found = index, size - 1, leaf

@@ -1,4 +1,4 @@
-"""What linuxptp's `pmc` says of a clock that PTP (IEEE 1588) keeps."""
+"""Parses what linuxptp's `pmc` reports on a clock that PTP (IEEE 1588) synchronises."""
 
 import re
 from typing import Final
@@ -12,24 +12,24 @@ _ACCURACY: Final = dict(
          25 * 10**7, 10**9, 10**10), start=0x20,
     )
 )  # fmt: skip
-"""Nanoseconds by clockAccuracy, IEEE 1588-2008 table 6; other values bound nothing."""
+"""Nanoseconds by clockAccuracy, IEEE 1588-2008 table 6; other values give no bound."""
 
 
 def parse_pmc_output(text: str) -> int | None:
-    """Give the bound in nanoseconds, -1 where PTP keeps this clock and cannot tell, None where it does not keep it.
+    """Return the error bound in nanoseconds, -1 if unknown, None if PTP does not synchronise this clock.
 
-    The bound is |offset from the master| + the path's mean delay, which no asymmetry of the path exceeds, + the
-    accuracy that the grandmaster claims of itself. A clock that follows nobody is kept by something else.
+    The bound is |offset from the master| + the mean path delay, which no asymmetry of the path exceeds, + the accuracy
+    that the grandmaster claims. A clock without a master is synchronised by something else.
     """
     fields = [(found[1], found[2]) for line in text.splitlines() if (found := _FIELD.fullmatch(line))]
     states = {value for name, value in fields if name == "portState"}
     if not states & _FOLLOWS:
         return None
-    said = dict(fields)
+    values = dict(fields)
     try:
-        offset, delay = float(said["offsetFromMaster"]), float(said["meanPathDelay"])
-        accuracy = _ACCURACY[int(said["gm.ClockAccuracy"], 16)]
-        steps = int(said["stepsRemoved"])
+        offset, delay = float(values["offsetFromMaster"]), float(values["meanPathDelay"])
+        accuracy = _ACCURACY[int(values["gm.ClockAccuracy"], 16)]
+        steps = int(values["stepsRemoved"])
     except (KeyError, ValueError):
         return -1
     if steps < 1 or "SLAVE" not in states:

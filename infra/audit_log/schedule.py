@@ -1,4 +1,4 @@
-"""How long the audit log is kept: `7y`, `18m`, `90d` or `off`, and by saga: `7y, trade=10y, signals=off`."""
+"""The audit log's retention: `7y`, `18m`, `90d` or `off`, and by saga: `7y, trade=10y, signals=off`."""
 
 import re
 from calendar import monthrange
@@ -9,7 +9,7 @@ from typing import Final
 
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,2}(?=y)|[1-9][0-9]{0,3}(?=[md]))([ymd])")
 _MONTHS: Final = 12
-FORMAT_HELP: Final = "give it as 7y, 18m, 90d or off, and by saga as 7y, trade=10y"
+FORMAT_HELP: Final = "write it as 7y, 18m, 90d or off, and by saga as 7y, trade=10y"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Period:
     text: str
 
     def after(self, moment: datetime) -> datetime:
-        """Give the moment this much later; a day that its month has not is its month's last."""
+        """Return `moment` plus this period; a day that the month lacks becomes its last day."""
         years, month = divmod(moment.month - 1 + self.months, _MONTHS)
         year = moment.year + years
         day = min(moment.day, monthrange(year, month + 1)[1])
@@ -30,20 +30,20 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """For how long records are kept; None is for ever."""
+    """How long records are kept; None is for ever."""
 
     rest: Period | None = None
     sagas: Mapping[str, Period | None] = field(default_factory=dict[str, Period | None])
 
     def due(self, moment: datetime, sagas: Iterable[str]) -> datetime | None:
-        """Say when what ended at `moment` need not be kept any longer: as long as the most demanding saga asks."""
+        """Return until when records of `moment` are kept, by the longest period of these sagas; None is for ever."""
         periods = [self.sagas.get(saga, self.rest) for saga in sagas] or [self.rest]
         moments = [period.after(moment) for period in periods if period is not None]
         return max(moments) if len(moments) == len(periods) else None
 
 
 def parse_schedule(text: str) -> Schedule:
-    """Read the setting; raises `ValueError` that says how it is written."""
+    """Parse the setting. Raises `ValueError` that explains its format."""
     rest: Period | None = None
     sagas: dict[str, Period | None] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):

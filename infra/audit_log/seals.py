@@ -1,4 +1,4 @@
-"""What the sealer has signed last of each partition, as the topic of checkpoints tells, whatever the database says."""
+"""Reads the last signed checkpoint of each partition from the checkpoints topic, independently of the database."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,21 @@ from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 BOUND: Final = ReadLimit(10_000, 16 * 1024 * 1024)
-"""Records at the end of the topic, and their bytes, among which the last checkpoints are looked for."""
+"""Records at the end of the topic, and their bytes, that are searched for the last checkpoints."""
 _PROMPT_NS: Final = 60 * 10**9
-"""Nanoseconds within which the sealer publishes what it signs, as the broker's clock has it."""
+"""Nanoseconds, by the broker's clock, within which the sealer publishes what it signs."""
 
 
 @dataclass(frozen=True, slots=True)
 class SealTrust:
-    """What checkpoints call this installation, and the public keys, by id, whose signatures are believed."""
+    """The installation's log id in checkpoints, and the trusted public keys by id."""
 
     log_id: str
     keys: Mapping[bytes, Verifier]
 
 
 def read_trust(settings: Settings) -> SealTrust | None:
-    """Return whose checkpoints are believed, None where the public key is not to be read here.
+    """Return whose checkpoints are trusted, None where the public key cannot be read.
 
     Raises `CommandError` (exit 2) for a file that holds no keys.
     """
@@ -43,8 +43,8 @@ def read_trust(settings: Settings) -> SealTrust | None:
 async def read_seals(inspector: Inspector, saga: str, trust: SealTrust) -> dict[Place, Checkpoint]:
     """Return the last checkpoint of each partition of the saga's facts. Raises `KafkaUnavailableError`.
 
-    Anybody may write to the topic: what no trusted key has signed is passed over. It is read back until each
-    partition's last checkpoint is found, or to `BOUND`.
+    Anybody may write to the topic: notes without a trusted signature are ignored. It is read backwards until each
+    partition's last checkpoint is found, or up to `BOUND`.
     """
     topic, events = checkpoints_topic(saga), events_topic(saga)
     there = await inspector.topics([topic, events])
@@ -74,9 +74,9 @@ async def read_seals(inspector: Inspector, saga: str, trust: SealTrust) -> dict[
 
 
 def _is_prompt(checkpoint: Checkpoint, record: Record) -> bool:
-    """Return whether the sealer itself has published this, right when it had signed it.
+    """Return whether a checkpoint was published right after it was signed, as the sealer does.
 
-    Anybody may publish an old checkpoint once more, which says nothing of what was sealed since.
+    Anybody may publish an old checkpoint again, which tells nothing about later ones.
     """
     return record.recorded_ms * 1_000_000 - checkpoint.time <= _PROMPT_NS
 
@@ -84,10 +84,10 @@ def _is_prompt(checkpoint: Checkpoint, record: Record) -> bool:
 def find_sealed_ahead(
     seals: Mapping[Place, Checkpoint], read: Mapping[Place, int], ends: Mapping[Place, int]
 ) -> tuple[Place, int] | None:
-    """Return a partition that is sealed further than the saga log has read it, and up to which offset; None if none is.
+    """Return a partition that is sealed beyond what the saga log has read, with the sealed offset; None if none is.
 
     Only what the saga log had read was sealed, and offsets in the database only grow. A checkpoint beyond the end of
-    its partition is left to others: releases before signed rows that somebody had planted.
+    its partition is ignored here: earlier releases signed forged rows.
     """
     for place, seal in sorted(seals.items()):
         if read.get(place, 0) < seal.next_offset <= ends.get(place, 0):

@@ -1,7 +1,7 @@
-r"""The witness: checkpoints kept outside the database and Kafka, a JSON object a line, only ever appended.
+r"""The witness: checkpoints kept outside the database and Kafka, one JSON object per line, append-only.
 
 Whoever can rewrite the database and the topics must not be able to rewrite this file: keep it on another machine, or
-have it copied there. A line that a crash has cut off is ended with "\0\n" by whoever writes next, and passed over.
+copy it there. A line truncated by a crash is ended with "\0\n" by the next writer, and skipped by readers.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ _TORN: Final = b"\0\n"
 
 
 class WitnessError(Exception):
-    """The witness's file cannot be read or written."""
+    """The witness file cannot be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
 class WitnessEntry:
-    """One checkpoint as it was signed; `body` is what was added to its log, for those logs of which that is kept."""
+    """One signed checkpoint; `body` is what was added to its log, for logs that keep it."""
 
     origin: str
     size: int
@@ -34,7 +34,7 @@ class WitnessEntry:
     body: str = ""
 
     def to_line(self) -> bytes:
-        """Write it as a line."""
+        """Return the entry as a line."""
         told = {"origin": self.origin, "size": self.size, "note": self.note} | (
             {"body": self.body} if self.body else {}
         )
@@ -42,7 +42,7 @@ class WitnessEntry:
 
 
 class WitnessFile:
-    """A witness in a file of this machine."""
+    """A witness file on this machine."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -54,7 +54,7 @@ class WitnessFile:
         return self._path
 
     def append(self, seen: Iterable[WitnessEntry]) -> None:
-        """Write checkpoints, and return once the disk has them. Raises `WitnessError`."""
+        """Append checkpoints; returns once they are on disk. Raises `WitnessError`."""
         lines = b"".join(each.to_line() for each in seen)
         if not lines:
             return
@@ -70,15 +70,15 @@ class WitnessFile:
             self.last()
 
     def read(self) -> Iterator[WitnessEntry]:
-        """Give all checkpoints, oldest first; lines that were cut off by a crash are passed over.
+        """Yield all checkpoints, oldest first; truncated lines are skipped and a missing file has none.
 
-        A file that is not there has none. Raises `WitnessError`.
+        Raises `WitnessError`.
         """
         for position, line in self._lines(0):
             yield self._parse(position, line)
 
     def last(self) -> dict[str, WitnessEntry]:
-        """Give the last checkpoint of each log, by origin; an index beside the file spares reading all of it.
+        """Return the last checkpoint of each log by origin; an index beside the file saves reading all of it.
 
         Raises `WitnessError`.
         """
@@ -94,7 +94,7 @@ class WitnessFile:
         return found
 
     def _indexed(self, index: WitnessIndex) -> dict[str, WitnessEntry]:
-        """Give those of the checkpoints that an index names which are where it says."""
+        """Return the indexed checkpoints that are at their indexed positions."""
         found: dict[str, WitnessEntry] = {}
         for origin, position in index.last.items():
             with contextlib.suppress(WitnessError):
@@ -104,7 +104,7 @@ class WitnessFile:
         return found
 
     def _lines(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Give whole lines and their places, from the byte `start` on."""
+        """Yield complete lines with their positions, from byte `start` on."""
         if not self._path.exists():
             return
         try:
@@ -124,18 +124,18 @@ class WitnessFile:
             raw = orjson.loads(line)
             return WitnessEntry(str(raw["origin"]), int(raw["size"]), str(raw["note"]), str(raw.get("body", "")))
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise WitnessError(f"{self._path}: the line at byte {position} is no checkpoint") from error
+            raise WitnessError(f"{self._path}: the line at byte {position} is not a checkpoint") from error
 
 
 def _write(file: BinaryIO, lines: bytes) -> None:
-    """Write at once, so that other processes' lines come before or after, and see to it that the disk has it."""
+    """Write in one call, so that lines of other processes do not interleave, and sync to disk."""
     if os.write(file.fileno(), lines) < len(lines):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(file.fileno())
 
 
 def _is_torn(file: BinaryIO) -> bool:
-    """Say whether the last line has no end: whoever wrote it died."""
+    """Return whether the last line is incomplete, because its writer crashed."""
     if file.seek(0, os.SEEK_END) == 0:
         return False
     file.seek(-1, os.SEEK_END)

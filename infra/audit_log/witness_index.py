@@ -45,16 +45,16 @@ class WitnessIndex:
         return cls(index.path, read, last, read) if fits else index
 
     def take(self, origin: str, start: int, end: int) -> None:
-        """Count a line in."""
+        """Add a line."""
         self.last[origin] = start
         self.read = end
 
     def save(self) -> None:
-        """Write the index once there is enough that is new."""
+        """Write the index if enough was added."""
         if self.read - self.saved < SAVE_EVERY:
             return
         new = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        # Whoever may only read the witness goes without.
+        # A reader without write permission works without an index.
         with contextlib.suppress(OSError):
             new.write_bytes(orjson.dumps({"read": self.read, "last": self.last}))
             new.replace(self.path)

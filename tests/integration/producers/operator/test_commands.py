@@ -111,7 +111,7 @@ async def test_show_tells_all_of_a_saga(shell: Shell) -> None:
     assert f"{shell.rig.saga.name}.settled.v1" in text.out
     assert (none.code, none.error) == (3, "not-found")
     assert (wrong.code, wrong.out) == (2, "")
-    assert wrong.err.splitlines()[-1].startswith("tradesaga: 'what' is no saga id")
+    assert wrong.err.splitlines()[-1].startswith("tradesaga: 'what' is not a saga id")
 
 
 async def test_list_filters_and_pages(shell: Shell) -> None:

@@ -111,10 +111,10 @@ def test_the_checkpoints_outside_are_counted() -> None:
         tally.take(time, error)
     assert (tally.first, tally.last) == (2, 4)
     said = "3 checkpoints were signed while the clock was outside 50 ms, 120.5 ms at worst"
-    assert str(tally) == f"{said} (of 1 nobody could tell)"
+    assert str(tally) == f"{said} (1 of them unknown)"
     tally = ClockTally(ClockTier.parse("50 ms"))
     tally.take(1, -1)
-    assert str(tally) == "1 checkpoint was signed while nobody could tell whether the clock was within 50 ms"
+    assert str(tally) == "1 checkpoint was signed while it was unknown whether the clock was within 50 ms"
 
 
 def test_a_clock_that_leaves_its_tier_is_told_once() -> None:

@@ -102,7 +102,7 @@ def test_what_is_no_checkpoint_is_an_error(tmp_path: Path, file: WitnessFile, li
     place = path.stat().st_size
     path.write_bytes(path.read_bytes() + line)
     for read in (lambda: list(file.read()), file.last):
-        with pytest.raises(WitnessError, match=f"the line at byte {place} is no checkpoint"):
+        with pytest.raises(WitnessError, match=f"the line at byte {place} is not a checkpoint"):
             read()
 
 

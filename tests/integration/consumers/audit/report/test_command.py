@@ -140,7 +140,7 @@ async def test_the_command(rig: RetentionRig, database_url: str) -> None:
     assert code == 0
     assert "Completed: four steps done" in out
     assert "All records are sealed and proven" in out
-    assert "signed while nobody could tell whether the clock was within 50 ms" in " ".join(out.split())
+    assert "signed while it was unknown whether the clock was within 50 ms" in " ".join(out.split())
     page = rig.folder / "story.html"
     code, out, _ = await run(rig, database_url, str(saga_id), "--json", "--html", str(page), "--open", "no")
     with patch("webbrowser.open") as opened:
