@@ -106,7 +106,7 @@ def test_a_consistency_proof_holds_for_its_logs_alone(hashes: list[bytes], data:
 
 def test_an_edge_of_the_wrong_length_is_refused() -> None:
     """A stored edge that does not fit its size is damage, not a log."""
-    with pytest.raises(ValueError, match="none of 3 leaves"):
+    with pytest.raises(ValueError, match="not the frontier of 3 leaves"):
         Frontier.unpack(3, bytes(32))
 
 
