@@ -41,6 +41,13 @@ def test_files_that_sentences_name_exist(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_a_placeholder_is_not_read_as_a_tag(page: Path) -> None:
+    """`<saga>` outside of backticks would vanish from the page; it is written with a backslash."""
+    text = re.sub(r"`[^`\n]*`", "", prose(page))
+    assert re.findall(r"(?<!\\)<(?!br>)/?[a-z]+>", text) == []
+
+
 def test_the_readme_shows_the_saga_as_it_is_drawn() -> None:
     """The diagram is the one that the definition gives today."""
     assert draw_mermaid(trade).strip() in (ROOT / "README.md").read_text(encoding="utf-8")
