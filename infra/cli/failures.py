@@ -41,7 +41,7 @@ def describe(error: BaseException) -> CommandError:
     if isinstance(error, CommandError):
         return error
     if isinstance(error, KafkaConnectionError | KafkaUnavailableError):
-        return _unavailable("kafka-unavailable", "Kafka does not answer", error, "start it, or mend TRADESAGA_KAFKA")
+        return _unavailable("kafka-unavailable", "Kafka does not answer", error, "start it, or correct TRADESAGA_KAFKA")
     if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_A_NAME:
         what = f"a file cannot be used: {error.strerror}"
         return CommandError("file", what, str(error.filename)[:_NAME_SHOWN], "name another one", ExitCode.USAGE)
@@ -65,13 +65,13 @@ def unexpected(error: BaseException) -> CommandError:
 
 def _of_database(error: BaseException | None) -> CommandError | None:
     if isinstance(error, REFUSED_LOGINS):
-        do = "mend the user or the password in TRADESAGA_DATABASE_URL"
+        do = "correct the user or the password in TRADESAGA_DATABASE_URL"
         return _unavailable("database-login", "PostgreSQL refuses the login", error, do)
     if isinstance(error, LOST_DATABASE):
-        do = "start it, or mend TRADESAGA_DATABASE_URL"
-        return _unavailable("database-unavailable", "PostgreSQL does not serve us", error, do)
+        do = "start it, or correct TRADESAGA_DATABASE_URL"
+        return _unavailable("database-unavailable", "PostgreSQL is unavailable", error, do)
     if isinstance(error, LOST_CONNECTION):
-        do = "look at `tradesaga status` and start what is down, or mend TRADESAGA_KAFKA or TRADESAGA_DATABASE_URL"
+        do = "look at `tradesaga status` and start what is down, or correct TRADESAGA_KAFKA or TRADESAGA_DATABASE_URL"
         return _unavailable("server-unavailable", "a server does not answer", error, do)
     return None
 

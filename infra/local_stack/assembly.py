@@ -151,7 +151,7 @@ def _wait_until_ready(home: Path) -> None:
 
 
 def _halted(part: PartState) -> CommandError:
-    what = f"{part.name} works on nothing until somebody acts: {halted_reason(part)}"
+    what = f"{part.name} is halted and needs an operator: {halted_reason(part)}"
     do = "do what it says, then `tradesaga down` and `tradesaga up`; docs/operations.md lists each case"
     return CommandError("halted", what, part.name, do, ExitCode.REFUSED)
 
@@ -159,5 +159,5 @@ def _halted(part: PartState) -> CommandError:
 def _give_up(home: Path, part: PartState) -> None:
     log = home / "logs" / f"{part.name}.log"
     subject = "the services do" if part.name == TOGETHER else f"{part.name} does"
-    do = f"read `tradesaga logs {part.name}`, mend that, then `tradesaga down` and `tradesaga up`"
+    do = f"read `tradesaga logs {part.name}`, fix that, then `tradesaga down` and `tradesaga up`"
     raise unavailable("service-failed", f"{subject} not get ready: {tail(log, 2)}", str(log), do)

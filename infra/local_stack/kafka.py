@@ -146,7 +146,7 @@ def _format(java: list[str], folder: Path) -> None:
     if result.returncode != 0:
         last = " | ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
         raise unavailable(
-            "kafka-failed", f"Kafka's folder was not formatted: {last}", str(folder), "mend that and retry"
+            "kafka-failed", f"Kafka's folder was not formatted: {last}", str(folder), "fix that and retry"
         )
 
 
@@ -157,7 +157,7 @@ def _wait_until_ready(state: KafkaState, process: ProcessId, log: Path) -> None:
             return
         time.sleep(0.05)
     stop(process)
-    do = "read the log, mend that and start again"
+    do = "read the log, fix that and start again"
     raise unavailable("kafka-failed", f"Kafka did not start: {tail(log, 2)}", str(log), do)
 
 

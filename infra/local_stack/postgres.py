@@ -116,7 +116,7 @@ def _initialise(programs: Path, data: Path, password: str, account: int | None) 
         os.close(reader)
     if result.returncode != 0:
         last = " | ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
-        raise unavailable("postgres-failed", f"initdb failed: {last}", str(data), "mend that and start again")
+        raise unavailable("postgres-failed", f"initdb failed: {last}", str(data), "fix that and start again")
 
 
 def _check_version(programs: Path, data: Path) -> None:
@@ -157,7 +157,7 @@ def _start_server(programs: Path, state: PostgresState, bare: Launch) -> Postgre
             return state.model_copy(update={"process": process})
         if time.monotonic() > until or "shared memory" not in tail(log):
             stop(process, signal.SIGQUIT)
-            do = "read the log, mend that and start again"
+            do = "read the log, fix that and start again"
             raise unavailable("postgres-failed", f"PostgreSQL did not start: {tail(log, 2)}", str(log), do)
         time.sleep(0.5)
 

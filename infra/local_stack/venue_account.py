@@ -14,7 +14,7 @@ def venue_account(config: Path | None) -> tuple[str, str]:
         settings = PaperSettings() if config is None else PaperSettings.model_validate_json(config.read_bytes())
     except (OSError, ValidationError) as error:
         what = f"the venue's configuration cannot be read ({type(error).__name__})"
-        raise CommandError("venue-config", what, str(config), "mend that file", ExitCode.USAGE) from error
+        raise CommandError("venue-config", what, str(config), "correct that file", ExitCode.USAGE) from error
     if not settings.accounts:
         raise CommandError("venue-config", "it opens no account", str(config), "add one to `accounts`", ExitCode.USAGE)
     return settings.accounts[0].key, settings.accounts[0].secret

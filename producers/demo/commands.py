@@ -90,7 +90,7 @@ def demo_selftest(folder: Annotated[Path, typer.Argument(help="What a demo has s
             unnoticed.append(name)
     Console().print(table)
     if unnoticed:
-        raise CommandError("unnoticed", f"nobody noticed: {', '.join(unnoticed)}", str(folder), "mend the checks")
+        raise CommandError("unnoticed", f"no check noticed: {', '.join(unnoticed)}", str(folder), "fix the checks")
     Console().print(f"all {len(CORRUPTIONS)} corruptions were noticed")
 
 

@@ -104,7 +104,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         do = "stop the program that listens there, or set TRADESAGA_HTTP_PORT to another port"
-        what = f"the HTTP port is not to be had: {error.strerror}"
+        what = f"the HTTP port cannot be opened: {error.strerror}"
         raise unavailable("port-taken", what, f"{host}:{port}", do) from None
     return listener
 
