@@ -1,6 +1,5 @@
-"""Hypothesis as these properties need it: a busy machine is no counterexample."""
+"""What the properties begin with."""
 
-from hypothesis import HealthCheck, settings
+from tests import hypothesis_profile
 
-settings.register_profile("properties", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("properties")
+hypothesis_profile.load()
