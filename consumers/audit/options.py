@@ -18,7 +18,7 @@ def progress_bar() -> Progress:
 
 
 def named_witnesses(paths: Iterable[Path]) -> list[WitnessFile]:
-    """Give the witnesses of these files; raises `CommandError` (exit 3) for one that is not there."""
+    """Return the witnesses of these files; raises `CommandError` (exit 3) for one that is not there."""
     paths = list(paths)
     if missing := next((path for path in paths if not path.exists()), None):
         do = "name the right one"

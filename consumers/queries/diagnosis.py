@@ -76,7 +76,7 @@ class _Saga:
 
 
 async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> Json:
-    """Say what the saga of this row waits for; Kafka may be down, its figures are then null."""
+    """Return what the saga of this row waits for; Kafka may be down, its figures are then null."""
     saga = _read(row, settings)
     topics = [events_topic(row["name"]), commands_topic(row["name"])]
     partition: int = await sql.fetchval(_PARTITION, row["saga_id"])
@@ -257,13 +257,13 @@ def _progress(
 
 
 def _account(row: asyncpg.Record) -> str:
-    """Give the account of the saga's start, the first member of its context."""
+    """Return the account of the saga's start, the first member of its context."""
     context: dict[str, dict[str, Any]] = orjson.loads(row["context"])
     return next((str(start.get("account", "")) for start in context.values()), "")
 
 
 async def parked_records(sql: Connection, limit: int) -> list[Json]:
-    """Give what waits for a person, oldest first."""
+    """Return what waits for a person, oldest first."""
     rows = await sql.fetch(
         'SELECT "group", topic, partition, "offset", saga_id, reason, recorded_at FROM parked'
         ' WHERE released IS NULL ORDER BY recorded_at, topic, partition, "offset" LIMIT $1',

@@ -22,7 +22,7 @@ _COLOURS: Final = {
 
 
 def plain_console() -> Console:
-    """Give a console on stdout that takes no markup from data and, piped into a file, cuts no line."""
+    """Return a console on stdout that takes no markup from data and, piped into a file, cuts no line."""
     return Console(soft_wrap=True, highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 
 
@@ -137,7 +137,7 @@ def count_line(counts: dict[str, int]) -> Text:
 
 
 def _request(row: Json) -> dict[str, object]:
-    """Give the saga's start, the first member of its context."""
+    """Return the saga's start, the first member of its context."""
     context: dict[str, dict[str, object]] = row["context"]
     nothing: dict[str, object] = {}
     return next(iter(context.values()), nothing)

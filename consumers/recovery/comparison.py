@@ -53,11 +53,11 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Say whether nothing differs."""
+        """Return whether nothing differs."""
         return not any(self.differing.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Give all of it."""
+        """Return all of it."""
         return {"equal": self.equal, **asdict(self)}
 
     def lines(self) -> list[str]:

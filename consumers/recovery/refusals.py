@@ -96,7 +96,7 @@ def refuse_unknown(types: Mapping[str, int], *, allowed: bool) -> None:
 
 
 def describe_gaps(sagas: Sequence[RegisteredSaga[Participant]], *, rebuilt: bool, book: bool) -> list[str]:
-    """Say what topics do not hold at all, and how it comes back."""
+    """Return what topics do not hold at all, and how it comes back."""
     told = [
         f"steps {', '.join(registered.unowned)} of {registered.saga.name!r}: no participant is registered for them"
         for registered in sagas

@@ -26,7 +26,7 @@ class Report:
     dry_run: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Give all of it."""
+        """Return all of it."""
         return asdict(self)
 
     def lines(self) -> list[str]:

@@ -76,7 +76,7 @@ class Mention:
 
     @property
     def key(self) -> Key:
-        """Give the key of the row."""
+        """Return the key of the row."""
         return self.saga_id, self.binding.step.name
 
 
@@ -103,7 +103,7 @@ class FactReader:
                         self._reports.setdefault(ce_type, {}).setdefault(binding.step.name, (said, binding))
 
     def read(self, record: Record) -> list[Mention]:
-        """Say what a record of the events topic is to which steps; one that its owner could not trust is to none."""
+        """Return what a record of the events topic is to which steps; one that its owner could not trust is to none."""
         try:
             envelope = Envelope.from_headers(record.headers)
         except EnvelopeError:
@@ -146,7 +146,7 @@ def _types(saga: str, bindings: Iterable[Binding]) -> dict[str, list[tuple[Menti
 
 
 def rebuild_row(row: Row | None, mention: Mention, lane: int, now: int) -> Row | None:
-    """Give the row after a record, or None where it changes nothing. `now` is nanoseconds since 1970.
+    """Return the row after a record, or None where it changes nothing. `now` is nanoseconds since 1970.
 
     Raises `ValueError` for a value that cannot be read: its owner made nothing of it either.
     """

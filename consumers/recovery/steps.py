@@ -97,7 +97,7 @@ class StepRecovery:
         await self._restore(effects)
 
     async def follow_commands(self, records: Iterable[Record]) -> int | None:
-        """Give the offset of the first command of the batch that has no answer; None if all have."""
+        """Return the offset of the first command of the batch that has no answer; None if all have."""
         messages = [message for record in records for message in self._read(record)]
         rows = await load(self.sql, {message.key for message in messages})
         first: int | None = None
@@ -185,6 +185,6 @@ def _answered(message: Message, row: Row | None) -> bool:
 
 
 def _begun_again(message: Message, row: Row) -> bool:
-    """Say whether a retry of a remote step may be under way: it is to be asked after, not called."""
+    """Return whether a retry of a remote step may be under way: it is to be asked after, not called."""
     later = message.envelope.round > row.round
     return message.kind is StepMessage.RETRY and message.binding.remote and row.status is RowStatus.FAILED and later

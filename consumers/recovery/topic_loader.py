@@ -52,7 +52,7 @@ class TopicLoader:
 
     @property
     def size(self) -> int:
-        """Give the number of facts to read."""
+        """Return the number of facts to read."""
         return sum(end for (topic, _), (_, end) in self.ranges.items() if topic == self.events)
 
     @property
@@ -123,7 +123,7 @@ class TopicLoader:
         return found
 
     async def _commands(self, number: int) -> set[CommandKey]:
-        """Say which orders have become commands on this partition."""
+        """Return which orders have become commands on this partition."""
         bar, given = wire_type(self.registered.saga.name, Bar).encode(), set[CommandKey]()
         async for batch in self._read(self.commands, number):
             self.report.records["commands"] += len(batch)

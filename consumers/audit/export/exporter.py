@@ -107,7 +107,7 @@ class _LogWriting:
 
     @property
     def first_leaf(self) -> int:
-        """Give the place of the first record in the log's tree."""
+        """Return the place of the first record in the log's tree."""
         return self._places[0] if self._places is not None else 0
 
     def begin(self, begin: Begin) -> None:

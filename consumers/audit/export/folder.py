@@ -35,7 +35,7 @@ class ExportFolder:
         self._path = path
 
     def check_names(self, files: tuple[File, ...]) -> list[str]:
-        """Say what is wrong with the names of the files: with those that are said, and those that are there."""
+        """Return what is wrong with the names of the files: with those that are said, and those that are there."""
         said = [file.path for file in files]
         wrong = [f"{name[:200]!r} is no name of a file in an export" for name in said if not is_safe(name)]
         wrong += [
@@ -65,13 +65,13 @@ class ExportFolder:
         return found
 
     def measure(self, name: str, expected: int) -> tuple[int, str]:
-        """Give a file's length, and its SHA-256 in hex; no hash of one that has not the expected length."""
+        """Return a file's length, and its SHA-256 in hex; no hash of one that has not the expected length."""
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
             return size, hashlib.file_digest(file, "sha256").hexdigest() if size == expected else ""
 
     def lines(self, name: str) -> Generator[tuple[int, bytes]]:
-        """Give a file's lines with their numbers; the last may lack its end."""
+        """Yield a file's lines with their numbers; the last may lack its end."""
         with self.open(name) as file:
             number = 0
             while line := file.readline(LINE_BYTES):
@@ -98,7 +98,7 @@ class ExportFolder:
 
 
 def is_safe(name: str) -> bool:
-    """Say whether a name can be that of a file in an export: relative, no step up, at most one folder."""
+    """Return whether a name can be that of a file in an export: relative, no step up, at most one folder."""
     parts = name.split("/")
     return len(parts) <= _DEEPEST and all(
         part and part.strip(".") and part.isprintable() and "\\" not in part for part in parts

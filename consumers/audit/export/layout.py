@@ -168,7 +168,7 @@ def from_line(text: bytes) -> Line:
 
 @lru_cache(maxsize=256)
 def _are_ours(types: tuple[type, ...]) -> bool:
-    """Say whether the members of a line are of these types; there are few that are, and most lines are alike."""
+    """Return whether the members of a line are of these types; there are few that are, and most lines are alike."""
     return all(issubclass(found, type_) and found is not bool for found, type_ in zip(types, _TYPES, strict=True))
 
 
@@ -265,7 +265,7 @@ class SagaHead(NamedTuple):
 
 
 def describe_saga(place: tuple[str, int], row: asyncpg.Record) -> dict[str, Any]:
-    """Give a saga's line; its context is the JSON text that is stored."""
+    """Return a saga's line; its context is the JSON text that is stored."""
     told = {
         **dict(row),
         "topic": place[0],

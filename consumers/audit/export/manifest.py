@@ -32,7 +32,7 @@ class Query(_Part):
 
     @property
     def whole(self) -> bool:
-        """Say whether whole logs were asked for, at most between two times: every leaf is there."""
+        """Return whether whole logs were asked for, at most between two times: every leaf is there."""
         return not (self.ids or self.account is not None or self.symbol is not None)
 
 
@@ -114,10 +114,10 @@ class Manifest(_Part):
 
 
 def note_text(manifest: bytes) -> str:
-    """Give what is signed of a manifest."""
+    """Return what is signed of a manifest."""
     return _NOTE.format(hashlib.sha256(manifest).hexdigest())
 
 
 def sign(signer: Signer, manifest: bytes) -> str:
-    """Give the signed note of a manifest."""
+    """Return the signed note of a manifest."""
     return signer.sign(note_text(manifest))

@@ -127,7 +127,7 @@ def describe_order(
 
 
 def _judge(name: str, payload: Json) -> tuple[str, str]:
-    """Give our word for an event, and the regulation's code where there is one."""
+    """Return our word for an event, and the regulation's code where there is one."""
     if name == t.VenueReport.NAME:
         return _REPORTED.get(_text(payload.get("kind")), ("reported by the venue", ""))
     event, status = _STATUS[name]
@@ -139,7 +139,7 @@ def _judge(name: str, payload: Json) -> tuple[str, str]:
 
 
 def _order(context: Json) -> dict[str, str]:
-    """Give what every event of an order says of it."""
+    """Return what every event of an order says of it."""
     asked = _member(context, t.TradeRequested.NAME)
     checked = _member(context, t.OrderValidated.NAME)
     placed = _member(context, t.OrderPlaced.NAME)
@@ -161,7 +161,7 @@ def _order(context: Json) -> dict[str, str]:
 
 
 def _told(name: str, payload: Json, order: Mapping[str, str]) -> dict[str, str]:
-    """Give what one event adds."""
+    """Return what one event adds."""
     added = {"reason_code": _text(payload.get("code")), "reason": _text(payload.get("reason"))}
     if name == t.VenueReport.NAME:
         fill = _member(payload, "fill")

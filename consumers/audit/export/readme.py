@@ -99,7 +99,7 @@ def write_readme(manifest: Manifest, *, parquet: bool) -> str:
 
 
 def tell_query(query: Query) -> str:
-    """Say what was asked for."""
+    """Return what was asked for."""
     told = [f"{name} {value}" for name, value in (("saga", query.saga), ("account", query.account),
         ("symbol", query.symbol)) if value is not None]  # fmt: skip
     told += [f"saga {saga_id}" for saga_id in query.ids]

@@ -39,7 +39,7 @@ class RetiredRecords:
         return cls(sql, entries, ranges)
 
     async def begin(self, origin: Origin, offset: int | None) -> Begin | None:
-        """Say where a log begins whose first record there is at `offset`."""
+        """Return where a log begins whose first record there is at `offset`."""
         return await self._stones.begin(self._sql, Report(), origin, offset)
 
     def lines(self) -> bytes:
@@ -48,7 +48,7 @@ class RetiredRecords:
 
 
 def subtrees_of(frontier: Frontier) -> list[Subtree]:
-    """Give an edge as the subtrees that it stands for."""
+    """Return an edge as the subtrees that it stands for."""
     found: list[Subtree] = []
     start = 0
     for root in frontier.peaks:

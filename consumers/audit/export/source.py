@@ -74,7 +74,7 @@ class Sealed:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Give topic and partition."""
+        """Return topic and partition."""
         return self.topic, self.partition
 
 
@@ -99,11 +99,11 @@ class Source:
         self.wanted = _wanted(self.query, self.starts)
 
     async def logs(self, topic: str | None) -> list[Sealed]:
-        """Give the logs that were sealed."""
+        """Return the logs that were sealed."""
         return [Sealed(*row) for row in await self.sql.fetch(_LOGS, topic)]
 
     async def first(self, log: Sealed) -> int | None:
-        """Give the first offset of a log; None where it has no record."""
+        """Return the first offset of a log; None where it has no record."""
         return await first_offset(self.sql, *log.place)
 
     async def unsealed(self, log: Sealed, end: int) -> int:
@@ -115,13 +115,13 @@ class Source:
         return await self.sql.fetchval(_NEVER_SEALED, topic)
 
     async def notes(self, log: Sealed, after: int) -> AsyncGenerator[tuple[int, str]]:
-        """Give the checkpoints of a log that are larger than `after`."""
+        """Yield the checkpoints of a log that are larger than `after`."""
         async for page in read_pages(self.sql, _NOTES, *log.place, after, log.size):
             for row in page:
                 yield row[0], row[1]
 
     async def bounds(self, log: Sealed, end: int) -> tuple[int, int] | None:
-        """Give the first and last offset of what is wanted, before offset `end`; None where there is nothing."""
+        """Return the first and last offset of what is wanted, before offset `end`; None where there is nothing."""
         if self.query.whole:
             row = await self.sql.fetchrow(_BOUNDS, *log.place, end, self.query.from_ms, self.query.to_ms)
         else:
@@ -130,18 +130,18 @@ class Source:
         return (row[0], row[1]) if row is not None and row[0] is not None else None
 
     def rows(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
-        """Give the wanted records between two offsets, in order, a page at a time."""
+        """Return the wanted records between two offsets, in order, a page at a time."""
         span, wanted = (first, last + 1), self.wanted
         return read_span(self.sql, log.place, span, wanted.condition, *wanted.args, page=PAGE)
 
     def hashes(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
-        """Give offset, hash and skipped offsets of all records between two offsets, in order, a page at a time."""
+        """Return offset, hash and skipped offsets of all records between two offsets, in order, a page at a time."""
         return read_leaves(self.sql, log.place, (first, last + 1))
 
     async def before(
         self, log: Sealed, span: tuple[int, int], records: Sequence[tuple[UUID, int]]
     ) -> dict[tuple[UUID, int], bytes]:
-        """Give the hashes of those of these records, by saga and place in its chain, that are before what is wanted.
+        """Return the hashes of those of these records, by saga and place in its chain, that are before what is wanted.
 
         `span` is the first and last offset of what is wanted.
         """
@@ -151,14 +151,14 @@ class Source:
         return {(row[0], row[1]): row[2] for row in rows}
 
     def sagas(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
-        """Give the rows of the sagas that wanted records between two offsets belong to, by id, a page at a time."""
+        """Return the rows of the sagas that wanted records between two offsets belong to, by id, a page at a time."""
         statement = _SAGAS.format(log=f"{IN_SPAN} {self.wanted.condition}")
         return read_pages(self.sql, statement, *log.place, first, last + 1, *self.wanted.args, page=PAGE)
 
     async def told(
         self, log: Sealed, span: tuple[int, int], sagas: Sequence[UUID], types: Sequence[str]
     ) -> list[asyncpg.Record]:
-        """Give these sagas' wanted records of some types, between two offsets, by saga."""
+        """Return these sagas' wanted records of some types, between two offsets, by saga."""
         number = 5 + len(self.wanted.args)
         statement = f"""
             SELECT saga_id, event_type, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms,
@@ -240,7 +240,7 @@ class Seals:
         self._unknown += error == "-1"
 
     def clock(self) -> ClockSummary:
-        """Give what all checkpoints say of the clocks."""
+        """Return what all checkpoints say of the clocks."""
         return ClockSummary(
             checkpoints=sum(self._clocks.values()),
             sources=self._clocks,

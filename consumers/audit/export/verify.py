@@ -141,7 +141,7 @@ def _check_logs(
 def _read_checkpoints(
     report: Report, folder: ExportFolder, manifest: Manifest, trusted: Trusted, witnesses: Sequence[WitnessFile]
 ) -> dict[str, dict[int, Checkpoint]]:
-    """Give the believed checkpoints by log and size: those of the export, and a witness's of the same records."""
+    """Return the believed checkpoints by log and size: those of the export, and a witness's of the same records."""
     found = read_notes(report, layout.CHECKPOINTS, _notes(report, folder), trusted)
     report.checkpoints = sum(map(len, found.values()))
     logs = {log.origin: log for log in manifest.logs}
@@ -197,7 +197,7 @@ def _note(number: int, line: bytes) -> str:
 
 
 def _tell(report: Report, manifest: Manifest) -> None:
-    """Say what the verdicts do not."""
+    """Report what the verdicts do not tell."""
     if report.rows != manifest.records:
         what = f"{manifest.records:,} records are said to be here; {report.rows:,} are"
         report.add(Verdict.INCOMPLETE, layout.EVENTS, what)

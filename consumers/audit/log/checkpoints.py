@@ -84,7 +84,7 @@ class UnsealedRow(NamedTuple):
 
 
 async def take_turn(sql: Connection) -> bool:
-    """Say whether this session is the one that seals, until it ends."""
+    """Return whether this session is the one that seals, until it ends."""
     return await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK)
 
 

@@ -55,7 +55,7 @@ class RowReader:
         return form_at(record.offset, self._leaves_from)
 
     async def up_to(self, offset: int) -> list[asyncpg.Record]:
-        """Give the rows that have not been given yet, up to this offset."""
+        """Return the rows that have not been given yet, up to this offset."""
         found: list[asyncpg.Record] = []
         while True:
             while self._page and self._page[0]["offset"] <= offset:
@@ -156,13 +156,13 @@ class RowComparer:
         return compare_rows(outcome, row)
 
     def _is_fragment(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> bool:
-        """Say whether the saga's first records lie before the range."""
+        """Return whether the saga's first records lie before the range."""
         if record.key != str(saga_id).encode() or self._notebook.sagas.get(saga_id) is not None:
             return False
         return row is None or row["seq"] != 1
 
     def _is_of_unknown_version(self, record: Record, row: asyncpg.Record | None) -> bool:
-        """Say whether another release has folded the start of a saga whose version is not registered here."""
+        """Return whether another release has folded the start of a saga whose version is not registered here."""
         version = record.header(VERSION)
         return version.isdigit() and version not in self._versions and row is not None and row["seq"] == 1
 
@@ -242,12 +242,12 @@ def compare_ends(log_ends: Mapping[Place, int], held: Mapping[Place, Span]) -> I
 
 
 def _until(held: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> dict[Place, Span]:
-    """Give what both the topic and the saga log have of each partition."""
+    """Return what both the topic and the saga log have of each partition."""
     return {place: (begin, max(begin, min(end, log_ends[place]))) for place, (begin, end) in held.items()}
 
 
 def _goes_on(tracked: Tracked, stored: Checkpoint | str | None) -> bool:
-    """Say whether the row has counted more of the saga's records."""
+    """Return whether the row has counted more of the saga's records."""
     seq = tracked.checkpoint.seq if tracked.checkpoint is not None else 0
     return isinstance(stored, Checkpoint) and stored.seq > seq
 
@@ -258,6 +258,6 @@ def _extra(record: Record, row: asyncpg.Record) -> Difference:
 
 
 def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Give the items in lists of `size`, the last one shorter."""
+    """Yield the items in lists of `size`, the last one shorter."""
     while batch := list(islice(items, size)):
         yield batch

@@ -71,7 +71,7 @@ def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Diffe
 
 
 def expected_fields(record: Record, form: int) -> dict[str, Any]:
-    """Give what a row must have of a record, whatever came before it, if its hash is of this format."""
+    """Return what a row must have of a record, whatever came before it, if its hash is of this format."""
     headers = dump_headers(record.headers) if form == FORMAT else dump_headers_v1(record.headers)
     value = None if record.tombstone else record.value
     told = (record.offset, record.recorded_ms, record.key if form == FORMAT else None, headers, value)
@@ -90,7 +90,7 @@ def compare_fields(record: Record, row: asyncpg.Record | None, expected: dict[st
 
 
 def at(record: Record) -> str:
-    """Say where a record lies."""
+    """Return where a record lies."""
     return f"{record.topic}[{record.partition}] offset {record.offset}"
 
 

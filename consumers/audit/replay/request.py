@@ -53,12 +53,12 @@ def read_time(text: str, option: str) -> int:
 
 
 def recorded_time(record: Record) -> int:
-    """Give the broker's time."""
+    """Return the broker's time."""
     return record.recorded_ms * 1_000_000
 
 
 def time_of(record: Record) -> int:
-    """Give the time at which a fact happened; where it does not say, that at which it was recorded."""
+    """Return the time at which a fact happened; where it does not say, that at which it was recorded."""
     found = event_time(dict(record.headers))
     return recorded_time(record) if found is None else found
 
@@ -118,7 +118,7 @@ def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Plac
 
 
 async def find_spans(replay: TopicReader, asked: Range, held: Mapping[Place, Span]) -> dict[Place, Span]:
-    """Give the offsets that a range means; `held` are those that each partition has.
+    """Return the offsets that a range means; `held` are those that each partition has.
 
     Raises `KafkaUnavailableError`, and `CommandError` (exit 2) for a range that lies where the topic has nothing.
     """
@@ -195,7 +195,7 @@ class Request:
             raise _usage(f"--follow and {other} exclude each other", other, "give one of them")
 
     def as_of(self) -> AsOf | None:
-        """Give the moment that is asked about; raises `CommandError` (exit 2)."""
+        """Return the moment that is asked about; raises `CommandError` (exit 2)."""
         if self.at is None:
             return None
         at = read_time(self.at, "--at")
@@ -207,7 +207,7 @@ class Request:
         return AsOf(at, self.clock or TimeSource.RECORDED, saga_id)
 
     def range(self, topic: str, partitions: int) -> Range:
-        """Give the range that is asked for; raises `CommandError` (exit 2)."""
+        """Return the range that is asked for; raises `CommandError` (exit 2)."""
         since = None if self.since is None else read_time(self.since, "--from")
         until = None if self.until is None else read_time(self.until, "--to")
         if since is not None and until is not None and until <= since:

@@ -46,7 +46,7 @@ class SagaCache:
         self._bytes = 0
 
     def get(self, saga_id: UUID) -> Tracked | None:
-        """Give a saga, if it is known."""
+        """Return a saga, if it is known."""
         found = self._near.get(saga_id)
         if found is not None:
             self._near.move_to_end(saga_id)
@@ -70,13 +70,13 @@ class SagaCache:
         self._unwritten.clear()
 
     def __iter__(self) -> Iterator[Tracked]:
-        """Give every saga; none may be kept meanwhile."""
+        """Yield every saga; none may be kept meanwhile."""
         self.flush()
         for row in self._sql.execute(_ALL):
             yield self._read(row)
 
     def after(self, saga_id: UUID, limit: int) -> list[Tracked]:
-        """Give the sagas that follow this id, in the order of their ids."""
+        """Return the sagas that follow this id, in the order of their ids."""
         self.flush()
         return [self._read(row) for row in self._sql.execute(_AFTER, (saga_id.bytes, limit))]
 

@@ -148,7 +148,7 @@ class ReplayState:
         return fresh
 
     def differences(self, limit: int) -> list[Difference]:
-        """Give differences as they were found."""
+        """Return differences as they were found."""
         rows = self._sql.execute("SELECT * FROM difference ORDER BY rowid LIMIT ?", (limit,))
         return [Difference(*row) for row in rows]
 

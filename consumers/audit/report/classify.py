@@ -91,62 +91,62 @@ class RawRecord:
 
     @cached_property
     def members(self) -> dict[str, Any]:
-        """Give the payload's members."""
+        """Return the payload's members."""
         return read_members(self.payload)
 
     @property
     def type(self) -> str:
-        """Give the wire type."""
+        """Return the wire type."""
         return self._text(TYPE)
 
     @property
     def saga(self) -> str:
-        """Give the saga's name, the first part of the type."""
+        """Return the saga's name, the first part of the type."""
         return self.type.partition(".")[0]
 
     @property
     def message(self) -> str:
-        """Give the message's name, the type without saga and version."""
+        """Return the message's name, the type without saga and version."""
         return self.type.partition(".")[2].rpartition(".v")[0]
 
     @property
     def id(self) -> str:
-        """Give the id under which it was said."""
+        """Return the id under which it was said."""
         return self._text("ce_id")
 
     @property
     def writer(self) -> str:
-        """Give who says so."""
+        """Return who says so."""
         return self._text("ce_source")
 
     @property
     def caused_by(self) -> str:
-        """Give the id of the record that brought this one about."""
+        """Return the id of the record that brought this one about."""
         return self._text("ce_causationid")
 
     @property
     def step(self) -> str:
-        """Give the step that it is about."""
+        """Return the step that it is about."""
         return self._text(STEP) or text_of(self.members, "step")
 
     @property
     def attempt(self) -> int:
-        """Give which attempt it is the outcome of; 0 for none."""
+        """Return which attempt it is the outcome of; 0 for none."""
         return self._number("ts_attempt")
 
     @property
     def round(self) -> int:
-        """Give the round, which a person's decision begins anew."""
+        """Return the round, which a person's decision begins anew."""
         return self._number("ts_round") or 1
 
     @property
     def back(self) -> bool:
-        """Say whether it is about taking the step back, as far as that can be told without a definition."""
+        """Return whether it is about taking the step back, as far as that can be told without a definition."""
         named = self.message == lifecycle.CompensationFailed.NAME
         return named or text_of(self.members, "direction") == "back"
 
     def own_addition(self) -> tuple[ContextAddition, ...]:
-        """Give the context's gain by the context that the record itself carries: its last member is what it adds."""
+        """Return the context's gain by the context that the record itself carries: its last member is what it adds."""
         context = read_members(read_text(self.headers.get(CONTEXT) or b""))
         last = next(reversed(context), "")
         return (
@@ -155,7 +155,7 @@ class RawRecord:
 
 
 def classify(raw: RawRecord, outcome: Outcome | None, before: Tracked, *, again: bool) -> RecordKind:
-    """Say what the record is; `again` says that one with its id has counted before."""
+    """Return what the record is; `again` says that one with its id has counted before."""
     if not raw.headers:
         return RecordKind.UNREADABLE
     if outcome is None:
@@ -181,7 +181,7 @@ def _told(tracked: Tracked) -> object:
 
 
 def _guess(raw: RawRecord) -> RecordKind:
-    """Say what can be told without the saga's definition: its own messages are starts, steps, or just reports."""
+    """Return what can be told without the saga's definition: its own messages are starts, steps, or just reports."""
     if (kind := _BY_NAME.get(raw.message)) is not None:
         return kind
     if raw.own_addition():
@@ -190,7 +190,7 @@ def _guess(raw: RawRecord) -> RecordKind:
 
 
 def describe_record(kind: RecordKind, raw: RawRecord, outcome: Outcome | None) -> str:
-    """Give the sentence."""
+    """Return the sentence."""
     words = phrase(raw.saga, raw.message, raw.members)
     step = raw.step or "the saga"
     attempts = text_of(raw.members, "attempts") or "0"
@@ -229,7 +229,7 @@ def _attempts(number: str) -> str:
 
 
 def _decision(raw: RawRecord) -> str:
-    """Say what a person has decided."""
+    """Return what a person has decided."""
     who, step = text_of(raw.members, "operator") or "somebody", raw.step
     place = f"{text_of(raw.members, 'topic')}[{text_of(raw.members, 'partition')}]@{text_of(raw.members, 'offset')}"
     deed = "lets go what is parked at" if text_of(raw.members, "action") == "retry" else "discards what is parked at"
@@ -244,7 +244,7 @@ def _decision(raw: RawRecord) -> str:
 
 
 def describe_orders(steps: Sequence[str], orders: Sequence[Order]) -> list[TimelineNote]:
-    """Give what the saga log asks of the steps' owners."""
+    """Return what the saga log asks of the steps' owners."""
     notes: list[TimelineNote] = []
     for order in orders:
         step = steps[order.step]

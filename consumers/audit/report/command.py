@@ -109,7 +109,7 @@ async def _find(sql: Session, text: str) -> UUID:
 
 
 def _rules(settings: Settings, name: str, version: int | None) -> Rules | None:
-    """Give the rules of the definition that the saga runs under, if it is installed here in that version."""
+    """Return the rules of the definition that the saga runs under, if it is installed here in that version."""
     saga = registered_sagas(settings.app).get(name)
     return Rules(saga) if saga is not None and version in {None, *saga.versions} else None
 

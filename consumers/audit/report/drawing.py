@@ -83,7 +83,7 @@ class _Drawing:
         return join(*drawn)
 
     def _axis(self) -> Markup:
-        """Give times since the beginning where there is room for them."""
+        """Return times since the beginning where there is room for them."""
         drawn: list[Markup] = []
         free, begin = float(self.layout.gutter), self.scale.times[0]
         broken = [(gap.left, gap.right) for gap in self.scale.gaps]
@@ -200,19 +200,19 @@ class _Drawing:
 
 
 def _since(bars: Sequence[Bar], at: int) -> int:
-    """Give since when an attempt was waited for: the end of the one before it, or what asked for the first."""
+    """Return since when an attempt was waited for: the end of the one before it, or what asked for the first."""
     bar, before = bars[at], bars[at - 1] if at else None
     again = before is not None and before.back == bar.back and bar.attempt > 1
     return min(before.ended, bar.began) if before is not None and again else bar.asked
 
 
 def _placed(told: TimelineRecord) -> int:
-    """Give the time at which a record stands: one that came again, when it came."""
+    """Return the time at which a record stands: one that came again, when it came."""
     return told.recorded_ms * 1_000_000 if told.kind is RecordKind.DUPLICATE else told.when
 
 
 def _mark(told: TimelineRecord) -> str:
-    """Say whether a record has a mark of its own, and in which row."""
+    """Return whether a record has a mark of its own, and in which row."""
     if told.kind in {RecordKind.OPERATOR, RecordKind.DEADLINE}:
         return "person"
     outside = told.attempt < 1 and told.kind is not RecordKind.START

@@ -10,7 +10,7 @@ Span = tuple[int, int]
 
 
 def siblings(index: int, size: int) -> list[Span]:
-    """Give the subtrees whose roots prove leaf `index` in a log of `size`, deepest first (RFC 6962 section 2.1.1)."""
+    """Return the subtrees whose roots prove leaf `index` in a log of `size`, deepest first (RFC 6962 section 2.1.1)."""
     found: list[Span] = []
     start, end = 0, size
     while end - start > 1:
@@ -77,12 +77,12 @@ class Prover:
             self._growing = [each for each in self._growing if each.span[1] != self._next]
 
     def proof(self, index: int, size: int) -> list[bytes] | None:
-        """Give a proof that was wanted; None where the leaves have not come to `size`."""
+        """Return a proof that was wanted; None where the leaves have not come to `size`."""
         roots = [self._roots.get(span) for span in siblings(index, size)]
         found = [root for root in roots if root is not None]
         return found if len(found) == len(roots) else None
 
 
 def _levels(size: int) -> list[int]:
-    """Give the levels of the perfect subtrees that make up a log of this size, the largest first."""
+    """Return the levels of the perfect subtrees that make up a log of this size, the largest first."""
     return [level for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1]

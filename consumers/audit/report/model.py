@@ -37,7 +37,7 @@ class Seal:
     path: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give what `--json` prints; `path` is the inclusion proof of RFC 6962, in hex, from the leaf up."""
+        """Return what `--json` prints; `path` is the inclusion proof of RFC 6962, in hex, from the leaf up."""
         if self.proof is Proof.NOT_YET or self.index < 0:
             return {"proof": self.proof, "why": self.why}
         return {
@@ -148,7 +148,7 @@ class TimelineRecord:
 
     @property
     def when(self) -> int:
-        """Give the event time, or the broker's where the record has none, in nanoseconds."""
+        """Return the event time, or the broker's where the record has none, in nanoseconds."""
         return self.recorded_ms * 1_000_000 if self.event_time is None else self.event_time
 
 
@@ -180,11 +180,11 @@ class SagaTimeline:
 
     @property
     def began(self) -> int:
-        """Give the earliest time that any record gives, in nanoseconds."""
+        """Return the earliest time that any record gives, in nanoseconds."""
         return min(min(each.when, each.started or each.when) for each in self.records)
 
     def to_json(self) -> dict[str, Any]:
-        """Give what `--json` prints; payloads and the context stand in it as they were written."""
+        """Return what `--json` prints; payloads and the context stand in it as they were written."""
         return {
             "saga_id": self.saga_id,
             "name": self.name,

@@ -11,7 +11,7 @@ DEPTH: Final = 6
 
 
 def read_text(value: bytes) -> str | None:
-    """Give the JSON of a payload as it is written; None where it is none, as of one that is sealed or damaged."""
+    """Return the JSON of a payload as it is written; None where it is none, as of one that is sealed or damaged."""
     try:
         orjson.loads(value)
     except orjson.JSONDecodeError:
@@ -20,7 +20,7 @@ def read_text(value: bytes) -> str | None:
 
 
 def read_members(text: str | None) -> dict[str, Any]:
-    """Give the members of a JSON object, its numbers as text; nothing for anything else."""
+    """Return the members of a JSON object, its numbers as text; nothing for anything else."""
     try:
         found = json.loads(text or "null", parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
@@ -29,7 +29,7 @@ def read_members(text: str | None) -> dict[str, Any]:
 
 
 def list_fields(text: str) -> list[tuple[str, str]]:
-    """Give what a JSON value says, a line a leaf: `fill.price`, `1.0875`."""
+    """Return what a JSON value says, a line a leaf: `fill.price`, `1.0875`."""
     try:
         found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
@@ -57,6 +57,6 @@ def _leaf(value: Any) -> str:
 
 
 def text_of(members: Mapping[str, Any], name: str) -> str:
-    """Give a member that is text, or a number; empty where there is none."""
+    """Return a member that is text, or a number; empty where there is none."""
     found = members.get(name)
     return found if isinstance(found, str) else ""

@@ -67,7 +67,7 @@ class SealFinder:
     advance: Callable[[int], None] = field(default=lambda _: None)
 
     async def look(self, hashes: Sequence[tuple[Position, bytes]]) -> dict[Position, Seal]:
-        """Give the seal of each record; the hashes are those that their bytes have."""
+        """Return the seal of each record; the hashes are those that their bytes have."""
         logs: dict[Log, dict[Position, bytes]] = {}
         for place, found in hashes:
             logs.setdefault((place.topic, place.partition), {})[place] = found
@@ -133,7 +133,7 @@ class SealFinder:
         return _Start(min(first, begin), None) if found is None else _Start(found[1].next_offset, found[1].frontier)
 
     async def _feed(self, prover: Prover, log: Log, start: "_Start", end: int) -> str:
-        """Give all leaves before offset `end` to the prover; say what is missing of them, if anything is."""
+        """Return all leaves before offset `end` to the prover; say what is missing of them, if anything is."""
         expected = start.offset
         async for page in read_leaves(self.sql, log, (0, end)):
             for offset, found, skipped in page:

@@ -96,7 +96,7 @@ def _done(name: str, records: Sequence[TimelineRecord]) -> str:
 
 
 def _traded(context: Context) -> str:
-    """Say what was bought or sold, at which price, in how many parts."""
+    """Return what was bought or sold, at which price, in how many parts."""
     asked, filled = context.get("trade-requested", {}), context.get("trade-filled", {})
     verb = {"BUY": "Bought", "SELL": "Sold"}.get(text_of(asked, "side"), "Traded")
     quantity, wanted = text_of(filled, "quantity"), text_of(asked, "quantity")
@@ -140,7 +140,7 @@ _COMPLETED: Final[dict[str, Callable[[Context], str]]] = {"trade": _traded}
 
 
 def _turn(records: Sequence[TimelineRecord]) -> TimelineRecord | None:
-    """Give the record that turned the saga back."""
+    """Return the record that turned the saga back."""
     back = {Status.COMPENSATING.value, Status.ABORTED.value}
     return next((each for each in records if each.state in back), None)
 
@@ -184,7 +184,7 @@ def _sentences(records: Sequence[TimelineRecord]) -> list[str]:
 
 
 def _tries(records: Sequence[TimelineRecord]) -> list[str]:
-    """Say which steps took more than one attempt."""
+    """Return which steps took more than one attempt."""
     failed: dict[tuple[str, bool], int] = {}
     for each in records:
         if each.kind in {RecordKind.ATTEMPT_FAILED, RecordKind.STEP_FAILED, RecordKind.COMPENSATION_FAILED}:
@@ -222,7 +222,7 @@ def _remarks(records: Sequence[TimelineRecord], tier: ClockTier) -> list[str]:
 
 
 def _sealed(records: Sequence[TimelineRecord]) -> str:
-    """Say how many records are sealed, and since when."""
+    """Return how many records are sealed, and since when."""
     by = {proof: [each for each in records if each.seal.proof is proof] for proof in Proof}
     proven, total = by[Proof.PROVEN], len(records)
     if len(proven) == total and total:

@@ -91,7 +91,7 @@ def _times(told: TimelineRecord, began: int) -> Text:
 
 
 def _what(told: TimelineRecord) -> Text:
-    """Give the sentence with what came before it and what follows from it."""
+    """Return the sentence with what came before it and what follows from it."""
     lines = [_moment(each) for each in told.before]
     lines.append(
         Text.assemble(
@@ -116,7 +116,7 @@ def _moment(note: TimelineNote) -> Text:
 
 
 def _gains(additions: Iterable[ContextAddition]) -> list[Text]:
-    """Give the members that the context gained, a line each."""
+    """Return the members that the context gained, a line each."""
     lines: list[Text] = []
     for addition in additions:
         fields = list_fields(addition.value)

@@ -46,7 +46,7 @@ class StateSpan(NamedTuple):
 
 
 def list_bars(timeline: SagaTimeline) -> list[Bar]:
-    """Give the attempts that records tell of, each once: what was unknown at first counts by how it came out."""
+    """Return the attempts that records tell of, each once: what was unknown at first counts by how it came out."""
     said = {each.id: each.when for each in timeline.records}
     found: dict[tuple[str, bool, int], Bar] = {}
     for each in timeline.records:
@@ -61,7 +61,7 @@ def list_bars(timeline: SagaTimeline) -> list[Bar]:
 
 
 def list_states(timeline: SagaTimeline) -> list[StateSpan]:
-    """Give the states that the saga went through, by the times of the records that brought them about."""
+    """Return the states that the saga went through, by the times of the records that brought them about."""
     turns: list[TimelineRecord] = []
     for each in timeline.records:
         if each.state and (not turns or turns[-1].state != each.state):
@@ -112,7 +112,7 @@ class Scale:
         return cls(points, places, gaps)
 
     def at(self, time: int) -> float:
-        """Give the place of a time; one before the first or after the last has theirs."""
+        """Return the place of a time; one before the first or after the last has theirs."""
         index = bisect_right(self.times, time) - 1
         if index < 0:
             return self.places[0]

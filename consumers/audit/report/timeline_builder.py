@@ -50,7 +50,7 @@ def arrange(rows: Iterable[Row]) -> list[Row]:
 
 
 def rehash(rows: Sequence[Row], retired: Mapping[int, bytes]) -> list[bytes]:
-    """Give the hash that each row's bytes have behind the hash that is stored of the saga's record before."""
+    """Return the hash that each row's bytes have behind the hash that is stored of the saga's record before."""
     heads = {**retired} | {row.seq: row.hash for row in rows if row.seq is not None}
     return [
         hash_row(heads.get(row.seq - 1, b"") if row.seq is not None else b"", row.record, row.stored) for row in rows
@@ -60,7 +60,7 @@ def rehash(rows: Sequence[Row], retired: Mapping[int, bytes]) -> list[bytes]:
 def build_records(
     saga_id: UUID, rows: Sequence[Row], hashes: Sequence[bytes], rules: Rules | None, seals: Mapping[Position, Seal]
 ) -> tuple[list[TimelineRecord], Tracked]:
-    """Give each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
+    """Return each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
     builder = _Builder(rules, Tracked(saga_id, _home(rows)))
     told = [
         builder.build_timeline(row, seals.get(row.position, UNCHECKED), intact=found == row.hash)
@@ -134,7 +134,7 @@ class _Builder:
         return fold_stored(self.rules, self.tracked, row.record, format_of(row.hash), row.error)
 
     def _attempt_start(self, kind: RecordKind, raw: RawRecord, *, back: bool) -> list[TimelineNote]:
-        """Give the beginning of the attempt that this record is the outcome of, once an attempt."""
+        """Return the beginning of the attempt that this record is the outcome of, once an attempt."""
         time = started(raw.headers)
         if kind not in _ATTEMPTED or time is None or not raw.step or raw.attempt < 1:
             return []
@@ -155,7 +155,7 @@ def _state(tracked: Tracked) -> str:
 
 
 def _gains(outcome: Outcome) -> tuple[ContextAddition, ...]:
-    """Give what the context took in, out of the record itself and of those that it let go."""
+    """Return what the context took in, out of the record itself and of those that it let go."""
     names = (outcome.entry.added or "").split(",") if outcome.entry.added else []
     records: list[Record] = [outcome.record, *(each.parked.record for each in outcome.released)]
     found: dict[str, ContextAddition] = {}
@@ -167,7 +167,7 @@ def _gains(outcome: Outcome) -> tuple[ContextAddition, ...]:
 
 
 def _consequences(rules: Rules | None, outcome: Outcome | None, before: str, after: str) -> list[TimelineNote]:
-    """Give what the saga log did because of this record."""
+    """Return what the saga log did because of this record."""
     if rules is None or outcome is None:
         return []
     notes = [
@@ -188,7 +188,7 @@ def _let_go(action: str) -> str:
 
 
 def _discrepancies(row: Row, outcome: Outcome | None, *, intact: bool) -> list[str]:
-    """Say where the row and its bytes do not agree."""
+    """Return where the row and its bytes do not agree."""
     doubts = [] if intact else ["its bytes do not have the hash that is stored"]
     if not row.record.headers:
         doubts.append("its headers cannot be read")

@@ -67,7 +67,7 @@ _SAGAS: Final = {"trade": _TEMPLATES}
 
 
 def phrase(saga: str, message: str, said: Members) -> str:
-    """Give the words for a message of a saga; empty where there are none of its own."""
+    """Return the words for a message of a saga; empty where there are none of its own."""
     template = _SAGAS.get(saga, {}).get(message, "")
     if callable(template):
         return template(said)

@@ -49,7 +49,7 @@ class ActionLog:
         return actions_origin(self.log_id)
 
     async def read(self) -> list[tuple[int, Action]]:
-        """Give all actions with their numbers. Raises `HistoryError` where database and witness are not at one."""
+        """Return all actions with their numbers. Raises `HistoryError` where database and witness are not at one."""
         # The witness first: whoever acts writes to the database first, so its entries include all the witness had.
         seen = self.witness.last().get(str(self.origin))
         return self._believe(await read_entries(self.sql), seen)

@@ -79,7 +79,7 @@ def leaf(body: str) -> bytes:
 
 
 def frontier_of(bodies: Sequence[str]) -> Frontier:
-    """Give the edge of the tree over entries."""
+    """Return the edge of the tree over entries."""
     frontier = Frontier.empty()
     for body in bodies:
         frontier.append(leaf(body))

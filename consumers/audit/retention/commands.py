@@ -127,7 +127,7 @@ def who(operator: str | None, reason: str) -> str:
 
 
 def usage(what: str, do: str) -> CommandError:
-    """Say what is wrong with how the command was given."""
+    """Return what is wrong with how the command was given."""
     return CommandError("usage", what, "tradesaga audit", do, ExitCode.USAGE)
 
 

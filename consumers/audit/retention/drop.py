@@ -41,7 +41,7 @@ class Evidence:
     logs: Sequence[Exported] = ()
 
     def lacks(self, ranges: Sequence[RetiredRange]) -> list[str]:
-        """Say which retired records it does not hold."""
+        """Return which retired records it does not hold."""
         held = {(each.topic, each.partition): each for each in self.logs}
         found: list[str] = []
         for range_ in ranges:
@@ -67,7 +67,7 @@ class RetiredTable(NamedTuple):
 
 
 def waiting(actions: Sequence[tuple[int, Action]]) -> list[RetiredTable]:
-    """Give the tables that were retired and not dropped."""
+    """Return the tables that were retired and not dropped."""
     dropped = {action.detail["table"] for _, action in actions if action.kind is ActionKind.DROP}
     return [
         RetiredTable(number, told["name"], told["table"], action)

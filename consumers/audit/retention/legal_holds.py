@@ -55,18 +55,18 @@ class LegalHold:
     released_by: Action | None = None
 
     def __str__(self) -> str:
-        """Say what is held."""
+        """Return what is held."""
         what = f"{self.key} to {self.until}" if self.scope is Scope.TIME else self.key
         return f"hold {self.number} ({self.scope} {what}, by {self.set_by.operator}: {self.set_by.reason})"
 
 
 def describe_hold(scope: Scope, key: str, until: datetime | None = None) -> dict[str, Any]:
-    """Give the detail of the action that sets a hold."""
+    """Return the detail of the action that sets a hold."""
     return {"scope": scope.value, "key": key} | ({"until": until.isoformat()} if until is not None else {})
 
 
 def read_holds(actions: Iterable[tuple[int, Action]]) -> list[LegalHold]:
-    """Give all holds that were ever set, the oldest first, with who released them."""
+    """Return all holds that were ever set, the oldest first, with who released them."""
     holds: dict[int, LegalHold] = {}
     for number, action in actions:
         if action.kind is ActionKind.HOLD:
@@ -90,15 +90,15 @@ class ActiveHolds:
         return cls({hold: await _sagas_of(sql, hold) for hold in holds if hold.released_by is None})
 
     def named(self, *scopes: Scope) -> list[LegalHold]:
-        """Give the holds of these scopes."""
+        """Return the holds of these scopes."""
         return [hold for hold in self._sagas if hold.scope in scopes]
 
     async def over(self, sql: Connection, segment: Segment) -> list[str]:
-        """Say which holds forbid that a segment of the audit log is retired."""
+        """Return which holds forbid that a segment of the audit log is retired."""
         return [str(hold) for hold, sagas in self._sagas.items() if await _holds(sql, segment, hold, sagas)]
 
     async def in_doubt(self, sql: Connection, segment: Segment) -> list[str]:
-        """Say which may: a record that belongs to no known saga can be of any account and of any symbol."""
+        """Return which may: a record that belongs to no known saga can be of any account and of any symbol."""
         holds = self.named(Scope.ACCOUNT, Scope.SYMBOL)
         if not holds or not await sql.fetchval(_NAMELESS.format(rows=segment.rows)):
             return []
@@ -122,7 +122,7 @@ async def _holds(sql: Connection, segment: Segment, hold: LegalHold, sagas: Sequ
 
 
 def names_held(hold: LegalHold, value: bytes) -> bool:
-    """Say whether a message names the account or the symbol that is held."""
+    """Return whether a message names the account or the symbol that is held."""
     if hold.key.encode() not in value:
         return False
     try:

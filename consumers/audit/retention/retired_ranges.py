@@ -62,7 +62,7 @@ class RetiredRange(NamedTuple):
 
 
 def retired_ranges_of(action: Action) -> list[RetiredRange]:
-    """Give what a retirement has left of each log; raises `ActionError`."""
+    """Return what a retirement has left of each log; raises `ActionError`."""
     try:
         return [RetiredRange.parse(told) for told in action.detail["logs"]]
     except (KeyError, TypeError) as error:
@@ -103,7 +103,7 @@ class RetiredRanges:
         return cls(ranges, known)
 
     def before(self, place: tuple[str, int], offset: int | None) -> tuple[int, RetiredRange] | None:
-        """Give the last one that lies before a log's first record at `offset`; None is a log without records."""
+        """Return the last one that lies before a log's first record at `offset`; None is a log without records."""
         fitting = [each for each in self.ranges.get(place, ()) if offset is None or each[1].next_offset <= offset]
         return max(fitting, key=lambda each: each[1].next_offset, default=None)
 

@@ -72,7 +72,7 @@ class Segment:
 
     @property
     def rows(self) -> str:
-        """Give what SQL reads the rows from."""
+        """Return what SQL reads the rows from."""
         return "(" + " UNION ALL ".join(f"SELECT * FROM {part.quoted}" for part in self.parts) + ")"
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class Segment:
 
 
 async def list_parts(sql: Connection) -> list[Part]:
-    """Give all partitions of the audit log: by time, and last the one for what has no month's."""
+    """Return all partitions of the audit log: by time, and last the one for what has no month's."""
     parts: list[Part] = []
     for row in await sql.fetch(_PARTITIONS):
         found = _BOUNDS.fullmatch(row["bounds"])
@@ -91,12 +91,12 @@ async def list_parts(sql: Connection) -> list[Part]:
 
 
 async def measure(sql: Connection, part: Part) -> list[Extent]:
-    """Say what a partition holds of each log."""
+    """Return what a partition holds of each log."""
     return [Extent(*row) for row in await sql.fetch(_EXTENT.format(table=part.quoted))]
 
 
 def join(extents: Iterable[Extent]) -> list[Extent]:
-    """Give what partitions hold together of each log."""
+    """Return what partitions hold together of each log."""
     joined: dict[tuple[str, int], Extent] = {}
     for each in sorted(extents, key=lambda each: each.first):
         place = (each.topic, each.partition)
@@ -107,5 +107,5 @@ def join(extents: Iterable[Extent]) -> list[Extent]:
 
 
 async def count_bytes(sql: Connection, segment: Segment) -> int:
-    """Say what a segment takes of the disk, indexes included."""
+    """Return what a segment takes of the disk, indexes included."""
     return await sql.fetchval(_BYTES, [part.quoted for part in segment.parts])

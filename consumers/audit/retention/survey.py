@@ -111,7 +111,7 @@ class Survey:
         ]
 
     def _behind(self, segment: Segment, extents: Sequence[Extent]) -> list[str]:
-        """Say where older records of a log lie elsewhere: only the beginning of a log can be retired.
+        """Return where older records of a log lie elsewhere: only the beginning of a log can be retired.
 
         The broker's times may go back by a moment, so that the end of a month lies in the next one's partition.
         """

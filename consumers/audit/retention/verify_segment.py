@@ -36,7 +36,7 @@ class SegmentVerifier:
     progress: Callable[[int], None]
 
     async def verify(self, segment: Segment, extents: Sequence[Extent]) -> tuple[list[RetiredRange], list[str]]:
-        """Give what would be left, and why the segment cannot be retired."""
+        """Return what would be left, and why the segment cannot be retired."""
         ranges: list[RetiredRange] = []
         found: list[str] = []
         report = Report()

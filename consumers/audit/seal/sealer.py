@@ -44,11 +44,11 @@ class CheckpointRestore:
         self._lines = witness.read() if owed else iter(())
 
     def owes(self, origin: str) -> bool:
-        """Say whether checkpoints of this log are still missing."""
+        """Return whether checkpoints of this log are still missing."""
         return origin in self._owed
 
     def next(self, origin: str) -> WitnessEntry | None:
-        """Give this log's next checkpoint; None while too many of another log wait for its records.
+        """Return this log's next checkpoint; None while too many of another log wait for its records.
 
         Raises `WitnessError`.
         """
@@ -63,7 +63,7 @@ class CheckpointRestore:
         return queue[0] if queue else None
 
     def take(self, origin: str) -> WitnessEntry:
-        """Give this log's next checkpoint, which is missing no more."""
+        """Return this log's next checkpoint, which is missing no more."""
         found = self._queues[origin].popleft()
         if found.size == self._owed[origin][1]:
             del self._owed[origin], self._queues[origin]

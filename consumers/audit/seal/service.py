@@ -104,7 +104,7 @@ async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch, uns
 
 
 def _tell_halted(health: Health, halted: Mapping[str, str]) -> None:
-    """Say which logs are not sealed although the others are."""
+    """Report which logs are not sealed although the others are."""
     why = "; ".join(sorted(halted.values()))
     if why and why != health.halted:
         structlog.get_logger("sealer").critical("sealing has halted", why=why, others="are sealed")

@@ -28,7 +28,7 @@ class ChainHeads:
         self._disk: sqlite3.Connection | None = None
 
     def get(self, saga_id: UUID) -> Head | None:
-        """Give a saga's head."""
+        """Return a saga's head."""
         found = self._recent.get(saga_id)
         if found is not None or self._disk is None:
             return found
@@ -42,7 +42,7 @@ class ChainHeads:
             self._put_aside()
 
     def take(self, saga_id: UUID) -> Head | None:
-        """Give a saga's head, and forget it."""
+        """Return a saga's head, and forget it."""
         found = self.get(saga_id)
         self._recent.pop(saga_id, None)
         if self._disk is not None:
@@ -50,7 +50,7 @@ class ChainHeads:
         return found
 
     def __iter__(self) -> Iterator[UUID]:
-        """Give the sagas that there are."""
+        """Yield the sagas that there are."""
         yield from self._recent
         if self._disk is not None:
             for (text,) in self._disk.execute(_ALL):

@@ -97,14 +97,14 @@ class Report:
             self.further += 1
 
     def holds(self, verdict: Verdict) -> bool:
-        """Say whether nothing was found that breaks this promise."""
+        """Return whether nothing was found that breaks this promise."""
         return verdict not in self.broken
 
 
 def read_notes(
     report: Report, where: str, notes: Iterable[str], trusted: Mapping[bytes, Verifier]
 ) -> dict[str, dict[int, tuple[Checkpoint, str]]]:
-    """Give the checkpoints that a trusted key has signed, by origin and size, with their notes."""
+    """Return the checkpoints that a trusted key has signed, by origin and size, with their notes."""
     found: dict[str, dict[int, tuple[Checkpoint, str]]] = {}
     for note in notes:
         try:
@@ -168,7 +168,7 @@ class LogCheck:
 
     @property
     def size(self) -> int:
-        """Give the number of records so far, those that were passed over included."""
+        """Return the number of records so far, those that were passed over included."""
         return self._frontier.size
 
     def skip(self, subtree: Subtree) -> None:
@@ -217,7 +217,7 @@ class LogCheck:
         self._meet()
 
     def _check(self, row: Row) -> bytes:
-        """Give the hash that the row's bytes have, and tell where the row says otherwise."""
+        """Return the hash that the row's bytes have, and tell where the row says otherwise."""
         seq, previous = (self.heads.get(row.saga_id) if row.saga_id is not None else None) or (0, b"")
         counted = row.seq is not None
         self._check_format(row)
@@ -275,7 +275,7 @@ class LogCheck:
 
 
 def _reads(row: Row, known: frozenset[str] | None) -> bool:
-    """Say whether the payload is a JSON object of a known type."""
+    """Return whether the payload is a JSON object of a known type."""
     if known is not None and row.event_type not in known:
         return False
     try:
@@ -285,7 +285,7 @@ def _reads(row: Row, known: frozenset[str] | None) -> bool:
 
 
 def _follows(row: Row) -> bool:
-    """Say whether the row's columns say what its headers do."""
+    """Return whether the row's columns say what its headers do."""
     try:
         headers = dict(row.record.headers or load_headers(row.stored.headers))
     except ValueError:
@@ -295,7 +295,7 @@ def _follows(row: Row) -> bool:
 
 
 def _named(saga_id: UUID | None, headers: Mapping[str, bytes]) -> bool:
-    """Say whether the headers name this saga; where the row names none, they must name none either."""
+    """Return whether the headers name this saga; where the row names none, they must name none either."""
     said = headers.get(SAGA_ID) or b""
     if saga_id is not None:
         return said == str(saga_id).encode()

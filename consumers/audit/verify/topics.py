@@ -50,7 +50,7 @@ class Chains:
         return form_at(record.offset, self._leaves_from)
 
     def take(self, record: Record) -> bytes:
-        """Give the hash of the next record, in offset order."""
+        """Return the hash of the next record, in offset order."""
         said, form = record.header(SAGA_ID), self.form_of(record)
         head = self._heads.get(said)
         if head is not None and record.key == said:
@@ -174,7 +174,7 @@ class TopicVerifier:
             self.report.add(Verdict.INCOMPLETE, where, what)
 
     def _is_readable(self, event_type: bytes, value: bytes) -> bool:
-        """Say whether a payload is a JSON object of a known type."""
+        """Return whether a payload is a JSON object of a known type."""
         if self.types is not None and event_type.decode("utf-8", "replace") not in self.types:
             return False
         try:

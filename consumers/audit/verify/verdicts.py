@@ -11,7 +11,7 @@ from tradesaga.infra.reconciliation.facts import FactCheck
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Give what `--json` prints."""
+    """Return what `--json` prints."""
     return {
         "unaltered": report.holds(Verdict.ALTERED),
         "complete": report.holds(Verdict.INCOMPLETE),
