@@ -17,9 +17,15 @@ RETIRED = {
     "adoption": "row rebuild",
     "asking": "cli options",
     "cutting": "verify_segment",
+    "docket": "batch context",
     "happenings": "facts",
+    "judgement": "decision",
+    "leased": "outbox writer",
     "poison": "dead letter",
+    "postponed": "deferred",
     "soundness": "validation",
+    "speaker": "event factory",
+    "surroundings": "participant runtime",
     "telling": "timeline builder",
 }
 """Words that took a dictionary to read, and what is said instead."""

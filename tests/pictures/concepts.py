@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.pictures.svg import BLUE, GREEN, GREY, INK, RED, Drawing
-from tradesaga.infra.registry.owners import registered_owners
+from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import AnyStep, Kind
@@ -58,7 +58,7 @@ Row = Work | Sent
 
 def draw() -> str:
     """Return the picture."""
-    owners = {step: owner.name for owner in registered_owners(Settings(home=Path())) for step in owner.steps}
+    owners = {step: owner.name for owner in registered_participants(Settings(home=Path())) for step in owner.steps}
     stories = {
         "A trade that completes": list(_rows(COMPLETED, owners)),
         "A trade that risk rejects: what was done is compensated, last step first": list(_rows(ROLLED_BACK, owners)),
