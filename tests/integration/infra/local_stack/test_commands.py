@@ -182,7 +182,7 @@ def test_a_service_that_halts_is_named(mine: Stack) -> None:
     assert up.returncode == ExitCode.REFUSED, up.stderr
     error = json.loads(up.stderr)["error"]
     assert error["code"] == "halted"
-    assert "tick works on nothing" in error["what"]
+    assert "tick is halted" in error["what"]
     assert "belong to somebody else" in error["what"]
     (tick,) = mine.status()["services"]
     assert (tick["state"], tick["halted"]) == ("halted", "the topics belong to somebody else")
