@@ -32,7 +32,7 @@ _ROLES: Final = {
     "query": _Role(answers="found"),
     "compensate": _Role(takes="back", answers="back"),
     "compensate_batch": _Role(takes="back", answers="back", many=True),
-    "undo": _Role(takes="back", answers="back"),
+    "compensate_remotely": _Role(takes="back", answers="back"),
     "correlate": _Role(arguments=1, awaited=False, takes="", answers=""),
     "conclude": _Role(awaited=False, takes="", answers="found"),
     "poll": _Role(arguments=1, takes="", answers=""),

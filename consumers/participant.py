@@ -26,18 +26,18 @@ In = TypeVar("In", bound=Event)
 Out = TypeVar("Out", bound=Event)
 Rejected = TypeVar("Rejected", bound=Event)
 Back = TypeVar("Back", bound=Compensation)
-Undone = TypeVar("Undone", bound=Event)
+Compensated = TypeVar("Compensated", bound=Event)
 Report = TypeVar("Report", bound=Event)
 
 Handler = Callable[[In, StepContext], Awaitable[Out | Rejected]]
 BatchHandler = Callable[[Sequence[Work[In]], Connection], Awaitable[Sequence[Out | Rejected]]]
-Undo = Callable[[Back, StepContext], Awaitable[Undone]]
-BatchUndo = Callable[[Sequence[Work[Back]], Connection], Awaitable[Sequence[Undone]]]
+Compensate = Callable[[Back, StepContext], Awaitable[Compensated]]
+BatchCompensate = Callable[[Sequence[Work[Back]], Connection], Awaitable[Sequence[Compensated]]]
 Query = Callable[[In, StepContext], Awaitable[Out | Rejected | None]]
 Poll = Callable[[StepContext], Awaitable[Sequence[Event]]]
 Conclude = Callable[[Sequence[Any], StepContext], Out | Rejected | None]
 Restore = Callable[[Sequence[Work[Out]], Connection], Awaitable[None]]
-Holds = Callable[[StepContext], Sequence[tuple[str, str]]]
+Pauses = Callable[[StepContext], Sequence[tuple[str, str]]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -60,7 +60,7 @@ class Binding:
     compensate_batch: Callable[..., Awaitable[Sequence[Any]]] | None = None
     call: Callable[..., Awaitable[Any]] | None = None
     query: Callable[..., Awaitable[Any]] | None = None
-    undo: Callable[..., Awaitable[Any]] | None = None
+    compensate_remotely: Callable[..., Awaitable[Any]] | None = None
     correlate: Callable[[Any], str] | None = None
     conclude: Callable[..., Any] | None = None
     poll: Poll | None = None
@@ -89,7 +89,7 @@ class Binding:
         else:
             needed = {"handles": self.handle or self.handle_batch}
         if self.step.back is not None:
-            needed["compensates"] = self.compensate or self.compensate_batch or self.undo
+            needed["compensates"] = self.compensate or self.compensate_batch or self.compensate_remotely
         return [name for name, function in needed.items() if function is None]
 
 
@@ -107,7 +107,7 @@ class Participant(StepOwner):
         name: str,
         saga: AnySaga,
         *,
-        holds: Holds | None = None,
+        pauses: Pauses | None = None,
         in_flight: int | None = None,
         evidence: Evidence | None = None,
     ) -> None:
@@ -118,7 +118,7 @@ class Participant(StepOwner):
             raise DefinitionError(f"participant {name!r}: use letters, digits, _ and -, and none of {taken}")
         self.name = name
         self.saga = saga
-        self.holds = holds
+        self.pauses = pauses
         self.in_flight = in_flight
         self.evidence = evidence
         self.bindings: dict[str, Binding] = {}
@@ -195,14 +195,14 @@ class Participant(StepOwner):
         return self._bind(step, "handle_batch")
 
     def compensates(
-        self, step: CompensatableStep[Any, Any, Any, Back, Undone]
-    ) -> Callable[[Undo[Back, Undone]], Undo[Back, Undone]]:
+        self, step: CompensatableStep[Any, Any, Any, Back, Compensated]
+    ) -> Callable[[Compensate[Back, Compensated]], Compensate[Back, Compensated]]:
         """Bind a local compensation."""
         return self._bind(step, "compensate")
 
     def compensates_batch(
-        self, step: CompensatableStep[Any, Any, Any, Back, Undone]
-    ) -> Callable[[BatchUndo[Back, Undone]], BatchUndo[Back, Undone]]:
+        self, step: CompensatableStep[Any, Any, Any, Back, Compensated]
+    ) -> Callable[[BatchCompensate[Back, Compensated]], BatchCompensate[Back, Compensated]]:
         """Bind a local compensation for many at once."""
         return self._bind(step, "compensate_batch")
 
@@ -216,11 +216,11 @@ class Participant(StepOwner):
         """Bind the question what became of a call; None says that the far side does not know it."""
         return self._bind(step, "query")
 
-    def undoes(
-        self, step: CompensatableStep[Any, Any, Any, Back, Undone]
-    ) -> Callable[[Undo[Back, Undone]], Undo[Back, Undone]]:
+    def compensates_remotely(
+        self, step: CompensatableStep[Any, Any, Any, Back, Compensated]
+    ) -> Callable[[Compensate[Back, Compensated]], Compensate[Back, Compensated]]:
         """Bind a remote compensation; it must bear being called again."""
-        return self._bind(step, "undo")
+        return self._bind(step, "compensate_remotely")
 
     def correlates(self, step: AnyStep) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
         """Bind the function that gives a report's own id at the far side."""
@@ -256,7 +256,7 @@ class Participant(StepOwner):
         return self._bind(step, "restore")
 
     def restores_back(
-        self, step: CompensatableStep[Any, Any, Any, Any, Undone]
-    ) -> Callable[[Restore[Undone]], Restore[Undone]]:
+        self, step: CompensatableStep[Any, Any, Any, Any, Compensated]
+    ) -> Callable[[Restore[Compensated]], Restore[Compensated]]:
         """Bind what makes the effect of a local compensation anew from its own answers."""
         return self._bind(step, "restore_back")

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Final, NamedTuple
 
-from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.sagas.step import AnyStep, StepKind
 from tradesaga.sagas.step_state import ANSWERED, OPEN, RowStatus, StepState
 
 
@@ -251,7 +251,7 @@ def _on_failed(state: StepState, step: AnyStep, *, final: bool) -> Transition:
 
 def _on_unknown(state: StepState, step: AnyStep) -> Transition:
     """Report it, so that the saga can be settled; what must succeed is only asked after."""
-    silent = state.bar_seen or step.kind is Kind.RETRIABLE
+    silent = state.bar_seen or step.kind is StepKind.RETRIABLE
     return _unchanged(state, Action.SAVE if silent else Action.REPORT_UNKNOWN, state.status, Due.QUERY)
 
 
@@ -268,7 +268,7 @@ def _on_polled(state: StepState, _step: AnyStep) -> Transition:
 
 
 def _on_compensation_failed(state: StepState, step: AnyStep, *, final: bool) -> Transition:
-    if final or state.back_attempt >= step.undo_retry.attempts:
+    if final or state.back_attempt >= step.retry_of_compensation.attempts:
         return _unchanged(state, Action.ANSWER_COMPENSATION, RowStatus.COMPENSATION_FAILED)
     return _unchanged(state, Action.REPORT_ATTEMPT, RowStatus.COMPENSATING, Due.BACKOFF)
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final
 
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.sagas.step import AnyStep, StepKind
 from tradesaga.sagas.validation import ancestors, predecessors
 
 
@@ -40,9 +40,9 @@ class Edge:
 
 
 _SHAPES: Final = {
-    Kind.COMPENSATABLE: Shape.STEP,
-    Kind.PIVOT: Shape.PIVOT,
-    Kind.RETRIABLE: Shape.RETRIABLE,
+    StepKind.COMPENSATABLE: Shape.STEP,
+    StepKind.PIVOT: Shape.PIVOT,
+    StepKind.RETRIABLE: Shape.RETRIABLE,
 }
 
 
@@ -97,7 +97,7 @@ def _node(index: int, step: AnyStep) -> Node:
     notes = [step.name]
     if step.waits_for is not None:
         notes.append(f"waits for {step.waits_for.__name__}")
-    if step.kind is Kind.PIVOT:
+    if step.kind is StepKind.PIVOT:
         notes.append("pivot")
     return Node(f"step{index}", "<br/>".join(notes), _SHAPES[step.kind])
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step import Kind
+from tradesaga.sagas.step import StepKind
 from tradesaga.sagas.step_sets import bits, equal_rounds, put
 from tradesaga.sagas.validation import predecessors
 
@@ -106,9 +106,9 @@ class Machine:
     def __init__(self, saga: AnySaga) -> None:
         self.saga = saga
         self._before = predecessors(saga.steps)
-        self._retriable = self._set(Kind.RETRIABLE)
-        self._pivot = self._set(Kind.PIVOT)
-        self._compensatable = self._set(Kind.COMPENSATABLE)
+        self._retriable = self._set(StepKind.RETRIABLE)
+        self._pivot = self._set(StepKind.PIVOT)
+        self._compensatable = self._set(StepKind.COMPENSATABLE)
         self._size = len(saga.steps)
         self._all = (1 << self._size) - 1
         zeros, ones = (0,) * self._size, (1,) * self._size
@@ -119,7 +119,7 @@ class Machine:
         self._firm = self._pivot or self._compensatable
         self._fold_said = lru_cache(REMEMBERED)(self._fold_step)
 
-    def _set(self, kind: Kind) -> int:
+    def _set(self, kind: StepKind) -> int:
         return sum(1 << index for index, each in enumerate(self.saga.steps) if each.kind is kind)
 
     def begin(self) -> State:

@@ -17,13 +17,13 @@ In = TypeVar("In", bound=Event)
 Out = TypeVar("Out", bound=Event)
 Rejected = TypeVar("Rejected", bound=Event)
 Back = TypeVar("Back", bound=Compensation)
-Undone = TypeVar("Undone", bound=Event)
+Compensated = TypeVar("Compensated", bound=Event)
 
 DEFAULT_TIMEOUT = timedelta(seconds=5)
 COMPENSATION_RETRY = Retry(attempts=10, initial=0.2, factor=2.0, maximum=30.0)
 
 
-class Kind(Enum):
+class StepKind(Enum):
     """What may become of a step once it has happened."""
 
     COMPENSATABLE = "compensatable"
@@ -48,9 +48,9 @@ class Step(Generic[In, Out, Rejected]):
     retry: Retry = field(default_factory=Retry)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> StepKind:
         """Say whether this is the pivot or must succeed; a compensatable step overrides it."""
-        return Kind.RETRIABLE if self.rejects is None else Kind.PIVOT
+        return StepKind.RETRIABLE if self.rejects is None else StepKind.PIVOT
 
     @property
     def back(self) -> tuple[type[Compensation], type[Event]] | None:
@@ -58,7 +58,7 @@ class Step(Generic[In, Out, Rejected]):
         return None
 
     @property
-    def undo_retry(self) -> Retry:
+    def retry_of_compensation(self) -> Retry:
         """Give the attempts at taking the step back."""
         return COMPENSATION_RETRY
 
@@ -70,17 +70,17 @@ class Step(Generic[In, Out, Rejected]):
 
 
 @dataclass(frozen=True, slots=True)
-class CompensatableStep(Step[In, Out, Rejected], Generic[In, Out, Rejected, Back, Undone]):
+class CompensatableStep(Step[In, Out, Rejected], Generic[In, Out, Rejected, Back, Compensated]):
     """A step that can be taken back: a `Back` comes in, an `Undone` goes out."""
 
     compensate: type[Back] = field(kw_only=True)
-    compensated: type[Undone] = field(kw_only=True)
+    compensated: type[Compensated] = field(kw_only=True)
     compensation_retry: Retry = COMPENSATION_RETRY
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> StepKind:
         """Say that this step can be taken back."""
-        return Kind.COMPENSATABLE
+        return StepKind.COMPENSATABLE
 
     @property
     def back(self) -> tuple[type[Compensation], type[Event]]:
@@ -88,7 +88,7 @@ class CompensatableStep(Step[In, Out, Rejected], Generic[In, Out, Rejected, Back
         return self.compensate, self.compensated
 
     @property
-    def undo_retry(self) -> Retry:
+    def retry_of_compensation(self) -> Retry:
         """Give the attempts at taking the step back."""
         return self.compensation_retry
 
@@ -104,12 +104,12 @@ def step(
     emits: type[Out],
     rejects: type[Rejected],
     compensate: type[Back],
-    compensated: type[Undone],
+    compensated: type[Compensated],
     waits_for: type[Event] | None = None,
     timeout: timedelta = ...,
     retry: Retry | None = None,
     compensation_retry: Retry = ...,
-) -> CompensatableStep[In, Out, Rejected, Back, Undone]: ...
+) -> CompensatableStep[In, Out, Rejected, Back, Compensated]: ...
 @overload
 def step(
     name: str,
@@ -117,12 +117,12 @@ def step(
     on: type[In] | tuple[type[In], ...],
     emits: type[Out],
     compensate: type[Back],
-    compensated: type[Undone],
+    compensated: type[Compensated],
     waits_for: type[Event] | None = None,
     timeout: timedelta = ...,
     retry: Retry | None = None,
     compensation_retry: Retry = ...,
-) -> CompensatableStep[In, Out, Never, Back, Undone]: ...
+) -> CompensatableStep[In, Out, Never, Back, Compensated]: ...
 @overload
 def step(
     name: str,

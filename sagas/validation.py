@@ -7,7 +7,7 @@ from itertools import chain
 from pydantic import ValidationError
 
 from tradesaga.sagas.errors import DefinitionError
-from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.sagas.step import AnyStep, StepKind
 from tradesaga.schemas.json_fields import find_unfit_field
 from tradesaga.schemas.messages.lifecycle import MESSAGES as LIFECYCLE
 from tradesaga.schemas.messages.message import Event, Message
@@ -141,8 +141,8 @@ def _check_order(saga: str, steps: Sequence[AnyStep]) -> None:
 
 def _check_kinds(saga: str, steps: Sequence[AnyStep]) -> None:
     before = ancestors(predecessors(steps))
-    final = [index for index, each in enumerate(steps) if each.kind is not Kind.COMPENSATABLE]
-    pivots = [index for index in final if steps[index].kind is Kind.PIVOT]
+    final = [index for index, each in enumerate(steps) if each.kind is not StepKind.COMPENSATABLE]
+    pivots = [index for index in final if steps[index].kind is StepKind.PIVOT]
     if len(pivots) > 1:
         first, second = (steps[index].name for index in pivots[:2])
         raise DefinitionError(
@@ -152,12 +152,12 @@ def _check_kinds(saga: str, steps: Sequence[AnyStep]) -> None:
         return
     firm = pivots[0] if pivots else final[0]
     for index, each in enumerate(steps):
-        if each.kind is Kind.COMPENSATABLE and not all(before[last] >> index & 1 for last in final):
+        if each.kind is StepKind.COMPENSATABLE and not all(before[last] >> index & 1 for last in final):
             raise DefinitionError(
                 f"{saga}: {each.name!r} may fail after {steps[firm].name!r}, which cannot be taken back; "
                 f"put {each.name!r} before it, or give {steps[firm].name!r} a compensation"
             )
-        if each.kind is Kind.RETRIABLE and pivots and not before[index] >> firm & 1:
+        if each.kind is StepKind.RETRIABLE and pivots and not before[index] >> firm & 1:
             raise DefinitionError(
                 f"{saga}: {each.name!r} cannot be taken back, yet {steps[firm].name!r} may still fail after it; "
                 f"give {each.name!r} a compensation or let it follow {steps[firm].name!r}"

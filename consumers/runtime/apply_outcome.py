@@ -21,18 +21,18 @@ from tradesaga.schemas.messages.lifecycle import (
     StepUnknown,
 )
 
-HOLD_AGAIN = 1.0
-"""Seconds between two looks at a step that a hold keeps from starting."""
+PAUSE = 1.0
+"""Seconds after which a paused step is looked at again."""
 
 
 def start_attempt(
     batch: BatchContext, row: Row, binding: Binding, trigger: Trigger, lane: int, *, decided: Transition
 ) -> None:
-    """Begin the attempt that was decided, unless a hold keeps the step from starting."""
-    held = batch.holding and batch.runtime.held(batch.context(row, binding, trigger))
+    """Begin the attempt that was decided, unless the step is paused."""
+    paused = batch.any_paused and batch.runtime.is_paused(batch.context(row, binding, trigger))
     row.apply(decided)
-    if held:
-        _defer(batch, row, trigger, binding.step, HOLD_AGAIN)
+    if paused:
+        _defer(batch, row, trigger, binding.step, PAUSE)
         return
     row.started = batch.runtime.now()
     if binding.remote:
@@ -52,8 +52,8 @@ def start_compensation(
     reach(Failpoint.IN_COMPENSATION)
     row.apply(decided)
     row.started = batch.runtime.now()
-    if binding.undo is not None:
-        if not batch.call(CallKind.UNDO, row, binding, trigger):
+    if binding.compensate_remotely is not None:
+        if not batch.call(CallKind.COMPENSATE, row, binding, trigger):
             return
     else:
         context = batch.context(row, binding, trigger, local=True, back=True)

@@ -36,7 +36,7 @@ CALL_MARGIN = 1.0
 PUT_OFF = 0.05
 """Seconds after which a call for which there was no room is due."""
 
-_DEFERRED = {CallKind.CALL: StepMessage.DEFERRED, CallKind.UNDO: StepMessage.COMPENSATION_DEFERRED}
+_DEFERRED = {CallKind.CALL: StepMessage.DEFERRED, CallKind.COMPENSATE: StepMessage.COMPENSATION_DEFERRED}
 _RESULTS = {
     RowStatus.DONE: "done",
     RowStatus.REFUSED: "refused",
@@ -58,7 +58,7 @@ class ParticipantRuntime:
     now: Callable[[], int]
     chance: Callable[[], float]
     skew_ns: int
-    held: Callable[[StepContext], bool]
+    is_paused: Callable[[StepContext], bool]
     watch: LoopWatch
     _children: dict[tuple[object, ...], Any] = field(default_factory=dict[tuple[object, ...], Any])
 
@@ -81,7 +81,7 @@ class BatchContext:
     runtime: ParticipantRuntime
     transaction: Transaction
     rows: dict[Key, Row]
-    holding: bool = False
+    any_paused: bool = False
     evidence: Mapping[UUID, Any] = field(default_factory=dict[UUID, Any])
     reports: Mapping[Key, Sequence[Event]] = field(default_factory=dict[Key, Sequence[Event]])
     late: set[Report] = field(default_factory=set[Report])
@@ -91,7 +91,7 @@ class BatchContext:
     budget: Budget = field(default_factory=Budget)
     dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])
     calls: list[Call] = field(default_factory=list[Call])
-    held: int = 0
+    call_bytes: int = 0
     local: dict[Key, Item] = field(default_factory=dict[Key, Item])
     counts: Tally[Counter] = field(default_factory=Tally[Counter])
     seconds: list[tuple[Histogram, float]] = field(default_factory=list[tuple[Histogram, float]])
@@ -119,7 +119,7 @@ class BatchContext:
                 return step.timeout.total_seconds()
             case Due.BACKOFF:
                 back = row.status is RowStatus.COMPENSATING
-                retry, attempt = (step.undo_retry, row.back_attempt) if back else (step.retry, row.attempt)
+                retry, attempt = (step.retry_of_compensation, row.back_attempt) if back else (step.retry, row.attempt)
                 return retry.delay(attempt, self.runtime.chance()).total_seconds()
             case Due.QUERY:
                 return 0.1 + 0.9 * self.runtime.chance()
@@ -162,12 +162,12 @@ class BatchContext:
 
         Says False where there is no room: the call has not been made, and its row is due in a moment.
         """
-        context = self.context(row, binding, trigger, back=kind is CallKind.UNDO)
+        context = self.context(row, binding, trigger, back=kind is CallKind.COMPENSATE)
         call = Call(kind, binding, row.saga_id, context.attempt, context, trigger)
-        admitted = self.runtime.calls.admits(len(self.calls), self.held + call.size)
+        admitted = self.runtime.calls.admits(len(self.calls), self.call_bytes + call.size)
         if admitted:
             self.calls.append(call)
-            self.held += call.size
+            self.call_bytes += call.size
             row.wait = self.wait(Due.CALL, row, binding.step)
         else:
             if (deferred := _DEFERRED.get(kind)) is not None:

@@ -59,7 +59,7 @@ def handle_completion(batch: BatchContext, completion: Completion) -> None:
         return
     outcome = completion.outcome
     match completion.kind:
-        case CallKind.UNDO if (row.status, row.back_attempt) == (RowStatus.COMPENSATING, completion.attempt):
+        case CallKind.COMPENSATE if (row.status, row.back_attempt) == (RowStatus.COMPENSATING, completion.attempt):
             apply_compensation_outcome(batch, row, batch.stored(row.back_input), outcome, row.lane)
         case CallKind.POLL | CallKind.BAR if row.status is RowStatus.WAITING:
             waiting_steps.take_answer(batch, row, completion)

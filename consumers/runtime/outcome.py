@@ -58,7 +58,7 @@ class CallKind(Enum):
 
     CALL = "call"
     QUERY = "query"
-    UNDO = "undo"
+    COMPENSATE = "compensate"
     POLL = "poll"
     BAR = "bar"
 

@@ -41,7 +41,7 @@ SKEW_NS = 1_000_000_000
 
 Aside = dict[tuple[str, int, int], tuple[Record, str]]
 """Records that wait for a version of their saga's definition, by their places, and why."""
-HOLDS = "SELECT scope, key FROM hold"
+PAUSES = "SELECT scope, key FROM hold"
 
 
 class StepProcessor:
@@ -78,10 +78,10 @@ class StepProcessor:
             now=clock.now,
             chance=chance,
             skew_ns=skew_ns,
-            held=self._held,
+            is_paused=self._is_paused,
             watch=self.watch,
         )
-        self._holds: set[tuple[str, str]] = set()
+        self._pauses: set[tuple[str, str]] = set()
         self._lanes: list[int] = []
         self._due_at: float | None = None
         self._judged: BatchContext | None = None
@@ -163,8 +163,8 @@ class StepProcessor:
     ) -> BatchContext:
         """Read what the batch is judged by, besides its rows."""
         sql = transaction.sql
-        self._holds = {(row["scope"], row["key"]) for row in await sql.fetch(HOLDS)}
-        batch = BatchContext(self._runtime, transaction, rows, bool(self._holds))
+        self._pauses = {(row["scope"], row["key"]) for row in await sql.fetch(PAUSES)}
+        batch = BatchContext(self._runtime, transaction, rows, bool(self._pauses))
         batch.evidence = await self._evidence(sql, messages, rows, due)
         if self._stores:
             batch.reports, batch.late = await read_reports(self._stores, sql, messages, completions, rows)
@@ -263,16 +263,16 @@ class StepProcessor:
                 unreadable.append((each.lane, each.record, RecordFault("headers", str(error))))
         return messages, unreadable
 
-    def _held(self, ctx: StepContext) -> bool:
-        """Say whether a hold keeps a step from starting; where nobody can tell, it does."""
-        if ("saga", str(ctx.saga_id)) in self._holds:
+    def _is_paused(self, ctx: StepContext) -> bool:
+        """Return whether an operator has paused the step; where that cannot be found out, it counts as paused."""
+        if ("saga", str(ctx.saga_id)) in self._pauses:
             return True
-        if self._participant.holds is None:
+        if self._participant.pauses is None:
             return False
         try:
-            return not self._holds.isdisjoint(self._participant.holds(ctx))
+            return not self._pauses.isdisjoint(self._participant.pauses(ctx))
         except Exception as error:
-            ctx.log.exception("what may hold the step cannot be told", exc_info=error)
+            ctx.log.exception("cannot find out whether the step is paused", exc_info=error)
             return True
 
     def committed(self) -> None:

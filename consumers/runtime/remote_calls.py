@@ -197,7 +197,7 @@ async def _attempt(call: Call) -> Outcome:
     except Exception as error:
         call.ctx.log.warning("attempt failed", call=call.kind.value, exc_info=error)
         reason = f"{type(error).__name__}: {error}"
-        return Failed(reason) if call.kind in {CallKind.CALL, CallKind.UNDO} else _unknown(call, reason)
+        return Failed(reason) if call.kind in {CallKind.CALL, CallKind.COMPENSATE} else _unknown(call, reason)
 
 
 def _unknown(call: Call, reason: str) -> Unknown:
@@ -213,8 +213,8 @@ async def _ask(call: Call) -> Outcome:
         case CallKind.QUERY:
             found = await _bound(binding.query)(event, call.ctx)
             return NotFound() if found is None else _answered(call, found)
-        case CallKind.UNDO:
-            return _answered(call, await _bound(binding.undo)(event, call.ctx))
+        case CallKind.COMPENSATE:
+            return _answered(call, await _bound(binding.compensate_remotely)(event, call.ctx))
         case CallKind.POLL:
             return Reported(await _bound(binding.poll)(call.ctx))
         case CallKind.BAR:
@@ -224,7 +224,7 @@ async def _ask(call: Call) -> Outcome:
 def _answered(call: Call, event: Any) -> Answered:
     """Take the answer. What is no answer of the step says nothing of the effect, which may well have happened."""
     try:
-        value = write_answer(call.binding.step, event, back=call.kind is CallKind.UNDO)
+        value = write_answer(call.binding.step, event, back=call.kind is CallKind.COMPENSATE)
         check_size(event, value)
     except (WrongAnswerError, ValueError) as error:
         call.ctx.log.warning("wrong answer", why=str(error))

@@ -13,12 +13,12 @@ from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
 
-_TOLD: Final = 20
+_LOGGED: Final = 20
 """Records in trouble that one batch puts into the log; a flood of them is counted, not told one by one."""
 _ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
 
 
-def tell(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
+def report_batch(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
     """Count what was committed, and log what somebody should look at."""
     name = rules.saga.name
     facts: Counter[str] = Counter()
@@ -28,14 +28,14 @@ def tell(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
         if outcome.parked is not None or outcome.dead or outcome.released:
             _count_trouble(group, outcome)
             troubles += 1
-            if troubles <= _TOLD:
-                _tell_trouble(outcome)
+            if troubles <= _LOGGED:
+                _report_trouble(outcome)
         if outcome.fact is not None:
-            _tell_fact(rules, outcome, outcome.fact.meaning)
+            _report_fact(rules, outcome, outcome.fact.meaning)
     for result, count in facts.items():
         metrics.FACTS.labels(name, result).inc(count)
-    if troubles > _TOLD:
-        left = troubles - _TOLD
+    if troubles > _LOGGED:
+        left = troubles - _LOGGED
         structlog.get_logger("saga-log").error("more records were parked or copied", count=left, where="audit log")
 
 
@@ -45,10 +45,10 @@ def _result(outcome: Outcome) -> str:
     return "recorded" if outcome.refused or outcome.fact is None or outcome.entry.seq is None else "counted"
 
 
-def _tell_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
+def _report_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
     name = rules.saga.name
     if meaning.by_operator:
-        _tell_decision(rules, outcome, meaning)
+        _report_decision(rules, outcome, meaning)
     checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
     if checkpoint is None:
         return
@@ -59,16 +59,16 @@ def _tell_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
         metrics.DEADLINES_EXCEEDED.labels(name, phase).inc()
         _log(rules, outcome).warning("deadline elapsed", pivot=phase, state=checkpoint.status.value)
     if checkpoint.status is not outcome.before and checkpoint.status in _ENDED:
-        _tell_end(rules, outcome, checkpoint)
+        _report_end(rules, outcome, checkpoint)
 
 
-def _tell_decision(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
+def _report_decision(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
     result = "refused" if outcome.refused else "taken"
     metrics.OPERATOR_FACTS.labels(rules.saga.name, meaning.value, result).inc()
     _log(rules, outcome).info("operator decided", decision=meaning.value, result=result, why=outcome.entry.error)
 
 
-def _tell_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
+def _report_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
     name, status = rules.saga.name, checkpoint.status
     metrics.SAGAS_ENDED.labels(name, status.value).inc()
     seconds = max(0, checkpoint.updated_ms - checkpoint.created_ms) / 1000
@@ -89,7 +89,7 @@ def _count_trouble(group: str, outcome: Outcome) -> None:
         metrics.RELEASED.labels(group, released.action).inc()
 
 
-def _tell_trouble(outcome: Outcome) -> None:
+def _report_trouble(outcome: Outcome) -> None:
     record = outcome.record
     log = structlog.get_logger("saga-log").bind(
         saga_id=str(outcome.tracked.saga_id) if outcome.tracked is not None else None,

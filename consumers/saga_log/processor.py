@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.batch_report import tell
+from tradesaga.consumers.saga_log.batch_report import report_batch
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.clock_lead import ClockLead
 from tradesaga.consumers.saga_log.commands import command, deadline_elapsed, step_unowned, version_registered
@@ -15,7 +15,7 @@ from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.parked import NONE
 from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.consumers.saga_log.saga_cache import Recent
+from tradesaga.consumers.saga_log.saga_cache import SagaCache
 from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps, awaited_of
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
@@ -52,7 +52,7 @@ class SagaLog:
         self.topics: Sequence[str] = (rules.topic,)
         self._rules = rules
         self._clock = clock or SystemClock()
-        self._cache = Recent()
+        self._cache = SagaCache()
         self._lead = ClockLead()
         self._parked: set[UUID] = set()
         self._waiting: list[tuple[store.Waiting, int]] = []
@@ -136,7 +136,7 @@ class SagaLog:
         self._expect(batch.known[saga_id] for saga_id in batch.touched)
         for before, outcome in batch.deadlines:
             self._lead.learn(before, outcome)
-        tell(self._rules, self.group, [outcome for _, outcome in batch.outcomes])
+        report_batch(self._rules, self.group, [outcome for _, outcome in batch.outcomes])
 
     def full(self) -> bool:
         """Never: a batch ends before the next begins."""

@@ -12,7 +12,7 @@ CACHED_BYTES: Final = 64 * 1024 * 1024
 """Bytes of contexts and parked records kept."""
 
 
-class Recent:
+class SagaCache:
     """What does not fit is forgotten, the longest unheard of first, and read again when it is heard of."""
 
     def __init__(self, sagas: int = CACHED, size: int = CACHED_BYTES) -> None:

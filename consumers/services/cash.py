@@ -22,7 +22,7 @@ from tradesaga.schemas.messages.trade import (
     ReleaseFunds,
 )
 
-participant = Participant("cash", trade, holds=account_of, evidence=EVIDENCE)
+participant = Participant("cash", trade, pauses=account_of, evidence=EVIDENCE)
 
 
 async def cash(settings: Settings) -> None:

@@ -52,13 +52,13 @@ async def execution(settings: Settings) -> None:
 def execution_participant(port: VenuePort, venue: str) -> Participant:
     """Bind the venue's port to the steps that need it."""
     participant = Participant(
-        "execution", trade, holds=lambda ctx: [*account_of(ctx), ("venue", venue)], in_flight=IN_FLIGHT,
+        "execution", trade, pauses=lambda ctx: [*account_of(ctx), ("venue", venue)], in_flight=IN_FLIGHT,
         evidence=EVIDENCE,
     )  # fmt: skip
     desk = Desk(port, venue)
     participant.calls(place_order)(desk.place)
     participant.queries(place_order)(desk.query)
-    participant.undoes(place_order)(desk.cancel)
+    participant.compensates_remotely(place_order)(desk.cancel)
     participant.stores_reports(confirm_fill, StoredReports())
     participant.correlates(confirm_fill)(fills.identify)
     participant.concludes(confirm_fill)(conclude)

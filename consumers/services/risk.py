@@ -17,7 +17,7 @@ from tradesaga.sagas.trade.exposure import Exposure, count_in
 from tradesaga.sagas.trade.orders import Refusal, Terms, assess
 from tradesaga.schemas.messages import trade as t
 
-participant = Participant("risk", trade, holds=account_of, evidence=EVIDENCE)
+participant = Participant("risk", trade, pauses=account_of, evidence=EVIDENCE)
 
 
 async def risk(settings: Settings) -> None:

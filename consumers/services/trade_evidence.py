@@ -27,7 +27,7 @@ from tradesaga.infra.ledger.trades import Order, StepAsked, Trade, load_trades
 from tradesaga.infra.ledger.venue_reports import find_bodies
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.decide import StepMessage
-from tradesaga.sagas.step import Kind as StepKind
+from tradesaga.sagas.step import StepKind
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.sagas.trade.fills import identify

@@ -2,7 +2,7 @@
 
 from tradesaga.sagas.testing.crashes import Outcome, survives_crashes
 from tradesaga.sagas.testing.facts import (
-    Happening,
+    GivenFact,
     aborted,
     attempt_failed,
     barred,
@@ -16,17 +16,18 @@ from tradesaga.sagas.testing.facts import (
     unknown,
     unowned,
 )
-from tradesaga.sagas.testing.identity import restores
-from tradesaga.sagas.testing.in_memory_run import Part, Rehearsal
+from tradesaga.sagas.testing.identity import assert_compensation_restores
+from tradesaga.sagas.testing.in_memory_run import InMemoryRun, InMemoryStep
 from tradesaga.sagas.testing.scenario import Scenario, given
 
 __all__ = [
-    "Happening",
+    "GivenFact",
+    "InMemoryRun",
+    "InMemoryStep",
     "Outcome",
-    "Part",
-    "Rehearsal",
     "Scenario",
     "aborted",
+    "assert_compensation_restores",
     "attempt_failed",
     "barred",
     "compensation_failed",
@@ -35,7 +36,6 @@ __all__ = [
     "given",
     "rechecked",
     "resolved",
-    "restores",
     "retried",
     "skipped",
     "survives_crashes",

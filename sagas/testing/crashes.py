@@ -9,7 +9,7 @@ from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step_state import RowStatus
-from tradesaga.sagas.testing.in_memory_run import Answer, Rehearsal
+from tradesaga.sagas.testing.in_memory_run import Answer, InMemoryRun
 
 ENOUGH = 10_000
 """Commits after which a run is taken to go round in circles."""
@@ -52,7 +52,7 @@ def survives_crashes(
 
 @dataclass(frozen=True, slots=True)
 class _Played:
-    rehearsal: Rehearsal
+    run: InMemoryRun
     commits: int
 
 
@@ -73,52 +73,50 @@ class _Script:
     deadline_after: int | None
 
     def play(self, crash_after: int | None) -> _Played:
-        rehearsal, memory, commits = Rehearsal(self.saga, remote=self.remote), _Memory(), 0
-        while (action := self._next(rehearsal, memory)) is not None:
+        run, memory, commits = InMemoryRun(self.saga, remote=self.remote), _Memory(), 0
+        while (action := self._next(run, memory)) is not None:
             action()
             if commits == crash_after:
                 memory = _Memory()
-                _rebuild(rehearsal)
+                _rebuild(run)
             if commits == self.deadline_after:
-                rehearsal.say(Meaning.DEADLINE)
+                run.say(Meaning.DEADLINE)
             commits += 1
             if commits > ENOUGH:
-                raise AssertionError(f"{self.saga.name}: no end after {ENOUGH} commits; it is {rehearsal.status}")
-        return _Played(rehearsal, commits)
+                raise AssertionError(f"{self.saga.name}: no end after {ENOUGH} commits; it is {run.status}")
+        return _Played(run, commits)
 
-    def _next(self, rehearsal: Rehearsal, memory: _Memory) -> Callable[[], None] | None:
+    def _next(self, run: InMemoryRun, memory: _Memory) -> Callable[[], None] | None:
         """Choose what happens next: the log first, then commands, then triggers, then what is due."""
-        if rehearsal.folded < len(rehearsal.facts):
-            return lambda: _ignore(rehearsal.fold())
-        if memory.delivered < len(rehearsal.orders):
-            order = rehearsal.orders[memory.delivered]
+        if run.folded < len(run.facts):
+            return lambda: _ignore(run.fold())
+        if memory.delivered < len(run.orders):
+            order = run.orders[memory.delivered]
             memory.delivered += 1
-            return partial(rehearsal.deliver, order, fail=self._becomes(order.step) is Outcome.STANDS)
+            return partial(run.deliver, order, fail=self._becomes(order.step) is Outcome.STANDS)
         for step in range(len(self.saga.steps)):
-            if step not in memory.triggered and rehearsal.triggered(step):
+            if step not in memory.triggered and run.triggered(step):
                 memory.triggered.add(step)
-                return partial(rehearsal.trigger, step, self._answer(step))
-        driven = (self._drive(rehearsal, memory, step) for step in range(len(self.saga.steps)))
+                return partial(run.trigger, step, self._answer(step))
+        driven = (self._drive(run, memory, step) for step in range(len(self.saga.steps)))
         return next((action for action in driven if action is not None), None)
 
-    def _drive(self, rehearsal: Rehearsal, memory: _Memory, step: int) -> Callable[[], None] | None:
+    def _drive(self, run: InMemoryRun, memory: _Memory, step: int) -> Callable[[], None] | None:
         """Choose what the owner, or the far side, of a step that is under way does next."""
-        part, outcome = rehearsal.parts[step], self._becomes(step)
+        part, outcome = run.parts[step], self._becomes(step)
         lost = outcome in {Outcome.ANSWER_LOST, Outcome.CALL_LOST}
         if part.status is RowStatus.WAITING:
             happened = outcome is not Outcome.REFUSES
-            return (
-                partial(rehearsal.conclude, step) if part.closed else partial(rehearsal.report, step, happened=happened)
-            )
+            return partial(run.conclude, step) if part.closed else partial(run.report, step, happened=happened)
         if part.status is RowStatus.INTENT:
             if part.calling:
-                return partial(rehearsal.lose if outcome is Outcome.CALL_LOST else rehearsal.land, step)
+                return partial(run.lose if outcome is Outcome.CALL_LOST else run.land, step)
             if lost and step not in memory.timed_out:
                 memory.timed_out.add(step)
-                return partial(rehearsal.time_out, step)
+                return partial(run.time_out, step)
         if part.status in {RowStatus.INTENT, RowStatus.RETRY}:
             last = outcome in {Outcome.FAILS, Outcome.CALL_LOST}
-            return partial(rehearsal.settle, step, self._answer(step), last=last)
+            return partial(run.settle, step, self._answer(step), last=last)
         return None
 
     def _becomes(self, step: int) -> Outcome:
@@ -133,17 +131,17 @@ def _ignore(_: object) -> None:
     """Orders are kept by the rehearsal; the script has no use for them."""
 
 
-def _rebuild(rehearsal: Rehearsal) -> None:
+def _rebuild(run: InMemoryRun) -> None:
     """Fold the topic anew, as a recovery from nothing would, and hold the checkpoint to the same state."""
-    state = rehearsal.machine.begin()
-    for fact in rehearsal.facts[: rehearsal.folded]:
-        state = rehearsal.machine.fold(state, fact).state
-    if state != rehearsal.state:
-        raise AssertionError(f"{rehearsal.saga.name}: the checkpoint {rehearsal.state} is not its facts' {state}")
+    state = run.machine.begin()
+    for fact in run.facts[: run.folded]:
+        state = run.machine.fold(state, fact).state
+    if state != run.state:
+        raise AssertionError(f"{run.saga.name}: the checkpoint {run.state} is not its facts' {state}")
 
 
 def _hold(saga: AnySaga, played: _Played, ends: frozenset[Status], when: str) -> None:
-    if broken := played.rehearsal.find_broken():
+    if broken := played.run.find_broken():
         raise AssertionError(f"{saga.name}: {broken}, {when}")
-    if played.rehearsal.status not in ends:
-        raise AssertionError(f"{saga.name}: ends {played.rehearsal.status}, not {' or '.join(sorted(ends))}, {when}")
+    if played.run.status not in ends:
+        raise AssertionError(f"{saga.name}: ends {played.run.status}, not {' or '.join(sorted(ends))}, {when}")

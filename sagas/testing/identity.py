@@ -6,8 +6,10 @@ from typing import TypeVar
 Seen = TypeVar("Seen")
 
 
-async def restores(
-    look: Callable[[], Awaitable[Seen]], do: Callable[[], Awaitable[object]], undo: Callable[[], Awaitable[object]]
+async def assert_compensation_restores(
+    look: Callable[[], Awaitable[Seen]],
+    do: Callable[[], Awaitable[object]],
+    compensate: Callable[[], Awaitable[object]],
 ) -> None:
     """Hold `undo` to bringing back what `look` saw before `do`; raises `AssertionError` saying what differs.
 
@@ -18,6 +20,6 @@ async def restores(
     await do()
     if (between := await look()) == before:
         raise AssertionError(f"what is looked at does not change when the step is done: {between!r}")
-    await undo()
+    await compensate()
     if (after := await look()) != before:
         raise AssertionError(f"taking the step back left {after!r}, not {before!r}")

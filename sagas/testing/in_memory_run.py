@@ -15,7 +15,7 @@ from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order
 from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.sagas.step import AnyStep, StepKind
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.validation import predecessors
 
@@ -40,7 +40,7 @@ class Answer(Enum):
 
 
 @dataclass(slots=True)
-class Part:
+class InMemoryStep:
     """One step's row at its owner, and what is true where its effect lands.
 
     `stands`: the effect is there; `closed`: the far side can no longer produce it; `calling`: a call is on its way.
@@ -80,7 +80,7 @@ class Decided(NamedTuple):
     orders: int
 
 
-class Rehearsal:
+class InMemoryRun:
     """One run of a saga. `remote` names the steps whose effect is a call that may be lost or go unanswered."""
 
     def __init__(self, saga: AnySaga, *, remote: Collection[str] = ()) -> None:
@@ -92,7 +92,7 @@ class Rehearsal:
         self.orders: list[Order] = []
         self.refusals = 0
         self.decided: list[Decided] = []
-        self.parts = [Part() for _ in saga.steps]
+        self.parts = [InMemoryStep() for _ in saga.steps]
         self._remote = frozenset(remote)
         self._endless: list[AnyStep] = [replace(each, retry=_ENDLESS) for each in saga.steps]
         before = predecessors(saga.steps)
@@ -334,5 +334,5 @@ class Rehearsal:
         if any(each.fact.meaning is Meaning.SKIP for each in self.decided):
             return True
         return any(fact.meaning in causes for fact in self.facts) or any(
-            self._step(fact.step).kind is Kind.RETRIABLE for fact in stuck
+            self._step(fact.step).kind is StepKind.RETRIABLE for fact in stuck
         )

@@ -11,11 +11,11 @@ from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning, Vocabulary
 from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order, State
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.testing.facts import Happening
+from tradesaga.sagas.testing.facts import GivenFact
 from tradesaga.schemas.messages.lifecycle import Bar, DeadlineElapsed, Retry
 from tradesaga.schemas.messages.message import Command, Event, wire_type
 
-Said = Happening | Event | type[Event]
+Said = GivenFact | Event | type[Event]
 Commanded = Command | type[Command]
 
 
@@ -98,11 +98,11 @@ class Scenario:
         return self.machine.saga.name
 
     def _read(self, said: Said) -> Fact:
-        message = said.message if isinstance(said, Happening) else said
+        message = said.message if isinstance(said, GivenFact) else said
         kind = message if isinstance(message, type) else type(message)
         value = message.to_wire() if isinstance(message, Event) else b"{}"
-        step = said.step if isinstance(said, Happening) else str(getattr(message, "step", ""))
-        round_ = said.round if isinstance(said, Happening) else 1
+        step = said.step if isinstance(said, GivenFact) else str(getattr(message, "step", ""))
+        round_ = said.round if isinstance(said, GivenFact) else 1
         try:
             ce_type = wire_type(self._name, kind)
             return self.vocabulary.read(ce_type, f"fact-{len(self.facts)}", step, round_, value)

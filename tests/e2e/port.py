@@ -54,7 +54,7 @@ def _bind_ship_back(port: Participant, steps: Steps, far: FarSide) -> None:
             raise OutcomeUnknownError("still dark")
         return m.Shipped(ref=ctx.key) if await far.state(ctx.key) is not None else None
 
-    @port.undoes(steps.ship)
+    @port.compensates_remotely(steps.ship)
     async def recall(command: m.Recall, ctx: StepContext) -> m.Recalled:
         await far.heard(ctx.key, "recall")
         await misbehave(planned(ctx, "unship"), None)

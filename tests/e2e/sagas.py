@@ -29,7 +29,7 @@ def make_kit(
     steps = make_steps(patience, retry)
     named = saga(name, version=1, deadline=seconds(deadline)).then(steps.book).then(steps.pay)
     whole = named.then(steps.ship).then(steps.confirm).then(steps.close)
-    kit = Kit(whole, steps, Participant("desk", whole, holds=_holds), Participant("port", whole))
+    kit = Kit(whole, steps, Participant("desk", whole, pauses=_holds), Participant("port", whole))
     desk.bind(kit.desk, steps, far)
     port.bind(kit.port, steps, far)
     return kit

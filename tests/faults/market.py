@@ -62,7 +62,7 @@ def _bind_order(market: Participant, drill: Drill, far: Far) -> None:
 
 
 def _bind_order_back(market: Participant, drill: Drill, far: Far) -> None:
-    @market.undoes(drill.order)
+    @market.compensates_remotely(drill.order)
     async def cancel(command: m.CancelOrder, ctx: StepContext) -> m.OrderCancelled:
         if (await far.ask("cancel", ctx))["state"] == "filled":
             raise CompensationImpossibleError("the order is filled")

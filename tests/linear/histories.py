@@ -7,7 +7,7 @@ from tests.sagas import Partition, small_saga
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.consumers.saga_log.saga_cache import Recent
+from tradesaga.consumers.saga_log.saga_cache import SagaCache
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.saga_progress import encode_progress
 from tradesaga.schemas.envelope import OVERTAKES
@@ -29,7 +29,7 @@ class Saga:
 
     def __init__(self) -> None:
         self.partition = Partition(_SAGA)
-        self._kept = Recent()
+        self._kept = SagaCache()
         self.tracked = Tracked(self.partition.saga_id, _RULES.home(self.partition.saga_id))
         self.fold(self.partition.start())
 

@@ -17,7 +17,7 @@ from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order
 from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step import Kind
+from tradesaga.sagas.step import StepKind
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.validation import ancestors, predecessors
 
@@ -48,7 +48,7 @@ class Stage:
         self.before = predecessors(self.steps)
         self.above = ancestors(self.before)
         self.waits = [each.waits_for is not None for each in self.steps]
-        self.retriable = [each.kind is Kind.RETRIABLE for each in self.steps]
+        self.retriable = [each.kind is StepKind.RETRIABLE for each in self.steps]
 
     @property
     def saga(self) -> AnySaga:

@@ -9,7 +9,7 @@ from tests.pictures.svg import BLUE, GREEN, GREY, INK, RED, Drawing
 from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step import AnyStep, Kind
+from tradesaga.sagas.step import AnyStep, StepKind
 from tradesaga.sagas.testing import given
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.messages import trade as t
@@ -131,7 +131,7 @@ def _story(sheet: Drawing, title: str, rows: Sequence[Row], top: float) -> None:
 def _draw_work(sheet: Drawing, work: Work, y: float) -> None:
     width, height = BOX
     x = COLUMNS[work.owner]
-    pivot = work.step.kind is Kind.PIVOT and not work.back
+    pivot = work.step.kind is StepKind.PIVOT and not work.back
     sheet.box(
         x - width / 2, y - height / 2, width, height, radius=height / 2 if work.back else 4, thick=3 if pivot else 1,
         stroke=RED if work.back else INK, fill="#fdecea" if work.back else "#f5f7fa",

@@ -8,7 +8,7 @@ from tests.properties.order_rules import check_order
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step_state import RowStatus
-from tradesaga.sagas.testing import Rehearsal
+from tradesaga.sagas.testing import InMemoryRun
 from tradesaga.sagas.testing.in_memory_run import Answer
 
 Act = Callable[[], None]
@@ -21,7 +21,7 @@ MENDABLE = {RowStatus.FAILED, RowStatus.COMPENSATION_FAILED}
 class Bustle:
     """One run, and how many of its commands have been delivered in their order."""
 
-    def __init__(self, play: Rehearsal, chance: random.Random) -> None:
+    def __init__(self, play: InMemoryRun, chance: random.Random) -> None:
         self.play = play
         self.chance = chance
         self.delivered = 0

@@ -15,11 +15,11 @@ from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order, State
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step_state import RowStatus
-from tradesaga.sagas.testing import Rehearsal
+from tradesaga.sagas.testing import InMemoryRun
 from tradesaga.sagas.testing.in_memory_run import Answer
 
 
-def refolded(play: Rehearsal) -> State:
+def refolded(play: InMemoryRun) -> State:
     """Fold the whole topic from its start, as a rebuild from Kafka alone would."""
     state = play.machine.begin()
     for fact in play.facts[: play.folded]:
@@ -35,7 +35,7 @@ class Troupe(RuleBasedStateMachine):
         """Raise the curtain; `patience` is the number of facts before anybody turns back."""
         self.patience = patience
         self.delivered = self.drained = 0
-        self.play = Rehearsal(saga, remote=[f"step-{index}" for index in remote])
+        self.play = InMemoryRun(saga, remote=[f"step-{index}" for index in remote])
 
     @rule(facts=st.integers(1, 4))
     def fold(self, facts: int) -> None:
@@ -195,7 +195,7 @@ TestTroupe.settings = settings(max_examples=60, stateful_step_count=40)
 @given(sagas(), st.sets(st.integers(0, 6)), st.integers(0, 2**32))
 def test_a_bustling_saga_comes_to_rest_with_every_promise_kept(saga: AnySaga, remote: set[int], seed: int) -> None:
     """Crowded runs, with failures, losses, deadlines and operators: whole, taken back, or FAILED for a reason."""
-    play = Rehearsal(saga, remote=[f"step-{index}" for index in remote])
+    play = InMemoryRun(saga, remote=[f"step-{index}" for index in remote])
 
     Bustle(play, random.Random(seed)).run()
 

@@ -21,7 +21,7 @@ def row_statements() -> Mapping[str, Statement]:
         "COPY step_execution": copy,
         step_rows.INSERT: insert,
         step_rows.UPDATE: update,
-        processor.HOLDS: holds,
+        processor.PAUSES: holds,
         set_aside.FIND: nothing_aside,
     }
 

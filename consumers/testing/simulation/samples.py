@@ -198,7 +198,7 @@ def _bind_place(desk: Participant, far: FarSide, report: Report) -> None:
     async def find(_event: Reserved, ctx: StepContext) -> Placed | None:
         return Placed() if await far.find(ctx.key) is not None else None
 
-    @desk.undoes(PLACE)
+    @desk.compensates_remotely(PLACE)
     async def unplace(_command: Unplace, ctx: StepContext) -> Unplaced:
         misbehave(ctx, far, "unplace")
         await far.undo(ctx)
@@ -299,7 +299,7 @@ def _bind_right(desk: Participant, far: FarSide) -> None:
     async def find(_event: Asked, ctx: StepContext) -> Right | None:
         return Right() if await far.find(ctx.key) is not None else None
 
-    @desk.undoes(RIGHT)
+    @desk.compensates_remotely(RIGHT)
     async def unright(_command: Unright, ctx: StepContext) -> RightUndone:
         misbehave(ctx, far, "unright")
         await far.undo(ctx)

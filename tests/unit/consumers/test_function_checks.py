@@ -106,7 +106,7 @@ def method(name: str) -> Callable[[Any], Any]:
         ("handles_batch", hold, wrong_batch, "wrong_batch takes Paid; it is called with Asked"),
         ("handles_batch", hold, wrong_answers, "wrong_answers returns Paid; its step answers with"),
         ("compensates", hold, wrong_command, "wrong_command takes Asked; it is called with Unhold"),
-        ("undoes", hold, wrong_command, "wrong_command takes Asked; it is called with Unhold"),
+        ("compensates_remotely", hold, wrong_command, "wrong_command takes Asked; it is called with Unhold"),
         ("compensates", pay, wrong_command, "step 'pay' has no compensation"),
         ("handles", "hold", returns_wrong, "saga 'deal' has no step 'hold'"),
     ],

@@ -149,7 +149,7 @@ def test_a_waiting_step_tells_a_bar_that_nothing_will_come() -> None:
 
 def test_a_compensation_is_tried_until_its_attempts_are_out() -> None:
     """Its rounds and attempts are its own."""
-    attempts = STEP.undo_retry.attempts
+    attempts = STEP.retry_of_compensation.attempts
     row = Row(RowStatus.COMPENSATING, back_attempt=attempts - 1)
     again = decide(row, StepMessage.COMPENSATION_ATTEMPT_FAILED, STEP)
     assert (again.action, again.status, again.due) == (Action.REPORT_ATTEMPT, RowStatus.COMPENSATING, Due.BACKOFF)

@@ -175,7 +175,7 @@ async def test_a_participant_that_cannot_tell_what_holds_it_waits(bench: Bench) 
     def unsure(ctx: StepContext) -> Sequence[tuple[str, str]]:
         return [("account", ctx.get(m.Paid).amount)]
 
-    careful = Participant("careful", whole, holds=unsure)
+    careful = Participant("careful", whole, pauses=unsure)
 
     @careful.handles(steps.book)
     async def book(event: m.Asked, ctx: StepContext) -> m.Booked | m.BookRefused:

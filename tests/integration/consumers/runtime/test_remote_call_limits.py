@@ -78,7 +78,7 @@ def shipping(bench: Bench, name: str, venue: Venue) -> Participant:
         await venue.visit()
         return m.Shipped(ref=ctx.key)
 
-    @caller.undoes(ship)
+    @caller.compensates_remotely(ship)
     async def recall(command: m.Recall, ctx: StepContext) -> m.Recalled:
         await venue.visit()
         return m.Recalled()

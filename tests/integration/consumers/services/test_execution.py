@@ -158,5 +158,5 @@ def test_execution_is_complete(venue: SimulatedVenue) -> None:
     """Every step of the service is bound to what it needs, and a venue or an account can be paused."""
     participant = execution_participant(venue, "paper")
     participant.check()
-    assert participant.holds is not None
-    assert participant.holds(told(order())) == [("account", "alice"), ("venue", "paper")]
+    assert participant.pauses is not None
+    assert participant.pauses(told(order())) == [("account", "alice"), ("venue", "paper")]

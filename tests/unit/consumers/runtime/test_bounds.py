@@ -15,7 +15,7 @@ from tradesaga.consumers.runtime.remote_calls import JUDGED_LIMIT, Call, Calls
 from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.parked import Parked, parked_records
-from tradesaga.consumers.saga_log.saga_cache import Recent
+from tradesaga.consumers.saga_log.saga_cache import SagaCache
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.identity import Inspector
 from tradesaga.infra.outbox.batch import Chunk
@@ -151,18 +151,18 @@ def parked(size: int) -> Tracked:
 
 def test_the_saga_log_forgets_the_longest_unheard_of() -> None:
     """By bytes and by number; what is kept again counts once."""
-    recent = Recent(sagas=3, size=1000)
+    cache = SagaCache(sagas=3, size=1000)
     old, large = parked(100), parked(950)
     for _ in range(3):
-        recent.keep(old)
-    assert (len(recent), recent.bytes) == (1, 100)
-    recent.keep(large)
-    assert (recent.get(old.saga_id), recent.get(large.saga_id), recent.bytes) == (None, large, 950)
+        cache.keep(old)
+    assert (len(cache), cache.bytes) == (1, 100)
+    cache.keep(large)
+    assert (cache.get(old.saga_id), cache.get(large.saga_id), cache.bytes) == (None, large, 950)
     for _ in range(5):
-        recent.keep(parked(10))
-    assert (len(recent), recent.bytes) == (3, 30)
-    recent.keep(parked(1001))
-    assert (len(recent), recent.bytes) == (3, 30)
+        cache.keep(parked(10))
+    assert (len(cache), cache.bytes) == (3, 30)
+    cache.keep(parked(1001))
+    assert (len(cache), cache.bytes) == (3, 30)
 
 
 class Far:

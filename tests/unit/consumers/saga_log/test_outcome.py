@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
-from tradesaga.consumers.saga_log.batch_report import tell
+from tradesaga.consumers.saga_log.batch_report import report_batch
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
@@ -51,7 +51,7 @@ def happen(rules: Rules, *events: Event) -> list[Outcome]:
     for record in (partition.start(), *(each._replace(recorded_ms=each.recorded_ms + late) for each in others)):
         outcomes.append(fold_record(rules, tracked, record))
         tracked = outcomes[-1].tracked
-    tell(rules, GROUP, outcomes)
+    report_batch(rules, GROUP, outcomes)
     return outcomes
 
 
@@ -109,7 +109,7 @@ def test_a_flood_of_poison_is_counted_not_told(rules: Rules, lines: list[EventDi
     """A thousand unreadable records of one batch make a thousand figures and a few lines."""
     partition = Partition(rules.saga)
     before = REGISTRY.get_sample_value("tradesaga_dead_letters_total", {"group": GROUP, "reason": "no-saga"}) or 0.0
-    tell(rules, GROUP, [fold_record(rules, None, partition.raw(b"", [])) for _ in range(1000)])
+    report_batch(rules, GROUP, [fold_record(rules, None, partition.raw(b"", [])) for _ in range(1000)])
     told = REGISTRY.get_sample_value("tradesaga_dead_letters_total", {"group": GROUP, "reason": "no-saga"}) or 0.0
     assert told - before == 1000
     assert len(lines) == 21

@@ -9,14 +9,14 @@ from tradesaga.sagas import Status, seconds
 from tradesaga.sagas.machine import Machine, State
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.testing import (
+    InMemoryRun,
     Outcome,
-    Rehearsal,
     Scenario,
+    assert_compensation_restores,
     attempt_failed,
     compensation_failed,
     given,
     resolved,
-    restores,
     survives_crashes,
 )
 from tradesaga.sagas.trade.definition import trade
@@ -122,13 +122,13 @@ def test_a_users_saga_survives_crashes_and_a_wrong_expectation_is_found() -> Non
 def test_a_rehearsal_names_the_promise_that_its_end_breaks() -> None:
     """A run that hangs, leaves something standing, or does something twice is named as such."""
 
-    def broken(change: Callable[[Rehearsal], object]) -> str:
-        play = Rehearsal(s.shop)
+    def broken(change: Callable[[InMemoryRun], object]) -> str:
+        play = InMemoryRun(s.shop)
         play.fold()
         change(play)
         return play.find_broken()
 
-    def end(play: Rehearsal, *said: Scenario) -> None:
+    def end(play: InMemoryRun, *said: Scenario) -> None:
         play.state = said[0].state
 
     aborted = given(s.shop).happened(s.Ordered, s.SoldOut, s.Paid, s.Refunded)
@@ -142,7 +142,7 @@ def test_a_rehearsal_names_the_promise_that_its_end_breaks() -> None:
     assert broken(lambda play: end(play, failing)) == "FAILED without a cause"
     assert broken(lambda play: end(play, failing.happened(resolved("ABORTED")))) == ""
 
-    def leave(play: Rehearsal) -> None:
+    def leave(play: InMemoryRun) -> None:
         play.facts += failing.facts
         play.parts[1].take_effect()
         play.parts[1].status = RowStatus.DONE
@@ -170,9 +170,9 @@ async def test_doing_and_taking_back_must_leave_what_was_there() -> None:
     """An inexact compensation is found, and so is a look that could not have seen it."""
     till = Till()
 
-    await restores(till.look, lambda: till.take(3), lambda: till.take(-3))
+    await assert_compensation_restores(till.look, lambda: till.take(3), lambda: till.take(-3))
 
     with pytest.raises(AssertionError, match="left 9, not 10"):
-        await restores(till.look, lambda: till.take(3), lambda: till.take(-2))
+        await assert_compensation_restores(till.look, lambda: till.take(3), lambda: till.take(-2))
     with pytest.raises(AssertionError, match="does not change"):
-        await restores(till.look, lambda: till.take(0), lambda: till.take(0))
+        await assert_compensation_restores(till.look, lambda: till.take(0), lambda: till.take(0))
