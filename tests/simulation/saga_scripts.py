@@ -89,7 +89,7 @@ async def parked_records_wait_in_order(sessions: Sessions) -> list[Any]:
 
 async def nothing_is_held(sessions: Sessions) -> list[Any]:
     """Where nobody has paused anything there is no row."""
-    return list(await sessions.one.fetch(processor.HOLDS))
+    return list(await sessions.one.fetch(processor.PAUSES))
 
 
 SAGA_SCRIPTS: Sequence[Callable[[Sessions], Awaitable[list[Any]]]] = (
