@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from tradesaga.infra.audit_log.clock_tier import ClockTier
 from tradesaga.infra.audit_log.schedule import parse_schedule
@@ -20,6 +20,8 @@ from tradesaga.schemas.invalid import first_invalid
 
 PREFIX = "TRADESAGA_"
 SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
+_PORT_DIGITS = 5
+_LAST_PORT = 65535
 SAGA_LOG = "saga_log"
 """The service whose database has checkpoints, audit log, parked records and start requests."""
 LEDGER_SERVICES = ("risk", "cash", "execution", "settlement")
@@ -160,9 +162,11 @@ class Settings(BaseSettings):
     @field_validator("kafka")
     @classmethod
     def _check_kafka(cls, value: str) -> str:
-        for server in filter(None, value.split(",")):
+        for server in value.split(",") if value else ():
             host, _, port = server.strip().rpartition(":")
-            if not host or not port.isdigit():
+            fits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and 0 < int(port) <= _LAST_PORT
+            # Bytes of the environment that are no UTF-8 are not printable.
+            if not host or " " in host or not host.isprintable() or not fits:
                 raise ValueError("give the broker as HOST:PORT, several separated by commas")
         return value
 
@@ -241,6 +245,8 @@ def load_settings(home: Path | None = None, app: Sequence[str] | None = None) ->
         return settings.changed(app=tuple(dict.fromkeys((*settings.app, *given_apps)))) if app else settings
     except ValidationError as error:
         raise _refused(error) from error
+    except SettingsError as error:
+        raise _not_json(error) from error
 
 
 def _split(value: str) -> list[str]:
@@ -276,6 +282,13 @@ def _refused(error: ValidationError) -> CommandError:
     name = PREFIX + "_".join(first.path).upper()
     name = name.replace(f"{PREFIX}SERVICE_DATABASES_", SERVICE_DATABASE)
     return CommandError("settings-invalid", f"{name} is not valid", "environment", first.reason, ExitCode.USAGE)
+
+
+def _not_json(error: SettingsError) -> CommandError:
+    """Return the error of a variable that should be JSON; pydantic names its field alone."""
+    field = re.search(r'field "(\w+)"', str(error))
+    name = f"{PREFIX}{field[1].upper()}" if field else "a variable"
+    return CommandError("settings-invalid", f"{name} is not valid", "environment", "give it as JSON", ExitCode.USAGE)
 
 
 def _absent(server: str, home: Path, variable: str) -> CommandError:
