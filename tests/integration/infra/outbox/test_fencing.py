@@ -173,7 +173,7 @@ async def test_a_process_stopped_in_its_transaction(bench: Bench, tmp_path: Path
         await bench.heard(saga_id, m.Paid)
 
     async def started_over() -> bool:
-        return "starting over" in (crew.folder / "desk.log").read_text()
+        return "session restarted" in (crew.folder / "desk.log").read_text()
 
     await until(started_over, 30)
     await crew.stop()

@@ -92,7 +92,7 @@ async def test_where_no_new_consumer_helps_the_process_ends(bench: Bench, monkey
     deafened.strikes = True
     await asyncio.sleep(0.6)
     await bench.ask()
-    with pytest.raises(CommandError, match="brings nothing") as ended:
+    with pytest.raises(CommandError, match="returns no records") as ended:
         async with asyncio.timeout(60):
             await asyncio.shield(running.task)
     assert ended.value.exit_code == ExitCode.UNAVAILABLE

@@ -262,7 +262,7 @@ async def test_too_busy_is_told(kafka: str, database_url: str, saga: AnySaga, mo
                 " NULL, '', now(), now() FROM generate_series(1, 2)",
                 saga.name,
             )
-        await until(lambda: is_busy(api, "under way"))
+        await until(lambda: is_busy(api, "in flight"))
 
 
 async def is_busy(api: httpx.AsyncClient, why: str) -> bool:
