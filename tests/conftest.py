@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,4 +215,5 @@ def _sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         owner = int(folder.name.removeprefix(PREFIX).split("-")[0])
         if not psutil.pid_exists(owner):
-            _remove(folder)
+            with suppress(FileNotFoundError):  # another run that starts now may be removing it too
+                _remove(folder)
