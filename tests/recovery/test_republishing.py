@@ -90,6 +90,12 @@ async def readable(stage: Stage) -> dict[Place, list[tuple[int, int]]]:
     return found
 
 
+async def skipped(stage: Stage) -> set[int]:
+    """Return how many offsets were skipped before some fact."""
+    rows = await stage.bench.pool.fetch("SELECT DISTINCT skipped FROM saga_event WHERE skipped IS NOT NULL")
+    return {row[0] for row in rows}
+
+
 async def test_offsets_that_transactions_took_are_skipped_again(stage: Stage) -> None:
     """Aborted and committed ones of strangers, before the first fact and between others: every fact keeps its offset.
 
@@ -107,15 +113,16 @@ async def test_offsets_that_transactions_took_are_skipped_again(stage: Stage) ->
     await stage.reached(20)
     await stage.stop()
     before = await readable(stage)
-    gaps = await stage.bench.pool.fetch("SELECT DISTINCT skipped FROM saga_event WHERE skipped IS NOT NULL")
-    assert {1, 5} <= {row[0] for row in gaps}
+    assert {1, 5} <= await skipped(stage)
     middle = before[events_topic(stage.bench.saga.name), 0][-1][1]
     await lose_topics(stage)
     report = await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
     assert report.records["skipped offsets"] >= 10 * PARTITIONS
     assert await readable(stage) == before
     async with TopicReader(stage.bench.kafka) as replay:
-        assert await replay.first_at(dict.fromkeys(before, middle)) == {
+        found = await replay.first_at(dict.fromkeys(before, middle))
+        # Markers of transactions may follow the last fact; the broker stamps them with its own time.
+        assert {place: offset for place, offset in found.items() if offset <= before[place][-1][0]} == {
             place: first
             for place, records in before.items()
             if (first := next((offset for offset, at in records if at >= middle), None)) is not None
