@@ -139,7 +139,7 @@ def test_stdin_and_its_errors(desk: Desk) -> None:
     started = desk.run("start", "--file", "-", stdin="\n".join(lines).encode())
     assert started.returncode == 2
     assert [line.split()[1] for line in started.stdout.decode().splitlines()] == ["new", "new"]
-    assert started.stderr.decode().startswith("line 3: the request is not JSON")
+    assert started.stderr.decode().startswith("line 3: the request is not acceptable JSON")
 
 
 @pytest.mark.parametrize(
