@@ -172,6 +172,8 @@ def test_no_order_of_forged_and_genuine_records_moves_money(module_database_url:
 
     async def play() -> None:
         async with session(module_database_url) as sql:
+            # One transaction is open for the whole play, and may wait for its turn on a busy machine.
+            await sql.execute("SET idle_in_transaction_session_timeout = 0")
             transaction = sql.transaction()
             await transaction.start()
             try:
