@@ -153,7 +153,7 @@ def test_the_wheel_holds_every_shipped_file_and_nothing_of_the_clone(bare: Path)
     for path in shipped_files():
         name = path.relative_to(ROOT)
         assert (packages / name).is_file() == (name.parts[:2] != ("infra", "install")), name
-    assert (packages / "infra" / "stack" / "kafka_jars.sha256").is_file()
+    assert (packages / "infra" / "local_stack" / "kafka_jars.sha256").is_file()
     names = {name.name for name in packages.parent.iterdir()}
     assert not names & {*PACKAGES, "tests"}
 
