@@ -9,9 +9,11 @@ from confluent_kafka import Producer
 from tests.broker import delete_topics
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.infra.outbox.test_guard import one_saga, processors
+from tests.waiting import until
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox import guard
 from tradesaga.infra.outbox.guard import Guard, read_owner
+from tradesaga.infra.outbox.ports import make_inspector
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.schemas.topics import checkpoints_topic, events_topic, installation_topic, saga_topics
 
@@ -93,5 +95,7 @@ async def test_topics_that_cannot_be_claimed_name_the_topic_to_make_anew(bench: 
         await read_owner(bench.kafka, bench.saga.name)
     await asyncio.to_thread(delete_topics, bench.kafka, [topic])
     await ensure_topics(bench.kafka, [each for each in saga_topics(bench.saga.name) if each.name == topic])
+    async with make_inspector(bench.kafka) as inspector:  # the broker hears of a new topic after its controller
+        await until(lambda: inspector.topics([topic]))
     await check(bench)
     assert await read_owner(bench.kafka, bench.saga.name) is not None
