@@ -21,7 +21,6 @@ class GatewayBackpressure(Backpressure):
 
     def __init__(self, pool: Pool, limits: Limits, lag: PipelineLag, health: Health) -> None:
         super().__init__(lag, pool, limits.in_flight, pause=_PAUSE)
-        self._saga = lag.saga
         self._limits = limits
         self._health = health
         self._samples: deque[tuple[float, UUID]] = deque()
@@ -55,7 +54,7 @@ class GatewayBackpressure(Backpressure):
         return self.lagging or (f"the saga log is {self.sample_age:.0f} s behind" if late else "")
 
     def _refuse(self, reason: str, what: str) -> Refusal:
-        STARTS_REFUSED.labels(self._saga, reason).inc()
+        STARTS_REFUSED.labels(self._lag.saga, reason).inc()
         code = "behind" if reason == "lag" else "too-busy"
         return refuse(429, code, what, "/v1/trades", "send the same request again later", Retry_After="1")
 

@@ -76,8 +76,7 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Run a failed step past the pivot, or a failed compensation, once more."""
-    name = operator_name(operator)
-    making = _of_step(step, lambda chosen: RetryRequested(operator=name, reason=reason, step=chosen))
+    making = _of_step(step, RetryRequested, operator, reason)
     _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
 
 
@@ -97,8 +96,7 @@ def skip(
     In the first case the saga stays FAILED until it is resolved. In the second you vouch that the step has not
     happened, and what was done is taken back.
     """
-    name = operator_name(operator)
-    making = _of_step(step, lambda chosen: SkipRequested(operator=name, reason=reason, step=chosen))
+    making = _of_step(step, SkipRequested, operator, reason)
     _run(saga, making, load_settings(directory), wait=wait, as_json=as_json)
 
 
@@ -221,11 +219,14 @@ def resend_refused(
     asyncio.run(run())
 
 
-def _of_step(step: str | None, make: Callable[[str], OperatorFact]) -> Making:
+def _of_step(step: str | None, kind: type[RetryRequested | SkipRequested], operator: str | None, reason: str) -> Making:
     """Make a decision about the step that is named, or about the one that takes it."""
-    if step:
-        return lambda _: _made(lambda: make(step))
-    return lambda case: case.choose_step(lambda chosen: _made(lambda: make(chosen)))
+    name = operator_name(operator)
+
+    def make(chosen: str) -> OperatorFact:
+        return _made(lambda: kind(operator=name, reason=reason, step=chosen))
+
+    return (lambda _: make(step)) if step else (lambda case: case.choose_step(make))
 
 
 def _made(make: Callable[[], F]) -> F:
