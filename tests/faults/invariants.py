@@ -219,19 +219,19 @@ def _effects(seen: Evidence) -> dict[str, list[dict[str, Any]]]:
 
 
 CHECKS: Final[tuple[tuple[str, str, Check], ...]] = (
-    ("I1", "each accepted start is one saga, and has ended", one_saga_a_start),
-    ("I2", "each effect once, here and at the exchange", each_effect_once),
-    ("I3", "nothing stands of what was taken back", nothing_stands),
-    ("I4", "taken back last step first", last_first),
-    ("I5", "each saga's states are a path of the machine", refolding.states_are_a_path),
-    ("I6", "money is kept, at every moment", money_is_kept),
-    ("I7", "outbox and topics say the same, in order", topics.outbox_is_published),
-    ("I8", "epochs never fall, and zombies were fenced", epochs_never_fall),
-    ("I9", "offsets: all is read, all is published", topics.offsets_agree),
-    ("I10", "the audit log is the topic, byte for byte", refolding.audit_is_the_topic),
-    ("I11", "topics folded again are the saga table", refolding.topics_fold_to_the_table),
-    ("I12", "progress returns after each fault", progress_returns),
-    ("I13", "dead letters: each poison once, nothing else", topics.dead_letters_are_planted),
+    ("I1", "each accepted start is one saga, which has ended", one_saga_a_start),
+    ("I2", "each effect happened once, here and at the exchange", each_effect_once),
+    ("I3", "no effect of a compensated step remains", nothing_stands),
+    ("I4", "steps are compensated in reverse order", last_first),
+    ("I5", "each saga's states are a path of the state machine", refolding.states_are_a_path),
+    ("I6", "money is conserved at every moment", money_is_kept),
+    ("I7", "outbox and topics hold the same records in the same order", topics.outbox_is_published),
+    ("I8", "epochs never decrease, and replaced processes were fenced", epochs_never_fall),
+    ("I9", "offsets: everything is read and published", topics.offsets_agree),
+    ("I10", "the audit log equals the topic, byte for byte", refolding.audit_is_the_topic),
+    ("I11", "the topics, folded again, give the saga table", refolding.topics_fold_to_the_table),
+    ("I12", "progress resumes after each fault", progress_returns),
+    ("I13", "dead letters: each planted invalid record once, nothing else", topics.dead_letters_are_planted),
 )
 
 
