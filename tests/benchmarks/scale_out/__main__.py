@@ -29,11 +29,11 @@ PICTURE: Final = Path("docs/images/scaling.svg")
 EXAMPLES: Final = """
 Examples:\n
   make scale-out                                            measure: about seven minutes\n
-  make scale-out ARGS="--rounds 1 --sagas 400 --workers 1,2"   in little: shows that it runs\n
+  make scale-out ARGS="--rounds 1 --sagas 400 --workers 1,2"   smoke run\n
   make scale-out ARGS=--model                               the model and its simulation: seconds, no servers\n
   make scale-out ARGS="--model --costs build/scale-out.json"   the same with the costs of the last run\n
-  make scale-out ARGS=--keep                                measure, and take the costs over into code and document\n
-  make scale-out ARGS="--model --keep"                      write the document's tables and picture again\n
+  make scale-out ARGS=--keep                                measure, and update code and document\n
+  make scale-out ARGS="--model --keep"                      rewrite the document's tables and picture\n
 """
 
 

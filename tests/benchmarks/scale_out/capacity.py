@@ -113,13 +113,13 @@ def limits(costs: Costs, site: Site, processes: int, *, apart: bool = False) -> 
     """List what gives out in one set of servers, first what does so first; `apart`: each service has a database."""
     kinds = [(f"steps: {_processes(processes)} of each service", each) for each in participants(costs, site)]
     kinds.append((f"saga log: {_processes(processes)}", costs.log))
-    remedy = "more processes" if processes < site.partitions else "a cell more; more partitions are a new topic"
+    remedy = "more processes" if processes < site.partitions else "another cell (more partitions need a new topic)"
     found = {name: math.inf for name, _ in kinds}
     for name, service in kinds:
         found[name] = min(found[name], most_messages(service, site) / service.messages / share_of(processes, site))
     several = [Limit(name, rate, remedy) for name, rate in found.items()]
     several.append(
-        Limit("sealer: one process seals at a time", 1 / (MICRO * max(costs.sealer_us, _LEAST_US)), "a cell more")
+        Limit("sealer: only one process seals", 1 / (MICRO * max(costs.sealer_us, _LEAST_US)), "another cell")
     )
     several += _of_postgres(costs, site, apart=apart) + _of_kafka(costs, site)
     return sorted(several, key=lambda limit: limit.rate)
@@ -152,14 +152,14 @@ def databases(costs: Costs, site: Site, *, apart: bool) -> list[tuple[str, Calla
 
 def _of_postgres(costs: Costs, site: Site, *, apart: bool) -> list[Limit]:
     found: list[Limit] = []
-    remedy = "a cell more" if apart else "a database for each service"
+    remedy = "another cell" if apart else "a database for each service"
     for name, micros, log_bytes in databases(costs, site, apart=apart):
         found.append(
             Limit(f"{name}: {site.postgres_cores} cores", site.postgres_cores / (MICRO * micros(site.batch)), remedy)
         )
         found.append(
             Limit(
-                f"{name}: {site.postgres_log_mb:.0f} MB of log a second",
+                f"{name}: {site.postgres_log_mb:.0f} MB/s of WAL",
                 1e6 * site.postgres_log_mb / log_bytes,
                 remedy,
             )
@@ -169,4 +169,4 @@ def _of_postgres(costs: Costs, site: Site, *, apart: bool) -> list[Limit]:
 
 def _of_kafka(costs: Costs, site: Site) -> list[Limit]:
     rate = site.brokers * site.broker_mb * 1e6 / (costs.kafka_bytes * site.copies)
-    return [Limit(f"{site.brokers} brokers of {site.broker_mb:.0f} MB a second in", rate, "more brokers")]
+    return [Limit(f"{site.brokers} brokers: {site.broker_mb:.0f} MB/s into each", rate, "more brokers")]

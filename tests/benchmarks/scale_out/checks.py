@@ -59,17 +59,17 @@ def check_cells(costs: Costs, site: Site) -> Iterator[Check]:
         if cell is None:
             raise ValueError(f"no cell bears {rate:.0f} sagas a second; give stronger machines")
         result = simulate(costs, site, _trial(cell))
-        name, log, expected = f"{cell.rate:,.0f} a second", cell.crews[-1], latency(costs, site, cell)
-        yield Check(name, "sagas ended a second", cell.rate, result.per_second, 0.05)
-        yield Check(name, "cores busy, services", sum(crew.cores for crew in cell.crews), _cores(result), 0.1)
+        name, log, expected = f"{cell.rate:,.0f}/s", cell.crews[-1], latency(costs, site, cell)
+        yield Check(name, "sagas ended per second", cell.rate, result.per_second, 0.05)
+        yield Check(name, "busy cores, services", sum(crew.cores for crew in cell.crews), _cores(result), 0.1)
         postgres = result.postgres * site.postgres_cores
         rest = MICRO * cell.rate * costs.postgres_rest_us
-        yield Check(name, "cores busy, PostgreSQL", sum(cell.databases.values()) - rest, postgres, 0.15)
-        yield Check(name, "messages a batch, saga log", log.beat.batch, _batch(result.logs), 0.15)
+        yield Check(name, "busy cores, PostgreSQL", sum(cell.databases.values()) - rest, postgres, 0.15)
+        yield Check(name, "messages per batch, saga log", log.beat.batch, _batch(result.logs), 0.15)
         yield Check(name, "latency, mean ms", 1000 * expected, 1000 * result.mean, 0.15)
         yield Check(name, "sagas in flight", cell.rate * expected, result.in_flight, 0.15)
         yield Check(
-            name, "the same by Little's law, from simulated latency", cell.rate * result.mean, result.in_flight, 0.02
+            name, "in flight by Little's law, from simulated latency", cell.rate * result.mean, result.in_flight, 0.02
         )
 
 
@@ -91,9 +91,11 @@ def _overload(costs: Costs, site: Site) -> Iterator[Check]:
         result = simulate(costs, alone, Trial(rate, (1,), 12, 20.0, warm_up=12.0))
         share = sum(tally.messages for tally in result.steps) / result.seconds / service.messages
         name = f"one process of steps, offered {times:g} times its limit"
-        yield Check(name, "messages a second, in sagas", most_sagas, share, 0.05)
+        yield Check(name, "messages per second, as sagas", most_sagas, share, 0.05)
         if times > 1:
-            yield Check(name, "sagas ended a second", ended(rate, most_sagas, alone.split[0]), result.per_second, 0.15)
+            yield Check(
+                name, "sagas ended per second", ended(rate, most_sagas, alone.split[0]), result.per_second, 0.15
+            )
 
 
 def ended(rate: float, most_sagas: float, steps: int) -> float:
@@ -120,8 +122,8 @@ def _hot(costs: Costs, site: Site) -> Iterator[Check]:
     result = simulate(costs, site, Trial(rate, full, site.partitions, 4.0, warm_up=2.0, hot=part))
     expected = rate * (1 - share) + bears * share
     yield Check(
-        "one partition with 30 % more, 1.2 times what it bears",
-        "sagas ended a second",
+        "one partition with 30 % more sagas, at 1.2 times its limit",
+        "sagas ended per second",
         expected,
         result.per_second,
         0.05,
@@ -141,7 +143,7 @@ def _outage(costs: Costs, site: Site) -> Iterator[Check]:
     takes = lost * cell.rate / (bears - cell.rate) + latency(costs, site, cell)
     trial = replace(_trial(cell, seconds=down + lost + 2 * takes + 2), outage=(down, down + lost))
     result = simulate(costs, site, trial)
-    name = f"a cell of {cell.rate:,.0f} a second lost for {lost:.0f} s"
+    name = f"a cell of {cell.rate:,.0f}/s down for {lost:.0f} s"
     yield Check(name, "seconds until caught up", takes, result.drained - down - lost, 0.2)
 
 
@@ -152,7 +154,7 @@ def _uneven(costs: Costs, site: Site) -> Iterator[Check]:
     whole = sum(shares)
     spread = math.sqrt((cells - 1) * sum((share / whole) ** 2 for share in shares))
     drawn = [_fullest(Random(seed), shares, cells) / (whole / cells) for seed in range(12)]
-    name = f"{ACCOUNTS:,} accounts dealt to {cells} cells"
+    name = f"{ACCOUNTS:,} accounts over {cells} cells"
     expected = 1 + spread * _highest(cells)
     yield Check(name, "fullest cell, as a multiple of the mean", expected, sum(drawn) / len(drawn), 0.05)
 

@@ -22,7 +22,7 @@ def draw(costs: Costs, site: Site) -> str:
             Bar(limit.name, limit.rate, number(limit.rate), FIRST if place == 0 else OTHERS)
             for place, limit in enumerate(limits)
         ]
-        drawn, height = chart(f"{title}: sagas a second at which it gives out", bars, top, LEFT, decades)
+        drawn, height = chart(f"{title}: limits in sagas per second", bars, top, LEFT, decades)
         parts.append(drawn)
         top += height
     style = "font-family:system-ui,sans-serif;font-size:12px;background:#fff"

@@ -206,4 +206,4 @@ def most_of_one_account(costs: Costs, site: Site) -> Limit:
     """Say what one account bears: all batches that touch its row take turns, in whichever process they are."""
     cash = capacity.participants(costs, site)[0]
     rate = capacity.most_messages(cash, site) / cash.messages
-    return Limit("one account: its row is locked by a batch at a time", rate, "several accounts")
+    return Limit("one account: batches lock its row in turn", rate, "more accounts")

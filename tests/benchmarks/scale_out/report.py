@@ -52,14 +52,14 @@ def _row(key: tuple[str, float, int, int], group: Sequence[Run], costs: Costs) -
 def measured_sheet(rows: Sequence[Row]) -> Sheet:
     """Show the rows."""
     headings = (
-        "where", "processes of each", "sagas a second", "times", "efficiency", "model", "round trip ms",
-        "CPU µs, services", "efficiency", "CPU µs, servers", "statements", "batches", "messages a batch", "p50, p99 ms",
+        "network", "processes per service", "sagas/s", "speedup", "efficiency", "model, sagas/s", "round trip ms",
+        "service CPU µs", "CPU efficiency", "server CPU µs", "statements", "batches", "messages per batch", "p50, p99 ms",
     )  # fmt: skip
-    return Sheet("more processes of each service; medians over rounds, costs a saga", headings, [*map(_cells, rows)])
+    return Sheet("more processes per service; medians over rounds, costs per saga", headings, [*map(_cells, rows)])
 
 
 def _cells(row: Row) -> Sequence[str]:
-    place = f"loopback, {row['rate']} a second" if row["rate"] else "loopback, flat out"
+    place = f"loopback, {row['rate']}/s" if row["rate"] else "loopback, flat out"
     paced, networked = bool(row["rate"]), row["where"] == "network"
     return (
         f"{row['delay_ms']:g} ms each way" if networked else place,

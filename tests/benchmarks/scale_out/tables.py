@@ -34,31 +34,31 @@ def _costs(costs: Costs) -> Sheet:
         (f"{name}: {what}", number(value), unit)
         for name, service in (("steps", costs.steps), ("saga log", costs.log))
         for what, value, unit in (
-            ("CPU of its process, a batch", service.batch_us, "µs"),
-            ("CPU of its process, a message", service.message_us, "µs"),
-            ("CPU of PostgreSQL, a batch", service.postgres_batch_us, "µs"),
-            ("CPU of PostgreSQL, a message", service.postgres_message_us, "µs"),
-            ("messages a saga", service.messages, ""),
-            ("round trips to PostgreSQL, a batch", service.trips, ""),
-            ("PostgreSQL's log, a saga", service.wal_bytes, "bytes"),
+            ("CPU of its process, per batch", service.batch_us, "µs"),
+            ("CPU of its process, per message", service.message_us, "µs"),
+            ("CPU of PostgreSQL, per batch", service.postgres_batch_us, "µs"),
+            ("CPU of PostgreSQL, per message", service.postgres_message_us, "µs"),
+            ("messages per saga", service.messages, ""),
+            ("round trips to PostgreSQL, per batch", service.trips, ""),
+            ("WAL, per saga", service.wal_bytes, "bytes"),
         )
     ]
     for what, value, unit in (
-        ("sealer: CPU, a saga", costs.sealer_us, "µs"),
-        ("PostgreSQL beside services: CPU, a saga", costs.postgres_rest_us, "µs"),
-        ("PostgreSQL beside services: its log, a saga", costs.wal_rest_bytes, "bytes"),
-        ("Kafka: CPU, a saga", costs.kafka_us, "µs"),
-        ("a participant that needs none of the facts: CPU, a saga", costs.bystander_us, "µs"),
-        ("kept by PostgreSQL, a saga", costs.table_bytes, "bytes"),
-        ("kept by PostgreSQL for some days (outbox), a saga", costs.outbox_bytes, "bytes"),
-        ("kept by Kafka, one copy, a saga", costs.kafka_bytes, "bytes"),
-        ("between services and PostgreSQL, a saga", costs.postgres_wire_bytes, "bytes"),
-        ("between services and Kafka, a saga", costs.kafka_wire_bytes, "bytes"),
-        ("hand-over from commit to next reader", costs.handover_ms, "ms"),
-        ("memory of a process", costs.process_mb, "MB"),
+        ("sealer: CPU, per saga", costs.sealer_us, "µs"),
+        ("PostgreSQL, other work: CPU, per saga", costs.postgres_rest_us, "µs"),
+        ("PostgreSQL, other work: WAL, per saga", costs.wal_rest_bytes, "bytes"),
+        ("Kafka: CPU, per saga", costs.kafka_us, "µs"),
+        ("participant that ignores every fact: CPU, per saga", costs.bystander_us, "µs"),
+        ("stored in PostgreSQL, per saga", costs.table_bytes, "bytes"),
+        ("stored in PostgreSQL for some days (outbox), per saga", costs.outbox_bytes, "bytes"),
+        ("stored in Kafka, one copy, per saga", costs.kafka_bytes, "bytes"),
+        ("traffic between services and PostgreSQL, per saga", costs.postgres_wire_bytes, "bytes"),
+        ("traffic between services and Kafka, per saga", costs.kafka_wire_bytes, "bytes"),
+        ("delay from commit to the next consumer", costs.handover_ms, "ms"),
+        ("memory per process", costs.process_mb, "MB"),
     ):
         rows.append((what, number(value), unit))
-    rows.append(("machine's load average when the run began", number(costs.fetched["load_average"][0]), ""))
+    rows.append(("load average of the machine before the run", number(costs.fetched["load_average"][0]), ""))
     return Sheet("measured costs", ("what", "cost", "unit"), rows)
 
 
@@ -75,7 +75,7 @@ def _limits(costs: Costs, site: Site) -> Sheet:
                     limit.remedy,
                 )
             )
-    return Sheet("what breaks first", ("with", "gives out", "at sagas a second", "then"), rows)
+    return Sheet("bottlenecks", ("setup", "bottleneck", "limit, sagas/s", "remedy"), rows)
 
 
 def _limit(limit: Limit, *, first: bool) -> str:
@@ -86,25 +86,25 @@ def _plans(costs: Costs, site: Site, plans: Sequence[Plan]) -> Sheet:
     at_most = number(most(costs, site))
     lines: Sequence[tuple[str, Callable[[Plan], str]]] = (
         ("cells", lambda one: str(one.cells)),
-        (f"sagas a second of the fullest cell ({at_most} at most)", lambda one: number(one.cell.rate)),
-        ("processes in a cell: four services of steps, saga log", _processes),
-        ("processes in all, sealers included", lambda one: number(one.cells * one.cell.processes)),
-        ("partitions of each topic, in all", lambda one: number(one.cells * site.partitions)),
-        ("PostgreSQL servers, standbys apart", lambda one: number(one.cells * len(one.cell.databases))),
-        ("cores of the busiest of them", lambda one: str(one.postgres_cores)),
-        ("brokers, and cores of each", lambda one: f"{number(one.brokers)}, {one.broker_cores}"),
+        (f"sagas/s in the fullest cell (at most {at_most})", lambda one: number(one.cell.rate)),
+        ("processes per cell: each of the four services, saga log", _processes),
+        ("processes in total, including sealers", lambda one: number(one.cells * one.cell.processes)),
+        ("partitions per topic, in total", lambda one: number(one.cells * site.partitions)),
+        ("PostgreSQL servers, without standbys", lambda one: number(one.cells * len(one.cell.databases))),
+        ("cores of the busiest one", lambda one: str(one.postgres_cores)),
+        ("brokers, cores of each", lambda one: f"{number(one.brokers)}, {one.broker_cores}"),
         ("cores rented", lambda one: number(one.cores)),
         ("memory of all processes, GB", lambda one: number(one.cells * one.cell.processes * costs.process_mb / 1000)),
-        ("messages a batch: busiest steps, saga log", _batches),
+        ("messages per batch: busiest service, saga log", _batches),
         ("latency, mean ms", lambda one: number(1000 * one.latency)),
         ("sagas in flight (Little)", lambda one: number(one.in_flight)),
-        ("network, MB a second", lambda one: number(one.network_mb)),
-        ("disk, GB a day, all copies", lambda one: number(one.disk_gb_day)),
-        ("kept, TB a year, one copy", lambda one: number(one.kept_gb_day * 0.365)),
+        ("network, MB/s", lambda one: number(one.network_mb)),
+        ("disk, GB per day, all copies", lambda one: number(one.disk_gb_day)),
+        ("stored, TB per year, one copy", lambda one: number(one.kept_gb_day * 0.365)),
     )
-    headings = ("", *(f"{number(rate)} a second" for rate in RATES))
+    headings = ("", *(f"{number(rate)}/s" for rate in RATES))
     rows = [(name, *(tell(one) for one in plans)) for name, tell in lines]
-    return Sheet("what a rate takes", headings, rows)
+    return Sheet("resources for a rate", headings, rows)
 
 
 def _processes(one: Plan) -> str:
@@ -118,9 +118,9 @@ def _batches(one: Plan) -> str:
 
 def _money(plans: Sequence[Plan]) -> Sheet:
     rows = [(name, *(_range(each.bill[name]) for each in plans)) for name in plans[0].bill]
-    rows.append(("**all**", *(f"**{_range(each.month)}**" for each in plans)))
-    rows.append(("a million sagas", *(_range(_each_million(each)) for each in plans)))
-    return Sheet("US dollars a month, assumed prices", ("", *(f"{number(rate)} a second" for rate in RATES)), rows)
+    rows.append(("**total**", *(f"**{_range(each.month)}**" for each in plans)))
+    rows.append(("per million sagas", *(_range(_each_million(each)) for each in plans)))
+    return Sheet("US dollars per month, assumed prices", ("", *(f"{number(rate)}/s" for rate in RATES)), rows)
 
 
 def _each_million(one: Plan) -> Price:
@@ -140,8 +140,8 @@ def _checks(checks: Iterable[Check]) -> Sheet:
         )
         for check in checks
     ]
-    headings = ("trial", "figure", "model", "simulated", "ratio", "may differ by")
-    return Sheet("the model beside the simulation", headings, rows)
+    headings = ("trial", "figure", "model", "simulated", "ratio", "tolerance")
+    return Sheet("model and simulation", headings, rows)
 
 
 def _range(price: Price) -> str:
