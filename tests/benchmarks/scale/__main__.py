@@ -65,7 +65,7 @@ SMALL = Size(
 def main(
     *,
     parts: Annotated[str, typer.Option(help=f"Some of {', '.join(PARTS)}.")] = ",".join(PARTS),
-    small: Annotated[bool, typer.Option("--small", help="All in little; measures nothing.")] = False,
+    small: Annotated[bool, typer.Option("--small", help="Smoke run; the figures mean nothing.")] = False,
     most: Annotated[int, typer.Option(help="No more sagas at once than these.", min=100)] = 1_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON too.")] = False,
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("build/scale.json"),
@@ -75,7 +75,7 @@ def main(
     Examples:
       make scale                              (every part: half an hour, 40 GB)
 
-      make scale ARGS=--small                 (in little: shows that it runs)
+      make scale ARGS=--small                 (smoke run)
 
       make scale ARGS="--parts growth --most 100000"
 

@@ -111,7 +111,7 @@ def share_of(processes: int, site: Site) -> float:
 
 def limits(costs: Costs, site: Site, processes: int, *, apart: bool = False) -> list[Limit]:
     """List what gives out in one set of servers, first what does so first; `apart`: each service has a database."""
-    kinds = [(f"steps: {_processes(processes)} of each service", each) for each in participants(costs, site)]
+    kinds = [(f"steps: {_processes(processes)} per service", each) for each in participants(costs, site)]
     kinds.append((f"saga log: {_processes(processes)}", costs.log))
     remedy = "more processes" if processes < site.partitions else "another cell (more partitions need a new topic)"
     found = {name: math.inf for name, _ in kinds}

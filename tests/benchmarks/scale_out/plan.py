@@ -195,8 +195,8 @@ def stages(costs: Costs, site: Site) -> list[tuple[str, list[Limit]]]:
     """List the steps on the way up, and at each what gives out, first what does so first."""
     account = [most_of_one_account(costs, site)]
     return [
-        ("one process of each service", capacity.limits(costs, site, 1)),
-        (f"{site.partitions} processes of each service", capacity.limits(costs, site, site.partitions)),
+        ("one process per service", capacity.limits(costs, site, 1)),
+        (f"{site.partitions} processes per service", capacity.limits(costs, site, site.partitions)),
         ("a database for each service", capacity.limits(costs, site, site.partitions, apart=True)),
         ("cells", account),
     ]

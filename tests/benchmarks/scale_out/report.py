@@ -53,7 +53,8 @@ def measured_sheet(rows: Sequence[Row]) -> Sheet:
     """Show the rows."""
     headings = (
         "network", "processes per service", "sagas/s", "speedup", "efficiency", "model, sagas/s", "round trip ms",
-        "service CPU µs", "CPU efficiency", "server CPU µs", "statements", "batches", "messages per batch", "p50, p99 ms",
+        "service CPU µs", "CPU efficiency", "server CPU µs", "statements", "batches", "messages per batch",
+        "p50, p99 ms",
     )  # fmt: skip
     return Sheet("more processes per service; medians over rounds, costs per saga", headings, [*map(_cells, rows)])
 
