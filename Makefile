@@ -14,6 +14,9 @@ UV := $(BIN)/python infra/install/uv.py
 COMPILE := env -u PIP_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --quiet
 
+# Tests and checks start hundreds of Python processes, and each would compile every module it loads anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv lint check test-unit docs reference test test-full clusters recovery coverage demo demo-selftest chaos chaos-clusters fuzz bench bench-full bench-peers scale scale-out audit-scale simulate mutants lock clean
 

@@ -8,17 +8,10 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection as SyncConnection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
-from tradesaga.infra.postgres.database import CONNECT_SECONDS, Session, explained_errors, session
+from tradesaga.infra.postgres.database import CONNECT_SECONDS, explained_errors, session
 from tradesaga.infra.postgres.installation import choose_installation, read_identity, set_installation
 from tradesaga.infra.postgres.partitions import ensure_partitions
-from tradesaga.infra.postgres.schema_version import FOLDER
 
 _ONE_AT_A_TIME: Final = threading.Lock()  # alembic keeps its state in module globals
 
@@ -55,36 +48,14 @@ def migrate(url: str, revision: str = "head") -> None:
         asyncio.run(_migrate(url, revision))
 
 
-def _alembic_config(connection: SyncConnection) -> Config:
-    """Return alembic's configuration for this connection."""
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
 async def _migrate(url: str, revision: str) -> None:
+    from tradesaga.infra.postgres.alembic_run import run_alembic  # noqa: PLC0415 - takes longer to load than most commands run
+
     limits = {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "30s"}
     settings = {"application_name": "tradesaga migrate", "timezone": "UTC", **limits}
     with explained_errors(url):
         driver = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=settings)
-
-        async def hand_over() -> Session:
-            return driver
-
-        engine = create_async_engine("postgresql+asyncpg://", async_creator=hand_over, poolclass=NullPool)
-        try:
-            async with engine.connect() as connection:
-                await connection.run_sync(_run_alembic, revision)
-        except DBAPIError as wrapped:
-            raise (wrapped.driver_exception or wrapped) from wrapped
-        finally:
-            await engine.dispose()
+        await run_alembic(driver, revision)
     if revision == "head":
         async with session(url) as sql:
             await ensure_partitions(sql)
-
-
-def _run_alembic(connection: SyncConnection, revision: str) -> None:
-    move = command.upgrade if revision == "head" else command.downgrade
-    move(_alembic_config(connection), revision)

@@ -1,10 +1,13 @@
 """The venue that the settings name, behind its port."""
 
+from importlib.util import find_spec
+
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import Settings
-from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
-from tradesaga.infra.venues.ccxt_client import VenueAddress
 from tradesaga.sagas.trade.venue import VenuePort
+
+if find_spec("ccxt") is None:  # an extra: whoever imports this module learns of it at once
+    raise ModuleNotFoundError("No module named 'ccxt'", name="ccxt")
 
 
 def open_venue(settings: Settings, *, timeout: float = 5.0) -> VenuePort:
@@ -14,5 +17,9 @@ def open_venue(settings: Settings, *, timeout: float = 5.0) -> VenuePort:
             "venue-unknown", "no venue is known", str(settings.home),
             "start the stack with `tradesaga up`, or set TRADESAGA_VENUE_URL, _KEY and _SECRET", ExitCode.USAGE,
         )  # fmt: skip
+    # ccxt loads every exchange that it knows, for more than a second.
+    from tradesaga.infra.venues.ccxt_adapter import CcxtVenue  # noqa: PLC0415
+    from tradesaga.infra.venues.ccxt_client import VenueAddress  # noqa: PLC0415
+
     key, secret = settings.venue_key.get_secret_value(), settings.venue_secret.get_secret_value()
     return CcxtVenue(VenueAddress(settings.venue_url, key, secret, timeout=timeout))

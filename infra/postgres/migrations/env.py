@@ -1,4 +1,4 @@
-"""Runs migrations on the connection passed by `tradesaga.infra.postgres.migrate`, one process at a time."""
+"""Runs migrations on the connection passed by `tradesaga.infra.postgres.alembic_run`, one process at a time."""
 
 from alembic import context
 from sqlalchemy import Connection, text
