@@ -6,16 +6,20 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import structlog
+import typer
 
 from tests.fuzz.arguments import draw, shapes
+from tradesaga.infra.cli import entry
 from tradesaga.infra.cli.entry import COMMANDS, execute
 from tradesaga.infra.errors import ExitCode
 from tradesaga.infra.local_stack.ports import free_port
@@ -47,8 +51,20 @@ def alone(settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr(entry, "assemble", kept(entry.assemble))
     yield
     structlog.reset_defaults()
+
+
+def kept(assemble: Callable[[str], typer.Typer]) -> Callable[[str], Any]:
+    """Build each tree of commands once: a process does so for its one list, and takes longer over it than over that."""
+
+    @cache
+    def build(wanted: str) -> Any:
+        return typer.main.get_command(assemble(wanted))
+
+    names = {point.name for point in entry_points(group=COMMANDS)}
+    return lambda wanted: build(wanted if wanted in names else "")
 
 
 def check(arguments: list[str], code: int, out: str, err: str) -> None:
