@@ -83,14 +83,16 @@ async def judge(place: Place, trades: Sequence[Trade], opening: dict[str, dict[s
         sums = [dict(row) for row in await sql.fetch(_SUMS)]
     findings = _trades(trades, states)
     findings += _money(trades, states, venue, opening, balances)
-    findings += [Finding("the ledger is closed", f"{row['asset']} sum to {row['total']}") for row in sums]
+    findings += [Finding("the ledger balances", f"{row['asset']} sum to {row['total']}") for row in sums]
     ours = {trade.saga_id for trade in trades}
     strange = sorted(booked - ours)
     if strange:
-        findings.append(Finding("nothing forged moves money", f"entries of {len(strange)} sagas, such as {strange[0]}"))
+        findings.append(
+            Finding("no forged record moves money", f"entries of {len(strange)} sagas, such as {strange[0]}")
+        )
     findings += _orders(venue, ours)
     findings += _alive(place)
-    findings += [Finding("everybody keeps up", f"{g} is {n} behind") for g, n in (await read_lag(place)).items() if n]
+    findings += [Finding("every group keeps up", f"{g} is {n} behind") for g, n in (await read_lag(place)).items() if n]
     return findings + await _audit(place)
 
 
@@ -98,14 +100,14 @@ def _trades(trades: Sequence[Trade], states: dict[str, str]) -> list[Finding]:
     findings: list[Finding] = []
     for trade in trades:
         if not trade.accepted:
-            findings.append(Finding("good trades are taken", f"{trade.door} {trade.saga_id}: {trade.told}"))
+            findings.append(Finding("valid trades are accepted", f"{trade.door} {trade.saga_id}: {trade.told}"))
         elif (state := states.get(trade.saga_id)) is None:
-            findings.append(Finding("no good trade is lost", f"{trade.door} {trade.saga_id}"))
+            findings.append(Finding("no valid trade is lost", f"{trade.door} {trade.saga_id}"))
         elif state not in ENDED:
-            findings.append(Finding("no saga is wedged", f"{trade.saga_id} is {state}"))
+            findings.append(Finding("no saga is stuck", f"{trade.saga_id} is {state}"))
         if trade.seconds > SLOWEST:
             what = f"{trade.door} answered {trade.saga_id} after {trade.seconds:.1f} s"
-            findings.append(Finding("doors stay open", what))
+            findings.append(Finding("clients get answers", what))
     return findings
 
 
@@ -137,25 +139,25 @@ def _money(
         if row["total"] != expected.get((owner, asset), Decimal(0))
     ]
     findings += [
-        Finding("nothing stays set aside", f"{owner} holds {row['held']} {asset}")
+        Finding("no funds stay on hold", f"{owner} holds {row['held']} {asset}")
         for (owner, asset), row in found.items()
         if row["held"]
     ]
     aborted = {saga_id for saga_id, state in states.items() if state == "ABORTED"}
-    findings += [Finding("what is rolled back leaves nothing", saga_id) for saga_id in aborted & fills.keys()]
+    findings += [Finding("aborted trades have no fills", saga_id) for saga_id in aborted & fills.keys()]
     return findings
 
 
 def _orders(venue: dict[str, Rows], ours: set[str]) -> list[Finding]:
     strange = [each for each in venue["orders"] if str(saga_of(each["client_order_id"])) not in ours]
     first = strange[0]["client_order_id"] if strange else ""
-    return [Finding("nothing forged reaches the venue", f"{len(strange)} orders, such as {first}")] if strange else []
+    return [Finding("no forged order reaches the venue", f"{len(strange)} orders, such as {first}")] if strange else []
 
 
 def _alive(place: Place) -> list[Finding]:
     status = look(place.home)
     return [
-        Finding("everybody is alive", f"{each.name} is {each.state}")
+        Finding("every service is running", f"{each.name} is {each.state}")
         for each in status.services
         if each.state != "running"
     ]
@@ -167,7 +169,7 @@ async def _audit(place: Place) -> list[Finding]:
     for command in ("verify", "replay"):
         code, told = await _run(place.home, "audit", command, "--json")
         if code != ExitCode.FINE:
-            findings.append(Finding(f"audit {command} is clean", f"exit {code}: {told[:600]}"))
+            findings.append(Finding(f"tradesaga audit {command} succeeds", f"exit {code}: {told[:600]}"))
     return findings
 
 
