@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tradesaga.consumers.participant import StepContext
+from tradesaga.consumers.context import StepContext
 from tradesaga.schemas.messages.trade import TradeRequested
 
 

@@ -55,8 +55,8 @@ def show(
     typer.echo(json.dumps(found.accepted() if accepted else found.published(), indent=2, ensure_ascii=False))
 
 
-@schema.command(epilog="Example: `tradesaga schema check --golden contracts --app shop`")
-def check(*, folder: Golden = None, app: App = None, as_json: AsJson = False) -> None:
+@schema.command("check", epilog="Example: `tradesaga schema check --golden contracts --app shop`")
+def check_contracts(*, folder: Golden = None, app: App = None, as_json: AsJson = False) -> None:
     """Compare every message with its recordings: old and new revisions must be able to read each other."""
     if app and folder is None:
         do = "give --golden FOLDER, where `tradesaga schema record` has written them"
