@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from tradesaga.consumers.context import StepContext, Work
-from tradesaga.consumers.evidence import Evidence, ReportStore
+from tradesaga.consumers.context import Evidence, ReportStore, StepContext, Work
 from tradesaga.consumers.function_checks import check_function
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.registry.participants import StepOwner

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, cast
 from uuid import UUID
 
 import asyncpg
@@ -13,28 +14,105 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import load_headers, publishable
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.definition import AnySaga
+from tradesaga.sagas.machine import Machine, State
+from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import CONTEXT
 
+_FIELDS: Final = State._fields
+
+_REMEMBERED: Final = 4096
+
+
+"""Bytes up to which progress is remembered."""
+
+_NAMED: Final = 16
+
+
+"""Contradictions and decisions up to which it is."""
+
+
+class ProgressError(ValueError):
+    """Stored progress does not fit the definition: it was written under another one, or it is damaged."""
+
+
+def encode_progress(machine: Machine, state: State) -> bytes:
+    """Write what differs from `machine.begin()`."""
+    few = len(state.contradictions) + len(state.decisions) <= _NAMED
+    return _encode_remembered(machine, state) if few else _encode(machine, state)
+
+
+def _encode(machine: Machine, state: State) -> bytes:
+    begun = machine.begin()
+    differing = {name: now for name, now, first in zip(_FIELDS, state, begun, strict=True) if now != first}
+    return orjson.dumps(differing, default=sorted)  # sets are the one thing JSON has not
+
+
+def decode_progress(machine: Machine, progress: bytes) -> State:
+    """Read what `encode_progress` wrote for the same definition; raises `ProgressError`."""
+    return (_decode_remembered if len(progress) <= _REMEMBERED else _decode)(machine, progress)
+
+
+def _decode(machine: Machine, progress: bytes) -> State:
+    begun = machine.begin()
+    try:
+        stored: dict[str, Any] = orjson.loads(progress)
+        state = State(**{name: _typed(stored.get(name), getattr(begun, name)) for name in _FIELDS})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ProgressError(f"progress cannot be read: {error}") from None
+    if unknown := stored.keys() - set(_FIELDS):
+        raise ProgressError(f"progress holds {sorted(unknown)}, which this version does not know")
+    return state
+
+
+_encode_remembered: Final = lru_cache(maxsize=1024)(_encode)
+
+_decode_remembered: Final = lru_cache(maxsize=1024)(_decode)
+
+
+def _typed(stored: Any, begun: Any) -> Any:
+    """Give a stored value the type of its field; `begun` is the field's value in a saga just begun."""
+    if stored is None:
+        return begun
+    if isinstance(begun, tuple):
+        steps = len(cast("tuple[int, ...]", begun))
+        if len(stored) != steps:
+            raise ProgressError(f"progress is of {len(stored)} steps; the definition has {steps}")
+        return tuple(stored)
+    if isinstance(begun, frozenset):
+        return frozenset(stored)
+    return Status(stored) if begun is None else type(begun)(stored)
+
+
 Json = dict[str, Any]
+
 Starts = Mapping[tuple[str, int], str]
 
 PAGE: Final = 500
+
 _SHOWN_MATCHES: Final = 3
+
 _SHORTEST: Final = 6
+
 _DIGITS: Final = 32
 
 QUERYABLE_CONTEXT: Final = r"replace(saga.context::text, '\u0000', '\ufffd')::json"
+
+
 """The context as SQL may look into it: JSON can spell a NUL, and PostgreSQL refuses to read a text that has one."""
 
 _COLUMNS: Final = """saga_id, name, version, state, current_step_index, completed_steps, compensated_steps, context,
     deadline, request_hash, created_at, updated_at"""
+
 _ONE: Final = f"SELECT {_COLUMNS}, progress, seq FROM saga WHERE saga_id = $1"
+
 _BETWEEN: Final = "SELECT saga_id FROM saga WHERE saga_id BETWEEN $1 AND $2 ORDER BY saga_id LIMIT $3"
+
 _EVENTS: Final = """
 SELECT seq, topic, partition, "offset", recorded_at, event_type, step_name, event_time, started, context_added, error,
     headers, value, hash
 FROM saga_event WHERE saga_id = $1 ORDER BY recorded_at, topic, partition, "offset"
 """
+
 # `starts` gives, by the saga's name and version, the event whose member of the context holds the request; sagas of a
 # version that is not registered are listed too, unless the request is asked about.
 _PAGE: Final = f"""

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.names import Cluster, is_prefix

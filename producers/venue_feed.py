@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from tradesaga.infra.clock import format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.ledger.instruments import save_instruments, save_prices
 from tradesaga.infra.ledger.venue_reports import store_told
 from tradesaga.infra.outbox.batch_writer import OutboxTransaction
-from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.outbox.guard import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
 from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool
@@ -30,9 +30,8 @@ from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.venues.access import open_venue
 from tradesaga.infra.venues.wire_reports import report_event
-from tradesaga.sagas.trade.client_orders import saga_of
 from tradesaga.sagas.trade.definition import trade
-from tradesaga.sagas.trade.orders import Instrument
+from tradesaga.sagas.trade.orders import Instrument, saga_of
 from tradesaga.sagas.trade.venue import SymbolRules, VenueError, VenuePort
 from tradesaga.sagas.trade.venue import VenueReport as Report
 from tradesaga.schemas.envelope import Envelope

@@ -4,22 +4,61 @@ The kind of a step falls out of what is given: `compensate` makes it compensatab
 the pivot, after which nothing is taken back; neither makes it a step that is tried until it succeeds.
 """
 
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Generic, Never, TypeVar, cast, overload
 
 from tradesaga.sagas.errors import DefinitionError
-from tradesaga.sagas.retry import Retry
 from tradesaga.schemas.messages.message import Compensation, Event, Message
 
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Attempts and their spacing: exponential, capped, with full jitter over the last `jitter` share of each delay.
+
+    `initial` and `maximum` are seconds. Jitter keeps a thousand sagas that failed together from coming back together.
+
+    Raises `DefinitionError` for what is no number, or out of bounds.
+    """
+
+    attempts: int = 3
+    initial: float = 0.1
+    factor: float = 2.0
+    maximum: float = 5.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        if type(self.attempts) is not int:
+            raise DefinitionError(f"Retry: attempts={self.attempts!r} is no whole number")
+        for name in ("initial", "factor", "maximum", "jitter"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise DefinitionError(f"Retry: {name}={value!r} is no finite number")
+        if self.attempts < 1 or self.initial < 0 or self.factor < 1 or self.maximum < self.initial:
+            raise DefinitionError(f"{self}: attempts >= 1, initial >= 0, factor >= 1 and maximum >= initial are needed")
+        if not 0 <= self.jitter <= 1:
+            raise DefinitionError(f"{self}: jitter is a share between 0 and 1")
+
+    def delay(self, attempt: int, chance: float) -> timedelta:
+        """Give the wait after failed `attempt` (1 is the first); `chance`, in [0, 1), is drawn by the caller."""
+        whole = min(self.maximum, self.initial * self.factor ** min(attempt - 1, 64))
+        return timedelta(seconds=whole * (1 - self.jitter * chance))
+
+
 In = TypeVar("In", bound=Event)
+
 Out = TypeVar("Out", bound=Event)
+
 Rejected = TypeVar("Rejected", bound=Event)
+
 Back = TypeVar("Back", bound=Compensation)
+
 Compensated = TypeVar("Compensated", bound=Event)
 
 DEFAULT_TIMEOUT = timedelta(seconds=5)
+
 COMPENSATION_RETRY = Retry(attempts=10, initial=0.2, factor=2.0, maximum=30.0)
 
 
@@ -110,6 +149,8 @@ def step(
     retry: Retry | None = None,
     compensation_retry: Retry = ...,
 ) -> CompensatableStep[In, Out, Rejected, Back, Compensated]: ...
+
+
 @overload
 def step(
     name: str,
@@ -123,6 +164,8 @@ def step(
     retry: Retry | None = None,
     compensation_retry: Retry = ...,
 ) -> CompensatableStep[In, Out, Never, Back, Compensated]: ...
+
+
 @overload
 def step(
     name: str,
@@ -134,6 +177,8 @@ def step(
     timeout: timedelta = ...,
     retry: Retry | None = None,
 ) -> Step[In, Out, Rejected]: ...
+
+
 @overload
 def step(
     name: str,
@@ -144,6 +189,8 @@ def step(
     timeout: timedelta = ...,
     retry: Retry | None = None,
 ) -> Step[In, Out, Never]: ...
+
+
 def step(
     name: str,
     *,

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Final
 
 from tradesaga.infra.starts.request_keys import ensure_request_keys
-from tradesaga.schemas.identity import request_hash
+from tradesaga.schemas.identity import RequestKey, RequestKeys, request_hash
 from tradesaga.schemas.messages.message import Message
-from tradesaga.schemas.request_hash import RequestKey, RequestKeys
 
 KEYS: Final = RequestKeys.of(bytes(32))
 _OLD, _NEW, _LOST = (RequestKey(bytes([number]) * 32) for number in (1, 2, 3))

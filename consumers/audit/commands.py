@@ -11,17 +11,15 @@ from tradesaga.consumers.audit.log.rows import estimate_rows
 from tradesaga.consumers.audit.options import believing_witnesses, named_witnesses, progress_bar
 from tradesaga.consumers.audit.replay.command import replay
 from tradesaga.consumers.audit.report.command import show as show_story
-from tradesaga.consumers.audit.retention.commands import retention, retire
-from tradesaga.consumers.audit.retention.hold_commands import hold
+from tradesaga.consumers.audit.retention.commands import hold, retention, retire
 from tradesaga.consumers.audit.verify.database import verify_database
 from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.audit.verify.topics import verify_topics
 from tradesaga.consumers.audit.verify.verdicts import as_json as describe
 from tradesaga.consumers.audit.verify.verdicts import show
-from tradesaga.infra.audit_log.keyring import public_path, read_trusted, write_new
+from tradesaga.infra.audit_log.note import public_path, read_trusted, write_new
 from tradesaga.infra.audit_log.witness import WitnessFile
-from tradesaga.infra.cli.options import AsJson, Directory
-from tradesaga.infra.cli.output import print_result, to_json
+from tradesaga.infra.cli.console import AsJson, Directory, print_result, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.postgres.database import session

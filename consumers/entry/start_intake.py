@@ -16,10 +16,9 @@ from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.clock import Clock, SystemClock
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import READING_ERRORS, UNREADABLE, RecordFault, dead_letter
-from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.pace import Pace
-from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.outbox.processor import Pace, Received, Transaction
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.registry.sagas import registered_sagas
@@ -43,8 +42,8 @@ from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.tracing import next_traceparent
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.envelope import ID, SPEC, SPECVERSION, TYPE, Header, foreign_specversion
+from tradesaga.schemas.identity import RequestKeys
 from tradesaga.schemas.messages.message import wire_type
-from tradesaga.schemas.request_hash import RequestKeys
 from tradesaga.schemas.topics import dead_letters_topic, events_topic, starts_topic
 
 _STRUCTURED: Final = "application/cloudevents+json"

@@ -8,8 +8,7 @@ import typer
 
 from tradesaga.consumers.queries.diagnosis import diagnose, parked_records
 from tradesaga.consumers.queries.tables import parked_table, plain_console, saga_page, saga_table, waiting_page
-from tradesaga.infra.cli.options import AsJson, Directory
-from tradesaga.infra.cli.output import to_json
+from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import registered_sagas

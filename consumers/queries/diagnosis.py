@@ -9,19 +9,16 @@ import asyncpg
 import orjson
 
 from tradesaga.consumers.queries.tables import told_reason
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import read_ends
-from tradesaga.infra.kafka.connections import Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
-from tradesaga.infra.outbox.guard import Guard
-from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.outbox.guard import Guard, group_filter_for
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.registry.sagas import find_saga
-from tradesaga.infra.saga_progress import ProgressError, decode_progress
-from tradesaga.infra.saga_queries import Json, read_value
+from tradesaga.infra.saga_queries import Json, ProgressError, decode_progress, read_value
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.machine import State
 from tradesaga.sagas.status import Status

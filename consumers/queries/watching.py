@@ -9,8 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tradesaga.consumers.queries.tables import count_line, event_cells, plain_console, saga_table, state_text
-from tradesaga.infra.cli.options import AsJson, Directory
-from tradesaga.infra.cli.output import to_json
+from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import ExitCode, unavailable
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.sagas import registered_sagas

@@ -7,31 +7,72 @@ from typing import Final
 from uuid import UUID
 
 from tradesaga.consumers.audit.log.fold import form_at
-from tradesaga.consumers.recovery.starts import Letter
+from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.checkpoint import NONE, Tracked
 from tradesaga.consumers.saga_log.commands import command
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import DeadLetter, Outcome
-from tradesaga.consumers.saga_log.parked import NONE
-from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
 from tradesaga.infra.kafka.codec import Outgoing, Record, pack
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.starts.accept import StartInvalidError
+from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.machine import BarStep, Order
 from tradesaga.schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
+from tradesaga.schemas.identity import RequestKeys
+
+Letter = tuple[str, int, int]
+
+
+"""Topic, partition and offset of a record whose copy lies in the dead letters."""
+
+_KNOWN: Final = "SELECT saga_id FROM start_request WHERE saga_id = ANY($1::uuid[])"
+
+
+def open_intake(saga: AnySaga) -> Intake | None:
+    """Return the intake of a saga that can be started from outside, None for another; it reads, and hashes nothing."""
+    try:
+        return Intake(saga, RequestKeys(()))
+    except TypeError:
+        return None
+
+
+async def first_unanswered(
+    intake: Intake, sql: Connection, records: Sequence[Record], letters: set[Letter]
+) -> int | None:
+    """Give the offset of the first of these starts that became no saga, no refusal and no dead letter, if there is one.
+
+    A start of a known saga is answered, whoever has sent it: it is that saga, or it was refused in its favour.
+    """
+    wanted: dict[int, UUID] = {}
+    unanswered: list[int] = []
+    for record in records:
+        try:
+            wanted[record.offset] = intake.read(record).saga_id
+        except StartInvalidError:
+            if (record.topic, record.partition, record.offset) not in letters:
+                unanswered.append(record.offset)
+    known = {row[0] for row in await sql.fetch(_KNOWN, list(wanted.values()))}
+    unanswered += [offset for offset, saga_id in wanted.items() if saga_id not in known]
+    return min(unanswered, default=None)
+
 
 CACHED: Final = 20_000
+
 _START: Final = """
 INSERT INTO start_request (saga_id, saga, request_hash, record)
 SELECT saga_id, $2, request_hash, record
 FROM unnest($1::uuid[], $3::text[], $4::bytea[]) AS t (saga_id, request_hash, record) ORDER BY saga_id
 ON CONFLICT (saga_id) DO NOTHING
 """
+
 CommandKey = tuple[bytes, bytes, bytes, bytes]
+
+
 """Saga, type, step and round of a command: what tells one order from another. A bar has no round."""
 
 

@@ -13,18 +13,15 @@ from typing import Final, Literal
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, declare_lanes, move_lanes, transactions
 from tradesaga.consumers.recovery.facts import FactRecovery
-from tradesaga.consumers.recovery.leaf_formats import find_leaf_formats
-from tradesaga.consumers.recovery.refusals import describe_gaps, refuse_trimmed, refuse_versions
-from tradesaga.consumers.recovery.report import Report
-from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.recovery.refusals import Report, describe_gaps, refuse_trimmed, refuse_versions
+from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader, find_leaf_formats
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.infra.ledger.keeping import TABLES, write_rows
-from tradesaga.infra.ledger.recovering import unknown_accounts
+from tradesaga.infra.ledger.recovering import TABLES, unknown_accounts, write_rows
 from tradesaga.infra.outbox.guard import read_owner
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.infra.postgres.installation import choose_installation, read_identity, set_installation
@@ -43,7 +40,7 @@ _OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NUL
 class RebuildRequest:
     """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them.
 
-    `book` holds what no topic carries, by table, as `tradesaga.infra.ledger.keeping` reads it from its file.
+    `book` holds what no topic carries, by table, as `tradesaga.infra.ledger.recovering` reads it from its file.
     """
 
     kind: Literal["rebuilt", "restored"]

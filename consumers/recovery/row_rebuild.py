@@ -14,9 +14,9 @@ import orjson
 from pydantic import ValidationError
 
 from tradesaga.consumers.participant import Binding, Participant
-from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.consumers.runtime.event_factory import split_packed
+from tradesaga.consumers.runtime.message import Bindings
 from tradesaga.consumers.runtime.step_rows import Key, Row
-from tradesaga.consumers.runtime.trigger import split_packed
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record, pack, unpack
 from tradesaga.infra.kafka.partitioner import partition_of

@@ -5,13 +5,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tradesaga.consumers.context import StepContext, Work
-from tradesaga.consumers.evidence import Claim
+from tradesaga.consumers.context import Claim, StepContext, Work
 from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.recovery.facts import Letter
 from tradesaga.consumers.recovery.row_rebuild import FactReader, Mention, MentionKind, begin_round, rebuild_row
-from tradesaga.consumers.recovery.starts import Letter
-from tradesaga.consumers.runtime.bindings import Bindings
-from tradesaga.consumers.runtime.message import Message, Router
+from tradesaga.consumers.runtime.message import Bindings, Message, Router
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, save
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.postgres.database import Connection

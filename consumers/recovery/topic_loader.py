@@ -1,16 +1,34 @@
 """One saga's topics read into databases: the saga log's tables, its participants' rows and effects, and their lanes."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, declare_lanes, move_lanes
-from tradesaga.consumers.recovery.facts import CommandKey, DerivedCommand, FactRecovery, command_key
-from tradesaga.consumers.recovery.refusals import refuse_beyond, refuse_foreign, refuse_unknown, refuse_unregistered
-from tradesaga.consumers.recovery.report import Report
-from tradesaga.consumers.recovery.starts import Letter, first_unanswered, open_intake
+from tradesaga.consumers.recovery.facts import (
+    CommandKey,
+    DerivedCommand,
+    FactRecovery,
+    Letter,
+    command_key,
+    first_unanswered,
+    open_intake,
+)
+from tradesaga.consumers.recovery.refusals import (
+    Report,
+    refuse_beyond,
+    refuse_foreign,
+    refuse_unknown,
+    refuse_unregistered,
+)
 from tradesaga.consumers.recovery.steps import StepRecovery
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, leaves_from, parse_unverified
+from tradesaga.infra.audit_log.note import NoteError
+from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
+from tradesaga.infra.errors import CommandError, unavailable
+from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION
@@ -19,14 +37,66 @@ from tradesaga.infra.outbox import outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.registry.sagas import RegisteredSaga
-from tradesaga.infra.settings import SAGA_LOG
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.schemas.envelope import TYPE, Header
 from tradesaga.schemas.messages.lifecycle import Bar
 from tradesaga.schemas.messages.message import wire_type
-from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic, starts_topic
+from tradesaga.schemas.topics import checkpoints_topic, commands_topic, dead_letters_topic, events_topic, starts_topic
+
+
+async def find_leaf_formats(settings: Settings, replay: TopicReader, topic: str) -> dict[Place, int]:
+    """Return, of each sealed log of a topic, the first offset whose hash is of format 2.
+
+    The witness and the topic of checkpoints are asked; a false answer makes rows that do not fit what was sealed, which
+    the sealer finds. Raises `CommandError` (exit 5) for a witness that cannot be read, `KafkaUnavailableError`.
+    """
+    known: dict[Place, list[Checkpoint]] = {}
+    for checkpoint in [*_witnessed(settings), *await _published(settings, replay, topic.removesuffix(".events"))]:
+        origin = Origin.parse(checkpoint.origin)
+        if origin.log_id == settings.audit_log_id and origin.topic == topic:
+            known.setdefault((topic, origin.partition), []).append(checkpoint)
+    return {place: leaves_from(checkpoints) for place, checkpoints in known.items()}
+
+
+def _witnessed(settings: Settings) -> list[Checkpoint]:
+    try:
+        return _read(each.note for each in WitnessFile(settings.audit_witness_file()).last().values())
+    except WitnessError as error:
+        do = "see to it that the file can be read, and is the one that TRADESAGA_AUDIT_WITNESS names"
+        raise unavailable("witness-invalid", str(error), "witness", do) from error
+
+
+async def _published(settings: Settings, replay: TopicReader, saga: str) -> list[Checkpoint]:
+    name = checkpoints_topic(saga)
+    try:
+        counts = await count_partitions(settings.brokers(), [name])
+    except CommandError:
+        return []  # an installation that has never had the topic
+    found: list[Checkpoint] = []
+    for place, (begin, end) in (await replay.ranges([(name, number) for number in range(counts[name])])).items():
+        newest: dict[bytes | None, str] = {}
+        async for batch in replay.read_remaining(place, begin, end):
+            newest |= {record.key: record.value.decode("utf-8", "replace") for record in batch}
+        found += _read(newest.values())
+    return found
+
+
+def _read(notes: Iterable[str]) -> list[Checkpoint]:
+    """Read checkpoints; what is none is passed over."""
+    found: list[Checkpoint] = []
+    for note in notes:
+        with suppress(NoteError):
+            checkpoint = parse_unverified(note)
+            Origin.parse(checkpoint.origin)
+            found.append(checkpoint)
+    return found
+
 
 Advance = Callable[[int], None]
+
 Letters = Counter[tuple[str, Letter]]
+
+
 """Copies in the dead letters, by the group that put them there and where the records lie of which they are."""
 
 

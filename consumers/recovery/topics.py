@@ -16,20 +16,17 @@ from tradesaga.consumers.audit.log.rows import COLUMNS, to_row
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, transactions
 from tradesaga.consumers.recovery.facts import CommandKey, DerivedCommand, FactRecovery, command_key
-from tradesaga.consumers.recovery.refusals import refuse_versions
-from tradesaga.consumers.recovery.report import Report
+from tradesaga.consumers.recovery.refusals import Report, refuse_versions
 from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.codec import Outgoing, Record, load_headers
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.partitioner import partition_of
-from tradesaga.infra.kafka.preflight import durability
-from tradesaga.infra.kafka.skipped_offsets import TransactionWriter
-from tradesaga.infra.kafka.topic_reader import BATCH, TopicReader, TopicRewriter
-from tradesaga.infra.kafka.topics import all_topics, check_topics, ensure_topics, set_clock
+from tradesaga.infra.kafka.topic_reader import BATCH, TopicReader, TopicRewriter, TransactionWriter
+from tradesaga.infra.kafka.topics import all_topics, check_topics, durability, ensure_topics, set_clock
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import SAGA_LOG, Settings

@@ -2,11 +2,10 @@
 
 from tradesaga.consumers.participant import Binding
 from tradesaga.consumers.runtime.batch_context import BatchContext
-from tradesaga.consumers.runtime.event_factory import tidy
+from tradesaga.consumers.runtime.event_factory import Trigger, pack_trigger, tidy
 from tradesaga.consumers.runtime.local_handlers import Item
 from tradesaga.consumers.runtime.outcome import Answered, CallKind, Deferred, Failed, NotFound, Outcome, Unknown
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Trigger, pack_trigger
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import Action, StepMessage, Transition, decide

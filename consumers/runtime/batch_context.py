@@ -10,16 +10,14 @@ from prometheus_client import Counter, Histogram
 
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Binding
-from tradesaga.consumers.runtime.bindings import Bindings
 from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.event_factory import EventFactory
+from tradesaga.consumers.runtime.event_factory import EventFactory, Trigger
 from tradesaga.consumers.runtime.local_handlers import Budget, Item
-from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.message import Bindings, Message
 from tradesaga.consumers.runtime.outcome import CallKind
 from tradesaga.consumers.runtime.remote_calls import Call, Calls
 from tradesaga.consumers.runtime.reports import Report
 from tradesaga.consumers.runtime.step_rows import Key, Row
-from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.kafka.codec import Outgoing, unpack
 from tradesaga.infra.outbox.processor import Transaction
 from tradesaga.infra.telemetry import metrics

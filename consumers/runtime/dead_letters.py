@@ -5,11 +5,9 @@ from pydantic import ValidationError
 
 from tradesaga.consumers.runtime.apply_outcome import apply_transition
 from tradesaga.consumers.runtime.batch_context import BatchContext
-from tradesaga.consumers.runtime.bindings import UnknownVersionError
-from tradesaga.consumers.runtime.event_factory import tidy
-from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.event_factory import Trigger, pack_message, tidy
+from tradesaga.consumers.runtime.message import Message, UnknownVersionError
 from tradesaga.consumers.runtime.step_rows import Key
-from tradesaga.consumers.runtime.trigger import Trigger, pack_message
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION, READING_ERRORS, RecordFault
 from tradesaga.infra.kafka.dead_letters import dead_letter as make_dead_letter

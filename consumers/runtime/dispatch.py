@@ -12,12 +12,11 @@ from tradesaga.consumers.runtime.apply_outcome import (
     start_compensation,
 )
 from tradesaga.consumers.runtime.batch_context import BatchContext, request_of
-from tradesaga.consumers.runtime.event_factory import CONTEXT_CEILING
+from tradesaga.consumers.runtime.event_factory import CONTEXT_CEILING, Trigger, pack_message, split_packed
 from tradesaga.consumers.runtime.local_handlers import Item, run_local
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import CallKind, Completion
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Trigger, pack_message, split_packed
 from tradesaga.sagas.decide import Action, Due, StepMessage, Transition, decide
 from tradesaga.sagas.step_state import NO_ROW, RowStatus
 from tradesaga.schemas.envelope import ContextTooLargeError

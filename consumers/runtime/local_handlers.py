@@ -13,10 +13,9 @@ from pydantic import ValidationError
 from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.participant import Binding, CompensationImpossibleError
 from tradesaga.consumers.runtime.blocking import LoopWatch, Mark, Run
-from tradesaga.consumers.runtime.event_factory import WrongAnswerError, check_fit, check_size, write_answer
+from tradesaga.consumers.runtime.event_factory import Trigger, WrongAnswerError, check_fit, check_size, write_answer
 from tradesaga.consumers.runtime.outcome import Answered, Deferred, Failed, Outcome
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.outbox.processor import InDoubtError
 from tradesaga.infra.postgres.database import Connection

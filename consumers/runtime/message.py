@@ -1,22 +1,123 @@
 """Which records concern which steps of a participant, and what they are to it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import structlog
+
 from tradesaga.consumers.participant import Binding, Participant
-from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
-from tradesaga.consumers.runtime.second_owners import SecondOwners
+from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.infra.clock import read_id
-from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.codec import Record, unpack
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
+from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import StepMessage
 from tradesaga.schemas.envelope import SAGA_ID, STEP, TYPE, VERSION, Envelope, EnvelopeError, Header
 from tradesaga.schemas.messages.lifecycle import Bar, Retry
 from tradesaga.schemas.messages.message import Message as Payload
 from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import commands_topic
+
+_MOST: Final = 100
+
+
+"""Other owners that are named; a stranger may write any source."""
+
+
+class SecondOwners:
+    """Knows the answers of a participant's steps, by wire type, and tells of those that are not its own.
+
+    `steps` has the step of each type of answer.
+    """
+
+    def __init__(self, participant: Participant) -> None:
+        saga = participant.saga.name
+        self._group = participant.group
+        self._saga = f"/{saga}/".encode()
+        self._own = ("ce_source", f"/{saga}/{participant.name}".encode())
+        self._told: set[tuple[str, bytes]] = set()
+        self.steps: dict[bytes, str] = {}
+        for name, binding in participant.bindings.items():
+            step = binding.step
+            answers = (step.emits, *([step.rejects] if step.rejects else []), *(step.back or ())[1:])
+            self.steps |= {wire_type(saga, each).encode(): name for each in answers}
+
+    def look(self, ce_type: bytes, headers: Sequence[Header]) -> None:
+        """Count an answer of another participant, and name it in the log the first time; runs for each answer."""
+        if self._own in headers:
+            return
+        source = next((value or b"" for name, value in headers if name == "ce_source"), b"")
+        if not source.startswith(self._saga):
+            return
+        step = self.steps[ce_type]
+        metrics.SECOND_OWNERS.labels(self._group, step).inc()
+        if (step, source) not in self._told and len(self._told) < _MOST:
+            self._told.add((step, source))
+            structlog.get_logger("participant").error(
+                "a step has a second owner, and each of the two does it: bind it in one of them",
+                step=step, group=self._group, other=source.decode("utf-8", "replace"),
+            )  # fmt: skip
+
+
+_LENGTH = 4
+
+
+class UnknownVersionError(EnvelopeError):
+    """A saga runs under a version of its definition that is not registered here: it waits until one is."""
+
+
+class Bindings:
+    """A participant's bindings; the step's name alone decides where all versions have the same step of that name."""
+
+    def __init__(self, participant: Participant) -> None:
+        saga = participant.saga
+        self.unversioned = 1 if 1 in saga.versions else min(saga.versions)
+        self.by_version: Mapping[int, Mapping[str, Binding]] = {
+            version: participant.under(version) for version in saga.versions
+        }
+        self.known = "version " + ", ".join(map(str, sorted(self.by_version)))
+        self._newest = participant.bindings
+        variants = [(name, binding) for each in self.by_version.values() for name, binding in each.items()]
+        self._alike = {
+            name: binding
+            for name, binding in participant.bindings.items()
+            if all(other is binding for known, other in variants if known == name)
+        }
+
+    def at(self, step: str, version: int) -> Binding:
+        """Return the binding of a step under a version, 0 standing for a record that names none.
+
+        Raises `UnknownVersionError`, and `KeyError` for a step that this participant does not own under that version.
+        """
+        if version:
+            self.check(version)
+        alike = self._alike.get(step)
+        return alike if alike is not None else self.by_version[version or self.unversioned][step]
+
+    def check(self, version: int) -> None:
+        """Raise `UnknownVersionError` for a version that is not registered here."""
+        if version and version not in self.by_version:
+            raise UnknownVersionError(f"{UNKNOWN_VERSION} {version}; this service knows {self.known}")
+
+    def newest(self, step: str) -> Binding:
+        """Return the binding of a step in the newest version that has it; raises `KeyError`."""
+        return self._newest[step]
+
+    def of(self, row: Row) -> Binding:
+        """Return the binding of a row, whose version is in what it keeps of its saga's records.
+
+        A row of which only reports from outside have come has no version yet: the newest reads those.
+        """
+        alike = self._alike.get(row.step)
+        if alike is not None:
+            return alike
+        kept = row.input[_LENGTH:] if row.input else row.back_input[_LENGTH:] if row.back_input else row.answer
+        if kept is None:
+            return self._newest[row.step]
+        return self.at(row.step, int(dict(unpack(kept)[0]).get(VERSION) or 0))
+
 
 MAX_ROUND: Final = 2**15 - 1
 

@@ -8,16 +8,13 @@ from uuid import UUID
 
 import structlog
 
-from tradesaga.consumers.context import StepContext
-from tradesaga.consumers.evidence import Claim
+from tradesaga.consumers.context import Claim, StepContext
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime import dead_letters, dispatch, set_aside, waiting_steps
 from tradesaga.consumers.runtime.batch_context import BatchContext, ParticipantRuntime
-from tradesaga.consumers.runtime.bindings import Bindings, UnknownVersionError
 from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.claims import claim_batch, claim_due, claim_message
-from tradesaga.consumers.runtime.event_factory import EventFactory
-from tradesaga.consumers.runtime.message import Message, Router, StrayError
+from tradesaga.consumers.runtime.event_factory import Check, EventFactory, Trigger
+from tradesaga.consumers.runtime.message import Bindings, Message, Router, StrayError, UnknownVersionError
 from tradesaga.consumers.runtime.outcome import Completion
 from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
 from tradesaga.consumers.runtime.reports import mark_counted, read_reports, stores_of
@@ -26,21 +23,66 @@ from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import RecordFault
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.pace import Pace
-from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.outbox.processor import Pace, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import StepMessage
+from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import EnvelopeError, Header
+from tradesaga.schemas.messages.message import Message as Payload
 from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
+
+def claim_message(message: Message, row: Row | None) -> Claim:
+    """Return what a record claims of its step, whose row is `row`."""
+    begun = row is not None and not (row.status is RowStatus.WAITING and row.input is None)
+    status = row.status if row is not None else None
+    return Claim(message.kind, message.key[1], message.saga_id, message.envelope, message.value, status, begun)
+
+
+def claim_due(row: Row, payloads: Mapping[str, type[Payload]], check: Check) -> Claim | None:
+    """Return what an attempt that is about to begin relies on, or None where nothing begins.
+
+    Raises `ValueError` or `LookupError` for a stored record that cannot be read.
+    """
+    kind = StepMessage.TRIGGER if row.status is RowStatus.RETRY else StepMessage.COMPENSATE
+    framed = row.input if kind is StepMessage.TRIGGER else row.back_input
+    if row.status not in {RowStatus.RETRY, RowStatus.COMPENSATING} or framed is None:
+        return None
+    trigger = Trigger.stored(framed, payloads, check)
+    return Claim(kind, row.step, row.saga_id, trigger.envelope, trigger.value, row.status, begun=False)
+
+
+def claim_batch(
+    messages: Sequence[Message], due: Sequence[Row], payloads: Mapping[str, type[Payload]], check: Check
+) -> list[Claim]:
+    """Return what a batch claims, so that the evidence of all of it can be read at once."""
+    claims = [claim_message(message, None) for message in messages]
+    for row in due:
+        try:
+            claim = claim_due(row, payloads, check)
+        except (ValueError, LookupError):
+            continue  # told when the row is taken up
+        if claim is not None:
+            claims.append(claim)
+    return claims
+
+
 DUE_LIMIT = 250
+
+
 """Rows whose time has come that a batch takes at most."""
+
 SKEW_NS = 1_000_000_000
+
+
 """How far a venue's clock may be off before "not found" could deceive."""
 
 Aside = dict[tuple[str, int, int], tuple[Record, str]]
+
+
 """Records that wait for a version of their saga's definition, by their places, and why."""
+
 PAUSES = "SELECT scope, key FROM hold"
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Binding, CompensationImpossibleError
-from tradesaga.consumers.runtime.event_factory import WrongAnswerError, check_size, write_answer
+from tradesaga.consumers.runtime.event_factory import Trigger, WrongAnswerError, check_size, write_answer
 from tradesaga.consumers.runtime.local_handlers import being_cancelled
 from tradesaga.consumers.runtime.outcome import (
     Answered,
@@ -22,7 +22,6 @@ from tradesaga.consumers.runtime.outcome import (
     Reported,
     Unknown,
 )
-from tradesaga.consumers.runtime.trigger import Trigger
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.telemetry import metrics

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from tradesaga.consumers.evidence import ReportStore
+from tradesaga.consumers.context import ReportStore
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import Completion, Reported

@@ -7,11 +7,10 @@ import orjson
 from tradesaga.consumers.participant import Binding
 from tradesaga.consumers.runtime.apply_outcome import answer_barred
 from tradesaga.consumers.runtime.batch_context import BatchContext
-from tradesaga.consumers.runtime.event_factory import check_size, tidy
+from tradesaga.consumers.runtime.event_factory import Trigger, check_size, split_packed, tidy
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.outcome import Completion, Reported
 from tradesaga.consumers.runtime.step_rows import Key, Row
-from tradesaga.consumers.runtime.trigger import Trigger, split_packed
 from tradesaga.infra.kafka.codec import unpack
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import Action, StepMessage, decide

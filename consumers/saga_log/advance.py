@@ -6,16 +6,15 @@ import orjson
 from pydantic import ValidationError
 
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
-from tradesaga.consumers.saga_log.reading import Reading, UnfoldableError
-from tradesaga.consumers.saga_log.rules import CONTEXT_CEILING
+from tradesaga.consumers.saga_log.reading import CONTEXT_CEILING, Reading, UnfoldableError
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import Folded, Order
 from tradesaga.sagas.status import Status
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import REQUEST, ContextTooLargeError, first_fact, splice
+from tradesaga.schemas.identity import comparable, same_request
 from tradesaga.schemas.invalid import describe_invalid
-from tradesaga.schemas.request_hash import comparable, same_request
 
 CLOCK_SLACK_MS: Final = 100
 """Milliseconds by which a deadline may come early: the database's clock has called it, and brokers have their own."""

@@ -8,7 +8,7 @@ import structlog
 
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status

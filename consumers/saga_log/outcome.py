@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tradesaga.consumers.saga_log.chain import FORMAT, link, link_v1
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
-from tradesaga.consumers.saga_log.parked import Parked
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
 from tradesaga.consumers.saga_log.reading import clean, event_time, started
 from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1
 from tradesaga.sagas.facts import Fact

@@ -5,26 +5,59 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+import structlog
+
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.batch_report import report_batch
-from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.clock_lead import ClockLead
-from tradesaga.consumers.saga_log.commands import command, deadline_elapsed, step_unowned, version_registered
+from tradesaga.consumers.saga_log.checkpoint import NONE, SagaCache, Tracked
+from tradesaga.consumers.saga_log.commands import (
+    UnownedSteps,
+    awaited_of,
+    command,
+    deadline_elapsed,
+    step_unowned,
+    version_registered,
+)
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.parked import NONE
-from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.consumers.saga_log.saga_cache import SagaCache
-from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps, awaited_of
+from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.pace import Pace
-from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.outbox.processor import Pace, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import Header
+
+_TOLD: Final = 1.0
+
+
+"""Seconds from which a difference is told, and a deadline counts as late."""
+
+
+@dataclass
+class ClockLead:
+    """Learned from the deadlines that come back; without it an early one would be published again and again."""
+
+    seconds: float = 0.0
+
+    def learn(self, before: Tracked, outcome: Outcome) -> None:
+        """Look at a deadline that was published by us: early, it shows how far ahead; late, that we hold back too long.
+
+        One that somebody else has sent shows nothing: ours is still pending then. Nor does one that follows another.
+        """
+        checkpoint = before.checkpoint
+        if checkpoint is None or checkpoint.deadline_pending or checkpoint.state.unblocked:
+            return
+        late = (outcome.record.recorded_ms - checkpoint.deadline_ms) / 1000
+        if -late > self.seconds:
+            self.seconds = -late
+            if self.seconds > _TOLD:
+                ahead = round(self.seconds, 1)
+                structlog.get_logger("saga-log").warning("the database's clock is ahead of the broker's", seconds=ahead)
+        elif late > _TOLD:
+            self.seconds = max(0.0, self.seconds - late)
+
 
 DUE_LIMIT: Final = 500
 

@@ -9,15 +9,14 @@ from uuid import UUID
 import asyncpg
 
 from tradesaga.consumers.saga_log.chain import FORMAT, stored_skip
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, ParkedRecords, Tracked, parked_records
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.parked import Parked, ParkedRecords, parked_records
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
-from tradesaga.infra.saga_progress import ProgressError, decode_progress, encode_progress
+from tradesaga.infra.saga_queries import ProgressError, decode_progress, encode_progress
 from tradesaga.sagas.machine import State
 from tradesaga.sagas.status import Status
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.consumers.services.pausing import account_of
-from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of, with_order
+from tradesaga.consumers.services.trade_evidence import EVIDENCE, account_of, order_of, with_order
 from tradesaga.infra.ledger.entries import Booking, book, lock_places, post
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings

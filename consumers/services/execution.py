@@ -7,16 +7,15 @@ from uuid import UUID
 
 from tradesaga.consumers.participant import CompensationImpossibleError, Participant, StepContext
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.consumers.services.pausing import account_of
-from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of
+from tradesaga.consumers.services.trade_evidence import EVIDENCE, account_of, order_of
 from tradesaga.infra.ledger.venue_reports import find_counted, load_ended, mark_counted, store_read
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.reconciliation.run import reconcile_at_start
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.venues.wire_reports import report_order
 from tradesaga.sagas.trade import fills
-from tradesaga.sagas.trade.client_orders import client_order_id
 from tradesaga.sagas.trade.definition import confirm_fill, place_order, trade
+from tradesaga.sagas.trade.orders import client_order_id
 from tradesaga.sagas.trade.venue import (
     EXPIRED,
     NewOrder,

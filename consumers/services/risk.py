@@ -5,10 +5,18 @@ from collections.abc import Sequence
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
-from tradesaga.consumers.services.pausing import account_of
-from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of, starts_itself, with_order
-from tradesaga.infra.ledger.exposure import Key, lock_exposures, set_exposures, take_out
-from tradesaga.infra.ledger.orders import Listing, Registration, find_listings, mark, register
+from tradesaga.consumers.services.trade_evidence import EVIDENCE, account_of, order_of, starts_itself, with_order
+from tradesaga.infra.ledger.orders import (
+    Key,
+    Listing,
+    Registration,
+    find_listings,
+    lock_exposures,
+    mark,
+    register,
+    set_exposures,
+    take_out,
+)
 from tradesaga.infra.ledger.recovering import adopt_accounts
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings

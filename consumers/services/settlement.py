@@ -6,8 +6,7 @@ from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of, with_order
 from tradesaga.infra.ledger.entries import Booking, book
-from tradesaga.infra.ledger.exposure import Key, take_out
-from tradesaga.infra.ledger.orders import mark
+from tradesaga.infra.ledger.orders import Key, mark, take_out
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.definition import settle_trade, trade

@@ -20,8 +20,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from tradesaga.consumers.context import StepContext, Work
-from tradesaga.consumers.evidence import Claim
+from tradesaga.consumers.context import Claim, StepContext, Work
 from tradesaga.infra.kafka.codec import unpack
 from tradesaga.infra.ledger.trades import Order, StepAsked, Trade, load_trades
 from tradesaga.infra.ledger.venue_reports import find_bodies
@@ -36,18 +35,34 @@ from tradesaga.schemas.identity import saga_id
 from tradesaga.schemas.messages.message import Message
 from tradesaga.schemas.messages.trade import TradeRequested, VenueReport
 
+
+def account_of(ctx: StepContext) -> Sequence[tuple[str, str]]:
+    """Return the pause scopes of a saga: its account."""
+    request = ctx.find(TradeRequested)
+    return [("account", request.account)] if request is not None else []
+
+
 M = TypeVar("M", bound=Message)
+
 _STEPS: Final = [each.name for each in trade.steps]
+
 _BEFORE: Final = {after: before for before, after in pairwise(_STEPS)}
+
 _AFTER: Final = dict(pairwise(_STEPS))
+
 _RETRIABLE: Final = {each.name for each in trade.steps if each.kind is StepKind.RETRIABLE}
+
 _HAS_RUN: Final = frozenset({
     RowStatus.DONE, RowStatus.COMPENSATING, RowStatus.COMPENSATED, RowStatus.COMPENSATION_FAILED,
 })  # fmt: skip
+
 _CLOSED: Final = frozenset({
     RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED, RowStatus.COMPENSATION_FAILED,
 })  # fmt: skip
+
+
 """A step in one of these does not need what the step before it did; only a step that must succeed leaves FAILED."""
+
 _NEEDS: Final = {
     "reserve_funds": ("VALIDATED", False),
     "check_risk": ("VALIDATED", True),
@@ -55,6 +70,8 @@ _NEEDS: Final = {
     "confirm_fill": ("COUNTED", True),
     "settle_trade": ("COUNTED", True),
 }
+
+
 """By step: the order's status in the register, and whether its hold must be set aside."""
 
 

@@ -6,14 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
-from tradesaga.infra.audit_log.keyring import public_path, read_trusted
-from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
-from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, parse_unverified
+from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note, public_path, read_trusted
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Inspector
-from tradesaga.infra.kafka.tails import ReadLimit, read_back
+from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 

@@ -15,7 +15,56 @@ from typing import BinaryIO, Final
 
 import orjson
 
-from tradesaga.infra.audit_log.witness_index import SAVE_EVERY, WitnessIndex
+SAVE_EVERY: Final = 1 << 20
+
+
+"""Bytes of new lines after which the index is worth writing anew."""
+
+
+@dataclass(slots=True)
+class WitnessIndex:
+    """The places of the last lines of each log among the file's first `read` bytes."""
+
+    path: Path
+    read: int
+    last: dict[str, int]
+    saved: int
+
+    @classmethod
+    def empty(cls, witness: Path) -> "WitnessIndex":
+        """Begin with nothing read."""
+        return cls(witness.with_name(witness.name + ".index"), 0, {}, 0)
+
+    @classmethod
+    def load(cls, witness: Path) -> "WitnessIndex":
+        """Read the index of a witness; one that is not there, or does not fit the file, is begun anew."""
+        index = cls.empty(witness)
+        try:
+            raw = orjson.loads(index.path.read_bytes())
+            read, last = int(raw["read"]), {str(origin): int(place) for origin, place in raw["last"].items()}
+            with witness.open("rb") as file:
+                file.seek(read - 1)
+                fits = file.read(1) == b"\n" and all(0 <= place < read for place in last.values())
+        except (OSError, orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+            return index
+        return cls(index.path, read, last, read) if fits else index
+
+    def take(self, origin: str, start: int, end: int) -> None:
+        """Add a line."""
+        self.last[origin] = start
+        self.read = end
+
+    def save(self) -> None:
+        """Write the index if enough was added."""
+        if self.read - self.saved < SAVE_EVERY:
+            return
+        new = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        # A reader without write permission works without an index.
+        with contextlib.suppress(OSError):
+            new.write_bytes(orjson.dumps({"read": self.read, "last": self.last}))
+            new.replace(self.path)
+            self.saved = self.read
+
 
 _TORN: Final = b"\0\n"
 

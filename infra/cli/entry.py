@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tradesaga.infra.cli.extras import DISTRIBUTION, missing_extra
-from tradesaga.infra.cli.output import print_error, print_result
+from tradesaga.infra.cli.console import print_error, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.registry.app_modules import DISTRIBUTION, missing_extra
 
 COMMANDS = "tradesaga.commands"
 

@@ -13,7 +13,7 @@ import asyncpg
 from aiokafka.errors import KafkaConnectionError
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.registry.app_modules import app_error, is_theirs
 from tradesaga.sagas.errors import DefinitionError
 

@@ -1,4 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
+# ruff: noqa: SLF001 - aiokafka's record batches are read where it has no public way in
 """Factory of aiokafka's clients, with the topic and group names that are used inside an installation.
 
 The only module that makes clients of aiokafka (tests/architecture/test_kafka_clients.py). Consumers and producers take
@@ -7,23 +9,110 @@ completes even when the caller is cancelled meanwhile.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.consumer import fetcher
+from aiokafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import _MemoryRecordsPy
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from tradesaga.infra.kafka.errors import translated_errors
 from tradesaga.infra.kafka.names import Cluster
 
+REFUSALS: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
+
+
+"""Errors with which the broker rejects a record for good, whoever sends it."""
+
+
+class KafkaUnavailableError(Exception):
+    """The broker did not answer, or did not accept a record; what was sent may or may not have arrived."""
+
+
+@contextmanager
+def translated_errors(where: str = "") -> Generator[None]:
+    """Raise `KafkaUnavailableError` for errors of aiokafka and of the network; `where` begins the message."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise KafkaUnavailableError(f"{where}: {reason}" if where else reason) from error
+
+
+_NEWEST = 2
+
+
+"""The first record format with headers."""
+
+
+def read_leniently() -> None:
+    """From now on, decode header names that are not UTF-8 with lone surrogates, in all consumers of this process."""
+    fetcher.MemoryRecords = _Records
+
+
+class _Records(_MemoryRecordsPy):  # pyright: ignore[reportGeneralTypeIssues] - final for aiokafka's own compiler only
+    def next_batch(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the next batch; the newest format is read by `_Batch`."""
+        piece = self._next_slice
+        batch = super().next_batch()
+        if piece is None or piece[self.MAGIC_OFFSET] < _NEWEST:
+            return batch
+        return _Batch(_DefaultRecordBatchPy(piece))
+
+
+class _Batch:
+    """aiokafka's Python batch; its checksum is validated before its bytes are decompressed."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+        self._valid = batch.validate_crc()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def validate_crc(self) -> bool:
+        """Return whether the checksum is valid."""
+        return self._valid
+
+    def __next__(self) -> Any:
+        """Return the record of a control batch."""
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._batch._maybe_uncompress()
+        self._batch._buffer = _Bytes(self._batch._buffer)
+        return iter(self._batch)
+
+
+class _Bytes(bytearray):
+    """Bytes whose slices can always be decoded."""
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return _Bytes(found) if isinstance(place, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> str:
+        return super().decode(encoding, errors)
+
+
 Place = tuple[str, int]
+
+
 """A topic and a partition."""
+
 READ_COMMITTED: Final = "read_committed"
+
+
 """The isolation level of every consumer here: records of aborted or open transactions are not returned."""
+
 _PATIENCE = 5.0
+
+
 """Seconds that a client has to start or stop when the caller has been cancelled."""
 
 

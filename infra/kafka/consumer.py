@@ -17,9 +17,14 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum, to_record
-from tradesaga.infra.kafka.connections import READ_COMMITTED, MappedConsumer, Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError, translated_errors
-from tradesaga.infra.kafka.lenient_records import read_leniently
+from tradesaga.infra.kafka.connections import (
+    READ_COMMITTED,
+    KafkaUnavailableError,
+    MappedConsumer,
+    Place,
+    read_leniently,
+    translated_errors,
+)
 from tradesaga.schemas.envelope import Header
 
 Wants = Callable[[str, Sequence[Header]], bool]

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.errors import unavailable
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.telemetry.tracing import new_traceparent

@@ -37,9 +37,16 @@ from aiokafka.protocol.types import (
 
 from tradesaga.infra.clock import SystemClock
 from tradesaga.infra.kafka.codec import Record, to_record
-from tradesaga.infra.kafka.connections import Admin, MappedConsumer, MappedProducer, Place, make_admin
-from tradesaga.infra.kafka.errors import KafkaUnavailableError, translated_errors
-from tradesaga.infra.kafka.lenient_records import read_leniently
+from tradesaga.infra.kafka.connections import (
+    Admin,
+    KafkaUnavailableError,
+    MappedConsumer,
+    MappedProducer,
+    Place,
+    make_admin,
+    read_leniently,
+    translated_errors,
+)
 from tradesaga.infra.kafka.names import Cluster
 
 NO_ID: Final = UUID(int=0)

@@ -14,8 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.connections import MappedProducer, Place
-from tradesaga.infra.kafka.errors import REFUSALS, KafkaUnavailableError, translated_errors
+from tradesaga.infra.kafka.connections import REFUSALS, KafkaUnavailableError, MappedProducer, Place, translated_errors
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Header
 

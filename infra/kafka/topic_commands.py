@@ -8,11 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from tradesaga.infra.cli.options import App, AsJson
+from tradesaga.infra.cli.console import App, AsJson
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.preflight import durability
-from tradesaga.infra.kafka.topics import all_topics, physical_topics, topic_settings
+from tradesaga.infra.kafka.topics import all_topics, durability, physical_topics, topic_settings
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import load_settings
 from tradesaga.schemas.topics import Topic

@@ -1,4 +1,3 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Reads topics back and rewrites them, partition by partition, without a consumer group.
 
 aiokafka is untyped in part.
@@ -6,23 +5,160 @@ aiokafka is untyped in part.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from typing import Any, Final, Self
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+from uuid import uuid4
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record, publishable, to_record
-from tradesaga.infra.kafka.connections import READ_COMMITTED, MappedConsumer, MappedProducer, Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError, translated_errors
-from tradesaga.infra.kafka.lenient_records import read_leniently
+from tradesaga.infra.kafka.connections import (
+    READ_COMMITTED,
+    KafkaUnavailableError,
+    MappedConsumer,
+    MappedProducer,
+    Place,
+    read_leniently,
+    translated_errors,
+)
+from tradesaga.infra.kafka.identity import Inspector
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.topics import read_removals
 
+_STEP: Final = 100
+
+
+"""Records of each partition in the first step; each further step is `_GROWTH` times as long."""
+
+_GROWTH: Final = 4
+
+
+class ReadLimit(NamedTuple):
+    """How far back to read: records of each partition, and bytes of all partitions together."""
+
+    records: int
+    size: int
+
+
+async def read_back(
+    inspector: Inspector,
+    ranges: Mapping[Place, tuple[int, int]],
+    bound: ReadLimit,
+    take: Callable[[Sequence[Record]], None],
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """Pass the records of these ranges to `take`, backwards from their ends, until `enough` or the limit.
+
+    Records are read in steps, the last ones first; within a step those of a partition are in order. Where the byte
+    limit ends a step early, the missing records are older than those of all earlier steps. Raises
+    `KafkaUnavailableError`.
+    """
+    depth, step, size = 0, _STEP, 0
+    deepest = min(bound.records, max((end - first for first, end in ranges.values()), default=0))
+    while depth < deepest and not enough():
+        deeper = min(deepest, depth + step)
+        piece = {place: (max(first, end - deeper), max(first, end - depth)) for place, (first, end) in ranges.items()}
+        async with aclosing(inspector.scan(piece)) as pages:
+            async for page in pages:
+                take(page)
+                size += sum(record.size + len(record.key or b"") for record in page)
+                if size >= bound.size:
+                    return
+        depth, step = deeper, step * _GROWTH
+
+
+LARGEST: Final = 5000
+
+
+"""Maximum number of offsets that one transaction occupies."""
+
+_FILLER: Final = b"in the place of offsets that a transaction took before this topic was written anew"
+
+
+class TransactionWriter:
+    """Writes single transactions while it is entered; connects for the first one. Raises `KafkaUnavailableError`.
+
+    Data records get the time `recorded_ms`; the control record gets the broker's.
+    """
+
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
+        self._opened: MappedProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.stop()
+
+    async def commit(self, record: Record) -> None:
+        """Write a record at its offset and skip the next one."""
+        await self._transact([record], commits=True)
+
+    async def skip(self, place: Place, first: int, count: int, recorded_ms: int) -> None:
+        """Skip `count` offsets, at least two, from `first` on."""
+        while count:
+            taken = count if count <= LARGEST else min(LARGEST, count - 2)
+            fillers = [
+                Record(*place, first + number, recorded_ms, None, _FILLER, []) for number in range(taken - 1)
+            ]  # fmt: skip
+            await self._transact(fillers, commits=False)
+            first, count = first + taken, count - taken
+
+    async def _transact(self, records: list[Record], *, commits: bool) -> None:
+        with translated_errors("a transaction failed"):
+            producer = await self._producer()
+            await producer.begin_transaction()
+            sent = [await _send(producer, record) for record in records]
+            written = await asyncio.gather(*sent)
+            await (producer.commit_transaction() if commits else producer.abort_transaction())
+        for record, landed in zip(records, written, strict=True):
+            if landed.offset != record.offset:
+                what = f"a record of offset {record.offset} was written at {landed.offset}: another writer is active"
+                do = "stop all writers, delete the topics, and run this again"
+                where = f"{landed.topic}[{landed.partition}]"
+                raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
+
+    async def _producer(self) -> MappedProducer:
+        if self._opened is None:
+            self._opened = MappedProducer(
+                self._brokers,
+                client_id="tradesaga-rewriter",
+                transactional_id=f"tradesaga-rewriter-{uuid4().hex}",
+                request_timeout_ms=20_000,
+            )
+            await self._opened.start()
+        return self._opened
+
+
+async def _send(producer: MappedProducer, record: Record) -> "asyncio.Future[Any]":
+    return await producer.send(
+        record.topic,
+        None if record.tombstone else record.value,
+        key=record.key,
+        headers=publishable(record.headers),
+        partition=record.partition,
+        timestamp_ms=record.recorded_ms,
+    )
+
+
 BATCH: Final = 2000
+
 _UNACKED: Final = 5000
+
 _SILENCE: Final = 20.0
+
+
 """Seconds to wait for an expected record."""
+
 _WRITERS_CLOCK: Final = 0
+
+
 """The timestamp type of a record that has kept its writer's time."""
 
 

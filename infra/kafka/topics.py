@@ -1,8 +1,7 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Creates missing topics of the catalogue, and rejects topics that differ from it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, cast
@@ -18,18 +17,28 @@ from aiokafka.errors import (
 )
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka.connections import Admin, open_admin
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import Admin, KafkaUnavailableError, open_admin
 from tradesaga.infra.kafka.names import Cluster, physical_name
-from tradesaga.schemas.topics import SIGNALS, Topic, saga_topics
+from tradesaga.infra.settings import Settings
+from tradesaga.schemas.topics import SIGNALS, Topic, find_topic, saga_topics
 
 _KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+
 """The settings of a topic that never removes records."""
+
 _OF_THE_TOPIC: Final = 1
+
+
 """The source of a setting of the topic itself, as DescribeConfigs numbers it."""
+
 _READS: Final = 25
+
 _READ_PAUSE: Final = 0.2
+
+
 """Attempts to read settings, and seconds between them: a broker may learn of a new topic late."""
+
 _USUAL_REPLICAS: Final = 3
 
 
@@ -298,3 +307,18 @@ async def _create(admin: Admin, topics: Sequence[Topic], durability: Durability)
     for name, code, *_ in answer.topic_errors:
         if code and for_code(code) is not TopicAlreadyExistsError:
             raise for_code(code)(f"topic {name} could not be created")
+
+
+def durability(settings: Settings) -> Durability:
+    """Return the durability that the settings require of topics."""
+    return Durability(
+        settings.topic_replicas, settings.topic_min_insync_replicas, settings.topic_unclean_leader_election
+    )
+
+
+async def preflight(settings: Settings, topics: Collection[str]) -> dict[str, int]:
+    """Check the topics that a service reads and writes, and return the number of partitions of each.
+
+    Raises `CommandError`: exit 4 when a topic differs from the catalogue, exit 5 when one is missing or Kafka is.
+    """
+    return await check_topics(settings.brokers(), [find_topic(name) for name in topics], durability(settings))

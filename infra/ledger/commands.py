@@ -11,15 +11,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import typer
 
-from tradesaga.infra.cli.options import AsJson, Directory, parse_option
-from tradesaga.infra.cli.output import print_result
+from tradesaga.infra.cli.console import AsJson, Directory, parse_option, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.postgres.migrate import migrate_all
 from tradesaga.infra.settings import load_settings
-from tradesaga.infra.starts.request_key_commands import keys
-from tradesaga.infra.starts.request_keys import ensure_request_keys
+from tradesaga.infra.starts.request_keys import ensure_request_keys, keys
 from tradesaga.schemas.amounts import Amount, format_decimal
 from tradesaga.schemas.messages.trade import AccountId, Asset
 

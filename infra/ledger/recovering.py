@@ -1,31 +1,109 @@
 """The book while it is made anew: balances may pass below zero until all facts are in; what is missing is named."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 from uuid import uuid5
 
+import orjson
+
+from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.accounts import NewAccount
 from tradesaga.infra.ledger.entries import Booking, book
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.settings import SAGA_LOG
 from tradesaga.sagas.trade.postings import deposit
 from tradesaga.schemas.identity import NAMESPACE
 
+PAYMENT_STEPS: Final = ("deposit", "venue_stock", "recovered")
+
+TABLES: Final[Mapping[str, tuple[str, str]]] = {
+    "account": ("cash", ""),
+    "instrument": ("risk", ""),
+    "ledger_entry": ("cash", f"WHERE step IN ({', '.join(map(repr, PAYMENT_STEPS))})"),
+    "signal_subscription": (SAGA_LOG, ""),
+    "hold": ("risk", ""),
+    "venue_cursor": ("execution", ""),
+}
+
+
+"""By table the service in whose database it lies, and which of its rows are kept."""
+
+_COLUMNS: Final = "saga_id, step, direction, owner, asset, kind, amount, created_at"
+
+_PLACES: Final = """
+INSERT INTO ledger_account (owner, asset, kind)
+SELECT l.line -> 'row' ->> 'owner', l.line -> 'row' ->> 'asset', k.kind FROM unnest($1::jsonb[]) AS l (line),
+    unnest(ARRAY[l.line -> 'row' ->> 'kind', replace(l.line -> 'row' ->> 'kind', 'available', 'held')]) AS k (kind)
+ON CONFLICT DO NOTHING
+"""
+
+
+async def read_rows(sql: Connection, table: str) -> AsyncGenerator[str]:
+    """Return the rows of one table that are worth keeping, each as a line."""
+    where = TABLES[table][1]
+    query = f"SELECT jsonb_build_object('table', '{table}', 'row', to_jsonb(t))::text FROM {table} t {where} ORDER BY 1"
+    async with sql.transaction(isolation="repeatable_read", readonly=True):
+        async for row in sql.cursor(query):
+            yield row[0]
+
+
+def sort_lines(lines: Iterable[bytes], source: str) -> dict[str, list[str]]:
+    """Return the rows of a kept file by table, as JSON texts. Raises `CommandError` (exit 2) naming the line."""
+    found: dict[str, list[str]] = {table: [] for table in TABLES}
+    for number, line in enumerate(lines, start=1):
+        try:
+            table = orjson.loads(line)["table"]
+            found[table].append(line.decode())
+        except (ValueError, KeyError, TypeError) as error:
+            what = f"line {number} is no row that `tradesaga recover save` writes"
+            do = "give the file that it wrote"
+            raise CommandError("book-unreadable", what, source, do, ExitCode.USAGE) from error
+    return found
+
+
+async def write_rows(sql: Connection, table: str, lines: list[str]) -> int:
+    """Write rows that were kept; those that are there already stay as they are. Gives the number written."""
+    if not lines:
+        return 0
+    if table == "ledger_entry":
+        await sql.execute(_PLACES, lines)
+    columns = _COLUMNS if table == "ledger_entry" else "r.*"
+    target = f"{table} ({_COLUMNS})" if table == "ledger_entry" else table
+    tag = await sql.execute(
+        f"INSERT INTO {target} SELECT {columns} FROM unnest($1::jsonb[]) AS l (line),"
+        f" LATERAL jsonb_populate_record(NULL::{table}, l.line -> 'row') AS r ON CONFLICT DO NOTHING",
+        lines,
+    )
+    return int(tag.rsplit(" ", 1)[1])
+
+
+def summed(counts: Counter[str]) -> str:
+    """Return the number of rows by table, as text."""
+    return ", ".join(f"{number} {table}" for table, number in sorted(counts.items()) if number) or "nothing"
+
+
 STEP: Final = "recovered"
+
+
 """The step under which a shortfall is booked."""
 
 _FLOOR: Final = """
 SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
 WHERE conrelid = 'ledger_account'::regclass AND contype = 'c' AND pg_get_constraintdef(oid) LIKE '%balance%'
 """
+
 _BELOW: Final = """
 SELECT owner, asset, -balance FROM ledger_account WHERE kind = 'available' AND balance < 0 ORDER BY owner, asset
 """
+
 _ADOPT: Final = """
 INSERT INTO account (id, venue, status, max_order_notional, max_exposure, max_open_orders)
 SELECT DISTINCT id, $2, 'closed', 0, 0, 0 FROM unnest($1::text[]) AS t (id) ON CONFLICT (id) DO NOTHING
 """
+
 _EMPTY_ACCOUNTS: Final = """
 SELECT id FROM account WHERE status = 'closed' AND max_order_notional = 0 AND max_exposure = 0 ORDER BY id
 """

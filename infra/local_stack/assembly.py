@@ -8,18 +8,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tradesaga.infra.audit_log.keyring import write_new
+from tradesaga.infra.audit_log.note import write_new
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.preflight import durability
-from tradesaga.infra.kafka.topics import all_topics, ensure_topics
-from tradesaga.infra.local_stack.parts import TOGETHER, VENUE, service_parts, start_part, stop_parts, venue_part
+from tradesaga.infra.kafka.topics import all_topics, durability, ensure_topics
+from tradesaga.infra.local_stack.parts import (
+    TOGETHER,
+    VENUE,
+    service_parts,
+    start_part,
+    stop_parts,
+    venue_account,
+    venue_part,
+)
 from tradesaga.infra.local_stack.ports import LOOPBACK, claim
 from tradesaga.infra.local_stack.process import Launch, is_alive, launch, stop, tail
 from tradesaga.infra.local_stack.servers import start_servers, stop_servers
 from tradesaga.infra.local_stack.state import PartState, StackState, change_state, lock, read_state
 from tradesaga.infra.local_stack.status import halted_reason, is_ready
-from tradesaga.infra.local_stack.venue_account import venue_account
 from tradesaga.infra.postgres.migrate import migrate_all
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import Settings

@@ -1,17 +1,42 @@
 """Free TCP ports on loopback, chosen once and remembered."""
 
 import secrets
+import shutil
 import socket
 from pathlib import Path
 
 from tradesaga.infra.errors import unavailable
 
+MEGABYTE = 1024 * 1024
+
+ROOM_NEEDED = 500
+
+
+def require_room(folder: Path) -> None:
+    """Raise CommandError when the disk of `folder` has less than `ROOM_NEEDED` megabytes free."""
+    free = shutil.disk_usage(folder).free // MEGABYTE
+    if free < ROOM_NEEDED:
+        raise unavailable(
+            "disk-full",
+            f"only {free} MB are free and the servers need {ROOM_NEEDED} MB",
+            str(folder),
+            "free some space there, or choose a folder on another disk with --dir",
+        )
+
+
 LOOPBACK = "127.0.0.1"
+
 LOWEST = 15000
+
 ATTEMPTS = 1000
+
 LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
 USUAL_EPHEMERAL_START = 32768
+
 _GIVEN: set[int] = set()
+
+
 """What this process has chosen: several ports are chosen before the first server listens."""
 
 

@@ -3,7 +3,7 @@
 Collects the evidence that `tradesaga.infra.outbox.guard_rules` checks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,7 +15,7 @@ from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.tails import ReadLimit, read_back
+from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 from tradesaga.infra.outbox.guard_rules import (
     Evidence,
     KnownLane,
@@ -27,32 +27,56 @@ from tradesaga.infra.outbox.guard_rules import (
     no_claim,
     unproven_ranges,
 )  # fmt: skip
-from tradesaga.infra.outbox.known_groups import GroupFilter
 from tradesaga.infra.outbox.ports import Brokers, cluster_of, make_inspector
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.postgres.installation import CLAIM, Identity, read_identity
+from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.schemas.envelope import ID
 from tradesaga.schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
+
+GroupFilter = Callable[[str], bool]
+
+
+"""Returns whether a group, named without its saga's prefix, uses the database that is checked."""
+
+_OF_THE_LOG: Final = frozenset({"log", "intake", "signal-router"})
+
+
+"""Groups that use the saga log's database; any other group uses its participant's."""
+
+
+def group_filter_for(settings: Settings, service: str) -> GroupFilter:
+    """Return a filter for the groups that use the database of `service`, as far as these settings show it."""
+    return lambda group: settings.shares_database(service, SAGA_LOG if group in _OF_THE_LOG else group)
+
 
 KNOWN: Final = """
 SELECT "group", topic, partition, next_offset, topic_id, partitions, seen_offset, seen_crc
 FROM lane WHERE starts_with(topic, $1) OR "group" = $2 ORDER BY "group", topic, partition
 """
+
 # Rows are found by lane; the rows published last are the last rows of the lane, except for those still unpublished.
 KEPT: Final = """
 SELECT r.id FROM lane l CROSS JOIN LATERAL (
     SELECT o.id FROM outbox o WHERE o.lane = l.id ORDER BY o.seq DESC LIMIT 25000) r
 WHERE l."group" = ANY($1::text[]) AND starts_with(l.topic, $2) AND r.id = ANY($3::uuid[])
 """
+
 PIN: Final = """
 UPDATE lane SET topic_id = t.topic_id, partitions = t.partitions
 FROM unnest($2::text[], $3::uuid[], $4::int[]) AS t (topic, topic_id, partitions)
 WHERE "group" = $1 AND lane.topic = t.topic AND lane.partitions IS NULL
 """
+
 TAIL: Final = ReadLimit(300, 32 * 1024 * 1024)
+
+
 """Records at the end of each partition, and their bytes, that are searched for the group's own."""
+
 CLAIM_WITHIN: Final = ReadLimit(1000, 8 * 1024 * 1024)
+
+
 """First records of `<saga>.installation`, and their bytes, that are searched for the claim."""
 
 

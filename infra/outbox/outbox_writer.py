@@ -11,8 +11,8 @@ from typing import Any, Final, Self, TypeVar
 
 import structlog
 
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
-from tradesaga.infra.kafka.watch import watching
+from tradesaga.infra.kafka.admin import watching
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.outbox import lane_rows, leases, outbox_rows
 from tradesaga.infra.outbox.batch import ConflictsError
 from tradesaga.infra.outbox.batch_writer import (
@@ -25,8 +25,7 @@ from tradesaga.infra.outbox.batch_writer import (
     run_functions,
     run_with_savepoints,
 )
-from tradesaga.infra.outbox.guard import Guard, watched_topics
-from tradesaga.infra.outbox.known_groups import GroupFilter
+from tradesaga.infra.outbox.guard import GroupFilter, Guard, watched_topics
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ownership import republish
@@ -34,7 +33,7 @@ from tradesaga.infra.outbox.processor import HaltError, InDoubtError
 from tradesaga.infra.outbox.publish import Publisher, PublishError
 from tradesaga.infra.postgres.database import Connection, Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
-from tradesaga.infra.telemetry.worker_health import Health
+from tradesaga.infra.telemetry.metrics import Health
 
 BATCH: Final = 500
 """Maximum number of functions in one transaction."""

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from tradesaga.infra.failpoints import Failpoint, reach
-from tradesaga.infra.kafka.connections import Place
-from tradesaga.infra.kafka.errors import REFUSALS
+from tradesaga.infra.kafka.connections import REFUSALS, Place
 from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.guard import Guard
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.ports import ConsumerPort
 from tradesaga.infra.outbox.processor import InDoubtError
-from tradesaga.infra.outbox.publish import Publisher, PublishError
-from tradesaga.infra.outbox.refused_rows import set_aside
+from tradesaga.infra.outbox.publish import Publisher, PublishError, set_aside
 from tradesaga.infra.postgres.database import Connection
 
 

@@ -1,14 +1,37 @@
 """The processor that a worker runs: the port between the step path and the handling of records."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import Header
+
+TURN: Final = 0.1
+
+
+"""Seconds after which a batch yields: a sixtieth of the default session timeout."""
+
+
+class Pace:
+    """Measures the time since the last yield; checked before each record."""
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()
+
+    def is_due(self) -> bool:
+        """Return whether it is time to yield."""
+        return self._clock() - self._since > TURN
+
+    async def turn(self) -> None:
+        """Yield to the event loop."""
+        await asyncio.sleep(0)
+        self._since = self._clock()
 
 
 class InDoubtError(Exception):

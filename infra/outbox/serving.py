@@ -1,7 +1,7 @@
 """Makes a group's worker from the settings of its service."""
 
 from tradesaga.infra.audit_log.seals import SealTrust
-from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.outbox.guard import group_filter_for
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import BATCH, Worker
 from tradesaga.infra.postgres.database import Pool

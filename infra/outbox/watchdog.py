@@ -12,8 +12,7 @@ from enum import Enum
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.connections import Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
 
 
 class Action(Enum):

@@ -10,25 +10,20 @@ import structlog
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.failpoints import Failpoint, reach
-from tradesaga.infra.kafka.admin import has_record
-from tradesaga.infra.kafka.connections import Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
-from tradesaga.infra.kafka.watch import watching
-from tradesaga.infra.outbox.batch import Chunk
-from tradesaga.infra.outbox.commit import Committer, Session
-from tradesaga.infra.outbox.guard import Guard, saga_of, watched_topics
-from tradesaga.infra.outbox.inbox import Inbox
-from tradesaga.infra.outbox.known_groups import GroupFilter
+from tradesaga.infra.kafka.admin import has_record, watching
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.outbox.batch import Chunk, Inbox
+from tradesaga.infra.outbox.commit import Committer, Session, Watermarks
+from tradesaga.infra.outbox.guard import GroupFilter, Guard, saga_of, watched_topics
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.ownership import acquire_lanes, republish
 from tradesaga.infra.outbox.ports import Brokers, ConsumerPort, cluster_of, make_consumer
 from tradesaga.infra.outbox.processor import HaltError, InDoubtError, Processor
 from tradesaga.infra.outbox.publish import Publisher, PublishError
 from tradesaga.infra.outbox.watchdog import Action, Observation, Patience, Watchdog, stuck_consumer_error, watch
-from tradesaga.infra.outbox.watermarks import Watermarks
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
-from tradesaga.infra.telemetry.worker_health import Health
+from tradesaga.infra.telemetry.metrics import Health
 
 BATCH = 1000
 """Records a transaction takes at most."""

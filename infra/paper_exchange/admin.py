@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from tradesaga.infra.paper_exchange.faults import Fault
 from tradesaga.infra.paper_exchange.gate import answer, read_body, refuse
-from tradesaga.infra.paper_exchange.journal import JournalBrokenError
+from tradesaga.infra.paper_exchange.ledger import JournalBrokenError
 from tradesaga.infra.paper_exchange.refusal import Refusal, illegal, status_unknown
 from tradesaga.infra.paper_exchange.settings import CEILING, AccountSettings
 from tradesaga.infra.paper_exchange.venue import Venue

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 
-from tradesaga.infra.paper_exchange.book import Book, part_of
+from tradesaga.infra.paper_exchange.book import Bar, Book, part_of
 from tradesaga.infra.paper_exchange.records import (
     DEPOSITS_ACCOUNT,
     FEES_ACCOUNT,
@@ -28,7 +28,6 @@ from tradesaga.infra.paper_exchange.records import (
 )
 from tradesaga.infra.paper_exchange.refusal import INSUFFICIENT, Refusal, unknown_order
 from tradesaga.infra.paper_exchange.settings import SCALE, Fees, Listing
-from tradesaga.infra.paper_exchange.tape import Bar
 from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
 

@@ -13,10 +13,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tradesaga.infra.paper_exchange.faults import Operation, Plan
-from tradesaga.infra.paper_exchange.fields import Fields
-from tradesaga.infra.paper_exchange.journal import JournalBrokenError
+from tradesaga.infra.paper_exchange.fields import Caller, Fields, authenticate, identify, unsigned
+from tradesaga.infra.paper_exchange.ledger import JournalBrokenError
 from tradesaga.infra.paper_exchange.refusal import Refusal, status_unknown
-from tradesaga.infra.paper_exchange.signing import Caller, authenticate, identify, unsigned
 from tradesaga.infra.paper_exchange.venue import Venue
 
 LONGEST_BODY: Final = 65_536

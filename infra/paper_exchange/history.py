@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tradesaga.infra.paper_exchange.ledger import connect
-from tradesaga.infra.paper_exchange.records import Holding, Order, Trade
-from tradesaga.infra.paper_exchange.rows import ORDER_COLUMNS, TRADE_COLUMNS, Row, to_decimal, to_order, to_trade
+from tradesaga.infra.paper_exchange.records import (
+    ORDER_COLUMNS,
+    TRADE_COLUMNS,
+    Holding,
+    Order,
+    Row,
+    Trade,
+    to_decimal,
+    to_order,
+    to_trade,
+)
 from tradesaga.schemas.amounts import format_decimal
 
 _LATEST = 2**63 - 1

@@ -3,24 +3,51 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import uvicorn
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tradesaga.infra.paper_exchange.admin import admin_routes
+from tradesaga.infra.paper_exchange.endpoints import market_routes, trading_routes
 from tradesaga.infra.paper_exchange.gate import BreakableProtocol, answer, log, refuse
-from tradesaga.infra.paper_exchange.market_data import market_routes
-from tradesaga.infra.paper_exchange.meters import VenueMeters
 from tradesaga.infra.paper_exchange.refusal import Refusal
 from tradesaga.infra.paper_exchange.sockets import socket_routes
-from tradesaga.infra.paper_exchange.trading import trading_routes
 from tradesaga.infra.paper_exchange.venue import Venue
+
+
+class VenueMeters(Collector):
+    """What one venue has done since its start, and how it stands."""
+
+    def __init__(self, venue: Venue) -> None:
+        self._venue = venue
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all metrics."""
+        executions = CounterMetricFamily(
+            "tradesaga_venue_executions", "Events of orders, by kind", labels=["execution"]
+        )  # fmt: skip
+        for execution, count in self._venue.streams.published.items():
+            executions.add_metric([execution], count)
+        yield executions
+        faults = CounterMetricFamily("tradesaga_venue_faults", "Faults that struck, by kind", labels=["kind"])
+        struck: dict[str, int] = {}
+        for rule in self._venue.faults.show():
+            struck[rule["kind"]] = struck.get(rule["kind"], 0) + int(rule["struck"])
+        for kind, count in struck.items():
+            faults.add_metric([kind], count)
+        yield faults
+        yield CounterMetricFamily("tradesaga_venue_commits", "Ledger transactions", self._venue.journal.commits)
+        yield CounterMetricFamily("tradesaga_venue_changes", "Changes in them", self._venue.journal.changes)
+        yield GaugeMetricFamily("tradesaga_venue_listeners", "Open user data streams", self._venue.streams.listening)
+        yield GaugeMetricFamily("tradesaga_venue_resting_orders", "Orders on the books", self._venue.exchange.waiting)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ import orjson
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tradesaga.infra.paper_exchange.fields import Fields
+from tradesaga.infra.paper_exchange.fields import Fields, authenticate, identify
 from tradesaga.infra.paper_exchange.refusal import Refusal
-from tradesaga.infra.paper_exchange.signing import authenticate, identify
 from tradesaga.infra.paper_exchange.streams import Listener
 from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.infra.paper_exchange.views import Json, milliseconds

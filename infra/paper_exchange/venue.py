@@ -1,24 +1,36 @@
 """One running venue: exchange, ledger, faults and streams put together. An effect is answered once it is durable."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from tradesaga.infra.paper_exchange.clock import Clock
+from tradesaga.infra.paper_exchange.book import read_tape
 from tradesaga.infra.paper_exchange.exchange import Exchange
 from tradesaga.infra.paper_exchange.faults import FaultPlan, Plan
+from tradesaga.infra.paper_exchange.fields import Caller
 from tradesaga.infra.paper_exchange.history import History
-from tradesaga.infra.paper_exchange.journal import Journal
-from tradesaga.infra.paper_exchange.ledger import Ledger
+from tradesaga.infra.paper_exchange.ledger import Journal, Ledger
 from tradesaga.infra.paper_exchange.records import Account, Change, Order, Status, Ticket, Trade
 from tradesaga.infra.paper_exchange.refusal import DUPLICATE, Refusal, unknown_order
 from tradesaga.infra.paper_exchange.settings import INTERVALS, AccountSettings, PaperSettings
-from tradesaga.infra.paper_exchange.signing import Caller
 from tradesaga.infra.paper_exchange.streams import Streams
-from tradesaga.infra.paper_exchange.tape import read_tape
+
+
+class Clock:
+    """Nanoseconds since 1970 UTC, at least `floor`."""
+
+    def __init__(self, floor: int = 0) -> None:
+        self._last = floor
+
+    def now(self) -> int:
+        """Return the time."""
+        self._last = max(self._last, time.time_ns())
+        return self._last
+
 
 T = TypeVar("T")
 

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from tradesaga.infra.paper_exchange.book import Book, Level
+from tradesaga.infra.paper_exchange.book import Bar, Book, Level
 from tradesaga.infra.paper_exchange.records import Event, Execution, Holding, Order, Trade
 from tradesaga.infra.paper_exchange.settings import Fees, Listing
-from tradesaga.infra.paper_exchange.tape import Bar
 from tradesaga.schemas.messages.trade import Side
 
 Json = dict[str, Any]

@@ -7,8 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tradesaga.infra.postgres.database import Session
-from tradesaga.infra.postgres.schema_version import FOLDER
+from tradesaga.infra.postgres.database import FOLDER, Session
 
 
 async def run_alembic(driver: Session, revision: str) -> None:

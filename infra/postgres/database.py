@@ -2,13 +2,30 @@
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS, explain, locate
-from tradesaga.infra.postgres.schema_version import PARAMETER, TABLE, known_version
+
+TABLE: Final = "tradesaga_schema"
+
+FOLDER: Final = Path(__file__).parent / "migrations"
+
+PARAMETER: Final = "tradesaga.schema"
+
+
+"""The session parameter that carries the version known to the program; triggers read it."""
+
+
+@cache
+def known_version() -> str:
+    """Return the version that this program was written for, such as `0007`."""
+    return max(file.name[:4] for file in (FOLDER / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
+
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -21,6 +38,7 @@ else:
     Session = Connection = asyncpg.Connection
 
 CONNECT_SECONDS: Final = 10.0
+
 SESSION: Final = {
     # A stopped process must not keep its row locks: the server ends its session.
     "idle_in_transaction_session_timeout": "8s",

@@ -3,18 +3,27 @@
 The tables belong to another user, which only operators use: the owner of a table may do anything to it.
 """
 
+import asyncio
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
+import typer
+
+from tradesaga.infra.cli.console import AsJson, Directory, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.postgres.database import Connection
-from tradesaga.infra.postgres.schema_version import TABLE
+from tradesaga.infra.postgres.database import TABLE, Connection, session
+from tradesaga.infra.settings import Settings, load_settings
 
 APPEND: Final = frozenset({"saga_event", "audit_checkpoint", "audit_action", "ledger_entry"})
+
+
 """Append-only tables."""
+
 _AUDIT: Final = frozenset({"audit_checkpoint", "audit_edge", "audit_action", "audit_retired_head"})
+
 _CHANGE: Final = "SELECT, INSERT, UPDATE, DELETE"
+
 _SEALER: Final = {
     "lane": "SELECT",
     "saga_event": "SELECT",
@@ -24,10 +33,12 @@ _SEALER: Final = {
     "audit_retired_head": "SELECT",
     TABLE: "SELECT",
 }
+
 _TABLES: Final = """
 SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
     AND NOT c.relispartition AND c.relname NOT LIKE 'retired\\_%' ORDER BY c.relname
 """
+
 _ROLE: Final = """
 SELECT rolname, quote_ident(rolname) AS quoted, rolsuper, quote_ident(current_database()) AS database,
     pg_has_role(rolname, (SELECT relowner FROM pg_class WHERE oid = to_regclass('saga_event')), 'USAGE') AS owns
@@ -83,3 +94,34 @@ def _statements(user: str, database: str, role: Role, tables: Sequence[str]) -> 
         *([f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}"] if role is Role.SERVICES else []),
         *(f'GRANT {allowed} ON "{table}" TO {user}' for table, allowed in given if allowed),
     ]
+
+
+def grant(
+    user: Annotated[str, typer.Argument(help="The PostgreSQL user to grant privileges to; it must own no table.")],
+    *,
+    role: Annotated[Role, typer.Option("--for", help="services, sealer or reader.")] = Role.SERVICES,
+    service: Annotated[
+        str, typer.Option("--service", help="The service whose database is used; default the common one.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements without running them.")] = False,
+    directory: Directory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grant a user the privileges of its role and no others; run it as the owner, and again after each migration.
+
+    Example: `tradesaga grant desk --for services`
+    """
+    statements = asyncio.run(_grant(load_settings(directory), service, user, role, dry_run=dry_run))
+    text = "\n".join(f"{each};" for each in statements) if dry_run else f"{user} has the privileges of {role}"
+    told = {"user": user, "role": role, "statements": statements, "done": not dry_run}
+    print_result(told, text, as_json=as_json)
+
+
+async def _grant(settings: Settings, service: str, user: str, role: Role, *, dry_run: bool) -> list[str]:
+    async with session(settings.database_for(service), application_name="tradesaga grant") as sql:
+        statements = await grants(sql, user, role)
+        if not dry_run:
+            async with sql.transaction():
+                for each in statements:
+                    await sql.execute(each)
+    return statements

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tradesaga.infra.cli.options import AsJson, Directory
-from tradesaga.infra.cli.output import to_json
+from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.reconciliation.run import Findings, reconcile
 from tradesaga.infra.settings import Settings, load_settings

@@ -12,8 +12,8 @@ from typing import Any, Final
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.reconciliation.facts import SHOWN
 from tradesaga.infra.settings import Settings

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.saga_queries import QUERYABLE_CONTEXT
-from tradesaga.sagas.trade.client_orders import saga_of
 from tradesaga.sagas.trade.comparison import ENDED, BookView, Drift, SagaView, Traded, VenueView
+from tradesaga.sagas.trade.orders import saga_of
 from tradesaga.sagas.trade.postings import venue_owner
 from tradesaga.sagas.trade.venue import OrderReport, VenuePort
 from tradesaga.schemas.messages.trade import TradeFilled

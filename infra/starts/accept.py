@@ -16,10 +16,10 @@ from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.errors import DefinitionError
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Envelope, splice
+from tradesaga.schemas.identity import RequestKeys, same_request
 from tradesaga.schemas.invalid import describe_invalid
 from tradesaga.schemas.messages.lifecycle import StartRefused
 from tradesaga.schemas.messages.message import Event, NotFiniteError, wire_type
-from tradesaga.schemas.request_hash import RequestKeys, same_request
 from tradesaga.schemas.topics import events_topic
 
 SIZE_LIMIT: Final = 64 * 1024

@@ -13,8 +13,13 @@ import structlog
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.admin import find_record
-from tradesaga.infra.kafka.connections import READ_COMMITTED, MappedConsumer, Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError, translated_errors
+from tradesaga.infra.kafka.connections import (
+    READ_COMMITTED,
+    KafkaUnavailableError,
+    MappedConsumer,
+    Place,
+    translated_errors,
+)
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.postgres.database import Connection, Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS

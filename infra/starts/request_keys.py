@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import typer
+
+from tradesaga.infra.cli.console import AsJson, Directory, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.schemas.request_hash import SCHEME, SECRET_BYTES, RequestKey, RequestKeys
+from tradesaga.infra.settings import load_settings
+from tradesaga.schemas.identity import SCHEME, SECRET_BYTES, RequestKey, RequestKeys
 
 _HEAD: Final = (
     "# Keys of request hashes, the current one first. Keep old ones: what they have hashed is compared by them.\n"
@@ -86,3 +90,24 @@ def _invalid(path: Path, what: str) -> CommandError:
     return CommandError(
         "request-keys-invalid", f"the file of request keys is invalid: {what}", str(path), do, ExitCode.USAGE
     )
+
+
+keys = typer.Typer(no_args_is_help=True, help="List and rotate the keys that hash requests.")
+
+
+@keys.command("list", epilog="Example: `tradesaga keys list --json`")
+def list_command(*, directory: Directory = None, as_json: AsJson = False) -> None:
+    """List the ids of the keys, the current one first; secrets are not shown."""
+    _show(read_request_keys(load_settings(directory).request_keys_file()), as_json=as_json)
+
+
+@keys.command(epilog="Example: `tradesaga keys rotate`, copy the file to every machine, restart the services")
+def rotate(*, directory: Directory = None, as_json: AsJson = False) -> None:
+    """Add a new current key and keep the others; services started from now on hash with it."""
+    _show(rotate_request_keys(load_settings(directory).request_keys_file()), as_json=as_json)
+
+
+def _show(found: RequestKeys, *, as_json: bool) -> None:
+    ids = [key.id for key in found.keys]
+    text = "\n".join(f"{key_id}{'  current' if number == 0 else ''}" for number, key_id in enumerate(ids))
+    print_result({"current": ids[0], "keys": ids}, text, as_json=as_json)

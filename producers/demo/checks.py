@@ -13,8 +13,8 @@ from uuid import UUID
 from tradesaga.producers.demo.snapshot import Rows, Snapshot, moved
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import Machine
-from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
 from tradesaga.sagas.trade.definition import trade
+from tradesaga.sagas.trade.orders import client_order_id, saga_of
 from tradesaga.schemas.amounts import format_decimal
 from tradesaga.schemas.messages.trade import hash_trade_ids
 

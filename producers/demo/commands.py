@@ -14,18 +14,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tradesaga.infra.cli.options import AsJson
-from tradesaga.infra.cli.output import to_json
+from tradesaga.infra.cli.console import AsJson, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
 from tradesaga.infra.local_stack.state import read_state
 from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
-from tradesaga.producers.demo.chaos import Chaos
 from tradesaga.producers.demo.checks import reasons, run_checks
 from tradesaga.producers.demo.corruption import CORRUPTIONS, corrupted, noticed
 from tradesaga.producers.demo.plan import write_strategies, write_venue_config
-from tradesaga.producers.demo.show import Progress, Show, Stage
+from tradesaga.producers.demo.show import Chaos, Progress, Show, Stage
 from tradesaga.producers.demo.snapshot import Snapshot
 
 BUILD: Final = Path("build")

@@ -17,22 +17,64 @@ import structlog
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_ends
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
+from tradesaga.infra.local_stack.state import ProcessId, read_state
 from tradesaga.infra.postgres.database import Connection, session
-from tradesaga.producers.demo.chaos import Chaos
 from tradesaga.producers.demo.plan import open_accounts
-from tradesaga.producers.demo.readers import sum_ledger, take_snapshot
-from tradesaga.producers.demo.snapshot import Run, Snapshot
+from tradesaga.producers.demo.snapshot import Run, Snapshot, sum_ledger, take_snapshot
+
+
+@dataclass
+class Chaos:
+    """One blow after the other, evenly over the run; the supervisor starts again what was hit."""
+
+    home: Path
+    struck: list[str] = field(default_factory=list[str])
+
+    def targets(self) -> dict[str, ProcessId | None]:
+        """Return the processes to kill, the servers in the middle of the run."""
+        state = read_state(self.home)
+        parts = {part.name: part.process for part in state.parts}
+        names = sorted(parts)
+        half = len(names) // 2
+        ordered = [*names[:half], "kafka", *names[half:], "postgres"]
+        servers = {"kafka": state.broker.process, "postgres": state.postgres.process}
+        return {name: servers.get(name) or parts.get(name) for name in ordered}
+
+    def strike(self, progress: float) -> None:
+        """Kill (SIGKILL, by its pid) the next process if its turn has come at this part of the run, 0 to 1."""
+        targets = self.targets()
+        due = int(min(progress, 1.0) * (len(targets) + 1))
+        for name, process in targets.items():
+            if len(self.struck) >= due:
+                return
+            if name not in self.struck and process is not None:
+                os.kill(process.pid, signal.SIGKILL)
+                self.struck.append(name)
+                return
+
 
 LIMIT: Final = 280.0
+
+
 """Seconds after which a demo that has not come to rest is called hanging."""
+
 QUIET: Final = 2.0
+
 _SEALING: Final = 20.0
+
+
 """Seconds that the sealer gets for the last records; it may have been killed a moment ago."""
+
 _LOOKS: Final = 5
+
+
 """Looks at the whole, until one has no records that came between its verification and its snapshot."""
+
 _TICK: Final = 0.5
+
 _EVENTS: Final = "trade.events"
+
 _AWAY: Final = (CommandError, KafkaUnavailableError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _COUNTS: Final = """

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from tradesaga.infra.cli.output import to_json
+from tradesaga.infra.cli.console import to_json
 from tradesaga.infra.outbox.outbox_writer import OutboxWriter
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.saga_queries import (
@@ -22,14 +22,13 @@ from tradesaga.infra.saga_queries import (
 from tradesaga.infra.starts.accept import Accepted, Conflict, Start, make_start
 from tradesaga.infra.telemetry.tracing import new_traceparent, next_traceparent
 from tradesaga.producers.gateway.backpressure import GatewayBackpressure
-from tradesaga.producers.gateway.body import read_body
-from tradesaga.producers.gateway.refusal import add_handlers, refuse, refuse_query, told
+from tradesaga.producers.gateway.refusal import add_handlers, read_body, refuse, refuse_query, told
 from tradesaga.producers.limits import Limits
 from tradesaga.producers.start.accept import accepting, count
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.status import Status
+from tradesaga.schemas.identity import RequestKeys
 from tradesaga.schemas.messages.message import Event
-from tradesaga.schemas.request_hash import RequestKeys
 
 PATIENCE: Final = 5.0
 """Seconds that reading waits for a connection."""

@@ -7,8 +7,7 @@ from uuid import UUID
 
 from tradesaga.infra.postgres.database import Pool
 from tradesaga.infra.starts.backpressure import Backpressure, PipelineLag
-from tradesaga.infra.telemetry.metrics import STARTS_REFUSED
-from tradesaga.infra.telemetry.worker_health import Health
+from tradesaga.infra.telemetry.metrics import STARTS_REFUSED, Health
 from tradesaga.producers.gateway.refusal import Refusal, refuse
 from tradesaga.producers.limits import Limits
 

@@ -7,15 +7,20 @@ import structlog
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, WriteUnknownError
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.starts.accept import StartInvalidError, read_start
+from tradesaga.sagas.definition import AnySaga
+from tradesaga.schemas.messages.message import Event
 
 _REFUSED: Final = 400
+
 _LATER: Final = {"Retry-After": "1"}
+
 _log = structlog.get_logger("gateway")
 
 
@@ -129,3 +134,42 @@ async def _broken(request: Request, error: Exception) -> JSONResponse:
     _log.error("request failed", path=request.url.path, exc_info=error)
     wrong = CommandError("unexpected", "the request met a fault of ours", request.url.path, "look at the gateway's log")
     return _answer(500, wrong)
+
+
+_DO: Final = {
+    "not-json": "send one JSON object, as UTF-8",
+    "invalid": "correct the fields; /openapi.json has their schema",
+}
+
+
+async def read_body(request: Request, saga: AnySaga, limit: int) -> Event:
+    """Read the start that a request carries; raises `Refusal` 413, 415 or 422."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        do = "send the request as JSON with Content-Type: application/json"
+        raise refuse(415, "content-type", f"the content type is {kind[:64] or 'missing'!r}", "Content-Type", do)
+    text = await _read_bounded(request, limit)
+    try:
+        return read_start(saga, text, limit)
+    except StartInvalidError as error:
+        raise refuse(422, error.kind, str(error), "body", _DO.get(error.kind, "correct the request")) from None
+
+
+async def _read_bounded(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    text = bytearray()
+    try:
+        async for chunk in request.stream():
+            text += chunk
+            if len(text) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise refuse(422, "cut-short", "the body ended early", "body", "send the whole body") from None
+    return bytes(text)
+
+
+def _too_large(limit: int) -> Refusal:
+    what = f"the body is longer than {limit} bytes"
+    return refuse(413, "too-large", what, "body", "send one trade with its own fields only", Connection="close")

@@ -11,8 +11,8 @@ import structlog
 import uvicorn
 
 from tradesaga.infra.errors import unavailable
-from tradesaga.infra.kafka.preflight import preflight
-from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.kafka.topics import preflight
+from tradesaga.infra.outbox.guard import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import OutboxWriter
 from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import open_pool

@@ -12,11 +12,10 @@ import asyncpg
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.facts import RecordPosition, make_fact, publish
-from tradesaga.infra.outbox.refused_rows import find_refused, mark_resent
+from tradesaga.infra.outbox.publish import find_refused, mark_resent
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.registry.sagas import find_saga
-from tradesaga.infra.saga_progress import ProgressError, decode_progress
-from tradesaga.infra.saga_queries import find_id, read_row, unknown_saga
+from tradesaga.infra.saga_queries import ProgressError, decode_progress, find_id, read_row, unknown_saga
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Vocabulary

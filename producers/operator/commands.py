@@ -8,8 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from pydantic import ValidationError
 
-from tradesaga.infra.cli.options import AsJson, Directory, Operator, Reason
-from tradesaga.infra.cli.output import print_result
+from tradesaga.infra.cli.console import AsJson, Directory, Operator, Reason, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.facts import wait_until_folded
 from tradesaga.infra.postgres.database import Connection, session

@@ -17,10 +17,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from tradesaga.infra.cli.options import AsJson, Directory
-from tradesaga.infra.cli.output import to_json
+from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.outbox.guard import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
 from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool
@@ -31,8 +30,7 @@ from tradesaga.infra.starts.backpressure import PipelineLag
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.producers.limits import Limits
-from tradesaga.producers.start.accept import LANES
-from tradesaga.producers.start.backpressure import StartBackpressure
+from tradesaga.producers.start.accept import LANES, StartBackpressure
 from tradesaga.producers.start.lines import Line, read_lines
 from tradesaga.producers.start.many import Told, start_all, wait_for_ends
 from tradesaga.sagas.definition import AnySaga

@@ -18,13 +18,11 @@ from tradesaga.infra.starts.accept import (
     make_start,
     read_start,
 )
-from tradesaga.producers.start.accept import accepting, count
-from tradesaga.producers.start.backpressure import StartBackpressure
-from tradesaga.producers.start.line_stream import batches
-from tradesaga.producers.start.lines import Line
+from tradesaga.producers.start.accept import StartBackpressure, accepting, count
+from tradesaga.producers.start.lines import Line, batches
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.status import Status
-from tradesaga.schemas.request_hash import RequestKeys
+from tradesaga.schemas.identity import RequestKeys
 
 BATCH: Final = 200
 PATIENCE: Final = 20.0

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tradesaga.infra.cli.options import AsJson, Directory
-from tradesaga.infra.cli.output import print_result
+from tradesaga.infra.cli.console import AsJson, Directory, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import Settings, load_settings
 from tradesaga.infra.telemetry.logs import configure_logs

@@ -10,12 +10,11 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.telemetry.metrics import SIGNALS_RAISED
 from tradesaga.infra.venues.klines import Klines
-from tradesaga.producers.strategy.feed import record_of
-from tradesaga.producers.strategy.market import Market
+from tradesaga.producers.strategy.market import Market, record_of
 from tradesaga.sagas.trade.venue import VenueError, VenueRejected
 from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.topics import SIGNALS

@@ -4,6 +4,7 @@ from tradesaga.sagas.testing.crashes import Outcome, survives_crashes
 from tradesaga.sagas.testing.facts import (
     GivenFact,
     aborted,
+    assert_compensation_restores,
     attempt_failed,
     barred,
     compensation_failed,
@@ -16,7 +17,6 @@ from tradesaga.sagas.testing.facts import (
     unknown,
     unowned,
 )
-from tradesaga.sagas.testing.identity import assert_compensation_restores
 from tradesaga.sagas.testing.in_memory_run import InMemoryRun, InMemoryStep
 from tradesaga.sagas.testing.scenario import Scenario, given
 

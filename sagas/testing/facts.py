@@ -1,13 +1,15 @@
 """Short words for the facts every saga has, to be given to `Scenario.happened`."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tradesaga.sagas.step import AnyStep
 from tradesaga.schemas.messages import lifecycle
 from tradesaga.schemas.messages.message import Event
 
 _OPERATOR = "tester"
+
 _REASON = "said by a scenario"
 
 
@@ -79,3 +81,25 @@ def skipped(step: AnyStep) -> GivenFact:
 def resolved(outcome: Literal["ABORTED", "COMPLETED"]) -> GivenFact:
     """An operator closes a FAILED saga by hand."""
     return GivenFact(lifecycle.ResolveRequested(operator=_OPERATOR, reason=_REASON, outcome=outcome))
+
+
+Seen = TypeVar("Seen")
+
+
+async def assert_compensation_restores(
+    look: Callable[[], Awaitable[Seen]],
+    do: Callable[[], Awaitable[object]],
+    compensate: Callable[[], Awaitable[object]],
+) -> None:
+    """Hold `undo` to bringing back what `look` saw before `do`; raises `AssertionError` saying what differs.
+
+    `look` must give a value of its own (balances, not the live object), and see what `do` changes: a look that sees
+    no change could not see what was left behind either.
+    """
+    before = await look()
+    await do()
+    if (between := await look()) == before:
+        raise AssertionError(f"what is looked at does not change when the step is done: {between!r}")
+    await compensate()
+    if (after := await look()) != before:
+        raise AssertionError(f"taking the step back left {after!r}, not {before!r}")

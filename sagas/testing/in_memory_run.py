@@ -13,9 +13,8 @@ from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order
-from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step import AnyStep, StepKind
+from tradesaga.sagas.step import AnyStep, Retry, StepKind
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.validation import predecessors
 

@@ -1,8 +1,7 @@
 """The trade saga: validate, reserve, check, place, confirm, settle. The fill is the pivot."""
 
 from tradesaga.sagas.definition import minutes, saga, seconds
-from tradesaga.sagas.retry import Retry
-from tradesaga.sagas.step import step
+from tradesaga.sagas.step import Retry, step
 from tradesaga.schemas.messages import trade as t
 
 validate_order = step(

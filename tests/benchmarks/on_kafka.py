@@ -14,7 +14,7 @@ import psutil
 from tests.benchmarks.load import End, Kind, Load, Ran, Told
 from tests.benchmarks.meter import log_bytes, own_cpu
 from tests.benchmarks.stage import Stage
-from tradesaga.infra.audit_log.keyring import write_new
+from tradesaga.infra.audit_log.note import write_new
 from tradesaga.infra.local_stack.ports import free_port
 
 SAMPLED = 0.01

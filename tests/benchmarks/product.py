@@ -18,7 +18,7 @@ from tests.benchmarks.noop import BenchRequested, bench, steps
 from tradesaga.consumers.audit.seal.service import serve as seal
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.kafka.producer import Producer

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.waiting import until
-from tradesaga.infra.audit_log.keyring import write_new
+from tradesaga.infra.audit_log.note import write_new
 
 PAIRS: Final = 9
 SECONDS: Final = 10

@@ -15,8 +15,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.waiting import until
-from tradesaga.infra.local_stack.jars import fetch_jars, jar_cache
-from tradesaga.infra.local_stack.kafka import LOG_SETTINGS, answers, new_cluster_id
+from tradesaga.infra.local_stack.kafka import LOG_SETTINGS, answers, fetch_jars, jar_cache, new_cluster_id
 from tradesaga.infra.local_stack.ports import LOOPBACK, free_port, is_taken
 from tradesaga.infra.local_stack.process import Launch, is_alive, launch, stop, tail
 from tradesaga.infra.local_stack.state import ProcessId

@@ -15,9 +15,16 @@ from types import MappingProxyType
 import asyncpg
 
 from tests.waiting import until
-from tradesaga.infra.local_stack.account import data_folder, make_owned, server_account, within_reach
 from tradesaga.infra.local_stack.ports import LOOPBACK
-from tradesaga.infra.local_stack.postgres import USER, start_postgres, stop_postgres
+from tradesaga.infra.local_stack.postgres import (
+    USER,
+    data_folder,
+    make_owned,
+    server_account,
+    start_postgres,
+    stop_postgres,
+    within_reach,
+)
 from tradesaga.infra.local_stack.process import stop
 from tradesaga.infra.local_stack.state import PostgresState
 

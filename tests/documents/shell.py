@@ -14,7 +14,7 @@ import typer.main
 
 from tests.architecture.sources import ROOT
 from tradesaga.infra.cli.entry import assemble
-from tradesaga.infra.cli.extras import DISTRIBUTION
+from tradesaga.infra.registry.app_modules import DISTRIBUTION
 
 PLACEHOLDERS: Final = {
     "PARTITION": "3",

@@ -20,7 +20,7 @@ from tests.waiting import until
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.producer import Producer
@@ -28,7 +28,7 @@ from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.retry import Retry
+from tradesaga.sagas.step import Retry
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope, Header, splice
 from tradesaga.schemas.identity import request_hash

@@ -9,7 +9,7 @@ from tests.e2e.far import FarSide
 from tests.e2e.steps import PATIENCE, QUICK, Steps, make_steps
 from tradesaga.consumers.participant import Participant, StepContext
 from tradesaga.sagas.definition import Saga, saga, seconds
-from tradesaga.sagas.retry import Retry
+from tradesaga.sagas.step import Retry
 
 
 @dataclass(frozen=True)

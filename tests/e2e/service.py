@@ -17,7 +17,7 @@ from tests.keys import KEYS
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime import service as participants
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.cli.failures import describe
 from tradesaga.infra.cli.run import serve
 from tradesaga.infra.errors import CommandError

@@ -5,8 +5,7 @@ from typing import Any
 
 from tests.e2e import messages as m
 from tradesaga.sagas.definition import seconds
-from tradesaga.sagas.retry import Retry
-from tradesaga.sagas.step import CompensatableStep, Step, step
+from tradesaga.sagas.step import CompensatableStep, Retry, Step, step
 
 QUICK = Retry(attempts=3, initial=0.02, maximum=0.1)
 PATIENCE = 0.5

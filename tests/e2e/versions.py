@@ -14,8 +14,7 @@ from tests.e2e.sagas import Kit
 from tests.e2e.steps import PATIENCE, QUICK, Steps, make_steps
 from tradesaga.consumers.participant import Participant, StepContext
 from tradesaga.sagas.definition import Saga, saga, seconds
-from tradesaga.sagas.retry import Retry
-from tradesaga.sagas.step import step
+from tradesaga.sagas.step import Retry, step
 from tradesaga.schemas.messages.message import Compensation, Event
 
 

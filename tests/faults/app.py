@@ -24,7 +24,7 @@ from tests.faults.saga import Drill, make_drill
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra import failpoints
 from tradesaga.infra.failpoints import Failpoint
 from tradesaga.infra.outbox.processor import Processor

@@ -13,7 +13,7 @@ from tests.faults.evidence import read_offsets
 from tests.faults.phases.data import speak
 from tests.faults.saga import NAME
 from tests.faults.stage import Stage
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.schemas.messages.lifecycle import ParkReleased
 from tradesaga.schemas.topics import events_topic

@@ -14,7 +14,7 @@ from tests.faults.messages import Asked, Report
 from tests.faults.plan import draw_plan
 from tests.faults.saga import NAME
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Envelope, Header

@@ -10,8 +10,7 @@ from tests.faults.saga import make_drill
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Entry
-from tradesaga.consumers.saga_log.reading import saga_of
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status
 

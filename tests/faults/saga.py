@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from tests.faults import messages as m
 from tradesaga.sagas.definition import Saga, saga, seconds
-from tradesaga.sagas.retry import Retry
-from tradesaga.sagas.step import CompensatableStep, Step, step
+from tradesaga.sagas.step import CompensatableStep, Retry, Step, step
 
 NAME: Final = "drill"
 LOCAL_SECONDS: Final = 3.0

@@ -20,10 +20,9 @@ from tests.clusters.standby import remove_outside
 from tests.faults.proxy import Bundle, Link
 from tests.faults.saga import NAME
 from tradesaga.infra.kafka.topics import ensure_topics
-from tradesaga.infra.local_stack.account import server_account
 from tradesaga.infra.local_stack.kafka import start_kafka, stop_kafka
 from tradesaga.infra.local_stack.ports import free_port, is_taken
-from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.local_stack.postgres import server_account, start_postgres, stop_postgres
 from tradesaga.infra.local_stack.process import is_alive, wait_for_end
 from tradesaga.infra.local_stack.state import KafkaState, PostgresState, ProcessId
 from tradesaga.infra.postgres.migrate import migrate

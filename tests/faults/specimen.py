@@ -16,7 +16,7 @@ from tests.faults.load import OURS
 from tests.faults.market import order_key
 from tests.faults.refolding import Refolded
 from tests.faults.saga import NAME, make_drill
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Envelope, Header

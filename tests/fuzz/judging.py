@@ -12,12 +12,11 @@ import orjson
 from tests.fuzz.trades import Trade
 from tradesaga.infra.errors import ExitCode
 from tradesaga.infra.kafka.admin import read_ends
-from tradesaga.infra.ledger.keeping import PAYMENT_STEPS
+from tradesaga.infra.ledger.recovering import PAYMENT_STEPS
 from tradesaga.infra.local_stack.status import look
 from tradesaga.infra.postgres.database import session
-from tradesaga.producers.demo.readers import read_venue
-from tradesaga.producers.demo.snapshot import Rows, moved
-from tradesaga.sagas.trade.client_orders import saga_of
+from tradesaga.producers.demo.snapshot import Rows, moved, read_venue
+from tradesaga.sagas.trade.orders import saga_of
 from tradesaga.schemas.messages.trade import TradeRequested
 
 ENDED: Final = {"COMPLETED", "ABORTED"}

@@ -7,12 +7,10 @@ import orjson
 import pytest
 
 from tests.fuzz.corpus import Corpus
-from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.checkpoint import Tracked, parked_records
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.parked import parked_records
-from tradesaga.consumers.saga_log.reading import saga_of
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.kafka.codec import load_headers
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.sagas.trade.definition import trade

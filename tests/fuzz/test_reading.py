@@ -12,10 +12,10 @@ from tests.doors import order
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import HOSTILE, Mutator
 from tests.keys import KEYS
-from tradesaga.consumers.entry.signals.reading import read_signal
+from tradesaga.consumers.entry.signals.routing import read_signal
 from tradesaga.consumers.entry.start_intake import Intake
+from tradesaga.consumers.runtime.event_factory import Trigger, pack_trigger, split_packed
 from tradesaga.consumers.runtime.message import Router
-from tradesaga.consumers.runtime.trigger import Trigger, pack_trigger, split_packed
 from tradesaga.consumers.services import risk
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers, pack, unpack
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter

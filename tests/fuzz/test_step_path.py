@@ -13,7 +13,7 @@ from tests.fuzz.corpus import Corpus
 from tests.integration.infra.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.kafka.codec import Record

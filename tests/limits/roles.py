@@ -10,7 +10,7 @@ import uvloop
 from tests.limits.sleepy import NapRequested, sleepy, steps
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics

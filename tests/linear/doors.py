@@ -18,18 +18,17 @@ from tradesaga.consumers.audit.export.layout import FormatError, from_line, from
 from tradesaga.consumers.audit.export.manifest import Manifest
 from tradesaga.consumers.audit.replay.request import read_time
 from tradesaga.consumers.context import StepContext
-from tradesaga.consumers.entry.signals.reading import read_signal
+from tradesaga.consumers.entry.signals.routing import read_signal
 from tradesaga.consumers.entry.start_intake import Intake
+from tradesaga.consumers.runtime.event_factory import Trigger, pack_trigger, split_packed
 from tradesaga.consumers.runtime.message import Router
-from tradesaga.consumers.runtime.trigger import Trigger, pack_trigger, split_packed
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.clock_evidence import ClockTier, parse_pmc_output
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
-from tradesaga.infra.audit_log.precision_time import parse_pmc_output
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import parse_time
@@ -43,8 +42,7 @@ from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 from tradesaga.infra.telemetry.logs import redact
 from tradesaga.infra.telemetry.tracing import next_traceparent
 from tradesaga.infra.venues import binance_shape
-from tradesaga.producers.gateway.body import read_body
-from tradesaga.producers.gateway.refusal import Refusal
+from tradesaga.producers.gateway.refusal import Refusal, read_body
 from tradesaga.producers.start.lines import read_lines
 from tradesaga.sagas.errors import ContextMissingError
 from tradesaga.sagas.trade.definition import trade

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from tests.sagas import Partition, small_saga
-from tradesaga.consumers.saga_log.checkpoint import Tracked
+from tradesaga.consumers.saga_log.checkpoint import SagaCache, Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.consumers.saga_log.saga_cache import SagaCache
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.saga_progress import encode_progress
+from tradesaga.infra.saga_queries import encode_progress
 from tradesaga.schemas.envelope import OVERTAKES
 from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,

@@ -7,7 +7,7 @@ import pytest
 from tests.linear.histories import HISTORIES
 from tests.linear.meter import measure
 from tests.linear.test_linear import is_linear
-from tradesaga.consumers.saga_log import parked, release
+from tradesaga.consumers.saga_log import checkpoint, fold
 from tradesaga.sagas import machine
 
 SIZES = (40, 160)
@@ -25,7 +25,7 @@ def test_a_record_costs_the_same_however_many_came_before(name: str, monkeypatch
     """Each history of one saga, with the limits on ids and on parked records let go below the shorter of the two."""
     monkeypatch.setattr(machine, "KNOWN_IDS", 16)
     if name == "deadlines one after another":
-        monkeypatch.setattr(release, "LET_GO", 8)
+        monkeypatch.setattr(fold, "LET_GO", 8)
     work = works(HISTORIES[name])
     assert is_linear(work), work
 
@@ -40,8 +40,8 @@ def test_ids_that_are_all_kept_are_seen(name: str, monkeypatch: pytest.MonkeyPat
 def test_parked_records_that_are_copied_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a history of its own for each value, each parked record copies all before it."""
 
-    def copied(records: parked.ParkedRecords) -> tuple[parked._History, int]:  # pyright: ignore[reportPrivateUsage]
-        return parked._History(records), 0  # pyright: ignore[reportPrivateUsage]
+    def copied(records: checkpoint.ParkedRecords) -> tuple[checkpoint._History, int]:  # pyright: ignore[reportPrivateUsage]
+        return checkpoint._History(records), 0  # pyright: ignore[reportPrivateUsage]
 
-    monkeypatch.setattr(parked.ParkedRecords, "_continued", copied)
+    monkeypatch.setattr(checkpoint.ParkedRecords, "_continued", copied)
     assert not is_linear(works(HISTORIES["records that cannot be read"]))

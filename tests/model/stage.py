@@ -15,9 +15,8 @@ from tradesaga.sagas.decide import Action, StepMessage, Transition
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order
-from tradesaga.sagas.retry import Retry
 from tradesaga.sagas.status import Status
-from tradesaga.sagas.step import StepKind
+from tradesaga.sagas.step import Retry, StepKind
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.validation import ancestors, predecessors
 

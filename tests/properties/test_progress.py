@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sagas import small_saga
-from tradesaga.infra.saga_progress import ProgressError, decode_progress, encode_progress
+from tradesaga.infra.saga_queries import ProgressError, decode_progress, encode_progress
 from tradesaga.sagas.machine import Machine, State
 from tradesaga.sagas.status import Status
 

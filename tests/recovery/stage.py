@@ -22,8 +22,8 @@ from tradesaga.consumers.context import Work
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.rebuild import RebuildRequest, rebuild
-from tradesaga.consumers.recovery.report import Report
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.consumers.recovery.refusals import Report
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.postgres.database import Connection, Pool, open_pool
 from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import Settings

@@ -14,8 +14,7 @@ from tests.conftest import Stack
 from tests.recovery.ends import PLANS, check_ends, check_nothing_twice
 from tests.recovery.stage import Stage, execute, open_stage
 from tradesaga.consumers.recovery.rebuild import RebuildRequest
-from tradesaga.infra.local_stack.account import data_folder, make_owned, server_account
-from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
+from tradesaga.infra.local_stack.postgres import data_folder, make_owned, server_account, start_postgres, stop_postgres
 from tradesaga.infra.local_stack.state import PostgresState
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.postgres.migrate import migrate

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.recovery.runbook import Ground, blocks
-from tradesaga.infra.local_stack.account import make_owned, server_account
+from tradesaga.infra.local_stack.postgres import make_owned, server_account
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 

@@ -21,7 +21,7 @@ from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.recovery.comparison import compare
 from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.consumers.recovery.topics import republish
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.sagas.step_state import RowStatus

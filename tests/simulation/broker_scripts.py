@@ -9,8 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from tradesaga.infra.kafka.codec import Outgoing, Record
-from tradesaga.infra.kafka.connections import Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
 from tradesaga.infra.outbox.ports import Brokers, ConsumerPort, make_consumer, make_producer
 from tradesaga.schemas.envelope import Header
 

@@ -9,10 +9,9 @@ from tests.simulation.rigs import Sessions
 from tests.simulation.sql_scripts import caught
 from tradesaga.consumers.runtime import processor
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
+from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
 from tradesaga.consumers.saga_log.outcome import Entry, Outcome, Released
-from tradesaga.consumers.saga_log.parked import Parked
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.sagas.status import Status

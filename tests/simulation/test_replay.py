@@ -13,8 +13,8 @@ from tradesaga.consumers.testing.simulation.campaign import (
     choose,
     describe_failure,
     find_simulated_saga,
+    simulate,
 )
-from tradesaga.consumers.testing.simulation.commands import simulate
 from tradesaga.consumers.testing.simulation.schedule import run, shorten
 from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode

@@ -7,11 +7,10 @@ import sys
 import pytest
 
 from tradesaga.consumers.testing.simulation.campaign import SAMPLES, choose, describe, missed, run_many
-from tradesaga.consumers.testing.simulation.faults import CELLS
 from tradesaga.consumers.testing.simulation.schedule import run
-from tradesaga.consumers.testing.simulation.world import World
+from tradesaga.consumers.testing.simulation.world import CELLS, World
 from tradesaga.schemas.envelope import VERSION
-from tradesaga.schemas.request_hash import made_with
+from tradesaga.schemas.identity import made_with
 
 SCHEDULES = 2 * len(CELLS)
 FIRST = 1_000_000
@@ -22,7 +21,7 @@ from tradesaga.consumers.testing.simulation.campaign import SAMPLES, choose
 from tradesaga.consumers.testing.simulation.schedule import run
 from tradesaga.consumers.testing.simulation.world import World
 from tradesaga.schemas.envelope import VERSION
-from tradesaga.schemas.request_hash import made_with
+from tradesaga.schemas.identity import made_with
 print(*(run(choose(SAMPLES, seed), seed).hash for seed in {seeds}))
 """
 

@@ -5,13 +5,12 @@ from typing import Any
 
 from tradesaga.consumers.audit.export.layout import FormatError, read_line, write_line
 from tradesaga.consumers.audit.export.manifest import Log, Manifest
-from tradesaga.consumers.audit.retention.action_log import read_entries
-from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions
+from tradesaga.consumers.audit.retention.action_log import Action, Entry, actions_origin, check_actions, read_entries
 from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.verify.log_check import Begin, Report, Retired, Verdict, read_notes
+from tradesaga.infra.audit_log.checkpoint import Origin
 from tradesaga.infra.audit_log.merkle import Frontier, Subtree
 from tradesaga.infra.audit_log.note import Verifier
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.postgres.database import Session
 

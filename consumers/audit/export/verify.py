@@ -16,11 +16,10 @@ from tradesaga.consumers.audit.export.layout import FormatError, from_line, from
 from tradesaga.consumers.audit.export.log_reader import LineReader, LogReader
 from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, note_text
 from tradesaga.consumers.audit.export.retired import check_retired, read_entry
-from tradesaga.consumers.audit.retention.actions import Entry
+from tradesaga.consumers.audit.retention.action_log import Entry
 from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, read_notes
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.audit_log.witness import WitnessFile
 
 Trusted = Mapping[bytes, Verifier]

@@ -3,19 +3,89 @@
 import base64
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from tradesaga.consumers.audit.seal.partition_log import HistoryError, Sealed, SealedLog
 from tradesaga.consumers.saga_log.chain import FORMAT, format_of
-from tradesaga.infra.audit_log.checkpoint import hash_note, leaves_from, parse_unverified
-from tradesaga.infra.audit_log.merkle import Frontier
-from tradesaga.infra.audit_log.note import NoteError
-from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note, leaves_from, parse_unverified
+from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
+from tradesaga.infra.audit_log.note import NoteError, Signer
 from tradesaga.infra.postgres.database import Connection
 
+
+class HistoryError(Exception):
+    """What is there now does not go on from what was sealed: somebody has rewritten the past."""
+
+
+class OffsetError(HistoryError):
+    """A log has an offset twice: one of the two rows was planted, and only the topic can tell which."""
+
+
+class Sealed(NamedTuple):
+    """What was signed of a log, and the edge from which its sealing goes on."""
+
+    origin: Origin
+    size: int
+    next_offset: int
+    frontier: bytes
+    note: str
+
+
+@dataclass(slots=True)
+class SealedLog:
+    """One log: a leaf a record, in offset order."""
+
+    origin: Origin
+    frontier: Frontier
+    next_offset: int
+    sealed: int = 0
+    previous: str = ""
+    leaves_from: int | None = None
+    """The first offset whose hash is of format 2, once there is one."""
+
+    @classmethod
+    def empty(cls, origin: Origin) -> "SealedLog":
+        """Begin a log of which nothing is sealed."""
+        return cls(origin, Frontier.empty(), 0)
+
+    def take(self, offset: int, record_hash: bytes) -> None:
+        """Add a record by the hash that its row has. Raises `OffsetError` if it is none behind the last."""
+        if offset < self.next_offset:
+            raise OffsetError(f"{self.origin}: offset {offset} comes again; {self.next_offset} is next")
+        if self.leaves_from is None and format_of(record_hash) == FORMAT:
+            self.leaves_from = offset
+        self.frontier.append(hash_leaf(record_hash))
+        self.next_offset = offset + 1
+
+    def seal(self, signer: Signer, now: int, clock: ClockEvidence) -> Sealed:
+        """Sign what the log is now; `now` is nanoseconds since 1970."""
+        checkpoint = Checkpoint(
+            origin=str(self.origin),
+            size=self.frontier.size,
+            root=self.frontier.root(),
+            next_offset=self.next_offset,
+            previous=self.previous,
+            time=now,
+            clock=clock.source,
+            clock_error=clock.error,
+            leaves_from=self.leaves_from,
+        )
+        return self.sealed_as(signer.sign(checkpoint.to_text()))
+
+    def sealed_as(self, note: str) -> Sealed:
+        """Take a note for the checkpoint of what the log is now."""
+        self.sealed, self.previous = self.frontier.size, hash_note(note)
+        return Sealed(self.origin, self.frontier.size, self.next_offset, self.frontier.pack(), note)
+
+
 LOCK: Final = 7_263_410_954
+
+
 """The advisory lock of whoever seals."""
+
 _PAGE: Final = 1000
+
 _LAST: Final = """
 SELECT c.topic, c.partition, c.size, c.note, e.next_offset, e.edge
 FROM audit_edge e JOIN LATERAL (
@@ -23,6 +93,7 @@ FROM audit_edge e JOIN LATERAL (
 ) c ON c.size = e.size
 WHERE e.topic = ANY($1::text[])
 """
+
 # A lane's offset moves in the transaction that writes the rows, so one that has not moved has no new ones, and a row
 # beyond it is none of the saga log's.
 _NEW: Final = """
@@ -38,16 +109,20 @@ CROSS JOIN LATERAL (
 WHERE k."group" = ANY($4::text[]) AND k.next_offset > coalesce(l.next_offset, 0)
 ORDER BY k.topic, k.partition, e."offset"
 """
+
 _ENDS: Final = """
 SELECT topic, partition, next_offset FROM lane WHERE "group" = regexp_replace(topic, '\\.events$', '-log')
 """
+
 _LAST_HASH: Final = """
 SELECT hash FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" < $3 ORDER BY "offset" DESC LIMIT 1
 """
+
 _FIRST_OF_FORMAT_2: Final = """
 SELECT "offset" FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" < $3 AND octet_length(hash) <> 32
 ORDER BY "offset" LIMIT 1
 """
+
 _SEAL: Final = """
 WITH edges AS (
     INSERT INTO audit_edge (topic, partition, size, next_offset, edge)
@@ -60,16 +135,20 @@ WITH edges AS (
 INSERT INTO audit_checkpoint (topic, partition, size, note)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $6::text[]) ON CONFLICT DO NOTHING
 """
+
 _AFTER: Final = """
 SELECT size, note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 ORDER BY size LIMIT $4
 """
+
 _PAST: Final = """
 INSERT INTO audit_checkpoint (topic, partition, size, note)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[]) ON CONFLICT DO NOTHING
 """
+
 _NEWEST: Final = """
 SELECT DISTINCT ON (topic, partition) topic, partition, note FROM audit_checkpoint ORDER BY topic, partition, size DESC
 """
+
 _ALL: Final = "SELECT topic, partition, size, note FROM audit_checkpoint ORDER BY topic, partition, size"
 
 

@@ -7,8 +7,7 @@ from tradesaga.consumers.saga_log.chain import FORMAT
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record, park_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.reading import awaited_version, saga_of
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.envelope import VERSION
 

@@ -10,8 +10,7 @@ from tradesaga.consumers.audit.log.fold import Fold
 from tradesaga.consumers.audit.replay.request import TIMES, AsOf
 from tradesaga.consumers.audit.replay.state import NO_PROGRESS, ProgressReporter, ReplayState, Watermark, fingerprint
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.reading import saga_of
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Place

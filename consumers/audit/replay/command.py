@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tradesaga.consumers.audit.options import progress_bar
-from tradesaga.consumers.audit.replay import display, service
+from tradesaga.consumers.audit.replay import auditor, display
 from tradesaga.consumers.audit.replay.as_of import AsOfReplay
 from tradesaga.consumers.audit.replay.auditor import AuditPass
 from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.request import AsOf, Request, TimeSource
 from tradesaga.consumers.audit.replay.state import Identity, ProgressReporter, ReplayState
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.cli.options import AsJson, Directory
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.infra.cli.console import AsJson, Directory
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
@@ -167,7 +167,7 @@ async def _follow(settings: Settings, rules: Rules, resume: Path | None, *, as_j
             if found:
                 stop.set()
 
-        work = asyncio.ensure_future(service.follow(settings, rules.saga, lambda _: resume, see))
+        work = asyncio.ensure_future(auditor.follow(settings, rules.saga, lambda _: resume, see))
         ended = asyncio.ensure_future(stop.wait())
         await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
         if not work.done():

@@ -14,8 +14,8 @@ from tradesaga.consumers.audit.replay.comparison import ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.request import AsOf
 from tradesaga.consumers.audit.replay.state import ReplayState
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.cli.output import to_json
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.infra.cli.console import to_json
 from tradesaga.infra.clock import format_time
 
 

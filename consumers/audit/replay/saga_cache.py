@@ -9,11 +9,10 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
-from tradesaga.consumers.saga_log.parked import NONE, Parked, ParkedRecords, parked_records
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.checkpoint import NONE, Checkpoint, Parked, ParkedRecords, Tracked, parked_records
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
-from tradesaga.infra.saga_progress import decode_progress, encode_progress
+from tradesaga.infra.saga_queries import decode_progress, encode_progress
 from tradesaga.sagas.status import Status
 
 KEPT: Final = 10_000

@@ -14,7 +14,7 @@ from tradesaga.consumers.audit.replay.differences import Difference, PartialSaga
 from tradesaga.consumers.audit.replay.request import Span
 from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, SagaCache
 from tradesaga.consumers.saga_log.chain import link_v1
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record, dump_headers_v1
 from tradesaga.infra.kafka.connections import Place

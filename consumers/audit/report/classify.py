@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from tradesaga.consumers.audit.report.formatting import read_members, read_text, text_of
 from tradesaga.consumers.audit.report.model import ContextAddition, RecordKind, TimelineNote
-from tradesaga.consumers.audit.report.payload import read_members, read_text, text_of
 from tradesaga.consumers.audit.report.trade_text import phrase
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.outcome import Outcome

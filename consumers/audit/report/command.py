@@ -22,10 +22,9 @@ from tradesaga.consumers.audit.report.summary import build_timeline
 from tradesaga.consumers.audit.report.terminal import show as show_timeline
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
 from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit_log.keyring import public_path, read_trusted
-from tradesaga.infra.cli.options import AsJson, Directory
-from tradesaga.infra.cli.output import to_json
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.infra.audit_log.note import public_path, read_trusted
+from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.registry.sagas import registered_sagas

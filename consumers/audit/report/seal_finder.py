@@ -1,31 +1,117 @@
 """Finds the checkpoint that covers each record of a saga, and proves the record to be in it."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from tradesaga.consumers.audit.log.checkpoints import read_ends
 from tradesaga.consumers.audit.log.rows import Position, first_offset, read_leaves
-from tradesaga.consumers.audit.report.inclusion_proofs import Prover
 from tradesaga.consumers.audit.report.model import NOT_YET, Proof, Seal
-from tradesaga.consumers.audit.retention.actions import ActionError
+from tradesaga.consumers.audit.retention.action_log import ActionError
 from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
-from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
+from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.audit_log.merkle import Frontier, ProofError, check_inclusion, hash_leaf
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.postgres.database import Session
 
+Span = tuple[int, int]
+
+
+"""The leaves of a subtree: the first, and the one behind the last."""
+
+
+def siblings(index: int, size: int) -> list[Span]:
+    """Return the subtrees whose roots prove leaf `index` in a log of `size`, deepest first (RFC 6962 section 2.1.1)."""
+    found: list[Span] = []
+    start, end = 0, size
+    while end - start > 1:
+        split = start + (1 << (end - start - 1).bit_length() - 1)
+        if index < split:
+            found.append((split, end))
+            end = split
+        else:
+            found.append((start, split))
+            start = split
+    return found[::-1]
+
+
+@dataclass(slots=True)
+class _Growing:
+    span: Span
+    frontier: Frontier
+
+
+class Prover:
+    """Collects what some proofs need while the leaves pass by: `wanted` are pairs of leaf and size.
+
+    `begin` is the edge of the tree over leaves that are not at hand any more; none of them is wanted.
+    Subtrees that several proofs share, as those of a saga's neighbouring records mostly are, are computed once.
+    """
+
+    def __init__(self, wanted: Iterable[tuple[int, int]], begin: Frontier | None = None) -> None:
+        spans = {span for index, size in wanted for span in siblings(index, size)}
+        self._waiting = sorted(spans, reverse=True)
+        self._growing: list[_Growing] = []
+        self._roots: dict[Span, bytes] = {}
+        self._next = 0
+        if begin is not None:
+            self._pass(begin)
+
+    def _pass(self, begin: Frontier) -> None:
+        """Take what stands for the leaves that are not at hand: its subtrees lie within those that are asked for."""
+        self._next = begin.size
+        while self._waiting and self._waiting[-1][0] < begin.size:
+            growing = _Growing(self._waiting.pop(), Frontier.empty())
+            at = 0
+            for peak, level in zip(begin.peaks, _levels(begin.size), strict=True):
+                if growing.span[0] <= at and at + (1 << level) <= growing.span[1]:
+                    growing.frontier.append_subtree(level, peak)
+                at += 1 << level
+            if growing.span[1] <= begin.size:
+                self._roots[growing.span] = growing.frontier.root()
+            else:
+                self._growing.append(growing)
+
+    def take(self, leaf: bytes) -> None:
+        """Take the next leaf, given as its hash."""
+        here = self._next
+        while self._waiting and self._waiting[-1][0] == here:
+            self._growing.append(_Growing(self._waiting.pop(), Frontier.empty()))
+        self._next += 1
+        ended = False
+        for each in self._growing:
+            each.frontier.append(leaf)
+            if each.span[1] == self._next:
+                self._roots[each.span] = each.frontier.root()
+                ended = True
+        if ended:
+            self._growing = [each for each in self._growing if each.span[1] != self._next]
+
+    def proof(self, index: int, size: int) -> list[bytes] | None:
+        """Return a proof that was wanted; None where the leaves have not come to `size`."""
+        roots = [self._roots.get(span) for span in siblings(index, size)]
+        found = [root for root in roots if root is not None]
+        return found if len(found) == len(roots) else None
+
+
+def _levels(size: int) -> list[int]:
+    """Return the levels of the perfect subtrees that make up a log of this size, the largest first."""
+    return [level for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1]
+
+
 _LAST: Final = "SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 ORDER BY size DESC LIMIT 1"
+
 _COVERS: Final = """
 SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 ORDER BY size LIMIT 1
 """
+
 _SKIPPED: Final = """
 SELECT "offset", (sum(least(skipped, "offset")) OVER (ORDER BY "offset"))::bigint FROM saga_event
 WHERE topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 AND skipped > 0 ORDER BY "offset"
 """
+
 Log = tuple[str, int]
 
 

@@ -6,13 +6,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from tradesaga.consumers.audit.log.rows import Position, Row
-from tradesaga.consumers.audit.report.formatting import clock, count, day, listed, span
+from tradesaga.consumers.audit.report.formatting import clock, count, day, listed, read_members, span, text_of
 from tradesaga.consumers.audit.report.model import Proof, RecordKind, Result, SagaTimeline, Seal, TimelineRecord
-from tradesaga.consumers.audit.report.payload import read_members, text_of
 from tradesaga.consumers.audit.report.timeline_builder import build_records
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.infra.audit_log.clock_evidence import ClockTally, ClockTier
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.messages.lifecycle import ResolveRequested
 

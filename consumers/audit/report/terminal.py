@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from tradesaga.consumers.audit.report.formatting import clock, harmless, span
+from tradesaga.consumers.audit.report.formatting import clock, harmless, list_fields, span
 from tradesaga.consumers.audit.report.model import (
     ContextAddition,
     Proof,
@@ -19,7 +19,6 @@ from tradesaga.consumers.audit.report.model import (
     TimelineNote,
     TimelineRecord,
 )
-from tradesaga.consumers.audit.report.payload import list_fields
 
 WIDE: Final = 110
 """Columns from which on a table is drawn."""

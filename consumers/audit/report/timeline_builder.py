@@ -13,6 +13,7 @@ from uuid import UUID
 from tradesaga.consumers.audit.log.fold import fold_stored
 from tradesaga.consumers.audit.log.rows import Position, Row
 from tradesaga.consumers.audit.report.classify import RawRecord, classify, describe_orders, describe_record
+from tradesaga.consumers.audit.report.formatting import read_text, text_of
 from tradesaga.consumers.audit.report.model import (
     UNCHECKED,
     ContextAddition,
@@ -21,12 +22,10 @@ from tradesaga.consumers.audit.report.model import (
     TimelineNote,
     TimelineRecord,
 )
-from tradesaga.consumers.audit.report.payload import read_text, text_of
 from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.reading import event_time, started
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules, event_time, started
 from tradesaga.infra.kafka.codec import Record
 
 _ATTEMPTED = frozenset(

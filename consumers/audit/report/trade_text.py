@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from tradesaga.consumers.audit.report.payload import text_of
+from tradesaga.consumers.audit.report.formatting import text_of
 
 Members = Mapping[str, Any]
 

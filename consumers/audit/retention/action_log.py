@@ -1,28 +1,137 @@
 """The log of operators' actions in PostgreSQL, held against the witness before anybody relies on it, and continued."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
 
+import orjson
 import structlog
 
-from tradesaga.consumers.audit.retention.actions import Action, Entry, actions_origin, check_actions, frontier_of
-from tradesaga.consumers.audit.seal.partition_log import HistoryError
-from tradesaga.consumers.audit.verify.log_check import Report, check_chain, read_notes
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.consumers.audit.log.checkpoints import HistoryError
+from tradesaga.consumers.audit.verify.log_check import Report, Verdict, check_chain, read_notes
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.clock_evidence import read_clock
-from tradesaga.infra.audit_log.keyring import public_path, read_trusted
-from tradesaga.infra.audit_log.note import NoteError, Signer, Verifier
-from tradesaga.infra.audit_log.origin import Origin
+from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
+from tradesaga.infra.audit_log.note import NoteError, Signer, Verifier, public_path, read_trusted
 from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.settings import SAGA_LOG, Settings
 
+TOPIC = "audit.actions"
+
+
+"""Stands in the origin of the log of actions where others have their topic."""
+
+
+def actions_origin(log_id: str) -> Origin:
+    """Name the log of actions of an installation."""
+    return Origin(log_id, TOPIC, 0)
+
+
+class ActionKind(StrEnum):
+    """What was done."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    RETIRE = "retire"
+    DROP = "drop"
+
+
+class ActionError(ValueError):
+    """An entry's body is none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing an operator did; `at` is nanoseconds since 1970, `detail` what was done it to."""
+
+    kind: ActionKind
+    operator: str
+    reason: str
+    at: int
+    detail: Mapping[str, Any]
+
+    def to_body(self) -> str:
+        """Write the line that is signed."""
+        told = {"kind": self.kind, "operator": self.operator, "reason": self.reason, "at": self.at}
+        return orjson.dumps({**told, "detail": self.detail}, option=orjson.OPT_SORT_KEYS).decode()
+
+    @classmethod
+    def parse(cls, body: str) -> "Action":
+        """Read what `to_body` wrote; raises `ActionError`."""
+        try:
+            raw = orjson.loads(body)
+            detail: dict[str, Any] = dict(raw["detail"])
+            return cls(ActionKind(raw["kind"]), str(raw["operator"]), str(raw["reason"]), int(raw["at"]), detail)
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ActionError(f"this is no action of ours: {body[:80]}") from error
+
+
+class Entry(NamedTuple):
+    """An action as it is stored."""
+
+    number: int
+    body: str
+    note: str
+
+
+def leaf(body: str) -> bytes:
+    """Hash one entry for the tree."""
+    return hash_leaf(body.encode())
+
+
+def frontier_of(bodies: Sequence[str]) -> Frontier:
+    """Return the edge of the tree over entries."""
+    frontier = Frontier.empty()
+    for body in bodies:
+        frontier.append(leaf(body))
+    return frontier
+
+
+def check_actions(
+    report: Report, origin: Origin, entries: Sequence[Entry], checkpoints: Mapping[int, Checkpoint]
+) -> list[tuple[int, Action]]:
+    """Hold the entries against all checkpoints of their log; give those that were signed, with their numbers."""
+    frontier, signed = Frontier.empty(), 0
+    for count, entry in enumerate(entries, 1):
+        if entry.number != count - 1:
+            report.add(Verdict.INCOMPLETE, f"{origin}", f"action {count - 1} is missing")
+            break
+        frontier.append(leaf(entry.body))
+        known = checkpoints.get(count)
+        if known is not None and known.root == frontier.root():
+            signed = count
+        elif known is not None:
+            report.add(Verdict.ALTERED, f"{origin}", f"action {entry.number} is not the one that was signed")
+            break
+    else:
+        if signed < len(entries):
+            report.add(Verdict.ALTERED, f"{origin}", f"actions {signed} to {len(entries) - 1} are signed by nobody")
+    if (sealed := max(checkpoints, default=0)) > len(entries):
+        report.add(Verdict.INCOMPLETE, f"{origin}", f"{sealed} actions were signed; {len(entries)} are there")
+    return list(_read(report, origin, entries[:signed]))
+
+
+def _read(report: Report, origin: Origin, entries: Sequence[Entry]) -> list[tuple[int, Action]]:
+    found: list[tuple[int, Action]] = []
+    for entry in entries:
+        try:
+            found.append((entry.number, Action.parse(entry.body)))
+        except ActionError as error:
+            report.add(Verdict.ALTERED, f"{origin}", f"action {entry.number}: {error}")
+    return found
+
+
 LOCK: Final = 7_263_410_955
+
+
 """The advisory lock of whoever acts."""
+
 _ALL: Final = "SELECT number, body, note FROM audit_action ORDER BY number"
+
 _ADD: Final = "INSERT INTO audit_action (number, body, note) VALUES ($1, $2, $3)"
 
 
@@ -126,6 +235,8 @@ class ActionLog:
 
 
 OWNER: Final = "retention"
+
+
 """Names the database URL of a user that owns the tables: TRADESAGA_DATABASE_URL_RETENTION."""
 
 

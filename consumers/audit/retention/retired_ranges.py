@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from tradesaga.consumers.audit.retention.action_log import read_entries
-from tradesaga.consumers.audit.retention.actions import Action, ActionError, ActionKind
-from tradesaga.consumers.audit.verify.chain_heads import Head
-from tradesaga.consumers.audit.verify.log_check import Begin, Report, Retired, Verdict
+from tradesaga.consumers.audit.retention.action_log import Action, ActionError, ActionKind, read_entries
+from tradesaga.consumers.audit.verify.log_check import Begin, Head, Report, Retired, Verdict
+from tradesaga.infra.audit_log.checkpoint import Origin
 from tradesaga.infra.audit_log.merkle import Frontier
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.postgres.database import Connection

@@ -12,6 +12,10 @@ from operator import itemgetter
 from typing import Final
 
 from tradesaga.consumers.audit.log.checkpoints import (
+    HistoryError,
+    OffsetError,
+    Sealed,
+    SealedLog,
     UnsealedRow,
     load_logs,
     notes_after,
@@ -23,11 +27,9 @@ from tradesaga.consumers.audit.log.checkpoints import (
 from tradesaga.consumers.audit.log.rows import first_offset
 from tradesaga.consumers.audit.retention.action_log import ActionLog
 from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
-from tradesaga.consumers.audit.seal.partition_log import HistoryError, OffsetError, Sealed, SealedLog
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, hash_note
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
 from tradesaga.infra.audit_log.note import Signer, Verifier, open_note
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 from tradesaga.infra.postgres.database import Connection
 

@@ -2,43 +2,128 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
 
-from tradesaga.consumers.audit.log.checkpoints import read_ends, take_turn
-from tradesaga.consumers.audit.seal.partition_log import HistoryError, Sealed
+from tradesaga.consumers.audit.log.checkpoints import HistoryError, Sealed, read_ends, take_turn
 from tradesaga.consumers.audit.seal.sealer import Sealer
-from tradesaga.consumers.audit.seal.watches import ClockWatch, UnsealedWatch
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified
-from tradesaga.infra.audit_log.clock_evidence import read_clock
-from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted
-from tradesaga.infra.audit_log.note import NoteError
+from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, ClockTier, describe_span, read_clock
+from tradesaga.infra.audit_log.note import NoteError, public_path, read_signer, read_trusted
 from tradesaga.infra.audit_log.seals import SealTrust, find_sealed_ahead, read_seals
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
-from tradesaga.infra.clock import elapsed
-from tradesaga.infra.kafka.connections import Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.clock import Clock, SystemClock, elapsed
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
 from tradesaga.infra.kafka.identity import open_inspector
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.preflight import preflight
 from tradesaga.infra.kafka.producer import Producer
+from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.guard_rules import sealed_ahead
 from tradesaga.infra.postgres.database import Connection, Pool, open_pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry import metrics
-from tradesaga.infra.telemetry.worker_health import Health
+from tradesaga.infra.telemetry.metrics import Health
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
+
+@dataclass
+class ClockWatch:
+    """Holds each reading of the clock against the tier. Sealing goes on outside it: the checkpoint says so itself."""
+
+    tier: ClockTier
+    health: Health
+    _outside: bool = False
+
+    def see(self, clock: ClockEvidence) -> None:
+        """Take a reading."""
+        metrics.CLOCK_ERROR.set(clock.error / 1e9 if clock.error >= 0 else float("nan"))
+        outside = self.tier.exceeded(clock.error)
+        metrics.CLOCK_OUTSIDE.set(outside)
+        if outside != self._outside:
+            self._tell(clock, outside=outside)
+        self._outside = outside
+        self.health.warn("clock", self._warning(clock) if outside else "")
+
+    def _tell(self, clock: ClockEvidence, *, outside: bool) -> None:
+        log = structlog.get_logger("sealer")
+        if outside:
+            log.warning("the clock is outside its tier", why=self._warning(clock), source=clock.source)
+        else:
+            log.info("the clock is within its tier again", tier=str(self.tier), source=clock.source)
+
+    def _warning(self, clock: ClockEvidence) -> str:
+        if clock.error < 0:
+            return f"nobody can tell how far the clock is off ({clock.source}); its tier is {self.tier}"
+        off = describe_span(clock.error)
+        return f"the clock may be off by {off} ({clock.source}); its tier is {self.tier}"
+
+
+_GRACE_MS: Final = 5_000
+
+
+"""Since the last pass of the sealer, during which what it has not seen counts as sealed."""
+
+
+@dataclass
+class UnsealedWatch:
+    """Holds the age of the oldest record without a seal against a limit in seconds; sealing goes on all the same."""
+
+    limit: float
+    health: Health
+    clock: Clock = field(default_factory=SystemClock)
+    _oldest: Mapping[str, int] = field(default_factory=dict[str, int])
+    _seen_ms: int = 0
+    _late: frozenset[str] = frozenset()
+
+    def see(self, topics: Mapping[str, str], oldest: Mapping[str, int]) -> None:
+        """Take what a pass has left: `topics` by saga, and by topic the broker's time of the oldest record, if any."""
+        self._oldest, self._seen_ms = dict(oldest), self._now_ms()
+        ages = {saga: self._age(topic) for saga, topic in topics.items()}
+        for saga, topic in topics.items():
+            metrics.UNSEALED.labels(saga).set_function(partial(self._age, topic))
+        late = {saga: f"records of {saga} have waited {age:.0f} s for their seal" for saga, age in ages.items()}
+        late = {saga: why for saga, why in late.items() if ages[saga] > self.limit}
+        log = structlog.get_logger("sealer")
+        for saga in sorted(late.keys() - self._late):
+            log.warning("records are not sealed in time", why=late[saga], limit_seconds=self.limit)
+        for saga in sorted(self._late - late.keys()):
+            log.info("records are sealed in time again", saga=saga)
+        self._late = frozenset(late)
+        self.health.warn("unsealed", "; ".join(late.values()))
+
+    def _age(self, topic: str) -> float:
+        """Return the seconds that the oldest record has waited; a sealer that does not come by seals nothing."""
+        now = self._now_ms()
+        since = self._oldest.get(topic)
+        if since is None:
+            since = self._seen_ms if now - self._seen_ms > _GRACE_MS else now
+        return max(0.0, (now - since) / 1000)
+
+    def _now_ms(self) -> int:
+        return self.clock.now() // 1_000_000
+
+
 EVERY: Final = 1.0
+
+
 """Seconds between two seals."""
+
 GROUP: Final = "audit-sealer"
+
 _ACK: Final = 10.0
+
 _AGAIN: Final = 10.0
+
+
 """Seconds until what only a person can mend is tried again."""
+
 _GROUPS: Final = 'SELECT DISTINCT "group" FROM lane WHERE "group" = ANY($1::text[])'
+
 _PASSING = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
 
 

@@ -4,14 +4,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from tradesaga.consumers.audit.log.checkpoints import read_ends, read_stored_notes
 from tradesaga.consumers.audit.log.rows import Row, snapshot, stream_rows
-from tradesaga.consumers.audit.retention.action_log import read_entries
-from tradesaga.consumers.audit.retention.actions import actions_origin, check_actions
+from tradesaga.consumers.audit.retention.action_log import actions_origin, check_actions, read_entries
 from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, check_chain, read_notes
-from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.clock_tier import NO_TIER, ClockTally, ClockTier
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
+from tradesaga.infra.audit_log.clock_evidence import NO_TIER, ClockTally, ClockTier
 from tradesaga.infra.audit_log.note import Verifier
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.postgres.database import Session
 

@@ -10,14 +10,13 @@ import uvloop
 from tradesaga.consumers.audit.log.checkpoints import read_stored_notes
 from tradesaga.consumers.audit.log.fold import Fold, form_at
 from tradesaga.consumers.audit.options import progress_bar
-from tradesaga.consumers.audit.retention.actions import TOPIC as ACTIONS
+from tradesaga.consumers.audit.retention.action_log import TOPIC as ACTIONS
 from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, check_chain, read_notes
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, leaves_from
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, leaves_from
 from tradesaga.infra.audit_log.note import Verifier
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.codec import Record

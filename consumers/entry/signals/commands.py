@@ -8,8 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tradesaga.consumers.entry.signals.store import Stream, list_subscriptions, write_subscription
-from tradesaga.infra.cli.options import AsJson, Directory, parse_option
-from tradesaga.infra.cli.output import print_result, to_json
+from tradesaga.infra.cli.console import AsJson, Directory, parse_option, print_result, to_json
 from tradesaga.infra.ledger.accounts import list_accounts
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings

@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tradesaga.consumers.entry.signals.reading import read_signal
-from tradesaga.consumers.entry.signals.routing import Heard, Known, Order, acceptance, judge, refusal
+from tradesaga.consumers.entry.signals.routing import Heard, Known, Order, acceptance, judge, read_signal, refusal
 from tradesaga.consumers.entry.signals.store import (
     Decision,
     load_accepted,
@@ -21,11 +20,10 @@ from tradesaga.consumers.entry.signals.store import (
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.clock import Clock, SystemClock
 from tradesaga.infra.kafka.dead_letters import dead_letter
-from tradesaga.infra.kafka.preflight import preflight
+from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.ownership import unique_owner_name
-from tradesaga.infra.outbox.pace import Pace
-from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.outbox.processor import Pace, Received, Transaction
 from tradesaga.infra.outbox.serving import make_worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.postgres.partitions import maintain_partitions
@@ -39,8 +37,8 @@ from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.sagas.trade.orders import Refusal
 from tradesaga.schemas.envelope import ID, Header
+from tradesaga.schemas.identity import RequestKeys
 from tradesaga.schemas.messages.signals import SignalRaised
-from tradesaga.schemas.request_hash import RequestKeys
 from tradesaga.schemas.topics import SIGNALS, dead_letters_topic, events_topic
 
 BATCH: Final = 50

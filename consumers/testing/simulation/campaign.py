@@ -1,16 +1,20 @@
 """A campaign: many schedules, run in several processes, and its report."""
 
 import importlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Final
+from typing import Annotated, Final
 
-from tradesaga.consumers.testing.simulation.faults import CELLS, FaultKind
+import typer
+
+from tradesaga.consumers.testing.simulation.samples import SimulatedSaga
 from tradesaga.consumers.testing.simulation.schedule import Result, run, shorten
-from tradesaga.consumers.testing.simulation.simulated_saga import SimulatedSaga
+from tradesaga.consumers.testing.simulation.world import CELLS, FaultKind
+from tradesaga.infra.cli.console import AsJson, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.failpoints import Failpoint
 
@@ -18,11 +22,19 @@ SAMPLES: Final = (
     "tradesaga.consumers.testing.simulation.samples:order",
     "tradesaga.consumers.testing.simulation.samples:pair",
 )
+
 CHUNK: Final = 25
+
+
 """Schedules that a process takes at once."""
+
 _TRACE_LINES: Final = 400
+
 _WIDTH: Final = 6
+
 SHOWN: Final = 3
+
+
 """Failing schedules that are shortened and told; the others are only named."""
 
 
@@ -158,3 +170,43 @@ def as_dict(tally: Tally) -> dict[str, object]:
             for result in tally.failures
         ],
     }
+
+
+Sagas = Annotated[list[str] | None, typer.Option("--saga", help="module:attribute of a SimulatedSaga; may be repeated")]
+
+
+def simulate(
+    *,
+    seed: Annotated[int | None, typer.Option(min=0, help="Run this schedule alone, exactly as before.")] = None,
+    schedules: Annotated[int, typer.Option(min=1, help="Number of schedules.")] = 1000,
+    first: Annotated[int, typer.Option(min=0, help="Seed of the first schedule.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one per core.")] = 0,
+    saga: Sagas = None,
+    trace: Annotated[bool, typer.Option("--trace", help="With --seed: print the whole trace, failed or not.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Run the step path against simulated Kafka, PostgreSQL and far side, with seeded faults; exit 1 if it fails.
+
+    Example: `tradesaga simulate --schedules 1000`
+    """
+    paths = tuple(saga or SAMPLES)
+    if seed is not None:
+        tally, lines = _replay(paths, seed, trace=trace)
+    else:
+        tally = run_many(paths, first, schedules, processes or os.cpu_count() or 1)
+        lines = list(describe(tally))
+    print_result(as_dict(tally), "\n".join(lines), as_json=as_json)
+    return ExitCode.CHECK_FAILED if tally.failed_seeds else ExitCode.FINE
+
+
+def _replay(paths: tuple[str, ...], seed: int, *, trace: bool) -> tuple[Tally, list[str]]:
+    simulated = choose(paths, seed)
+    result, tally = run(simulated, seed, traced=trace), Tally()
+    tally.add([result])
+    lines = [*result.trace] if trace else []
+    if result.violations:
+        tally.failures.append(shorten(simulated, result))
+        lines += describe_failure(tally.failures[0])
+    else:
+        lines.append(f"seed {seed} holds: {result.hits.total()} faults, {len(result.trace)} lines, {result.hash[:16]}")
+    return tally, lines

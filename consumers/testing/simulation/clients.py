@@ -11,9 +11,8 @@ from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 from tradesaga.consumers.testing.simulation.broker import PlannedFailures, SimBroker
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
 from tradesaga.infra.kafka.codec import Outgoing, Record, checksum
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
 from tradesaga.infra.kafka.consumer import Polled, Wants
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.identity import Committed, TopicState
 from tradesaga.schemas.envelope import Header
 

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tradesaga.consumers.testing.simulation.connection import SimConnection
-from tradesaga.consumers.testing.simulation.faults import FaultKind
 from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError, current
 from tradesaga.consumers.testing.simulation.processes import SESSION_MS
-from tradesaga.consumers.testing.simulation.world import World
+from tradesaga.consumers.testing.simulation.world import FaultKind, World
 from tradesaga.infra.failpoints import Failpoint
 from tradesaga.schemas.messages.lifecycle import AbortRequested, RetryRequested
 

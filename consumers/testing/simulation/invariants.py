@@ -9,7 +9,7 @@ import orjson
 from tradesaga.consumers.testing.simulation.processes import rules_of
 from tradesaga.consumers.testing.simulation.world import Started, World
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.saga_progress import decode_progress
+from tradesaga.infra.saga_queries import decode_progress
 from tradesaga.sagas.machine import Machine, State
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import ID

@@ -10,13 +10,13 @@ from typing import Any, Final, cast
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.testing.simulation.broker import EPOCH_NS, SimBroker
 from tradesaga.consumers.testing.simulation.clients import SimClients
 from tradesaga.consumers.testing.simulation.connection import IDLE_LIMIT, SimPool
 from tradesaga.consumers.testing.simulation.database import SimDatabase
 from tradesaga.consumers.testing.simulation.loop import Process, SimLoop
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Pool

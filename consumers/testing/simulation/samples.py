@@ -1,18 +1,42 @@
 """Two small sagas for the simulation: an order with a step of each kind, and a pair of branches that join."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic import Field
 
 from tradesaga.consumers.participant import Participant, StepContext
+from tradesaga.consumers.testing.simulation.database import Statement
 from tradesaga.consumers.testing.simulation.effects import FarSide, Order, take_effect
-from tradesaga.consumers.testing.simulation.simulated_saga import Report, SimulatedSaga
-from tradesaga.sagas.definition import saga, seconds
-from tradesaga.sagas.retry import Retry
-from tradesaga.sagas.step import step
+from tradesaga.sagas.definition import AnySaga, saga, seconds
+from tradesaga.sagas.step import Retry, step
 from tradesaga.schemas.messages.message import Compensation, Event
+
+Report = Callable[[UUID, Event], None]
+
+
+"""Publishes an outside fact of a saga, as a feed would."""
+
+
+@dataclass(frozen=True)
+class SimulatedSaga:
+    """A saga under simulation.
+
+    `participants` binds handlers for one simulated world: local ones call `take_effect`, or SQL of their own for which
+    `statements` has a function; remote ones call the far side. `start` draws a start: its number within the schedule
+    is 0 for one that is to be taken back, so that every schedule compensates. `stuck` says of a start that a failure
+    planted in it cannot be mended, so that FAILED is its right end.
+    """
+
+    saga: AnySaga
+    participants: Callable[[FarSide, Report], Sequence[Participant]]
+    start: Callable[[Random, int], Event]
+    stuck: Callable[[Event], bool] = lambda _: False
+    statements: Mapping[str, Statement] = field(default_factory=dict[str, Statement])
+    partitions: int = 2
 
 
 class Asked(Event):
@@ -111,7 +135,9 @@ class MergeRefused(Event):
 
 
 QUICK: Final = Retry(attempts=3, initial=0.05, maximum=0.4)
+
 DOGGED: Final = Retry(attempts=12, initial=0.05, maximum=1.0)
+
 LIMIT: Final = seconds(1)
 
 
@@ -123,23 +149,30 @@ RESERVE = step(
     "reserve", on=Asked, emits=Reserved, rejects=ReserveRefused, compensate=Unreserve, compensated=Unreserved,
     timeout=LIMIT, retry=QUICK, compensation_retry=QUICK,
 )  # fmt: skip
+
 PLACE = step(
     "place", on=Reserved, emits=Placed, rejects=PlaceRefused, compensate=Unplace, compensated=Unplaced,
     timeout=LIMIT, retry=QUICK, compensation_retry=DOGGED,
 )  # fmt: skip
+
 FILL = step("fill", on=Placed, emits=Filled, rejects=Unfilled, waits_for=Reported, timeout=LIMIT)
+
 SETTLE = step("settle", on=Filled, emits=Settled, timeout=LIMIT, retry=QUICK)
+
 ORDER = saga("sim-order", version=1, deadline=seconds(9)).then(RESERVE).then(PLACE).then(FILL).then(SETTLE)
 
 LEFT = step(
     "left", on=Asked, emits=Left, compensate=Unleft, compensated=LeftUndone, timeout=LIMIT, retry=QUICK,
     compensation_retry=QUICK,
 )  # fmt: skip
+
 RIGHT = step(
     "right", on=Asked, emits=Right, rejects=RightRefused, compensate=Unright, compensated=RightUndone,
     timeout=LIMIT, retry=QUICK, compensation_retry=DOGGED,
 )  # fmt: skip
+
 MERGE = step("merge", on=(Left, Right), emits=Merged, rejects=MergeRefused, timeout=LIMIT, retry=QUICK)
+
 PAIR = saga("sim-pair", version=1, deadline=seconds(9)).then(LEFT).also(RIGHT).also(MERGE)
 
 
@@ -348,4 +381,5 @@ def is_stuck(start: Event) -> bool:
 
 
 order = SimulatedSaga(ORDER, order_participants, draw_order, is_stuck)
+
 pair = SimulatedSaga(PAIR, pair_participants, draw_pair, is_stuck)

@@ -12,10 +12,9 @@ import structlog
 
 from tradesaga.consumers.testing.simulation import invariants
 from tradesaga.consumers.testing.simulation.fault_actions import trigger_fault
-from tradesaga.consumers.testing.simulation.faults import Fault, draw_faults
 from tradesaga.consumers.testing.simulation.loop import StuckError, current
-from tradesaga.consumers.testing.simulation.simulated_saga import SimulatedSaga
-from tradesaga.consumers.testing.simulation.world import World
+from tradesaga.consumers.testing.simulation.samples import SimulatedSaga
+from tradesaga.consumers.testing.simulation.world import Fault, World, draw_faults
 from tradesaga.infra.failpoints import listen
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.messages.lifecycle import RetryRequested

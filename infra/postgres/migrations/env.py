@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection, text
 
-from tradesaga.infra.postgres.schema_version import TABLE
+from tradesaga.infra.postgres.database import TABLE
 
 LOCK = 7_263_410_952
 # Releases up to schema 0006 kept their version in alembic's default table. One of that name that says anything else, or

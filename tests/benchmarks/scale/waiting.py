@@ -10,7 +10,7 @@ from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.settings import Settings

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.benchmarks.scale_out.stage import Rig
-from tradesaga.infra.audit_log.keyring import write_new
+from tradesaga.infra.audit_log.note import write_new
 from tradesaga.infra.local_stack.ports import free_port
 
 _READY: Final = 60.0

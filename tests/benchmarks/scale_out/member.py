@@ -13,7 +13,7 @@ import uvloop
 from tests.benchmarks.noop import bench, steps
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.outbox.ownership import owner_name
 from tradesaga.infra.outbox.processor import Processor

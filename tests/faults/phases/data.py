@@ -10,7 +10,7 @@ from tests.faults.saga import NAME
 from tests.faults.servers import find_faketime
 from tests.faults.stage import Stage
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.lifecycle import Bar
 from tradesaga.schemas.messages.message import Command, Message, wire_type

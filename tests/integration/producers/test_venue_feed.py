@@ -17,7 +17,7 @@ from tradesaga.infra.outbox.outbox_writer import OutboxWriter
 from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.producers.venue_feed import GROUP, follow_market, follow_reports
-from tradesaga.sagas.trade.client_orders import client_order_id
+from tradesaga.sagas.trade.orders import client_order_id
 from tradesaga.sagas.trade.venue import NewOrder, VenueUnavailable
 from tradesaga.schemas.messages.trade import OrderType, Side, VenueReport
 from tradesaga.schemas.topics import saga_topics

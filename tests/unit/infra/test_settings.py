@@ -18,7 +18,7 @@ from tradesaga.infra.local_stack.state import (
     write_state,
 )
 from tradesaga.infra.local_stack.status import look
-from tradesaga.infra.outbox.known_groups import group_filter_for
+from tradesaga.infra.outbox.guard import group_filter_for
 from tradesaga.infra.settings import LEDGER_SERVICES, load_settings
 
 URL = "postgresql://user:hidden-password@127.0.0.1:5432/trades"

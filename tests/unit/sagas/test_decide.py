@@ -6,7 +6,7 @@ import pytest
 
 from tests.model.small_trade import CONFIRM, PLACE, SETTLE, small_trade
 from tradesaga.sagas.decide import Action, Due, StepMessage, Transition, decide, give_up
-from tradesaga.sagas.retry import Retry
+from tradesaga.sagas.step import Retry
 from tradesaga.sagas.step_state import ANSWERED, NO_ROW, OPEN, RowStatus
 
 INTENT, RETRY, WAITING, *SETTLED = RowStatus

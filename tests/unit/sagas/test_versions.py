@@ -8,7 +8,7 @@ import pytest
 
 from tests.sagas import Held, OrderAsked, small_saga
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.runtime.bindings import Bindings
+from tradesaga.consumers.runtime.message import Bindings
 from tradesaga.sagas.definition import AnySaga, saga
 from tradesaga.sagas.errors import DefinitionError
 from tradesaga.sagas.step import step

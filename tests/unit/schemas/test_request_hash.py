@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sagas import OrderAsked
-from tradesaga.schemas.identity import canonical, request_hash
-from tradesaga.schemas.request_hash import RequestKey, RequestKeys, comparable, made_with, same_request
+from tradesaga.schemas.identity import (
+    RequestKey,
+    RequestKeys,
+    canonical,
+    comparable,
+    made_with,
+    request_hash,
+    same_request,
+)
 
 SECRETS = st.binary(min_size=32, max_size=32)
 REQUESTS = st.builds(

@@ -16,7 +16,7 @@ from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, hash_row, re
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.witness import WitnessFile

@@ -23,7 +23,7 @@ from tradesaga.consumers.audit.retention.legal_holds import Scope
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.database import verify_database
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
-from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
+from tradesaga.infra.audit_log.note import public_path, read_signer, read_trusted, write_new
 from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
 from tradesaga.infra.postgres.database import session
 

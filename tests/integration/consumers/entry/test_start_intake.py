@@ -27,7 +27,7 @@ from tradesaga.infra.postgres.database import session
 from tradesaga.infra.starts.accept import Accepted, Conflict, StartResult, accept, make_start
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Envelope, Header
-from tradesaga.schemas.request_hash import RequestKeys
+from tradesaga.schemas.identity import RequestKeys
 
 pytestmark = pytest.mark.stack
 

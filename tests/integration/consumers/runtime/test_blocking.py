@@ -17,8 +17,7 @@ from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas import minutes, saga
 from tradesaga.sagas.definition import seconds
-from tradesaga.sagas.retry import Retry
-from tradesaga.sagas.step import step
+from tradesaga.sagas.step import Retry, step
 from tradesaga.schemas.messages.lifecycle import AttemptFailed, StepFailed
 from tradesaga.schemas.messages.message import Event
 

@@ -20,8 +20,8 @@ from tests.e2e import messages as m
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers import Participant, StepContext
-from tradesaga.consumers.recovery import group_start
-from tradesaga.consumers.runtime.history import EDGE, WHOLE, spans
+from tradesaga.consumers.recovery import commands
+from tradesaga.consumers.runtime.service import EDGE, WHOLE, spans
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas import minutes, saga, step
@@ -56,8 +56,8 @@ class Team:
 
     async def begin(self, after: str | None = None) -> Any:
         """Decide where its group begins."""
-        with patch.object(group_start, "registered_participants", return_value=[self.participant]):
-            return await group_start.begin_group(self.settings, self.participant.name, after)
+        with patch.object(commands, "registered_participants", return_value=[self.participant]):
+            return await commands.begin_group(self.settings, self.participant.name, after)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.broker import Seen, read_topic
 from tests.sagas import headers_of, small_saga
 from tests.waiting import until
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.producer import Producer

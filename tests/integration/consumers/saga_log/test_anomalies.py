@@ -11,7 +11,7 @@ from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, small_saga
 from tests.waiting import until
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.clock import SystemClock
 from tradesaga.schemas.messages.lifecycle import ParkReleased
 

@@ -15,7 +15,7 @@ from tests.integration.consumers.saga_log.rig import Rig, open_rig, ready
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, Unheld, headers_of
 from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
 from tradesaga.consumers.audit.replay.state import Identity, ReplayState
-from tradesaga.consumers.saga_log import release, store
+from tradesaga.consumers.saga_log import fold, store
 from tradesaga.consumers.saga_log.advance import CLOCK_SLACK_MS
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session
@@ -149,7 +149,7 @@ async def test_a_forged_deadline_takes_no_power_from_the_real_one(rig: Rig) -> N
 
 async def test_deadlines_let_go_all_that_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after another, as many as it takes and no more: what the steps had done behind much else is heard."""
-    monkeypatch.setattr(release, "LET_GO", 20)
+    monkeypatch.setattr(fold, "LET_GO", 20)
     saga_id = uuid4()
     async with rig.running() as worker:
         await ready(worker)

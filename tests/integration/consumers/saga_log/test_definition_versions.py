@@ -20,7 +20,7 @@ from tradesaga.consumers.audit.replay.auditor import Auditor
 from tradesaga.consumers.audit.replay.comparison import Comparison, ReplayReport
 from tradesaga.consumers.audit.replay.state import Identity, ReplayState, file_for
 from tradesaga.consumers.entry.start_intake import Intake
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.saga_queries import SagaFilter, read_page, start_events
 from tradesaga.sagas.step_state import RowStatus

@@ -20,7 +20,7 @@ from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox import lane_rows
 from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.postgres.database import session
-from tradesaga.infra.saga_progress import encode_progress
+from tradesaga.infra.saga_queries import encode_progress
 from tradesaga.schemas.messages.lifecycle import AbortRequested, RetryRequested, StepBarred, StepFailed
 
 pytestmark = pytest.mark.stack

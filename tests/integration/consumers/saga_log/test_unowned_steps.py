@@ -19,11 +19,11 @@ from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, Unheld, Unpla
 from tests.waiting import until
 from tradesaga.consumers import Participant
 from tradesaga.consumers.queries import diagnosis
-from tradesaga.consumers.saga_log import owner_watch, store
-from tradesaga.consumers.saga_log.owner_watch import OwnerWatch
+from tradesaga.consumers.saga_log import service, store
+from tradesaga.consumers.saga_log.commands import UnownedSteps
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.consumers.saga_log.unowned_steps import UnownedSteps
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.service import OwnerWatch
 from tradesaga.infra.kafka.connections import MappedConsumer
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import saga
@@ -58,7 +58,7 @@ class Watched:
 
     async def look(self, times: int = 1) -> None:
         """Look for steps without an owner, so often at once."""
-        with patch.object(owner_watch, "registered_participants", return_value=[self.owner]):
+        with patch.object(service, "registered_participants", return_value=[self.owner]):
             await asyncio.gather(*(self.watch.look() for _ in range(times)))
 
     async def overdue(self, *said: Event) -> UUID:
@@ -311,7 +311,7 @@ async def test_many_late_sagas_are_told_a_page_at_a_time_and_each_once(rig: Rig)
             assert await rig.pool.fetchval(waiting, other) > 0
             await looking
         assert await rig.pool.fetchval(waiting, other) == 0
-        assert max(sizes) <= owner_watch.PAGE
+        assert max(sizes) <= service.PAGE
         assert worker.health.restarts == 0
         named = f"{rig.saga.name}.step-unowned.v1"
         told = "SELECT count(*), count(DISTINCT saga_id) FROM saga_event WHERE event_type = $1 AND saga_id <> $2"
@@ -376,7 +376,7 @@ async def test_the_watch_goes_on_after_what_fails(
         if (raised := looks.pop(0)) is not None:
             raise raised
 
-    monkeypatch.setattr(owner_watch, "INTERVAL", 0.0)
+    monkeypatch.setattr(service, "INTERVAL", 0.0)
     monkeypatch.setattr(watched.watch, "look", look)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await watched.watch.run()

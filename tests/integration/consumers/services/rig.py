@@ -20,7 +20,7 @@ from tests.integration.infra.venues.simulated_venue import SimulatedVenue
 from tests.keys import KEYS
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.clock import SystemClock, format_time, new_id
@@ -33,8 +33,8 @@ from tradesaga.infra.outbox.processor import Processor, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.starts.accept import accept, make_start
 from tradesaga.infra.venues.wire_reports import report_event
-from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
 from tradesaga.sagas.trade.definition import trade
+from tradesaga.sagas.trade.orders import client_order_id, saga_of
 from tradesaga.schemas.envelope import Envelope, splice
 from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.messages.trade import TradeRequested, VenueFill, VenueReport

@@ -12,9 +12,8 @@ from tradesaga.consumers.participant import CompensationImpossibleError
 from tradesaga.consumers.services.execution import Desk, conclude, execution_participant
 from tradesaga.infra.ledger.trades import Order, Trade
 from tradesaga.infra.paper_exchange.faults import Fault
-from tradesaga.sagas.trade.client_orders import client_order_id
 from tradesaga.sagas.trade.fills import identify
-from tradesaga.sagas.trade.orders import Terms, assess
+from tradesaga.sagas.trade.orders import Terms, assess, client_order_id
 from tradesaga.sagas.trade.venue import VenueUnavailable, VenueUnknown
 from tradesaga.schemas.messages import trade as t
 

@@ -24,7 +24,7 @@ from tests.waiting import until
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.clock import SystemClock, format_time, new_id

@@ -11,7 +11,7 @@ from tests.book import order
 from tests.integration.consumers.services.rig import OPENING, TradeRig, report, trade_rig
 from tradesaga.infra.kafka.codec import pack
 from tradesaga.infra.postgres.database import session
-from tradesaga.sagas.trade.client_orders import client_order_id
+from tradesaga.sagas.trade.orders import client_order_id
 from tradesaga.schemas.envelope import CONTEXT, splice
 from tradesaga.schemas.messages import trade as t
 from tradesaga.schemas.messages.lifecycle import Bar, Retry, StepContradicted

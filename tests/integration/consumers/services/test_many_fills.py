@@ -18,7 +18,7 @@ from tradesaga.consumers.runtime.step_rows import Key
 from tradesaga.consumers.services.execution import Desk
 from tradesaga.infra.ledger.venue_reports import store_told
 from tradesaga.infra.postgres.database import session
-from tradesaga.sagas.trade.client_orders import client_order_id
+from tradesaga.sagas.trade.orders import client_order_id
 from tradesaga.sagas.trade.venue import OrderReport, OrderStatus
 from tradesaga.schemas.messages import trade as t
 from tradesaga.schemas.messages.lifecycle import StepContradicted

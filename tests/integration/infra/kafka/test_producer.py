@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from tradesaga.infra.kafka.admin import read_topic
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.errors import REFUSALS
+from tradesaga.infra.kafka.connections import REFUSALS
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics

@@ -21,7 +21,7 @@ from tests.waiting import until
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.names import Cluster

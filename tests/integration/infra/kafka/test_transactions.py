@@ -20,9 +20,8 @@ from tradesaga.consumers.audit.replay.comparison import Comparison
 from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.infra.kafka.admin import has_record, read_topic
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
 from tradesaga.infra.kafka.consumer import Consumer
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import worker as worker_module

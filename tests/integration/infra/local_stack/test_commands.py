@@ -173,7 +173,7 @@ def test_a_service_that_cannot_start_is_named(mine: Stack) -> None:
 def test_a_service_that_halts_is_named(mine: Stack) -> None:
     """`up` ends with exit code 4 and the reason long before its patience does; `status` shows it too."""
     (mine.home.parent / "my_app.py").write_text(
-        "import asyncio\nfrom tradesaga.infra.telemetry.worker_health import Health\n"
+        "import asyncio\nfrom tradesaga.infra.telemetry.metrics import Health\n"
         "from tradesaga.infra.telemetry.metrics import register_worker\n"
         "async def tick(settings):\n    register_worker('tick', Health(halted='the topics belong to somebody else'))\n"
         "    await asyncio.sleep(3600)\nservices = {'tick': tick}\n"

@@ -17,8 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.jars import fetch_jars, jar_cache, pinned_jars
-from tradesaga.infra.local_stack.kafka import answers, start_kafka, stop_kafka
+from tradesaga.infra.local_stack.kafka import answers, fetch_jars, jar_cache, pinned_jars, start_kafka, stop_kafka
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.local_stack.process import is_alive, wait_for_end
 from tradesaga.infra.local_stack.state import KafkaState

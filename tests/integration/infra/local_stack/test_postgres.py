@@ -15,15 +15,16 @@ import asyncpg
 import pytest
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.account import (
+from tradesaga.infra.local_stack.ports import free_port
+from tradesaga.infra.local_stack.postgres import (
     data_folder,
     is_reachable,
     outside_folder,
     server_account,
+    start_postgres,
+    stop_postgres,
     within_reach,
 )
-from tradesaga.infra.local_stack.ports import free_port
-from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.process import is_alive, wait_for_end
 from tradesaga.infra.local_stack.state import PostgresState
 
@@ -134,7 +135,7 @@ def test_a_wrong_password_is_refused(home: Home) -> None:
 
 def test_too_little_room_is_an_error_before_anything_starts(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that would fill up soon is named, with exit code 5."""
-    monkeypatch.setattr("tradesaga.infra.local_stack.disk.ROOM_NEEDED", 10**9)
+    monkeypatch.setattr("tradesaga.infra.local_stack.ports.ROOM_NEEDED", 10**9)
     with pytest.raises(CommandError, match="MB are free") as caught:
         home.start(PostgresState())
     assert caught.value.exit_code is ExitCode.UNAVAILABLE

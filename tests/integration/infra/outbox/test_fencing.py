@@ -21,10 +21,10 @@ from tests.waiting import until
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.clock import new_id
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.outbox import lane_rows, publish
 from tradesaga.infra.outbox.batch_writer import OutboxTransaction
 from tradesaga.infra.outbox.outbox_writer import OutboxWriter

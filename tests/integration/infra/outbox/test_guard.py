@@ -23,7 +23,7 @@ from tests.waiting import until
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log.processor import SagaLog
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.clock import new_id
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.topics import ensure_topics

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.infra.outbox.test_guard import commit, halted, one_saga, processors
-from tradesaga.consumers.audit.seal.partition_log import HistoryError
+from tradesaga.consumers.audit.log.checkpoints import HistoryError
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.seal.service import check_topics
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, parse_unverified

@@ -7,8 +7,7 @@ import pytest
 from tests.e2e.harness import Bench, open_bench
 from tests.integration.infra.outbox.test_guard import commit, halted, one_saga, processors
 from tradesaga.consumers.runtime.processor import StepProcessor
-from tradesaga.infra.outbox.guard import Guard
-from tradesaga.infra.outbox.known_groups import GroupFilter
+from tradesaga.infra.outbox.guard import GroupFilter, Guard
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.postgres.installation import read_identity
 from tradesaga.schemas.topics import PARTITIONS, events_topic

@@ -14,7 +14,7 @@ from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.outbox import lane_rows
-from tradesaga.sagas.retry import Retry
+from tradesaga.sagas.step import Retry
 from tradesaga.schemas.envelope import splice
 from tradesaga.schemas.messages.lifecycle import AttemptFailed, StepFailed
 from tradesaga.schemas.topics import PARTITIONS

@@ -6,9 +6,8 @@ import asyncpg
 import pytest
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.postgres.database import open_pool, session
+from tradesaga.infra.postgres.database import known_version, open_pool, session
 from tradesaga.infra.postgres.migrate import migrate
-from tradesaga.infra.postgres.schema_version import known_version
 
 pytestmark = pytest.mark.stack
 EARLIER = {"application_name": "tradesaga cash"}

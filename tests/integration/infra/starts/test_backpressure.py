@@ -26,12 +26,12 @@ from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.infra.cli.entry import execute
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.ports import free_port
-from tradesaga.infra.outbox.inbox import BATCHES
+from tradesaga.infra.outbox.batch import BATCHES
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.starts.backpressure import LOG, Backpressure, PipelineLag
 from tradesaga.infra.telemetry.health import serve_probes
 from tradesaga.infra.telemetry.metrics import register_worker
-from tradesaga.producers.start.backpressure import StartBackpressure
+from tradesaga.producers.start.accept import StartBackpressure
 from tradesaga.schemas import identity
 from tradesaga.schemas.topics import starts_topic
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from tradesaga.infra.paper_exchange.book import Bar
 from tradesaga.infra.paper_exchange.exchange import Exchange, Memory
 from tradesaga.infra.paper_exchange.faults import FaultPlan, Operation, Plan
 from tradesaga.infra.paper_exchange.records import Account, Change, Order, Status, Ticket, Trade
 from tradesaga.infra.paper_exchange.settings import Fees, Listing, default_listings
-from tradesaga.infra.paper_exchange.tape import Bar
 from tradesaga.infra.venues.report_tracker import CursorError, ReportTracker
 from tradesaga.sagas.trade.venue import (
     EXPIRED,

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.infra.conftest import Connect
 from tests.integration.infra.paper_exchange.process import KEY, SECRET, PaperProcess
 from tests.integration.infra.venues.rigs import order
-from tradesaga.infra.paper_exchange.launch import listen_on
+from tradesaga.infra.paper_exchange.command import listen_on
 from tradesaga.infra.venues.ccxt_adapter import CcxtVenue
 from tradesaga.infra.venues.ccxt_client import VenueAddress
 from tradesaga.sagas.errors import OutcomeUnknownError

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.infra.paper_exchange.process import ADMIN_KEY, small_market
 from tests.integration.infra.venues.rigs import CLOSES, SYMBOL, MemoryRig, PaperRig, Rig, collect, order
-from tradesaga.infra.paper_exchange.launch import listen_on
+from tradesaga.infra.paper_exchange.command import listen_on
 from tradesaga.infra.paper_exchange.server import Door, serve
 from tradesaga.infra.paper_exchange.settings import PaperSettings
 from tradesaga.infra.paper_exchange.venue import Venue

@@ -25,9 +25,8 @@ from tradesaga.infra.settings import Settings
 from tradesaga.infra.starts.accept import accept, make_start
 from tradesaga.producers.gateway.service import serve
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.schemas.identity import saga_id
+from tradesaga.schemas.identity import made_with, saga_id
 from tradesaga.schemas.messages.trade import TradeRequested
-from tradesaga.schemas.request_hash import made_with
 
 pytestmark = pytest.mark.stack
 JSON = {"Content-Type": "application/json"}

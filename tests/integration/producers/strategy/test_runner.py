@@ -18,7 +18,7 @@ from tests.broker import read_topic
 from tests.integration.infra.paper_exchange.process import PaperProcess, small_market
 from tests.waiting import until
 from tradesaga.infra.kafka.topics import ensure_topics
-from tradesaga.producers.strategy.crossover import crossovers
+from tradesaga.producers.strategy.plan import crossovers
 from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.topics import SIGNALS
 

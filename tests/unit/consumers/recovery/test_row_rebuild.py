@@ -9,8 +9,8 @@ from tests.e2e.far import FarSide
 from tests.e2e.sagas import make_kit
 from tests.sagas import Partition
 from tradesaga.consumers.recovery.row_rebuild import FactReader, rebuild_row
+from tradesaga.consumers.runtime.event_factory import split_packed
 from tradesaga.consumers.runtime.step_rows import Row
-from tradesaga.consumers.runtime.trigger import split_packed
 from tradesaga.infra.kafka.codec import Record, pack
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Header

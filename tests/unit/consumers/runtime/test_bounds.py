@@ -10,16 +10,13 @@ import pytest
 
 from tests.waiting import until
 from tradesaga.consumers.participant import Participant
+from tradesaga.consumers.runtime.event_factory import Trigger
 from tradesaga.consumers.runtime.outcome import CallKind
 from tradesaga.consumers.runtime.remote_calls import JUDGED_LIMIT, Call, Calls
-from tradesaga.consumers.runtime.trigger import Trigger
-from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.parked import Parked, parked_records
-from tradesaga.consumers.saga_log.saga_cache import SagaCache
+from tradesaga.consumers.saga_log.checkpoint import Parked, SagaCache, Tracked, parked_records
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.identity import Inspector
-from tradesaga.infra.outbox.batch import Chunk
-from tradesaga.infra.outbox.inbox import BATCHES, Inbox
+from tradesaga.infra.outbox.batch import BATCHES, Chunk, Inbox
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ports import ConsumerPort

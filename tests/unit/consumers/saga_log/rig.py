@@ -6,7 +6,7 @@ from tests.sagas import Partition, small_saga
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import OVERTAKES

@@ -5,9 +5,8 @@ import pytest
 from tests.sagas import OrderAsked, Partition, small_saga
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.schemas.identity import request_hash
-from tradesaga.schemas.request_hash import RequestKey
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.schemas.identity import RequestKey, request_hash
 
 SAGA = small_saga()
 RULES = Rules(SAGA)

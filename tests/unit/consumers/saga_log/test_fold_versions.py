@@ -9,7 +9,7 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.commands import command
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.sagas.definition import AnySaga, saga, seconds
 from tradesaga.sagas.machine import BarStep, CompensateStep
 from tradesaga.sagas.status import Status

@@ -14,7 +14,7 @@ from tradesaga.consumers.saga_log.batch_report import report_batch
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
     CompensationFailed,

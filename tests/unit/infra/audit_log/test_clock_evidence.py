@@ -12,15 +12,21 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from tradesaga.consumers.audit.seal.watches import ClockWatch
-from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, choose, parse_tracking, read_clock
-from tradesaga.infra.audit_log.clock_tier import ClockTally, ClockTier
-from tradesaga.infra.audit_log.precision_time import parse_pmc_output
+from tradesaga.consumers.audit.seal.service import ClockWatch
+from tradesaga.infra.audit_log.clock_evidence import (
+    ClockEvidence,
+    ClockTally,
+    ClockTier,
+    choose,
+    parse_pmc_output,
+    parse_tracking,
+    read_clock,
+)
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import health as probes
 from tradesaga.infra.telemetry import metrics
-from tradesaga.infra.telemetry.worker_health import Health
+from tradesaga.infra.telemetry.metrics import Health
 
 TRACKING = (
     "A29FC801,162.159.200.1,4,1763900000.123456789,-0.000012345,0.000001234,0.000023456,-8.123,0.001,0.045,"

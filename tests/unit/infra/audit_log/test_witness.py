@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.infra.audit_log import witness_index
+from tradesaga.infra.audit_log import witness
 from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, WitnessFile
 
 ORIGINS = ("desk/trade.events/0", "desk/trade.events/1", "desk/trade.events/2")
@@ -51,7 +51,7 @@ def test_the_last_of_each_log_is_found_by_the_end_of_the_file(
     tmp_path: Path, file: WitnessFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index says where to begin; a log that has long been silent is not forgotten."""
-    monkeypatch.setattr(witness_index, "SAVE_EVERY", 1000)
+    monkeypatch.setattr(witness, "SAVE_EVERY", 1000)
     path = tmp_path / "witness.jsonl"
     file.append(seen(2000))
     expected = {each.origin: each for each in seen(2000)}
@@ -86,7 +86,7 @@ def test_an_index_of_another_file_is_no_hindrance(
     tmp_path: Path, file: WitnessFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it names places at which other logs' checkpoints are, or none."""
-    monkeypatch.setattr(witness_index, "SAVE_EVERY", 1)
+    monkeypatch.setattr(witness, "SAVE_EVERY", 1)
     file.append(seen(9))
     file.last()
     path = tmp_path / "witness.jsonl"

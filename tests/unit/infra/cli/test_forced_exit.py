@@ -5,11 +5,11 @@ import subprocess
 import sys
 import time
 
-from tradesaga.infra.cli.forced_exit import guarding
+from tradesaga.infra.cli.run import guarding
 
 STANDS_STILL = """
 import asyncio, time
-from tradesaga.infra.cli.forced_exit import guarding
+from tradesaga.infra.cli.run import guarding
 
 async def main():
     async with guarding(look=0.1, missed=5):

@@ -20,7 +20,7 @@ from tradesaga.infra.registry.services import find_services
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.health import serve_probes
-from tradesaga.infra.telemetry.worker_health import Health
+from tradesaga.infra.telemetry.metrics import Health
 
 Service = Callable[[Settings], Awaitable[None]]
 

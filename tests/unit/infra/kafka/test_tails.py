@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import Inspector
-from tradesaga.infra.kafka.tails import ReadLimit, read_back
+from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 
 
 class Kafka:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.kafka.admin import differing
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
 from tradesaga.infra.kafka.connections import Place
 from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.watch import differing
 from tradesaga.infra.outbox.guard import saga_of
 from tradesaga.infra.outbox.guard_rules import (
     Evidence,

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tradesaga.infra.kafka.connections import Place
-from tradesaga.infra.kafka.errors import KafkaUnavailableError
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
 from tradesaga.infra.outbox.watchdog import Action, Observation, Patience, Watchdog, watch
 
 PATIENCE = Patience(silence=60, rebuilds=2, hang=300)

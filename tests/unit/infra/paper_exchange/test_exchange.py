@@ -7,11 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tradesaga.infra.paper_exchange.book import Bar
 from tradesaga.infra.paper_exchange.exchange import Exchange, Memory
 from tradesaga.infra.paper_exchange.records import Account, Change, Order, Status, Ticket, Trade
 from tradesaga.infra.paper_exchange.refusal import Refusal
 from tradesaga.infra.paper_exchange.settings import Fees, Listing
-from tradesaga.infra.paper_exchange.tape import Bar
 from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
 PRICES = [Decimal(text) for text in ("1.10", "1.12", "1.07", "1.10", "1.25", "0.98")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tradesaga.infra.paper_exchange.tape import TapeMissingError, read_tape
+from tradesaga.infra.paper_exchange.book import TapeMissingError, read_tape
 
 
 def test_shipped_series_are_read_to_the_digit() -> None:
@@ -25,7 +25,7 @@ def test_shipped_series_are_read_to_the_digit() -> None:
 def test_reading_them_imports_neither_backtesting_nor_pandas() -> None:
     """Importing the package would cost a hundred megabytes in a process that wants three columns."""
     program = (
-        "import sys; from decimal import Decimal; from tradesaga.infra.paper_exchange.tape import read_tape;"
+        "import sys; from decimal import Decimal; from tradesaga.infra.paper_exchange.book import read_tape;"
         "read_tape('GOOG', 86400000, Decimal('0.01'));"
         "print([name for name in ('backtesting', 'pandas', 'bokeh') if name in sys.modules])"
     )

@@ -8,8 +8,7 @@ import pytest
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.starts.accept import SIZE_LIMIT
-from tradesaga.producers.start.line_stream import batches
-from tradesaga.producers.start.lines import Line, read_lines
+from tradesaga.producers.start.lines import Line, batches, read_lines
 
 
 def read(text: bytes) -> list[Line]:

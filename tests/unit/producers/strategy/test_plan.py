@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.venues.klines import Kline
-from tradesaga.producers.strategy.crossover import Crossover, crossovers
-from tradesaga.producers.strategy.feed import Feed, record_of
-from tradesaga.producers.strategy.plan import Plan, check_plans, read_plans
+from tradesaga.producers.strategy.market import Feed, record_of
+from tradesaga.producers.strategy.plan import Crossover, Plan, check_plans, crossovers, read_plans
 from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.messages.trade import Side

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 
-from tradesaga.sagas.trade.client_orders import client_order_id
 from tradesaga.sagas.trade.comparison import (
     BookView,
     Drift,
@@ -19,6 +18,7 @@ from tradesaga.sagas.trade.comparison import (
     compare,
     venue_differences,
 )
+from tradesaga.sagas.trade.orders import client_order_id
 from tradesaga.sagas.trade.venue import Fill, OrderReport, OrderStatus, VenueTrade
 from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce, TradeFilled, hash_trade_ids
 

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradesaga.sagas.trade.arithmetic import ZERO, is_multiple, multiply, round_down, round_up
-from tradesaga.sagas.trade.client_orders import client_order_id, saga_of
 from tradesaga.sagas.trade.exposure import Exposure, Limits, count_in
-from tradesaga.sagas.trade.orders import Instrument, Refusal, Terms, assess
+from tradesaga.sagas.trade.orders import Instrument, Refusal, Terms, assess, client_order_id, saga_of
 from tradesaga.schemas.messages.trade import OrderType, Side, TradeRequested
 
 D = Decimal

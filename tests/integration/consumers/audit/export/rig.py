@@ -10,9 +10,9 @@ import asyncpg
 
 from tests.integration.consumers.audit.rig import STORY, TOPIC, AuditRig
 from tests.sagas import RECORDED_MS, OrderAsked
+from tradesaga.consumers.audit.export.command import Maker
 from tradesaga.consumers.audit.export.folder import FreshFolder
 from tradesaga.consumers.audit.export.manifest import Manifest, Query
-from tradesaga.consumers.audit.export.run import Maker
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.saga_log import store

@@ -15,8 +15,7 @@ from tests.integration.consumers.audit.export import hands
 from tests.integration.consumers.audit.export.rig import ExportRig
 from tradesaga.consumers.audit.export import layout
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.keyring import public_path
-from tradesaga.infra.audit_log.note import open_note
+from tradesaga.infra.audit_log.note import open_note, public_path
 from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessFile
 from tradesaga.infra.cli.entry import execute
 

@@ -17,7 +17,7 @@ from tests.integration.consumers.audit.rig import PARTITIONS, AuditRig
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.orders import COLUMNS, describe_order
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.messages import trade as t
 from tradesaga.schemas.messages.message import Event, wire_type

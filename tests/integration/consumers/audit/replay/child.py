@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.sagas import small_saga
 from tradesaga.consumers.audit.replay.comparison import Comparison
 from tradesaga.consumers.audit.replay.state import Identity, ProgressReporter, ReplayState
-from tradesaga.consumers.saga_log.rules import Rules
+from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.admin import read_cluster_id
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session

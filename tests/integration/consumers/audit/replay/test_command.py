@@ -19,7 +19,7 @@ from tests.sagas import Filled, Held, OrderAsked, Placed, Settled
 from tests.waiting import until
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
-from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
+from tradesaga.infra.audit_log.note import public_path, read_signer, read_trusted, write_new
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import ExitCode

@@ -23,7 +23,7 @@ from tradesaga.consumers.audit.report.seal_finder import SealFinder
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
 from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf
 from tradesaga.infra.audit_log.note import Signer, open_note
 from tradesaga.infra.cli.entry import execute

@@ -7,12 +7,10 @@ from itertools import pairwise
 from uuid import UUID
 
 from tests.integration.consumers.audit.rig import STORY, AuditRig
-from tradesaga.consumers.audit.retention.action_log import ActionLog
-from tradesaga.consumers.audit.retention.actions import Action, ActionKind
+from tradesaga.consumers.audit.retention.action_log import Action, ActionKind, ActionLog
 from tradesaga.consumers.audit.retention.drop import Evidence, drop
 from tradesaga.consumers.audit.retention.legal_holds import Scope, describe_hold
-from tradesaga.consumers.audit.retention.retire import RetireRequest, retire, survey
-from tradesaga.consumers.audit.retention.survey import SegmentStatus
+from tradesaga.consumers.audit.retention.retire import RetireRequest, SegmentStatus, retire, survey
 from tradesaga.consumers.saga_log import store
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.errors import CommandError

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.consumers.audit.retention.rig import RetentionRig, named
-from tradesaga.infra.audit_log.keyring import public_path
+from tradesaga.infra.audit_log.note import public_path
 from tradesaga.infra.cli.entry import execute
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

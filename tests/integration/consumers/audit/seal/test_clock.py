@@ -10,8 +10,7 @@ import pytest_asyncio
 from tests.integration.consumers.audit.rig import AuditRig
 from tradesaga.consumers.audit.verify.database import verify_database
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
-from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, read_clock
-from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.clock_evidence import ClockEvidence, ClockTier, read_clock
 from tradesaga.infra.audit_log.note import open_note
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

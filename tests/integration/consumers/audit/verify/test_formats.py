@@ -15,14 +15,14 @@ from prometheus_client import REGISTRY
 from tests.integration.consumers.audit.export.rig import EVERYTHING, ExportRig
 from tests.integration.consumers.audit.rig import GROUP, STORY, TOPIC, AuditRig
 from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of
-from tradesaga.consumers.audit.seal.watches import UnsealedWatch
+from tradesaga.consumers.audit.seal.service import UnsealedWatch
 from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.consumers.saga_log.chain import format_of
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import open_note
 from tradesaga.infra.kafka.codec import Record, dump_headers
-from tradesaga.infra.telemetry.worker_health import Health
+from tradesaga.infra.telemetry.metrics import Health
 from tradesaga.schemas.envelope import Header
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

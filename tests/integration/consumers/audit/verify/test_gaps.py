@@ -15,9 +15,9 @@ from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig, 
 from tests.integration.infra.kafka.test_transactions import transaction
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga
 from tests.waiting import until
+from tradesaga.consumers.audit.export.command import Maker
 from tradesaga.consumers.audit.export.folder import FreshFolder
 from tradesaga.consumers.audit.export.manifest import Query
-from tradesaga.consumers.audit.export.run import Maker
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.log.rows import read_saga_rows, snapshot
 from tradesaga.consumers.audit.replay.comparison import Comparison
@@ -31,8 +31,7 @@ from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.database import verify_database
 from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.consumers.audit.verify.topics import TopicVerifier
-from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
-from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.infra.audit_log.clock_evidence import UNKNOWN, ClockTier
 from tradesaga.infra.audit_log.note import Signer, Verifier
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.topic_reader import TopicReader

@@ -20,8 +20,8 @@ from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.audit.verify.topics import TopicVerifier
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
-from tradesaga.infra.audit_log.keyring import public_path, read_signer, read_trusted, write_new
 from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf
+from tradesaga.infra.audit_log.note import public_path, read_signer, read_trusted, write_new
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import read_removals

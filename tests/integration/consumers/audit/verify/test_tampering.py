@@ -10,8 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.consumers.audit.rig import TOPIC, AuditRig
-from tradesaga.consumers.audit.log.checkpoints import take_turn
-from tradesaga.consumers.audit.seal.partition_log import HistoryError
+from tradesaga.consumers.audit.log.checkpoints import HistoryError, take_turn
 from tradesaga.consumers.audit.verify.log_check import Verdict
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import NoteError, Signer

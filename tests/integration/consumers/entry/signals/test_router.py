@@ -31,9 +31,9 @@ from tradesaga.sagas.trade.orders import Instrument
 from tradesaga.sagas.trade.routing import Subscription
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import Header
+from tradesaga.schemas.identity import RequestKeys
 from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.messages.trade import TradeRequested
-from tradesaga.schemas.request_hash import RequestKeys
 from tradesaga.schemas.topics import PARTITIONS
 
 pytestmark = pytest.mark.stack

@@ -15,8 +15,8 @@ from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
-from tradesaga.consumers.saga_log.rules import Rules
-from tradesaga.infra.audit_log.clock_tier import ClockTier
+from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.partitioner import partition_of

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.merkle_tree import Tree
-from tradesaga.consumers.audit.report.inclusion_proofs import Prover
+from tradesaga.consumers.audit.report.seal_finder import Prover
 from tradesaga.infra.audit_log.merkle import Frontier, check_inclusion
 
 LEAVES = [hashlib.sha256(b"%d" % number).digest() for number in range(300)]

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.consumers.audit.report.stories import Teller, compensated, completed, hard, resolved, story_of
-from tradesaga.consumers.audit.report.drawing import NARROW, WIDE, Layout, draw
+from tradesaga.consumers.audit.report.drawing import NARROW, WIDE, Layout, Scale, draw, list_bars, list_states
 from tradesaga.consumers.audit.report.formatting import harmless, span
-from tradesaga.consumers.audit.report.timeline import Scale, list_bars, list_states
 
 TIMES = st.lists(st.integers(-(2**63), 2**63), min_size=1, max_size=60)
 

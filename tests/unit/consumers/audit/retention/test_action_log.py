@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tradesaga.consumers.audit.retention.actions import (
+from tradesaga.consumers.audit.retention.action_log import (
     Action,
     ActionError,
     ActionKind,

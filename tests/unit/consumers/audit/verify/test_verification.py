@@ -9,9 +9,8 @@ from tradesaga.consumers.audit.log.rows import Row
 from tradesaga.consumers.audit.verify.log_check import Begin, LogCheck, Report, Verdict
 from tradesaga.consumers.saga_log.chain import StoredBytes, link
 from tradesaga.consumers.saga_log.outcome import describe
-from tradesaga.infra.audit_log.checkpoint import Checkpoint
+from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
-from tradesaga.infra.audit_log.origin import Origin
 from tradesaga.infra.kafka.codec import Record, dump_headers
 from tradesaga.schemas.envelope import SAGA_ID, TYPE
 

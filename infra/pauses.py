@@ -1,23 +1,77 @@
-"""`tradesaga pause` and `tradesaga resume`: hold the trades of a saga, an account or a venue, and let them go on."""
+"""What operators have paused: sagas, accounts and venues, with who and why, in the database of every service."""
 
 import asyncio
 import getpass
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
+import asyncpg
 import typer
 
-from tradesaga.infra.cli.options import AsJson, Directory, Operator
-from tradesaga.infra.cli.output import print_result
+from tradesaga.infra.cli.console import AsJson, Directory, Operator, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.accounts import list_accounts
-from tradesaga.infra.pauses.store import Scope, list_holds, pause, resume
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.saga_queries import find_id
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 
+SERVICES = ("risk", "cash", "execution", "settlement")
+
+_PAUSE = """
+INSERT INTO hold (scope, key, operator, reason) VALUES ($1, $2, $3, $4)
+ON CONFLICT (scope, key) DO UPDATE SET operator = excluded.operator, reason = excluded.reason
+"""
+
+_RESUME = "DELETE FROM hold WHERE scope = $1 AND key = $2"
+
+_LIST = "SELECT scope, key, operator, reason, created_at FROM hold ORDER BY created_at"
+
+
+class Scope(StrEnum):
+    """What can be paused."""
+
+    SAGA = "saga"
+    VENUE = "venue"
+    ACCOUNT = "account"
+
+
+async def pause(settings: Settings, scope: Scope, key: str, operator: str, reason: str) -> None:
+    """Keep the steps of what is named from starting, from each service's next batch on; a second pause says why anew.
+
+    What is under way is brought to its end, and compensations and settlements go on.
+    """
+    for url in _databases(settings):
+        async with session(url) as sql:
+            await sql.execute(_PAUSE, scope.value, key, operator, reason)
+
+
+async def resume(settings: Settings, scope: Scope, key: str) -> bool:
+    """Remove a pause; False if there was none."""
+    paused = False
+    for url in _databases(settings):
+        async with session(url) as sql:
+            paused |= await sql.execute(_RESUME, scope.value, key) != "DELETE 0"
+    return paused
+
+
+async def list_holds(settings: Settings) -> Sequence[asyncpg.Record]:
+    """Read what is paused, the oldest first."""
+    found: dict[tuple[str, str], asyncpg.Record] = {}
+    for url in _databases(settings):
+        async with session(url) as sql:
+            found |= {(row["scope"], row["key"]): row for row in await sql.fetch(_LIST)}
+    return sorted(found.values(), key=lambda row: row["created_at"])
+
+
+def _databases(settings: Settings) -> list[str]:
+    return sorted({settings.database_for(service) for service in SERVICES})
+
+
 commands = typer.Typer()
 
 What = Annotated[Scope, typer.Argument(help="saga, venue or account.")]
+
 Key = Annotated[str, typer.Argument(help="Which one: the saga's id or the beginning of it, or a name.")]
 
 

@@ -1,1 +1,0 @@
-"""Pauses of sagas, accounts and venues by operators."""
