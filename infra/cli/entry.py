@@ -74,6 +74,7 @@ def assemble(wanted: str = "") -> typer.Typer:
     """Compose the commands of all installed packages; those that cannot be loaded are named and left out.
 
     An entry point of the wanted command's own name is loaded alone: a service need not carry all commands' imports.
+    Commands of one module share a `typer.Typer`, which is registered under the name of each.
     Raises `CommandError` (exit 3) when the wanted command needs an extra that is not installed.
     """
     root = typer.Typer(
@@ -82,6 +83,7 @@ def assemble(wanted: str = "") -> typer.Typer:
     root.callback()(_root_options)
     points = entry_points(group=COMMANDS)
     left_out: dict[str, list[str]] = {}
+    shared: list[typer.Typer] = []
     for point in sorted(points.select(name=wanted) or points, key=lambda point: point.name):
         try:
             command = point.load()
@@ -92,7 +94,9 @@ def assemble(wanted: str = "") -> typer.Typer:
             left_out.setdefault(str(error) if needed is None else needed.do, []).append(point.name)
             continue
         if isinstance(command, typer.Typer):
-            root.add_typer(command)
+            if command not in shared:
+                shared.append(command)
+                root.add_typer(command)
         else:
             root.command(point.name)(command)
     for reason, names in left_out.items():

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from tests.e2e import messages as m
 from tests.e2e.harness import SESSION_MS, Bench, Running, open_bench
@@ -21,6 +23,8 @@ from tradesaga.schemas.envelope import Header
 pytestmark = pytest.mark.stack
 
 Wants = Callable[[str, Sequence[Header]], bool]
+DEAF = ContextVar("DEAF", default=False)
+"""Whether what is fetched is for a consumer that brings nothing any more."""
 QUICK = Patience(silence=2.0, rebuilds=2, hang=60)
 
 
@@ -50,11 +54,19 @@ class Deafened:
         self.strikes = False
         self._how, self._count = how, count
         self._poll = Consumer.poll
+        library: Any = AIOKafkaConsumer  # untyped in part
+        getmany = library.getmany
 
         async def poll(member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
             return await self.poll(member, wants, timeout_ms, limit)
 
+        async def fetch(inner: Any, *places: Any, **limits: Any) -> Any:
+            if DEAF.get():
+                inner.pause(*inner.assignment())
+            return await getmany(inner, *places, **limits)
+
         monkeypatch.setattr(Consumer, "poll", poll)
+        monkeypatch.setattr(library, "getmany", fetch)
 
     async def poll(self, member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
         """Poll, or do not."""
@@ -63,8 +75,7 @@ class Deafened:
         if self.strikes and self.members.index(member) < self._count:
             if self._how == "hangs":
                 await asyncio.Event().wait()
-            inner: Any = member._consumer  # pyright: ignore[reportPrivateUsage]
-            inner.pause(*inner.assignment())
+            DEAF.set(True)  # for the task that polls this member
         return await self._poll(member, wants, timeout_ms, limit)
 
 
