@@ -150,14 +150,14 @@ MONEY_MUTANTS = (
         "a fill not compared with the answer", lambda: replaced(trade_evidence, "_refute_answer", _believe), _forge_fill
     ),
     MoneyMutant(
-        "a report counted that is in no row",
+        "a report without a row counted",
         lambda: _together(
             replaced(Participant, "stores_reports", _believe), replaced(trade_evidence, "_refute_report", _believe)
         ),
         _forge_report,
     ),
     MoneyMutant(
-        "booked without a row of the register",
+        "booked without a row of the order register",
         lambda: _together(
             replaced(trade_evidence.TradeEvidence, "refute", _believe),
             replaced(settlement, "order_of", _order_of_record),
@@ -166,10 +166,10 @@ MONEY_MUTANTS = (
         _forge_unknown,
     ),
     MoneyMutant(
-        "a saga's id not computed again", lambda: everywhere(trade_evidence.starts_itself, _always), _forge_start
+        "a saga's id not recomputed", lambda: everywhere(trade_evidence.starts_itself, _always), _forge_start
     ),
     MoneyMutant(
-        "the amount taken from the context",
+        "the amount taken from the record",
         lambda: _together(
             _without("_refute_answer", 'if answered.get(CONTEXT, b"") != claim.envelope.context:'),
             replaced(cash, "order_of", _order_of_record),
@@ -177,7 +177,7 @@ MONEY_MUTANTS = (
         _forge_hold,
     ),
     MoneyMutant(
-        "the hold not looked at",
+        "the hold not checked",
         lambda: _without("_refute_beginning", "if held and known.held != order.hold:"),
         _spend_hold,
     ),

@@ -165,7 +165,7 @@ RULE_MUTANTS = (
         _halts(guard.found(guard.lane(), offset=2, by=Identity(guard.HERE.installation, 4))),
     ),
     RuleMutant(
-        "a database that knows nothing begins anew", _dropped("_check_history"), _halts(guard.found(offset=10, by=""))
+        "an empty database starts from the beginning", _dropped("_check_history"), _halts(guard.found(offset=10, by=""))
     ),
     RuleMutant(
         "a topic's id and partitions not compared",
@@ -178,7 +178,7 @@ RULE_MUTANTS = (
         _halts(guard.found(guard.lane(), record=guard.RECORD._replace(value=b"[]"))),
     ),
     RuleMutant(
-        "a topic that was cut off halts its readers alone",
+        "a truncated topic halts only its readers",
         _changed(guard_rules, "check_evidence", f"found.lanes:{_RECORDS}", f"found.own:{_RECORDS}"),
         _halts(guard.found(guard.OTHERS, held=(0, 9))),
     ),
@@ -187,14 +187,14 @@ RULE_MUTANTS = (
         _dropped("_check_seals"),
         _halts(replace(guard.found(guard.lane(), guard.saga_log(11)), seals=guard.sealed(12))),
     ),
-    RuleMutant("any key seals", lambda: replaced(seals, "_is_signed", _yes), _forge_checkpoint),
+    RuleMutant("checkpoints of any key accepted", lambda: replaced(seals, "_is_signed", _yes), _forge_checkpoint),
     RuleMutant(
-        "an old seal that is published once more ends the search",
+        "a republished old seal ends the search",
         lambda: replaced(seals, "_is_prompt", _yes),
         sealing.test_an_old_seal_that_somebody_publishes_once_more_does_not_end_the_search,
     ),
     RuleMutant(
-        "the database read before what follows it",
+        "the database read before Kafka",
         lambda: changed(Guard, "_look", ("lanes = await self._read_lanes(sql)", "lanes = known")),
         lambda: order.test_no_halt_while_the_saga_log_works_between_two_reads(range(order.READS)),
     ),
@@ -204,22 +204,22 @@ RULE_MUTANTS = (
         _compact_topic,
     ),
     RuleMutant(
-        "a saga judged by the newest version",
+        "a saga run under the newest version",
         _changed(reading, "_own_rules", f"rules if {_IS_NEWEST} else rules.versions.get(version)", "rules"),
         versions.test_versions_change_under_a_saga_on_its_way,
     ),
     RuleMutant(
-        "a deadline counts whenever it comes",
+        "an early deadline counts",
         lambda: everywhere(advance.is_early, _no),
         _send_deadline_early,
     ),
     RuleMutant(
-        "any deadline settles what waits",
+        "a deadline without ts_overtakes is the last one",
         _changed(advance, "_is_deadline_pending", "if folded.state.unblocked", "if folded.state.overdue"),
         lambda: parking.test_a_deadline_that_overtakes_nothing_leaves_the_saga_its_own(_started()),
     ),
     RuleMutant(
-        "one deadline lets go what it can",
+        "one deadline for any number of parked records",
         _changed(fold, "_with_tried", "deadline_pending=left", "deadline_pending=False"),
         _park_much,
     ),
@@ -229,7 +229,7 @@ RULE_MUTANTS = (
         lambda: _differ(_RECORD, _RECORD._replace(key=b"another")),
     ),
     RuleMutant(
-        "headers run together in the leaf",
+        "headers concatenated in the leaf",
         _changed(chain, "encode", "names.encoded, lengths,", "names.encoded,"),
         lambda: _differ(_RECORD, _RECORD._replace(headers=(("a", b"x"), ("b", b"y")))),
     ),

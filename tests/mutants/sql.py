@@ -43,17 +43,18 @@ _DOWNWARDS = "ORDER BY reason DESC"
 SQL_MUTANTS = (
     SqlMutant("no epoch check", lane_rows, "ADVANCE", "l.epoch = m.epoch AND ", "", sql_scripts.only_the_owner_passes),
     SqlMutant(
-        "no number check", lane_rows, "ADVANCE", " AND l.last_seq = m.last_seq", "", sql_scripts.only_the_owner_passes
+        "outbox number not checked", lane_rows, "ADVANCE", " AND l.last_seq = m.last_seq", "",
+        sql_scripts.only_the_owner_passes
     ),
     SqlMutant(
-        "a claim that does not fence", lane_rows, "ACQUIRE", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs
+        "takeover without a new epoch", lane_rows, "ACQUIRE", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs
     ),
     SqlMutant(
-        "an offset that goes back", lane_rows, "ADVANCE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",
+        "offset set back", lane_rows, "ADVANCE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",
         sql_scripts.offsets_never_go_back,
     ),
     SqlMutant(
-        "cursor outbox", outbox_rows, "UNPUBLISHED", "ORDER BY seq", "ORDER BY id DESC",
+        "outbox read out of order", outbox_rows, "UNPUBLISHED", "ORDER BY seq", "ORDER BY id DESC",
         sql_scripts.the_outbox_is_numbered
     ),
     SqlMutant("retry not compared and set", step_rows, "UPDATE", _KNOWN, "", sql_scripts.rows_are_compared_and_set),
