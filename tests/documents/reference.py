@@ -277,8 +277,8 @@ def decisions_page() -> str:
     """Return the list of decisions, oldest first."""
     head = """# Decisions
 
-Each page gives the reasons for one choice of design, what was not chosen, and what follows from it. A page is written
-with the change that it explains and describes the project as it was then.
+Each page explains one design decision: the reasons, the alternatives that were not chosen, and the consequences. A page
+is written with the change that it explains and describes the project as it was then.
 """
     listed: list[str] = []
     for page in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
