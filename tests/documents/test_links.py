@@ -64,6 +64,18 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     documents = [page for page in tracked() if page.suffix == ".md" and page.is_relative_to(ROOT / "docs")]
     assert len(built) == len(documents) + 1  # the page of what is not found
     assert [str(page) for page in built if FETCHED.search(page.read_text(encoding="utf-8"))] == []
+    assert [str(page) for page in built if unread_marks(page.read_text(encoding="utf-8"))] == []
+
+
+def unread_marks(html: str) -> list[str]:
+    """Return the lines of paragraphs that were meant as items of a list or as rows of a table."""
+    paragraphs = re.findall(r"<p>(.*?)</p>", html, re.DOTALL)
+    return [line for each in paragraphs for line in re.findall(r"^(?:\* |\d+\. |\| ).*", each, re.MULTILINE)]
+
+
+def test_a_list_that_was_not_read_as_one_is_noticed() -> None:
+    """The site needs an empty line before a list, and four spaces for what belongs to an item."""
+    assert unread_marks("<p>first:\n* one</p><p>2 * 3</p>") == ["* one"]
 
 
 def anchors(page: Path) -> set[str]:
