@@ -56,7 +56,7 @@ SELECT scope, key, operator, reason, created_at FROM hold
 WHERE scope = 'venue' OR (scope = 'saga' AND key = ANY($1::text[])) OR (scope = 'account' AND key = $2)
 """
 _DEADLINE: Final = "SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8"
-_TO: Final = {Status.COMPENSATING: "be settled or taken back", Status.FAILED: "be decided upon by a person"}
+_TO: Final = {Status.COMPENSATING: "be settled or compensated", Status.FAILED: "be decided upon by a person"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def _tell(step: Json) -> str:
         return f"{name}; {who} has never run"
     if step["lag"]:
         return f"{name}; {who} has {step['lag']} records to read first"
-    return f"{name}; {who} has not met it yet"
+    return f"{name}; {who} has not processed it yet"
 
 
 def _read(row: asyncpg.Record, settings: Settings) -> _Saga:

@@ -102,9 +102,9 @@ class Rules:
         told = [
             f"{what}: {', '.join(machine.names(steps))}"
             for what, steps in (
-                ("done and not taken back", 0 if machine.passed(state) else state.done & ~state.compensated),
-                ("taken back after the pivot", state.compensated if machine.passed(state) else 0),
-                ("unanswered, and owned by nobody", machine.unanswered(state)),
+                ("done and not compensated", 0 if machine.passed(state) else state.done & ~state.compensated),
+                ("compensated after the pivot", state.compensated if machine.passed(state) else 0),
+                ("unanswered and unowned", machine.unanswered(state)),
                 ("will not happen", (state.refused | state.barred | _failed(state)) & ~state.done),
             )
             if steps

@@ -248,7 +248,7 @@ def _check_topic(found: Evidence, lane: KnownLane) -> None:
         )
     if lane.topic_id and NO_ID not in (lane.topic_id, topic.id) and lane.topic_id != topic.id:
         raise HaltError(
-            f"the topic {name} was deleted and made anew: its id is {topic.id}, and {lane.group} has read "
+            f"the topic {name} was deleted and recreated: its id is {topic.id}, and {lane.group} has read "
             f"{lane.topic_id}; name the right broker in TRADESAGA_KAFKA, or {_TOPICS}"
         )
     if topic.partitions != lane.partitions:

@@ -168,7 +168,7 @@ class TopicVerifier:
         if checkpoints and not check.agreed:
             what = (
                 f"not one of {len(checkpoints)} checkpoints fits: this is another cluster's topic than the one that was"
-                f" sealed (this is cluster {self.cluster}), or it was made anew"
+                f" sealed (this is cluster {self.cluster}), or it was recreated"
             )
             self.report.add(Verdict.INCOMPLETE, where, what)
 
@@ -187,7 +187,7 @@ class TopicVerifier:
         elif origin.topic not in {rules.topic for rules in self.sagas}:
             why = "no saga of that topic is known here: name its module in TRADESAGA_APP"
         else:
-            why = "the topic has no such partition: it is another cluster's, or was made anew"
+            why = "the topic has no such partition: it is another cluster's, or was recreated"
         self.report.add(Verdict.INCOMPLETE, str(origin), f"{count} checkpoints of a log that is not here: {why}")
 
 

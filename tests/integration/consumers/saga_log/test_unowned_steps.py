@@ -97,7 +97,7 @@ async def test_a_saga_that_waits_for_nobody_fails_with_an_alert_and_goes_on_when
             ):
                 async with rig.pool.acquire() as sql:
                     found = await diagnosis.diagnose(sql, watched.settings, row)
-            assert "unanswered, and owned by nobody: place" in found["summary"]
+            assert "unanswered and unowned: place" in found["summary"]
             assert [(each["step"], each["service"]) for each in found["waits_for"]] == [("place", None)]
             await watched.look()
             await rig.say(saga_id, StepBarred(step="place"))
@@ -106,7 +106,7 @@ async def test_a_saga_that_waits_for_nobody_fails_with_an_alert_and_goes_on_when
             await rig.reached(saga_id, "ABORTED")
             assert await watched.told(saga_id) == 1
     alerts = [each for each in logs if each["event"] == "saga failed: a person is needed"]
-    assert ["owned by nobody: place" in each["stands"] for each in alerts] == [True]
+    assert ["unowned: place" in each["stands"] for each in alerts] == [True]
     assert (await replayed(rig)).differing == 0
 
 

@@ -177,7 +177,7 @@ async def test_a_prefix_that_changes_halts_every_group(desks: list[Desk]) -> Non
         await until(halted, PATIENCE)
         for worker in moved.workers:
             assert f"the topic {second.cluster.prefix}.{second.name}." in worker.health.halted
-            assert "was deleted and made anew" in worker.health.halted
+            assert "was deleted and recreated" in worker.health.halted
     finally:
         for task in tasks:
             task.cancel()

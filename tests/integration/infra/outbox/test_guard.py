@@ -310,7 +310,7 @@ async def test_a_topic_made_anew_is_noticed(bench: Bench) -> None:
     await ensure_topics(bench.kafka, [each for each in saga_topics(bench.saga.name) if each.name == topic])
     for participant in (bench.kit.desk, bench.kit.port):
         why = await halted(bench.run(StepProcessor(participant)))
-        assert "deleted and made anew" in why
+        assert "deleted and recreated" in why
         assert "tradesaga recover topics" in why
 
 

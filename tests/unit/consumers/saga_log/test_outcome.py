@@ -80,7 +80,7 @@ def test_a_failed_saga_calls_for_a_person(rules: Rules, lines: list[EventDict]) 
     )
     assert figure(rules, "sagas_failed_alert_total") == 1
     (line,) = [line for line in lines if line["log_level"] == "error"]
-    assert line["stands"] == "done and not taken back: hold; will not happen: place"
+    assert line["stands"] == "done and not compensated: hold; will not happen: place"
     assert line["why"] == "failed: place"
 
 

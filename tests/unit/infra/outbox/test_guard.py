@@ -105,7 +105,7 @@ def test_what_belongs_together_passes(fine: Evidence) -> None:
         (found(offset=2, by=Identity(UUID(int=8), 3)), "belongs to installation", "migrate --installation"),
         (found(lane(), lost=RECORD), "has a fact of g at offset 9", "tradesaga recover restored"),
         (found(lane(), topic=None), "is gone", "tradesaga recover topics"),
-        (found(lane(), topic=TopicState(UUID(int=2), 12)), "made anew", "tradesaga recover topics"),
+        (found(lane(), topic=TopicState(UUID(int=2), 12)), "recreated", "tradesaga recover topics"),
         (found(lane(), topic=TopicState(UUID(int=1), 24)), "has 24 partitions and had 12", "tradesaga recover topics"),
         (found(lane(), held=(0, 9)), "the database is at offset 10", "tradesaga recover topics"),
         (found(lane(), held=(11, 20)), "the database is at offset 10", "docs/operations.md"),
