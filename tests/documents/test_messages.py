@@ -29,13 +29,38 @@ def _text(node: ast.JoinedStr | ast.Constant) -> str:
     return "".join(_text(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
 
 
-@pytest.mark.parametrize("quote", sorted({" ".join(each.split()) for each in _QUOTE.findall(prose(PAGE))}))
+@cache
+def quotes() -> tuple[str, ...]:
+    """Return the messages that the page quotes."""
+    return tuple(sorted({" ".join(each.split()) for each in _QUOTE.findall(prose(PAGE))}))
+
+
+def parts(quote: str) -> list[str]:
+    """Return the words of a quoted message between its values."""
+    return [part for part in map(str.strip, _VALUE.split(quote)) if part]
+
+
+@pytest.mark.parametrize("quote", quotes())
 def test_a_quoted_message_is_printed(quote: str) -> None:
     """An operator searches the page for the words that the screen shows."""
-    assert [part for part in map(str.strip, _VALUE.split(quote)) if part not in texts()] == []
+    assert [part for part in parts(quote) if part not in texts()] == []
 
 
 def test_messages_are_quoted() -> None:
     """The page quotes many, and one that is not printed would be noticed."""
-    assert len(_QUOTE.findall(prose(PAGE))) > 20
+    assert len(quotes()) > 20
     assert "no such message is printed " + "anywhere" not in texts()
+
+
+def test_each_reason_of_a_halt_is_on_the_page() -> None:
+    """Whatever the comparison of database and topics raises has its remedy there."""
+    raised = [
+        " ".join(_text(argument).split())
+        for node in ast.walk(parsed(ROOT / "infra" / "outbox" / "guard_rules.py"))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "HaltError"
+        for argument in node.args
+        if isinstance(argument, ast.JoinedStr)
+    ]
+
+    assert len(raised) > 10
+    assert [each for each in raised if not any(all(part in each for part in parts(quote)) for quote in quotes())] == []
