@@ -1,4 +1,4 @@
-"""What a handler is told besides the message."""
+"""What a handler receives besides the message: the step's context and evidence."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,9 +30,9 @@ class StepContext:
     """One attempt at one step of one saga.
 
     `key` is the idempotency key: the same over all attempts, different for the compensation. `expires_ns` (nanoseconds
-    since 1970) is when the attempt is void: what reaches the far side later must be refused there. `sql` is the
+    since 1970) is when the attempt expires: the remote system must reject it after that. `sql` is the
     batch's transaction for a local handler, and None for a remote one. `evidence` is what the participant's `Evidence`
-    read of this saga in its database.
+    read about this saga in its database.
     """
 
     saga_id: UUID
@@ -52,11 +52,11 @@ class StepContext:
 
     @property
     def log(self) -> structlog.stdlib.BoundLogger:
-        """Give a logger that carries the saga and the step."""
+        """Return a logger with saga, step and attempt bound."""
         return structlog.get_logger("handler").bind(saga_id=str(self.saga_id), step=self.step, attempt=self.attempt)
 
     def get(self, event: type[E]) -> E:
-        """Give an earlier fact of the saga, typed; parsed when first asked for. Raises `ContextMissingError`."""
+        """Return an earlier event of the saga, parsed on first use; raises `ContextMissingError`."""
         found = self.find(event)
         if found is None:
             some = sorted(self._by_name)[:_SHOWN]
@@ -64,7 +64,7 @@ class StepContext:
         return found
 
     def find(self, event: type[E]) -> E | None:
-        """Give an earlier fact of the saga, or None."""
+        """Return an earlier event of the saga, or None."""
         known = self._read.get(event)
         if known is None:
             raw = self._by_name.get(event.NAME)
@@ -76,44 +76,44 @@ class StepContext:
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[M]):
-    """One item of a batch handler's list."""
+    """One message for a batch handler, with its context."""
 
     event: M
     ctx: StepContext
 
     @property
     def saga_id(self) -> UUID:
-        """Give the saga's id."""
+        """Return the saga's id."""
         return self.ctx.saga_id
 
 
 class ReportStore(Protocol):
-    """Where a waiting step's reports lie, if not in the step's row: rows of the participant's own database.
+    """Storage of a waiting step's reports in the participant's own database, instead of the step's row.
 
-    A record of a report is then no more than a hint to look there.
+    The record of a report is then only a hint to read the store.
     """
 
     async def save(self, sql: Connection, reports: Sequence[tuple[UUID, Event]]) -> None:
-        """Store what was read from the far side, unless it is there."""
+        """Store reports read from the remote system, unless they are there."""
         ...
 
     async def load(self, sql: Connection, sagas: Sequence[UUID]) -> Mapping[UUID, Sequence[Event]]:
-        """Read the reports of those sagas of which something can be concluded."""
+        """Read the reports of those of the sagas that have enough of them to conclude from."""
         ...
 
     async def mark_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> None:
-        """Note reports, by saga and their own ids, that need not be told of again: the answer counts them."""
+        """Mark reports, by saga and report id, as included in the answer, so that they are not published again."""
         ...
 
     async def find_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
-        """Return those of these reports that have been noted."""
+        """Return those of these reports that are marked."""
         ...
 
 
 class Claim(NamedTuple):
-    """One record, as it concerns one step. `status` is that of the step's own row, None without a row.
+    """What a record says about one step. `status` is that of the step's row, None without a row.
 
-    `begun` says that the row has its trigger already, so that another one is a duplicate.
+    `begun`: the row has its trigger already, so that another one is a duplicate.
     """
 
     kind: StepMessage
@@ -126,15 +126,15 @@ class Claim(NamedTuple):
 
 
 class Evidence(Protocol):
-    """Reads what the database holds, for a whole batch at once, and judges records by it."""
+    """Checks records against the participant's database, a whole batch at a time."""
 
     async def load(self, sql: Connection, claims: Sequence[Claim], sagas: Sequence[UUID]) -> Mapping[UUID, Any]:
-        """Read what these claims are judged by, in a fixed number of statements; handlers get it as `ctx.evidence`.
+        """Read the evidence for these claims, in a fixed number of statements; handlers get it as `ctx.evidence`.
 
-        `sagas` are all sagas of the batch, those that go on without a record included.
+        `sagas` are all sagas of the batch, including those of due rows.
         """
         ...
 
     def refute(self, claim: Claim, found: Any) -> str | None:
-        """Return in what the database contradicts the record, or None. `found` is what `load` read, if anything."""
+        """Return how the database contradicts the record, or None. `found` is what `load` read, if anything."""
         ...

@@ -1,4 +1,4 @@
-"""What a function must be like to be bound to a step, seen from its signature and annotations before it ever runs."""
+"""Check the signature and annotations of functions that are bound to steps."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ Types = tuple[type[Message], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """How functions of one role are called: with how many arguments, awaited or not, one message or many."""
+    """How functions of one role are called: number of arguments, async or not, one message or many."""
 
     arguments: int = 2
     awaited: bool = True
@@ -44,7 +44,7 @@ _ROLES: Final = {
 
 
 def check_function(function: Callable[..., Any], step: AnyStep, role: str, where: str) -> None:
-    """Raise `DefinitionError` for a function that could not serve the step; what is not annotated is not judged."""
+    """Raise `DefinitionError` for a function that does not fit the step; missing annotations are not checked."""
     expected = _ROLES[role]
     if not callable(function):
         raise DefinitionError(f"{where}: {function!r} is no function")
@@ -63,19 +63,19 @@ def check_function(function: Callable[..., Any], step: AnyStep, role: str, where
 
 
 def answers_of(step: AnyStep, direction: str = "forward") -> Types:
-    """List what the step answers with: `forward`, `back`, or `found` (forward, where None means not yet known)."""
+    """Return the step's answer types: `forward`, `back`, or `found` (forward, where None means not yet known)."""
     if direction == "back":
         return (step.back or ())[1:]
     return (step.emits,) if step.rejects is None else (step.emits, step.rejects)
 
 
 def name_types(types: Sequence[type]) -> str:
-    """Write types as a choice."""
+    """Join the names of types with "or"."""
     return " or ".join(each.__name__ for each in types)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations; none where they name what is not there at run time."""
+    """Return the annotations; none if they name what does not exist at run time."""
     target = function.func if isinstance(function, functools.partial) else function
     if not (inspect.isfunction(target) or inspect.ismethod(target)):
         target = type(target).__call__
@@ -92,7 +92,7 @@ def _is_awaited(function: Callable[..., Any], answer: Any) -> bool:
 
 
 def _parameters(function: Callable[..., Any], count: int, name: str) -> list[str]:
-    """Name the positional parameters. Raises `DefinitionError` unless `count` arguments can be given."""
+    """Return the positional parameters. Raises `DefinitionError` unless `count` arguments can be passed."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # a builtin
@@ -106,7 +106,7 @@ def _parameters(function: Callable[..., Any], count: int, name: str) -> list[str
 
 
 def _check_message(hint: Any, wanted: Sequence[type[Message]], name: str, *, many: bool) -> None:
-    """Refuse a message type that never comes; an annotation that is no message at all is left to the type checker."""
+    """Raise for a message type that is never passed; annotations that are no messages are left to the type checker."""
     found = [part for part in _parts(_inner(_inner(hint)) if many else hint) if _is_message(part)]
     if found and not any(issubclass(message, tuple(found)) for message in wanted):
         raise DefinitionError(f"{name} takes {name_types(found)}; it is called with {name_types(wanted)}")
@@ -125,7 +125,7 @@ def _check_answer(hint: Any, allowed: Types, name: str, role: _Role) -> None:
 
 
 def _may_be_message(part: type) -> bool:
-    """Say whether a value of this type could be an answer all the same: its annotation is a base class."""
+    """Return whether the annotation is a base class, so that its value may be an answer all the same."""
     return part is object or (_is_message(part) and bool(part.__subclasses__()))
 
 
@@ -135,7 +135,7 @@ def _parts(hint: Any) -> list[Any]:
 
 
 def _inner(hint: Any) -> Any:
-    """Return what a sequence, or a `Work`, is of."""
+    """Return the type argument of a sequence or a `Work`."""
     arguments = get_args(hint)
     return arguments[0] if arguments else None
 

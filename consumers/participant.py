@@ -1,7 +1,8 @@
-"""Binds plain async functions to the steps of a saga, in the service that owns them.
+"""Participants: bind async functions to the steps of a saga that a service owns.
 
-A refusal is a returned value. An exception means "it has not happened, try again"; `OutcomeUnknownError` from a remote
-call means "nobody knows": the far side is asked, and nothing is sent again.
+A rejection is a returned event. An exception means that the attempt has not happened and is retried;
+`OutcomeUnknownError` from a remote call means that it may have happened: the remote system is queried, and the call is
+not repeated.
 """
 
 import re
@@ -41,11 +42,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _OUR_GROUPS: Final = frozenset({"log", "intake", "signal-router"})
-"""Endings of the consumer groups that every saga has beside those of its participants."""
+"""Suffixes of the consumer groups that every saga has besides those of its participants."""
 
 
 class CompensationImpossibleError(SagaError):
-    """Raised by a compensation that can never be done (the order is filled): no more attempts are made."""
+    """Raised by a compensation that can never succeed (the order is filled): it is not retried."""
 
 
 @dataclass(slots=True)
@@ -71,16 +72,16 @@ class Binding:
 
     @property
     def waiting(self) -> bool:
-        """Say whether the step waits for the outside."""
+        """Return whether the step waits for a report."""
         return self.step.waits_for is not None
 
     @property
     def remote(self) -> bool:
-        """Say whether the step's effect is outside the database."""
+        """Return whether the step is a remote call."""
         return self.call is not None
 
     def missing(self) -> list[str]:
-        """Name the decorators that are still needed for the step to run."""
+        """Return the names of the decorators that are missing for the step to run."""
         if self.waiting:
             needed = {"correlates": self.correlate, "concludes": self.conclude, "polls": self.poll, "bars": self.bar}
         elif self.remote:
@@ -95,10 +96,10 @@ class Binding:
 class Participant(StepOwner):
     """One service's share of a saga, in all its versions.
 
-    A step that versions share, equal in everything, is bound once; each other one by itself, with functions of its own
-    or the same. `holds` names what may be paused for a step, as (scope, key) pairs.
-    `in_flight` is how many calls the far side's client makes side by side, where it knows a limit. With an `evidence`,
-    a record that the database contradicts goes to the dead letters and has no effect.
+    A step that is equal in several versions is bound once; others are bound each by itself, to the same functions or
+    others. `pauses` returns the (scope, key) pairs under which an operator may have paused a step. `in_flight` limits
+    concurrent remote calls. With an `evidence`, a record that the database contradicts goes to the dead letters and has
+    no effect.
     """
 
     def __init__(
@@ -126,22 +127,22 @@ class Participant(StepOwner):
 
     @property
     def group(self) -> str:
-        """Name the consumer group."""
+        """Return the name of the consumer group."""
         return f"{self.saga.name}-{self.name}"
 
     @property
     def steps(self) -> Collection[str]:
-        """Name the steps that are bound here."""
+        """Return the names of the bound steps."""
         return self.bindings.keys()
 
     async def serve(self, settings: Settings) -> None:
-        """Run the participant as a service until cancelled; raises `CommandError` when a server is not there."""
+        """Run the participant as a service until cancelled; raises `CommandError` if a server is unavailable."""
         from tradesaga.consumers.runtime.service import serve  # noqa: PLC0415  # the runtime is built on this module
 
         await serve(self, settings)
 
     def check(self) -> None:
-        """Raise `DefinitionError` naming what is not bound, before the first record is read."""
+        """Raise `DefinitionError` for a step without the functions that it needs."""
         if not self.bindings:
             raise DefinitionError(f"participant {self.name!r} handles no step of {self.saga.name!r}")
         for binding in self._bound.values():
@@ -184,13 +185,13 @@ class Participant(StepOwner):
     def handles(
         self, step: Step[In, Out, Rejected]
     ) -> Callable[[Handler[In, Out, Rejected]], Handler[In, Out, Rejected]]:
-        """Bind a local handler: it runs in the batch's transaction, in a savepoint of its own."""
+        """Bind a local handler, which runs in the batch's transaction, in a savepoint of its own."""
         return self._bind(step, "handle")
 
     def handles_batch(
         self, step: Step[In, Out, Rejected]
     ) -> Callable[[BatchHandler[In, Out, Rejected]], BatchHandler[In, Out, Rejected]]:
-        """Bind a local handler for many at once: as many answers as works, in their order."""
+        """Bind a local batch handler, which returns one answer for each work, in the same order."""
         return self._bind(step, "handle_batch")
 
     def compensates(
@@ -202,60 +203,60 @@ class Participant(StepOwner):
     def compensates_batch(
         self, step: CompensatableStep[Any, Any, Any, Back, Compensated]
     ) -> Callable[[BatchCompensate[Back, Compensated]], BatchCompensate[Back, Compensated]]:
-        """Bind a local compensation for many at once."""
+        """Bind a local batch compensation."""
         return self._bind(step, "compensate_batch")
 
     def calls(
         self, step: Step[In, Out, Rejected]
     ) -> Callable[[Handler[In, Out, Rejected]], Handler[In, Out, Rejected]]:
-        """Bind a remote handler: it runs outside any transaction, once its intent is committed."""
+        """Bind a remote handler, which runs outside any transaction, after its intent is committed."""
         return self._bind(step, "call")
 
     def queries(self, step: Step[In, Out, Rejected]) -> Callable[[Query[In, Out, Rejected]], Query[In, Out, Rejected]]:
-        """Bind the question what became of a call; None says that the far side does not know it."""
+        """Bind the query for a call's outcome, which returns None if the remote system has no such request."""
         return self._bind(step, "query")
 
     def compensates_remotely(
         self, step: CompensatableStep[Any, Any, Any, Back, Compensated]
     ) -> Callable[[Compensate[Back, Compensated]], Compensate[Back, Compensated]]:
-        """Bind a remote compensation; it must bear being called again."""
+        """Bind a remote compensation, which must be idempotent."""
         return self._bind(step, "compensate_remotely")
 
     def correlates(self, step: AnyStep) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
-        """Bind the function that gives a report's own id at the far side."""
+        """Bind the function that returns a report's id at the remote system."""
         return self._bind(step, "correlate")
 
     def concludes(self, step: Step[Any, Out, Rejected]) -> Callable[[Conclude[Out, Rejected]], Conclude[Out, Rejected]]:
-        """Bind the pure function from all reports so far to the answer, or None while it is open."""
+        """Bind the pure function that returns the answer from all reports so far, or None while it is open."""
         return self._bind(step, "conclude")
 
     def polls(self, step: AnyStep) -> Callable[[Poll], Poll]:
-        """Bind the question what the far side knows, asked when reports stay away for the step's timeout."""
+        """Bind the function that reads reports from the remote system, called when none came for the step's timeout."""
         return self._bind(step, "poll")
 
     def bars(self, step: AnyStep) -> Callable[[Poll], Poll]:
-        """Bind what makes the far side unable to produce the fact any more; it returns the final reports."""
+        """Bind the function that makes the remote system stop producing reports, and returns the final ones."""
         return self._bind(step, "bar")
 
     def contradicts(
         self, step: Step[Any, Out, Rejected]
     ) -> Callable[[Callable[[Out | Rejected | None, Any], str | None]], Callable[..., str | None]]:
-        """Bind the pure function that says why a late report contradicts the answer (None: barred), or None."""
+        """Bind the pure function that returns why a late report contradicts the answer (None if barred), or None."""
         return self._bind(step, "contradict")
 
     def stores_reports(self, step: AnyStep, store: ReportStore) -> None:
-        """Have a waiting step answer from the reports in `store`, and from no record of the topic."""
+        """Make a waiting step answer from the reports in `store` instead of records of the topic."""
         binding = self._binding(step)
         if binding.store is not None:
             raise DefinitionError(f"participant {self.name!r}: {step.name!r} has a second store of reports")
         binding.store = store
 
     def restores(self, step: Step[Any, Out, Any]) -> Callable[[Restore[Out]], Restore[Out]]:
-        """Bind what makes a local effect anew from the step's own answers, when its database has been lost."""
+        """Bind the function that redoes a local effect from the step's answers, after its database was lost."""
         return self._bind(step, "restore")
 
     def restores_back(
         self, step: CompensatableStep[Any, Any, Any, Any, Compensated]
     ) -> Callable[[Restore[Compensated]], Restore[Compensated]]:
-        """Bind what makes the effect of a local compensation anew from its own answers."""
+        """Bind the function that redoes the effect of a local compensation from its answers."""
         return self._bind(step, "restore_back")

@@ -1,4 +1,4 @@
-"""The pure heart: definitions of sagas, and what follows from facts. No I/O, no clock of its own."""
+"""Pure core: saga definitions, the state machine, and the rules of step rows. No I/O and no clock."""
 
 from tradesaga.sagas.definition import Saga, minutes, saga, seconds
 from tradesaga.sagas.status import Status

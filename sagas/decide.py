@@ -1,7 +1,7 @@
-"""The rules of a step's row: what each message does to it, and what its owner does then. Pure.
+"""Transitions of step rows: what each message changes, and what the owner does then. Pure.
 
 The runtime applies these decisions to the database; recovery, the in-memory run and the model apply the same ones to
-rows of their own. Decisions depend on the state alone, so a message that comes again never has its effect again.
+rows of their own. Decisions depend on the state alone, so a repeated message never repeats its effect.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from tradesaga.sagas.step_state import ANSWERED, OPEN, RowStatus, StepState
 
 
 class StepMessage(Enum):
-    """What may happen to a step: a record, a due time, the outcome of an attempt, or a fact on its topic."""
+    """Inputs of a step row: a record, a due time, the outcome of an attempt, or a fact read back from the topic."""
 
     TRIGGER = auto()
     INPUTS_COMPLETE = auto()
@@ -30,14 +30,14 @@ class StepMessage(Enum):
     FAILED = auto()
     """The attempt is known not to have happened."""
     FAILED_FOR_GOOD = auto()
-    """The same, and every further attempt would end so."""
+    """The same, and every further attempt would fail too."""
     UNKNOWN = auto()
     """The attempt may have happened."""
     STILL_UNKNOWN = auto()
     DEFERRED = auto()
-    """The attempt was not made: the step is paused, or there is no room or time for it now."""
+    """The attempt was not started: the step is paused, or there is no room or time for it now."""
     POLLED = auto()
-    """The far side has answered for a waiting step."""
+    """The remote system has answered a poll or a bar of a waiting step."""
 
     COMPENSATED = auto()
     COMPENSATION_ATTEMPT_FAILED = auto()
@@ -52,43 +52,43 @@ class StepMessage(Enum):
     RECORDED_COMPENSATED = auto()
     RECORDED_COMPENSATION_FAILED = auto()
 
-    # An enumeration hashes its members by their names, in Python.
+    # The default hashes the name, in Python code.
     __hash__ = object.__hash__
 
 
 class Action(Enum):
     """What the owner does in the transaction that writes the row."""
 
-    NOTHING = "leave the row as it is: it is driven, or the message is out of date"
+    NOTHING = "leave the row as it is: it has a due time, or the message is out of date"
     SAVE = "write the row"
-    RUN = "begin an attempt"
-    COMPENSATE = "begin an attempt at the compensation"
-    WAKE = "make the row due now, unless its call is under way"
-    SETTLE = "find out now what became of the attempt, unless its call is under way"
-    QUERY = "ask the far side what became of the call"
-    POLL = "ask the far side for reports"
-    BAR_FAR_SIDE = "have the far side end what the step waits for"
-    STORE_INPUT = "keep the trigger until all of them are there"
-    STORE_REPORT = "keep the report, and answer if all is there"
+    RUN = "start an attempt"
+    COMPENSATE = "start an attempt at the compensation"
+    WAKE = "make the row due now, unless its call is in flight"
+    SETTLE = "find out the attempt's outcome now, unless its call is in flight"
+    QUERY = "query the remote system for the call's outcome"
+    POLL = "poll the remote system for reports"
+    BAR_FAR_SIDE = "ask the remote system to end what the step waits for"
+    STORE_INPUT = "store the trigger until all of them are there"
+    STORE_REPORT = "store the report, and answer if all is there"
     CHECK_REPORT = "compare the report with the answer that was given"
     CONCLUDE = "answer if trigger and reports suffice"
-    ANSWER = "publish the step's answer, and keep it"
-    ANSWER_COMPENSATION = "publish the compensation's answer, and keep it"
+    ANSWER = "publish the step's answer, and store it"
+    ANSWER_COMPENSATION = "publish the compensation's answer, and store it"
     REPEAT_ANSWER = "publish the stored answer again, under the same id"
     REPEAT_COMPENSATION_ANSWER = "publish the compensation's stored answer again, under the same id"
     REPORT_ATTEMPT = "publish that an attempt has failed and another follows"
-    REPORT_UNKNOWN = "publish that nobody knows what became of the attempt"
+    REPORT_UNKNOWN = "publish that the attempt's outcome is unknown"
 
     __hash__ = object.__hash__
 
 
 class Due(Enum):
-    """When the owner goes on with the row by itself."""
+    """When the row is due."""
 
     NEVER = "never"
     NOW = "at once"
-    CALL = "after the time of one attempt and a margin"
-    TIMEOUT = "after the time of one attempt"
+    CALL = "after the step's timeout and a margin"
+    TIMEOUT = "after the step's timeout"
     BACKOFF = "after the retry's delay"
     QUERY = "within a second"
     BARRING = "within half a second"
@@ -97,7 +97,7 @@ class Due(Enum):
 class Transition(NamedTuple):
     """A decision: the row's next state, when it is due again, and the owner's action.
 
-    With `Action.NOTHING` and the two that repeat an answer the row is not written.
+    With `Action.NOTHING`, and the two that repeat an answer, the row is not written.
     """
 
     action: Action
@@ -111,7 +111,7 @@ class Transition(NamedTuple):
 
 
 def decide(state: StepState, message: StepMessage, step: AnyStep, round_: int = 1, attempt: int = 1) -> Transition:
-    """Return what `message` does to a step in `state`.
+    """Return the transition that `message` causes in `state`.
 
     `round_` is the round of a retry, a compensation or a recorded fact, `attempt` that of a recorded fact.
     """
@@ -120,7 +120,7 @@ def decide(state: StepState, message: StepMessage, step: AnyStep, round_: int = 
 
 
 def give_up(state: StepState, decided: Transition) -> Transition:
-    """Return what becomes of the row where `decided` cannot be carried out because its message cannot be read."""
+    """Return the transition instead of `decided` if its message cannot be read."""
     match decided.action:
         case Action.STORE_INPUT if state.bar_seen:
             return _ignored(state)
@@ -170,7 +170,7 @@ def _on_inputs_complete(state: StepState, step: AnyStep) -> Transition:
 
 
 def _on_bar(state: StepState, step: AnyStep) -> Transition:
-    """Settle the step, at the saga log's wish. A waiting step asks the far side first, row or no row."""
+    """Settle the step for the saga log. A waiting step asks the remote system first, even without a row."""
     if state.status in ANSWERED:
         return _ignored(state, Action.REPEAT_ANSWER)
     if step.waits_for is not None:
@@ -182,7 +182,7 @@ def _on_bar(state: StepState, step: AnyStep) -> Transition:
 
 
 def _on_retry(state: StepState, step: AnyStep, round_: int, _attempt: int = 1) -> Transition:
-    """Run a failed step again, in a later round, at an operator's wish."""
+    """Run a failed step again in a later round, for an operator."""
     if state.status is RowStatus.FAILED and round_ > state.round:
         waiting = step.waits_for is not None
         action, status = (Action.CONCLUDE, RowStatus.WAITING) if waiting else (Action.RUN, RowStatus.INTENT)
@@ -192,7 +192,10 @@ def _on_retry(state: StepState, step: AnyStep, round_: int, _attempt: int = 1) -
 
 
 def _on_compensate(state: StepState, _step: AnyStep, round_: int, _attempt: int) -> Transition:
-    """Compensate the step, in `round_`. Where nothing was done there is nothing to compensate, which is an alert."""
+    """Compensate the step, in `round_`.
+
+    A step that is not done has nothing to compensate: the compensation fails, which is an alert.
+    """
     match state.status:
         case RowStatus.COMPENSATING:
             return _ignored(state)
@@ -235,13 +238,13 @@ def _on_succeeded(state: StepState, _step: AnyStep) -> Transition:
 
 
 def _on_refused(state: StepState, step: AnyStep) -> Transition:
-    """Answer that the step refuses; a bar of a waiting step is told that what it waited for will not come."""
+    """Answer with the rejection, or with barred if a waiting step was barred."""
     barred = state.bar_seen and step.waits_for is not None
     return _unchanged(state, Action.ANSWER, RowStatus.BARRED if barred else RowStatus.REFUSED)
 
 
 def _on_failed(state: StepState, step: AnyStep, *, final: bool) -> Transition:
-    """Go on to the next attempt, or end: barred if a bar waits for it, failed if no attempt is left."""
+    """Retry, or answer: barred if a bar waits, failed if no attempt is left."""
     if state.bar_seen:
         return _unchanged(state, Action.ANSWER, RowStatus.BARRED)
     if final or state.attempt >= step.retry.attempts:
@@ -250,7 +253,7 @@ def _on_failed(state: StepState, step: AnyStep, *, final: bool) -> Transition:
 
 
 def _on_unknown(state: StepState, step: AnyStep) -> Transition:
-    """Report it, so that the saga can be settled; what must succeed is only asked after."""
+    """Report it, so that the saga log can bar the step; a retriable step is only queried."""
     silent = state.bar_seen or step.kind is StepKind.RETRIABLE
     return _unchanged(state, Action.SAVE if silent else Action.REPORT_UNKNOWN, state.status, Due.QUERY)
 
@@ -283,7 +286,7 @@ def _on_compensation_deferred(state: StepState, _step: AnyStep) -> Transition:
 
 
 def _on_recorded_attempt(state: StepState, step: AnyStep, round_: int, attempt: int) -> Transition:
-    """Take in that an attempt was under way, perhaps one of a later round."""
+    """Restore that an attempt was in flight, perhaps in a later round."""
     if state.status is RowStatus.FAILED and round_ > state.round:
         return _on_retry(state, step, round_)._replace(action=Action.SAVE, attempt=attempt, due=Due.NOW)
     if state.status not in OPEN or round_ < state.round:
@@ -292,7 +295,7 @@ def _on_recorded_attempt(state: StepState, step: AnyStep, round_: int, attempt: 
 
 
 def _on_recorded_answer(status: RowStatus, state: StepState, _step: AnyStep, round_: int, attempt: int) -> Transition:
-    """Take in an answer: the first one counts, and after a failure one of a later round."""
+    """Restore an answer: the first one counts, and after a failure one of a later round."""
     again = state.status is RowStatus.FAILED and round_ > state.round
     if state.status in ANSWERED and not again:
         return _ignored(state)

@@ -1,4 +1,4 @@
-"""The definition language: a saga is a value that any process can import without importing a handler."""
+"""Saga definitions: immutable values that any process can import without importing a handler."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,11 +18,10 @@ Messages = tuple[type[Message], ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Saga(Generic[Last]):
-    """Steps in a causal order, a version, and the time the whole may take.
+    """A saga's steps in causal order, its version and its deadline.
 
-    A chain is written with `then`, whose types must fit; a step that branches off an earlier event, or joins
-    several, with `also`. `others` are definitions of the same saga in other versions, under which sagas still run:
-    see `alongside`.
+    `then` appends a step to a chain, with types that must fit; `also` appends one that reacts to an earlier event or
+    joins several. `others` are other versions of the definition under which sagas still run: see `alongside`.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Saga(Generic[Last]):
     others: "tuple[Saga[Any], ...]" = ()
 
     def then(self, following: Step[Last, Out, Any]) -> "Saga[Out]":
-        """Append a step that reacts to the last one's event. Raises `DefinitionError` if the whole cannot work."""
+        """Append a step that reacts to the last one's event. Raises `DefinitionError` if the saga cannot work."""
         return self.also(following)
 
     def also(self, branch: Step[Any, Out, Any]) -> "Saga[Out]":
@@ -42,9 +41,9 @@ class Saga(Generic[Last]):
         return _define(EmptySaga(self.name, self.version, self.deadline, self.messages), (*self.steps, branch))
 
     def alongside(self, *others: "Saga[Any]") -> "Saga[Last]":
-        """Return this definition with other versions of it beside it.
+        """Return this definition together with other versions of it.
 
-        New sagas start under this one; those that were started under one of the others go on under that one.
+        New sagas start under this one; a saga that started under one of the others continues under that one.
 
         Raises `DefinitionError` for another saga, a version given twice, or messages that the versions disagree on.
         """
@@ -77,7 +76,7 @@ class Saga(Generic[Last]):
 
     @property
     def start(self) -> type[Event]:
-        """Give the event that starts the saga."""
+        """Return the class of the event that starts the saga."""
         return self.steps[0].on[0]
 
     def step(self, name: str) -> AnyStep:
@@ -93,7 +92,7 @@ AnySaga = Saga[Any]
 
 @dataclass(frozen=True, slots=True)
 class EmptySaga:
-    """A saga without steps yet: the only thing it can do is take its first."""
+    """A saga without steps, to which the first is added."""
 
     name: str
     version: int
@@ -101,14 +100,14 @@ class EmptySaga:
     messages: Messages
 
     def then(self, first: Step[Any, Out, Any]) -> Saga[Out]:
-        """Take the step that reacts to the start."""
+        """Add the first step, which reacts to the start."""
         return _define(self, (first,))
 
 
 def saga(name: str, *, version: int, deadline: timedelta, messages: Iterable[type[Message]] | None = None) -> EmptySaga:
-    """Begin a definition. `messages` lists what may cross the wire; without it, what the steps name is taken.
+    """Start a definition. `messages` lists the saga's messages; the default is those that the steps name.
 
-    Raises `DefinitionError` for a version below 1, or a deadline that is no `timedelta` above zero.
+    Raises `DefinitionError` for a version below 1, or a deadline that is not a `timedelta` above zero.
     """
     check_time(f"{name}: deadline", deadline)
     if type(version) is not int:  # True is an int too
@@ -119,12 +118,12 @@ def saga(name: str, *, version: int, deadline: timedelta, messages: Iterable[typ
 
 
 def seconds(count: float) -> timedelta:
-    """Return a time in seconds: `timeout=seconds(2)`. Raises `DefinitionError` for what is no number of them."""
+    """Return a time in seconds: `timeout=seconds(2)`. Raises `DefinitionError` for what is not a number."""
     return _time("seconds", count)
 
 
 def minutes(count: float) -> timedelta:
-    """Return a time in minutes: `deadline=minutes(5)`. Raises `DefinitionError` for what is no number of them."""
+    """Return a time in minutes: `deadline=minutes(5)`. Raises `DefinitionError` for what is not a number."""
     return _time("minutes", count)
 
 

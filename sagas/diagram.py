@@ -1,4 +1,4 @@
-"""A saga drawn from its definition: steps down the middle, refusals to the side, compensations back up."""
+"""Draw a saga from its definition, as Mermaid or Graphviz text."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tradesaga.sagas.validation import ancestors, predecessors
 
 
 class Shape(Enum):
-    """What a node is, as Mermaid's brackets and Graphviz's shape."""
+    """Shapes of nodes: Mermaid's brackets and Graphviz's shape."""
 
     TERMINAL = ("([", "])", "oval")
     STEP = ("[", "]", "box")
@@ -22,7 +22,7 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One box; `name` is unique in the drawing."""
+    """A node; `name` is unique in the drawing."""
 
     name: str
     label: str
@@ -31,7 +31,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One arrow; dashed where the saga turns back."""
+    """An edge; dashed if it leads to a compensation."""
 
     source: str
     target: str
@@ -47,7 +47,7 @@ _SHAPES: Final = {
 
 
 def draw_mermaid(saga: AnySaga) -> str:
-    """Give the drawing as Mermaid text, for README files and anything else that renders it."""
+    """Return the drawing as Mermaid text."""
     nodes, edges = _draw(saga)
     lines = ["flowchart TD"]
     for node in nodes:
@@ -64,7 +64,7 @@ def draw_mermaid(saga: AnySaga) -> str:
 
 
 def draw_dot(saga: AnySaga) -> str:
-    """Give the drawing as Graphviz text."""
+    """Return the drawing as Graphviz text."""
     nodes, edges = _draw(saga)
     lines = [f'digraph "{saga.name}" {{']
     for node in nodes:
@@ -116,7 +116,7 @@ def _forward(saga: AnySaga) -> Iterator[Edge]:
 
 
 def _refusals(saga: AnySaga) -> Iterator[Edge]:
-    """Lead each refusal to the last step that may stand then: any that does not come after the one refused."""
+    """Lead each rejection to the compensation of the last step that may be done then."""
     reached = ancestors(predecessors(saga.steps))
     for index, each in enumerate(saga.steps):
         if each.rejects is not None:
@@ -131,6 +131,6 @@ def _back(saga: AnySaga) -> Iterator[Edge]:
 
 
 def _last_undo(saga: AnySaga, standing: Iterable[int]) -> str:
-    """Name the compensation that comes first of those whose steps may stand, or the end."""
+    """Return the compensation that runs first if these steps are done, or the end."""
     undoable = [index for index in standing if saga.steps[index].back]
     return f"undo{undoable[-1]}" if undoable else "aborted"

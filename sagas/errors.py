@@ -1,23 +1,23 @@
-"""The errors a saga's author meets.
+"""Errors for authors of sagas.
 
 SagaError
-├── DefinitionError      the saga as written can never work        raised at import
-├── ContextMissingError  a handler asks for a fact its saga has not had
-└── OutcomeUnknownError  raised by a remote handler: it may or may not have happened; the owner asks, never repeats
+├── DefinitionError      the definition can never work; raised at import
+├── ContextMissingError  a handler reads an event that the saga does not have yet
+└── OutcomeUnknownError  raised by a remote handler: the call may have taken effect; it is queried, never repeated
 """
 
 
 class SagaError(Exception):
-    """Root of the errors of this package."""
+    """Base of this package's errors."""
 
 
 class DefinitionError(SagaError):
-    """The saga as written can never work; the message says what to change."""
+    """The definition can never work; the message says what to change."""
 
 
 class ContextMissingError(SagaError, LookupError):
-    """The saga has no such fact yet; only facts of earlier steps can be asked for."""
+    """The saga does not have this event yet; only those of earlier steps can be read."""
 
 
 class OutcomeUnknownError(SagaError):
-    """A remote call went unanswered: its effect is unknown until the far side is asked."""
+    """A remote call was not answered: whether it took effect is unknown until the remote system is queried."""

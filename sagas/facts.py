@@ -1,4 +1,4 @@
-"""From a record's headers to what it means for the saga."""
+"""Read a record's headers as a fact of its saga."""
 
 from enum import Enum
 from typing import Final, NamedTuple
@@ -31,19 +31,19 @@ class Meaning(Enum):
     UNOWNED = "unowned"
     RECORDED = "recorded"
 
-    # An enumeration hashes its members by their names, in Python; each fact is looked up several times.
+    # The default hashes the name, in Python code; each fact is looked up several times.
     __hash__ = object.__hash__
 
     @property
     def by_operator(self) -> bool:
-        """Say whether a person decided it; such a fact counts once, in partition order."""
+        """Return whether it is an operator's decision; each of those is folded once, in partition order."""
         return self in _BY_OPERATOR
 
 
 class Fact(NamedTuple):
-    """One fact, reduced to what the state machine asks of it.
+    """A fact, reduced to what the state machine uses.
 
-    `step` is the step's index, -1 where none is meant; `id` the `ce_id`, or for a contradiction the venue's id.
+    `step` is the step's index, -1 if there is none; `id` the `ce_id`, or for a contradiction the venue's id.
     """
 
     meaning: Meaning
@@ -77,7 +77,7 @@ _GENERIC: Final[dict[type[Event], Meaning]] = {
 
 
 class Vocabulary:
-    """All that may be said on one saga's events topic, compiled once: wire type → (meaning, step index or -1)."""
+    """The facts of one saga's events topic: wire type → (meaning, step index or -1)."""
 
     def __init__(self, saga: AnySaga) -> None:
         self.saga = saga
@@ -101,9 +101,9 @@ class Vocabulary:
             self._meanings[wire_type(self.saga.name, version)] = (meaning, step)
 
     def read(self, ce_type: str, ce_id: str, step: str, round_: int, value: bytes) -> Fact:
-        """Give the fact of one record; the value is parsed only for a person's decision or a contradiction.
+        """Return the fact of a record; the value is parsed only for an operator's decision or a contradiction.
 
-        Raises `KeyError` for an unknown type or step, and `pydantic.ValidationError` for a value not of its type.
+        Raises `KeyError` for an unknown type or step, and `pydantic.ValidationError` for an invalid value.
         """
         meaning, index = self._meanings[ce_type]
         if meaning in _OF_A_STEP:

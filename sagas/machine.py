@@ -1,7 +1,7 @@
-"""The state machine: a pure function of facts.
+"""The state machine of a saga: a pure function of its facts.
 
-A state holds what has been said, as sets of steps (bits) and rounds; what the saga *is* follows from that.
-So step facts commute and repeat freely: only a deadline and a person's decisions depend on where they stand.
+A state holds the facts so far, as sets of steps (bits) and rounds; the saga's status is derived from them. So step
+facts may come in any order and repeatedly; only deadlines and operators' decisions depend on their position.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from tradesaga.sagas.step_sets import bits, equal_rounds, put
 from tradesaga.sagas.validation import predecessors
 
 REMEMBERED: Final = 4096
-"""Pairs of a state and a step's fact of which a machine remembers what comes of them."""
+"""Size of a machine's cache of step facts: pairs of a state and a fact."""
 KNOWN_IDS: Final = 256
-"""Ids of contradictions, and of decisions, that a state holds: whoever may write to the topic decides how many come."""
+"""Ids of contradictions, and of decisions, that a state holds at most: anybody who may write to the topic adds some."""
 
 
 class State(NamedTuple):
-    """Everything said of one saga so far.
+    """All facts of one saga so far.
 
     `done refused barred unknown compensated skipped bar_asked` are sets of steps, bit i for step i. `failed` and
-    `undo_failed` give each step's latest failed round (0: none), `rounds` and `undo_rounds` the current ones,
-    `undo_asked` the latest round in which the compensation was asked for. `unblocked`: the deadline has elapsed, and
-    records which cannot be read hold up no others any more. Contradictions beyond the first `KNOWN_IDS` are only
-    counted, by `more_contradictions`, and again when they are repeated. `unowned` are steps that nobody owned when the
-    saga had waited for them past its deadline, `to_ask` those whose owners are asked again, past the pivot, what came
-    of them. `untried_from` is the offset from which on no deadline has tried to let parked records go.
+    `undo_failed` have each step's latest failed round (0: none), `rounds` and `undo_rounds` the current ones,
+    `undo_asked` the latest round in which the compensation was commanded. `unblocked`: the deadline has elapsed, and
+    parked records no longer block later ones. Contradictions beyond the first `KNOWN_IDS` are only counted, in
+    `more_contradictions`, and again when they are repeated. `unowned` are the steps reported without an owner past the
+    deadline, `to_ask` those whose owners are asked for their answers again, past the pivot, after a recheck.
+    `untried_from` is the first offset from which no deadline has tried to release parked records.
     """
 
     failed: tuple[int, ...]
@@ -67,14 +67,14 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BarStep:
-    """Ask the owner of this step to settle it."""
+    """Command the step's owner to settle it."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class CompensateStep:
-    """Ask the owner of this step to take it back."""
+    """Command the step's owner to compensate it."""
 
     step: int
     round: int
@@ -82,7 +82,7 @@ class CompensateStep:
 
 @dataclass(frozen=True, slots=True)
 class RetryStep:
-    """Ask the owner of this step to run it again from its stored input."""
+    """Command the step's owner to run it again from its stored input."""
 
     step: int
     round: int
@@ -92,7 +92,10 @@ Order = BarStep | CompensateStep | RetryStep
 
 
 class Folded(NamedTuple):
-    """What one fact came to: the state after it, the orders now due, and whether a person's decision was refused."""
+    """Result of folding a fact: the state, the commands that are now due, and why a decision was refused.
+
+    Refusals are stored in the audit log, and a replay compares them: their texts must not change.
+    """
 
     state: State
     status: Status
@@ -101,7 +104,7 @@ class Folded(NamedTuple):
 
 
 class Machine:
-    """The rules of one saga, compiled from its definition; holds no state of any saga."""
+    """The state machine of one definition; holds no state of any saga."""
 
     def __init__(self, saga: AnySaga) -> None:
         self.saga = saga
@@ -113,8 +116,8 @@ class Machine:
         self._all = (1 << self._size) - 1
         zeros, ones = (0,) * self._size, (1,) * self._size
         self._begun = State(failed=zeros, undo_failed=zeros, rounds=ones, undo_rounds=ones, undo_asked=zeros)
-        # Without a pivot, steps that must succeed make what they need the point of no return; without those there is
-        # none: a saga whose every step can be taken back can be taken back until it has ended.
+        # Without a pivot, the point of no return is that all steps are done which retriable steps need. Without
+        # retriable steps there is none: the saga can be compensated until it has ended.
         self._returns = not self._pivot and not self._retriable
         self._firm = self._pivot or self._compensatable
         self._fold_said = lru_cache(REMEMBERED)(self._fold_step)
@@ -123,15 +126,15 @@ class Machine:
         return sum(1 << index for index, each in enumerate(self.saga.steps) if each.kind is kind)
 
     def begin(self) -> State:
-        """Give the state of a saga of which nothing is known."""
+        """Return the state of a saga without any fact."""
         return self._begun
 
     def passed(self, state: State) -> bool:
-        """Say whether the pivot has happened, or what stands for one: all that the steps which must succeed need."""
+        """Return whether the saga is past its pivot or, without one, past all steps that retriable steps need."""
         return state.done & self._firm == self._firm and not self._returns
 
     def status(self, state: State) -> Status:
-        """Derive the saga's state from what has been said."""
+        """Derive the saga's status from its state."""
         if state.resolved is not None and state.contradicted <= state.resolved_after:
             return state.resolved
         if self.passed(state):
@@ -144,7 +147,7 @@ class Machine:
         return Status.FAILED if state.contradictions else Status.COMPLETED
 
     def _spoiled(self, state: State) -> bool:
-        """Say whether a saga past its pivot has a step that will not happen, or one taken back that should stand."""
+        """Return whether a saga past its pivot has a step that will not happen, or a compensated one."""
         missing = (state.refused | state.barred) & ~state.done | self._failed(state) | self._unanswered(state)
         return bool(missing or state.compensated or any(state.undo_failed))
 
@@ -159,42 +162,42 @@ class Machine:
         return state.taking_back or negative & ~self._retriable != 0
 
     def _failed(self, state: State) -> int:
-        """The steps that failed in their current round and have not succeeded since."""
+        """Return the steps that failed in their current round and have not succeeded since."""
         return equal_rounds(state.failed, state.rounds) & ~state.done if any(state.failed) else 0
 
     def _undo_failed(self, state: State) -> int:
-        """The steps that stand because their compensation failed in its current round."""
+        """Return the done steps whose compensation failed in its current round."""
         if not any(state.undo_failed):
             return 0
         return equal_rounds(state.undo_failed, state.undo_rounds) & state.done & ~state.compensated
 
     def _outstanding(self, state: State) -> int:
-        """The steps whose trigger is known and whose outcome is not; none past the pivot is asked after."""
+        """Return the triggered steps without an outcome; none after the pivot."""
         if not state.started:
             return 0
         return self._triggered(state, ~(state.refused | state.barred | self._failed(state) | self._retriable))
 
     def _triggered(self, state: State, chosen: int) -> int:
-        """Return those of the chosen steps that are not done though all that triggers them is."""
+        """Return those of the chosen steps that are not done although all their triggers are there."""
         open_ = self._all & chosen & ~state.done
         return sum(1 << index for index in bits(open_) if self._before[index] & ~state.done == 0)
 
     def _left(self, state: State) -> int:
-        """The steps that are done and whose compensation has neither succeeded nor failed for good."""
+        """Return the done steps whose compensation has neither succeeded nor failed."""
         return state.done & self._compensatable & ~state.compensated & ~self._undo_failed(state)
 
     def awaited(self, state: State) -> int:
         """Return the steps whose owners the saga is waiting for, as bits; 0 while it goes forward before its pivot.
 
-        Past the pivot that is those that must succeed; on the way back those that are to settle. A step that is to be
-        taken back has been done, so that it has an owner.
+        Past the pivot these are retriable steps; during compensation, steps that are to be settled. A step that is to
+        be compensated is done, so it has an owner.
         """
         if self.passed(state):
             return self._triggered(state, self._retriable & ~(state.refused | state.barred | self._failed(state)))
         return self._outstanding(state) if self._takes_back(state) else 0
 
     def _unanswered(self, state: State) -> int:
-        """Return the steps without an owner that hold the saga up: on its way back, if no other step does."""
+        """Return the unowned steps that block the saga; during compensation, only if it waits for no other step."""
         if not state.unowned:
             return 0
         waited = self.awaited(state)
@@ -203,11 +206,11 @@ class Machine:
         return 0 if waited & ~state.unowned else waited
 
     def _waits_for_unowned(self, state: State, status: Status) -> bool:
-        """Return whether the saga is FAILED on its way back because nobody owns a step that it waits for."""
+        """Return whether the saga is FAILED before its pivot because nobody owns a step that it waits for."""
         return status is Status.FAILED and not self.passed(state) and self._unanswered(state) != 0
 
     def fold(self, state: State, fact: Fact) -> Folded:
-        """Take in one fact, and say what is due now. Never raises: a decision that cannot be taken is refused."""
+        """Fold one fact, and return the commands that are due. Never raises: an impossible decision is refused."""
         if fact.meaning is Meaning.UNOWNED and (not state.overdue or state.resolved is not None):
             return self._due(state, refusal="the deadline has not elapsed, or the saga is resolved")
         if fact.meaning is Meaning.DEADLINE:
@@ -219,7 +222,7 @@ class Machine:
         return self._fold_said(state, fact.meaning, fact.step, fact.round)
 
     def _fold_step(self, state: State, meaning: Meaning, step: int, round_: int) -> Folded:
-        """Take in what a step has come to. Most sagas go through a few states, so what comes of those is remembered."""
+        """Fold a step fact. Cached, since most sagas go through the same few states."""
         return self._due(_take_in(state, Fact(meaning, step, round_)))
 
     def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
@@ -237,7 +240,7 @@ class Machine:
         return Folded(state, status, orders, refusal)
 
     def _ask_again(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
-        """Ask, past the pivot, what came of steps before it and of those that must succeed, after a recheck."""
+        """Ask owners for their answers again, after a recheck: of steps before the pivot, and of retriable ones."""
         settled = state.refused | state.barred | self._failed(state)
         asked = self._triggered(state, state.to_ask & ~settled & ~state.bar_asked)
         again: list[Order] = [
@@ -248,7 +251,7 @@ class Machine:
         return noted, (*orders, *again)
 
     def _take_back_last(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
-        """Ask for the last step that stands to be taken back, unless the answer to an earlier asking is still due."""
+        """Command the compensation of the last done step, unless an earlier command is not answered yet."""
         left = self._left(state)
         if equal_rounds(state.undo_asked, state.undo_rounds) & left:
             return state, orders
@@ -258,16 +261,16 @@ class Machine:
         return asked, (*orders, CompensateStep(index, current))
 
     def _turn_back(self, state: State) -> State:
-        """Take the saga back from here on, unless it is past its pivot, on its way back already, or has ended."""
+        """Start compensation, unless the saga is past its pivot, is being compensated already, or has ended."""
         if self.status(state) in _FORWARD and not self.passed(state):
             return state._replace(taking_back=True)
         return state
 
     def _decide(self, state: State, fact: Fact) -> Folded:
-        """Follow a person's decision, once; one that cannot be followed is refused and changes nothing."""
+        """Apply an operator's decision, once; one that is impossible is refused and changes nothing."""
         if fact.id in state.decisions:
             return self._due(state)
-        # Forgotten all at once, so that a decision costs the same on average; one that comes twice comes twice soon.
+        # All ids are dropped at once, for constant cost on average; repeats of a decision come soon after it.
         known = state.decisions if len(state.decisions) < KNOWN_IDS else frozenset[str]()
         state = state._replace(decisions=known | {fact.id})
         status = self.status(state)
@@ -285,17 +288,17 @@ class Machine:
         return self._again(state, fact)
 
     def _resolve(self, state: State, fact: Fact) -> Folded:
-        """Close a saga by hand; steps that are still asked to settle are to be skipped first."""
+        """Close a saga by hand; unowned steps that it waits for must be skipped first."""
         if self._waits_for_unowned(state, Status.FAILED):
             names = ", ".join(self.names(self._unanswered(state)))
             return self._due(state, refusal=f"what came of {names} is not known; skip it first")
         return self._due(state._replace(resolved=fact.outcome, resolved_after=state.contradicted))
 
     def _recheck(self, state: State) -> Folded:
-        """Forget what was said of the steps and have their owners say it again, each from its own row.
+        """Forget all step facts and have the owners publish their answers again, each from its own row.
 
-        The saga is taken back, unless it proves to be past its pivot. Steps are asked in their order, by bars, so that
-        nothing is taken back before all that is outstanding has settled.
+        The saga is compensated, unless the answers show that it is past its pivot. Steps are asked in order, by bars,
+        so that nothing is compensated before all outstanding steps are settled.
         """
         if self._returns and self.status(state) is Status.COMPLETED:
             return self._due(state, refusal="the saga is COMPLETED; it has no pivot that would prove it")
@@ -317,11 +320,11 @@ class Machine:
         return self._due(forgotten)
 
     def _again(self, state: State, fact: Fact) -> Folded:
-        """Retry or skip a step that failed for good, or skip one that nobody owns."""
+        """Retry or skip a failed step or compensation, or skip an unowned step."""
         index, passed = fact.step, self.passed(state)
         chosen = 1 << index
         if fact.meaning is Meaning.SKIP and not passed and chosen & self._unanswered(state):
-            # The person vouches for what the owner of the step would say: it has not happened and never will.
+            # The operator answers for the step's owner: it has not happened and never will.
             return self._due(state._replace(barred=state.barred | chosen))
         if fact.meaning is Meaning.RETRY and passed and self._failed(state) & self._retriable & chosen:
             current = state.rounds[index] + 1
@@ -336,11 +339,11 @@ class Machine:
         return self._due(state, refusal=f"{name!r} has not failed in a way that this could mend")
 
     def names(self, steps: int) -> list[str]:
-        """Name the steps of a set, in the order of the definition."""
+        """Return the names of a set of steps, in the order of the definition."""
         return [self.saga.steps[index].name for index in bits(steps)]
 
     def missing(self, state: State) -> list[str]:
-        """Name the steps that the saga is waiting for now: to report, to settle, or to be taken back."""
+        """Return the names of the steps that the saga is waiting for: to answer, to settle, or to be compensated."""
         status = self.status(state)
         if status is Status.COMPENSATING:
             return self.names(self._outstanding(state) or self._left(state))
@@ -351,7 +354,7 @@ class Machine:
         return []
 
     def unanswered(self, state: State) -> int:
-        """Return the steps that nobody owns and that a FAILED saga waits for, as bits."""
+        """Return the unowned steps that a FAILED saga waits for, as bits."""
         return self._unanswered(state) if self.status(state) is Status.FAILED else 0
 
 
@@ -369,7 +372,7 @@ _ROUNDED: Final = {Meaning.FAILED: "failed", Meaning.COMPENSATION_FAILED: "undo_
 
 
 def _take_in(state: State, fact: Fact) -> State:
-    """Record a step fact: sets grow, rounds keep their maximum, so order and repeats make no difference."""
+    """Add a step fact: sets grow and rounds keep their maximum, so order and repeats make no difference."""
     if fact.meaning is Meaning.STARTED:
         return state._replace(started=True)
     if fact.meaning is Meaning.RECORDED:
@@ -377,7 +380,7 @@ def _take_in(state: State, fact: Fact) -> State:
     if fact.meaning is Meaning.UNOWNED:
         return state._replace(unowned=state.unowned | 1 << fact.step)
     if fact.meaning is Meaning.DONE and state.resolved is not None and state.unowned & ~state.done & 1 << fact.step:
-        # A person has closed the saga without this step's owner, and it has acted after all: a person is needed again.
+        # An operator closed the saga without this step's owner, which has acted after all: it needs one again.
         state = _contradict(state, f"{fact.step}:{_LATE}")
     if (members := _GROWING.get(fact.meaning)) is not None:
         return state._replace(reported=True, **{members: getattr(state, members) | 1 << fact.step})

@@ -1,10 +1,10 @@
-"""The six states of a saga."""
+"""The status of a saga."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """IDLE → RUNNING → COMPLETED, or → COMPENSATING → ABORTED; FAILED is where a person is needed."""
+    """IDLE → RUNNING → COMPLETED, or → COMPENSATING → ABORTED; FAILED needs an operator."""
 
     IDLE = "IDLE"
     RUNNING = "RUNNING"
@@ -15,5 +15,5 @@ class Status(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Say whether nothing more is expected; FAILED waits for a person, so it is not."""
+        """Return whether the saga has ended; a FAILED one waits for an operator and has not."""
         return self in {Status.COMPLETED, Status.ABORTED}

@@ -1,7 +1,7 @@
-"""One step of a saga, as a typed value.
+"""Steps of a saga, as typed values.
 
-The kind of a step falls out of what is given: `compensate` makes it compensatable; `rejects` without it makes it
-the pivot, after which nothing is taken back; neither makes it a step that is tried until it succeeds.
+A step's kind follows from its arguments: with `compensate` it is compensatable; with `rejects` alone it is the pivot,
+after which nothing is compensated; with neither it is retriable: retried until it succeeds.
 """
 
 import math
@@ -16,11 +16,11 @@ from tradesaga.schemas.messages.message import Compensation, Event, Message
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Attempts and their spacing: exponential, capped, with full jitter over the last `jitter` share of each delay.
+    """Retry policy: capped exponential backoff, with full jitter over the last `jitter` share of each delay.
 
-    `initial` and `maximum` are seconds. Jitter keeps a thousand sagas that failed together from coming back together.
+    `initial` and `maximum` are seconds. Jitter keeps sagas that failed at the same time from retrying at the same time.
 
-    Raises `DefinitionError` for what is no number, or out of bounds.
+    Raises `DefinitionError` for a value that is not a number or out of bounds.
     """
 
     attempts: int = 3
@@ -42,7 +42,7 @@ class Retry:
             raise DefinitionError(f"{self}: jitter is a share between 0 and 1")
 
     def delay(self, attempt: int, chance: float) -> timedelta:
-        """Give the wait after failed `attempt` (1 is the first); `chance`, in [0, 1), is drawn by the caller."""
+        """Return the delay after failed `attempt` (1 is the first); `chance` is a random number in [0, 1)."""
         whole = min(self.maximum, self.initial * self.factor ** min(attempt - 1, 64))
         return timedelta(seconds=whole * (1 - self.jitter * chance))
 
@@ -63,7 +63,7 @@ COMPENSATION_RETRY = Retry(attempts=10, initial=0.2, factor=2.0, maximum=30.0)
 
 
 class StepKind(Enum):
-    """What may become of a step once it has happened."""
+    """Whether a completed step can be compensated, and whether a saga may fail after it."""
 
     COMPENSATABLE = "compensatable"
     PIVOT = "pivot"
@@ -72,10 +72,10 @@ class StepKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[In, Out, Rejected]):
-    """One participant's share of a saga: an `In` comes in, an `Out` or a `Rejected` goes out.
+    """One step of a saga: it reacts to an `In` and answers with an `Out` or a `Rejected`.
 
-    `on` holds one event type, or several for a join. `waits_for` makes it a waiting step: it answers
-    when its trigger and what the outside says of it are both there. `timeout` is for one attempt.
+    `on` holds one event type, or several for a join. `waits_for` makes it a waiting step, which answers once its
+    trigger and reports of that type from outside are both there. `timeout` is for one attempt.
     """
 
     name: str
@@ -88,29 +88,29 @@ class Step(Generic[In, Out, Rejected]):
 
     @property
     def kind(self) -> StepKind:
-        """Say whether this is the pivot or must succeed; a compensatable step overrides it."""
+        """Return the step's kind: pivot or retriable; a compensatable step overrides it."""
         return StepKind.RETRIABLE if self.rejects is None else StepKind.PIVOT
 
     @property
     def back(self) -> tuple[type[Compensation], type[Event]] | None:
-        """Give the compensation and the event that confirms it, if the step can be taken back."""
+        """Return the compensation and the event that confirms it, or None if the step has none."""
         return None
 
     @property
     def retry_of_compensation(self) -> Retry:
-        """Give the attempts at taking the step back."""
+        """Return the attempts at taking the step back."""
         return COMPENSATION_RETRY
 
     @property
     def messages(self) -> tuple[type[Message], ...]:
-        """List every message the step names."""
+        """Return all messages that the step names."""
         options = (self.emits, self.rejects, self.waits_for, *(self.back or ()))
         return (*self.on, *(message for message in options if message is not None))
 
 
 @dataclass(frozen=True, slots=True)
 class CompensatableStep(Step[In, Out, Rejected], Generic[In, Out, Rejected, Back, Compensated]):
-    """A step that can be taken back: a `Back` comes in, an `Undone` goes out."""
+    """A step with a compensation: the command is a `Back`, its confirmation a `Compensated`."""
 
     compensate: type[Back] = field(kw_only=True)
     compensated: type[Compensated] = field(kw_only=True)
@@ -118,17 +118,17 @@ class CompensatableStep(Step[In, Out, Rejected], Generic[In, Out, Rejected, Back
 
     @property
     def kind(self) -> StepKind:
-        """Say that this step can be taken back."""
+        """Return `StepKind.COMPENSATABLE`."""
         return StepKind.COMPENSATABLE
 
     @property
     def back(self) -> tuple[type[Compensation], type[Event]]:
-        """Give the compensation and the event that confirms it."""
+        """Return the compensation and the event that confirms it."""
         return self.compensate, self.compensated
 
     @property
     def retry_of_compensation(self) -> Retry:
-        """Give the attempts at taking the step back."""
+        """Return the attempts at taking the step back."""
         return self.compensation_retry
 
 
@@ -204,9 +204,9 @@ def step(
     retry: Retry | None = None,
     compensation_retry: Retry = COMPENSATION_RETRY,
 ) -> Any:
-    """Make a step; see the module for how its kind is found.
+    """Make a step; the module's docstring says how its kind follows from the arguments.
 
-    Raises `DefinitionError` for half a compensation, no trigger, no time for an attempt, or what is of a wrong type.
+    Raises `DefinitionError` for half a compensation, no trigger, a timeout of zero, or an argument of a wrong type.
     """
     if (compensate is None) != (compensated is None):
         raise DefinitionError(f"step {name!r}: give compensate and compensated together, or neither")
@@ -235,7 +235,7 @@ def step(
 
 
 def check_time(what: str, time: object) -> None:
-    """Raise `DefinitionError` for what is no `timedelta`: a number does not say of which unit."""
+    """Raise `DefinitionError` unless `time` is a `timedelta`: a number has no unit."""
     if not isinstance(time, timedelta):
         raise DefinitionError(f"{what}={time!r} is no timedelta; give seconds({time!r}) or minutes(...)")
 

@@ -1,10 +1,10 @@
-"""Sets of steps as bits of a number, bit i for step i, and tuples of one round a step."""
+"""Sets of steps as bit masks, bit i for step i, and tuples with one round for each step."""
 
 from collections.abc import Iterator
 
 
 def bits(steps: int) -> Iterator[int]:
-    """List the members of a set of steps, lowest first."""
+    """Iterate over the members of a set of steps, lowest first."""
     while steps:
         low = steps & -steps
         yield low.bit_length() - 1
@@ -12,7 +12,7 @@ def bits(steps: int) -> Iterator[int]:
 
 
 def equal_rounds(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    """Return the set of steps for which both hold the same round."""
+    """Return the set of steps that have the same round in both."""
     same = 0
     for index, (one, other) in enumerate(zip(left, right, strict=True)):
         if one == other:

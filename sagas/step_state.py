@@ -1,4 +1,4 @@
-"""What a step's owner holds of one step of one saga: the state on which triggers, bars and compensations contend."""
+"""The status of a step row, and the part of the row that decides what a message may do."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -6,9 +6,9 @@ from typing import Final, Protocol
 
 
 class RowStatus(IntEnum):
-    """Where a step stands at its owner; stored as a `smallint`, so numbers never change their meaning.
+    """Status of a step row; stored as a `smallint`, so numbers never change their meaning.
 
-    INTENT means unknown: a call may be on its way. RETRY and FAILED mean known not to have happened.
+    INTENT: an attempt may be in flight or may have happened. RETRY and FAILED: it is known not to have happened.
     """
 
     INTENT = 1
@@ -22,27 +22,27 @@ class RowStatus(IntEnum):
     COMPENSATED = 9
     COMPENSATION_FAILED = 10
 
-    # An enumeration hashes its members by their names, in Python; each message is looked up by its row's status.
+    # The default hashes the name, in Python code; each message looks up its row's status.
     __hash__ = object.__hash__
 
     @property
     def driven(self) -> bool:
-        """Whether the row has a due time at which its owner goes on with it."""
+        """Whether the row has a due time at which its owner processes it."""
         return self in DRIVEN
 
 
 OPEN: Final = frozenset({RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING})
-"""No answer has been given yet."""
+"""Statuses without an answer."""
 DRIVEN: Final = OPEN | {RowStatus.COMPENSATING}
 ANSWERED: Final = frozenset(RowStatus) - OPEN
-"""The step has given its forward answer, which it repeats whenever it is asked again."""
+"""Statuses with a forward answer, which is repeated on request."""
 
 
 class StepState(Protocol):
     """The part of a step's row that decides what a message may do; `status` is None where there is no row yet.
 
-    `attempt` and `round` count forward, `back_attempt` and `back_round` count the compensation's; `bar_seen` says that
-    a bar waits for the outcome of what is under way.
+    `attempt` and `round` count forward, `back_attempt` and `back_round` count the compensation's; `bar_seen`: a
+    bar waits for the outcome of the attempt in flight.
     """
 
     @property
@@ -70,4 +70,4 @@ class _NoRow:
 
 
 NO_ROW: Final[StepState] = _NoRow()
-"""The state of a step of which its owner knows nothing yet."""
+"""The state of a step that has no row yet."""

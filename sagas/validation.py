@@ -1,4 +1,4 @@
-"""What types cannot say of a definition, checked when it is made: a saga that could never work is refused at import."""
+"""Validate definitions at import, beyond what types can express."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -15,11 +15,11 @@ from tradesaga.schemas.registry import Registry
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 MAX_STEPS = 62
-"""Sets of steps are kept as bits of a `bigint`."""
+"""Sets of steps are stored as bits of a `bigint`."""
 
 
 def check(saga: str, steps: Sequence[AnyStep], registry: Registry) -> None:
-    """Raise `DefinitionError`, saying what to change, unless the steps can run, and be taken back, in every order."""
+    """Raise `DefinitionError`, with what to change, unless the steps can run and be compensated in every order."""
     _check_names(saga, steps)
     _check_fields(saga, registry)
     _check_events(saga, steps, registry)
@@ -31,8 +31,8 @@ def check(saga: str, steps: Sequence[AnyStep], registry: Registry) -> None:
 def check_versions(saga: str, versions: Mapping[int, tuple[Sequence[AnyStep], Registry]]) -> None:
     """Raise `DefinitionError` unless versions of a saga can run side by side.
 
-    Participants read a message by its wire type, whichever version its saga runs under, so the versions have to agree
-    on the class of each type, and on which events come from outside: those name no version.
+    Participants read a message by its wire type, whatever its saga's version. So the versions must agree on the class
+    of each type, and on the events that come from outside, which have no version.
     """
     known: dict[str, tuple[type[Message], int]] = {}
     for version, (_, registry) in versions.items():
@@ -54,13 +54,13 @@ def check_versions(saga: str, versions: Mapping[int, tuple[Sequence[AnyStep], Re
 
 
 def predecessors(steps: Sequence[AnyStep]) -> tuple[int, ...]:
-    """Give, for each step, the set of steps (as bits) whose events it reacts to; the first reacts to the start."""
+    """Return, for each step, the set of steps (as bits) whose events it reacts to; the first reacts to the start."""
     owners = {each.emits: 1 << index for index, each in enumerate(steps)}
     return tuple(sum({owners[event] for event in each.on if event in owners}) for each in steps)
 
 
 def ancestors(before: Sequence[int]) -> tuple[int, ...]:
-    """Give, for each step, the set of all steps (as bits) that must have happened before it starts."""
+    """Return, for each step, the set of all steps (as bits) that are done before it starts."""
     found: list[int] = []
     for own in before:
         reached = own

@@ -1,4 +1,4 @@
-"""What is on the wire: messages, the envelope in a record's headers, topics, and how they may change."""
+"""Wire formats: messages, the envelope in a record's headers, topics, and compatibility of changes."""
 
 from tradesaga.schemas.messages.message import Compensation, Event
 

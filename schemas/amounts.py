@@ -1,4 +1,4 @@
-"""Decimal amounts: strings on the wire, `Decimal` in the program, never a float.
+"""Decimal amounts: strings on the wire, `Decimal` in Python, never a float.
 
 The bounds (18 digits before the point, 8 after) fit `numeric(26, 8)` in PostgreSQL.
 """
@@ -12,13 +12,13 @@ from pydantic_core import CoreSchema, core_schema
 
 _UNSIGNED: Final = r"(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,8})?"
 _EXPONENT_LIMIT: Final = 1000
-"""Beyond this power of ten a number is written with its exponent: `1e999999999` would take a gigabyte of zeros."""
+"""Power of ten above which a number is written with an exponent: `1e999999999` would be a gigabyte of zeros."""
 
 
 def format_decimal(value: Decimal) -> str:
-    """Write `value` without an exponent and without trailing zeros, the one spelling that hashes agree on.
+    """Format `value` without an exponent or trailing zeros: the one spelling, so that hashes agree.
 
-    What is far beyond any amount keeps its exponent, and so is refused wherever an amount is read.
+    A number far beyond any amount keeps its exponent, and is rejected wherever an amount is read.
     """
     if abs(value.adjusted()) > _EXPONENT_LIMIT:
         return str(value)
@@ -29,14 +29,14 @@ def format_decimal(value: Decimal) -> str:
 
 
 class DecimalText:
-    """Tells pydantic to take a decimal string of one pattern and nothing else: no number, no NaN, no exponent."""
+    """Pydantic type of a decimal string with a pattern: no JSON numbers, no NaN, no exponent."""
 
     def __init__(self, pattern: str, *, positive: bool = False) -> None:
         self._pattern = pattern
         self._read = _read_positive if positive else Decimal
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Build the schema: text from JSON; text or `Decimal` from Python."""
+        """Build the schema: a string from JSON; a string or `Decimal` from Python."""
         text: CoreSchema = core_schema.str_schema(pattern=self._pattern, max_length=28)
         wire = core_schema.no_info_after_validator_function(self._read, text)
         value = core_schema.no_info_before_validator_function(_spell, wire)

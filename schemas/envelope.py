@@ -1,6 +1,6 @@
-"""What surrounds a payload on Kafka: CloudEvents 1.0 in binary mode, plus our own `ts_` headers.
+"""The envelope: CloudEvents 1.0 headers in binary mode, plus `ts_` headers of our own.
 
-Routing and folding need these headers alone; the value stays the plain JSON of one schema.
+Routing and folding use these headers alone; the value is the plain JSON of one message.
 """
 
 import re
@@ -30,40 +30,40 @@ SPECVERSION: Final = "ce_specversion"
 SPEC: Final = b"1.0"
 """The one version of CloudEvents that is written and read."""
 OVERTAKES: Final = "ts_overtakes"
-"""On a deadline: it counts although records of its saga are parked, and from then on those hold nothing up."""
+"""On a deadline: it is folded although records of its saga are parked, and they block no others from then on."""
 
 _REQUIRED: Final = (TYPE, ID, "ce_source", "ce_time", SAGA_ID)
 _OPTIONAL: Final = (
     "ce_causationid", "ce_sequence", "ce_expirytime", "ce_recordedtime",
     "traceparent", "tracestate", STEP, REQUEST,
 )  # fmt: skip
-"""The headers of an envelope's fields from `causation` to `request`, in their order."""
+"""The headers of an envelope's optional texts, `causation` to `request`, in order."""
 _TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL)
-"""The headers of an envelope's fields from `type` to `request`, in their order."""
+"""The headers of an envelope's texts, `type` to `request`, in order."""
 _FIXED: Final[tuple[Header, ...]] = ((SPECVERSION, SPEC), ("content-type", b"application/json"))
 _MOST: Final = 2**31 - 1
 _LATEST: Final = 2**63 - 1
 _TEXTS_LIMIT: Final = 16 * 1024
-"""Characters of all texts of an envelope: what follows from a record repeats some, and has to pass the broker too."""
+"""Characters of all texts of an envelope: records that follow from one repeat some, within the broker's limit."""
 _SHOWN: Final = 200
-"""Characters of a parser's complaint, which may repeat all that it could not read."""
+"""Characters of a parser's error text, which may repeat its whole input."""
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class EnvelopeError(ValueError):
-    """The headers of a record are not those of a CloudEvent of ours; the message names the header."""
+    """A record's headers are not a valid envelope; the message names the header."""
 
 
 class ContextTooLargeError(ValueError):
-    """A saga's context would pass its limit; put the bulk elsewhere and carry a reference (`dataref`)."""
+    """A saga's context would exceed its limit; store large data elsewhere and carry a reference (`dataref`)."""
 
 
 class Envelope(NamedTuple):
     """The headers of one record.
 
-    `time` is RFC 3339 in UTC with nanoseconds, where the effect was decided; `started` the nanoseconds since 1970 at
-    which the attempt began; `context` a JSON object of the saga's facts by event name; `request` the hash of the start.
-    `version` is that of the saga's definition; 0 where the record does not say it, which means version 1.
+    `time` is RFC 3339 in UTC with nanoseconds, by the producer's clock; `started` the nanoseconds since 1970 at which
+    the attempt began; `context` a JSON object of the saga's events by name; `request` the hash of the start. `version`
+    is that of the saga's definition; 0 if the record has none, which means version 1.
     """
 
     type: str
@@ -86,7 +86,7 @@ class Envelope(NamedTuple):
     version: int = 0
 
     def to_headers(self) -> list[Header]:
-        """Write the headers; what is empty is left out."""
+        """Return the headers; empty fields are left out."""
         saga_id = self.saga_id.encode()
         headers: list[Header] = [
             (TYPE, self.type.encode()),
@@ -97,7 +97,7 @@ class Envelope(NamedTuple):
             ("ce_subject", saga_id),
             *_FIXED,
         ]
-        # The version comes first: a reader that does not know it sees so before it looks at the type.
+        # The version comes first, so that a reader that does not know it finds it before the type.
         if self.version:
             headers.insert(0, (VERSION, b"%d" % self.version))
         for name, text in zip(_OPTIONAL, self[5:13], strict=True):
@@ -113,7 +113,7 @@ class Envelope(NamedTuple):
 
     @classmethod
     def from_headers(cls, headers: Iterable[Header]) -> Self:
-        """Read the headers of a record; raises `EnvelopeError` naming what is missing or unreadable."""
+        """Read a record's headers; raises `EnvelopeError` for a header that is missing or unreadable."""
         found = dict(headers)
         check_required(found)
         get = found.get
@@ -127,14 +127,14 @@ class Envelope(NamedTuple):
             raise EnvelopeError("a number in the ts_ headers is out of its range")
         whole = "".join(texts)
         if "\0" in whole:
-            raise EnvelopeError("a header has a NUL character, for which PostgreSQL has no place")
+            raise EnvelopeError("a header has a NUL character, which PostgreSQL cannot store")
         if len(whole) > _TEXTS_LIMIT:
             raise EnvelopeError(f"the headers' texts have {len(whole)} characters; {_TEXTS_LIMIT} are allowed")
         return cls._make((*texts, round_, attempt, started, get(CONTEXT) or b"", version))
 
 
 def check_required(found: Mapping[str, bytes]) -> None:
-    """Refuse headers of another specversion, or without type, id, source, time or a saga id that is a UUID.
+    """Check the specversion, that type, id, source and time are there, and that the saga id is a UUID.
 
     Raises `EnvelopeError`. A missing specversion is read as 1.0.
     """
@@ -148,18 +148,18 @@ def check_required(found: Mapping[str, bytes]) -> None:
 
 
 def foreign_specversion(found: bytes | None) -> str:
-    """Describe a specversion that is not read; Kafka also knows headers without a value."""
+    """Describe a specversion that is not read; `found` is None for a header without a value."""
     return f"header {SPECVERSION} is {(found or b'')[:20].decode('utf-8', 'replace')!r}; only CloudEvents 1.0 are read"
 
 
-# Numbers stay text: one of thousands of digits would raise, and nobody asks for its value.
+# Numbers stay text: one with thousands of digits would raise, and the values are not used.
 _MEMBERS: Final = JSONDecoder(parse_int=str, parse_float=str)
 
 
 def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) -> bytes:
     """Append `"name": value` to the JSON object `context` without parsing it; raises `ContextTooLargeError`.
 
-    A name that is there already is appended again: readers take the last, as JSON parsers do.
+    A name that is there already is appended again: JSON parsers use the last one.
     """
     member = b'"%s":%s' % (name.encode(), value)
     spliced = b"%s,%s}" % (context[:-1], member) if len(context) > 2 else b"{%s}" % member  # noqa: PLR2004 - "{}"
@@ -169,7 +169,7 @@ def splice(context: bytes, name: str, value: bytes, limit: int = CONTEXT_LIMIT) 
 
 
 def first_fact(context: bytes) -> bytes:
-    """Return a context of its first member alone, byte for byte; raises `ValueError` for what is no JSON object."""
+    """Return a context with its first member alone, byte for byte; raises `ValueError` if it is no JSON object."""
     text = context.decode()
     begin = text.index(":") + 1
     begin += len(text) - begin - len(text[begin:].lstrip(" \t\r\n"))

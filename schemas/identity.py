@@ -1,4 +1,4 @@
-"""Who a saga is: an id that any client can compute, and what of a request is hashed to tell it from another."""
+"""Saga ids that any client can compute, and hashes that tell requests apart."""
 
 import hashlib
 import hmac
@@ -15,13 +15,11 @@ from pydantic import ValidationError
 from tradesaga.schemas.messages.message import Message
 
 NAMESPACE: Final = UUID("6f1c1b7e-5b0a-5d5e-9d3b-3a7c6f0e8a11")
-
-
 """The published namespace of saga ids; changing it would make every repeated start a new trade."""
 
 
 def saga_id(saga: str, account: str, idempotency_key: str) -> UUID:
-    """Give the saga's id: UUIDv5 (RFC 9562) of the compact JSON `[saga, account, idempotency_key]`."""
+    """Return the saga's id: UUIDv5 (RFC 9562) of the compact JSON `[saga, account, idempotency_key]`."""
     name = json.dumps([saga, account, idempotency_key], separators=(",", ":"), ensure_ascii=False)
     return uuid5(NAMESPACE, name)
 
@@ -33,10 +31,7 @@ def canonical(request: Message) -> bytes:
 
 
 def request_hash(request: Message) -> str:
-    """Return the unkeyed hash, SHA-256 in hex, that releases before keyed hashes wrote.
-
-    See `tradesaga.schemas.identity`.
-    """
+    """Return the unkeyed hash, SHA-256 in hex, that releases before keyed hashes wrote."""
     return hashlib.sha256(canonical(request)).hexdigest()
 
 
@@ -53,7 +48,7 @@ _ID_LABEL: Final = b"tradesaga request key id"
 
 @dataclass(frozen=True)
 class RequestKey:
-    """One secret; its id follows from it, so that no two keys share one. Raises `ValueError` for a wrong length."""
+    """A secret key; its id is derived from the secret. Raises `ValueError` for a wrong length."""
 
     secret: bytes = field(repr=False)
 
@@ -63,7 +58,7 @@ class RequestKey:
 
     @cached_property
     def id(self) -> str:
-        """Return the key's name in the hashes that it makes, which tells nothing of the secret."""
+        """Return the key's id, as it stands in its hashes; it reveals nothing about the secret."""
         return hmac.digest(self.secret, _ID_LABEL, "sha256")[:8].hex()
 
     def hash(self, request: Message) -> str:
@@ -73,7 +68,7 @@ class RequestKey:
 
 
 class RequestKeys:
-    """The keys of an installation: the first makes hashes, the others are kept for those that they have made."""
+    """The keys of an installation: the first makes hashes, the others check earlier ones."""
 
     def __init__(self, keys: Sequence[RequestKey]) -> None:
         self.keys = tuple(keys)
@@ -89,7 +84,7 @@ class RequestKeys:
         return self.keys[0].hash(request)
 
     def matches(self, stored: str, request: Message) -> bool | None:
-        """Tell whether a stored hash is the request's, by its own scheme and key; None where that key is not here."""
+        """Return whether a stored hash is the request's, by its scheme and key; None if that key is missing."""
         made = made_with(stored)
         if made is None:
             return None
@@ -100,20 +95,20 @@ class RequestKeys:
 
 
 def made_with(stored: str) -> str | None:
-    """Return the id of the key that made a hash, "" for an unkeyed one, None for what is no hash of ours."""
+    """Return the id of a hash's key, "" for an unkeyed hash, None for a text that is no such hash."""
     if found := _KEYED.fullmatch(stored):
         return found[1]
     return "" if _BARE.fullmatch(stored) else None
 
 
 def comparable(one: str, other: str) -> bool:
-    """Tell whether two hashes decide by themselves: what was made with two keys, or with one and none, does not."""
+    """Return whether two hashes can be compared: not if their keys differ, or only one has a key."""
     first, second = made_with(one), made_with(other)
     return first is None or second is None or first == second
 
 
 def same_request(stored: bytes, request: Message) -> bool:
-    """Tell whether a stored payload is this request, where no hash can: field by field, however it was written."""
+    """Return whether a stored payload equals this request, compared field by field."""
     try:
         return canonical(type(request).from_wire(stored)) == canonical(request)
     except ValidationError:

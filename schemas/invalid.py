@@ -1,18 +1,18 @@
-"""What is wrong with a value that a schema refuses: the fields by name, never what they hold."""
+"""Describe validation errors by the names of fields, never by their values."""
 
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
 _LISTED: Final = 100
-"""Errors up to which they are listed at all: a list of a million wrong items would take seconds to describe."""
+"""Number of errors above which only their count is given: describing a million would take seconds."""
 _SHOWN: Final = 3
 _NAME_LIMIT: Final = 100
 """Characters shown of a field's name, which may be the sender's own."""
 
 
 class Invalid(NamedTuple):
-    """What a schema refuses first: `path` leads to the field, empty where the whole value is refused."""
+    """The first validation error: the `path` of the field, empty if the whole value is invalid."""
 
     path: tuple[str, ...]
     reason: str
@@ -24,13 +24,13 @@ class Invalid(NamedTuple):
 
 
 def first_invalid(error: ValidationError) -> Invalid:
-    """Return the first thing that is wrong, for errors of command lines, settings and files, which name one."""
+    """Return the first error, for messages about command lines, settings and files, which name one."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return Invalid(tuple(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))
 
 
 def describe_invalid(error: ValidationError, whole: str) -> str:
-    """Return which fields are wrong and why; `whole` names the value where no field is to blame.
+    """Return which fields are invalid and why; `whole` names the value if the error is not a field's.
 
     The text is bounded, and so is the time it takes. Values are left out: they may be confidential.
     """

@@ -1,6 +1,6 @@
-"""Fields that a message cannot carry over the wire and bring back exactly, found in its JSON schema.
+"""Find fields of messages that JSON cannot represent exactly.
 
-The schema is the one of what pydantic writes, so a field is judged by its form on the wire, however its type is spelt.
+Fields are checked by the JSON schema of what pydantic writes, so only their form on the wire matters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _DEFINITIONS: Final = "#/$defs/"
 
 
 class UnfitField(NamedTuple):
-    """A field, or no name where the whole message is meant, and what is wrong with it."""
+    """A field that is unfit for the wire and why; without a name, the whole message is."""
 
     name: str
     why: str
@@ -26,9 +26,9 @@ class UnfitField(NamedTuple):
 
 @lru_cache(4096)
 def find_unfit_field(message: type[Message]) -> UnfitField | None:
-    """Return the first field of a type that JSON cannot hold, that is not exact, or that is hidden when it is written.
+    """Return the first field that is not JSON, is a float, or is masked when written; None if there is none.
 
-    A field that may be anything (`Any`) is judged when a value is written.
+    The value of an `Any` field is checked when it is written.
     """
     try:
         schema = message.model_json_schema(mode="serialization")
@@ -64,7 +64,7 @@ def _faults(schema: Mapping[str, Any], definitions: Mapping[str, Any], seen: set
 
 
 def _inside(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the schemas that stand in this one."""
+    """Yield the schemas nested in this one."""
     for keyword in _ONE:
         if isinstance(schema.get(keyword), dict):
             yield schema[keyword]

@@ -1,4 +1,4 @@
-"""Wire name and version ↔ class."""
+"""Registry of message classes by wire type."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from tradesaga.schemas.messages.message import Message, wire_type
 
 
 class UnknownMessageError(LookupError):
-    """No class is registered for this name and version; deploy a version that knows it, or release it as discarded."""
+    """No class is registered for this wire type; deploy a release that has it, or discard the record."""
 
 
 class Registry:
-    """All messages of one saga, its own and those every saga has, in each version that is still read."""
+    """All messages of a saga, its own and those of every saga, in each version that is still read."""
 
     def __init__(self, saga: str, messages: Iterable[type[Message]]) -> None:
         self.saga = saga
@@ -23,16 +23,16 @@ class Registry:
                 raise ValueError(f"{saga}: {known.__qualname__} and {message.__qualname__} share one wire type")
 
     def __contains__(self, message: type[Message]) -> bool:
-        """Say whether this very class is registered."""
+        """Return whether this class is registered."""
         return self._by_type.get(wire_type(self.saga, message)) is message
 
     def find(self, ce_type: str) -> type[Message]:
-        """Give the class of a wire type; raises `UnknownMessageError`."""
+        """Return the class of a wire type; raises `UnknownMessageError`."""
         try:
             return self._by_type[ce_type]
         except KeyError:
             raise UnknownMessageError(f"no message {ce_type!r} is registered for saga {self.saga!r}") from None
 
     def items(self) -> Iterable[tuple[str, type[Message]]]:
-        """List (wire type, class), sorted by wire type."""
+        """Return (wire type, class) pairs, sorted by wire type."""
         return sorted(self._by_type.items())

@@ -1,1 +1,1 @@
-"""The step path of a participant: what a message meets, what it may do, and what is published for it."""
+"""The participant runtime: reads messages, runs handlers, writes step rows and publishes events."""

@@ -1,4 +1,4 @@
-"""Beginning an attempt, and carrying out what is decided on its outcome."""
+"""Start attempts, and apply their outcomes to step rows."""
 
 from tradesaga.consumers.participant import Binding
 from tradesaga.consumers.runtime.batch_context import BatchContext
@@ -21,13 +21,13 @@ from tradesaga.schemas.messages.lifecycle import (
 )
 
 PAUSE = 1.0
-"""Seconds after which a paused step is looked at again."""
+"""Seconds after which a paused step is checked again."""
 
 
 def start_attempt(
     batch: BatchContext, row: Row, binding: Binding, trigger: Trigger, lane: int, *, decided: Transition
 ) -> None:
-    """Begin the attempt that was decided, unless the step is paused."""
+    """Start the attempt, or defer it while the step is paused."""
     paused = batch.any_paused and batch.runtime.is_paused(batch.context(row, binding, trigger))
     row.apply(decided)
     if paused:
@@ -47,7 +47,7 @@ def start_attempt(
 def start_compensation(
     batch: BatchContext, row: Row, binding: Binding, trigger: Trigger, lane: int, *, decided: Transition
 ) -> None:
-    """Begin the attempt at a compensation that was decided."""
+    """Start an attempt at the compensation."""
     reach(Failpoint.IN_COMPENSATION)
     row.apply(decided)
     row.started = batch.runtime.now()
@@ -62,7 +62,7 @@ def start_compensation(
 
 
 def apply_outcome(batch: BatchContext, row: Row, trigger: Trigger, outcome: Outcome, lane: int) -> None:
-    """Decide on the outcome of a forward attempt, and carry it out."""
+    """Apply the outcome of a forward attempt to its row."""
     step = batch.step(row, trigger)
     match outcome:
         case Answered(event, value) if isinstance(event, step.emits):
@@ -81,11 +81,11 @@ def apply_outcome(batch: BatchContext, row: Row, trigger: Trigger, outcome: Outc
         case NotFound():
             _apply_not_found(batch, row, trigger, lane)
         case _:
-            _fail(batch, row, trigger, Failed("the handler returned an event that is not its step's"), lane)
+            _fail(batch, row, trigger, Failed("the handler returned an event that its step does not emit"), lane)
 
 
 def apply_compensation_outcome(batch: BatchContext, row: Row, trigger: Trigger, outcome: Outcome, lane: int) -> None:
-    """Decide on the outcome of an attempt at a compensation, and carry it out."""
+    """Apply the outcome of a compensation attempt to its row."""
     step = batch.step(row, trigger)
     if isinstance(outcome, Answered) and step.back is not None and isinstance(outcome.event, step.back[1]):
         row.apply(decide(row, StepMessage.COMPENSATED, step))
@@ -96,7 +96,11 @@ def apply_compensation_outcome(batch: BatchContext, row: Row, trigger: Trigger, 
     if isinstance(outcome, Deferred):
         apply_transition(batch, row, trigger, decide(row, StepMessage.COMPENSATION_DEFERRED, step), lane)
         return
-    reason = outcome.reason if isinstance(outcome, Failed | Unknown) else "the answer is not the compensation's"
+    reason = (
+        outcome.reason
+        if isinstance(outcome, Failed | Unknown)
+        else "the handler returned an event that the compensation does not emit"
+    )
     final = isinstance(outcome, Failed) and outcome.final
     message = StepMessage.COMPENSATION_FAILED_FOR_GOOD if final else StepMessage.COMPENSATION_ATTEMPT_FAILED
     batch.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "back")
@@ -106,7 +110,7 @@ def apply_compensation_outcome(batch: BatchContext, row: Row, trigger: Trigger, 
 def apply_transition(
     batch: BatchContext, row: Row, trigger: Trigger | None, decided: Transition, lane: int, *, reason: str = ""
 ) -> None:
-    """Write a decision, and publish what the participant itself answers or reports."""
+    """Apply a transition in which no handler's event is published, but the participant's own answer or report."""
     row.apply(decided)
     match decided.action:
         case Action.ANSWER if decided.status is RowStatus.BARRED:
@@ -124,12 +128,12 @@ def apply_transition(
 
 
 def answer_barred(batch: BatchContext, row: Row, trigger: Trigger | None, lane: int) -> None:
-    """Answer that the step has not happened, and will not."""
+    """Answer `StepBarred`: the step has not happened and never will."""
     batch.answer(row, batch.make_event(row, trigger, StepBarred(step=row.step)), lane)
 
 
 def _report(batch: BatchContext, row: Row, trigger: Trigger | None, action: Action, lane: int, *, reason: str) -> None:
-    """Publish what is known of an attempt before the step is answered."""
+    """Report a failed attempt or an unknown outcome of a step that is not answered yet."""
     if action is Action.REPORT_ATTEMPT:
         back = row.status is RowStatus.COMPENSATING
         direction: Direction = "back" if back else "forward"
@@ -151,24 +155,25 @@ def _fail(batch: BatchContext, row: Row, trigger: Trigger, failed: Failed, lane:
 
 
 def _defer(batch: BatchContext, row: Row, trigger: Trigger, step: AnyStep, wait: float) -> None:
-    """Keep the input of an attempt that is not made now, for later."""
+    """Put an attempt off: store its input and make the row due in `wait` seconds."""
     row.apply(decide(row, StepMessage.DEFERRED, step))
     row.input, row.wait = row.input or pack_trigger(trigger), wait
     batch.touch(row)
 
 
 def _apply_not_found(batch: BatchContext, row: Row, trigger: Trigger, lane: int) -> None:
-    """Believe "not found" only once the attempt is void at the far side, its clock being off by the skew at most.
+    """Treat "not found" as a failure once the attempt has expired at the remote system, allowing for clock skew.
 
-    The wall clock and the time that has really passed must both say so: either alone may have jumped, or slept.
+    Both the wall clock and the monotonic clock must have passed the expiry: the first may jump, the second may stop
+    while the machine sleeps.
     """
     runtime = batch.runtime
     void_ns = int(batch.step(row, trigger).timeout.total_seconds() * 1e9) + runtime.skew_ns
     left = max((row.started + void_ns - runtime.now()) / 1e9, void_ns / 1e9 - runtime.calls.age(row.key))
     if left <= 0:
         runtime.calls.forget(row.key)
-        _fail(batch, row, trigger, Failed("the far side does not know it, and the attempt is void there"), lane)
+        _fail(batch, row, trigger, Failed("the remote system has no such request, and the attempt has expired"), lane)
     else:
-        # Never longer than an attempt takes: a clock that is far behind now may be right again by then.
+        # At most the time of one attempt: a wall clock that is far behind now may be corrected by then.
         row.wait = min(left, void_ns / 1e9)
         batch.touch(row)

@@ -1,4 +1,4 @@
-"""One batch under judgement: its rows, what it will publish, and what starts once it is committed."""
+"""State of the batch being processed: its rows, outgoing records, metrics, and calls to start after the commit."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,9 @@ from tradesaga.schemas.messages.message import Message as Payload
 
 Metric = TypeVar("Metric", Counter, Histogram)
 CALL_MARGIN = 1.0
-"""Seconds past a call's time limit at which its row is taken up again, should its caller have died."""
+"""Seconds after a call's time limit at which its row is due, in case the process that made the call has died."""
 PUT_OFF = 0.05
-"""Seconds after which a call for which there was no room is due."""
+"""Seconds after which a call is tried again for which there was no room."""
 
 _DEFERRED = {CallKind.CALL: StepMessage.DEFERRED, CallKind.COMPENSATE: StepMessage.COMPENSATION_DEFERRED}
 _RESULTS = {
@@ -45,7 +45,7 @@ _RESULTS = {
 
 @dataclass(slots=True)
 class ParticipantRuntime:
-    """What judging needs besides the messages: fixed for a participant."""
+    """What message processing needs besides the messages; the same for all batches of a participant."""
 
     saga: str
     group: str
@@ -61,7 +61,7 @@ class ParticipantRuntime:
     _children: dict[tuple[object, ...], Any] = field(default_factory=dict[tuple[object, ...], Any])
 
     def child(self, metric: Metric, *labels: str) -> Metric:
-        """Give a metric's child for these labels; found once, since finding it costs more than counting."""
+        """Return a metric's child for these labels; cached, because the lookup costs more than the increment."""
         key = (id(metric), *labels)
         if key not in self._children:
             self._children[key] = metric.labels(self.saga, *labels)
@@ -70,10 +70,11 @@ class ParticipantRuntime:
 
 @dataclass
 class BatchContext:
-    """What the judging of a batch changes: nothing outside it, so that a batch rolled back can be judged again.
+    """All state that processing a batch changes, so that a batch that is rolled back can be processed again.
 
-    `late` are the reports of this batch that an answer counts already, `counted` those that one counts from now on;
-    `kept` has the reports in rows, read once a batch, and `concluding` the rows, with lanes, that reports may answer.
+    `late` are the reports of this batch that an answer already includes, `counted` those that an answer of this batch
+    includes. `kept` has the reports stored in rows, parsed once a batch; `concluding` has the rows, with their lanes,
+    that reports of this batch may complete.
     """
 
     runtime: ParticipantRuntime
@@ -95,13 +96,13 @@ class BatchContext:
     seconds: list[tuple[Histogram, float]] = field(default_factory=list[tuple[Histogram, float]])
 
     def open_row(self, message: Message, status: RowStatus) -> Row:
-        """Return a new row for a step of which nothing was known."""
+        """Create the row of a step that has none."""
         row = Row(message.saga_id, message.binding.step.name, message.lane, status, started=self.runtime.now())
         self.rows[row.key] = row
         return row
 
     def touch(self, row: Row) -> None:
-        """Have the row written; its `wait` is written too, so it must be right."""
+        """Mark the row to be written, with its `wait`."""
         self.dirty[row.key] = row
 
     def wait(self, due: Due, row: Row, step: AnyStep) -> float | None:
@@ -125,13 +126,13 @@ class BatchContext:
                 return 0.2 + 0.3 * self.runtime.chance()
 
     def stored(self, framed: bytes | None) -> Trigger:
-        """Read a message kept in a row; raises `ValueError` if the row holds none, `UnknownVersionError`."""
+        """Read a message stored in a row; raises `ValueError` if there is none, `UnknownVersionError`."""
         if framed is None:
             raise ValueError("the row holds no input")
         return Trigger.stored(framed, self.runtime.payloads, self.runtime.bindings.check)
 
     def step(self, row: Row, trigger: Trigger) -> AnyStep:
-        """Return the step of a row, as the version defines it under which its cause was said."""
+        """Return the step of a row, as defined in the version of its trigger."""
         return self.runtime.bindings.at(row.step, trigger.envelope.version).step
 
     def binding(self, row: Row, trigger: Trigger) -> Binding:
@@ -141,7 +142,7 @@ class BatchContext:
     def context(
         self, row: Row, binding: Binding, trigger: Trigger, *, local: bool = False, back: bool = False
     ) -> StepContext:
-        """Make what a handler is told."""
+        """Create the context that a handler receives."""
         timeout_ns = int(binding.step.timeout.total_seconds() * 1e9)
         return StepContext(
             saga_id=row.saga_id,
@@ -156,9 +157,9 @@ class BatchContext:
         )
 
     def call(self, kind: CallKind, row: Row, binding: Binding, trigger: Trigger) -> bool:
-        """Have the far side called once this batch is committed; if nothing comes of it, the row is taken up again.
+        """Schedule a remote call for after the commit; the row is due again after the call's time limit.
 
-        Says False where there is no room: the call has not been made, and its row is due in a moment.
+        Returns False if there is no room for the call: its row is due again after `PUT_OFF` seconds.
         """
         context = self.context(row, binding, trigger, back=kind is CallKind.COMPENSATE)
         call = Call(kind, binding, row.saga_id, context.attempt, context, trigger)
@@ -175,15 +176,15 @@ class BatchContext:
         return admitted
 
     def under_way(self, row: Row) -> bool:
-        """Say whether the far side is being asked for this row, or will be once this batch is committed."""
+        """Return whether a remote call for this row is under way or scheduled in this batch."""
         return row.key in self.runtime.calls or any(call.key == row.key for call in self.calls)
 
     def make_event(self, row: Row, trigger: Trigger | None, fact: Event, *, back: bool = False) -> Outgoing:
-        """Make a fact of ours, whose value nobody has written yet."""
+        """Serialize a fact of the runtime's own, and make its record."""
         return self.runtime.events.make_event(row, trigger, fact, fact.to_wire(), back=back)
 
     def answer(self, row: Row, made: Outgoing, lane: int) -> None:
-        """End the step forward: the row keeps what it said, and says the same again whenever asked."""
+        """Publish the step's answer and store it in the row, from which it is repeated."""
         row.keep_answer(made.packed)
         self.transaction.emit(lane, made)
         self.touch(row)
@@ -193,7 +194,7 @@ class BatchContext:
         self.seconds.append((histogram, (self.runtime.now() - row.started) / 1e9))
 
     def answer_compensation(self, row: Row, made: Outgoing, lane: int) -> None:
-        """End the compensation, for this round."""
+        """Publish the compensation's answer of this round and store it in the row."""
         row.keep_compensation_answer(made.packed)
         self.transaction.emit(lane, made)
         self.touch(row)
@@ -201,17 +202,17 @@ class BatchContext:
         self.count(metrics.STEPS_COMPENSATED, row.step, result)
 
     def emit_again(self, lane: int, packed: bytes | None) -> None:
-        """Publish a stored answer once more, byte for byte; what was lost may have been the first one."""
+        """Publish a stored answer again, byte for byte: the first copy may have been lost."""
         if packed is None:
             return
         headers, value = unpack(packed)
         self.transaction.emit(lane, Outgoing.of_stored(self.runtime.events.topic, headers, value))
 
     def count(self, counter: Counter, *labels: str) -> None:
-        """Count once the batch is committed."""
+        """Increment a counter once the batch is committed."""
         self.counts[self.runtime.child(counter, *labels)] += 1
 
 
 def request_of(packed: bytes | None) -> str:
-    """Give the hash of the start that a stored answer goes back to."""
+    """Return the request hash in a stored answer's headers."""
     return Envelope.from_headers(unpack(packed)[0]).request if packed else ""

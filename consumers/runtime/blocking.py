@@ -1,7 +1,7 @@
-"""Functions of a participant that hold up the event loop: named while they do, and counted against their own attempt.
+"""Detect handlers that block the event loop, log where, and fail the attempt that did.
 
-A handler that blocks for longer than PostgreSQL bears takes its batch's transaction with it. It is remembered here, so
-that the same attempt is failed, not run, when the batch comes again, and the others of the batch go on.
+A handler that blocks for longer than PostgreSQL's idle timeout loses its batch's transaction. The attempt is
+remembered, so that it is failed without being run when the batch is processed again; the others of the batch go on.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tradesaga.infra.registry.app_modules import is_users
 from tradesaga.infra.telemetry import metrics
 
 LONG: Final = 2.0
-"""Seconds without a turn of the loop after which whatever holds it up is named."""
+"""Seconds without a turn of the event loop after which the blocking function is logged."""
 _BEAT: Final = 0.5
 _REMEMBERED: Final = 1000
 
@@ -30,14 +30,14 @@ Run = tuple[UUID, str, bool, int]
 
 
 class Mark(NamedTuple):
-    """How much the loop had been held up by then, in seconds: as a thread has seen it, and by processor time."""
+    """A point in time to measure blocking from: seconds seen by the watching thread, and processor seconds."""
 
     seen: float
     worked: float
 
 
 class LoopWatch:
-    """Sees how long the loop is held up, and by which runs. `watching` starts the thread that names the place."""
+    """Measures how long the event loop is blocked, and by which runs. `watching` starts the thread that logs where."""
 
     def __init__(self, group: str = "") -> None:
         self._group = group
@@ -47,23 +47,23 @@ class LoopWatch:
         self._apart: OrderedDict[Run, None] = OrderedDict()
 
     def mark(self) -> Mark:
-        """Note where we are; taken on the loop's thread."""
+        """Return the current mark; to be called on the loop's thread."""
         return Mark(self._seen, time.thread_time())
 
     def held(self, since: Mark) -> float:
-        """Return the seconds for which the loop has been held up since then.
+        """Return the seconds for which the loop has been blocked since a mark.
 
-        Only what a thread beside it saw, or what took processor time, counts: a process that was stopped did nothing.
+        Only time seen by the watching thread, or processor time, counts: a stopped process has not blocked its loop.
         """
         return max(self._seen - since.seen, time.thread_time() - since.worked)
 
     def explain(self, since: Mark) -> str:
-        """Say why a run that held up the loop has failed."""
+        """Return the reason for failing a run that blocked the loop."""
         place = f", at {self._place}" if self._place else ""
         return f"it held up the event loop for {self.held(since):.1f} s{place}; await, or run what blocks in a thread"
 
     def blame(self, runs: list[Run], since: Mark) -> None:
-        """Remember the run that cost the transaction; of several, that each is to be run alone."""
+        """Remember the run that lost the transaction; if there were several, that each is to be run alone."""
         if self.held(since) < LONG:
             return
         for run in runs:
@@ -76,18 +76,18 @@ class LoopWatch:
                 known.popitem(last=False)
 
     def verdict(self, run: Run) -> str | None:
-        """Return why this very attempt is not to be run again, or None."""
+        """Return why this attempt is failed without being run, or None."""
         return self._blamed.get(run)
 
     def apart(self, runs: Iterable[Run]) -> bool:
-        """Say whether any of these has cost a batch its transaction, so that each is to be run alone."""
+        """Return whether any of these runs has lost a batch's transaction, so that each is to be run alone."""
         if not self._apart and not self._blamed:
             return False
         return any(run in self._apart or run in self._blamed for run in runs)
 
     @contextmanager
     def watching(self) -> Generator[None]:
-        """Name whatever holds up the running loop, from a thread beside it."""
+        """Log what blocks the running loop, from a thread beside it."""
         stopping = threading.Event()
         arguments = (asyncio.get_running_loop(), threading.get_ident(), stopping)
         thread = threading.Thread(target=self._watch, args=arguments, name="loop watch", daemon=True)
@@ -105,7 +105,7 @@ class LoopWatch:
             except RuntimeError:  # the loop is closed
                 return
             held, told = 0.0, False
-            # Counted in beats: in a process that stands still, none is made.
+            # Counted in beats: a stopped process makes none.
             while not turned.wait(_BEAT) and not stopping.is_set():
                 held += _BEAT
                 self._seen += _BEAT

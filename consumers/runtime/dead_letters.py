@@ -1,4 +1,4 @@
-"""What cannot be judged: its bytes are kept, its step answers for it, and no other saga is held up."""
+"""Handle records and rows that cannot be processed: dead letters, failed steps, skipped rows."""
 
 import structlog
 from pydantic import ValidationError
@@ -18,10 +18,10 @@ from tradesaga.schemas.invalid import describe_invalid
 
 UNJUDGEABLE = READING_ERRORS
 _LOOK_AGAIN = 5.0
-"""Seconds until a row is taken up again of which nothing more can be known now."""
+"""Seconds until a row that could not be processed is tried again."""
 
 _WAIT_FOR_VERSION = 10.0
-"""The same for a row of a saga whose version is not registered here; a service that knows it finds the row due."""
+"""The same for a row of a saga whose version is not registered here; a service that has the version finds it due."""
 
 
 def dead_letter(batch: BatchContext, lane: int, record: Record, fault: RecordFault) -> None:
@@ -36,8 +36,8 @@ def dead_letter(batch: BatchContext, lane: int, record: Record, fault: RecordFau
 
 
 def fail_step(batch: BatchContext, message: Message, error: Exception) -> None:
-    """Answer for a message that cannot be judged."""
-    reason = tidy(f"{message.payload.NAME} cannot be judged: {_told(error)}")
+    """Copy a message that cannot be processed to the dead letters, and fail its step where that is safe."""
+    reason = tidy(f"{message.payload.NAME} cannot be processed: {_describe(error)}")
     dead_letter(
         batch, message.lane, message.record, RecordFault("poison", reason, f"{batch.runtime.group}/{message.key[1]}")
     )
@@ -60,16 +60,16 @@ def dead_letter_contradiction(batch: BatchContext, message: Message, reason: str
 
 
 def skip_row(batch: BatchContext, key: Key, error: Exception) -> None:
-    """Go on without a row that cannot be judged: ended where that is known to be true, looked at again where not."""
+    """Skip a row that cannot be processed: fail its step where that is safe, else try again later."""
     row = batch.rows[key]
-    reason = tidy(f"the row of {row.step!r} cannot be judged: {_told(error)}")
+    reason = tidy(f"the row of {row.step!r} cannot be processed: {_describe(error)}")
     log = structlog.get_logger("participant").bind(saga_id=str(row.saga_id), step=row.step)
     if isinstance(error, UnknownVersionError):
         log.warning("row waits for its saga's version", status=row.status.name, why=reason)
         row.wait = _WAIT_FOR_VERSION
         batch.touch(row)
         return
-    log.error("row cannot be judged", status=row.status.name, why=reason)
+    log.error("row cannot be processed", status=row.status.name, why=reason)
     step = batch.runtime.bindings.newest(row.step).step
     decided = give_up(row, decide(row, StepMessage.DUE, step))
     if decided.action is Action.NOTHING:
@@ -79,8 +79,8 @@ def skip_row(batch: BatchContext, key: Key, error: Exception) -> None:
         apply_transition(batch, row, None, decided, row.lane, reason=reason)
 
 
-def _told(error: Exception) -> str:
-    """Say what is wrong without the value, which may be confidential."""
+def _describe(error: Exception) -> str:
+    """Describe an error without the value, which may be confidential."""
     if isinstance(error, ValidationError):
         return describe_invalid(error, "value")
     return f"{type(error).__name__}: {error}"

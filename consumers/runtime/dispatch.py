@@ -1,4 +1,4 @@
-"""From a message, a due row or a finished call to the decision on its row, and what the participant does then."""
+"""Dispatch messages, due rows and finished calls: decide on the row's transition and carry it out."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -23,7 +23,7 @@ from tradesaga.schemas.envelope import ContextTooLargeError
 
 
 def handle_message(batch: BatchContext, message: Message) -> None:
-    """Decide on a message, and carry it out; local handlers due for the same row must have been flushed."""
+    """Process a message; local handlers due for the same row must have been flushed."""
     row = batch.rows.get(message.key)
     if message.kind is StepMessage.REPORT:
         waiting_steps.take_report(batch, message, row)
@@ -34,7 +34,7 @@ def handle_message(batch: BatchContext, message: Message) -> None:
 
 
 def handle_due(batch: BatchContext, row: Row) -> None:
-    """Go on with a row whose time has come."""
+    """Process a row that is due."""
     decided = decide(row, StepMessage.DUE, batch.runtime.bindings.newest(row.step).step)
     match decided.action:
         case Action.RUN:
@@ -52,7 +52,7 @@ def handle_due(batch: BatchContext, row: Row) -> None:
 
 
 def handle_completion(batch: BatchContext, completion: Completion) -> None:
-    """Take the outcome of a call, if its row is still at the attempt for which the call was made."""
+    """Apply the outcome of a call, if its row is still at the attempt for which the call was made."""
     row = batch.rows.get(completion.key)
     if row is None or row.lane not in batch.transaction.lanes:
         return
@@ -69,7 +69,7 @@ def handle_completion(batch: BatchContext, completion: Completion) -> None:
 
 
 async def flush(batch: BatchContext) -> None:
-    """Run the local handlers that are due, all of one step and direction together."""
+    """Run the due local handlers, grouped by step and direction, and apply their outcomes."""
     items, batch.local = list(batch.local.values()), {}
     groups: dict[tuple[int, bool], list[Item]] = {}
     for item in items:
@@ -83,14 +83,14 @@ async def flush(batch: BatchContext) -> None:
 
 
 def _run(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
-    """Begin the first attempt, or that of a later round from the stored trigger."""
+    """Start the first attempt; in a later round, from the stored trigger."""
     trigger = batch.stored(row.input) if row is not None else _readable(message)
     row = row or batch.open_row(message, RowStatus.INTENT)
     start_attempt(batch, row, message.binding, trigger, message.lane, decided=decided)
 
 
 def _readable(message: Message) -> Trigger:
-    """Return a trigger as a cause; raises `ValueError` for one with which its step cannot begin."""
+    """Read a trigger; raises `ValueError` if its step cannot start with it."""
     trigger = Trigger.of(message)
     trigger.read()
     if len(trigger.envelope.context) > CONTEXT_CEILING:
@@ -100,7 +100,7 @@ def _readable(message: Message) -> Trigger:
 
 
 def _store_input(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
-    """Keep the input of a waiting step or of a join; answer, or run, once all of it is there."""
+    """Store a trigger of a waiting step or a join; conclude or run the step once all triggers are there."""
     row = row or batch.open_row(message, RowStatus.WAITING)
     binding, triggers = message.binding, [batch.stored(each) for each in split_packed(row.input)]
     if message.envelope.type not in {trigger.envelope.type for trigger in triggers}:
@@ -121,7 +121,7 @@ def _store_input(batch: BatchContext, message: Message, row: Row | None, decided
 
 
 def _conclude(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
-    """Go back to waiting in a later round: nothing is run here, the far side is asked in its time."""
+    """Put a waiting step back to waiting in a later round; it is polled when it is due."""
     if row is not None:
         batch.stored(row.input).read()
         row.apply(decided)
@@ -144,7 +144,7 @@ def _settle(batch: BatchContext, message: Message, row: Row | None, decided: Tra
 
 
 def _bar_far_side(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
-    """Answer the bar if the reports suffice; else have the far side end what the step waits for."""
+    """Answer the bar if the reports suffice; otherwise ask the remote system to end what the step waits for."""
     row = row or batch.open_row(message, RowStatus.WAITING)
     row.apply(decided)
     row.back_input = row.back_input or pack_message(message)
@@ -161,15 +161,15 @@ def _compensate(batch: BatchContext, message: Message, row: Row | None, decided:
 
 
 def _answer(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
-    """Answer a bar, or a compensation that has nothing to compensate."""
+    """Answer a bar, or a compensation with nothing to compensate."""
     found = row.status.name if row else "no row"
     row = row or batch.open_row(message, RowStatus.BARRED)
-    reason = f"nothing here to take back: {found}"
+    reason = f"there is nothing to compensate: {found}"
     apply_transition(batch, row, Trigger.of(message), decided, message.lane, reason=reason)
 
 
 def _repeat_answer(batch: BatchContext, message: Message, row: Row | None, _decided: Transition) -> None:
-    """Publish the stored answer again; to a trigger only if it belongs to the start that was answered."""
+    """Publish the stored answer again; after a trigger, only if both have the same request hash."""
     if row is not None:
         other = message.kind is StepMessage.TRIGGER and request_of(row.answer) not in {"", message.envelope.request}
         batch.emit_again(message.lane, None if other else row.answer)

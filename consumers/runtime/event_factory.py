@@ -1,4 +1,4 @@
-"""What a participant says: facts on the events topic."""
+"""Make a participant's events, and store their triggers in step rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,6 @@ from tradesaga.schemas.topics import events_topic
 _LENGTH = 4
 
 Check = Callable[[int], None]
-
-
 """Raises for a version of a saga's definition that is not registered here."""
 
 
@@ -43,19 +41,19 @@ class Trigger:
         return self._event
 
     def read(self) -> None:
-        """Read the value now, so that an unreadable one shows before anything is begun."""
+        """Read the value now, so that an unreadable one is found before an attempt starts."""
         _ = self.event
 
     @classmethod
     def of(cls, message: Message) -> "Trigger":
-        """Take the cause from a message that has just come."""
+        """Make the trigger from a message."""
         return cls(message.envelope, message.value, message.payload)
 
     @classmethod
     def stored(cls, framed: bytes, payloads: Mapping[str, type[Payload]], check: Check) -> "Trigger":
-        """Take the cause from a row's input; several make a join.
+        """Read the trigger from a row's input; several are joined into one.
 
-        `check` sees the version before anything is looked up. Raises `ValueError`, `LookupError`, what `check` does.
+        `check` is called with the version first. Raises `ValueError`, `LookupError`, and what `check` raises.
         """
         triggers: list[Trigger] = []
         for part in split_packed(framed):
@@ -67,7 +65,7 @@ class Trigger:
 
 
 def _join(triggers: Sequence[Trigger]) -> Trigger:
-    """Give the last of a join's causes, its context merged from all by event name."""
+    """Return the last trigger of a join, with the contexts of all merged by event name."""
     merged: dict[str, Any] = {}
     for trigger in triggers:
         merged.update(orjson.loads(trigger.envelope.context or b"{}"))
@@ -76,17 +74,17 @@ def _join(triggers: Sequence[Trigger]) -> Trigger:
 
 
 def pack_message(message: Message) -> bytes:
-    """Pack a message for a row."""
+    """Pack a message to be stored in a row."""
     return _framed(pack(message.record.headers, message.value))
 
 
 def pack_trigger(trigger: Trigger) -> bytes:
-    """Pack a cause for a row."""
+    """Pack a trigger to be stored in a row."""
     return _framed(pack(trigger.envelope.to_headers(), trigger.value))
 
 
 def split_packed(framed: bytes | None) -> list[bytes]:
-    """Take apart what `pack_message` and `pack_trigger` made, each part framed as it was."""
+    """Split what `pack_message` and `pack_trigger` packed; each part keeps its length prefix."""
     found: list[bytes] = []
     while framed:
         end = _LENGTH + int.from_bytes(framed[:_LENGTH], "big")
@@ -96,25 +94,19 @@ def split_packed(framed: bytes | None) -> list[bytes]:
 
 
 def _framed(packed: bytes) -> bytes:
-    """Put the length (four bytes, big-endian) before a record, so that a join's several stand in one column."""
+    """Prefix a record with its length (four bytes, big-endian), so that the triggers of a join share one column."""
     return len(packed).to_bytes(_LENGTH, "big") + packed
 
 
 VALUE_LIMIT = 256 * 1024
-
-
-"""Bytes of one payload; with a context at its ceiling, and headers, it stays below the topic's `max.message.bytes`."""
-
+"""Bytes of a payload; with the largest context and the headers, it stays below the topic's `max.message.bytes`."""
 CONTEXT_CEILING = 384 * 1024
-
-
-"""Bytes of context with which a step is begun at all; a remote answer may then still be told whole."""
-
-_SAID_CEILING = 640 * 1024
+"""Bytes of context above which no step starts, so that there is room for a remote answer."""
+_PUBLISHED_CEILING = 640 * 1024
 
 
 class EventFactory:
-    """Makes the records of one participant."""
+    """Makes the records that one participant publishes."""
 
     def __init__(self, saga: str, participant: str, clock: Clock) -> None:
         self._saga = saga
@@ -125,14 +117,14 @@ class EventFactory:
     def make_event(
         self, row: Row, trigger: Trigger | None, event: Event, value: bytes, *, back: bool = False
     ) -> Outgoing:
-        """Make the fact `event` about `row`; the context is the cause's, unchanged."""
+        """Make the record of `event` for `row`, with the trigger's context."""
         context = trigger.envelope.context if trigger is not None else b""
-        # Too large a context has been refused; the refusal must not be as large again.
-        return self._make(row, trigger, event, value, context if len(context) <= _SAID_CEILING else b"", back=back)
+        # A context that is too large has failed the step; the failure must not carry it.
+        return self._make(row, trigger, event, value, context if len(context) <= _PUBLISHED_CEILING else b"", back=back)
 
     def make_success(self, row: Row, trigger: Trigger, event: Event, value: bytes) -> Outgoing:
-        """Make the fact that a step has succeeded, which the saga's context takes in."""
-        # What fits was checked before the effect; an effect that happened is told in any case.
+        """Make the record of a step's success, with the event added to the saga's context."""
+        # The size was checked before the effect; an effect that has happened is published in any case.
         context = splice(trigger.envelope.context, event.NAME, value, limit=CONTEXT_CEILING + 2 * VALUE_LIMIT)
         return self._make(row, trigger, event, value, context, back=False)
 
@@ -160,19 +152,19 @@ class EventFactory:
         return Outgoing.of(self.topic, envelope, value)
 
     def _hop(self, row: Row, parent: str) -> str:
-        """Give the trace's next hop: the span of this attempt, where somebody records it."""
+        """Record the span of this attempt, if tracing is on, and return the `traceparent` of the next hop."""
         ended = self._clock.now()
         return record_span(row.step, parent, row.started, ended, saga=self._saga, attempt=row.attempt)
 
 
 class WrongAnswerError(TypeError):
-    """A handler returned what is no answer of its step."""
+    """A handler returned an event that its step does not emit."""
 
 
 def write_answer(step: AnyStep, event: object, *, back: bool) -> bytes:
     """Return the payload of an answer. Raises `WrongAnswerError`, and `ValueError` for one that JSON cannot hold."""
     allowed = answers_of(step, "back" if back else "forward")
-    # A subclass has a wire type of its own, which nobody knows.
+    # A subclass would have another wire type, which no reader knows.
     if type(event) not in allowed:
         given = "None" if event is None else type(event).__name__
         raise WrongAnswerError(f"the handler returned {given}; {step.name!r} answers with {name_types(allowed)}")
@@ -180,20 +172,20 @@ def write_answer(step: AnyStep, event: object, *, back: bool) -> bytes:
 
 
 def check_size(event: Event, value: bytes) -> None:
-    """Refuse an answer too large to publish; raises `ContextTooLargeError`."""
+    """Raise `ContextTooLargeError` for an answer too large to publish."""
     if len(value) > VALUE_LIMIT:
         raise ContextTooLargeError(f"{event.NAME} of {len(value)} bytes passes the limit of {VALUE_LIMIT}")
 
 
 def check_fit(context: bytes, event: Event, value: bytes) -> None:
-    """Refuse an answer that the saga's context cannot take in, while its effect can still be rolled back.
+    """Raise `ContextTooLargeError` for an answer that does not fit the saga's context.
 
-    Raises `ContextTooLargeError`.
+    To be called while the effect can still be rolled back.
     """
     check_size(event, value)
     splice(context, event.NAME, value)
 
 
 def tidy(reason: str) -> str:
-    """Make a reason fit for a fact: bounded, and without what UTF-8 or PostgreSQL cannot hold."""
+    """Return a reason that UTF-8 and PostgreSQL can store, cut to 2000 characters."""
     return reason.encode("utf-8", "replace").decode().replace("\0", "\\0")[:2000]

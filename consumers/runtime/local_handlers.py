@@ -1,4 +1,4 @@
-"""Local handlers: inside the batch's transaction, each in a savepoint, or all of a step at once."""
+"""Run local handlers in the batch's transaction: each in a savepoint, or all of a step in one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -24,7 +24,7 @@ from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.message import Event, NotFiniteError
 
 LIMIT: Final = 6.0
-"""Seconds a local handler has at most, whatever its step allows: PostgreSQL ends a session that idles for eight."""
+"""Upper limit, in seconds, of a local handler's timeout: PostgreSQL ends a session that idles for eight."""
 BUDGET: Final = 8.0
 """Seconds that the local handlers of one batch may take together once one of them has run out of time."""
 
@@ -32,12 +32,12 @@ _ROLLS_BACK_ALL = (
     asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError,
 )  # fmt: skip
-"""Errors after which only the worker can go on: they void the whole transaction, or are the server's own (no room)."""
+"""Errors that end the whole transaction, or come from the server itself (out of resources): the worker handles them."""
 
 
 @dataclass(slots=True)
 class Item:
-    """One local run that is due: forward, or `back`."""
+    """One due run of a local handler: forward, or `back` for the compensation."""
 
     binding: Binding
     row: Row
@@ -48,31 +48,31 @@ class Item:
 
     @property
     def run(self) -> Run:
-        """Return what tells this run from every other one, also when its batch is judged again."""
+        """Return the run's identity, which is the same when its batch is processed again."""
         return self.row.saga_id, self.row.step, self.back, self.ctx.attempt
 
 
 @dataclass(slots=True)
 class Budget:
-    """The time of one batch: handlers that hang must not hold the others' transaction for as long as they like."""
+    """Time limit of a batch's handlers, so that handlers that hang do not keep the transaction open."""
 
     ends: float = field(default_factory=lambda: elapsed() + BUDGET)
     hung: bool = False
 
     @property
     def spent(self) -> bool:
-        """Say whether what has not run yet is to wait for another batch."""
+        """Return whether the remaining handlers are deferred to another batch."""
         return self.hung and elapsed() > self.ends
 
 
 class _HeldUpError(Exception):
-    """A handler took longer than it may, without giving the loop a turn in which its time limit could strike."""
+    """A handler exceeded its timeout while blocking the event loop, so that the loop could not cancel it."""
 
 
 async def run_local(
     binding: Binding, items: Sequence[Item], sql: Connection, budget: Budget, watch: LoopWatch
 ) -> list[Outcome]:
-    """Run the handler of one step, in one direction, for all items; give an outcome for each, in their order."""
+    """Run the handler of one step, in one direction, for all items; returns their outcomes in the same order."""
     back = items[0].back
     batch = binding.compensate_batch if back else binding.handle_batch
     single = binding.compensate if back else binding.handle
@@ -106,11 +106,11 @@ async def _run_together(
     sql: Connection,
     limit: "_Limit",
 ) -> list[Outcome] | None:
-    """Run all in one savepoint; None if any of them stands in the way, and each is to be run alone."""
+    """Run all items in one savepoint; returns None if that fails and each is to be run alone."""
     try:
         works = [Work(item.trigger.event, item.ctx) for item in items]
-        # The time limit is the handler's alone: one that struck while the savepoint is released would leave the effect
-        # in place and call it failed.
+        # The timeout covers the handler alone: if it struck while the savepoint is released, the effect would stay and
+        # the attempt would count as failed.
         async with sql.transaction(), asyncio.timeout(limit.seconds):
             answers = await batch(works, sql)
             limit.check()
@@ -151,7 +151,7 @@ async def _run_alone(
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """The time of one run; a handler that does not await passes it unseen by the loop's own timer."""
+    """Timeout of one run; unlike the loop's timer, it also catches a handler that never awaits."""
 
     seconds: float
     watch: LoopWatch
@@ -161,14 +161,14 @@ class _Limit:
         object.__setattr__(self, "begun", self.watch.mark())
 
     def check(self) -> None:
-        """Raise `_HeldUpError` if the loop has been held up for longer than the limit."""
+        """Raise `_HeldUpError` if the loop has been blocked for longer than the limit."""
         if self.watch.held(self.begun) > self.seconds:
             raise _HeldUpError(self.watch.explain(self.begun))
 
 
 @contextmanager
 def _watched(watch: LoopWatch, items: Sequence[Item]) -> Generator[None]:
-    """Note who held up the loop when the whole transaction is lost over it."""
+    """Record which runs blocked the loop, if the whole transaction is lost."""
     begun = watch.mark()
     try:
         yield
@@ -178,7 +178,7 @@ def _watched(watch: LoopWatch, items: Sequence[Item]) -> Generator[None]:
 
 
 def _failed(item: Item, error: Exception, limit: float) -> Failed:
-    """Say what an exception of a handler means: another attempt, or none that would end otherwise."""
+    """Return the failure that a handler's exception means: final if every further attempt would fail too."""
     match error:
         case TimeoutError():
             return Failed(f"no answer within {limit:g} s", hung=True)
@@ -197,7 +197,7 @@ def _failed(item: Item, error: Exception, limit: float) -> Failed:
 
 
 def being_cancelled() -> bool:
-    """Say whether somebody wants this task to end; a handler may also raise `CancelledError` for reasons of its own."""
+    """Return whether this task is being cancelled; a handler may also raise `CancelledError` by itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,4 +1,4 @@
-"""Which records concern which steps of a participant, and what they are to it."""
+"""Route records to a participant's steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -21,15 +21,13 @@ from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import commands_topic
 
 _MOST: Final = 100
-
-
-"""Other owners that are named; a stranger may write any source."""
+"""Other owners that are logged; anybody may write any source."""
 
 
 class SecondOwners:
-    """Knows the answers of a participant's steps, by wire type, and tells of those that are not its own.
+    """Detects answers to this participant's steps that another participant gave.
 
-    `steps` has the step of each type of answer.
+    `steps` maps the wire types of answers to their steps.
     """
 
     def __init__(self, participant: Participant) -> None:
@@ -45,7 +43,7 @@ class SecondOwners:
             self.steps |= {wire_type(saga, each).encode(): name for each in answers}
 
     def look(self, ce_type: bytes, headers: Sequence[Header]) -> None:
-        """Count an answer of another participant, and name it in the log the first time; runs for each answer."""
+        """Count an answer of another participant, and log the first of each source; called for each answer."""
         if self._own in headers:
             return
         source = next((value or b"" for name, value in headers if name == "ce_source"), b"")
@@ -65,11 +63,11 @@ _LENGTH = 4
 
 
 class UnknownVersionError(EnvelopeError):
-    """A saga runs under a version of its definition that is not registered here: it waits until one is."""
+    """The saga's version of its definition is not registered here; the record waits until it is."""
 
 
 class Bindings:
-    """A participant's bindings; the step's name alone decides where all versions have the same step of that name."""
+    """A participant's bindings by step and version; a step that is the same in all versions is found by name."""
 
     def __init__(self, participant: Participant) -> None:
         saga = participant.saga
@@ -87,7 +85,7 @@ class Bindings:
         }
 
     def at(self, step: str, version: int) -> Binding:
-        """Return the binding of a step under a version, 0 standing for a record that names none.
+        """Return the binding of a step in a version; 0 is for a record without one.
 
         Raises `UnknownVersionError`, and `KeyError` for a step that this participant does not own under that version.
         """
@@ -106,9 +104,9 @@ class Bindings:
         return self._newest[step]
 
     def of(self, row: Row) -> Binding:
-        """Return the binding of a row, whose version is in what it keeps of its saga's records.
+        """Return the binding of a row, by the version in its stored records.
 
-        A row of which only reports from outside have come has no version yet: the newest reads those.
+        A row with nothing but reports has no version yet: the newest is used.
         """
         alike = self._alike.get(row.step)
         if alike is not None:
@@ -123,11 +121,11 @@ MAX_ROUND: Final = 2**15 - 1
 
 
 class StrayError(EnvelopeError):
-    """A command that no participant of the saga will ever take."""
+    """A command that is for no step of the saga."""
 
 
 class Message(NamedTuple):
-    """One record for one step; `payload` is the class of its value, which nobody has read yet."""
+    """One record for one step; `payload` is the class of its value, which has not been parsed yet."""
 
     kind: StepMessage
     binding: Binding
@@ -139,12 +137,12 @@ class Message(NamedTuple):
 
     @property
     def value(self) -> bytes:
-        """Give the payload's bytes."""
+        """Return the record's value."""
         return self.record.value
 
     @property
     def key(self) -> tuple[UUID, str]:
-        """Give the key of the row on which it will be judged."""
+        """Return the key of the step's row."""
         return self.saga_id, self.binding.step.name
 
 
@@ -152,11 +150,10 @@ Route = tuple[StepMessage, Binding, type[Payload]]
 
 
 class Router:
-    """The wire types that concern a participant, compiled once; `partitions` is the count of the topics'.
+    """Routing table from wire types to a participant's steps; `partitions` is the partition count of the topics.
 
-    What a record is to which step depends on the version that its saga runs under, which the record names; a report
-    from outside may name none, and concerns the steps of all versions that wait for one. A command that concerns no
-    step of the saga is told of by one group alone: the owner of the first step.
+    Routes depend on the version in the record's headers. A report may have none: it goes to the steps of all versions
+    that wait for it. A command for no step of the saga is reported by one group alone: the owner of the first step.
     """
 
     def __init__(self, participant: Participant, partitions: int) -> None:
@@ -180,9 +177,9 @@ class Router:
         }
 
     def wants(self, headers: Sequence[Header]) -> bool:
-        """Say whether a record may concern any step, in any version: from three headers at most.
+        """Return whether a record may be for a step of any version; looks at three headers at most.
 
-        Nobody can tell of a version that is not registered: all of its records are wanted. It stands before the type.
+        All records of a version that is not registered are wanted. The version's header stands before the type.
         """
         for name, value in headers:
             if name == TYPE:
@@ -197,13 +194,13 @@ class Router:
         return version not in self._versions and version.isdigit()
 
     def tells(self, topic: str, headers: Sequence[Header]) -> bool:
-        """Say whether a record is a stray of which this participant is to tell."""
+        """Return whether a record is a stray that this participant reports."""
         return self._strays is not None and self._strays.flaw(topic, headers) != ""
 
     def read(self, lane: int, record: Record) -> list[Message]:
-        """Return the messages a wanted record holds: none where it concerns steps of other versions than its saga's.
+        """Return the messages of a wanted record; none if it is for steps of other versions only.
 
-        Raises `EnvelopeError` when its headers cannot be trusted.
+        Raises `EnvelopeError` for invalid headers, a wrong key or a wrong partition.
         """
         headers = record.headers
         unknown = bool(headers) and headers[0][0] == VERSION and self._is_unknown(headers[0][1])
@@ -233,7 +230,7 @@ class Router:
 
 
 def _routes(saga: str, bindings: Iterable[Binding]) -> dict[bytes, list[Route]]:
-    """Return what each wire type is to the steps of one version."""
+    """Return the routes of one version by wire type."""
     routes: dict[bytes, list[Route]] = {}
     for binding in bindings:
         step = binding.step
@@ -249,7 +246,7 @@ def _routes(saga: str, bindings: Iterable[Binding]) -> dict[bytes, list[Route]]:
 
 
 def _reports(routes: Iterable[dict[bytes, list[Route]]]) -> dict[bytes, list[Route]]:
-    """Return, for each type of report, every step that waits for it under some version, once by its name."""
+    """Return, for each type of report, the steps of any version that wait for it, each name once."""
     found: dict[bytes, dict[str, Route]] = {}
     for each in routes:
         for ce_type, listed in each.items():
@@ -267,7 +264,7 @@ def _step_of(headers: Sequence[Header]) -> bytes:
 
 
 class _Strays:
-    """What the commands topic of a saga may hold, whoever takes it."""
+    """Finds commands that are for no step of the saga."""
 
     def __init__(self, participant: Participant) -> None:
         saga = participant.saga
@@ -278,13 +275,15 @@ class _Strays:
         self._types = {wire_type(saga.name, step.back[0]).encode() for step in steps if step.back is not None}
 
     def flaw(self, topic: str, headers: Sequence[Header]) -> str:
-        """Say what keeps a command from concerning any step; empty for one that does, and for other topics."""
+        """Return why a command is for no step; empty if it is for one, and for records of other topics."""
         if topic != self._topic:
             return ""
         first = {name: value or b"" for name, value in reversed(headers)}
         ce_type, step = first.get(TYPE, b""), first.get(STEP, b"")
         if ce_type in self._by_step:
-            return "" if step in self._steps else f"the command is for step {_shown(step)}, which the saga has not"
+            return (
+                "" if step in self._steps else f"the command is for step {_shown(step)}, which the saga does not have"
+            )
         return "" if ce_type in self._types else f"the saga has no command of type {_shown(ce_type)}"
 
 
@@ -293,7 +292,7 @@ def _shown(header: bytes) -> str:
 
 
 def _saga_id(record: Record, envelope: Envelope, partitions: int) -> UUID:
-    """Give the saga's id. A record under another key, or on another partition, is not its lane's to judge."""
+    """Return the saga's id; raises `EnvelopeError` for a record under another key or on another partition."""
     key = envelope.saga_id.encode()
     if record.key != key:
         raise EnvelopeError(f"the key is not the saga's id in header {SAGA_ID}")

@@ -1,4 +1,4 @@
-"""What came of an attempt."""
+"""Outcomes of attempts and of remote calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tradesaga.schemas.messages.message import Event
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The handler's event: done, refused or taken back."""
+    """The handler returned an event: success, rejection or compensation."""
 
     event: Event
     value: bytes
@@ -18,7 +18,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Known not to have happened; `final` when another attempt would end the same way, `hung` if its time ran out."""
+    """The attempt did not happen; `final` if every further attempt would fail too, `hung` if it timed out."""
 
     reason: str
     final: bool = False
@@ -27,12 +27,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Not run: the batch has no time left for it."""
+    """The attempt was not run: the batch has no time left for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It may have happened; `news` if nobody could know before."""
+    """The attempt may have happened; `first_report` if that was not known before."""
 
     reason: str
     first_report: bool = True
@@ -40,12 +40,12 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """The far side does not know it, which is an answer only once the attempt is void there."""
+    """The remote system has no such request; conclusive only once the attempt has expired there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What the far side says of a waiting step."""
+    """The remote system's reports for a waiting step."""
 
     reports: Sequence[Event]
 
@@ -54,7 +54,7 @@ Outcome = Answered | Failed | Deferred | Unknown | NotFound | Reported
 
 
 class CallKind(Enum):
-    """What is asked of the far side."""
+    """The kinds of remote calls."""
 
     CALL = "call"
     QUERY = "query"
@@ -65,7 +65,7 @@ class CallKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A remote call has ended; it counts only if the row is still at the attempt for which it was made."""
+    """A finished remote call; it is ignored unless the row is still at the attempt for which it was made."""
 
     saga_id: UUID
     step: str
@@ -75,5 +75,5 @@ class Completion:
 
     @property
     def key(self) -> tuple[UUID, str]:
-        """Give the key of the row on which it will be judged."""
+        """Return the key of the call's row."""
         return self.saga_id, self.step

@@ -1,4 +1,4 @@
-"""A participant as the step path runs it."""
+"""Process a participant's batches: the step path."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -34,14 +34,14 @@ from tradesaga.schemas.topics import PARTITIONS, commands_topic, events_topic
 
 
 def claim_message(message: Message, row: Row | None) -> Claim:
-    """Return what a record claims of its step, whose row is `row`."""
+    """Return the claim of a message about its step, whose row is `row`."""
     begun = row is not None and not (row.status is RowStatus.WAITING and row.input is None)
     status = row.status if row is not None else None
     return Claim(message.kind, message.key[1], message.saga_id, message.envelope, message.value, status, begun)
 
 
 def claim_due(row: Row, payloads: Mapping[str, type[Payload]], check: Check) -> Claim | None:
-    """Return what an attempt that is about to begin relies on, or None where nothing begins.
+    """Return the claim that a due row's next attempt relies on, or None if it starts none.
 
     Raises `ValueError` or `LookupError` for a stored record that cannot be read.
     """
@@ -56,38 +56,32 @@ def claim_due(row: Row, payloads: Mapping[str, type[Payload]], check: Check) -> 
 def claim_batch(
     messages: Sequence[Message], due: Sequence[Row], payloads: Mapping[str, type[Payload]], check: Check
 ) -> list[Claim]:
-    """Return what a batch claims, so that the evidence of all of it can be read at once."""
+    """Return all claims of a batch, so that their evidence can be read at once."""
     claims = [claim_message(message, None) for message in messages]
     for row in due:
         try:
             claim = claim_due(row, payloads, check)
         except (ValueError, LookupError):
-            continue  # told when the row is taken up
+            continue  # reported when the row is processed
         if claim is not None:
             claims.append(claim)
     return claims
 
 
 DUE_LIMIT = 250
-
-
-"""Rows whose time has come that a batch takes at most."""
+"""Due rows that a batch processes at most."""
 
 SKEW_NS = 1_000_000_000
-
-
-"""How far a venue's clock may be off before "not found" could deceive."""
+"""Clock skew of a remote system up to which "not found" is reliable after the attempt's expiry."""
 
 Aside = dict[tuple[str, int, int], tuple[Record, str]]
-
-
-"""Records that wait for a version of their saga's definition, by their places, and why."""
+"""Records to park until their saga's version is registered, by topic, partition and offset, with the reason."""
 
 PAUSES = "SELECT scope, key FROM hold"
 
 
 class StepProcessor:
-    """Judges the records, timers and call results of one participant, a batch at a time."""
+    """Processes the records, due rows and finished calls of one participant, a batch at a time."""
 
     def __init__(
         self,
@@ -133,11 +127,11 @@ class StepProcessor:
         self._upcoming: tuple[bool, float | None] = (False, None)
 
     def wants(self, topic: str, headers: Sequence[Header]) -> bool:
-        """Say whether a record concerns any step of the participant, or is one of which nobody else would tell."""
+        """Return whether a record is for a step of the participant, or is a stray that this participant reports."""
         return self._router.wants(headers) or self._router.tells(topic, headers)
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
-        """Take over lanes: calls of before are abandoned, their rows are found again by their due times."""
+        """Take over lanes: earlier calls are abandoned, and their rows are found by their due times."""
         await self._calls.open(wake)
         self._judged, self._completions = None, []
         self._lanes = [lane.id for lane in lanes]
@@ -145,11 +139,11 @@ class StepProcessor:
         self._plan(await next_due(sql, self._lanes, self._steps))
 
     async def close(self) -> None:
-        """Abandon the calls under way."""
+        """Abandon the calls in flight."""
         await self._calls.close()
 
     def due_in(self) -> float | None:
-        """Give the seconds until a row is due, 0 if a call has ended; with no room for calls nothing is due."""
+        """Return the seconds until a row is due: 0 if a call has finished, None if there is no room for calls."""
         if self._calls.completions or self._returning:
             return 0
         if not self._calls.room:
@@ -157,11 +151,11 @@ class StepProcessor:
         return None if self._due_at is None else max(0.0, self._due_at - elapsed())
 
     def full(self) -> bool:
-        """Say whether the calls under way are as many as may be."""
+        """Return whether there is no room for another call."""
         return not self._calls.room
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
-        """Judge a batch: what ended, what is due, what came; then write all rows at once."""
+        """Process finished calls, due rows and messages; then write all rows at once."""
         sql = transaction.sql
         room = self._calls.room
         timers = room > 0 and self._due_at is not None and self._due_at <= elapsed()
@@ -203,7 +197,7 @@ class StepProcessor:
         messages: Sequence[Message],
         completions: Sequence[Completion],
     ) -> BatchContext:
-        """Read what the batch is judged by, besides its rows."""
+        """Read pauses, evidence and stored reports, and create the batch's context."""
         sql = transaction.sql
         self._pauses = {(row["scope"], row["key"]) for row in await sql.fetch(PAUSES)}
         batch = BatchContext(self._runtime, transaction, rows, bool(self._pauses))
@@ -220,7 +214,7 @@ class StepProcessor:
         await save(sql, batch.dirty.values())
 
     async def _follow(self, batch: BatchContext, returned: Sequence[Received], aside: Aside) -> list[Received]:
-        """Set records of unknown versions aside, note which have been taken in again, and return the next of those."""
+        """Park records of unknown versions, mark the processed ones as released, and return the next to process."""
         sql, lanes = batch.transaction.sql, batch.transaction.lanes
         if aside:
             batch.counts[metrics.PARKED.labels(self.group)] += len(aside)
@@ -251,7 +245,7 @@ class StepProcessor:
             dead_letters.fail_step(batch, message, error)
 
     def _take_due(self, batch: BatchContext, row: Row) -> None:
-        """Go on with a row, unless what it goes on from is contradicted by now, or was believed by an older release."""
+        """Process a due row, unless the database now contradicts the record that its next attempt relies on."""
         runtime, evidence = self._runtime, self._participant.evidence
         claim = claim_due(row, runtime.payloads, runtime.bindings.check) if evidence is not None else None
         if claim is not None and (reason := self._refuted(batch, claim)) is not None:
@@ -261,7 +255,7 @@ class StepProcessor:
     async def _evidence(
         self, sql: Connection, messages: Sequence[Message], rows: Mapping[Key, Row], due: Sequence[Row]
     ) -> Mapping[UUID, Any]:
-        """Read what the batch is judged by; nothing for a participant that believes every record."""
+        """Read the evidence for a batch; empty for a participant without `Evidence`."""
         evidence = self._participant.evidence
         sagas = {saga_id for saga_id, _ in rows} | {message.saga_id for message in messages}
         if evidence is None or not sagas:
@@ -270,7 +264,7 @@ class StepProcessor:
         return await evidence.load(sql, claims, sorted(sagas))
 
     def _contradiction(self, batch: BatchContext, message: Message) -> str | None:
-        """Return in what the database contradicts a record; a participant without evidence believes every one."""
+        """Return how the database contradicts a record, or None."""
         if self._participant.evidence is None:
             return None
         return self._refuted(batch, claim_message(message, batch.rows.get(message.key)))
@@ -291,7 +285,7 @@ class StepProcessor:
     def _read(
         self, received: Sequence[Received], aside: Aside
     ) -> tuple[list[Message], list[tuple[int, Record, RecordFault]]]:
-        """Give the messages, and the records whose headers cannot be trusted or concern nobody."""
+        """Return the messages, and the records that are strays or have invalid headers."""
         messages: list[Message] = []
         unreadable: list[tuple[int, Record, RecordFault]] = []
         for each in received:
@@ -306,7 +300,7 @@ class StepProcessor:
         return messages, unreadable
 
     def _is_paused(self, ctx: StepContext) -> bool:
-        """Return whether an operator has paused the step; where that cannot be found out, it counts as paused."""
+        """Return whether an operator has paused the step; if the participant's `pauses` fails, it counts as paused."""
         if ("saga", str(ctx.saga_id)) in self._pauses:
             return True
         if self._participant.pauses is None:
@@ -318,7 +312,7 @@ class StepProcessor:
             return True
 
     def committed(self) -> None:
-        """Count, forget the calls that were judged, start those that were decided, and note the next due time."""
+        """Update metrics, forget processed calls, start scheduled ones, and compute the next due time."""
         batch, self._judged = self._judged, None
         if batch is None:
             return
@@ -341,7 +335,7 @@ class StepProcessor:
     def _plan(self, wait: float | None) -> None:
         if wait is None:
             return
-        # Never at once: a row that is due and still under way must not keep the loop busy.
+        # Never at once: a due row whose call is in flight must not keep the loop busy.
         at = elapsed() + max(0.005, wait)
         if self._due_at is None or at < self._due_at:
             self._due_at = at

@@ -1,4 +1,4 @@
-"""Remote calls: after their intent is committed, outside any transaction, side by side, each under a time limit."""
+"""Run remote calls concurrently, after their intent is committed, outside any transaction, each with a timeout."""
 
 import asyncio
 from collections import deque
@@ -28,19 +28,19 @@ from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.errors import OutcomeUnknownError
 
 IN_FLIGHT_LIMIT = 4096
-"""Calls under way at which fetching waits, and what has been fetched waits in its rows."""
+"""Calls in flight at which fetching pauses and fetched messages wait in their rows."""
 BYTES_LIMIT = 64 * 1024 * 1024
-"""Bytes of messages, contexts and answers that the calls under way may hold."""
+"""Bytes of messages, contexts and answers that the calls in flight may hold."""
 JUDGED_LIMIT = 1000
-"""Calls that ended which one batch judges."""
+"""Finished calls that one batch processes."""
 JUDGED_BYTES = 8 * 1024 * 1024
 CLOSING = 5.0
-"""Seconds that a cancelled call has to end; one that will not is left to itself, its answer unheard."""
+"""Seconds that a cancelled call has to end; after that it is abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One question to, or demand on, the far side."""
+    """One call of a participant's remote function."""
 
     kind: CallKind
     binding: Binding
@@ -51,19 +51,19 @@ class Call:
 
     @property
     def key(self) -> tuple[UUID, str]:
-        """Give the key of the row for which it is made."""
+        """Return the key of the call's row."""
         return self.saga_id, self.binding.step.name
 
     @property
     def size(self) -> int:
-        """Give the bytes that it holds."""
+        """Return the bytes of the trigger and its context."""
         return len(self.trigger.value) + len(self.trigger.envelope.context) if self.trigger is not None else 0
 
 
 class Calls:
-    """The calls under way, at most one for each row, and what has come of those that ended.
+    """Calls in flight, at most one a row, and finished ones that no committed batch has processed yet.
 
-    Both limits hold for what is under way and what has ended and waits to be judged; `group` names the gauge.
+    Both limits include the finished ones; `group` labels the gauge.
     """
 
     def __init__(self, limit: int = IN_FLIGHT_LIMIT, size: int = BYTES_LIMIT, group: str = "") -> None:
@@ -80,20 +80,20 @@ class Calls:
         self.completions: deque[Completion] = deque()
 
     def __contains__(self, key: tuple[UUID, str]) -> bool:
-        """Say whether a call for this row is under way, or its completion not yet judged."""
+        """Return whether a call for this row is in flight, or finished and not yet processed."""
         return key in self._tasks
 
     @property
     def room(self) -> int:
-        """Give the number of calls that may be taken on."""
+        """Return the number of calls that may be started."""
         return max(0, self._limit - len(self._tasks)) if self._bytes < self._bytes_limit else 0
 
     def admits(self, calls: int, size: int) -> bool:
-        """Say whether there is room for one more beside these, which are to begin with it and hold `size` bytes."""
+        """Return whether one more call fits besides `calls` that start with it; together they hold `size` bytes."""
         return len(self._tasks) + calls < self._limit and self._bytes + size < self._bytes_limit
 
     def ended(self) -> list[Completion]:
-        """Give what has ended, oldest first, as much of it as a batch may take."""
+        """Return finished calls, oldest first, up to a batch's limits."""
         found: list[Completion] = []
         size = 0
         for completion in islice(self.completions, JUDGED_LIMIT):
@@ -109,7 +109,7 @@ class Calls:
         self._wake, self._opened = wake, elapsed()
 
     async def close(self) -> None:
-        """Abandon what is under way: its outcome is unknown, as it would be after a crash."""
+        """Abandon the calls in flight: their outcomes are unknown, as after a crash."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -124,18 +124,18 @@ class Calls:
         self._gauge.set(0)
 
     def age(self, key: tuple[UUID, str]) -> float:
-        """Give the seconds for which the row's last attempt has surely been on its way, whatever clocks have done.
+        """Return the monotonic seconds since the row's last attempt started, at least.
 
-        Of an attempt that a former owner began, they count from when the lanes were taken over.
+        An attempt that a former owner started counts from when the lanes were taken over.
         """
         return elapsed() - self._begun.get(key, self._opened)
 
     def forget(self, key: tuple[UUID, str]) -> None:
-        """Let go of the age of an attempt whose end is known."""
+        """Forget the age of a finished attempt."""
         self._begun.pop(key, None)
 
     def start(self, call: Call) -> None:
-        """Begin a call, unless one is under way for the same row."""
+        """Start a call, unless one is in flight for the same row."""
         if call.key not in self._tasks:
             run = self._run(call, self._epoch)
             self._tasks[call.key] = asyncio.create_task(run, name=f"{call.kind.value} {call.key}")
@@ -144,7 +144,7 @@ class Calls:
                 self._begun[call.key] = elapsed()
 
     def judged(self, completion: Completion) -> None:
-        """Forget a completion that a committed batch has dealt with."""
+        """Forget a completion that a committed batch has processed."""
         self.completions.remove(completion)
         self._tasks.pop(completion.key, None)
         if isinstance(completion.outcome, Answered | Failed):
@@ -200,7 +200,7 @@ async def _attempt(call: Call) -> Outcome:
 
 
 def _unknown(call: Call, reason: str) -> Unknown:
-    """Only the call itself makes an outcome unknown; a question that went unanswered is no news."""
+    """Return an unknown outcome; only the call itself makes it unknown for the first time, not an unanswered query."""
     return Unknown(reason, first_report=call.kind is CallKind.CALL)
 
 
@@ -221,7 +221,7 @@ async def _ask(call: Call) -> Outcome:
 
 
 def _answered(call: Call, event: Any) -> Answered:
-    """Take the answer. What is no answer of the step says nothing of the effect, which may well have happened."""
+    """Return the answer. A wrong event leaves the outcome unknown: the effect may have happened."""
     try:
         value = write_answer(call.binding.step, event, back=call.kind is CallKind.COMPENSATE)
         check_size(event, value)

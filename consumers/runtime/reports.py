@@ -1,7 +1,7 @@
-"""The reports of waiting steps that keep them in a store, read for a whole batch at once.
+"""Read and mark stored reports of waiting steps, for a whole batch at once.
 
-All reports of a saga are read where they may answer its step, and else none: reading them for each that comes would
-cost the square of their number.
+The reports of a saga are read only where they may complete its step: reading all of them for each new one would take
+quadratic time.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ Report = tuple[UUID, str, str]
 
 
 class Kept(NamedTuple):
-    """Where the reports of a step lie, and what tells their own ids."""
+    """A step's report store, and the function that returns a report's id."""
 
     store: ReportStore
     correlate: Callable[[Any], str]
@@ -52,9 +52,9 @@ async def read_reports(
     completions: Sequence[Completion],
     rows: Mapping[Key, Row],
 ) -> tuple[Mapping[Key, Sequence[Event]], set[Report]]:
-    """Store what polls and bars have brought, and read the reports that may answer a step of this batch.
+    """Store the reports that polls and bars returned, and read those that may complete a step of this batch.
 
-    Returns them, and which of the reports that have come late the answers count. Three statements for each store.
+    Returns them, and the late reports that answers already include. Three statements for each store.
     """
     found: dict[Key, Sequence[Event]] = {}
     counted: set[Report] = set()
@@ -77,7 +77,7 @@ async def read_reports(
 
 
 async def mark_counted(stores: Stores, sql: Connection, reports: Collection[Report]) -> None:
-    """Note which reports the answers of this batch count: one statement for each store."""
+    """Mark the reports that the answers of this batch include: one statement for each store."""
     by_step: dict[str, list[tuple[UUID, str]]] = {}
     for saga_id, step, ident in reports:
         by_step.setdefault(step, []).append((saga_id, ident))
@@ -86,7 +86,7 @@ async def mark_counted(stores: Stores, sql: Connection, reports: Collection[Repo
 
 
 def _may_answer(messages: Sequence[Message], completions: Sequence[Completion], rows: Mapping[Key, Row]) -> set[Key]:
-    """Return the rows that what has come may answer: they are open, and wait for more than their trigger."""
+    """Return the keys of the rows that this batch may complete."""
     reported = {each.key for each in messages if each.kind is StepMessage.REPORT}
     others = {each.key for each in messages if each.kind is not StepMessage.REPORT} | {each.key for each in completions}
     waiting = {
@@ -102,7 +102,7 @@ def _is_open(row: Row | None) -> bool:
 
 
 def _late(stores: Stores, messages: Sequence[Message], rows: Mapping[Key, Row]) -> Mapping[str, set[tuple[UUID, str]]]:
-    """Return by step the reports that have come for rows which are answered."""
+    """Return, by step, the reports for rows that are already answered."""
     found: dict[str, set[tuple[UUID, str]]] = {}
     for each in messages:
         kept, row = stores.get(each.key[1]), rows.get(each.key)
@@ -112,7 +112,7 @@ def _late(stores: Stores, messages: Sequence[Message], rows: Mapping[Key, Row]) 
             and row is not None
             and row.status is not RowStatus.WAITING
         ):
-            with suppress(ValidationError):  # one that cannot be read is told of when it is judged
+            with suppress(ValidationError):  # reported when the message is processed
                 ident = kept.correlate(each.payload.from_wire(each.value))
                 found.setdefault(each.key[1], set()).add((each.saga_id, ident))
     return found

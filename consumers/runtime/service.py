@@ -1,4 +1,4 @@
-"""A participant as a service: its own consumer group, its own connections, until it is cancelled."""
+"""Run a participant as a service."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -23,31 +23,28 @@ from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
 
 WHOLE: Final = 20_000
-
-
-"""Records of a topic that are read whole; of a longer one, the first and the last of each partition are."""
-
+"""Records up to which a topic is read whole; of a longer one, the first and last `EDGE` of each partition."""
 EDGE: Final = 1000
 
 KNOWN: Final = 'SELECT EXISTS (SELECT FROM lane WHERE "group" = $1)'
 
 
 class Answer(NamedTuple):
-    """One answer of a step, and who gave it."""
+    """An answer of a step, with the source that published it."""
 
     step: str
     source: str
 
 
 async def check_history(participant: Participant, brokers: str, pool: Pool, partitions: int) -> None:
-    """Refuse to begin where somebody else has answered for a step of this participant.
+    """Refuse to start a new group if the topic has answers of its steps from another owner or database.
 
     Raises `CommandError` (exit 4), `KafkaUnavailableError`.
     """
     if await pool.fetchval(KNOWN, participant.group):
         return
     found = await _find_answer(participant, brokers, partitions)
-    # Another process of the same service may have begun meanwhile, and this answer be its own.
+    # Another process of the same service may have started meanwhile, and the answer may be its own.
     if found is None or await pool.fetchval(KNOWN, participant.group):
         return
     topic, other = physical_name(brokers, events_topic(participant.saga.name)), found.source.rsplit("/", 1)[-1]
@@ -63,7 +60,7 @@ async def check_history(participant: Participant, brokers: str, pool: Pool, part
 
 
 def spans(ranges: Mapping[Place, tuple[int, int]]) -> list[tuple[Place, int, int]]:
-    """Return the parts of a topic that are looked at: all of it, or the edges of each partition."""
+    """Return the offset ranges to read: the whole topic, or the edges of each partition."""
     if sum(end - first for first, end in ranges.values()) <= WHOLE:
         return [(place, first, end) for place, (first, end) in sorted(ranges.items()) if first < end]
     found: list[tuple[Place, int, int]] = []
@@ -74,7 +71,7 @@ def spans(ranges: Mapping[Place, tuple[int, int]]) -> list[tuple[Place, int, int
 
 
 class Answers:
-    """The wire types by which a participant's steps are answered."""
+    """Recognizes answers of a participant's steps."""
 
     def __init__(self, participant: Participant) -> None:
         saga = participant.saga.name
@@ -87,7 +84,7 @@ class Answers:
         self._steps = {name.encode() for name in participant.bindings}
 
     def read(self, record: Record) -> Answer | None:
-        """Return the answer that a record is, or None."""
+        """Return the record's answer, or None if it is none."""
         ce_type, step = record.header(TYPE), record.header(STEP)
         source = record.header("ce_source").decode("utf-8", "replace")
         if (name := self._types.get(ce_type)) is not None:
@@ -112,7 +109,7 @@ async def _find_answer(participant: Participant, brokers: str, partitions: int) 
 async def serve(participant: Participant, settings: Settings) -> None:
     """Run the participant until cancelled.
 
-    Raises `CommandError` when a server is not there, a topic is refused, or another has done its steps.
+    Raises `CommandError` if a server is unavailable, a topic is refused, or its steps have another owner.
     """
     saga = participant.saga.name
     events = events_topic(saga)

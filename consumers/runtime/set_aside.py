@@ -1,7 +1,7 @@
-"""Records of sagas that run under a version which is not registered here: kept, and judged once it is.
+"""Park records whose saga's version is not registered here, and return them once it is.
 
-They stand in `parked` under the participant's group. Nothing is emitted for them, so that their sagas wait, as they do
-while a service is down. A service that knows the version takes them in when it claims the lanes.
+They are in the table `parked` under the participant's group. Nothing is published for them, so their sagas wait, as
+they do while a service is down. A service that has the version processes them when it acquires the lanes.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
 from tradesaga.schemas.envelope import SAGA_ID
 
 PAGE: Final = 200
-"""Records that one batch takes in again."""
+"""Parked records that one batch processes."""
 KEEP: Final = f"{PARK.rstrip()} ON CONFLICT DO NOTHING"
 FIND: Final = """
 SELECT topic, partition, "offset", saga_id, recorded_at, headers, value FROM parked
@@ -30,7 +30,7 @@ ORDER BY recorded_at, topic, partition, "offset" LIMIT $6
 
 
 async def find(sql: Connection, group: str, versions: Collection[int], lanes: Collection[Lane]) -> list[Received]:
-    """Return the first records of these lanes that waited for a version which is registered now, oldest first."""
+    """Return the oldest parked records of these lanes whose version is registered now, in order."""
     topics, partitions = [lane.topic for lane in lanes], [lane.partition for lane in lanes]
     known = [str(version) for version in versions]
     rows = await sql.fetch(FIND, group, UNKNOWN_VERSION, known, topics, partitions, PAGE)
@@ -45,7 +45,7 @@ async def find(sql: Connection, group: str, versions: Collection[int], lanes: Co
 
 
 async def keep(sql: Connection, group: str, records: Sequence[tuple[Record, str]]) -> None:
-    """Set records aside, each with the reason; of those that have waited already nothing changes."""
+    """Park records, each with the reason; those that are parked already stay as they are."""
     rows = [
         (record.topic, record.partition, record.offset, read_id(record.header(SAGA_ID).decode()), reason,
          record.recorded_at, dump_headers(record.headers), record.value)
@@ -56,7 +56,7 @@ async def keep(sql: Connection, group: str, records: Sequence[tuple[Record, str]
 
 
 async def release(sql: Connection, group: str, records: Sequence[Record], at: datetime) -> None:
-    """Note that records have been taken in."""
+    """Mark parked records as released."""
     rows = [(record.topic, record.partition, record.offset, "retry", at) for record in records]
     if rows:
         await sql.execute(RELEASE, group, *zip(*rows, strict=True))

@@ -1,4 +1,4 @@
-"""The row of one (saga, step), and the statements that read and write all rows of a batch."""
+"""Step rows, and the SQL that reads and writes all rows of a batch."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ LOAD = f"""
 SELECT {_COLUMNS} FROM step_execution
 WHERE (saga_id, step) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) ORDER BY saga_id, step FOR UPDATE
 """
-# Each lane is asked for its first rows by itself: in one question for all, the index gives no order, and every row with
-# a due time is read, however many those are. The time is asked for once, or no index could be searched with it.
+# One LATERAL query for each lane: in a single query over all lanes the index gives no order, and every row with a due
+# time is read. The subquery makes the time a constant, so that the index can be searched with it.
 LOAD_DUE = f"""
 SELECT {_COLUMNS} FROM step_execution
 WHERE (saga_id, step) IN (
@@ -66,11 +66,11 @@ WHERE s.saga_id = t.saga_id AND s.step = t.step
 
 @dataclass(slots=True)
 class Row:
-    """One step at its owner.
+    """The row of one step of one saga.
 
-    `wait` is the time, in seconds from the commit, at which the owner goes on by itself; None for never. `input` holds
-    the trigger (several, framed, for a join), `reports` the outside facts by their own ids. `known` is what the
-    database held when the row was read: (status, attempt, back attempt), or None for a new row.
+    `wait` is the seconds from the commit after which the row is due; None for never. `input` holds the trigger (for a
+    join several, each with its length), `reports` the reports by their ids. `known` is what the database held when the
+    row was read: (status, attempt, back attempt), or None for a new row.
     """
 
     saga_id: UUID
@@ -93,11 +93,11 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """Give the primary key."""
+        """Return the primary key."""
         return self.saga_id, self.step
 
     def apply(self, transition: Transition) -> None:
-        """Take on the state that was decided; the due time, inputs and answers are the caller's."""
+        """Set status, attempts and rounds; the caller sets due time, inputs and answers."""
         if transition.status is not None:
             self.status = transition.status
         self.attempt, self.back_attempt = transition.attempt, transition.back_attempt
@@ -105,13 +105,13 @@ class Row:
         self.bar_seen = transition.bar_seen
 
     def keep_answer(self, answer: bytes) -> None:
-        """Keep the answer of an answered step; its input is only needed again after a failure."""
+        """Store the step's answer; the input is kept only after a failure, for a retry."""
         self.answer, self.wait = answer, None
         if self.status is not RowStatus.FAILED:
             self.input = None
 
     def keep_compensation_answer(self, answer: bytes) -> None:
-        """Keep the answer of the compensation, for this round."""
+        """Store the compensation's answer."""
         self.back_answer, self.back_input, self.wait = answer, None, None
 
 
@@ -131,19 +131,19 @@ async def load(sql: Connection, keys: Collection[Key]) -> dict[Key, Row]:
 
 
 async def load_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str], limit: int) -> list[Row]:
-    """Lock and read rows whose time has come, by the database's clock, oldest first."""
+    """Lock and read due rows, by the database's clock, oldest first."""
     return [_read(found) for found in await sql.fetch(LOAD_DUE, lanes, steps, limit)]
 
 
 async def next_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str]) -> float | None:
-    """Give the seconds until the first row is due, negative when it is overdue, None when there is none."""
+    """Return the seconds until the first row is due, negative when it is overdue, None when there is none."""
     return await sql.fetchval(NEXT_DUE, lanes, steps)
 
 
 async def save(sql: Connection, rows: Collection[Row]) -> None:
-    """Insert what is new, compare-and-set what is not. Raises `ConflictError` if another owner was here first.
+    """Insert new rows and compare-and-set the others. Raises `ConflictError` if another owner was faster.
 
-    What is new and waits for nothing is copied; times at which rows are due are for the database's clock to reckon.
+    New rows that are never due are copied; due times need the database's clock, and so an INSERT.
     """
     ended = [_values(row) for row in rows if row.known is None and row.wait is None]
     waiting = [row for row in rows if row.known is None and row.wait is not None]
@@ -151,15 +151,15 @@ async def save(sql: Connection, rows: Collection[Row]) -> None:
     if ended:
         await _copy(sql, ended)
     if waiting and await _run(sql, INSERT, _arrays(waiting)) != len(waiting):
-        raise ConflictError("a step row appeared while the batch was judged")
+        raise ConflictError("a step row appeared while the batch was processed")
     if changed:
         known = zip(*(row.known for row in changed if row.known is not None), strict=True)
         if await _run(sql, UPDATE, [*_arrays(changed), *map(list, known)]) != len(changed):
-            raise ConflictError("a step row changed while the batch was judged")
+            raise ConflictError("a step row changed while the batch was processed")
 
 
 async def _run(sql: Connection, statement: str, arguments: Sequence[object]) -> int:
-    """Execute, and give the number of rows from the command tag (`INSERT 0 12`, `UPDATE 12`)."""
+    """Execute a statement and return its number of rows, from the command tag (`INSERT 0 12`, `UPDATE 12`)."""
     tag = await sql.execute(statement, *arguments)
     return int(tag.rsplit(" ", 1)[1])
 
@@ -168,7 +168,7 @@ async def _copy(sql: Connection, rows: Sequence[Sequence[object]]) -> None:
     try:
         await sql.copy_records_to_table("step_execution", columns=COLUMNS, records=rows)
     except asyncpg.UniqueViolationError as error:
-        raise ConflictError("a step row appeared while the batch was judged") from error
+        raise ConflictError("a step row appeared while the batch was processed") from error
 
 
 def _arrays(rows: Sequence[Row]) -> list[list[object]]:
@@ -177,7 +177,7 @@ def _arrays(rows: Sequence[Row]) -> list[list[object]]:
 
 
 def _values(row: Row) -> tuple[object, ...]:
-    """Give what a row's `COLUMNS` hold."""
+    """Return a row's values in the order of `COLUMNS`."""
     return (
         row.saga_id, row.step, row.lane, int(row.status), row.attempt, row.back_attempt, row.round, row.back_round,
         row.bar_seen, row.started, row.input, row.back_input, row.answer, row.back_answer, row.reports,

@@ -1,4 +1,4 @@
-"""Waiting steps: they answer when their trigger and what the outside says of them are both there."""
+"""Process reports for waiting steps, which answer once trigger and reports are both there."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,13 @@ from tradesaga.schemas.messages.message import Event
 from tradesaga.schemas.messages.message import Message as Payload
 
 REPORTS_LIMIT = 256 * 1024
-"""Bytes of reports in a step's row at which records bring no more: all are read for each batch that brings one."""
+"""Bytes of reports in a row above which records add no more: all are parsed for each batch that adds one."""
 _CONTRADICTED = "!"
-"""Before the id of a report that has been told as a contradiction."""
+"""Prefix of the id of a report that has been published as a contradiction."""
 
 
 def take_report(batch: BatchContext, message: Message, row: Row | None) -> None:
-    """Keep a report, and answer if it was the last one missing; or say that it contradicts the answer given."""
+    """Store a report, and answer the step if it is complete; or publish that the report contradicts the answer."""
     if message.binding.store is not None and (row is None or row.status is RowStatus.WAITING):
         _look_into_store(batch, message, row)
         return
@@ -47,21 +47,21 @@ def take_report(batch: BatchContext, message: Message, row: Row | None) -> None:
 
 
 def conclude_reported(batch: BatchContext, key: Key) -> None:
-    """Answer the step if reports of this batch suffice: before another message of it is judged."""
+    """Answer the step if the reports of this batch suffice; called before its next message is processed."""
     lane = batch.concluding.pop(key, None)
     if lane is not None:
         conclude(batch, batch.rows[key], lane)
 
 
 def write_reports(batch: BatchContext) -> None:
-    """Put the reports of all rows that are to be written into them, once all of the batch has been judged."""
+    """Serialize the reports into the rows to be written, after the whole batch has been processed."""
     for key, known in batch.kept.items():
         if known and key in batch.dirty:
             batch.rows[key].reports = orjson.dumps(known)
 
 
 def _look_into_store(batch: BatchContext, message: Message, row: Row | None) -> None:
-    """Answer if the store suffices now. Without a row nothing waits yet: the trigger will find what is stored."""
+    """Answer the step if the stored reports suffice. Without a row there is no trigger yet; it will find them."""
     if row is not None and (row.input or row.bar_seen) and row.key not in batch.dirty:
         row.wait = message.binding.step.timeout.total_seconds()
         batch.touch(row)
@@ -69,7 +69,7 @@ def _look_into_store(batch: BatchContext, message: Message, row: Row | None) -> 
 
 
 def take_answer(batch: BatchContext, row: Row, completion: Completion) -> None:
-    """Take in what a poll, or a bar, brought from the far side."""
+    """Apply the reports that a poll or a bar returned."""
     binding = batch.runtime.bindings.of(row)
     if isinstance(completion.outcome, Reported) and binding.store is None:
         _keep(batch, row, binding, completion.outcome.reports)
@@ -80,7 +80,7 @@ def take_answer(batch: BatchContext, row: Row, completion: Completion) -> None:
 
 
 def conclude(batch: BatchContext, row: Row, lane: int) -> bool:
-    """Answer if the reports suffice and the trigger, or a bar, is there; say whether the step is answered now."""
+    """Answer the step if the reports suffice and a trigger or a bar is there; returns whether it is answered."""
     binding = batch.runtime.bindings.of(row)
     if len(split_packed(row.input)) < len(binding.step.on) and not row.bar_seen:
         return False
@@ -88,7 +88,7 @@ def conclude(batch: BatchContext, row: Row, lane: int) -> bool:
     binding = batch.binding(row, trigger)
     try:
         answer, value = _conclusion(batch, row, binding, trigger)
-    except Exception as error:  # noqa: BLE001 - nothing is known of the step: it goes on waiting, and is asked again
+    except Exception as error:  # noqa: BLE001 - the step's outcome is not known: it stays waiting and is polled again
         batch.context(row, binding, trigger).log.error("no conclusion", exc_info=error)
         return False
     if answer is None:
@@ -108,14 +108,14 @@ def conclude(batch: BatchContext, row: Row, lane: int) -> bool:
 
 
 def trigger_of(batch: BatchContext, row: Row) -> Trigger:
-    """Give the trigger, or where only a bar has come, the bar, which carries the saga's context too."""
+    """Return the trigger or, if there is only a bar, the bar, which carries the context too."""
     return batch.stored(row.input or row.back_input)
 
 
 def _conclusion(batch: BatchContext, row: Row, binding: Binding, trigger: Trigger) -> tuple[Event | None, bytes]:
     if binding.conclude is None or binding.step.waits_for is None:
         raise RuntimeError(f"step {row.step!r} does not wait; Participant.check was not called")
-    # What an older release, or a recovery, has kept in the row counts beside what the store has.
+    # Reports that an older release or a recovery has put into the row count besides those in the store.
     kept = [
         binding.step.waits_for.from_wire(orjson.dumps(raw)) for raw in _reports(batch, row).values() if raw is not None
     ]
@@ -130,14 +130,14 @@ def _conclusion(batch: BatchContext, row: Row, binding: Binding, trigger: Trigge
 
 
 def _reports(batch: BatchContext, row: Row) -> dict[str, object]:
-    """Return the reports in a row by their own ids; what is added is written once, when the batch has been judged."""
+    """Return a row's reports by id, parsed once a batch; `write_reports` serializes them."""
     if row.key not in batch.kept:
         batch.kept[row.key] = orjson.loads(row.reports) if row.reports else {}
     return batch.kept[row.key]
 
 
 def _keep(batch: BatchContext, row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
-    """Keep reports under the far side's own ids; return whether any was new."""
+    """Add reports under the remote system's ids; returns whether any was new."""
     known = _reports(batch, row)
     before = len(known)
     for report in reports:
@@ -167,7 +167,7 @@ def _contradict(batch: BatchContext, message: Message, row: Row, binding: Bindin
 
 
 def _answered(row: Row, binding: Binding) -> Event | None:
-    """Give what the step answered; None where it was barred, or failed."""
+    """Return the step's answer; None if it was barred or failed."""
     if row.status is RowStatus.BARRED or row.answer is None:
         return None
     headers, value = unpack(row.answer)

@@ -1,4 +1,4 @@
-"""One fact into one checkpoint; whose turn it is, is judged elsewhere."""
+"""Fold one fact into a saga's checkpoint. Whether the fact may be folded now is decided in `fold`."""
 
 from typing import Final, NamedTuple
 
@@ -17,12 +17,12 @@ from tradesaga.schemas.identity import comparable, same_request
 from tradesaga.schemas.invalid import describe_invalid
 
 CLOCK_SLACK_MS: Final = 100
-"""Milliseconds by which a deadline may come early: the database's clock has called it, and brokers have their own."""
+"""Milliseconds by which a deadline may be early: it was published by the database's clock, not the broker's."""
 _ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
 
 
 class Advance(NamedTuple):
-    """A checkpoint after a fact; its record is not counted in `seq` and `head` yet."""
+    """A checkpoint after a fact, without the record in `seq` and `head`; `error` is why the fact had no effect."""
 
     checkpoint: Checkpoint | None
     fact: Fact
@@ -32,13 +32,13 @@ class Advance(NamedTuple):
 
 
 def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> Advance:
-    """Fold one fact, by the rules it was read with; raises `UnfoldableError`."""
+    """Fold one fact with the rules of its reading; raises `UnfoldableError`."""
     fact, rules = reading.fact, reading.rules
     if fact.meaning is Meaning.STARTED:
         return _start(checkpoint, record, reading)
     if checkpoint is None:
         if reading.type == rules.start_refused:
-            # There are two front doors: the refusal may overtake the start that it lost against.
+            # Starts come in by two ways: a refusal may arrive before the start that it lost against.
             return Advance(None, fact)
         raise UnfoldableError("unknown-saga", "the saga's start is not known here")
     if fact.meaning is Meaning.DEADLINE and is_early(checkpoint, record):
@@ -48,7 +48,7 @@ def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> 
         folded = folded._replace(state=folded.state._replace(unblocked=True))
     context, added = checkpoint.context, None
     if fact.meaning is Meaning.RECHECK and not folded.refusal and fact.id not in checkpoint.state.decisions:
-        context = first_fact(context)  # each success that is said again is added again
+        context = first_fact(context)  # each success that is published again is added again
     if fact.meaning is Meaning.DONE and not checkpoint.state.done >> fact.step & 1:
         added = rules.saga.steps[fact.step].emits.NAME
         context = _spliced(context, added, record.value)
@@ -56,7 +56,7 @@ def advance(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> 
 
 
 def is_early(checkpoint: Checkpoint, record: Record) -> bool:
-    """Return whether a deadline that this record states has not come yet; once one has counted, it has."""
+    """Return whether this deadline record is before the deadline, and none has been folded before."""
     return not checkpoint.state.unblocked and record.recorded_ms < checkpoint.deadline_ms - CLOCK_SLACK_MS
 
 
@@ -93,7 +93,7 @@ def _start(checkpoint: Checkpoint | None, record: Record, reading: Reading) -> A
 
 
 def _early(checkpoint: Checkpoint, record: Record, fact: Fact) -> Advance:
-    """Record a deadline that has come before its time, whoever sent it, and have it come again."""
+    """Record a deadline that is early without folding it, and have it published again."""
     early = checkpoint.deadline_ms - record.recorded_ms
     pending = checkpoint.status not in _ENDED
     error = f"the deadline comes {early} ms later by the broker's clock; this one does not count"
@@ -102,9 +102,9 @@ def _early(checkpoint: Checkpoint, record: Record, fact: Fact) -> Advance:
 
 
 def _repeats(checkpoint: Checkpoint, record: Record, reading: Reading) -> bool:
-    """Tell whether a start is the saga's own again.
+    """Return whether a start repeats the saga's own.
 
-    No secret is needed: hashes of two keys, which do not compare, leave it to the requests themselves.
+    No secret is needed: where the hashes have different keys, the requests themselves are compared.
     """
     if reading.request_hash == checkpoint.request_hash:
         return True
@@ -129,18 +129,18 @@ def _after(checkpoint: Checkpoint, folded: Folded, context: bytes) -> Checkpoint
 def _is_deadline_pending(checkpoint: Checkpoint, folded: Folded) -> bool:
     """Return whether a deadline is still to be published.
 
-    Only one that overtakes parked records settles that: without it, one that somebody else has sent, or an earlier
-    release, would leave the saga to whoever makes it wait for a record that cannot be read.
+    Only one that overtakes parked records ends that. A deadline sent by somebody else, or by an earlier release, does
+    not: otherwise anybody could keep the saga waiting with a record that cannot be read.
     """
     if folded.state.unblocked:
-        return checkpoint.deadline_pending and checkpoint.state.unblocked  # for parked records that it lets go
+        return checkpoint.deadline_pending and checkpoint.state.unblocked  # for the parked records that it releases
     if folded.status in _ENDED:
         return False
     return checkpoint.deadline_pending or checkpoint.status in _ENDED
 
 
 def _spliced(context: bytes, name: str, value: bytes) -> bytes:
-    """Add a fact to the context; what is no JSON would spoil all of it, so it is refused first."""
+    """Add a fact to the context; a value that is not JSON would make the whole context unreadable, and is refused."""
     try:
         orjson.loads(value)
         return splice(context, name, value, CONTEXT_CEILING)

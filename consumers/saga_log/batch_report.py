@@ -1,4 +1,4 @@
-"""What a committed batch means to those who watch: figures, and a line in the log where a person is needed."""
+"""Metrics and log lines of a committed batch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
 
 _LOGGED: Final = 20
-"""Records in trouble that one batch puts into the log; a flood of them is counted, not told one by one."""
+"""Parked and dead records that one batch logs one by one; the others are only counted."""
 _ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
 
 
 def report_batch(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
-    """Count what was committed, and log what somebody should look at."""
+    """Update the metrics of a committed batch, and log what an operator should look at."""
     name = rules.saga.name
     facts: Counter[str] = Counter()
     troubles = 0

@@ -1,4 +1,4 @@
-r"""The hash of a record in the audit log; each covers the one before it in the same saga, so that none can be left out.
+r"""The hash chain of the audit log: each record's hash covers the previous one of its saga.
 
 Format 2, of every record that is written today:
 
@@ -44,7 +44,7 @@ _LONGEST_KNOWN: Final = 2048
 
 
 class StoredBytes(NamedTuple):
-    """What a row of the audit log keeps of its record: key, headers as text, value; its hash; and skipped offsets.
+    """The columns of an audit row that its hash depends on: key, headers as text, value, hash, skipped offsets.
 
     `skipped` is None where the record before is at the offset before, and in rows of format 1.
     """
@@ -57,7 +57,7 @@ class StoredBytes(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """The names of a record's headers: as they are encoded, which fields are contexts, and what packs the lengths."""
+    """Header names of a record: their encoding, the fields that are contexts, and the struct for the lengths."""
 
     encoded: bytes
     contexts: tuple[int, ...]
@@ -78,7 +78,7 @@ def link(previous: bytes, record: Record) -> bytes:
 
 
 def encode(previous: bytes, record: Record) -> bytes:
-    """Return what the hash of `record` after `previous` goes over, in format 2; runs for each record."""
+    """Return the bytes that the format 2 hash of `record` after `previous` covers; called for each record."""
     texts, values = zip(*record.headers, strict=True) if record.headers else ((), ())
     names = _known.get(texts) or _encode(texts)
     value = None if record.tombstone else record.value
@@ -110,7 +110,7 @@ def link_as(form: int, previous: bytes, record: Record) -> bytes:
 def read_row(place: tuple[str, int, int, int], row: StoredBytes) -> Record:
     """Return the record of a row of the audit log; `place` is topic, partition, offset and recorded milliseconds.
 
-    Rows of format 1 have no key. Headers that cannot be read are none: `hash_row` tells that they were altered.
+    Rows of format 1 have no key. Headers that cannot be read become none: `hash_row` detects that they were altered.
     """
     try:
         headers = load_headers(row.headers)
@@ -122,7 +122,7 @@ def read_row(place: tuple[str, int, int, int], row: StoredBytes) -> Record:
 
 
 def hash_row(previous: bytes, record: Record, row: StoredBytes) -> bytes:
-    """Return the hash that a row of the audit log should have after `previous`; none where no record has such a row."""
+    """Return the hash that an audit row must have after `previous`; empty if no record can have such a row."""
     if format_of(row.hash) != FORMAT:
         return link_v1(previous, record, row.headers) if row.skipped is None else b""
     fits = dump_headers(record.headers) == row.headers and stored_skip(record) == row.skipped
@@ -130,12 +130,12 @@ def hash_row(previous: bytes, record: Record, row: StoredBytes) -> bytes:
 
 
 def stored_skip(record: Record, form: int = FORMAT) -> int | None:
-    """Return how a row keeps the number of skipped offsets: None for none, and in format 1, which does not cover it."""
+    """Return the `skipped` column of a row: None if no offset was skipped, and in format 1, which does not cover it."""
     return record.skipped if form == FORMAT and record.skipped > 0 else None
 
 
 def _encode(texts: tuple[str, ...]) -> _Names:
-    """Encode names; most records have the same ones, so that some encodings are kept, and no long ones."""
+    """Encode header names; short encodings are cached, since most records have the same names."""
     encoded = [encode_name(text) for text in texts]
     lengths = struct.pack(f">{len(encoded) + 1}I", len(encoded), *map(len, encoded))
     names = _Names(

@@ -1,4 +1,4 @@
-"""What the saga log remembers of one saga, in memory and in its row."""
+"""State of a saga in the saga log: its checkpoint, its parked records, and the cache of sagas."""
 
 from bisect import bisect_left
 from collections import OrderedDict
@@ -13,26 +13,24 @@ from tradesaga.sagas.machine import State
 from tradesaga.sagas.status import Status
 
 Place = tuple[str, int, int]
-
-
 """Topic, partition, offset."""
 
 
 class Parked(NamedTuple):
-    """A record that waits for a person: it cannot be folded, or stands behind one of its saga that cannot."""
+    """A parked record: it cannot be folded, or follows one of its saga that cannot."""
 
     record: Record
     reason: str
 
     @property
     def place(self) -> Place:
-        """Give topic, partition and offset."""
+        """Return topic, partition and offset."""
         return self.record.topic, self.record.partition, self.record.offset
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A record, the version with which it came, and the one with which it went (0: it is there)."""
+    """A record, the version that added it, and the one that removed it (0: it is there)."""
 
     parked: Parked
     came: int
@@ -40,7 +38,7 @@ class _Entry:
 
 
 class _History:
-    """Everything that was ever in a line of values, the newest of which has `version`."""
+    """All records that were ever in a series of values; `version` is that of the newest."""
 
     def __init__(self, parked: Iterable[Parked] = ()) -> None:
         self.version = 0
@@ -48,13 +46,13 @@ class _History:
         self.places = {entry.parked.place: number for number, entry in enumerate(self.entries)}
 
     def add(self, parked: Parked) -> None:
-        """Begin the next version by adding a record."""
+        """Add a record, which makes the next version."""
         self.version += 1
         self.places[parked.place] = len(self.entries)
         self.entries.append(_Entry(parked, self.version))
 
     def remove(self, place: Place, first: int) -> int:
-        """Begin the next version by removing a record; return the first entry from `first` on that is left."""
+        """Remove a record, which makes the next version; returns the first remaining entry from `first` on."""
         self.version += 1
         self.entries[self.places[place]].went = self.version
         while first < len(self.entries) and self.entries[first].went:
@@ -105,7 +103,7 @@ class ParkedRecords(Sequence[Parked]):
         return hash(tuple(each.place for each in self))
 
     def find(self, place: Place) -> Parked | None:
-        """Return the record of a place, if it is there."""
+        """Return the record at a place, or None."""
         number = self.history.places.get(place)
         entry = self.history.entries[number] if number is not None else None
         return entry.parked if entry is not None and self._sees(entry) else None
@@ -117,14 +115,14 @@ class ParkedRecords(Sequence[Parked]):
         return (entry.parked for entry in islice(entries, begin, None) if self._sees(entry))
 
     def added(self, parked: Parked) -> "ParkedRecords":
-        """Return these and one more behind them."""
+        """Return these records and one more at the end."""
         history, first = self._continued()
         first = first if self.length else len(history.entries)
         history.add(parked)
         return ParkedRecords(history, history.version, first, self.length + 1, self.size + parked.record.size)
 
     def removed(self, place: Place) -> "ParkedRecords":
-        """Return these without the record of a place. Raises `KeyError` if it is not there."""
+        """Return these records without the one at a place. Raises `KeyError` if it is not there."""
         parked = self.find(place)
         if parked is None:
             raise KeyError(place)
@@ -136,7 +134,7 @@ class ParkedRecords(Sequence[Parked]):
         return entry.came <= self.version and (not entry.went or entry.went > self.version)
 
     def _continued(self) -> tuple[_History, int]:
-        """Return the history in which the next value goes on, and its first entry that is there."""
+        """Return the history for the next value, a copy unless this is the newest, and its first entry."""
         history = self.history
         if self.length and self.version == history.version and len(history.entries) <= 2 * self.length + 8:
             return history, self.first
@@ -144,7 +142,7 @@ class ParkedRecords(Sequence[Parked]):
 
 
 def parked_records(parked: Iterable[Parked]) -> ParkedRecords:
-    """Return these records, which are in the order in which they came."""
+    """Make a `ParkedRecords` of records, oldest first."""
     history = _History(parked)
     size = sum(entry.parked.record.size for entry in history.entries)
     return ParkedRecords(history, 0, 0, len(history.entries), size)
@@ -157,8 +155,8 @@ class Checkpoint(NamedTuple):
     """A saga whose start is known; times are the broker's, in milliseconds since 1970.
 
     `seq` counts the saga's records from its start on, `head` is the hash of the last. `deadline_pending` is false once
-    the deadline has been published or no longer matters; one that lets only some of the parked records go is followed
-    by another. `sealed` marks progress that this definition cannot read.
+    the deadline has been published or no longer matters; a deadline that releases only some of the parked records is
+    followed by another. `sealed` marks progress that this definition cannot read.
     """
 
     version: int
@@ -176,9 +174,9 @@ class Checkpoint(NamedTuple):
 
 
 class Tracked(NamedTuple):
-    """One saga as its lane's owner knows it; no checkpoint means that its start has not come.
+    """A saga as its lane's owner knows it; without a checkpoint, its start has not been folded.
 
-    `home` is the partition that its key belongs to; `parked` holds what waits, oldest first.
+    `home` is the partition of its key; `parked` has its parked records, oldest first.
     """
 
     saga_id: UUID
@@ -188,18 +186,13 @@ class Tracked(NamedTuple):
 
 
 CACHED: Final = 20_000
-
-
-"""Sagas kept: about 3 kB each."""
-
+"""Sagas in the cache: about 3 kB each."""
 CACHED_BYTES: Final = 64 * 1024 * 1024
-
-
-"""Bytes of contexts and parked records kept."""
+"""Bytes of contexts and parked records in the cache."""
 
 
 class SagaCache:
-    """What does not fit is forgotten, the longest unheard of first, and read again when it is heard of."""
+    """Cache of sagas, limited by number and bytes; the least recently written are dropped first."""
 
     def __init__(self, sagas: int = CACHED, size: int = CACHED_BYTES) -> None:
         self._sagas = sagas
@@ -208,16 +201,16 @@ class SagaCache:
         self.bytes = 0
 
     def __len__(self) -> int:
-        """Count the sagas."""
+        """Return the number of sagas."""
         return len(self._known)
 
     def get(self, saga_id: UUID) -> Tracked | None:
-        """Give a saga as it was kept, if it is still there."""
+        """Return a cached saga, or None."""
         found = self._known.get(saga_id)
         return found[0] if found is not None else None
 
     def keep(self, tracked: Tracked) -> None:
-        """Keep a saga in place of what was known of it; one that would not fit alone pushes no other out."""
+        """Cache a saga, replacing its earlier state; one larger than the whole cache is not kept."""
         self.forget(tracked.saga_id)
         size = _size(tracked)
         if size > self._limit:
@@ -229,13 +222,13 @@ class SagaCache:
             self.bytes -= dropped
 
     def forget(self, saga_id: UUID) -> None:
-        """Let a saga go."""
+        """Drop a saga."""
         found = self._known.pop(saga_id, None)
         if found is not None:
             self.bytes -= found[1]
 
     def clear(self) -> None:
-        """Let all go."""
+        """Drop all sagas."""
         self._known.clear()
         self.bytes = 0
 

@@ -1,4 +1,4 @@
-"""What the saga log says: commands to the steps' owners, and the deadline as a fact."""
+"""Make the saga log's commands and facts, and track reports of unowned steps."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
@@ -19,15 +19,12 @@ from tradesaga.schemas.messages.message import Command, wire_type
 from tradesaga.schemas.topics import commands_topic
 
 _REASON_LIMIT: Final = 2000
-
 _TEXT_LIMIT: Final = 512
-
-
-"""Characters of an id, or of a trace's state, that a command passes on."""
+"""Characters of an id, or of a `tracestate`, that a command passes on."""
 
 
 def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: int) -> Outgoing:
-    """Give the command for an order; `record` is what brought it about, `now` nanoseconds since 1970.
+    """Return the command for an order; `record` is what brought it about, `now` nanoseconds since 1970.
 
     Raises `ValueError` for a saga whose start is not known: it has no orders.
     """
@@ -54,7 +51,7 @@ def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: i
 
 
 def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: int) -> Outgoing:
-    """Give the fact that the saga's time is up; it counts once it comes back, in its turn."""
+    """Return the fact that the saga's deadline has passed; it is folded when its record is read."""
     elapsed = DeadlineElapsed(deadline=format_time(checkpoint.deadline_ms * 1_000_000))
     record = make_fact(rules.saga.name, saga_id, elapsed, source(rules), now=now)
     record.headers.append((OVERTAKES, b"1"))
@@ -62,13 +59,13 @@ def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: i
 
 
 def step_unowned(rules: Rules, saga_id: UUID, step: str, now: int) -> Outgoing:
-    """Return the fact that a saga waits for a step past its deadline and nobody is known to own it."""
+    """Return the fact that a saga waits past its deadline for a step without a known owner."""
     unowned = StepUnowned(step=step, reason="no participant that is registered here, and no group at work, owns it")
     return make_fact(rules.saga.name, saga_id, unowned, source(rules), step, now=now)
 
 
 def version_registered(rules: Rules, waiting: Waiting, version: int, now: int) -> Outgoing:
-    """Return the fact that lets a saga go on whose records have waited for a version of its definition."""
+    """Return the fact that releases records that were parked for a version of their definition."""
     released = ParkReleased(
         operator="saga-log", reason=f"version {version} of the definition is registered", topic=waiting.topic,
         partition=waiting.partition, offset=waiting.offset, action="retry",
@@ -77,7 +74,7 @@ def version_registered(rules: Rules, waiting: Waiting, version: int, now: int) -
 
 
 def source(rules: Rules) -> str:
-    """Name the saga log as the source of what it says."""
+    """Return the `ce_source` of the saga log's records."""
     return f"/{rules.saga.name}/saga-log"
 
 
@@ -95,7 +92,7 @@ def _message(rules: Rules, checkpoint: Checkpoint, order: Order) -> tuple[Comman
 
 
 def _text(record: Record, header: str) -> str:
-    """Return a header that anybody may have written as the owners of steps, and the broker, take it in a command."""
+    """Return a header, which anybody may have written, cleaned and cut for use in a command."""
     return record.header(header).decode("utf-8", "replace").replace("\0", "")[:_TEXT_LIMIT]
 
 
@@ -103,7 +100,7 @@ Steps = Collection[str]
 
 
 class UnownedSteps:
-    """Sagas that wait for steps nobody owns: those to publish, and those whose facts have not been folded yet."""
+    """Sagas that wait for unowned steps: those to publish, and those whose facts are not folded yet."""
 
     def __init__(self) -> None:
         self.pending: Mapping[UUID, Steps] = {}
@@ -112,26 +109,26 @@ class UnownedSteps:
         self._settled.set()
 
     def clear(self) -> None:
-        """Forget everything, as lanes change hands; what is still missing is found again."""
+        """Forget everything, when lanes change owners; unowned steps are found again."""
         self.pending = {}
         self._published.clear()
         self._settled.set()
 
     def report(self, found: Mapping[UUID, Steps]) -> None:
-        """Have these, in place of what was pending, published with the next batch; facts under way are not repeated."""
+        """Replace the pending sagas, to be published with the next batch; published facts are not repeated."""
         self.pending = {each: found[each] for each in found.keys() - self._published.keys()}
         self._settle()
 
     async def settled(self, seconds: float) -> None:
-        """Wait until all that was reported is published and folded, or these seconds have passed."""
+        """Wait until all reported facts are published and folded, or until `seconds` have passed."""
         try:
             async with asyncio.timeout(seconds):
                 await self._settled.wait()
         except TimeoutError:
-            return  # a lane that is far behind holds up its own sagas alone
+            return  # a lane that is far behind delays its own sagas alone
 
     def committed(self, taken: Mapping[UUID, Steps], published: Mapping[UUID, Steps]) -> None:
-        """Note what a batch has taken of `pending`, and what it has published of that."""
+        """Remove the sagas that a batch has taken from `pending`, and note those that it published."""
         if not taken:
             return
         self.pending = {saga: steps for saga, steps in self.pending.items() if saga not in taken}
@@ -139,7 +136,7 @@ class UnownedSteps:
         self._settle()
 
     def folded(self, rules: Rules, sagas: Mapping[UUID, Tracked], touched: Iterable[UUID]) -> None:
-        """Note that records of these sagas have been folded: what is published of one counts now, or is parked."""
+        """Forget published facts of sagas that no longer wait for them, after records of these sagas were folded."""
         if not self._published:
             return
         for saga_id in self._published.keys() & touched:
@@ -155,7 +152,7 @@ class UnownedSteps:
 
 
 def awaited_of(rules: Rules, tracked: Tracked, unowned: Steps) -> set[str]:
-    """Return what `awaited_unowned` does, of a saga as its lane's owner knows it."""
+    """Call `awaited_unowned` for a tracked saga."""
     checkpoint = tracked.checkpoint
     if checkpoint is None or checkpoint.sealed:
         return set()
@@ -163,10 +160,10 @@ def awaited_of(rules: Rules, tracked: Tracked, unowned: Steps) -> set[str]:
 
 
 def awaited_unowned(rules: Rules, version: int, state: State | None, unowned: Steps, *, parked: bool) -> set[str]:
-    """Return those of the steps without an owner that a saga waits for past its deadline, and that it was not told of.
+    """Return the unowned steps that a saga waits for past its deadline, and for which none has been published.
 
-    None where it could not count: `state` cannot be read (None), records wait (`parked`) that it would wait behind, or
-    a person has resolved the saga.
+    Empty where the fact would have no effect: `state` cannot be read (None), it would be parked (`parked`), or an
+    operator has resolved the saga.
     """
     own = rules.versions.get(version)
     if own is None or state is None or not state.overdue or state.resolved is not None:

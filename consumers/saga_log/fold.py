@@ -1,4 +1,4 @@
-"""The fold: one record into one saga. Pure, so that a replay comes to the same, and emits nothing."""
+"""Fold one record into its saga. Pure and without I/O, so that a replay gives the same result."""
 
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,19 +18,15 @@ from tradesaga.schemas.invalid import describe_invalid
 from tradesaga.schemas.messages.lifecycle import ParkReleased
 
 WAITS: Final = "waits behind"
+"""Start of the reason of a record that is parked only because it follows a parked one."""
 
-
-"""How the reason begins of a record that is parked for no fault of its own."""
-
-LET_GO: Final = 5000
-
-
-"""Records that one release, or one deadline, lets go: about a quarter of a second, for which all other sagas wait."""
+RELEASE_LIMIT: Final = 5000
+"""Records that one release, or one deadline, folds: about a quarter of a second, during which other sagas wait."""
 
 
 @dataclass
 class Release:
-    """A saga's waiting records while some are let go; `error` says why the next one still waits, or why none may go."""
+    """A saga's parked records during a release; `error` is why the next one stays, or why the release is refused."""
 
     checkpoint: Checkpoint | None
     queue: ParkedRecords
@@ -71,22 +67,22 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
 
 
 def let_pass(rules: Rules, tracked: Tracked) -> Release:
-    """Fold, in their order, the next `LET_GO` waiting records, as far as they can be read; the others stay.
+    """Fold, in order, the next `RELEASE_LIMIT` parked records, as far as they can be read; the others stay.
 
-    Each is tried once, however many deadlines come: `untried_from` tells the next one where to begin.
+    Each is tried once, however many deadlines come: the next one starts at `untried_from`.
     """
     letting = Release(tracked.checkpoint, tracked.parked)
     letting.untried_from = tracked.checkpoint.state.untried_from if tracked.checkpoint is not None else 0
-    for parked in islice(tracked.parked.since(letting.untried_from), LET_GO):
+    for parked in islice(tracked.parked.since(letting.untried_from), RELEASE_LIMIT):
         if not _try(rules, letting, parked) and not parked.reason.startswith(WAITS):
-            letting.dead.pop()  # it has been there since the record was parked
+            letting.dead.pop()  # it was copied to the dead letters when it was parked
         letting.untried_from = parked.record.offset + 1
     letting.error = ""
     return letting
 
 
 def _unblocked(tracked: Tracked) -> bool:
-    """Return whether the deadline has elapsed: what is still parked is unreadable, and each stands for itself."""
+    """Return whether the deadline has elapsed: records that are still parked then are released one by one."""
     return tracked.checkpoint is not None and tracked.checkpoint.state.unblocked
 
 
@@ -101,17 +97,17 @@ def _refusal(said: ParkReleased, parked: Parked | None, tracked: Tracked) -> str
 
 
 def _drain(rules: Rules, letting: Release) -> None:
-    """Fold the waiting records in their order until one of them cannot be folded either, or `LET_GO` have been."""
-    for parked in islice(letting.queue, LET_GO):
+    """Fold the parked records in order until one cannot be folded, at most `RELEASE_LIMIT`."""
+    for parked in islice(letting.queue, RELEASE_LIMIT):
         if not _try(rules, letting, parked):
             return
     if letting.queue:
         following = letting.queue[0].record.offset
-        letting.error = f"{LET_GO} were let go at once; offset {following} waits for another release"
+        letting.error = f"{RELEASE_LIMIT} were let go at once; offset {following} waits for another release"
 
 
 def _try(rules: Rules, letting: Release, parked: Parked) -> bool:
-    """Fold one of the waiting records; return whether that could be done."""
+    """Fold one of the parked records; returns whether it could be folded."""
     record = parked.record
     try:
         reading = read(rules, letting.checkpoint, record, dict(record.headers))
@@ -156,31 +152,31 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
 
 
 def park_record(rules: Rules, tracked: Tracked, record: Record, reason: str, form: int = FORMAT) -> Outcome:
-    """Park a record as a saga log did that did not have its saga's version: only the row tells what was registered."""
+    """Park a record as a saga log did that lacked its saga's version; only the audit row shows that it did."""
     entry = enter(record, dict(record.headers), form)
     return _set_aside(rules, tracked, record, entry, UnfoldableError("version", reason))
 
 
 def _is_blocked(tracked: Tracked, reading: Reading) -> bool:
-    """Return whether the record has to wait behind one of its saga that is parked."""
+    """Return whether the record is parked because an earlier one of its saga is."""
     if not tracked.parked or _begins(tracked, reading):
         return False
     return tracked.checkpoint is None or not tracked.checkpoint.state.unblocked
 
 
 def _overtakes(tracked: Tracked, reading: Reading) -> bool:
-    """Return whether this is a deadline that counts though others wait.
+    """Return whether this is a deadline that is folded although records of its saga are parked.
 
-    Those that older releases sent waited, and still do: a replay comes to what the database came to then.
+    Deadlines of older releases were parked, and still are, so that a replay gives the same result.
     """
     return reading.fact.meaning is Meaning.DEADLINE and reading.overtakes and tracked.checkpoint is not None
 
 
 def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
-    """Count a deadline over parked records: those that can be read are folded first, the others stay parked.
+    """Fold a deadline ahead of parked records: those that can be read are folded first, the others stay parked.
 
-    An early one lets nothing go. What the others would have said is asked for: each step that is outstanding is barred.
-    Where more are parked than one deadline lets go, another is published.
+    An early deadline releases nothing. Steps that are still outstanding are barred, since their answers may be among
+    the records that cannot be read. If more are parked than one deadline releases, another is published.
     """
     if tracked.checkpoint is not None and is_early(tracked.checkpoint, record):
         return _advance(tracked, record, entry, reading)
@@ -202,9 +198,9 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
 
 
 def _with_tried(checkpoint: Checkpoint, letting: Release) -> Checkpoint:
-    """Return the checkpoint with how far parked records have been tried; the deadline is pending while some have not.
+    """Return the checkpoint with `untried_from`; the deadline stays pending while parked records have not been tried.
 
-    A saga that has ended is no exception: what waits may say that it has not.
+    That also holds for a saga that has ended: a parked record may change that.
     """
     left = next(letting.queue.since(letting.untried_from), None) is not None
     state = checkpoint.state._replace(untried_from=letting.untried_from)
@@ -212,7 +208,7 @@ def _with_tried(checkpoint: Checkpoint, letting: Release) -> Checkpoint:
 
 
 def _begins(tracked: Tracked, reading: Reading) -> bool:
-    """Say whether this is the start of a saga of which something has come too early: it need not wait for that."""
+    """Return whether this is the start of a saga whose other records came too early: it does not wait for those."""
     return tracked.checkpoint is None and reading.fact.meaning is Meaning.STARTED
 
 
@@ -242,13 +238,13 @@ def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, readi
 
 
 def _stray(record: Record, tracked: Tracked | None, entry: Entry, letter: DeadLetter) -> Outcome:
-    """A record of no saga, or in the wrong place: it goes to the dead letters and holds nobody up."""
+    """Make the outcome of a record of no saga, or in the wrong place: a dead letter that blocks no other record."""
     _, written = count(None, record, entry, error=f"dead letter: {letter.reason}")
     return Outcome(record, tracked, written, dead=(letter,))
 
 
 def _set_aside(rules: Rules, tracked: Tracked, record: Record, entry: Entry, error: UnfoldableError) -> Outcome:
-    """Park the record, unless it is one that should let others go: that one is only recorded."""
+    """Park a record that cannot be folded; a release that cannot be folded is only recorded."""
     letter = DeadLetter(record, error.kind, str(error))
     if entry.event_type != rules.released:
         return _park(tracked, record, entry, letter.reason)._replace(dead=(letter,))
@@ -259,7 +255,7 @@ def _set_aside(rules: Rules, tracked: Tracked, record: Record, entry: Entry, err
 
 def _park(tracked: Tracked, record: Record, entry: Entry, reason: str) -> Outcome:
     checkpoint, written = count(tracked.checkpoint, record, entry, error=f"parked: {reason}")
-    # As it will be read back, so that letting it go comes to the same from memory and from its row.
+    # As it will be read back, so that a release gives the same result from memory and from its row.
     parked = Parked(record._replace(headers=load_headers(entry.headers), skipped=0), reason)
     after = tracked._replace(checkpoint=checkpoint, parked=tracked.parked.added(parked))
     return Outcome(record, after, written, status_of(tracked), parked=parked)

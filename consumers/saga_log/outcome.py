@@ -1,4 +1,4 @@
-"""What comes of one record: the saga after it, its row in the audit log, and what is to be done."""
+"""Outcome of folding one record: the saga after it, its audit row, and what to publish."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tradesaga.schemas.envelope import STEP, TYPE
 
 
 class Entry(NamedTuple):
-    """A record's row in the audit log. `added` names the members that it adds to the context, whose value it is.
+    """A record's row in the audit log. `added` names the members that the record adds to the context.
 
     `form` is the format of its hash.
     """
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A parked record that waits no longer, and how it was let go: `retry` or `discard`."""
+    """A parked record that was released, and how: `retry` or `discard`."""
 
     parked: Parked
     action: str
@@ -50,7 +50,7 @@ class DeadLetter:
 
 
 class Outcome(NamedTuple):
-    """What came of one record; `before` is the saga's state before it, `refused` says that it asked in vain."""
+    """Outcome of one record; `before` is the saga's status before it, `refused` marks a refused request."""
 
     record: Record
     tracked: Tracked | None
@@ -65,25 +65,25 @@ class Outcome(NamedTuple):
 
 
 def enter(record: Record, headers: Mapping[str, bytes], form: int = FORMAT) -> Entry:
-    """Begin a record's row from its headers, whatever they hold; `headers` are those by name."""
+    """Make a record's audit row from its headers, which may be invalid; `headers` are those by name."""
     if form == FORMAT:
         return Entry(dump_headers(record.headers), *describe(headers))
     return Entry(dump_headers_v1(record.headers), *describe(headers), form=form)
 
 
 def describe(headers: Mapping[str, bytes]) -> tuple[str | None, str | None, int | None, int | None]:
-    """Give what a row says for people of a record's headers: type, step, event time, start of the attempt."""
+    """Return the descriptive columns of a row: type, step, event time, start of the attempt."""
     return _text(headers.get(TYPE)), _text(headers.get(STEP)), event_time(headers), started(headers)
 
 
 def count(
     checkpoint: Checkpoint | None, record: Record, entry: Entry, *, added: str | None = None, error: str | None = None
 ) -> tuple[Checkpoint | None, Entry]:
-    """Count the record in its saga's chain and finish its row; what comes before a start is counted in no chain."""
+    """Append the record to its saga's chain and complete its row; records before the start are in no chain."""
     if checkpoint is None:
         return None, Entry(*entry[:5], _link(b"", record, entry), None, added, error, entry.form)
     seq, head = checkpoint.seq + 1, _link(checkpoint.head, record, entry)
-    # Made anew by place: `_replace` takes five times as long, and this runs for every record.
+    # Made anew: `_replace` takes five times as long, and this runs for every record.
     after = Checkpoint(*checkpoint[:5], seq, head, checkpoint.created_ms, record.recorded_ms, *checkpoint[9:])
     return after, Entry(*entry[:5], head, seq, added, error, entry.form)
 
@@ -93,7 +93,7 @@ def _link(previous: bytes, record: Record, entry: Entry) -> bytes:
 
 
 def status_of(tracked: Tracked) -> Status | None:
-    """Give the saga's state, if its start is known."""
+    """Return the saga's status, or None before its start."""
     return tracked.checkpoint.status if tracked.checkpoint is not None else None
 
 

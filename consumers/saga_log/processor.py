@@ -1,4 +1,4 @@
-"""The saga log as a worker runs it: one fold a batch, a constant number of statements, nothing kept uncommitted."""
+"""Process the saga log's batches, in a constant number of statements each."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,22 +29,23 @@ from tradesaga.infra.outbox.processor import Pace, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import Header
 
-_TOLD: Final = 1.0
-
-
-"""Seconds from which a difference is told, and a deadline counts as late."""
+_NOTABLE: Final = 1.0
+"""Seconds above which a clock difference is logged, and a deadline counts as late."""
 
 
 @dataclass
 class ClockLead:
-    """Learned from the deadlines that come back; without it an early one would be published again and again."""
+    """Seconds by which the database's clock is ahead of the broker's, measured by published deadlines.
+
+    Without it an early deadline would be published again and again.
+    """
 
     seconds: float = 0.0
 
     def learn(self, before: Tracked, outcome: Outcome) -> None:
-        """Look at a deadline that was published by us: early, it shows how far ahead; late, that we hold back too long.
+        """Adjust the lead by a published deadline: raise it if the deadline was early, lower it if it was late.
 
-        One that somebody else has sent shows nothing: ours is still pending then. Nor does one that follows another.
+        A deadline sent by somebody else shows nothing: ours is still pending then. Nor does one after the first.
         """
         checkpoint = before.checkpoint
         if checkpoint is None or checkpoint.deadline_pending or checkpoint.state.unblocked:
@@ -52,10 +53,10 @@ class ClockLead:
         late = (outcome.record.recorded_ms - checkpoint.deadline_ms) / 1000
         if -late > self.seconds:
             self.seconds = -late
-            if self.seconds > _TOLD:
+            if self.seconds > _NOTABLE:
                 ahead = round(self.seconds, 1)
                 structlog.get_logger("saga-log").warning("the database's clock is ahead of the broker's", seconds=ahead)
-        elif late > _TOLD:
+        elif late > _NOTABLE:
             self.seconds = max(0.0, self.seconds - late)
 
 
@@ -64,7 +65,7 @@ DUE_LIMIT: Final = 500
 
 @dataclass
 class _Batch:
-    """What a batch has come to so far; thrown away when it is judged again."""
+    """Results of the batch so far; discarded if it is processed again."""
 
     known: dict[UUID, Tracked]
     outcomes: list[tuple[Lane, Outcome]] = field(default_factory=list[tuple[Lane, Outcome]])
@@ -101,9 +102,9 @@ class SagaLog:
         return True
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
-        """Forget everything; find these lanes' last records, their sagas of which records wait, the next deadline.
+        """Reset, and read these lanes' last offsets, their sagas with parked records, and the next deadline.
 
-        Those that waited for a version of the definition go on if it is registered now.
+        Records parked for a version of the definition are released if it is registered now.
         """
         self._cache.clear()
         self._unowned.clear()
@@ -118,22 +119,22 @@ class SagaLog:
         self._next_due = _at(await store.next_due_in(sql, self.lanes))
 
     def due_in(self) -> float | None:
-        """Return the seconds to the next deadline; 0 if there is something to publish at once."""
+        """Return the seconds to the next deadline; 0 if something is to be published at once."""
         if self._waiting or self._unowned.pending:
             return 0
         return None if self._next_due is None else max(0.0, self._next_due - elapsed())
 
     async def report_unowned(self, found: Mapping[UUID, Collection[str]], seconds: float) -> None:
-        """Publish that nobody owns these steps, for which these sagas wait past their deadlines.
+        """Publish `StepUnowned` for these sagas, which wait past their deadlines for steps without an owner.
 
-        Returns once it is published and folded, or after these seconds; sagas of other processes' lanes are dropped.
+        Returns once the facts are folded, or after `seconds`; sagas of other processes' lanes are dropped.
         """
         self._unowned.report(found)
         self._wake()
         await self._unowned.settled(seconds)
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
-        """Fold the records, write what has changed, and put commands and due deadlines into the outbox."""
+        """Fold the records, write changed sagas, and put commands and due deadlines into the outbox."""
         sql = transaction.sql
         overdue: list[UUID] = []
         asked = self._next_due is not None and self._next_due <= elapsed()
@@ -156,7 +157,7 @@ class SagaLog:
             batch.asked, batch.next_due = True, _at(None if wait is None else wait + self._lead.seconds)
 
     def committed(self) -> None:
-        """Keep what the batch has come to, and count it."""
+        """Keep the results of the committed batch, and update the metrics."""
         batch, self._batch = self._batch, _Batch({})
         self._waiting = []
         self._unowned.committed(batch.unowned, batch.published)
@@ -172,14 +173,14 @@ class SagaLog:
         report_batch(self._rules, self.group, [outcome for _, outcome in batch.outcomes])
 
     def full(self) -> bool:
-        """Never: a batch ends before the next begins."""
+        """Return False: a batch ends before the next begins."""
         return False
 
     async def close(self) -> None:
-        """Nothing runs on the side."""
+        """Do nothing: no task runs beside the batches."""
 
     async def _gather(self, sql: Connection, sagas: set[UUID]) -> dict[UUID, Tracked]:
-        """Give the sagas as they are now: from memory, or from the database in one statement."""
+        """Return the current state of sagas: from the cache, or from the database in one statement."""
         known = {saga_id: tracked for saga_id in sagas if (tracked := self._cache.get(saga_id)) is not None}
         unknown = sagas - known.keys()
         if not unknown:
@@ -193,7 +194,7 @@ class SagaLog:
         return known
 
     def _elapse(self, transaction: Transaction, batch: _Batch, overdue: Iterable[UUID]) -> None:
-        """Publish the deadlines that have passed; each comes back as a record and counts then."""
+        """Publish the deadlines that have passed; each is folded when its record is read."""
         lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
         for saga_id in overdue:
             tracked = batch.known[saga_id]
@@ -205,16 +206,16 @@ class SagaLog:
             batch.touched[saga_id] = lane
 
     def _let_go(self, transaction: Transaction) -> None:
-        """Publish that sagas go on whose version has been registered; each fact comes back and counts then."""
+        """Publish releases for sagas whose version is registered now; each is folded when its record is read."""
         lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
         for waiting, version in self._waiting:
             if (lane := lanes.get(waiting.partition)) is not None:
                 transaction.emit(lane, version_registered(self._rules, waiting, version, self._clock.now()))
 
     def _publish_unowned(self, transaction: Transaction, batch: _Batch) -> None:
-        """Publish that nobody owns the steps that these sagas wait for; each fact comes back and counts then.
+        """Publish `StepUnowned` for the pending steps; each is folded when its record is read.
 
-        No saga is read for this: where memory knows one, it knows better than whoever looked.
+        No saga is read for this; the cache is used where it has one, since it is newer than the report.
         """
         batch.unowned = self._unowned.pending
         lanes = {lane.partition: lane.id for lane in transaction.lanes.values()} if batch.unowned else {}
@@ -253,7 +254,7 @@ class SagaLog:
         await store.release(sql, self.group, outcomes)
 
     def _keep(self, tracked: Tracked) -> None:
-        """Remember a saga while its lane is ours; one that has ended is seldom heard of again."""
+        """Cache a saga that is open or has parked records; others seldom get another record."""
         if tracked.parked:
             self._parked.add(tracked.saga_id)
         else:
@@ -265,9 +266,10 @@ class SagaLog:
             self._cache.forget(tracked.saga_id)
 
     def _expect(self, sagas: Iterable[Tracked]) -> None:
-        """Look again no later than at the first of these deadlines; the database's clock then decides.
+        """Schedule the next look at due deadlines for the first of these; the database's clock then decides.
 
-        It is reckoned by our own clock and, since that may be slow, by the broker's, by the last record's time.
+        The time left is computed by this machine's clock and, since that may be slow, by the broker's time of the last
+        record.
         """
         pending = [s.checkpoint for s in sagas if s.checkpoint is not None and s.checkpoint.deadline_pending]
         if pending:
@@ -280,7 +282,7 @@ class SagaLog:
 
 
 def _after(last: dict[int, int], received: Received) -> Record:
-    """Return a record with the number of offsets between it and the last one of its lane, which it is from now on."""
+    """Return a record with the number of offsets skipped since the last one of its lane, and note it as the last."""
     lane, record = received
     offset = record.offset
     skipped = offset - last.get(lane, offset - 1) - 1

@@ -1,4 +1,4 @@
-"""From a record to the fact it states, or to the reason why it cannot be folded."""
+"""Read a record's fact, or the reason why it cannot be folded."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -33,15 +33,13 @@ from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 CONTEXT_CEILING: Final = 512 * 1024
-
-
-"""Bytes of context at which a fact is set aside: a command that carried more would not fit through the broker."""
+"""Bytes of context above which a fact is parked: a command that carried more would exceed the broker's limit."""
 
 
 class Rules:
-    """What folding needs of a definition; holds no state of any saga. `partitions` is the count of the topic's.
+    """What the fold needs of a definition, without any saga's state. `partitions` is the topic's partition count.
 
-    These are the rules of the version under which new sagas start; `under` gives those of the others.
+    These are the rules of the version under which new sagas start; `under` returns those of the others.
     """
 
     def __init__(self, saga: AnySaga, partitions: int = PARTITIONS) -> None:
@@ -58,29 +56,29 @@ class Rules:
         self.versions: dict[int, Rules] = {saga.version: self}
         self.versions |= {each.version: Rules(each, partitions) for each in saga.others}
         self.unversioned = 1 if 1 in self.versions else min(self.versions)
-        """The version of a start that names none: it was written before starts named one."""
+        """The version of a start without one, which an older release wrote."""
 
     def under(self, version: int) -> "Rules":
         """Return the rules of a version of the saga; raises `KeyError` for one that is not registered."""
         return self.versions[version]
 
     def home(self, saga_id: UUID) -> int:
-        """Give the partition that the saga's records belong to."""
+        """Return the partition of the saga's records."""
         return partition_of(str(saga_id).encode(), self.partitions)
 
     def names(self, steps: int) -> str:
-        """Give the names of a set of steps as JSON."""
+        """Return the names of a set of steps as a JSON array."""
         known = self._names.get(steps)
         if known is None:
             known = self._names[steps] = orjson.dumps(self.machine.names(steps)).decode()
         return known
 
     def first_open(self, state: State) -> int:
-        """Give the index of the first step that is not done; after the last one when all are."""
+        """Return the index of the first step that is not done; after the last one when all are."""
         return (~state.done & state.done + 1).bit_length() - 1
 
     def cause(self, state: State) -> str:
-        """Say, for people, why the saga is taken back."""
+        """Return, for people, why the saga is compensated."""
         machine = self.machine
         told = [
             f"{what}: {', '.join(machine.names(steps))}"
@@ -97,7 +95,7 @@ class Rules:
         return "; ".join(told)
 
     def stands(self, state: State) -> str:
-        """Say, for people, what stands that should not, or does not that should."""
+        """Return, for people, which steps are done and should not be, or the other way round."""
         machine = self.machine
         told = [
             f"{what}: {', '.join(machine.names(steps))}"
@@ -115,7 +113,7 @@ class Rules:
 
 
 def _failed(state: State) -> int:
-    """Give the set of steps that failed in their current round."""
+    """Return the set of steps that failed in their current round."""
     rounds = enumerate(zip(state.failed, state.rounds, strict=True))
     return sum(1 << index for index, (failed, current) in rounds if failed == current) & ~state.done
 
@@ -129,13 +127,14 @@ MAX_TIME: Final = 2**63 - 1
 _TEXT_LIMIT: Final = 500
 
 _ID_LIMIT: Final = 2000
-
-
-"""Characters of the id of a decision or a contradiction: the saga keeps those for ever."""
+"""Characters of the id of a decision or a contradiction, which the saga keeps for ever."""
 
 
 class UnfoldableError(ValueError):
-    """A record has no meaning for its saga; `kind` is the slug that counts it."""
+    """A record cannot be folded into its saga; `kind` labels it in the metrics.
+
+    The reason is stored in the audit log, and a replay compares it: texts of reasons must not change.
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(clean(reason))
@@ -143,7 +142,7 @@ class UnfoldableError(ValueError):
 
 
 class Reading(NamedTuple):
-    """A record's fact and what of its headers the fold asks for; `rules` are those of its saga's version."""
+    """A record's fact, and the headers that the fold uses; `rules` are those of its saga's version."""
 
     fact: Fact
     type: str
@@ -153,12 +152,12 @@ class Reading(NamedTuple):
 
 
 def saga_of(record: Record) -> UUID | None:
-    """Give the saga id, if the header holds one in its canonical spelling."""
+    """Return the saga id of a record's header, or None if it is not canonical."""
     return read_saga(record.header(SAGA_ID))
 
 
 def read_saga(raw: bytes) -> UUID | None:
-    """Read a saga id in its canonical spelling."""
+    """Read a saga id; returns None if it is not in its canonical spelling."""
     try:
         found = read_id(raw.decode())
     except ValueError:
@@ -167,7 +166,7 @@ def read_saga(raw: bytes) -> UUID | None:
 
 
 def read(rules: Rules, checkpoint: Checkpoint | None, record: Record, headers: Mapping[str, bytes]) -> Reading:
-    """Return what the record says under the version that its saga runs under; raises `UnfoldableError`.
+    """Read a record under its saga's version; raises `UnfoldableError`.
 
     `headers` are the record's, by name.
     """
@@ -196,9 +195,9 @@ def read(rules: Rules, checkpoint: Checkpoint | None, record: Record, headers: M
 
 
 def _own_rules(rules: Rules, ce_type: str, checkpoint: Checkpoint | None, headers: Mapping[str, bytes]) -> Rules:
-    """Choose the rules of the saga's version: its checkpoint's or, before that, the one that the record names.
+    """Choose the rules of the saga's version: its checkpoint's or, before the start, the record's.
 
-    A release means the same in all versions, and may let go what waits for its own.
+    A release is the same in all versions, and may release records that are parked for their version.
     """
     if ce_type == rules.released:
         return rules
@@ -218,7 +217,7 @@ def _own_rules(rules: Rules, ce_type: str, checkpoint: Checkpoint | None, header
 
 
 def awaited_version(reason: str) -> int:
-    """Return the version for which a record was parked for this reason; 0 if it was parked for another one."""
+    """Return the version that a record was parked for; 0 if it was parked for another reason."""
     words = reason.removeprefix(UNKNOWN_VERSION).split()
     return (
         int(words[0])
@@ -228,7 +227,7 @@ def awaited_version(reason: str) -> int:
 
 
 def _refuse_foreign(headers: Mapping[str, bytes | None]) -> None:
-    """Raise `UnfoldableError` for a record as only other releases read it."""
+    """Raise `UnfoldableError` for a record that this release does not read: another specversion, an encrypted value."""
     if headers.get(SPECVERSION, SPEC) != SPEC:
         raise UnfoldableError("specversion", foreign_specversion(headers[SPECVERSION]))
     if (headers.get("content-type") or b"").startswith(ENCRYPTED):
@@ -236,12 +235,12 @@ def _refuse_foreign(headers: Mapping[str, bytes | None]) -> None:
 
 
 def clean(text: str) -> str:
-    """Make a text fit for PostgreSQL, which has no NUL in text, and for one line."""
+    """Escape NUL characters, which PostgreSQL cannot store, and cut the text to `_TEXT_LIMIT`."""
     return text.replace("\0", "\\0")[:_TEXT_LIMIT]
 
 
 def event_time(headers: Mapping[str, bytes]) -> int | None:
-    """Give the nanoseconds of `ce_time`, if it is a time that 64 bits hold."""
+    """Return `ce_time` in nanoseconds, or None if it is no time that 64 bits hold."""
     try:
         found = parse_time((headers.get("ce_time") or b"").decode())
     except (ValueError, OverflowError):
@@ -250,7 +249,7 @@ def event_time(headers: Mapping[str, bytes]) -> int | None:
 
 
 def started(headers: Mapping[str, bytes]) -> int | None:
-    """Give the nanoseconds at which the attempt began, if the header says so."""
+    """Return `ts_started`, the nanoseconds at which the attempt began, or None."""
     try:
         found = int(headers.get("ts_started") or 0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The saga log as a process: one worker for each registered saga."""
+"""Run the saga log: one worker for each registered saga, and the search for unowned steps."""
 
 import asyncio
 import os
@@ -28,11 +28,9 @@ from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_topic
 
 LATELY: Final = 86_400.0
+"""Seconds for which a group without members counts as active after its lanes or its offsets have moved."""
 
-
-"""Seconds for which a group without members counts as one at work after its lanes or its offsets have moved."""
-
-# Of this database; `claimed` if the group's service has started lately.
+# Lanes of this database; `claimed` if the group's service has started lately.
 _LANES: Final = """
 SELECT "group", partition, next_offset, claimed_at > clock_timestamp() - make_interval(secs => $2) AS claimed
 FROM lane WHERE topic = $1
@@ -40,7 +38,7 @@ FROM lane WHERE topic = $1
 
 
 async def groups_at_work(pool: Pool, brokers: str, topic: str, prefix: str, known: Collection[str]) -> set[str]:
-    """Return the groups, but for the known ones, that are at work on a topic; in Kafka those named with a prefix.
+    """Return the active groups of a topic, except the known ones; in Kafka only those with a prefix.
 
     Raises what PostgreSQL raises, and `KafkaUnavailableError`.
     """
@@ -58,7 +56,7 @@ async def groups_at_work(pool: Pool, brokers: str, topic: str, prefix: str, know
 
 
 async def _moved(inspector: KafkaInspector, offsets: Mapping[str, Mapping[Place, int]]) -> set[str]:
-    """Return the groups that have read a record written lately: the last one before one of their offsets is."""
+    """Return the groups with an offset right behind a record that was written lately."""
     ranges = await inspector.ranges({place for places in offsets.values() for place in places})
     found: set[str] = set()
     for group, places in offsets.items():
@@ -68,27 +66,22 @@ async def _moved(inspector: KafkaInspector, offsets: Mapping[str, Mapping[Place,
             if place in ranges and ranges[place][0] < offset <= ranges[place][1]
         }
         times = [each.recorded_ms for records in (await inspector.read(last)).values() for each in records]
-        # A stranger may date a record as they like, also in the future.
+        # A producer may set any time, also in the future.
         if any(abs(inspector.now() / 1e9 - time / 1000) < LATELY for time in times):
             found.add(group)
     return found
 
 
 INTERVAL: Final = 15.0
-
-
-"""Seconds between two looks, and those that a page of sagas has to be folded before the next one is read."""
-
+"""Seconds between two searches, and those to wait for a page's facts to be folded."""
 PAGE: Final = 500
-
-
-"""Sagas read, and published, at once."""
+"""Sagas read and published at once."""
 
 _FIRST: Final = (datetime.fromtimestamp(0, UTC), UUID(int=0))
 
 
 class OwnerWatch:
-    """Looks for such sagas of one definition and has the saga log publish what is missing."""
+    """Finds sagas that wait for unowned steps, and has the saga log publish `StepUnowned` for them."""
 
     def __init__(self, settings: Settings, pool: Pool, rules: Rules, log: SagaLog) -> None:
         self._settings = settings
@@ -101,21 +94,21 @@ class OwnerWatch:
         self._log = structlog.get_logger("saga-log").bind(saga=rules.saga.name)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled; what cannot be known now may be known at the next look."""
+        """Search every `INTERVAL` seconds until cancelled; errors are logged and do not stop the search."""
         while True:
             await asyncio.sleep(INTERVAL)
             try:
                 await self.look()
-            except Exception as error:  # noqa: BLE001 - a team's module may raise anything; folding goes on meanwhile
+            except Exception as error:  # noqa: BLE001 - a user's module may raise anything
                 why = f"{type(error).__name__}: {error}"
                 if why != self._why:
-                    self._log.warning("owners of steps cannot be looked for", why=why)
+                    self._log.warning("cannot look for the owners of steps", why=why)
                 self._why = why
             else:
                 self._why = ""
 
     async def look(self) -> None:
-        """Look once; sagas are looked for only if some step is bound by no participant that is registered here.
+        """Search once; sagas are read only if no registered participant binds some step.
 
         Raises what PostgreSQL, Kafka, or a participant that cannot be loaded raises.
         """
@@ -131,13 +124,13 @@ class OwnerWatch:
             await self._saga_log.report_unowned(found, INTERVAL)
 
     async def find_unbound(self) -> Collection[str]:
-        """Return the saga's steps that no participant registered here binds."""
+        """Return the saga's steps that no registered participant binds."""
         if self._owners is None:
             self._owners = await asyncio.to_thread(registered_participants, self._settings)
         return unowned_steps(self._rules.saga, self._owners)
 
     async def _possibly_owned(self, unbound: Collection[str]) -> bool:
-        """Return whether groups are at work that are not registered here and may own such steps; they are logged."""
+        """Return whether active groups that are not registered here may own such steps; they are logged."""
         known = {each.group for each in self._owners or ()} | {self._saga_log.group}
         name = self._rules.saga.name
         found = await groups_at_work(self._pool, self._settings.brokers(), commands_topic(name), f"{name}-", known)
@@ -154,7 +147,7 @@ class OwnerWatch:
             return await store.find_late(sql, self._rules, log.group, log.lanes, page)
 
     async def _awaiting(self, page: Sequence[store.Late], unbound: Collection[str]) -> Mapping[UUID, Collection[str]]:
-        """Return the sagas that wait for such steps, with these."""
+        """Return the sagas that wait for unbound steps, with those steps."""
         found: dict[UUID, Collection[str]] = {}
         pace = Pace()
         for each in page:
@@ -168,7 +161,7 @@ class OwnerWatch:
 async def serve(settings: Settings) -> None:
     """Fold the facts of every registered saga until cancelled.
 
-    Raises `CommandError` when a server is not there, or a topic is refused.
+    Raises `CommandError` if a server is unavailable or a topic is refused.
     """
     sagas, trust = registered_sagas(settings.app), read_trust(settings)
     used = (events_topic, commands_topic, dead_letters_topic)

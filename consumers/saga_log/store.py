@@ -1,4 +1,4 @@
-"""The saga log's tables: each function is one statement, whatever the size of the batch."""
+"""The saga log's SQL: each function is one statement, whatever the size of the batch."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -25,7 +25,7 @@ SELECT saga_id, version, state, context, progress, seq, head, deadline, deadline
     request_hash, created_at, updated_at
 FROM saga WHERE saga_id = ANY($1::uuid[])
 """
-# A saga of another version of its definition keeps what only that version can read; its progress comes empty.
+# The columns of a sealed saga, whose progress comes empty, stay as they are: only another definition can read them.
 WRITE: Final = """
 INSERT INTO saga AS s (saga_id, lane, version, state, current_step_index, completed_steps, compensated_steps, context,
     progress, seq, head, deadline, deadline_due, request_hash, created_at, updated_at, name)
@@ -63,7 +63,7 @@ PARKED_SAGAS: Final = """
 SELECT DISTINCT saga_id FROM parked
 WHERE "group" = $1 AND topic = $2 AND partition = ANY($3::int[]) AND released IS NULL AND saga_id IS NOT NULL
 """
-# The first record that waits of each saga, where it waits for a version of the definition to be registered.
+# The first parked record of each saga, if it is parked for a version of the definition.
 PARKED_FOR_VERSION: Final = """
 SELECT saga_id, topic, partition, "offset", reason FROM (
     SELECT DISTINCT ON (saga_id) saga_id, topic, partition, "offset", reason FROM parked
@@ -74,8 +74,8 @@ PARKED: Final = """
 SELECT topic, partition, "offset", saga_id, reason, recorded_at, headers, value FROM parked
 WHERE "group" = $1 AND saga_id = ANY($2::uuid[]) AND released IS NULL ORDER BY topic, partition, "offset"
 """
-# The lane knows the last record that was read, unless an older release or a recovery has moved it. A row that somebody
-# has removed does not change what the lane knows.
+# The lane has the offset of the last record that was read, unless an older release or a recovery has moved it. It stays
+# right when audit rows are removed.
 LAST_OFFSETS: Final = """
 SELECT k.id, greatest(k.seen_offset, e."offset") AS "offset" FROM lane k
 LEFT JOIN LATERAL (
@@ -85,8 +85,8 @@ LEFT JOIN LATERAL (
 ) e ON true
 WHERE k.id = ANY($1::int[])
 """
-# The database's clock decides: a process whose own is wrong ends no saga. Each lane is asked by itself, and the time
-# once, so that the index gives the first rows in their order and no others are read.
+# The database's clock decides, so that a process with a wrong clock ends no saga. One LATERAL query for each lane, and
+# the time in a subquery, so that the index gives the first rows in order and no others are read.
 DUE: Final = """
 SELECT d.saga_id FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
     SELECT saga_id, deadline_due FROM saga s
@@ -101,7 +101,7 @@ FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
     WHERE s.lane = l.lane AND s.deadline_due IS NOT NULL ORDER BY s.deadline_due LIMIT 1
 ) AS d
 """
-# Late sagas that are open, by the index of these alone. No contexts: a page of them could be large.
+# Open sagas past their deadline, by the partial index of these. Without contexts, which could be large.
 LATE: Final = """
 SELECT saga_id, deadline, version, progress, EXISTS (
     SELECT FROM parked p WHERE p.saga_id = s.saga_id AND p."group" = $3 AND p.released IS NULL
@@ -114,7 +114,7 @@ ORDER BY deadline, saga_id LIMIT $7
 
 
 class Late(NamedTuple):
-    """A saga that is open past its deadline; `state` is None where this definition cannot read it."""
+    """An open saga past its deadline; `state` is None if this definition cannot read it."""
 
     saga_id: UUID
     deadline: datetime
@@ -124,7 +124,7 @@ class Late(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Which late sagas are read: those behind this one, late by at least `grace` seconds, at most `limit`."""
+    """A page of late sagas: those after this one, late by at least `grace` seconds, at most `limit`."""
 
     deadline: datetime
     saga_id: UUID
@@ -133,7 +133,7 @@ class Page(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """Where a parked record lies, and the reason that it was parked for."""
+    """The place of a parked record, and its reason."""
 
     saga_id: UUID
     topic: str
@@ -143,12 +143,12 @@ class Waiting(NamedTuple):
 
 
 def moment(milliseconds: int) -> datetime:
-    """Give a broker time as PostgreSQL takes it."""
+    """Convert broker milliseconds to a datetime."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def milliseconds(at: datetime) -> int:
-    """Give what `moment` was given."""
+    """Convert a datetime back to broker milliseconds."""
     return round(at.timestamp() * 1000)
 
 
@@ -158,21 +158,21 @@ async def load(sql: Connection, rules: Rules, sagas: Collection[UUID]) -> dict[U
 
 
 async def write(sql: Connection, rules: Rules, touched: Sequence[tuple[int, Tracked]]) -> None:
-    """Write checkpoints, each with the lane that it belongs to."""
+    """Write checkpoints, each with its lane."""
     rows = [_row(rules, lane, tracked.saga_id, tracked.checkpoint) for lane, tracked in touched if tracked.checkpoint]
     if rows:
         await sql.execute(WRITE, *zip(*rows, strict=True), rules.saga.name)
 
 
 async def enter(sql: Connection, outcomes: Sequence[tuple[Lane, Outcome]]) -> None:
-    """Write one row a record."""
+    """Write one audit row for each record."""
     rows = [_entry(lane.epoch, outcome) for lane, outcome in outcomes]
     if rows:
         await sql.copy_records_to_table("saga_event", columns=EVENT, records=rows)
 
 
 async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]]) -> None:
-    """Set records aside."""
+    """Park records."""
     rows = [
         (record.topic, record.partition, record.offset, saga_id, reason, record.recorded_at,
          dump_headers(record.headers), None if record.tombstone else record.value)
@@ -183,7 +183,7 @@ async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]
 
 
 async def release(sql: Connection, group: str, outcomes: Sequence[Outcome]) -> None:
-    """Mark parked records as let go."""
+    """Mark parked records as released."""
     rows = [
         (*released.parked.place, released.action, outcome.record.recorded_at)
         for outcome in outcomes
@@ -194,24 +194,24 @@ async def release(sql: Connection, group: str, outcomes: Sequence[Outcome]) -> N
 
 
 async def last_offsets(sql: Connection, lanes: Collection[int]) -> dict[int, int]:
-    """Return, by lane, the offset of the last record that was read; lanes without one are left out."""
+    """Return the offset of the last record read, by lane; lanes without one are left out."""
     rows = await sql.fetch(LAST_OFFSETS, list(lanes))
     return {row["id"]: row["offset"] for row in rows if row["offset"] is not None}
 
 
 async def parked_sagas(sql: Connection, group: str, topic: str, partitions: Collection[int]) -> set[UUID]:
-    """Name the sagas of these partitions of which records wait."""
+    """Return the sagas of these partitions that have parked records."""
     return {row["saga_id"] for row in await sql.fetch(PARKED_SAGAS, group, topic, list(partitions))}
 
 
 async def parked_for_version(sql: Connection, group: str, sagas: Collection[UUID]) -> list[Waiting]:
-    """Return the first record of each of these sagas that waits for a version of the definition to be registered."""
+    """Return the first parked record of each of these sagas, if it is parked for a version of the definition."""
     rows = await sql.fetch(PARKED_FOR_VERSION, group, list(sagas), UNKNOWN_VERSION)
     return [Waiting(*row) for row in rows]
 
 
 async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, ParkedRecords]:
-    """Read what waits of these sagas, oldest first."""
+    """Read the parked records of these sagas, oldest first."""
     found: dict[UUID, list[Parked]] = {}
     for row in await sql.fetch(PARKED, group, list(sagas)):
         saga_id: UUID = row["saga_id"]
@@ -224,7 +224,7 @@ async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> d
 
 
 async def find_due(sql: Connection, lanes: Collection[int], limit: int, lead: float = 0.0) -> list[UUID]:
-    """Return the sagas of these lanes whose deadline has passed and is not published.
+    """Return the sagas of these lanes whose deadline has passed and has not been published.
 
     `lead`: seconds by which the database's clock is known to be ahead of the broker's.
     """
@@ -232,12 +232,12 @@ async def find_due(sql: Connection, lanes: Collection[int], limit: int, lead: fl
 
 
 async def next_due_in(sql: Connection, lanes: Collection[int]) -> float | None:
-    """Give the seconds to the next deadline of these lanes, negative when it has passed, None when there is none."""
+    """Return the seconds to the next deadline of these lanes, negative when it has passed, None when there is none."""
     return await sql.fetchval(NEXT_DUE, list(lanes))
 
 
 async def find_late(sql: Connection, rules: Rules, group: str, lanes: Collection[int], page: Page) -> list[Late]:
-    """Return the open sagas of these lanes of a saga log's group that are late, those late longest first."""
+    """Return the open sagas of these lanes that are past their deadlines, the earliest deadline first."""
     rows = await sql.fetch(LATE, rules.saga.name, list(lanes), group, *page)
     return [
         Late(r["saga_id"], r["deadline"], r["version"], _state(rules, r["version"], r["progress"]), r["parked"])
@@ -246,7 +246,7 @@ async def find_late(sql: Connection, rules: Rules, group: str, lanes: Collection
 
 
 def _state(rules: Rules, version: int, progress: bytes) -> State | None:
-    """Return the state that a row keeps, or None where the definition is not registered or cannot read it."""
+    """Return a row's state, or None if the definition is not registered or cannot read it."""
     own = rules.versions.get(version)
     if own is not None:
         with suppress(ProgressError):
@@ -274,7 +274,7 @@ def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
 
 def _row(rules: Rules, lane: int, saga_id: UUID, checkpoint: Checkpoint) -> tuple[Any, ...]:
     state, deadline = checkpoint.state, moment(checkpoint.deadline_ms)
-    own = rules.versions.get(checkpoint.version, rules)  # where it is not known, nothing of the progress is written
+    own = rules.versions.get(checkpoint.version, rules)  # for an unknown version, no progress is written
     return (
         saga_id,
         lane,

@@ -1,4 +1,4 @@
-"""A test kit for anybody's saga: scenarios, any order and repeats, crashes anywhere, and taking back what was done."""
+"""Test kit for sagas: scenarios, any order and repetition of facts, crashes at any point, compensations."""
 
 from tradesaga.sagas.testing.crashes import Outcome, survives_crashes
 from tradesaga.sagas.testing.facts import (

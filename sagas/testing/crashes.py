@@ -1,4 +1,4 @@
-"""Crashing everywhere: a saga must end the same whatever moment its processes die at."""
+"""Test that a saga ends the same whenever its processes crash."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.testing.in_memory_run import Answer, InMemoryRun
 
 ENOUGH = 10_000
-"""Commits after which a run is taken to go round in circles."""
+"""Commits after which a run is considered to loop."""
 
 
 class Outcome(Enum):
-    """What becomes of a step in a rehearsal."""
+    """Outcome of a step in a simulated run."""
 
     SUCCEEDS = "succeeds"
     REFUSES = "refuses"
@@ -34,12 +34,12 @@ def survives_crashes(
     remote: Collection[str] = (),
     deadline_after: int | None = None,
 ) -> int:
-    """Play the saga once whole, then once for each commit with all processes dying right after it.
+    """Run the saga once without a crash, then once for each commit with all processes crashing right after it.
 
-    `outcomes` tells what becomes of steps by name, `remote` which are calls, `deadline_after` the number of commits
-    after which the deadline elapses (where a crash moves it past the pivot, give both ends). Gives the number of
-    crashes survived; raises `AssertionError` naming the first that ends otherwise, leaves something standing, or makes
-    the log's state differ from its facts.
+    `outcomes` are those of steps by name, `remote` the steps that are calls, `deadline_after` the number of commits
+    after which the deadline elapses (if a crash can move it past the pivot, pass both ends). Returns the number of
+    crashes; raises `AssertionError` for the first that ends otherwise, leaves effects behind, or makes the log's state
+    differ from its facts.
     """
     wanted = frozenset({ends}) if isinstance(ends, Status) else ends
     script = _Script(saga, outcomes or {}, frozenset(remote), deadline_after)
@@ -58,7 +58,7 @@ class _Played:
 
 @dataclass(slots=True)
 class _Memory:
-    """What the processes know by heart, and lose when they die."""
+    """What the processes hold in memory, and lose in a crash."""
 
     triggered: set[int] = field(default_factory=set[int])
     timed_out: set[int] = field(default_factory=set[int])
@@ -87,7 +87,7 @@ class _Script:
         return _Played(run, commits)
 
     def _next(self, run: InMemoryRun, memory: _Memory) -> Callable[[], None] | None:
-        """Choose what happens next: the log first, then commands, then triggers, then what is due."""
+        """Choose the next action: fold, then commands, then triggers, then steps in progress."""
         if run.folded < len(run.facts):
             return lambda: _ignore(run.fold())
         if memory.delivered < len(run.orders):
@@ -102,7 +102,7 @@ class _Script:
         return next((action for action in driven if action is not None), None)
 
     def _drive(self, run: InMemoryRun, memory: _Memory, step: int) -> Callable[[], None] | None:
-        """Choose what the owner, or the far side, of a step that is under way does next."""
+        """Choose the next action of the owner, or the remote system, of a step in progress."""
         part, outcome = run.parts[step], self._becomes(step)
         lost = outcome in {Outcome.ANSWER_LOST, Outcome.CALL_LOST}
         if part.status is RowStatus.WAITING:
@@ -128,11 +128,11 @@ class _Script:
 
 
 def _ignore(_: object) -> None:
-    """Orders are kept by the rehearsal; the script has no use for them."""
+    """Discard a result."""
 
 
 def _rebuild(run: InMemoryRun) -> None:
-    """Fold the topic anew, as a recovery from nothing would, and hold the checkpoint to the same state."""
+    """Fold all facts again, as a recovery does, and compare the result with the state."""
     state = run.machine.begin()
     for fact in run.facts[: run.folded]:
         state = run.machine.fold(state, fact).state

@@ -1,4 +1,4 @@
-"""Short words for the facts every saga has, to be given to `Scenario.happened`."""
+"""Facts that every saga has, for `Scenario.happened`."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _REASON = "said by a scenario"
 
 @dataclass(frozen=True, slots=True)
 class GivenFact:
-    """A fact with what its envelope adds: the step it is about, and the round of that step."""
+    """An event with what its envelope adds: the step, and its round."""
 
     message: Event
     step: str = ""
@@ -23,18 +23,18 @@ class GivenFact:
 
 
 def attempt_failed(step: AnyStep, *, attempt: int = 1) -> GivenFact:
-    """One attempt did not happen; another follows."""
+    """An attempt failed; another follows."""
     message = lifecycle.AttemptFailed(step=step.name, direction="forward", attempt=attempt, reason=_REASON)
     return GivenFact(message, step.name)
 
 
 def failed(step: AnyStep, *, round: int = 1) -> GivenFact:  # noqa: A002 - the word of the domain
-    """The step did not happen and will not be tried again in this round."""
+    """The step failed and is not retried in this round."""
     return GivenFact(lifecycle.StepFailed(step=step.name, attempts=3, reason=_REASON), step.name, round)
 
 
 def unknown(step: AnyStep) -> GivenFact:
-    """An attempt has run out of time; nobody knows whether it happened."""
+    """An attempt timed out; its outcome is unknown."""
     return GivenFact(lifecycle.StepUnknown(step=step.name, attempt=1, reason=_REASON), step.name)
 
 
@@ -44,37 +44,37 @@ def barred(step: AnyStep) -> GivenFact:
 
 
 def unowned(step: AnyStep) -> GivenFact:
-    """The saga waits for the step past its deadline, and nobody owns it."""
+    """The saga waits for the step past its deadline, and the step has no owner."""
     return GivenFact(lifecycle.StepUnowned(step=step.name, reason=_REASON), step.name)
 
 
 def compensation_failed(step: AnyStep, *, round: int = 1) -> GivenFact:  # noqa: A002 - the word of the domain
-    """What the step did could not be taken back."""
+    """The step's compensation failed."""
     return GivenFact(lifecycle.CompensationFailed(step=step.name, attempts=10, reason=_REASON), step.name, round)
 
 
 def contradicted(step: AnyStep, venue_id: str) -> GivenFact:
-    """The far side says something that contradicts the step's answer."""
+    """The remote system reports something that contradicts the step's answer."""
     return GivenFact(lifecycle.StepContradicted(step=step.name, venue_id=venue_id, reason=_REASON))
 
 
 def aborted() -> GivenFact:
-    """An operator wants the saga taken back."""
+    """An operator aborts the saga."""
     return GivenFact(lifecycle.AbortRequested(operator=_OPERATOR, reason=_REASON))
 
 
 def rechecked() -> GivenFact:
-    """An operator has the owner of each step say again what came of it."""
+    """An operator asks the owner of each step to publish its answer again."""
     return GivenFact(lifecycle.RecheckRequested(operator=_OPERATOR, reason=_REASON))
 
 
 def retried(step: AnyStep) -> GivenFact:
-    """An operator wants a failed step, or its failed compensation, run again."""
+    """An operator retries a failed step, or its failed compensation."""
     return GivenFact(lifecycle.RetryRequested(operator=_OPERATOR, reason=_REASON, step=step.name))
 
 
 def skipped(step: AnyStep) -> GivenFact:
-    """An operator leaves a failed compensation standing."""
+    """An operator skips a failed compensation."""
     return GivenFact(lifecycle.SkipRequested(operator=_OPERATOR, reason=_REASON, step=step.name))
 
 
@@ -91,10 +91,10 @@ async def assert_compensation_restores(
     do: Callable[[], Awaitable[object]],
     compensate: Callable[[], Awaitable[object]],
 ) -> None:
-    """Hold `undo` to bringing back what `look` saw before `do`; raises `AssertionError` saying what differs.
+    """Assert that `compensate` restores what `look` returned before `do`.
 
-    `look` must give a value of its own (balances, not the live object), and see what `do` changes: a look that sees
-    no change could not see what was left behind either.
+    `look` must return a copy (balances, not the live object), and must see what `do` changes: otherwise it could not
+    see what the compensation leaves behind either.
     """
     before = await look()
     await do()

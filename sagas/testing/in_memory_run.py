@@ -1,7 +1,7 @@
-"""A saga played in memory: its log by `Machine`, the owners of its steps by `tradesaga.sagas.decide`.
+"""Run a saga in memory: the saga log with `Machine`, the owners of steps with `tradesaga.sagas.decide`.
 
-Each method is one atomic commit of one party. Nothing is lost between them, everything may come again and in any order
-that causes allow; so a crash is a method that is not called, and a recovery the same methods called again.
+Each method is one atomic commit of one process. Nothing is lost between them, and everything may be repeated, in any
+causal order; so a crash is a method that is not called, and a recovery is the same methods called again.
 """
 
 from collections.abc import Collection, Iterable
@@ -19,7 +19,7 @@ from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.validation import predecessors
 
 _ENDLESS = Retry(attempts=2**31)
-"""Whoever plays the run says which attempt is the last."""
+"""The caller decides which attempt is the last."""
 _MEANINGS = {
     RowStatus.DONE: Meaning.DONE,
     RowStatus.REFUSED: Meaning.REFUSED,
@@ -31,7 +31,7 @@ _MEANINGS = {
 
 
 class Answer(Enum):
-    """What a handler comes to: its event, its refusal, or an exception, which means again."""
+    """Result of a handler: its event, its rejection, or an exception, which means a retry."""
 
     DONE = "done"
     REFUSED = "refused"
@@ -40,9 +40,9 @@ class Answer(Enum):
 
 @dataclass(slots=True)
 class InMemoryStep:
-    """One step's row at its owner, and what is true where its effect lands.
+    """A step's row at its owner, and the state of the system where it takes effect.
 
-    `stands`: the effect is there; `closed`: the far side can no longer produce it; `calling`: a call is on its way.
+    `stands`: the effect is there; `closed`: the remote system can no longer produce it; `calling`: a call is in flight.
     """
 
     status: RowStatus | None = None
@@ -60,19 +60,19 @@ class InMemoryStep:
     back_answer: Fact | None = None
 
     def apply(self, decided: Transition) -> None:
-        """Take on the state that was decided."""
+        """Set status, attempts and rounds."""
         self.status, self.bar_seen = decided.status, decided.bar_seen
         self.attempt, self.back_attempt = decided.attempt, decided.back_attempt
         self.round, self.back_round = decided.round, decided.back_round
 
     def take_effect(self) -> None:
-        """Happen, where the effect lands."""
+        """Make the step's effect."""
         self.stands, self.calling = True, False
         self.times_done += 1
 
 
 class Decided(NamedTuple):
-    """A person's decision that was taken, and how many facts were folded and orders given before it."""
+    """An accepted decision of an operator, with the numbers of facts and commands before it."""
 
     fact: Fact
     folded: int
@@ -80,7 +80,7 @@ class Decided(NamedTuple):
 
 
 class InMemoryRun:
-    """One run of a saga. `remote` names the steps whose effect is a call that may be lost or go unanswered."""
+    """A run of a saga. `remote` names the steps whose effect is a call that may be lost or not answered."""
 
     def __init__(self, saga: AnySaga, *, remote: Collection[str] = ()) -> None:
         self.saga = saga
@@ -99,23 +99,23 @@ class InMemoryRun:
 
     @property
     def status(self) -> Status:
-        """Give what the saga log holds of the facts it has folded."""
+        """Return the saga's status after the facts folded so far."""
         return self.machine.status(self.state)
 
     def is_remote(self, step: int) -> bool:
-        """Say whether the step's effect is a call to somewhere else."""
+        """Return whether the step is a remote call."""
         return self.saga.steps[step].name in self._remote and not self.is_waiting(step)
 
     def is_waiting(self, step: int) -> bool:
-        """Say whether the step's effect comes from outside."""
+        """Return whether the step is a waiting step."""
         return self._step(step).waits_for is not None
 
     def triggered(self, step: int) -> bool:
-        """Say whether all that the step reacts to is on the topic."""
+        """Return whether all triggers of the step are on the topic."""
         return all(self._said(Meaning.DONE, index) for index in self._before[step])
 
     def fold(self) -> tuple[Order, ...]:
-        """Let the saga log take in its next fact; gives the orders it publishes for it."""
+        """Fold the next fact; returns the commands that the saga log publishes for it."""
         fact = self.facts[self.folded]
         folded = self.machine.fold(self.state, fact)
         if fact.meaning.by_operator and not folded.refusal and fact.id not in self.state.decisions:
@@ -126,16 +126,16 @@ class InMemoryRun:
         return folded.orders
 
     def say(self, meaning: Meaning, step: int = -1, *, outcome: Status | None = None) -> None:
-        """Put a deadline, an operator's decision or a venue's contradiction on the topic."""
+        """Publish a deadline, an operator's decision or a contradiction."""
         self.facts.append(Fact(meaning, step, id=f"said-{len(self.facts)}", outcome=outcome))
 
     def trigger(self, step: int, answer: Answer = Answer.DONE) -> None:
-        """Deliver the step's trigger to its owner; `answer` is what its handler would come to."""
+        """Deliver the step's trigger to its owner; `answer` is its handler's result."""
         decided = self._decide(step, StepMessage.TRIGGER)
         match decided.action:
             case Action.STORE_INPUT if self.is_waiting(step):
                 self.parts[step].apply(decided)
-            case Action.STORE_INPUT:  # a join: all that it reacts to is on the topic
+            case Action.STORE_INPUT:  # a join: all of its triggers are on the topic
                 self.parts[step].apply(decided)
                 self._run(step, self._decide(step, StepMessage.INPUTS_COMPLETE), answer)
             case Action.RUN:
@@ -146,24 +146,24 @@ class InMemoryRun:
                 pass
 
     def land(self, step: int) -> None:
-        """Let the call on its way reach the far side."""
+        """Let the call in flight reach the remote system."""
         part = self.parts[step]
         if part.calling and not part.closed:
             part.take_effect()
 
     def lose(self, step: int) -> None:
-        """Let the call on its way expire."""
+        """Let the call in flight expire."""
         self.parts[step].calling = False
 
     def time_out(self, step: int) -> None:
-        """Let an unanswered call run out of time: its owner says that it does not know."""
+        """Let an unanswered call time out: its owner publishes that the outcome is unknown."""
         if self.parts[step].status is RowStatus.INTENT:
             self._emit(Fact(Meaning.UNKNOWN, step, id=f"unknown-{step}"))
 
     def settle(self, step: int, answer: Answer = Answer.DONE, *, last: bool = False) -> None:
-        """Let the owner find out what became of a call, or try again what is known not to have happened.
+        """Let the owner query the outcome of a call, or retry an attempt that has not happened.
 
-        `last`: no attempt is left, so that what is known not to have happened has failed.
+        `last`: no attempt is left, so an attempt that has not happened fails the step.
         """
         part = self.parts[step]
         if part.status is RowStatus.RETRY and not last:
@@ -174,7 +174,7 @@ class InMemoryRun:
             self._fail(step, last=last)
 
     def report(self, step: int, *, happened: bool) -> None:
-        """Let the outside decide a waiting step, once what it needs has happened there and nothing has closed it."""
+        """Let the outside decide a waiting step, once the steps before it are done and nothing has closed it."""
         part = self.parts[step]
         if not part.stands and not part.closed and all(self.parts[index].stands for index in self._before[step]):
             part.closed = True
@@ -182,13 +182,13 @@ class InMemoryRun:
                 part.take_effect()
 
     def conclude(self, step: int) -> None:
-        """Let the owner of a waiting step answer, once trigger and report are both there."""
+        """Let the owner of a waiting step answer, if trigger and report are both there."""
         part = self.parts[step]
         if part.status is RowStatus.WAITING and part.closed:
             self._conclude(step)
 
     def deliver(self, order: Order, *, fail: bool = False) -> None:
-        """Deliver a command, perhaps not for the first time; `fail` is what a compensation would come to."""
+        """Deliver a command, perhaps again; `fail` makes a compensation fail."""
         if isinstance(order, BarStep):
             self._bar(order.step)
         elif isinstance(order, CompensateStep):
@@ -246,7 +246,7 @@ class InMemoryRun:
                 self.parts[index].closed = True
 
     def _is_used(self, step: int) -> bool:
-        """Say whether the outside has already acted on what the step did, so that it can no longer be taken back."""
+        """Return whether the outside has already used the step's effect, so that it cannot be compensated."""
         needing = (index for index, needed in enumerate(self._before) if step in needed)
         return any(self.is_waiting(index) and self.parts[index].stands for index in needing)
 
@@ -264,7 +264,7 @@ class InMemoryRun:
             self._answer(step, StepMessage.SUCCEEDED)
 
     def _fail(self, step: int, *, last: bool) -> None:
-        """Fail an attempt; only an operator starts another round, and only of a step that must succeed."""
+        """Fail an attempt; only an operator starts another round, and only of a retriable step."""
         part, message = self.parts[step], StepMessage.FAILED_FOR_GOOD if last else StepMessage.FAILED
         part.closed = part.closed or part.bar_seen
         self._answer(step, message)
@@ -284,7 +284,7 @@ class InMemoryRun:
         self._apply_answer(step, self._decide(step, message))
 
     def _apply_answer(self, step: int, decided: Transition) -> None:
-        """Take on a decision, and publish the answer that it makes."""
+        """Apply a transition, and publish its answer."""
         part = self.parts[step]
         part.apply(decided)
         if decided.action is Action.ANSWER and part.status is not None:
@@ -305,7 +305,7 @@ class InMemoryRun:
         return self.saga.steps[index]
 
     def find_broken(self) -> str:
-        """Name the promise that the end breaks, if any; to be asked once nothing more can happen."""
+        """Return the invariant that the final state breaks, if any; to be called once nothing more can happen."""
         if self.state.resolved is not None:
             return ""
         stands = self._names(part.stands for part in self.parts)

@@ -1,4 +1,4 @@
-"""A saga told as a story: what happened, what the saga log commanded then, how it ended."""
+"""Scenarios: state what happened, which commands followed, and how the saga ends."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ Commanded = Command | type[Command]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One saga so far; every method gives the story told on. What does not hold raises `AssertionError`."""
+    """A saga so far; every method returns the continued scenario. Failed expectations raise `AssertionError`."""
 
     machine: Machine
     vocabulary: Vocabulary
@@ -34,18 +34,18 @@ class Scenario:
 
     @property
     def status(self) -> Status:
-        """Give the state the saga is in now."""
+        """Return the saga's status."""
         return self.machine.status(self.state)
 
     def happened(self, *said: Said) -> "Scenario":
-        """Let the saga log fold these facts in this order; an event's type stands for any value of it."""
+        """Fold these facts in this order; an event's type stands for any value."""
         story = self
         for each in said:
             story = story._fold(story._read(each))
         return story
 
     def after(self, time: timedelta) -> "Scenario":
-        """Let time pass on a virtual clock; an open saga whose deadline is over gets its `DeadlineElapsed`, once."""
+        """Advance a virtual clock; an open saga past its deadline gets its `DeadlineElapsed`, once."""
         story = replace(self, now=self.now + time)
         if story.started_at is None or any(fact.meaning is Meaning.DEADLINE for fact in story.facts):
             return story
@@ -54,7 +54,7 @@ class Scenario:
         return story.happened(DeadlineElapsed(deadline=str(self.machine.saga.deadline))) if due and open_ else story
 
     def commands(self, *expected: Commanded) -> "Scenario":
-        """Hold the saga log to exactly these commands since they were last asked after, in this order."""
+        """Assert exactly these commands, in this order, since the last call."""
         wanted, found = [_spell(each) for each in expected], [self._spell_order(each) for each in self.orders]
         pairs = zip(wanted, found, strict=False)
         if len(wanted) != len(found) or any(want != full and not full.startswith(f"{want} ") for want, full in pairs):
@@ -62,27 +62,27 @@ class Scenario:
         return replace(self, orders=())
 
     def refused(self) -> "Scenario":
-        """Hold the saga log to having refused the operator's last decision."""
+        """Assert that the operator's last decision was refused."""
         if not self.refusal:
             raise AssertionError(f"{self._name}: the last decision was taken; the saga is {self.status}")
         return self
 
     def is_now(self, status: Status) -> "Scenario":
-        """Hold the saga to a state on its way."""
+        """Assert the saga's current status."""
         if self.status is not status:
             waits = self.machine.missing(self.state)
             raise AssertionError(f"{self._name}: is {self.status}, not {status}; it waits for {waits}")
         return self
 
     def ends(self, status: Status) -> "Scenario":
-        """Hold the saga to this state, with no command given that the story has not told."""
+        """Assert the saga's status, and that no command is left that `commands` has not checked."""
         return self.is_now(status).commands()
 
     def in_any_order(self, *, samples: int = 200, seed: int = 0) -> "Scenario":
-        """Hold the saga to the same end whatever the order of its step facts, and however often each comes.
+        """Assert that the saga ends the same in any order of its step facts, with repeats.
 
-        Facts keep their place relative to deadlines and operators' decisions. All orders are tried if they are not
-        more than `samples`, otherwise that many are drawn with `seed`.
+        Facts keep their position relative to deadlines and operators' decisions. All orders are tried if they are at
+        most `samples`, otherwise that many are drawn with `seed`.
         """
         for facts in _reorder(self.facts, samples, random.Random(seed)):  # noqa: S311 - a test's draw, no secret
             state = self.machine.begin()
@@ -128,13 +128,13 @@ class Scenario:
 
 
 def given(saga: AnySaga) -> Scenario:
-    """Begin a story of which nothing has been said yet."""
+    """Start a scenario without facts."""
     machine = Machine(saga)
     return Scenario(machine, Vocabulary(saga), machine.begin())
 
 
 def _spell(command: Commanded) -> str:
-    """Name a command; `Bar` and `Retry` as types stand for one of any step."""
+    """Format a command; the types `Bar` and `Retry` match those of any step."""
     match command:
         case Bar():
             return f"Bar {command.step}"
@@ -147,7 +147,7 @@ def _spell(command: Commanded) -> str:
 
 
 def _reorder(facts: Sequence[Fact], samples: int, chance: random.Random) -> Iterator[list[Fact]]:
-    """Give orders, with repeats, of the facts between those that count where they stand."""
+    """Yield permutations, with repeats, of the facts between those whose position matters."""
     stretches: list[list[Fact]] = [[]]
     for fact in facts:
         if fact.meaning is Meaning.DEADLINE or fact.meaning.by_operator:

@@ -1,4 +1,4 @@
-"""Exact arithmetic: eight decimals are money's smallest part, and no product is rounded on the way there."""
+"""Exact decimal arithmetic: amounts have eight decimals, and products are not rounded before that."""
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 ZERO: Final = Decimal(0)
 SMALLEST: Final = Decimal("0.00000001")
 CEILING: Final = Decimal(10) ** 18
-"""Amounts stay below this: eighteen digits before the point are what the wire and the ledger can hold."""
+"""Amounts are below this: messages and ledger store eighteen digits before the point."""
 EXACT: Final = Context(prec=76, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 
@@ -19,22 +19,22 @@ def multiply(*factors: Decimal) -> Decimal:
 
 
 def is_multiple(value: Decimal, part: Decimal) -> bool:
-    """Tell whether `value` is a whole number of `part`s."""
+    """Return whether `value` is a multiple of `part`."""
     return not EXACT.remainder(value, part)
 
 
 def round_up(value: Decimal, part: Decimal = SMALLEST) -> Decimal:
-    """Round towards plus infinity to a whole number of `part`s."""
+    """Round up to a multiple of `part`."""
     return _whole(value, part, ROUND_CEILING)
 
 
 def round_down(value: Decimal, part: Decimal = SMALLEST) -> Decimal:
-    """Round towards minus infinity to a whole number of `part`s."""
+    """Round down to a multiple of `part`."""
     return _whole(value, part, ROUND_FLOOR)
 
 
 def _whole(value: Decimal, part: Decimal, rounding: str) -> Decimal:
-    # Compared by whole parts: the quotient may have no end, its whole part and the remainder are exact.
+    # By integer division: the quotient may have no finite expansion, but its integer part and remainder are exact.
     below = EXACT.divide_int(value, part)
     rest = EXACT.subtract(value, EXACT.multiply(below, part))
     if rest < 0:

@@ -1,4 +1,4 @@
-"""What must agree between the venue, the book and the sagas, and what does not."""
+"""Compare the venue, the ledger and the sagas, and list their differences."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ ENDED = frozenset({"COMPLETED", "ABORTED"})
 
 
 class Flaw(StrEnum):
-    """A class of disagreement."""
+    """Kinds of discrepancies."""
 
     FOREIGN_ORDER = "foreign_order"
     ORDER_WITHOUT_SAGA = "order_without_saga"
@@ -35,7 +35,7 @@ class Flaw(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """One disagreement: what kind, about which saga, order or asset, and the figures."""
+    """A discrepancy: its kind, the saga, order or asset, and the figures."""
 
     flaw: Flaw
     subject: str
@@ -44,14 +44,14 @@ class Discrepancy:
 
 @dataclass(slots=True)
 class Traded:
-    """What the venue's trades of one order come to, those taken back left out."""
+    """The total of a venue's trades of one order, without busted ones."""
 
     quantity: Decimal = ZERO
     quote: Decimal = ZERO
     fees: dict[str, Decimal] = field(default_factory=dict[str, Decimal])
 
     def add(self, trade: VenueTrade) -> None:
-        """Count a trade in, or, as its bust, out."""
+        """Add a trade, or subtract its bust."""
         sign = 1 if trade.bust_of is None else -1
         fill = trade.fill
         self.quantity = EXACT.add(self.quantity, sign * fill.quantity)
@@ -61,9 +61,9 @@ class Traded:
 
 @dataclass(frozen=True, slots=True)
 class VenueView:
-    """What the venue says: our orders by saga, their trades, others' orders, and what it holds in all by asset.
+    """The venue's data: our orders by saga, their trades, others' orders, and total balances by asset.
 
-    `totals` is None when the venue was never still long enough to be compared.
+    `totals` is None if the venue was never quiet long enough to be compared.
     """
 
     orders: Mapping[UUID, OrderReport]
@@ -74,7 +74,7 @@ class VenueView:
 
 @dataclass(frozen=True, slots=True)
 class SagaView:
-    """Where a saga stands, and what its pivot has told."""
+    """A saga's state, and its fill."""
 
     state: str
     filled: TradeFilled | None
@@ -82,7 +82,7 @@ class SagaView:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Two figures for one thing."""
+    """A stored figure that differs from the sum of its parts."""
 
     subject: str
     kept: Decimal
@@ -91,11 +91,12 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class BookView:
-    """One snapshot of the book.
+    """A snapshot of the ledger.
 
-    `statuses` are the register's by saga; `settled` the sagas with booked fills; `held` what is set aside by saga;
-    `sums` the ledger's totals by asset; `balances` and `exposures` where the kept figure is not what its parts come to;
-    `at_venue` what the ledger says the venue holds for us, which counts once `stocked`: what it held was written down.
+    `statuses` are the order register's by saga; `settled` the sagas with booked fills; `held` the holds by saga; `sums`
+    the ledger's totals by asset; `balances` and `exposures` the figures that differ from the sum of their parts;
+    `at_venue` what the venue holds for us according to the ledger, compared only if `stocked`: its opening balance has
+    been booked.
     """
 
     statuses: Mapping[UUID, str]
@@ -109,7 +110,7 @@ class BookView:
 
 
 def compare(ended: Mapping[UUID, SagaView], venue: VenueView, book: BookView) -> Iterator[Discrepancy]:
-    """Name every disagreement. `ended` was read before the venue, and the venue before the book."""
+    """Yield every discrepancy. `ended` was read before the venue, and the venue before the ledger."""
     yield from _compare_orders(ended, venue, book)
     for saga_id, saga in ended.items():
         yield from _compare_saga(saga_id, saga, venue, book)
@@ -126,7 +127,7 @@ def compare(ended: Mapping[UUID, SagaView], venue: VenueView, book: BookView) ->
 
 
 def venue_differences(venue: VenueView, book: BookView) -> dict[str, Decimal]:
-    """Give by asset what the venue holds beyond the ledger's word and our fills that are not booked yet."""
+    """Return, by asset, what the venue holds beyond the ledger's balance and our fills that are not booked yet."""
     if venue.totals is None:
         return {}
     expected = dict(book.at_venue)

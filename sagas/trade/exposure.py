@@ -1,4 +1,4 @@
-"""What an account may have at risk in open orders, counted per quote asset."""
+"""Risk limits of an account's open orders, per quote asset."""
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -9,7 +9,7 @@ from tradesaga.schemas.amounts import format_decimal
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most an account may risk: in one order, in all its open orders, and how many of these."""
+    """An account's limits: value of one order, value of all open orders, and their number."""
 
     max_order_notional: Decimal
     max_exposure: Decimal
@@ -18,14 +18,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What an account has at risk now, in one quote asset."""
+    """An account's open orders in one quote asset."""
 
     notional: Decimal
     open_orders: int
 
 
 def count_in(limits: Limits, now: Exposure, notional: Decimal) -> Exposure | Refusal:
-    """Count an order in, or say which limit it would breach."""
+    """Return the exposure with one more order, or the limit that it would breach."""
     if notional > limits.max_order_notional:
         most = format_decimal(limits.max_order_notional)
         return Refusal("max_order_notional", f"the order is worth {format_decimal(notional)}, above the limit {most}")

@@ -1,4 +1,4 @@
-"""What a venue's reports of one order amount to, in whatever order they came."""
+"""Conclude an order's fill from its venue's reports, in whatever order they came."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -13,7 +13,7 @@ Ending = Literal["expired", "cancelled", "rejected"]
 
 
 def identify(report: VenueReport) -> str:
-    """Give the report's own id within its order: for an execution the venue's trade id, otherwise what it says."""
+    """Return the report's id within its order: for an execution the venue's trade id, otherwise its kind."""
     if report.fill is None:
         return report.kind
     return f"bust:{report.fill.trade_id}" if report.kind == "busted" else f"fill:{report.fill.trade_id}"
@@ -22,10 +22,10 @@ def identify(report: VenueReport) -> str:
 def conclude(reports: Sequence[VenueReport], ordered: Decimal, fee_assets: Sequence[str]) -> (
     TradeFilled | TradeUnfilled | None
 ):  # fmt: skip
-    """Say how the order ended, once it has and every execution up to its end is known; None before.
+    """Return how the order ended, once all executions up to its end are known; None before.
 
-    Executions that the venue took back before that do not count. A fee in one of `fee_assets` goes before others: one
-    fact names one fee, and what it leaves out the house bears and reconciliation shows.
+    Executions that the venue busted before that do not count. Only one fee is published: one in `fee_assets` is
+    preferred; the house bears the others, and reconciliation shows them.
     """
     end = next((report for report in reports if report.kind in ENDS), None)
     fills = {report.fill.trade_id: report.fill for report in reports if report.fill and report.kind in _FILLS}
@@ -50,9 +50,9 @@ def conclude(reports: Sequence[VenueReport], ordered: Decimal, fee_assets: Seque
 
 
 def contradict(answered: TradeFilled | TradeUnfilled | None, report: VenueReport) -> str | None:
-    """Say in what a late report contradicts the answer (None: barred), or None when it does not.
+    """Return how a late report contradicts the answer (None: barred), or None if it does not.
 
-    A report that the answer was concluded from is never late: the step's row knows its id.
+    A report that the answer includes is never late: the step's row has its id.
     """
     if report.fill is None:
         return None

@@ -1,4 +1,4 @@
-"""What an order may be, and the most it can take from its account."""
+"""Validate an order against its instrument's rules, and compute its hold."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,12 +15,12 @@ _LENGTH: Final = len(PREFIX) + 32
 
 
 def client_order_id(saga_id: UUID) -> str:
-    """Give the id of a saga's one order: 34 of `[a-z0-9]`."""
+    """Return the client order id of a saga's order: 34 characters of `[a-z0-9]`."""
     return f"{PREFIX}{saga_id.hex}"
 
 
 def saga_of(order_id: str) -> UUID | None:
-    """Give the saga an order belongs to, or None for an order that is not ours."""
+    """Return the saga of an order, or None for an order that is not ours."""
     if len(order_id) != _LENGTH or not order_id.startswith(PREFIX):
         return None
     try:
@@ -32,10 +32,10 @@ def saga_of(order_id: str) -> UUID | None:
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What a venue takes of one symbol. `fee_rate` is the highest it charges, as a part of the quote amount.
+    """A venue's rules for one symbol. `fee_rate` is its highest fee, as a fraction of the quote amount.
 
-    A market order goes out with a limit at most `collar` (a part of the price) beyond `reference_price`, the last known
-    price, so that what it holds is sure to be enough; without a known price it is refused.
+    A market order is sent with a limit at most `collar` (a fraction of the price) beyond `reference_price`, the last
+    known price, so that its hold always suffices; without a known price it is rejected.
     """
 
     symbol: str
@@ -53,7 +53,7 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an order is not taken: a stable code for programs, a sentence for people."""
+    """Why an order is rejected: a stable code for programs, a sentence for people."""
 
     code: str
     reason: str
@@ -61,7 +61,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a valid order sets aside (`hold` of `hold_asset`), counts for (`notional`), and trades at, at worst."""
+    """A valid order's hold (`hold` of `hold_asset`), value for limits (`notional`) and worst price."""
 
     hold_asset: str
     hold: Decimal
@@ -70,7 +70,7 @@ class Terms:
 
 
 def assess(request: TradeRequested, instrument: Instrument) -> Terms | Refusal:
-    """Hold the order to the instrument's rules and compute its terms."""
+    """Check the order against the instrument's rules and compute its terms."""
     price = _worst_price(request, instrument)
     if price is None:
         return Refusal("no_reference_price", f"no price of {request.symbol} is known yet; place a limit order")
@@ -81,7 +81,7 @@ def assess(request: TradeRequested, instrument: Instrument) -> Terms | Refusal:
     if value < instrument.min_notional:
         least = format_decimal(instrument.min_notional)
         return Refusal("min_notional", f"the order is worth {format_decimal(value)}, less than the least, {least}")
-    # A sell may fetch more than its limit; it counts at the last price where that is higher.
+    # A sell may get more than its limit; its value is computed with the last price if that is higher.
     counted = price if request.side is Side.BUY else max(price, instrument.reference_price or price)
     notional = round_up(multiply(request.quantity, counted))
     hold_asset, hold = _hold(request, instrument, price)
@@ -91,7 +91,7 @@ def assess(request: TradeRequested, instrument: Instrument) -> Terms | Refusal:
 
 
 def _worst_price(request: TradeRequested, instrument: Instrument) -> Decimal | None:
-    """Give the limit of a limit order; of a market order the last price and the collar, in whole ticks."""
+    """Return the limit of a limit order; for a market order the last price with the collar, in whole ticks."""
     if request.order_type is OrderType.LIMIT:
         return request.limit_price
     last = instrument.reference_price
@@ -115,7 +115,7 @@ def _check_shape(request: TradeRequested, instrument: Instrument, price: Decimal
 
 
 def _hold(request: TradeRequested, instrument: Instrument, price: Decimal) -> tuple[str, Decimal]:
-    """A buy sets its worst cost and the highest fee on it aside, rounded up; a sell what it sells."""
+    """Return what is held: a buy's worst cost and highest fee, rounded up; a sell's quantity."""
     if request.side is Side.BUY:
         return instrument.quote, round_up(multiply(request.quantity, price, 1 + instrument.fee_rate))
     return instrument.base, request.quantity

@@ -1,4 +1,4 @@
-"""Who owes what to whom: the postings of each thing that happens to money. Those of one thing sum to zero per asset."""
+"""Ledger postings of holds, deposits and fills. Those of one booking sum to zero per asset."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from tradesaga.sagas.trade.arithmetic import ZERO
 from tradesaga.schemas.messages.trade import Side
 
 OUTSIDE: Final = "@outside"
-"""The owner of what is not ours to keep: deposits come from there, and what the house bears."""
+"""The owner of external accounts: deposits, and costs that the house bears."""
 
 
 class Kind(StrEnum):
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 
 class Place(NamedTuple):
-    """One account of the ledger. Locks are taken in the order of these."""
+    """Key of a ledger account. Locks are taken in this order."""
 
     owner: str
     asset: str
@@ -41,33 +41,33 @@ K = TypeVar("K")
 
 
 def venue_owner(venue: str) -> str:
-    """Name the owner of a venue's accounts; no customer's account can have this name."""
+    """Return the owner of a venue's accounts; no customer's account can have this name."""
     return f"@{venue}"
 
 
 def hold(account: str, asset: str, amount: Decimal) -> Postings:
-    """Set aside."""
+    """Reserve an amount of the account."""
     return {Place(account, asset, Kind.AVAILABLE): -amount, Place(account, asset, Kind.HELD): amount}
 
 
 def release(account: str, asset: str, amount: Decimal) -> Postings:
-    """Give back what was set aside."""
+    """Release a reserved amount."""
     return {place: -moved for place, moved in hold(account, asset, amount).items()}
 
 
 def deposit(account: str, asset: str, amount: Decimal) -> Postings:
-    """Pay in from outside; a negative amount pays out."""
+    """Deposit an amount; a negative one is a withdrawal."""
     return {Place(account, asset, Kind.AVAILABLE): amount, Place(OUTSIDE, asset, Kind.EXTERNAL): -amount}
 
 
 def stock(venue: str, asset: str, amount: Decimal) -> Postings:
-    """Note that the venue holds so much for us, from before or from a transfer."""
+    """Record an amount that the venue holds for us, from before or from a transfer."""
     return {Place(venue_owner(venue), asset, Kind.CLEARING): -amount, Place(OUTSIDE, asset, Kind.EXTERNAL): amount}
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What an order has set aside, and what it trades."""
+    """An order's hold, and what it trades."""
 
     account: str
     venue: str
@@ -78,18 +78,18 @@ class Holding:
 
     @property
     def asset(self) -> str:
-        """Name what is set aside, and spent."""
+        """Return the asset that is held and spent."""
         return self.quote if self.side is Side.BUY else self.base
 
     @property
     def received(self) -> str:
-        """Name what comes in for it."""
+        """Return the asset that is received."""
         return self.base if self.side is Side.BUY else self.quote
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """What the venue has made of an order, in all."""
+    """The total fill of an order at its venue."""
 
     quantity: Decimal
     quote_amount: Decimal
@@ -99,7 +99,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a fill moves. `released` goes back to the account; `borne` is what the house pays for it, by asset."""
+    """Bookings of a fill. `released` goes back to the account; `borne` is what the house pays, by asset."""
 
     postings: Postings
     released: Decimal
@@ -107,10 +107,11 @@ class Settlement:
 
 
 def settle(holding: Holding, fill: Fill) -> Settlement:
-    """Book a fill: what was filled is exchanged, the fee paid, and all that is left of the hold released.
+    """Compute the bookings of a fill: exchange the assets, pay the fee, release the rest of the hold.
 
-    The customer never pays more than was set aside, nor a fee beyond what is left of it or came in: what a venue takes
-    above that (a worse price than the order's, a fee in another asset) the house bears, so that settling cannot fail.
+    The customer never pays more than the hold, nor a fee beyond the rest of the hold or the received amount. What a
+    venue takes above that (a worse price than the order's, a fee in another asset) the house bears, so that settling
+    cannot fail.
     """
     out, into = fill.quote_amount, fill.quantity
     if holding.side is Side.SELL:

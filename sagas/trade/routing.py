@@ -1,4 +1,4 @@
-"""Which accounts trade a strategy's signal, and how much: rules without I/O, the same for the same signal."""
+"""Decide whether an account trades a strategy's signal, and how much. Pure and deterministic."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,15 +13,15 @@ from tradesaga.schemas.messages.trade import OrderType, TradeRequested
 KEY_LIMIT: Final = 128
 """Characters of an idempotency key."""
 RATE_WINDOW: Final = 60
-"""Seconds that `max_per_minute` looks back on."""
+"""Seconds over which `max_per_minute` counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One account's wish to trade a strategy's signals in one symbol; a limit of None does not limit.
+    """An account's subscription to a strategy's signals in one symbol; a limit of None means no limit.
 
-    A quantity above `max_quantity` is cut down to it: the signal holds for a smaller order as well. A value above
-    `max_notional` is refused: then a price or a size is not what the account's owner reckoned with. `max_age` is the
+    A quantity above `max_quantity` is reduced to it, since the signal is also good for a smaller order. A value above
+    `max_notional` is rejected, since then a price or a size is not what the account's owner expected. `max_age` is the
     seconds that a signal may have waited on the topic. `known` is False for an account that does not exist.
     """
 
@@ -37,7 +37,7 @@ class Subscription:
 
 
 def flaw(signal: SignalRaised) -> str:
-    """Say what keeps this signal from being an order for anybody, or nothing."""
+    """Return why this signal is invalid for every account; empty if it is not."""
     if (signal.order_type is OrderType.LIMIT) != (signal.limit_price is not None):
         return "limit_price belongs to LIMIT orders, and to them alone"
     if len(idempotency_key(signal)) > KEY_LIMIT:
@@ -46,12 +46,12 @@ def flaw(signal: SignalRaised) -> str:
 
 
 def idempotency_key(signal: SignalRaised) -> str:
-    """Give the key under which each account starts the signal's trade: a repeated signal is the same trade."""
+    """Return the idempotency key of the signal's trade, so that a repeated signal is the same trade."""
     return f"{signal.strategy}:{signal.signal_id}"
 
 
 def route(signal: SignalRaised, subscription: Subscription, *, waited: float, lately: int) -> Decimal | Refusal:
-    """Give the quantity that the account trades, or why it does not.
+    """Return the quantity that the account trades, or why it does not trade.
 
     `waited` is the seconds between the signal's record and now; `lately` how many signals of this subscription were
     accepted in the minute before it.
@@ -70,7 +70,7 @@ def route(signal: SignalRaised, subscription: Subscription, *, waited: float, la
 
 
 def request_of(signal: SignalRaised, account: str, quantity: Decimal) -> TradeRequested:
-    """Write the account's order."""
+    """Return the account's order."""
     return TradeRequested(
         idempotency_key=idempotency_key(signal),
         account=account,
@@ -84,7 +84,7 @@ def request_of(signal: SignalRaised, account: str, quantity: Decimal) -> TradeRe
 
 
 def _size(signal: SignalRaised, subscription: Subscription, instrument: Instrument) -> Decimal | Refusal:
-    """Scale, cut to what the account and the venue take at most, and round down to whole lots."""
+    """Scale, cut to the limits of account and venue, and round down to whole lots."""
     wanted = multiply(signal.quantity, subscription.size_factor)
     limits = (subscription.max_quantity, instrument.max_quantity)
     quantity = round_down(min(wanted, *(limit for limit in limits if limit is not None)), instrument.lot)

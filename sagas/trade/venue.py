@@ -1,13 +1,13 @@
-"""The port through which orders reach a venue: what the execution service needs of it, and what it may rely on.
+"""The interface of a venue, as the execution service uses it.
 
-A venue behind this port keeps two promises. It refuses an order that reaches it after the order's expiry, so that
-"not found" is an answer once expiry and clock skew have passed. And it never takes one client order id twice, not even
-after the first order is closed, so that a repeated `place` cannot trade twice.
+A venue guarantees two things. It rejects an order that arrives after the order's expiry, so that "not found" is
+conclusive once expiry and clock skew have passed. And it never accepts a client order id twice, not even after the
+first order is closed, so that a repeated `place` cannot trade twice.
 
 VenueError
-├── VenueRejected     the order was definitely not placed: the venue said no
-├── VenueUnavailable  the request definitely had no effect: it was not sent, or not let in; it may be tried again
-└── VenueUnknown      sent and not answered: ask, never repeat
+├── VenueRejected     the order was definitely not placed: the venue rejected it
+├── VenueUnavailable  the request definitely had no effect: it was not sent, or was rate limited; it may be retried
+└── VenueUnknown      the request was sent and not answered: query, never repeat
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -24,7 +24,7 @@ EXPIRED = "-1021"
 
 
 class VenueError(SagaError):
-    """Root of what a venue port raises."""
+    """Base of the errors of a venue."""
 
 
 class VenueRejected(VenueError):  # noqa: N818 - named for what happened, as the other outcomes are
@@ -45,7 +45,7 @@ class VenueUnknown(VenueError, OutcomeUnknownError):  # noqa: N818
 
 
 class OrderStatus(StrEnum):
-    """Where an order stands at the venue."""
+    """Status of an order at the venue."""
 
     ACKNOWLEDGED = "acknowledged"
     PARTIALLY_FILLED = "partially_filled"
@@ -61,7 +61,7 @@ class OrderStatus(StrEnum):
 
 
 class ReportKind(StrEnum):
-    """What a report says; the values are those of `trade.venue-report`."""
+    """Kinds of reports; the values are those of `trade.venue-report`."""
 
     ACKNOWLEDGED = "acknowledged"
     PARTIAL_FILL = "partial_fill"
@@ -76,7 +76,7 @@ class ReportKind(StrEnum):
 class NewOrder:
     """An order to place. `client_order_id` is at most 36 of `[A-Za-z0-9_-]`; `expires` is nanoseconds since 1970 UTC.
 
-    A market order has no price; its time in force does not count (it takes what is there, and the rest expires).
+    A market order has no price; its time in force is ignored (it takes what is there, and the rest expires).
     """
 
     client_order_id: str
@@ -91,7 +91,7 @@ class NewOrder:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One execution; `trade_id` is unique per symbol at the venue. A negative fee was given back (a bust)."""
+    """One execution; `trade_id` is unique per symbol at the venue. A negative fee is a refund (of a bust)."""
 
     trade_id: str
     quantity: Decimal
@@ -131,7 +131,7 @@ class OrderReport:
 
 @dataclass(frozen=True, slots=True)
 class VenueTrade:
-    """One line of the account's trade history; `bust_of` names the trade that this one takes back."""
+    """One line of the account's trade history; `bust_of` is the trade that this one reverses."""
 
     fill: Fill
     symbol: str
@@ -142,10 +142,10 @@ class VenueTrade:
 
 @dataclass(frozen=True, slots=True)
 class VenueReport:
-    """Something that happened to an order. `report_id` is the same however often and by whatever way it arrives.
+    """A report about an order. `report_id` is the same however often and by whatever channel it arrives.
 
-    `fill` is set for fills, and for a bust, where it is the execution taken back under its own trade id. `cursor`,
-    stored once this report is dealt with, lets `reports` go on from here.
+    `fill` is set for fills, and for a bust, where it is the reversed execution under its own trade id. `cursor`, stored
+    once this report is processed, lets `reports` continue from here.
     """
 
     report_id: str
@@ -163,7 +163,7 @@ class VenueReport:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What an account holds of one asset: free to use, and locked in resting orders."""
+    """An account's balance of one asset: free, and locked in resting orders."""
 
     free: Decimal
     locked: Decimal
@@ -171,7 +171,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class SymbolRules:
-    """What the venue takes: prices in steps of `tick`, quantities of `lot`."""
+    """A venue's rules for one symbol: prices in steps of `tick`, quantities in steps of `lot`."""
 
     symbol: str
     base: str
@@ -187,52 +187,52 @@ class VenuePort(Protocol):
     """One account at one venue. Symbols are written `BASE/QUOTE`. Any call may raise a `VenueError`."""
 
     async def place(self, order: NewOrder) -> OrderReport:
-        """Place the order; for a client order id that the venue has already, give that order's report."""
+        """Place the order; for a client order id that the venue already has, return that order's report."""
         ...
 
     async def cancel(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        """Cancel, and say how the order ended: a fill may have been faster. None: the venue knows no such order."""
+        """Cancel the order and return how it ended: a fill may have been faster. None: no such order."""
         ...
 
     async def query(self, client_order_id: str, symbol: str, *, fills: bool = True) -> OrderReport | None:
         """Return the order, without its fills unless `fills`.
 
-        None: the venue knows no such order now (after expiry and skew: and never will).
+        None: the venue has no such order (and after expiry and skew: never will).
         """
         ...
 
     async def open_orders(self) -> Sequence[OrderReport]:
-        """Give all orders that rest; their fills are not read."""
+        """Return all resting orders, without their fills."""
         ...
 
     async def orders_since(self, symbol: str, after: str | None = None) -> Sequence[OrderReport]:
-        """Give the orders whose venue order id comes after `after`, oldest first; their fills are not read."""
+        """Return the orders whose venue order id comes after `after`, oldest first, without their fills."""
         ...
 
     async def trades_since(self, symbol: str, after: str | None = None) -> Sequence[VenueTrade]:
-        """Give the trades whose id comes after `after`, oldest first, busts included."""
+        """Return the trades whose id comes after `after`, oldest first, busts included."""
         ...
 
     async def balances(self) -> Mapping[str, Balance]:
-        """Give what the account holds, by asset."""
+        """Return the account's balances by asset."""
         ...
 
     async def rules(self) -> Mapping[str, SymbolRules]:
-        """Give what may be traded, by symbol."""
+        """Return the rules by symbol."""
         ...
 
     async def prices(self) -> Mapping[str, Decimal]:
-        """Give the last price of each symbol that has one."""
+        """Return the last price of each symbol that has one."""
         ...
 
     def reports(self, cursor: str | None = None) -> AsyncGenerator[VenueReport]:
-        """Stream what happens to the account's orders: at least once each, in order per order, for ever.
+        """Stream the reports of the account's orders: at least once, in order for each order, without end.
 
-        From a stored cursor nothing after it is left out, whatever broke meanwhile; with None, from the beginning.
+        From a stored cursor no later report is left out, even after failures; with None, from the beginning.
         `aclose` it when done.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...

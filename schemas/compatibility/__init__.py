@@ -1,1 +1,1 @@
-"""The gate that keeps messages readable: recorded contracts, golden records, and the rules of what may change."""
+"""Compatibility of messages: recorded contracts, and the rules for changes."""

@@ -1,4 +1,4 @@
-"""What may stand in a record of each wire type, as JSON Schema 2020-12: closed for writers, open for readers."""
+"""Contracts of wire types, as JSON Schema 2020-12: closed for writers, open for readers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ _CLOSED: Final = "additionalProperties"
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One wire type and the class behind it."""
+    """A wire type and its message class."""
 
     ce_type: str
     message: type[Message]
 
     def published(self) -> Schema:
-        """Give the schema of what is written: no field but these."""
+        """Return the schema for writers: no additional fields."""
         return self._described(self.message.model_json_schema(mode="serialization"))
 
     def accepted(self) -> Schema:
-        """Give the schema of what is read: fields of later versions are passed over."""
+        """Return the schema for readers: fields of later versions are ignored."""
         opened: Schema = _opened(self.message.model_json_schema(mode="validation"))
         return self._described(opened)
 
@@ -34,7 +34,7 @@ class Contract:
 
 
 def contracts_of(types: Iterable[tuple[str, type[Message]]]) -> dict[str, Contract]:
-    """Give the contract of each (wire type, class), as a registry lists them."""
+    """Return the contracts of a registry's (wire type, class) pairs, by wire type."""
     return {ce_type: Contract(ce_type, message) for ce_type, message in types}
 
 

@@ -1,4 +1,4 @@
-"""The recorded contracts: one JSON file a wire type, with what it accepts, publishes, and has published before."""
+"""Recorded contracts: one JSON file for each wire type, with its schemas now and before."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ SHIPPED: Traversable = files("tradesaga.schemas.compatibility") / "recorded"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing wrong with one wire type; `breaks` when a new version is needed, not only a new recording."""
+    """A problem of one wire type; `breaks` if it needs a new version, not only a new recording."""
 
     ce_type: str
     what: str
@@ -26,7 +26,7 @@ class Finding:
 
 
 def compare(contracts: Mapping[str, Contract], folder: Traversable) -> Iterator[Finding]:
-    """Hold every contract to every revision recorded in the folder; gives what does not fit."""
+    """Compare every contract with every revision recorded in the folder; yields the problems."""
     recorded = read(folder)
     for ce_type in sorted(recorded.keys() - contracts.keys()):
         yield Finding(ce_type, "is recorded, yet no message is registered for it", "keep it to read old records", True)
@@ -42,7 +42,7 @@ def compare(contracts: Mapping[str, Contract], folder: Traversable) -> Iterator[
 
 
 def record(contracts: Mapping[str, Contract], folder: Path) -> list[str]:
-    """Write the contracts that are new or have changed; gives their wire types."""
+    """Write new and changed contracts; returns their wire types."""
     recorded = read(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[str] = []
@@ -56,7 +56,7 @@ def record(contracts: Mapping[str, Contract], folder: Path) -> list[str]:
 
 
 def read(folder: Traversable) -> dict[str, Schema]:
-    """Read the recordings of a folder, by wire type; a folder that is not there has none."""
+    """Read the recordings of a folder, by wire type; a missing folder has none."""
     if not folder.is_dir():
         return {}
     names = [file for file in folder.iterdir() if file.name.endswith(".json")]

@@ -1,12 +1,12 @@
-"""Whether a changed schema still lets old and new programs, and old and new records, meet in every pairing.
+"""Check that old and new programs can read each other's records after a schema change.
 
-Full and transitive: records are kept for ever and deployments overlap, so each earlier revision counts, both ways.
+Full and transitive: records are kept for ever and deployments overlap, so every earlier revision counts, both ways.
 
 change                                      verdict
 add or remove an optional field             fine: readers are open
 add, remove, tighten or loosen a required   break
 change a type, a pattern or a bound         break
-take from an enumeration, or add to it      break: readers of the one refuse values of the other
+remove from an enumeration, or add to it    break: readers of the one reject values of the other
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _PROSE: Final = {"title", "description", "default", "examples", "$schema", "$id"
 
 
 def find_breaks(old: Schema, new: Schema) -> list[str]:
-    """Say, a sentence each, what keeps programs of the one schema from living with records of the other."""
+    """Return, a sentence each, the incompatibilities between programs of one schema and records of the other."""
     return list(_compare("", _resolve(old, old), _resolve(new, new)))
 
 
@@ -74,7 +74,7 @@ def _compare_rest(path: str, old: Schema, new: Schema) -> Iterator[str]:
 
 
 def _resolve(schema: Any, root: Schema) -> Any:
-    """Put definitions where they are referred to, and leave out what only people read."""
+    """Inline definitions, and leave out titles, descriptions and other documentation."""
     if isinstance(schema, list):
         return [_resolve(item, root) for item in cast("list[Any]", schema)]
     if not isinstance(schema, Mapping):
@@ -86,7 +86,7 @@ def _resolve(schema: Any, root: Schema) -> Any:
 
 
 def _resolve_entry(key: str, value: Any, root: Schema) -> Any:
-    """Keep a field called `title` apart from the keyword: inside `properties` every key is a field."""
+    """Resolve one entry; inside `properties` every key is a field, also `title`."""
     if key == "properties":
         return {name: _resolve(each, root) for name, each in value.items()}
     return _resolve(value, root)

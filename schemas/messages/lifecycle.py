@@ -1,4 +1,4 @@
-"""Facts and commands that every saga has, whatever its steps."""
+"""Events and commands that every saga has."""
 
 from typing import Annotated, Final, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from tradesaga.schemas.messages.message import Command, Event
 
 _NO_NUL: Final = r"^[^\x00]*$"
-"""PostgreSQL has no place for a NUL character in a text."""
+"""PostgreSQL cannot store NUL characters in text."""
 
 StepName = Annotated[str, Field(min_length=1, max_length=100)]
 Reason = Annotated[str, Field(max_length=2000)]
@@ -16,7 +16,7 @@ Direction = Literal["forward", "back"]
 
 
 class AttemptFailed(Event):
-    """One attempt of a step, or of its compensation, is known not to have happened; another follows."""
+    """An attempt of a step, or of its compensation, has not happened; another follows."""
 
     step: StepName
     direction: Direction
@@ -25,7 +25,7 @@ class AttemptFailed(Event):
 
 
 class StepFailed(Event):
-    """A step is known not to have happened and will not be tried again in this round."""
+    """A step has not happened and is not retried in this round."""
 
     step: StepName
     attempts: Count
@@ -33,7 +33,7 @@ class StepFailed(Event):
 
 
 class StepUnknown(Event):
-    """A step's attempt has run out of time and nobody knows yet whether it happened."""
+    """A step's attempt has timed out; whether it happened is not known yet."""
 
     step: StepName
     attempt: Count
@@ -41,20 +41,20 @@ class StepUnknown(Event):
 
 
 class StepBarred(Event):
-    """A step has not happened and never will: its owner has closed the door."""
+    """A step has not happened and never will: its owner rejects it from now on."""
 
     step: StepName
 
 
 class StepUnowned(Event):
-    """A saga waits for a step past its deadline, and no service is known that owns it; published by the saga log."""
+    """A saga waits past its deadline for a step without a known owner; published by the saga log."""
 
     step: StepName
     reason: Reason
 
 
 class StepContradicted(Event):
-    """The far side says something that contradicts what its step has answered (a fill after all, a busted trade)."""
+    """The remote system reports something that contradicts the step's answer (a late fill, a busted trade)."""
 
     step: StepName
     venue_id: str
@@ -62,7 +62,7 @@ class StepContradicted(Event):
 
 
 class CompensationFailed(Event):
-    """A compensation is out of attempts, or could not be done at all; what its step did still stands."""
+    """A compensation has failed for good; the step's effect remains."""
 
     step: StepName
     attempts: Count
@@ -70,13 +70,13 @@ class CompensationFailed(Event):
 
 
 class DeadlineElapsed(Event):
-    """The saga's time is up; published by the saga log, which folds it in its turn like any other fact."""
+    """The saga's deadline has passed; published by the saga log, and folded when its record is read."""
 
     deadline: str
 
 
 class StartRefused(Event):
-    """A start came under a key that an earlier, different request holds; recorded, never counted."""
+    """A start was refused: a different request has its idempotency key. Recorded, without effect."""
 
     idempotency_key: str
     request_hash: str
@@ -84,40 +84,40 @@ class StartRefused(Event):
 
 
 class OperatorFact(Event):
-    """A person's decision about one saga, with who and why."""
+    """An operator's decision about one saga, with name and reason."""
 
     operator: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_NUL)]
     reason: Annotated[str, Field(min_length=1, max_length=2000, pattern=_NO_NUL)]
 
 
 class RetryRequested(OperatorFact):
-    """Run a failed step past the pivot, or a failed compensation, again in a new round."""
+    """Run a failed step past the pivot, or a failed compensation, again, in a new round."""
 
     step: StepName
 
 
 class AbortRequested(OperatorFact):
-    """Take the saga back while that is still possible."""
+    """Compensate the saga, if it is not past its pivot."""
 
 
 class SkipRequested(OperatorFact):
-    """Leave one failed compensation standing; the saga stays FAILED until it is resolved."""
+    """Skip one failed compensation; the saga stays FAILED until it is resolved."""
 
     step: StepName
 
 
 class ResolveRequested(OperatorFact):
-    """Close a FAILED saga by hand, with the evidence in the reason."""
+    """Close a FAILED saga by hand; the reason states the evidence."""
 
     outcome: Literal["ABORTED", "COMPLETED"]
 
 
 class RecheckRequested(OperatorFact):
-    """Have the owners of all steps say again what came of them; then take the saga back unless it is past its pivot."""
+    """Have all steps' owners publish their answers again; then compensate the saga unless it is past its pivot."""
 
 
 class ParkReleased(OperatorFact):
-    """Let a parked record, and those of its saga behind it, go on (`retry`) or be left out for good (`discard`)."""
+    """Release a parked record: fold it and those parked behind it (`retry`), or leave it out for good (`discard`)."""
 
     topic: str
     partition: Count
@@ -126,13 +126,13 @@ class ParkReleased(OperatorFact):
 
 
 class Bar(Command):
-    """Settle an outstanding step: answer *barred*, or with its true outcome."""
+    """Settle an outstanding step: answer with its outcome, or that it never happens (`StepBarred`)."""
 
     step: StepName
 
 
 class Retry(Command):
-    """Run a failed step again, from its stored input, in a new round."""
+    """Run a failed step again, with its stored input, in a new round."""
 
     step: StepName
     round: Count

@@ -1,4 +1,4 @@
-"""The frozen bases of everything that crosses the wire."""
+"""Base classes of messages."""
 
 import json
 import math
@@ -15,11 +15,11 @@ _CONSTANTS: Final = (b"NaN", b"Infinity")
 
 
 class NotFiniteError(ValueError):
-    """A message holds NaN or an infinity, which JSON cannot; it names the field."""
+    """A message has NaN or an infinity, which JSON cannot represent; the error names the field."""
 
 
 class Message(BaseModel):
-    """A frozen value with a name and a version; its wire type is `<saga>.<NAME>.v<VERSION>`.
+    """An immutable message with a name and a version; its wire type is `<saga>.<NAME>.v<VERSION>`.
 
     Producers are closed (an unknown field is an error when a message is made); consumers are open (`from_wire` ignores
     fields it does not know), so that either side of a deployment may go first.
@@ -34,8 +34,8 @@ class Message(BaseModel):
     def __init_subclass__(cls, *, version: int = 1, name: str = "", earlier: tuple[type["Message"], ...] = ()) -> None:
         """Derive the wire name from the class name: `FundsReserved` is `funds-reserved`.
 
-        `earlier` lists the classes of earlier versions, which are still read and not written any more; each is given
-        the `name` of this one, and an `upcast` that returns this class.
+        `earlier` lists the classes of earlier versions, which are still read but no longer written; each has the `name`
+        of this one, and an `upcast` that returns this class.
         """
         super().__init_subclass__()
         cls.NAME = name or _HUMP.sub("-", cls.__name__).lower()
@@ -44,7 +44,7 @@ class Message(BaseModel):
 
     @classmethod
     def from_wire(cls, value: bytes) -> Self:
-        """Read the JSON of a record; raises `pydantic.ValidationError` with the fields that are wrong."""
+        """Read the JSON of a record; raises `pydantic.ValidationError`."""
         return cls.model_validate_json(value, extra="ignore")
 
     @classmethod
@@ -75,14 +75,14 @@ class Message(BaseModel):
         return self
 
     def to_wire(self) -> bytes:
-        """Write compact JSON in UTF-8, absent options left out. Raises `NotFiniteError`."""
+        """Return compact JSON in UTF-8, without fields that are None. Raises `NotFiniteError`."""
         value = self.__pydantic_serializer__.to_json(self, exclude_none=True)
         if _CONSTANTS[0] in value or _CONSTANTS[1] in value:
             self._check_finite(value)
         return value
 
     def _check_finite(self, value: bytes) -> None:
-        """Tell a number from a text that reads like one."""
+        """Raise `NotFiniteError` if the constant is a number and not part of a string."""
 
         def refuse(constant: str) -> NoReturn:
             field = next(_not_finite("", self.model_dump(mode="python")), "")
@@ -97,22 +97,22 @@ class Event(Message):
 
 
 class Command(Message):
-    """Something the saga log asks a participant to do; named in the imperative."""
+    """What the saga log commands a participant to do; named in the imperative."""
 
 
 class Compensation(Command):
-    """Asks for a step to be taken back. Adds no field of its own: what was done is found in the saga's context."""
+    """Commands the compensation of a step. Subclasses add no fields: what was done is in the saga's context."""
 
     reason: str = ""
 
 
 def wire_type(saga: str, message: type[Message]) -> str:
-    """Give the `ce_type` of `message` in `saga`: `trade.funds-reserved.v1`."""
+    """Return the `ce_type` of `message` in `saga`: `trade.funds-reserved.v1`."""
     return f"{saga}.{message.NAME}.v{message.VERSION}"
 
 
 def _not_finite(path: str, value: Any) -> Iterator[str]:
-    """List the places of NaN and infinities."""
+    """Yield the paths of NaN and infinities."""
     if isinstance(value, float) and not math.isfinite(value):
         yield path
     members: list[tuple[Any, Any]] = []

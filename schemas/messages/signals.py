@@ -1,4 +1,4 @@
-"""What a strategy says on `trade.signals`; the signal router turns it into starts."""
+"""Signals of strategies on `trade.signals`, which the signal router turns into starts."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ StrategyName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Z
 
 
 class SignalRaised(Event):
-    """A strategy wants `side` of `symbol`; which accounts trade it, and how much at most, the router's rules say."""
+    """A strategy's signal to trade `symbol`; the router's subscriptions decide which accounts trade, and how much."""
 
     signal_id: Key
     strategy: StrategyName

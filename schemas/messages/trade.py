@@ -19,14 +19,14 @@ Text = Annotated[str, Field(max_length=500)]
 
 
 class Side(StrEnum):
-    """Which way the order goes."""
+    """Side of an order."""
 
     BUY = "BUY"
     SELL = "SELL"
 
 
 class OrderType(StrEnum):
-    """MARKET takes the price there is; LIMIT names the worst one it takes."""
+    """MARKET trades at the market price; LIMIT sets the worst price."""
 
     MARKET = "MARKET"
     LIMIT = "LIMIT"
@@ -40,7 +40,7 @@ class TimeInForce(StrEnum):
 
 
 class TradeRequested(Event):
-    """The start: what a desk, a strategy or any Kafka client asks for on `trade.starts`."""
+    """The start of a trade, requested over HTTP, by a strategy, or by a Kafka client on `trade.starts`."""
 
     idempotency_key: Key
     account: AccountId
@@ -53,16 +53,16 @@ class TradeRequested(Event):
 
     @model_validator(mode="after")
     def price_fits_type(self) -> Self:
-        """Hold LIMIT orders to a price, and MARKET orders to none."""
+        """Require a limit price for LIMIT orders, and none for MARKET orders."""
         if (self.order_type is OrderType.LIMIT) != (self.limit_price is not None):
             raise ValueError("limit_price belongs to LIMIT orders, and to them alone")
         return self
 
 
 class OrderValidated(Event):
-    """The order obeys the venue's rules; `hold` is the most it can take from the account.
+    """The order complies with the venue's rules; `hold` is the most it can cost the account.
 
-    `worst_price` is the limit that a market order goes out with, so that this holds for it too.
+    `worst_price` is the limit that a market order is sent with, so that `hold` is its limit too.
     """
 
     base: Asset
@@ -82,33 +82,33 @@ class ValidationRejected(Event):
 
 
 class WithdrawOrder(Compensation):
-    """Take the order out of the order register."""
+    """Withdraw the order in the order register."""
 
 
 class OrderWithdrawn(Event):
-    """The order stands withdrawn in the order register."""
+    """The order is withdrawn in the order register."""
 
 
 class FundsReserved(Event):
-    """A buy's cash, or a sell's position, is set aside."""
+    """A buy's cash, or a sell's position, is held."""
 
     asset: Asset
     amount: Amount
 
 
 class FundsRejected(Event):
-    """The account does not have what the order could cost."""
+    """The account does not have the amount to hold."""
 
     code: Text
     reason: Text
 
 
 class ReleaseFunds(Compensation):
-    """Give back what was set aside."""
+    """Release the hold."""
 
 
 class FundsReleased(Event):
-    """What was set aside is free again."""
+    """The hold is released."""
 
     asset: Asset
     amount: Amount
@@ -128,17 +128,17 @@ class RiskRejected(Event):
 
 
 class ReleaseRisk(Compensation):
-    """Take the order out of the account's exposure."""
+    """Remove the order from the account's exposure."""
 
 
 class RiskReleased(Event):
-    """The exposure is free again."""
+    """The order is removed from the account's exposure."""
 
     exposure: Amount
 
 
 class OrderPlaced(Event):
-    """The venue has the order."""
+    """The venue has accepted the order."""
 
     venue: Text
     client_order_id: Text
@@ -146,14 +146,14 @@ class OrderPlaced(Event):
 
 
 class OrderRejected(Event):
-    """The venue will not have the order."""
+    """The venue rejected the order."""
 
     code: Text
     reason: Text
 
 
 class CancelOrder(Compensation):
-    """Take the order off the venue's book."""
+    """Cancel the order at the venue."""
 
 
 class OrderCancelled(Event):
@@ -163,7 +163,7 @@ class OrderCancelled(Event):
 
 
 class TradeFilledV1(Event, version=1, name="trade-filled"):
-    """The pivot: the order is done at the venue, wholly or for the quantity given."""
+    """The pivot: the order is done at the venue, filled wholly or for `quantity`."""
 
     model_config = ConfigDict(title="TradeFilled")
 
@@ -175,7 +175,7 @@ class TradeFilledV1(Event, version=1, name="trade-filled"):
     complete: bool
 
     def upcast(self) -> "TradeFilled":
-        """Count and hash the trade ids."""
+        """Replace the trade ids by their number and hash."""
         return TradeFilled(
             quantity=self.quantity, quote_amount=self.quote_amount, fee=self.fee, fee_asset=self.fee_asset,
             executions=len(self.venue_trade_ids), executions_hash=hash_trade_ids(self.venue_trade_ids),
@@ -184,10 +184,9 @@ class TradeFilledV1(Event, version=1, name="trade-filled"):
 
 
 class TradeFilled(Event, version=2, earlier=(TradeFilledV1,)):
-    """The pivot: the order is done at the venue, wholly or for the quantity given.
+    """The pivot: the order is done at the venue, filled wholly or for `quantity`.
 
-    `executions` is how many of the venue's trades make it up, and `executions_hash` stands for their ids, which
-    `hash_trade_ids` hashes.
+    `executions` is the number of the venue's trades, `executions_hash` the hash of their ids by `hash_trade_ids`.
     """
 
     quantity: Quantity
@@ -206,14 +205,14 @@ def hash_trade_ids(trade_ids: Iterable[str]) -> str:
 
 
 class TradeUnfilled(Event):
-    """The order is done at the venue and nothing of it was filled."""
+    """The order is done at the venue without a fill."""
 
     status: Literal["expired", "cancelled", "rejected"]
     reason: Text = ""
 
 
 class TradeSettled(Event):
-    """Cash and position are booked; the rest of the hold is released."""
+    """Cash and position are booked, and the rest of the hold is released."""
 
     quantity: Quantity
     quote_amount: Amount
@@ -222,7 +221,7 @@ class TradeSettled(Event):
 
 
 class VenueFill(Event):
-    """One execution inside a report; `trade_id` is the venue's own and unique there."""
+    """An execution in a report; `trade_id` is the venue's, and unique there."""
 
     trade_id: Text
     quantity: Quantity
@@ -232,7 +231,7 @@ class VenueFill(Event):
 
 
 class VenueReport(Event):
-    """What the venue says of an order; an outside fact: recorded by the saga log, acted on by execution alone."""
+    """A venue's report about an order: recorded by the saga log, used by the execution service alone."""
 
     venue: Text
     report_id: Text

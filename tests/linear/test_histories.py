@@ -25,7 +25,7 @@ def test_a_record_costs_the_same_however_many_came_before(name: str, monkeypatch
     """Each history of one saga, with the limits on ids and on parked records let go below the shorter of the two."""
     monkeypatch.setattr(machine, "KNOWN_IDS", 16)
     if name == "deadlines one after another":
-        monkeypatch.setattr(fold, "LET_GO", 8)
+        monkeypatch.setattr(fold, "RELEASE_LIMIT", 8)
     work = works(HISTORIES[name])
     assert is_linear(work), work
 

@@ -79,7 +79,7 @@ async def test_an_unreadable_trigger_fails_its_step(bench: Bench, name: str, ste
     (failed,) = await bench.heard(saga_id, StepFailed)
     said = StepFailed.from_wire(failed.value)
     assert said.step == step
-    assert "cannot be judged" in said.reason
+    assert "cannot be processed" in said.reason
     letter = await buried(bench, saga_id)
     assert letter.value == value
     assert letter.header("ts_dlt_group") == f"{bench.saga.name}-{'desk' if step == 'pay' else 'port'}"

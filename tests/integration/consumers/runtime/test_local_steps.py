@@ -128,8 +128,8 @@ async def test_a_compensation_without_its_step_alerts(bench: Bench) -> None:
     for saga_id in (nothing, refused):
         await bench.say(saga_id, m.Refund(), context=context(), step="pay")
     (first,), (second,) = await bench.heard(nothing, CompensationFailed), await bench.heard(refused, CompensationFailed)
-    assert CompensationFailed.from_wire(first.value).reason == "nothing here to take back: no row"
-    assert CompensationFailed.from_wire(second.value).reason == "nothing here to take back: REFUSED"
+    assert CompensationFailed.from_wire(first.value).reason == "there is nothing to compensate: no row"
+    assert CompensationFailed.from_wire(second.value).reason == "there is nothing to compensate: REFUSED"
 
 
 async def test_exhausted_attempts_end_the_step(bench: Bench) -> None:

@@ -149,7 +149,7 @@ async def test_a_forged_deadline_takes_no_power_from_the_real_one(rig: Rig) -> N
 
 async def test_deadlines_let_go_all_that_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after another, as many as it takes and no more: what the steps had done behind much else is heard."""
-    monkeypatch.setattr(fold, "LET_GO", 20)
+    monkeypatch.setattr(fold, "RELEASE_LIMIT", 20)
     saga_id = uuid4()
     async with rig.running() as worker:
         await ready(worker)

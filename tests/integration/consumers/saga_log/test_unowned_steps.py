@@ -380,4 +380,4 @@ async def test_the_watch_goes_on_after_what_fails(
     monkeypatch.setattr(watched.watch, "look", look)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await watched.watch.run()
-    assert [each["event"] for each in logs] == ["owners of steps cannot be looked for"]
+    assert [each["event"] for each in logs] == ["cannot look for the owners of steps"]

@@ -238,7 +238,7 @@ def test_a_copy_in_the_dead_letters_has_the_headers_to_the_byte(log: Log) -> Non
 
 def test_what_waits_is_let_go_in_bounded_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A release folds so many and says which comes next; the deadline folds the first ones, and the others stay."""
-    monkeypatch.setattr(fold, "LET_GO", 2)
+    monkeypatch.setattr(fold, "RELEASE_LIMIT", 2)
     log = Log()
     log.start()
     stuck = log.fold(unreadable(log)["no-step"])
@@ -262,7 +262,7 @@ def pending(log: Log) -> bool:
 
 def test_deadlines_let_go_all_that_can_be_read(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
     """Each takes the next ones, past those that cannot be read, until none is left; the saga ends as it should."""
-    monkeypatch.setattr(fold, "LET_GO", 3)
+    monkeypatch.setattr(fold, "RELEASE_LIMIT", 3)
     log.say(Held())
     log.say(Placed())
     stuck = [log.fold(unreadable(log)["unknown-type"]).record.offset for _ in range(4)]
@@ -291,7 +291,7 @@ def test_a_parked_record_is_tried_by_one_deadline(log: Log, monkeypatch: pytest.
 
 def test_what_waits_of_an_ended_saga_is_let_go(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
     """It may say that the saga has not ended: a step that was taken for refused has been done."""
-    monkeypatch.setattr(fold, "LET_GO", 2)
+    monkeypatch.setattr(fold, "RELEASE_LIMIT", 2)
     log.fold(unreadable(log)["not-json"])
     log.say(HoldRefused())
     log.say(Held())
