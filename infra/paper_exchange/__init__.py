@@ -1,1 +1,1 @@
-"""The paper venue: a small exchange of its own process, with real prices, a durable ledger, and faults on request."""
+"""The paper venue: a small exchange in a separate process, with real prices, a durable ledger and fault injection."""

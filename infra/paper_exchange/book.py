@@ -1,4 +1,4 @@
-"""What can be traded now: some price levels around the bar's close, each of finite size, used up until the next bar."""
+"""Price series and order books: a few levels of finite size around a bar's close, used up until the next bar."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -9,15 +9,15 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Final
 
-from tradesaga.infra.paper_exchange.records import NOTHING, Order, Position
+from tradesaga.infra.paper_exchange.records import ZERO, Order, Position
 from tradesaga.infra.paper_exchange.settings import Listing
 from tradesaga.schemas.messages.trade import Side
 
 SOURCE: Final = "backtesting"
 
 
-class TapeMissingError(Exception):
-    """The price series is not there; the message says what to install."""
+class PricesMissingError(Exception):
+    """A price series is missing or cannot be read; the message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Bar:
     volume: Decimal
 
 
-def read_tape(name: str, milliseconds: int, tick: Decimal) -> Sequence[Bar]:
-    """Read the series that `backtesting` ships as `name`.csv, or a CSV file of that shape at a path of one's own."""
+def read_prices(name: str, milliseconds: int, tick: Decimal) -> Sequence[Bar]:
+    """Read the series that `backtesting` ships as `name`.csv, or a CSV file of the same form at a path."""
     path = Path(name) if name.endswith(".csv") else _find_shipped(f"{name}.csv")
     try:
         with path.open(newline="") as file:
@@ -42,9 +42,9 @@ def read_tape(name: str, milliseconds: int, tick: Decimal) -> Sequence[Bar]:
             next(rows)
             bars = [_read_bar(row, milliseconds, tick) for row in rows]
     except (OSError, StopIteration, ValueError, ArithmeticError, IndexError) as error:
-        raise TapeMissingError(f"cannot read the price series {name}: {error}; check the file") from error
+        raise PricesMissingError(f"cannot read the price series {name}: {error}; check the file") from error
     if not bars:
-        raise TapeMissingError(f"the price series {name} has no bars; check the file")
+        raise PricesMissingError(f"the price series {name} has no bars; check the file")
     return bars
 
 
@@ -54,7 +54,7 @@ def _find_shipped(file: str) -> Path:
     except PackageNotFoundError:
         found = []
     if not found:
-        raise TapeMissingError(f"the price series {file} is not installed; pip install 'tradesaga[stack]'")
+        raise PricesMissingError(f"the price series {file} is not installed; pip install 'tradesaga[stack]'")
     return Path(str(found[0].locate()))
 
 
@@ -66,7 +66,7 @@ def _read_bar(row: Sequence[str], milliseconds: int, tick: Decimal) -> Bar:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A price and what can still be had there."""
+    """A price and the quantity still available at it."""
 
     price: Decimal
     quantity: Decimal
@@ -74,35 +74,35 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One market at one moment."""
+    """The order book of a market at one time."""
 
     listing: Listing
-    tape: Sequence[Bar]
+    prices: Sequence[Bar]
     position: Position
 
     @property
     def bar(self) -> Bar:
-        """The last closed bar; the tape starts over at its end."""
-        return self.tape[self.position.bar % len(self.tape)]
+        """The last closed bar; a series that ends starts again."""
+        return self.prices[self.position.bar % len(self.prices)]
 
     @property
     def history(self) -> Sequence[Bar]:
-        """The bars closed so far, on this run over the tape."""
-        return self.tape[: self.position.bar % len(self.tape) + 1]
+        """The bars closed so far in this pass over the series."""
+        return self.prices[: self.position.bar % len(self.prices) + 1]
 
     def levels(self, taker: Side) -> Iterator[Level]:
-        """Walk what a taker of this side meets, best price first."""
+        """Iterate over the levels available to a taker of this side, best price first."""
         listing, sign = self.listing, 1 if taker is Side.BUY else -1
         best = self.bar.close + sign * listing.half_spread_ticks * listing.tick
         taken = self._taken(taker)
         for step in range(listing.levels):
-            left = max(NOTHING, min(listing.level_quantity, listing.level_quantity * (step + 1) - taken))
+            left = max(ZERO, min(listing.level_quantity, listing.level_quantity * (step + 1) - taken))
             price = best + sign * step * listing.level_ticks * listing.tick
             if left and price > 0:
                 yield Level(price, left)
 
     def take(self, taker: Side, quantity: Decimal, limit: Decimal | None) -> list[Level]:
-        """Return the pieces of the levels at or better than `limit` that a taker gets, up to `quantity`."""
+        """Return the parts of the levels at or better than `limit` that a taker gets, up to `quantity`."""
         pieces: list[Level] = []
         for level in self.levels(taker):
             if quantity <= 0 or (limit is not None and not _reaches(taker, limit, level.price)):
@@ -113,11 +113,11 @@ class Book:
         return pieces
 
     def left(self, taker: Side) -> Decimal:
-        """Return all that takers of this side can still get of this bar."""
+        """Return the quantity still available in this bar to takers of this side."""
         return self.listing.level_quantity * self.listing.levels - self._taken(taker)
 
     def without(self, taker: Side, quantity: Decimal) -> Position:
-        """Return the position after a taker has taken this much."""
+        """Return the position after a taker has taken a quantity."""
         asks = self.position.taken_asks + (quantity if taker is Side.BUY else 0)
         bids = self.position.taken_bids + (quantity if taker is Side.SELL else 0)
         return Position(self.position.bar, bids, asks)
@@ -134,7 +134,7 @@ class Book:
 
 
 def part_of(quantity: Decimal, ratio: Decimal, lot: Decimal) -> Decimal:
-    """Return a part of a quantity in whole lots."""
+    """Return a part of a quantity, rounded down to whole lots."""
     return (quantity * ratio / lot).to_integral_value(ROUND_DOWN) * lot
 
 

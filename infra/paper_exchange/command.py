@@ -16,52 +16,54 @@ import uvloop
 from pydantic import TypeAdapter, ValidationError
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.paper_exchange.book import TapeMissingError
+from tradesaga.infra.paper_exchange.book import PricesMissingError
 from tradesaga.infra.paper_exchange.faults import Fault
 from tradesaga.infra.paper_exchange.ledger import JournalBrokenError, LedgerBusyError
-from tradesaga.infra.paper_exchange.server import Door, serve
+from tradesaga.infra.paper_exchange.server import serve
 from tradesaga.infra.paper_exchange.settings import PaperSettings
 from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.schemas.invalid import first_invalid
 
-_PATIENCE: Final = 0.0005
+_SWITCH_INTERVAL: Final = 0.0005
 
 
 def run_venue(directory: Path, address: tuple[str, int], settings: PaperSettings, admin_key: str | None) -> None:
     """Run until SIGTERM or SIGINT."""
     listener = listen_on(*address)
-    place = _open(directory, settings)
-    key = admin_key or place.ledger.setting("admin_key", secrets.token_urlsafe(24))
-    _keep_key(directory / "admin.key", key)
+    venue = _open(directory, settings)
+    key = admin_key or venue.ledger.setting("admin_key", secrets.token_urlsafe(24))
+    key_file = directory / "admin.key"
+    key_file.touch(mode=0o600)
+    key_file.write_text(key + "\n")
 
     def ready() -> None:
         name, port = listener.getsockname()[:2]
-        sys.stdout.write(json.dumps({"venue": f"http://{name}:{port}", "ledger": str(place.ledger.path)}) + "\n")
+        sys.stdout.write(json.dumps({"venue": f"http://{name}:{port}", "ledger": str(venue.ledger.path)}) + "\n")
         sys.stdout.flush()
 
-    sys.setswitchinterval(_PATIENCE)  # the ledger's thread must not wait 5 ms for each turn
+    sys.setswitchinterval(_SWITCH_INTERVAL)  # the ledger's thread must not wait 5 ms for each turn
     broken = ""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(place, Door(listener, key), ready))
+            runner.run(_serve(venue, listener, key, ready))
     except* JournalBrokenError as group:
         broken = str(group.exceptions[0])
     finally:
-        place.close()
+        venue.close()
     if broken:
         what = f"the ledger can no longer be written: {broken}"
-        raise unavailable("ledger_broken", what, str(directory), "make room, then start again")
+        raise unavailable("ledger_broken", what, str(directory), "free disk space, then start again")
 
 
-async def _serve(place: Venue, door: Door, ready: Callable[[], None]) -> None:
+async def _serve(venue: Venue, listener: socket.socket, key: str, ready: Callable[[], None]) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(place, door, ready, stop)
+    await serve(venue, listener, key, ready, stop)
 
 
 def read_settings(config: Path | None, speed: float | None, faults: str | None) -> PaperSettings:
-    """Read the configuration file, if there is one, and put the options over it."""
+    """Read the configuration file, if there is one, and apply the options to it."""
     where = str(config or "options")
     try:
         settings = PaperSettings.model_validate_json(config.read_bytes()) if config else PaperSettings()
@@ -74,7 +76,7 @@ def read_settings(config: Path | None, speed: float | None, faults: str | None) 
         raise CommandError("bad_config", what, where, "check the path", ExitCode.USAGE) from None
     except ValidationError as error:
         first = first_invalid(error)
-        what = f"{first.field or 'the whole'}: {first.reason}"
+        what = f"{first.field or 'the configuration'}: {first.reason}"
         raise CommandError("bad_config", what, where, "correct the JSON", ExitCode.USAGE) from None
     return settings if speed is None else settings.model_copy(update={"speed": speed})
 
@@ -82,7 +84,7 @@ def read_settings(config: Path | None, speed: float | None, faults: str | None) 
 def _open(directory: Path, settings: PaperSettings) -> Venue:
     try:
         return Venue(settings, directory / "ledger.sqlite")
-    except TapeMissingError as error:
+    except PricesMissingError as error:
         raise CommandError("no_prices", str(error), "prices", "install it or name a CSV file", ExitCode.USAGE) from None
     except LedgerBusyError as error:
         what, do = str(error), "stop it, or give another --dir"
@@ -92,7 +94,7 @@ def _open(directory: Path, settings: PaperSettings) -> Venue:
 
 
 def listen_on(host: str, port: int) -> socket.socket:
-    """Bind a port; 0 binds any free one."""
+    """Return a listening socket; port 0 selects a free port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,28 +108,25 @@ def listen_on(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _keep_key(path: Path, key: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(key + "\n")
-
-
 def venue(  # noqa: PLR0917 - typer's options
     directory: Annotated[Path, typer.Option("--dir", help="Folder of the ledger and the admin key.")] = Path(
         ".tradesaga/venue"
     ),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 selects a free one.")] = 8090,
     config: Annotated[Path | None, typer.Option(help="JSON file: listings, accounts, fees, faults, speed.")] = None,
-    speed: Annotated[float | None, typer.Option(min=0, max=1000, help="Bars a second; 0 holds the market.")] = None,
-    faults: Annotated[str | None, typer.Option(help="JSON list of faults to start with.")] = None,
+    speed: Annotated[float | None, typer.Option(min=0, max=1000, help="Bars per second; 0 stops the market.")] = None,
+    faults: Annotated[str | None, typer.Option(help="JSON list of initial faults.")] = None,
     admin_key: Annotated[
-        str | None, typer.Option(envvar="TRADESAGA_VENUE_ADMIN_KEY", help="Key of /paper; else one is made and kept.")
+        str | None,
+        typer.Option(
+            envvar="TRADESAGA_VENUE_ADMIN_KEY",
+            help="Key for /paper; by default generated, in admin.key.",
+        ),
     ] = None,
 ) -> None:
-    """Run the paper venue until SIGTERM; prints one JSON line once it listens.
+    """Run the paper venue until SIGTERM; print one line of JSON when it listens.
 
     Example: `tradesaga venue --port 8090 --dir ./venue --speed 5`
     """
-    from tradesaga.infra.paper_exchange.command import read_settings, run_venue  # noqa: PLC0415 - no other command needs a server
-
     run_venue(directory, (host, port), read_settings(config, speed, faults), admin_key)

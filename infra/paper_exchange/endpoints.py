@@ -1,22 +1,23 @@
-"""The open endpoints: time, rules, prices, books and bars."""
+"""Endpoints for market data, orders and accounts."""
 
 import secrets
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import orjson
 from starlette.routing import Route
 
-from tradesaga.infra.paper_exchange.fields import Caller, Fields, identify
-from tradesaga.infra.paper_exchange.gate import Call, Handler, opened, signed
+from tradesaga.infra.paper_exchange.book import Level
+from tradesaga.infra.paper_exchange.errors import ApiError, Error
+from tradesaga.infra.paper_exchange.faults import Operation
 from tradesaga.infra.paper_exchange.history import Page
-from tradesaga.infra.paper_exchange.records import Order
-from tradesaga.infra.paper_exchange.refusal import Refusal, illegal, missing, no_order
+from tradesaga.infra.paper_exchange.parameters import Caller, Parameters
+from tradesaga.infra.paper_exchange.records import ZERO, Order
+from tradesaga.infra.paper_exchange.requests import Call, Handler, SignedHandler, opened, signed
 from tradesaga.infra.paper_exchange.settings import Listing
 from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.infra.paper_exchange.views import (
     Json,
-    amount,
     milliseconds,
     show_account,
     show_bar,
@@ -29,18 +30,20 @@ from tradesaga.infra.paper_exchange.views import (
 )
 from tradesaga.schemas.messages.trade import Side
 
-_A_DAY = 86_400_000
+_A_DAY: Final = 86_400_000
+_MILLISECOND: Final = 1_000_000
+_LAST_NANOSECOND: Final = 999_999
 
 
 def market_routes(venue: Venue) -> list[Route]:
-    """List the endpoints for anybody."""
+    """Return the routes of market data, which need no key."""
     handlers: dict[str, Handler] = {
         "ping": _ping,
         "time": _time,
         "exchangeInfo": _exchange_info,
-        "ticker/price": _price,
-        "ticker/bookTicker": _book_ticker,
-        "ticker/24hr": _day,
+        "ticker/price": _of_listings(_show_price),
+        "ticker/bookTicker": _of_listings(_show_best),
+        "ticker/24hr": _of_listings(_show_day),
         "avgPrice": _average,
         "depth": _depth,
         "klines": _klines,
@@ -48,59 +51,88 @@ def market_routes(venue: Venue) -> list[Route]:
     return [Route(f"/api/v3/{path}", opened(venue, "market", handler)) for path, handler in handlers.items()]
 
 
-async def _ping(venue: Venue, call: Call) -> Json:  # noqa: ARG001 - a handler's shape
+def trading_routes(venue: Venue) -> list[Route]:
+    """Return the routes of orders and accounts."""
+    with_signature: list[tuple[str, str, Operation, SignedHandler]] = [
+        ("POST", "order", "place", _place),
+        ("GET", "order", "query", _query),
+        ("DELETE", "order", "cancel", _cancel),
+        ("GET", "openOrders", "account", _open_orders),
+        ("DELETE", "openOrders", "cancel", _cancel_all),
+        ("GET", "allOrders", "account", _all_orders),
+        ("GET", "myTrades", "account", _my_trades),
+        ("GET", "account", "account", _account),
+    ]
+    with_key: dict[str, Handler] = {"POST": _issue_key, "PUT": _renew_key, "DELETE": _drop_key}
+    return [
+        *(
+            Route(f"/api/v3/{path}", signed(venue, operation, handler), methods=[method])
+            for method, path, operation, handler in with_signature
+        ),
+        *(
+            Route("/api/v3/userDataStream", opened(venue, "account", handler), methods=[method])
+            for method, handler in with_key.items()
+        ),
+    ]
+
+
+async def _ping(call: Call) -> Json:  # noqa: ARG001 - a handler's signature
     return {}
 
 
-async def _time(venue: Venue, call: Call) -> Json:  # noqa: ARG001
-    return {"serverTime": milliseconds(venue.clock.now())}
+async def _time(call: Call) -> Json:
+    return {"serverTime": milliseconds(call.venue.clock.now())}
 
 
-async def _exchange_info(venue: Venue, call: Call) -> Json:
+async def _exchange_info(call: Call) -> Json:
     return {
         "timezone": "UTC",
-        "serverTime": milliseconds(venue.clock.now()),
+        "serverTime": milliseconds(call.venue.clock.now()),
         "rateLimits": [],
         "exchangeFilters": [],
-        "symbols": [show_listing(listing) for listing in _chosen(venue, call)],
+        "symbols": [show_listing(listing) for listing in _chosen(call)],
     }
 
 
-async def _price(venue: Venue, call: Call) -> Any:
-    def show(listing: Listing) -> Json:
-        return {"symbol": listing.symbol, "price": amount(venue.exchange.book(listing.symbol).bar.close)}
+def _of_listings(show: Callable[[Venue, Listing], Json]) -> Handler:
+    """Return a handler that answers one view for `symbol`, otherwise the list of the views of several markets."""
 
-    return _one_or_all(call, [show(listing) for listing in _chosen(venue, call)])
+    async def handler(call: Call) -> Any:
+        views = [show(call.venue, listing) for listing in _chosen(call)]
+        return views[0] if call.parameters.optional("symbol") else views
 
-
-async def _book_ticker(venue: Venue, call: Call) -> Any:
-    def show(listing: Listing) -> Json:
-        book, view = venue.exchange.book(listing.symbol), {"symbol": listing.symbol}
-        for name, taker in (("bid", Side.SELL), ("ask", Side.BUY)):
-            best = next(book.levels(taker), None)
-            view[f"{name}Price"] = amount(best.price) if best else "0.00000000"
-            view[f"{name}Qty"] = amount(best.quantity) if best else "0.00000000"
-        return view
-
-    return _one_or_all(call, [show(listing) for listing in _chosen(venue, call)])
+    return handler
 
 
-async def _day(venue: Venue, call: Call) -> Any:
-    def show(listing: Listing) -> Json:
-        book = venue.exchange.book(listing.symbol)
-        bars = [bar for bar in book.history[-_A_DAY // 60_000 :] if bar.closed > book.bar.closed - _A_DAY]
-        return show_day(book, bars, venue.clock.now())
-
-    return _one_or_all(call, [show(listing) for listing in _chosen(venue, call)])
+def _show_price(venue: Venue, listing: Listing) -> Json:
+    return {"symbol": listing.symbol, "price": venue.exchange.book(listing.symbol).bar.close}
 
 
-async def _average(venue: Venue, call: Call) -> Json:
-    bar = venue.exchange.book(listed(venue, call.fields)).bar
-    return {"mins": 0, "price": amount(bar.close), "closeTime": bar.closed}
+def _show_best(venue: Venue, listing: Listing) -> Json:
+    book = venue.exchange.book(listing.symbol)
+    bid, ask = (next(book.levels(taker), Level(ZERO, ZERO)) for taker in (Side.SELL, Side.BUY))
+    return {
+        "symbol": listing.symbol,
+        "bidPrice": bid.price,
+        "bidQty": bid.quantity,
+        "askPrice": ask.price,
+        "askQty": ask.quantity,
+    }
 
 
-async def _depth(venue: Venue, call: Call) -> Json:
-    book, limit = venue.exchange.book(listed(venue, call.fields)), call.fields.limit()
+def _show_day(venue: Venue, listing: Listing) -> Json:
+    book = venue.exchange.book(listing.symbol)
+    bars = [bar for bar in book.history[-_A_DAY // 60_000 :] if bar.closed > book.bar.closed - _A_DAY]
+    return show_day(book, bars, venue.clock.now())
+
+
+async def _average(call: Call) -> Json:
+    bar = call.venue.exchange.book(_symbol(call)).bar
+    return {"mins": 0, "price": bar.close, "closeTime": bar.closed}
+
+
+async def _depth(call: Call) -> Json:
+    book, limit = call.venue.exchange.book(_symbol(call)), call.parameters.limit()
     return {
         "lastUpdateId": book.position.bar,
         "bids": show_depth(book.levels(Side.SELL))[:limit],
@@ -108,12 +140,12 @@ async def _depth(venue: Venue, call: Call) -> Json:
     }
 
 
-async def _klines(venue: Venue, call: Call) -> list[Any]:
-    fields = call.fields
-    book, limit = venue.exchange.book(listed(venue, fields)), fields.limit()
-    if fields.text("interval") != book.listing.interval:
-        raise Refusal(-1120, f"Invalid interval; {book.listing.symbol} has {book.listing.interval} bars alone.")
-    start, end = fields.whole("startTime"), fields.whole("endTime")
+async def _klines(call: Call) -> list[Any]:
+    parameters = call.parameters
+    book, limit = call.venue.exchange.book(_symbol(call)), parameters.limit()
+    if parameters.text("interval") != book.listing.interval:
+        raise ApiError(Error.BAD_INTERVAL, book.listing.symbol, book.listing.interval)
+    start, end = parameters.whole("startTime"), parameters.whole("endTime")
     bars = [
         bar
         for bar in book.history
@@ -122,166 +154,132 @@ async def _klines(venue: Venue, call: Call) -> list[Any]:
     return [show_bar(bar) for bar in (bars[-limit:] if start is None else bars[:limit])]
 
 
-def _chosen(venue: Venue, call: Call) -> list[Listing]:
-    fields, listings = call.fields, venue.exchange.listings
-    if fields.optional("symbol"):
-        return [listings[listed(venue, fields)]]
-    several = fields.optional("symbols")
-    if several is None:
-        return list(listings.values())
-    try:
-        names = orjson.loads(several)
-        return [listings[str(name)] for name in names]
-    except (orjson.JSONDecodeError, TypeError):
-        raise illegal("symbols", 'a JSON list such as ["EURUSD"]') from None
-    except KeyError:
-        raise Refusal(-1121, "Invalid symbol.") from None
-
-
-def _one_or_all(call: Call, views: list[Json]) -> Any:
-    return views[0] if call.fields.optional("symbol") else views
-
-
-_MILLISECOND = 1_000_000
-
-_LAST_NANOSECOND = 999_999
-
-
-def trading_routes(venue: Venue) -> list[Route]:
-    """List the endpoints for accounts."""
-    order, base = "/api/v3/order", "/api/v3"
-    return [
-        Route(order, signed(venue, "place", _place), methods=["POST"]),
-        Route(order, signed(venue, "query", _query), methods=["GET"]),
-        Route(order, signed(venue, "cancel", _cancel), methods=["DELETE"]),
-        Route(f"{base}/openOrders", signed(venue, "account", _open_orders), methods=["GET"]),
-        Route(f"{base}/openOrders", signed(venue, "cancel", _cancel_all), methods=["DELETE"]),
-        Route(f"{base}/allOrders", signed(venue, "account", _all_orders), methods=["GET"]),
-        Route(f"{base}/myTrades", signed(venue, "account", _my_trades), methods=["GET"]),
-        Route(f"{base}/account", signed(venue, "account", _account), methods=["GET"]),
-        Route(f"{base}/userDataStream", opened(venue, "account", _issue_key), methods=["POST"]),
-        Route(f"{base}/userDataStream", opened(venue, "account", _renew_key), methods=["PUT"]),
-        Route(f"{base}/userDataStream", opened(venue, "account", _drop_key), methods=["DELETE"]),
-    ]
-
-
-def listed(venue: Venue, fields: Fields) -> str:
-    """Return the request's symbol, which has to be listed."""
-    symbol = fields.text("symbol")
-    if symbol not in venue.exchange.listings:
-        raise Refusal(-1121, "Invalid symbol.")
+def _symbol(call: Call) -> str:
+    """Return the request's symbol, which must be listed."""
+    symbol = call.parameters.text("symbol")
+    if symbol not in call.venue.exchange.listings:
+        raise ApiError(Error.BAD_SYMBOL)
     return symbol
 
 
-async def _place(venue: Venue, call: Call, caller: Caller) -> Json:
-    listed(venue, call.fields)
-    ticket = call.fields.ticket(caller.account.name, secrets.token_urlsafe(16))
-    detail = call.fields.optional("newOrderRespType") or "FULL"
+def _chosen(call: Call) -> list[Listing]:
+    """Return the markets that `symbol` or `symbols` names, otherwise all."""
+    listings = call.venue.exchange.listings
+    if call.parameters.optional("symbol"):
+        return [listings[_symbol(call)]]
+    several = call.parameters.optional("symbols")
+    if several is None:
+        return list(listings.values())
+    try:
+        return [listings[str(name)] for name in orjson.loads(several)]
+    except (orjson.JSONDecodeError, TypeError):
+        raise ApiError(Error.ILLEGAL, "symbols", 'a JSON list such as ["EURUSD"]') from None
+    except KeyError:
+        raise ApiError(Error.BAD_SYMBOL) from None
+
+
+async def _place(call: Call, caller: Caller) -> Json:
+    _symbol(call)
+    ticket = call.parameters.ticket(caller.account.name, secrets.token_urlsafe(16))
+    detail = call.parameters.optional("newOrderRespType") or "FULL"
     if detail not in {"ACK", "RESULT", "FULL"}:
-        raise Refusal(-1136, "Invalid newOrderRespType.")
-    order, trades = await venue.place(caller, ticket, call.plan)
+        raise ApiError(Error.BAD_RESPONSE_TYPE)
+    order, trades = await call.venue.place(caller, ticket, call.effects)
     return show_placed(order, trades, detail)
 
 
-async def _query(venue: Venue, call: Call, caller: Caller) -> Json:
-    symbol, (order_id, name) = listed(venue, call.fields), _reference(call.fields)
-
-    def find() -> Order | None:
-        if order_id is not None:
-            return venue.history.order(order_id)
-        return venue.history.named_order(caller.account.name, name or "")
-
-    order = await venue.read(find)
+async def _query(call: Call, caller: Caller) -> Json:
+    symbol, (order_id, name), history = _symbol(call), _reference(call.parameters), call.venue.history
+    order = await call.venue.read(
+        lambda: history.named_order(caller.account.name, name or "") if order_id is None else history.order(order_id)
+    )
     if order is None or (order.ticket.account, order.ticket.symbol) != (caller.account.name, symbol):
-        raise no_order()
+        raise ApiError(Error.NO_ORDER)
     return show_order(order)
 
 
-async def _cancel(venue: Venue, call: Call, caller: Caller) -> Json:
-    symbol, (order_id, name) = listed(venue, call.fields), _reference(call.fields)
-    return _show_cancelled(await venue.cancel(caller, symbol, order_id, name))
+async def _cancel(call: Call, caller: Caller) -> Json:
+    symbol, (order_id, name) = _symbol(call), _reference(call.parameters)
+    return _show_cancelled(await call.venue.cancel(caller, symbol, order_id, name))
 
 
-async def _cancel_all(venue: Venue, call: Call, caller: Caller) -> list[Json]:
-    symbol = listed(venue, call.fields)
+async def _cancel_all(call: Call, caller: Caller) -> list[Json]:
+    symbol, venue = _symbol(call), call.venue
     orders = await venue.read(lambda: venue.history.open_orders(caller.account.name, symbol))
     if not orders:
-        raise Refusal(-2011, "Unknown order sent.")
+        raise ApiError(Error.UNKNOWN_ORDER)
     return [_show_cancelled(await venue.cancel(caller, symbol, order.id, None)) for order in orders]
 
 
-async def _open_orders(venue: Venue, call: Call, caller: Caller) -> list[Json]:
-    symbol = listed(venue, call.fields) if call.fields.optional("symbol") else None
-    return _show(await venue.read(lambda: venue.history.open_orders(caller.account.name, symbol)))
+async def _open_orders(call: Call, caller: Caller) -> list[Json]:
+    symbol = _symbol(call) if call.parameters.optional("symbol") else None
+    orders = await call.venue.read(lambda: call.venue.history.open_orders(caller.account.name, symbol))
+    return [show_order(order) for order in orders]
 
 
-async def _all_orders(venue: Venue, call: Call, caller: Caller) -> list[Json]:
-    symbol, page = listed(venue, call.fields), _page(call.fields, "orderId")
-    return _show(await venue.read(lambda: venue.history.orders(caller.account.name, symbol, page)))
+async def _all_orders(call: Call, caller: Caller) -> list[Json]:
+    symbol, page = _symbol(call), _page(call.parameters, "orderId")
+    orders = await call.venue.read(lambda: call.venue.history.orders(caller.account.name, symbol, page))
+    return [show_order(order) for order in orders]
 
 
-async def _my_trades(venue: Venue, call: Call, caller: Caller) -> list[Json]:
-    symbol, page = listed(venue, call.fields), _page(call.fields, "fromId", call.fields.whole("orderId"))
-    trades = await venue.read(lambda: venue.history.trades(caller.account.name, symbol, page))
+async def _my_trades(call: Call, caller: Caller) -> list[Json]:
+    symbol, page = _symbol(call), _page(call.parameters, "fromId", call.parameters.whole("orderId"))
+    trades = await call.venue.read(lambda: call.venue.history.trades(caller.account.name, symbol, page))
     return [show_trade(trade) for trade in trades]
 
 
-async def _account(venue: Venue, call: Call, caller: Caller) -> Json:  # noqa: ARG001 - a handler's shape
-    holdings = await venue.read(lambda: venue.history.holdings(caller.account.name))
-    return show_account(holdings, venue.settings.fees, venue.clock.now())
+async def _account(call: Call, caller: Caller) -> Json:
+    holdings = await call.venue.read(lambda: call.venue.history.holdings(caller.account.name))
+    return show_account(holdings, call.venue.settings.fees, call.venue.clock.now())
 
 
-async def _issue_key(venue: Venue, call: Call) -> Json:
-    account = identify(venue.accounts, call.request.headers.get("x-mbx-apikey"))
-    return {"listenKey": venue.streams.issue_key(account.name, venue.clock.now())}
+async def _issue_key(call: Call) -> Json:
+    return {"listenKey": call.venue.streams.issue_key(call.identify().name, call.venue.clock.now())}
 
 
-async def _renew_key(venue: Venue, call: Call) -> Json:
-    venue.streams.renew_key(_own_key(venue, call), venue.clock.now())
+async def _renew_key(call: Call) -> Json:
+    call.venue.streams.renew_key(_own_key(call), call.venue.clock.now())
     return {}
 
 
-async def _drop_key(venue: Venue, call: Call) -> Json:
-    venue.streams.drop_key(_own_key(venue, call))
+async def _drop_key(call: Call) -> Json:
+    call.venue.streams.drop_key(_own_key(call))
     return {}
 
 
-def _own_key(venue: Venue, call: Call) -> str:
-    account, key = identify(venue.accounts, call.request.headers.get("x-mbx-apikey")), call.fields.text("listenKey")
-    if venue.streams.owner(key, venue.clock.now()) != account.name:
-        raise Refusal(-1125, "This listenKey does not exist.")
+def _own_key(call: Call) -> str:
+    account, key = call.identify(), call.parameters.text("listenKey")
+    if call.venue.streams.owner(key, call.venue.clock.now()) != account.name:
+        raise ApiError(Error.BAD_LISTEN_KEY)
     return key
 
 
-def _reference(fields: Fields) -> tuple[int | None, str | None]:
-    order_id, name = fields.whole("orderId"), fields.optional("origClientOrderId")
+def _reference(parameters: Parameters) -> tuple[int | None, str | None]:
+    order_id, name = parameters.whole("orderId"), parameters.optional("origClientOrderId")
     if order_id is None and name is None:
-        raise missing("origClientOrderId or orderId")
+        raise ApiError(Error.MISSING, "origClientOrderId or orderId")
     return order_id, name
 
 
-def _page(fields: Fields, first: str, order_id: int | None = None) -> Page:
-    start, end = fields.whole("startTime"), fields.whole("endTime")
-    first_id = fields.whole(first)
+def _page(parameters: Parameters, first: str, order_id: int | None = None) -> Page:
+    start, end = parameters.whole("startTime"), parameters.whole("endTime")
+    first_id = parameters.whole(first)
     if order_id is not None and first_id is None:
         first_id = 0
     return Page(
-        limit=fields.limit(),
+        limit=parameters.limit(),
         first_id=first_id,
-        start=_nanoseconds(start),
-        end=None if end is None else min(_nanoseconds(end) or 0, 2**63 - _MILLISECOND) + _LAST_NANOSECOND,
+        start=None if start is None else _nanoseconds(start),
+        end=None if end is None else min(_nanoseconds(end), 2**63 - _MILLISECOND) + _LAST_NANOSECOND,
         order_id=order_id,
     )
 
 
-def _nanoseconds(milliseconds: int | None) -> int | None:
-    return None if milliseconds is None else min(milliseconds, 2**62 // _MILLISECOND) * _MILLISECOND
+def _nanoseconds(milliseconds: int) -> int:
+    return min(milliseconds, 2**62 // _MILLISECOND) * _MILLISECOND
 
 
-def _show(orders: Sequence[Order]) -> list[Json]:
-    return [show_order(order) for order in orders]
-
-
-def _show_cancelled(order: Order) -> dict[str, Any]:
+def _show_cancelled(order: Order) -> Json:
     name = order.ticket.client_order_id
-    return show_order(order) | {"origClientOrderId": name, "transactTime": order.updated // _MILLISECOND}
+    return show_order(order) | {"origClientOrderId": name, "transactTime": milliseconds(order.updated)}

@@ -1,8 +1,9 @@
-"""Faults on request: what goes wrong, for whom, how often. Each rule draws from a seeded generator of its own."""
+"""Fault injection: rules that delay, reject or break requests. Each rule has its own seeded random generator."""
 
 import random
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -15,13 +16,14 @@ Pattern = Annotated[str, Field(max_length=200)]
 
 
 class Fault(BaseModel):
-    """One rule. It strikes with `probability`; with `next`, only so many times; with the matchers, only whom they name.
+    """A rule. It applies with `probability`, at most `next` times, to the requests that match all of its matchers.
 
-    latency      waits `milliseconds` (constant, uniform up to twice, or exponential) before or after the effect
+    latency      waits `milliseconds` (constant, uniform up to twice that, or exponential) before or after the request
+                 takes effect
     reject       records the order as rejected, with `reason`
-    partial      lets only `ratio` of the order meet the liquidity that is there at once
-    lost_answer  lets the request have its effect, waits `milliseconds`, then breaks the connection without an answer
-    outage       answers 503, or breaks the connection, before any effect
+    partial      matches only `ratio` of the order against the liquidity available at once
+    lost_answer  carries the request out, waits `milliseconds`, then breaks the connection without an answer
+    outage       answers 503, or breaks the connection, before the request takes effect
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,19 +45,18 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def works(self) -> Self:
-        """Refuse a rule that could never do what it says."""
+        """Check that the rule can be applied."""
         if self.ratio > 1:
             raise ValueError("ratio is a part of the order: 0 to 1")
         try:
             re.compile(self.client_order_id or "")
         except re.error as error:
-            raise ValueError(f"client_order_id is no regular expression: {error}") from error
+            raise ValueError(f"client_order_id is not a regular expression: {error}") from error
         return self
 
     def concerns(self, operation: Operation, account: str, client_order_id: str, symbol: str) -> bool:
         """Return whether the rule matches this request; by default, only latency and outages match any operation."""
-        usual = () if self.kind in {"latency", "outage"} else ("place",)
-        operations = self.operations or usual
+        operations = self.operations or (() if self.kind in {"latency", "outage"} else ("place",))
         return (
             (not operations or operation in operations)
             and self.account in {None, account}
@@ -65,8 +66,8 @@ class Fault(BaseModel):
 
 
 @dataclass(slots=True)
-class Plan:
-    """What befalls one request; times are seconds."""
+class Effects:
+    """What the faults do to one request; times are seconds."""
 
     outage: Literal["503", "close"] | None = None
     before: float = 0.0
@@ -80,7 +81,7 @@ class Plan:
 class _Rule:
     id: int
     fault: Fault
-    chance: random.Random
+    generator: random.Random
     seen: int = 0
     struck: int = 0
 
@@ -88,7 +89,7 @@ class _Rule:
         if self.fault.next is not None and self.struck >= self.fault.next:
             return False
         self.seen += 1
-        if self.chance.random() >= self.fault.probability:
+        if self.generator.random() >= self.fault.probability:
             return False
         self.struck += 1
         return True
@@ -96,38 +97,59 @@ class _Rule:
     def wait(self) -> float:
         seconds = self.fault.milliseconds / 1000
         if self.fault.distribution == "uniform":
-            return self.chance.uniform(0, 2 * seconds)
+            return self.generator.uniform(0, 2 * seconds)
         if self.fault.distribution == "exponential" and seconds:
-            return self.chance.expovariate(1 / seconds)
+            return self.generator.expovariate(1 / seconds)
         return seconds
 
+    def add_to(self, effects: Effects) -> None:
+        fault = self.fault
+        match fault.kind:
+            case "outage":
+                effects.outage = fault.mode
+            case "reject":
+                effects.reject = fault.reason
+            case "partial":
+                effects.ratio = fault.ratio
+            case "latency" if fault.when == "before":
+                effects.before += self.wait()
+            case "latency":
+                effects.after += self.wait()
+            case "lost_answer":
+                effects.lose = True
+                effects.after += self.wait()
 
-@dataclass(slots=True)
+
 class FaultPlan:
-    """The rules in force, and how often each has struck."""
+    """The active rules, and how often each has been applied."""
 
-    _rules: dict[int, _Rule] = field(default_factory=dict[int, _Rule])
-    _last: int = 0
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._rules: dict[int, _Rule] = {}
+        self._last = 0
+        for fault in faults:
+            self.add(fault)
 
     def add(self, fault: Fault) -> int:
         """Activate a rule and return its number."""
         self._last += 1
-        generator = random.Random(fault.seed)  # noqa: S311 - faults are to be repeatable, not secret
+        generator = random.Random(fault.seed)  # noqa: S311 - faults must be repeatable, not secret
         self._rules[self._last] = _Rule(self._last, fault, generator)
         return self._last
 
     def clear(self, rule: int | None = None) -> None:
-        """Lift one rule, or all."""
-        for number in [rule] if rule is not None else list(self._rules):
-            self._rules.pop(number, None)
+        """Remove one rule, or all."""
+        if rule is None:
+            self._rules.clear()
+        else:
+            self._rules.pop(rule, None)
 
-    def strike(self, operation: Operation, account: str, client_order_id: str, symbol: str) -> Plan:
-        """Decide what befalls a request."""
-        plan = Plan()
+    def apply(self, operation: Operation, account: str, client_order_id: str, symbol: str) -> Effects:
+        """Return what the rules do to a request, and count it."""
+        effects = Effects()
         for rule in self._rules.values():
             if rule.fault.concerns(operation, account, client_order_id, symbol) and rule.strikes():
-                _befall(plan, rule)
-        return plan
+                rule.add_to(effects)
+        return effects
 
     def show(self) -> list[dict[str, Any]]:
         """List the rules with their counts."""
@@ -135,20 +157,3 @@ class FaultPlan:
             {"id": rule.id, "seen": rule.seen, "struck": rule.struck, **rule.fault.model_dump(mode="json")}
             for rule in self._rules.values()
         ]
-
-
-def _befall(plan: Plan, rule: _Rule) -> None:
-    fault = rule.fault
-    if fault.kind == "outage":
-        plan.outage = fault.mode
-    elif fault.kind == "reject":
-        plan.reject = fault.reason
-    elif fault.kind == "partial":
-        plan.ratio = fault.ratio
-    elif fault.kind == "lost_answer":
-        plan.lose = True
-        plan.after += rule.wait()
-    elif fault.when == "before":
-        plan.before += rule.wait()
-    else:
-        plan.after += rule.wait()

@@ -1,6 +1,6 @@
-"""The ledger: one SQLite file, written a whole batch of changes at a time, durable before anything is answered.
+"""Ledger of the paper venue: one SQLite file. Changes are written in batches and are durable before they are answered.
 
-A batch costs the same few statements whatever its size: rows go in as one JSON array for each table.
+A batch takes the same few statements whatever its size: the rows of each table are passed as one JSON array.
 """
 
 import asyncio
@@ -12,20 +12,18 @@ from pathlib import Path
 from sqlite3 import Error as SqliteError
 from typing import IO
 
-import orjson
-
-from tradesaga.infra.paper_exchange.exchange import Memory
+from tradesaga.infra.paper_exchange.exchange import State
 from tradesaga.infra.paper_exchange.records import (
     INSERTS,
-    ORDER_COLUMNS,
     SCHEMA,
     Account,
     Change,
     Holding,
     Position,
-    to_decimal,
+    encode_rows,
+    read_row,
     to_order,
-    to_rows,
+    to_records,
 )
 
 
@@ -34,7 +32,7 @@ class LedgerBusyError(Exception):
 
 
 class Ledger:
-    """The file. After the start, `write` belongs to one thread and `find` to the one that runs the exchange."""
+    """The ledger's file. After the start, only one thread may call `write`, and only the exchange's thread `find`."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,55 +43,52 @@ class Ledger:
         self._finder = connect(path)
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the file and release its lock."""
         self._finder.close()
         self._writer.close()
         self._lock.close()
 
     def write(self, changes: Sequence[Change]) -> None:
         """Write all changes in one transaction, durable on return."""
-        rows = to_rows(changes)
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            for table, values in rows.items():
-                if values:
-                    self._writer.execute(INSERTS[table], (orjson.dumps(values).decode(),))
+            for table, records in to_records(changes).items():
+                if records:
+                    self._writer.execute(INSERTS[table], (encode_rows(records),))
             self._writer.execute("COMMIT")
         except BaseException:
             self._writer.execute("ROLLBACK")
             raise
 
-    def remember(self) -> Memory:
-        """Read back what the exchange needs to go on."""
-        query = "SELECT account, asset, free, locked FROM holding"
+    def load_state(self) -> State:
+        """Read the exchange's state."""
         holdings = {
-            (account, asset): Holding(to_decimal(free), to_decimal(locked))
-            for account, asset, free, locked in self._writer.execute(query)
+            (row.pop("account"), row.pop("asset")): Holding(**row)
+            for row in map(read_row, self._writer.execute("SELECT * FROM holding"))
         }
-        query = f"SELECT {ORDER_COLUMNS} FROM orders WHERE status IN ('NEW', 'PARTIALLY_FILLED') ORDER BY id"
+        query = "SELECT * FROM orders WHERE status IN ('NEW', 'PARTIALLY_FILLED') ORDER BY id"
         resting = {order.id: order for order in map(to_order, self._writer.execute(query))}
         positions = {
-            symbol: Position(bar, to_decimal(bids), to_decimal(asks))
-            for symbol, bar, bids, asks in self._writer.execute("SELECT * FROM market")
+            row.pop("symbol"): Position(**row) for row in map(read_row, self._writer.execute("SELECT * FROM market"))
         }
         ids = [self._last(table, column) for table, column in _IDS]
-        return Memory(holdings, resting, positions, *ids)
+        return State(holdings, resting, positions, *ids)
 
     def last_time(self) -> int:
-        """Return the latest time written, below which the venue's clock must not fall."""
+        """Return the latest time written; the venue's clock must not fall below it."""
         return self._last("event", "time")
 
     def accounts(self) -> list[Account]:
         """Return all accounts."""
-        return [Account(*row) for row in self._writer.execute("SELECT name, key, secret FROM account")]
+        return [Account(**row) for row in self._writer.execute("SELECT * FROM account")]
 
     def setting(self, name: str, value: str) -> str:
-        """Return a setting, which is `value` from its first reading on."""
-        self._writer.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
+        """Return a setting; if it is not set, set it to `value`."""
+        self._writer.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO ZERO", (name, value))
         return str(self._writer.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()[0])
 
     def find(self, account: str, client_order_id: str) -> int | None:
-        """Return the id of the order that has this client order id, whatever its state."""
+        """Return the id of the order with this client order id, in any state."""
         query = "SELECT id FROM orders WHERE account = ? AND client_order_id = ?"
         row = self._finder.execute(query, (account, client_order_id)).fetchone()
         return None if row is None else int(row[0])
@@ -106,8 +101,9 @@ _IDS = (("orders", "id"), ("trade", "id"), ("event", "id"), ("posting", "entry")
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file so that what is committed survives a loss of power."""
+    """Open the file so that commits survive a loss of power."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
@@ -124,11 +120,11 @@ def _lock(path: Path) -> IO[str]:
 
 
 class JournalBrokenError(Exception):
-    """The ledger cannot be written; what is in memory is ahead of it, so the process has to start over."""
+    """The ledger cannot be written. State is ahead of the file, so the process has to restart."""
 
 
 class Journal:
-    """Writes changes in their order; `publish` gets each batch once it is durable."""
+    """Writes changes in order; `publish` is called with each batch once it is durable."""
 
     def __init__(self, ledger: Ledger, publish: Callable[[Sequence[Change]], None]) -> None:
         self._ledger = ledger
@@ -143,7 +139,7 @@ class Journal:
         self.changes = 0
 
     def append(self, change: Change) -> asyncio.Future[None]:
-        """Queue a change; the future ends once it is durable, and with it all before it."""
+        """Queue a change; the future completes once it and all earlier changes are durable."""
         if self.broken is not None:
             raise JournalBrokenError(self.broken)
         self._waiting.append(change)
@@ -153,7 +149,7 @@ class Journal:
         return self._written
 
     async def settled(self) -> None:
-        """Wait until everything appended so far is durable."""
+        """Wait until all changes appended so far are durable."""
         if self.broken is not None:
             raise JournalBrokenError(self.broken)
         last = self._written or self._writing
@@ -161,7 +157,7 @@ class Journal:
             await asyncio.shield(last)
 
     def stop(self) -> None:
-        """Make `run` end once nothing is left to write."""
+        """Make `run` return once nothing is left to write."""
         self._stopping = True
         self._work.set()
 

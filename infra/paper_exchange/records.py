@@ -1,20 +1,20 @@
-"""What the exchange remembers: frozen rows, as the ledger stores them and the API shows them."""
+"""Records of the exchange, and the tables of the ledger that hold them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
+from sqlite3 import Row
 from typing import Any, Final
+
+import orjson
 
 from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
 MARKET_ACCOUNT: Final = "@market"
-
 FEES_ACCOUNT: Final = "@fees"
-
 DEPOSITS_ACCOUNT: Final = "@deposits"
-
-NOTHING: Final = Decimal(0)
+ZERO: Final = Decimal(0)
 
 
 class Status(StrEnum):
@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 class Execution(StrEnum):
-    """What happened to an order, as Binance's execution reports spell it; TRADE_BUST is this venue's own."""
+    """An execution type, as Binance's execution reports spell it; TRADE_BUST exists only at this venue."""
 
     NEW = "NEW"
     TRADE = "TRADE"
@@ -41,7 +41,7 @@ class Execution(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who may trade; the secret signs requests."""
+    """A trading account; requests are signed with its secret."""
 
     name: str
     key: str
@@ -50,7 +50,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A well-formed request for an order, before any rule of the market has been applied."""
+    """The parameters of a new order, well-formed but not yet checked against the market's rules."""
 
     account: str
     client_order_id: str
@@ -64,27 +64,27 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order at one moment of its life; times are nanoseconds since 1970 UTC."""
+    """The state of an order; times are nanoseconds since 1970 UTC."""
 
     id: int
     ticket: Ticket
     status: Status
     created: int
     updated: int
-    executed: Decimal = NOTHING
-    quote: Decimal = NOTHING
+    executed: Decimal = ZERO
+    quote: Decimal = ZERO
     code: int = 0
     reason: str = ""
 
     @property
     def remaining(self) -> Decimal:
-        """What is not filled yet."""
+        """The quantity not filled yet."""
         return self.ticket.quantity - self.executed
 
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """One execution of one account; one with `bust_of` takes that trade back, so its side is the other one."""
+    """One execution of one account; with `bust_of`, it reverses that trade and has the opposite side."""
 
     id: int
     order_id: int
@@ -102,17 +102,18 @@ class Trade:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One side of a double entry; the postings of an entry add up to nothing in each asset."""
+    """One posting of a double entry; the postings of an entry sum to zero in each asset."""
 
     entry: int
     account: str
     asset: str
     amount: Decimal
+    time: int
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the account's user data stream is told; ids rise without gaps over the whole venue."""
+    """An event for the account's user data stream; ids rise without gaps over the whole venue."""
 
     id: int
     execution: Execution
@@ -123,24 +124,24 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What an account has of one asset."""
+    """An account's balance of one asset."""
 
-    free: Decimal = NOTHING
-    locked: Decimal = NOTHING
+    free: Decimal = ZERO
+    locked: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a market stands on its tape, and what has been taken of the current bar's liquidity."""
+    """The index of a market's current bar, and how much of its liquidity has been taken."""
 
     bar: int
-    taken_bids: Decimal = NOTHING
-    taken_asks: Decimal = NOTHING
+    taken_bids: Decimal = ZERO
+    taken_asks: Decimal = ZERO
 
 
 @dataclass(slots=True)
 class Change:
-    """Everything one effect does, to be written in one transaction or not at all."""
+    """Everything that one operation changes, written in one transaction."""
 
     time: int
     entry: int
@@ -152,8 +153,6 @@ class Change:
     holdings: dict[tuple[str, str], Holding] = field(default_factory=dict[tuple[str, str], "Holding"])
     positions: dict[str, Position] = field(default_factory=dict[str, "Position"])
 
-
-Row = Sequence[Any]
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, secret TEXT NOT NULL) STRICT;
@@ -190,33 +189,48 @@ CREATE TABLE IF NOT EXISTS market (
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 
-ORDER_COLUMNS: Final = (
-    "id, account, client_order_id, symbol, side, type, time_in_force, quantity, price, status, created, updated, "
-    "executed, quote, code, reason"
+
+_PATHS: Final = {
+    "account": "name key secret",
+    "orders": "id ticket.account ticket.client_order_id ticket.symbol ticket.side ticket.type ticket.time_in_force"
+    " ticket.quantity ticket.price status created updated executed quote code reason",
+    "trade": "id order_id account symbol side quantity price fee fee_asset maker time bust_of",
+    "posting": "entry account asset amount time",
+    "event": "id order.ticket.account execution order.id trade.id order.status order.executed order.quote time",
+    "holding": "account asset holding.free holding.locked",
+    "market": "symbol position.bar position.taken_bids position.taken_asks",
+}
+"""Where the values of each table's columns, in order, are in a record."""
+
+_CONFLICTS: Final = {
+    "orders": ("id", "status updated executed quote code reason"),
+    "holding": ("account, asset", "free locked"),
+    "market": ("symbol", "bar taken_bids taken_asks"),
+}
+"""The key of rows that are written again, and the columns that are then replaced."""
+
+_AMOUNTS: Final = frozenset(
+    {"quantity", "price", "executed", "quote", "fee", "free", "locked", "amount", "taken_bids", "taken_asks"}
 )
 
-TRADE_COLUMNS: Final = "id, order_id, account, symbol, side, quantity, price, fee, fee_asset, maker, time, bust_of"
+_TYPES: Final[dict[str, Callable[[Any], Any]]] = {
+    "side": Side, "type": OrderType, "time_in_force": TimeInForce, "status": Status, "maker": bool,
+}  # fmt: skip
 
-_WIDTHS: Final = {"account": 3, "orders": 16, "trade": 12, "posting": 5, "event": 9, "holding": 4, "market": 4}
+_TICKET_COLUMNS: Final = tuple(one.name for one in fields(Ticket))
 
-_CHANGED: Final = "status, updated, executed, quote, code, reason"
 
-_AGAIN: Final = {
-    "orders": f" WHERE true ON CONFLICT (id) DO UPDATE SET ({_CHANGED}) = (excluded."
-    + _CHANGED.replace(", ", ", excluded.")
-    + ")",
-    "holding": " WHERE true ON CONFLICT (account, asset) DO UPDATE SET free = excluded.free, locked = excluded.locked",
-    "market": " WHERE true ON CONFLICT (symbol) DO UPDATE SET (bar, taken_bids, taken_asks)"
-    " = (excluded.bar, excluded.taken_bids, excluded.taken_asks)",
-}
+def _insert(table: str, paths: str) -> str:
+    values = ", ".join(f"value ->> '$.{path}'" for path in paths.split())
+    query = f"INSERT INTO {table} SELECT {values} FROM json_each(?)"
+    if table not in _CONFLICTS:
+        return query
+    key, columns = _CONFLICTS[table]
+    changes = ", ".join(f"{column} = excluded.{column}" for column in columns.split())
+    return f"{query} WHERE true ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
-INSERTS: Final = {
-    table: f"INSERT INTO {table} SELECT "
-    + ", ".join(f"value ->> {column}" for column in range(width))
-    + " FROM json_each(?)"
-    + _AGAIN.get(table, "")
-    for table, width in _WIDTHS.items()
-}
+
+INSERTS: Final = {table: _insert(table, paths) for table, paths in _PATHS.items()}
 
 
 def to_units(amount: Decimal) -> int:
@@ -224,75 +238,50 @@ def to_units(amount: Decimal) -> int:
     return int(amount.scaleb(8))
 
 
-def to_decimal(units: int) -> Decimal:
-    """Return the amount of so many units of 10^-8."""
-    return Decimal(units).scaleb(-8)
-
-
-def to_rows(changes: Sequence[Change]) -> dict[str, list[Row]]:
-    """Return the rows of all changes, by table; of a row written several times, the last."""
+def to_records(changes: Sequence[Change]) -> dict[str, Iterable[Any]]:
+    """Return the records of all changes, by table; of one written several times, the last."""
     orders: dict[int, Order] = {}
-    holdings: dict[tuple[str, str], Row] = {}
-    positions: dict[str, Row] = {}
+    holdings: dict[tuple[str, str], Holding] = {}
+    positions: dict[str, Position] = {}
     for change in changes:
-        orders.update(change.orders)
-        for (account, asset), held in change.holdings.items():
-            holdings[account, asset] = (account, asset, to_units(held.free), to_units(held.locked))
-        for symbol, at in change.positions.items():
-            positions[symbol] = (symbol, at.bar, to_units(at.taken_bids), to_units(at.taken_asks))
+        orders |= change.orders
+        holdings |= change.holdings
+        positions |= change.positions
     return {
-        "account": [(one.name, one.key, one.secret) for change in changes for one in change.accounts],
-        "orders": [_order_row(order) for order in orders.values()],
-        "trade": [_trade_row(trade) for change in changes for trade in change.trades],
-        "posting": [
-            (one.entry, one.account, one.asset, to_units(one.amount), change.time)
-            for change in changes
-            for one in change.postings
-        ],
-        "event": [_event_row(event) for change in changes for event in change.events],
-        "holding": list(holdings.values()),
-        "market": list(positions.values()),
+        "account": [one for change in changes for one in change.accounts],
+        "orders": list(orders.values()),
+        "trade": [one for change in changes for one in change.trades],
+        "posting": [one for change in changes for one in change.postings],
+        "event": [one for change in changes for one in change.events],
+        "holding": [{"account": name, "asset": asset, "holding": one} for (name, asset), one in holdings.items()],
+        "market": [{"symbol": symbol, "position": one} for symbol, one in positions.items()],
+    }
+
+
+def encode_rows(records: Iterable[Any]) -> str:
+    """Return the JSON array that an insert reads; amounts are in units."""
+    return orjson.dumps(records, default=to_units).decode()
+
+
+def read_row(row: Row) -> dict[str, Any]:
+    """Return a row's values by column, with amounts as decimals."""
+    return {
+        name: Decimal(value).scaleb(-8) if name in _AMOUNTS and value is not None else value
+        for name, value in dict(row).items()
     }
 
 
 def to_order(row: Row) -> Order:
-    """Read an order from `ORDER_COLUMNS`."""
-    price = None if row[8] is None else to_decimal(row[8])
-    ticket = Ticket(
-        row[1], row[2], row[3], Side(row[4]), OrderType(row[5]), TimeInForce(row[6]), to_decimal(row[7]), price
-    )
-    return Order(
-        row[0], ticket, Status(row[9]), row[10], row[11], to_decimal(row[12]), to_decimal(row[13]), row[14], row[15]
-    )
+    """Return the order of a row of `orders`."""
+    values = _read_typed(row)
+    ticket = Ticket(**{name: values.pop(name) for name in _TICKET_COLUMNS})
+    return Order(ticket=ticket, **values)
 
 
 def to_trade(row: Row) -> Trade:
-    """Read a trade from `TRADE_COLUMNS`."""
-    quantity, price, fee = (to_decimal(units) for units in row[5:8])
-    return Trade(
-        row[0], row[1], row[2], row[3], Side(row[4]), quantity, price, fee, row[8], bool(row[9]), row[10], row[11]
-    )
+    """Return the trade of a row of `trade`."""
+    return Trade(**_read_typed(row))
 
 
-def _order_row(order: Order) -> Row:
-    ticket = order.ticket
-    return (
-        order.id, ticket.account, ticket.client_order_id, ticket.symbol, ticket.side, ticket.type, ticket.time_in_force,
-        to_units(ticket.quantity), None if ticket.price is None else to_units(ticket.price), order.status,
-        order.created, order.updated, to_units(order.executed), to_units(order.quote), order.code, order.reason,
-    )  # fmt: skip
-
-
-def _trade_row(trade: Trade) -> Row:
-    return (
-        trade.id, trade.order_id, trade.account, trade.symbol, trade.side, to_units(trade.quantity),
-        to_units(trade.price), to_units(trade.fee), trade.fee_asset, int(trade.maker), trade.time, trade.bust_of,
-    )  # fmt: skip
-
-
-def _event_row(event: Event) -> Row:
-    order, trade = event.order, event.trade
-    return (
-        event.id, order.ticket.account, event.execution, order.id, None if trade is None else trade.id, order.status,
-        to_units(order.executed), to_units(order.quote), event.time,
-    )  # fmt: skip
+def _read_typed(row: Row) -> dict[str, Any]:
+    return {name: _TYPES[name](value) if name in _TYPES else value for name, value in read_row(row).items()}

@@ -1,10 +1,10 @@
-"""The venue as a server: routes, health and metrics put together, and one task group that runs it all."""
+"""HTTP server of the paper venue: routes, health checks, metrics, and the task group that runs them."""
 
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -17,56 +17,49 @@ from starlette.routing import Route
 
 from tradesaga.infra.paper_exchange.admin import admin_routes
 from tradesaga.infra.paper_exchange.endpoints import market_routes, trading_routes
-from tradesaga.infra.paper_exchange.gate import BreakableProtocol, answer, log, refuse
-from tradesaga.infra.paper_exchange.refusal import Refusal
+from tradesaga.infra.paper_exchange.errors import ApiError, Error
+from tradesaga.infra.paper_exchange.requests import BreakableProtocol, answer, log, refuse
 from tradesaga.infra.paper_exchange.sockets import socket_routes
 from tradesaga.infra.paper_exchange.venue import Venue
 
 
-class VenueMeters(Collector):
-    """What one venue has done since its start, and how it stands."""
+class VenueCollector(Collector):
+    """Metrics of one venue since its start."""
 
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics."""
-        executions = CounterMetricFamily(
-            "tradesaga_venue_executions", "Events of orders, by kind", labels=["execution"]
-        )  # fmt: skip
-        for execution, count in self._venue.streams.published.items():
-            executions.add_metric([execution], count)
-        yield executions
-        faults = CounterMetricFamily("tradesaga_venue_faults", "Faults that struck, by kind", labels=["kind"])
-        struck: dict[str, int] = {}
-        for rule in self._venue.faults.show():
-            struck[rule["kind"]] = struck.get(rule["kind"], 0) + int(rule["struck"])
-        for kind, count in struck.items():
-            faults.add_metric([kind], count)
-        yield faults
-        yield CounterMetricFamily("tradesaga_venue_commits", "Ledger transactions", self._venue.journal.commits)
-        yield CounterMetricFamily("tradesaga_venue_changes", "Changes in them", self._venue.journal.changes)
-        yield GaugeMetricFamily("tradesaga_venue_listeners", "Open user data streams", self._venue.streams.listening)
-        yield GaugeMetricFamily("tradesaga_venue_resting_orders", "Orders on the books", self._venue.exchange.waiting)
+        venue = self._venue
+        struck: Counter[str] = Counter()
+        for rule in venue.faults.show():
+            struck[rule["kind"]] += int(rule["struck"])
+        for name, text, label, counts in (
+            ("executions", "Events of orders, by kind", "execution", venue.streams.published),
+            ("faults", "Faults that struck, by kind", "kind", struck),
+        ):
+            family = CounterMetricFamily(f"tradesaga_venue_{name}", text, labels=[label])
+            for value, count in counts.items():
+                family.add_metric([value], count)
+            yield family
+        yield CounterMetricFamily("tradesaga_venue_commits", "Ledger transactions", venue.journal.commits)
+        yield CounterMetricFamily("tradesaga_venue_changes", "Changes in them", venue.journal.changes)
+        yield GaugeMetricFamily("tradesaga_venue_listeners", "Open user data streams", venue.streams.listening)
+        yield GaugeMetricFamily("tradesaga_venue_resting_orders", "Orders on the books", venue.exchange.waiting)
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Where the venue listens, and the key that opens its admin endpoints."""
-
-    socket: socket.socket
-    admin_key: str
-
-
-async def serve(venue: Venue, door: Door, ready: Callable[[], None], stop: asyncio.Event) -> None:
-    """Run until `stop`; what was accepted is durable before this returns."""
+async def serve(
+    venue: Venue, listener: socket.socket, admin_key: str, ready: Callable[[], None], stop: asyncio.Event
+) -> None:
+    """Serve on `listener` until `stop`; everything accepted is durable when this returns."""
     config = uvicorn.Config(
-        build_application(venue, door.admin_key),
+        build_application(venue, admin_key),
         http=BreakableProtocol,
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
-        log_level="critical",  # what fails is told by `_failed`; what is cut off at the end is no news
+        log_level="critical",  # `_failed` logs failures; requests cut off at the end need no log
         access_log=False,
         timeout_graceful_shutdown=5,
         timeout_keep_alive=75,
@@ -77,19 +70,19 @@ async def serve(venue: Venue, door: Door, ready: Callable[[], None], stop: async
         for account in venue.settings.accounts:
             await venue.open_account(account)
         helpers = [group.create_task(venue.run_market()), group.create_task(server.end_with(stop))]
-        await _answer_until_asked(server, door)
+        await _serve_until_exit(server, listener)
         for helper in helpers:
             helper.cancel()
         venue.journal.stop()
 
 
-async def _answer_until_asked(server: "_Server", door: Door) -> None:
+async def _serve_until_exit(server: "_Server", listener: socket.socket) -> None:
     """Serve until the server should exit, or until cancelled, as when the ledger breaks.
 
-    Either way it ends in order, each request answered: one that is cancelled amid an answer would make uvicorn write to
+    Either way each request is answered first: if a request were cancelled while it is answered, uvicorn would write to
     a connection that may be closed already.
     """
-    serving = asyncio.create_task(server.serve([door.socket]))
+    serving = asyncio.create_task(server.serve([listener]))
     try:
         await asyncio.shield(serving)
     finally:
@@ -100,7 +93,7 @@ async def _answer_until_asked(server: "_Server", door: Door) -> None:
 def build_application(venue: Venue, admin_key: str) -> Starlette:
     """Build the application with its routes and error handlers."""
     registry = CollectorRegistry()
-    registry.register(VenueMeters(venue))
+    registry.register(VenueCollector(venue))
 
     async def healthy(_: Request) -> Response:
         return answer({"status": "ok"})
@@ -119,7 +112,7 @@ def build_application(venue: Venue, admin_key: str) -> Starlette:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which leaves signals to us: it would raise SIGTERM anew before the ledger is closed."""
+    """uvicorn without its signal handlers, which would raise SIGTERM again before the ledger is closed."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -131,20 +124,20 @@ class _Server(uvicorn.Server):
         yield
 
     async def end_with(self, stop: asyncio.Event) -> None:
-        """End gracefully once asked to."""
+        """Exit gracefully once `stop` is set."""
         await stop.wait()
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, and say so."""
+        """Start listening, then call `ready`."""
         await super().startup(sockets)
         self._ready()
 
 
-async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's shape
-    return refuse(Refusal(-1020, f"This operation is not supported: {request.method} {request.url.path}.", 404))
+async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's signature
+    return refuse(ApiError(Error.NOT_FOUND, f"{request.method} {request.url.path}"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     log.error("request failed", exc_info=error, extra={"path": request.url.path})
-    return refuse(Refusal(-1000, "An unknown error occurred while processing the request.", 500))
+    return refuse(ApiError(Error.UNKNOWN))

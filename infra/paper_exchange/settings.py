@@ -1,4 +1,4 @@
-"""What a paper venue is told at its start: listings, accounts, fees, faults. Amounts are decimal strings."""
+"""Settings of the paper venue: listings, accounts, fees, faults. Amounts are decimal strings."""
 
 from decimal import Decimal
 from typing import Final, Literal, Self
@@ -18,7 +18,7 @@ class _Closed(BaseModel):
 
 
 class Listing(_Closed):
-    """A market: its rules, the series that moves it, and how much can be had at each of the best prices."""
+    """A market: its rules, its price series (`tape`), and the liquidity at each price level."""
 
     symbol: str = Field(pattern=r"^[A-Z0-9]{1,20}$")
     base: str = Field(pattern=r"^[A-Z0-9]{1,16}$")
@@ -48,7 +48,7 @@ class Listing(_Closed):
 
 
 class AccountSettings(_Closed):
-    """An account to open: its key and secret sign requests; the balances are paid in once."""
+    """An account to open: requests are signed with its key and secret; the balances are deposited once."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     key: str = Field(pattern=r"^[\x21-\x7e]{1,128}$")
@@ -64,19 +64,19 @@ class AccountSettings(_Closed):
 
 
 class Fees(_Closed):
-    """What a trade costs, in basis points; taken in the quote asset, or in the asset received."""
+    """Trading fees in basis points, charged in the quote asset or in the asset received."""
 
     maker_bps: Amount = Decimal(10)
     taker_bps: Amount = Decimal(10)
     asset: Literal["quote", "received"] = "quote"
 
     def rate(self, *, maker: bool) -> Decimal:
-        """Return the part of a trade's value that is its fee."""
+        """Return the fee as a part of a trade's value."""
         return (self.maker_bps if maker else self.taker_bps) / 10_000
 
 
 def default_listings() -> tuple[Listing, ...]:
-    """List the two markets of the shipped series."""
+    """Return the two markets of the series that `backtesting` ships."""
     return (
         Listing(
             symbol="EURUSD", base="EUR", quote="USD", tape="EURUSD", interval="1h",
@@ -93,17 +93,17 @@ def default_listings() -> tuple[Listing, ...]:
     )  # fmt: skip
 
 
-def default_accounts() -> tuple[AccountSettings, ...]:
-    """Open one desk account, rich enough for any demonstration; its secret guards play money on loopback only."""
-    riches = {"USD": Decimal(1_000_000_000), "EUR": Decimal(1_000_000_000), "GOOG": Decimal(10_000_000)}
-    return (AccountSettings(name="desk", key="paper-desk-key", secret="paper-desk-secret", balances=riches),)  # noqa: S106
+def _default_accounts() -> tuple[AccountSettings, ...]:
+    """Return the account `desk`, with enough for any demonstration; its secret protects play money on loopback only."""
+    balances = {"USD": Decimal(1_000_000_000), "EUR": Decimal(1_000_000_000), "GOOG": Decimal(10_000_000)}
+    return (AccountSettings(name="desk", key="paper-desk-key", secret="paper-desk-secret", balances=balances),)  # noqa: S106
 
 
 class PaperSettings(_Closed):
-    """The whole configuration; every part has a default. `speed` is bars a second, 0 holds the market still."""
+    """The whole configuration; each part has a default. `speed` is in bars per second; 0 stops the market."""
 
     listings: tuple[Listing, ...] = Field(default_factory=default_listings, min_length=1)
-    accounts: tuple[AccountSettings, ...] = Field(default_factory=default_accounts)
+    accounts: tuple[AccountSettings, ...] = Field(default_factory=_default_accounts)
     fees: Fees = Fees()
     faults: tuple[Fault, ...] = ()
     speed: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The WebSocket endpoints: `/ws/<listenKey>`, and the newer `/ws-api/v3` whose subscription is a signed request."""
+"""WebSocket endpoints: `/ws/<listenKey>`, and the newer `/ws-api/v3`, where a signed request subscribes."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ import orjson
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tradesaga.infra.paper_exchange.fields import Fields, authenticate, identify
-from tradesaga.infra.paper_exchange.refusal import Refusal
+from tradesaga.infra.paper_exchange.errors import ApiError, Error
+from tradesaga.infra.paper_exchange.parameters import Parameters, authenticate, identify
 from tradesaga.infra.paper_exchange.streams import Listener
 from tradesaga.infra.paper_exchange.venue import Venue
-from tradesaga.infra.paper_exchange.views import Json, milliseconds
+from tradesaga.infra.paper_exchange.views import Json, milliseconds, to_json
 
 _LONGEST: Final = 16_384
 _GOING_AWAY: Final = 1001
@@ -38,7 +38,7 @@ def socket_routes(venue: Venue) -> list[WebSocketRoute]:
 
 
 class _Session:
-    """One connection: requests come in, their answers and the account's events go out."""
+    """One connection: answers requests, and sends the account's events."""
 
     def __init__(self, venue: Venue, socket: WebSocket, *, wrapped: bool) -> None:
         self._venue = venue
@@ -48,15 +48,15 @@ class _Session:
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, account: str | None = None) -> None:
-        """Serve until either side goes."""
+        """Serve until either side closes."""
         if account is not None:
             self._listen(account)
         try:
             while True:
                 text = await self._socket.receive_text()
-                await self._socket.send_text(orjson.dumps(self._answer(text)).decode())
+                await self._socket.send_text(to_json(self._answer(text)).decode())
         except (WebSocketDisconnect, RuntimeError, KeyError):
-            return  # the other side went, or sent bytes where text is spoken
+            return  # the client closed, or sent bytes instead of text
         finally:
             await self._end()
 
@@ -67,7 +67,7 @@ class _Session:
     async def _send(self, listener: Listener) -> None:
         while (message := await listener.queue.get()) is not None:
             view = {"subscriptionId": 0, "event": message} if self._wrapped else message
-            await self._socket.send_text(orjson.dumps(view).decode())
+            await self._socket.send_text(to_json(view).decode())
         await self._socket.close(_GOING_AWAY)
 
     async def _end(self) -> None:
@@ -83,9 +83,9 @@ class _Session:
         try:
             request = _read(text)
             result = self._perform(str(request.get("method")), _parameters(request))
-        except Refusal as refusal:
-            error = {"code": refusal.code, "msg": refusal.message}
-            return {"id": request.get("id"), "status": refusal.status, "error": error}
+        except ApiError as error:
+            reply = {"status": error.status, "error": {"code": error.code, "msg": error.message}}
+            return {"id": request.get("id"), **reply}
         if not self._wrapped:
             return {"id": request.get("id"), "result": None}
         return {"id": request.get("id"), "status": 200, "result": result}
@@ -99,28 +99,28 @@ class _Session:
             case "userDataStream.subscribe.signature" if self._wrapped:
                 return self._subscribe(parameters)
             case _:
-                raise Refusal(-1020, f"This operation is not supported: {method[:100]}.")
+                raise ApiError(Error.NOT_SUPPORTED, method[:100])
 
     def _subscribe(self, parameters: dict[str, str]) -> Json:
         account = identify(self._venue.accounts, parameters.get("apiKey"))
         payload = "&".join(f"{name}={parameters[name]}" for name in sorted(parameters) if name != "signature").encode()
-        authenticate(account, Fields.of(parameters), payload, self._venue.clock.now())
+        authenticate(account, Parameters(parameters), payload, self._venue.clock.now())
         if self._listener is None:
             self._listen(account.name)
         elif self._listener.account != account.name:
-            raise Refusal(-1109, "This connection listens to another account already.")
+            raise ApiError(Error.OTHER_ACCOUNT)
         return {"subscriptionId": 0}
 
 
 def _read(text: str) -> Json:
     if len(text) > _LONGEST:
-        raise Refusal(-1101, f"Request is longer than {_LONGEST} characters.")
+        raise ApiError(Error.REQUEST_TOO_LONG, _LONGEST)
     try:
         request = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise Refusal(-1135, "Request is no JSON.") from None
+        raise ApiError(Error.NOT_JSON) from None
     if not isinstance(request, dict):
-        raise Refusal(-1135, "Request is no JSON object.")
+        raise ApiError(Error.NOT_JSON)
     return cast("Json", request)
 
 

@@ -1,46 +1,48 @@
-"""The shapes of the API: records as Binance's spot REST API and user data stream show them."""
+"""JSON views of the API: records in the form of Binance's spot REST API and user data stream."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import orjson
+
 from tradesaga.infra.paper_exchange.book import Bar, Book, Level
-from tradesaga.infra.paper_exchange.records import Event, Execution, Holding, Order, Trade
-from tradesaga.infra.paper_exchange.settings import Fees, Listing
+from tradesaga.infra.paper_exchange.records import ZERO, Event, Execution, Holding, Order, Trade
+from tradesaga.infra.paper_exchange.settings import CEILING, Fees, Listing
 from tradesaga.schemas.messages.trade import Side
 
 Json = dict[str, Any]
 
 
-def amount(value: Decimal) -> str:
-    """Write an amount with eight decimals."""
+def to_json(view: Any) -> bytes:
+    """Return a view as JSON; decimals are strings with eight decimal places."""
+    return orjson.dumps(view, default=_format)
+
+
+def _format(value: Decimal) -> str:
     return f"{value:.8f}"
 
 
 def milliseconds(time: int) -> int:
-    """Return a time of nanoseconds in milliseconds."""
+    """Convert a time from nanoseconds to milliseconds."""
     return time // 1_000_000
 
 
 def show_order(order: Order) -> Json:
-    """Show an order, as a query does; a rejected one has its code and reason besides."""
+    """Show an order as a query does; a rejected one also has its code and reason."""
     ticket = order.ticket
-    view: Json = {
-        "symbol": ticket.symbol,
-        "orderId": order.id,
-        "orderListId": -1,
-        "clientOrderId": ticket.client_order_id,
-        "price": amount(ticket.price or Decimal(0)),
-        "origQty": amount(ticket.quantity),
-        "executedQty": amount(order.executed),
-        "origQuoteOrderQty": "0.00000000",
-        "cummulativeQuoteQty": amount(order.quote),
+    view = _show_ids(order) | {
+        "price": ticket.price or ZERO,
+        "origQty": ticket.quantity,
+        "executedQty": order.executed,
+        "origQuoteOrderQty": ZERO,
+        "cummulativeQuoteQty": order.quote,
         "status": order.status,
         "timeInForce": ticket.time_in_force,
         "type": ticket.type,
         "side": ticket.side,
-        "stopPrice": "0.00000000",
-        "icebergQty": "0.00000000",
+        "stopPrice": ZERO,
+        "icebergQty": ZERO,
         "time": milliseconds(order.created),
         "updateTime": milliseconds(order.updated),
         "isWorking": True,
@@ -50,25 +52,27 @@ def show_order(order: Order) -> Json:
     return view | {"rejectCode": order.code, "rejectReason": order.reason} if order.reason else view
 
 
-def show_placed(order: Order, trades: Iterable[Trade], detail: str) -> Json:
-    """Show a new order: `detail` is ACK, RESULT or FULL."""
-    ticket = order.ticket
-    view: Json = {
-        "symbol": ticket.symbol,
+def _show_ids(order: Order) -> Json:
+    return {
+        "symbol": order.ticket.symbol,
         "orderId": order.id,
         "orderListId": -1,
-        "clientOrderId": ticket.client_order_id,
-        "transactTime": milliseconds(order.updated),
+        "clientOrderId": order.ticket.client_order_id,
     }
+
+
+def show_placed(order: Order, trades: Iterable[Trade], detail: str) -> Json:
+    """Show a new order: `detail` is ACK, RESULT or FULL."""
+    view = _show_ids(order) | {"transactTime": milliseconds(order.updated)}
     if detail == "ACK":
         return view
-    view = {**show_order(order), **view}
+    view = show_order(order) | view
     if detail == "FULL":
         view["fills"] = [
             {
-                "price": amount(trade.price),
-                "qty": amount(trade.quantity),
-                "commission": amount(trade.fee),
+                "price": trade.price,
+                "qty": trade.quantity,
+                "commission": trade.fee,
                 "commissionAsset": trade.fee_asset,
                 "tradeId": trade.id,
             }
@@ -78,16 +82,16 @@ def show_placed(order: Order, trades: Iterable[Trade], detail: str) -> Json:
 
 
 def show_trade(trade: Trade) -> Json:
-    """Show a trade; one that takes another back names it as `bustOf`, and its fee is negative."""
+    """Show a trade; one that reverses another names it as `bustOf`, and its fee is negative."""
     view: Json = {
         "symbol": trade.symbol,
         "id": trade.id,
         "orderId": trade.order_id,
         "orderListId": -1,
-        "price": amount(trade.price),
-        "qty": amount(trade.quantity),
-        "quoteQty": amount(trade.price * trade.quantity),
-        "commission": amount(trade.fee),
+        "price": trade.price,
+        "qty": trade.quantity,
+        "quoteQty": trade.price * trade.quantity,
+        "commission": trade.fee,
         "commissionAsset": trade.fee_asset,
         "time": milliseconds(trade.time),
         "isBuyer": trade.side is Side.BUY,
@@ -99,28 +103,29 @@ def show_trade(trade: Trade) -> Json:
 
 def show_account(holdings: Mapping[str, Holding], fees: Fees, now: int) -> Json:
     """Show an account and its balances."""
-    maker, taker = (amount(fees.rate(maker=maker)) for maker in (True, False))
     return {
         "makerCommission": int(fees.maker_bps),
         "takerCommission": int(fees.taker_bps),
         "buyerCommission": 0,
         "sellerCommission": 0,
-        "commissionRates": {"maker": maker, "taker": taker, "buyer": "0.00000000", "seller": "0.00000000"},
+        "commissionRates": {
+            "maker": fees.rate(maker=True),
+            "taker": fees.rate(maker=False),
+            "buyer": ZERO,
+            "seller": ZERO,
+        },
         "canTrade": True,
         "canWithdraw": False,
         "canDeposit": False,
         "updateTime": milliseconds(now),
         "accountType": "SPOT",
-        "balances": [
-            {"asset": asset, "free": amount(held.free), "locked": amount(held.locked)}
-            for asset, held in holdings.items()
-        ],
+        "balances": [{"asset": asset, "free": held.free, "locked": held.locked} for asset, held in holdings.items()],
         "permissions": ["SPOT"],
     }
 
 
 def show_report(event: Event) -> Json:
-    """Show an event as the user data stream's `executionReport`; `bustOf` is this venue's own."""
+    """Show an event as the user data stream's `executionReport`; `bustOf` exists only at this venue."""
     order, ticket, trade = event.order, event.order.ticket, event.trade
     report: Json = {
         "e": "executionReport",
@@ -130,20 +135,20 @@ def show_report(event: Event) -> Json:
         "S": ticket.side,
         "o": ticket.type,
         "f": ticket.time_in_force,
-        "q": amount(ticket.quantity),
-        "p": amount(ticket.price or Decimal(0)),
-        "P": "0.00000000",
-        "F": "0.00000000",
+        "q": ticket.quantity,
+        "p": ticket.price or ZERO,
+        "P": ZERO,
+        "F": ZERO,
         "g": -1,
         "C": ticket.client_order_id if event.execution is Execution.CANCELED else "",
         "x": event.execution,
         "X": order.status,
         "r": order.reason or "NONE",
         "i": order.id,
-        "l": amount(trade.quantity if trade else Decimal(0)),
-        "z": amount(order.executed),
-        "L": amount(trade.price if trade else Decimal(0)),
-        "n": amount(trade.fee) if trade else "0",
+        "l": trade.quantity if trade else ZERO,
+        "z": order.executed,
+        "L": trade.price if trade else ZERO,
+        "n": trade.fee if trade else "0",
         "N": trade.fee_asset if trade else None,
         "T": milliseconds(event.time),
         "t": trade.id if trade else -1,
@@ -152,9 +157,9 @@ def show_report(event: Event) -> Json:
         "m": trade.maker if trade else False,
         "M": False,
         "O": milliseconds(order.created),
-        "Z": amount(order.quote),
-        "Y": amount(trade.price * trade.quantity if trade else Decimal(0)),
-        "Q": "0.00000000",
+        "Z": order.quote,
+        "Y": trade.price * trade.quantity if trade else ZERO,
+        "Q": ZERO,
         "W": milliseconds(order.created),
         "V": "NONE",
     }
@@ -167,12 +172,13 @@ def show_position(holdings: Mapping[str, Holding], now: int) -> Json:
         "e": "outboundAccountPosition",
         "E": milliseconds(now),
         "u": milliseconds(now),
-        "B": [{"a": asset, "f": amount(one.free), "l": amount(one.locked)} for asset, one in holdings.items()],
+        "B": [{"a": asset, "f": one.free, "l": one.locked} for asset, one in holdings.items()],
     }
 
 
 def show_listing(listing: Listing) -> Json:
-    """Show a market in `exchangeInfo`, its rules as filters."""
+    """Show a market as `exchangeInfo` does; its rules are the filters."""
+    size = {"minQty": listing.minimum_quantity, "maxQty": listing.maximum_quantity, "stepSize": listing.lot}
     return {
         "symbol": listing.symbol,
         "status": "TRADING",
@@ -189,60 +195,61 @@ def show_listing(listing: Listing) -> Json:
         "quoteOrderQtyMarketAllowed": False,
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
-        "filters": _show_filters(listing),
+        "filters": [
+            {
+                "filterType": "PRICE_FILTER",
+                "minPrice": listing.tick,
+                "maxPrice": listing.maximum_price,
+                "tickSize": listing.tick,
+            },
+            {"filterType": "LOT_SIZE", **size},
+            {"filterType": "MARKET_LOT_SIZE", **size},
+            {
+                "filterType": "NOTIONAL",
+                "minNotional": listing.minimum_notional,
+                "applyMinToMarket": True,
+                "maxNotional": CEILING,
+                "applyMaxToMarket": False,
+                "avgPriceMins": 0,
+            },
+        ],
         "permissions": ["SPOT"],
     }
 
 
-def show_depth(levels: Iterable[Level]) -> list[list[str]]:
+def show_depth(levels: Iterable[Level]) -> list[list[Decimal]]:
     """Show one side of a book."""
-    return [[amount(level.price), amount(level.quantity)] for level in levels]
+    return [[level.price, level.quantity] for level in levels]
 
 
 def show_bar(bar: Bar) -> list[Any]:
-    """Show a bar as a kline; the quote volume is that of the close, for the series have none."""
-    quote = amount(bar.volume * bar.close)
-    prices = [amount(price) for price in (bar.open, bar.high, bar.low, bar.close)]
-    return [bar.opened, *prices, amount(bar.volume), bar.closed, quote, 0, "0", "0", "0"]
+    """Show a bar as a kline; the quote volume is computed at the close, as the price series have none."""
+    quote_volume = bar.volume * bar.close
+    return [
+        bar.opened, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.closed, quote_volume, 0, "0", "0", "0",
+    ]  # fmt: skip
 
 
 def show_day(book: Book, bars: Sequence[Bar], now: int) -> Json:
     """Show the last bars as a 24-hour ticker."""
     first, last = bars[0], bars[-1]
-    bid, ask = (next(book.levels(side), Level(last.close, Decimal(0))) for side in (Side.SELL, Side.BUY))
-    volume = sum((bar.volume for bar in bars), Decimal(0))
+    bid, ask = (next(book.levels(side), Level(last.close, ZERO)) for side in (Side.SELL, Side.BUY))
+    volume = sum((bar.volume for bar in bars), ZERO)
     return {
         "symbol": book.listing.symbol,
-        "priceChange": amount(last.close - first.open),
+        "priceChange": last.close - first.open,
         "priceChangePercent": f"{(last.close - first.open) / first.open * 100:.3f}",
-        "lastPrice": amount(last.close),
-        "bidPrice": amount(bid.price),
-        "bidQty": amount(bid.quantity),
-        "askPrice": amount(ask.price),
-        "askQty": amount(ask.quantity),
-        "openPrice": amount(first.open),
-        "highPrice": amount(max(bar.high for bar in bars)),
-        "lowPrice": amount(min(bar.low for bar in bars)),
-        "volume": amount(volume),
-        "quoteVolume": amount(volume * last.close),
+        "lastPrice": last.close,
+        "bidPrice": bid.price,
+        "bidQty": bid.quantity,
+        "askPrice": ask.price,
+        "askQty": ask.quantity,
+        "openPrice": first.open,
+        "highPrice": max(bar.high for bar in bars),
+        "lowPrice": min(bar.low for bar in bars),
+        "volume": volume,
+        "quoteVolume": volume * last.close,
         "openTime": milliseconds(now) - 86_400_000,
         "closeTime": milliseconds(now),
         "count": len(bars),
     }
-
-
-def _show_filters(listing: Listing) -> list[Json]:
-    tick, lot = amount(listing.tick), amount(listing.lot)
-    size = {"minQty": amount(listing.minimum_quantity), "maxQty": amount(listing.maximum_quantity), "stepSize": lot}
-    return [
-        {
-            "filterType": "PRICE_FILTER",
-            "minPrice": tick,
-            "maxPrice": amount(listing.maximum_price),
-            "tickSize": tick,
-        },
-        {"filterType": "LOT_SIZE", **size},
-        {"filterType": "MARKET_LOT_SIZE", **size},
-        {"filterType": "NOTIONAL", "minNotional": amount(listing.minimum_notional), "applyMinToMarket": True,
-         "maxNotional": "10000000000.00000000", "applyMaxToMarket": False, "avgPriceMins": 0},
-    ]  # fmt: skip

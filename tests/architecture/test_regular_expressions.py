@@ -14,7 +14,7 @@ from tests.architecture.sources import ROOT, named, parsed, shipped_files
 
 ANCHORED = {"match", "fullmatch"}
 METHODS = {*ANCHORED, "search", "sub", "subn", "split", "findall", "finditer"}
-GIVEN = {"schemas/amounts.py", "infra/paper_exchange/faults.py", "infra/paper_exchange/fields.py"}
+GIVEN = {"schemas/amounts.py", "infra/paper_exchange/faults.py", "infra/paper_exchange/parameters.py"}
 """Files that are given an expression: `DecimalText` and `matching` by callers whose constants are looked at, and a
 fault plan by the paper venue's operator, to be held against order ids of 36 characters."""
 HARMLESS = (

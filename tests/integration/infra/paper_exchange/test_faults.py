@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tests.integration.infra.paper_exchange.process import PaperProcess, soon
-from tradesaga.infra.paper_exchange.faults import Fault, FaultPlan, Plan
+from tradesaga.infra.paper_exchange.faults import Effects, Fault, FaultPlan
 
 
-def strikes(rule: dict[str, Any], count: int = 200) -> list[Plan]:
+def strikes(rule: dict[str, Any], count: int = 200) -> list[Effects]:
     """Let a rule strike so many placements."""
     plan = FaultPlan()
     plan.add(Fault.model_validate(rule))
-    return [plan.strike("place", "desk", f"n{number}", "EURUSD") for number in range(count)]
+    return [plan.apply("place", "desk", f"n{number}", "EURUSD") for number in range(count)]
 
 
 def test_probability_is_seeded() -> None:

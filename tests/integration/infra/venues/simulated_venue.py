@@ -10,8 +10,8 @@ from dataclasses import replace
 from decimal import Decimal
 
 from tradesaga.infra.paper_exchange.book import Bar
-from tradesaga.infra.paper_exchange.exchange import Exchange, Memory
-from tradesaga.infra.paper_exchange.faults import FaultPlan, Operation, Plan
+from tradesaga.infra.paper_exchange.exchange import Exchange, State
+from tradesaga.infra.paper_exchange.faults import Effects, FaultPlan, Operation
 from tradesaga.infra.paper_exchange.records import Account, Change, Order, Status, Ticket, Trade
 from tradesaga.infra.paper_exchange.settings import Fees, Listing, default_listings
 from tradesaga.infra.venues.report_tracker import CursorError, ReportTracker
@@ -59,7 +59,7 @@ class SimulatedVenue:
         self._listings = {f"{one.base}/{one.quote}": one for one in chosen if f"{one.base}/{one.quote}" in prices}
         self._symbols = {one.symbol: symbol for symbol, one in self._listings.items()}
         tapes = {self._listings[symbol].symbol: _tape(closes) for symbol, closes in prices.items()}
-        self._exchange = Exchange(list(self._listings.values()), tapes, fees or Fees(), Memory())
+        self._exchange = Exchange(list(self._listings.values()), tapes, fees or Fees(), State())
         self._clock = clock
         self._orders: dict[int, Order] = {}
         self._names: dict[str, int] = {}
@@ -73,7 +73,7 @@ class SimulatedVenue:
     async def place(self, order: NewOrder) -> OrderReport:
         """Place an order, unless its time is over."""
         listing = self._listing(order.symbol)
-        plan = await self._strike("place", order.client_order_id, listing)
+        effects = await self._apply_faults("place", order.client_order_id, listing)
         if self._clock() > order.expires:
             raise VenueRejected(EXPIRED, f"the order {order.client_order_id} came after its expiry")
         number = self._names.get(order.client_order_id)
@@ -82,11 +82,11 @@ class SimulatedVenue:
                 _ACCOUNT, order.client_order_id, listing.symbol, order.side, order.type, order.time_in_force,
                 order.quantity, order.price,
             )  # fmt: skip
-            change = self._exchange.place(ticket, self._clock(), plan.ratio, plan.reject)
+            change = self._exchange.place(ticket, self._clock(), effects.ratio, effects.reject)
             number = change.events[-1].order.id
             self._names[order.client_order_id] = number
             self._record(change)
-        await _answer(plan)
+        await _answer(effects)
         placed = self._orders[number]
         if (placed.ticket.side, placed.ticket.quantity, placed.ticket.price) != (
             order.side, order.quantity, order.price,
@@ -98,16 +98,16 @@ class SimulatedVenue:
 
     async def cancel(self, client_order_id: str, symbol: str) -> OrderReport | None:
         """Cancel an order, and say how it ended."""
-        plan = await self._strike("cancel", client_order_id, self._listing(symbol))
+        effects = await self._apply_faults("cancel", client_order_id, self._listing(symbol))
         number = self._names.get(client_order_id)
         if number is not None and self._exchange.resting(number) is not None:
             self._record(self._exchange.cancel(number, self._clock()))
-        await _answer(plan)
+        await _answer(effects)
         return self._find(client_order_id, symbol)
 
     async def query(self, client_order_id: str, symbol: str, *, fills: bool = True) -> OrderReport | None:
         """Return an order, and its fills if `fills`."""
-        await _answer(await self._strike("query", client_order_id, self._listing(symbol)))
+        await _answer(await self._apply_faults("query", client_order_id, self._listing(symbol)))
         found = self._find(client_order_id, symbol)
         return found if found is None or fills else replace(found, fills=())
 
@@ -178,12 +178,12 @@ class SimulatedVenue:
             raise VenueRejected(SYMBOL_UNKNOWN, f"the venue does not list {symbol}")
         return self._listings[symbol]
 
-    async def _strike(self, operation: Operation, client_order_id: str, listing: Listing) -> Plan:
-        plan = self.faults.strike(operation, _ACCOUNT, client_order_id, listing.symbol)
-        if plan.outage is not None:
+    async def _apply_faults(self, operation: Operation, client_order_id: str, listing: Listing) -> Effects:
+        effects = self.faults.apply(operation, _ACCOUNT, client_order_id, listing.symbol)
+        if effects.outage is not None:
             raise VenueUnknown("the venue is out of order")
-        await asyncio.sleep(plan.before)
-        return plan
+        await asyncio.sleep(effects.before)
+        return effects
 
     def _record(self, change: Change) -> None:
         self._orders |= change.orders
@@ -215,9 +215,9 @@ class SimulatedVenue:
         return VenueTrade(fill, self._symbols[trade.symbol], trade.side, str(trade.order_id), bust_of)
 
 
-async def _answer(plan: Plan) -> None:
-    await asyncio.sleep(plan.after)
-    if plan.lose:
+async def _answer(effects: Effects) -> None:
+    await asyncio.sleep(effects.after)
+    if effects.lose:
         raise VenueUnknown("the venue's answer was lost")
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.infra.paper_exchange.process import ADMIN_KEY, small_market
 from tests.integration.infra.venues.rigs import CLOSES, SYMBOL, MemoryRig, PaperRig, Rig, collect, order
 from tradesaga.infra.paper_exchange.command import listen_on
-from tradesaga.infra.paper_exchange.server import Door, serve
+from tradesaga.infra.paper_exchange.server import serve
 from tradesaga.infra.paper_exchange.settings import PaperSettings
 from tradesaga.infra.paper_exchange.venue import Venue
 from tradesaga.infra.venues.report_tracker import CursorError
@@ -348,10 +348,10 @@ class TestCcxtOnPaperVenue(VenueContract):
     async def rig(self, tmp_path: Path) -> AsyncIterator[PaperRig]:
         """Give the adapter and its venue."""
         paper = Venue(PaperSettings.model_validate(small_market(tmp_path, CLOSES)), tmp_path / "ledger.sqlite")
-        door, ready, stop = Door(listen_on("127.0.0.1", 0), ADMIN_KEY), asyncio.Event(), asyncio.Event()
-        serving = asyncio.create_task(serve(paper, door, ready.set, stop))
+        listener, ready, stop = listen_on("127.0.0.1", 0), asyncio.Event(), asyncio.Event()
+        serving = asyncio.create_task(serve(paper, listener, ADMIN_KEY, ready.set, stop))
         await ready.wait()
-        rig = PaperRig(paper, f"http://127.0.0.1:{door.socket.getsockname()[1]}")
+        rig = PaperRig(paper, f"http://127.0.0.1:{listener.getsockname()[1]}")
         yield rig
         await rig.port.close()
         stop.set()

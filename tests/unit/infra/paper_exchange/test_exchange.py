@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tradesaga.infra.paper_exchange.book import Bar
-from tradesaga.infra.paper_exchange.exchange import Exchange, Memory
+from tradesaga.infra.paper_exchange.errors import ApiError
+from tradesaga.infra.paper_exchange.exchange import Exchange, State
 from tradesaga.infra.paper_exchange.records import Account, Change, Order, Status, Ticket, Trade
-from tradesaga.infra.paper_exchange.refusal import Refusal
 from tradesaga.infra.paper_exchange.settings import Fees, Listing
 from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
@@ -33,7 +33,7 @@ class Books(RuleBasedStateMachine):
     def open(self, asset: str) -> None:
         """Open two accounts; fees go either way."""
         fees = Fees.model_validate({"maker_bps": "7", "taker_bps": "13", "asset": asset})
-        self.exchange = Exchange([LISTING], {"EURUSD": TAPE}, fees, Memory())
+        self.exchange = Exchange([LISTING], {"EURUSD": TAPE}, fees, State())
         self.postings: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
         self.orders: dict[int, Order] = {}
         self.trades: list[Trade] = []
@@ -79,7 +79,7 @@ class Books(RuleBasedStateMachine):
             order = list(self.orders.values())[choice % len(self.orders)]
             try:
                 self.book(self.exchange.cancel(order.id, self.time))
-            except Refusal:
+            except ApiError:
                 assert order.status not in {Status.NEW, Status.PARTIALLY_FILLED}
 
     @rule()
