@@ -41,10 +41,10 @@ def no_epoch_check() -> Generator[None]:
     """The fence compares outbox numbers, and not epochs."""
     statement = lane_rows.ADVANCE.replace("l.epoch = m.epoch AND ", "")
 
-    def is_mine(row: dict[str, Any], _epoch: int, last_seq: int) -> bool:
+    def is_owned(row: dict[str, Any], _epoch: int, last_seq: int) -> bool:
         return row["last_seq"] == last_seq
 
-    with everywhere(lane_rows.ADVANCE, statement), replaced(lane_statements, "is_mine", is_mine):
+    with everywhere(lane_rows.ADVANCE, statement), replaced(lane_statements, "is_owned", is_owned):
         yield
 
 
@@ -57,7 +57,7 @@ def no_natural_key() -> Generator[None]:
 
     async def upsert(tx: Any, *arrays: Any) -> str:
         for *values, wait in zip(*arrays, strict=True):
-            row_statements.put(tx, (values[0], values[1]), values, wait)
+            tx.put(row_statements.TABLE, (values[0], values[1]), row_statements.timed(tx, values, wait))
         return f"INSERT 0 {len(arrays[0])}"
 
     async def overwrite(tx: Any, _columns: Any, records: Any) -> str:

@@ -44,7 +44,7 @@ def test_the_command_replays_one_seed(capsys: pytest.CaptureFixture[str]) -> Non
         told.append(capsys.readouterr().out)
 
     assert told[0] == told[1]
-    assert "seed 12 holds" in told[0]
+    assert "seed 12 passes" in told[0]
     assert "append sim-order.events" in told[0]
 
 

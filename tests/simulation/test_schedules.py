@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from tradesaga.consumers.testing.simulation.campaign import SAMPLES, choose, describe, missed, run_many
+from tradesaga.consumers.testing.simulation.fault_actions import CELLS
 from tradesaga.consumers.testing.simulation.schedule import run
-from tradesaga.consumers.testing.simulation.world import CELLS, World
+from tradesaga.consumers.testing.simulation.world import World
 from tradesaga.schemas.envelope import VERSION
 from tradesaga.schemas.identity import made_with
 
@@ -66,7 +67,7 @@ def test_a_schedule_goes_on_to_the_end_without_faults() -> None:
 
 def test_starts_are_those_of_the_doors() -> None:
     """Each carries the hash of its request under a key, and the version of its saga."""
-    world = World.of(7, choose(SAMPLES, 7), [])
+    world = World(7, choose(SAMPLES, 7), [])
     world.start_saga()
     [start] = [record for logs in world.broker.logs.values() for log in logs for record in log]
     assert world.keys.matches(start.header("ts_request").decode(), world.sagas[0].start)

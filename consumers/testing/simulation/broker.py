@@ -1,4 +1,4 @@
-"""A simulated Kafka broker: its logs, consumer groups and rebalances in memory, with the failures of real brokers."""
+"""A simulated Kafka broker in memory: logs, consumer groups, rebalances, and planned failures of its clients."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,45 +12,44 @@ from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Header
 
 EPOCH_NS: Final = 1_790_000_000_000_000_000
-"""Nanoseconds since 1970 at which every simulation begins."""
-
+"""Nanoseconds since 1970 at which every simulation starts."""
 
 HEARTBEAT: Final = 0.4
-"""Seconds within which a member hears of a rebalance, or of its own expulsion."""
+"""Seconds within which a member learns of a rebalance, or of its own expulsion."""
 FIRST_DELAY: Final = 0.3
-"""Seconds for which a group that is new waits for its first members."""
+"""Seconds for which a new group waits for its first members."""
 REBALANCE_LIMIT: Final = 4.0
 """Seconds for which a rebalance waits for its members."""
 
 
 @dataclass(slots=True)
 class PlannedFailures:
-    """Failures that the clients of one process will meet next; each occurs once."""
+    """The next failures of the clients of one process; each occurs once."""
 
     acks: list[str] = field(default_factory=list[str])
-    """`lost`: appended, and the answer lost; `failed`: not appended; `twice`: appended twice."""
+    """For each record to send: `lost` (appended without an answer), `failed` (not appended), `twice` or empty."""
     fetch_fails: int = 0
     callback_late: float = 0.0
-    """Seconds for which records are delivered before the client is told what it has been assigned."""
+    """Seconds between the first delivery of records and the callback for the assignment."""
     reuses_generation: bool = False
-    """Commits of a member that has been expelled are taken, for its generation's number is in use again."""
+    """Commits of an expelled member are accepted, because the number of its generation is in use again."""
 
 
 class GroupMember(Protocol):
-    """What a group needs to know of a member."""
+    """A member, as its group sees it."""
 
     name: str
     topics: list[str]
     generation: int
     process: Process
 
-    def hear(self) -> None:
-        """Learn at a heartbeat that the group wants this member to rejoin."""
+    def request_rejoin(self) -> None:
+        """Tell the member at a heartbeat to rejoin."""
         ...
 
 
 class Group:
-    """One group at its coordinator."""
+    """One consumer group at its coordinator."""
 
     def __init__(self, broker: "SimBroker", name: str) -> None:
         self._broker = broker
@@ -61,12 +60,12 @@ class Group:
         self.metadata: dict[Place, str] = {}
         self.members: list[GroupMember] = []
         self.former: list[GroupMember] = []
-        """Members that were expelled and may not know it."""
+        """Members that were expelled, and may not know it yet."""
         self._joining: dict[GroupMember, asyncio.Future[set[Place]]] = {}
         self._timer: Any = None
 
-    def knows(self, member: GroupMember) -> bool:
-        """Return whether a commit of this member would be taken."""
+    def accepts(self, member: GroupMember) -> bool:
+        """Return whether a commit of this member would be accepted."""
         if self._broker.planned(member.process).reuses_generation:
             return True
         return member in self.members and member.generation == self.generation
@@ -78,46 +77,49 @@ class Group:
         if member not in self.members:
             self.members.append(member)
         if self._timer is None:
-            self._timer = self._later(REBALANCE_LIMIT if self.generation else FIRST_DELAY, self._give_up_on_others)
-            self._tell_others()
+            self._begin_rebalance(REBALANCE_LIMIT if self.generation else FIRST_DELAY)
         if self.generation:
             self._complete_if_all_there()
         return future
 
     def leave(self, member: GroupMember) -> None:
-        """Remove a member that leaves or whose session has expired."""
+        """Remove a member that leaves, or whose session has expired."""
         self._joining.pop(member, None)
         if member not in self.members:
             return
-        self.members.remove(member)
-        self.former.append(member)
+        self._expel(member)
         self.rebalance()
         self._complete_if_all_there()
 
     def rebalance(self) -> None:
         """Make all members rejoin."""
         if self._timer is None and self.members:
-            self._timer = self._later(REBALANCE_LIMIT, self._give_up_on_others)
-            self._tell_others()
+            self._begin_rebalance(REBALANCE_LIMIT)
 
     def heartbeat(self, member: GroupMember) -> None:
-        """Answer the next heartbeat of a member that was frozen."""
+        """Answer the next heartbeat of a member that was frozen: it rejoins if the group has changed."""
         if member not in self.members or self._timer is not None:
-            self._later(HEARTBEAT * self._broker.loop.chance.random(), member.hear)
+            self._request_rejoin(member)
 
-    def _later(self, seconds: float, function: Any) -> Any:
+    def _begin_rebalance(self, limit: float) -> None:
+        self._timer = self._broker.loop.after(limit, self._expel_absent)
+        for member in self._absent():
+            self._request_rejoin(member)
+
+    def _request_rejoin(self, member: GroupMember) -> None:
         loop = self._broker.loop
-        return loop.outside.run(loop.call_later, seconds, function)
+        loop.after(HEARTBEAT * loop.chance.random(), member.request_rejoin)
 
-    def _tell_others(self) -> None:
-        for member in self.members:
-            if member not in self._joining:
-                self._later(HEARTBEAT * self._broker.loop.chance.random(), member.hear)
+    def _absent(self) -> list[GroupMember]:
+        return [member for member in self.members if member not in self._joining]
 
-    def _give_up_on_others(self) -> None:
-        for member in [member for member in self.members if member not in self._joining]:
-            self.members.remove(member)
-            self.former.append(member)
+    def _expel(self, member: GroupMember) -> None:
+        self.members.remove(member)
+        self.former.append(member)
+
+    def _expel_absent(self) -> None:
+        for member in self._absent():
+            self._expel(member)
         self._complete_if_all_there()
         if self._timer is not None and not self.members:
             self._timer = None
@@ -132,7 +134,7 @@ class Group:
         joining, self._joining = self._joining, {}
         chance = self._broker.loop.chance
         members = sorted(self.members, key=lambda member: member.name)
-        if chance.random() < 0.5:  # noqa: PLR2004 - a coin: who gets which partitions changes from time to time
+        if chance.random() < 0.5:  # noqa: PLR2004 - a coin: the members do not always get the same partitions
             members.reverse()
         for member, future in joining.items():
             member.generation = self.generation
@@ -140,7 +142,7 @@ class Group:
                 future.set_result(self._share(members, member))
 
     def _share(self, members: list[GroupMember], member: GroupMember) -> set[Place]:
-        """Return a member its range of each topic."""
+        """Return the partitions of a member: a range of each topic."""
         index, count = members.index(member), len(members)
         each, extra = divmod(self._broker.partitions, count)
         first = index * each + min(index, extra)
@@ -149,7 +151,7 @@ class Group:
 
 
 class SimBroker:
-    """One broker: topics of `partitions` partitions each, made when they are first written to."""
+    """One broker. Its topics have `partitions` partitions each, and are created when they are first used."""
 
     def __init__(self, loop: SimLoop, partitions: int) -> None:
         self.loop = loop
@@ -158,22 +160,22 @@ class SimBroker:
         self.groups: dict[str, Group] = {}
         self.down_until = 0.0
         self.clock_offset = 0.0
-        self._moods: dict[str, PlannedFailures] = {}
+        self._planned: dict[str, PlannedFailures] = {}
         self._partitions: dict[bytes, int] = {}
         self._listeners: dict[str, list[Callable[[], None]]] = {}
         self.appended: Callable[[Record], None] = lambda _: None
 
     @property
     def down(self) -> bool:
-        """Return whether it answers nobody now."""
+        """Return whether the broker is unavailable now."""
         return self.loop.time() < self.down_until
 
     def planned(self, process: Process) -> PlannedFailures:
         """Return the failures planned for a process."""
-        return self._moods.setdefault(process.name, PlannedFailures())
+        return self._planned.setdefault(process.name, PlannedFailures())
 
     def now_ms(self) -> int:
-        """Return the broker's time, milliseconds since 1970."""
+        """Return the broker's time in milliseconds since 1970."""
         return EPOCH_NS // 1_000_000 + int((self.loop.time() + self.clock_offset) * 1000)
 
     def log(self, topic: str, partition: int) -> list[Record]:
@@ -217,5 +219,5 @@ class SimBroker:
         return self.groups[name]
 
     def committed(self, group: str) -> Mapping[Place, int]:
-        """Return a group's own offsets."""
+        """Return the committed offsets of a group."""
         return self.group(group).offsets

@@ -1,19 +1,22 @@
-"""A campaign: many schedules, run in several processes, and its report."""
+"""`tradesaga simulate`: many schedules in several processes, and the report on them."""
 
 import importlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from string import ascii_lowercase
 from time import monotonic
 from typing import Annotated, Final
 
 import typer
 
+from tradesaga.consumers.testing.simulation.fault_actions import CELLS, FAULTS
 from tradesaga.consumers.testing.simulation.samples import SimulatedSaga
 from tradesaga.consumers.testing.simulation.schedule import Result, run, shorten
-from tradesaga.consumers.testing.simulation.world import CELLS, FaultKind
 from tradesaga.infra.cli.console import AsJson, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.failpoints import Failpoint
@@ -24,23 +27,16 @@ SAMPLES: Final = (
 )
 
 CHUNK: Final = 25
-
-
-"""Schedules that a process takes at once."""
-
+"""Number of schedules that a process runs at once."""
 _TRACE_LINES: Final = 400
-
 _WIDTH: Final = 6
-
 SHOWN: Final = 3
-
-
-"""Failing schedules that are shortened and told; the others are only named."""
+"""Number of failing schedules that are shortened and described; of the others the report has only the seeds."""
 
 
 @dataclass
 class Tally:
-    """What a campaign has come to; `failures` are results whose faults have been left out as far as they can be."""
+    """Totals of many schedules. `failures` are failing schedules with as few faults as possible."""
 
     hits: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     figures: Counter[str] = field(default_factory=Counter[str])
@@ -51,7 +47,7 @@ class Tally:
     least_faults: int = 1_000_000
 
     def add(self, results: Sequence[Result]) -> None:
-        """Count results in."""
+        """Add results."""
         for result in results:
             self.schedules += 1
             self.hits.update(result.hits)
@@ -62,13 +58,13 @@ class Tally:
 
 
 def find_simulated_saga(path: str) -> SimulatedSaga:
-    """Return the subject at `module:attribute`. Raises `CommandError` (exit 3) when there is none."""
+    """Return the `SimulatedSaga` at `module:attribute`. Raises `CommandError` (exit 3) if there is none."""
     module, _, name = path.partition(":")
     do = "give it as module:attribute, naming a tradesaga.consumers.testing.simulation.SimulatedSaga"
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise CommandError("subject-missing", f"nothing to simulate: {error}", path, do, ExitCode.NOT_FOUND) from error
+        raise CommandError("subject-missing", f"no saga to simulate: {error}", path, do, ExitCode.NOT_FOUND) from error
     if not isinstance(found, SimulatedSaga):
         what = f"{name} is a {type(found).__name__}, not a SimulatedSaga"
         raise CommandError("subject-missing", what, path, do, ExitCode.NOT_FOUND)
@@ -76,23 +72,24 @@ def find_simulated_saga(path: str) -> SimulatedSaga:
 
 
 def choose(paths: Sequence[str], seed: int) -> SimulatedSaga:
-    """Return the subject whose turn it is at this seed."""
+    """Return the saga of a seed: seeds take turns over the paths."""
     return find_simulated_saga(paths[seed % len(paths)])
 
 
 def run_chunk(paths: Sequence[str], seeds: Sequence[int]) -> list[Result]:
-    """Run some schedules one after the other."""
+    """Run schedules one after the other."""
     return [run(choose(paths, seed), seed) for seed in seeds]
 
 
 def run_many(paths: Sequence[str], first: int, count: int, processes: int) -> Tally:
-    """Run `count` schedules from seed `first` on."""
+    """Run `count` schedules, beginning at seed `first`."""
     began, tally = monotonic(), Tally()
     chunks = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
     for path in paths:
         find_simulated_saga(path)
-    for results in _spread(paths, chunks, processes):
-        tally.add(results)
+    with ProcessPoolExecutor(processes) if processes > 1 else nullcontext() as pool:
+        for results in (pool.map if pool is not None else map)(partial(run_chunk, paths), chunks):
+            tally.add(results)
     tally.seconds = monotonic() - began
     for seed in sorted(tally.failed_seeds)[:SHOWN]:
         simulated = choose(paths, seed)
@@ -100,49 +97,39 @@ def run_many(paths: Sequence[str], first: int, count: int, processes: int) -> Ta
     return tally
 
 
-def _spread(paths: Sequence[str], chunks: Sequence[range], processes: int) -> Iterator[list[Result]]:
-    if processes == 1:
-        for chunk in chunks:
-            yield run_chunk(paths, chunk)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(run_chunk, [paths] * len(chunks), chunks)
-
-
 def describe(tally: Tally) -> Iterator[str]:
-    """Write the table of hits, the figures, and what failed."""
+    """Return the lines of the report: the table of faults, the figures, and the failures."""
     yield from describe_hits(tally)
     yield ""
     yield ", ".join(f"{count} {name}" for name, count in sorted(tally.figures.items()))
     rate = tally.schedules / tally.seconds if tally.seconds else 0
     failed = len(tally.failed_seeds)
-    yield f"{tally.schedules} schedules in {tally.seconds:.1f} s ({rate:.0f} a second), {failed} failed"
+    yield f"{tally.schedules} schedules in {tally.seconds:.1f} s ({rate:.0f} per second), {failed} failed"
     for result in tally.failures:
         yield ""
         yield from describe_failure(result)
     if len(tally.failed_seeds) > len(tally.failures):
-        yield f"further seeds that failed: {sorted(tally.failed_seeds)[len(tally.failures) :]}"
+        yield f"further failing seeds: {sorted(tally.failed_seeds)[len(tally.failures) :]}"
 
 
 def describe_hits(tally: Tally) -> Iterator[str]:
-    """Write how often each fault has occurred at each failpoint."""
-    failpoints = list(Failpoint)
-    letters = [chr(ord("a") + number) for number in range(len(failpoints))]
-    for letter, failpoint in zip(letters, failpoints, strict=True):
+    """Return a table of how often each kind of fault has occurred at each failpoint."""
+    letters = ascii_lowercase[: len(Failpoint)]
+    for letter, failpoint in zip(letters, Failpoint, strict=True):
         yield f"  {letter} {failpoint}"
     yield f"{'':18}" + "".join(f"{letter:>{_WIDTH}}" for letter in letters)
-    for kind in FaultKind:
-        yield f"{kind:18}" + "".join(f"{tally.hits[failpoint, kind]:{_WIDTH}}" for failpoint in failpoints)
+    for kind in FAULTS:
+        yield f"{kind:18}" + "".join(f"{tally.hits[failpoint, kind]:{_WIDTH}}" for failpoint in Failpoint)
 
 
 def missed(tally: Tally) -> list[str]:
-    """Return the combinations of failpoint and fault that never occurred."""
+    """Return the pairs of failpoint and kind of fault that never occurred."""
     return [f"{kind} at {failpoint}" for failpoint, kind in CELLS if not tally.hits[failpoint, kind]]
 
 
 def describe_failure(result: Result) -> Iterator[str]:
-    """Describe the failure of one seed, with the fewest faults that reproduce it."""
-    yield f"seed {result.seed} fails; again: tradesaga simulate --seed {result.seed}"
+    """Return the lines on one failing seed: how to reproduce it, its violations, faults and trace."""
+    yield f"seed {result.seed} fails; reproduce it with: tradesaga simulate --seed {result.seed}"
     yield from (f"  {violation}" for violation in result.violations)
     yield f"  with {len(result.faults)} faults:"
     yield from (f"    {fault}" for fault in result.faults)
@@ -153,7 +140,7 @@ def describe_failure(result: Result) -> Iterator[str]:
 
 
 def as_dict(tally: Tally) -> dict[str, object]:
-    """Return the campaign for programs."""
+    """Return the report for `--json`."""
     return {
         "schedules": tally.schedules,
         "seconds": round(tally.seconds, 3),
@@ -177,12 +164,12 @@ Sagas = Annotated[list[str] | None, typer.Option("--saga", help="module:attribut
 
 def simulate(
     *,
-    seed: Annotated[int | None, typer.Option(min=0, help="Run this schedule alone, exactly as before.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Run only the schedule of this seed.")] = None,
     schedules: Annotated[int, typer.Option(min=1, help="Number of schedules.")] = 1000,
     first: Annotated[int, typer.Option(min=0, help="Seed of the first schedule.")] = 0,
     processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one per core.")] = 0,
     saga: Sagas = None,
-    trace: Annotated[bool, typer.Option("--trace", help="With --seed: print the whole trace, failed or not.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="With --seed: always print the whole trace.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Run the step path against simulated Kafka, PostgreSQL and far side, with seeded faults; exit 1 if it fails.
@@ -208,5 +195,7 @@ def _replay(paths: tuple[str, ...], seed: int, *, trace: bool) -> tuple[Tally, l
         tally.failures.append(shorten(simulated, result))
         lines += describe_failure(tally.failures[0])
     else:
-        lines.append(f"seed {seed} holds: {result.hits.total()} faults, {len(result.trace)} lines, {result.hash[:16]}")
+        lines.append(
+            f"seed {seed} passes: {result.hits.total()} faults, {len(result.trace)} trace lines, {result.hash[:16]}"
+        )
     return tally, lines

@@ -1,15 +1,15 @@
-"""The Kafka clients of simulated processes: consumers, producers and the inspector that the guard asks."""
+"""Simulated Kafka clients of one process: consumer, producer, and the inspector that the guard uses."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
 from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 
 from tradesaga.consumers.testing.simulation.broker import PlannedFailures, SimBroker
-from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
+from tradesaga.consumers.testing.simulation.loop import Process
 from tradesaga.infra.kafka.codec import Outgoing, Record, checksum
 from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
 from tradesaga.infra.kafka.consumer import Polled, Wants
@@ -17,25 +17,43 @@ from tradesaga.infra.kafka.identity import Committed, TopicState
 from tradesaga.schemas.envelope import Header
 
 FETCH_WAIT: Final = 0.03
-"""Seconds for which the broker may wait for more before it answers a fetch."""
+"""Seconds for which the broker may wait for more records before it answers a fetch."""
 REQUEST_LIMIT: Final = 1.5
-"""Seconds for which a producer waits for a broker that does not answer."""
+"""Seconds after which a producer fails a request to an unavailable broker."""
 
 _Sent = tuple[str, bytes, bytes, Sequence[Header], asyncio.Future[Any]]
+Callback = Callable[[], Awaitable[None]]
 
 
-class SimConsumer:
-    """A member of a group. Fetching is never fenced by the group: only commits are."""
+class _Client:
+    """A client of a process; its requests fail if the process is dead or the broker unavailable."""
+
+    def __init__(self, broker: SimBroker, process: Process) -> None:
+        self.process = process
+        self._broker = broker
+
+    async def _request(self) -> None:
+        await asyncio.sleep(0)
+        await self._connect()
+
+    async def _connect(self) -> None:
+        self.process.check()
+        if self._broker.down:
+            await asyncio.sleep(0.2)
+            raise KafkaUnavailableError("no broker answers")
+
+
+class SimConsumer(_Client):
+    """A member of a group. The group fences its commits, but not its fetches."""
 
     def __init__(
         self, broker: SimBroker, process: Process, group: str, topics: Collection[str], *, name: str, session_ms: int
     ) -> None:
+        super().__init__(broker, process)
         self.name = name
         self.topics = sorted(topics)
-        self.process = process
         self.session = session_ms / 1000
         self.generation = -1
-        self._broker = broker
         self._group = broker.group(group)
         self._assigned: set[Place] = set()
         self._positions: dict[Place, int] = {}
@@ -49,86 +67,77 @@ class SimConsumer:
         """Return the failures planned for this process."""
         return self._broker.planned(self.process)
 
-    async def start(
-        self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Join the group; returns once there is an assignment, whether or not it has been told of."""
-        self._check()
-        if self._broker.down:
-            await asyncio.sleep(0.2)
-            raise KafkaUnavailableError("no broker answers")
+    async def start(self, on_revoked: Callback, on_assigned: Callback) -> None:
+        """Join the group; return at the first assignment, which may be before its callback."""
+        await self._connect()
         self._broker.listen(self.topics, self._wake)
         self._coordinating = asyncio.create_task(self._coordinate(on_revoked, on_assigned))
         await self._delivering.wait()
 
     async def stop(self) -> None:
         """Leave the group."""
-        self._check()
+        self.process.check()
         if self._coordinating is not None:
             self._coordinating.cancel()
             await asyncio.wait([self._coordinating])
         self._group.leave(self)
 
-    def hear(self) -> None:
-        """Learn at a heartbeat that the group wants this member to join anew."""
+    def request_rejoin(self) -> None:
+        """Tell the member at a heartbeat to rejoin."""
         self._rejoin.set()
 
     def expire(self) -> None:
-        """Expire the member's session; the member itself does not know."""
+        """Expire the session; the member does not notice."""
         self._group.leave(self)
 
     def resume(self) -> None:
-        """Resume after a freeze; the next heartbeat tells the member what has happened meanwhile."""
+        """Resume after a freeze: the next heartbeat tells the member to rejoin if the group has changed."""
         self._group.heartbeat(self)
 
-    async def _coordinate(
-        self, on_revoked: Callable[[], Awaitable[None]], on_assigned: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def _coordinate(self, on_revoked: Callback, on_assigned: Callback) -> None:
+        planned = self.planned
         while True:
             self._delivering.clear()
-            await _tell(on_revoked)
-            self._check()
+            await _call(on_revoked)
+            self.process.check()
             self._rejoin.clear()
-            assigned = await self._group.join(self)
-            committed = self._group.offsets
-            self._assigned = assigned
-            self._positions = {place: committed.get(place, 0) for place in sorted(assigned)}
+            self._assigned = await self._group.join(self)
+            self._positions = {place: self._group.offsets.get(place, 0) for place in sorted(self._assigned)}
             self._delivering.set()
-            planned = self.planned
             late, planned.callback_late = planned.callback_late, 0.0
             await asyncio.sleep(late)
-            await _tell(on_assigned)
+            await _call(on_assigned)
             await self._rejoin.wait()
-            self.planned.reuses_generation = False
+            planned.reuses_generation = False
 
     def assignment(self) -> set[Place]:
-        """Return the partitions that this member believes to be its own."""
+        """Return the partitions that this member believes to have."""
         return set(self._assigned)
 
     def seek(self, place: Place, offset: int) -> None:
-        """Read on from `offset`. Raises `KafkaUnavailableError` if not assigned."""
+        """Continue reading at `offset`. Raises `KafkaUnavailableError` for a partition that is not assigned."""
         if place not in self._assigned:
             raise KafkaUnavailableError(f"{place} is assigned to another member now")
         self._positions[place] = offset
 
     async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
-        """Wait for records; during a rebalance for as long as that takes."""
-        self._check()
+        """Wait for records; during a rebalance until its end."""
+        self.process.check()
         until = self._broker.loop.time() + timeout_ms / 1000
         while True:
             await self._delivering.wait()
-            self._check()
+            self.process.check()
             if self.planned.fetch_fails:
-                self._lose()
+                self._fail_fetch()
             found = {} if self._broker.down else self._take(wants, limit)
             left = until - self._broker.loop.time()
             if found or left <= 0:
                 return found
             await self._pause(left)
-            self._check()
+            self.process.check()
 
-    def _lose(self) -> None:
-        """Fail after part of what was fetched has been passed: those records are not delivered again."""
+    def _fail_fetch(self) -> None:
+        """Fail after some records have been skipped, which are not delivered again."""
         self.planned.fetch_fails -= 1
         for place, position in self._positions.items():
             end = len(self._broker.log(*place))
@@ -161,44 +170,36 @@ class SimConsumer:
             self._waiting = None
 
     def _wake(self) -> None:
-        """Bring what has come in a moment, with what comes until then."""
+        """End the pause after a moment, so that one fetch brings all records until then."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             loop = self._broker.loop
-            loop.outside.run(loop.call_later, FETCH_WAIT * loop.chance.random(), _release, waiting)
+            loop.after(FETCH_WAIT * loop.chance.random(), _release, waiting)
 
     def behind(self, offsets: Mapping[Place, int]) -> int:
-        """Count the records from these offsets to the ends."""
+        """Return the number of records from these offsets to the ends."""
         return sum(max(0, len(self._broker.log(*place)) - offset) for place, offset in offsets.items())
 
-    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:  # noqa: ARG002 - no transactions here
-        """Return nothing: nobody opens a transaction."""
+    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:  # noqa: ARG002 - no client opens a transaction
+        """Return no offsets: no client opens a transaction."""
         return {}
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
-        await asyncio.sleep(0)
-        self._check()
-        if self._broker.down:
-            await asyncio.sleep(0.2)
-            raise KafkaUnavailableError("no broker answers")
+        await self._request()
         return self._broker.ranges(places)
 
     async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
-        """Commit offsets. False if the group does not know this member, or not with this generation."""
+        """Commit offsets. Returns False if the group does not know this member, or not in this generation."""
         if not offsets:
             return True
         await asyncio.sleep(0)
-        self._check()
-        if self._broker.down or not offsets.keys() <= self._assigned or not self._group.knows(self):
+        self.process.check()
+        if self._broker.down or not offsets.keys() <= self._assigned or not self._group.accepts(self):
             return False
         self._group.offsets.update(offsets)
         self._group.metadata.update(dict.fromkeys(offsets, metadata))
         return True
-
-    def _check(self) -> None:
-        if self.process.dead:
-            raise ProcessGoneError
 
 
 def _release(future: asyncio.Future[Any]) -> None:
@@ -206,36 +207,28 @@ def _release(future: asyncio.Future[Any]) -> None:
         future.set_result(None)
 
 
-async def _tell(listener: Callable[[], Awaitable[None]]) -> None:
-    """Call a listener; as aiokafka does, go on whatever it raises."""
-    try:
+async def _call(listener: Callback) -> None:
+    with suppress(Exception):  # as aiokafka, which logs it
         await listener()
-    except Exception:  # noqa: BLE001 - aiokafka logs it and goes on
-        return
 
 
-class SimProducer:
+class SimProducer(_Client):
     """An idempotent producer of one process."""
 
     def __init__(self, broker: SimBroker, process: Process) -> None:
-        self._broker = broker
-        self._process = process
+        super().__init__(broker, process)
         self._buffer: list[_Sent] = []
         self._flushing = False
         self._poisoned: set[tuple[str, int]] = set()
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
-        await asyncio.sleep(0)
-        self._check()
-        if self._broker.down:
-            await asyncio.sleep(0.2)
-            raise KafkaUnavailableError("no broker answers")
+        await self._request()
 
     async def stop(self) -> None:
-        """Send what is buffered and disconnect."""
+        """Send the buffered records and disconnect."""
         await asyncio.sleep(0)
-        self._check()
+        self.process.check()
         if not self._broker.down:
             self._flush()
 
@@ -245,50 +238,45 @@ class SimProducer:
 
     async def send(self, topic: str, key: bytes, value: bytes, headers: Sequence[Header]) -> asyncio.Future[Any]:
         """Queue one record."""
-        if self._process.frozen:
+        if self.process.frozen:
             await asyncio.sleep(0)
-        self._check()
+        self.process.check()
         loop = self._broker.loop
         future = loop.create_future()
         self._buffer.append((topic, key, value, headers, future))
         if not self._flushing:
             self._flushing = True
-            delay = 0.001 + 0.02 * loop.chance.random() ** 4
-            loop.outside.run(loop.call_later, delay, self._flush)
+            loop.after(0.001 + 0.02 * loop.chance.random() ** 4, self._flush)
         return future
 
-    def _check(self) -> None:
-        if self._process.dead:
-            raise ProcessGoneError
-
     def _flush(self) -> None:
-        """Send what is buffered. A dead process sends it half of the time: its last packets may have left."""
+        """Send the buffered records. A dead process sends them half of the time: its last packets may have left."""
         self._flushing = False
         loop = self._broker.loop
         buffer, self._buffer = self._buffer, []
-        if self._process.dead and loop.chance.random() < 0.5:  # noqa: PLR2004 - a coin
+        if self.process.dead and loop.chance.random() < 0.5:  # noqa: PLR2004 - a coin
             return
         if self._broker.down:
             self._poisoned |= {(topic, self._broker.partition_for(key)) for topic, key, *_ in buffer}
-            loop.outside.run(loop.call_later, REQUEST_LIMIT, _fail, buffer)
+            loop.after(REQUEST_LIMIT, _acknowledge, [(sent[4], None) for sent in buffer])
             return
-        planned = self._broker.planned(self._process)
-        acks = [(sent[4], self._append(sent, planned.acks)) for sent in buffer]
-        loop.outside.run(loop.call_later, 0.001 + 0.03 * loop.chance.random() ** 4, _acknowledge, acks)
+        planned = self._broker.planned(self.process).acks
+        acks = [(sent[4], self._append(sent, planned)) for sent in buffer]
+        loop.after(0.001 + 0.03 * loop.chance.random() ** 4, _acknowledge, acks)
 
-    def _append(self, sent: _Sent, moods: list[str]) -> Record | None:
+    def _append(self, sent: _Sent, planned: list[str]) -> Record | None:
         topic, key, value, headers, _ = sent
         place = (topic, self._broker.partition_for(key))
         if place in self._poisoned:
             return None
-        planned = moods.pop(0) if moods else ""
-        if planned == "failed":
+        failure = planned.pop(0) if planned else ""
+        if failure == "failed":
             self._poisoned.add(place)
             return None
         record = self._broker.append(topic, key, value, headers)
-        if planned == "twice":
+        if failure == "twice":
             self._broker.append(topic, key, value, headers)
-        if planned == "lost":
+        if failure == "lost":
             self._poisoned.add(place)
             return None
         return record
@@ -306,29 +294,21 @@ def _acknowledge(acks: list[tuple[asyncio.Future[Any], Record | None]]) -> None:
             future.set_result(record)
 
 
-def _fail(buffer: list[_Sent]) -> None:
-    _acknowledge([(sent[4], None) for sent in buffer])
-
-
-class SimInspector:
-    """Answers for a process, as long as that and the broker are there."""
-
-    def __init__(self, broker: SimBroker, process: Process) -> None:
-        self._broker = broker
-        self._process = process
+class SimInspector(_Client):
+    """The inspector of one process."""
 
     def now(self) -> int:
-        """Return the time, nanoseconds since 1970."""
+        """Return the broker's time in nanoseconds since 1970."""
         return self._broker.now_ms() * 1_000_000
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
-        """Return the topics: each name is one, since they are made when they are written to."""
-        await self._travel()
+        """Return the topics. Every name is a topic: the broker creates topics when they are used."""
+        await self._request()
         return {name: TopicState(uuid5(NAMESPACE_OID, name), self._broker.partitions) for name in names}
 
     async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
         """Return the committed offsets by group."""
-        await self._travel()
+        await self._request()
         found = {name: self._broker.group(name) for name in groups}
         return {
             name: {place: Committed(offset, group.metadata[place]) for place, offset in group.offsets.items()}
@@ -337,12 +317,12 @@ class SimInspector:
 
     async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
         """Return the first and the next offset of each partition."""
-        await self._travel()
+        await self._request()
         return self._broker.ranges(places)
 
     async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
         """Return the records of each range; the simulated logs have no gaps."""
-        await self._travel()
+        await self._request()
         return {
             place: self._broker.log(*place)[start : start + 1 if first else end]
             for place, (start, end) in ranges.items()
@@ -355,35 +335,23 @@ class SimInspector:
 
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
         """Append one record to partition 0."""
-        await self._travel()
+        await self._request()
         log = self._broker.log(topic, 0)
         log.append(Record(topic, 0, len(log), self._broker.now_ms(), key, value, ()))
 
-    async def _travel(self) -> None:
-        await asyncio.sleep(0)
-        if self._process.dead:
-            raise ProcessGoneError
-        if self._broker.down:
-            await asyncio.sleep(0.2)
-            raise KafkaUnavailableError("no broker answers")
 
-
-class SimClients:
+class SimClients(_Client):
     """Makes the clients of one process."""
 
-    def __init__(self, broker: SimBroker, process: Process) -> None:
-        self._broker = broker
-        self._process = process
-
-    def producer(self, client_id: str) -> SimProducer:  # noqa: ARG002 - the process says who it is
+    def producer(self, client_id: str) -> SimProducer:  # noqa: ARG002 - the process identifies the client
         """Make a producer."""
-        return SimProducer(self._broker, self._process)
+        return SimProducer(self._broker, self.process)
 
     def consumer(self, group: str, topics: Collection[str], client_id: str, session_ms: int) -> SimConsumer:
         """Make a member of a group."""
-        return SimConsumer(self._broker, self._process, group, topics, name=client_id, session_ms=session_ms)
+        return SimConsumer(self._broker, self.process, group, topics, name=client_id, session_ms=session_ms)
 
     @asynccontextmanager
     async def inspector(self) -> AsyncGenerator[SimInspector]:
         """Make an inspector."""
-        yield SimInspector(self._broker, self._process)
+        yield SimInspector(self._broker, self.process)

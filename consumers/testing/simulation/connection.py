@@ -1,4 +1,4 @@
-"""A simulated asyncpg: lost answers, sessions that the server ends, processes that stop in between."""
+"""A simulated asyncpg connection: lost COMMIT answers, closed sessions, and processes that die between statements."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -8,18 +8,18 @@ from typing import Any, Final
 import asyncpg
 
 from tradesaga.consumers.testing.simulation.database import SimDatabase, Transaction
-from tradesaga.consumers.testing.simulation.loop import Process, ProcessGoneError
+from tradesaga.consumers.testing.simulation.loop import Process
 
 IDLE_LIMIT: Final = 8.0
 """Seconds after which the server ends a session that idles in a transaction."""
 
 
 TURNS: Final = 0.4
-"""The chance that others have their turn while a message is on its way; always would cost a third of all time."""
+"""The chance that other tasks run during a round trip. At 1.0 a simulation would take a third more time."""
 
 
 class UnknownStatementError(Exception):
-    """A statement for which the simulation has no function: give it one in `SimulatedSaga.statements`."""
+    """The simulation has no function for a statement: add one to `SimulatedSaga.statements`."""
 
 
 class SimConnection:
@@ -30,7 +30,7 @@ class SimConnection:
         self.process = process
         self.open: Transaction | None = None
         self.cut = ""
-        """`before` or `after`: the connection breaks when the next COMMIT is sent, or is done and not answered."""
+        """`before` or `after`: the connection breaks before the next COMMIT, or after it and before its answer."""
         self.conflicts = 0
         self.slow = 0.0
         self.committing = False
@@ -42,33 +42,76 @@ class SimConnection:
         return self.closed
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]:  # noqa: ARG002, ASYNC109 - asyncpg's signature
-        """Run a statement and give its rows."""
+        """Run a statement and return its rows."""
         return await self._run(query, args)
 
     async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ARG002, ASYNC109
         """Return the first row, or None."""
-        rows = await self._run(query, args)
-        return rows[0] if rows else None
+        return next(iter(await self._run(query, args)), None)
 
     async def fetchval(self, query: str, *args: Any, timeout: float | None = None) -> Any:  # noqa: ARG002, ASYNC109
         """Return the first column of the first row, or None."""
-        rows = await self._run(query, args)
-        return next(iter(rows[0].values())) if rows else None
+        row = await self.fetchrow(query, *args)
+        return next(iter(row.values())) if row else None
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ARG002, ASYNC109
-        """Run a statement and give its command tag."""
+        """Run a statement and return its command tag."""
         answer = await self._run(query, args)
         return answer if isinstance(answer, str) else f"SELECT {len(answer)}"
 
     async def copy_records_to_table(
         self, table_name: str, *, columns: Sequence[str], records: Iterable[Sequence[Any]]
     ) -> str:
-        """Write rows as COPY does; the function for it has the name `COPY table`."""
+        """Write rows with COPY; its function has the name `COPY table`."""
         return await self._run(f"COPY {table_name}", (columns, list(records)))
 
-    def transaction(self) -> "SimTransaction":
-        """Open a transaction, or within one a savepoint, as a context."""
-        return SimTransaction(self)
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        """Open a transaction, or a savepoint within an open one, until the context ends."""
+        await self.travel()
+        if self.open is not None:
+            async with self._savepoint(self.open):
+                yield
+            return
+        self.open = Transaction(self.database)
+        try:
+            yield
+        except BaseException:
+            await self.travel()
+            self._abort()
+            raise
+        await self._commit()
+
+    @asynccontextmanager
+    async def _savepoint(self, transaction: Transaction) -> AsyncGenerator[None]:
+        _check_usable(transaction)
+        savepoint = transaction.savepoint()
+        try:
+            yield
+        except BaseException:
+            await self.travel()
+            if self.open is not None:
+                self.open.roll_back_to(savepoint)
+            raise
+        await self.travel()
+
+    async def _commit(self) -> None:
+        self.check()
+        self._break_if_cut("before")
+        self.committing = True
+        try:
+            await self.travel()
+        finally:
+            self.committing = False
+        transaction, self.open = self.open, None
+        if transaction is None:
+            raise asyncpg.InterfaceError("connection is closed")
+        if transaction.failed:
+            transaction.end()
+            return
+        transaction.commit()
+        self._break_if_cut("after")
+        await self.travel()
 
     async def _run(self, query: str, arguments: tuple[Any, ...]) -> Any:
         function = self.database.statements.get(query)
@@ -89,8 +132,7 @@ class SimConnection:
         return answer
 
     async def _within(self, transaction: Transaction, function: Any, arguments: tuple[Any, ...]) -> Any:
-        if transaction.failed:
-            raise asyncpg.InFailedSQLTransactionError("current transaction is aborted")
+        _check_usable(transaction)
         if self.conflicts:
             self.conflicts -= 1
             transaction.failed = True
@@ -102,7 +144,7 @@ class SimConnection:
             raise
 
     async def travel(self) -> None:
-        """Simulate a network round trip. Raises what asyncpg would if the session has ended meanwhile."""
+        """Simulate a network round trip. Raises as asyncpg does if the session has ended meanwhile."""
         self.check()
         if self.slow:
             slow, self.slow = self.slow, 0.0
@@ -114,79 +156,31 @@ class SimConnection:
         self.check()
 
     def check(self) -> None:
-        """Raise if there is no session any more."""
-        if self.process.dead:
-            raise ProcessGoneError
+        """Raise an error if the process is dead or the session closed."""
+        self.process.check()
         if self.closed:
             raise asyncpg.InterfaceError("connection is closed")
 
     def end(self) -> None:
-        """End the session, at the server's side; what was open is rolled back."""
+        """End the session at the server, which rolls back its open transaction."""
         self.closed = True
+        self._abort()
+
+    def _abort(self) -> None:
         if self.open is not None and not self.open.over:
             self.open.end()
         self.open = None
 
-    def lose(self) -> asyncpg.PostgresError:
-        """Break the connection and give the error for it."""
-        self.end()
-        return asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+    def _break_if_cut(self, when: str) -> None:
+        if self.cut == when:
+            self.cut = ""
+            self.end()
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
 
-class SimTransaction:
-    """BEGIN and COMMIT, or SAVEPOINT and its release."""
-
-    def __init__(self, connection: SimConnection) -> None:
-        self._connection = connection
-        self._mark: tuple[int, int] | None = None
-
-    async def __aenter__(self) -> None:
-        connection = self._connection
-        await connection.travel()
-        if connection.open is None:
-            connection.open = Transaction(connection.database)
-        else:
-            if connection.open.failed:
-                raise asyncpg.InFailedSQLTransactionError("current transaction is aborted")
-            self._mark = connection.open.savepoint()
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        connection = self._connection
-        if self._mark is not None:
-            await connection.travel()
-            if connection.open is not None and kind is not None:
-                connection.open.roll_back_to(self._mark)
-        elif kind is not None:
-            await connection.travel()
-            if connection.open is not None:
-                connection.open.end()
-                connection.open = None
-        else:
-            await self._commit()
-
-    async def _commit(self) -> None:
-        connection = self._connection
-        connection.check()
-        if connection.cut == "before":
-            connection.cut = ""
-            raise connection.lose()
-        connection.committing = True
-        try:
-            await connection.travel()
-        finally:
-            connection.committing = False
-        transaction = connection.open
-        if transaction is None:
-            raise asyncpg.InterfaceError("connection is closed")
-        connection.open = None
-        if transaction.failed:
-            transaction.end()
-            return
-        transaction.commit()
-        if connection.cut == "after":
-            connection.cut = ""
-            raise connection.lose()
-        await connection.travel()
+def _check_usable(transaction: Transaction) -> None:
+    if transaction.failed:
+        raise asyncpg.InFailedSQLTransactionError("current transaction is aborted")
 
 
 class SimPool:
@@ -199,7 +193,7 @@ class SimPool:
 
     @asynccontextmanager
     async def acquire(self, *, timeout: float | None = None) -> AsyncGenerator[SimConnection]:  # noqa: ARG002, ASYNC109 - asyncpg's signature
-        """Return a session that nobody else uses."""
+        """Return a session that no other task uses."""
         connection = SimConnection(self._database, self._process)
         await connection.travel()
         self.used.append(connection)

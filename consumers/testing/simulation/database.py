@@ -1,7 +1,7 @@
-"""PostgreSQL in memory: atomic commits, row locks that others wait for, savepoints, and sessions that end."""
+"""A simulated PostgreSQL in memory: tables, transactions, savepoints, row locks, and deadlock detection."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -12,28 +12,32 @@ from tradesaga.consumers.testing.simulation.broker import EPOCH_NS
 from tradesaga.consumers.testing.simulation.loop import SimLoop
 
 LOCK_LIMIT: Final = 3.0
-"""Seconds for which a statement waits for a row, as `lock_timeout` says."""
+"""Seconds for which a statement waits for a row lock, like `lock_timeout`."""
 BEGINNING: Final = datetime.fromtimestamp(EPOCH_NS // 1_000_000_000, UTC)
 
 Key = tuple[Any, ...]
 Row = Any
 Statement = Callable[..., Awaitable[Any]]
-"""A simulated statement: it gets the transaction and the arguments, and gives rows, or a command tag."""
+"""A simulated statement: it takes the transaction and the arguments, and returns rows or a command tag."""
 
 _MISSING: Final = object()
 
 
-@dataclass(slots=True)
-class Committed:
-    """One effect, as committed: in which order, and under which epochs of which lanes."""
+def select(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+    """Return some columns of a row."""
+    return {column: row[column] for column in columns}
 
-    number: int
+
+@dataclass(slots=True)
+class CommittedEffect:
+    """One committed effect, with the epochs of the lanes under which it was written."""
+
     effect: Key
     epochs: dict[int, int]
 
 
 class Transaction:
-    """One open transaction: what it has written and locked, and nobody else sees."""
+    """One open transaction: its uncommitted writes, and its row locks."""
 
     def __init__(self, database: "SimDatabase") -> None:
         self.database = database
@@ -53,13 +57,6 @@ class Transaction:
             return row
         return self.database.tables[table].get(key)
 
-    def rows_at(self, table: str, key: Key) -> Row:
-        """Read a row that is known to be there."""
-        row = self.get(table, key)
-        if row is None:
-            raise LookupError(f"{table} has no row {key}")
-        return row
-
     def rows(self, table: str) -> Iterator[tuple[Key, Row]]:
         """List a table as this transaction sees it."""
         own = self.written.get(table)
@@ -71,20 +68,27 @@ class Transaction:
                 yield key, row
 
     def put(self, table: str, key: Key, row: Row | None) -> None:
-        """Write a row, or with None delete it."""
+        """Write a row; None deletes it."""
         own = self.written.setdefault(table, {})
         self._undo.append((table, key, own.get(key, _MISSING)))
         own[key] = row
 
+    async def insert(self, table: str, key: Key, row: Row) -> None:
+        """Insert a row; raises `UniqueViolationError` if the key exists."""
+        if await self.lock(table, key) is not None:
+            raise asyncpg.UniqueViolationError(f"duplicate key in {table}: {key}")
+        self.put(table, key, row)
+
     def savepoint(self) -> tuple[int, int]:
-        """Return a mark to roll back to."""
+        """Return the savepoint for `roll_back_to`."""
         return len(self._undo), len(self.effects)
 
-    def roll_back_to(self, mark: tuple[int, int]) -> None:
-        """Forget what was written since a mark."""
+    def roll_back_to(self, savepoint: tuple[int, int]) -> None:
+        """Undo the writes since a savepoint."""
+        writes, effects = savepoint
         self.failed = False
-        del self.effects[mark[1] :]
-        while len(self._undo) > mark[0]:
+        del self.effects[effects:]
+        while len(self._undo) > writes:
             table, key, before = self._undo.pop()
             if before is _MISSING:
                 del self.written[table][key]
@@ -92,7 +96,7 @@ class Transaction:
                 self.written[table][key] = before
 
     def try_lock(self, table: str, key: Key) -> bool:
-        """Lock a row unless another transaction holds it; say whether it is locked."""
+        """Lock a row unless another transaction has locked it; return whether this one has the lock."""
         locks, name = self.database.locks, (table, key)
         holder = locks.get(name)
         if holder is self:
@@ -103,10 +107,14 @@ class Transaction:
         self._locks.append(name)
         return True
 
-    async def lock(self, table: str, key: Key) -> None:
-        """Lock a row, waiting for whoever holds it. Raises what PostgreSQL would for a deadlock or a long wait."""
+    async def lock(self, table: str, key: Key) -> Row | None:
+        """Lock a row and return it, None if there is none. Waits for the transaction that has locked it.
+
+        Raises `DeadlockDetectedError`, or `LockNotAvailableError` after `LOCK_LIMIT`.
+        """
         while not self.try_lock(table, key):
             await self._wait((table, key))
+        return self.get(table, key)
 
     async def _wait(self, name: tuple[str, Key]) -> None:
         holder = self.database.locks[name]
@@ -128,7 +136,7 @@ class Transaction:
             self.waits_for = None
 
     def commit(self) -> None:
-        """Make the transaction's writes visible at once."""
+        """Make all writes visible, and release the locks."""
         for table, rows in self.written.items():
             stored = self.database.tables[table]
             for key, row in rows.items():
@@ -139,11 +147,11 @@ class Transaction:
         for lane, epoch in self.epochs.items():
             self.database.check_owner(lane, epoch)
         for effect in self.effects:
-            self.database.remember(effect, self.epochs)
+            self.database.effects.append(CommittedEffect(effect, self.epochs))
         self.end()
 
     def end(self) -> None:
-        """Release the locks; without a commit before, nothing was written."""
+        """Release the locks; without a commit before, the writes are lost."""
         self.over = True
         for name in self._locks:
             del self.database.locks[name]
@@ -155,7 +163,7 @@ class Transaction:
 
 @dataclass
 class SimDatabase:
-    """Tables, locks, and the statements that it understands."""
+    """A database: its tables, its locks, and the statements that it can run."""
 
     loop: SimLoop
     statements: Mapping[str, Statement]
@@ -169,31 +177,28 @@ class SimDatabase:
     waiters: dict[tuple[str, Key], list["asyncio.Future[None]"]] = field(
         default_factory=dict[tuple[str, Key], list["asyncio.Future[None]"]]
     )
-    effects: list[Committed] = field(default_factory=list[Committed])
+    effects: list[CommittedEffect] = field(default_factory=list[CommittedEffect])
+    """Effects in the order of their commits."""
     places: dict[int, Key] = field(default_factory=dict[int, Key])
-    """Lanes by their ids: (group, topic, partition)."""
+    """The key of each lane by its id: (group, topic, partition)."""
     stale: list[str] = field(default_factory=list[str])
-    """Writes that were committed for a lane's former owner."""
+    """Writes that were committed for a former owner of a lane."""
     unknown: set[str] = field(default_factory=set[str])
-    """Statements that somebody has sent, and for which there is no function."""
+    """Statements that were sent, and for which there is no function."""
     waits: int = 0
     fenced: int = 0
 
     def now(self) -> float:
-        """Return the server's clock, seconds since the simulation's beginning."""
+        """Return the server's time in seconds since the start of the simulation."""
         return self.loop.time() + self.clock_offset
 
-    def moment(self) -> datetime:
-        """Return the server's clock as a timestamp."""
+    def timestamp(self) -> datetime:
+        """Return the server's time as a timestamp."""
         return BEGINNING + timedelta(seconds=self.now())
 
     def check_owner(self, lane: int, epoch: int) -> None:
-        """Note a commit under an epoch that is not the lane's any more."""
+        """Record a commit under an epoch that is no longer the lane's."""
         place = self.places[lane]
         current = self.tables["lane"][place]["epoch"]
         if epoch != current:
-            self.stale.append(f"{place} was written under epoch {epoch}, which {current} had replaced")
-
-    def remember(self, effect: Key, epochs: dict[int, int]) -> None:
-        """Keep an effect in the order of commits."""
-        self.effects.append(Committed(len(self.effects), effect, epochs))
+            self.stale.append(f"{place} was written under epoch {epoch}, after epoch {current} had replaced it")

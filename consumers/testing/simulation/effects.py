@@ -1,4 +1,4 @@
-"""Effects that can be counted: local ones in the batch's transaction, remote ones at a far side that answers badly."""
+"""Counted effects of steps: local ones in the transaction of the batch, remote ones at an unreliable far side."""
 
 import asyncio
 from collections import Counter
@@ -9,8 +9,8 @@ from uuid import UUID
 
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.testing.simulation.broker import EPOCH_NS
-from tradesaga.consumers.testing.simulation.database import SimDatabase, Transaction
-from tradesaga.consumers.testing.simulation.loop import ProcessGoneError, SimLoop, current
+from tradesaga.consumers.testing.simulation.database import CommittedEffect, SimDatabase, Transaction
+from tradesaga.consumers.testing.simulation.loop import SimLoop, current
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.errors import OutcomeUnknownError
 
@@ -19,31 +19,31 @@ BACK: Final = ":back"
 
 
 async def take_effect(ctx: StepContext, sql: Connection | None = None) -> None:
-    """Record the step's local effect, or that of its compensation; it counts if the transaction commits.
+    """Record the local effect of the step, or of its compensation. It counts once the transaction commits.
 
     Raises `RuntimeError` for a handler without a transaction.
     """
-    found = sql if sql is not None else ctx.sql
-    if found is None:
+    sql = sql or ctx.sql
+    if sql is None:
         raise RuntimeError(f"step {ctx.step!r} has no transaction: it is remote; use FarSide.place")
-    await found.execute(EFFECT, ctx.saga_id, ctx.step, "back" if ctx.key.endswith(BACK) else "forward")
+    await sql.execute(EFFECT, ctx.saga_id, ctx.step, "back" if ctx.key.endswith(BACK) else "forward")
 
 
 async def insert_effect(tx: Transaction, saga_id: UUID, step: str, direction: str) -> str:
-    """Do what `EFFECT` does."""
+    """Run `EFFECT` on the simulated database."""
     tx.effects.append((saga_id, step, direction))
     return "INSERT 0 1"
 
 
 class ExpiredError(Exception):
-    """The far side has refused a request that came after its expiry."""
+    """The far side has rejected a request that arrived after its expiry."""
 
 
 @dataclass(slots=True)
-class Order:
-    """What the far side holds under one key: `open`, `filled`, `cancelled` or `lost`; reports by their ids.
+class RemoteEffect:
+    """An effect at the far side: `open`, `filled`, `cancelled` or `lost`, with its reports as (report id, state).
 
-    One that `races` is filled at the very moment at which it is to be cancelled.
+    One that `races` is filled at the moment at which it is to be cancelled.
     """
 
     saga_id: UUID
@@ -54,99 +54,98 @@ class Order:
 
 
 class FarSide:
-    """A bank or a venue: each key has its effect once, whatever is sent; the line to it is slow, or loses answers."""
+    """A simulated bank or venue. Each key has its effect once; the connection is slow, or loses answers."""
 
     def __init__(self, loop: SimLoop, database: SimDatabase) -> None:
         self._loop = loop
         self._database = database
-        self.orders: dict[str, Order] = {}
+        self.effects: dict[str, RemoteEffect] = {}
         self.calls: Counter[str] = Counter()
         self.undone: set[str] = set()
         self.clock_offset = 0.0
-        self.words: list[str] = []
-        """How the next requests fare: `slow` ones arrive late; to a `lost` one nobody answers, `unknown` breaks off."""
+        self.failures: list[str] = []
+        """Failures of the next requests: `slow` arrives late, `lost` gets no answer, `unknown` loses the connection."""
         self.opened = False
-        """Return whether what is `shut` for a while works again."""
+        """Whether steps that the plan has as `shut` work again."""
 
-    async def place(self, ctx: StepContext, then: Callable[[Order], None] | None = None) -> None:
-        """Execute the effect of a step, once per key; `then` is called if it is new.
+    async def place(self, ctx: StepContext, then: Callable[[RemoteEffect], None] | None = None) -> None:
+        """Execute the effect of a step, once per key; a new effect is passed to `then`.
 
-        Raises `OutcomeUnknownError` when no answer comes, `ExpiredError` when the attempt is void by now.
+        Raises `OutcomeUnknownError` if no answer comes, `ExpiredError` if the attempt has expired.
         """
 
         def arrive() -> None:
             if self._now_ns() > ctx.expires_ns:
-                raise ExpiredError("the attempt is void")
-            if ctx.key not in self.orders:
-                order = self.orders[ctx.key] = Order(ctx.saga_id, ctx.step)
-                self._database.remember((ctx.saga_id, ctx.step, "forward"), {})
+                raise ExpiredError("the attempt has expired")
+            if ctx.key not in self.effects:
+                effect = self.effects[ctx.key] = RemoteEffect(ctx.saga_id, ctx.step)
+                self._count(ctx, "forward")
                 if then is not None:
-                    then(order)
+                    then(effect)
 
         await self._ask(f"place {ctx.key}", arrive)
 
-    async def find(self, key: str) -> Order | None:
-        """Return the effect under a key; None if it is not known, or not yet."""
-        return await self._ask(f"find {key}", lambda: self.orders.get(key))
+    async def find(self, key: str) -> RemoteEffect | None:
+        """Return the effect of a key; None if the far side does not know the key, or not yet."""
+        return await self._ask(f"find {key}", lambda: self.effects.get(key))
 
     async def undo(self, ctx: StepContext) -> None:
-        """Undo the effect of a step, once per key; an open one is cancelled."""
+        """Compensate the effect of a step, once per key; an open one is cancelled."""
 
         def arrive() -> None:
-            key = ctx.key.removesuffix(BACK)
             if ctx.key not in self.undone:
                 self.undone.add(ctx.key)
-                self._database.remember((ctx.saga_id, ctx.step, "back"), {})
-            self.close(key, "cancelled")
+                self._count(ctx, "back")
+            self.close(ctx.key.removesuffix(BACK), "cancelled")
 
         await self._ask(f"undo {ctx.key}", arrive)
 
     async def cancel(self, key: str) -> Sequence[tuple[str, str]]:
-        """Close what is open under a key and give all that has been reported of it."""
+        """Cancel the effect of a key if it is open, and return its reports as (report id, state)."""
         return await self._ask(f"cancel {key}", lambda: self.close(key, "cancelled"))
 
     async def reports(self, key: str) -> Sequence[tuple[str, str]]:
-        """Return all that has been reported under a key: (report id, state)."""
-        return await self._ask(f"reports {key}", lambda: self._reports(key))
+        """Return the reports of a key as (report id, state)."""
+        return await self._ask(f"reports {key}", lambda: self._reports(self.effects.get(key)))
 
     def later(self, function: Callable[[], Any]) -> None:
-        """Schedule an event at the far side for a little later."""
-        delay = 0.01 + 2.5 * self._loop.chance.random() ** 4
-        self._loop.outside.run(self._loop.call_later, delay, function)
+        """Schedule an event at the far side after a short delay."""
+        self._loop.after(0.01 + 2.5 * self._loop.chance.random() ** 4, function)
 
     def close(self, key: str, state: str) -> Sequence[tuple[str, str]]:
-        """Bring an order to an end, unless it has come to one; what was never placed stays unknown."""
-        order = self.orders.get(key)
-        if order is None:
+        """End the effect of a key if it is open, and return its reports. An unknown key counts as cancelled."""
+        effect = self.effects.get(key)
+        if effect is None:
             return [(f"{key}/none", "cancelled")]
-        if order.state == "open":
-            order.state = "filled" if order.races and state == "cancelled" else state
-            order.reports.append((f"{key}/{order.state}", order.state))
-        return tuple(order.reports)
+        if effect.state == "open":
+            effect.state = "filled" if effect.races and state == "cancelled" else state
+            effect.reports.append((f"{key}/{effect.state}", effect.state))
+        return self._reports(effect)
 
-    def _reports(self, key: str) -> Sequence[tuple[str, str]]:
-        order = self.orders.get(key)
-        return tuple(order.reports) if order is not None else ()
+    def _reports(self, effect: RemoteEffect | None) -> Sequence[tuple[str, str]]:
+        return tuple(effect.reports) if effect is not None else ()
+
+    def _count(self, ctx: StepContext, direction: str) -> None:
+        self._database.effects.append(CommittedEffect((ctx.saga_id, ctx.step, direction), {}))
 
     def _now_ns(self) -> int:
         return EPOCH_NS + int((self._loop.time() + self.clock_offset) * 1e9)
 
     async def _ask(self, what: str, function: Callable[[], Any]) -> Any:
-        process, loop = current(), self._loop
-        if process.dead:
-            raise ProcessGoneError
-        word = self.words.pop(0) if self.words else ""
+        current().check()
+        loop = self._loop
+        failure = self.failures.pop(0) if self.failures else ""
         self.calls[what] += 1
         future = loop.create_future()
         draw = loop.chance.random
         there, back = 0.001 + 0.05 * draw() ** 4, 0.001 + 0.05 * draw() ** 4
-        if word in {"slow", "unknown"}:
+        if failure in {"slow", "unknown"}:
             there = 0.05 + 1.2 * draw()
-        answers = word not in {"lost", "unknown"}
-        loop.outside.run(loop.call_later, there, self._arrive, function, future, back if answers else None)
-        if word == "unknown":
+        answers = failure not in {"lost", "unknown"}
+        loop.after(there, self._arrive, function, future, back if answers else None)
+        if failure == "unknown":
             await asyncio.sleep(there * draw())
-            raise OutcomeUnknownError("the line went dead")
+            raise OutcomeUnknownError("the connection to the far side broke")
         return await future
 
     def _arrive(self, function: Callable[[], Any], future: "asyncio.Future[Any]", back: float | None) -> None:
@@ -156,7 +155,7 @@ class FarSide:
         except ExpiredError as expired:
             error = expired
         if back is not None:
-            self._loop.outside.run(self._loop.call_later, back, _answer, future, result, error)
+            self._loop.after(back, _answer, future, result, error)
 
 
 def _answer(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:

@@ -1,13 +1,14 @@
-"""What must be true at the end, whatever went wrong: asked of the tables, the topics and the far side."""
+"""The invariants that every schedule is checked for at its end: of tables, topics and the far side."""
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from uuid import UUID
 
 import orjson
 
 from tradesaga.consumers.testing.simulation.processes import rules_of
-from tradesaga.consumers.testing.simulation.world import Started, World
+from tradesaga.consumers.testing.simulation.world import StartedSaga, World
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.saga_queries import decode_progress
 from tradesaga.sagas.machine import Machine, State
@@ -19,31 +20,28 @@ _ENDED = {Status.COMPLETED, Status.ABORTED, Status.FAILED}
 
 
 def machine_of(world: World) -> Machine:
-    """Return the saga's rules."""
+    """Return the state machine of the saga."""
     return rules_of(world.simulated.saga, world.broker.partitions).machine
 
 
 def state_of(world: World, saga_id: UUID) -> State | None:
-    """Return what the checkpoint holds."""
+    """Return the state in the saga's checkpoint."""
     row = world.database.tables["saga"].get((saga_id,))
     return decode_progress(machine_of(world), row["progress"]) if row is not None else None
 
 
 def unfinished(world: World) -> list[str]:
-    """Return what is still unfinished."""
-    left = [f"saga {number} is {status}" for number, status in _open_sagas(world)]
-    left += [
-        f"step {key[1]} has a due time" for key, (_, due) in world.database.tables["step_execution"].items() if due
-    ]
-    left += list(_open_lanes(world))
-    return left
+    """Return a line for each unfinished saga, step and lane."""
+    rows = world.database.tables["step_execution"].items()
+    steps = [f"step {key[1]} has a due time" for key, (_, due) in rows if due]
+    return [*_open_sagas(world), *steps, *_open_lanes(world)]
 
 
-def _open_sagas(world: World) -> Iterator[tuple[int, str]]:
+def _open_sagas(world: World) -> Iterator[str]:
     for number, saga in enumerate(world.sagas):
         row = world.database.tables["saga"].get((saga.saga_id,))
         if row is None or Status(row["state"]) not in _ENDED:
-            yield number, row["state"] if row is not None else "not known"
+            yield f"saga {number} is {row['state'] if row is not None else 'unknown'}"
 
 
 def _open_lanes(world: World) -> Iterator[str]:
@@ -56,7 +54,7 @@ def _open_lanes(world: World) -> Iterator[str]:
                 if lane is None or lane["next_offset"] != end:
                     yield f"{group.name} is at {lane and lane['next_offset']} of {end} on {topic}[{number}]"
                 elif lane["published_seq"] != lane["last_seq"]:
-                    yield f"{group.name} has not published all of {topic}[{number}]"
+                    yield f"{group.name} has unpublished rows of {topic}[{number}]"
 
 
 def check(world: World) -> list[str]:
@@ -65,69 +63,61 @@ def check(world: World) -> list[str]:
     for number, saga in enumerate(world.sagas):
         found += [f"saga {number} ({getattr(saga.start, 'plan', '')}): {each}" for each in _check_saga(world, saga)]
     found += world.database.stale
-    found += [f"record {record.header('ce_type').decode()} is a dead letter" for record in _dead_letters(world)]
-    found += _check_epochs(world)
-    found += _check_outbox(world)
-    found += _check_audit(world)
-    return found
-
-
-def _dead_letters(world: World) -> Iterator[Record]:
-    """List what nobody could read: nothing unreadable was ever sent."""
     for log in world.broker.logs.get(dead_letters_topic(world.simulated.saga.name), ()):
-        yield from log
+        found += [f"record {record.header('ce_type').decode()} is a dead letter" for record in log]
+    return [*found, *_check_epochs(world), *_check_outbox(world), *_check_audit(world)]
 
 
-def _check_saga(world: World, saga: Started) -> Iterator[str]:
+def _check_saga(world: World, saga: StartedSaga) -> Iterator[str]:
     row = world.database.tables["saga"][saga.saga_id,]
     status, state = Status(row["state"]), state_of(world, saga.saga_id)
     if state is None:
         return
     if status is Status.FAILED and not world.simulated.stuck(saga.start):
-        yield f"it is FAILED, and nothing that was planted is the cause: {state}"
+        yield f"it is FAILED, although no planted failure explains that: {state}"
     effects = [each for each in world.database.effects if each.effect[0] == saga.saga_id]
     counts = Counter(each.effect[1:] for each in effects)
     done, compensated = (set(orjson.loads(row[name])) for name in ("completed_steps", "compensated_steps"))
     if status is Status.COMPLETED and compensated:
-        yield f"it is COMPLETED, and {sorted(compensated)} were taken back"
+        yield f"it is COMPLETED, but {sorted(compensated)} were compensated"
     for step in world.simulated.saga.steps:
-        forward, back = counts[step.name, "forward"], counts[step.name, "back"]
-        knows = step.name in done, step.name in compensated
-        yield from _check_step(step.name, status, (forward, back), knows)
+        name = step.name
+        effects_of_step = counts[name, "forward"], counts[name, "back"]
+        yield from _check_step(name, status, effects_of_step, (name in done, name in compensated))
     yield from _check_order(world, [each.effect[1] for each in effects if each.effect[2] == "back"])
     yield from _check_far_side(world, saga, done)
 
 
-def _check_step(name: str, status: Status, effects: tuple[int, int], knows: tuple[bool, bool]) -> Iterator[str]:
-    (forward, back), (done, compensated) = effects, knows
+def _check_step(name: str, status: Status, effects: tuple[int, int], recorded: tuple[bool, bool]) -> Iterator[str]:
+    (forward, back), (done, compensated) = effects, recorded
     if forward > 1 or back > 1:
-        yield f"{name} has had its effect {forward} times, and been taken back {back} times"
+        yield f"{name} has taken effect {forward} times, and was compensated {back} times"
     if back > forward:
-        yield f"{name} was taken back without ever having been done"
+        yield f"{name} was compensated, but had not taken effect"
     if forward and not done:
-        yield f"{name} has had its effect, and the saga does not know it"
+        yield f"{name} has taken effect, but the saga does not know it"
     if back != compensated and forward:
-        yield f"{name} was taken back {back} times; the saga says {compensated}"
+        yield f"{name} was compensated {back} times; compensated in the saga: {compensated}"
     if status is Status.ABORTED and forward != back:
-        yield f"it is ABORTED, and {name} stands"
+        yield f"it is ABORTED, but the effect of {name} remains"
 
 
 def _check_order(world: World, backwards: list[str]) -> Iterator[str]:
     order = {step.name: index for index, step in enumerate(world.simulated.saga.steps)}
     if backwards != sorted(backwards, key=lambda name: -order[name]):
-        yield f"it was not taken back last first: {backwards}"
+        yield f"it was not compensated in reverse order: {backwards}"
 
 
-def _check_far_side(world: World, saga: Started, done: set[str]) -> Iterator[str]:
-    """Check waiting steps against the far side's orders."""
-    filled = any(order.saga_id == saga.saga_id and order.state == "filled" for order in world.far.orders.values())
+def _check_far_side(world: World, saga: StartedSaga, done: set[str]) -> Iterator[str]:
+    """Compare waiting steps with the effects at the far side."""
+    filled = any(each.saga_id == saga.saga_id and each.state == "filled" for each in world.far.effects.values())
     for step in world.simulated.saga.steps:
         if step.waits_for is not None and filled != (step.name in done):
-            yield f"the far side says filled: {filled}; the saga says {step.name} is done: {step.name in done}"
+            yield f"filled at the far side: {filled}; {step.name} done in the saga: {step.name in done}"
 
 
 def _check_epochs(world: World) -> Iterator[str]:
-    """Effects come under epochs that never go back, and the audit log was written under such."""
+    """Check that the effects of each lane were committed under epochs that never decrease."""
     latest: dict[int, int] = {}
     for each in world.database.effects:
         for lane, epoch in each.epochs.items():
@@ -137,7 +127,7 @@ def _check_epochs(world: World) -> Iterator[str]:
 
 
 def _check_audit(world: World) -> Iterator[str]:
-    """One audit row a record, in the order of offsets, under epochs that never go back."""
+    """Check that the audit log has one row for each record, by offset, under epochs that never decrease."""
     topic = events_topic(world.simulated.saga.name)
     rows = world.database.tables["saga_event"].values()
     for number in range(world.broker.partitions):
@@ -151,30 +141,28 @@ def _check_audit(world: World) -> Iterator[str]:
 
 
 def _check_outbox(world: World) -> Iterator[str]:
-    """Every outbox row is on its topic, in its lane's order; and nothing is there that was never written."""
+    """Check that every outbox row is on its topic in the order of its lane, and every record in an outbox."""
     places = _first_places(world)
     rows = sorted(world.database.tables["outbox"].items())
-    said = Counter((row["aggregatetype"], str(row["id"]).encode()) for _, row in rows)
+    written = Counter((row["aggregatetype"], str(row["id"]).encode()) for _, row in rows)
     last: dict[tuple[int, str, int], int] = {}
     for (lane, seq, _), row in rows:
         name = (row["aggregatetype"], str(row["id"]).encode())
         record = places.get(name)
         if record is None or record.value != row["payload"]:
             yield f"outbox row {lane}/{seq} ({row['type']}) is not on {row['aggregatetype']}"
-        elif said[name] == 1:  # what was said again may stand further ahead
+        elif written[name] == 1:  # a repeated answer may have an earlier place
             place = (lane, record.topic, record.partition)
             if record.offset < last.get(place, -1):
-                yield f"outbox row {lane}/{seq} ({row['type']}) stands before one of a lower number"
+                yield f"outbox row {lane}/{seq} ({row['type']}) is on the topic before one of a lower number"
             last[place] = record.offset
-    for name in places.keys() - said.keys():
+    for name in places.keys() - written.keys():
         if name[1] not in world.outsiders and name[0] != installation_topic(world.simulated.saga.name):
-            yield f"record {places[name].header('ce_type').decode()} is on {name[0]}, and in no outbox"
+            yield f"record {places[name].header('ce_type').decode()} is on {name[0]}, but in no outbox"
 
 
 def _first_places(world: World) -> dict[tuple[str, bytes], Record]:
     places: dict[tuple[str, bytes], Record] = {}
-    for topic, logs in world.broker.logs.items():
-        for log in logs:
-            for record in log:
-                places.setdefault((topic, record.header(ID)), record)
+    for record in chain.from_iterable(chain.from_iterable(world.broker.logs.values())):
+        places.setdefault((record.topic, record.header(ID)), record)
     return places

@@ -1,18 +1,20 @@
-"""What the statements on lanes and outbox do to rows."""
+"""The statements on lanes and the outbox, run on the simulated database."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from tradesaga.consumers.testing.simulation.database import Statement, Transaction
+from tradesaga.consumers.testing.simulation.database import Statement, Transaction, select
 from tradesaga.infra.outbox import guard, lane_rows, outbox_rows
 from tradesaga.infra.postgres import installation
 
+_ACQUIRED: Final = ("id", "topic", "partition", "epoch", "next_offset", "last_seq", "published_seq")
+
 
 def lane_statements() -> Mapping[str, Statement]:
-    """Return the functions by the shipped statements."""
+    """Return the function for each shipped statement."""
     return {
-        lane_rows.ACQUIRE: claim,
+        lane_rows.ACQUIRE: acquire,
         lane_rows.OFFSETS: offsets,
         lane_rows.ADVANCE: advance,
         guard.KNOWN: known,
@@ -25,13 +27,12 @@ def lane_statements() -> Mapping[str, Statement]:
     }
 
 
-async def claim(tx: Transaction, group: str, topics: Sequence[str], numbers: Sequence[int], owner: str) -> list[Any]:
-    """Upsert lanes under new epochs, in the order of topic and partition."""
+async def acquire(tx: Transaction, group: str, topics: Sequence[str], numbers: Sequence[int], owner: str) -> list[Any]:
+    """Upsert lanes under new epochs, ordered by topic and partition."""
     found: list[dict[str, Any]] = []
     for topic, number in sorted(zip(topics, numbers, strict=True)):
         place = (group, topic, number)
-        await tx.lock("lane", place)
-        row: dict[str, Any] | None = tx.get("lane", place)
+        row: dict[str, Any] | None = await tx.lock("lane", place)
         if row is None:
             tx.database.places[len(tx.database.places) + 1] = place
             row = {
@@ -41,29 +42,22 @@ async def claim(tx: Transaction, group: str, topics: Sequence[str], numbers: Seq
             }  # fmt: skip
         row = {**row, "epoch": row["epoch"] + 1, "owner": owner}
         tx.put("lane", place, row)
-        found.append({name: row[name] for name in _CLAIMED})
+        found.append(select(row, _ACQUIRED))
     return found
-
-
-_CLAIMED = ("id", "topic", "partition", "epoch", "next_offset", "last_seq", "published_seq")
 
 
 async def offsets(tx: Transaction, group: str) -> list[Any]:
     """Read a group's offsets."""
-    return [
-        {"topic": row["topic"], "partition": row["partition"], "next_offset": row["next_offset"]}
-        for _, row in tx.rows("lane")
-        if row["group"] == group
-    ]
+    return [select(row, ("topic", "partition", "next_offset")) for _, row in tx.rows("lane") if row["group"] == group]
 
 
-def is_mine(row: dict[str, Any], epoch: int, last_seq: int) -> bool:
-    """Return whether a lane is still the one that its owner knows."""
+def is_owned(row: dict[str, Any], epoch: int, last_seq: int) -> bool:
+    """Return whether a lane is unchanged since its owner last wrote it."""
     return row["epoch"] == epoch and row["last_seq"] == last_seq
 
 
 async def known(tx: Transaction, prefix: str, group: str) -> list[Any]:
-    """Read what the lanes of a saga, and of a group, know of their topics."""
+    """Read the lanes of a saga and of a group, with the identities of their topics."""
     found = [row for _, row in tx.rows("lane") if row["topic"].startswith(prefix) or row["group"] == group]
     return sorted(found, key=lambda row: (row["group"], row["topic"], row["partition"]))
 
@@ -71,7 +65,7 @@ async def known(tx: Transaction, prefix: str, group: str) -> list[Any]:
 async def pin(
     tx: Transaction, group: str, topics: Sequence[str], ids: Sequence[UUID], partitions: Sequence[int]
 ) -> str:
-    """Store the topics of lanes that have none yet."""
+    """Store the identities of the topics in lanes that have none yet."""
     states = {topic: (id_, count) for topic, id_, count in zip(topics, ids, partitions, strict=True)}
     places = [
         place
@@ -79,38 +73,34 @@ async def pin(
         if row["group"] == group and row["topic"] in states and row["partitions"] is None
     ]
     for place in places:
-        await tx.lock("lane", place)
-        row = tx.rows_at("lane", place)
+        row: Any = await tx.lock("lane", place)
         topic_id, count = states[row["topic"]]
         tx.put("lane", place, {**row, "topic_id": topic_id, "partitions": count})
     return f"UPDATE {len(places)}"
 
 
 async def kept(tx: Transaction, groups: Sequence[str], prefix: str, ids: Sequence[UUID]) -> list[Any]:
-    """Return which ids are in an outbox of these groups."""
+    """Return which of the ids are in the outbox of these groups."""
     lanes = {row["id"] for _, row in tx.rows("lane") if row["group"] in groups and row["topic"].startswith(prefix)}
     wanted = set(ids)
     return [{"id": row["id"]} for (lane, _, _), row in tx.rows("outbox") if lane in lanes and row["id"] in wanted]
 
 
 async def identity(_tx: Transaction) -> list[Any]:
-    """Read whose the database is; there is one installation, and the topics know it."""
+    """Read the identity of the installation; there is one, and it has claimed the topics."""
     return [{"id": UUID(int=1), "incarnation": 0, "claimed": True, "name": "simulated", "host": None, "port": None}]
 
 
 async def advance(tx: Transaction, *arrays: Sequence[Any]) -> list[Any]:
-    """Pass the fence: lock what is mine in the order of ids, and move it on."""
-    places = tx.database.places
+    """Pass the fence: lock the lanes still owned, in the order of their ids, and move them."""
     moved: list[dict[str, int]] = []
     for id_, epoch, last_seq, next_offset, published_seq, offset, crc in sorted(zip(*arrays, strict=True)):
-        place = places[id_]
+        place = tx.database.places[id_]
         row = tx.get("lane", place)
-        if row is None or not is_mine(row, epoch, last_seq):
-            tx.database.fenced += 1
-            continue
-        await tx.lock("lane", place)
-        row = tx.get("lane", place)
-        if row is None or not is_mine(row, epoch, last_seq):
+        # Like PostgreSQL, which compares the row again once it has waited for the lock.
+        if row is not None and is_owned(row, epoch, last_seq):
+            row = await tx.lock("lane", place)
+        if row is None or not is_owned(row, epoch, last_seq):
             tx.database.fenced += 1
             continue
         tx.epochs[id_] = epoch
@@ -126,11 +116,11 @@ async def advance(tx: Transaction, *arrays: Sequence[Any]) -> list[Any]:
 
 
 async def number(tx: Transaction, lanes: Sequence[int], last: Sequence[int]) -> str:
-    """Write the numbers of the last rows of lanes."""
+    """Write the number of the last outbox row of each lane."""
     for lane, last_seq in zip(lanes, last, strict=True):
         place = tx.database.places[lane]
-        await tx.lock("lane", place)
-        tx.put("lane", place, {**tx.rows_at("lane", place), "last_seq": last_seq})
+        row: Any = await tx.lock("lane", place)
+        tx.put("lane", place, {**row, "last_seq": last_seq})
     return f"UPDATE {len(lanes)}"
 
 
@@ -142,6 +132,6 @@ async def insert(tx: Transaction, columns: Sequence[str], records: Sequence[Sequ
 
 
 async def unpublished(tx: Transaction, lane: int, after: int, limit: int) -> list[Any]:
-    """Read a lane's rows behind a number."""
+    """Read the outbox rows of a lane after a number."""
     found = [row for (of, seq, _), row in tx.rows("outbox") if of == lane and seq > after]
     return sorted(found, key=lambda row: row["seq"])[:limit]

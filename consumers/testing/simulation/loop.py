@@ -1,8 +1,8 @@
 # pyright: reportIncompatibleMethodOverride=false
-"""An event loop without a machine under it: time jumps to the next timer, and a seed says whose turn it is.
+"""A deterministic asyncio event loop: virtual time jumps to the next timer, and a seed decides which process runs.
 
-Callbacks of one simulated process keep the order in which they were asked for, as asyncio promises; whose of several
-processes come first is drawn. A stopped process misses nothing but time: what it was told waits in its queue.
+Callbacks of one simulated process run in the order in which they were scheduled, as asyncio promises; the order between
+processes is drawn. A stopped process loses nothing but time: its callbacks wait in its queue.
 """
 
 import asyncio
@@ -11,26 +11,27 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 BURST: Final = 6
-"""Callbacks of one process that run at most before another may have its turn."""
+"""Maximum number of callbacks of one process before another process may run."""
 _PATIENCE: Final = 20
-"""Cancellations that a task may swallow."""
+"""Number of times that a task may swallow its cancellation."""
 
 
 class ProcessGoneError(BaseException):
-    """The process is dead: nothing that it does has an effect any more, and nothing of ours catches this."""
+    """The process is dead, and none of its actions has an effect any more. Product code never catches this."""
 
 
 class StuckError(Exception):
-    """The simulated processes keep each other busy without time going by."""
+    """The simulated processes run forever without virtual time advancing."""
 
 
 class Process:
-    """One simulated process: a queue of callbacks, which may be stopped, or dead."""
+    """One simulated process: a queue of callbacks, possibly stopped or dead."""
 
     __slots__ = ("clock_offset", "dead", "frozen", "listed", "name", "queue")
 
@@ -41,6 +42,11 @@ class Process:
         self.dead = False
         self.clock_offset = 0.0
         self.listed = False
+
+    def check(self) -> None:
+        """Raise `ProcessGoneError` if the process is dead."""
+        if self.dead:
+            raise ProcessGoneError
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function as this process."""
@@ -53,12 +59,12 @@ _PROCESS: ContextVar[Process] = ContextVar("process")
 
 
 def current() -> Process:
-    """Return the process that runs now."""
+    """Return the running process."""
     return _PROCESS.get()
 
 
 class Handle:
-    """A callback that waits for its turn."""
+    """A scheduled callback."""
 
     __slots__ = ("arguments", "callback", "context", "gone", "process")
 
@@ -70,16 +76,16 @@ class Handle:
         self.gone = False
 
     def cancel(self) -> None:
-        """Forget it."""
+        """Cancel the callback."""
         self.gone = True
 
     def cancelled(self) -> bool:
-        """Return whether it is forgotten."""
+        """Return whether the callback is cancelled."""
         return self.gone
 
 
 class SimLoop(asyncio.AbstractEventLoop):
-    """Runs simulated processes; `steps` counts callbacks, `errors` what nobody caught."""
+    """Runs simulated processes. `steps` counts callbacks; `errors` holds uncaught exceptions."""
 
     def __init__(self, seed: int, limit: int = 400_000) -> None:
         self.chance = Random(seed)  # noqa: S311 - draws schedules, guards nothing
@@ -102,7 +108,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return process
 
     def time(self) -> float:
-        """Return the virtual seconds since the beginning."""
+        """Return the virtual seconds since the start."""
         return self._now
 
     def get_debug(self) -> bool:
@@ -118,7 +124,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Keep what nobody caught."""
+        """Record an uncaught exception."""
         if not isinstance(context.get("exception"), ProcessGoneError):
             self.errors.append(context)
 
@@ -133,38 +139,38 @@ class SimLoop(asyncio.AbstractEventLoop):
         name: str | None = None,
         context: Context | None = None,
     ) -> "asyncio.Task[T]":
-        """Make a task of the process that asks."""
+        """Make a task of the calling process."""
         task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context)  # pyright: ignore[reportArgumentType]
         self._tasks.append(task)
         return task
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
-        """Queue a callback behind the others of its process."""
+        """Append a callback to the queue of its process."""
         handle = Handle(callback, args, copy_context() if context is None else context)
-        process = handle.process
-        process.queue.append(handle)
-        if not process.listed and (self._unwinding or not process.frozen):
-            process.listed = True
-            self._runnable.append(process)
+        self._queue(handle)
         return handle
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
-        """Queue a callback for a time."""
+        """Schedule a callback for a virtual time."""
         handle = Handle(callback, args, copy_context() if context is None else context)
         self._order += 1
         heapq.heappush(self._timers, (when, self._order, handle))
         return handle
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
-        """Queue a callback for later."""
+        """Schedule a callback after a delay in virtual seconds."""
         return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
+
+    def after(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any:
+        """Schedule a callback of the world outside the simulated processes, which no fault stops."""
+        return self.outside.run(self.call_later, delay, callback, *args)
 
     def _queue(self, handle: Handle) -> None:
         handle.process.queue.append(handle)
         self._list(handle.process)
 
     def _list(self, process: Process) -> None:
-        """Schedule a process if it is runnable."""
+        """Make a process runnable if it has callbacks and is not stopped."""
         if process.queue and not process.listed and (self._unwinding or not process.frozen):
             process.listed = True
             self._runnable.append(process)
@@ -186,7 +192,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._list(process)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run until `main` has ended, then end everything else, and give what it gave."""
+        """Run until `main` has ended, end everything else, and return the result of `main`."""
         former = events._get_running_loop()  # noqa: SLF001 - meant for those who write event loops
         events._set_running_loop(self)  # noqa: SLF001
         try:
@@ -242,7 +248,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._queue(handle)
 
     def _unwind(self) -> None:
-        """End every task, those of dead processes too, so that nothing is left to the garbage collector."""
+        """Cancel every task, also those of dead processes, so that the garbage collector finds none pending."""
         self._unwinding = True
         for process in self._processes:
             process.dead = True
@@ -254,17 +260,12 @@ class SimLoop(asyncio.AbstractEventLoop):
                 break
             for task in left:
                 task.cancel()
-            self._run_until(_Ended(left))
+            self._run_until(partial(_have_ended, left))
         self._tasks.clear()
 
 
-class _Ended:
-    """Says whether all tasks have ended, without looking at those twice that have."""
-
-    def __init__(self, tasks: list["asyncio.Task[Any]"]) -> None:
-        self._tasks = tasks
-
-    def __call__(self) -> bool:
-        while self._tasks and self._tasks[-1].done():
-            self._tasks.pop()
-        return not self._tasks
+def _have_ended(tasks: list["asyncio.Task[Any]"]) -> bool:
+    """Return whether all tasks have ended. Ended tasks are removed from the list, so that each is checked once."""
+    while tasks and tasks[-1].done():
+        tasks.pop()
+    return not tasks

@@ -1,9 +1,8 @@
-"""The simulated processes: two workers of every group, each of which may stop, die and begin anew."""
+"""The simulated worker processes: two of every group, which can freeze, die and be restarted."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import Random
 from typing import Any, Final, cast
 
@@ -13,7 +12,7 @@ from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.testing.simulation.broker import EPOCH_NS, SimBroker
 from tradesaga.consumers.testing.simulation.clients import SimClients
-from tradesaga.consumers.testing.simulation.connection import IDLE_LIMIT, SimPool
+from tradesaga.consumers.testing.simulation.connection import IDLE_LIMIT, SimConnection, SimPool
 from tradesaga.consumers.testing.simulation.database import SimDatabase
 from tradesaga.consumers.testing.simulation.loop import Process, SimLoop
 from tradesaga.infra.kafka.connections import KafkaUnavailableError
@@ -23,7 +22,7 @@ from tradesaga.infra.postgres.database import Pool
 from tradesaga.sagas.definition import AnySaga
 
 SESSION_MS: Final = 1500
-"""Milliseconds after which the group gives a silent member up."""
+"""Milliseconds after which the session of a silent member expires."""
 WORKERS: Final = 2
 """Workers of each group."""
 
@@ -36,13 +35,13 @@ class ProcessClock:
     process: Process
 
     def now(self) -> int:
-        """Return nanoseconds since 1970."""
+        """Return the time in nanoseconds since 1970."""
         return EPOCH_NS + int((self.loop.time() + self.process.clock_offset) * 1e9)
 
 
 @lru_cache(maxsize=32)
 def rules_of(saga: AnySaga, partitions: int) -> Rules:
-    """Return a saga's rules, compiled once."""
+    """Return the compiled rules of a saga."""
     return Rules(saga, partitions)
 
 
@@ -52,7 +51,7 @@ Role = Participant | AnySaga
 
 @dataclass
 class Slot:
-    """A place for one worker, which it holds over its lives."""
+    """The place of one worker, kept across its restarts. `life` counts its processes."""
 
     role: Role
     name: str
@@ -64,7 +63,7 @@ class Slot:
 
     @property
     def alive(self) -> bool:
-        """Return whether a process is there, standing still or not."""
+        """Return whether the slot has a process, frozen or not."""
         return self.process is not None and not self.process.dead
 
 
@@ -85,14 +84,15 @@ class Processes:
             name = role.group if isinstance(role, Participant) else f"{role.name}-log"
             self.slots += [Slot(role, f"{name}/{number}") for number in range(WORKERS)]
         for slot in self.slots:
-            self._later(self._chance.random() * 0.2, lambda slot=slot: self.start(slot))
+            self._loop.after(self._chance.random() * 0.2, self.start, slot)
 
-    def slot_of(self, process: Process) -> Slot | None:
-        """Find the slot of a process."""
-        return self._by_process.get(process)
+    def connections(self, process: Process) -> list[SimConnection]:
+        """Return the open database connections of a process."""
+        slot = self._by_process.get(process)
+        return list(slot.pool.used) if slot is not None and slot.pool is not None else []
 
     def start(self, slot: Slot) -> None:
-        """Begin a new life."""
+        """Start a process in a slot."""
         slot.life += 1
         process = slot.process = self._loop.spawn(f"{slot.name}.{slot.life}")
         self._by_process[process] = slot
@@ -107,10 +107,7 @@ class Processes:
         )
         task = process.run(self._loop.create_task, worker.run())
 
-        def ended(task: "asyncio.Task[None]") -> None:
-            self._ended(slot, process, task)
-
-        self._loop.outside.run(task.add_done_callback, ended)
+        self._loop.outside.run(task.add_done_callback, partial(self._ended, slot, process))
 
     def _processor(self, role: Role, process: Process) -> Processor:
         clock = ProcessClock(self._loop, process)
@@ -119,43 +116,38 @@ class Processes:
         return SagaLog(rules_of(role, self._broker.partitions), clock)
 
     def _ended(self, slot: Slot, process: Process, task: "asyncio.Task[None]") -> None:
-        """Begin anew after a process has ended by itself, as its supervisor would."""
+        """Restart a process that has ended by itself, as its supervisor would."""
         if process.dead:
             return
         error = None if task.cancelled() else task.exception()
         if not isinstance(error, KafkaUnavailableError):
             slot.failures.append(f"{process.name}: {type(error).__name__}: {error}")
-        self.terminate(process)
-        self._later(0.3, lambda: self.start(slot))
+        self.kill(process, restart=0.3)
 
-    def terminate(self, process: Process) -> None:
-        """End a process for good: its sessions break, the group gives it up when nothing is heard of it."""
+    def kill(self, process: Process, restart: float) -> None:
+        """Kill a process, and start another in its slot after `restart` seconds.
+
+        Its database sessions end, and its session in the group expires.
+        """
         slot = self._by_process[process]
         self._loop.stop_process(process, dead=True)
-        for connection in list(slot.pool.used if slot.pool is not None else ()):
+        for connection in self.connections(process):
             opened = connection.open
             if opened is not None and connection.committing and not opened.failed and self._chance.random() < 0.5:  # noqa: PLR2004 - a coin: the COMMIT is on its way
                 connection.open = None
                 opened.commit()
-            vanished = self._chance.random() < 0.2  # noqa: PLR2004 - the whole machine is gone, and nobody says so
-            self._later(IDLE_LIMIT if vanished else 0.0, connection.end)
-        self._give_up(process)
-
-    def kill(self, process: Process, restart: float) -> None:
-        """Kill a process, and start another in its slot after a while."""
-        slot = self._by_process[process]
-        self.terminate(process)
-        self._later(restart, lambda: self.start(slot))
+            vanished = self._chance.random() < 0.2  # noqa: PLR2004 - the whole machine is gone, and no packet ends its sessions
+            self._loop.after(IDLE_LIMIT if vanished else 0.0, connection.end)
+        self._expire_sessions(process)
+        self._loop.after(restart, self.start, slot)
 
     def freeze(self, process: Process, seconds: float) -> None:
-        """Stop a process for a while: the servers give up on it as they do, and it does not know."""
-        slot = self._by_process[process]
+        """Stop a process for a while. Its sessions expire at the servers, and it does not notice."""
         self._loop.stop_process(process)
-        for connection in list(slot.pool.used if slot.pool is not None else ()):
-            opened = connection.open
-            self._later(IDLE_LIMIT, lambda c=connection, o=opened: _time_out(c, o))
-        self._give_up(process)
-        self._later(seconds, lambda: self._thaw(process))
+        for connection in self.connections(process):
+            self._loop.after(IDLE_LIMIT, _time_out, connection, connection.open)
+        self._expire_sessions(process)
+        self._loop.after(seconds, self._thaw, process)
 
     def _thaw(self, process: Process) -> None:
         if process.dead or not process.frozen:
@@ -164,9 +156,9 @@ class Processes:
         for member in self._members(process):
             member.resume()
 
-    def _give_up(self, process: Process) -> None:
+    def _expire_sessions(self, process: Process) -> None:
         for member in self._members(process):
-            self._later(SESSION_MS / 1000, lambda member=member: member.expire() if process.frozen else None)
+            self._loop.after(SESSION_MS / 1000, _expire, member)
 
     def _members(self, process: Process) -> list[Any]:
         return [
@@ -182,11 +174,13 @@ class Processes:
             if slot.process is not None and slot.process.frozen:
                 self._thaw(slot.process)
 
-    def _later(self, seconds: float, function: Callable[[], Any]) -> None:
-        self._loop.outside.run(self._loop.call_later, seconds, function)
+
+def _expire(member: Any) -> None:
+    if member.process.frozen:
+        member.expire()
 
 
 def _time_out(connection: Any, opened: Any) -> None:
-    """End a session whose process stands still in the transaction that was open then."""
+    """End a session whose process is still frozen in the transaction that was open when it was stopped."""
     if opened is not None and connection.open is opened and connection.process.frozen:
         connection.end()

@@ -1,19 +1,17 @@
-"""What the statements on a participant's rows do to rows."""
+"""The statements on step rows, run on the simulated database."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
-
-import asyncpg
 
 from tradesaga.consumers.runtime import processor, set_aside, step_rows
 from tradesaga.consumers.testing.simulation.database import Statement, Transaction
 
-TABLE = "step_execution"
+TABLE: Final = "step_execution"
 
 
 def row_statements() -> Mapping[str, Statement]:
-    """Return the functions by the shipped statements."""
+    """Return the function for each shipped statement."""
     return {
         step_rows.LOAD: load,
         step_rows.LOAD_DUE: load_due,
@@ -21,99 +19,85 @@ def row_statements() -> Mapping[str, Statement]:
         "COPY step_execution": copy,
         step_rows.INSERT: insert,
         step_rows.UPDATE: update,
-        processor.PAUSES: holds,
-        set_aside.FIND: nothing_aside,
+        processor.PAUSES: pauses,
+        set_aside.FIND: find_set_aside,
     }
 
 
 async def load(tx: Transaction, sagas: Sequence[UUID], steps: Sequence[str]) -> list[Any]:
-    """Lock and read rows in key order."""
-    found: list[Any] = []
-    for key in sorted(set(zip(sagas, steps, strict=True))):
-        if tx.get(TABLE, key) is None:
-            continue
-        await tx.lock(TABLE, key)
-        stored = tx.get(TABLE, key)
-        if stored is not None:
-            found.append(stored[0])
-    return found
+    """Lock and read rows in the order of their keys."""
+    keys = sorted(set(zip(sagas, steps, strict=True)))
+    found = [await tx.lock(TABLE, key) for key in keys if tx.get(TABLE, key) is not None]
+    return [stored[0] for stored in found if stored is not None]
 
 
 async def load_due(tx: Transaction, lanes: Sequence[int], steps: Sequence[str], limit: int) -> list[Any]:
-    """Lock and read the rows that are due and that nobody else has locked, oldest first."""
+    """Lock and read the rows that are due, oldest first; rows that others have locked are skipped."""
     now = tx.database.now()
-    due = [
-        (at, key)
-        for key, (columns, at) in tx.rows(TABLE)
-        if at is not None and at <= now and columns["lane"] in lanes and columns["step"] in steps
-    ]
-    free = [key for _, key in sorted(due) if tx.try_lock(TABLE, key)]
+    free = [key for at, key in sorted(_due(tx, lanes, steps)) if at <= now and tx.try_lock(TABLE, key)]
     return [stored[0] for key in free[:limit] if (stored := tx.get(TABLE, key)) is not None]
 
 
 async def next_due(tx: Transaction, lanes: Sequence[int], steps: Sequence[str]) -> list[Any]:
-    """Return the seconds to the first due time."""
-    times = [
-        at
-        for _, (columns, at) in tx.rows(TABLE)
+    """Return the seconds until the first due time."""
+    first = min((at for at, _ in _due(tx, lanes, steps)), default=None)
+    return [{"due": None if first is None else first - tx.database.now()}]
+
+
+def _due(tx: Transaction, lanes: Sequence[int], steps: Sequence[str]) -> list[tuple[float, tuple[Any, ...]]]:
+    return [
+        (at, key)
+        for key, (columns, at) in tx.rows(TABLE)
         if at is not None and columns["lane"] in lanes and columns["step"] in steps
     ]
-    return [{"due": min(times) - tx.database.now() if times else None}]
 
 
-def is_known(columns: dict[str, Any], known: tuple[int, int, int]) -> bool:
-    """Return whether a row is as it was when it was judged."""
+def is_unchanged(columns: dict[str, Any], known: tuple[int, int, int]) -> bool:
+    """Return whether a row has the status and attempts that its owner has read."""
     return (columns["status"], columns["attempt"], columns["back_attempt"]) == known
 
 
-async def copy(tx: Transaction, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
-    """Insert rows that are due at no time; none, where one of their keys is taken."""
+async def copy(tx: Transaction, _columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
+    """Insert rows without a due time; fails if one of their keys exists."""
     for values in records:
-        named = dict(zip(columns, values, strict=True))
-        key = (named["saga_id"], named["step"])
-        await tx.lock(TABLE, key)
-        if tx.get(TABLE, key) is not None:
-            raise asyncpg.UniqueViolationError(f"duplicate key in {TABLE}: {key}")
-        put(tx, key, values, None)
+        await tx.insert(TABLE, (values[0], values[1]), timed(tx, values, None))
     return f"COPY {len(records)}"
 
 
 async def insert(tx: Transaction, *arrays: Sequence[Any]) -> str:
-    """Insert the rows whose keys are free."""
+    """Insert the rows whose keys do not exist."""
     written = 0
     for *values, wait in zip(*arrays, strict=True):
         key = (values[0], values[1])
-        await tx.lock(TABLE, key)
-        if tx.get(TABLE, key) is None:
-            put(tx, key, values, wait)
+        if await tx.lock(TABLE, key) is None:
+            tx.put(TABLE, key, timed(tx, values, wait))
             written += 1
     return f"INSERT 0 {written}"
 
 
 async def update(tx: Transaction, *arrays: Sequence[Any]) -> str:
-    """Compare and set."""
+    """Write the rows whose status and attempts are as known (compare and set)."""
     written = 0
     for *values, wait, status, attempt, back_attempt in zip(*arrays, strict=True):
         key = (values[0], values[1])
-        await tx.lock(TABLE, key)
-        stored = tx.get(TABLE, key)
-        if stored is not None and is_known(stored[0], (status, attempt, back_attempt)):
-            put(tx, key, values, wait)
+        stored = await tx.lock(TABLE, key)
+        if stored is not None and is_unchanged(stored[0], (status, attempt, back_attempt)):
+            tx.put(TABLE, key, timed(tx, values, wait))
             written += 1
     return f"UPDATE {written}"
 
 
-def put(tx: Transaction, key: tuple[UUID, str], values: Sequence[Any], wait: float | None) -> None:
-    """Write a row with the time at which it is due."""
+def timed(tx: Transaction, values: Sequence[Any], wait: float | None) -> tuple[dict[str, Any], float | None]:
+    """Return a row with the time at which it is due."""
     due = None if wait is None else tx.database.now() + wait
-    tx.put(TABLE, key, (dict(zip(step_rows.COLUMNS, values, strict=True)), due))
+    return dict(zip(step_rows.COLUMNS, values, strict=True)), due
 
 
-async def holds(tx: Transaction) -> list[Any]:
+async def pauses(tx: Transaction) -> list[Any]:
     """Read what is paused."""
-    return [{"scope": key[0], "key": key[1]} for key, _ in tx.rows("hold")]
+    return [{"scope": scope, "key": key} for (scope, key), _ in tx.rows("hold")]
 
 
-async def nothing_aside(tx: Transaction, *_: object) -> list[Any]:  # noqa: ARG001 - all run the same versions
-    """Return the records that wait for a version of the definition: none, since all processes know the same."""
+async def find_set_aside(tx: Transaction, *_: object) -> list[Any]:  # noqa: ARG001 - all processes know the same versions
+    """Return no records: none waits for another version of the definition."""
     return []

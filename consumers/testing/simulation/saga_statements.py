@@ -1,30 +1,28 @@
-"""What the saga log's statements do to rows."""
+"""The statements of the saga log, run on the simulated database."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.testing.simulation.database import Statement, Transaction
+from tradesaga.consumers.testing.simulation.database import Statement, Transaction, select
 
-SAGA = (
+SAGA: Sequence[str] = (
     "saga_id", "lane", "version", "state", "current_step_index", "completed_steps", "compensated_steps", "context",
     "progress", "seq", "head", "deadline", "deadline_due", "request_hash", "created_at", "updated_at",
 )  # fmt: skip
-PARKED = ("topic", "partition", "offset", "saga_id", "reason", "recorded_at", "headers", "value")
+PARKED: Sequence[str] = ("topic", "partition", "offset", "saga_id", "reason", "recorded_at", "headers", "value")
 _CHANGED = ("state", "context", "seq", "head", "deadline_due", "updated_at", "lane")
 _PROGRESS = ("current_step_index", "completed_steps", "compensated_steps", "progress")
 
 
 def saga_statements() -> Mapping[str, Statement]:
-    """Return the functions by the shipped statements."""
+    """Return the function for each shipped statement."""
     return {
         store.LOAD: load,
         store.WRITE: write,
-        "COPY saga_event": enter,
+        "COPY saga_event": insert_events,
         store.PARK: park,
         store.RELEASE: release,
         store.LAST_OFFSETS: last_offsets,
@@ -43,34 +41,29 @@ async def load(tx: Transaction, sagas: Sequence[UUID]) -> list[Any]:
 
 
 async def write(tx: Transaction, *arrays: Any) -> str:
-    """Upsert checkpoints; an empty progress leaves what only another version can read."""
+    """Upsert checkpoints. An empty progress keeps the stored one, which only another version can read."""
     *columns, name = arrays
     for values in zip(*columns, strict=True):
         row = dict(zip(SAGA, values, strict=True))
         key = (row["saga_id"],)
-        await tx.lock("saga", key)
-        before = tx.get("saga", key)
+        before = await tx.lock("saga", key)
         if before is None:
             tx.put("saga", key, {**row, "name": name})
             continue
         changed = (*_CHANGED, *_PROGRESS) if row["progress"] else _CHANGED
-        tx.put("saga", key, {**before, **{column: row[column] for column in changed}})
+        tx.put("saga", key, {**before, **select(row, changed)})
     return f"INSERT 0 {len(columns[0])}"
 
 
-async def enter(tx: Transaction, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
-    """Insert audit rows."""
+async def insert_events(tx: Transaction, columns: Sequence[str], records: Sequence[Sequence[Any]]) -> str:
+    """Insert rows of the audit log; fails if one of their keys exists."""
     for values in records:
-        key = tuple(values[:4])
-        await tx.lock("saga_event", key)
-        if tx.get("saga_event", key) is not None:
-            raise asyncpg.UniqueViolationError(f"duplicate key in saga_event: {key}")
-        tx.put("saga_event", key, dict(zip(columns, values, strict=True)))
+        await tx.insert("saga_event", tuple(values[:4]), dict(zip(columns, values, strict=True)))
     return f"COPY {len(records)}"
 
 
 async def park(tx: Transaction, group: str, *columns: Sequence[Any]) -> str:
-    """Set records aside."""
+    """Park records."""
     for values in zip(*columns, strict=True):
         row = {"group": group, **dict(zip(PARKED, values, strict=True)), "released": None, "released_at": None}
         tx.put("parked", (group, *values[:3]), row)
@@ -78,12 +71,11 @@ async def park(tx: Transaction, group: str, *columns: Sequence[Any]) -> str:
 
 
 async def release(tx: Transaction, group: str, *columns: Sequence[Any]) -> str:
-    """Mark parked records as let go."""
+    """Mark parked records as released."""
     marked = 0
     for topic, partition, offset, action, at in zip(*columns, strict=True):
         key = (group, topic, partition, offset)
-        await tx.lock("parked", key)
-        row = tx.get("parked", key)
+        row = await tx.lock("parked", key)
         if row is not None:
             tx.put("parked", key, {**row, "released": action, "released_at": at})
             marked += 1
@@ -91,7 +83,7 @@ async def release(tx: Transaction, group: str, *columns: Sequence[Any]) -> str:
 
 
 async def last_offsets(tx: Transaction, lanes: Sequence[int]) -> list[Any]:
-    """Return the last record that each lane has read, or has a row of."""
+    """Return the offset of the last record that each lane has read or written to the audit log."""
     found: list[Any] = []
     for _, lane in tx.rows("lane"):
         if lane["id"] in lanes:
@@ -113,18 +105,18 @@ async def parked_sagas(tx: Transaction, group: str, topic: str, partitions: Sequ
 
 
 async def parked_for_version(tx: Transaction, group: str, sagas: Sequence[UUID], reason: str) -> list[Any]:
-    """Return the first record that waits of each saga, where it waits for this reason."""
+    """Return the first parked record of each saga, if it is parked for this reason."""
     first: dict[UUID, dict[str, Any]] = {}
     for row in await parked(tx, group, sagas):
         first.setdefault(row["saga_id"], row)
     columns = ("saga_id", "topic", "partition", "offset", "reason")
-    return [tuple(row[column] for column in columns) for row in first.values() if row["reason"].startswith(reason)]
+    return [tuple(select(row, columns).values()) for row in first.values() if row["reason"].startswith(reason)]
 
 
 async def parked(tx: Transaction, group: str, sagas: Sequence[UUID]) -> list[Any]:
-    """Read what waits of these sagas, in order."""
+    """Read the parked records of these sagas in the order of their offsets."""
     found = [
-        (key, {column: row[column] for column in PARKED})
+        (key, select(row, PARKED))
         for key, row in tx.rows("parked")
         if key[0] == group and row["saga_id"] in sagas and row["released"] is None
     ]
@@ -133,18 +125,20 @@ async def parked(tx: Transaction, group: str, sagas: Sequence[UUID]) -> list[Any
 
 async def due(tx: Transaction, lanes: Sequence[int], limit: int, lead: float) -> list[Any]:
     """Return the sagas whose deadline has passed; `lead` is in seconds."""
-    now = tx.database.moment() - timedelta(seconds=lead)
-    found = [
-        (row["deadline_due"], row["saga_id"])
-        for _, row in tx.rows("saga")
-        if row["deadline_due"] is not None and row["deadline_due"] <= now and row["lane"] in lanes
-    ]
-    return [{"saga_id": saga_id} for _, saga_id in sorted(found)[:limit]]
+    now = tx.database.timestamp() - timedelta(seconds=lead)
+    passed = [(at, saga_id) for at, saga_id in _deadlines(tx, lanes) if at <= now]
+    return [{"saga_id": saga_id} for _, saga_id in sorted(passed)[:limit]]
 
 
 async def next_due(tx: Transaction, lanes: Sequence[int]) -> list[Any]:
-    """Return the seconds to the first deadline."""
-    times = [
-        row["deadline_due"] for _, row in tx.rows("saga") if row["deadline_due"] is not None and row["lane"] in lanes
+    """Return the seconds until the first deadline."""
+    first = min((at for at, _ in _deadlines(tx, lanes)), default=None)
+    return [{"due": None if first is None else (first - tx.database.timestamp()).total_seconds()}]
+
+
+def _deadlines(tx: Transaction, lanes: Sequence[int]) -> list[tuple[datetime, UUID]]:
+    return [
+        (row["deadline_due"], row["saga_id"])
+        for _, row in tx.rows("saga")
+        if row["deadline_due"] is not None and row["lane"] in lanes
     ]
-    return [{"due": (min(times) - tx.database.moment()).total_seconds() if times else None}]

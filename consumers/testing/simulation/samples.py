@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tradesaga.consumers.participant import Participant, StepContext
 from tradesaga.consumers.testing.simulation.database import Statement
-from tradesaga.consumers.testing.simulation.effects import FarSide, Order, take_effect
+from tradesaga.consumers.testing.simulation.effects import FarSide, RemoteEffect, take_effect
 from tradesaga.sagas.definition import AnySaga, saga, seconds
 from tradesaga.sagas.step import Retry, step
 from tradesaga.schemas.messages.message import Compensation, Event
@@ -238,7 +238,7 @@ def _bind_place(desk: Participant, far: FarSide, report: Report) -> None:
         return Unplaced()
 
 
-def _accept(far: FarSide, report: Report, order: Order, word: str) -> None:
+def _accept(far: FarSide, report: Report, order: RemoteEffect, word: str) -> None:
     """End a new order as planned: with a report, without one, in a race, or never."""
     key = f"{order.saga_id}:place"
 

@@ -1,4 +1,4 @@
-"""One schedule: a seed, what it draws, and what came of it."""
+"""One schedule: everything that a seed draws, its run, and the result."""
 
 import asyncio
 from collections import Counter
@@ -11,35 +11,36 @@ from typing import Any, Final
 import structlog
 
 from tradesaga.consumers.testing.simulation import invariants
-from tradesaga.consumers.testing.simulation.fault_actions import trigger_fault
+from tradesaga.consumers.testing.simulation.fault_actions import draw_faults, trigger_fault
 from tradesaga.consumers.testing.simulation.loop import StuckError, current
 from tradesaga.consumers.testing.simulation.samples import SimulatedSaga
-from tradesaga.consumers.testing.simulation.world import Fault, World, draw_faults
+from tradesaga.consumers.testing.simulation.world import Fault, World
 from tradesaga.infra.failpoints import listen
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.messages.lifecycle import RetryRequested
 
 SAGAS: Final = 3
 ONE_MORE: Final = 0.2
-"""Sagas of a schedule, and the chance of another."""
+"""Number of sagas of a schedule, and the chance of one more."""
 SPREAD: Final = 0.15
-"""Virtual seconds between two starts at most."""
+"""Maximum virtual seconds between two starts."""
 FAULTS_END: Final = 12.0
-"""Virtual seconds after which no fault is begun any more."""
+"""Virtual seconds after which no more faults occur."""
 PATIENCE: Final = 120.0
-"""Virtual seconds within which everything has to come to rest once nothing goes wrong any more."""
+"""Virtual seconds within which all work has to finish after the last fault."""
 OPERATES: Final = 0.06
-"""The chance, twice a virtual second, that an operator looks after failed sagas while things still go wrong."""
+"""The chance, twice a virtual second, that an operator retries failed sagas while faults still occur."""
 ECHOES: Final = 0.3
-"""The chance that old records come again once all is done."""
+"""The chance that old records are published again once all work is finished."""
 _ABOVE_CRITICAL: Final = 50
+_UNTRACED: Final = {"event", "exc_info", "saga_id"}
 ROUNDS: Final = 4
-"""Times that an operator retries what has failed and can be mended."""
+"""Number of times that an operator retries the failed sagas that can be repaired."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one schedule."""
+    """The result of one schedule. `faults` are all that were planned."""
 
     seed: int
     violations: Sequence[str]
@@ -51,18 +52,18 @@ class Result:
 
 
 def run(simulated: SimulatedSaga, seed: int, faults: Sequence[Fault] | None = None, *, traced: bool = False) -> Result:
-    """Run one schedule; the same arguments give the same result, in any process. `faults` replaces what is drawn."""
+    """Run one schedule. The same arguments give the same result in any process. `faults` replaces the drawn ones."""
     chance = Random(f"{seed} faults")  # noqa: S311 - draws schedules, guards nothing
-    drawn = draw_faults(seed, chance)
-    chosen = list(drawn if faults is None else faults)
-    world = World.of(seed, simulated, chosen)
+    chosen = draw_faults(seed, chance) if faults is None else list(faults)
+    world = World(seed, simulated, chosen)
     with capture_logs(world if traced else None), listen(lambda failpoint: trigger_fault(world, failpoint)):
         try:
             violations = world.loop.run(_play(world))
         except StuckError as error:
-            violations = [f"no time passes: {error}"]
-    violations += [f"nobody simulates this statement: {query}" for query in sorted(world.database.unknown)]
-    violations += [f"uncaught: {each.get('message')} {each.get('exception')!r}" for each in world.loop.errors]
+            violations = [f"virtual time stands still: {error}"]
+    unknown = sorted(world.database.unknown)
+    violations += [f"the simulation has no function for this statement: {query}" for query in unknown]
+    violations += [f"uncaught exception: {each.get('message')} {each.get('exception')!r}" for each in world.loop.errors]
     trace = tuple(f"{at:10.6f} {' '.join(map(str, what))}" for at, *what in world.trace) if traced or violations else ()
     return Result(seed, violations, chosen, world.hash(), world.hits, _figures(world), trace)
 
@@ -77,19 +78,19 @@ async def _play(world: World) -> list[str]:
         if world.chance.random() < OPERATES:
             _retry_failed(world)
     await _end_faults(world)
-    why = await _wait_until_settled(world)
+    left = await _wait_until_settled(world)
     for _ in range(ROUNDS):
-        if why or not _retry_failed(world):
+        if left or not _retry_failed(world):
             break
-        why = await _wait_until_settled(world)
-    if not why and world.chance.random() < ECHOES:
+        left = await _wait_until_settled(world)
+    if not left and world.chance.random() < ECHOES:
         world.republish(0.999 * world.chance.random())
-        why = await _wait_until_settled(world)
-    return why or invariants.check(world)
+        left = await _wait_until_settled(world)
+    return left or invariants.check(world)
 
 
 async def _end_faults(world: World) -> None:
-    """End all that is going wrong, and give what stands still time to go on."""
+    """End all faults, and let frozen processes resume."""
     world.faults.clear()
     world.broker.down_until = 0.0
     world.processes.thaw_all()
@@ -97,17 +98,17 @@ async def _end_faults(world: World) -> None:
 
 
 async def _wait_until_settled(world: World) -> list[str]:
-    """Wait until nothing is left to do; says what is, where it never ends."""
+    """Wait until all work is finished; return the unfinished work after `PATIENCE`."""
     until = world.loop.time() + PATIENCE
     while left := invariants.unfinished(world):
         if world.loop.time() > until:
-            return [f"not at rest after {PATIENCE:g} s: {each}" for each in left]
+            return [f"unfinished after {PATIENCE:g} s: {each}" for each in left]
         await asyncio.sleep(0.25)
     return []
 
 
 def _retry_failed(world: World) -> bool:
-    """Retry failed sagas as an operator would; return whether there were any."""
+    """Retry failed sagas as an operator; return whether there were any."""
     world.far.opened = True
     machine = invariants.machine_of(world)
     asked = False
@@ -116,7 +117,7 @@ def _retry_failed(world: World) -> bool:
         if state is None or machine.status(state) is not Status.FAILED or world.simulated.stuck(saga.start):
             continue
         for step in machine.missing(state):
-            world.publish(saga.saga_id, RetryRequested(operator="ann", reason="mended", step=step))
+            world.publish(saga.saga_id, RetryRequested(operator="ann", reason="repaired", step=step))
             asked = True
     return asked
 
@@ -139,14 +140,13 @@ def _figures(world: World) -> Counter[str]:
 
 
 def shorten(simulated: SimulatedSaga, result: Result) -> Result:
-    """Remove one fault after the other while the schedule still fails; return the shortest that does."""
-    found, kept = result, list(result.faults)
+    """Remove faults one by one while the schedule still fails; return its run with the remaining ones, traced."""
+    kept = list(result.faults)
     for fault in result.faults:
         fewer = [each for each in kept if each is not fault]
-        again = run(simulated, result.seed, fewer)
-        if again.violations:
-            found, kept = again, fewer
-    return run(simulated, found.seed, kept, traced=True)
+        if run(simulated, result.seed, fewer).violations:
+            kept = fewer
+    return run(simulated, result.seed, kept, traced=True)
 
 
 @contextmanager
@@ -156,8 +156,8 @@ def capture_logs(world: World | None) -> Generator[None]:
 
     def note(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
         if world is not None:
-            told = {name: value for name, value in event.items() if name not in {"event", "exc_info", "saga_id"}}
-            world.note(current().name, "log:", event.get("event"), *(f"{name}={value}" for name, value in told.items()))
+            shown = [f"{name}={value}" for name, value in event.items() if name not in _UNTRACED]
+            world.note(current().name, "log:", event.get("event"), *shown)
         raise structlog.DropEvent
 
     level = 0 if world is not None else _ABOVE_CRITICAL

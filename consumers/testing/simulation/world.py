@@ -1,10 +1,9 @@
-"""One simulated world: broker, database, far side, processes and clients, and the faults to come."""
+"""The simulated world of one schedule: broker, database, far side, worker processes, and planned faults."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 from uuid import UUID
@@ -27,57 +26,13 @@ from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import commands_topic, events_topic
 
 
-class FaultKind(StrEnum):
-    """What goes wrong at a failpoint."""
-
-    CRASH = "crash"
-    ZOMBIE = "zombie"
-    PAUSE = "pause"
-    REBALANCE = "rebalance"
-    EARLY_DELIVERY = "early delivery"
-    REUSED_GENERATION = "reused generation"
-    CUT_COMMIT = "cut commit"
-    CUT_CONNECTION = "cut connection"
-    CONFLICT = "conflict"
-    SLOW_DATABASE = "slow database"
-    LOST_ACK = "lost ack"
-    FAILED_SEND = "failed send"
-    DUPLICATE_APPEND = "duplicate append"
-    FETCH_ERROR = "fetch error"
-    BROKER_DOWN = "broker down"
-    REPUBLISH = "republish"
-    DUPLICATE_START = "duplicate start"
-    ABORT = "abort"
-    RETRY = "retry"
-    SLOW_FAR_SIDE = "slow far side"
-    LOST_ANSWER = "lost answer"
-    CLOCK_JUMP = "clock jump"
-
-
-CELLS: Final[Sequence[tuple[Failpoint, FaultKind]]] = [
-    (failpoint, kind) for kind in FaultKind for failpoint in Failpoint
-]
-
-
-"""Every failpoint with every kind of fault; schedule n includes cell n, so that none is left out for long."""
-
-LEAST: Final = 5
-
-MOST: Final = 7
-
-_NTH: Final = 8
-
-
-"""Times that a failpoint is reached at most before a fault occurs there, the schedule's own aside."""
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault that occurs when a failpoint is reached for the `nth` time; `draw`, in [0, 1), sets its size."""
 
     failpoint: Failpoint
     nth: int
-    kind: FaultKind
+    kind: str
     draw: float
 
     def __str__(self) -> str:
@@ -85,63 +40,40 @@ class Fault:
         return f"{self.kind} at {self.failpoint} no. {self.nth} ({self.draw:.3f})"
 
 
-def draw_faults(seed: int, chance: Random) -> list[Fault]:
-    """Draw the faults of one schedule."""
-    first, kind = CELLS[seed % len(CELLS)]
-    faults = [Fault(first, 1, kind, chance.random())]
-    for _ in range(chance.randint(LEAST, MOST) - 1):
-        failpoint, kind = CELLS[int(chance.random() * len(CELLS))]
-        faults.append(Fault(failpoint, 2 + int(chance.random() * (_NTH - 1)), kind, chance.random()))
-    return faults
-
-
 CLIENT: Final = "/simulation"
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A saga that was started."""
+class StartedSaga:
+    """A started saga."""
 
     saga_id: UUID
     start: Event
 
 
-@dataclass
 class World:
-    """All there is in one schedule."""
+    """The world of one schedule. No process runs before `begin`."""
 
-    seed: int
-    simulated: SimulatedSaga
-    faults: list[Fault]
-    loop: SimLoop
-    chance: Random
-    broker: SimBroker
-    database: SimDatabase
-    far: FarSide
-    processes: Processes
-    keys: RequestKeys
-    sagas: list[Started] = field(default_factory=list[Started])
-    hits: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    trace: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
-    reached: Counter[Failpoint] = field(default_factory=Counter[Failpoint])
-    outsiders: set[bytes] = field(default_factory=set[bytes])
-    """Ids of records that clients, feeds and operators have published."""
-
-    @classmethod
-    def of(cls, seed: int, simulated: SimulatedSaga, faults: list[Fault]) -> "World":
-        """Make a world in which nothing runs yet."""
-        loop = SimLoop(seed)
-        chance = Random(f"{seed} world")  # noqa: S311 - draws schedules, guards nothing
-        broker = SimBroker(loop, simulated.partitions)
-        statements = {
-            **lane_statements(), **row_statements(), **saga_statements(), EFFECT: insert_effect, **simulated.statements
-        }  # fmt: skip
-        database = SimDatabase(loop, statements)
-        far, processes = FarSide(loop, database), Processes(loop, broker, database, chance)
-        keys = RequestKeys.of(hashlib.sha256(f"{seed} keys".encode()).digest())
-        world = cls(seed, simulated, list(faults), loop, chance, broker, database, far, processes, keys)
-        broker.appended = world.note_record
-        return world
+    def __init__(self, seed: int, simulated: SimulatedSaga, faults: Sequence[Fault]) -> None:
+        self.seed = seed
+        self.simulated = simulated
+        self.faults = list(faults)
+        self.loop = SimLoop(seed)
+        self.chance = Random(f"{seed} world")  # noqa: S311 - draws schedules, guards nothing
+        self.broker = SimBroker(self.loop, simulated.partitions)
+        self.broker.appended = self.note_record
+        own_statements = {EFFECT: insert_effect, **simulated.statements}
+        statements = {**lane_statements(), **row_statements(), **saga_statements(), **own_statements}
+        self.database = SimDatabase(self.loop, statements)
+        self.far = FarSide(self.loop, self.database)
+        self.processes = Processes(self.loop, self.broker, self.database, self.chance)
+        self.keys = RequestKeys.of(hashlib.sha256(f"{seed} keys".encode()).digest())
+        self.sagas: list[StartedSaga] = []
+        self.hits: Counter[tuple[str, str]] = Counter()
+        self.trace: list[tuple[Any, ...]] = []
+        self.reached: Counter[Failpoint] = Counter()
+        self.outsiders: set[bytes] = set()
+        """Ids of the records that clients, feeds and operators have published."""
 
     def begin(self) -> None:
         """Start the processes."""
@@ -149,29 +81,29 @@ class World:
         self.processes.start_all(*participants, self.simulated.saga)
 
     def note(self, *what: Any) -> None:
-        """Write a line of the trace."""
+        """Append a line to the trace."""
         self.trace.append((round(self.loop.time(), 6), *what))
 
     def note_record(self, record: Record) -> None:
-        """Write that a record has come to its topic."""
+        """Note an appended record in the trace."""
         kind = record.header("ce_type").decode()
         step = record.header("ts_step").decode()
         self.note("append", record.topic, record.partition, record.offset, kind, step)
 
     def hash(self) -> str:
-        """Return a hash of all that happened."""
+        """Return a hash of the trace."""
         return hashlib.sha256("\n".join(map(repr, self.trace)).encode()).hexdigest()
 
     def start_saga(self) -> None:
-        """Start one more saga."""
+        """Start a saga."""
         saga_id = UUID(int=self.chance.getrandbits(128), version=4)
         start = self.simulated.start(self.chance, len(self.sagas))
-        self.sagas.append(Started(saga_id, start))
+        self.sagas.append(StartedSaga(saga_id, start))
         self.note("start", len(self.sagas), getattr(start, "plan", ""))
         self.publish(saga_id, start)
 
     def publish(self, saga_id: UUID, event: Event, step: str = "") -> None:
-        """Publish a fact from outside the step path: a start, a report, an operator's decision."""
+        """Publish an event from outside the step path: a start, a report, or an operator's decision."""
         saga, value = self.simulated.saga, event.to_wire()
         is_start = isinstance(event, saga.start)
         envelope = Envelope(
@@ -189,7 +121,7 @@ class World:
         self.broker.append(events_topic(saga.name), str(saga_id).encode(), value, envelope.to_headers())
 
     def republish(self, draw: float) -> None:
-        """Republish old records in another order."""
+        """Publish some old records again, in another order."""
         saga, chance = self.simulated.saga.name, Random(draw)  # noqa: S311 - draws schedules
         for topic in (events_topic(saga), commands_topic(saga)):
             old = [record for log in self.broker.logs.get(topic, ()) for record in log]
