@@ -18,7 +18,7 @@ class Load(NamedTuple):
     @property
     def name(self) -> str:
         """Name the load, whatever its size."""
-        return f"{self.kind}, {f'{self.rate} a second' if self.rate else 'flat out'}"
+        return f"{self.kind}, {f'{self.rate}/s' if self.rate else 'flat out'}"
 
 
 class End(NamedTuple):

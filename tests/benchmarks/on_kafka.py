@@ -142,7 +142,7 @@ def _read(file: Path) -> dict[str, float]:
     return json.loads(file.read_text())
 
 
-FLOOR = OnKafka("floor sketch", product=False, paced=True)
+FLOOR = OnKafka("baseline", product=False, paced=True)
 PRODUCT = OnKafka("tradesaga", sealed=True, traced=True, served=True, paced=True)
 VARIANTS = (
     OnKafka("tradesaga, no sealer", traced=True, served=True),

@@ -9,7 +9,7 @@ WIDTH = 860
 LEFT = 190
 BAR = 16
 GAP = 6
-COLOURS = {"tradesaga": "#0b6e4f", "floor": "#8a8a8a"}
+COLOURS = {"tradesaga": "#0b6e4f", "baseline": "#8a8a8a"}
 OTHER = "#4a6fa5"
 
 
@@ -27,7 +27,10 @@ class Bar(NamedTuple):
 def draw(figures: Sequence[Mapping[str, Any]]) -> str:
     """Draw both charts, one above the other."""
     parts, top = list[str](), 10
-    for title, bars in (("sagas a second, flat out", _rates(figures)), ("latency, p50 and p99 in ms", _waits(figures))):
+    for title, bars in (
+        ("sagas per second, flat out", _rates(figures)),
+        ("latency, p50 and p99 in ms", _waits(figures)),
+    ):
         if bars:
             drawn, height = chart(title, bars, top)
             parts.append(drawn)
@@ -58,7 +61,7 @@ def _waits(figures: Sequence[Mapping[str, Any]]) -> list[Bar]:
         if not latency:
             continue
         p50, p99 = (latency[name]["median"] for name in ("p50", "p99"))
-        label = f"{figure['system']}, {figure['load']['rate']} a second"
+        label = f"{figure['system']}, {figure['load']['rate']}/s"
         bars.append(Bar(label, p50, f"{p50:.0f} · {p99:.0f}", _colour(figure), p50, p99))
     return bars
 

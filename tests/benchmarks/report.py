@@ -85,8 +85,8 @@ def ratios_of(figures: Iterable[Mapping[str, Any]], system: str = "tradesaga") -
 def table_of(figures: Sequence[Mapping[str, Any]]) -> Table:
     """Show the figures: systems down, loads below each other, costs of one saga across."""
     headings = (
-        "system", "load", "sagas a second", "p50 ms", "p99 ms", "p99.9 ms", "CPU ms a saga", "memory MB",
-        "kB written a saga", "completed / aborted / failed / lost / duplicated",
+        "system", "load", "sagas/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU ms per saga", "memory MB",
+        "kB written per saga", "completed / aborted / failed / lost / duplicated",
     )  # fmt: skip
     table = Table(title="five steps that do nothing; medians, and the interval of the rate", show_lines=False)
     for place, heading in enumerate(headings):

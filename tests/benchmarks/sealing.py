@@ -178,7 +178,7 @@ def table_of(summary: Mapping[str, Any]) -> Table:
         f"with sealing {summary['ratio']:.3f} of the rate without, median of {len(summary['ratios'])} pairs of"
         f" {summary['sagas']:,} sagas; {low:.3f} to {high:.3f} at {confidence:.1%}"
     )
-    table = Table("", "sagas a second", "CPU ms a saga, machine", "CPU ms a saga, sealer", title=title)
+    table = Table("", "sagas/s", "CPU ms per saga, machine", "CPU ms per saga, sealer", title=title)
     cpu = summary["cpu_seconds_a_saga"]
     for name, rate in summary["per_second"].items():
         sealer = f"{1000 * cpu['sealer']:.4f}" if name == "with" else ""

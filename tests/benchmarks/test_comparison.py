@@ -38,8 +38,8 @@ def test_no_saga_is_lost_and_none_is_done_twice(figures: dict[str, Any]) -> None
     }
     none = {"completed": 0, "aborted": 0, "failed": 0, "lost": 0, "duplicated": 0}
     assert told == {
-        ("floor sketch", "happy", None): {**none, "completed": SAGAS},
-        ("floor sketch", "happy", 20): {**none, "completed": 20},
+        ("baseline", "happy", None): {**none, "completed": SAGAS},
+        ("baseline", "happy", 20): {**none, "completed": 20},
         ("tradesaga", "happy", None): {**none, "completed": SAGAS},
         ("tradesaga", "compensated", None): {**none, "aborted": SAGAS},
         ("tradesaga", "happy", 20): {**none, "completed": 20},
@@ -58,4 +58,4 @@ def test_each_object_says_what_was_measured_and_under_which_settings(figures: di
         assert ("latency_ms" in figure) is (figure["load"]["rate"] is not None)
     assert figures["machine"]["fdatasync_a_second"] > 0
     assert len(figures["machine"]["load_average_before"]) == 3
-    assert set(figures["ratios"]) == {"floor sketch"}
+    assert set(figures["ratios"]) == {"baseline"}

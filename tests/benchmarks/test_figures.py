@@ -93,5 +93,5 @@ def test_the_charts_name_every_system_and_escape_what_they_are_given() -> None:
     ]
     svg = draw(figures_of(samples))
     assert svg.count("<rect") == 4
-    assert "a&lt;b, 20 a second" in svg
+    assert "a&lt;b, 20/s" in svg
     assert "a<b" not in svg
