@@ -19,15 +19,9 @@ from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import CONTEXT
 
 _FIELDS: Final = State._fields
-
 _REMEMBERED: Final = 4096
-
-
 """Bytes up to which progress is remembered."""
-
 _NAMED: Final = 16
-
-
 """Contradictions and decisions up to which it is."""
 
 
@@ -88,16 +82,11 @@ Json = dict[str, Any]
 Starts = Mapping[tuple[str, int], str]
 
 PAGE: Final = 500
-
 _SHOWN_MATCHES: Final = 3
-
 _SHORTEST: Final = 6
-
 _DIGITS: Final = 32
 
 QUERYABLE_CONTEXT: Final = r"replace(saga.context::text, '\u0000', '\ufffd')::json"
-
-
 """The context as SQL may look into it: JSON can spell a NUL, and PostgreSQL refuses to read a text that has one."""
 
 _COLUMNS: Final = """saga_id, name, version, state, current_step_index, completed_steps, compensated_steps, context,

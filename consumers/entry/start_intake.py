@@ -19,7 +19,7 @@ from tradesaga.infra.kafka.dead_letters import READING_ERRORS, UNREADABLE, Recor
 from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Pace, Received, Transaction
-from tradesaga.infra.outbox.serving import make_worker
+from tradesaga.infra.outbox.worker import make_worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings

@@ -13,7 +13,7 @@ from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import read_ends
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.outbox.guard import Guard, group_filter_for
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.participants import registered_participants
@@ -189,7 +189,7 @@ def _read(row: asyncpg.Record, settings: Settings) -> _Saga:
         return _Saga(row, rules, None)
 
 
-async def _ends(settings: Settings, places: Sequence[Place]) -> dict[Place, int] | None:
+async def _ends(settings: Settings, places: Sequence[Partition]) -> dict[Partition, int] | None:
     try:
         return await read_ends(settings.brokers(), places)
     except (KafkaUnavailableError, CommandError):
@@ -197,7 +197,7 @@ async def _ends(settings: Settings, places: Sequence[Place]) -> dict[Place, int]
 
 
 async def _steps(
-    settings: Settings, saga: _Saga, topics: Sequence[str], partition: int, ends: dict[Place, int] | None
+    settings: Settings, saga: _Saga, topics: Sequence[str], partition: int, ends: dict[Partition, int] | None
 ) -> list[Json]:
     """Look at each missing step where its owner keeps it."""
     if not saga.missing:
@@ -237,7 +237,7 @@ def _progress(
     lanes: dict[tuple[str, str], asyncpg.Record],
     group: str,
     topics: Sequence[str],
-    ends: dict[Place, int] | None,
+    ends: dict[Partition, int] | None,
     partition: int,
 ) -> Json:
     """Say how far a group is on the saga's partition, by its own lanes."""

@@ -21,7 +21,7 @@ from tradesaga.consumers.runtime.service import KNOWN
 from tradesaga.infra.cli.console import AsJson, Directory, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_ends
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.ledger.recovering import TABLES, read_rows, sort_lines, summed
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.participants import registered_participants
@@ -42,7 +42,7 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() A
 _OFFSETS: Final = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1'
 
 
-async def begin_group(settings: Settings, name: str, after: str | None) -> dict[Place, int]:
+async def begin_group(settings: Settings, name: str, after: str | None) -> dict[Partition, int]:
     """Have the group of a participant that is new to its database begin; returns its offsets.
 
     It begins where the group of participant `after` has stopped, or else at the ends of its topics. Raises
@@ -76,7 +76,7 @@ def _find(settings: Settings, name: str) -> Participant:
     raise CommandError("participant-unknown", what, "recover begin", do, ExitCode.NOT_FOUND)
 
 
-async def _offsets_of(settings: Settings, group: str, name: str, places: Sequence[Place]) -> dict[Place, int]:
+async def _offsets_of(settings: Settings, group: str, name: str, places: Sequence[Partition]) -> dict[Partition, int]:
     """Read how far the other group is, from its own database: what Kafka was told may be seconds old."""
     async with session(settings.database_for(name), application_name="tradesaga recover begin") as sql:
         await _refuse_running(sql, name)
@@ -95,7 +95,7 @@ async def _refuse_running(sql: Connection, name: str) -> None:
         raise CommandError("service-running", what, "PostgreSQL", do, ExitCode.REFUSED)
 
 
-async def _begin(sql: Connection, group: str, offsets: Mapping[Place, int]) -> None:
+async def _begin(sql: Connection, group: str, offsets: Mapping[Partition, int]) -> None:
     """Write the lanes as if they had been claimed once: a new lane would begin with the first record there is."""
     topics, numbers = zip(*offsets, strict=True)
     await sql.execute(_BEGIN, group, topics, numbers, [1] * len(offsets), list(offsets.values()))

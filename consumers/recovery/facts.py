@@ -15,7 +15,7 @@ from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import DeadLetter, Outcome
 from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
 from tradesaga.infra.kafka.codec import Outgoing, Record, pack
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
@@ -98,7 +98,7 @@ class FactRecovery:
     sql: Connection
     now: int
     writes: bool = True
-    leaves_from: Mapping[Place, int] = field(default_factory=dict[Place, int])
+    leaves_from: Mapping[Partition, int] = field(default_factory=dict[Partition, int])
     letters: Mapping[Letter, int] = field(default_factory=dict[Letter, int])
     folded: int = 0
     starts: int = 0

@@ -18,7 +18,7 @@ from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader, find
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.ledger.recovering import TABLES, unknown_accounts, write_rows
@@ -31,7 +31,7 @@ from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.topics import SIGNALS, commands_topic, dead_letters_topic, events_topic, starts_topic
 
-Ranges = Mapping[Place, tuple[int, int]]
+Ranges = Mapping[Partition, tuple[int, int]]
 _STATES: Final = "SELECT state, count(*) FROM saga GROUP BY state"
 _OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NULL GROUP BY status"
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.facts import FactRecovery
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
@@ -69,7 +69,7 @@ WHERE name = $1 AND version <> ALL($2::int[]) AND state NOT IN ('COMPLETED', 'AB
 _SHOWN: Final = 5
 
 
-def refuse_trimmed(cluster: Cluster, topics: Sequence[str], ranges: Mapping[Place, tuple[int, int]]) -> None:
+def refuse_trimmed(cluster: Cluster, topics: Sequence[str], ranges: Mapping[Partition, tuple[int, int]]) -> None:
     """Refuse topics whose beginning is gone, or that hold nothing at all."""
     trimmed = [
         f"{cluster.physical(topic)}[{number}]"
@@ -88,7 +88,7 @@ def refuse_trimmed(cluster: Cluster, topics: Sequence[str], ranges: Mapping[Plac
         raise CommandError("topic-empty", what, "Kafka", do, ExitCode.REFUSED)
 
 
-def refuse_beyond(lanes: Iterable[Lane], ranges: Mapping[Place, tuple[int, int]]) -> None:
+def refuse_beyond(lanes: Iterable[Lane], ranges: Mapping[Partition, tuple[int, int]]) -> None:
     """Refuse a database that has read further than the broker goes: then it is the topics that were lost."""
     for lane in lanes:
         end = ranges[lane.topic, lane.partition][1]

@@ -30,7 +30,7 @@ from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, unavailable
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.codec import Outgoing, Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.outbox import outbox_rows
@@ -44,13 +44,13 @@ from tradesaga.schemas.messages.message import wire_type
 from tradesaga.schemas.topics import checkpoints_topic, commands_topic, dead_letters_topic, events_topic, starts_topic
 
 
-async def find_leaf_formats(settings: Settings, replay: TopicReader, topic: str) -> dict[Place, int]:
+async def find_leaf_formats(settings: Settings, replay: TopicReader, topic: str) -> dict[Partition, int]:
     """Return, of each sealed log of a topic, the first offset whose hash is of format 2.
 
     The witness and the topic of checkpoints are asked; a false answer makes rows that do not fit what was sealed, which
     the sealer finds. Raises `CommandError` (exit 5) for a witness that cannot be read, `KafkaUnavailableError`.
     """
-    known: dict[Place, list[Checkpoint]] = {}
+    known: dict[Partition, list[Checkpoint]] = {}
     for checkpoint in [*_witnessed(settings), *await _published(settings, replay, topic.removesuffix(".events"))]:
         origin = Origin.parse(checkpoint.origin)
         if origin.log_id == settings.audit_log_id and origin.topic == topic:
@@ -110,7 +110,7 @@ class TopicLoader:
     registered: RegisteredSaga[Participant]
     replay: TopicReader
     places: Mapping[str, Database]
-    ranges: Mapping[Place, tuple[int, int]]
+    ranges: Mapping[Partition, tuple[int, int]]
     facts: FactRecovery
     report: Report
     restored: bool

@@ -22,11 +22,11 @@ from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.codec import Outgoing, Record, load_headers
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.topic_reader import BATCH, TopicReader, TopicRewriter, TransactionWriter
-from tradesaga.infra.kafka.topics import all_topics, check_topics, durability, ensure_topics, set_clock
+from tradesaga.infra.kafka.topics import Durability, all_topics, check_topics, ensure_topics, set_clock
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import SAGA_LOG, Settings
@@ -108,7 +108,9 @@ async def republish(
     async with transactions(urls.values(), dry_run=False) as opened:
         for database in opened.values():
             await database.begin("republished", operator)
-        await ensure_topics(brokers, all_topics([registered.saga.name for registered in sagas]), durability(settings))
+        await ensure_topics(
+            brokers, all_topics([registered.saga.name for registered in sagas]), Durability.of(settings)
+        )
         places = {name: opened[url] for name, url in urls.items()}
         for registered in sagas:
             await refuse_versions(places[SAGA_LOG].sql, registered.saga)
@@ -135,7 +137,7 @@ async def _write_saga(
     topics = [topic for topic in saga_topics(name) if topic.name != f"{name}.starts"]
     kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
     # Brokers learn of topics that were created just now one after the other; this waits for that.
-    counts = await check_topics(brokers, [each for each in topics if each.name in kept], durability(settings))
+    counts = await check_topics(brokers, [each for each in topics if each.name in kept], Durability.of(settings))
     async with TopicReader(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
     _refuse_full(brokers, ranges)
@@ -178,7 +180,7 @@ async def _leave_lanes(
             await loader.find_unanswered(number)
 
 
-def _refuse_full(brokers: str, ranges: Mapping[Place, tuple[int, int]]) -> None:
+def _refuse_full(brokers: str, ranges: Mapping[Partition, tuple[int, int]]) -> None:
     full = sorted(f"{physical_name(brokers, topic)}[{number}]" for (topic, number), (_, end) in ranges.items() if end)
     if full:
         what = f"the topics are not empty: {', '.join(full[:5])} hold records"
@@ -281,7 +283,7 @@ class _Writing:
         for each in made:
             await self._write_command(each)
 
-    async def _skip(self, place: Place, first: int, count: int, recorded_ms: int) -> None:
+    async def _skip(self, place: Partition, first: int, count: int, recorded_ms: int) -> None:
         """Have offsets hold no record, as those were that transactions took."""
         if count:
             await self.rewriter.drain()

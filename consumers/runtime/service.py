@@ -8,12 +8,12 @@ from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.ownership import owner_name
-from tradesaga.infra.outbox.serving import make_worker
+from tradesaga.infra.outbox.worker import make_worker
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import Settings
@@ -59,11 +59,11 @@ async def check_history(participant: Participant, brokers: str, pool: Pool, part
     raise CommandError("history-of-another", f"{what}, given by {other}", topic, do, ExitCode.REFUSED)
 
 
-def spans(ranges: Mapping[Place, tuple[int, int]]) -> list[tuple[Place, int, int]]:
+def spans(ranges: Mapping[Partition, tuple[int, int]]) -> list[tuple[Partition, int, int]]:
     """Return the offset ranges to read: the whole topic, or the edges of each partition."""
     if sum(end - first for first, end in ranges.values()) <= WHOLE:
         return [(place, first, end) for place, (first, end) in sorted(ranges.items()) if first < end]
-    found: list[tuple[Place, int, int]] = []
+    found: list[tuple[Partition, int, int]] = []
     for place, (first, end) in sorted(ranges.items()):
         middle = max(first + EDGE, end - EDGE)
         found += [(place, first, min(first + EDGE, end)), (place, middle, end)]

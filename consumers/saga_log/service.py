@@ -15,11 +15,11 @@ from tradesaga.consumers.saga_log.commands import awaited_unowned
 from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.seals import read_trust
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import KafkaInspector, open_inspector
 from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.processor import Pace
-from tradesaga.infra.outbox.serving import make_worker
+from tradesaga.infra.outbox.worker import make_worker
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.registry.participants import StepOwner, registered_participants, unowned_steps
@@ -55,7 +55,7 @@ async def groups_at_work(pool: Pool, brokers: str, topic: str, prefix: str, know
         return working | (await _moved(inspector, left) if left else set())
 
 
-async def _moved(inspector: KafkaInspector, offsets: Mapping[str, Mapping[Place, int]]) -> set[str]:
+async def _moved(inspector: KafkaInspector, offsets: Mapping[str, Mapping[Partition, int]]) -> set[str]:
     """Return the groups with an offset right behind a record that was written lately."""
     ranges = await inspector.ranges({place for places in offsets.values() for place in places})
     found: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Final
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, parse_unverified
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note, public_path, read_trusted
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import Inspector
 from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 from tradesaga.infra.settings import Settings
@@ -38,7 +38,7 @@ def read_trust(settings: Settings) -> SealTrust | None:
     return SealTrust(settings.audit_log_id, read_trusted([path])) if os.access(path, os.R_OK) else None
 
 
-async def read_seals(inspector: Inspector, saga: str, trust: SealTrust) -> dict[Place, Checkpoint]:
+async def read_seals(inspector: Inspector, saga: str, trust: SealTrust) -> dict[Partition, Checkpoint]:
     """Return the last checkpoint of each partition of the saga's facts. Raises `KafkaUnavailableError`.
 
     Anybody may write to the topic: notes without a trusted signature are ignored. It is read backwards until each
@@ -50,7 +50,7 @@ async def read_seals(inspector: Inspector, saga: str, trust: SealTrust) -> dict[
         return {}
     ranges = await inspector.ranges([(name, number) for name in there for number in range(there[name].partitions)])
     sought = {place for place, (_, end) in ranges.items() if place[0] == events and end > 0}
-    found, prompt = dict[Place, Checkpoint](), set[Place]()
+    found, prompt = dict[Partition, Checkpoint](), set[Partition]()
 
     def take(records: Sequence[Record]) -> None:
         claims = [(claim, record) for record in records if (claim := _read(record)) is not None]
@@ -80,8 +80,8 @@ def _is_prompt(checkpoint: Checkpoint, record: Record) -> bool:
 
 
 def find_sealed_ahead(
-    seals: Mapping[Place, Checkpoint], read: Mapping[Place, int], ends: Mapping[Place, int]
-) -> tuple[Place, int] | None:
+    seals: Mapping[Partition, Checkpoint], read: Mapping[Partition, int], ends: Mapping[Partition, int]
+) -> tuple[Partition, int] | None:
     """Return a partition that is sealed beyond what the saga log has read, with the sealed offset; None if none is.
 
     Only what the saga log had read was sealed, and offsets in the database only grow. A checkpoint beyond the end of

@@ -26,10 +26,7 @@ from tradesaga.infra.telemetry.logs import configure_logs
 from tradesaga.infra.telemetry.tracing import configure_tracing
 
 LOOK_SECONDS: Final = 5.0
-
 MISSED: Final = 24
-
-
 """Looks in a row at which the event loop has not turned: two minutes in which nothing is read, sent or answered."""
 
 

@@ -1,4 +1,4 @@
-"""One-off questions to the broker: partition counts, ends, whether a record can be delivered.
+"""Single requests to the broker: partition counts, end offsets, whether a record can be delivered; topic changes.
 
 aiokafka is untyped in part.
 """
@@ -12,16 +12,18 @@ from weakref import WeakKeyDictionary
 import structlog
 
 from tradesaga.infra.kafka.codec import Record, to_record
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place, open_admin, open_consumer, read_leniently
+from tradesaga.infra.kafka.connections import (
+    KafkaUnavailableError,
+    Partition,
+    open_admin,
+    open_consumer,
+)
 from tradesaga.infra.kafka.identity import TopicState, open_inspector
 from tradesaga.infra.kafka.names import Cluster, physical_name
 from tradesaga.infra.kafka.topics import missing_topic
 
 _REQUEST_MS: Final = 10_000
-
 _RECORD_MS: Final = 3000
-
-
 """Milliseconds that a broker has to return a record that it holds."""
 
 
@@ -51,13 +53,13 @@ async def read_cluster_id(brokers: str) -> str:
     return f"{found}.{prefix}" if prefix else found
 
 
-async def read_ends(brokers: str, places: Collection[Place]) -> dict[Place, int]:
+async def read_ends(brokers: str, places: Collection[Partition]) -> dict[Partition, int]:
     """Return the offset after the last committed record of each partition. Raises `KafkaUnavailableError`."""
     async with open_consumer(brokers, request_timeout_ms=_REQUEST_MS) as consumer:
         return await consumer.end_offsets(places)
 
 
-async def has_record(brokers: str, offsets: Mapping[Place, int]) -> bool:
+async def has_record(brokers: str, offsets: Mapping[Partition, int]) -> bool:
     """Return whether any of these partitions can deliver a record at its offset or after it.
 
     Control records, records of aborted or open transactions and deleted records do not count. Uses a connection of its
@@ -66,7 +68,7 @@ async def has_record(brokers: str, offsets: Mapping[Place, int]) -> bool:
     return await find_record(brokers, offsets) is not None
 
 
-async def find_record(brokers: str, offsets: Mapping[Place, int]) -> tuple[Place, int] | None:
+async def find_record(brokers: str, offsets: Mapping[Partition, int]) -> tuple[Partition, int] | None:
     """Return the partition and offset of one record for which `has_record` is true.
 
     Raises `KafkaUnavailableError`.
@@ -75,11 +77,7 @@ async def find_record(brokers: str, offsets: Mapping[Place, int]) -> tuple[Place
         consumer.assign(offsets)
         for place, offset in offsets.items():
             consumer.seek(place, offset)
-        try:
-            found = await consumer.getmany(timeout_ms=_RECORD_MS, max_records=1) if offsets else {}
-        except UnicodeDecodeError as error:
-            read_leniently()
-            raise KafkaUnavailableError("a header's name is not UTF-8; retry, it is then read with escapes") from error
+        found = await consumer.getmany(timeout_ms=_RECORD_MS, max_records=1) if offsets else {}
     return next(((place, records[0].offset) for place, records in found.items()), None)
 
 
@@ -100,8 +98,6 @@ async def read_topic(brokers: str, topic: str, partitions: int) -> AsyncGenerato
 
 
 EVERY: Final = 2.0
-
-
 """Seconds between two checks."""
 
 Changed = Callable[[], None]
@@ -158,14 +154,14 @@ class _Watch:
                     while True:
                         names = frozenset[str]().union(*self.listeners.values())
                         now = await inspector.topics(sorted(names))
-                        self._tell(differing(known, now))
+                        self._notify(differing(known, now))
                         known = dict(now)
                         await asyncio.sleep(EVERY)
             except KafkaUnavailableError as error:
                 _log.info("topics are not watched", why=str(error))
                 await asyncio.sleep(EVERY)
 
-    def _tell(self, topics: Collection[str]) -> None:
+    def _notify(self, topics: Collection[str]) -> None:
         for changed, names in list(self.listeners.items()):
             if not names.isdisjoint(topics):
                 changed()

@@ -1,17 +1,17 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 # ruff: noqa: SLF001 - aiokafka's record batches are read where it has no public way in
-"""Factory of aiokafka's clients, with the topic and group names that are used inside an installation.
+"""aiokafka's clients with logical topic and group names, and with errors of the broker as one exception.
 
 The only module that makes clients of aiokafka (tests/architecture/test_kafka_clients.py). Consumers and producers take
 and return logical names; only records and administration clients have physical ones. Starting or stopping a client
-completes even when the caller is cancelled meanwhile.
+completes even when the caller is cancelled meanwhile; a client that cannot start is stopped.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
@@ -25,13 +25,15 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from tradesaga.infra.kafka.names import Cluster
 
 REFUSALS: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
-
-
 """Errors with which the broker rejects a record for good, whoever sends it."""
 
 
 class KafkaUnavailableError(Exception):
     """The broker did not answer, or did not accept a record; what was sent may or may not have arrived."""
+
+
+class HeaderNameError(KafkaUnavailableError):
+    """A header's name is not UTF-8: the fetched records must be read again, now with lone surrogates in such names."""
 
 
 @contextmanager
@@ -45,19 +47,12 @@ def translated_errors(where: str = "") -> Generator[None]:
 
 
 _NEWEST = 2
-
-
 """The first record format with headers."""
-
-
-def read_leniently() -> None:
-    """From now on, decode header names that are not UTF-8 with lone surrogates, in all consumers of this process."""
-    fetcher.MemoryRecords = _Records
 
 
 class _Records(_MemoryRecordsPy):  # pyright: ignore[reportGeneralTypeIssues] - final for aiokafka's own compiler only
     def next_batch(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the next batch; the newest format is read by `_Batch`."""
+        """Return the next batch, as a `_Batch` if it is of the newest format."""
         piece = self._next_slice
         batch = super().next_batch()
         if piece is None or piece[self.MAGIC_OFFSET] < _NEWEST:
@@ -100,138 +95,151 @@ class _Bytes(bytearray):
         return super().decode(encoding, errors)
 
 
-Place = tuple[str, int]
-
-
-"""A topic and a partition."""
-
+Partition = tuple[str, int]
+"""A partition: its logical topic and its number."""
 READ_COMMITTED: Final = "read_committed"
-
-
-"""The isolation level of every consumer here: records of aborted or open transactions are not returned."""
-
+"""The isolation level of consumers: records of aborted or open transactions are not returned."""
 _PATIENCE = 5.0
-
-
 """Seconds that a client has to start or stop when the caller has been cancelled."""
 
 
-class MappedConsumer:
-    """An `AIOKafkaConsumer`; `settings` and errors are aiokafka's."""
+class _Client:
+    """A client that is started and stopped whole, by `start` and `stop` or as a context manager."""
 
-    def __init__(self, brokers: str, *, group: str | None = None, **settings: Any) -> None:
+    def __init__(self, client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
+        self._client = client
+
+    async def start(self) -> None:
+        """Connect, as a consumer join the group if there is one; a client that fails in this is stopped."""
+        try:
+            await _complete(self._client.start())
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Disconnect: a consumer leaves its group, a producer flushes."""
+        await _complete(self._client.stop())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+class MappedConsumer(_Client):
+    """An `AIOKafkaConsumer` that commits only when told to; further `settings` and errors are aiokafka's."""
+
+    def __init__(
+        self, brokers: str, *, group: str | None = None, isolation_level: str = READ_COMMITTED, **settings: Any
+    ) -> None:
         self.cluster = Cluster.parse(brokers)
-        self._places: dict[TopicPartition, Place] = {}
+        self._partitions: dict[TopicPartition, Partition] = {}
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self.cluster.bootstrap,
             group_id=None if group is None else self.cluster.physical(group),
+            enable_auto_commit=False,
+            isolation_level=isolation_level,
             **settings,
         )
-
-    async def start(self) -> None:
-        """Connect, and join the group if there is one."""
-        await _complete(self._consumer.start())
-
-    async def stop(self) -> None:
-        """Leave the group and disconnect."""
-        await _complete(self._consumer.stop())
+        super().__init__(self._consumer)
 
     def subscribe(self, topics: Iterable[str], listener: ConsumerRebalanceListener) -> None:
         """Subscribe to these topics; the listener is passed physical names."""
         self._consumer.subscribe([self.cluster.physical(topic) for topic in topics], listener=listener)
 
-    def assignment(self) -> set[Place]:
+    def assignment(self) -> set[Partition]:
         """Return the assigned partitions."""
         return {self._logical(partition) for partition in self._consumer.assignment()}
 
-    def assign(self, places: Iterable[Place]) -> None:
+    def assign(self, places: Iterable[Partition]) -> None:
         """Read these partitions, without a group."""
         self._consumer.assign([self._physical(place) for place in places])
 
-    def seek(self, place: Place, offset: int) -> None:
+    def seek(self, place: Partition, offset: int) -> None:
         """Continue at `offset`."""
         self._consumer.seek(self._physical(place), offset)
 
-    async def seek_to_beginning(self, place: Place) -> None:
+    async def seek_to_beginning(self, place: Partition) -> None:
         """Continue at the first record."""
         await self._consumer.seek_to_beginning(self._physical(place))
 
-    def pause(self, *places: Place) -> None:
+    def pause(self, *places: Partition) -> None:
         """Stop fetching from these partitions."""
         self._consumer.pause(*(self._physical(place) for place in places))
 
-    async def position(self, place: Place) -> int:
+    async def position(self, place: Partition) -> int:
         """Return the offset of the next record to read."""
         return await self._consumer.position(self._physical(place))
 
-    async def getmany(self, *places: Place, timeout_ms: int, max_records: int) -> dict[Place, list[Any]]:
-        """Return fetched records by partition, of all assigned partitions or of those given."""
+    async def getmany(self, *places: Partition, timeout_ms: int, max_records: int) -> dict[Partition, list[Any]]:
+        """Return fetched records by partition, of all assigned partitions or of those given.
+
+        Raises `HeaderNameError`; from then on all consumers of this process read such names.
+        """
         asked = [self._physical(place) for place in places]
-        fetched = await self._consumer.getmany(*asked, timeout_ms=timeout_ms, max_records=max_records)
+        try:
+            fetched = await self._consumer.getmany(*asked, timeout_ms=timeout_ms, max_records=max_records)
+        except UnicodeDecodeError as error:
+            fetcher.MemoryRecords = _Records
+            raise HeaderNameError("a header's name is not UTF-8; read again, such names are escaped now") from error
         return {self._logical(each): records for each, records in cast("Mapping[Any, list[Any]]", fetched).items()}
 
-    async def beginning_offsets(self, places: Collection[Place]) -> dict[Place, int]:
+    async def beginning_offsets(self, places: Collection[Partition]) -> dict[Partition, int]:
         """Return the first offset of each partition."""
-        asked = {self._physical(place): place for place in places}
-        found = await self._consumer.beginning_offsets(list(asked))
-        return {asked[each]: offset for each, offset in found.items()}
+        return self._by_partition(await self._consumer.beginning_offsets([self._physical(each) for each in places]))
 
-    async def end_offsets(self, places: Collection[Place]) -> dict[Place, int]:
+    async def end_offsets(self, places: Collection[Partition]) -> dict[Partition, int]:
         """Return the next offset of each partition, by the consumer's isolation level."""
-        asked = {self._physical(place): place for place in places}
-        found = await self._consumer.end_offsets(list(asked))
-        return {asked[each]: offset for each, offset in found.items()}
+        return self._by_partition(await self._consumer.end_offsets([self._physical(each) for each in places]))
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         with translated_errors():
             begins, ends = await self.beginning_offsets(places), await self.end_offsets(places)
         return {place: (begins[place], ends[place]) for place in places}
 
-    async def offsets_for_times(self, times: Mapping[Place, int]) -> dict[Place, int]:
+    async def offsets_for_times(self, times: Mapping[Partition, int]) -> dict[Partition, int]:
         """Return the first offset of each partition at or after a time in milliseconds; none is left out."""
-        asked = {self._physical(place): time for place, time in times.items()}
-        found = await self._consumer.offsets_for_times(asked)
-        return {self._logical(each): at.offset for each, at in found.items() if at is not None}
+        found = await self._consumer.offsets_for_times({self._physical(each): time for each, time in times.items()})
+        return self._by_partition({each: at.offset for each, at in found.items() if at is not None})
 
-    def highwater(self, place: Place) -> int | None:
+    def highwater(self, place: Partition) -> int | None:
         """Return the end of a partition as of the last fetch."""
         return self._consumer.highwater(self._physical(place))
 
-    def last_stable_offset(self, place: Place) -> int | None:
+    def last_stable_offset(self, place: Partition) -> int | None:
         """Return the last stable offset of a partition as of the last fetch."""
         return self._consumer.last_stable_offset(self._physical(place))
 
-    async def commit(self, offsets: Mapping[Place, int], metadata: str) -> None:
+    async def commit(self, offsets: Mapping[Partition, int], metadata: str) -> None:
         """Commit offsets with metadata."""
         await self._consumer.commit(
             {self._physical(place): OffsetAndMetadata(offset, metadata) for place, offset in offsets.items()}
         )
 
-    def _physical(self, place: Place) -> TopicPartition:
+    def _by_partition(self, offsets: Mapping[TopicPartition, int]) -> dict[Partition, int]:
+        return {self._logical(each): offset for each, offset in offsets.items()}
+
+    def _physical(self, place: Partition) -> TopicPartition:
         return TopicPartition(self.cluster.physical(place[0]), place[1])
 
-    def _logical(self, partition: TopicPartition) -> Place:
-        place = self._places.get(partition)
+    def _logical(self, partition: TopicPartition) -> Partition:
+        place = self._partitions.get(partition)
         if place is None:
-            place = self._places[partition] = self.cluster.logical(partition.topic), partition.partition
+            place = self._partitions[partition] = self.cluster.logical(partition.topic), partition.partition
         return place
 
 
-class MappedProducer:
+class MappedProducer(_Client):
     """An `AIOKafkaProducer`; `settings` and errors are aiokafka's."""
 
     def __init__(self, brokers: str, **settings: Any) -> None:
         self.cluster = Cluster.parse(brokers)
         self._producer = AIOKafkaProducer(bootstrap_servers=self.cluster.bootstrap, **settings)
-
-    async def start(self) -> None:
-        """Connect."""
-        await _complete(self._producer.start())
-
-    async def stop(self) -> None:
-        """Flush and disconnect."""
-        await _complete(self._producer.stop())
+        super().__init__(self._producer)
 
     async def send(
         self,
@@ -284,19 +292,14 @@ class Admin(AIOKafkaAdminClient):
         await _complete(super().close())
 
 
-def make_admin(brokers: str, request_timeout_ms: int) -> Admin:
-    """Make an administration client that is not connected yet; its topic and group names are physical."""
-    bootstrap = Cluster.parse(brokers).bootstrap
-    return Admin(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms)
-
-
 @asynccontextmanager
 async def open_admin(brokers: str, request_timeout_ms: int, *, where: str = "") -> AsyncGenerator[Admin]:
-    """Connect an administration client while the context is open.
+    """Connect an administration client while the context is open; its topic and group names are physical.
 
     Errors of the broker are raised as `KafkaUnavailableError`, whose message begins with `where`.
     """
-    client = make_admin(brokers, request_timeout_ms)
+    bootstrap = Cluster.parse(brokers).bootstrap
+    client = Admin(bootstrap_servers=bootstrap, client_id="tradesaga", request_timeout_ms=request_timeout_ms)
     try:
         with translated_errors(where):
             await client.start()
@@ -311,15 +314,9 @@ async def open_consumer(brokers: str, *, where: str = "", **settings: Any) -> As
 
     Errors of the broker are raised as `KafkaUnavailableError`, whose message begins with `where`.
     """
-    consumer = MappedConsumer(
-        brokers, client_id="tradesaga", enable_auto_commit=False, isolation_level=READ_COMMITTED, **settings
-    )
-    try:
-        with translated_errors(where or brokers):
-            await consumer.start()
+    with translated_errors(where or brokers):
+        async with MappedConsumer(brokers, client_id="tradesaga", **settings) as consumer:
             yield consumer
-    finally:
-        await consumer.stop()
 
 
 async def _complete(work: Coroutine[Any, Any, None]) -> None:

@@ -17,14 +17,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum, to_record
-from tradesaga.infra.kafka.connections import (
-    READ_COMMITTED,
-    KafkaUnavailableError,
-    MappedConsumer,
-    Place,
-    read_leniently,
-    translated_errors,
-)
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, MappedConsumer, Partition, translated_errors
 from tradesaga.schemas.envelope import Header
 
 Wants = Callable[[str, Sequence[Header]], bool]
@@ -49,15 +42,13 @@ class Consumer:
 
     def __init__(self, brokers: str, group: str, topics: Collection[str], client_id: str, session_ms: int) -> None:
         self._topics = list(topics)
-        self._passed: dict[Place, int] = {}
+        self._passed: dict[Partition, int] = {}
         self._looked = 0.0
         # Range assigns partition n of events and of commands to one member, so that a saga has one owner in a group.
         self._consumer = MappedConsumer(
             brokers,
             group=group,
             client_id=client_id,
-            enable_auto_commit=False,
-            isolation_level=READ_COMMITTED,
             auto_offset_reset="earliest",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=max(300, session_ms // 5),
@@ -78,22 +69,18 @@ class Consumer:
         Records may be delivered before `on_assigned` has run; the caller must drop them.
         """
         self._consumer.subscribe(self._topics, listener=_Listener(on_revoked, on_assigned))
-        try:
-            with translated_errors():
-                await self._consumer.start()
-        except (asyncio.CancelledError, KafkaUnavailableError):
-            await self.stop()
-            raise
+        with translated_errors():
+            await self._consumer.start()
 
     async def stop(self) -> None:
         """Leave the group."""
         await self._consumer.stop()
 
-    def assignment(self) -> set[Place]:
+    def assignment(self) -> set[Partition]:
         """Return the partitions assigned to this member."""
         return self._consumer.assignment()
 
-    def seek(self, place: Place, offset: int) -> None:
+    def seek(self, place: Partition, offset: int) -> None:
         """Continue at `offset`; prefetched records are dropped. Raises `KafkaUnavailableError` if not assigned."""
         try:
             self._consumer.seek(place, offset)
@@ -101,38 +88,32 @@ class Consumer:
             raise KafkaUnavailableError(f"{place} is assigned to another member now") from error
         self._passed[place] = offset
 
-    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Partition, Polled]:
         """Wait for records; return by partition the wanted records and the next offset.
 
         A partition that has passed only control or aborted records is returned without records. Never cancel this: a
         cancelled `getmany` disables `max_poll_interval` for good. Raises `KafkaUnavailableError`.
         """
-        try:
-            with translated_errors():
-                fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
-        except UnicodeDecodeError as error:
-            read_leniently()
-            raise KafkaUnavailableError("a header's name is not UTF-8; reading again, with escapes") from error
+        with translated_errors():
+            fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=limit)
         await self._check_deleted(fetched)
-        found: dict[Place, Polled] = {}
+        found: dict[Partition, Polled] = {}
         for place, records in fetched.items():
-            topic, following = place[0], records[-1].offset + 1
-            self._passed[place] = following
+            topic, last = place[0], records[-1]
+            self._passed[place] = following = last.offset + 1
             wanted = [to_record(topic, each) for each in records if wants(topic, each.headers)]
-            last = records[-1]
-            seen = checksum(last.offset, last.timestamp, last.key, last.value)
-            found[place] = Polled(following, wanted, seen)
+            found[place] = Polled(following, wanted, checksum(last.offset, last.timestamp, last.key, last.value))
         if not found or elapsed() - self._looked > _LOOK_EVERY:
             self._looked = elapsed()
             found |= {place: Polled(offset, [], None) for place, offset in await self._skipped(found)}
         return found
 
-    async def _check_deleted(self, fetched: Mapping[Place, list[Any]]) -> None:
+    async def _check_deleted(self, fetched: Mapping[Partition, list[Any]]) -> None:
         """Raise `KafkaUnavailableError` if the broker has deleted unread records.
 
         Otherwise reading would silently continue after them. A gap alone proves nothing: it may hold control records.
         """
-        jumps: dict[Place, int] = {}
+        jumps: dict[Partition, int] = {}
         for place, records in fetched.items():
             expected = self._passed.get(place)
             if expected is not None and records[0].offset > expected:
@@ -146,9 +127,9 @@ class Consumer:
                 where, until = f"{self._consumer.cluster.physical(place[0])}[{place[1]}]", begins[place]
                 raise KafkaUnavailableError(f"{where}: records from offset {expected} to {until} were deleted unread")
 
-    async def _skipped(self, read: Collection[Place]) -> list[tuple[Place, int]]:
+    async def _skipped(self, read: Collection[Partition]) -> list[tuple[Partition, int]]:
         """Return other assigned partitions whose position has moved past records that are never delivered."""
-        moved: list[tuple[Place, int]] = []
+        moved: list[tuple[Partition, int]] = []
         assigned = self.assignment()
         for place in self._passed.keys() & assigned - set(read):
             try:
@@ -161,25 +142,25 @@ class Consumer:
                 moved.append((place, offset))
         return moved
 
-    def behind(self, offsets: Mapping[Place, int]) -> int:
+    def behind(self, offsets: Mapping[Partition, int]) -> int:
         """Return the number of records from these offsets to the ends of their partitions, as of the last fetch."""
         ends = ((self._consumer.highwater(place), offset) for place, offset in offsets.items())
         return sum(max(0, end - offset) for end, offset in ends if end is not None)
 
-    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
+    def held_back(self, offsets: Mapping[Partition, int]) -> dict[Partition, int]:
         """Return the partitions read to their last stable offset, with the records that wait for open transactions."""
-        held: dict[Place, int] = {}
+        held: dict[Partition, int] = {}
         for place, offset in offsets.items():
             stable, end = self._consumer.last_stable_offset(place), self._consumer.highwater(place)
             if stable is not None and end is not None and 0 <= stable <= offset < end:
                 held[place] = end - offset
         return held
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         return await self._consumer.ranges(places)
 
-    async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
+    async def commit(self, offsets: Mapping[Partition, int], metadata: str = "") -> bool:
         """Commit offsets with metadata that identifies the database; return False if the group rejects this member."""
         if not offsets:
             return True

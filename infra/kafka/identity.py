@@ -1,14 +1,14 @@
 # ruff: noqa: SLF001 - the administration client has no public way to send a request of ours
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false, reportAssignmentType=false
-"""Reads topic ids, committed offsets with their metadata, and single records, without joining a group.
+"""The inspector: topic ids, committed offsets with their metadata, and single records, without joining a group.
 
 aiokafka's metadata request ends at version 5, which has no topic ids; version 12 is declared here.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from io import BytesIO
 from typing import Any, Final, NamedTuple, Protocol, cast
 from uuid import UUID
@@ -39,12 +39,12 @@ from tradesaga.infra.clock import SystemClock
 from tradesaga.infra.kafka.codec import Record, to_record
 from tradesaga.infra.kafka.connections import (
     Admin,
+    HeaderNameError,
     KafkaUnavailableError,
     MappedConsumer,
     MappedProducer,
-    Place,
-    make_admin,
-    read_leniently,
+    Partition,
+    open_admin,
     translated_errors,
 )
 from tradesaga.infra.kafka.names import Cluster
@@ -87,19 +87,21 @@ class Inspector(Protocol):
         """Return the topics that exist."""
         ...
 
-    async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
+    async def committed(self, groups: Collection[str]) -> dict[str, dict[Partition, Committed]]:
         """Return the committed offsets by group."""
         ...
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition."""
         ...
 
-    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+    async def read(
+        self, ranges: Mapping[Partition, tuple[int, int]], *, first: bool = False
+    ) -> dict[Partition, list[Record]]:
         """Return the records of each range, which ends before its second offset; with `first` only its first one."""
         ...
 
-    def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+    def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
         """Yield the records of each range in pages of a few hundred, those of a partition in order."""
         ...
 
@@ -125,6 +127,7 @@ class KafkaInspector:
     def __init__(self, brokers: str) -> None:
         self._brokers = brokers
         self._cluster = Cluster.parse(brokers)
+        self._clients = AsyncExitStack()
         self._admin: Admin | None = None
         self._consumer: MappedConsumer | None = None
 
@@ -134,10 +137,7 @@ class KafkaInspector:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._admin is not None:
-            await self._admin.close()
-        if self._consumer is not None:
-            await self._consumer.stop()
+        await self._clients.aclose()
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
         """Return the topics that exist."""
@@ -162,12 +162,13 @@ class KafkaInspector:
             if not each["error_code"]
         }
 
-    async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
+    async def committed(self, groups: Collection[str]) -> dict[str, dict[Partition, Committed]]:
         """Return the committed offsets by group."""
+        await self._connect_admin()
         answers = await asyncio.gather(*(self._committed(group) for group in groups))
         return dict(zip(groups, answers, strict=True))
 
-    async def groups_of(self, topic: str, prefix: str) -> dict[str, dict[Place, int]]:
+    async def groups_of(self, topic: str, prefix: str) -> dict[str, dict[Partition, int]]:
         """Return the committed offsets of this topic, by group, of the groups whose names begin with `prefix`."""
         admin = await self._connect_admin()
         names = {str(each[0]) for each in await admin.list_consumer_groups()}
@@ -193,7 +194,7 @@ class KafkaInspector:
                     found.add(self._cluster.logical(described))
         return found
 
-    async def _committed(self, group: str) -> dict[Place, Committed]:
+    async def _committed(self, group: str) -> dict[Partition, Committed]:
         """Return a group's offsets; waits while its coordinator is unknown or still loading."""
         admin, name = await self._connect_admin(), self._cluster.physical(group)
         ends = asyncio.get_running_loop().time() + _COORDINATOR_SECONDS
@@ -209,28 +210,30 @@ class KafkaInspector:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition."""
         return await (await self._reader()).ranges(places) if places else {}
 
-    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+    async def read(
+        self, ranges: Mapping[Partition, tuple[int, int]], *, first: bool = False
+    ) -> dict[Partition, list[Record]]:
         """Return the records of each range, which ends before its second offset; with `first` only its first one."""
-        found: dict[Place, list[Record]] = {}
+        found: dict[Partition, list[Record]] = {}
         async with aclosing(self._pages(ranges, first=first)) as pages:
             async for page in pages:
                 for place, records in page.items():
                     found.setdefault(place, []).extend(records)
         return {place: records[:1] if first else records for place, records in found.items()}
 
-    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+    async def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
         """Yield the records of each range in pages of a few hundred, those of a partition in order."""
         async with aclosing(self._pages(ranges)) as pages:
             async for page in pages:
                 yield [record for records in page.values() for record in records]
 
     async def _pages(
-        self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False
-    ) -> AsyncGenerator[dict[Place, list[Record]]]:
+        self, ranges: Mapping[Partition, tuple[int, int]], *, first: bool = False
+    ) -> AsyncGenerator[dict[Partition, list[Record]]]:
         left = {place: end for place, (start, end) in ranges.items() if start < end}
         if not left:
             return
@@ -248,31 +251,25 @@ class KafkaInspector:
             if not left:
                 break
 
-    async def _fetch(self, reader: MappedConsumer) -> AsyncGenerator[dict[Place, list[Record]]]:
+    async def _fetch(self, reader: MappedConsumer) -> AsyncGenerator[dict[Partition, list[Record]]]:
         """Fetch until the caller stops. Raises `KafkaUnavailableError` when that takes too long."""
         ends = asyncio.get_running_loop().time() + _READ_SECONDS
         while asyncio.get_running_loop().time() < ends:
             try:
                 fetched = await reader.getmany(timeout_ms=500, max_records=_PAGE)
-            except UnicodeDecodeError:  # a header's name is no UTF-8
-                read_leniently()
+            except HeaderNameError:
                 continue
             yield {place: [to_record(place[0], each) for each in records] for place, records in fetched.items()}
         raise KafkaUnavailableError(f"{self._brokers}: records were not returned within {_READ_SECONDS:g} s")
 
     async def append(self, topic: str, key: bytes, value: bytes) -> None:
         """Append one record to partition 0 and wait until the broker has it."""
-        producer = MappedProducer(
-            self._brokers, client_id="tradesaga", enable_idempotence=True,
-            request_timeout_ms=_REQUEST_MS,
-        )  # fmt: skip
-        await producer.start()
-        try:
+        async with MappedProducer(
+            self._brokers, client_id="tradesaga", enable_idempotence=True, request_timeout_ms=_REQUEST_MS
+        ) as producer:
             await (await producer.send(topic, value, key=key, partition=0))
-        finally:
-            await producer.stop()
 
-    async def _seek(self, offsets: Mapping[Place, int]) -> MappedConsumer:
+    async def _seek(self, offsets: Mapping[Partition, int]) -> MappedConsumer:
         reader = await self._reader()
         reader.assign(offsets)
         for place, offset in offsets.items():
@@ -281,23 +278,26 @@ class KafkaInspector:
 
     async def _connect_admin(self) -> Admin:
         if self._admin is None:
-            self._admin = make_admin(self._brokers, _REQUEST_MS)
-            await self._admin.start()
+            self._admin = await self._clients.enter_async_context(open_admin(self._brokers, _REQUEST_MS))
         return self._admin
 
     async def _reader(self) -> MappedConsumer:
         if self._consumer is None:
-            self._consumer = MappedConsumer(
-                self._brokers, client_id="tradesaga", enable_auto_commit=False,
-                auto_offset_reset="earliest", request_timeout_ms=_REQUEST_MS, max_partition_fetch_bytes=64 * 1024,
+            consumer = MappedConsumer(
+                self._brokers,
+                client_id="tradesaga",
+                isolation_level="read_uncommitted",
+                auto_offset_reset="earliest",
+                request_timeout_ms=_REQUEST_MS,
+                max_partition_fetch_bytes=64 * 1024,
                 fetch_max_wait_ms=50,
-            )  # fmt: skip
-            await self._consumer.start()
+            )
+            self._consumer = await self._clients.enter_async_context(consumer)
         return self._consumer
 
 
-def _offsets(cluster: Cluster, topics: Any) -> dict[Place, Committed]:
-    found: dict[Place, Committed] = {}
+def _offsets(cluster: Cluster, topics: Any) -> dict[Partition, Committed]:
+    found: dict[Partition, Committed] = {}
     for topic, partitions in topics:
         for partition, offset, metadata, code in partitions:
             if code:

@@ -14,7 +14,13 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.connections import REFUSALS, KafkaUnavailableError, MappedProducer, Place, translated_errors
+from tradesaga.infra.kafka.connections import (
+    REFUSALS,
+    KafkaUnavailableError,
+    MappedProducer,
+    Partition,
+    translated_errors,
+)
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Header
 
@@ -42,12 +48,8 @@ class Producer:
 
     async def start(self) -> None:
         """Connect. Raises `KafkaUnavailableError`."""
-        try:
-            with translated_errors():
-                await self._producer.start()
-        except (asyncio.CancelledError, KafkaUnavailableError):
-            await self.stop()
-            raise
+        with translated_errors():
+            await self._producer.start()
 
     async def stop(self) -> None:
         """Flush and disconnect; records that cannot be flushed are left to the next owner of their lane."""
@@ -88,10 +90,10 @@ class Producer:
             acks |= await self._send_batch(topic, partition, records, waiting)
         return [acks[place] for place in range(len(records))]
 
-    async def _sort(self, records: Sequence[Outgoing]) -> dict[Place, list[int]]:
+    async def _sort(self, records: Sequence[Outgoing]) -> dict[Partition, list[int]]:
         """Return, by partition, the indexes of the records that go there."""
         counts = {topic: await self._count_partitions(topic) for topic in {record.topic for record in records}}
-        found: dict[Place, list[int]] = {}
+        found: dict[Partition, list[int]] = {}
         for place, record in enumerate(records):
             partition = partition_of(record.key.encode(), counts[record.topic])
             found.setdefault((record.topic, partition), []).append(place)

@@ -1,4 +1,4 @@
-"""Reads topics back and rewrites them, partition by partition, without a consumer group.
+"""Reading and rewriting topics, partition by partition, without a consumer group.
 
 aiokafka is untyped in part.
 """
@@ -7,7 +7,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
 
@@ -15,12 +14,11 @@ from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record, publishable, to_record
 from tradesaga.infra.kafka.connections import (
-    READ_COMMITTED,
+    HeaderNameError,
     KafkaUnavailableError,
     MappedConsumer,
     MappedProducer,
-    Place,
-    read_leniently,
+    Partition,
     translated_errors,
 )
 from tradesaga.infra.kafka.identity import Inspector
@@ -28,10 +26,7 @@ from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.topics import read_removals
 
 _STEP: Final = 100
-
-
 """Records of each partition in the first step; each further step is `_GROWTH` times as long."""
-
 _GROWTH: Final = 4
 
 
@@ -44,7 +39,7 @@ class ReadLimit(NamedTuple):
 
 async def read_back(
     inspector: Inspector,
-    ranges: Mapping[Place, tuple[int, int]],
+    ranges: Mapping[Partition, tuple[int, int]],
     bound: ReadLimit,
     take: Callable[[Sequence[Record]], None],
     enough: Callable[[], bool] = lambda: False,
@@ -70,8 +65,6 @@ async def read_back(
 
 
 LARGEST: Final = 5000
-
-
 """Maximum number of offsets that one transaction occupies."""
 
 _FILLER: Final = b"in the place of offsets that a transaction took before this topic was written anew"
@@ -90,9 +83,7 @@ class TransactionWriter:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._opened is not None:
             await self._opened.stop()
 
@@ -100,13 +91,12 @@ class TransactionWriter:
         """Write a record at its offset and skip the next one."""
         await self._transact([record], commits=True)
 
-    async def skip(self, place: Place, first: int, count: int, recorded_ms: int) -> None:
+    async def skip(self, place: Partition, first: int, count: int, recorded_ms: int) -> None:
         """Skip `count` offsets, at least two, from `first` on."""
         while count:
             taken = count if count <= LARGEST else min(LARGEST, count - 2)
-            fillers = [
-                Record(*place, first + number, recorded_ms, None, _FILLER, []) for number in range(taken - 1)
-            ]  # fmt: skip
+            offsets = range(first, first + taken - 1)
+            fillers = [Record(*place, offset, recorded_ms, None, _FILLER, []) for offset in offsets]
             await self._transact(fillers, commits=False)
             first, count = first + taken, count - taken
 
@@ -118,21 +108,18 @@ class TransactionWriter:
             written = await asyncio.gather(*sent)
             await (producer.commit_transaction() if commits else producer.abort_transaction())
         for record, landed in zip(records, written, strict=True):
-            if landed.offset != record.offset:
-                what = f"a record of offset {record.offset} was written at {landed.offset}: another writer is active"
-                do = "stop all writers, delete the topics, and run this again"
-                where = f"{landed.topic}[{landed.partition}]"
-                raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
+            _check_offset(record.offset, landed)
 
     async def _producer(self) -> MappedProducer:
         if self._opened is None:
-            self._opened = MappedProducer(
+            producer = MappedProducer(
                 self._brokers,
                 client_id="tradesaga-rewriter",
                 transactional_id=f"tradesaga-rewriter-{uuid4().hex}",
                 request_timeout_ms=20_000,
             )
-            await self._opened.start()
+            await producer.start()
+            self._opened = producer
         return self._opened
 
 
@@ -148,17 +135,10 @@ async def _send(producer: MappedProducer, record: Record) -> "asyncio.Future[Any
 
 
 BATCH: Final = 2000
-
 _UNACKED: Final = 5000
-
 _SILENCE: Final = 20.0
-
-
 """Seconds to wait for an expected record."""
-
 _WRITERS_CLOCK: Final = 0
-
-
 """The timestamp type of a record that has kept its writer's time."""
 
 
@@ -172,8 +152,6 @@ class TopicReader:
         self._consumer = MappedConsumer(
             brokers,
             client_id="tradesaga-replay",
-            enable_auto_commit=False,
-            isolation_level=READ_COMMITTED,
             # Removed records show as a gap; with `latest` the reader would skip everything.
             auto_offset_reset="earliest",
             request_timeout_ms=20_000,
@@ -183,12 +161,8 @@ class TopicReader:
         )
 
     async def __aenter__(self) -> Self:
-        try:
-            with translated_errors():
-                await self._consumer.start()
-        except KafkaUnavailableError:
-            await self._consumer.stop()
-            raise
+        with translated_errors():
+            await self._consumer.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -200,11 +174,11 @@ class TopicReader:
             if task is None or task.cancelling():
                 raise
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition."""
         return await self._consumer.ranges(places)
 
-    async def first_at(self, times: Mapping[Place, int]) -> dict[Place, int]:
+    async def first_at(self, times: Mapping[Partition, int]) -> dict[Partition, int]:
         """Return the first offset of each partition at or after a time, milliseconds since 1970.
 
         A partition without such a record is left out.
@@ -216,14 +190,16 @@ class TopicReader:
         firsts = {place: await self._first_at(place, at, ends[place][1], times[place]) for place, at in found.items()}
         return {place: first for place, first in firsts.items() if first is not None}
 
-    async def _first_at(self, place: Place, start: int, end: int, time: int) -> int | None:
+    async def _first_at(self, place: Partition, start: int, end: int, time: int) -> int | None:
         async for batch in self.read_remaining(place, start, end):
             for record in batch:
                 if record.recorded_ms >= time:
                     return record.offset
         return None
 
-    async def read(self, place: Place, start: int, end: int, *, resumed: bool = False) -> AsyncGenerator[list[Record]]:
+    async def read(
+        self, place: Partition, start: int, end: int, *, resumed: bool = False
+    ) -> AsyncGenerator[list[Record]]:
         """Yield the records of a partition from `start` up to, but not including, `end`, in batches.
 
         Offsets of control records and of aborted transactions are counted as skipped in the next record; before the
@@ -239,7 +215,7 @@ class TopicReader:
         if following < end:
             await self._explain_gap(place, following)
 
-    async def _explain_gap(self, place: Place, offset: int) -> None:
+    async def _explain_gap(self, place: Partition, offset: int) -> None:
         """Raise `CommandError` (exit 4) if the broker has removed a record, rather than a transaction's marker."""
         topic = place[0]
         if topic not in self._whole:
@@ -248,7 +224,7 @@ class TopicReader:
             raise _gap(physical_name(self._brokers, topic), place[1], offset)
 
     async def read_remaining(
-        self, place: Place, start: int, end: int, *, resumed: bool = False
+        self, place: Partition, start: int, end: int, *, resumed: bool = False
     ) -> AsyncGenerator[list[Record]]:
         """Yield, as `read` does, those of these records that still exist."""
         following, named = start, f"{physical_name(self._brokers, place[0])}[{place[1]}]"
@@ -273,11 +249,10 @@ class TopicReader:
                     raise KafkaUnavailableError(f"{named}: no record from offset {following} on was returned")
             self._consumer.pause(place)  # otherwise it would keep fetching what comes next, a hundred times a second
 
-    async def _fetch(self, place: Place, following: int) -> Sequence[Any]:
+    async def _fetch(self, place: Partition, following: int) -> Sequence[Any]:
         try:
             found = await self._consumer.getmany(place, timeout_ms=1000, max_records=BATCH)
-        except UnicodeDecodeError:  # a header's name is no UTF-8
-            read_leniently()
+        except HeaderNameError:
             self._consumer.assign([place])
             self._consumer.seek(place, following)
             return ()
@@ -299,12 +274,8 @@ class TopicRewriter:
         self._acks: deque[tuple[int | None, asyncio.Future[Any]]] = deque()
 
     async def __aenter__(self) -> Self:
-        try:
-            with translated_errors():
-                await self._producer.start()
-        except KafkaUnavailableError:
-            await self._producer.stop()
-            raise
+        with translated_errors():
+            await self._producer.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -313,14 +284,7 @@ class TopicRewriter:
     async def write(self, record: Record, *, exact: bool) -> None:
         """Send a record to its partition; with `exact` it must get its offset, or `drain` raises."""
         with translated_errors(self._producer.cluster.physical(record.topic)):
-            future = await self._producer.send(
-                record.topic,
-                None if record.tombstone else record.value,
-                key=record.key,
-                headers=publishable(record.headers),
-                partition=record.partition,
-                timestamp_ms=record.recorded_ms,
-            )
+            future = await _send(self._producer, record)
         self._acks.append((record.offset if exact else None, future))
         if len(self._acks) > _UNACKED:
             await self._await_acks(_UNACKED // 2)
@@ -335,18 +299,22 @@ class TopicRewriter:
             with translated_errors():
                 written = await future
             if wanted is not None:
-                _check_landing(wanted, written)
+                _check_offset(wanted, written)
+                if written.timestamp_type != _WRITERS_CLOCK:
+                    what = "the broker replaced a record's time: message.timestamp.type has not changed yet"
+                    raise _damaged("topic-clock", what, written)
 
 
-def _check_landing(wanted: int, written: Any) -> None:
-    """Raise `CommandError` (exit 4) if a record got another offset or time than it had."""
-    where, do = f"{written.topic}[{written.partition}]", "stop all writers, delete the topics, and run this again"
+def _check_offset(wanted: int, written: Any) -> None:
     if written.offset != wanted:
         what = f"a record of offset {wanted} was written at {written.offset}: another writer is active"
-        raise CommandError("offset-taken", what, where, do, ExitCode.REFUSED)
-    if written.timestamp_type != _WRITERS_CLOCK:
-        what = "the broker replaced a record's time: message.timestamp.type has not changed yet"
-        raise CommandError("topic-clock", what, where, do, ExitCode.REFUSED)
+        raise _damaged("offset-taken", what, written)
+
+
+def _damaged(code: str, what: str, written: Any) -> CommandError:
+    """Return the error (exit 4) for a record that got another offset or time than it had."""
+    do = "stop all writers, delete the topics, and run this again"
+    return CommandError(code, what, f"{written.topic}[{written.partition}]", do, ExitCode.REFUSED)
 
 
 def _count_skipped(batch: list[Record], last: int | None) -> None:

@@ -1,10 +1,10 @@
-"""Creates missing topics of the catalogue, and rejects topics that differ from it."""
+"""Topics on the broker: creation, comparison with the catalogue, and the settings that remove records."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 import structlog
 from aiokafka.admin import NewTopic
@@ -23,23 +23,15 @@ from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import SIGNALS, Topic, find_topic, saga_topics
 
 _KEEPING: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-
-
 """The settings of a topic that never removes records."""
-
 _OF_THE_TOPIC: Final = 1
-
-
 """The source of a setting of the topic itself, as DescribeConfigs numbers it."""
-
 _READS: Final = 25
-
 _READ_PAUSE: Final = 0.2
-
-
 """Attempts to read settings, and seconds between them: a broker may learn of a new topic late."""
-
 _USUAL_REPLICAS: Final = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +41,11 @@ class Durability:
     replicas: int = 0
     min_insync: int = 0
     unclean_election: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the durability that the settings require of topics."""
+        return cls(settings.topic_replicas, settings.topic_min_insync_replicas, settings.topic_unclean_leader_election)
 
     def settle(self, brokers: int) -> "Durability":
         """Return the numbers for a cluster of this size: 1 of 1 on one or two brokers, 2 of 3 on three or more."""
@@ -159,7 +156,7 @@ async def ensure_topics(
     async with _open_admin(brokers) as admin:
         wanted, settled = physical_topics(Cluster.parse(brokers), topics), await _settle(admin, durability)
         found = await _describe(admin, wanted)
-        _refuse(brokers, wanted, settled, found)
+        _reject_deviations(brokers, wanted, settled, found)
         missing = [topic for topic in wanted if topic.name not in found]
         if missing:
             await _create(admin, missing, settled)
@@ -176,18 +173,14 @@ async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durabi
     wanted = physical_topics(cluster, topics)
     async with _open_admin(brokers) as admin:
         settled = await _settle(admin, durability)
-        found = await _describe(admin, wanted)
-        for _ in range(_READS):
-            if len(found) == len(wanted):
-                break  # otherwise a topic may have just been created
-            await asyncio.sleep(_READ_PAUSE)
-            found = await _describe(admin, wanted)
+        # A missing topic may have just been created.
+        found = await _ask_until(lambda: _describe(admin, wanted), lambda found: len(found) == len(wanted))
     for topic in wanted:
         if topic.name not in found:
             raise missing_topic(brokers, cluster.logical(topic.name))
-    _refuse(brokers, wanted, settled, found)
+    _reject_deviations(brokers, wanted, settled, found)
     if unread := [topic.name for topic in wanted if found[topic.name].settings is None]:
-        why = "the broker refuses DescribeConfigs to this client; grant it, or compare with `tradesaga schema topics`"
+        why = "the broker denies DescribeConfigs to this client; grant it, or compare with `tradesaga schema topics`"
         structlog.get_logger("topics").warning("topic settings not checked", topics=unread, why=why)
     return {cluster.logical(topic.name): found[topic.name].partitions for topic in wanted}
 
@@ -206,15 +199,12 @@ async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
     """
     names = [each.name for each in physical_topics(Cluster.parse(brokers), topics)]
     async with _open_admin(brokers) as admin:
-        # AlterConfigs replaces all settings of a topic, so its own ones are passed again.
-        own = {
-            topic: {entry[0]: entry[1] for entry in entries if entry[3] == _OF_THE_TOPIC}
-            for topic, entries in (await _read_settings(admin, names)).items()
-        }
-        resources = [
-            ConfigResource(ConfigResourceType.TOPIC, topic, {**own[topic], "message.timestamp.type": clock})
-            for topic in names
-        ]
+        found, resources = await _read_settings(admin, names), list[ConfigResource]()
+        for topic in names:
+            # AlterConfigs replaces all settings of a topic, so its own ones are passed again.
+            own = {entry[0]: entry[1] for entry in found[topic] if entry[3] == _OF_THE_TOPIC}
+            settings = {**own, "message.timestamp.type": clock}
+            resources.append(ConfigResource(ConfigResourceType.TOPIC, topic, settings))
         for answer in cast("Any", await admin.alter_configs(resources)):
             for code, message, *_ in answer.resources:
                 if code:
@@ -241,7 +231,7 @@ async def _open_admin(brokers: str) -> AsyncGenerator[Admin]:
             yield admin
     except KafkaUnavailableError as error:
         what, do = f"Kafka is unavailable: {error}", "start it, or correct TRADESAGA_KAFKA"
-        raise unavailable("kafka_unavailable", what, brokers, do) from error
+        raise unavailable("kafka-unavailable", what, brokers, do) from error
 
 
 async def _settle(admin: Admin, durability: Durability) -> Durability:
@@ -267,16 +257,24 @@ async def _read_settings(admin: Admin, topics: Sequence[str]) -> dict[str, list[
     """Return the settings of topics from DescribeConfigs; topics that this client may not read are left out."""
     if not topics:
         return {}
-    answers = await _ask_settings(admin, topics)
-    for _ in range(_READS):
-        if not any(for_code(code) is UnknownTopicOrPartitionError for code, *_ in answers):
-            break  # otherwise the broker does not know a new topic yet
-        await asyncio.sleep(_READ_PAUSE)
-        answers = await _ask_settings(admin, topics)
+    # The broker may not know a new topic yet.
+    answers = await _ask_until(
+        lambda: _ask_settings(admin, topics),
+        lambda answers: all(for_code(code) is not UnknownTopicOrPartitionError for code, *_ in answers),
+    )
     for code, message, *_ in answers:
         if code and for_code(code) is not TopicAuthorizationFailedError:
             raise for_code(code)(message)
     return {topic: entries for code, _, _, topic, entries in answers if not code}
+
+
+async def _ask_until(ask: Callable[[], Awaitable[T]], complete: Callable[[T], bool]) -> T:
+    """Ask the broker again until its answer is complete; return the last answer in any case."""
+    for _ in range(_READS):
+        if complete(found := await ask()):
+            return found
+        await asyncio.sleep(_READ_PAUSE)
+    return await ask()
 
 
 async def _ask_settings(admin: Admin, topics: Sequence[str]) -> list[Any]:
@@ -284,7 +282,7 @@ async def _ask_settings(admin: Admin, topics: Sequence[str]) -> list[Any]:
     return [each for answer in cast("Any", await admin.describe_configs(resources)) for each in answer.resources]
 
 
-def _refuse(
+def _reject_deviations(
     brokers: str, topics: Iterable[Topic], durability: Durability, found: Mapping[str, Described]
 ) -> None:  # fmt: skip
     """Raise `CommandError` (exit 4) that lists every difference from the catalogue."""
@@ -309,16 +307,9 @@ async def _create(admin: Admin, topics: Sequence[Topic], durability: Durability)
             raise for_code(code)(f"topic {name} could not be created")
 
 
-def durability(settings: Settings) -> Durability:
-    """Return the durability that the settings require of topics."""
-    return Durability(
-        settings.topic_replicas, settings.topic_min_insync_replicas, settings.topic_unclean_leader_election
-    )
-
-
 async def preflight(settings: Settings, topics: Collection[str]) -> dict[str, int]:
     """Check the topics that a service reads and writes, and return the number of partitions of each.
 
     Raises `CommandError`: exit 4 when a topic differs from the catalogue, exit 5 when one is missing or Kafka is.
     """
-    return await check_topics(settings.brokers(), [find_topic(name) for name in topics], durability(settings))
+    return await check_topics(settings.brokers(), [find_topic(name) for name in topics], Durability.of(settings))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tradesaga.infra.audit_log.note import write_new
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.topics import all_topics, durability, ensure_topics
+from tradesaga.infra.kafka.topics import Durability, all_topics, ensure_topics
 from tradesaga.infra.local_stack.parts import (
     TOGETHER,
     VENUE,
@@ -64,7 +64,7 @@ def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> Stac
         report("creating the topics")
         topics = all_topics(registered_sagas(settings.app))
         brokers = str(Cluster(state.kafka, settings.topic_prefix))
-        asyncio.run(ensure_topics(brokers, topics, durability(settings)))
+        asyncio.run(ensure_topics(brokers, topics, Durability.of(settings)))
         if not is_alive(state.supervisor):
             _start_parts(home, settings, plan)
         report("waiting for the venue and the services")

@@ -26,8 +26,6 @@ class Chunk(NamedTuple):
 
 
 Batch = Sequence[Chunk]
-
-
 """Chunks in the order of their polls; several may belong to one lane."""
 
 
@@ -74,18 +72,10 @@ def halve(batch: Batch) -> tuple[Batch, Batch] | None:
 
 
 BATCHES: Final = 4
-
-
 """Number of batches at which fetching pauses."""
-
 BYTES_LIMIT: Final = 32 * 1024 * 1024
-
-
 """Bytes at which fetching pauses; one poll may still add half a megabyte for each partition."""
-
 BATCH_BYTES: Final = 8 * 1024 * 1024
-
-
 """Bytes at which a batch is full, however few its records."""
 
 

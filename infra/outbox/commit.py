@@ -24,8 +24,6 @@ from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.metrics import Health
 
 LEAVING = 2.0
-
-
 """Seconds that an owner waits for the broker before it gives up its lanes."""
 
 
@@ -71,8 +69,6 @@ class Watermarks:
 
 
 _TRIES = 3
-
-
 """Attempts to commit a batch before it is halved; most conflicts are gone at the second one."""
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from tradesaga.infra.audit_log.seals import SealTrust, read_seals
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
@@ -36,13 +36,9 @@ from tradesaga.schemas.envelope import ID
 from tradesaga.schemas.topics import commands_topic, events_topic, installation_topic, starts_topic
 
 GroupFilter = Callable[[str], bool]
-
-
 """Returns whether a group, named without its saga's prefix, uses the database that is checked."""
 
 _OF_THE_LOG: Final = frozenset({"log", "intake", "signal-router"})
-
-
 """Groups that use the saga log's database; any other group uses its participant's."""
 
 
@@ -70,13 +66,9 @@ WHERE "group" = $1 AND lane.topic = t.topic AND lane.partitions IS NULL
 """
 
 TAIL: Final = ReadLimit(300, 32 * 1024 * 1024)
-
-
 """Records at the end of each partition, and their bytes, that are searched for the group's own."""
 
 CLAIM_WITHIN: Final = ReadLimit(1000, 8 * 1024 * 1024)
-
-
 """First records of `<saga>.installation`, and their bytes, that are searched for the claim."""
 
 
@@ -205,7 +197,7 @@ class Guard:
         passed = await self._find_passed(inspector, present, committed, ranges)
         return Evidence(self.group, here, lanes, committed, topics, ranges, records, lost, self._cluster, seals, passed)
 
-    async def _begins(self, inspector: Inspector, lanes: Sequence[KnownLane]) -> dict[Place, int]:
+    async def _begins(self, inspector: Inspector, lanes: Sequence[KnownLane]) -> dict[Partition, int]:
         """Return the broker's first offset of each lane's partition."""
         topics = await inspector.topics(sorted({lane.topic for lane in lanes})) if lanes else {}
         places = sorted(lane.place for lane in lanes if _exists(lane.place, topics))
@@ -215,9 +207,9 @@ class Guard:
         self,
         inspector: Inspector,
         lanes: Sequence[KnownLane],
-        committed: Mapping[str, Mapping[Place, Committed]],
-        ranges: Mapping[Place, tuple[int, int]],
-    ) -> dict[Place, Record]:
+        committed: Mapping[str, Mapping[Partition, Committed]],
+        ranges: Mapping[Partition, tuple[int, int]],
+    ) -> dict[Partition, Record]:
         """Return, by partition, the first record that an earlier release's saga log had read and this one has not."""
         unproven = unproven_ranges(f"{self._saga}-log", lanes, committed)
         held = {
@@ -271,7 +263,7 @@ class Guard:
         return self._group_filter is None or self._group_filter(group.removeprefix(f"{self._saga}-"))
 
 
-def _exists(place: Place, topics: Mapping[str, TopicState]) -> bool:
+def _exists(place: Partition, topics: Mapping[str, TopicState]) -> bool:
     return place[0] in topics and place[1] < topics[place[0]].partitions
 
 

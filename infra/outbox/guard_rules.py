@@ -17,7 +17,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.seals import find_sealed_ahead
 from tradesaga.infra.clock import parse_time
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.processor import HaltError
@@ -47,7 +47,7 @@ class KnownLane(NamedTuple):
     seen_crc: int | None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Partition:
         """Return the partition."""
         return self.topic, self.partition
 
@@ -99,22 +99,22 @@ class Evidence:
     group: str
     here: Identity
     lanes: Sequence[KnownLane]
-    committed: Mapping[str, Mapping[Place, Committed]]
+    committed: Mapping[str, Mapping[Partition, Committed]]
     topics: Mapping[str, TopicState]
-    ranges: Mapping[Place, tuple[int, int]]
-    records: Mapping[Place, Record]
+    ranges: Mapping[Partition, tuple[int, int]]
+    records: Mapping[Partition, Record]
     lost: Mapping[str, Record]
     cluster: Cluster
     """Translates to the names that people see in Kafka."""
-    seals: Mapping[Place, Checkpoint] = field(default_factory=dict[Place, Checkpoint])
-    passed: Mapping[Place, Record] = field(default_factory=dict[Place, Record])
+    seals: Mapping[Partition, Checkpoint] = field(default_factory=dict[Partition, Checkpoint])
+    passed: Mapping[Partition, Record] = field(default_factory=dict[Partition, Record])
     """Records that an earlier release's saga log had passed, and the database has not."""
 
     def named(self, name: str) -> str:
         """Return the physical name of a topic or a group."""
         return self.cluster.physical(name)
 
-    def located(self, place: Place) -> str:
+    def located(self, place: Partition) -> str:
         """Return the physical name of a partition."""
         return f"{self.named(place[0])}[{place[1]}]"
 
@@ -208,7 +208,7 @@ def _check_history(found: Evidence) -> None:
         )
 
 
-def _check_identity(found: Evidence, group: str, offsets: Mapping[Place, Committed]) -> None:
+def _check_identity(found: Evidence, group: str, offsets: Mapping[Partition, Committed]) -> None:
     """Compare the database identity stored with committed offsets; earlier releases did not store one."""
     here, name = found.here, found.named(group)
     for there in filter(None, {Identity.parse(each.metadata) for each in offsets.values()}):
@@ -224,7 +224,7 @@ def _check_identity(found: Evidence, group: str, offsets: Mapping[Place, Committ
             )
 
 
-def _check_offsets(found: Evidence, group: str, offsets: Mapping[Place, Committed]) -> None:
+def _check_offsets(found: Evidence, group: str, offsets: Mapping[Partition, Committed]) -> None:
     """Compare offsets of the same incarnation; those of an earlier release could be ahead of its database."""
     stored = {lane.place: lane.next_offset for lane in found.lanes if lane.group == group}
     for place, committed in sorted(offsets.items()):
@@ -284,8 +284,8 @@ def _check_records(found: Evidence, lane: KnownLane) -> None:
 
 
 def unproven_ranges(
-    log: str, lanes: Iterable[KnownLane], committed: Mapping[str, Mapping[Place, Committed]]
-) -> dict[Place, tuple[int, int]]:
+    log: str, lanes: Iterable[KnownLane], committed: Mapping[str, Mapping[Partition, Committed]]
+) -> dict[Partition, tuple[int, int]]:
     """Return the ranges between the database's offsets and those an earlier release committed for the saga log.
 
     That release stored no identity, and committed offsets after unwanted records before the database had them. The
@@ -302,9 +302,9 @@ def unproven_ranges(
     }
 
 
-def last_seen(lanes: Iterable[KnownLane]) -> dict[Place, int]:
+def last_seen(lanes: Iterable[KnownLane]) -> dict[Partition, int]:
     """Return the offset of the last record of each partition that any group has read."""
-    found: dict[Place, int] = {}
+    found: dict[Partition, int] = {}
     for lane in lanes:
         if lane.seen is not None:
             found[lane.place] = max(found.get(lane.place, 0), lane.seen.offset)

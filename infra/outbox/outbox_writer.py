@@ -12,7 +12,6 @@ from typing import Any, Final, Self, TypeVar
 import structlog
 
 from tradesaga.infra.kafka.admin import watching
-from tradesaga.infra.kafka.connections import KafkaUnavailableError
 from tradesaga.infra.outbox import lane_rows, leases, outbox_rows
 from tradesaga.infra.outbox.batch import ConflictsError
 from tradesaga.infra.outbox.batch_writer import (
@@ -30,17 +29,13 @@ from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ownership import republish
 from tradesaga.infra.outbox.processor import HaltError, InDoubtError
-from tradesaga.infra.outbox.publish import Publisher, PublishError
+from tradesaga.infra.outbox.publish import SESSION_ERRORS, Publisher, PublishError
 from tradesaga.infra.postgres.database import Connection, Pool
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.telemetry.metrics import Health
 
 BATCH: Final = 500
 """Maximum number of functions in one transaction."""
 
-_PASSING = (
-    InDoubtError, PublishError, KafkaUnavailableError, *DATABASE_ERRORS,
-)  # fmt: skip
 _COMMIT_LIMIT: Final = 20.0
 """Seconds that a batch may take; the server's own limits are shorter."""
 _TRIES: Final = 4
@@ -169,7 +164,7 @@ class OutboxWriter:
                     self._log.critical("halted", why=self._why)
                 self.health.halted = self._why
                 await asyncio.sleep(_HALTED)
-            except _PASSING as error:
+            except SESSION_ERRORS as error:
                 failures = 1 if self.health.ready else min(failures + 1, 5)
                 self._why = f"{type(error).__name__}: {error}"
                 self.health.ready = False
@@ -294,7 +289,7 @@ class OutboxWriter:
                             await republish(sql, publisher, [lane])
                         await leases.release(sql, lane)
                         self._log.info("orphaned lane published", lane=lane.partition)
-            except _PASSING as error:
+            except SESSION_ERRORS as error:
                 self._log.warning("orphaned lanes not published yet", why=f"{type(error).__name__}: {error}")
             await asyncio.sleep(self._lease.total_seconds() / 2)
 

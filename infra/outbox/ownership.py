@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from tradesaga.infra.failpoints import Failpoint, reach
-from tradesaga.infra.kafka.connections import REFUSALS, Place
+from tradesaga.infra.kafka.connections import REFUSALS, Partition
 from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.guard import Guard
 from tradesaga.infra.outbox.lane_rows import Lane
@@ -27,7 +27,7 @@ def unique_owner_name(service: str) -> str:
 
 
 async def acquire_lanes(
-    consumer: ConsumerPort, sql: Connection, guard: Guard, places: Sequence[Place], owner: str
+    consumer: ConsumerPort, sql: Connection, guard: Guard, places: Sequence[Partition], owner: str
 ) -> list[Lane]:
     """Acquire the lanes of these partitions. Raises `InDoubtError`, `HaltError`, `KafkaUnavailableError`."""
     await guard.check(sql)  # before committing to Kafka: its committed offsets may be the only evidence

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.consumer import Consumer, Polled, Wants
 from tradesaga.infra.kafka.identity import Inspector, open_inspector
 from tradesaga.infra.kafka.names import Cluster
@@ -42,31 +42,31 @@ class ConsumerPort(Protocol):
         """Leave."""
         ...
 
-    def assignment(self) -> set[Place]:
+    def assignment(self) -> set[Partition]:
         """Return the partitions assigned to this member, as far as it knows."""
         ...
 
-    def seek(self, place: Place, offset: int) -> None:
+    def seek(self, place: Partition, offset: int) -> None:
         """Read on from `offset`. Raises `KafkaUnavailableError` if the partition is not assigned."""
         ...
 
-    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Partition, Polled]:
         """Return by partition the wanted records and the next offset."""
         ...
 
-    def behind(self, offsets: Mapping[Place, int]) -> int:
+    def behind(self, offsets: Mapping[Partition, int]) -> int:
         """Count the records from these offsets to the ends, as far as they are known."""
         ...
 
-    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:
+    def held_back(self, offsets: Mapping[Partition, int]) -> dict[Partition, int]:
         """Return the partitions whose remaining records all wait for an open transaction, with their number."""
         ...
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         ...
 
-    async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
+    async def commit(self, offsets: Mapping[Partition, int], metadata: str = "") -> bool:
         """Commit offsets with metadata; return False if the group does not know this member."""
         ...
 

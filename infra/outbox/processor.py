@@ -12,8 +12,6 @@ from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import Header
 
 TURN: Final = 0.1
-
-
 """Seconds after which a batch yields: a sixtieth of the default session timeout."""
 
 

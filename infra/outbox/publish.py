@@ -18,21 +18,21 @@ from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ports import Brokers, make_producer
 from tradesaga.infra.outbox.processor import InDoubtError
 from tradesaga.infra.postgres.database import Connection
+from tradesaga.infra.postgres.errors import DATABASE_ERRORS
 from tradesaga.infra.telemetry import metrics
 
 UNACKED_LIMIT = 20_000
-
-
 """Unacknowledged rows at which writing pauses."""
-
 UNACKED_BYTES = 32 * 1024 * 1024
-
-
 """Bytes of unacknowledged rows at which writing pauses."""
 
 
 class PublishError(Exception):
     """The broker rejected a record or did not confirm it: discard the producer and acquire the lanes again."""
+
+
+SESSION_ERRORS = (InDoubtError, PublishError, KafkaUnavailableError, *DATABASE_ERRORS)
+"""Errors that end a session; the next one may succeed."""
 
 
 class Publisher:

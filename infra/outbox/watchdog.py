@@ -12,7 +12,7 @@ from enum import Enum
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 
 
 class Action(Enum):
@@ -49,7 +49,7 @@ class Observation:
     """
 
     polls: int
-    offsets: Mapping[Place, int]
+    offsets: Mapping[Partition, int]
     paused: bool
     assigned: bool
     turned: float
@@ -61,13 +61,13 @@ class Watchdog:
 
     patience: Patience = field(default_factory=Patience)
     rebuilt: int = 0
-    silent: dict[Place, int] = field(default_factory=dict[Place, int])
+    silent: dict[Partition, int] = field(default_factory=dict[Partition, int])
     """Partitions that have returned nothing for too long, with their next offset."""
     _polls: int = -1
     _begun: float = 0.0
     _polled: float = 0.0
     _assigned: float = 0.0
-    _moved: dict[Place, tuple[int, float]] = field(default_factory=dict[Place, tuple[int, float]])
+    _moved: dict[Partition, tuple[int, float]] = field(default_factory=dict[Partition, tuple[int, float]])
 
     def begin(self, now: float) -> None:
         """Start observing: a new consumer, or the same one after a silence that it did not cause."""
@@ -111,7 +111,7 @@ class Watchdog:
 
 
 async def watch(
-    watchdog: Watchdog, look: Callable[[], Observation], probe: Callable[[Mapping[Place, int]], Awaitable[bool]]
+    watchdog: Watchdog, look: Callable[[], Observation], probe: Callable[[Mapping[Partition, int]], Awaitable[bool]]
 ) -> Action:
     """Watch one consumer until it must be replaced. `probe` returns whether the broker has a record there."""
     watchdog.begin(elapsed())

@@ -16,8 +16,6 @@ TABLE: Final = "tradesaga_schema"
 FOLDER: Final = Path(__file__).parent / "migrations"
 
 PARAMETER: Final = "tradesaga.schema"
-
-
 """The session parameter that carries the version known to the program; triggers read it."""
 
 

@@ -16,8 +16,6 @@ from tradesaga.infra.postgres.database import TABLE, Connection, session
 from tradesaga.infra.settings import Settings, load_settings
 
 APPEND: Final = frozenset({"saga_event", "audit_checkpoint", "audit_action", "ledger_entry"})
-
-
 """Append-only tables."""
 
 _AUDIT: Final = frozenset({"audit_checkpoint", "audit_edge", "audit_action", "audit_retired_head"})

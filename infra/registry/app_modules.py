@@ -17,8 +17,6 @@ from tradesaga.sagas.errors import DefinitionError
 DISTRIBUTION: Final = "tradesaga"
 
 OLDER_NAMES: Final = frozenset({"demo"})
-
-
 """Extras that install the same as another."""
 
 

@@ -84,8 +84,6 @@ Golden = Annotated[
 OWN: Final = "trade"
 
 SIGNALS: Final = [(wire_type(OWN, message), message) for message in signals.MESSAGES]
-
-
 """What strategies say on `trade.signals`; it belongs to no saga, and is a contract all the same."""
 
 

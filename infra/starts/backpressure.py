@@ -6,20 +6,13 @@ Sagas that start while nobody keeps up all run into their deadlines, and compens
 import asyncio
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Final, Self
 
 import structlog
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.admin import find_record
-from tradesaga.infra.kafka.connections import (
-    READ_COMMITTED,
-    KafkaUnavailableError,
-    MappedConsumer,
-    Place,
-    translated_errors,
-)
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, MappedConsumer, Partition, translated_errors
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.postgres.database import Connection, Pool
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
@@ -54,15 +47,13 @@ class PipelineLag:
         self.saga = saga
         self._brokers = brokers
         self._limit = limit
-        self._deliverable: dict[Place, int] = {}
+        self._deliverable: dict[Partition, int] = {}
         self._consumer: MappedConsumer | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._disconnect()
 
     async def find(self, sql: Connection | Pool) -> str:
@@ -86,7 +77,7 @@ class PipelineLag:
                 return f"{_NAMES[reader]} is more than {self._limit:g} s behind: {unread} records wait for it"
         return ""
 
-    async def _compare(self, offsets: Mapping[Place, int]) -> tuple[int, bool]:
+    async def _compare(self, offsets: Mapping[Partition, int]) -> tuple[int, bool]:
         """Return the number of unread records, and whether one of them is older than the limit.
 
         Deleted records and those of open transactions do not count.
@@ -105,7 +96,7 @@ class PipelineLag:
             return 0, False
         return sum(ends[place] - offset for place, offset in unread.items()), bool(late)
 
-    async def _has_record(self, late: Mapping[Place, int]) -> bool:
+    async def _has_record(self, late: Mapping[Partition, int]) -> bool:
         """Return whether one of these partitions has more than control records from these offsets on.
 
         The broker is asked only until it has returned a record, and again once the reader has passed that one.
@@ -119,15 +110,8 @@ class PipelineLag:
 
     async def _connect(self) -> MappedConsumer:
         if self._consumer is None:
-            consumer = MappedConsumer(
-                self._brokers, client_id="tradesaga-lag", request_timeout_ms=10_000,
-                enable_auto_commit=False, isolation_level=READ_COMMITTED,
-            )  # fmt: skip
-            try:
-                await consumer.start()
-            except BaseException:
-                await consumer.stop()
-                raise
+            consumer = MappedConsumer(self._brokers, client_id="tradesaga-lag", request_timeout_ms=10_000)
+            await consumer.start()
             self._consumer = consumer
         return self._consumer
 

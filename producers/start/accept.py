@@ -16,13 +16,8 @@ from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.identity import RequestKeys
 
 _VALID: Final = 1.0
-
-
 """Seconds for which a result is used again."""
-
 PATIENCE: Final = 60.0
-
-
 """Seconds that starts wait for the pipeline to catch up, once some have been accepted."""
 
 
@@ -50,8 +45,6 @@ class StartBackpressure:
 
 
 LANES: Final = ("starts", "http", 16)
-
-
 """Group, topic and number of the lanes that all who start sagas share, so that any of them publishes for the dead."""
 
 _RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}

@@ -11,8 +11,6 @@ from tradesaga.infra.starts.accept import SIZE_LIMIT
 from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 
 _AHEAD: Final = 2000
-
-
 """Items read and not yet taken at which reading waits."""
 
 T = TypeVar("T")
@@ -73,13 +71,8 @@ async def batches(source: Iterable[T], limit: int) -> AsyncGenerator[list[T]]:
 
 
 ARRAY_LIMIT: Final = 64 * 1024 * 1024
-
-
 """Bytes of a JSON array, which is read whole; lines have no such limit."""
-
 LINE_LIMIT: Final = SIZE_LIMIT + 2
-
-
 """Bytes kept of a line: one more than a request may have, so that a longer one is refused, and its end."""
 
 

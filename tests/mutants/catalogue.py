@@ -14,9 +14,9 @@ from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.consumers.testing.simulation import lane_statements, row_statements
 from tradesaga.infra.outbox import lane_rows
 from tradesaga.infra.outbox.commit import Committer
+from tradesaga.infra.outbox.fetcher import Fetcher
 from tradesaga.infra.outbox.ports import make_producer
 from tradesaga.infra.outbox.publish import Publisher
-from tradesaga.infra.outbox.worker import Worker
 from tradesaga.sagas import decide
 from tradesaga.sagas.decide import Action, StepMessage
 from tradesaga.sagas.facts import Meaning
@@ -98,16 +98,16 @@ def publish_before_commit() -> AbstractContextManager[None]:
 @contextmanager
 def auto_commit() -> Generator[None]:
     """Kafka's offsets rule, and are committed as soon as records have been fetched."""
-    commit = "await consumer.commit({place: polled.following for place, polled in fetched.items()})"
+    commit = "await self._consumer.commit({place: polled.following for place, polled in fetched.items()})"
     with ExitStack() as stack:
         stack.enter_context(
             changed(
-                Worker,
-                "_fetch",
+                Fetcher,
+                "run",
                 ("for place, polled in", f"{commit}\n{' ' * 8}for place, polled in"),
             )
         )
-        stack.enter_context(changed(Worker, "_seek", ("consumer.seek(place, lane.next_offset)", "pass")))
+        stack.enter_context(changed(Fetcher, "_seek", ("self._consumer.seek(place, lane.next_offset)", "pass")))
         yield
 
 
@@ -154,8 +154,8 @@ async def _nothing() -> None:
 def claim_not_gated() -> AbstractContextManager[None]:
     """Records that were fetched before the lanes were claimed, and sought, are taken."""
     return changed(
-        Worker,
-        "_fetch",
+        Fetcher,
+        "run",
         ("lane = ready.get(place)", "lane = self._unsought.get(place) or self._ready.get(place)"),
         ("if lane is not None and self._ready.get(place) is lane:", "if lane is not None:"),
     )

@@ -28,7 +28,7 @@ from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import SealTrust, read_seals
 from tradesaga.infra.kafka import topics
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import Inspector, TopicState
 from tradesaga.infra.outbox import guard_rules
 from tradesaga.infra.outbox.guard import Guard
@@ -98,11 +98,11 @@ class _Kafka:
         """Return the one topic."""
         return dict.fromkeys(names, TopicState(guard.TOPIC.id, 1))
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return that it has one record."""
         return dict.fromkeys(places, (0, 1))
 
-    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+    async def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
         """Yield it."""
         for _ in ranges:
             yield [self._record]

@@ -17,7 +17,7 @@ from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.topics import PARTITIONS, events_topic, saga_topics
@@ -77,11 +77,11 @@ def put_in_transaction(stage: Stage, records: int, *, commits: bool) -> None:
         client.commit_transaction(20) if commits else client.abort_transaction(20)
 
 
-async def readable(stage: Stage) -> dict[Place, list[tuple[int, int]]]:
+async def readable(stage: Stage) -> dict[Partition, list[tuple[int, int]]]:
     """Return the offsets and times of all that can be read of the topic of facts, up to the last fact."""
     topic = events_topic(stage.bench.saga.name)
     rows = await stage.bench.pool.fetch('SELECT partition, max("offset") + 1 FROM saga_event GROUP BY 1')
-    found: dict[Place, list[tuple[int, int]]] = {}
+    found: dict[Partition, list[tuple[int, int]]] = {}
     async with TopicReader(stage.bench.kafka) as replay:
         for number, end in rows:
             place = (topic, number)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from tradesaga.infra.kafka.codec import Outgoing, Record
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.outbox.ports import Brokers, ConsumerPort, make_consumer, make_producer
 from tradesaga.schemas.envelope import Header
 
@@ -50,7 +50,7 @@ class Member:
                 found += [record for each in polled.values() for record in each.records]
         return found
 
-    async def owns(self, count: int) -> set[Place]:
+    async def owns(self, count: int) -> set[Partition]:
         """Poll until it has so many partitions; a member that does not poll never joins anew."""
         async with asyncio.timeout(PATIENCE):
             while len(self.consumer.assignment()) != count or self.told[-1:] != ["assigned"]:
@@ -115,7 +115,7 @@ async def what_is_not_wanted_is_passed(ground: Ground) -> Seen:
     await ground.send(b"1")
     async with ground.member() as member:
         async with asyncio.timeout(PATIENCE):
-            passed: dict[Place, int] = {}
+            passed: dict[Partition, int] = {}
             while sum(passed.values()) < len(KEYS):
                 polled = await member.consumer.poll(lambda topic, headers: not topic, 200, 100)
                 passed |= {place: each.following for place, each in polled.items() if not each.records}
@@ -123,7 +123,7 @@ async def what_is_not_wanted_is_passed(ground: Ground) -> Seen:
     return [_numbers(passed), _numbers(ranges)]
 
 
-def _numbers(of: dict[Place, Any]) -> dict[int, Any]:
+def _numbers(of: dict[Partition, Any]) -> dict[int, Any]:
     return {partition: value for (_, partition), value in sorted(of.items())}
 
 

@@ -12,7 +12,7 @@ import asyncpg
 
 from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, format_of, read_row
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.postgres.database import Connection, Session
 
 PAGE: Final = 5000
@@ -134,7 +134,7 @@ async def stream_log(sql: Connection, topic: str, partition: int, first: int, li
 
 
 def read_span(
-    sql: Connection, place: Place, span: tuple[int, int], condition: str = "", *args: Any, page: int = PAGE
+    sql: Connection, place: Partition, span: tuple[int, int], condition: str = "", *args: Any, page: int = PAGE
 ) -> AsyncGenerator[list[asyncpg.Record]]:
     """Yield pages of the rows of a span of offsets, in order, for `to_row`.
 
@@ -154,7 +154,7 @@ async def read_chains(sql: Connection, topic: str, sagas: Collection[UUID]) -> l
     return await sql.fetch(_CHAINS, list(sagas), topic)
 
 
-def read_leaves(sql: Connection, place: Place, span: tuple[int, int]) -> AsyncGenerator[list[asyncpg.Record]]:
+def read_leaves(sql: Connection, place: Partition, span: tuple[int, int]) -> AsyncGenerator[list[asyncpg.Record]]:
     """Yield pages of offset, hash and number of skipped offsets before it, for the records of a span, in order."""
     return read_pages(sql, _LEAVES, *place, *span, page=_LEAVES_PAGE)
 

@@ -13,7 +13,7 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.sagas.machine import State
 
@@ -44,7 +44,7 @@ class AsOfReplay:
 
     async def run(self) -> AsOfResult:
         """Fold; raises `CommandError` (exit 4) where the topic has a gap, `KafkaUnavailableError`."""
-        places: list[Place] = [(self.rules.topic, number) for number in self._partitions()]
+        places: list[Partition] = [(self.rules.topic, number) for number in self._partitions()]
         held = await self.replay.ranges(places)
         await self.replay_state.check(self.replay, held)
         self.reporter.sized(sum(end - begin for begin, end in held.values()))

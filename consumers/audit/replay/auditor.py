@@ -28,7 +28,7 @@ from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
@@ -117,15 +117,15 @@ class Auditor:
         oldest_ms = counts.get("recorded_ms", 0) if behind else 0
         return AuditPass(records, behind, lag, oldest_ms, counts.get("differing", 0), fresh)
 
-    def _next(self, place: Place, held: Mapping[Place, Span]) -> int:
+    def _next(self, place: Partition, held: Mapping[Partition, Span]) -> int:
         watermark = self.replay_state.watermarks.get(place)
         return watermark.next_offset if watermark is not None else held[place][0]
 
     async def _fold(
         self,
         sql: Session,
-        log_ends: Mapping[Place, int],
-        held: Mapping[Place, Span],
+        log_ends: Mapping[Partition, int],
+        held: Mapping[Partition, Span],
         tell: Callable[[Iterable[Difference]], object],
     ) -> tuple[int, set[UUID]]:
         """Fold up to `ROUND` records; give their number, and the sagas of partitions that are at the log's end now."""

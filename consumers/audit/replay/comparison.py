@@ -29,7 +29,7 @@ from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.postgres.database import Connection, Session
 from tradesaga.schemas.envelope import VERSION
@@ -94,7 +94,7 @@ def _ended(saga_id: UUID, mine: Checkpoint, found: Head) -> Iterator[Difference]
 PAGE: Final = 2000
 
 
-async def read_log_ends(sql: Session, rules: Rules) -> dict[Place, int]:
+async def read_log_ends(sql: Session, rules: Rules) -> dict[Partition, int]:
     """Return the offset up to which the saga log has read each partition of the saga's topic, if it has read any."""
     ends = await read_ends(sql)
     return {place: end for place, end in ends.items() if place[0] == rules.topic and end}
@@ -106,7 +106,7 @@ class RowReader:
     Rows before `retired` may be missing. Hashes are of format 2 from the offset `leaves_from` on.
     """
 
-    def __init__(self, sql: Session, place: Place, span: Span, retired: int = 0, leaves_from: int = 0) -> None:
+    def __init__(self, sql: Session, place: Partition, span: Span, retired: int = 0, leaves_from: int = 0) -> None:
         self.retired = retired
         self._leaves_from = leaves_from
         self._pages = read_span(sql, place, span, page=PAGE)
@@ -269,7 +269,7 @@ class Comparison:
         report.differences = self.replay_state.differences(SHOWN)
         return report
 
-    async def _follow(self, place: Place, span: Span, retired: int, leaves_from: int) -> None:
+    async def _follow(self, place: Partition, span: Span, retired: int, leaves_from: int) -> None:
         """Fold one partition, each record beside its row of the audit log."""
         watermark = self.replay_state.watermarks.get(place)
         start = max(span[0], watermark.next_offset) if watermark is not None else span[0]
@@ -281,7 +281,7 @@ class Comparison:
             await comparer.take(rows, batch, midway=span[0] > 0)
             self.reporter.advance(len(batch))
 
-    async def _compare_sagas(self, spans: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> ReplayReport:
+    async def _compare_sagas(self, spans: Mapping[Partition, Span], log_ends: Mapping[Partition, int]) -> ReplayReport:
         report = ReplayReport()
         name, partial_sagas = self.rules.saga.name, self.replay_state.partial_sagas.heads
         to_the_end = {place[1] for place, span in spans.items() if span[1] == log_ends[place]}
@@ -302,14 +302,14 @@ class Comparison:
         return report
 
 
-def compare_ends(log_ends: Mapping[Place, int], held: Mapping[Place, Span]) -> Iterator[Difference]:
+def compare_ends(log_ends: Mapping[Partition, int], held: Mapping[Partition, Span]) -> Iterator[Difference]:
     """Tell where the saga log has read what the topic does not have: it is another one, or was made anew."""
     for place, end in log_ends.items():
         if held[place][1] < end:
             yield Difference(f"{place[0]}[{place[1]}]", "next offset", str(held[place][1]), str(end))
 
 
-def _until(held: Mapping[Place, Span], log_ends: Mapping[Place, int]) -> dict[Place, Span]:
+def _until(held: Mapping[Partition, Span], log_ends: Mapping[Partition, int]) -> dict[Partition, Span]:
     """Return what both the topic and the saga log have of each partition."""
     return {place: (begin, max(begin, min(end, log_ends[place]))) for place, (begin, end) in held.items()}
 

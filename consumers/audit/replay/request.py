@@ -13,7 +13,7 @@ from tradesaga.consumers.saga_log.reading import MAX_TIME, event_time, read_saga
 from tradesaga.infra.clock import SystemClock, format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 
 _SECOND: Final = 1_000_000_000
@@ -87,7 +87,7 @@ class Range:
 
     since: int | None = None
     until: int | None = None
-    offsets: Mapping[Place, Span] | None = None
+    offsets: Mapping[Partition, Span] | None = None
 
     def __str__(self) -> str:
         """Name the range, the same for the same one."""
@@ -96,9 +96,9 @@ class Range:
         return " ".join([f"from {self.since} to {self.until}", *parts])
 
 
-def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Place, Span] | None:
+def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Partition, Span] | None:
     """Read `topic[3]=100..200`, `topic[3]=100..` or `topic[3]`; raises `CommandError` (exit 2)."""
-    found: dict[Place, Span] = {}
+    found: dict[Partition, Span] = {}
     for text in texts:
         match = _OFFSETS.fullmatch(text.strip())
         if match is None:
@@ -117,7 +117,7 @@ def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Plac
     return found or None
 
 
-async def find_spans(replay: TopicReader, asked: Range, held: Mapping[Place, Span]) -> dict[Place, Span]:
+async def find_spans(replay: TopicReader, asked: Range, held: Mapping[Partition, Span]) -> dict[Partition, Span]:
     """Return the offsets that a range means; `held` are those that each partition has.
 
     Raises `KafkaUnavailableError`, and `CommandError` (exit 2) for a range that lies where the topic has nothing.
@@ -135,7 +135,7 @@ async def find_spans(replay: TopicReader, asked: Range, held: Mapping[Place, Spa
     return spans
 
 
-def _within(place: Place, wanted: Span, held: Span) -> Span:
+def _within(place: Partition, wanted: Span, held: Span) -> Span:
     begin = held[0] if wanted[0] < 0 else wanted[0]
     end = held[1] if wanted[1] < 0 else wanted[1]
     text = f"{place[0]}[{place[1]}]"

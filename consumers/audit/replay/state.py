@@ -17,7 +17,7 @@ from tradesaga.consumers.saga_log.chain import link_v1
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record, dump_headers_v1
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 
 
@@ -89,7 +89,7 @@ class ReplayState:
             self._sql.close()
             raise
         self.sagas = SagaCache(self._sql, rules, kept)
-        self.watermarks: dict[Place, Watermark] = {
+        self.watermarks: dict[Partition, Watermark] = {
             (topic, partition): Watermark(*rest) for topic, partition, *rest in self._sql.execute("SELECT * FROM mark")
         }
         self.counts: dict[str, int] = dict(self._sql.execute("SELECT * FROM count"))
@@ -115,7 +115,7 @@ class ReplayState:
         self._sql.execute("COMMIT")
         self._sql.execute("BEGIN")
 
-    async def check(self, replay: TopicReader, held: Mapping[Place, Span]) -> None:
+    async def check(self, replay: TopicReader, held: Mapping[Partition, Span]) -> None:
         """See that the topic is the one that has been read so far; raises `CommandError` (exit 4) if it is not."""
         for place, watermark in self.watermarks.items():
             begin, end = held.get(place, (0, 0))

@@ -12,7 +12,7 @@ from tradesaga.consumers.audit.verify.log_check import Begin, Head, Report, Reti
 from tradesaga.infra.audit_log.checkpoint import Origin
 from tradesaga.infra.audit_log.merkle import Frontier
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.postgres.database import Connection
 
 _LOG_HEADS: Final = """
@@ -129,7 +129,7 @@ class RetiredRanges:
         )
 
 
-async def read_retired(sql: Connection) -> dict[Place, int]:
+async def read_retired(sql: Connection) -> dict[Partition, int]:
     """Return the first offset of each partition that was not retired; signatures are checked by `audit verify` alone.
 
     Raises `CommandError` (exit 1) for an action that cannot be read.

@@ -16,7 +16,7 @@ from tradesaga.infra.audit_log.note import NoteError, public_path, read_signer, 
 from tradesaga.infra.audit_log.seals import SealTrust, find_sealed_ahead, read_seals
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.kafka.identity import open_inspector
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.producer import Producer
@@ -224,7 +224,7 @@ async def check_topics(sql: Connection, brokers: str, topics: Mapping[str, str],
     Raises `HistoryError` where the saga log has read less than was sealed, or a checkpoint of as many records has
     another root; `KafkaUnavailableError`.
     """
-    seals: dict[Place, Checkpoint] = {}
+    seals: dict[Partition, Checkpoint] = {}
     async with open_inspector(brokers) as inspector:
         for saga in topics:
             seals |= await read_seals(inspector, saga, trust)

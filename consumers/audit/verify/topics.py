@@ -20,7 +20,7 @@ from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import read_removals
 from tradesaga.infra.postgres.database import session
@@ -90,7 +90,7 @@ class TopicVerifier:
     cluster: str
     trusted: Mapping[bytes, Verifier]
     sources: Callable[[], Awaitable[Mapping[str, Iterable[str]]]]
-    noted: Sequence[Place] = ()
+    noted: Sequence[Partition] = ()
     sized: Callable[[int], object] = lambda _: None
     progress: Callable[[int], object] = lambda _: None
     types: frozenset[str] | None = None
@@ -135,14 +135,14 @@ class TopicVerifier:
             check_chain(self.report, [checkpoints[size] for size in sorted(checkpoints)])
         return {origin: found for origin, found in known.items() if Origin.parse(origin).topic != ACTIONS}
 
-    async def _notes(self, place: Place) -> AsyncGenerator[str]:
+    async def _notes(self, place: Partition) -> AsyncGenerator[str]:
         begin, end = (await self.topics.ranges([place]))[place]
         async for batch in self.topics.read_remaining(place, begin, end):
             for record in batch:
                 yield record.value.decode("utf-8", "replace")
 
     async def _verify(
-        self, place: Place, rules: Rules, held: tuple[int, int], checkpoints: Mapping[int, Checkpoint]
+        self, place: Partition, rules: Rules, held: tuple[int, int], checkpoints: Mapping[int, Checkpoint]
     ) -> None:
         """Verify one partition."""
         origin, where = Origin(self.log_id, *place), f"{place[0]}[{place[1]}]"

@@ -24,7 +24,7 @@ from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.outbox.processor import Pace, Received, Transaction
-from tradesaga.infra.outbox.serving import make_worker
+from tradesaga.infra.outbox.worker import make_worker
 from tradesaga.infra.postgres.database import Connection, open_pool
 from tradesaga.infra.postgres.partitions import maintain_partitions
 from tradesaga.infra.settings import SAGA_LOG, Settings

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from tradesaga.consumers.testing.simulation.loop import Process, SimLoop
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.schemas.envelope import Header
 
@@ -56,12 +56,12 @@ class Group:
         self.name = name
         self.generation = 0
         self.rebalances = 0
-        self.offsets: dict[Place, int] = {}
-        self.metadata: dict[Place, str] = {}
+        self.offsets: dict[Partition, int] = {}
+        self.metadata: dict[Partition, str] = {}
         self.members: list[GroupMember] = []
         self.former: list[GroupMember] = []
         """Members that were expelled, and may not know it yet."""
-        self._joining: dict[GroupMember, asyncio.Future[set[Place]]] = {}
+        self._joining: dict[GroupMember, asyncio.Future[set[Partition]]] = {}
         self._timer: Any = None
 
     def accepts(self, member: GroupMember) -> bool:
@@ -70,7 +70,7 @@ class Group:
             return True
         return member in self.members and member.generation == self.generation
 
-    def join(self, member: GroupMember) -> asyncio.Future[set[Place]]:
+    def join(self, member: GroupMember) -> asyncio.Future[set[Partition]]:
         """Add or re-add a member; the future resolves when all have joined or timed out."""
         future = self._broker.loop.create_future()
         self._joining[member] = future
@@ -141,7 +141,7 @@ class Group:
             if not future.done():
                 future.set_result(self._share(members, member))
 
-    def _share(self, members: list[GroupMember], member: GroupMember) -> set[Place]:
+    def _share(self, members: list[GroupMember], member: GroupMember) -> set[Partition]:
         """Return the partitions of a member: a range of each topic."""
         index, count = members.index(member), len(members)
         each, extra = divmod(self._broker.partitions, count)
@@ -208,7 +208,7 @@ class SimBroker:
         for topic in topics:
             self._listeners.setdefault(topic, []).append(listener)
 
-    def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition."""
         return {place: (0, len(self.log(*place))) for place in places}
 
@@ -218,6 +218,6 @@ class SimBroker:
             self.groups[name] = Group(self, name)
         return self.groups[name]
 
-    def committed(self, group: str) -> Mapping[Place, int]:
+    def committed(self, group: str) -> Mapping[Partition, int]:
         """Return the committed offsets of a group."""
         return self.group(group).offsets

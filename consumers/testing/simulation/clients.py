@@ -11,7 +11,7 @@ from aiokafka.errors import OutOfOrderSequenceNumber, RequestTimedOutError
 from tradesaga.consumers.testing.simulation.broker import PlannedFailures, SimBroker
 from tradesaga.consumers.testing.simulation.loop import Process
 from tradesaga.infra.kafka.codec import Outgoing, Record, checksum
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.kafka.consumer import Polled, Wants
 from tradesaga.infra.kafka.identity import Committed, TopicState
 from tradesaga.schemas.envelope import Header
@@ -55,8 +55,8 @@ class SimConsumer(_Client):
         self.session = session_ms / 1000
         self.generation = -1
         self._group = broker.group(group)
-        self._assigned: set[Place] = set()
-        self._positions: dict[Place, int] = {}
+        self._assigned: set[Partition] = set()
+        self._positions: dict[Partition, int] = {}
         self._delivering = asyncio.Event()
         self._rejoin = asyncio.Event()
         self._waiting: asyncio.Future[None] | None = None
@@ -110,17 +110,17 @@ class SimConsumer(_Client):
             await self._rejoin.wait()
             planned.reuses_generation = False
 
-    def assignment(self) -> set[Place]:
+    def assignment(self) -> set[Partition]:
         """Return the partitions that this member believes to have."""
         return set(self._assigned)
 
-    def seek(self, place: Place, offset: int) -> None:
+    def seek(self, place: Partition, offset: int) -> None:
         """Continue reading at `offset`. Raises `KafkaUnavailableError` for a partition that is not assigned."""
         if place not in self._assigned:
             raise KafkaUnavailableError(f"{place} is assigned to another member now")
         self._positions[place] = offset
 
-    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+    async def poll(self, wants: Wants, timeout_ms: int, limit: int) -> dict[Partition, Polled]:
         """Wait for records; during a rebalance until its end."""
         self.process.check()
         until = self._broker.loop.time() + timeout_ms / 1000
@@ -144,8 +144,8 @@ class SimConsumer(_Client):
             self._positions[place] = min(end, position + self._broker.loop.chance.randrange(3))
         raise KafkaUnavailableError("the fetch failed")
 
-    def _take(self, wants: Wants, limit: int) -> dict[Place, Polled]:
-        found: dict[Place, Polled] = {}
+    def _take(self, wants: Wants, limit: int) -> dict[Partition, Polled]:
+        found: dict[Partition, Polled] = {}
         for place, position in self._positions.items():
             records = self._broker.log(*place)[position : position + limit]
             if records:
@@ -176,20 +176,20 @@ class SimConsumer(_Client):
             loop = self._broker.loop
             loop.after(FETCH_WAIT * loop.chance.random(), _release, waiting)
 
-    def behind(self, offsets: Mapping[Place, int]) -> int:
+    def behind(self, offsets: Mapping[Partition, int]) -> int:
         """Return the number of records from these offsets to the ends."""
         return sum(max(0, len(self._broker.log(*place)) - offset) for place, offset in offsets.items())
 
-    def held_back(self, offsets: Mapping[Place, int]) -> dict[Place, int]:  # noqa: ARG002 - no client opens a transaction
+    def held_back(self, offsets: Mapping[Partition, int]) -> dict[Partition, int]:  # noqa: ARG002 - no client opens a transaction
         """Return no offsets: no client opens a transaction."""
         return {}
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition. Raises `KafkaUnavailableError`."""
         await self._request()
         return self._broker.ranges(places)
 
-    async def commit(self, offsets: Mapping[Place, int], metadata: str = "") -> bool:
+    async def commit(self, offsets: Mapping[Partition, int], metadata: str = "") -> bool:
         """Commit offsets. Returns False if the group does not know this member, or not in this generation."""
         if not offsets:
             return True
@@ -306,7 +306,7 @@ class SimInspector(_Client):
         await self._request()
         return {name: TopicState(uuid5(NAMESPACE_OID, name), self._broker.partitions) for name in names}
 
-    async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
+    async def committed(self, groups: Collection[str]) -> dict[str, dict[Partition, Committed]]:
         """Return the committed offsets by group."""
         await self._request()
         found = {name: self._broker.group(name) for name in groups}
@@ -315,12 +315,12 @@ class SimInspector(_Client):
             for name, group in found.items()
         }
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offset of each partition."""
         await self._request()
         return self._broker.ranges(places)
 
-    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+    async def read(self, ranges: Mapping[Partition, tuple[int, int]], *, first: bool = False) -> dict[Partition, list[Record]]:
         """Return the records of each range; the simulated logs have no gaps."""
         await self._request()
         return {
@@ -328,7 +328,7 @@ class SimInspector(_Client):
             for place, (start, end) in ranges.items()
         }
 
-    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+    async def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
         """Yield the records of each range."""
         for records in (await self.read(ranges)).values():
             yield records

@@ -169,7 +169,7 @@ async def stranger(rig: Rig, trace: str) -> AsyncGenerator[None]:
         )  # fmt: skip
         yield
         return
-    consumer = MappedConsumer(rig.kafka, group=group, enable_auto_commit=False)
+    consumer = MappedConsumer(rig.kafka, group=group)
     await consumer.start()
 
     async def assigned() -> bool:

@@ -20,11 +20,11 @@ from tradesaga.consumers.audit.replay.comparison import Comparison
 from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.infra.kafka.admin import has_record, read_topic
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.kafka.consumer import Consumer
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.infra.outbox import worker as worker_module
+from tradesaga.infra.outbox import fetcher
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.starts.backpressure import INTAKE, PipelineLag
 from tradesaga.schemas import identity
@@ -60,7 +60,7 @@ def put(kafka: str, topic: str, values: list[bytes], *, commits: bool) -> None:
         client.commit_transaction(20) if commits else client.abort_transaction(20)
 
 
-async def offsets(rig: Rig) -> dict[Place, int]:
+async def offsets(rig: Rig) -> dict[Partition, int]:
     """Return where the intake's lanes stand."""
     rows = await rig.pool.fetch('SELECT topic, partition, next_offset FROM lane WHERE "group" = $1', _group(rig))
     return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
@@ -70,7 +70,7 @@ def _group(rig: Rig) -> str:
     return f"{rig.saga.name}-intake"
 
 
-async def ends(rig: Rig, topic: str) -> dict[Place, int]:
+async def ends(rig: Rig, topic: str) -> dict[Partition, int]:
     """Return the ends of a topic, control records included."""
     async with TopicReader(rig.kafka) as replay:
         found = await replay.ranges([(topic, number) for number in range(PARTITIONS)])
@@ -119,8 +119,8 @@ async def test_control_records_close_no_door_while_the_reader_is_away(rig: Rig, 
 
 async def test_an_open_transaction_holds_up_its_own_partition_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts on other partitions are taken; a lag and a warning show the one, and no door closes for it."""
-    monkeypatch.setattr(worker_module, "_COMMIT_EVERY", 0.2)
-    monkeypatch.setattr(worker_module, "_HELD_LIMIT", 0.5)
+    monkeypatch.setattr(fetcher, "_COMMIT_EVERY", 0.2)
+    monkeypatch.setattr(fetcher, "_HELD_LIMIT", 0.5)
     starts = rig.topic("starts")
     async with rig.running(Intake(rig.saga, KEYS)) as worker:
         await ready(worker)

@@ -165,7 +165,7 @@ async def test_a_second_installation_never_joins(bench: Bench, stack: Stack, mod
     bench.pool = first_pool
     await bench.settled(await bench.ask())
     for each, before in zip(first, restarts, strict=True):
-        assert each.worker.health.lanes == PARTITIONS * len(each.worker._processor.topics)  # pyright: ignore[reportPrivateUsage]
+        assert each.worker.health.lanes == PARTITIONS * len(each.worker.setup.processor.topics)
         assert each.worker.health.restarts == before
 
 
@@ -269,7 +269,8 @@ async def test_a_worker_that_was_killed_goes_on(bench: Bench) -> None:
     sagas = [await bench.ask() for _ in range(6)]
     await bench.heard(sagas[0], m.Paid)
     for each in running:
-        each.worker._owned = ()  # pyright: ignore[reportPrivateUsage] - nothing is committed to Kafka at the end, as after a kill
+        assert each.worker.membership is not None
+        each.worker.membership._owned = ()  # pyright: ignore[reportPrivateUsage] - nothing is committed to Kafka at the end, as after a kill
     await bench.stop()
     await bench.serve_all()
     for saga_id in sagas:
@@ -352,7 +353,7 @@ async def test_every_group_halts_when_partitions_are_added(bench: Bench) -> None
         why = await halted(each, LONGEST)
         assert f"has {2 * PARTITIONS} partitions and had {PARTITIONS}" in why
         assert "tradesaga recover topics" in why
-        await left(bench.kafka, each.worker._processor.group)  # pyright: ignore[reportPrivateUsage]
+        await left(bench.kafka, each.worker.setup.processor.group)
     writer = OutboxWriter(
         bench.pool, bench.kafka, "door", "http", 1, owner=unique_owner_name("test"), saga=bench.saga.name
     )

@@ -117,11 +117,12 @@ async def test_a_revocation_in_the_middle_of_a_batch_skips_no_record(bench: Benc
             return await bench.pool.fetchval(asked) > 0
 
         await until(waits)
-        member = running.worker._membership  # pyright: ignore[reportPrivateUsage]
-        revoked = asyncio.create_task(running.worker._on_revoked(member))  # pyright: ignore[reportPrivateUsage]
+        member = running.worker.membership
+        assert member is not None
+        revoked = asyncio.create_task(member._on_revoked())  # pyright: ignore[reportPrivateUsage]
         await asyncio.sleep(0.1)
     await revoked
-    await running.worker._on_assigned(member)  # pyright: ignore[reportPrivateUsage]
+    await member._on_assigned()  # pyright: ignore[reportPrivateUsage]
     for saga_id in sagas:
         await bench.heard(saga_id, m.Paid)
         assert await bench.effects(saga_id) == BOTH

@@ -14,7 +14,7 @@ from tests.e2e.harness import SESSION_MS, Bench, Running, open_bench
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import has_record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.consumer import Consumer, Polled
 from tradesaga.infra.outbox.watchdog import Patience
 from tradesaga.infra.outbox.worker import Worker
@@ -57,7 +57,7 @@ class Deafened:
         library: Any = AIOKafkaConsumer  # untyped in part
         getmany = library.getmany
 
-        async def poll(member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+        async def poll(member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Partition, Polled]:
             return await self.poll(member, wants, timeout_ms, limit)
 
         async def fetch(inner: Any, *places: Any, **limits: Any) -> Any:
@@ -68,7 +68,7 @@ class Deafened:
         monkeypatch.setattr(Consumer, "poll", poll)
         monkeypatch.setattr(library, "getmany", fetch)
 
-    async def poll(self, member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Place, Polled]:
+    async def poll(self, member: Consumer, wants: Wants, timeout_ms: int, limit: int) -> dict[Partition, Polled]:
         """Poll, or do not."""
         if member not in self.members:
             self.members.append(member)
@@ -125,7 +125,7 @@ async def test_the_broker_is_asked_as_by_a_stranger(bench: Bench) -> None:
     """A record at the offset or behind it is seen; behind the last one there is none."""
     saga_id = await bench.ask()
     (start,) = await bench.heard(saga_id, m.Asked)
-    place: Place = (start.topic, start.partition)
+    place: Partition = (start.topic, start.partition)
     answers: Mapping[int, bool] = {
         offset: await has_record(bench.kafka, {place: offset}) for offset in (start.offset, start.offset + 1)
     }

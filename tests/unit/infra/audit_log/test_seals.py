@@ -9,7 +9,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import BOUND, SealTrust, read_seals
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import Inspector, TopicState
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
@@ -34,11 +34,11 @@ class Kafka:
         """Return how many partitions they have."""
         return {name: TopicState(UUID(int=1), 1 if name == TOPIC else len(self._ends)) for name in names}
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offsets."""
         return {place: (0, len(self._records) if place[0] == TOPIC else self._ends[place[1]]) for place in places}
 
-    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+    async def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
         """Yield the records at once."""
         for start, end in ranges.values():
             self.read += end - start

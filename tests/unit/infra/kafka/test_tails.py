@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import Inspector
 from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 
@@ -20,7 +20,7 @@ class Kafka:
         self.size = size
         self.read = 0
 
-    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+    async def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
         """Yield the records of each range."""
         for (topic, number), (start, end) in ranges.items():
             for first in range(start, end, 50):

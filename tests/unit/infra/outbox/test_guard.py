@@ -12,7 +12,7 @@ from tradesaga.infra.clock import format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import differing
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.guard import saga_of
@@ -32,7 +32,7 @@ from tradesaga.infra.postgres.installation import DatabaseIdentity, Identity, ch
 NOW = 1_700_000_000 * 10**9
 HERE = Identity(UUID(int=7), 3)
 TOPIC = TopicState(UUID(int=1), 12)
-PLACE: Place = ("t.events", 0)
+PLACE: Partition = ("t.events", 0)
 RECORD = Record("t.events", 0, 9, 1_700_000_000_000, b"k", b"{}", ())
 SEEN = checksum(RECORD.offset, RECORD.recorded_ms, RECORD.key, RECORD.value)
 
@@ -43,7 +43,7 @@ def lane(next_offset: int = 10, topic: TopicState | None = TOPIC, seen: RecordCh
     return KnownLane("g", *PLACE, next_offset, *pinned, *(seen or (None, None)))
 
 
-def sealed(next_offset: int) -> dict[Place, Checkpoint]:
+def sealed(next_offset: int) -> dict[Partition, Checkpoint]:
     """Return a checkpoint of the partition that ends before this offset."""
     return {PLACE: Checkpoint("tradesaga/t.events/0", next_offset, bytes(32), next_offset, "", 1)}
 
@@ -64,7 +64,7 @@ def found(
     prefix: str = "",
 ) -> Evidence:
     """Return what would be found of these lanes."""
-    committed: dict[Place, Committed] = {} if offset is None else {PLACE: Committed(offset, str(by))}
+    committed: dict[Partition, Committed] = {} if offset is None else {PLACE: Committed(offset, str(by))}
     return Evidence(
         "g", HERE, lanes, {"g": committed}, {"t.events": topic} if topic else {}, {PLACE: held} if lanes else {},
         {PLACE: record} if record else {}, {"g": lost} if lost else {}, Cluster("broker:9092", prefix),
@@ -208,7 +208,7 @@ def test_what_an_earlier_release_had_read_is_looked_for_behind_the_saga_log() ->
     """Other groups pass by what they do not want; offsets with an identity are compared as they are."""
     lanes = [lane(), saga_log(10)]
 
-    def committed(offset: int, by: str = "") -> dict[str, dict[Place, Committed]]:
+    def committed(offset: int, by: str = "") -> dict[str, dict[Partition, Committed]]:
         return {"g": {PLACE: Committed(15, "")}, "t-log": {PLACE: Committed(offset, by)}}
 
     assert unproven_ranges("t-log", lanes, committed(15)) == {PLACE: (10, 15)}

@@ -14,7 +14,7 @@ from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.codec import Record, checksum
-from tradesaga.infra.kafka.connections import Place
+from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
 from tradesaga.infra.outbox.guard import KEPT, KNOWN, Guard
 from tradesaga.infra.outbox.guard_rules import Owner
@@ -93,28 +93,30 @@ class Kafka:
         self._world.read()
         return dict.fromkeys(names, STATE)
 
-    async def committed(self, groups: Collection[str]) -> dict[str, dict[Place, Committed]]:
+    async def committed(self, groups: Collection[str]) -> dict[str, dict[Partition, Committed]]:
         """Return where the saga log is."""
         self._world.read()
         return {group: {(EVENTS, 0): Committed(self._world.next_offset, str(HERE))} for group in groups}
 
-    async def ranges(self, places: Collection[Place]) -> dict[Place, tuple[int, int]]:
+    async def ranges(self, places: Collection[Partition]) -> dict[Partition, tuple[int, int]]:
         """Return the first and the next offsets."""
         self._world.read()
         return {
             place: (self._world.first if place[0] == EVENTS else 0, len(self._world.log(place[0]))) for place in places
         }
 
-    async def read(self, ranges: Mapping[Place, tuple[int, int]], *, first: bool = False) -> dict[Place, list[Record]]:
+    async def read(
+        self, ranges: Mapping[Partition, tuple[int, int]], *, first: bool = False
+    ) -> dict[Partition, list[Record]]:
         """Return records that were not removed."""
         self._world.read()
-        found: dict[Place, list[Record]] = {}
+        found: dict[Partition, list[Record]] = {}
         for place, (start, end) in ranges.items():
             begin = max(start, self._world.first) if place[0] == EVENTS else start
             found[place] = self._world.log(place[0])[begin:end][: 1 if first else None]
         return found
 
-    async def scan(self, ranges: Mapping[Place, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
+    async def scan(self, ranges: Mapping[Partition, tuple[int, int]]) -> AsyncGenerator[list[Record]]:
         """Yield records that were not removed."""
         for records in (await self.read(ranges)).values():
             yield records

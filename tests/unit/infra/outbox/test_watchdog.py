@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tradesaga.infra.kafka.connections import KafkaUnavailableError, Place
+from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.outbox.watchdog import Action, Observation, Patience, Watchdog, watch
 
 PATIENCE = Patience(silence=60, rebuilds=2, hang=300)
@@ -90,10 +90,10 @@ def test_a_worker_that_never_comes_round_is_given_up(watchdog: Watchdog) -> None
 
 async def test_a_broker_that_is_away_excuses_the_silence() -> None:
     """As long as nobody can ask, nothing is rebuilt; once it answers, the stuck one is found."""
-    asked: list[Mapping[Place, int]] = []
+    asked: list[Mapping[Partition, int]] = []
     polls: Iterator[int] = iter(range(1000))
 
-    async def probe(offsets: Mapping[Place, int]) -> bool:
+    async def probe(offsets: Mapping[Partition, int]) -> bool:
         asked.append(offsets)
         if len(asked) < 3:
             raise KafkaUnavailableError("away")
