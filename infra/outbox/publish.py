@@ -1,4 +1,4 @@
-"""Publishes outbox rows in order; the watermark covers only rows acknowledged without a gap."""
+"""Publishing of outbox rows, in order; the watermark covers only rows acknowledged without a gap."""
 
 import asyncio
 from collections import deque
@@ -163,20 +163,20 @@ async def set_aside(sql: Connection, lane: Lane, row: OutboxRow, why: BaseExcept
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A parked outbox row as it is to be published; `released` once it was resent."""
+class RejectedRow:
+    """The record of a parked outbox row; `released` once it was published again."""
 
     record: Outgoing
     released: bool
 
 
-async def find_refused(sql: Connection, lane: int, seq: int) -> Refused | None:
+async def find_rejected(sql: Connection, lane: int, seq: int) -> RejectedRow | None:
     """Return a parked outbox row, None if there is none."""
     row = await sql.fetchrow(_FIND, lane, seq)
     if row is None:
         return None
     record = Outgoing.of_stored(row["topic"], load_headers(row["headers"]), row["value"])
-    return Refused(record, row["released"] is not None)
+    return RejectedRow(record, row["released"] is not None)
 
 
 async def mark_resent(sql: Connection, lane: int, seq: int) -> None:

@@ -1,4 +1,4 @@
-"""The gateway as a service of `tradesaga run`: one writer, one pool, one HTTP server, until it is cancelled."""
+"""The service `gateway`: the HTTP server with its outbox writer and its connection pool."""
 
 import asyncio
 import contextlib
@@ -12,18 +12,14 @@ import uvicorn
 
 from tradesaga.infra.errors import unavailable
 from tradesaga.infra.kafka.topics import preflight
-from tradesaga.infra.outbox.guard import group_filter_for
-from tradesaga.infra.outbox.outbox_writer import OutboxWriter
-from tradesaga.infra.outbox.ownership import unique_owner_name
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.starts.backpressure import PipelineLag
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.metrics import register_worker
+from tradesaga.producers.backpressure import GatewayBackpressure, Limits
 from tradesaga.producers.gateway.app import Gateway, build_app
-from tradesaga.producers.gateway.backpressure import GatewayBackpressure
-from tradesaga.producers.limits import Limits
-from tradesaga.producers.start.accept import LANES
+from tradesaga.producers.start.accept import start_writer
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.topics import events_topic
@@ -33,9 +29,9 @@ _GRACE: Final = 5
 
 
 async def serve(settings: Settings, saga: AnySaga = trade) -> None:
-    """Serve until cancelled; what was accepted is then published before this returns.
+    """Serve until cancelled; accepted starts are published before this returns.
 
-    Raises `CommandError`: exit 5 when the port is taken or PostgreSQL is not there at the start, exit 3 when the keys
+    Raises `CommandError`: exit 5 when the port is taken or PostgreSQL is unavailable at the start, exit 3 when the keys
     of request hashes are missing.
     """
     keys = read_request_keys(settings.request_keys_file())
@@ -44,12 +40,7 @@ async def serve(settings: Settings, saga: AnySaga = trade) -> None:
         async with AsyncExitStack() as stack:
             pool = await open_pool(settings.database_for(SAGA_LOG), max_size=4, application_name="tradesaga gateway")
             stack.push_async_callback(pool.close)
-            group, topic, count = LANES
-            here, owner = group_filter_for(settings, SAGA_LOG), unique_owner_name(NAME)
-            writer = OutboxWriter(
-                pool, settings.brokers(), group, topic, count, owner=owner, saga=saga.name, group_filter=here
-            )
-            await stack.enter_async_context(writer)
+            writer = await stack.enter_async_context(start_writer(settings, pool, saga, NAME))
             register_worker(NAME, writer.health)
             limits = Limits()
             lag = PipelineLag(settings.brokers(), saga.name, limits.lag_seconds)
@@ -72,7 +63,7 @@ async def _serve(gateway: Gateway, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
         limit_concurrency=gateway.limits.waiting + 100,
-        http="h11",  # whatever else is installed: it bounds a request's headers
+        http="h11",  # the only one that limits a request's headers, even if others are installed
         h11_max_incomplete_event_size=16 * 1024,
     )
     server = _Server(config)
@@ -88,7 +79,7 @@ async def _serve(gateway: Gateway, listener: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which leaves signals to whoever runs the service."""
+    """uvicorn without signal handlers: `tradesaga run` has its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -110,6 +101,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _names(host: str, port: int) -> frozenset[str]:
-    """List the Host headers that are ours: a page of a stranger's name that resolves to loopback is not let in."""
+    """Return the accepted Host headers: a foreign name that resolves to loopback is rejected (DNS rebinding)."""
     hosts = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
     return frozenset({*hosts, *(f"{name}:{port}" for name in hosts)})

@@ -1,4 +1,4 @@
-"""What a person decides about a saga: checked against its checkpoint, then published; only the fold acts on it."""
+"""Operator actions: checked against the saga's checkpoint, then published; they take effect when they are folded."""
 
 import getpass
 import os
@@ -12,7 +12,7 @@ import asyncpg
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.facts import RecordPosition, make_fact, publish
-from tradesaga.infra.outbox.publish import find_refused, mark_resent
+from tradesaga.infra.outbox.publish import find_rejected, mark_resent
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.saga_queries import ProgressError, decode_progress, find_id, read_row, unknown_saga
@@ -23,7 +23,7 @@ from tradesaga.sagas.machine import Machine
 from tradesaga.schemas.messages.lifecycle import OperatorFact, ParkReleased
 from tradesaga.schemas.messages.message import wire_type
 
-_NOTHING: Final = "no step has failed in a way that this could mend"
+_NOTHING: Final = "no step has failed in a way that this action resolves"
 _PARKED: Final = """
 SELECT saga_id, released FROM parked WHERE topic = $1 AND partition = $2 AND "offset" = $3 AND saga_id IS NOT NULL
 ORDER BY released NULLS FIRST LIMIT 1
@@ -32,7 +32,7 @@ ORDER BY released NULLS FIRST LIMIT 1
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A decision that is on Kafka: where, and under which id."""
+    """A published action: its topic, saga, id and position."""
 
     topic: str
     saga_id: UUID
@@ -41,15 +41,15 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A saga as its checkpoint has it, with its definition."""
+class SagaView:
+    """A saga's checkpoint with the saga's definition."""
 
     saga_id: UUID
     definition: AnySaga
     row: asyncpg.Record
 
     def refusal(self, fact: OperatorFact) -> str:
-        """Return why the saga would refuse this decision now; empty if it would accept it."""
+        """Return why the saga would refuse this action now; empty if it would accept it."""
         saga = self.definition.versions.get(self.row["version"])
         if saga is None:
             known = ", ".join(map(str, sorted(self.definition.versions)))
@@ -60,7 +60,7 @@ class Case:
             state = decode_progress(machine, self.row["progress"])
             named = Vocabulary(saga).read(wire_type(saga.name, type(fact)), str(uuid4()), step, 1, fact.to_wire())
         except ProgressError:
-            return f"version {saga.version} of its definition is not the one here that it was written under"
+            return f"its progress was written under another version {saga.version} of its definition than the one here"
         except KeyError:
             known = ", ".join(each.name for each in saga.steps)
             raise CommandError(
@@ -69,42 +69,45 @@ class Case:
         return machine.fold(state, named).refusal
 
     def choose_step(self, make: Callable[[str], OperatorFact]) -> OperatorFact:
-        """Make a decision about the one step that takes it; raises `CommandError` (exit 2) when it must be named."""
+        """Make the action for the only step that accepts it. Raises `CommandError`: exit 2 if several do, 4 if none."""
         saga = self.definition.versions.get(self.row["version"], self.definition)
         facts = [make(step.name) for step in saga.steps]
-        taken = [fact for fact in facts if not self.refusal(fact)]
-        if len(taken) > 1:
-            do = f"give --step: {', '.join(str(getattr(fact, 'step', '')) for fact in taken)}"
-            raise CommandError("step-needed", "which step is meant?", str(self.saga_id), do, ExitCode.USAGE)
-        if not taken:
+        accepted = [fact for fact in facts if not self.refusal(fact)]
+        if len(accepted) > 1:
+            do = f"give --step: {', '.join(str(getattr(fact, 'step', '')) for fact in accepted)}"
+            what = "several steps accept this action"
+            raise CommandError("step-needed", what, str(self.saga_id), do, ExitCode.USAGE)
+        if not accepted:
             raise refused(self.saga_id, self.refusal(facts[0]) if self.row["state"] != "FAILED" else _NOTHING)
-        return taken[0]
+        return accepted[0]
 
 
 def operator_name(given: str | None) -> str:
-    """Return the operator's name: as given, or the user who is logged in."""
+    """Return `given`, or the name of the user who is logged in."""
     return given or os.environ.get("USER") or getpass.getuser()
 
 
-async def open_case(sql: Connection, settings: Settings, text: str) -> Case:
-    """Find a saga by its id or the beginning of it; raises `CommandError` (exit 2 or 3)."""
+async def open_saga(sql: Connection, settings: Settings, text: str) -> SagaView:
+    """Return a saga by its id or the beginning of it. Raises `CommandError` (exit 2 or 3)."""
     saga_id = await find_id(sql, text)
     row = await read_row(sql, saga_id)
     if row is None:
         raise unknown_saga(text)
-    return Case(saga_id, find_saga(row["name"], settings.app), row)
+    return SagaView(saga_id, find_saga(row["name"], settings.app), row)
 
 
-async def decide(settings: Settings, case: Case, fact: OperatorFact) -> Published:
-    """Publish a decision; raises `CommandError`: exit 4 if the saga would refuse it, exit 5 if Kafka fails."""
-    refusal = case.refusal(fact)
-    if refusal:
-        raise refused(case.saga_id, refusal)
-    return await _publish(settings, case.definition.name, case.saga_id, fact)
+async def decide(settings: Settings, view: SagaView, fact: OperatorFact) -> Published:
+    """Publish an action. Raises `CommandError`: exit 4 if the saga would refuse it, exit 5 if Kafka fails."""
+    if refusal := view.refusal(fact):
+        raise refused(view.saga_id, refusal)
+    return await _publish(settings, view.definition.name, view.saga_id, fact)
 
 
 async def release(sql: Connection, settings: Settings, released: ParkReleased) -> Published:
-    """Publish the release of a parked record; raises `CommandError`: exit 3 if none is there, exit 4 if it has gone."""
+    """Publish the release of a parked record.
+
+    Raises `CommandError`: exit 3 if none is parked there, exit 4 if it was released before.
+    """
     where = f"{released.topic}[{released.partition}] offset {released.offset}"
     row = await sql.fetchrow(_PARKED, released.topic, released.partition, released.offset)
     if row is None:
@@ -118,14 +121,15 @@ async def release(sql: Connection, settings: Settings, released: ParkReleased) -
 
 
 async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tuple[Outgoing, RecordPosition]:
-    """Publish a row that the broker had refused; raises `CommandError`: exit 3 if none is there, exit 5 if it still is.
+    """Publish a row that the broker had rejected.
 
-    Twice is once: the record has an id, by which whoever reads it knows it.
+    Raises `CommandError`: exit 3 if there is none, exit 4 if it was published before, exit 5 if the broker still
+    rejects it. A row that is published twice is processed once, since readers know a record by its id.
     """
-    row, where = await find_refused(sql, lane, seq), f"outbox row {lane}/{seq}"
+    row, where = await find_rejected(sql, lane, seq), f"outbox row {lane}/{seq}"
     if row is None:
         do = "see `tradesaga parked`, and name the service's database with --service"
-        raise CommandError("not-parked", "no such row has been refused", where, do, ExitCode.NOT_FOUND)
+        raise CommandError("not-parked", "the broker has rejected no such row", where, do, ExitCode.NOT_FOUND)
     if row.released:
         do = "see `tradesaga parked`"
         raise CommandError("released-already", "it has been published already", where, do, ExitCode.REFUSED)
@@ -135,7 +139,7 @@ async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tu
 
 
 def refused(saga_id: UUID, reason: str) -> CommandError:
-    """Return the error for a decision that the saga refuses (exit 4)."""
+    """Return the error for an action that the saga refuses (exit 4)."""
     do = f"see `tradesaga why {saga_id}`"
     return CommandError("refused", f"the saga refuses: {reason}", str(saga_id), do, ExitCode.REFUSED)
 

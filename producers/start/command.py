@@ -1,4 +1,4 @@
-"""`tradesaga start`: one trade by options, or many from a file or a pipe."""
+"""`tradesaga start`: one trade from options, or many from a file or a pipe."""
 
 import asyncio
 import logging
@@ -19,9 +19,7 @@ from rich.progress import Progress
 
 from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.outbox.guard import group_filter_for
-from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
-from tradesaga.infra.outbox.ownership import unique_owner_name
+from tradesaga.infra.outbox.outbox_writer import NotWrittenError, WriteUnknownError
 from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.registry.sagas import find_saga
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
@@ -29,20 +27,20 @@ from tradesaga.infra.starts.accept import check_startable
 from tradesaga.infra.starts.backpressure import PipelineLag
 from tradesaga.infra.starts.request_keys import read_request_keys
 from tradesaga.infra.telemetry.logs import silence_libraries
-from tradesaga.producers.limits import Limits
-from tradesaga.producers.start.accept import LANES, StartBackpressure
+from tradesaga.producers.backpressure import Limits, StartBackpressure
+from tradesaga.producers.start.accept import start_writer
+from tradesaga.producers.start.bulk import RequestResult, start_all, wait_for_ends
 from tradesaga.producers.start.lines import Line, read_lines
-from tradesaga.producers.start.many import Told, start_all, wait_for_ends
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.messages.trade import OrderType, Side, TimeInForce
 
 _MANY: Final = 50
-_REFUSED: Final = frozenset({"invalid", "conflict"})
+_NOT_STARTED: Final = frozenset({"invalid", "conflict"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """What the command is to do with the requests."""
+class _Options:
+    """How the requests are started; `wait` is in seconds, `single` without a file."""
 
     saga: AnySaga
     wait: float
@@ -51,16 +49,16 @@ class _Wish:
 
 
 @dataclass(slots=True)
-class _Tally:
-    """What has come of the requests so far; those to be waited for are told once they have ended."""
+class _Totals:
+    """Counts of results and states; `open` has the requests that are printed once their sagas have ended."""
 
     results: Counter[str] = field(default_factory=Counter[str])
     states: Counter[str] = field(default_factory=Counter[str])
-    last: Told | None = None
-    open: dict[UUID, list[Told]] = field(default_factory=dict[UUID, list[Told]])
+    last: RequestResult | None = None
+    open: dict[UUID, list[RequestResult]] = field(default_factory=dict[UUID, list[RequestResult]])
 
     def exit_code(self) -> ExitCode:
-        """Return the most serious code: invalid line, refused start, not ended in time, not completed."""
+        """Return the most serious code: invalid line, conflicting start, not ended in time, not completed."""
         if self.results["invalid"]:
             return ExitCode.USAGE
         if self.results["conflict"]:
@@ -72,11 +70,11 @@ class _Tally:
 
 def start(
     *,
-    account: Annotated[str | None, typer.Option(help="Who trades.")] = None,
-    symbol: Annotated[str | None, typer.Option(help="What is traded, as BASE/QUOTE.")] = None,
-    side: Annotated[Side | None, typer.Option(case_sensitive=False, help="Which way.")] = None,
-    quantity: Annotated[str | None, typer.Option(help="How much of the base, a decimal number.")] = None,
-    limit: Annotated[str | None, typer.Option(help="The worst price to take; makes it a LIMIT order.")] = None,
+    account: Annotated[str | None, typer.Option(help="The trading account.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="The instrument, as BASE/QUOTE.")] = None,
+    side: Annotated[Side | None, typer.Option(case_sensitive=False, help="The side of the order.")] = None,
+    quantity: Annotated[str | None, typer.Option(help="The quantity in the base asset, a decimal number.")] = None,
+    limit: Annotated[str | None, typer.Option(help="The limit price; makes it a LIMIT order.")] = None,
     time_in_force: Annotated[
         TimeInForce | None, typer.Option(case_sensitive=False, help="Default: IOC without a limit, GTC with one.")
     ] = None,
@@ -84,15 +82,15 @@ def start(
     file: Annotated[
         str | None, typer.Option("--file", "-f", help="Requests as JSON Lines or a JSON array; - reads stdin.")
     ] = None,
-    saga: Annotated[str, typer.Option(help="Which saga the requests start.")] = "trade",
+    saga: Annotated[str, typer.Option(help="The saga that the requests start.")] = "trade",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all have ended.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, help="How many seconds --wait waits.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds for which --wait waits.")] = 60.0,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start trades; exit 2: a request is wrong, 4: its key is taken, 5: too much is under way; see also --wait.
+    """Start trades. Exit 2: a request is invalid, 4: its key is taken, 5: the pipeline lags; see also --wait.
 
-    With --wait, 5: one has not ended in time, 1: one did not complete.
+    With --wait, exit 5: a saga has not ended in time, 1: a saga has not completed.
 
     Example: `tradesaga start --account alice --symbol EUR/USD --side buy --quantity 1000 --wait`
     """
@@ -108,15 +106,17 @@ def start(
     given = {name: value for name, value in fields.items() if value is not None}
     if (file is None) == (not given):
         do = "give either --file, or --account, --symbol, --side and --quantity"
-        raise CommandError("usage", "it is not clear what to start", "tradesaga start", do, ExitCode.USAGE)
-    wish = _Wish(definition, timeout if wait else 0.0, as_json, single=file is None)
+        raise CommandError(
+            "usage", "there is no request, or both a file and options", "tradesaga start", do, ExitCode.USAGE
+        )
+    options = _Options(definition, timeout if wait else 0.0, as_json, single=file is None)
     with _requests(file, given) as lines:
-        tally = asyncio.run(_start(settings, wish, lines))
-    if wish.single and tally.last is not None and tally.last.result in _REFUSED:
-        raise _refusal(tally.last)
-    _sum_up(tally, as_json=as_json)
-    if tally.exit_code():
-        raise typer.Exit(int(tally.exit_code()))
+        totals = asyncio.run(_start(settings, options, lines))
+    if options.single and totals.last is not None and totals.last.result in _NOT_STARTED:
+        raise _error(totals.last)
+    _summarize(totals, as_json=as_json)
+    if totals.exit_code():
+        raise typer.Exit(int(totals.exit_code()))
 
 
 @contextmanager
@@ -140,88 +140,83 @@ def _complete(given: dict[str, str]) -> dict[str, str]:
     return {"idempotency_key": uuid4().hex, "order_type": order_type, "time_in_force": force, **given}
 
 
-async def _start(settings: Settings, wish: _Wish, lines: Iterable[Line]) -> _Tally:
-    keys = read_request_keys(settings.request_keys_file())
+async def _start(settings: Settings, options: _Options, lines: Iterable[Line]) -> _Totals:
+    saga, keys = options.saga, read_request_keys(settings.request_keys_file())
     pool = await open_pool(settings.database_for(SAGA_LOG), max_size=3, application_name="tradesaga start")
-    group, topic, count = LANES
-    tally = _Tally()
+    totals = _Totals()
     try:
-        with _progress(wish) as progress:
-            owner, here = unique_owner_name("start"), group_filter_for(settings, SAGA_LOG)
+        with _progress(options) as progress:
             async with (
-                PipelineLag(settings.brokers(), wish.saga.name, Limits().lag_seconds) as lag,
-                OutboxWriter(
-                    pool, settings.brokers(), group, topic, count, owner=owner, saga=wish.saga.name, group_filter=here
-                ) as writer,
+                PipelineLag(settings.brokers(), saga.name, Limits().lag_seconds) as lag,
+                start_writer(settings, pool, saga, "start") as writer,
             ):
                 task, backpressure = progress.add_task("started", total=None), StartBackpressure(lag, pool)
-                async for batch in start_all(writer, wish.saga, lines, "start", backpressure, keys=keys):
+                async for batch in start_all(writer, saga, lines, "start", backpressure, keys=keys):
                     progress.advance(task, len(batch))
-                    _take_note(tally, batch, wish)
-            if tally.open:
-                await _wait(pool, tally, wish, progress)
+                    _add(totals, batch, options)
+            if totals.open:
+                await _wait(pool, totals, options, progress)
     except (NotWrittenError, WriteUnknownError) as error:
-        do = "look at `tradesaga status`; give the same requests again, keys and all: none is started twice"
+        do = "look at `tradesaga status`; send the same requests again with their keys: none is started twice"
         raise unavailable("not-started", f"starting has stopped: {error}", "start lanes", do) from error
     finally:
         await pool.close()
-    return tally
+    return totals
 
 
-def _take_note(tally: _Tally, batch: list[Told], wish: _Wish) -> None:
-    for told in batch:
-        tally.results[told.result] += 1
-        tally.last = told
-        if wish.wait and told.saga_id is not None and told.result != "conflict":
-            tally.open.setdefault(told.saga_id, []).append(told)
-        elif not (wish.single and told.result in _REFUSED):
-            _show(told, as_json=wish.as_json)
+def _add(totals: _Totals, batch: list[RequestResult], options: _Options) -> None:
+    for each in batch:
+        totals.results[each.result] += 1
+        totals.last = each
+        if options.wait and each.saga_id is not None and each.result != "conflict":
+            totals.open.setdefault(each.saga_id, []).append(each)
+        elif not (options.single and each.result in _NOT_STARTED):
+            _show(each, as_json=options.as_json)
 
 
-async def _wait(pool: Pool, tally: _Tally, wish: _Wish, progress: Progress) -> None:
-    task = progress.add_task("ended", total=len(tally.open))
-    async for ended in wait_for_ends(pool, tally.open, wish.wait):
+async def _wait(pool: Pool, totals: _Totals, options: _Options, progress: Progress) -> None:
+    def show(requests: list[RequestResult], state: str) -> None:
+        for each in requests:
+            totals.states[state] += 1
+            _show(replace(each, state=state), as_json=options.as_json)
+
+    task = progress.add_task("ended", total=len(totals.open))
+    async for ended in wait_for_ends(pool, totals.open, options.wait):
         progress.advance(task, len(ended))
         for saga_id, state in ended.items():
-            for told in tally.open.pop(saga_id):
-                tally.states[state] += 1
-                _show(replace(told, state=state), as_json=wish.as_json)
-    for waiting in tally.open.values():
-        for told in waiting:
-            tally.states["OPEN"] += 1
-            _show(replace(told, state="OPEN"), as_json=wish.as_json)
+            show(totals.open.pop(saga_id), state)
+    for waiting in totals.open.values():
+        show(waiting, "OPEN")
 
 
 @contextmanager
-def _progress(wish: _Wish) -> Generator[Progress]:
+def _progress(options: _Options) -> Generator[Progress]:
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=wish.as_json or not console.is_terminal) as progress:
+    with Progress(console=console, transient=True, disable=options.as_json or not console.is_terminal) as progress:
         yield progress
 
 
-def _show(told: Told, *, as_json: bool) -> None:
+def _show(request: RequestResult, *, as_json: bool) -> None:
     """Print results on stdout, and lines that started nothing on stderr."""
     if as_json:
-        typer.echo(to_json(told.as_json()))
-    elif told.result in _REFUSED:
-        typer.echo(f"line {told.line}: {told.reason}", err=True)
+        typer.echo(to_json(request.as_json()))
+    elif request.result in _NOT_STARTED:
+        typer.echo(f"line {request.line}: {request.reason}", err=True)
     else:
-        typer.echo(" ".join(filter(None, (str(told.saga_id), told.result, told.state))))
+        typer.echo(" ".join(filter(None, (str(request.saga_id), request.result, request.state))))
 
 
-def _refusal(told: Told) -> CommandError:
-    if told.result == "invalid":
+def _error(request: RequestResult) -> CommandError:
+    if request.result == "invalid":
         do = "correct the options; see `tradesaga start --help`"
-        return CommandError("invalid", told.reason, "tradesaga start", do, ExitCode.USAGE)
+        return CommandError("invalid", request.reason, "tradesaga start", do, ExitCode.USAGE)
     do = "use a new key for a new trade, or repeat the first request unchanged"
-    return CommandError("key-taken", told.reason, str(told.saga_id), do, ExitCode.REFUSED)
+    return CommandError("key-taken", request.reason, str(request.saga_id), do, ExitCode.REFUSED)
 
 
-def _sum_up(tally: _Tally, *, as_json: bool) -> None:
-    total = sum(tally.results.values())
-    if total < _MANY and not (tally.results["invalid"] and total > 1):
+def _summarize(totals: _Totals, *, as_json: bool) -> None:
+    total = sum(totals.results.values())
+    if as_json or (total < _MANY and not (totals.results["invalid"] and total > 1)):
         return
-    counted = {**tally.results, **tally.states}
-    text = ", ".join(f"{number} {name}" for name, number in counted.items())
-    if not as_json:
-        typer.echo(f"{total} requests: {text}", err=True)
+    text = ", ".join(f"{number} {name}" for name, number in {**totals.results, **totals.states}.items())
+    typer.echo(f"{total} requests: {text}", err=True)

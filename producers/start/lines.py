@@ -1,4 +1,4 @@
-"""Requests from a file or a pipe: JSON Lines, or one JSON array; each with its number, so that errors can name it."""
+"""Requests from a file or a pipe: JSON Lines or one JSON array, numbered so that errors can name the line."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from tradesaga.infra.starts.accept import SIZE_LIMIT
 from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 
 _AHEAD: Final = 2000
-"""Items read and not yet taken at which reading waits."""
+"""Items read ahead at which reading waits."""
 
 T = TypeVar("T")
 
@@ -24,13 +24,13 @@ class _Reader(Generic[T]):
         self.queue: asyncio.Queue[T | _End] = asyncio.Queue()
 
     def read(self) -> None:
-        """Read to the end; what the source raises is carried over to the loop."""
+        """Read to the end; an error of the source is passed to the event loop."""
         end = _End(None)
         try:
             for item in self._source:
                 self._room.acquire()
                 self._put(item)
-        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
+        except Exception as error:  # noqa: BLE001 - raised in `batches`
             end = _End(error)
         self._put(end)
 
@@ -39,7 +39,7 @@ class _Reader(Generic[T]):
             self._loop.call_soon_threadsafe(self.queue.put_nowait, item)
 
     def taken(self, count: int) -> None:
-        """Make room for as many."""
+        """Let as many further items be read ahead."""
         self._room.release(max(1, count))
 
 
@@ -51,7 +51,7 @@ class _End:
 async def batches(source: Iterable[T], limit: int) -> AsyncGenerator[list[T]]:
     """Yield the items of `source` in lists of at most `limit`, each as soon as it has an item."""
     reader = _Reader(source)
-    # A thread that is stuck in a read must not keep the process from ending.
+    # A daemon thread: one that is stuck in a read must not keep the process from ending.
     threading.Thread(target=reader.read, name="lines", daemon=True).start()
     while True:
         batch: list[T] = []
@@ -71,13 +71,13 @@ async def batches(source: Iterable[T], limit: int) -> AsyncGenerator[list[T]]:
 
 
 ARRAY_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of a JSON array, which is read whole; lines have no such limit."""
+"""Maximum bytes of a JSON array, which is read whole; a file of lines has no such limit."""
 LINE_LIMIT: Final = SIZE_LIMIT + 2
-"""Bytes kept of a line: one more than a request may have, so that a longer one is refused, and its end."""
+"""Bytes kept of a line: its end, and one more than a request may have, so that a longer one is rejected."""
 
 
 class Line(NamedTuple):
-    """One request as it was given, and its number from 1."""
+    """The text of one request, and its number from 1."""
 
     number: int
     text: bytes
@@ -100,7 +100,7 @@ def read_lines(source: BinaryIO, name: str) -> Iterator[Line]:
 
 
 def _skip_rest(head: bytes, source: BinaryIO) -> None:
-    """Pass over what of a line is too long to be kept."""
+    """Skip the part of a line beyond `LINE_LIMIT`."""
     while head and not head.endswith(b"\n"):
         head = source.readline(LINE_LIMIT)
 
@@ -117,5 +117,5 @@ def _read_array(text: bytes, name: str) -> Iterator[Line]:
 
 
 def _broken(what: str, name: str) -> CommandError:
-    do = "give JSON Lines, one request a line, or one JSON array"
+    do = "write JSON Lines, one request per line, or one JSON array"
     return CommandError("not-json", f"the requests cannot be read: {what}", name, do, ExitCode.USAGE)

@@ -24,7 +24,7 @@ from tradesaga.infra.local_stack.postgres import DEFAULT_BUFFERS
 from tradesaga.infra.settings import PREFIX, SERVICE_DATABASE, Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.metrics import WorkerCollector
-from tradesaga.producers.limits import Limits
+from tradesaga.producers.backpressure import Limits
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.messages import lifecycle
 from tradesaga.schemas.messages.message import Command, Compensation, Event, Message, wire_type

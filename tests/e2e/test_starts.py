@@ -145,8 +145,8 @@ def test_stdin_and_its_errors(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
-        ((), 2, "it is not clear what to start"),
-        (("--account", "alice", "--file", "-"), 2, "it is not clear what to start"),
+        ((), 2, "there is no request, or both a file and options"),
+        (("--account", "alice", "--file", "-"), 2, "there is no request, or both a file and options"),
         (("--account", "alice"), 2, "symbol: Field required"),
         (("--file", "/nowhere/at/all"), 2, "the file cannot be read"),
         (("--saga", "loan", "--account", "alice"), 3, "there is no saga definition 'loan'"),

@@ -42,7 +42,7 @@ from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 from tradesaga.infra.telemetry.logs import redact
 from tradesaga.infra.telemetry.tracing import next_traceparent
 from tradesaga.infra.venues import binance_shape
-from tradesaga.producers.gateway.refusal import Refusal, read_body
+from tradesaga.producers.gateway.responses import RequestError, read_body
 from tradesaga.producers.start.lines import read_lines
 from tradesaga.sagas.errors import ContextMissingError
 from tradesaga.sagas.trade.definition import trade
@@ -58,7 +58,7 @@ TIME: Final = b"2026-11-23T14:03:07.120000000Z"
 _STRUCTURED: Final[list[Header]] = [("content-type", b"application/cloudevents+json")]
 REFUSALS: Final = (
     StrictJsonError, StartInvalidError, EnvelopeError, ContextTooLargeError, ContextMissingError, ValidationError,
-    NoteError, WitnessError, FormatError, CommandError, Refusal, orjson.JSONDecodeError, ValueError, KeyError,
+    NoteError, WitnessError, FormatError, CommandError, RequestError, orjson.JSONDecodeError, ValueError, KeyError,
     TypeError, ArithmeticError, AttributeError,
 )  # fmt: skip
 """What the doors refuse with; the tests of each door say which of them it may be."""

@@ -1,11 +1,18 @@
 """`tradesaga account`, `pause` and `resume` as a person or a script meets them."""
 
+import asyncio
 import json
+import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
+from tests.conftest import Stack, fresh_database
+from tests.sagas import small_saga
+from tradesaga.consumers.participant import Participant
 from tradesaga.infra.cli.entry import execute
+from tradesaga.infra.postgres.database import session
 
 pytestmark = pytest.mark.stack
 Run = Callable[..., tuple[int, str, str]]
@@ -80,6 +87,29 @@ def test_pausing_is_listed_until_it_ends(run: Run) -> None:
     assert (held["scope"], held["key"], held["operator"], held["reason"]) == ("account", "alice", "eve", "audit")
     assert run("resume", "account", "alice")[0] == 0
     assert run("pause")[1] == ""
+
+
+def test_a_pause_reaches_the_databases_of_all_participants(
+    run: Run, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service of another saga that has a database of its own is paused with those of the trade."""
+    module, made = ModuleType("shop"), small_saga("shop")
+    module.__dict__["stock"] = Participant("stock", made)
+    monkeypatch.setitem(sys.modules, "shop", module)
+    monkeypatch.setenv("TRADESAGA_APP", "shop")
+    run("account", "create", "alice")
+    with fresh_database(stack) as url:
+        monkeypatch.setenv("TRADESAGA_DATABASE_URL_STOCK", url)
+        assert run("pause", "account", "alice", "--reason", "audit")[0] == 0
+        assert asyncio.run(_paused(url)) == [("account", "alice")]
+        assert len(run("pause", "--json")[1].splitlines()) == 1
+        assert run("resume", "account", "alice")[0] == 0
+        assert asyncio.run(_paused(url)) == []
+
+
+async def _paused(url: str) -> list[tuple[str, str]]:
+    async with session(url) as sql:
+        return [(row["scope"], row["key"]) for row in await sql.fetch("SELECT scope, key FROM hold")]
 
 
 def test_closing_and_opening_shows_in_the_list(run: Run) -> None:

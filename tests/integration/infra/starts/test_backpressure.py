@@ -31,7 +31,7 @@ from tradesaga.infra.postgres.database import Pool, open_pool
 from tradesaga.infra.starts.backpressure import LOG, Backpressure, PipelineLag
 from tradesaga.infra.telemetry.health import serve_probes
 from tradesaga.infra.telemetry.metrics import register_worker
-from tradesaga.producers.start.accept import StartBackpressure
+from tradesaga.producers.backpressure import StartBackpressure
 from tradesaga.schemas import identity
 from tradesaga.schemas.topics import starts_topic
 

@@ -1,10 +1,11 @@
-"""What the API answers when it does not do what it was asked: a status, and the error that the commands show too."""
+"""Error responses of the HTTP API, and the reading of request bodies; an error has the shape that commands print."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,9 +18,8 @@ from tradesaga.infra.starts.accept import StartInvalidError, read_start
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.messages.message import Event
 
-_REFUSED: Final = 400
-
-_LATER: Final = {"Retry-After": "1"}
+_FIRST_ERROR: Final = 400
+RETRY_LATER: Final = {"Retry-After": "1"}
 
 _log = structlog.get_logger("gateway")
 
@@ -33,34 +33,34 @@ class Problem(BaseModel):
     do: str
 
 
-class Told(BaseModel):
-    """The body of every answer from 400 on."""
+class ErrorBody(BaseModel):
+    """The body of every response with a status of 400 or above."""
 
     error: Problem
 
 
 _MEANINGS: Final = {
-    200: "The same request again: the same trade",
+    200: "A repeated request: the same trade",
     404: "No such saga is known",
     409: "The idempotency key belongs to another request",
     413: "The body is too long",
     415: "The body is not application/json",
     421: "This server has another name",
-    422: "The request is wrong",
-    429: "Too much is under way, or too far behind: send the same request later",
+    422: "The request is invalid",
+    429: "Too many sagas are in flight, or the pipeline lags: send the same request later",
     503: "A server does not answer: send the same request again",
 }
 
 
-def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe answers for the OpenAPI document."""
-    shapes: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        shapes[status] = {"description": _MEANINGS[status]} | ({"model": Told} if status >= _REFUSED else {})
-    return shapes
+def describe_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe responses for the OpenAPI document."""
+    return {
+        status: {"description": _MEANINGS[status]} | ({"model": ErrorBody} if status >= _FIRST_ERROR else {})
+        for status in statuses
+    }
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+class RequestError(Exception):
     """Ends a request with this status and error."""
 
     def __init__(self, status: int, error: CommandError, headers: Mapping[str, str] | None = None) -> None:
@@ -70,16 +70,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         self.headers = headers
 
 
-def refuse(status: int, code: str, what: str, where: str, do: str, **headers: str) -> Refusal:
-    """Make a refusal; header names are given with underscores."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Refusal(status, CommandError(code, what, where, do), named)
-
-
 def add_handlers(app: FastAPI) -> None:
-    """Make every failure of `app` answer with the one error shape."""
-    app.add_exception_handler(Refusal, _refused)
-    app.add_exception_handler(HTTPException, _not_here)
+    """Make `app` answer every failure with an `ErrorBody`."""
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
+    app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(NotWrittenError, _not_written)
     app.add_exception_handler(WriteUnknownError, _unknown)
     for lost in DATABASE_ERRORS:
@@ -91,24 +86,24 @@ def _answer(status: int, error: CommandError, headers: Mapping[str, str] | None 
     return JSONResponse(error.as_json(), status, headers)
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette's shape
+async def _request_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette's shape
     known: Any = error
     return _answer(known.status, known.error, known.headers)
 
 
-async def refuse_query(request: Request, error: Exception) -> JSONResponse:
-    """Answer 422 naming the query or path parameter that is not valid."""
+async def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:
+    """Answer 422 with the name of the invalid query or path parameter."""
     known: Any = error
     first = known.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or request.url.path
-    return _answer(422, CommandError("invalid", first["msg"], where, "correct it; /openapi.json says what it may be"))
+    return _answer(422, CommandError("invalid", first["msg"], where, "correct it; /openapi.json has its schema"))
 
 
-async def _not_here(request: Request, error: Exception) -> JSONResponse:
+async def _no_route(request: Request, error: Exception) -> JSONResponse:
     known: Any = error
     where = f"{request.method} {request.url.path}"
     if known.status_code == 405:  # noqa: PLR2004
-        wrong = CommandError("method-not-allowed", "this path does not take that method", where, "see /openapi.json")
+        wrong = CommandError("method-not-allowed", "this path does not accept the method", where, "see /openapi.json")
     else:
         wrong = CommandError("not-found", "there is nothing at this path", where, "see /openapi.json")
     return _answer(known.status_code, wrong, known.headers)
@@ -116,23 +111,25 @@ async def _not_here(request: Request, error: Exception) -> JSONResponse:
 
 async def _not_written(request: Request, error: Exception) -> JSONResponse:
     do = "send the same request again; nothing has been stored"
-    return _answer(503, CommandError("unavailable", str(error), request.url.path, do), _LATER)
+    return _answer(503, CommandError("unavailable", str(error), request.url.path, do), RETRY_LATER)
 
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:
-    do = "send the same request again: under the same key it is the same trade, stored or not"
-    return _answer(503, CommandError("outcome-unknown", str(error), request.url.path, do), _LATER)
+    do = "send the same request again: with the same key it is the same trade, whether it was stored or not"
+    return _answer(503, CommandError("outcome-unknown", str(error), request.url.path, do), RETRY_LATER)
 
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
     _log.warning("database", path=request.url.path, why=f"{type(error).__name__}: {error}")
     wrong = CommandError("database-unavailable", "PostgreSQL does not answer", request.url.path, "try again")
-    return _answer(503, wrong, _LATER)
+    return _answer(503, wrong, RETRY_LATER)
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
     _log.error("request failed", path=request.url.path, exc_info=error)
-    wrong = CommandError("unexpected", "the request met a fault of ours", request.url.path, "look at the gateway's log")
+    wrong = CommandError(
+        "unexpected", "the request failed because of an internal error", request.url.path, "look at the gateway's log"
+    )
     return _answer(500, wrong)
 
 
@@ -143,16 +140,18 @@ _DO: Final = {
 
 
 async def read_body(request: Request, saga: AnySaga, limit: int) -> Event:
-    """Read the start that a request carries; raises `Refusal` 413, 415 or 422."""
+    """Read and validate the start in a request's body. Raises `RequestError` 413, 415 or 422."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
         do = "send the request as JSON with Content-Type: application/json"
-        raise refuse(415, "content-type", f"the content type is {kind[:64] or 'missing'!r}", "Content-Type", do)
+        what = f"the content type is {kind[:64] or 'missing'!r}"
+        raise RequestError(415, CommandError("content-type", what, "Content-Type", do))
     text = await _read_bounded(request, limit)
     try:
         return read_start(saga, text, limit)
     except StartInvalidError as error:
-        raise refuse(422, error.kind, str(error), "body", _DO.get(error.kind, "correct the request")) from None
+        do = _DO.get(error.kind, "correct the request")
+        raise RequestError(422, CommandError(error.kind, str(error), "body", do)) from None
 
 
 async def _read_bounded(request: Request, limit: int) -> bytes:
@@ -166,10 +165,11 @@ async def _read_bounded(request: Request, limit: int) -> bytes:
             if len(text) > limit:
                 raise _too_large(limit)
     except ClientDisconnect:
-        raise refuse(422, "cut-short", "the body ended early", "body", "send the whole body") from None
+        wrong = CommandError("cut-short", "the body ended early", "body", "send the whole body")
+        raise RequestError(422, wrong) from None
     return bytes(text)
 
 
-def _too_large(limit: int) -> Refusal:
-    what = f"the body is longer than {limit} bytes"
-    return refuse(413, "too-large", what, "body", "send one trade with its own fields only", Connection="close")
+def _too_large(limit: int) -> RequestError:
+    what, do = f"the body is longer than {limit} bytes", "send one trade with its own fields only"
+    return RequestError(413, CommandError("too-large", what, "body", do), {"Connection": "close"})

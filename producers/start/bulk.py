@@ -1,4 +1,4 @@
-"""Starting many sagas at a good pace: judged line by line, stored batch by batch, waited for if that is wanted."""
+"""Bulk starts: requests are validated line by line, stored in batches, and optionally waited for."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -18,7 +18,8 @@ from tradesaga.infra.starts.accept import (
     make_start,
     read_start,
 )
-from tradesaga.producers.start.accept import StartBackpressure, accepting, count
+from tradesaga.producers.backpressure import StartBackpressure
+from tradesaga.producers.start.accept import accepting, count
 from tradesaga.producers.start.lines import Line, batches
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.status import Status
@@ -33,8 +34,8 @@ ENDS: Final = [Status.COMPLETED.value, Status.ABORTED.value, Status.FAILED.value
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What became of one request; `result` is new, same, conflict or invalid."""
+class RequestResult:
+    """The result of one request; `result` is new, same, conflict or invalid."""
 
     line: int
     result: str
@@ -44,9 +45,12 @@ class Told:
     state: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is known, under stable names."""
-        told = {"line": self.line, "result": self.result, "idempotency_key": self.key, "saga_id": self.saga_id}
-        return {name: value for name, value in {**told, "reason": self.reason, "state": self.state}.items() if value}
+        """Return the known fields under the names that `--json` prints."""
+        known = {
+            "line": self.line, "result": self.result, "idempotency_key": self.key, "saga_id": self.saga_id,
+            "reason": self.reason, "state": self.state,
+        }  # fmt: skip
+        return {name: value for name, value in known.items() if value}
 
 
 async def start_all(
@@ -57,24 +61,29 @@ async def start_all(
     backpressure: StartBackpressure,
     *,
     keys: RequestKeys,
-) -> AsyncGenerator[list[Told]]:
-    """Start the sagas that the lines ask for and yield the answers, batch by batch, in the order of the lines.
+) -> AsyncGenerator[list[RequestResult]]:
+    """Start the requested sagas and yield the results, batch by batch, in the order of the lines.
 
-    Raises `CommandError` (exit 5) while the pipeline is too far behind.
+    Raises `CommandError` (exit 5) while the pipeline lags too much.
     """
     async for batch in batches(lines, BATCH):
-        told, starts = _judge(saga, batch)
+        results: list[RequestResult] = []
+        starts: list[tuple[int, Start]] = []
+        for line in batch:
+            try:
+                starts.append((line.number, make_start(saga, read_start(saga, line.text))))
+            except StartInvalidError as error:
+                results.append(RequestResult(line.number, "invalid", reason=str(error)))
         if starts:
             await backpressure.wait()
-            run = accepting(saga, [start for _, start in starts], keys, door)
-            verdicts = await _store(writer, run)
-            count(saga, verdicts)
-            told += [_tell(line, start, verdict) for (line, start), verdict in zip(starts, verdicts, strict=True)]
-        yield sorted(told, key=lambda each: each.line)
+            stored = await _store(writer, accepting(saga, [start for _, start in starts], keys, door))
+            count(saga, stored)
+            results += [_result(line, start, each) for (line, start), each in zip(starts, stored, strict=True)]
+        yield sorted(results, key=lambda each: each.line)
 
 
 async def wait_for_ends(pool: Pool, sagas: Iterable[UUID], seconds: float) -> AsyncGenerator[dict[UUID, str]]:
-    """Return the end states as they come, by saga, until all have ended or the time is up."""
+    """Yield end states by saga as they are reached, until all sagas have ended or `seconds` have passed."""
     open_ = set(sagas)
     pause = 0.02
     try:
@@ -90,21 +99,10 @@ async def wait_for_ends(pool: Pool, sagas: Iterable[UUID], seconds: float) -> As
         return
 
 
-def _judge(saga: AnySaga, batch: list[Line]) -> tuple[list[Told], list[tuple[int, Start]]]:
-    told: list[Told] = []
-    starts: list[tuple[int, Start]] = []
-    for line in batch:
-        try:
-            starts.append((line.number, make_start(saga, read_start(saga, line.text))))
-        except StartInvalidError as error:
-            told.append(Told(line.number, "invalid", reason=str(error)))
-    return told, starts
-
-
 async def _store(
     writer: OutboxWriter, run: Callable[[OutboxTransaction], Awaitable[list[StartResult]]]
 ) -> list[StartResult]:
-    """Store a batch; an unanswered commit is simply repeated, since the same request is the same saga."""
+    """Store a batch; an unconfirmed commit is repeated, since the same request is the same saga."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return await writer.write(run, patience=PATIENCE)
@@ -113,7 +111,8 @@ async def _store(
     return await writer.write(run, patience=PATIENCE)
 
 
-def _tell(line: int, start: Start, verdict: StartResult) -> Told:
-    if isinstance(verdict, Conflict):
-        return Told(line, "conflict", start.key, start.saga_id, "another request has started a saga under this key")
-    return Told(line, "new" if isinstance(verdict, Accepted) else "same", start.key, start.saga_id)
+def _result(line: int, start: Start, stored: StartResult) -> RequestResult:
+    if isinstance(stored, Conflict):
+        reason = "another request has started a saga under this key"
+        return RequestResult(line, "conflict", start.key, start.saga_id, reason)
+    return RequestResult(line, "new" if isinstance(stored, Accepted) else "same", start.key, start.saga_id)
