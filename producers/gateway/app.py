@@ -94,22 +94,23 @@ def build_app(gateway: Gateway) -> FastAPI:
         following = shown[-1]["saga_id"] if len(found) > limit else None
         return _json({"sagas": shown, "next": following})
 
-    @app.get(
-        "/v1/sagas/{saga_id}",
-        summary="Show one saga and its events",
-        responses=describe_responses(404, 421, 422, 503),
-    )
+    found_or_not = describe_responses(404, 421, 422, 503)
+
+    @app.get("/v1/sagas/{saga_id}", summary="Show one saga and its events", responses=found_or_not)
     async def one(saga_id: UUID) -> Response:
         async with gateway.pool.acquire(timeout=PATIENCE) as sql:
             row = await read_row(sql, saga_id)
             if row is None:
-                do = "check the id; a start that was just accepted appears within a moment"
-                wrong = CommandError("not-found", "no saga with this id is known", str(saga_id), do)
-                raise RequestError(404, wrong)
+                raise _unknown_saga(saga_id)
             return _json({**row_to_json(row), "events": await read_events(sql, saga_id)})
 
     _ = start, page, one
     return app
+
+
+def _unknown_saga(saga_id: UUID) -> RequestError:
+    do = "check the id; a start that was just accepted appears within a moment"
+    return RequestError(404, CommandError("not-found", "no saga with this id is known", str(saga_id), do))
 
 
 async def _start(gateway: Gateway, request: Request) -> Response:
