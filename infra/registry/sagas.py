@@ -1,4 +1,7 @@
-"""The sagas that this installation knows, by entry point and from the settings' modules, and who owns their steps."""
+"""The registered sagas of this installation and their audit texts, from entry points and app modules.
+
+With each saga come the participants that own its steps.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +12,11 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.registry.app_modules import import_app, load_entry_point
 from tradesaga.infra.registry.participants import StepOwner, check_participants, registered_participants, unowned_steps
 from tradesaga.infra.settings import Settings
+from tradesaga.sagas.audit_text import AuditText
 from tradesaga.sagas.definition import AnySaga, Saga
 
 SAGAS: Final = "tradesaga.sagas"
+AUDIT_TEXTS: Final = "tradesaga.audit_texts"
 P = TypeVar("P", bound=StepOwner)
 UNKNOWN_VERSION: Final = "the saga runs under version"
 """How the reason begins of a record that waits for a version of its saga's definition to be registered."""
@@ -33,6 +38,27 @@ def registered_sagas(modules: Sequence[str] = ()) -> dict[str, AnySaga]:
     for saga in _defined(modules):
         found.setdefault(saga.name, []).append(saga)
     return {name: _whole(name, sagas) for name, sagas in found.items()}
+
+
+def registered_texts(modules: Sequence[str] = ()) -> dict[str, AuditText]:
+    """Return the audit texts by saga; those of a module, its global names, replace those of an entry point.
+
+    Raises `CommandError` (exit 3) for one that cannot be loaded.
+    """
+    texts: list[AuditText] = []
+    for point in entry_points(group=AUDIT_TEXTS):
+        text = load_entry_point(point)
+        if not isinstance(text, AuditText):
+            what, do = (
+                f"entry point {point.name} is no audit text",
+                "name a `tradesaga.sagas.audit_text.AuditText` there",
+            )
+            raise CommandError("app-missing", what, point.value, do, ExitCode.NOT_FOUND)
+        texts.append(text)
+    texts += [
+        value for module in modules for value in vars(import_app(module)).values() if isinstance(value, AuditText)
+    ]
+    return {text.saga.name: text for text in texts}
 
 
 def module_sagas(modules: Sequence[str]) -> dict[str, AnySaga]:
@@ -123,7 +149,9 @@ def check_ownership(settings: Settings) -> list[str]:
     """
     for module in settings.app:
         imported = vars(import_app(module))
-        if "services" not in imported and not any(_defines(value) for value in imported.values()):
+        if "services" not in imported and not any(
+            _defines(value) or isinstance(value, AuditText) for value in imported.values()
+        ):
             what, do = "the module has no saga, no participant and no `services`", "name the module that has"
             raise CommandError("app-empty", what, module, do, ExitCode.NOT_FOUND)
     check_participants(registered_participants(settings))

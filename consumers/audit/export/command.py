@@ -30,10 +30,11 @@ from tradesaga.infra.clock import format_time, parse_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.postgres.database import Session, session
-from tradesaga.infra.registry.sagas import find_saga, registered_sagas
+from tradesaga.infra.registry.sagas import find_saga, registered_sagas, registered_texts
 from tradesaga.infra.saga_queries import start_events
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
+from tradesaga.sagas.audit_text import OrderText
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.compatibility.contract import contracts_of
 from tradesaga.schemas.topics import events_topic
@@ -43,12 +44,13 @@ _ALWAYS: Final = (layout.EVENTS, layout.SAGAS, layout.CHECKPOINTS, layout.PROOFS
 
 @dataclass(frozen=True)
 class Maker:
-    """Who makes exports: the key that signs them, the keys that have sealed, and the sagas that are known."""
+    """Makes exports. `sagas` and the texts of `orders` are by the saga's name; `trusted` are the keys of the seals."""
 
     signer: Signer
     trusted: Mapping[bytes, Verifier]
     log_id: str
     sagas: Mapping[str, AnySaga]
+    orders: Mapping[str, OrderText]
 
     async def make(self, sql: Session, query: Query, folder: FreshFolder, advance: Callable[[int], None]) -> Manifest:
         """Write an export into a fresh folder, as the database is at one moment; it appears once it is whole.
@@ -60,7 +62,7 @@ class Maker:
         try:
             for name in _ALWAYS:
                 folder.file(name)
-            orders = OrderSheet(folder.file(layout.ORDERS))
+            orders = OrderSheet(folder.file(layout.ORDERS), self.orders)
             orders.begin()
             async with snapshot(sql):
                 retired = await RetiredRecords.read(sql, self.log_id, self.trusted)
@@ -163,7 +165,13 @@ def export(
         account=account,
         symbol=symbol,
     )
-    maker = Maker(read_signer(sign_with or key), read_trusted([public_path(key)]), settings.audit_log_id, sagas)
+    maker = Maker(
+        read_signer(sign_with or key),
+        read_trusted([public_path(key)]),
+        settings.audit_log_id,
+        sagas,
+        {name: text.orders for name, text in registered_texts(settings.app).items() if text.orders is not None},
+    )
     manifest = asyncio.run(_export(settings, maker, query, out))
     typer.echo(to_json(_as_json(out, manifest))) if as_json else _show(out, manifest)
 

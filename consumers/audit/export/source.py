@@ -1,6 +1,6 @@
 """What an export takes out of PostgreSQL: logs and their checkpoints, records, hashes of others, and sagas."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -155,8 +155,8 @@ class Source:
         statement = _SAGAS.format(log=f"{IN_SPAN} {self.wanted.condition}")
         return read_pages(self.sql, statement, *log.place, first, last + 1, *self.wanted.args, page=PAGE)
 
-    async def told(
-        self, log: Sealed, span: tuple[int, int], sagas: Sequence[UUID], types: Sequence[str]
+    async def messages(
+        self, log: Sealed, span: tuple[int, int], sagas: Sequence[UUID], types: Collection[str]
     ) -> list[asyncpg.Record]:
         """Return these sagas' wanted records of some types, between two offsets, by saga."""
         number = 5 + len(self.wanted.args)

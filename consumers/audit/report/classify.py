@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from tradesaga.consumers.audit.report.formatting import read_members, read_text, text_of
+from tradesaga.consumers.audit.report.formatting import read_members, read_text
 from tradesaga.consumers.audit.report.model import ContextAddition, RecordKind, TimelineNote
-from tradesaga.consumers.audit.report.trade_text import phrase
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.sagas.audit_text import AuditText, text_of
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.machine import BarStep, CompensateStep, Order
 from tradesaga.sagas.status import Status
@@ -189,9 +189,9 @@ def _guess(raw: RawRecord) -> RecordKind:
     return RecordKind.REPORTED
 
 
-def describe_record(kind: RecordKind, raw: RawRecord, outcome: Outcome | None) -> str:
-    """Return the sentence."""
-    words = phrase(raw.saga, raw.message, raw.members)
+def describe_record(kind: RecordKind, raw: RawRecord, outcome: Outcome | None, text: AuditText | None) -> str:
+    """Return the sentence for a record, from its saga's texts where these have one."""
+    words = text.sentence(raw.message, raw.members) if text is not None and text.saga.name == raw.saga else ""
     step = raw.step or "the saga"
     attempts = text_of(raw.members, "attempts") or "0"
     told = {

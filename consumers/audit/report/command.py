@@ -27,7 +27,7 @@ from tradesaga.infra.audit_log.note import public_path, read_trusted
 from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.postgres.database import Session, session
-from tradesaga.infra.registry.sagas import registered_sagas
+from tradesaga.infra.registry.sagas import registered_sagas, registered_texts
 from tradesaga.infra.saga_queries import find_id, unknown_saga
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
@@ -90,7 +90,9 @@ async def _read(settings: Settings, text: str, keys: list[Path] | None, *, provi
         hashes = rehash(rows, await read_saga_heads(sql, saga_id))
         seals = await _seal(settings, sql, list(zip(rows, hashes, strict=True)), keys, proving=proving)
         rules = _rules(settings, name, known["version"] if known is not None else None)
-        return build_timeline(saga_id, name, rows, hashes, rules=rules, seals=seals, tier=settings.clock_tier())
+        own = registered_texts(settings.app).get(name)
+        tier = settings.clock_tier()
+        return build_timeline(saga_id, name, rows, hashes, rules=rules, seals=seals, tier=tier, text=own)
 
 
 async def _find(sql: Session, text: str) -> UUID:

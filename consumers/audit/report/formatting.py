@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -13,8 +13,6 @@ _SECOND: Final = 10**9
 _MINUTE: Final = 60 * _SECOND
 
 _HOUR: Final = 60 * _MINUTE
-
-_NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -55,12 +53,6 @@ def span(nanoseconds: int) -> str:
             text = f"{whole:.0f}" if whole >= 99.5 else f"{whole:.1f}" if whole >= 9.95 else f"{whole:.2f}"  # noqa: PLR2004 - three digits
             return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
     return f"{nanoseconds} ns"
-
-
-def count(number: int, what: str, many: str = "") -> str:
-    """Write a number with its noun: `one step`, `three steps`, `12 steps`."""
-    word = _NUMBERS[number] if number < len(_NUMBERS) else f"{number:,}"
-    return f"{word} {what if number == 1 else many or what + 's'}"
 
 
 def listed(items: Sequence[str]) -> str:
@@ -126,9 +118,3 @@ def _leaf(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     except RecursionError:
         return "(nested too deep to be shown)"
-
-
-def text_of(members: Mapping[str, Any], name: str) -> str:
-    """Return a member that is text, or a number; empty where there is none."""
-    found = members.get(name)
-    return found if isinstance(found, str) else ""

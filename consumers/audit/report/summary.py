@@ -1,17 +1,17 @@
 """What has become of a saga, in a headline and a few sentences."""
 
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 from uuid import UUID
 
 from tradesaga.consumers.audit.log.rows import Position, Row
-from tradesaga.consumers.audit.report.formatting import clock, count, day, listed, read_members, span, text_of
+from tradesaga.consumers.audit.report.formatting import clock, day, listed, read_members, span
 from tradesaga.consumers.audit.report.model import Proof, RecordKind, Result, SagaTimeline, Seal, TimelineRecord
 from tradesaga.consumers.audit.report.timeline_builder import build_records
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.clock_evidence import ClockTally, ClockTier
+from tradesaga.sagas.audit_text import AuditText, count
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.messages.lifecycle import ResolveRequested
 
@@ -23,7 +23,6 @@ _OUTLOOKS: Final = {
     Status.IDLE: Result.OPEN,
     Status.RUNNING: Result.OPEN,
 }
-Context = Mapping[str, Mapping[str, Any]]
 
 
 def build_timeline(
@@ -35,6 +34,7 @@ def build_timeline(
     rules: Rules | None,
     seals: Mapping[Position, Seal],
     tier: ClockTier,
+    text: AuditText | None = None,
 ) -> SagaTimeline:
     """Make the story of a saga from its rows and the hashes that their bytes have.
 
@@ -43,7 +43,7 @@ def build_timeline(
     numbers = [row.seq for row in rows if row.seq is not None]
     retired = min(numbers) - 1 if numbers else 0
     rules = None if retired else rules
-    records, tracked = build_records(saga_id, rows, hashes, rules, seals)
+    records, tracked = build_records(saga_id, rows, hashes, rules, seals=seals, text=text)
     status = tracked.checkpoint.status if tracked.checkpoint is not None else None
     if rules is not None and tracked.checkpoint is not None:
         rules = rules.under(tracked.checkpoint.version)
@@ -56,7 +56,7 @@ def build_timeline(
         version=rules.saga.version if rules is not None else None,
         state=status.value if status is not None else "",
         result=Result.UNKNOWN if status is None else _OUTLOOKS[status],
-        headline=_headline(name, records, rules, tracked),
+        headline=_headline(name, records, rules, tracked, text),
         summary=tuple(_sentences(records)),
         remarks=(*_unfolded(name, rules, retired), *_remarks(records, tier)),
         steps=tuple(steps),
@@ -65,7 +65,9 @@ def build_timeline(
     )
 
 
-def _headline(name: str, records: Sequence[TimelineRecord], rules: Rules | None, tracked: Tracked) -> str:
+def _headline(
+    name: str, records: Sequence[TimelineRecord], rules: Rules | None, tracked: Tracked, text: AuditText | None
+) -> str:
     checkpoint = tracked.checkpoint
     if rules is None or checkpoint is None:
         return f"{count(len(records), 'record')} of a saga of {name!r}, told by what they say themselves"
@@ -76,7 +78,7 @@ def _headline(name: str, records: Sequence[TimelineRecord], rules: Rules | None,
         return f"Closed by hand as {checkpoint.status}, by {last.operator}: {last.reason}"
     match checkpoint.status:
         case Status.COMPLETED:
-            return _done(name, records)
+            return _done(records, text)
         case Status.ABORTED:
             return f"Taken back because {_cause(records)}: {_undone(records)}"
         case Status.COMPENSATING:
@@ -87,55 +89,10 @@ def _headline(name: str, records: Sequence[TimelineRecord], rules: Rules | None,
             return f"Under way; waiting for {missing or 'nothing'}"
 
 
-def _done(name: str, records: Sequence[TimelineRecord]) -> str:
-    context: Context = {addition.name: read_members(addition.value) for each in records for addition in each.additions}
-    own = _COMPLETED.get(name)
+def _done(records: Sequence[TimelineRecord], text: AuditText | None) -> str:
+    context = {addition.name: read_members(addition.value) for each in records for addition in each.additions}
     steps = sum(1 for each in records if each.kind is RecordKind.STEP_COMPLETE)
-    return own(context) if own is not None else f"Completed: {count(steps, 'step')} done"
-
-
-def _traded(context: Context) -> str:
-    """Return what was bought or sold, at which price, in how many parts."""
-    asked, filled = context.get("trade-requested", {}), context.get("trade-filled", {})
-    verb = {"BUY": "Bought", "SELL": "Sold"}.get(text_of(asked, "side"), "Traded")
-    quantity, wanted = text_of(filled, "quantity"), text_of(asked, "quantity")
-    number = _executions(filled)
-    told = f"{verb} {quantity} {text_of(asked, 'symbol')}"
-    if wanted and _number(wanted) != _number(quantity):
-        told += f" of {wanted} asked for"
-    told += _price(quantity, text_of(filled, "quote_amount"))
-    if number:
-        told += ", filled at once" if number == 1 else f", filled in {count(number, 'part')}"
-    return f"{told}, settled"
-
-
-def _executions(filled: Mapping[str, Any]) -> int:
-    """Return the number of executions; version 1 of the fact lists their ids. 0 where it cannot be read."""
-    ids: Any = filled.get("venue_trade_ids")
-    if isinstance(ids, list):
-        return len(ids)  # pyright: ignore[reportUnknownArgumentType]
-    told = text_of(filled, "executions")
-    return int(told) if len(told) < 10 and told.isascii() and told.isdecimal() else 0  # noqa: PLR2004 - 32 bits
-
-
-def _price(quantity: str, amount: str) -> str:
-    filled, paid = _number(quantity), _number(amount)
-    if filled is None or paid is None or not filled:
-        return ""
-    price = paid / filled
-    shown = price.quantize(Decimal("1E-8")).normalize()
-    return f" at {'' if shown * filled == paid else 'about '}{shown:f}"
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        found = Decimal(text)
-    except InvalidOperation:
-        return None
-    return found if found.is_finite() and abs(found.adjusted()) < 30 else None  # noqa: PLR2004 - amounts have 18 digits
-
-
-_COMPLETED: Final[dict[str, Callable[[Context], str]]] = {"trade": _traded}
+    return (text.headline(context) if text is not None else "") or f"Completed: {count(steps, 'step')} done"
 
 
 def _turn(records: Sequence[TimelineRecord]) -> TimelineRecord | None:

@@ -13,7 +13,7 @@ from uuid import UUID
 from tradesaga.consumers.audit.log.fold import fold_stored
 from tradesaga.consumers.audit.log.rows import Position, Row
 from tradesaga.consumers.audit.report.classify import RawRecord, classify, describe_orders, describe_record
-from tradesaga.consumers.audit.report.formatting import read_text, text_of
+from tradesaga.consumers.audit.report.formatting import read_text
 from tradesaga.consumers.audit.report.model import (
     UNCHECKED,
     ContextAddition,
@@ -27,6 +27,7 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.reading import Rules, event_time, started
 from tradesaga.infra.kafka.codec import Record
+from tradesaga.sagas.audit_text import AuditText, text_of
 
 _ATTEMPTED = frozenset(
     {
@@ -57,10 +58,16 @@ def rehash(rows: Sequence[Row], retired: Mapping[int, bytes]) -> list[bytes]:
 
 
 def build_records(
-    saga_id: UUID, rows: Sequence[Row], hashes: Sequence[bytes], rules: Rules | None, seals: Mapping[Position, Seal]
+    saga_id: UUID,
+    rows: Sequence[Row],
+    hashes: Sequence[bytes],
+    rules: Rules | None,
+    *,
+    seals: Mapping[Position, Seal],
+    text: AuditText | None,
 ) -> tuple[list[TimelineRecord], Tracked]:
     """Return each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
-    builder = _Builder(rules, Tracked(saga_id, _home(rows)))
+    builder = _Builder(rules, Tracked(saga_id, _home(rows)), text)
     told = [
         builder.build_timeline(row, seals.get(row.position, UNCHECKED), intact=found == row.hash)
         for row, found in zip(rows, hashes, strict=True)
@@ -79,6 +86,7 @@ def _home(rows: Sequence[Row]) -> int:
 class _Builder:
     rules: Rules | None
     tracked: Tracked
+    text: AuditText | None
     seen: set[str] = field(default_factory=set[str])
     begun: set[tuple[str, bool, int]] = field(default_factory=set[tuple[str, bool, int]])
 
@@ -103,7 +111,7 @@ class _Builder:
             writer_epoch=row.writer_epoch,
             caused_by=raw.caused_by,
             kind=kind,
-            sentence=describe_record(kind, raw, outcome),
+            sentence=describe_record(kind, raw, outcome, self.text),
             step=raw.step,
             back=back,
             attempt=raw.attempt,

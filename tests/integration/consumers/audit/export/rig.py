@@ -17,6 +17,7 @@ from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.services.order_records import ORDER_RECORDS
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.envelope import Header
@@ -71,7 +72,8 @@ class ExportRig:
     async def export(self, name: str, query: Query = EVERYTHING) -> tuple[Path, Manifest]:
         """Make an export."""
         sealer = self.log.signer.verifier
-        maker = Maker(self.exporter, {sealer.id: sealer}, "test", {self.log.rules.saga.name: self.log.rules.saga})
+        saga = self.log.rules.saga
+        maker = Maker(self.exporter, {sealer.id: sealer}, "test", {saga.name: saga}, {"trade": ORDER_RECORDS})
         path = self.folder / name
         with FreshFolder(path) as folder:
             return path, await maker.make(self.log.sql, query, folder, lambda _: None)

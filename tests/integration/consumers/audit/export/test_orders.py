@@ -16,8 +16,10 @@ from tests.integration.consumers.audit.export.rig import ExportRig
 from tests.integration.consumers.audit.rig import PARTITIONS, AuditRig
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.manifest import Query
-from tradesaga.consumers.audit.export.orders import COLUMNS, describe_order
+from tradesaga.consumers.audit.export.orders import COLUMNS, describe_orders
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.services.order_records import ORDER_RECORDS
+from tradesaga.infra.cli.console import to_json
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.messages import trade as t
 from tradesaga.schemas.messages.message import Event, wire_type
@@ -126,7 +128,7 @@ def rows_of(*events: Event) -> list[Mapping[str, Any]]:
 
 def statuses(events: Sequence[Event], context: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Give what each of these events is called, and its code."""
-    told = describe_order(("trade.events", 0), uuid4(), context, rows_of(*events))
+    told = describe_orders(ORDER_RECORDS, ("trade.events", 0), uuid4(), to_json(context), rows_of(*events))
     return [(line["event"], line["order_status"]) for line in told]
 
 
@@ -157,8 +159,12 @@ def test_payloads_that_cannot_be_read_leave_columns_empty() -> None:
     rows = [
         {**row, "value": value} for row, value in zip(rows_of(*[PLACED] * 4), (b"", b"\xff", b"[]", None), strict=True)
     ]
-    told = describe_order(
-        ("trade.events", 0), UUID(int=1), {"trade-requested": [], "order-validated": {"quote": 7}}, rows
+    told = describe_orders(
+        ORDER_RECORDS,
+        ("trade.events", 0),
+        UUID(int=1),
+        '{"trade-requested": [], "order-validated": {"quote": 7}}',
+        rows,
     )
     assert {line["order_status"] for line in told} == {"NEWO"}
     assert {line["price_currency"] + line["client_id"] for line in told} == {""}

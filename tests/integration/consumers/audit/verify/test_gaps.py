@@ -249,7 +249,7 @@ async def _differing(log: Log, topics: TopicReader, begin: int) -> int:
 
 
 async def _check_export(log: Log, folder: Path) -> None:
-    maker = Maker(log.signer, log.trusted, "test", {log.rig.saga.name: log.rig.saga})
+    maker = Maker(log.signer, log.trusted, "test", {log.rig.saga.name: log.rig.saga}, {})
     path = folder / "export"
     with FreshFolder(path) as fresh:
         manifest = await maker.make(log.sql, Query(), fresh, lambda _: None)

@@ -16,6 +16,7 @@ from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.outcome import Outcome
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.services.trade_text import TRADE_TEXT
 from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.codec import Record
@@ -121,7 +122,8 @@ def story_of(teller: Teller, *, rules: Rules | None = RULES, tier: str = "off", 
     """Tell it."""
     rows = rows_of(teller.records)
     seals = sealed(rows, open_=open_)
-    return build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=rules, seals=seals, tier=ClockTier.parse(tier))
+    clock = ClockTier.parse(tier)
+    return build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=rules, seals=seals, tier=clock, text=TRADE_TEXT)
 
 
 def _begin(side: t.Side = t.Side.BUY) -> Teller:

@@ -1,8 +1,9 @@
-"""The story of a saga: each record told once, in order, in the right words; a stranger's text stays text."""
+"""The report of a saga: each record once, in order, in the right words; a stranger's text stays text."""
 
 import io
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -14,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
+from tests.architecture.sources import ROOT
+from tests.sagas import Filled, Held, OrderAsked, Partition, Placed, Settled, small_saga
 from tests.unit.consumers.audit.report.stories import (
     HOME,
     RULES,
@@ -40,9 +42,12 @@ from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.clock_evidence import NO_TIER
 from tradesaga.infra.cli.console import to_json
 from tradesaga.infra.registry.sagas import UNKNOWN_VERSION
+from tradesaga.sagas.audit_text import AuditText, Sentence
+from tradesaga.sagas.errors import DefinitionError
 from tradesaga.schemas.envelope import VERSION
 from tradesaga.schemas.messages import lifecycle as life
 from tradesaga.schemas.messages import trade as t
+from tradesaga.schemas.messages.message import Message
 
 ALL = [completed, compensated, resolved, hard]
 
@@ -199,8 +204,8 @@ def test_without_the_definition() -> None:
     assert kinds.count(RecordKind.OPERATOR) == 2
 
 
-def test_another_saga_is_told_by_its_steps() -> None:
-    """Only a trade has words of its own."""
+def small_story(text: AuditText | None) -> SagaTimeline:
+    """Return the timeline of a completed saga of one's own."""
     partition = Partition(small_saga())
     rules = Rules(partition.of)
     tracked = Tracked(partition.saga_id, partition.number)
@@ -210,9 +215,52 @@ def test_another_saga_is_told_by_its_steps() -> None:
         assert outcome.tracked is not None
         tracked = outcome.tracked
         rows.append(row_of(outcome))
-    story = build_timeline(partition.saga_id, "small", rows, rehash(rows, {}), rules=rules, seals={}, tier=NO_TIER)
+    saga_id = partition.saga_id
+    return build_timeline(saga_id, "small", rows, rehash(rows, {}), rules=rules, seals={}, tier=NO_TIER, text=text)
+
+
+def test_a_saga_without_texts_is_described_by_its_steps() -> None:
+    """Step and message name each record; the headline counts the steps."""
+    story = small_story(None)
     assert story.headline == "Completed: four steps done"
-    assert [each.sentence for each in story.records][1] == "hold is done (held)"
+    assert [each.sentence for each in story.records][:2] == ["the saga starts (order-asked)", "hold is done (held)"]
+
+
+def test_a_saga_with_texts_is_described_by_them() -> None:
+    """A template, a function and a headline; a message without a sentence, and one whose text fails, as without."""
+
+    def fail(_: Mapping[str, Any]) -> str:
+        raise KeyError("no such member")
+
+    sentences: dict[type[Message], Sentence] = {
+        OrderAsked: "{account} asks for {quantity}, by {by}",
+        Held: lambda _: "the goods are set aside",
+        Placed: fail,
+    }
+    text = AuditText(small_saga(), sentences, lambda context: f"Sold to {context['order-asked']['account']}")
+    story = small_story(text)
+    assert story.headline == "Sold to A"
+    assert [each.sentence for each in story.records] == [
+        "A asks for 10, by (by is not given)",
+        "the goods are set aside",
+        "place is done (placed)",
+        "fill is done (filled)",
+        "settle is done (settled)",
+    ]
+    assert small_story(replace(text, completed=fail)).headline == "Completed: four steps done"
+
+
+def test_texts_of_foreign_messages_are_refused() -> None:
+    """A sentence for a message that the saga does not have can only be a mistake."""
+    with pytest.raises(DefinitionError, match="small: TradeSettled has a sentence and is not one of its messages"):
+        AuditText(small_saga(), {t.TradeSettled: "settled"})
+
+
+@pytest.mark.parametrize("story", ALL, ids=lambda story: story.__name__)
+def test_the_report_of_a_trade_is_the_golden_one(story: Callable[[], Teller]) -> None:
+    """Every sentence, number and time, byte for byte."""
+    golden = ROOT / "tests" / "golden" / f"audit-show-{story.__name__}.txt"
+    assert on_terminal(story_of(story()), 140) == golden.read_text(encoding="utf-8")
 
 
 def test_a_record_that_waited_for_its_version_is_parked_as_it_was() -> None:
