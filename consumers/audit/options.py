@@ -1,4 +1,4 @@
-"""What the audit commands share: a progress bar on the terminal's other stream, and witnesses named by their files."""
+"""Shared parts of the audit commands: the progress bar and the witness options."""
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from tradesaga.infra.errors import CommandError, ExitCode
 
 
 def progress_bar() -> Progress:
-    """Show what is done of what there is, on stderr, and nothing once it is over."""
+    """Return a progress bar on stderr that disappears at the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def named_witnesses(paths: Iterable[Path]) -> list[WitnessFile]:
-    """Return the witnesses of these files; raises `CommandError` (exit 3) for one that is not there."""
+    """Return the witnesses in these files. Raises `CommandError` (exit 3) for a missing file."""
     paths = list(paths)
     if missing := next((path for path in paths if not path.exists()), None):
         do = "name the right one"
@@ -28,7 +28,7 @@ def named_witnesses(paths: Iterable[Path]) -> list[WitnessFile]:
 
 @contextmanager
 def believing_witnesses() -> Generator[None]:
-    """Say in a sentence that a named witness is none; raises `CommandError` (exit 2)."""
+    """Convert `WitnessError` for a named file to `CommandError` (exit 2)."""
     try:
         yield
     except WitnessError as error:

@@ -1,1 +1,1 @@
-"""Reading the audit log out of PostgreSQL, and the tables beside it."""
+"""Reads the audit log and its checkpoints from PostgreSQL, and folds records as the saga log does."""

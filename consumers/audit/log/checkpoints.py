@@ -1,4 +1,4 @@
-"""The tables of the audit trail: what the sealer and the verifier read, and what the sealer writes."""
+"""The checkpoint tables: reads for the sealer and the verifier, and writes of the sealer."""
 
 import base64
 from collections.abc import AsyncGenerator, Collection, Sequence
@@ -15,15 +15,15 @@ from tradesaga.infra.postgres.database import Connection
 
 
 class HistoryError(Exception):
-    """What is there now does not go on from what was sealed: somebody has rewritten the past."""
+    """The log does not continue what was sealed: its past was rewritten."""
 
 
 class OffsetError(HistoryError):
-    """A log has an offset twice: one of the two rows was planted, and only the topic can tell which."""
+    """An offset occurs twice in a log: one of the two rows is forged, and only the topic shows which."""
 
 
 class Sealed(NamedTuple):
-    """What was signed of a log, and the edge from which its sealing goes on."""
+    """A signed checkpoint of a log, and the packed frontier from which sealing continues."""
 
     origin: Origin
     size: int
@@ -34,7 +34,7 @@ class Sealed(NamedTuple):
 
 @dataclass(slots=True)
 class SealedLog:
-    """One log: a leaf a record, in offset order."""
+    """A log as the sealer knows it: one leaf per record, in offset order."""
 
     origin: Origin
     frontier: Frontier
@@ -42,15 +42,15 @@ class SealedLog:
     sealed: int = 0
     previous: str = ""
     leaves_from: int | None = None
-    """The first offset whose hash is of format 2, once there is one."""
+    """The first offset with a hash of format 2, if there is one."""
 
     @classmethod
     def empty(cls, origin: Origin) -> "SealedLog":
-        """Begin a log of which nothing is sealed."""
+        """Return a log without sealed records."""
         return cls(origin, Frontier.empty(), 0)
 
     def take(self, offset: int, record_hash: bytes) -> None:
-        """Add a record by the hash that its row has. Raises `OffsetError` if it is none behind the last."""
+        """Append a record by the hash of its row. Raises `OffsetError` unless its offset is larger than the last."""
         if offset < self.next_offset:
             raise OffsetError(f"{self.origin}: offset {offset} comes again; {self.next_offset} is next")
         if self.leaves_from is None and format_of(record_hash) == FORMAT:
@@ -59,7 +59,7 @@ class SealedLog:
         self.next_offset = offset + 1
 
     def seal(self, signer: Signer, now: int, clock: ClockEvidence) -> Sealed:
-        """Sign what the log is now; `now` is nanoseconds since 1970."""
+        """Sign the current state; `now` is nanoseconds since 1970."""
         checkpoint = Checkpoint(
             origin=str(self.origin),
             size=self.frontier.size,
@@ -74,15 +74,13 @@ class SealedLog:
         return self.sealed_as(signer.sign(checkpoint.to_text()))
 
     def sealed_as(self, note: str) -> Sealed:
-        """Take a note for the checkpoint of what the log is now."""
+        """Adopt a signed note as the checkpoint of the current state."""
         self.sealed, self.previous = self.frontier.size, hash_note(note)
         return Sealed(self.origin, self.frontier.size, self.next_offset, self.frontier.pack(), note)
 
 
 LOCK: Final = 7_263_410_954
-
-
-"""The advisory lock of whoever seals."""
+"""The advisory lock of the sealer."""
 
 _PAGE: Final = 1000
 
@@ -153,7 +151,7 @@ _ALL: Final = "SELECT topic, partition, size, note FROM audit_checkpoint ORDER B
 
 
 class UnsealedRow(NamedTuple):
-    """A row that is not sealed yet; `recorded_ms` is the broker's time, milliseconds since 1970."""
+    """A row that is not sealed yet; `recorded_ms` is the broker's time in milliseconds since 1970."""
 
     topic: str
     partition: int
@@ -163,12 +161,12 @@ class UnsealedRow(NamedTuple):
 
 
 async def take_turn(sql: Connection) -> bool:
-    """Return whether this session is the one that seals, until it ends."""
+    """Acquire the sealer's lock for this session; return False while another session holds it."""
     return await sql.fetchval("SELECT pg_try_advisory_lock($1)", LOCK)
 
 
 async def load_logs(sql: Connection, log_id: str, topics: Sequence[str]) -> dict[tuple[str, int], SealedLog]:
-    """Read where sealing has come to, by topic and partition. Raises `HistoryError` for an edge that was not sealed."""
+    """Return the sealed logs by topic and partition. Raises `HistoryError` for a frontier that was not sealed."""
     logs: dict[tuple[str, int], SealedLog] = {}
     for row in await sql.fetch(_LAST, list(topics)):
         place = (row["topic"], row["partition"])
@@ -186,9 +184,9 @@ async def load_logs(sql: Connection, log_id: str, topics: Sequence[str]) -> dict
 
 
 async def _first_of_format_2(sql: Connection, log: SealedLog, note: str) -> int | None:
-    """Return the first sealed offset whose hash is of format 2, if there is one.
+    """Return the first sealed offset with a hash of format 2, if there is one.
 
-    The checkpoint says so, unless an older sealer signed it, which went on for a while beside this release's saga log.
+    The checkpoint states it unless an older sealer signed it, running beside this release's saga log during an upgrade.
     """
     with suppress(NoteError):
         if (stated := parse_unverified(note).leaves_from) is not None:
@@ -203,7 +201,7 @@ async def _first_of_format_2(sql: Connection, log: SealedLog, note: str) -> int 
 async def read_new(
     sql: Connection, groups: Sequence[str], logs: Collection[SealedLog], limit: int
 ) -> list[UnsealedRow]:
-    """Read what was recorded since, up to `limit` rows a partition, in order; one statement whatever their number."""
+    """Return the rows recorded since, in order, up to `limit` per partition, with one statement for all."""
     known = list(logs)
     rows = await sql.fetch(
         _NEW,
@@ -217,35 +215,35 @@ async def read_new(
 
 
 async def read_ends(sql: Connection) -> dict[tuple[str, int], int]:
-    """Return the offset up to which the saga log has read each partition of a topic of facts."""
+    """Return the offset up to which the saga log has read each partition of the events topics."""
     return {(row["topic"], row["partition"]): row["next_offset"] for row in await sql.fetch(_ENDS)}
 
 
 async def write_checkpoints(sql: Connection, sealed: Sequence[Sealed]) -> None:
-    """Write what was signed, in one statement."""
+    """Store signed checkpoints in one statement."""
     if sealed:
         rows = [(each.origin.topic, each.origin.partition, *each[1:]) for each in sealed]
         await sql.execute(_SEAL, *zip(*rows, strict=True))
 
 
 async def write_past(sql: Connection, notes: Sequence[tuple[Origin, int, str]]) -> None:
-    """Write checkpoints of records that are no longer kept: origin, size, note."""
+    """Store checkpoints of retired records: origin, size and note."""
     if notes:
         rows = [(origin.topic, origin.partition, size, note) for origin, size, note in notes]
         await sql.execute(_PAST, *zip(*rows, strict=True))
 
 
 async def notes_after(sql: Connection, origin: Origin, size: int) -> AsyncGenerator[list[tuple[int, str]]]:
-    """Read the checkpoints of a log that are longer than `size`, oldest first, a page at a time: size and note."""
+    """Yield pages of the checkpoints of a log with more than `size` records, as size and note, oldest first."""
     while rows := await sql.fetch(_AFTER, origin.topic, origin.partition, size, _PAGE):
         yield [(row["size"], row["note"]) for row in rows]
         size = rows[-1]["size"]
 
 
 async def read_leaf_formats(sql: Connection) -> dict[tuple[str, int], int]:
-    """Return the first offset of each sealed log whose hash is of format 2; signatures are the business of `verify`.
+    """Return the first offset with a hash of format 2 for each sealed log, without verifying signatures.
 
-    A checkpoint that cannot be read is passed over.
+    Checkpoints that cannot be parsed are skipped.
     """
     found: dict[tuple[str, int], int] = {}
     for topic, partition, note in await sql.fetch(_NEWEST):
@@ -255,5 +253,5 @@ async def read_leaf_formats(sql: Connection) -> dict[tuple[str, int], int]:
 
 
 async def read_stored_notes(sql: Connection) -> list[tuple[str, int, int, str]]:
-    """Read every checkpoint: topic, partition, size, note."""
+    """Return every checkpoint: topic, partition, size and note."""
     return [(row[0], row[1], row[2], row[3]) for row in await sql.fetch(_ALL)]

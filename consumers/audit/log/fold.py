@@ -1,4 +1,4 @@
-"""The one fold of the audit commands: records folded again, as the saga log folded them, and nothing published."""
+"""Folds records again as the saga log folded them, without publishing anything."""
 
 from typing import Protocol
 from uuid import UUID
@@ -13,14 +13,14 @@ from tradesaga.schemas.envelope import VERSION
 
 
 class Sagas(Protocol):
-    """The sagas of a fold, wherever they are kept."""
+    """Storage of the sagas of a fold."""
 
     def get(self, saga_id: UUID) -> Tracked | None:
-        """Return a saga of which a record has been folded."""
+        """Return a saga; None if none of its records was folded."""
         ...
 
     def keep(self, tracked: Tracked) -> None:
-        """Keep a saga after a record that has changed it."""
+        """Store a saga after a record that changed it."""
         ...
 
 
@@ -47,7 +47,7 @@ class Fold:
 def fold_stored(rules: Rules, before: Tracked | None, record: Record, form: int, error: str | None) -> Outcome:
     """Fold a record as the saga log did that read it; `error` is that of its row.
 
-    The row alone tells whether the record was parked for a version of the definition that is registered by now.
+    Only the row shows whether the record was parked for a version of the definition that has been registered since.
     """
     if before is not None and error and (reason := _awaited(before, record, error)):
         return park_record(rules, before, record, reason, form)

@@ -1,6 +1,6 @@
-"""The one reader of `saga_event`: every command of the audit log reads its rows here, in the same columns.
+"""Reads rows of `saga_event` for all audit commands, with the same columns.
 
-Statements that only count rows or look for the ends of a log stand beside what asks for them.
+Statements that only count rows or find the ends of a log are beside their callers.
 """
 
 from collections.abc import AsyncGenerator, Collection
@@ -21,9 +21,9 @@ COLUMNS: Final = """
 topic, partition, "offset", (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers, value,
     event_type, step_name, event_time, started, saga_id, seq, hash, context_added, error, skipped, writer_epoch
 """
-"""What `to_row` reads, in this order."""
+"""The columns of `to_row`, in order."""
 IN_SPAN: Final = """topic = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4"""
-"""The records of one partition from an offset on to before another one; further arguments begin with `$5`."""
+"""A condition for the records of one partition in a range of offsets, end excluded; further arguments begin at `$5`."""
 _ALL: Final = f'SELECT {COLUMNS} FROM saga_event ORDER BY topic, partition, "offset"'
 _LOG: Final = f"""
 SELECT {COLUMNS} FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" >= $3 ORDER BY "offset" LIMIT $4
@@ -37,7 +37,7 @@ _LEAVES: Final = f'SELECT "offset", hash, coalesce(skipped, 0) FROM saga_event W
 _FIRST: Final = 'SELECT min("offset") FROM saga_event WHERE topic = $1 AND partition = $2'
 _COUNT: Final = "SELECT coalesce(sum(n_live_tup), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'saga_event%'"
 _WRONG_KEY: Final = "dead letter: the key"
-"""Begins the error of a record whose key is not its saga's id."""
+"""The beginning of the error of a record whose key is not its saga's id."""
 
 
 class Position(NamedTuple):
@@ -53,9 +53,9 @@ class Position(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the audit log: its record, the bytes that are stored of it, and the columns beside them.
+    """A row of the audit log: the record, its stored bytes, and the other columns.
 
-    `event_type` to `started` follow from the headers; the rest is what the saga log made of the record.
+    `event_type` to `started` follow from the headers; the others are results of the saga log.
     """
 
     record: Record
@@ -72,18 +72,18 @@ class Row(NamedTuple):
 
     @property
     def hash(self) -> bytes:
-        """Return the hash that is stored."""
+        """The stored hash."""
         return self.stored.hash
 
     @property
     def position(self) -> Position:
-        """Return where the record lies."""
+        """Topic, partition and offset of the record."""
         return Position(self.record.topic, self.record.partition, self.record.offset)
 
     def published(self) -> Record:
-        """Return the record as it was on its topic, as far as that is known.
+        """Return the record as it was published.
 
-        Rows of format 1 have no key; unless their error says otherwise, it was the saga's id.
+        Rows of format 1 do not store the key; it was the saga's id unless the row's error says otherwise.
         """
         if format_of(self.hash) == FORMAT or self.saga_id is None or (self.error or "").startswith(_WRONG_KEY):
             return self.record
@@ -92,17 +92,17 @@ class Row(NamedTuple):
 
 @asynccontextmanager
 async def snapshot(sql: Session) -> AsyncGenerator[None]:
-    """Read everything inside as the database is now, however long that takes."""
+    """Run a block in one read-only snapshot without timeouts."""
     async with sql.transaction(isolation="repeatable_read", readonly=True):
         await sql.execute("SET LOCAL statement_timeout = 0")
         await sql.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-        # A snapshot does not keep a partition from being detached; this lock does.
+        # A snapshot does not prevent that a partition is detached; this lock does.
         await sql.execute("LOCK TABLE saga_event IN ACCESS SHARE MODE")
         yield
 
 
 def to_row(row: asyncpg.Record) -> Row:
-    """Return a row that was read with `COLUMNS`; further columns are left out."""
+    """Convert a row that was read with `COLUMNS`; further columns are ignored."""
     (topic, partition, offset, recorded_ms, key, headers, value, event_type, step, time, started, saga_id, seq, found,
      added, error, skipped, epoch) = row[:18]  # fmt: skip
     stored = StoredBytes(key, headers, value, found, skipped)
@@ -113,7 +113,7 @@ def to_row(row: asyncpg.Record) -> Row:
 async def read_pages(
     sql: Connection, statement: str, *args: Any, page: int = PAGE
 ) -> AsyncGenerator[list[asyncpg.Record]]:
-    """Yield what a statement finds, a page at a time; memory does not grow with the number of rows."""
+    """Yield the rows of a statement in pages, in constant memory."""
     cursor = await sql.cursor(statement, *args)
     while found := await cursor.fetch(page):
         yield found
@@ -127,7 +127,7 @@ async def stream_rows(sql: Connection) -> AsyncGenerator[Row]:
 
 
 async def stream_log(sql: Connection, topic: str, partition: int, first: int, limit: int) -> AsyncGenerator[Row]:
-    """Yield up to `limit` rows of one partition from an offset on."""
+    """Yield up to `limit` rows of one partition from an offset."""
     async for page in read_pages(sql, _LOG, topic, partition, first, limit):
         for row in page:
             yield to_row(row)
@@ -136,7 +136,7 @@ async def stream_log(sql: Connection, topic: str, partition: int, first: int, li
 def read_span(
     sql: Connection, place: Partition, span: tuple[int, int], condition: str = "", *args: Any, page: int = PAGE
 ) -> AsyncGenerator[list[asyncpg.Record]]:
-    """Yield pages of the rows of a span of offsets, in order, for `to_row`.
+    """Yield pages of rows in a range of offsets, in order, for `to_row`.
 
     `condition` is SQL that begins with AND; its first argument is `$5`.
     """
@@ -145,25 +145,25 @@ def read_span(
 
 
 async def read_saga_rows(sql: Connection, saga_id: UUID) -> list[Row]:
-    """Return all rows of one saga, in no order."""
+    """Return all rows of one saga, unordered."""
     return [to_row(row) for row in await sql.fetch(_SAGA, saga_id)]
 
 
 async def read_chains(sql: Connection, topic: str, sagas: Collection[UUID]) -> list[asyncpg.Record]:
-    """Return the counted rows of some sagas, in the order of their chains, one saga after the other."""
+    """Return the rows of some sagas that have a number, by saga and number."""
     return await sql.fetch(_CHAINS, list(sagas), topic)
 
 
 def read_leaves(sql: Connection, place: Partition, span: tuple[int, int]) -> AsyncGenerator[list[asyncpg.Record]]:
-    """Yield pages of offset, hash and number of skipped offsets before it, for the records of a span, in order."""
+    """Yield pages of offset, hash and number of skipped offsets before it, for a range of offsets, in order."""
     return read_pages(sql, _LEAVES, *place, *span, page=_LEAVES_PAGE)
 
 
 async def first_offset(sql: Connection, topic: str, partition: int) -> int | None:
-    """Return the offset of the first record that the audit log has of a partition."""
+    """Return the offset of the first record of a partition; None if it has none."""
     return await sql.fetchval(_FIRST, topic, partition)
 
 
 async def estimate_rows(sql: Connection) -> int:
-    """Return about how many rows there are, for a progress bar."""
+    """Return an estimate of the number of rows, for a progress bar."""
     return await sql.fetchval(_COUNT)

@@ -1,1 +1,1 @@
-"""Sealing the audit log: signed checkpoints about once a second, and the watches over clock and backlog."""
+"""Seals the audit log: signs checkpoints about once a second and monitors the clock and the backlog."""

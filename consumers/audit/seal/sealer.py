@@ -1,6 +1,6 @@
-"""The sealer: about once a second it signs what the audit log has become, and tells PostgreSQL, Kafka and a witness.
+"""Signs checkpoints of the audit log and writes them to PostgreSQL and to the witness.
 
-It reads the hashes that the saga log wrote and nothing of the records themselves; `tradesaga audit verify` reads those.
+It reads only the hashes that the saga log wrote; `tradesaga audit verify` reads the records.
 """
 
 import time
@@ -34,11 +34,14 @@ from tradesaga.infra.audit_log.witness import WitnessEntry, WitnessError, Witnes
 from tradesaga.infra.postgres.database import Connection
 
 AHEAD: Final = 1000
-"""Checkpoints of one log that are read ahead."""
+"""The maximum number of checkpoints per log that are read ahead."""
 
 
 class CheckpointRestore:
-    """What is owed to some logs: `owed` has, by origin, the sizes between which checkpoints are missing."""
+    """Reads checkpoints that the database has lost from the witness.
+
+    `owed` has by origin the sizes between which checkpoints are missing: the first excluded, the last included.
+    """
 
     def __init__(self, witness: WitnessFile, owed: Mapping[str, tuple[int, int]]) -> None:
         self._owed = dict(owed)
@@ -46,11 +49,11 @@ class CheckpointRestore:
         self._lines = witness.read() if owed else iter(())
 
     def owes(self, origin: str) -> bool:
-        """Return whether checkpoints of this log are still missing."""
+        """Return whether checkpoints of a log are still missing."""
         return origin in self._owed
 
     def next(self, origin: str) -> WitnessEntry | None:
-        """Return this log's next checkpoint; None while too many of another log wait for its records.
+        """Return the next checkpoint of a log; None while `AHEAD` checkpoints of another log wait for its records.
 
         Raises `WitnessError`.
         """
@@ -65,7 +68,7 @@ class CheckpointRestore:
         return queue[0] if queue else None
 
     def take(self, origin: str) -> WitnessEntry:
-        """Return this log's next checkpoint, which is missing no more."""
+        """Remove and return the next checkpoint of a log."""
         found = self._queues[origin].popleft()
         if found.size == self._owed[origin][1]:
             del self._owed[origin], self._queues[origin]
@@ -73,16 +76,16 @@ class CheckpointRestore:
 
 
 ROWS: Final = 2000
-"""Rows of one log that are read at once; a second's worth, or a part of what has been left over."""
+"""Rows of one log that one pass reads."""
 
 
 @dataclass
 class Sealer:
-    """Seals the logs of some sagas: `groups` gives the topic that each saga log's consumer group reads.
+    """Seals the logs of some sagas; `groups` has the topic by consumer group of the saga log.
 
-    `trusted` are the keys, by id, that may have signed what the witness has: the present one and those before it.
-    `halted` says of logs, by origin, why they are not sealed while the others are; `unsealed` has, by topic, the
-    broker's time of the oldest record that the last pass has left without a seal, milliseconds since 1970.
+    `trusted` are the current and past keys, by id, whose signatures in the witness count. `halted` has, by origin, why
+    a log is not sealed while the others are. `unsealed` has, by topic, the broker's time of the oldest record that the
+    last pass left unsealed, in milliseconds since 1970.
     """
 
     signer: Signer
@@ -99,10 +102,10 @@ class Sealer:
         self._restoring = CheckpointRestore(self.witness, {})
 
     async def open(self, sql: Connection) -> None:
-        """Go on where the database says, and hold it against the witness.
+        """Read the sealed logs from the database and compare them with the witness.
 
-        Raises `HistoryError` where the two contradict each other, `WitnessError`, and `NoteError` where the witness has
-        what no trusted key has signed.
+        Raises `HistoryError` where the two contradict each other, `WitnessError`, and `NoteError` for an entry of the
+        witness that no trusted key has signed.
         """
         self._logs = await load_logs(sql, self.log_id, list(self.groups.values()))
         self.halted = _sealed_beyond(self._logs.values(), await read_ends(sql))
@@ -120,7 +123,7 @@ class Sealer:
         )
 
     def _is_behind(self, origin: Origin, last: WitnessEntry) -> bool:
-        """Hold one log against the witness's last checkpoint of it; say whether that knows of more records."""
+        """Compare a log with the witness's last checkpoint; return whether that covers more records."""
         if origin.log_id != self.log_id or origin.topic not in self.groups.values():
             return False
         log = self._logs.setdefault(origin[1:], SealedLog.empty(origin))
@@ -129,7 +132,7 @@ class Sealer:
         return log.sealed < last.size
 
     async def _begin_behind_retired(self, sql: Connection, behind: Mapping[str, WitnessEntry]) -> None:
-        """Have logs begin where what was retired has left them, and take over the checkpoints of what is gone."""
+        """Begin logs after their retired records, and restore the checkpoints of those from the witness."""
         actions = ActionLog(sql, self.log_id, self.trusted, self.witness)
         async with actions.turn():
             retired = RetiredRanges.read(actions.actions)
@@ -159,10 +162,10 @@ class Sealer:
         return Checkpoint.parse(open_note(witnessed.note, self.trusted)[0])
 
     async def seal(self, sql: Connection, clock: ClockEvidence) -> list[Sealed]:
-        """Sign every log that has grown; give what was signed, once database and witness have it.
+        """Sign every log that has grown; return the checkpoints once database and witness have them.
 
-        What the database has lost of the witness's checkpoints is written into it again, if the records are those that
-        were sealed. Raises `HistoryError` if they are not. A log in which an offset comes twice is left out.
+        Checkpoints that only the witness has are restored in the database if its records are the sealed ones; raises
+        `HistoryError` if they are not. A log in which an offset occurs twice is skipped.
         """
         restored: list[Sealed] = []
         found = await read_new(sql, list(self.groups), list(self._logs.values()), ROWS)
@@ -185,7 +188,7 @@ class Sealer:
         return log
 
     def _take(self, log: SealedLog, rows: Sequence[UnsealedRow]) -> list[Sealed]:
-        """Add rows to their log, or leave them for later; return the witness's checkpoints that they complete."""
+        """Append rows to their log, or leave them for a later pass; return the restored checkpoints."""
         name, restoring = str(log.origin), self._restoring
         restored: list[Sealed] = []
         try:
@@ -204,7 +207,7 @@ class Sealer:
         return str(log.origin) not in self.halted and not self._restoring.owes(str(log.origin))
 
     def _oldest_unsealed(self, new: Sequence[tuple[SealedLog, Sequence[UnsealedRow]]]) -> dict[str, int]:
-        """Find what is left without a seal: of halted logs all rows, of one with more rows than were read the next."""
+        """Return the time of the oldest unsealed row by topic: of all rows of a halted log, or of the last row read."""
         oldest: dict[str, int] = {}
         for log, rows in new:
             left = rows if not self._may_seal(log) else rows[-1:] if len(rows) == ROWS else ()
@@ -213,7 +216,7 @@ class Sealer:
         return oldest
 
     def _restore(self, log: SealedLog) -> Sealed:
-        """Take over the witness's checkpoint of what the log is now."""
+        """Adopt the witness's checkpoint of the current state."""
         due = self._restoring.take(str(log.origin))
         if log.frontier.root() != self._read(due).root:
             raise HistoryError(f"{log.origin}: its first {due.size} records are not those that the witness has sealed")
@@ -224,9 +227,9 @@ class Sealer:
 
 
 def _sealed_beyond(logs: Iterable[SealedLog], ends: Mapping[tuple[str, int], int]) -> dict[str, str]:
-    """Return, by origin, which logs are sealed further than the saga log has read, and how far.
+    """Return, by origin, why logs that are sealed beyond what the saga log has read cannot be sealed.
 
-    An older release signed a row that somebody had planted. No record before that row could ever be sealed.
+    An older release signed a forged row. No record before that row could ever be sealed.
     """
     return {
         str(log.origin): f"{log.origin}: sealed up to offset {log.next_offset}, but the saga log has read up to {end}"

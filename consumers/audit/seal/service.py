@@ -1,4 +1,4 @@
-"""The sealer as a process: one seals at a time, others wait for their turn."""
+"""The sealer service; one process seals at a time, and others wait for its lock."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 @dataclass
 class ClockWatch:
-    """Holds each reading of the clock against the tier. Sealing goes on outside it: the checkpoint says so itself."""
+    """Compares the clock's error with the tier and warns outside it. Sealing continues: checkpoints state the error."""
 
     tier: ClockTier
     health: Health
     _outside: bool = False
 
     def see(self, clock: ClockEvidence) -> None:
-        """Take a reading."""
+        """Report a reading of the clock."""
         metrics.CLOCK_ERROR.set(clock.error / 1e9 if clock.error >= 0 else float("nan"))
         outside = self.tier.exceeded(clock.error)
         metrics.CLOCK_OUTSIDE.set(outside)
@@ -64,14 +64,12 @@ class ClockWatch:
 
 
 _GRACE_MS: Final = 5_000
-
-
-"""Since the last pass of the sealer, during which what it has not seen counts as sealed."""
+"""Milliseconds after the last pass during which unseen records count as sealed."""
 
 
 @dataclass
 class UnsealedWatch:
-    """Holds the age of the oldest record without a seal against a limit in seconds; sealing goes on all the same."""
+    """Compares the age of the oldest unsealed record with a limit in seconds and warns above it."""
 
     limit: float
     health: Health
@@ -81,7 +79,7 @@ class UnsealedWatch:
     _late: frozenset[str] = frozenset()
 
     def see(self, topics: Mapping[str, str], oldest: Mapping[str, int]) -> None:
-        """Take what a pass has left: `topics` by saga, and by topic the broker's time of the oldest record, if any."""
+        """Report a pass: `topics` by saga, and by topic the broker's time of its oldest unsealed record, if any."""
         self._oldest, self._seen_ms = dict(oldest), self._now_ms()
         ages = {saga: self._age(topic) for saga, topic in topics.items()}
         for saga, topic in topics.items():
@@ -97,7 +95,7 @@ class UnsealedWatch:
         self.health.warn("unsealed", "; ".join(late.values()))
 
     def _age(self, topic: str) -> float:
-        """Return the seconds that the oldest record has waited; a sealer that does not come by seals nothing."""
+        """Return the age of the oldest record in seconds; without a recent pass, the time since the last one."""
         now = self._now_ms()
         since = self._oldest.get(topic)
         if since is None:
@@ -109,18 +107,14 @@ class UnsealedWatch:
 
 
 EVERY: Final = 1.0
-
-
-"""Seconds between two seals."""
+"""Seconds between two passes."""
 
 GROUP: Final = "audit-sealer"
 
 _ACK: Final = 10.0
 
 _AGAIN: Final = 10.0
-
-
-"""Seconds until what only a person can mend is tried again."""
+"""Seconds before a retry after an error that needs an operator."""
 
 _GROUPS: Final = 'SELECT DISTINCT "group" FROM lane WHERE "group" = ANY($1::text[])'
 
@@ -130,8 +124,8 @@ _PASSING = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
 async def serve(settings: Settings) -> None:
     """Seal the audit logs of all registered sagas until cancelled.
 
-    Raises `CommandError` where a key is missing, a server is not there at the start, or a topic of a saga that has run
-    differs from the catalogue.
+    Raises `CommandError` where a key is missing, a server is unavailable at the start, or a topic of a saga that has
+    run differs from the catalogue.
     """
     key = settings.audit_key_file()
     signer, trusted = read_signer(key), read_trusted([public_path(key)])
@@ -144,7 +138,7 @@ async def serve(settings: Settings) -> None:
     watches = ClockWatch(settings.clock_tier(), health), UnsealedWatch(settings.audit_unsealed_seconds, health)
     pool = await open_pool(settings.database_for(SAGA_LOG), max_size=1, application_name="tradesaga audit-sealer")
     async with pool:
-        # A registered saga without a log here, such as the shipped one beside a team's own, has nothing to seal.
+        # A registered saga without a log, such as the shipped one beside a team's own, has nothing to seal.
         ran = {row["group"] for row in await pool.fetch(_GROUPS, list(groups))}
         names = [name for name in sagas if f"{name}-log" in ran]
         await preflight(settings, [topic(name) for name in names for topic in (events_topic, checkpoints_topic)])
@@ -163,11 +157,11 @@ async def serve(settings: Settings) -> None:
 
 
 async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch, unsealed: UnsealedWatch) -> None:
-    """Seal with one session and one producer, until either fails, or for a while once some log has halted."""
+    """Seal with one session and one producer until either fails, or until `_AGAIN` seconds after a log has halted."""
     health = watch.health
     topics = {topic.removesuffix(".events"): topic for topic in sealer.groups.values()}
     async with pool.acquire() as sql:
-        while not await take_turn(sql):  # noqa: ASYNC110 - the other is a process, which tells us nothing
+        while not await take_turn(sql):  # noqa: ASYNC110 - the holder is another process
             await asyncio.sleep(EVERY)
         producer = Producer(brokers, GROUP)
         await producer.start()
@@ -197,7 +191,7 @@ def _tell_halted(health: Health, halted: Mapping[str, str]) -> None:
 
 
 async def _publish(producer: Producer, sealed: Sequence[Sealed]) -> None:
-    """Put what was signed on the checkpoints topics; what Kafka does not get, the database and the witness have."""
+    """Publish checkpoints; the database and the witness have those that Kafka does not get."""
     acks = [
         await producer.send(
             checkpoints_topic(each.origin.topic.removesuffix(".events")),
@@ -219,10 +213,10 @@ JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS k (topic, partition, size) U
 
 
 async def check_topics(sql: Connection, brokers: str, topics: Mapping[str, str], trust: SealTrust) -> None:
-    """Hold the database against the last checkpoints on Kafka; `topics` are those of facts, by saga.
+    """Compare the database with the last checkpoints on Kafka; `topics` are the events topics by saga.
 
-    Raises `HistoryError` where the saga log has read less than was sealed, or a checkpoint of as many records has
-    another root; `KafkaUnavailableError`.
+    Raises `HistoryError` where the saga log has read less than was sealed, or checkpoints of the same size have
+    different roots; `KafkaUnavailableError`.
     """
     seals: dict[Partition, Checkpoint] = {}
     async with open_inspector(brokers) as inspector:

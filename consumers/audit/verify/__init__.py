@@ -1,1 +1,1 @@
-"""Verifying the audit log: is it unaltered, and is it complete."""
+"""Verifies that the audit log is unaltered and complete."""

@@ -1,4 +1,4 @@
-"""Verifies the audit log as PostgreSQL has it, with the checkpoints of the database and of witnesses."""
+"""Verifies the audit log in PostgreSQL with the checkpoints of the database and of witnesses."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
@@ -29,11 +29,10 @@ async def verify_database(
 ) -> Report:
     """Check every row of the audit log; `progress` is called with the number of rows so far.
 
-    Payloads of other types than the given ones are counted as unreadable, checkpoints that were signed while the clock
-    was outside the tier as such. The log may grow meanwhile.
-    Raises `WitnessError` where a witness's file cannot be read.
+    Payloads of other types than `types` count as unreadable. Checkpoints that were signed while the clock was outside
+    the tier are remarked on. The log may grow meanwhile. Raises `WitnessError` for a file that cannot be read.
     """
-    # Before the snapshot: whoever signs writes to the database first, so a snapshot has all that a witness had.
+    # Before the snapshot: signers write to the database first, so the snapshot has everything that a witness had.
     seen = [[each.note for each in witness.read()] for witness in witnesses]
     async with snapshot(sql):
         return await _verify(sql, log_id, trusted, seen, progress, report=Report(types=types), tier=tier)
@@ -83,7 +82,7 @@ async def _verify(
 
 
 async def _own_rows(sql: Session, report: Report) -> AsyncGenerator[Row]:
-    """Yield the rows that the saga log has written; report the others, which are no part of a log and never sealed."""
+    """Yield the rows that the saga log wrote, and report all others: these are forged."""
     ends = await read_ends(sql)
     async for row in stream_rows(sql):
         topic, partition, offset = row.record[:3]
@@ -96,7 +95,7 @@ async def _own_rows(sql: Session, report: Report) -> AsyncGenerator[Row]:
 
 
 def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:
-    """Remark how many checkpoints bear a time that the tier does not allow. They hold all the same."""
+    """Remark on checkpoints signed outside the tier; they are valid all the same."""
     tally = ClockTally(tier)
     for checkpoints in known.values():
         for checkpoint, _ in checkpoints.values():
@@ -108,7 +107,7 @@ def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:
 def _join(
     report: Report, stored: Known, witnesses: Sequence[Sequence[str]], trusted: Mapping[bytes, Verifier]
 ) -> Known:
-    """Add the witnesses' checkpoints, and report where database and witness disagree."""
+    """Add the witnesses' checkpoints; report contradictions, and those that the database lacks."""
     known = {origin: dict(checkpoints) for origin, checkpoints in stored.items()}
     for number, notes in enumerate(witnesses, 1):
         seen = read_notes(report, f"witness {number}", notes, trusted)

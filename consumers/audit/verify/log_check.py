@@ -1,9 +1,8 @@
-"""Verifying the audit log: is it unaltered, is it complete, and where does it break.
+"""The check of one log: each row against its bytes, and the Merkle tree of the rows against the signed checkpoints.
 
-Each row is hashed anew from its bytes; what a row says beside them must follow from them. The tree over the new hashes
-must have the roots that were signed. Who rewrites rows and all hashes cannot sign; who takes rows or checkpoints away
-is shown by the offsets, which have no gaps but those that a row's hash says were left by transactions, and by the
-checkpoints that a witness has.
+Each row is hashed again from its bytes, and its other columns must follow from these. The tree over the new hashes must
+have the signed roots: an attacker who rewrites rows and hashes cannot sign. Removed rows show as gaps in the offsets,
+which are allowed only where a row's hash covers them as left by transactions; removed checkpoints show in the witness.
 """
 
 import sqlite3
@@ -28,9 +27,7 @@ from tradesaga.infra.reconciliation.facts import FactCheck
 from tradesaga.schemas.envelope import SAGA_ID
 
 LIMIT: Final = 200_000
-
-
-"""Heads in memory; beyond it all of them are put aside, so that memory does not grow with the number of sagas."""
+"""The maximum number of heads in memory; beyond it, all are moved to disk."""
 
 _TABLE: Final = "CREATE TABLE head (saga_id TEXT PRIMARY KEY, seq INTEGER, hash BLOB) WITHOUT ROWID"
 
@@ -43,13 +40,11 @@ _DELETE: Final = "DELETE FROM head WHERE saga_id = ?"
 _ALL: Final = "SELECT saga_id FROM head"
 
 Head = tuple[int, bytes]
-
-
-"""How many records of a saga are counted, and the hash of the last one."""
+"""The number of records in a saga's chain, and the hash of the last one."""
 
 
 class ChainHeads:
-    """By saga."""
+    """The head of each saga's chain, in memory or on disk."""
 
     def __init__(self, known: Mapping[UUID, Head], limit: int = LIMIT) -> None:
         self._recent = dict(known)
@@ -68,10 +63,10 @@ class ChainHeads:
         """Set a saga's head."""
         self._recent[saga_id] = head
         if len(self._recent) > self._limit:
-            self._put_aside()
+            self._move_to_disk()
 
     def take(self, saga_id: UUID) -> Head | None:
-        """Return a saga's head, and forget it."""
+        """Remove and return a saga's head."""
         found = self.get(saga_id)
         self._recent.pop(saga_id, None)
         if self._disk is not None:
@@ -79,7 +74,7 @@ class ChainHeads:
         return found
 
     def __iter__(self) -> Iterator[UUID]:
-        """Yield the sagas that there are."""
+        """Yield the ids of all sagas."""
         yield from self._recent
         if self._disk is not None:
             for (text,) in self._disk.execute(_ALL):
@@ -87,13 +82,13 @@ class ChainHeads:
                     yield saga_id
 
     def close(self) -> None:
-        """Forget everything."""
+        """Remove all heads."""
         self._recent.clear()
         if self._disk is not None:
             self._disk.close()
             self._disk = None
 
-    def _put_aside(self) -> None:
+    def _move_to_disk(self) -> None:
         if self._disk is None:
             self._disk = sqlite3.connect("", isolation_level=None)
             self._disk.execute(_TABLE)
@@ -104,20 +99,18 @@ class ChainHeads:
 
 
 FINDINGS: Final = 100
-
-
-"""Findings that a verification tells one by one; beyond that it counts."""
+"""The maximum number of findings that are listed; further ones are counted."""
 
 
 class Verdict(StrEnum):
-    """Which of the two promises a finding breaks."""
+    """Which property of the log a finding contradicts."""
 
     ALTERED = "altered"
     INCOMPLETE = "incomplete"
 
 
 class Finding(NamedTuple):
-    """One thing that is not as it should be, and where."""
+    """A deviation and its place."""
 
     verdict: Verdict
     where: str
@@ -125,7 +118,7 @@ class Finding(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """Where a log goes on once its oldest records are retired: its tree, the next offset, and the sagas' heads."""
+    """Where a log continues after its retired records: the tree's frontier, the next offset, and the sagas' heads."""
 
     frontier: Frontier
     next_offset: int
@@ -134,7 +127,7 @@ class Begin(NamedTuple):
 
 @dataclass(frozen=True)
 class Retired:
-    """Oldest records that an operator has retired, by a signed action; `offsets` says where each log begins now."""
+    """Records that an operator retired by a signed action; `offsets` has the first offset of each log after them."""
 
     number: int
     at: int
@@ -146,11 +139,11 @@ class Retired:
 
 @dataclass
 class Report:
-    """What a verification has found; counts are of rows, checkpoints, sagas and logs.
+    """The result of a verification; counts are of rows, checkpoints and logs.
 
-    Payloads of none of the `types`, or that are no JSON object, count as unreadable: no fault of the log.
-    `facts` says which facts have no row of a service behind them; None where that was not asked. Such a fact is no
-    fault of the log either, which has recorded it as it came.
+    Payloads of none of the `types`, or that are no JSON object, count as unreadable, which is no fault of the log.
+    `facts` has the facts that no row of a service confirms, None if that was not checked; the log has recorded such
+    facts as they came.
     """
 
     findings: list[Finding] = field(default_factory=list[Finding])
@@ -167,7 +160,7 @@ class Report:
     facts: FactCheck | None = None
 
     def add(self, verdict: Verdict, where: str, what: str) -> None:
-        """Take a finding down."""
+        """Add a finding."""
         self.broken.add(verdict)
         if len(self.findings) < FINDINGS:
             self.findings.append(Finding(verdict, where, what))
@@ -175,14 +168,14 @@ class Report:
             self.further += 1
 
     def holds(self, verdict: Verdict) -> bool:
-        """Return whether nothing was found that breaks this promise."""
+        """Return whether no finding contradicts this property."""
         return verdict not in self.broken
 
 
 def read_notes(
     report: Report, where: str, notes: Iterable[str], trusted: Mapping[bytes, Verifier]
 ) -> dict[str, dict[int, tuple[Checkpoint, str]]]:
-    """Return the checkpoints that a trusted key has signed, by origin and size, with their notes."""
+    """Return the checkpoints signed by a trusted key, with their notes, by origin and size; report all others."""
     found: dict[str, dict[int, tuple[Checkpoint, str]]] = {}
     for note in notes:
         try:
@@ -200,7 +193,7 @@ def read_notes(
 
 
 def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -> None:
-    """Check that each checkpoint of one log, by size, names the one before."""
+    """Check that each checkpoint of one log, ordered by size, refers to the one before."""
     before = ""
     for checkpoint, note in checkpoints:
         if checkpoint.previous != before:
@@ -210,9 +203,9 @@ def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -
 
 
 class LogCheck:
-    """Checks one log, row by row in offset order. `checkpoints` are those to be met, by size.
+    """Checks one log row by row in offset order. `checkpoints` are those of the log, by size.
 
-    It starts with the log's first record, or where what was retired has left it: `begin`.
+    It starts with the log's first record, or with `begin` after the retired records.
     """
 
     def __init__(
@@ -230,12 +223,12 @@ class LogCheck:
         self._leaves_from = self._read_leaves_from(checkpoints.values())
         self.heads = ChainHeads(start.heads)
         self.agreed = 0
-        """How many checkpoints have been met."""
+        """The number of checkpoints whose root was confirmed."""
         report.logs += 1
         self._meet()
 
     def _read_leaves_from(self, checkpoints: Iterable[Checkpoint]) -> int | None:
-        """Return the offset at which format 2 of the hashes begins, as it was signed, if that was."""
+        """Return the signed offset at which format 2 of the hashes begins, if there is one."""
         stated = {each.leaves_from for each in checkpoints if each.leaves_from is not None}
         if len(stated) > 1:
             what = (
@@ -246,17 +239,17 @@ class LogCheck:
 
     @property
     def size(self) -> int:
-        """Return the number of records so far, those that were passed over included."""
+        """The number of records so far, skipped ones included."""
         return self._frontier.size
 
     def skip(self, subtree: Subtree) -> None:
-        """Pass over records that are not at hand, by their subtree's root; raises `ValueError` where none begins."""
+        """Skip records by the root of their subtree. Raises `ValueError` where no such subtree begins."""
         self._frontier.append_subtree(subtree.level, subtree.root)
         self._next_offset = -1
         self._meet()
 
     def take(self, row: Row, previous: bytes | None = None) -> None:
-        """Check the next row; `previous` is the hash of its saga's record before, where that one is not at hand."""
+        """Check the next row; `previous` is the hash of the saga's previous record if that one was skipped."""
         offset = row.record.offset
         if previous is not None and row.saga_id is not None and row.seq and self.heads.get(row.saga_id) is None:
             self.heads.put(row.saga_id, (row.seq - 1, previous))
@@ -264,15 +257,15 @@ class LogCheck:
         self._grow(self._check(row))
 
     def take_hash(self, offset: int, found: bytes, skipped: int = 0) -> None:
-        """Take the next record by the hash that its bytes have; there is no row that could say otherwise.
+        """Add the next record by the hash of its bytes.
 
-        `skipped` is the number of offsets before it that no consumer is given.
+        `skipped` is the number of offsets directly before it that Kafka gives to no consumer.
         """
         self._reach(offset, skipped)
         self._grow(found)
 
     def _reach(self, offset: int, skipped: int) -> None:
-        """Report what is missing before this record, which says how many offsets before it hold no record."""
+        """Report gaps and repeated offsets before this record; `skipped` offsets before it hold none."""
         following = offset - skipped
         if offset < self._next_offset:
             what = "the offset comes twice: one of the two rows was planted"
@@ -295,7 +288,7 @@ class LogCheck:
         self._meet()
 
     def _check(self, row: Row) -> bytes:
-        """Return the hash that the row's bytes have, and tell where the row says otherwise."""
+        """Return the hash of the row's bytes, and report what in the row differs from them."""
         seq, previous = (self.heads.get(row.saga_id) if row.saga_id is not None else None) or (0, b"")
         counted = row.seq is not None
         self._check_format(row)
@@ -315,7 +308,7 @@ class LogCheck:
         return found
 
     def _check_format(self, row: Row) -> None:
-        """Check that the hash has the format of its time: nobody goes back to the older, which covers less."""
+        """Check the format of the hash: after format 2 has begun, format 1, which covers less, is not allowed."""
         form, offset = format_of(row.hash), row.record.offset
         if self._leaves_from is None and form == FORMAT:
             self._leaves_from = offset
@@ -324,7 +317,7 @@ class LogCheck:
             self._report.add(Verdict.ALTERED, self._at(offset), what)
 
     def _meet(self) -> None:
-        """Hold the tree against the checkpoint that was signed of it, if one was."""
+        """Compare the tree with the checkpoint of its size, if there is one."""
         while self._met < len(self._due) and self._due[self._met].size <= self._frontier.size:
             due = self._due[self._met]
             self._met += 1
@@ -338,7 +331,7 @@ class LogCheck:
                 self._report.add(Verdict.ALTERED, f"{self._origin}", what)
 
     def finish(self) -> None:
-        """Tell what was sealed and is not there."""
+        """Report sealed records that are missing, and records without any checkpoint."""
         for due in self._due[self._met :]:
             what = f"{due.size} records were sealed at {due.time} ns; {self._frontier.size} are there"
             self._report.add(Verdict.INCOMPLETE, str(self._origin), what)
@@ -363,7 +356,7 @@ def _reads(row: Row, known: frozenset[str] | None) -> bool:
 
 
 def _follows(row: Row) -> bool:
-    """Return whether the row's columns say what its headers do."""
+    """Return whether the row's columns follow from its headers."""
     try:
         headers = dict(row.record.headers or load_headers(row.stored.headers))
     except ValueError:
@@ -373,7 +366,7 @@ def _follows(row: Row) -> bool:
 
 
 def _named(saga_id: UUID | None, headers: Mapping[str, bytes]) -> bool:
-    """Return whether the headers name this saga; where the row names none, they must name none either."""
+    """Return whether the headers name this saga, or none if the row has none."""
     said = headers.get(SAGA_ID) or b""
     if saga_id is not None:
         return said == str(saga_id).encode()

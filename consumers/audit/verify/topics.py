@@ -1,4 +1,4 @@
-"""Verifies topics by themselves: every record's hash from Kafka's bytes, the trees against what was signed."""
+"""Verifies events topics: hashes every record from Kafka's bytes and compares the trees with the checkpoints."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +32,10 @@ from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 
 class Chains:
-    """The sagas' chains on one partition: about 200 bytes of memory a saga.
+    """The sagas' hash chains on one partition, in about 200 bytes of memory per saga.
 
-    Until a saga has started, only folding can tell whether a record counts in its chain; after that, all of them do.
-    Hashes are of format 2 from the offset `leaves_from` on.
+    Until a saga has started, only a fold shows whether a record is part of its chain; after that, all records are.
+    Hashes are of format 2 from the offset `leaves_from`.
     """
 
     def __init__(self, rules: Rules, leaves_from: int = 0) -> None:
@@ -58,11 +58,11 @@ class Chains:
         return self._fold.take(record, form).entry.hash
 
     def get(self, saga_id: UUID) -> Tracked | None:
-        """Return a saga that has not started, and of which records are parked."""
+        """Return a saga that has parked records and has not started."""
         return self._early.get(saga_id)
 
     def keep(self, tracked: Tracked) -> None:
-        """Keep the last hash of a saga that has started, and all of one that has not."""
+        """Store the last hash of a saga that has started, or all of one that has not."""
         if tracked.checkpoint is None:
             self._early[tracked.saga_id] = tracked
             return
@@ -78,10 +78,9 @@ Known = dict[str, dict[int, tuple[Checkpoint, str]]]
 class TopicVerifier:
     """Verifies the events topics of some sagas.
 
-    The partitions `noted`, of topics of checkpoints, are read first, then `sources`, which returns notes by where they
-    were found: a place that gets a checkpoint earlier than another is read after it. `cluster` is the id of the cluster
-    that is read; `removals` says of topics from which the broker removes records by which rule. `alone` leaves
-    checkpoints of other topics out of account.
+    The partitions `noted` of checkpoints topics are read first, then `sources`, which returns notes by their source: a
+    source that gets checkpoints earlier is read later. `cluster` is the id of the cluster; `removals` has the rule by
+    which the broker removes records, by topic. `alone` ignores checkpoints of other topics.
     """
 
     topics: TopicReader
@@ -99,7 +98,7 @@ class TopicVerifier:
     report: Report = field(default_factory=Report)
 
     async def run(self) -> Report:
-        """Verify; raises `KafkaUnavailableError`."""
+        """Verify all partitions. Raises `KafkaUnavailableError`."""
         self.report.types = self.types
         known = await self._collect()
         self.report.checkpoints = sum(len(checkpoints) for checkpoints in known.values())
@@ -120,7 +119,7 @@ class TopicVerifier:
         return self.report
 
     async def _collect(self) -> Known:
-        """Bring together what was signed, wherever it was kept, and tell where it contradicts itself."""
+        """Return the checkpoints of all sources, and report contradictions."""
         noted = {f"{place[0]}[{place[1]}]": [note async for note in self._notes(place)] for place in self.noted}
         sources = {**await self.sources(), **noted}
         known: Known = {}
@@ -151,7 +150,7 @@ class TopicVerifier:
         if held[0]:
             what = f"the topic begins at offset {held[0]}: what was before it has been removed, by retention or by hand"
             self.report.add(Verdict.INCOMPLETE, f"{where} offset 0", what)
-        # Where the broker removes records, none can tell their offsets from those that transactions leave.
+        # Offsets of records that compaction removed look like those of transaction markers.
         whole = "compact" not in self.removals.get(place[0], "")
         following = held[0]
         async for batch in self.topics.read_remaining(place, *held):
@@ -199,9 +198,9 @@ def verify_topics(
     database: bool,
     saga: str | None = None,
 ) -> Report:
-    """Verify the events topics of all registered sagas, or of one; without `database` none is asked for checkpoints.
+    """Verify the events topics of all registered sagas, or of one; `database` includes the database's checkpoints.
 
-    Raises `CommandError` where a saga, a server or a topic is not there, `WitnessError`.
+    Raises `CommandError` for an unknown saga, an unavailable server or a missing topic, and `WitnessError`.
     """
     known = registered_sagas(settings.app)
     sagas = known if saga is None else {saga: find_saga(saga, settings.app)}
@@ -223,7 +222,7 @@ async def _verify(
     )
 
     async def read_sources() -> dict[str, list[str]]:
-        # The database last: a checkpoint is written there before anybody else gets it, so none is missing between two.
+        # The database last: checkpoints are written there first, so it has all that the other sources have.
         sources = {
             f"witness {number}": [each.note for each in witness.read()] for number, witness in enumerate(witnesses, 1)
         }

@@ -1,4 +1,4 @@
-"""How the outcome of a verification is told: to people in a terminal, and to scripts."""
+"""Output of a verification, on a terminal and as JSON."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def show(report: Report) -> None:
-    """Print it; what others have written is printed as it is, markup and control characters included."""
+    """Print a report; text of others is printed without being interpreted as markup."""
     console = Console()
     _show_counts(console, report)
     for verdict, word in ((Verdict.ALTERED, "unaltered"), (Verdict.INCOMPLETE, "complete")):
