@@ -88,7 +88,7 @@ class RetryStep:
     round: int
 
 
-Order = BarStep | CompensateStep | RetryStep
+StepCommand = BarStep | CompensateStep | RetryStep
 
 
 class Folded(NamedTuple):
@@ -99,7 +99,7 @@ class Folded(NamedTuple):
 
     state: State
     status: Status
-    orders: tuple[Order, ...] = ()
+    orders: tuple[StepCommand, ...] = ()
     refusal: str = ""
 
 
@@ -225,7 +225,7 @@ class Machine:
         """Fold a step fact. Cached, since most sagas go through the same few states."""
         return self._due(_take_in(state, Fact(meaning, step, round_)))
 
-    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
+    def _due(self, state: State, orders: tuple[StepCommand, ...] = (), refusal: str = "") -> Folded:
         status = self.status(state)
         if state.to_ask and self.passed(state):
             state, orders = self._ask_again(state, orders)
@@ -239,18 +239,18 @@ class Machine:
             state, orders = self._take_back_last(state, orders)
         return Folded(state, status, orders, refusal)
 
-    def _ask_again(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
+    def _ask_again(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
         """Ask owners for their answers again, after a recheck: of steps before the pivot, and of retriable ones."""
         settled = state.refused | state.barred | self._failed(state)
         asked = self._triggered(state, state.to_ask & ~settled & ~state.bar_asked)
-        again: list[Order] = [
+        again: list[StepCommand] = [
             RetryStep(index, state.rounds[index]) if self._retriable >> index & 1 else BarStep(index)
             for index in bits(asked)
         ]
         noted = state._replace(to_ask=state.to_ask & ~asked, bar_asked=state.bar_asked | asked & ~self._retriable)
         return noted, (*orders, *again)
 
-    def _take_back_last(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
+    def _take_back_last(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
         """Command the compensation of the last done step, unless an earlier command is not answered yet."""
         left = self._left(state)
         if equal_rounds(state.undo_asked, state.undo_rounds) & left:

@@ -11,8 +11,7 @@ from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.checkpoint import NONE, Tracked
 from tradesaga.consumers.saga_log.commands import command
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import DeadLetter, Outcome
+from tradesaga.consumers.saga_log.fold import DeadLetter, FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
 from tradesaga.infra.kafka.codec import Outgoing, Record, pack
 from tradesaga.infra.kafka.connections import Partition
@@ -21,7 +20,7 @@ from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.starts.accept import StartInvalidError
 from tradesaga.sagas.definition import AnySaga
-from tradesaga.sagas.machine import BarStep, Order
+from tradesaga.sagas.machine import BarStep, StepCommand
 from tradesaga.schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
 from tradesaga.schemas.identity import RequestKeys
 
@@ -124,7 +123,7 @@ class FactRecovery:
         """Fold records of one partition; give the commands that they bring about, and the dead letters."""
         sagas = [saga_of(record) for record in records]
         known = await self._gather({saga for saga in sagas if saga})
-        outcomes: list[Outcome] = []
+        outcomes: list[FoldResult] = []
         orders: list[DerivedCommand] = []
         for saga_id, record in zip(sagas, records, strict=True):
             form = form_at(record.offset, self.leaves_from.get(record[:2], 0))
@@ -152,7 +151,7 @@ class FactRecovery:
             known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, NONE))
         return known
 
-    async def _write(self, lane: Lane, outcomes: Sequence[Outcome], known: dict[UUID, Tracked]) -> None:
+    async def _write(self, lane: Lane, outcomes: Sequence[FoldResult], known: dict[UUID, Tracked]) -> None:
         await store.write(self.sql, self.rules, [(lane.id, known[saga_id]) for saga_id in sorted(known)])
         await store.enter(self.sql, [(lane, outcome) for outcome in outcomes])
         set_aside = [(o.tracked.saga_id, o.parked) for o in outcomes if o.parked is not None and o.tracked is not None]
@@ -175,11 +174,11 @@ class FactRecovery:
         while self.writes and len(self._cache) > CACHED:
             self._cache.popitem(last=False)
 
-    def _order(self, tracked: Tracked, order: Order, record: Record) -> DerivedCommand:
+    def _order(self, tracked: Tracked, order: StepCommand, record: Record) -> DerivedCommand:
         made = command(self.rules, tracked, order, record, self.now)
         return DerivedCommand(record.partition, command_key(made.headers, bar=isinstance(order, BarStep)), made)
 
-    def _letters(self, outcomes: Iterable[Outcome]) -> list[Outgoing]:
+    def _letters(self, outcomes: Iterable[FoldResult]) -> list[Outgoing]:
         name = self.rules.saga.name
         letters: list[Outgoing] = []
         for outcome in outcomes:
@@ -190,7 +189,7 @@ class FactRecovery:
                 letters.append(dead_letter(name, self.group, letter.record, fault, self.now))
         return letters
 
-    def _count_unknown(self, outcome: Outcome, letter: DeadLetter) -> None:
+    def _count_unknown(self, outcome: FoldResult, letter: DeadLetter) -> None:
         """Count what another release may have read; what the lost saga log could not read either is nobody's fact."""
         if letter.kind == "version":
             self.versions[awaited_version(letter.reason)] += 1
@@ -201,7 +200,7 @@ class FactRecovery:
                 self.unknown[(outcome.entry.event_type or "")[:200]] += 1
 
 
-def _is_of_a_saga(outcome: Outcome) -> bool:
+def _is_of_a_saga(outcome: FoldResult) -> bool:
     """Return whether the start of the record's saga has been read, or is this record or the first one that is parked.
 
     Anybody can write records of sagas that do not exist: whatever those name, nothing is lost with them.

@@ -10,13 +10,10 @@ from prometheus_client import Counter, Histogram
 
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Binding
-from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.event_factory import EventFactory, Trigger
-from tradesaga.consumers.runtime.local_handlers import Budget, Item
+from tradesaga.consumers.runtime.event_factory import CallKind, EventFactory, Trigger
+from tradesaga.consumers.runtime.local_handlers import Budget, Item, LoopWatch
 from tradesaga.consumers.runtime.message import Bindings, Message
-from tradesaga.consumers.runtime.outcome import CallKind
 from tradesaga.consumers.runtime.remote_calls import Call, Calls
-from tradesaga.consumers.runtime.reports import Report
 from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.infra.kafka.codec import Outgoing, unpack
 from tradesaga.infra.outbox.processor import Transaction
@@ -25,6 +22,7 @@ from tradesaga.sagas.decide import Due, StepMessage, decide
 from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope
+from tradesaga.schemas.messages.lifecycle import StepBarred
 from tradesaga.schemas.messages.message import Event
 from tradesaga.schemas.messages.message import Message as Payload
 
@@ -33,6 +31,9 @@ CALL_MARGIN = 1.0
 """Seconds after a call's time limit at which its row is due, in case the process that made the call has died."""
 PUT_OFF = 0.05
 """Seconds after which a call is tried again for which there was no room."""
+
+Report = tuple[UUID, str, str]
+"""A report by saga, step and its own id."""
 
 _DEFERRED = {CallKind.CALL: StepMessage.DEFERRED, CallKind.COMPENSATE: StepMessage.COMPENSATION_DEFERRED}
 _RESULTS = {
@@ -192,6 +193,10 @@ class BatchContext:
         self.count(metrics.STEPS_EXECUTED, row.step, result)
         histogram = self.runtime.child(metrics.STEP_SECONDS, row.step, result)
         self.seconds.append((histogram, (self.runtime.now() - row.started) / 1e9))
+
+    def answer_barred(self, row: Row, trigger: Trigger | None, lane: int) -> None:
+        """Answer `StepBarred`: the step has not happened and never will."""
+        self.answer(row, self.make_event(row, trigger, StepBarred(step=row.step)), lane)
 
     def answer_compensation(self, row: Row, made: Outgoing, lane: int) -> None:
         """Publish the compensation's answer of this round and store it in the row."""

@@ -1,32 +1,208 @@
-"""Dispatch messages, due rows and finished calls: decide on the row's transition and carry it out."""
+"""Dispatch messages, due rows and finished calls: decide on the row's transition and apply it.
+
+The first half starts attempts and applies their outcomes; the second half chooses what to start.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tradesaga.consumers.participant import Binding
 from tradesaga.consumers.runtime import waiting_steps
-from tradesaga.consumers.runtime.apply_outcome import (
-    apply_compensation_outcome,
-    apply_outcome,
-    apply_transition,
-    start_attempt,
-    start_compensation,
-)
 from tradesaga.consumers.runtime.batch_context import BatchContext, request_of
-from tradesaga.consumers.runtime.event_factory import CONTEXT_CEILING, Trigger, pack_message, split_packed
+from tradesaga.consumers.runtime.event_factory import (
+    CONTEXT_CEILING,
+    Answered,
+    CallKind,
+    Completion,
+    Deferred,
+    Failed,
+    NotFound,
+    Outcome,
+    Trigger,
+    Unknown,
+    pack_message,
+    pack_trigger,
+    split_packed,
+    tidy,
+)
 from tradesaga.consumers.runtime.local_handlers import Item, run_local
 from tradesaga.consumers.runtime.message import Message
-from tradesaga.consumers.runtime.outcome import CallKind, Completion
 from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.infra.failpoints import Failpoint, reach
+from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import Action, Due, StepMessage, Transition, decide
+from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_state import NO_ROW, RowStatus
 from tradesaga.schemas.envelope import ContextTooLargeError
+from tradesaga.schemas.messages.lifecycle import (
+    AttemptFailed,
+    CompensationFailed,
+    Direction,
+    StepFailed,
+    StepUnknown,
+)
+
+PAUSE = 1.0
+
+
+"""Seconds after which a paused step is checked again."""
+
+
+def start_attempt(
+    batch: BatchContext, row: Row, binding: Binding, trigger: Trigger, lane: int, *, decided: Transition
+) -> None:
+    """Start the attempt, or defer it while the step is paused."""
+    paused = batch.any_paused and batch.runtime.is_paused(batch.context(row, binding, trigger))
+    row.apply(decided)
+    if paused:
+        _defer(batch, row, trigger, binding.step, PAUSE)
+        return
+    row.started = batch.runtime.now()
+    if binding.remote:
+        row.input = row.input or pack_trigger(trigger)
+        if not batch.call(CallKind.CALL, row, binding, trigger):
+            return
+    else:
+        batch.local[row.key] = Item(binding, row, trigger, lane, batch.context(row, binding, trigger, local=True))
+    if row.attempt > 1:
+        batch.count(metrics.STEP_RETRIES, row.step, "forward")
+
+
+def start_compensation(
+    batch: BatchContext, row: Row, binding: Binding, trigger: Trigger, lane: int, *, decided: Transition
+) -> None:
+    """Start an attempt at the compensation."""
+    reach(Failpoint.IN_COMPENSATION)
+    row.apply(decided)
+    row.started = batch.runtime.now()
+    if binding.compensate_remotely is not None:
+        if not batch.call(CallKind.COMPENSATE, row, binding, trigger):
+            return
+    else:
+        context = batch.context(row, binding, trigger, local=True, back=True)
+        batch.local[row.key] = Item(binding, row, trigger, lane, context, back=True)
+    if row.back_attempt > 1:
+        batch.count(metrics.STEP_RETRIES, row.step, "back")
+
+
+def apply_outcome(batch: BatchContext, row: Row, trigger: Trigger, outcome: Outcome, lane: int) -> None:
+    """Apply the outcome of a forward attempt to its row."""
+    step = batch.step(row, trigger)
+    match outcome:
+        case Answered(event, value) if isinstance(event, step.emits):
+            row.apply(decide(row, StepMessage.SUCCEEDED, step))
+            batch.answer(row, batch.runtime.events.make_success(row, trigger, event, value), lane)
+        case Answered(event, value) if step.rejects is not None and isinstance(event, step.rejects):
+            row.apply(decide(row, StepMessage.REFUSED, step))
+            batch.answer(row, batch.runtime.events.make_event(row, trigger, event, value), lane)
+        case Failed():
+            _fail(batch, row, trigger, outcome, lane)
+        case Unknown(reason, first_report):
+            message = StepMessage.UNKNOWN if first_report else StepMessage.STILL_UNKNOWN
+            apply_transition(batch, row, trigger, decide(row, message, step), lane, reason=reason)
+        case Deferred():
+            _defer(batch, row, trigger, step, 0.0)
+        case NotFound():
+            _apply_not_found(batch, row, trigger, lane)
+        case _:
+            _fail(batch, row, trigger, Failed("the handler returned an event that its step does not emit"), lane)
+
+
+def apply_compensation_outcome(batch: BatchContext, row: Row, trigger: Trigger, outcome: Outcome, lane: int) -> None:
+    """Apply the outcome of a compensation attempt to its row."""
+    step = batch.step(row, trigger)
+    if isinstance(outcome, Answered) and step.back is not None and isinstance(outcome.event, step.back[1]):
+        row.apply(decide(row, StepMessage.COMPENSATED, step))
+        batch.answer_compensation(
+            row, batch.runtime.events.make_event(row, trigger, outcome.event, outcome.value, back=True), lane
+        )
+        return
+    if isinstance(outcome, Deferred):
+        apply_transition(batch, row, trigger, decide(row, StepMessage.COMPENSATION_DEFERRED, step), lane)
+        return
+    reason = (
+        outcome.reason
+        if isinstance(outcome, Failed | Unknown)
+        else "the handler returned an event that the compensation does not emit"
+    )
+    final = isinstance(outcome, Failed) and outcome.final
+    message = StepMessage.COMPENSATION_FAILED_FOR_GOOD if final else StepMessage.COMPENSATION_ATTEMPT_FAILED
+    batch.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "back")
+    apply_transition(batch, row, trigger, decide(row, message, step), lane, reason=reason)
+
+
+def apply_transition(
+    batch: BatchContext, row: Row, trigger: Trigger | None, decided: Transition, lane: int, *, reason: str = ""
+) -> None:
+    """Apply a transition in which no handler's event is published, but the participant's own answer or report."""
+    row.apply(decided)
+    match decided.action:
+        case Action.ANSWER if decided.status is RowStatus.BARRED:
+            batch.answer_barred(row, trigger, lane)
+        case Action.ANSWER:
+            fact = StepFailed(step=row.step, attempts=row.attempt, reason=tidy(reason))
+            batch.answer(row, batch.make_event(row, trigger, fact), lane)
+        case Action.ANSWER_COMPENSATION:
+            fact = CompensationFailed(step=row.step, attempts=row.back_attempt, reason=tidy(reason))
+            batch.answer_compensation(row, batch.make_event(row, trigger, fact, back=True), lane)
+        case _:
+            row.wait = batch.wait(decided.due, row, batch.step(row, trigger)) if trigger is not None else None
+            batch.touch(row)
+            _report(batch, row, trigger, decided.action, lane, reason=reason)
+
+
+def _report(batch: BatchContext, row: Row, trigger: Trigger | None, action: Action, lane: int, *, reason: str) -> None:
+    """Report a failed attempt or an unknown outcome of a step that is not answered yet."""
+    if action is Action.REPORT_ATTEMPT:
+        back = row.status is RowStatus.COMPENSATING
+        direction: Direction = "back" if back else "forward"
+        attempt = row.back_attempt if back else row.attempt
+        fact = AttemptFailed(step=row.step, direction=direction, attempt=attempt, reason=tidy(reason))
+        batch.transaction.emit(lane, batch.make_event(row, trigger, fact, back=back))
+    elif action is Action.REPORT_UNKNOWN:
+        fact = StepUnknown(step=row.step, attempt=row.attempt, reason=tidy(reason))
+        batch.transaction.emit(lane, batch.make_event(row, trigger, fact))
+        batch.count(metrics.STEPS_EXECUTED, row.step, "unknown")
+
+
+def _fail(batch: BatchContext, row: Row, trigger: Trigger, failed: Failed, lane: int) -> None:
+    step = batch.step(row, trigger)
+    batch.count(metrics.STEP_ATTEMPTS_FAILED, row.step, "forward")
+    row.input = row.input or pack_trigger(trigger)
+    message = StepMessage.FAILED_FOR_GOOD if failed.final else StepMessage.FAILED
+    apply_transition(batch, row, trigger, decide(row, message, step), lane, reason=failed.reason)
+
+
+def _defer(batch: BatchContext, row: Row, trigger: Trigger, step: AnyStep, wait: float) -> None:
+    """Put an attempt off: store its input and make the row due in `wait` seconds."""
+    row.apply(decide(row, StepMessage.DEFERRED, step))
+    row.input, row.wait = row.input or pack_trigger(trigger), wait
+    batch.touch(row)
+
+
+def _apply_not_found(batch: BatchContext, row: Row, trigger: Trigger, lane: int) -> None:
+    """Treat "not found" as a failure once the attempt has expired at the remote system, allowing for clock skew.
+
+    Both the wall clock and the monotonic clock must have passed the expiry: the first may jump, the second may stop
+    while the machine sleeps.
+    """
+    runtime = batch.runtime
+    void_ns = int(batch.step(row, trigger).timeout.total_seconds() * 1e9) + runtime.skew_ns
+    left = max((row.started + void_ns - runtime.now()) / 1e9, void_ns / 1e9 - runtime.calls.age(row.key))
+    if left <= 0:
+        runtime.calls.forget(row.key)
+        _fail(batch, row, trigger, Failed("the remote system has no such request, and the attempt has expired"), lane)
+    else:
+        # At most the time of one attempt: a wall clock that is far behind now may be corrected by then.
+        row.wait = min(left, void_ns / 1e9)
+        batch.touch(row)
 
 
 def handle_message(batch: BatchContext, message: Message) -> None:
     """Process a message; local handlers due for the same row must have been flushed."""
     row = batch.rows.get(message.key)
     if message.kind is StepMessage.REPORT:
-        waiting_steps.take_report(batch, message, row)
+        waiting_steps.handle_report(batch, message, row)
         return
     decided = decide(row or NO_ROW, message.kind, message.binding.step, message.envelope.round)
     if (act := _ACTS.get(decided.action)) is not None:
@@ -61,7 +237,7 @@ def handle_completion(batch: BatchContext, completion: Completion) -> None:
         case CallKind.COMPENSATE if (row.status, row.back_attempt) == (RowStatus.COMPENSATING, completion.attempt):
             apply_compensation_outcome(batch, row, batch.stored(row.back_input), outcome, row.lane)
         case CallKind.POLL | CallKind.BAR if row.status is RowStatus.WAITING:
-            waiting_steps.take_answer(batch, row, completion)
+            waiting_steps.handle_reported(batch, row, completion)
         case CallKind.CALL | CallKind.QUERY if (row.status, row.attempt) == (RowStatus.INTENT, completion.attempt):
             apply_outcome(batch, row, batch.stored(row.input), outcome, row.lane)
         case _:
@@ -192,4 +368,5 @@ _ACTS: Final[Mapping[Action, Callable[[BatchContext, Message, Row | None, Transi
     Action.REPEAT_ANSWER: _repeat_answer,
     Action.REPEAT_COMPENSATION_ANSWER: _repeat_compensation_answer,
 }
+
 _CALLS: Final = {Action.QUERY: CallKind.QUERY, Action.POLL: CallKind.POLL, Action.BAR_FAR_SIDE: CallKind.BAR}

@@ -1,8 +1,10 @@
-"""Make a participant's events, and store their triggers in step rows."""
+"""Outcomes of attempts, the triggers stored in step rows, and the events that a participant publishes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, cast
+from uuid import UUID
 
 import orjson
 
@@ -18,9 +20,83 @@ from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.messages.message import Message as Payload
 from tradesaga.schemas.topics import events_topic
 
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The handler returned an event: success, rejection or compensation."""
+
+    event: Event
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt did not happen; `final` if every further attempt would fail too, `hung` if it timed out."""
+
+    reason: str
+    final: bool = False
+    hung: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The attempt was not run: the batch has no time left for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The attempt may have happened; `first_report` if that was not known before."""
+
+    reason: str
+    first_report: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The remote system has no such request; conclusive only once the attempt has expired there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The remote system's reports for a waiting step."""
+
+    reports: Sequence[Event]
+
+
+Outcome = Answered | Failed | Deferred | Unknown | NotFound | Reported
+
+
+class CallKind(Enum):
+    """The kinds of remote calls."""
+
+    CALL = "call"
+    QUERY = "query"
+    COMPENSATE = "compensate"
+    POLL = "poll"
+    BAR = "bar"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished remote call; it is ignored unless the row is still at the attempt for which it was made."""
+
+    saga_id: UUID
+    step: str
+    kind: CallKind
+    attempt: int
+    outcome: Outcome
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        """Return the key of the call's row."""
+        return self.saga_id, self.step
+
+
 _LENGTH = 4
 
 Check = Callable[[int], None]
+
+
 """Raises for a version of a saga's definition that is not registered here."""
 
 
@@ -99,9 +175,15 @@ def _framed(packed: bytes) -> bytes:
 
 
 VALUE_LIMIT = 256 * 1024
+
+
 """Bytes of a payload; with the largest context and the headers, it stays below the topic's `max.message.bytes`."""
+
 CONTEXT_CEILING = 384 * 1024
+
+
 """Bytes of context above which no step starts, so that there is room for a remote answer."""
+
 _PUBLISHED_CEILING = 640 * 1024
 
 

@@ -10,15 +10,14 @@ import structlog
 
 from tradesaga.consumers.context import Claim, StepContext
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.runtime import dead_letters, dispatch, set_aside, waiting_steps
+from tradesaga.consumers.runtime import dead_letters, dispatch, waiting_steps
 from tradesaga.consumers.runtime.batch_context import BatchContext, ParticipantRuntime
-from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.event_factory import Check, EventFactory, Trigger
+from tradesaga.consumers.runtime.event_factory import Check, Completion, EventFactory, Trigger
+from tradesaga.consumers.runtime.local_handlers import LoopWatch
 from tradesaga.consumers.runtime.message import Bindings, Message, Router, StrayError, UnknownVersionError
-from tradesaga.consumers.runtime.outcome import Completion
 from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
-from tradesaga.consumers.runtime.reports import mark_counted, read_reports, stores_of
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, load_due, next_due, save
+from tradesaga.consumers.runtime.waiting_steps import mark_counted, read_reports, stores_of
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import RecordFault
@@ -135,7 +134,7 @@ class StepProcessor:
         await self._calls.open(wake)
         self._judged, self._completions = None, []
         self._lanes = [lane.id for lane in lanes]
-        self._returning = await set_aside.find(sql, self.group, self._participant.saga.versions, lanes)
+        self._returning = await dead_letters.find_parked(sql, self.group, self._participant.saga.versions, lanes)
         self._plan(await next_due(sql, self._lanes, self._steps))
 
     async def close(self) -> None:
@@ -222,11 +221,11 @@ class StepProcessor:
             structlog.get_logger("participant").warning(
                 "records set aside", group=self.group, count=len(aside), why=why
             )
-        await set_aside.keep(sql, self.group, list(aside.values()))
-        await set_aside.release(sql, self.group, [each.record for each in returned], datetime.now(UTC))
+        await dead_letters.park(sql, self.group, list(aside.values()))
+        await dead_letters.release_parked(sql, self.group, [each.record for each in returned], datetime.now(UTC))
         if not returned:
             return []
-        return await set_aside.find(sql, self.group, self._participant.saga.versions, lanes.values())
+        return await dead_letters.find_parked(sql, self.group, self._participant.saga.versions, lanes.values())
 
     async def _take(self, batch: BatchContext, message: Message, aside: Aside) -> None:
         if message.key in batch.local:

@@ -10,9 +10,7 @@ from uuid import UUID
 
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Binding, CompensationImpossibleError
-from tradesaga.consumers.runtime.event_factory import Trigger, WrongAnswerError, check_size, write_answer
-from tradesaga.consumers.runtime.local_handlers import being_cancelled
-from tradesaga.consumers.runtime.outcome import (
+from tradesaga.consumers.runtime.event_factory import (
     Answered,
     CallKind,
     Completion,
@@ -20,8 +18,13 @@ from tradesaga.consumers.runtime.outcome import (
     NotFound,
     Outcome,
     Reported,
+    Trigger,
     Unknown,
+    WrongAnswerError,
+    check_size,
+    write_answer,
 )
+from tradesaga.consumers.runtime.local_handlers import being_cancelled
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.telemetry import metrics

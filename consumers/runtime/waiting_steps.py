@@ -1,17 +1,25 @@
-"""Process reports for waiting steps, which answer once trigger and reports are both there."""
+"""Process reports for waiting steps, which answer once trigger and reports are both there.
 
-from collections.abc import Sequence
+Stored reports are read for a whole batch at once, and only where they may complete a step: reading all reports of a
+saga for each new one would take quadratic time.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import orjson
+from pydantic import ValidationError
 
-from tradesaga.consumers.participant import Binding
-from tradesaga.consumers.runtime.apply_outcome import answer_barred
-from tradesaga.consumers.runtime.batch_context import BatchContext
-from tradesaga.consumers.runtime.event_factory import Trigger, check_size, split_packed, tidy
+from tradesaga.consumers.context import ReportStore
+from tradesaga.consumers.participant import Binding, Participant
+from tradesaga.consumers.runtime.batch_context import BatchContext, Report
+from tradesaga.consumers.runtime.event_factory import Completion, Reported, Trigger, check_size, split_packed, tidy
 from tradesaga.consumers.runtime.message import Message
-from tradesaga.consumers.runtime.outcome import Completion, Reported
 from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.infra.kafka.codec import unpack
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import Action, StepMessage, decide
 from tradesaga.sagas.step_state import NO_ROW, RowStatus
@@ -20,13 +28,114 @@ from tradesaga.schemas.messages.lifecycle import StepContradicted
 from tradesaga.schemas.messages.message import Event
 from tradesaga.schemas.messages.message import Message as Payload
 
+
+class Kept(NamedTuple):
+    """A step's report store, and the function that returns a report's id."""
+
+    store: ReportStore
+    correlate: Callable[[Any], str]
+
+
+Stores = Mapping[str, Kept]
+
+
+"""By step."""
+
+
+def stores_of(participant: Participant) -> Stores:
+    """Return the stores of a participant's steps."""
+    return {
+        name: Kept(binding.store, binding.correlate)
+        for name, binding in participant.bindings.items()
+        if binding.store is not None and binding.correlate is not None
+    }
+
+
+async def read_reports(
+    stores: Stores,
+    sql: Connection,
+    messages: Sequence[Message],
+    completions: Sequence[Completion],
+    rows: Mapping[Key, Row],
+) -> tuple[Mapping[Key, Sequence[Event]], set[Report]]:
+    """Store the reports that polls and bars returned, and read those that may complete a step of this batch.
+
+    Returns them, and the late reports that answers already include. Three statements for each store.
+    """
+    found: dict[Key, Sequence[Event]] = {}
+    counted: set[Report] = set()
+    open_, late = _may_answer(messages, completions, rows), _late(stores, messages, rows)
+    for step, (store, _) in stores.items():
+        brought = [
+            (each.saga_id, report)
+            for each in completions
+            if each.step == step and isinstance(each.outcome, Reported)
+            for report in each.outcome.reports
+        ]
+        if brought:
+            await store.save(sql, brought)
+        if sagas := sorted({saga_id for saga_id, name in open_ if name == step}):
+            stored = await store.load(sql, sagas)
+            found |= {(saga_id, step): reports for saga_id, reports in stored.items()}
+        if asked := late.get(step):
+            counted |= {(saga_id, step, ident) for saga_id, ident in await store.find_counted(sql, asked)}
+    return found, counted
+
+
+async def mark_counted(stores: Stores, sql: Connection, reports: Collection[Report]) -> None:
+    """Mark the reports that the answers of this batch include: one statement for each store."""
+    by_step: dict[str, list[tuple[UUID, str]]] = {}
+    for saga_id, step, ident in reports:
+        by_step.setdefault(step, []).append((saga_id, ident))
+    for step, counted in by_step.items():
+        await stores[step].store.mark_counted(sql, counted)
+
+
+def _may_answer(messages: Sequence[Message], completions: Sequence[Completion], rows: Mapping[Key, Row]) -> set[Key]:
+    """Return the keys of the rows that this batch may complete."""
+    reported = {each.key for each in messages if each.kind is StepMessage.REPORT}
+    others = {each.key for each in messages if each.kind is not StepMessage.REPORT} | {each.key for each in completions}
+    waiting = {
+        key
+        for key in reported
+        if (row := rows.get(key)) is not None and row.status is RowStatus.WAITING and (row.input or row.bar_seen)
+    }
+    return waiting | {key for key in others if _is_open(rows.get(key))}
+
+
+def _is_open(row: Row | None) -> bool:
+    return row is None or row.status in {RowStatus.WAITING, RowStatus.FAILED}
+
+
+def _late(stores: Stores, messages: Sequence[Message], rows: Mapping[Key, Row]) -> Mapping[str, set[tuple[UUID, str]]]:
+    """Return, by step, the reports for rows that are already answered."""
+    found: dict[str, set[tuple[UUID, str]]] = {}
+    for each in messages:
+        kept, row = stores.get(each.key[1]), rows.get(each.key)
+        if (
+            each.kind is StepMessage.REPORT
+            and kept is not None
+            and row is not None
+            and row.status is not RowStatus.WAITING
+        ):
+            with suppress(ValidationError):  # reported when the message is processed
+                ident = kept.correlate(each.payload.from_wire(each.value))
+                found.setdefault(each.key[1], set()).add((each.saga_id, ident))
+    return found
+
+
 REPORTS_LIMIT = 256 * 1024
+
+
 """Bytes of reports in a row above which records add no more: all are parsed for each batch that adds one."""
+
 _CONTRADICTED = "!"
+
+
 """Prefix of the id of a report that has been published as a contradiction."""
 
 
-def take_report(batch: BatchContext, message: Message, row: Row | None) -> None:
+def handle_report(batch: BatchContext, message: Message, row: Row | None) -> None:
     """Store a report, and answer the step if it is complete; or publish that the report contradicts the answer."""
     if message.binding.store is not None and (row is None or row.status is RowStatus.WAITING):
         _look_into_store(batch, message, row)
@@ -39,7 +148,7 @@ def take_report(batch: BatchContext, message: Message, row: Row | None) -> None:
         raise ValueError(f"its step keeps {len(row.reports)} bytes of reports, and takes more from a poll alone")
     if decided.action is Action.CHECK_REPORT:
         _contradict(batch, message, row, binding, report)
-    elif _keep(batch, row, binding, [report]):
+    elif _add_reports(batch, row, binding, [report]):
         waits = row.input or row.bar_seen
         row.wait = binding.step.timeout.total_seconds() if waits else None
         batch.touch(row)
@@ -68,11 +177,11 @@ def _look_into_store(batch: BatchContext, message: Message, row: Row | None) -> 
         conclude(batch, row, message.lane)
 
 
-def take_answer(batch: BatchContext, row: Row, completion: Completion) -> None:
+def handle_reported(batch: BatchContext, row: Row, completion: Completion) -> None:
     """Apply the reports that a poll or a bar returned."""
     binding = batch.runtime.bindings.of(row)
     if isinstance(completion.outcome, Reported) and binding.store is None:
-        _keep(batch, row, binding, completion.outcome.reports)
+        _add_reports(batch, row, binding, completion.outcome.reports)
     decided = decide(row, StepMessage.POLLED, binding.step)
     row.wait = batch.wait(decided.due, row, binding.step)
     batch.touch(row)
@@ -99,7 +208,7 @@ def conclude(batch: BatchContext, row: Row, lane: int) -> bool:
     succeeded = isinstance(answer, binding.step.emits)
     row.apply(decide(row, StepMessage.SUCCEEDED if succeeded else StepMessage.REFUSED, binding.step))
     if row.status is RowStatus.BARRED:
-        answer_barred(batch, row, trigger, lane)
+        batch.answer_barred(row, trigger, lane)
         return True
     events = batch.runtime.events
     make = events.make_success if succeeded else events.make_event
@@ -136,7 +245,7 @@ def _reports(batch: BatchContext, row: Row) -> dict[str, object]:
     return batch.kept[row.key]
 
 
-def _keep(batch: BatchContext, row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
+def _add_reports(batch: BatchContext, row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
     """Add reports under the remote system's ids; returns whether any was new."""
     known = _reports(batch, row)
     before = len(known)

@@ -9,7 +9,7 @@ from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.reading import CONTEXT_CEILING, Reading, UnfoldableError
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.facts import Fact, Meaning
-from tradesaga.sagas.machine import Folded, Order
+from tradesaga.sagas.machine import Folded, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.schemas import identity
 from tradesaga.schemas.envelope import REQUEST, ContextTooLargeError, first_fact, splice
@@ -26,7 +26,7 @@ class Advance(NamedTuple):
 
     checkpoint: Checkpoint | None
     fact: Fact
-    orders: tuple[Order, ...] = ()
+    orders: tuple[StepCommand, ...] = ()
     added: str | None = None
     error: str | None = None
 

@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.facts import Meaning
@@ -18,7 +18,7 @@ _LOGGED: Final = 20
 _ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED, Status.FAILED})
 
 
-def report_batch(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
+def report_batch(rules: Rules, group: str, outcomes: Sequence[FoldResult]) -> None:
     """Update the metrics of a committed batch, and log what an operator should look at."""
     name = rules.saga.name
     facts: Counter[str] = Counter()
@@ -39,13 +39,13 @@ def report_batch(rules: Rules, group: str, outcomes: Sequence[Outcome]) -> None:
         structlog.get_logger("saga-log").error("more records were parked or copied", count=left, where="audit log")
 
 
-def _result(outcome: Outcome) -> str:
+def _result(outcome: FoldResult) -> str:
     if outcome.parked is not None:
         return "parked"
     return "recorded" if outcome.refused or outcome.fact is None or outcome.entry.seq is None else "counted"
 
 
-def _report_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
+def _report_fact(rules: Rules, outcome: FoldResult, meaning: Meaning) -> None:
     name = rules.saga.name
     if meaning.by_operator:
         _report_decision(rules, outcome, meaning)
@@ -62,13 +62,13 @@ def _report_fact(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
         _report_end(rules, outcome, checkpoint)
 
 
-def _report_decision(rules: Rules, outcome: Outcome, meaning: Meaning) -> None:
+def _report_decision(rules: Rules, outcome: FoldResult, meaning: Meaning) -> None:
     result = "refused" if outcome.refused else "taken"
     metrics.OPERATOR_FACTS.labels(rules.saga.name, meaning.value, result).inc()
     _log(rules, outcome).info("operator decided", decision=meaning.value, result=result, why=outcome.entry.error)
 
 
-def _report_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
+def _report_end(rules: Rules, outcome: FoldResult, checkpoint: Checkpoint) -> None:
     name, status = rules.saga.name, checkpoint.status
     metrics.SAGAS_ENDED.labels(name, status.value).inc()
     seconds = max(0, checkpoint.updated_ms - checkpoint.created_ms) / 1000
@@ -80,7 +80,7 @@ def _report_end(rules: Rules, outcome: Outcome, checkpoint: Checkpoint) -> None:
         _log(rules, outcome).error("saga failed: a person is needed", stands=stands, why=why)
 
 
-def _count_trouble(group: str, outcome: Outcome) -> None:
+def _count_trouble(group: str, outcome: FoldResult) -> None:
     if outcome.parked is not None:
         metrics.PARKED.labels(group).inc()
     for letter in outcome.dead:
@@ -89,7 +89,7 @@ def _count_trouble(group: str, outcome: Outcome) -> None:
         metrics.RELEASED.labels(group, released.action).inc()
 
 
-def _report_trouble(outcome: Outcome) -> None:
+def _report_trouble(outcome: FoldResult) -> None:
     record = outcome.record
     log = structlog.get_logger("saga-log").bind(
         saga_id=str(outcome.tracked.saga_id) if outcome.tracked is not None else None,
@@ -103,6 +103,6 @@ def _report_trouble(outcome: Outcome) -> None:
         log.info("parked record released", action=released.action, offset=released.parked.record.offset)
 
 
-def _log(rules: Rules, outcome: Outcome) -> structlog.stdlib.BoundLogger:
+def _log(rules: Rules, outcome: FoldResult) -> structlog.stdlib.BoundLogger:
     saga_id = str(outcome.tracked.saga_id) if outcome.tracked is not None else None
     return structlog.get_logger("saga-log").bind(saga=rules.saga.name, saga_id=saga_id)

@@ -12,7 +12,7 @@ from tradesaga.infra.clock import format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.facts import make_fact
 from tradesaga.infra.telemetry.tracing import next_traceparent
-from tradesaga.sagas.machine import BarStep, CompensateStep, Order, RetryStep, State
+from tradesaga.sagas.machine import BarStep, CompensateStep, RetryStep, State, StepCommand
 from tradesaga.schemas.envelope import ID, OVERTAKES, Envelope
 from tradesaga.schemas.messages.lifecycle import Bar, DeadlineElapsed, ParkReleased, Retry, StepUnowned
 from tradesaga.schemas.messages.message import Command, wire_type
@@ -23,7 +23,7 @@ _TEXT_LIMIT: Final = 512
 """Characters of an id, or of a `tracestate`, that a command passes on."""
 
 
-def command(rules: Rules, tracked: Tracked, order: Order, record: Record, now: int) -> Outgoing:
+def command(rules: Rules, tracked: Tracked, order: StepCommand, record: Record, now: int) -> Outgoing:
     """Return the command for an order; `record` is what brought it about, `now` nanoseconds since 1970.
 
     Raises `ValueError` for a saga whose start is not known: it has no orders.
@@ -78,7 +78,7 @@ def source(rules: Rules) -> str:
     return f"/{rules.saga.name}/saga-log"
 
 
-def _message(rules: Rules, checkpoint: Checkpoint, order: Order) -> tuple[Command, int]:
+def _message(rules: Rules, checkpoint: Checkpoint, order: StepCommand) -> tuple[Command, int]:
     step = rules.saga.steps[order.step]
     match order:
         case BarStep():

@@ -1,26 +1,120 @@
 """Fold one record into its saga. Pure and without I/O, so that a replay gives the same result."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
 from tradesaga.consumers.saga_log.advance import advance, is_early
-from tradesaga.consumers.saga_log.chain import FORMAT
+from tradesaga.consumers.saga_log.chain import FORMAT, link, link_v1
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, ParkedRecords, Tracked
-from tradesaga.consumers.saga_log.outcome import DeadLetter, Entry, Outcome, Released, count, enter, status_of
-from tradesaga.consumers.saga_log.reading import Reading, Rules, UnfoldableError, read
-from tradesaga.infra.kafka.codec import Record, load_headers
-from tradesaga.sagas.facts import Meaning
-from tradesaga.sagas.machine import Order
+from tradesaga.consumers.saga_log.reading import Reading, Rules, UnfoldableError, clean, event_time, read, started
+from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1, load_headers
+from tradesaga.sagas.facts import Fact, Meaning
+from tradesaga.sagas.machine import StepCommand
+from tradesaga.sagas.status import Status
+from tradesaga.schemas.envelope import STEP, TYPE
 from tradesaga.schemas.invalid import describe_invalid
 from tradesaga.schemas.messages.lifecycle import ParkReleased
 
+
+class Entry(NamedTuple):
+    """A record's row in the audit log. `added` names the members that the record adds to the context.
+
+    `form` is the format of its hash.
+    """
+
+    headers: str
+    event_type: str | None
+    step: str | None
+    time: int | None
+    started: int | None
+    hash: bytes = b""
+    seq: int | None = None
+    added: str | None = None
+    error: str | None = None
+    form: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A parked record that was released, and how: `retry` or `discard`."""
+
+    parked: Parked
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record to be copied to the dead letters; `kind` is a slug, `reason` a sentence."""
+
+    record: Record
+    kind: str
+    reason: str
+
+
+class FoldResult(NamedTuple):
+    """The result of folding one record; `before` is the saga's status before it, `refused` marks a refused request."""
+
+    record: Record
+    tracked: Tracked | None
+    entry: Entry
+    before: Status | None = None
+    fact: Fact | None = None
+    orders: tuple[StepCommand, ...] = ()
+    parked: Parked | None = None
+    released: tuple[Released, ...] = ()
+    dead: tuple[DeadLetter, ...] = ()
+    refused: bool = False
+
+
+def make_entry(record: Record, headers: Mapping[str, bytes], form: int = FORMAT) -> Entry:
+    """Make a record's audit row from its headers, which may be invalid; `headers` are those by name."""
+    if form == FORMAT:
+        return Entry(dump_headers(record.headers), *describe(headers))
+    return Entry(dump_headers_v1(record.headers), *describe(headers), form=form)
+
+
+def describe(headers: Mapping[str, bytes]) -> tuple[str | None, str | None, int | None, int | None]:
+    """Return the descriptive columns of a row: type, step, event time, start of the attempt."""
+    return _text(headers.get(TYPE)), _text(headers.get(STEP)), event_time(headers), started(headers)
+
+
+def append_to_chain(
+    checkpoint: Checkpoint | None, record: Record, entry: Entry, *, added: str | None = None, error: str | None = None
+) -> tuple[Checkpoint | None, Entry]:
+    """Append the record to its saga's chain and complete its row; records before the start are in no chain."""
+    if checkpoint is None:
+        return None, Entry(*entry[:5], _link(b"", record, entry), None, added, error, entry.form)
+    seq, head = checkpoint.seq + 1, _link(checkpoint.head, record, entry)
+    # Made anew: `_replace` takes five times as long, and this runs for every record.
+    after = Checkpoint(*checkpoint[:5], seq, head, checkpoint.created_ms, record.recorded_ms, *checkpoint[9:])
+    return after, Entry(*entry[:5], head, seq, added, error, entry.form)
+
+
+def _link(previous: bytes, record: Record, entry: Entry) -> bytes:
+    return link(previous, record) if entry.form == FORMAT else link_v1(previous, record, entry.headers)
+
+
+def status_of(tracked: Tracked) -> Status | None:
+    """Return the saga's status, or None before its start."""
+    return tracked.checkpoint.status if tracked.checkpoint is not None else None
+
+
+def _text(header: bytes | None) -> str | None:
+    return clean(header.decode("utf-8", "backslashreplace")) if header else None
+
+
 WAITS: Final = "waits behind"
+
+
 """Start of the reason of a record that is parked only because it follows a parked one."""
 
 RELEASE_LIMIT: Final = 5000
+
+
 """Records that one release, or one deadline, folds: about a quarter of a second, during which other sagas wait."""
 
 
@@ -31,7 +125,7 @@ class Release:
     checkpoint: Checkpoint | None
     queue: ParkedRecords
     gone: list[Released] = field(default_factory=list[Released])
-    orders: list[Order] = field(default_factory=list[Order])
+    orders: list[StepCommand] = field(default_factory=list[StepCommand])
     added: list[str] = field(default_factory=list[str])
     dead: list[DeadLetter] = field(default_factory=list[DeadLetter])
     error: str = ""
@@ -66,7 +160,7 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
     return letting
 
 
-def let_pass(rules: Rules, tracked: Tracked) -> Release:
+def release_readable(rules: Rules, tracked: Tracked) -> Release:
     """Fold, in order, the next `RELEASE_LIMIT` parked records, as far as they can be read; the others stay.
 
     Each is tried once, however many deadlines come: the next one starts at `untried_from`.
@@ -124,20 +218,20 @@ def _try(rules: Rules, letting: Release, parked: Parked) -> bool:
     return True
 
 
-def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int = FORMAT) -> Outcome:
+def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int = FORMAT) -> FoldResult:
     """Fold a record into its saga; `tracked` is None where it names none. Never raises, whatever the record holds.
 
     `form` is the format of the hash that its row gets: older records keep the one that they were sealed with.
     """
     headers = dict(record.headers)
-    entry = enter(record, headers, form)
+    entry = make_entry(record, headers, form)
     if tracked is None:
-        return _stray(record, None, entry, DeadLetter(record, "no-saga", "header ce_correlationid is no UUID"))
+        return _dead_letter(record, None, entry, DeadLetter(record, "no-saga", "header ce_correlationid is no UUID"))
     if record.key != str(tracked.saga_id).encode():
-        return _stray(record, tracked, entry, DeadLetter(record, "wrong-key", "the key is not the saga's id"))
+        return _dead_letter(record, tracked, entry, DeadLetter(record, "wrong-key", "the key is not the saga's id"))
     if record.partition != tracked.home:
         reason = f"the saga belongs to partition {tracked.home} of {record.topic}, not to {record.partition}"
-        return _stray(record, tracked, entry, DeadLetter(record, "wrong-partition", reason))
+        return _dead_letter(record, tracked, entry, DeadLetter(record, "wrong-partition", reason))
     try:
         reading = read(rules, tracked.checkpoint, record, headers)
         if reading.type == rules.released:
@@ -151,9 +245,9 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
         return _set_aside(rules, tracked, record, entry, error)
 
 
-def park_record(rules: Rules, tracked: Tracked, record: Record, reason: str, form: int = FORMAT) -> Outcome:
+def park_record(rules: Rules, tracked: Tracked, record: Record, reason: str, form: int = FORMAT) -> FoldResult:
     """Park a record as a saga log did that lacked its saga's version; only the audit row shows that it did."""
-    entry = enter(record, dict(record.headers), form)
+    entry = make_entry(record, dict(record.headers), form)
     return _set_aside(rules, tracked, record, entry, UnfoldableError("version", reason))
 
 
@@ -172,7 +266,7 @@ def _overtakes(tracked: Tracked, reading: Reading) -> bool:
     return reading.fact.meaning is Meaning.DEADLINE and reading.overtakes and tracked.checkpoint is not None
 
 
-def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
+def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> FoldResult:
     """Fold a deadline ahead of parked records: those that can be read are folded first, the others stay parked.
 
     An early deadline releases nothing. Steps that are still outstanding are barred, since their answers may be among
@@ -180,12 +274,12 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
     """
     if tracked.checkpoint is not None and is_early(tracked.checkpoint, record):
         return _advance(tracked, record, entry, reading)
-    letting = let_pass(rules, tracked)
+    letting = release_readable(rules, tracked)
     advanced = advance(letting.checkpoint, record, reading)
     added = ",".join([*letting.added, *([advanced.added] if advanced.added else [])]) or None
     after = _with_tried(advanced.checkpoint, letting) if advanced.checkpoint is not None else None
-    checkpoint, written = count(after, record, entry, added=added, error=advanced.error)
-    return Outcome(
+    checkpoint, written = append_to_chain(after, record, entry, added=added, error=advanced.error)
+    return FoldResult(
         record,
         tracked._replace(checkpoint=checkpoint, parked=letting.queue),
         written,
@@ -212,19 +306,21 @@ def _begins(tracked: Tracked, reading: Reading) -> bool:
     return tracked.checkpoint is None and reading.fact.meaning is Meaning.STARTED
 
 
-def _advance(tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
+def _advance(tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> FoldResult:
     advanced = advance(tracked.checkpoint, record, reading)
-    checkpoint, written = count(advanced.checkpoint, record, entry, added=advanced.added, error=advanced.error)
+    checkpoint, written = append_to_chain(
+        advanced.checkpoint, record, entry, added=advanced.added, error=advanced.error
+    )
     after = Tracked(tracked.saga_id, tracked.home, checkpoint, tracked.parked)
     refused = advanced.error is not None
-    return Outcome(record, after, written, status_of(tracked), advanced.fact, advanced.orders, refused=refused)
+    return FoldResult(record, after, written, status_of(tracked), advanced.fact, advanced.orders, refused=refused)
 
 
-def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> Outcome:
+def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> FoldResult:
     letting = release(rules, tracked, record.value)
     added, error = ",".join(letting.added) or None, letting.error or None
-    checkpoint, written = count(letting.checkpoint, record, entry, added=added, error=error)
-    return Outcome(
+    checkpoint, written = append_to_chain(letting.checkpoint, record, entry, added=added, error=error)
+    return FoldResult(
         record,
         tracked._replace(checkpoint=checkpoint, parked=letting.queue),
         written,
@@ -237,25 +333,25 @@ def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, readi
     )
 
 
-def _stray(record: Record, tracked: Tracked | None, entry: Entry, letter: DeadLetter) -> Outcome:
+def _dead_letter(record: Record, tracked: Tracked | None, entry: Entry, letter: DeadLetter) -> FoldResult:
     """Make the outcome of a record of no saga, or in the wrong place: a dead letter that blocks no other record."""
-    _, written = count(None, record, entry, error=f"dead letter: {letter.reason}")
-    return Outcome(record, tracked, written, dead=(letter,))
+    _, written = append_to_chain(None, record, entry, error=f"dead letter: {letter.reason}")
+    return FoldResult(record, tracked, written, dead=(letter,))
 
 
-def _set_aside(rules: Rules, tracked: Tracked, record: Record, entry: Entry, error: UnfoldableError) -> Outcome:
+def _set_aside(rules: Rules, tracked: Tracked, record: Record, entry: Entry, error: UnfoldableError) -> FoldResult:
     """Park a record that cannot be folded; a release that cannot be folded is only recorded."""
     letter = DeadLetter(record, error.kind, str(error))
     if entry.event_type != rules.released:
         return _park(tracked, record, entry, letter.reason)._replace(dead=(letter,))
-    checkpoint, written = count(tracked.checkpoint, record, entry, error=f"ignored: {error}")
+    checkpoint, written = append_to_chain(tracked.checkpoint, record, entry, error=f"ignored: {error}")
     after = tracked._replace(checkpoint=checkpoint)
-    return Outcome(record, after, written, status_of(tracked), dead=(letter,), refused=True)
+    return FoldResult(record, after, written, status_of(tracked), dead=(letter,), refused=True)
 
 
-def _park(tracked: Tracked, record: Record, entry: Entry, reason: str) -> Outcome:
-    checkpoint, written = count(tracked.checkpoint, record, entry, error=f"parked: {reason}")
+def _park(tracked: Tracked, record: Record, entry: Entry, reason: str) -> FoldResult:
+    checkpoint, written = append_to_chain(tracked.checkpoint, record, entry, error=f"parked: {reason}")
     # As it will be read back, so that a release gives the same result from memory and from its row.
     parked = Parked(record._replace(headers=load_headers(entry.headers), skipped=0), reason)
     after = tracked._replace(checkpoint=checkpoint, parked=tracked.parked.added(parked))
-    return Outcome(record, after, written, status_of(tracked), parked=parked)
+    return FoldResult(record, after, written, status_of(tracked), parked=parked)

@@ -18,8 +18,7 @@ from tradesaga.consumers.saga_log.commands import (
     step_unowned,
     version_registered,
 )
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
@@ -42,7 +41,7 @@ class ClockLead:
 
     seconds: float = 0.0
 
-    def learn(self, before: Tracked, outcome: Outcome) -> None:
+    def learn(self, before: Tracked, outcome: FoldResult) -> None:
         """Adjust the lead by a published deadline: raise it if the deadline was early, lower it if it was late.
 
         A deadline sent by somebody else shows nothing: ours is still pending then. Nor does one after the first.
@@ -68,11 +67,11 @@ class _Batch:
     """Results of the batch so far; discarded if it is processed again."""
 
     known: dict[UUID, Tracked]
-    outcomes: list[tuple[Lane, Outcome]] = field(default_factory=list[tuple[Lane, Outcome]])
+    outcomes: list[tuple[Lane, FoldResult]] = field(default_factory=list[tuple[Lane, FoldResult]])
     touched: dict[UUID, int] = field(default_factory=dict[UUID, int])
     next_due: float | None = None
     asked: bool = False
-    deadlines: list[tuple[Tracked, Outcome]] = field(default_factory=list[tuple[Tracked, Outcome]])
+    deadlines: list[tuple[Tracked, FoldResult]] = field(default_factory=list[tuple[Tracked, FoldResult]])
     last: dict[int, int] = field(default_factory=dict[int, int])
     unowned: Mapping[UUID, Collection[str]] = field(default_factory=dict[UUID, Collection[str]])
     published: dict[UUID, Collection[str]] = field(default_factory=dict[UUID, Collection[str]])

@@ -10,7 +10,7 @@ import asyncpg
 
 from tradesaga.consumers.saga_log.chain import FORMAT, stored_skip
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, ParkedRecords, Tracked, parked_records
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
 from tradesaga.infra.outbox.lane_rows import Lane
@@ -164,7 +164,7 @@ async def write(sql: Connection, rules: Rules, touched: Sequence[tuple[int, Trac
         await sql.execute(WRITE, *zip(*rows, strict=True), rules.saga.name)
 
 
-async def enter(sql: Connection, outcomes: Sequence[tuple[Lane, Outcome]]) -> None:
+async def enter(sql: Connection, outcomes: Sequence[tuple[Lane, FoldResult]]) -> None:
     """Write one audit row for each record."""
     rows = [_entry(lane.epoch, outcome) for lane, outcome in outcomes]
     if rows:
@@ -182,7 +182,7 @@ async def park(sql: Connection, group: str, parked: Sequence[tuple[UUID, Parked]
         await sql.execute(PARK, group, *zip(*rows, strict=True))
 
 
-async def release(sql: Connection, group: str, outcomes: Sequence[Outcome]) -> None:
+async def release(sql: Connection, group: str, outcomes: Sequence[FoldResult]) -> None:
     """Mark parked records as released."""
     rows = [
         (*released.parked.place, released.action, outcome.record.recorded_at)
@@ -295,7 +295,7 @@ def _row(rules: Rules, lane: int, saga_id: UUID, checkpoint: Checkpoint) -> tupl
     )
 
 
-def _entry(epoch: int, outcome: Outcome) -> tuple[Any, ...]:
+def _entry(epoch: int, outcome: FoldResult) -> tuple[Any, ...]:
     record, entry, tracked = outcome.record, outcome.entry, outcome.tracked
     return (
         record.topic,

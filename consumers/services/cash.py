@@ -11,7 +11,7 @@ from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade import postings
 from tradesaga.sagas.trade.arithmetic import ZERO
 from tradesaga.sagas.trade.definition import reserve_funds, trade
-from tradesaga.sagas.trade.postings import Kind, Place
+from tradesaga.sagas.trade.postings import AccountKey, AccountKind
 from tradesaga.schemas.amounts import format_decimal
 from tradesaga.schemas.messages.trade import (
     FundsRejected,
@@ -39,7 +39,7 @@ async def reserve(works: Sequence[Work[OrderValidated]], sql: Connection) -> lis
     bookings: list[Booking] = []
     for order, work, move in zip(orders, works, moves, strict=True):
         asset, amount = order.hold_asset, order.hold
-        free = Place(order.account, asset, Kind.AVAILABLE)
+        free = AccountKey(order.account, asset, AccountKind.AVAILABLE)
         if (there := balances.get(free, ZERO)) < amount:
             what = f"{format_decimal(there)} {asset} available, {format_decimal(amount)} needed"
             answers.append(FundsRejected(code="insufficient_funds", reason=what))

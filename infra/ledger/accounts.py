@@ -10,7 +10,7 @@ import asyncpg
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.ledger.entries import Booking, lock_places, open_places, post
 from tradesaga.infra.postgres.database import Connection
-from tradesaga.sagas.trade.postings import Kind, Place, deposit
+from tradesaga.sagas.trade.postings import AccountKey, AccountKind, deposit
 from tradesaga.schemas.identity import NAMESPACE
 
 VENUE = "paper"
@@ -75,7 +75,7 @@ async def pay_in(sql: Connection, account: str, asset: str, amount: Decimal, ref
                 return False
             what = f"reference {reference!r} is that of a payment of {earlier[1]:f} {earlier[0]}"
             raise CommandError("payment-differs", what, "ledger", "use a reference of its own", ExitCode.REFUSED)
-        if (free := balances[Place(account, asset, Kind.AVAILABLE)]) + amount < 0:
+        if (free := balances[AccountKey(account, asset, AccountKind.AVAILABLE)]) + amount < 0:
             what = f"account {account} has {free:f} {asset} available, less than {-amount:f}"
             raise CommandError("insufficient-funds", what, "ledger", "pay out less", ExitCode.REFUSED)
         await post(sql, [booking])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from tradesaga.infra.postgres.database import Connection
-from tradesaga.sagas.trade.postings import Kind, Place, Postings
+from tradesaga.sagas.trade.postings import AccountKey, AccountKind, Postings
 
 _OPEN = """
 INSERT INTO ledger_account (owner, asset, kind)
@@ -38,17 +38,17 @@ class Booking:
     direction: Literal["forward", "back"] = "forward"
 
 
-async def open_places(sql: Connection, places: Iterable[Place]) -> None:
+async def open_places(sql: Connection, places: Iterable[AccountKey]) -> None:
     """Open these ledger accounts at zero where they are missing; an available balance has its held one beside it."""
     wanted = set(places)
-    wanted |= {place._replace(kind=Kind.HELD) for place in wanted if place.kind is Kind.AVAILABLE}
+    wanted |= {place._replace(kind=AccountKind.HELD) for place in wanted if place.kind is AccountKind.AVAILABLE}
     await sql.execute(_OPEN, *_columns(wanted))
 
 
-async def lock_places(sql: Connection, places: Iterable[Place]) -> dict[Place, Decimal]:
+async def lock_places(sql: Connection, places: Iterable[AccountKey]) -> dict[AccountKey, Decimal]:
     """Lock those of the accounts that exist until the transaction ends, and give their balances."""
     rows = await sql.fetch(_LOCK, *_columns(places))
-    return {Place(row[0], row[1], Kind(row[2])): row[3] for row in rows}
+    return {AccountKey(row[0], row[1], AccountKind(row[2])): row[3] for row in rows}
 
 
 async def post(sql: Connection, bookings: Iterable[Booking]) -> None:
@@ -62,7 +62,7 @@ async def post(sql: Connection, bookings: Iterable[Booking]) -> None:
         await sql.execute(_POST, *(list(column) for column in zip(*rows, strict=True)))
 
 
-async def book(sql: Connection, bookings: Iterable[Booking]) -> Mapping[Place, Decimal]:
+async def book(sql: Connection, bookings: Iterable[Booking]) -> Mapping[AccountKey, Decimal]:
     """Open missing ledger accounts, lock them and post; return the balances before posting."""
     all_bookings = list(bookings)
     places = {place for booking in all_bookings for place in booking.postings}
@@ -72,6 +72,6 @@ async def book(sql: Connection, bookings: Iterable[Booking]) -> Mapping[Place, D
     return balances
 
 
-def _columns(places: Iterable[Place]) -> list[list[str]]:
+def _columns(places: Iterable[AccountKey]) -> list[list[str]]:
     ordered = sorted(set(places))
     return [[place[column] for place in ordered] for column in range(3)]

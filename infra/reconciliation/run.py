@@ -19,7 +19,7 @@ from tradesaga.infra.reconciliation.reading import read_book, read_ended, read_v
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry.metrics import DISCREPANCIES
 from tradesaga.sagas.trade.comparison import Discrepancy, Flaw, compare, venue_differences
-from tradesaga.sagas.trade.postings import Place, stock
+from tradesaga.sagas.trade.postings import AccountKey, stock
 from tradesaga.sagas.trade.venue import VenueError, VenuePort
 from tradesaga.schemas.identity import NAMESPACE
 
@@ -111,7 +111,7 @@ def stock_id(venue: str) -> UUID:
 
 
 async def _write_stock(sql: Connection, venue: str, amounts: dict[str, Decimal]) -> None:
-    postings: dict[Place, Decimal] = {}
+    postings: dict[AccountKey, Decimal] = {}
     for asset, amount in amounts.items():
         postings |= stock(venue, asset, amount)
     async with sql.transaction():

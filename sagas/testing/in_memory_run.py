@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
-from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order
+from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import AnyStep, Retry, StepKind
 from tradesaga.sagas.step_state import RowStatus
@@ -88,7 +88,7 @@ class InMemoryRun:
         self.state = self.machine.begin()
         self.facts: list[Fact] = [Fact(Meaning.STARTED)]
         self.folded = 0
-        self.orders: list[Order] = []
+        self.orders: list[StepCommand] = []
         self.refusals = 0
         self.decided: list[Decided] = []
         self.parts = [InMemoryStep() for _ in saga.steps]
@@ -114,7 +114,7 @@ class InMemoryRun:
         """Return whether all triggers of the step are on the topic."""
         return all(self._said(Meaning.DONE, index) for index in self._before[step])
 
-    def fold(self) -> tuple[Order, ...]:
+    def fold(self) -> tuple[StepCommand, ...]:
         """Fold the next fact; returns the commands that the saga log publishes for it."""
         fact = self.facts[self.folded]
         folded = self.machine.fold(self.state, fact)
@@ -187,7 +187,7 @@ class InMemoryRun:
         if part.status is RowStatus.WAITING and part.closed:
             self._conclude(step)
 
-    def deliver(self, order: Order, *, fail: bool = False) -> None:
+    def deliver(self, order: StepCommand, *, fail: bool = False) -> None:
         """Deliver a command, perhaps again; `fail` makes a compensation fail."""
         if isinstance(order, BarStep):
             self._bar(order.step)

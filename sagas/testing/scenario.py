@@ -9,7 +9,7 @@ from math import factorial, prod
 
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning, Vocabulary
-from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, Order, State
+from tradesaga.sagas.machine import BarStep, CompensateStep, Machine, State, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.testing.facts import GivenFact
 from tradesaga.schemas.messages.lifecycle import Bar, DeadlineElapsed, Retry
@@ -27,7 +27,7 @@ class Scenario:
     vocabulary: Vocabulary
     state: State
     facts: tuple[Fact, ...] = ()
-    orders: tuple[Order, ...] = ()
+    orders: tuple[StepCommand, ...] = ()
     refusal: str = ""
     now: timedelta = timedelta()
     started_at: timedelta | None = None
@@ -118,7 +118,7 @@ class Scenario:
             refusal=folded.refusal, started_at=started_at,
         )  # fmt: skip
 
-    def _spell_order(self, order: Order) -> str:
+    def _spell_order(self, order: StepCommand) -> str:
         step = self.machine.saga.steps[order.step]
         if isinstance(order, BarStep):
             return _spell(Bar(step=step.name))

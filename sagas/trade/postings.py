@@ -14,7 +14,7 @@ OUTSIDE: Final = "@outside"
 """The owner of external accounts: deposits, and costs that the house bears."""
 
 
-class Kind(StrEnum):
+class AccountKind(StrEnum):
     """What a ledger account is for. `available` and `held` are customers' and never below zero.
 
     `clearing` and `fees` of a venue together are the opposite of what the venue holds for us; `external` is the rest
@@ -28,16 +28,16 @@ class Kind(StrEnum):
     EXTERNAL = "external"
 
 
-class Place(NamedTuple):
+class AccountKey(NamedTuple):
     """Key of a ledger account. Locks are taken in this order."""
 
     owner: str
     asset: str
-    kind: Kind
+    kind: AccountKind
 
 
-Postings = Mapping[Place, Decimal]
-K = TypeVar("K")
+Postings = Mapping[AccountKey, Decimal]
+Key = TypeVar("Key")
 
 
 def venue_owner(venue: str) -> str:
@@ -47,7 +47,10 @@ def venue_owner(venue: str) -> str:
 
 def hold(account: str, asset: str, amount: Decimal) -> Postings:
     """Reserve an amount of the account."""
-    return {Place(account, asset, Kind.AVAILABLE): -amount, Place(account, asset, Kind.HELD): amount}
+    return {
+        AccountKey(account, asset, AccountKind.AVAILABLE): -amount,
+        AccountKey(account, asset, AccountKind.HELD): amount,
+    }
 
 
 def release(account: str, asset: str, amount: Decimal) -> Postings:
@@ -57,12 +60,18 @@ def release(account: str, asset: str, amount: Decimal) -> Postings:
 
 def deposit(account: str, asset: str, amount: Decimal) -> Postings:
     """Deposit an amount; a negative one is a withdrawal."""
-    return {Place(account, asset, Kind.AVAILABLE): amount, Place(OUTSIDE, asset, Kind.EXTERNAL): -amount}
+    return {
+        AccountKey(account, asset, AccountKind.AVAILABLE): amount,
+        AccountKey(OUTSIDE, asset, AccountKind.EXTERNAL): -amount,
+    }
 
 
 def stock(venue: str, asset: str, amount: Decimal) -> Postings:
     """Record an amount that the venue holds for us, from before or from a transfer."""
-    return {Place(venue_owner(venue), asset, Kind.CLEARING): -amount, Place(OUTSIDE, asset, Kind.EXTERNAL): amount}
+    return {
+        AccountKey(venue_owner(venue), asset, AccountKind.CLEARING): -amount,
+        AccountKey(OUTSIDE, asset, AccountKind.EXTERNAL): amount,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +130,24 @@ def settle(holding: Holding, fill: Fill) -> Settlement:
     of_received = min(fill.fee, into) if fill.fee_asset == holding.received else ZERO
     released = holding.amount - spent - of_rest
     venue = venue_owner(holding.venue)
-    customer = {kind: Place(holding.account, holding.asset, kind) for kind in (Kind.HELD, Kind.AVAILABLE)}
+    customer = {
+        kind: AccountKey(holding.account, holding.asset, kind) for kind in (AccountKind.HELD, AccountKind.AVAILABLE)
+    }
     borne = _sum([(holding.asset, out - spent), (fill.fee_asset, fill.fee - of_rest - of_received)])
     moves = [
-        (customer[Kind.HELD], -holding.amount),
-        (customer[Kind.AVAILABLE], released),
-        (Place(venue, holding.asset, Kind.CLEARING), out),
-        (Place(venue, holding.received, Kind.CLEARING), -into),
-        (Place(holding.account, holding.received, Kind.AVAILABLE), into - of_received),
-        (Place(venue, fill.fee_asset, Kind.FEES), fill.fee),
+        (customer[AccountKind.HELD], -holding.amount),
+        (customer[AccountKind.AVAILABLE], released),
+        (AccountKey(venue, holding.asset, AccountKind.CLEARING), out),
+        (AccountKey(venue, holding.received, AccountKind.CLEARING), -into),
+        (AccountKey(holding.account, holding.received, AccountKind.AVAILABLE), into - of_received),
+        (AccountKey(venue, fill.fee_asset, AccountKind.FEES), fill.fee),
     ]
-    moves += [(Place(OUTSIDE, asset, Kind.EXTERNAL), -amount) for asset, amount in borne.items()]
+    moves += [(AccountKey(OUTSIDE, asset, AccountKind.EXTERNAL), -amount) for asset, amount in borne.items()]
     return Settlement(_sum(moves), released, borne)
 
 
-def _sum(moves: Iterable[tuple[K, Decimal]]) -> dict[K, Decimal]:
-    totals: dict[K, Decimal] = defaultdict(lambda: ZERO)
+def _sum(moves: Iterable[tuple[Key, Decimal]]) -> dict[Key, Decimal]:
+    totals: dict[Key, Decimal] = defaultdict(lambda: ZERO)
     for key, amount in moves:
         totals[key] += amount
     return {key: total for key, total in totals.items() if total}

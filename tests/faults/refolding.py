@@ -8,8 +8,7 @@ from uuid import UUID
 from tests.faults.evidence import EVENTS, Evidence
 from tests.faults.saga import make_drill
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Entry
+from tradesaga.consumers.saga_log.fold import Entry, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status

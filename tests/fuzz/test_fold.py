@@ -8,8 +8,7 @@ import pytest
 
 from tests.fuzz.corpus import Corpus
 from tradesaga.consumers.saga_log.checkpoint import Tracked, parked_records
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.kafka.codec import load_headers
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
@@ -38,7 +37,7 @@ def test_every_record_has_an_outcome(seed: int) -> None:
     assert tally["lost"] == 0, tally
 
 
-def result_of(outcome: Outcome) -> str:
+def result_of(outcome: FoldResult) -> str:
     """Say what became of a record; `lost` when nobody would ever hear of it."""
     if outcome.parked is not None:
         return "parked"
@@ -51,7 +50,7 @@ def result_of(outcome: Outcome) -> str:
     return "lost"
 
 
-def check_storable(outcome: Outcome) -> None:
+def check_storable(outcome: FoldResult) -> None:
     """Hold what would be written to what PostgreSQL and Kafka take."""
     entry, checkpoint = outcome.entry, outcome.tracked.checkpoint if outcome.tracked is not None else None
     load_headers(entry.headers)

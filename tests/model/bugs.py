@@ -10,7 +10,7 @@ from tests.model.small_trade import small_trade
 from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
-from tradesaga.sagas.machine import BarStep, CompensateStep, Folded, Machine, Order, State
+from tradesaga.sagas.machine import BarStep, CompensateStep, Folded, Machine, State, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_state import RowStatus, StepState
@@ -28,7 +28,7 @@ class NeverBars(Machine):
 class TakesBackEarly(Machine):
     """Bars, but does not wait for the answers."""
 
-    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
+    def _due(self, state: State, orders: tuple[StepCommand, ...] = (), refusal: str = "") -> Folded:
         folded = super()._due(state, orders, refusal)
         if folded.status is not Status.COMPENSATING or not self._left(folded.state):
             return folded
@@ -39,7 +39,7 @@ class TakesBackEarly(Machine):
 class BarsPastPivot(Machine):
     """Bars every step whose outcome is not known, even one that must succeed."""
 
-    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
+    def _due(self, state: State, orders: tuple[StepCommand, ...] = (), refusal: str = "") -> Folded:
         folded = super()._due(state, orders, refusal)
         if not self._takes_back(folded.state):
             return folded
@@ -52,7 +52,7 @@ class BarsPastPivot(Machine):
 class TakesBackFirst(Machine):
     """Takes back in the order of doing, first step first."""
 
-    def _take_back_last(self, state: State, orders: tuple[Order, ...]) -> tuple[State, tuple[Order, ...]]:
+    def _take_back_last(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
         left = self._left(state)
         first = (left & -left).bit_length() - 1
         asked = tuple(1 if i == first else each for i, each in enumerate(state.undo_asked))
@@ -97,7 +97,7 @@ class IgnoresContradictions(Machine):
 class ForgetsBars(Machine):
     """Notes that a step was to be barred, and asks nobody."""
 
-    def _due(self, state: State, orders: tuple[Order, ...] = (), refusal: str = "") -> Folded:
+    def _due(self, state: State, orders: tuple[StepCommand, ...] = (), refusal: str = "") -> Folded:
         folded = super()._due(state, orders, refusal)
         return folded._replace(orders=tuple(each for each in folded.orders if not isinstance(each, BarStep)))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tradesaga.sagas.decide import StepMessage, Transition, decide
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
-from tradesaga.sagas.machine import Machine, Order, State
+from tradesaga.sagas.machine import Machine, State, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_state import StepState
@@ -18,7 +18,7 @@ class Known:
 
     state: State
     status: Status
-    orders: frozenset[Order]
+    orders: frozenset[StepCommand]
     stale: bool = False
 
 

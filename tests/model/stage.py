@@ -14,7 +14,7 @@ from tests.model.scene import Budget, Move, Part, World
 from tradesaga.sagas.decide import Action, StepMessage, Transition
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
-from tradesaga.sagas.machine import BarStep, CompensateStep, Order
+from tradesaga.sagas.machine import BarStep, CompensateStep, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import Retry, StepKind
 from tradesaga.sagas.step_state import RowStatus
@@ -235,7 +235,7 @@ class Stage:
     def _conclude(self, world: World, step: int, part: Part) -> Move:
         return self._outcome(world, step, part, StepMessage.SUCCEEDED if part.stands else StepMessage.REFUSED)
 
-    def _order(self, world: World, order: Order, part: Part) -> Iterator[Move]:
+    def _order(self, world: World, order: StepCommand, part: Part) -> Iterator[Move]:
         match order:
             case BarStep(step):
                 yield from self._bar(world, step, part)

@@ -15,7 +15,7 @@ from tests.model.scene import Part
 from tests.model.small_trade import CONFIRM, PLACE, RESERVE, SETTLE, small_trade
 from tradesaga.sagas.decide import Action, StepMessage, Transition, decide
 from tradesaga.sagas.facts import Fact, Meaning
-from tradesaga.sagas.machine import BarStep, Machine, Order, State
+from tradesaga.sagas.machine import BarStep, Machine, State, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step_state import RowStatus
 
@@ -64,7 +64,7 @@ class Known:
 
     state: State
     status: Status
-    orders: frozenset[Order]
+    orders: frozenset[StepCommand]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.model.scene import Part
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
-from tradesaga.consumers.runtime import apply_outcome, dispatch, processor
+from tradesaga.consumers.runtime import dispatch, processor
 from tradesaga.consumers.runtime.batch_context import BatchContext
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Key, Row
@@ -74,7 +74,7 @@ def no_natural_key() -> Generator[None]:
 @contextmanager
 def no_bar() -> Generator[None]:
     """A bar for a step that has not begun is answered, and nothing written that keeps it from beginning."""
-    former = apply_outcome.answer_barred
+    former = BatchContext.answer_barred
 
     def bar(batch: BatchContext, row: Row, trigger: Any, lane: int) -> None:
         if row.known is None and row.key not in batch.dirty:
@@ -83,7 +83,7 @@ def no_bar() -> Generator[None]:
         else:
             former(batch, row, trigger, lane)
 
-    with everywhere(former, bar):
+    with replaced(BatchContext, "answer_barred", bar):
         yield
 
 
@@ -176,7 +176,7 @@ def compensation_before_bars() -> AbstractContextManager[None]:
 @contextmanager
 def two_rows() -> Generator[None]:
     """A bar has a row of its own, beside that of the action which it is to keep from happening."""
-    former, apart = apply_outcome.answer_barred, "/bar"
+    former, apart = BatchContext.answer_barred, "/bar"
 
     def key(self: Message) -> Key:
         away = self.kind is StepMessage.BAR and not self.binding.waiting
@@ -197,7 +197,11 @@ def two_rows() -> Generator[None]:
         self.rows[opened.key] = opened
         return opened
 
-    with everywhere(former, bar), replaced(Message, "key", property(key)), replaced(BatchContext, "open_row", open_row):
+    with (
+        replaced(BatchContext, "answer_barred", bar),
+        replaced(Message, "key", property(key)),
+        replaced(BatchContext, "open_row", open_row),
+    ):
         yield
 
 
@@ -222,7 +226,7 @@ def on_from_memory() -> AbstractContextManager[None]:
 
 def not_found_is_never() -> AbstractContextManager[None]:
     """A call that the far side does not know yet counts as one that has never happened."""
-    former = vars(apply_outcome)["_apply_not_found"]
+    former = vars(dispatch)["_apply_not_found"]
     return everywhere(former, rewritten(former, ("if left <= 0:", "if True:")))
 
 

@@ -4,7 +4,7 @@ A recheck has all that came before it said again, so facts and orders count from
 """
 
 from tradesaga.sagas.facts import Meaning
-from tradesaga.sagas.machine import BarStep, CompensateStep, Order
+from tradesaga.sagas.machine import BarStep, CompensateStep, StepCommand
 from tradesaga.sagas.step import StepKind
 from tradesaga.sagas.testing import InMemoryRun
 from tradesaga.sagas.validation import ancestors, predecessors
@@ -12,7 +12,7 @@ from tradesaga.sagas.validation import ancestors, predecessors
 OUTCOMES = (Meaning.DONE, Meaning.REFUSED, Meaning.BARRED, Meaning.FAILED)
 
 
-def check_order(play: InMemoryRun, order: Order) -> None:
+def check_order(play: InMemoryRun, order: StepCommand) -> None:
     """Hold one order, just given, to the rules; raises `AssertionError` naming the one that is broken."""
     kind = play.saga.steps[order.step].kind
     if isinstance(order, BarStep):

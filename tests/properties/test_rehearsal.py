@@ -12,7 +12,7 @@ from tests.properties.definitions import sagas
 from tests.properties.order_rules import check_order
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Meaning
-from tradesaga.sagas.machine import BarStep, CompensateStep, Order, State
+from tradesaga.sagas.machine import BarStep, CompensateStep, State, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.testing import InMemoryRun
@@ -154,14 +154,14 @@ class Troupe(RuleBasedStateMachine):
                 self.play.report(step, happened=True)
                 self.play.conclude(step)
 
-    def _deliver_quietly(self, order: Order) -> None:
+    def _deliver_quietly(self, order: StepCommand) -> None:
         """Deliver what has not been answered; repeats of answers would keep the topic growing for ever."""
         part = self.play.parts[order.step]
         if isinstance(order, CompensateStep) and part.status is not RowStatus.DONE and part.back_round >= order.round:
             return
         self.play.deliver(order)
 
-    def _answered(self, order: Order) -> bool:
+    def _answered(self, order: StepCommand) -> bool:
         settled = self.play.parts[order.step].status not in {None, RowStatus.INTENT, RowStatus.RETRY, RowStatus.WAITING}
         part = self.play.parts[order.step]
         return settled if isinstance(order, BarStep) else part.round >= getattr(order, "round", 0)

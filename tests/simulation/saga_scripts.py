@@ -10,7 +10,7 @@ from tests.simulation.sql_scripts import caught
 from tradesaga.consumers.runtime import processor
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
-from tradesaga.consumers.saga_log.outcome import Entry, Outcome, Released
+from tradesaga.consumers.saga_log.fold import Entry, FoldResult, Released
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox.lane_rows import Lane
@@ -65,9 +65,9 @@ async def deadlines_are_found(sessions: Sessions) -> list[Any]:
 async def a_record_is_entered_once(sessions: Sessions) -> list[Any]:
     """A second row for one record is an error, and takes the whole batch with it."""
     entry = Entry("{}", "x", "hold", 1, 2, b"h", 1, "added", None)
-    outcomes = [(LANE, Outcome(record(offset), Tracked(A, 0), entry)) for offset in (1, 2)]
+    outcomes = [(LANE, FoldResult(record(offset), Tracked(A, 0), entry)) for offset in (1, 2)]
     seen = [await caught(store.enter(sessions.one, outcomes)), await caught(store.enter(sessions.two, outcomes[1:]))]
-    fresh = (LANE, Outcome(record(3), None, entry))
+    fresh = (LANE, FoldResult(record(3), None, entry))
     seen.append(await caught(store.enter(sessions.two, [fresh, outcomes[0]])))
     return [*seen, await caught(store.enter(sessions.two, [fresh]))]
 
@@ -81,7 +81,9 @@ async def parked_records_wait_in_order(sessions: Sessions) -> list[Any]:
         seen.append(await store.parked_sagas(sessions.two, group, topic, [partition]))
     seen.append(await store.load_parked(sessions.two, "g", [A, B]))
     entry = Entry("{}", "x", None, 1, 2, b"h")
-    outcome = Outcome(record(9), None, entry, released=(Released(waiting[1], "retry"), Released(waiting[2], "discard")))
+    outcome = FoldResult(
+        record(9), None, entry, released=(Released(waiting[1], "retry"), Released(waiting[2], "discard"))
+    )
     await store.release(sessions.one, "g", [outcome])
     return [*seen, await store.load_parked(sessions.two, "g", [A])]
 

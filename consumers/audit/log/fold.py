@@ -5,8 +5,7 @@ from uuid import UUID
 
 from tradesaga.consumers.saga_log.chain import FORMAT
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.fold import fold_record, park_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record, park_record
 from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.envelope import VERSION
@@ -31,7 +30,7 @@ class Fold:
         self._rules = rules
         self._sagas = sagas
 
-    def take(self, record: Record, form: int = FORMAT, error: str | None = None) -> Outcome:
+    def take(self, record: Record, form: int = FORMAT, error: str | None = None) -> FoldResult:
         """Fold the next record; `form` is the format of its hash, `error` that of its row."""
         saga_id = saga_of(record)
         before = None
@@ -44,7 +43,7 @@ class Fold:
         return outcome
 
 
-def fold_stored(rules: Rules, before: Tracked | None, record: Record, form: int, error: str | None) -> Outcome:
+def fold_stored(rules: Rules, before: Tracked | None, record: Record, form: int, error: str | None) -> FoldResult:
     """Fold a record as the saga log did that read it; `error` is that of its row.
 
     Only the row shows whether the record was parked for a version of the definition that has been registered since.

@@ -9,7 +9,7 @@ import asyncpg
 from tradesaga.consumers.audit.verify.log_check import Head
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as, stored_skip
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
-from tradesaga.consumers.saga_log.outcome import Outcome, describe
+from tradesaga.consumers.saga_log.fold import FoldResult, describe
 from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1
 
 FIELDS: Final = (
@@ -55,7 +55,7 @@ def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | 
         yield Difference(where, field, format_value(mine), format_value(theirs))
 
 
-def compare_rows(outcome: Outcome, row: asyncpg.Record | None) -> Iterable[Difference]:
+def compare_rows(outcome: FoldResult, row: asyncpg.Record | None) -> Iterable[Difference]:
     """Compare what the fold enters for one record with its row of the audit log."""
     record, tracked, entry = outcome[:3]
     headers, event_type, step, time, started, hash_, seq, added, error, form = entry

@@ -8,11 +8,11 @@ from typing import Any, Final
 from tradesaga.consumers.audit.report.formatting import read_members, read_text
 from tradesaga.consumers.audit.report.model import ContextAddition, RecordKind, TimelineNote
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.audit_text import AuditText, text_of
 from tradesaga.sagas.facts import Meaning
-from tradesaga.sagas.machine import BarStep, CompensateStep, Order
+from tradesaga.sagas.machine import BarStep, CompensateStep, StepCommand
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import CONTEXT, STEP, TYPE
 from tradesaga.schemas.messages import lifecycle
@@ -154,7 +154,7 @@ class RawRecord:
         )
 
 
-def classify(raw: RawRecord, outcome: Outcome | None, before: Tracked, *, again: bool) -> RecordKind:
+def classify(raw: RawRecord, outcome: FoldResult | None, before: Tracked, *, again: bool) -> RecordKind:
     """Return what the record is; `again` says that one with its id has counted before."""
     if not raw.headers:
         return RecordKind.UNREADABLE
@@ -189,7 +189,7 @@ def _guess(raw: RawRecord) -> RecordKind:
     return RecordKind.REPORTED
 
 
-def describe_record(kind: RecordKind, raw: RawRecord, outcome: Outcome | None, text: AuditText | None) -> str:
+def describe_record(kind: RecordKind, raw: RawRecord, outcome: FoldResult | None, text: AuditText | None) -> str:
     """Return the sentence for a record, from its saga's texts where these have one."""
     words = text.sentence(raw.message, raw.members) if text is not None and text.saga.name == raw.saga else ""
     step = raw.step or "the saga"
@@ -243,7 +243,7 @@ def _decision(raw: RawRecord) -> str:
     }.get(raw.message, f"{who} has decided: {raw.message}")
 
 
-def describe_orders(steps: Sequence[str], orders: Sequence[Order]) -> list[TimelineNote]:
+def describe_orders(steps: Sequence[str], orders: Sequence[StepCommand]) -> list[TimelineNote]:
     """Return what the saga log asks of the steps' owners."""
     notes: list[TimelineNote] = []
     for order in orders:

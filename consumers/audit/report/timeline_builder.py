@@ -24,7 +24,7 @@ from tradesaga.consumers.audit.report.model import (
 )
 from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult
 from tradesaga.consumers.saga_log.reading import Rules, event_time, started
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.audit_text import AuditText, text_of
@@ -134,7 +134,7 @@ class _Builder:
             seal=seal,
         )
 
-    def _fold(self, row: Row) -> Outcome | None:
+    def _fold(self, row: Row) -> FoldResult | None:
         """Fold the row's bytes; a row whose headers are no headers was not written by a saga log, and is left out."""
         if self.rules is None or not row.record.headers:
             return None
@@ -161,7 +161,7 @@ def _state(tracked: Tracked) -> str:
     return tracked.checkpoint.status.value if tracked.checkpoint is not None else ""
 
 
-def _gains(outcome: Outcome) -> tuple[ContextAddition, ...]:
+def _gains(outcome: FoldResult) -> tuple[ContextAddition, ...]:
     """Return what the context took in, out of the record itself and of those that it let go."""
     names = (outcome.entry.added or "").split(",") if outcome.entry.added else []
     records: list[Record] = [outcome.record, *(each.parked.record for each in outcome.released)]
@@ -173,7 +173,7 @@ def _gains(outcome: Outcome) -> tuple[ContextAddition, ...]:
     return tuple(found.values())
 
 
-def _consequences(rules: Rules | None, outcome: Outcome | None, before: str, after: str) -> list[TimelineNote]:
+def _consequences(rules: Rules | None, outcome: FoldResult | None, before: str, after: str) -> list[TimelineNote]:
     """Return what the saga log did because of this record."""
     if rules is None or outcome is None:
         return []
@@ -194,7 +194,7 @@ def _let_go(action: str) -> str:
     return "counts after all" if action == "retry" else "is left out for good"
 
 
-def _discrepancies(row: Row, outcome: Outcome | None, *, intact: bool) -> list[str]:
+def _discrepancies(row: Row, outcome: FoldResult | None, *, intact: bool) -> list[str]:
     """Return where the row and its bytes do not agree."""
     doubts = [] if intact else ["its bytes do not have the hash that is stored"]
     if not row.record.headers:

@@ -16,7 +16,7 @@ import orjson
 
 from tradesaga.consumers.audit.log.rows import Row
 from tradesaga.consumers.saga_log.chain import FORMAT, format_of, hash_row
-from tradesaga.consumers.saga_log.outcome import describe
+from tradesaga.consumers.saga_log.fold import describe
 from tradesaga.consumers.saga_log.reading import read_saga
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.merkle import Frontier, Subtree, hash_leaf

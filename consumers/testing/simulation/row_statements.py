@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from tradesaga.consumers.runtime import processor, set_aside, step_rows
+from tradesaga.consumers.runtime import dead_letters, processor, step_rows
 from tradesaga.consumers.testing.simulation.database import Statement, Transaction
 
 TABLE: Final = "step_execution"
@@ -20,7 +20,7 @@ def row_statements() -> Mapping[str, Statement]:
         step_rows.INSERT: insert,
         step_rows.UPDATE: update,
         processor.PAUSES: pauses,
-        set_aside.FIND: find_set_aside,
+        dead_letters.FIND_PARKED: find_set_aside,
     }
 
 

@@ -14,8 +14,7 @@ from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, hash_row, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import Signer
@@ -92,7 +91,7 @@ class AuditRig:
         await store.enter(self.sql, [(Lane(1, TOPIC, record.partition, 1, 0, 0, 0), outcome)])
         await self.sql.execute(_LANE, GROUP, TOPIC, record.partition, self.ends[record.partition])
 
-    def _fold(self, saga_id: UUID, event: Event) -> Outcome:
+    def _fold(self, saga_id: UUID, event: Event) -> FoldResult:
         key = str(saga_id).encode()
         partition = partition_of(key, PARTITIONS)
         offset = self.ends.get(partition, 0)
@@ -100,7 +99,7 @@ class AuditRig:
         record = Record(TOPIC, partition, offset, self.now_ms + offset, key, event.to_wire(), headers)
         return self._fold_record(record)
 
-    def _fold_record(self, record: Record) -> Outcome:
+    def _fold_record(self, record: Record) -> FoldResult:
         saga_id = UUID((record.key or b"").decode())
         self.ends[record.partition] = record.offset + 1
         record = record._replace(skipped=self.skips.pop(record.partition, 0))

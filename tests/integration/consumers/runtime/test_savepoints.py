@@ -13,10 +13,8 @@ import pytest
 from tests.sagas import Held, OrderAsked, small_saga
 from tradesaga.consumers.context import StepContext, Work
 from tradesaga.consumers.participant import Binding, Participant
-from tradesaga.consumers.runtime.blocking import LoopWatch
-from tradesaga.consumers.runtime.event_factory import Trigger
-from tradesaga.consumers.runtime.local_handlers import Budget, Item, run_local
-from tradesaga.consumers.runtime.outcome import Answered
+from tradesaga.consumers.runtime.event_factory import Answered, Trigger
+from tradesaga.consumers.runtime.local_handlers import Budget, Item, LoopWatch, run_local
 from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.sagas.step_state import RowStatus

@@ -12,7 +12,7 @@ from tests.book import order
 from tests.integration.consumers.services.rig import TradeRig, report, trade_rig
 from tests.integration.consumers.services.test_execution import told
 from tests.integration.infra.venues.simulated_venue import SimulatedVenue
-from tradesaga.consumers.runtime import reports as runtime_reports
+from tradesaga.consumers.runtime import waiting_steps
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Key
 from tradesaga.consumers.services.execution import Desk
@@ -108,7 +108,7 @@ async def test_reading_all_reports_for_each_is_seen(rig: TradeRig, monkeypatch: 
     def all_of_them(messages: Sequence[Message], *_: object) -> set[Key]:
         return {each.key for each in messages}
 
-    monkeypatch.setattr(runtime_reports, "_may_answer", all_of_them)
+    monkeypatch.setattr(waiting_steps, "_may_answer", all_of_them)
     reads, found = Reads(monkeypatch), list[int]()
     for number in (10, 40):
         saga_id = await rig.start(order(account="alice" if number == 10 else "bob", price="1.06"))

@@ -16,12 +16,12 @@ from tradesaga.infra.ledger.accounts import list_accounts, pay_in, set_status
 from tradesaga.infra.ledger.entries import Booking, book, lock_places, open_places, post
 from tradesaga.infra.ledger.instruments import load_instruments, save_instruments
 from tradesaga.infra.postgres.database import Session, open_pool, session
-from tradesaga.sagas.trade.postings import Fill, Holding, Kind, Place, deposit, hold, release, settle
+from tradesaga.sagas.trade.postings import AccountKey, AccountKind, Fill, Holding, deposit, hold, release, settle
 from tradesaga.schemas.messages.trade import Side
 
 pytestmark = pytest.mark.stack
 D = Decimal
-FREE = Place("alice", "USD", Kind.AVAILABLE)
+FREE = AccountKey("alice", "USD", AccountKind.AVAILABLE)
 
 
 @pytest.fixture
@@ -49,14 +49,18 @@ async def test_balances_follow_entries_alone(sql: Session) -> None:
     ("postings", "error", "message"),
     [
         ({FREE: D(1)}, asyncpg.CheckViolationError, "do not sum to zero"),
-        ({FREE: D(1), Place("bob", "EUR", Kind.AVAILABLE): D(-1)}, asyncpg.CheckViolationError, "do not sum to zero"),
+        (
+            {FREE: D(1), AccountKey("bob", "EUR", AccountKind.AVAILABLE): D(-1)},
+            asyncpg.CheckViolationError,
+            "do not sum to zero",
+        ),
         (hold("nobody", "USD", D(1)), asyncpg.ForeignKeyViolationError, "do not exist"),
         (hold("alice", "USD", D("1000.00000001")), asyncpg.CheckViolationError, "ledger_account_check"),
         (release("alice", "USD", D("0.00000001")), asyncpg.CheckViolationError, "ledger_account_check"),
     ],
 )
 async def test_wrong_postings_are_refused(
-    sql: Session, postings: dict[Place, Decimal], error: type[Exception], message: str
+    sql: Session, postings: dict[AccountKey, Decimal], error: type[Exception], message: str
 ) -> None:
     """The database itself refuses what is unbalanced, goes nowhere, or takes a customer below zero."""
     before = await balances(sql)
@@ -142,7 +146,10 @@ def _random_trade(chance: random.Random) -> Booking:
         return Booking(uuid4(), "deposit", deposit(account, chance.choice(["USD", "EUR"]), amount))
     holding = Holding(account, "paper", Side.BUY, "EUR", "USD", amount)
     done = settle(holding, Fill(D(chance.randint(1, 100)), amount / 2, D("0.01"), "USD"))
-    funded = {Place(account, "USD", Kind.HELD): amount, Place("@outside", "USD", Kind.EXTERNAL): -amount}
+    funded = {
+        AccountKey(account, "USD", AccountKind.HELD): amount,
+        AccountKey("@outside", "USD", AccountKind.EXTERNAL): -amount,
+    }
     places = set(done.postings) | set(funded)
     return Booking(
         uuid4(), "settle_trade",
@@ -152,10 +159,14 @@ def _random_trade(chance: random.Random) -> Booking:
 
 async def test_locks_are_taken_in_key_order(database_url: str, sql: Session) -> None:
     """Two sessions that name the same accounts in opposite order wait for each other instead of deadlocking."""
-    there = [Place("alice", asset, kind) for asset in ("EUR", "USD") for kind in (Kind.AVAILABLE, Kind.HELD)]
+    there = [
+        AccountKey("alice", asset, kind)
+        for asset in ("EUR", "USD")
+        for kind in (AccountKind.AVAILABLE, AccountKind.HELD)
+    ]
     await open_places(sql, there)
 
-    async def take(order: list[Place]) -> int:
+    async def take(order: list[AccountKey]) -> int:
         async with session(database_url) as mine:
             taken = 0
             for _ in range(50):

@@ -10,8 +10,7 @@ import pytest
 
 from tests.waiting import until
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.runtime.event_factory import Trigger
-from tradesaga.consumers.runtime.outcome import CallKind
+from tradesaga.consumers.runtime.event_factory import CallKind, Trigger
 from tradesaga.consumers.runtime.remote_calls import JUDGED_LIMIT, Call, Calls
 from tradesaga.consumers.saga_log.checkpoint import Parked, SagaCache, Tracked, parked_records
 from tradesaga.infra.kafka.codec import Outgoing, Record

@@ -4,8 +4,7 @@ import json
 
 from tests.sagas import Partition, small_saga
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status
@@ -25,17 +24,17 @@ class Log:
         saga_id = self.partition.saga_id
         self.tracked = Tracked(saga_id, RULES.home(saga_id))
 
-    def say(self, event: Event, **given: str | int) -> Outcome:
+    def say(self, event: Event, **given: str | int) -> FoldResult:
         """Fold an event."""
         return self.fold(self.partition.record(event, **given))
 
-    def fold(self, record: Record) -> Outcome:
+    def fold(self, record: Record) -> FoldResult:
         """Fold a record."""
         outcome = fold_record(RULES, self.tracked, record)
         self.tracked = outcome.tracked or self.tracked
         return outcome
 
-    def deadline(self, late: int = 0, *, overtakes: bool = True) -> Outcome:
+    def deadline(self, late: int = 0, *, overtakes: bool = True) -> FoldResult:
         """Fold a deadline that was recorded `late` milliseconds after it was due."""
         assert self.tracked.checkpoint is not None
         record = self.partition.record(DeadlineElapsed(deadline="2026-11-23T00:00:00Z"))
@@ -43,7 +42,7 @@ class Log:
         at = self.tracked.checkpoint.deadline_ms + late
         return self.fold(record._replace(recorded_ms=at, headers=headers))
 
-    def start(self) -> Outcome:
+    def start(self) -> FoldResult:
         """Fold a start."""
         return self.fold(self.partition.start())
 
@@ -59,7 +58,7 @@ class Log:
         assert self.tracked.checkpoint is not None
         return json.loads(self.tracked.checkpoint.context)
 
-    def release(self, offset: int, action: str) -> Outcome:
+    def release(self, offset: int, action: str) -> FoldResult:
         """Fold the release of a parked record."""
         return self.say(
             ParkReleased.model_validate(

@@ -7,8 +7,7 @@ import pytest
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld, Unhold, small_saga
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.commands import command
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.sagas.definition import AnySaga, saga, seconds
 from tradesaga.sagas.machine import BarStep, CompensateStep
@@ -53,14 +52,14 @@ class Log:
         self.version = version
         self.tracked = Tracked(self.partition.saga_id, self.partition.number)
 
-    def say(self, rules: Rules, event: Event, **given: int) -> Outcome:
+    def say(self, rules: Rules, event: Event, **given: int) -> FoldResult:
         """Fold an event."""
         record = self.partition.record(event, **given)
         outcome = fold_record(rules, self.tracked, record)
         self.tracked = outcome.tracked or self.tracked
         return outcome
 
-    def start(self, rules: Rules) -> Outcome:
+    def start(self, rules: Rules) -> FoldResult:
         """Fold the start, which names its version unless that is 0."""
         return self.say(rules, OrderAsked(idempotency_key="k", account="A"), version=self.version)
 

@@ -12,8 +12,7 @@ from structlog.typing import EventDict
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
 from tradesaga.consumers.saga_log.batch_report import report_batch
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
@@ -41,11 +40,11 @@ def lines() -> Iterator[list[EventDict]]:
         yield lines
 
 
-def happen(rules: Rules, *events: Event) -> list[Outcome]:
+def happen(rules: Rules, *events: Event) -> list[FoldResult]:
     """Fold a start and these events, and count them."""
     partition = Partition(rules.saga)
     tracked: Tracked | None = Tracked(partition.saga_id, rules.home(partition.saga_id))
-    outcomes: list[Outcome] = []
+    outcomes: list[FoldResult] = []
     late = rules.deadline_ms + 1000  # what is said after the start comes when a deadline counts
     others = [partition.record(event) for event in events]
     for record in (partition.start(), *(each._replace(recorded_ms=each.recorded_ms + late) for each in others)):

@@ -13,7 +13,7 @@ from tradesaga.sagas.trade import postings as p
 from tradesaga.sagas.trade.arithmetic import ZERO
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.sagas.trade.fills import conclude, contradict, identify
-from tradesaga.sagas.trade.postings import Fill, Holding, Kind, Place, settle
+from tradesaga.sagas.trade.postings import AccountKey, AccountKind, Fill, Holding, settle
 from tradesaga.schemas.messages.trade import (
     Side,
     TradeFilled,
@@ -35,26 +35,26 @@ def test_a_partial_buy_releases_the_rest_to_the_cent() -> None:
     assert done.released == D("68.068")
     assert done.borne == {}
     assert done.postings == {
-        Place("alice", "USD", Kind.HELD): D("-110.11"),
-        Place("alice", "USD", Kind.AVAILABLE): D("68.068"),
-        Place("alice", "EUR", Kind.AVAILABLE): D(40),
-        Place("@paper", "USD", Kind.CLEARING): D(42),
-        Place("@paper", "EUR", Kind.CLEARING): D(-40),
-        Place("@paper", "USD", Kind.FEES): D("0.042"),
+        AccountKey("alice", "USD", AccountKind.HELD): D("-110.11"),
+        AccountKey("alice", "USD", AccountKind.AVAILABLE): D("68.068"),
+        AccountKey("alice", "EUR", AccountKind.AVAILABLE): D(40),
+        AccountKey("@paper", "USD", AccountKind.CLEARING): D(42),
+        AccountKey("@paper", "EUR", AccountKind.CLEARING): D(-40),
+        AccountKey("@paper", "USD", AccountKind.FEES): D("0.042"),
     }
 
 
 def test_a_sell_pays_its_fee_from_what_it_fetched() -> None:
     """100 EUR for 110 USD less the fee."""
     done = settle(SELL, Fill(D(100), D(110), D("0.11"), "USD"))
-    assert done.postings[Place("alice", "USD", Kind.AVAILABLE)] == D("109.89")
+    assert done.postings[AccountKey("alice", "USD", AccountKind.AVAILABLE)] == D("109.89")
     assert done.released == ZERO
 
 
 def test_a_fee_in_what_a_buy_receives_lessens_it() -> None:
     """Some venues take a buyer's fee in the base asset."""
     done = settle(BUY, Fill(D(100), D(110), D("0.1"), "EUR"))
-    assert done.postings[Place("alice", "EUR", Kind.AVAILABLE)] == D("99.9")
+    assert done.postings[AccountKey("alice", "EUR", AccountKind.AVAILABLE)] == D("99.9")
     assert done.released == D("0.11")
 
 
@@ -70,8 +70,8 @@ def test_the_house_bears_what_the_hold_does_not_cover(fill: Fill, borne: dict[st
     """A higher fee, a worse price or a fee in a third asset never takes more from the customer than was set aside."""
     done = settle(BUY, fill)
     assert done.borne == borne
-    assert done.postings[Place("alice", "USD", Kind.HELD)] == -BUY.amount
-    assert all(amount > 0 for place, amount in done.postings.items() if place.kind is Kind.AVAILABLE)
+    assert done.postings[AccountKey("alice", "USD", AccountKind.HELD)] == -BUY.amount
+    assert all(amount > 0 for place, amount in done.postings.items() if place.kind is AccountKind.AVAILABLE)
 
 
 amounts = st.integers(0, 10**12).map(lambda n: D(n).scaleb(-8))
@@ -92,8 +92,8 @@ def test_settling_conserves_and_never_overdraws(
         venue = [amount for place, amount in done.postings.items() if place[:2] == ("@paper", asset)]
         moved = {"EUR": quantity, "USD": -quote, "BNB": ZERO}[asset] * (1 if side is Side.BUY else -1)
         assert -sum(venue, ZERO) == moved - (fee if asset == fee_asset else ZERO)
-    assert done.postings.get(Place("alice", holding.asset, Kind.HELD), ZERO) == -hold
-    assert all(amount > 0 for place, amount in done.postings.items() if place.kind is Kind.AVAILABLE)
+    assert done.postings.get(AccountKey("alice", holding.asset, AccountKind.HELD), ZERO) == -hold
+    assert all(amount > 0 for place, amount in done.postings.items() if place.kind is AccountKind.AVAILABLE)
     assert ZERO <= done.released <= hold
 
 

@@ -13,8 +13,7 @@ from tradesaga.consumers.audit.report.summary import build_timeline
 from tradesaga.consumers.audit.report.timeline_builder import rehash
 from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked
-from tradesaga.consumers.saga_log.fold import fold_record
-from tradesaga.consumers.saga_log.outcome import Outcome
+from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.services.trade_text import TRADE_TEXT
 from tradesaga.infra.audit_log.clock_evidence import ClockTier
@@ -94,7 +93,7 @@ def rows_of(records: Iterable[Record], rules: Rules = RULES) -> list[Row]:
     return rows
 
 
-def row_of(outcome: Outcome) -> Row:
+def row_of(outcome: FoldResult) -> Row:
     """Return the row that the saga log writes for a record."""
     record, entry, tracked = outcome.record, outcome.entry, outcome.tracked
     stored = StoredBytes(record.key, entry.headers, record.value, entry.hash)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tradesaga.consumers.audit.log.rows import Row
 from tradesaga.consumers.audit.verify.log_check import Begin, LogCheck, Report, Verdict
 from tradesaga.consumers.saga_log.chain import StoredBytes, link
-from tradesaga.consumers.saga_log.outcome import describe
+from tradesaga.consumers.saga_log.fold import describe
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.kafka.codec import Record, dump_headers
