@@ -320,7 +320,9 @@ class SimInspector(_Client):
         await self._request()
         return self._broker.ranges(places)
 
-    async def read(self, ranges: Mapping[Partition, tuple[int, int]], *, first: bool = False) -> dict[Partition, list[Record]]:
+    async def read(
+        self, ranges: Mapping[Partition, tuple[int, int]], *, first: bool = False
+    ) -> dict[Partition, list[Record]]:
         """Return the records of each range; the simulated logs have no gaps."""
         await self._request()
         return {
