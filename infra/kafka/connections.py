@@ -103,6 +103,10 @@ _PATIENCE = 5.0
 """Seconds that a client has to start or stop when the caller has been cancelled."""
 
 
+_READER_BACKOFF_MS: Final = 20
+"""A consumer without a group learns of one topic at a time, and waits this long after each; aiokafka waits 100."""
+
+
 class _Client:
     """A client that is started and stopped whole, by `start` and `stop` or as a context manager."""
 
@@ -137,6 +141,8 @@ class MappedConsumer(_Client):
     ) -> None:
         self.cluster = Cluster.parse(brokers)
         self._partitions: dict[TopicPartition, Partition] = {}
+        if group is None:
+            settings.setdefault("retry_backoff_ms", _READER_BACKOFF_MS)
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self.cluster.bootstrap,
             group_id=None if group is None else self.cluster.physical(group),
