@@ -1,8 +1,7 @@
 """`tradesaga up` and `tradesaga down`."""
 
 import signal
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -11,125 +10,12 @@ import typer
 from rich.console import Console
 
 from tradesaga.infra.cli.console import App, AsJson, Directory, print_warning
-from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
-from tradesaga.infra.local_stack.process import is_alive
-from tradesaga.infra.local_stack.state import read_state
-from tradesaga.infra.local_stack.status import ServiceStatus, StackStatus, look
+from tradesaga.infra.local_stack.display import show, stream
+from tradesaga.infra.local_stack.status import look
 from tradesaga.infra.registry.sagas import check_ownership
 from tradesaga.infra.registry.services import find_services, service_names
 from tradesaga.infra.settings import load_settings
-
-POLL_SECONDS = 0.2
-
-LAST_BYTES = 64 * 1024
-
-
-def log_files(home: Path, name: str | None) -> list[Path]:
-    """Find the log of one process, or all. Raises CommandError (exit 3) when there is none of that name."""
-    folder = home / "logs"
-    found = sorted(folder.glob("*.log")) if name is None else [folder / f"{name}.log"]
-    missing = not found or not all(file.exists() for file in found)
-    if missing:
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.log"))) or "none yet"
-        what = f"there is no log of {name}" if name else "there are no logs"
-        raise CommandError("log-unknown", what, str(folder), f"known: {known}", ExitCode.NOT_FOUND)
-    return found
-
-
-def last_lines(file: Path, count: int) -> list[str]:
-    """Return the last lines of a log, of its last 64 KiB at most."""
-    with file.open("rb") as log:
-        size = log.seek(0, 2)
-        log.seek(max(0, size - LAST_BYTES))
-        return log.read().decode(errors="replace").splitlines()[-count:]
-
-
-def follow(folder: Path, wanted: str | None, is_over: Callable[[], bool]) -> Iterator[tuple[str, str]]:
-    """Yield (process, line) as logs grow, new ones included, until `is_over`; one made anew is read from its start."""
-    pattern = f"{wanted or '*'}.log"
-    positions = {file: file.stat().st_size for file in folder.glob(pattern)}
-    while not is_over():
-        for file in sorted(folder.glob(pattern)):
-            start = positions.get(file, 0)
-            end = file.stat().st_size
-            lines, positions[file] = _read_lines(file, start if start <= end else 0)
-            yield from ((file.stem, line) for line in lines)
-        time.sleep(POLL_SECONDS)
-
-
-def _read_lines(file: Path, start: int) -> tuple[list[str], int]:
-    """Read whole lines only; give them and where the next one begins."""
-    with file.open("rb") as log:
-        log.seek(start)
-        whole, newline, _ = log.read().rpartition(b"\n")
-    if not newline:
-        return [], start
-    return whole.decode(errors="replace").splitlines(), start + len(whole) + 1
-
-
-def status(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Show what runs and where; exit 5 when a server or a service does not.
-
-    Example: `tradesaga status --json`
-    """
-    found = look(load_settings(directory).home)
-    show(found, as_json=as_json)
-    if not found.is_up:
-        raise typer.Exit(int(ExitCode.UNAVAILABLE))
-
-
-def logs(
-    service: Annotated[str | None, typer.Argument(help="A service, kafka, postgres, venue or supervisor.")] = None,
-    *,
-    wait: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the logs grow, until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many last lines of each.")] = 20,
-    directory: Directory = None,
-) -> None:
-    """Show the last lines of the logs.
-
-    Example: `tradesaga logs saga-log`
-    """
-    home = load_settings(directory).home
-    for file in log_files(home, service):
-        for line in last_lines(file, lines):
-            typer.echo(f"{file.stem} | {line}")
-    if wait:
-        stream(home, service)
-
-
-def stream(home: Path, service: str | None) -> None:
-    """Print log lines until Ctrl-C, or until the supervisor is gone because of a `down` elsewhere."""
-    for name, line in follow(home / "logs", service, lambda: not is_alive(read_state(home).supervisor)):
-        typer.echo(f"{name} | {line}")
-
-
-def _told(service: ServiceStatus) -> str:
-    """Describe a service's state; a lag counts from one second on."""
-    late = f"{service.lag_seconds:.0f} s behind" if (service.lag_seconds or 0) >= 1 else ""
-    refusing = f"takes nothing new in: {service.refusing}" if service.refusing else ""
-    told = (
-        f"{service.state} {service.metrics or ''}".rstrip(),
-        late,
-        refusing,
-        service.warning or "",
-        service.halted or "",
-    )
-    return "  ".join(filter(None, told))
-
-
-def show(found: StackStatus, *, as_json: bool) -> None:
-    """Print a stack's status on stdout."""
-    if as_json:
-        typer.echo(found.model_dump_json())
-        return
-    rows = [(name, getattr(found, name) or "stopped") for name in ("kafka", "database", "venue", "http")]
-    if found.topic_prefix:
-        rows.insert(1, ("topics", f"{found.topic_prefix}.*"))
-    rows += [(service.name, _told(service)) for service in found.services]
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        typer.echo(f"{name:{width}}  {text}")
 
 
 def up(

@@ -122,7 +122,7 @@ def test_a_package_that_cannot_be_loaded_does_not_take_the_others_with_it(
     points = EntryPoints(
         [
             EntryPoint("broken", "no_such_module:app", entry.COMMANDS),
-            EntryPoint("status", "tradesaga.infra.local_stack.commands:status", entry.COMMANDS),
+            EntryPoint("status", "tradesaga.infra.local_stack.display:status", entry.COMMANDS),
         ]
     )
     _offer(monkeypatch, points)
