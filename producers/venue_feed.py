@@ -19,7 +19,7 @@ from tradesaga.infra.clock import format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.ledger.instruments import save_instruments, save_prices
-from tradesaga.infra.ledger.venue_reports import store_told
+from tradesaga.infra.ledger.venue_reports import store_reported
 from tradesaga.infra.outbox.batch_writer import OutboxTransaction
 from tradesaga.infra.outbox.guard import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
@@ -136,7 +136,7 @@ async def _publish(name: str, batch: Sequence[Report], transaction: OutboxTransa
             log.exception("report left out", report=report.report_id, saga_id=str(saga_id), why=str(error))
         else:
             transaction.publish(_fact(name, saga_id, report.time, told[-1][1]))
-    await store_told(transaction.sql, told)
+    await store_reported(transaction.sql, told)
     await transaction.sql.execute(_SAVE_CURSOR, name, batch[-1].cursor)
 
 

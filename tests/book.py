@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from tradesaga.consumers.context import StepContext, Work
-from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.ledger.accounts import NewAccount, book_payment, create_account
 from tradesaga.infra.ledger.instruments import save_instruments
 from tradesaga.infra.ledger.trades import load_trades
 from tradesaga.infra.postgres.database import Connection
@@ -32,8 +32,8 @@ async def open_book(sql: Connection, account: str = "alice", usd: int = 1000, eu
     """Write the instruments and open an account with money."""
     await save_instruments(sql, "paper", [EURUSD, GOOG])
     await create_account(sql, NewAccount(account, **limits))
-    await pay_in(sql, account, "USD", D(usd), "opening dollars")
-    await pay_in(sql, account, "EUR", D(eur), "opening euros")
+    await book_payment(sql, account, "USD", D(usd), "opening dollars")
+    await book_payment(sql, account, "EUR", D(eur), "opening euros")
 
 
 def order(side: Side = Side.BUY, quantity: int = 100, price: str | None = "1.1", **changes: object) -> TradeRequested:

@@ -22,7 +22,7 @@ from tradesaga.infra.cli.console import AsJson, Directory, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_ends
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.ledger.recovering import TABLES, read_rows, sort_lines, summed
+from tradesaga.infra.ledger.recovery import TABLES, format_counts, read_rows, sort_lines
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.registry.sagas import sagas_with_participants
@@ -248,7 +248,7 @@ def save(
       tradesaga recover save book.jsonl
     """
     counts = asyncio.run(_save(load_settings(directory), file))
-    text = f"{file}: {summed(counts)}"
+    text = f"{file}: {format_counts(counts)}"
     print_result({"file": str(file), "rows": counts}, text, as_json=as_json)
 
 

@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg.transaction import Transaction
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
-from tradesaga.infra.ledger.recovering import Shortfall, lay_floor, lift_floor
+from tradesaga.infra.ledger.recovery import Shortfall, allow_negative_balances, forbid_negative_balances
 from tradesaga.infra.outbox.incarnation import Incarnation, IncarnationKind, begin, refuse_running
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection, session
@@ -44,7 +44,7 @@ class Database:
             raise CommandError("database-busy", "the database is in use", "PostgreSQL", do, ExitCode.REFUSED) from error
         await self._check(kind)
         self.incarnation = await begin(self.sql, kind, operator)
-        self._floor = await lift_floor(self.sql)
+        self._floor = await allow_negative_balances(self.sql)
 
     async def _check(self, kind: IncarnationKind) -> None:
         full = [name for name in _CORE if await self.sql.fetchval(f"SELECT EXISTS (SELECT FROM {name})")]
@@ -58,7 +58,7 @@ class Database:
 
     async def end(self) -> list[Shortfall]:
         """Check the balances again, and say what is missing of payments."""
-        return await lay_floor(self.sql, self._floor, self.incarnation.number)
+        return await forbid_negative_balances(self.sql, self._floor, self.incarnation.number)
 
 
 async def _await_promotion(sql: Connection) -> None:

@@ -21,7 +21,7 @@ from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.infra.ledger.recovering import TABLES, unknown_accounts, write_rows
+from tradesaga.infra.ledger.recovery import TABLES, unknown_accounts, write_rows
 from tradesaga.infra.outbox.guard import read_owner
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.infra.postgres.installation import choose_installation, read_identity, set_installation
@@ -40,7 +40,7 @@ _OPEN: Final = "SELECT status, count(*) FROM step_execution WHERE due IS NOT NUL
 class RebuildRequest:
     """What is asked for; `unknown` lets records of unknown types be parked, as the saga log would park them.
 
-    `book` holds what no topic carries, by table, as `tradesaga.infra.ledger.recovering` reads it from its file.
+    `book` holds what no topic carries, by table, as `tradesaga.infra.ledger.recovery` reads it from its file.
     """
 
     kind: Literal["rebuilt", "restored"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.services.trade_evidence import EVIDENCE, account_of, order_of, with_order
-from tradesaga.infra.ledger.entries import Booking, book, lock_places, post
+from tradesaga.infra.ledger.entries import Booking, book, lock_ledger_accounts, post
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade import postings
@@ -34,7 +34,7 @@ async def reserve(works: Sequence[Work[OrderValidated]], sql: Connection) -> lis
     """Set aside, in the order of the works, as long as what is available suffices."""
     orders = [order_of(work.ctx) for work in works]
     moves = [postings.hold(order.account, order.hold_asset, order.hold) for order in orders]
-    balances = await lock_places(sql, {place for move in moves for place in move})
+    balances = await lock_ledger_accounts(sql, {place for move in moves for place in move})
     answers: list[FundsReserved | FundsRejected] = []
     bookings: list[Booking] = []
     for order, work, move in zip(orders, works, moves, strict=True):
@@ -61,7 +61,7 @@ async def release(works: Sequence[Work[ReleaseFunds]], sql: Connection) -> list[
         )
         for work, order in zip(works, orders, strict=True)
     ]  # fmt: skip
-    await lock_places(sql, {place for booking in bookings for place in booking.postings})
+    await lock_ledger_accounts(sql, {place for booking in bookings for place in booking.postings})
     await post(sql, bookings)
     return [FundsReleased(asset=order.hold_asset, amount=order.hold) for order in orders]
 

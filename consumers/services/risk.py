@@ -14,10 +14,10 @@ from tradesaga.infra.ledger.orders import (
     lock_exposures,
     mark,
     register,
+    remove_orders,
     set_exposures,
-    take_out,
 )
-from tradesaga.infra.ledger.recovering import adopt_accounts
+from tradesaga.infra.ledger.recovery import create_missing_accounts
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.definition import check_risk, trade, validate_order
@@ -108,7 +108,7 @@ async def release(works: Sequence[Work[t.ReleaseRisk]], sql: Connection) -> list
     """Remove orders from the exposure."""
     keys = [_key(work.ctx) for work in works]
     notionals = [order_of(work.ctx).notional for work in works]
-    left = await take_out(sql, zip(keys, notionals, strict=True))
+    left = await remove_orders(sql, zip(keys, notionals, strict=True))
     await mark(sql, [work.saga_id for work in works], "RELEASED")
     return [t.RiskReleased(exposure=left[key]) for key in keys]
 
@@ -123,7 +123,7 @@ async def enter_again(works: Sequence[Work[t.OrderValidated]], sql: Connection) 
     """Enter the orders that the facts say are valid; an account that nobody remembers is made, closed."""
     works = [work for work in works if _started(work)]
     requests = [work.ctx.get(t.TradeRequested) for work in works]
-    await adopt_accounts(sql, [request.account for request in requests])
+    await create_missing_accounts(sql, [request.account for request in requests])
     listings = await find_listings(sql, requests)
     entered = [
         Registration(work.saga_id, request, listing.venue or "", work.event.quote, _terms(request, work.event))
@@ -155,7 +155,7 @@ async def count_again(works: Sequence[Work[t.RiskAccepted]], sql: Connection) ->
 async def take_out_again(works: Sequence[Work[t.RiskReleased]], sql: Connection) -> None:
     """Remove from the exposure the orders that the facts say were removed."""
     works = with_order(works, status="COUNTED")
-    await take_out(sql, [(_key(work.ctx), order_of(work.ctx).notional) for work in works])
+    await remove_orders(sql, [(_key(work.ctx), order_of(work.ctx).notional) for work in works])
     await mark(sql, [work.saga_id for work in works], "RELEASED")
 
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from tradesaga.consumers.context import Claim, StepContext, Work
 from tradesaga.infra.kafka.codec import unpack
-from tradesaga.infra.ledger.trades import Order, StepAsked, Trade, load_trades
+from tradesaga.infra.ledger.trades import Order, StepQuery, Trade, load_trades
 from tradesaga.infra.ledger.venue_reports import find_bodies
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.decide import StepMessage
@@ -155,12 +155,12 @@ def starts_itself(saga: UUID, request: TradeRequested) -> bool:
     return saga_id(trade.name, request.account, request.idempotency_key) == saga
 
 
-def _asked(claim: Claim) -> StepAsked | None:
+def _asked(claim: Claim) -> StepQuery | None:
     match claim.kind:
         case StepMessage.TRIGGER if claim.step in _BEFORE:
-            return StepAsked(claim.saga_id, _BEFORE[claim.step], answered=True)
+            return StepQuery(claim.saga_id, _BEFORE[claim.step], answered=True)
         case StepMessage.COMPENSATE if claim.step in _AFTER:
-            return StepAsked(claim.saga_id, _AFTER[claim.step], answered=False)
+            return StepQuery(claim.saga_id, _AFTER[claim.step], answered=False)
         case _:
             return None
 

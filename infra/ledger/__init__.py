@@ -1,1 +1,1 @@
-"""The book: accounts, instruments, orders, exposure, and the double-entry ledger that holds the money."""
+"""The ledger database: accounts, instruments, orders, exposure, and the double-entry ledger."""

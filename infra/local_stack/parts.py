@@ -1,10 +1,10 @@
-"""The processes that a stack runs beside its two servers, described by data: the venue and every service."""
+"""Supervised processes of a stack: the paper venue and the services."""
 
 import os
 import signal
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,31 +12,30 @@ from pydantic import ValidationError
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.ports import LOOPBACK
 from tradesaga.infra.local_stack.process import Launch, launch, stop
-from tradesaga.infra.local_stack.state import PartState, StackState, change_state, read_state
+from tradesaga.infra.local_stack.state import PartState, change_state, read_state
 from tradesaga.infra.paper_exchange.settings import PaperSettings
 
 
 def venue_account(config: Path | None) -> tuple[str, str]:
-    """Return key and secret of the first account in the venue's file. Raises `CommandError` (exit 2)."""
+    """Return key and secret of the first account in the venue's configuration. Raises CommandError (exit 2)."""
     try:
         settings = PaperSettings() if config is None else PaperSettings.model_validate_json(config.read_bytes())
     except (OSError, ValidationError) as error:
         what = f"the venue's configuration cannot be read ({type(error).__name__})"
         raise CommandError("venue-config", what, str(config), "correct that file", ExitCode.USAGE) from error
     if not settings.accounts:
-        raise CommandError("venue-config", "it opens no account", str(config), "add one to `accounts`", ExitCode.USAGE)
+        what, do = "the venue's configuration has no account", "add one to `accounts`"
+        raise CommandError("venue-config", what, str(config), do, ExitCode.USAGE)
     return settings.accounts[0].key, settings.accounts[0].secret
 
 
 VENUE = "venue"
-
 TOGETHER = "services"
-
 PATIENCE = 25.0
 
 
 def venue_part(home: Path, port: int, config: Path | None) -> PartState:
-    """Describe the paper venue; its ledger lives in the stack's folder."""
+    """Return the part that runs the paper venue, with its ledger in the stack's folder."""
     command = (VENUE, "--host", LOOPBACK, "--port", str(port), "--dir", str(home.resolve() / VENUE))
     if config is not None:
         command = (*command, "--config", str(config.resolve()))
@@ -44,14 +43,14 @@ def venue_part(home: Path, port: int, config: Path | None) -> PartState:
 
 
 def service_parts(names: Sequence[str], *, together: bool) -> list[PartState]:
-    """Describe the services, each as a process of its own or all in one."""
+    """Return the parts that run the services, in one process each or all in one."""
     if together and names:
         return [PartState(name=TOGETHER, command=("run", *names), serves=tuple(names))]
     return [PartState(name=name, command=("run", name), serves=(name,)) for name in names]
 
 
 def start_part(home: Path, part: PartState) -> PartState:
-    """Start a part's process and record it; the very Python that runs us runs it."""
+    """Start a part's process with this Python, and record it."""
     home = home.resolve()
     environment = {
         **os.environ,
@@ -63,26 +62,18 @@ def start_part(home: Path, part: PartState) -> PartState:
     argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", *part.command]
     process = launch(Launch(argv, home / "logs" / f"{part.name}.log", Path.cwd(), environment))
     started = part.model_copy(update={"process": process, "starts": part.starts + 1})
-
-    def record(state: StackState) -> StackState:
-        parts = (started if other.name == started.name else other for other in state.parts)
-        return state.model_copy(update={"parts": tuple(parts)})
-
-    change_state(home, record)
+    _change_parts(home, lambda other: started if other.name == started.name else other)
     return started
 
 
 def stop_parts(home: Path) -> None:
-    """Signal every part, wait for each to end, and record that none runs."""
-    parts = read_state(home).parts
-    waits = [threading.Thread(target=stop, args=(part.process, signal.SIGTERM, PATIENCE)) for part in parts]
-    for wait in waits:
-        wait.start()
-    for wait in waits:
-        wait.join()
+    """Stop all parts at once, wait until they have ended, and record it."""
+    if parts := read_state(home).parts:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            for part in parts:
+                pool.submit(stop, part.process, signal.SIGTERM, PATIENCE)
+    _change_parts(home, lambda part: part.model_copy(update={"process": None}))
 
-    def record(state: StackState) -> StackState:
-        stopped = (part.model_copy(update={"process": None}) for part in state.parts)
-        return state.model_copy(update={"parts": tuple(stopped)})
 
-    change_state(home, record)
+def _change_parts(home: Path, change: Callable[[PartState], PartState]) -> None:
+    change_state(home, lambda state: state.model_copy(update={"parts": tuple(map(change, state.parts))}))

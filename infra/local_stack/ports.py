@@ -1,4 +1,4 @@
-"""Free TCP ports on loopback, chosen once and remembered."""
+"""Ports and disk space for local servers."""
 
 import secrets
 import shutil
@@ -8,43 +8,37 @@ from pathlib import Path
 from tradesaga.infra.errors import unavailable
 
 MEGABYTE = 1024 * 1024
-
 ROOM_NEEDED = 500
 
 
 def require_room(folder: Path) -> None:
-    """Raise CommandError when the disk of `folder` has less than `ROOM_NEEDED` megabytes free."""
+    """Raise CommandError (exit 5) if less than `ROOM_NEEDED` megabytes are free on the disk of `folder`."""
     free = shutil.disk_usage(folder).free // MEGABYTE
     if free < ROOM_NEEDED:
         raise unavailable(
             "disk-full",
-            f"only {free} MB are free and the servers need {ROOM_NEEDED} MB",
+            f"only {free} MB are free; the servers need {ROOM_NEEDED} MB",
             str(folder),
-            "free some space there, or choose a folder on another disk with --dir",
+            "free disk space there, or give a folder on another disk with --dir",
         )
 
 
 LOOPBACK = "127.0.0.1"
-
 LOWEST = 15000
-
 ATTEMPTS = 1000
-
 LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 USUAL_EPHEMERAL_START = 32768
 
 _GIVEN: set[int] = set()
-
-
-"""What this process has chosen: several ports are chosen before the first server listens."""
+"""Ports that this process has chosen: several are chosen before the first server listens."""
 
 
 def free_port() -> int:
-    """Choose a port that nothing uses now, never the same twice, below those that the kernel lends to outgoing ones.
+    """Return a free port below the kernel's range for outgoing connections, a different one on each call.
 
-    Were it one of those, a client that keeps connecting to a server which is down could be lent the server's own
-    port, connect to itself, and so keep the server from coming back.
+    With a port in that range, a client that keeps connecting to a stopped server could be assigned the server's own
+    port, connect to itself, and so prevent the server's start.
     """
     ceiling = _ephemeral_start()
     for _ in range(ATTEMPTS):
@@ -56,7 +50,7 @@ def free_port() -> int:
 
 
 def is_taken(port: int) -> bool:
-    """Return whether a server could not bind the port; connections in TIME_WAIT do not count."""
+    """Return whether the port cannot be bound; connections in TIME_WAIT do not count."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -67,25 +61,25 @@ def is_taken(port: int) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Return whether something answers on the port within a second."""
+    """Return whether the port accepts a connection within a second."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex((LOOPBACK, port)) == 0
 
 
 def claim(port: int, server: str, state_file: str) -> int:
-    """Return the port back if it is free, or choose one when it is 0.
+    """Return the port if it is free, or a free one if it is 0.
 
-    Raises CommandError when a remembered port is taken: clients may have kept it, so it is not changed silently.
+    Raises CommandError (exit 5) if a stored port is in use: it is not changed silently, since clients may know it.
     """
     if port == 0:
         return free_port()
     if is_taken(port):
         raise unavailable(
             "port-taken",
-            f"port {port} of {server} is taken by another program",
+            f"port {port} of {server} is in use by another program",
             f"{LOOPBACK}:{port}",
-            f"stop that program, or set the port to 0 in {state_file} to have another one chosen",
+            f"stop that program, or set the port to 0 in {state_file} to choose another one",
         )
     return port
 

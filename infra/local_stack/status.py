@@ -1,41 +1,39 @@
-"""What of a stack runs now, looked up from the processes themselves and not from what was once recorded."""
+"""Status of a stack, taken from the running processes rather than from the state file."""
 
 import http.client
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tradesaga.infra.local_stack.parts import VENUE
 from tradesaga.infra.local_stack.ports import LOOPBACK, accepts
 from tradesaga.infra.local_stack.process import is_alive
-from tradesaga.infra.local_stack.state import PartState, StackState, read_state
+from tradesaga.infra.local_stack.state import Frozen, PartState, StackState, read_state
 
 _LONGEST: Final = 64 * 1024
 State = Literal["running", "starting", "halted", "stopped"]
 
 
-class ServiceStatus(BaseModel):
-    """One service: services that share a process share its pid and its metrics."""
-
-    model_config = ConfigDict(frozen=True)
+class ServiceStatus(Frozen):
+    """A service; services that share a process share its pid and its metrics."""
 
     name: str
     pid: int | None
     state: State
     metrics: str | None
     lag_seconds: float | None = None
-    """How far the process is behind, by its slowest worker."""
+    """The lag of the process, by its slowest worker."""
     refusing: str | None = None
-    """Why it takes nothing new in."""
+    """Why it refuses new work."""
     warning: str | None = None
-    """What a person should know although it works."""
+    """A warning; the service works."""
     halted: str | None = None
-    """Why it works on nothing until a person has acted."""
+    """Why it does nothing until an operator acts."""
 
 
 class _Readiness(BaseModel):
-    """What of a process's own account of itself is shown; the venue says less."""
+    """The part of a process's /readyz that is shown; the venue's has less."""
 
     lag_seconds: dict[str, float] = {}
     refusing: dict[str, str] = {}
@@ -43,14 +41,12 @@ class _Readiness(BaseModel):
     halted: dict[str, str] = {}
 
 
-class StackStatus(BaseModel):
-    """Where each server answers, or null where it does not run; a given server is shown as given, unprobed."""
-
-    model_config = ConfigDict(frozen=True)
+class StackStatus(Frozen):
+    """The address of each server, None if it does not run; servers given by the environment are not checked."""
 
     kafka: str | None
     topic_prefix: str | None
-    """What the names of topics and groups begin with on the cluster."""
+    """The prefix of topic and group names."""
     database: str | None
     venue: str | None
     http: str | None
@@ -58,7 +54,7 @@ class StackStatus(BaseModel):
 
     @property
     def is_up(self) -> bool:
-        """Return whether both servers and every service run."""
+        """Whether both servers and all services run."""
         return bool(self.kafka and self.database) and all(service.state == "running" for service in self.services)
 
 
@@ -87,18 +83,18 @@ def own_servers(state: StackState) -> dict[str, bool]:
 
 
 def is_ready(part: PartState) -> bool:
-    """Return whether the part's process runs and says that it is ready."""
+    """Return whether the part's process runs and reports itself ready."""
     return is_alive(part.process) and _ask(part.port)[0]
 
 
 def halted_reason(part: PartState) -> str:
-    """Return why the part works on nothing until a person has acted; empty if it does, or does not answer."""
+    """Return why the part does nothing until an operator acts; empty if it works or does not answer."""
     return _reason(_ask(part.port)[1]) or "" if is_alive(part.process) else ""
 
 
-def _reason(said: _Readiness) -> str | None:
-    """Return each reason once: what is wrong with a database or a topic is wrong for every group."""
-    return "; ".join(dict.fromkeys(said.halted.values())) or None
+def _reason(readiness: _Readiness) -> str | None:
+    """Return each reason once: a problem of a database or a topic is one of every group."""
+    return "; ".join(dict.fromkeys(readiness.halted.values())) or None
 
 
 def _venue(state: StackState) -> str | None:
@@ -111,35 +107,31 @@ def _venue(state: StackState) -> str | None:
 def _of_service(name: str, part: PartState) -> ServiceStatus:
     if not is_alive(part.process) or part.process is None:
         return ServiceStatus(name=name, pid=None, state="stopped", metrics=None)
-    ready, said = _ask(part.port)
+    ready, readiness = _ask(part.port)
     return ServiceStatus(
         name=name,
         pid=part.process.pid,
-        state="running" if ready else "halted" if said.halted else "starting",
+        state="running" if ready else "halted" if readiness.halted else "starting",
         metrics=f"http://{LOOPBACK}:{part.port}/metrics",
-        lag_seconds=max(said.lag_seconds.values(), default=None),
-        refusing="; ".join(said.refusing.values()) or None,
-        warning=said.warnings.get(name),
-        halted=_reason(said),
+        lag_seconds=max(readiness.lag_seconds.values(), default=None),
+        refusing="; ".join(readiness.refusing.values()) or None,
+        warning=readiness.warnings.get(name),
+        halted=_reason(readiness),
     )
 
 
 def _ask(port: int) -> tuple[bool, _Readiness]:
-    """Request /readyz, waiting two seconds at most."""
+    """Request /readyz with a timeout of two seconds."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        return answer.status == http.HTTPStatus.OK, _read(answer.read(_LONGEST))
+        ready, body = answer.status == http.HTTPStatus.OK, answer.read(_LONGEST)
     except (OSError, http.client.HTTPException):
         return False, _Readiness()
     finally:
         connection.close()
-
-
-def _read(body: bytes) -> _Readiness:
-    """Read an answer; the venue's is no JSON of ours."""
     try:
-        return _Readiness.model_validate_json(body)
-    except ValidationError:
-        return _Readiness()
+        return ready, _Readiness.model_validate_json(body)
+    except ValidationError:  # the venue's answer has another form
+        return ready, _Readiness()

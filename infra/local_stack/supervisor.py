@@ -1,4 +1,4 @@
-"""Keeps a stack running: starts its parts, and starts again whatever dies, the two servers included."""
+"""Supervisor of a stack: restarts parts and servers that end."""
 
 import signal
 import sys
@@ -28,35 +28,35 @@ log = structlog.get_logger("tradesaga.supervisor")
 
 
 @dataclass(slots=True)
-class Patience:
-    """How long to wait before the next start of something that keeps dying; times are monotonic seconds."""
+class Backoff:
+    """The delay before the next restart of a process that keeps ending; times are monotonic seconds."""
 
     delay: float = FIRST_DELAY
     started: float = field(default_factory=time.monotonic)
     due: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Return whether a start is due, putting the next one off the longer the oftener it dies."""
+        """Return whether a restart is due; the delay doubles each time the process ends soon after its start."""
         if self.due is None:
             self.delay = FIRST_DELAY if now - self.started > STEADY_SECONDS else min(self.delay * 2, LONGEST_DELAY)
             self.due = now + self.delay
         return now >= self.due
 
     def restarted(self, now: float) -> None:
-        """Note a start."""
+        """Record a start."""
         self.started, self.due = now, None
 
 
 class Supervisor:
-    """Watches one stack; what it starts outlives it, and another supervisor takes it over by the state file."""
+    """Watches one stack. Processes that it starts outlive it; another supervisor finds them in the state file."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._stopping = threading.Event()
-        self._patience: dict[str, Patience] = {}
+        self._backoffs: dict[str, Backoff] = {}
 
     def run(self) -> None:
-        """Watch until a signal asks for the end, then stop the parts; the servers are left to the caller."""
+        """Watch until SIGTERM or SIGINT, then stop the parts; the servers are left running."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._end)
         log.info("supervising", home=str(self._home))
@@ -72,14 +72,14 @@ class Supervisor:
         state = read_state(self._home)
         for name, alive in own_servers(state).items():
             if not alive:
-                self._start_again(name, partial(revive_servers, self._home))
+                self._restart(name, partial(revive_servers, self._home))
         for part in state.parts:
             if not is_alive(part.process):
-                self._start_again(part.name, partial(start_part, self._home, part))
+                self._restart(part.name, partial(start_part, self._home, part))
 
-    def _start_again(self, name: str, start: Callable[[], object]) -> None:
-        patience = self._patience.setdefault(name, Patience(delay=FIRST_DELAY / 2))
-        if not patience.is_due(time.monotonic()):
+    def _restart(self, name: str, start: Callable[[], object]) -> None:
+        backoff = self._backoffs.setdefault(name, Backoff(delay=FIRST_DELAY / 2))
+        if not backoff.is_due(time.monotonic()):
             return
         try:
             start()
@@ -87,7 +87,7 @@ class Supervisor:
             log.warning("start failed", part=name, error=str(error))
         else:
             log.warning("started again", part=name)
-        patience.restarted(time.monotonic())
+        backoff.restarted(time.monotonic())
 
 
 if __name__ == "__main__":

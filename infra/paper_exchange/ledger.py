@@ -84,7 +84,7 @@ class Ledger:
 
     def setting(self, name: str, value: str) -> str:
         """Return a setting; if it is not set, set it to `value`."""
-        self._writer.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO ZERO", (name, value))
+        self._writer.execute("INSERT INTO setting VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
         return str(self._writer.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()[0])
 
     def find(self, account: str, client_order_id: str) -> int | None:

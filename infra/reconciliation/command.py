@@ -1,4 +1,4 @@
-"""`tradesaga reconcile`: exit 1 when the venue, the book and the sagas do not agree."""
+"""`tradesaga reconcile`: exit 1 if the venue, the ledger and the sagas do not agree."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ def reconcile_command(
         typer.Option(
             "--since",
             formats=_TIMES,
-            help="Look for what is forged from here on, UTC; default: a week back.",
+            help="Check facts and dead letters from this time on, UTC; default: a week ago.",
         ),
     ] = None,
     directory: Directory = None,
@@ -31,7 +31,7 @@ def reconcile_command(
 ) -> None:
     """Compare the venue's orders, trades and holdings with the ledger and the sagas, and facts with their rows.
 
-    Records of the trade that rows contradict, forged commands and reports among them, are named from the dead letters.
+    From the dead letters, list the trade's records that rows contradict, such as forged commands and reports.
 
     Example: `tradesaga reconcile --since 2026-11-01`
     """
@@ -63,7 +63,7 @@ async def _reconcile(settings: Settings, since: datetime | None) -> Findings:
 def _show(findings: Findings) -> None:
     for each in findings.discrepancies:
         typer.echo(f"{each.flaw}  {each.subject}  {each.detail}")
-    left_out = "" if findings.balances_checked else "; the venue's holdings could not be compared while trades go on"
+    left_out = "" if findings.balances_checked else "; the venue's holdings could not be compared while they change"
     found = len(findings.discrepancies)
     verdict = f"{found} discrepanc{'y' if found == 1 else 'ies'}" if found else "all agree"
     facts = f"{findings.facts.checked} facts since {findings.facts.since:%Y-%m-%d %H:%M} UTC"

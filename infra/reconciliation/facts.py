@@ -1,14 +1,14 @@
-"""Facts of the audit log compared with the rows that a genuine one leaves behind: a forged one has none.
+"""Detects forged facts: compares facts of the audit log with the rows that genuine facts have.
 
 | fact | genuine if |
 | --- | --- |
-| a start | the door stored this very record |
-| done, refused, barred, compensated | the step's row holds this very record as its answer: it never changes |
-| failed | the same, as long as the step was not retried: a later round replaces the answer |
+| a start | the intake stored this record |
+| done, refused, barred, compensated | the step's row has this record as its answer, which never changes |
+| failed | the same, unless the step was retried: a later round replaces the answer |
 | other facts of a step | the step has a row |
 
-Rows are committed before their records are published, and read here after the facts. Decisions of operators, deadlines
-and reports leave no row that could be asked: the saga log judges the former, execution the latter.
+Rows are committed before their records are published, and are read here after the facts. Operators' decisions,
+deadlines and reports have no row to compare with: the saga log checks the former, execution the latter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,9 @@ from tradesaga.schemas.messages.message import Message, wire_type
 from tradesaga.schemas.topics import events_topic
 
 WINDOW: Final = timedelta(days=7)
-"""How far back facts are compared where nothing else is asked for."""
+"""The period that is checked by default."""
 SHOWN: Final = 100
-"""Forged facts that are named one by one; beyond that they are counted."""
+"""The number of forged facts that are listed; all are counted."""
 _PAGE: Final = 2000
 _FACTS: Final = """
 SELECT partition, "offset", saga_id, event_type, coalesce(step_name, '') AS step, headers, coalesce(value, '') AS value
@@ -54,7 +54,7 @@ JOIN unnest($1::uuid[], $2::text[]) AS k (saga_id, step) ON (s.saga_id, s.step) 
 
 
 class Evidence(Enum):
-    """What a genuine fact leaves behind."""
+    """The row that a genuine fact has."""
 
     START = "the stored start"
     ANSWER = "the step's answer"
@@ -64,14 +64,14 @@ class Evidence(Enum):
 
 
 class Expected(NamedTuple):
-    """What stands behind facts of one type; `step` is empty where the fact names it."""
+    """The evidence for facts of a type; `step` is empty if the fact names it."""
 
     evidence: Evidence
     step: str = ""
 
 
 class Fact(NamedTuple):
-    """A fact of the audit log, and the row of which it must come."""
+    """A fact of the audit log, and the evidence it must have."""
 
     partition: int
     offset: int
@@ -79,11 +79,11 @@ class Fact(NamedTuple):
     type: str
     step: str
     evidence: Evidence
-    said: tuple[bytes, ...]
+    content: tuple[bytes, ...]
 
 
 class StepAnswers(NamedTuple):
-    """What a step's row holds: the current round, and the records it answered with, packed."""
+    """A step's row: the current round, and the packed records of its answers."""
 
     round: int
     answer: bytes | None
@@ -92,7 +92,7 @@ class StepAnswers(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ForgedFact:
-    """A fact with nothing behind it, and what is missing."""
+    """A fact without evidence, and what is missing."""
 
     type: str
     saga_id: UUID
@@ -106,13 +106,13 @@ class ForgedFact:
 
     @property
     def place(self) -> str:
-        """Return where the record lies."""
+        """The record's topic, partition and offset."""
         return f"{self.topic}[{self.partition}] offset {self.offset}"
 
 
 @dataclass(slots=True)
 class FactCheck:
-    """What a comparison has found: `forged` are the first ones in no order, `count` is the number of all."""
+    """The result of a comparison: `forged` has the first forged facts, `count` is the number of all."""
 
     since: datetime
     checked: int = 0
@@ -136,7 +136,7 @@ class FactCheck:
 
 
 def _expectations() -> Mapping[str, Expected]:
-    """Return, by wire type, what stands behind the facts that can be checked."""
+    """Return the evidence for the facts that can be checked, by wire type."""
     found: list[tuple[type[Message], Expected]] = [
         (trade.start, Expected(Evidence.START)),
         (StepBarred, Expected(Evidence.ANSWER)),
@@ -157,9 +157,9 @@ _EXPECTED: Final = _expectations()
 
 
 async def check_facts(settings: Settings, since: datetime | None = None) -> FactCheck:
-    """Compare the trade's facts that were recorded from `since` on, a week back by default.
+    """Compare the trade's facts recorded from `since` on, by default of the last week.
 
-    Memory is bounded; two statements for each two thousand facts. Raises what reaching the databases raises.
+    Uses bounded memory, and two statements per 2000 facts. Database errors are raised.
     """
     found = FactCheck(since or datetime.now(UTC) - WINDOW)
     topic = events_topic(trade.name)
@@ -183,46 +183,46 @@ async def check_facts(settings: Settings, since: datetime | None = None) -> Fact
 
 
 def refute(fact: Fact, start: bytes | None, row: StepAnswers | None) -> str | None:
-    """Return what is missing behind a fact, None for a genuine one."""
+    """Return what is missing for a fact, None if it is genuine."""
     if fact.evidence is Evidence.START:
-        return None if _says(start, fact) else "no door has stored this start"
+        return None if _matches(start, fact) else "no intake has stored this start"
     if row is None:
         return f"there is no row of step {fact.step!r}"
     match fact.evidence:
         case Evidence.ANSWER:
-            genuine = _says(row.answer, fact)
+            genuine = _matches(row.answer, fact)
         case Evidence.FIRST_ANSWER:
-            genuine = row.round > 1 or _says(row.answer, fact)
+            genuine = row.round > 1 or _matches(row.answer, fact)
         case Evidence.BACK_ANSWER:
-            genuine = _says(row.back_answer, fact)
+            genuine = _matches(row.back_answer, fact)
         case _:
             genuine = True
     return None if genuine else f"the row of step {fact.step!r} does not answer with it"
 
 
 async def _compare(log: Connection, ledger: Connection, facts: Sequence[Fact]) -> list[tuple[Fact, str]]:
-    """Return the facts of a page with nothing behind them, and what is missing."""
+    """Return the facts of a page without evidence, and what is missing."""
     started = [each.saga_id for each in facts if each.evidence is Evidence.START]
     asked = list({(each.saga_id, each.step) for each in facts if each.evidence is not Evidence.START})
     starts: dict[UUID, bytes] = {row[0]: row[1] for row in await log.fetch(_STARTS, started)} if started else {}
     columns = [saga_id for saga_id, _ in asked], [step for _, step in asked]
     rows = {(row[0], row[1]): StepAnswers(*row[2:]) for row in await ledger.fetch(_ROWS, *columns)} if asked else {}
-    judged = ((each, refute(each, starts.get(each.saga_id), rows.get((each.saga_id, each.step)))) for each in facts)
-    return [(fact, reason) for fact, reason in judged if reason is not None]
+    compared = ((each, refute(each, starts.get(each.saga_id), rows.get((each.saga_id, each.step)))) for each in facts)
+    return [(fact, reason) for fact, reason in compared if reason is not None]
 
 
 def _read(row: asyncpg.Record) -> Fact:
     expected = _EXPECTED[row["event_type"]]
-    said = _essence(load_headers(row["headers"]), row["value"])
+    content = _content(load_headers(row["headers"]), row["value"])
     step = expected.step or row["step"]
-    return Fact(row["partition"], row["offset"], row["saga_id"], row["event_type"], step, expected.evidence, said)
+    return Fact(row["partition"], row["offset"], row["saga_id"], row["event_type"], step, expected.evidence, content)
 
 
-def _says(packed: bytes | None, fact: Fact) -> bool:
-    return packed is not None and _essence(*unpack(packed)) == fact.said
+def _matches(packed: bytes | None, fact: Fact) -> bool:
+    return packed is not None and _content(*unpack(packed)) == fact.content
 
 
-def _essence(headers: Sequence[Header], value: bytes) -> tuple[bytes, ...]:
-    """Return what makes two records one: id, type, context and value."""
+def _content(headers: Sequence[Header], value: bytes) -> tuple[bytes, ...]:
+    """Return what identifies a record: id, type, context and value."""
     found = {name: text or b"" for name, text in headers}
     return found.get(ID, b""), found.get(TYPE, b""), found.get(CONTEXT, b""), value

@@ -1,4 +1,4 @@
-"""One reconciliation: read, compare, and say what does not agree."""
+"""Reconciliation: read the venue, the ledger and the sagas, compare them, and report discrepancies."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -13,9 +13,9 @@ from tradesaga.infra.errors import CommandError
 from tradesaga.infra.ledger.entries import Booking, book
 from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.reconciliation.dead_letters import Contradiction, LetterCheck, check_letters
 from tradesaga.infra.reconciliation.facts import FactCheck, ForgedFact, check_facts
-from tradesaga.infra.reconciliation.letters import Contradiction, LetterCheck, check_letters
-from tradesaga.infra.reconciliation.reading import read_book, read_ended, read_venue
+from tradesaga.infra.reconciliation.sources import read_book, read_ended, read_venue
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry.metrics import DISCREPANCIES
 from tradesaga.sagas.trade.comparison import Discrepancy, Flaw, compare, venue_differences
@@ -28,10 +28,10 @@ STEP: Final = "venue_stock"
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a reconciliation has found; `balances_checked` is false when the venue never stood still for it.
+    """The result of a reconciliation; `balances_checked` is false if the venue's holdings changed all the time.
 
-    `facts` tells how many facts were compared with rows, and since when; the forged ones are discrepancies too, and so
-    are the contradicted records of `letters`, which is None where the dead letters were not asked for.
+    `facts` is the result of comparing facts with rows. Its forged facts are also discrepancies, as are the contradicted
+    records of `letters`, which is None if dead letters were not to be read.
     """
 
     discrepancies: list[Discrepancy]
@@ -58,10 +58,10 @@ class Findings:
 async def reconcile(
     port: VenuePort, settings: Settings, since: datetime | None = None, *, letters: bool = False
 ) -> Findings:
-    """Compare everything once; the venue's name and the databases are the settings'.
+    """Compare everything once; the settings give the venue's name and the databases.
 
-    Facts are compared with the rows behind them from `since` on, a week back by default; with `letters`, dead letters
-    of the same time are read.
+    Facts recorded from `since` on, by default of the last week, are compared with rows; with `letters`, dead letters of
+    the same period are read.
     """
     venue = settings.venue_name
     async with session(settings.database_for(SAGA_LOG), application_name="tradesaga reconcile") as sql:
@@ -71,13 +71,13 @@ async def reconcile(
         here = await read_book(sql, venue, stock_id(venue))
     facts = await check_facts(settings, since)
     found = [*compare(ended, there, here), *map(_forged, facts.forged)]
-    told = None
+    letter_check = None
     if letters:
         named = {(each.topic, each.partition, each.offset) for each in facts.forged}
-        told = await check_letters(settings, facts.since, named)
-        found += map(_contradicted, told.records)
+        letter_check = await check_letters(settings, facts.since, named)
+        found += map(_contradicted, letter_check.records)
     checked = there.totals is not None and here.stocked
-    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked, facts, told)
+    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked, facts, letter_check)
 
 
 def _forged(fact: ForgedFact) -> Discrepancy:
@@ -88,10 +88,10 @@ def _contradicted(record: Contradiction) -> Discrepancy:
     return Discrepancy(Flaw.CONTRADICTED_RECORD, record.saga_id, str(record))
 
 
-async def take_stock(port: VenuePort, settings: Settings) -> bool:
-    """Write down, once and for ever, what the venue holds for us beyond what the ledger knows; False if it was done.
+async def record_opening_stock(port: VenuePort, settings: Settings) -> bool:
+    """Book, once, what the venue holds for us beyond the ledger; return False if it was booked before.
 
-    Every later difference is then a discrepancy. Raises `VenueError` if the venue does not stand still.
+    Every later difference is a discrepancy. Raises VenueError if the venue's holdings change all the time.
     """
     venue = settings.venue_name
     async with session(settings.database_for("settlement"), application_name="tradesaga stock") as sql:
@@ -100,13 +100,13 @@ async def take_stock(port: VenuePort, settings: Settings) -> bool:
         if here.stocked:
             return False
         if there.totals is None:
-            raise VenueError(f"what {venue} holds changes faster than it can be read")
+            raise VenueError(f"the holdings at {venue} change faster than they can be read")
         await _write_stock(sql, venue, venue_differences(there, here))
     return True
 
 
 def stock_id(venue: str) -> UUID:
-    """Return the id of the booking that wrote down what the venue held at the beginning."""
+    """Return the id of the booking of a venue's opening stock."""
     return uuid5(NAMESPACE, f"stock {venue}")
 
 
@@ -122,8 +122,8 @@ async def reconcile_at_start(port: VenuePort, settings: Settings) -> None:
     """Record the opening stock and reconcile, for logs and metrics only: discrepancies do not stop trades."""
     log = structlog.get_logger("reconciliation")
     try:
-        if await take_stock(port, settings):
-            log.info("stock taken", venue=settings.venue_name)
+        if await record_opening_stock(port, settings):
+            log.info("opening stock recorded", venue=settings.venue_name)
         findings = await reconcile(port, settings)
     except (VenueError, CommandError, *DATABASE_ERRORS) as error:
         log.warning("not reconciled", why=str(error) or type(error).__name__)

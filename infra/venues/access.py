@@ -1,4 +1,4 @@
-"""The venue that the settings name, behind its port."""
+"""Access to the venue that the settings name."""
 
 from importlib.util import find_spec
 
@@ -6,15 +6,15 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.venue import VenuePort
 
-if find_spec("ccxt") is None:  # an extra: whoever imports this module learns of it at once
+if find_spec("ccxt") is None:  # an optional dependency: fail on import, not on first use
     raise ModuleNotFoundError("No module named 'ccxt'", name="ccxt")
 
 
 def open_venue(settings: Settings, *, timeout: float = 5.0) -> VenuePort:
-    """Return the venue's port; nothing is connected yet. Raises `CommandError` (exit 2) when no venue is known."""
+    """Return the venue's port; nothing is connected yet. Raises CommandError (exit 2) if no venue is set."""
     if not settings.venue_url:
         raise CommandError(
-            "venue-unknown", "no venue is known", str(settings.home),
+            "venue-unknown", "no venue is set", str(settings.home),
             "start the stack with `tradesaga up`, or set TRADESAGA_VENUE_URL, _KEY and _SECRET", ExitCode.USAGE,
         )  # fmt: skip
     # ccxt loads every exchange that it knows, for more than a second.

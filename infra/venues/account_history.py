@@ -1,7 +1,8 @@
-"""An account's past at a venue, read page by page."""
+"""Orders and trades of an account at a venue, read page by page."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from tradesaga.infra.venues import binance_shape as shape
 from tradesaga.infra.venues.ccxt_client import CcxtClient
@@ -14,12 +15,13 @@ from tradesaga.sagas.trade.venue import (
     VenueUnknown,
 )
 
+R = TypeVar("R", OrderReport, VenueTrade)
 _PAGE: Final = 1000
 NO_SUCH_ORDER: Final = frozenset({"-2013", "-2011"})
 
 
 class AccountHistory:
-    """Orders and trades of the client's account; symbols are `BASE/QUOTE` outside and the venue's names inside."""
+    """Orders and trades of the client's account; callers use `BASE/QUOTE`, requests the venue's names."""
 
     def __init__(self, client: CcxtClient) -> None:
         self._client = client
@@ -56,40 +58,39 @@ class AccountHistory:
 
     async def orders_since(self, symbol: str, after: str | None) -> list[OrderReport]:
         """Return the orders after an order id, oldest first."""
-        found: list[OrderReport] = []
-        while True:
-            request = {"symbol": await self.name(symbol), "orderId": int(after or -1) + 1, "limit": _PAGE}
-            page = await self._client.signed(
-                "privateGetAllOrders", request, lambda views: [shape.read_order(symbol, view) for view in views]
-            )
-            found += page
-            if len(page) < _PAGE:
-                return found
-            after = _next_page(after, page[-1].venue_order_id)
+        return await self._pages("privateGetAllOrders", symbol, "orderId", after, read=shape.read_order)
 
     async def trades_since(self, symbol: str, after: str | None, order_id: str | None = None) -> list[VenueTrade]:
         """Return the trades after a trade id, oldest first, of one order or of all."""
-        found: list[VenueTrade] = []
-        of: dict[str, Any] = {} if order_id is None else {"orderId": order_id}
+        of = {} if order_id is None else {"orderId": order_id}
+        return await self._pages("privateGetMyTrades", symbol, "fromId", after, read=shape.read_trade, of=of)
+
+    async def _pages(
+        self,
+        endpoint: str,
+        symbol: str,
+        first: str,
+        after: str | None,
+        *,
+        read: Callable[[str, shape.Json], R],
+        of: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[R]:
+        """Read pages until one is not full; `first` is the parameter for the id from which a page begins."""
+        found: list[R] = []
+        name, start = await self.name(symbol), int(after or -1) + 1
         while True:
-            request = {"symbol": await self.name(symbol), "fromId": int(after or -1) + 1, "limit": _PAGE, **of}
-            page = await self._client.signed(
-                "privateGetMyTrades", request, lambda views: [shape.read_trade(symbol, view) for view in views]
-            )
+            request = {"symbol": name, first: start, "limit": _PAGE, **of}
+            page = await self._client.signed(endpoint, request, lambda views: [read(symbol, view) for view in views])
             found += page
             if len(page) < _PAGE:
                 return found
-            after = _next_page(after, page[-1].fill.trade_id)
+            last = page[-1].fill.trade_id if isinstance(page[-1], VenueTrade) else page[-1].venue_order_id
+            if int(last) < start:
+                raise VenueUnknown(f"the venue repeats its page from id {start}")
+            start = int(last) + 1
 
     async def with_fills(self, report: OrderReport) -> OrderReport:
         """Read an order's fills."""
         if not report.filled:
             return report
         return shape.with_fills(report, await self.trades_since(report.symbol, None, report.venue_order_id))
-
-
-def _next_page(before: str | None, last: str) -> str:
-    """Return the id to read on from; raises `VenueUnknown` for a page that would be read for ever."""
-    if before is not None and int(last) <= int(before):
-        raise VenueUnknown(f"the venue repeats its page behind id {before}")
-    return last

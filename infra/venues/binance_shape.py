@@ -1,4 +1,4 @@
-"""Reads Binance's JSON into what the port speaks. Amounts stay the strings they come as until they are `Decimal`."""
+"""Converts Binance's JSON to the venue port's types. Amounts are read from strings, never through floats."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -26,20 +26,15 @@ _STATUS: Final = {
 
 
 def _amount(text: str) -> Decimal:
-    """Read an amount; raises `ArithmeticError` for one that no venue trades and no column holds."""
+    """Read an amount; raise ArithmeticError if it is out of bounds."""
     amount = Decimal(text)
     if not amount.is_finite() or abs(amount.adjusted()) > _EXPONENT_LIMIT:
-        raise ArithmeticError(f"an amount of the venue is out of all bounds: {str(text)[:40]}")
+        raise ArithmeticError(f"an amount of the venue is out of bounds: {str(text)[:40]}")
     return amount
 
 
-def read_status(name: str) -> OrderStatus:
-    """Read an order's status."""
-    return _STATUS[name]
-
-
 def read_listings(info: Json) -> tuple[dict[str, SymbolRules], dict[str, str]]:
-    """Read `exchangeInfo` into rules by `BASE/QUOTE`, and into the venue's names for these."""
+    """Read `exchangeInfo`: return the rules, and the venue's names, by `BASE/QUOTE`."""
     rules: dict[str, SymbolRules] = {}
     names: dict[str, str] = {}
     for entry in info["symbols"]:
@@ -62,7 +57,7 @@ def read_listings(info: Json) -> tuple[dict[str, SymbolRules], dict[str, str]]:
 
 
 def read_prices(symbols: Mapping[str, str], views: Iterable[Json]) -> dict[str, Decimal]:
-    """Read last prices; a symbol that the listings do not have is left out."""
+    """Read last prices; symbols that are not in `symbols` are left out."""
     return {symbols[view["symbol"]]: _amount(view["price"]) for view in views if view["symbol"] in symbols}
 
 
@@ -78,7 +73,7 @@ def read_order(symbol: str, view: Json) -> OrderReport:
         time_in_force=TimeInForce(view["timeInForce"]),
         quantity=_amount(view["origQty"]),
         price=_amount(view["price"]) if kind is OrderType.LIMIT else None,
-        status=read_status(view["status"]),
+        status=_STATUS[view["status"]],
         filled=_amount(view["executedQty"]),
         quote=_amount(view["cummulativeQuoteQty"]),
         time=int(view.get("updateTime") or view["transactTime"]) * _MILLISECOND,
@@ -87,34 +82,19 @@ def read_order(symbol: str, view: Json) -> OrderReport:
 
 
 def read_placed(symbol: str, view: Json) -> OrderReport:
-    """Read the full answer to a new order, its fills included."""
-    time = int(view["transactTime"])
-    fills = [
-        VenueTrade(
-            Fill(
-                trade_id=str(fill["tradeId"]),
-                quantity=_amount(fill["qty"]),
-                price=_amount(fill["price"]),
-                fee=_amount(fill["commission"]),
-                fee_asset=fill["commissionAsset"],
-                time=time * _MILLISECOND,
-            ),
-            symbol,
-            Side(view["side"]),
-            str(view["orderId"]),
-        )
-        for fill in view.get("fills", ())
-    ]
+    """Read the full answer to a new order, with its fills."""
+    common = {"time": view["transactTime"], "orderId": view["orderId"], "isBuyer": Side(view["side"]) is Side.BUY}
+    fills = [read_trade(symbol, {**fill, **common, "id": fill["tradeId"]}) for fill in view.get("fills", ())]
     return with_fills(read_order(symbol, view), fills)
 
 
 def read_cancelled(symbol: str, view: Json) -> OrderReport:
-    """Read the answer to a cancellation, where `clientOrderId` may be the cancellation's own."""
+    """Read the answer to a cancellation, whose `clientOrderId` may be that of the cancellation."""
     return read_order(symbol, {**view, "clientOrderId": view["origClientOrderId"]})
 
 
 def with_fills(report: OrderReport, trades: Iterable[VenueTrade]) -> OrderReport:
-    """Add those trades that the order's executed quantity covers: later ones belong to a later report."""
+    """Add the trades that the order's executed quantity covers; later ones belong to a later report."""
     fills: list[Fill] = []
     left = report.filled
     for trade in trades:
@@ -125,7 +105,7 @@ def with_fills(report: OrderReport, trades: Iterable[VenueTrade]) -> OrderReport
 
 
 def read_trade(symbol: str, view: Json) -> VenueTrade:
-    """Read a line of the trade history; a bust is written from the other side, with its fee given back."""
+    """Read a trade of the history; a bust has the opposite side and a negative fee."""
     bust_of = view.get("bustOf")
     return VenueTrade(
         fill=Fill(
@@ -144,42 +124,38 @@ def read_trade(symbol: str, view: Json) -> VenueTrade:
 
 
 def read_event_trade(symbol: str, event: Json) -> VenueTrade:
-    """Read the trade inside an `executionReport`."""
-    bust_of = event.get("bustOf")
-    return VenueTrade(
-        fill=Fill(
-            trade_id=str(event["t"]),
-            quantity=_amount(event["l"]),
-            price=_amount(event["L"]),
-            fee=_amount(event["n"]),
-            fee_asset=event["N"] or "",
-            time=int(event["T"]) * _MILLISECOND,
-        ),
-        symbol=symbol,
-        side=Side(event["S"]),
-        venue_order_id=str(event["i"]),
-        bust_of=None if bust_of is None else str(bust_of),
-    )
+    """Read the trade in an `executionReport`."""
+    view = {
+        "id": event["t"],
+        "qty": event["l"],
+        "price": event["L"],
+        "commission": event["n"],
+        "commissionAsset": event["N"] or "",
+        "time": event["T"],
+        "isBuyer": Side(event["S"]) is Side.BUY,
+        "orderId": event["i"],
+        "bustOf": event.get("bustOf"),
+    }
+    return read_trade(symbol, view)
 
 
 def read_event_order(symbol: str, event: Json) -> OrderReport:
-    """Read the order inside an `executionReport`."""
-    kind = OrderType(event["o"])
-    return OrderReport(
-        client_order_id=event["C"] or event["c"],
-        venue_order_id=str(event["i"]),
-        symbol=symbol,
-        side=Side(event["S"]),
-        type=kind,
-        time_in_force=TimeInForce(event["f"]),
-        quantity=_amount(event["q"]),
-        price=_amount(event["p"]) if kind is OrderType.LIMIT else None,
-        status=read_status(event["X"]),
-        filled=_amount(event["z"]),
-        quote=_amount(event["Z"]),
-        time=int(event["T"]) * _MILLISECOND,
-        reason="" if event["r"] == "NONE" else str(event["r"]),
-    )
+    """Read the order in an `executionReport`."""
+    view = {
+        "clientOrderId": event["C"] or event["c"],
+        "orderId": event["i"],
+        "side": event["S"],
+        "type": event["o"],
+        "timeInForce": event["f"],
+        "origQty": event["q"],
+        "price": event["p"],
+        "status": event["X"],
+        "executedQty": event["z"],
+        "cummulativeQuoteQty": event["Z"],
+        "transactTime": event["T"],
+        "rejectReason": "" if event["r"] == "NONE" else event["r"],
+    }
+    return read_order(symbol, view)
 
 
 def read_balances(account: Json) -> dict[str, Balance]:

@@ -1,4 +1,4 @@
-"""The venue port over ccxt: for the paper venue, and for any that speaks Binance's spot API."""
+"""Venue port over ccxt, for the paper venue and any other with Binance's spot API."""
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -30,7 +30,7 @@ _DUPLICATE: Final = "Duplicate order"
 
 
 class CcxtVenue:
-    """One account at one venue."""
+    """An account at a venue."""
 
     def __init__(self, address: VenueAddress) -> None:
         self._client = CcxtClient(address)
@@ -46,11 +46,11 @@ class CcxtVenue:
             )  # fmt: skip
         except VenueRejected as rejection:
             if rejection.code == _REFUSED and rejection.reason.startswith(_DUPLICATE):
-                return await self._taken_before(order)
+                return await self._resolve_duplicate(order)
             raise
 
     async def cancel(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        """Cancel; where there is nothing to cancel, ask how the order ended."""
+        """Cancel an order; if there is nothing to cancel, query how it ended."""
         request = {"symbol": await self._history.name(symbol), "origClientOrderId": client_order_id}
         try:
             report = await self._client.signed(
@@ -68,7 +68,7 @@ class CcxtVenue:
         return await self._history.with_fills(report) if report is not None and fills else report
 
     async def open_orders(self) -> Sequence[OrderReport]:
-        """Return all orders that rest."""
+        """Return all resting orders."""
         symbols = await self._history.symbols()
         return await self._client.signed(
             "privateGetOpenOrders",
@@ -98,18 +98,18 @@ class CcxtVenue:
         return await self._client.call("publicGetTickerPrice", {}, lambda views: shape.read_prices(symbols, views))
 
     def reports(self, cursor: str | None = None) -> AsyncGenerator[VenueReport]:
-        """Stream what happens to the account's orders, over breaks and restarts; `aclose` it when done."""
+        """Stream reports of the account's orders across disconnections and restarts; `aclose` the stream when done."""
         return ReportStream(self._client, self._history, self._symbols, cursor).run()
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _taken_before(self, order: NewOrder) -> OrderReport:
-        """Answer for an order whose client order id the venue has already."""
+    async def _resolve_duplicate(self, order: NewOrder) -> OrderReport:
+        """Return the report of an order whose client order id the venue has already."""
         known = await self.query(order.client_order_id, order.symbol, fills=False)
         if known is None:
-            raise VenueUnknown(f"the venue has {order.client_order_id} already, and does not find it")
+            raise VenueUnknown(f"the venue has {order.client_order_id} already, but does not find it")
         same = (known.side, known.type, known.quantity, known.price)
         if same != (order.side, order.type, order.quantity, order.price):
             raise VenueRejected(_REFUSED, f"the client order id {order.client_order_id} is another order's")
@@ -119,7 +119,7 @@ class CcxtVenue:
 
 
 def _write_order(order: NewOrder, name: str, now: int) -> dict[str, Any]:
-    """Write a new order as Binance reads it; `now` is milliseconds, and with recvWindow bounds the order's life."""
+    """Return Binance's request for a new order. The venue refuses it after `now` (milliseconds) + recvWindow."""
     window = min(order.expires // 1_000_000 - now, _LONGEST_WINDOW)
     if window <= 0:
         raise VenueRejected(EXPIRED, f"the order {order.client_order_id} expired before it was sent")

@@ -1,7 +1,7 @@
-"""The fence around ccxt, which is untyped: it signs, paces and sends; what comes back is judged here.
+"""Typed client over ccxt, which signs, paces and sends requests; answers and errors are interpreted here.
 
-ccxt's unified calls pass amounts through its own rounding, and guess from texts what an error means. So the raw
-endpoints are called, with decimal strings both ways, and each failure becomes exactly one of the port's errors.
+ccxt's unified calls round amounts and derive the meaning of errors from texts. So the raw endpoints are called, with
+decimal strings both ways, and each failure becomes exactly one of the port's errors.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ T = TypeVar("T")
 _CLIENT_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
 _TOO_MANY: Final = {418, 429}
-_TURNED_AWAY: Final = {"-1003", "-1015"}
-_CANNOT_TELL: Final = {"", "-1000", "-1001", "-1006", "-1007"}
+_RATE_LIMITED: Final = {"-1003", "-1015"}
+_EFFECT_UNKNOWN: Final = {"", "-1000", "-1001", "-1006", "-1007"}
 _NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
 
 
 @dataclass(frozen=True, slots=True)
 class VenueAddress:
-    """Where the venue is and who trades there; times are seconds.
+    """The address of a venue and the account's key; times are seconds.
 
-    `window` is how long a request other than an order stays good; `paced` keeps ccxt's rate limit. `symbols` bounds
-    what the report stream reads; None is all that is listed.
+    `window` is the lifetime of requests other than orders; `paced` keeps ccxt's rate limit. `symbols` limits the report
+    stream; None means all listed symbols.
     """
 
     url: str
@@ -45,7 +45,7 @@ class VenueAddress:
 
 
 class CcxtClient:
-    """One connection pool to one venue, for one account."""
+    """A connection pool to a venue, for one account."""
 
     def __init__(self, address: VenueAddress) -> None:
         self._address = address
@@ -61,24 +61,24 @@ class CcxtClient:
         )
 
     async def call(self, endpoint: str, request: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        """Call one of ccxt's raw endpoints and read its answer; an answer that cannot be read leaves all unknown."""
+        """Call one of ccxt's raw endpoints and read its answer. Raises VenueUnknown if the answer cannot be read."""
         try:
             answer = await getattr(self._exchange, endpoint)(dict(request))
             return read(answer)
-        except _Answer as answer:
-            raise _judge(answer) from None
+        except _ErrorAnswer as answer:
+            raise _from_answer(answer) from None
         except ccxt.BaseError as error:
-            raise _judge_failure(error, self._address.url) from error
+            raise _from_failure(error, self._address.url) from error
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-            raise VenueUnknown(f"{self._address.url} gave an answer to {endpoint} that cannot be read") from error
+            raise VenueUnknown(f"{self._address.url} answered {endpoint} in a form that cannot be read") from error
 
     async def signed(self, endpoint: str, request: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        """Call an endpoint that needs a signature, good for the address's window."""
+        """Call an endpoint that needs a signature, valid for the address's window."""
         window = int(self._address.window * 1000)
         return await self.call(endpoint, {"recvWindow": window, **request}, read)
 
     def subscription(self) -> dict[str, Any]:
-        """Sign the parameters that subscribe a WebSocket to the account's reports."""
+        """Return the signed parameters that subscribe a WebSocket to the account's reports."""
         window = int(self._address.window * 1000)
         values = {"apiKey": self._address.key, "recvWindow": window, "timestamp": time.time_ns() // 1_000_000}
         payload = "&".join(f"{name}={values[name]}" for name in sorted(values))
@@ -87,7 +87,7 @@ class CcxtClient:
 
     @property
     def stream_url(self) -> str:
-        """Where a WebSocket is opened."""
+        """The URL of the WebSocket."""
         return self._address.url.rstrip("/").replace("http", "ws", 1) + "/ws-api/v3"
 
     async def close(self) -> None:
@@ -95,8 +95,8 @@ class CcxtClient:
         await self._exchange.close()
 
 
-class _Answer(Exception):  # noqa: N818 - the venue's own no, not yet judged
-    """What the venue answered instead of a result."""
+class _ErrorAnswer(Exception):  # noqa: N818 - not yet one of the port's errors
+    """The venue's error answer."""
 
     def __init__(self, status: int, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -106,7 +106,7 @@ class _Answer(Exception):  # noqa: N818 - the venue's own no, not yet judged
 
 
 class _Exchange(ccxt.binance):
-    """ccxt's client, told to pass an error's code on as it is."""
+    """ccxt's client, except that errors keep the venue's code."""
 
     def handle_errors(  # noqa: PLR0917 - ccxt's hook and its arguments
         self,
@@ -122,19 +122,19 @@ class _Exchange(ccxt.binance):
     ) -> None:
         if code < _CLIENT_ERROR:
             return
-        said = cast("dict[str, Any]", response) if isinstance(response, dict) else {}
-        raise _Answer(code, str(said.get("code", "")), str(said.get("msg", reason)))
+        answer = cast("dict[str, Any]", response) if isinstance(response, dict) else {}
+        raise _ErrorAnswer(code, str(answer.get("code", "")), str(answer.get("msg", reason)))
 
 
-def _judge(answer: _Answer) -> VenueError:
-    if answer.status in _TOO_MANY or answer.code in _TURNED_AWAY:
-        return VenueUnavailable(f"the venue turned the request away: {answer.reason}; slow down")
-    if answer.status >= _SERVER_ERROR or answer.code in _CANNOT_TELL:
-        return VenueUnknown(f"the venue failed over the request: HTTP {answer.status}, {answer.reason}")
+def _from_answer(answer: _ErrorAnswer) -> VenueError:
+    if answer.status in _TOO_MANY or answer.code in _RATE_LIMITED:
+        return VenueUnavailable(f"the venue's rate limit is reached: {answer.reason}; slow down")
+    if answer.status >= _SERVER_ERROR or answer.code in _EFFECT_UNKNOWN:
+        return VenueUnknown(f"the venue failed to process the request: HTTP {answer.status}, {answer.reason}")
     return VenueRejected(answer.code, answer.reason)
 
 
-def _judge_failure(error: Exception, url: str) -> VenueError:
+def _from_failure(error: Exception, url: str) -> VenueError:
     if isinstance(error.__cause__, _NOT_SENT):
-        return VenueUnavailable(f"{url} does not take connections; is the venue running?")
+        return VenueUnavailable(f"{url} does not accept connections; is the venue running?")
     return VenueUnknown(f"{url} did not answer: {type(error).__name__}")

@@ -1,4 +1,4 @@
-"""A venue's bars, read as anybody may: no key, and no bar that is still open."""
+"""Closed bars of a venue, read without a key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Klines:
         self._ticks: dict[str, Decimal] = {}
 
     async def tick(self, symbol: str) -> Decimal:
-        """Return the step of the symbol's prices. Raises `VenueRejected` for a symbol that is not listed."""
+        """Return the symbol's tick size. Raises VenueRejected if the symbol is not listed."""
         if not self._names:
             rules, self._names = await self._client.call("publicGetExchangeInfo", {}, shape.read_listings)
             self._ticks = {name: rule.tick for name, rule in rules.items()}
@@ -39,11 +39,11 @@ class Klines:
         return self._ticks[symbol]
 
     async def since(self, symbol: str, interval: str, opened: int) -> Sequence[Kline]:
-        """Return closed bars, oldest first, from the one that opened at `opened` on; a page at most."""
+        """Return closed bars, oldest first, from the one that opened at `opened` on; at most a page."""
         return await self._read(symbol, interval, {"startTime": opened})
 
     async def last(self, symbol: str, interval: str, count: int) -> Sequence[Kline]:
-        """Return the last `count` closed bars, oldest first; fewer where the venue has no more."""
+        """Return the last `count` closed bars, oldest first; fewer if the venue has no more."""
         bars: list[Kline] = []
         while len(bars) < count:
             older = await self._read(symbol, interval, {"endTime": bars[0].opened - 1} if bars else {})
@@ -57,7 +57,7 @@ class Klines:
         await self._client.close()
 
     async def _read(self, symbol: str, interval: str, request: dict[str, Any]) -> Sequence[Kline]:
-        # The time is asked for first: a bar that had closed by then cannot change any more.
+        # The time is read first: a bar that had closed by then does not change any more.
         now = await self._client.call("publicGetTime", {}, lambda view: int(view["serverTime"]))
         await self.tick(symbol)
         whole = {"symbol": self._names[symbol], "interval": interval, "limit": PAGE, **request}

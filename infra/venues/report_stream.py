@@ -1,4 +1,4 @@
-"""The account's reports, live and without gaps: a WebSocket tells what is new, REST what it missed."""
+"""Live reports of an account without gaps: from a WebSocket, and after a break from REST."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ from tradesaga.infra.venues.report_tracker import ReportGapError, ReportTracker
 from tradesaga.sagas.trade.venue import VenueRejected, VenueReport, VenueUnavailable, VenueUnknown
 
 _HEARTBEAT: Final = 15.0
-_SWEEP: Final = 30.0
+_POLL: Final = 30.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
-_PATIENCE: Final = 10.0
+_SUBSCRIBE_TIMEOUT: Final = 10.0
 _BACKLOG: Final = 10_000
 _OK: Final = 200
-_OUR_FAULT: Final = range(400, 500)
+_CLIENT_ERRORS: Final = range(400, 500)
 _TRADES: Final = {"TRADE", "TRADE_BUST"}
 
 log = structlog.get_logger("tradesaga.venue_stream")
@@ -33,7 +33,7 @@ Inbox = asyncio.Queue[Json | None]
 
 
 class ReportStream:
-    """One stream of reports, over as many connections as it takes."""
+    """A stream of reports that reconnects as often as needed."""
 
     def __init__(
         self, client: CcxtClient, history: AccountHistory, symbols: Sequence[str] | None, cursor: str | None
@@ -43,10 +43,10 @@ class ReportStream:
         self._symbols = symbols
         self._tracker = ReportTracker(cursor)
         self._names: Mapping[str, str] = {}
-        self._swept = float("-inf")
+        self._polled = float("-inf")
 
     async def run(self) -> AsyncGenerator[VenueReport]:
-        """Stream for ever: connect, catch up, follow; after a break, again. A refused subscription is raised."""
+        """Stream forever; reconnect and catch up after a break. Raises VenueRejected if the subscription is refused."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -55,12 +55,12 @@ class ReportStream:
                         pause = _FIRST_PAUSE
                         yield report
             except (VenueUnavailable, VenueUnknown, aiohttp.ClientError, OSError, TimeoutError) as error:
-                log.warning("venue stream broke", why=str(error) or type(error).__name__, again_in=pause)
+                log.warning("venue stream disconnected", why=str(error) or type(error).__name__, retry_in=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _follow(self) -> AsyncGenerator[VenueReport]:
-        """Yield the reports that were missed, then live ones, until the connection ends."""
+        """Yield missed reports, then live ones, until the connection ends."""
         inbox: Inbox = asyncio.Queue(_BACKLOG)
         async with (
             aiohttp.ClientSession() as session,
@@ -68,26 +68,26 @@ class ReportStream:
         ):
             reader = asyncio.create_task(_read(connection, inbox))
             try:
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
                     await _subscribe(self._client, connection, inbox)
-                self._sweep_soon()
+                self._poll_soon()
                 while True:
-                    async for report in self._sweep():
+                    async for report in self._poll():
                         yield report
                     event = await self._next(inbox)
                     if event is None:
                         return
-                    for report in self._tell(event):
+                    for report in self._handle(event):
                         yield report
             finally:
                 reader.cancel()
 
-    def _sweep_soon(self) -> None:
-        self._swept = float("-inf")
+    def _poll_soon(self) -> None:
+        self._polled = float("-inf")
 
-    async def _sweep(self) -> AsyncGenerator[VenueReport]:
-        """Read what the stream may have lost, if it is time for that; trades first, so that their orders are known."""
-        if time.monotonic() - self._swept < _SWEEP:
+    async def _poll(self) -> AsyncGenerator[VenueReport]:
+        """If due, read by REST what the stream may have lost; trades first, so that their orders are known."""
+        if time.monotonic() - self._polled < _POLL:
             return
         names = await self._history.symbols()
         self._names = {name: one for name, one in names.items() if self._symbols is None or one in self._symbols}
@@ -95,24 +95,24 @@ class ReportStream:
             last_order, last_trade = self._tracker.since(symbol)
             trades = await self._history.trades_since(symbol, last_trade)
             orders = await self._history.orders_since(symbol, last_order)
-            for stranger in self._tracker.strangers(symbol, trades):
-                order = await self._history.find(symbol, {"orderId": stranger})
+            for order_id in self._tracker.busted_orders(symbol, trades):
+                order = await self._history.find(symbol, {"orderId": order_id})
                 orders += [] if order is None else [order]
             for report in self._tracker.catch_up(symbol, orders, trades):
                 yield report
-        self._swept = time.monotonic()
+        self._polled = time.monotonic()
 
     async def _next(self, inbox: Inbox) -> Json | None:
-        """Return the next event, an empty one when it is time to sweep, or None at the end of the connection."""
+        """Return the next event, an empty one when a poll is due, or None at the end of the connection."""
         try:
-            # Not wait_for: on Python 3.11 it may swallow a cancellation that comes together with an event.
-            async with asyncio.timeout(max(self._swept + _SWEEP - time.monotonic(), 0)):
+            # Not wait_for: on Python 3.11 it may lose a cancellation that coincides with an event.
+            async with asyncio.timeout(max(self._polled + _POLL - time.monotonic(), 0)):
                 message = await inbox.get()
         except TimeoutError:
             return {}
         return None if message is None else message.get("event", message)
 
-    def _tell(self, event: Json) -> list[VenueReport]:
+    def _handle(self, event: Json) -> list[VenueReport]:
         symbol = self._names.get(str(event.get("s")))
         if event.get("e") != "executionReport" or symbol is None:
             return []
@@ -121,7 +121,7 @@ class ReportStream:
             return list(self._tracker.follow(shape.read_event_order(symbol, event), trade))
         except (ReportGapError, LookupError, TypeError, ValueError, ArithmeticError) as gap:
             log.warning("venue stream has a gap", why=str(gap)[:200], symbol=symbol)
-            self._sweep_soon()
+            self._poll_soon()
             return []
 
 
@@ -142,7 +142,7 @@ async def _subscribe(client: CcxtClient, connection: aiohttp.ClientWebSocketResp
         raise VenueUnknown("the venue closed the stream before it was subscribed")
     error: Json = answer.get("error") or {}
     status = int(answer.get("status", _OK))
-    if status in _OUR_FAULT:
+    if status in _CLIENT_ERRORS:
         raise VenueRejected(str(error.get("code", status)), str(error.get("msg", "subscription refused")))
     if status != _OK:
         raise VenueUnknown(f"the venue could not subscribe the stream: {status} {error.get('msg', '')}")

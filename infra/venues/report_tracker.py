@@ -1,7 +1,7 @@
-"""What has been told of an account's orders, so that each thing is told in order, and a cursor says where to go on.
+"""Tracks what has been reported of an account's orders, so that reports are in order and a cursor can resume them.
 
-Order ids and trade ids rise per venue, so two numbers per symbol are cursor enough: all orders below `order` are told
-to their end, and so are all trades up to `trade`. What lies between the cursor and the break is told again.
+Order ids and trade ids rise per venue, so it is enough to keep two numbers per symbol: all orders below `order` and all
+trades up to `trade` are fully reported. Reports between the cursor and a break are repeated.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ import orjson
 
 from tradesaga.sagas.trade.venue import Fill, OrderReport, OrderStatus, ReportKind, VenueReport, VenueTrade
 
-_ENDS: Final = {
+ENDS: Final = {
     OrderStatus.REJECTED: ReportKind.REJECTED,
     OrderStatus.EXPIRED: ReportKind.EXPIRED,
     OrderStatus.CANCELLED: ReportKind.CANCELLED,
@@ -22,16 +22,16 @@ _ENDS: Final = {
 
 
 class ReportGapError(Exception):
-    """A live report does not follow what was told: something in between was lost and has to be read anew."""
+    """A live event does not follow the last report: events in between were lost and must be read again."""
 
 
 class CursorError(ValueError):
-    """The cursor is not one that this tracker has given."""
+    """The cursor is not one of this tracker's."""
 
 
 @dataclass(slots=True)
-class _Told:
-    """One order, as far as it has been told."""
+class _Progress:
+    """What has been reported of an order."""
 
     order: OrderReport
     trade_before: int
@@ -42,17 +42,44 @@ class _Told:
 
 @dataclass(slots=True)
 class _Symbol:
-    """One symbol: `order` and `trade` are the cursor, `orders` those told from there on.
+    """One symbol: `order` and `trade` are the cursor, `orders` those reported after it.
 
-    The first of `orders` is looked for and taken out over and over, which a plain dict does in time that grows with
-    all that were taken out before.
+    The first of `orders` is removed again and again, which in a plain dict takes time that grows with the number
+    removed before.
     """
 
     order: int = 0
     trade: int = 0
     last_trade: int = 0
     last_order: int = -1
-    orders: OrderedDict[int, _Told] = field(default_factory=OrderedDict[int, _Told])
+    orders: OrderedDict[int, _Progress] = field(default_factory=OrderedDict[int, _Progress])
+
+
+def make_report(
+    order: OrderReport,
+    kind: ReportKind,
+    quantity: Decimal,
+    quote: Decimal,
+    *,
+    fill: Fill | None = None,
+    cursor: str = "",
+) -> VenueReport:
+    """Return a report of an order with its cumulative amounts; its id is the same whenever it is made again."""
+    busted = kind is ReportKind.BUSTED
+    number = kind if fill is None else f"bust:{fill.trade_id}" if busted else fill.trade_id
+    return VenueReport(
+        report_id=f"{order.symbol}:{order.venue_order_id}:{number}",
+        kind=kind,
+        client_order_id=order.client_order_id,
+        venue_order_id=order.venue_order_id,
+        symbol=order.symbol,
+        cumulative_quantity=quantity,
+        cumulative_quote=quote,
+        time=fill.time if fill else order.time,
+        cursor=cursor,
+        fill=fill,
+        reason="" if busted else order.reason,
+    )
 
 
 class ReportTracker:
@@ -64,12 +91,12 @@ class ReportTracker:
             self._symbols[symbol] = _Symbol(order, trade, trade, order - 1)
 
     def since(self, symbol: str) -> tuple[str, str]:
-        """Return the ids after which orders and trades have to be read to miss nothing."""
+        """Return the ids after which orders and trades must be read to miss none."""
         at = self._at(symbol)
         return str(at.order - 1), str(at.last_trade)
 
-    def strangers(self, symbol: str, trades: Sequence[VenueTrade]) -> set[str]:
-        """Return the ids of finished orders that busts among these trades are about: read them for `catch_up`."""
+    def busted_orders(self, symbol: str, trades: Sequence[VenueTrade]) -> set[str]:
+        """Return the ids of the finished orders that have busts among these trades; `catch_up` needs them too."""
         at = self._at(symbol)
         return {
             trade.venue_order_id
@@ -82,14 +109,14 @@ class ReportTracker:
     ) -> Iterator[VenueReport]:
         """Yield the reports of trades, and of orders read after them, that were not reported yet.
 
-        In this sequence every trade's order is known; what orders are ahead of these trades is left to the next read.
+        Trades are read first, so each trade's order is known; orders with later trades are left to the next read.
         """
         at, read = self._at(symbol), {order.venue_order_id: order for order in orders}
         for order in sorted(orders, key=lambda one: int(one.venue_order_id)):
             yield from self._register(at, order)
         for trade in trades:
             if int(trade.fill.trade_id) > at.last_trade:
-                yield from self._tell_trade(at, trade, read.get(trade.venue_order_id))
+                yield from self._report_trade(at, trade, read.get(trade.venue_order_id))
         for order in orders:
             yield from self._end(at, order)
 
@@ -100,21 +127,21 @@ class ReportTracker:
         if trade is not None and int(trade.fill.trade_id) <= at.last_trade:
             return
         if trade is not None and trade.bust_of is not None:
-            yield from self._tell_trade(at, trade, order)
+            yield from self._report_trade(at, trade, order)
             return
         if number <= at.last_order and number not in at.orders:
             return
-        told = at.orders.get(number)
+        progress = at.orders.get(number)
         before = Decimal(0) if trade is None else trade.fill.quantity
-        known = told.quantity if told else Decimal(0)
+        known = progress.quantity if progress else Decimal(0)
         if order.filled - before < known:
-            return  # older than what has been read meanwhile
+            return  # older than what has been read since
         if order.filled - before > known:
-            raise ReportGapError(f"order {number} of {order.symbol} has moved on unseen")
-        if told is None:
+            raise ReportGapError(f"events of order {number} of {order.symbol} are missing")
+        if progress is None:
             yield from self._register(at, order)
         if trade is not None:
-            yield from self._tell_trade(at, trade, None)
+            yield from self._report_trade(at, trade, None)
         yield from self._end(at, order)
 
     def _register(self, at: _Symbol, order: OrderReport) -> Iterator[VenueReport]:
@@ -122,77 +149,54 @@ class ReportTracker:
         if number <= at.last_order:
             return
         at.last_order = number
-        at.orders[number] = _Told(order, at.last_trade)
+        at.orders[number] = _Progress(order, at.last_trade)
         if order.status is not OrderStatus.REJECTED:
             yield self._report(order, ReportKind.ACKNOWLEDGED, at.orders[number])
 
-    def _tell_trade(self, at: _Symbol, trade: VenueTrade, order: OrderReport | None) -> Iterator[VenueReport]:
+    def _report_trade(self, at: _Symbol, trade: VenueTrade, order: OrderReport | None) -> Iterator[VenueReport]:
         number, fill = int(trade.venue_order_id), trade.fill
-        told = at.orders.get(number)
+        progress = at.orders.get(number)
         at.last_trade = int(fill.trade_id)
         if trade.bust_of is not None:
-            original = told.order if told else order
+            original = progress.order if progress else order
             if original is not None:
-                yield self._report_bust(original, trade, told)
+                busted = replace(fill, trade_id=trade.bust_of, fee=-fill.fee)
+                yield self._report(original, ReportKind.BUSTED, progress, busted)
             return
-        if told is None or told.ended:
+        if progress is None or progress.ended:
             return
-        told.quantity += fill.quantity
-        told.quote += fill.quantity * fill.price
-        told.ended = told.quantity >= told.order.quantity
-        kind = ReportKind.FILL if told.ended else ReportKind.PARTIAL_FILL
-        yield self._report(told.order, kind, told, fill)
+        progress.quantity += fill.quantity
+        progress.quote += fill.quantity * fill.price
+        progress.ended = progress.quantity >= progress.order.quantity
+        kind = ReportKind.FILL if progress.ended else ReportKind.PARTIAL_FILL
+        yield self._report(progress.order, kind, progress, fill)
 
     def _end(self, at: _Symbol, order: OrderReport) -> Iterator[VenueReport]:
-        told, kind = at.orders.get(int(order.venue_order_id)), _ENDS.get(order.status)
-        if kind is None or told is None or told.ended or told.quantity != order.filled:
+        progress, kind = at.orders.get(int(order.venue_order_id)), ENDS.get(order.status)
+        if kind is None or progress is None or progress.ended or progress.quantity != order.filled:
             return
-        told.ended = True
-        yield self._report(order, kind, told)
+        progress.ended = True
+        yield self._report(order, kind, progress)
 
-    def _report(self, order: OrderReport, kind: ReportKind, told: _Told, fill: Fill | None = None) -> VenueReport:
-        suffix = fill.trade_id if fill else kind
-        self._settle(self._at(order.symbol))
-        return VenueReport(
-            report_id=f"{order.symbol}:{order.venue_order_id}:{suffix}",
-            kind=kind,
-            client_order_id=order.client_order_id,
-            venue_order_id=order.venue_order_id,
-            symbol=order.symbol,
-            cumulative_quantity=told.quantity,
-            cumulative_quote=told.quote,
-            time=fill.time if fill else order.time,
-            cursor=self.cursor,
-            fill=fill,
-            reason=order.reason,
-        )
-
-    def _report_bust(self, order: OrderReport, trade: VenueTrade, told: _Told | None) -> VenueReport:
-        busted = replace(trade.fill, trade_id=trade.bust_of or "", fee=-trade.fill.fee)
-        return VenueReport(
-            report_id=f"{order.symbol}:{order.venue_order_id}:bust:{busted.trade_id}",
-            kind=ReportKind.BUSTED,
-            client_order_id=order.client_order_id,
-            venue_order_id=order.venue_order_id,
-            symbol=order.symbol,
-            cumulative_quantity=told.quantity if told else order.filled,
-            cumulative_quote=told.quote if told else order.quote,
-            time=trade.fill.time,
-            cursor=self.cursor,
-            fill=busted,
-        )
+    def _report(
+        self, order: OrderReport, kind: ReportKind, progress: _Progress | None, fill: Fill | None = None
+    ) -> VenueReport:
+        if kind is not ReportKind.BUSTED:
+            self._advance(self._at(order.symbol))
+        quantity, quote = (progress.quantity, progress.quote) if progress else (order.filled, order.quote)
+        return make_report(order, kind, quantity, quote, fill=fill, cursor=self.cursor)
 
     @property
     def cursor(self) -> str:
-        """Where to go on after what has been told."""
+        """The position after all reports so far."""
         return orjson.dumps({symbol: [at.order, at.trade] for symbol, at in sorted(self._symbols.items())}).decode()
 
     def _at(self, symbol: str) -> _Symbol:
         return self._symbols.setdefault(symbol, _Symbol())
 
     @staticmethod
-    def _settle(at: _Symbol) -> None:
-        """Move the cursor past the orders that are told to their end."""
+    def _advance(at: _Symbol) -> None:
+        """Move the cursor past the orders that are fully reported."""
         while (first := next(iter(at.orders.items()), None)) is not None and first[1].ended:
             at.orders.popitem(last=False)
         at.order, at.trade = (at.last_order + 1, at.last_trade) if first is None else (first[0], first[1].trade_before)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tradesaga.infra.cli.console import AsJson, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.local_stack.assembly import StackOptions, bring_down, bring_up
 from tradesaga.infra.local_stack.state import read_state
 from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
@@ -121,7 +121,7 @@ def _stage(home: Path) -> Generator[Stage]:
     write_strategies(strategies)
     names = [name for name in service_names(load_settings(home)) if name not in _LEFT_OUT]
     try:
-        state = bring_up(home, load_settings(home), Plan(names, venue_config=venue_config), console.log)
+        state = bring_up(home, load_settings(home), StackOptions(names, venue_config=venue_config), console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
         yield Stage(home, load_settings(home).brokers(), state.database_url, state.venue_url, key, strategies)
     finally:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.ledger.accounts import NewAccount, book_payment, create_account
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.amounts import format_decimal
 
@@ -84,7 +84,7 @@ async def open_accounts(sql: Connection) -> dict[str, dict[str, str]]:
     for player in PLAYERS:
         await create_account(sql, player.account)
         for asset, amount in player.paid_in.items():
-            await pay_in(sql, player.account.id, asset, amount, f"demo {asset}")
+            await book_payment(sql, player.account.id, asset, amount, f"demo {asset}")
         for strategy in player.follows:
             for symbol in SYMBOLS:
                 await sql.execute(_SUBSCRIBE, strategy, symbol, player.account.id)

@@ -1,1 +1,1 @@
-"""A moving-average strategy: a venue's bars in, signals out."""
+"""A moving-average strategy: reads a venue's bars and publishes signals."""

@@ -21,7 +21,7 @@ from tests.broker import forget_saga
 from tests.conftest import Stack
 from tests.doors import order
 from tests.waiting import until
-from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.ledger.accounts import NewAccount, book_payment, create_account
 from tradesaga.infra.postgres.database import session
 from tradesaga.schemas.identity import saga_id
 
@@ -78,7 +78,7 @@ async def open_account(url: str) -> None:
     """Open an account with a million dollars."""
     async with session(url) as sql:
         await create_account(sql, NewAccount("alice", max_open_orders=1000))
-        await pay_in(sql, "alice", "USD", Decimal(1_000_000), "opening")
+        await book_payment(sql, "alice", "USD", Decimal(1_000_000), "opening")
 
 
 def test_one_trade_from_the_command_line(desk: Desk) -> None:

@@ -21,7 +21,7 @@ from tests.fuzz.judging import Finding, Place, count_open, judge, read_lag
 from tests.fuzz.strangers import Strangers
 from tests.fuzz.trades import Trade, Traders, open_accounts
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.assembly import Plan, bring_down, bring_up
+from tradesaga.infra.local_stack.assembly import StackOptions, bring_down, bring_up
 from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
@@ -72,7 +72,7 @@ def _stack(home: Path, console: Console) -> Generator[Place]:
     write_venue_config(venue_config)
     try:
         settings = load_settings(home)
-        plan = Plan(service_names(settings), venue_config=venue_config)
+        plan = StackOptions(service_names(settings), venue_config=venue_config)
         state = bring_up(home, settings, plan, console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
         yield Place(home, state.kafka, state.database_url, state.venue_url, key)

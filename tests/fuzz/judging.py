@@ -12,7 +12,7 @@ import orjson
 from tests.fuzz.trades import Trade
 from tradesaga.infra.errors import ExitCode
 from tradesaga.infra.kafka.admin import read_ends
-from tradesaga.infra.ledger.recovering import PAYMENT_STEPS
+from tradesaga.infra.ledger.recovery import PAYMENT_STEPS
 from tradesaga.infra.local_stack.status import look
 from tradesaga.infra.postgres.database import session
 from tradesaga.producers.demo.snapshot import Rows, moved, read_venue

@@ -10,7 +10,7 @@ import httpx
 import orjson
 from confluent_kafka import Producer
 
-from tradesaga.infra.ledger.accounts import NewAccount, create_account, pay_in
+from tradesaga.infra.ledger.accounts import NewAccount, book_payment, create_account
 from tradesaga.infra.postgres.database import session
 from tradesaga.schemas import identity
 from tradesaga.schemas.amounts import format_decimal
@@ -40,7 +40,7 @@ async def open_accounts(database_url: str) -> dict[str, dict[str, str]]:
         for account in ACCOUNTS:
             await create_account(sql, NewAccount(account, max_exposure=Decimal(10**8), max_open_orders=10_000))
             for asset, amount in PAID_IN.items():
-                await pay_in(sql, account, asset, amount, f"fuzz {asset}")
+                await book_payment(sql, account, asset, amount, f"fuzz {asset}")
     return {account: {asset: format_decimal(amount) for asset, amount in PAID_IN.items()} for account in ACCOUNTS}
 
 

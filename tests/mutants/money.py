@@ -161,7 +161,7 @@ MONEY_MUTANTS = (
         lambda: _together(
             replaced(trade_evidence.TradeEvidence, "refute", _believe),
             replaced(settlement, "order_of", _order_of_record),
-            replaced(settlement, "take_out", _take_nothing),
+            replaced(settlement, "remove_orders", _take_nothing),
         ),
         _forge_unknown,
     ),

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.local_stack.assembly import Plan, bring_up
+from tradesaga.infra.local_stack.assembly import StackOptions, bring_up
 from tradesaga.infra.local_stack.state import (
     PostgresState,
     ProcessId,
@@ -52,7 +52,7 @@ def test_the_prefix_that_up_has_noted_holds_for_later_commands(tmp_path: Path, m
     settings = load_settings(tmp_path)
     assert settings.brokers() == "127.0.0.1:1"
     with pytest.raises(CommandError, match="runs already, with the topic prefix desk7"):
-        bring_up(tmp_path, settings, Plan([]), print)
+        bring_up(tmp_path, settings, StackOptions([]), print)
 
 
 def test_a_service_may_have_its_own_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

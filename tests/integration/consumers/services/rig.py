@@ -26,7 +26,7 @@ from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.partitioner import partition_of
-from tradesaga.infra.ledger.venue_reports import store_told
+from tradesaga.infra.ledger.venue_reports import store_reported
 from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Processor, Received, Transaction
@@ -173,7 +173,7 @@ class TradeRig:
             if (saga_id := saga_of(each.client_order_id)) is not None
         ]
         async with self.sql.transaction():
-            await store_told(self.sql, told)
+            await store_reported(self.sql, told)
         for saga_id, report in told:
             self.forge(saga_id, report, b"", source="/trade/venue/paper")
 

@@ -34,7 +34,7 @@ from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Pool, open_pool, session
-from tradesaga.infra.reconciliation.letters import check_letters
+from tradesaga.infra.reconciliation.dead_letters import check_letters
 from tradesaga.infra.reconciliation.run import reconcile
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.comparison import Flaw

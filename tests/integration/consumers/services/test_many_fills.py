@@ -16,7 +16,7 @@ from tradesaga.consumers.runtime import waiting_steps
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Key
 from tradesaga.consumers.services.execution import Desk
-from tradesaga.infra.ledger.venue_reports import store_told
+from tradesaga.infra.ledger.venue_reports import store_reported
 from tradesaga.infra.postgres.database import session
 from tradesaga.sagas.trade.orders import client_order_id
 from tradesaga.sagas.trade.venue import OrderReport, OrderStatus
@@ -70,7 +70,7 @@ async def say_one_by_one(rig: TradeRig, saga_id: UUID, told: Sequence[t.VenueRep
     """Store and publish reports as the feed does, and have each judged by itself."""
     for each in told:
         async with rig.sql.transaction():
-            await store_told(rig.sql, [(saga_id, each)])
+            await store_reported(rig.sql, [(saga_id, each)])
         rig.forge(saga_id, each, b"", source="/trade/venue/paper")
         await rig.deliver("execution")
 

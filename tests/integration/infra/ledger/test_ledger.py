@@ -12,8 +12,8 @@ import pytest
 
 from tests.book import EURUSD, balances, open_book, totals
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.ledger.accounts import list_accounts, pay_in, set_status
-from tradesaga.infra.ledger.entries import Booking, book, lock_places, open_places, post
+from tradesaga.infra.ledger.accounts import book_payment, list_accounts, set_status
+from tradesaga.infra.ledger.entries import Booking, book, lock_ledger_accounts, open_ledger_accounts, post
 from tradesaga.infra.ledger.instruments import load_instruments, save_instruments
 from tradesaga.infra.postgres.database import Session, open_pool, session
 from tradesaga.sagas.trade.postings import AccountKey, AccountKind, Fill, Holding, deposit, hold, release, settle
@@ -88,13 +88,13 @@ async def test_entries_stay(sql: Session, change: str) -> None:
 
 async def test_payments_count_once_and_never_overdraw(sql: Session) -> None:
     """A payment under a known reference does nothing; a pay-out of more than is available is refused."""
-    assert await pay_in(sql, "alice", "USD", D(5), "wire 1")
-    assert not await pay_in(sql, "alice", "USD", D(5), "wire 1")
+    assert await book_payment(sql, "alice", "USD", D(5), "wire 1")
+    assert not await book_payment(sql, "alice", "USD", D(5), "wire 1")
     with pytest.raises(CommandError, match=r"payment of 5\.00000000 USD"):
-        await pay_in(sql, "alice", "USD", D(6), "wire 1")
-    assert await pay_in(sql, "alice", "USD", D(-1005), "out")
+        await book_payment(sql, "alice", "USD", D(6), "wire 1")
+    assert await book_payment(sql, "alice", "USD", D(-1005), "out")
     with pytest.raises(CommandError) as refused:
-        await pay_in(sql, "alice", "USD", D("-0.01"), "out again")
+        await book_payment(sql, "alice", "USD", D("-0.01"), "out again")
     assert (refused.value.code, refused.value.exit_code) == ("insufficient-funds", ExitCode.REFUSED)
     assert await totals(sql) == {}
 
@@ -102,7 +102,7 @@ async def test_payments_count_once_and_never_overdraw(sql: Session) -> None:
 async def test_unknown_accounts_are_said_to_be_so(sql: Session) -> None:
     """Paying into, closing or reading an account that does not exist is exit code 3."""
     for call in (
-        pay_in(sql, "bob", "USD", D(5), "x"), set_status(sql, "bob", "closed"), list_accounts(sql, "bob")
+        book_payment(sql, "bob", "USD", D(5), "x"), set_status(sql, "bob", "closed"), list_accounts(sql, "bob")
     ):  # fmt: skip
         with pytest.raises(CommandError) as missing:
             await call
@@ -164,14 +164,14 @@ async def test_locks_are_taken_in_key_order(database_url: str, sql: Session) -> 
         for asset in ("EUR", "USD")
         for kind in (AccountKind.AVAILABLE, AccountKind.HELD)
     ]
-    await open_places(sql, there)
+    await open_ledger_accounts(sql, there)
 
     async def take(order: list[AccountKey]) -> int:
         async with session(database_url) as mine:
             taken = 0
             for _ in range(50):
                 async with mine.transaction():
-                    taken += len(await lock_places(mine, order))
+                    taken += len(await lock_ledger_accounts(mine, order))
             return taken
 
     assert await asyncio.gather(take(there), take(there[::-1])) == [200, 200]

@@ -120,7 +120,7 @@ async def test_a_start_that_no_door_took_is_named(rig: TradeRig, settings: Setti
     rig.forge(uuid4(), order(account="alice"))
     await rig.settle()
     [found] = await forged(settings)
-    assert found.reason == "no door has stored this start"
+    assert found.reason == "no intake has stored this start"
 
 
 async def test_a_genuine_fact_with_other_values_is_named(rig: TradeRig, settings: Settings) -> None:

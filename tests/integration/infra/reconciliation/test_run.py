@@ -16,7 +16,7 @@ from tradesaga.consumers.context import Work
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import Desk, conclude
 from tradesaga.infra.postgres.database import Session, session
-from tradesaga.infra.reconciliation.run import reconcile, reconcile_at_start, take_stock
+from tradesaga.infra.reconciliation.run import reconcile, reconcile_at_start, record_opening_stock
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.comparison import Flaw
 from tradesaga.sagas.trade.venue import NewOrder, VenueUnavailable
@@ -47,8 +47,8 @@ def settings(database_url: str) -> Settings:
 async def venue(settings: Settings, sql: Session) -> SimulatedVenue:
     """Give a venue whose holdings are written down, with some trading of somebody else's before that."""
     made = SimulatedVenue({"EUR/USD": [D("1.1")] * 9}, {"USD": D(10**6), "EUR": D(10**6)})
-    assert await take_stock(made, settings)
-    assert not await take_stock(made, settings)
+    assert await record_opening_stock(made, settings)
+    assert not await record_opening_stock(made, settings)
     return made
 
 

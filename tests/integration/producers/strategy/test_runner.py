@@ -15,10 +15,10 @@ from uuid import uuid4
 import pytest
 
 from tests.broker import read_topic
+from tests.crossovers import crossovers
 from tests.integration.infra.paper_exchange.process import PaperProcess, small_market
 from tests.waiting import until
 from tradesaga.infra.kafka.topics import ensure_topics
-from tradesaga.producers.strategy.plan import crossovers
 from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.topics import SIGNALS
 

@@ -1,8 +1,8 @@
-"""What a strategy trades: a symbol, two windows, and the shape of its orders."""
+"""Configuration of strategies, and the moving averages that they compare."""
 
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
@@ -37,9 +37,9 @@ class _Sum:
 
 
 class Crossover:
-    """Says BUY on the bar whose fast average comes to lie above the slow one, SELL on the one where it falls below.
+    """Detects crossings: BUY when the fast average rises above the slow one, SELL when it falls below.
 
-    Averages that are equal change nothing, and the first relation there is raises no signal: nothing was crossed.
+    Equal averages change nothing. The first comparison gives no signal, since nothing was crossed.
     """
 
     def __init__(self, fast: int, slow: int) -> None:
@@ -49,7 +49,7 @@ class Crossover:
         self._above: bool | None = None
 
     def feed(self, price: Decimal) -> Side | None:
-        """Process the next bar's price."""
+        """Process the next bar's price; return the side if the averages cross."""
         self._fast.add(price)
         self._slow.add(price)
         if not self._slow.full:
@@ -65,22 +65,15 @@ class Crossover:
         return Side.BUY if self._above else Side.SELL
 
 
-def crossovers(prices: Iterable[Decimal], fast: int, slow: int) -> list[tuple[int, Side]]:
-    """Return the crossings in a series: the index of each one's bar, and the side."""
-    crossover = Crossover(fast, slow)
-    answers = [(index, crossover.feed(price)) for index, price in enumerate(prices)]
-    return [(index, side) for index, side in answers if side is not None]
-
-
 Window = Annotated[int, Field(ge=1, le=5000)]
 
 
-class Plan(BaseModel):
-    """One pair of moving averages over one symbol.
+class StrategyConfig(BaseModel):
+    """A pair of moving averages over a symbol.
 
-    A LIMIT order's price lies `offset_bps` ten-thousandths of the close away from it, against itself: a buy below, a
-    sell above; IOC orders so placed expire. `catch_up` is the number of past bars whose crossings are signalled as
-    well at the start, under the same ids as ever: the router knows those it has had.
+    A LIMIT order's price is `offset_bps` basis points from the close, away from the market: a buy below, a sell above;
+    such IOC orders expire. `catch_up` is the number of past bars whose signals are also published at the start, with
+    the same ids as before: the signal router ignores those that it knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,41 +100,41 @@ class Plan(BaseModel):
 
     @property
     def label(self) -> str:
-        """The plan's name, unique among those that run together: it is part of their signals' ids."""
+        """Name, symbol and windows, unique among strategies that run together: signal ids derive from them."""
         return f"{self.name} {self.symbol} {self.fast}/{self.slow}"
 
 
-def check_plans(entries: Sequence[object], where: str) -> list[Plan]:
-    """Read plans. Raises `CommandError` (exit 2) naming the first that is wrong, and for two with one label."""
+def validate_strategies(entries: Sequence[object], where: str) -> list[StrategyConfig]:
+    """Validate strategies. Raises CommandError (exit 2) for the first invalid one, and for duplicates."""
     try:
-        plans = TypeAdapter(list[Plan]).validate_python(entries)
+        strategies = TypeAdapter(list[StrategyConfig]).validate_python(entries)
     except ValidationError as error:
         first = first_invalid(error)
-        raise _wrong(f"entry {first.field}: {first.reason}", where) from None
-    labels = [plan.label for plan in plans]
+        raise _invalid(f"entry {first.field}: {first.reason}", where) from None
+    labels = [strategy.label for strategy in strategies]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise _wrong(f"{twice} is given twice; its signals would share their ids", where)
-    if not plans:
-        raise _wrong("there is nothing to trade", where)
-    return plans
+        raise _invalid(f"{twice} is given twice; their signals would have the same ids", where)
+    if not strategies:
+        raise _invalid("there is nothing to trade", where)
+    return strategies
 
 
-def read_plans(file: Path) -> list[Plan]:
-    """Read a JSON list of plans. Raises `CommandError`: exit 3 for a file that is not there, 2 for a wrong one."""
+def read_strategies(file: Path) -> list[StrategyConfig]:
+    """Read a JSON list of strategies. Raises CommandError: exit 3 if the file cannot be read, 2 if it is invalid."""
     try:
         entries = json.loads(file.read_text())
     except OSError as error:
-        do = "give a file that can be read"
-        what = f"the strategy's file cannot be read: {error.strerror}"
+        do = "give a readable file"
+        what = f"the configuration file cannot be read: {error.strerror}"
         raise CommandError("config-missing", what, str(file), do, ExitCode.NOT_FOUND) from error
     except ValueError as error:
-        raise _wrong(f"it is not JSON: {error}", str(file)) from None
+        raise _invalid(f"it is not JSON: {error}", str(file)) from None
     if not isinstance(entries, list):
-        raise _wrong("it is no list of plans", str(file))
-    return check_plans(entries, str(file))  # pyright: ignore[reportUnknownArgumentType] - judged there
+        raise _invalid("it is not a list", str(file))
+    return validate_strategies(entries, str(file))  # pyright: ignore[reportUnknownArgumentType] - validated there
 
 
-def _wrong(what: str, where: str) -> CommandError:
+def _invalid(what: str, where: str) -> CommandError:
     do = "give a list of {name, symbol, fast, slow, quantity, ...}; see `tradesaga strategy run --help`"
     return CommandError("strategy-invalid", f"the strategy is not valid: {what}", where, do, ExitCode.USAGE)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.crossovers import crossovers
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.venues.klines import Kline
-from tradesaga.producers.strategy.market import Feed, record_of
-from tradesaga.producers.strategy.plan import Crossover, Plan, check_plans, crossovers, read_plans
+from tradesaga.producers.strategy.config import Crossover, StrategyConfig, read_strategies, validate_strategies
+from tradesaga.producers.strategy.market import SignalMaker, make_record
 from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.messages.trade import Side
@@ -58,10 +59,10 @@ def test_windows_must_differ(fast: int, slow: int) -> None:
         Crossover(fast, slow)
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> StrategyConfig:
     """Give a plan with windows of one and two bars."""
     fields = {"name": "trend", "symbol": "EUR/USD", "fast": 1, "slow": 2, "quantity": "10"}
-    return Plan.model_validate({**fields, **changes})
+    return StrategyConfig.model_validate({**fields, **changes})
 
 
 def bars(*closes: str, first: int = 0) -> list[Kline]:
@@ -72,10 +73,10 @@ def bars(*closes: str, first: int = 0) -> list[Kline]:
 def test_a_restart_repeats_the_ids() -> None:
     """What a run signals live, the next one signals again for the bars it catches up on, byte for byte."""
     series = bars("3", "2", "1", "2", "3", "2", "1", "2")
-    live = Feed(plan(), Decimal("0.01"))
+    live = SignalMaker(plan(), Decimal("0.01"))
     assert live.warm_up(series[:3]) == []
     raised = [signal for bar in series[3:] for signal in live.take(bar)]
-    again = Feed(plan(catch_up=5), Decimal("0.01"))
+    again = SignalMaker(plan(catch_up=5), Decimal("0.01"))
     assert again.warm_up(series) == raised
     assert (live.live, live.signals, again.signals) == (5, 3, 3)
     assert [(each.signal_id, each.side) for each in raised] == [
@@ -87,21 +88,21 @@ def test_a_restart_repeats_the_ids() -> None:
 @pytest.mark.parametrize(("closes", "limit"), [(("3", "2", "2.015"), "1.91"), (("2", "3", "2.015"), "2.12")])
 def test_limits_lie_away_from_the_market(closes: tuple[str, ...], limit: str) -> None:
     """Five per cent below for a buy, above for a sell, in whole ticks, rounded away from the close."""
-    feed = Feed(plan(order_type="LIMIT", offset_bps=500, catch_up=1), Decimal("0.01"))
+    feed = SignalMaker(plan(order_type="LIMIT", offset_bps=500, catch_up=1), Decimal("0.01"))
     (raised,) = feed.warm_up(bars(*closes))
     assert raised.limit_price == Decimal(limit)
 
 
 def test_a_record_is_a_cloud_event_that_reads_back() -> None:
     """The key is the strategy; ids are the signal's own, so that a repeated signal is the same event."""
-    feed = Feed(plan(catch_up=1), Decimal("0.01"))
+    feed = SignalMaker(plan(catch_up=1), Decimal("0.01"))
     (raised,) = feed.warm_up(bars("3", "2", "4"))
-    key, value, headers = record_of(raised)
+    key, value, headers = make_record(raised)
     envelope = Envelope.from_headers(headers)
     assert key == b"trend"
     assert SignalRaised.from_wire(value) == raised
     assert envelope.type == "trade.signal-raised.v1"
-    assert envelope.id == envelope.saga_id == Envelope.from_headers(record_of(raised)[2]).id
+    assert envelope.id == envelope.saga_id == Envelope.from_headers(make_record(raised)[2]).id
 
 
 @pytest.mark.parametrize(
@@ -121,20 +122,20 @@ def test_wrong_plans_are_refused(tmp_path: Path, change: dict[str, Any], what: s
     file = tmp_path / "plans.json"
     file.write_text(json.dumps([good, {**good, "name": "other", **change}]))
     with pytest.raises(CommandError, match=what) as raised:
-        read_plans(file)
+        read_strategies(file)
     assert raised.value.exit_code is ExitCode.USAGE
     assert "entry 1" in str(raised.value)
 
 
-@pytest.mark.parametrize(("text", "what"), [("{", "not JSON"), ("{}", "no list"), ("[]", "nothing to trade")])
+@pytest.mark.parametrize(("text", "what"), [("{", "not JSON"), ("{}", "not a list"), ("[]", "nothing to trade")])
 def test_wrong_files_are_refused(tmp_path: Path, text: str, what: str) -> None:
-    """What is no list of plans says so."""
+    """A file that is not a list of strategies is refused with the reason."""
     file = tmp_path / "plans.json"
     file.write_text(text)
     with pytest.raises(CommandError, match=what):
-        read_plans(file)
+        read_strategies(file)
     with pytest.raises(CommandError, match="cannot be read") as raised:
-        read_plans(tmp_path / "missing.json")
+        read_strategies(tmp_path / "missing.json")
     assert raised.value.exit_code is ExitCode.NOT_FOUND
 
 
@@ -142,4 +143,4 @@ def test_plans_that_would_share_ids_are_refused() -> None:
     """Two plans of one name, symbol and windows raise signals under the same ids."""
     entry = {"name": "trend", "symbol": "EUR/USD", "quantity": "10"}
     with pytest.raises(CommandError, match="given twice"):
-        check_plans([entry, {**entry, "quantity": "20"}], "test")
+        validate_strategies([entry, {**entry, "quantity": "20"}], "test")

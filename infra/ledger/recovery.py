@@ -1,4 +1,4 @@
-"""The book while it is made anew: balances may pass below zero until all facts are in; what is missing is named."""
+"""Rebuilding the ledger database: balances may be negative until all facts are read; then shortfalls are booked."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -18,7 +18,6 @@ from tradesaga.sagas.trade.postings import deposit
 from tradesaga.schemas.identity import NAMESPACE
 
 PAYMENT_STEPS: Final = ("deposit", "venue_stock", "recovered")
-
 TABLES: Final[Mapping[str, tuple[str, str]]] = {
     "account": ("cash", ""),
     "instrument": ("risk", ""),
@@ -27,12 +26,9 @@ TABLES: Final[Mapping[str, tuple[str, str]]] = {
     "hold": ("risk", ""),
     "venue_cursor": ("execution", ""),
 }
-
-
-"""By table the service in whose database it lies, and which of its rows are kept."""
+"""By table: the service whose database has it, and the condition for the rows that are saved."""
 
 _COLUMNS: Final = "saga_id, step, direction, owner, asset, kind, amount, created_at"
-
 _PLACES: Final = """
 INSERT INTO ledger_account (owner, asset, kind)
 SELECT l.line -> 'row' ->> 'owner', l.line -> 'row' ->> 'asset', k.kind FROM unnest($1::jsonb[]) AS l (line),
@@ -42,7 +38,7 @@ ON CONFLICT DO NOTHING
 
 
 async def read_rows(sql: Connection, table: str) -> AsyncGenerator[str]:
-    """Return the rows of one table that are worth keeping, each as a line."""
+    """Yield the rows of a table that are saved, each as a line of JSON."""
     where = TABLES[table][1]
     query = f"SELECT jsonb_build_object('table', '{table}', 'row', to_jsonb(t))::text FROM {table} t {where} ORDER BY 1"
     async with sql.transaction(isolation="repeatable_read", readonly=True):
@@ -51,21 +47,21 @@ async def read_rows(sql: Connection, table: str) -> AsyncGenerator[str]:
 
 
 def sort_lines(lines: Iterable[bytes], source: str) -> dict[str, list[str]]:
-    """Return the rows of a kept file by table, as JSON texts. Raises `CommandError` (exit 2) naming the line."""
+    """Return a saved file's rows by table, as JSON texts. Raises CommandError (exit 2) that names the line."""
     found: dict[str, list[str]] = {table: [] for table in TABLES}
     for number, line in enumerate(lines, start=1):
         try:
             table = orjson.loads(line)["table"]
             found[table].append(line.decode())
         except (ValueError, KeyError, TypeError) as error:
-            what = f"line {number} is no row that `tradesaga recover save` writes"
-            do = "give the file that it wrote"
+            what = f"line {number} is not a row written by `tradesaga recover save`"
+            do = "give the file that `tradesaga recover save` wrote"
             raise CommandError("book-unreadable", what, source, do, ExitCode.USAGE) from error
     return found
 
 
 async def write_rows(sql: Connection, table: str, lines: list[str]) -> int:
-    """Write rows that were kept; those that are there already stay as they are. Gives the number written."""
+    """Write saved rows, except those that exist; return the number written."""
     if not lines:
         return 0
     if table == "ledger_entry":
@@ -80,26 +76,24 @@ async def write_rows(sql: Connection, table: str, lines: list[str]) -> int:
     return int(tag.rsplit(" ", 1)[1])
 
 
-def summed(counts: Counter[str]) -> str:
+def format_counts(counts: Counter[str]) -> str:
     """Return the number of rows by table, as text."""
     return ", ".join(f"{number} {table}" for table, number in sorted(counts.items()) if number) or "nothing"
 
 
 STEP: Final = "recovered"
-
-
 """The step under which a shortfall is booked."""
 
-_FLOOR: Final = """
+_CONSTRAINTS: Final = """
 SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
 WHERE conrelid = 'ledger_account'::regclass AND contype = 'c' AND pg_get_constraintdef(oid) LIKE '%balance%'
 """
 
-_BELOW: Final = """
+_SHORTFALLS: Final = """
 SELECT owner, asset, -balance FROM ledger_account WHERE kind = 'available' AND balance < 0 ORDER BY owner, asset
 """
 
-_ADOPT: Final = """
+_CREATE_MISSING: Final = """
 INSERT INTO account (id, venue, status, max_order_notional, max_exposure, max_open_orders)
 SELECT DISTINCT id, $2, 'closed', 0, 0, 0 FROM unnest($1::text[]) AS t (id) ON CONFLICT (id) DO NOTHING
 """
@@ -111,37 +105,39 @@ SELECT id FROM account WHERE status = 'closed' AND max_order_notional = 0 AND ma
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """An account that has spent more than the book knows of: a payment in that no fact tells of."""
+    """An account that has spent more than the ledger has: a deposit of which there is no fact."""
 
     account: str
     asset: str
     amount: Decimal
 
 
-async def adopt_accounts(sql: Connection, accounts: Iterable[str]) -> None:
+async def create_missing_accounts(sql: Connection, accounts: Iterable[str]) -> None:
     """Create missing accounts, closed and with limits of zero until an operator opens them."""
-    await sql.execute(_ADOPT, sorted(set(accounts)), NewAccount("").venue)
+    await sql.execute(_CREATE_MISSING, sorted(set(accounts)), NewAccount("").venue)
 
 
 async def unknown_accounts(sql: Connection) -> list[str]:
-    """Return the names of the accounts that were created from facts alone."""
+    """Return the accounts that were created from facts alone."""
     return [row[0] for row in await sql.fetch(_EMPTY_ACCOUNTS)]
 
 
-async def lift_floor(sql: Connection) -> list[tuple[str, str]]:
-    """Allow negative balances within this transaction; return what `lay_floor` needs to end that."""
-    found = [(row[0], row[1]) for row in await sql.fetch(_FLOOR)]
+async def allow_negative_balances(sql: Connection) -> list[tuple[str, str]]:
+    """Drop the constraints on balances within this transaction; return them for `forbid_negative_balances`."""
+    found = [(row[0], row[1]) for row in await sql.fetch(_CONSTRAINTS)]
     for name, _ in found:
         await sql.execute(f'ALTER TABLE ledger_account DROP CONSTRAINT "{name}"')
     return found
 
 
-async def lay_floor(sql: Connection, floor: list[tuple[str, str]], incarnation: int) -> list[Shortfall]:
-    """Book what is missing as paid in from outside, give what that was, and forbid balances below zero again."""
-    missing = [Shortfall(*row) for row in await sql.fetch(_BELOW)]
+async def forbid_negative_balances(
+    sql: Connection, constraints: list[tuple[str, str]], incarnation: int
+) -> list[Shortfall]:
+    """Book shortfalls as deposits, return them, and restore the constraints on balances."""
+    missing = [Shortfall(*row) for row in await sql.fetch(_SHORTFALLS)]
     for each in missing:
         number = uuid5(NAMESPACE, f"recovered {incarnation} {each.account} {each.asset}")
         await book(sql, [Booking(number, STEP, deposit(each.account, each.asset, each.amount))])
-    for name, definition in floor:
+    for name, definition in constraints:
         await sql.execute(f'ALTER TABLE ledger_account ADD CONSTRAINT "{name}" {definition}')
     return missing

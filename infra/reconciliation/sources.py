@@ -1,4 +1,4 @@
-"""Reads what is to be compared: ended sagas, then the venue, then one snapshot of the book."""
+"""Reads what is compared: ended sagas, then the venue, then a snapshot of the ledger database."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,13 +45,13 @@ SELECT asset, -sum(balance) FROM ledger_account WHERE owner = $1 AND kind IN ('c
 
 
 async def read_ended(sql: Connection) -> dict[UUID, SagaView]:
-    """Read the sagas that have ended well or been taken back; of FAILED ones nothing is certain."""
+    """Read completed and aborted sagas; of FAILED ones nothing is certain."""
     rows = await sql.fetch(_SAGAS, sorted(ENDED))
     return {row["saga_id"]: SagaView(row["state"], _filled(row["filled"])) for row in rows}
 
 
 async def read_venue(port: VenuePort) -> VenueView:
-    """Read orders, trades and holdings; again, a few times, if the holdings change meanwhile."""
+    """Read orders, trades and holdings; repeat a few times if the holdings change meanwhile."""
     totals = await _totals(port)
     for _ in range(_TRIES):
         before, found = totals, await _read_orders(port)
@@ -84,7 +84,7 @@ async def _totals(port: VenuePort) -> dict[str, Decimal]:
 
 
 async def read_book(sql: Connection, venue: str, marked: UUID) -> BookView:
-    """Read one snapshot of the book; `marked` is the booking that first wrote down what the venue holds."""
+    """Read a snapshot of the ledger database; `marked` is the booking of the opening stock."""
     async with sql.transaction(isolation="repeatable_read", readonly=True):
         settled = await sql.fetch("SELECT DISTINCT saga_id FROM ledger_entry WHERE step = 'settle_trade'")
         return BookView(
@@ -104,7 +104,7 @@ def _pairs(rows: Sequence[asyncpg.Record]) -> dict[Any, Any]:
 
 
 def _filled(text: str | None) -> TradeFilled | None:
-    """Read the pivot's fact from the saga's context; a forged one that cannot be read is none."""
+    """Read the pivot's fact from the saga's context; None also if it cannot be read, as a forged one."""
     try:
         return None if text is None else TradeFilled.read(text.encode())
     except ValidationError:

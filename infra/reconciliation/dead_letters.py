@@ -1,7 +1,7 @@
-"""Dead letters of records that the rows of their readers contradict: forged, or foreign, on topics of the trade.
+"""Lists dead letters of records that contradict the rows of the service that read them: forged or foreign records.
 
-A record on a topic is a claim. A service copies one that its own rows deny to the dead letters, as a `contradiction`,
-and does nothing else for it; here they are named, also commands and reports, of which the audit log knows nothing.
+A service copies such a record to the dead letters as a `contradiction`, and does nothing else with it. Commands and
+reports are among them, which the audit log does not have.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,13 +23,13 @@ from tradesaga.schemas.topics import dead_letters_topic
 
 _TEXT_LIMIT: Final = 200
 _CLAIM_LIMIT: Final = 1000
-Place = tuple[str, int, int]
+RecordPosition = tuple[str, int, int]
 """Topic, partition, offset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A record that rows contradict: where it lies, what it says of itself, what it claimed, what the rows say."""
+    """A record that rows contradict: its place, its headers, its value (`claimed`), and why it is contradicted."""
 
     type: str
     saga_id: str
@@ -43,8 +43,8 @@ class Contradiction:
     reason: str
 
     @property
-    def place(self) -> Place:
-        """Return where the record lies."""
+    def place(self) -> RecordPosition:
+        """The record's place."""
         return self.topic, self.partition, self.offset
 
     def __str__(self) -> str:
@@ -57,9 +57,9 @@ class Contradiction:
 
 @dataclass(slots=True)
 class LetterCheck:
-    """What the dead letters tell: `count` letters of contradictions, `records` the first ones by place, each once.
+    """The result of reading the dead letters: `count` contradictions, `records` the first ones by place, each once.
 
-    `unread` says why the dead letters could not be read, if they could not.
+    `unread` is the reason if the dead letters could not be read.
     """
 
     since: datetime
@@ -79,13 +79,13 @@ class LetterCheck:
         }
 
 
-async def check_letters(settings: Settings, since: datetime, known: Collection[Place] = ()) -> LetterCheck:
-    """Read the dead letters of the trade that were written from `since` on.
+async def check_letters(settings: Settings, since: datetime, known: Collection[RecordPosition] = ()) -> LetterCheck:
+    """Read the trade's dead letters written from `since` on.
 
-    Records at `known` places, which have been named already, are counted and not named. Memory is bounded. Where Kafka
-    does not answer, or has no such topic, `unread` says so.
+    Records at `known` places, which are listed already, are only counted. Uses bounded memory. `unread` is set if Kafka
+    does not answer or has no such topic.
     """
-    found, records = LetterCheck(since), dict[Place, Contradiction]()
+    found, records = LetterCheck(since), dict[RecordPosition, Contradiction]()
     brokers, topic = settings.brokers(), dead_letters_topic(trade.name)
     try:
         count = (await count_partitions(brokers, [topic]))[topic]
@@ -95,7 +95,7 @@ async def check_letters(settings: Settings, since: datetime, known: Collection[P
             for place, first in sorted(firsts.items()):
                 async for batch in replay.read_remaining(place, first, ranges[place][1]):
                     for letter in batch:
-                        _take(found, records, letter, known)
+                        _add(found, records, letter, known)
     except KafkaUnavailableError as error:
         found.unread = f"Kafka does not answer: {error}"
     except CommandError as error:
@@ -104,7 +104,9 @@ async def check_letters(settings: Settings, since: datetime, known: Collection[P
     return found
 
 
-def _take(found: LetterCheck, records: dict[Place, Contradiction], letter: Record, known: Collection[Place]) -> None:
+def _add(
+    found: LetterCheck, records: dict[RecordPosition, Contradiction], letter: Record, known: Collection[RecordPosition]
+) -> None:
     found.checked += 1
     headers = {name: value or b"" for name, value in letter.headers}
     if headers.get("ts_dlt_error_type") != CONTRADICTION.encode():
@@ -116,7 +118,7 @@ def _take(found: LetterCheck, records: dict[Place, Contradiction], letter: Recor
 
 
 def read_letter(letter: Record, headers: Mapping[str, bytes]) -> Contradiction | None:
-    """Return what a dead letter tells of a contradiction, None for one that does not say where its record lies."""
+    """Return the contradiction of a dead letter, None if the letter does not have its record's place."""
     try:
         partition, offset = int(headers.get("ts_dlt_partition", b"")), int(headers.get("ts_dlt_offset", b""))
     except ValueError:
@@ -138,7 +140,7 @@ def read_letter(letter: Record, headers: Mapping[str, bytes]) -> Contradiction |
 
 
 def _text(raw: bytes, limit: int = _TEXT_LIMIT) -> str:
-    """Return what a stranger wrote so that it can be shown: bounded, and without what a terminal acts upon."""
+    """Return untrusted text so that it can be shown: bounded, and without control characters."""
     text = raw[:limit].decode("utf-8", "replace")
     shown = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
     return shown + "..." if len(raw) > limit else shown
