@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from tradesaga.consumers.audit.export.command import export, verify_folder
+from tradesaga.consumers.audit.log.log_check import Report
 from tradesaga.consumers.audit.log.rows import estimate_rows
 from tradesaga.consumers.audit.options import believing_witnesses, named_witnesses, progress_bar
 from tradesaga.consumers.audit.replay.command import replay
 from tradesaga.consumers.audit.report.command import show as show_story
 from tradesaga.consumers.audit.retention.commands import hold, retention, retire
 from tradesaga.consumers.audit.verify.database import verify_database
-from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.audit.verify.topics import verify_topics
 from tradesaga.consumers.audit.verify.verdicts import as_json as describe
 from tradesaga.consumers.audit.verify.verdicts import show

@@ -1,14 +1,25 @@
-"""Shared parts of the audit commands: the progress bar and the witness options."""
+"""Shared parts of the audit commands: the progress bar, witness files and times."""
 
+import re
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tradesaga.consumers.saga_log.reading import MAX_TIME
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, ExitCode
+
+_SECOND: Final = 1_000_000_000
+_ISO: Final = re.compile(
+    r"(?P<whole>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?)(?:\.(?P<rest>\d{1,9}))?(?P<zone>Z|z|[+-]\d\d:?\d\d)", re.ASCII
+)
+_NANOSECONDS: Final = re.compile(r"\d{16,19}", re.ASCII)
+"""Fewer digits would be milliseconds or seconds."""
 
 
 def progress_bar() -> Progress:
@@ -34,3 +45,28 @@ def believing_witnesses() -> Generator[None]:
     except WitnessError as error:
         do = "name the right file"
         raise CommandError("witness-invalid", str(error), "--witness", do, ExitCode.USAGE) from error
+
+
+def read_time(text: str, option: str) -> int:
+    """Parse a time in ISO 8601 with a zone and up to nine decimals, or nanoseconds since 1970.
+
+    Raises `CommandError` (exit 2).
+    """
+    if _NANOSECONDS.fullmatch(text):
+        found = int(text)
+    elif match := _ISO.fullmatch(text.strip()):
+        try:
+            whole = datetime.fromisoformat(match["whole"] + match["zone"].upper())
+        except ValueError as error:
+            raise _bad_time(text, option, str(error)) from error
+        found = int(whole.timestamp()) * _SECOND + int((match["rest"] or "0").ljust(9, "0"))
+    else:
+        do = "write it as 2026-11-23T14:03:07.120+01:00 or ...Z, with its zone, or as nanoseconds since 1970"
+        raise _bad_time(text, option, do)
+    if not 0 <= found <= MAX_TIME:
+        raise _bad_time(text, option, "give a time between 1970 and 2262")
+    return found
+
+
+def _bad_time(text: str, option: str, do: str) -> CommandError:
+    return CommandError("time-invalid", f"{text!r} is no moment", option, do, ExitCode.USAGE)

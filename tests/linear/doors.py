@@ -16,7 +16,7 @@ from starlette.requests import Request
 from tests.keys import KEYS
 from tradesaga.consumers.audit.export.layout import FormatError, from_line, from_proof
 from tradesaga.consumers.audit.export.manifest import Manifest
-from tradesaga.consumers.audit.replay.request import read_time
+from tradesaga.consumers.audit.options import read_time
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.entry.signals.routing import read_signal
 from tradesaga.consumers.entry.start_intake import Intake

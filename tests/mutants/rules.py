@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
-from tests.unit.consumers.audit.verify import test_verification as verifying
+from tests.unit.consumers.audit.log import test_verification as verifying
 from tests.unit.consumers.saga_log import test_fold as folding
 from tests.unit.consumers.saga_log import test_fold_parking as parking
 from tests.unit.consumers.saga_log import test_fold_versions as versions
@@ -20,7 +20,7 @@ from tests.unit.consumers.saga_log.rig import Log
 from tests.unit.infra.audit_log import test_seals as sealing
 from tests.unit.infra.outbox import test_guard as guard
 from tests.unit.infra.outbox import test_guard_order as order
-from tradesaga.consumers.audit.verify import log_check
+from tradesaga.consumers.audit.log import log_check
 from tradesaga.consumers.saga_log import advance, chain, fold, reading
 from tradesaga.infra.audit_log import seals
 from tradesaga.infra.audit_log.checkpoint import Checkpoint

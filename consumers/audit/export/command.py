@@ -21,9 +21,9 @@ from tradesaga.consumers.audit.export.parquet import ParquetFile
 from tradesaga.consumers.audit.export.retired import RetiredRecords
 from tradesaga.consumers.audit.export.source import Seals, Source
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
+from tradesaga.consumers.audit.log.log_check import Report
 from tradesaga.consumers.audit.log.rows import estimate_rows, snapshot
 from tradesaga.consumers.audit.options import believing_witnesses, named_witnesses, progress_bar
-from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.infra.audit_log.note import Signer, Verifier, public_path, read_signer, read_trusted
 from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.clock import format_time, parse_time

@@ -20,8 +20,8 @@ from tradesaga.consumers.audit.export.manifest import Log
 from tradesaga.consumers.audit.export.orders import OrderSheet
 from tradesaga.consumers.audit.export.retired import RetiredRecords, subtrees_of
 from tradesaga.consumers.audit.export.source import PAGE, Sealed, Seals, Source
+from tradesaga.consumers.audit.log.log_check import Begin
 from tradesaga.consumers.audit.log.rows import Row, to_row
-from tradesaga.consumers.audit.verify.log_check import Begin
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.merkle import Frontier, SubtreeRange, hash_leaf
 from tradesaga.infra.errors import CommandError

@@ -8,7 +8,7 @@ from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.folder import ExportFolder
 from tradesaga.consumers.audit.export.layout import FormatError, Line, SagaHead
 from tradesaga.consumers.audit.export.manifest import Log, Manifest
-from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict
+from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict
 from tradesaga.infra.audit_log.merkle import Subtree
 
 T = TypeVar("T")

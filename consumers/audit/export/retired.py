@@ -5,9 +5,9 @@ from typing import Any
 
 from tradesaga.consumers.audit.export.layout import FormatError, read_line, write_line
 from tradesaga.consumers.audit.export.manifest import Log, Manifest
-from tradesaga.consumers.audit.retention.action_log import Action, Entry, actions_origin, check_actions, read_entries
-from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
-from tradesaga.consumers.audit.verify.log_check import Begin, Report, Retired, Verdict, read_notes
+from tradesaga.consumers.audit.log.action_log import Action, Entry, actions_origin, check_actions, read_entries
+from tradesaga.consumers.audit.log.log_check import Begin, Report, Retired, Verdict, read_notes
+from tradesaga.consumers.audit.log.retired_ranges import RetiredRanges
 from tradesaga.infra.audit_log.checkpoint import Origin
 from tradesaga.infra.audit_log.merkle import Frontier, Subtree
 from tradesaga.infra.audit_log.note import Verifier

@@ -16,8 +16,8 @@ from tradesaga.consumers.audit.export.layout import FormatError, from_line, from
 from tradesaga.consumers.audit.export.log_reader import LineReader, LogReader
 from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, note_text
 from tradesaga.consumers.audit.export.retired import check_retired, read_entry
-from tradesaga.consumers.audit.retention.action_log import Entry
-from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, read_notes
+from tradesaga.consumers.audit.log.action_log import Entry
+from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.witness import WitnessFile

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from tradesaga.consumers.audit.log.checkpoints import read_leaf_formats
+from tradesaga.consumers.audit.log.retired_ranges import read_retired
 from tradesaga.consumers.audit.log.rows import snapshot
 from tradesaga.consumers.audit.replay.comparison import (
     RowComparer,
@@ -23,7 +24,6 @@ from tradesaga.consumers.audit.replay.comparison import (
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.request import Span
 from tradesaga.consumers.audit.replay.state import Identity, ReplayState, file_for
-from tradesaga.consumers.audit.retention.retired_ranges import read_retired
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.errors import CommandError, ExitCode

@@ -11,6 +11,8 @@ import asyncpg
 
 from tradesaga.consumers.audit.log.checkpoints import read_ends, read_leaf_formats
 from tradesaga.consumers.audit.log.fold import Fold, form_at
+from tradesaga.consumers.audit.log.log_check import Head
+from tradesaga.consumers.audit.log.retired_ranges import read_heads, read_retired
 from tradesaga.consumers.audit.log.rows import read_chains, read_span, snapshot, to_row
 from tradesaga.consumers.audit.replay.differences import (
     Difference,
@@ -22,8 +24,6 @@ from tradesaga.consumers.audit.replay.differences import (
 )
 from tradesaga.consumers.audit.replay.request import Range, Span, find_spans
 from tradesaga.consumers.audit.replay.state import NO_PROGRESS, ProgressReporter, ReplayState, Watermark, fingerprint
-from tradesaga.consumers.audit.retention.retired_ranges import read_heads, read_retired
-from tradesaga.consumers.audit.verify.log_check import Head
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from tradesaga.consumers.audit.verify.log_check import Head
+from tradesaga.consumers.audit.log.log_check import Head
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as, stored_skip
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.fold import FoldResult, describe

@@ -3,25 +3,18 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from tradesaga.consumers.saga_log.reading import MAX_TIME, event_time, read_saga
+from tradesaga.consumers.audit.options import read_time
+from tradesaga.consumers.saga_log.reading import event_time, read_saga
 from tradesaga.infra.clock import SystemClock, format_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
-
-_SECOND: Final = 1_000_000_000
-_ISO: Final = re.compile(
-    r"(?P<whole>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?)(?:\.(?P<rest>\d{1,9}))?(?P<zone>Z|z|[+-]\d\d:?\d\d)", re.ASCII
-)
-_NANOSECONDS: Final = re.compile(r"\d{16,19}", re.ASCII)
-"""Fewer digits would be milliseconds or seconds, and a moment in 1970."""
 
 
 class TimeSource(StrEnum):
@@ -32,24 +25,6 @@ class TimeSource(StrEnum):
 
 
 TimeOf = Callable[[Record], int]
-
-
-def read_time(text: str, option: str) -> int:
-    """Read ISO 8601 with a zone, up to nine decimals, or nanoseconds; raises `CommandError` (exit 2)."""
-    if _NANOSECONDS.fullmatch(text):
-        found = int(text)
-    elif match := _ISO.fullmatch(text.strip()):
-        try:
-            whole = datetime.fromisoformat(match["whole"] + match["zone"].upper())
-        except ValueError as error:
-            raise _bad_time(text, option, str(error)) from error
-        found = int(whole.timestamp()) * _SECOND + int((match["rest"] or "0").ljust(9, "0"))
-    else:
-        do = "write it as 2026-11-23T14:03:07.120+01:00 or ...Z, with its zone, or as nanoseconds since 1970"
-        raise _bad_time(text, option, do)
-    if not 0 <= found <= MAX_TIME:
-        raise _bad_time(text, option, "give a time between 1970 and 2262")
-    return found
 
 
 def recorded_time(record: Record) -> int:
@@ -64,10 +39,6 @@ def time_of(record: Record) -> int:
 
 
 TIMES: Final[dict[TimeSource, TimeOf]] = {TimeSource.EVENT: time_of, TimeSource.RECORDED: recorded_time}
-
-
-def _bad_time(text: str, option: str, do: str) -> CommandError:
-    return CommandError("time-invalid", f"{text!r} is no moment", option, do, ExitCode.USAGE)
 
 
 Span = tuple[int, int]

@@ -12,6 +12,7 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
+from tradesaga.consumers.audit.log.retired_ranges import read_saga_heads
 from tradesaga.consumers.audit.log.rows import Position, Row, read_saga_rows, snapshot
 from tradesaga.consumers.audit.options import progress_bar
 from tradesaga.consumers.audit.report.formatting import harmless
@@ -21,7 +22,6 @@ from tradesaga.consumers.audit.report.seal_finder import SealFinder
 from tradesaga.consumers.audit.report.summary import build_timeline
 from tradesaga.consumers.audit.report.terminal import show as show_timeline
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
-from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.note import public_path, read_trusted
 from tradesaga.infra.cli.console import AsJson, Directory, to_json

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from tradesaga.consumers.audit.log.action_log import ActionError
 from tradesaga.consumers.audit.log.checkpoints import read_ends
+from tradesaga.consumers.audit.log.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.log.rows import Position, first_offset, read_leaves
 from tradesaga.consumers.audit.report.model import NOT_YET, Proof, Seal
-from tradesaga.consumers.audit.retention.action_log import ActionError
-from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
 from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.audit_log.merkle import Frontier, ProofError, check_inclusion, hash_leaf

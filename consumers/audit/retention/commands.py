@@ -13,9 +13,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tradesaga.consumers.audit.replay.request import read_time
+from tradesaga.consumers.audit.log.action_log import Action, ActionKind, action_log, trusted_keys
+from tradesaga.consumers.audit.options import read_time
 from tradesaga.consumers.audit.retention import retire as retirement
-from tradesaga.consumers.audit.retention.action_log import Action, ActionKind, action_log, trusted_keys
 from tradesaga.consumers.audit.retention.drop import RetiredTable, drop, read_evidence, waiting
 from tradesaga.consumers.audit.retention.legal_holds import LegalHold, Scope, describe_hold, read_holds
 from tradesaga.consumers.audit.retention.retire import RetireRequest, SegmentStatus

@@ -12,9 +12,9 @@ from tradesaga.consumers.audit.export.folder import ExportFolder
 from tradesaga.consumers.audit.export.layout import FormatError
 from tradesaga.consumers.audit.export.manifest import Manifest
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
-from tradesaga.consumers.audit.retention.action_log import Action, ActionKind, ActionLog
+from tradesaga.consumers.audit.log.action_log import Action, ActionKind, ActionLog
+from tradesaga.consumers.audit.log.retired_ranges import RetiredRange, retired_ranges_of
 from tradesaga.consumers.audit.retention.legal_holds import ActiveHolds, read_holds
-from tradesaga.consumers.audit.retention.retired_ranges import RetiredRange, retired_ranges_of
 from tradesaga.consumers.audit.retention.segments import Part, Segment
 from tradesaga.infra.audit_log.note import Signer, Verifier
 from tradesaga.infra.errors import CommandError, ExitCode

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.audit.retention.action_log import Action, ActionKind
+from tradesaga.consumers.audit.log.action_log import Action, ActionKind
 from tradesaga.consumers.audit.retention.segments import Segment
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.saga_queries import QUERYABLE_CONTEXT

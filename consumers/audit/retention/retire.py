@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from tradesaga.consumers.audit.log.action_log import Action, ActionKind, ActionLog
+from tradesaga.consumers.audit.log.log_check import LogCheck, Report, read_notes
+from tradesaga.consumers.audit.log.retired_ranges import RetiredRange, RetiredRanges
 from tradesaga.consumers.audit.log.rows import stream_log
-from tradesaga.consumers.audit.retention.action_log import Action, ActionKind, ActionLog
 from tradesaga.consumers.audit.retention.legal_holds import ActiveHolds, LegalHold, Scope, names_held, read_holds
-from tradesaga.consumers.audit.retention.retired_ranges import RetiredRange, RetiredRanges
 from tradesaga.consumers.audit.retention.segments import (
     DEFAULT,
     Extent,
@@ -21,7 +22,6 @@ from tradesaga.consumers.audit.retention.segments import (
     list_parts,
     measure,
 )
-from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 from tradesaga.infra.audit_log.note import Signer, Verifier

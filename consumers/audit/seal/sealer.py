@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
+from tradesaga.consumers.audit.log.action_log import ActionLog
 from tradesaga.consumers.audit.log.checkpoints import (
     HistoryError,
     OffsetError,
@@ -24,9 +25,8 @@ from tradesaga.consumers.audit.log.checkpoints import (
     write_checkpoints,
     write_past,
 )
+from tradesaga.consumers.audit.log.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.log.rows import first_offset
-from tradesaga.consumers.audit.retention.action_log import ActionLog
-from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.clock_evidence import ClockEvidence
 from tradesaga.infra.audit_log.note import Signer, Verifier, open_note

@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
+from tradesaga.consumers.audit.log.action_log import actions_origin, check_actions, read_entries
 from tradesaga.consumers.audit.log.checkpoints import read_ends, read_stored_notes
+from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, check_chain, read_notes
+from tradesaga.consumers.audit.log.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.log.rows import Row, snapshot, stream_rows
-from tradesaga.consumers.audit.retention.action_log import actions_origin, check_actions, read_entries
-from tradesaga.consumers.audit.retention.retired_ranges import RetiredRanges
-from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, check_chain, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
 from tradesaga.infra.audit_log.clock_evidence import NO_TIER, ClockTally, ClockTier
 from tradesaga.infra.audit_log.note import Verifier

@@ -7,11 +7,11 @@ from uuid import UUID
 import orjson
 import uvloop
 
+from tradesaga.consumers.audit.log.action_log import TOPIC as ACTIONS
 from tradesaga.consumers.audit.log.checkpoints import read_stored_notes
 from tradesaga.consumers.audit.log.fold import Fold, form_at
+from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, check_chain, read_notes
 from tradesaga.consumers.audit.options import progress_bar
-from tradesaga.consumers.audit.retention.action_log import TOPIC as ACTIONS
-from tradesaga.consumers.audit.verify.log_check import LogCheck, Report, Verdict, check_chain, read_notes
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules

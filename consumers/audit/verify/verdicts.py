@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from tradesaga.consumers.audit.verify.log_check import Report, Retired, Verdict
+from tradesaga.consumers.audit.log.log_check import Report, Retired, Verdict
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.reconciliation.facts import FactCheck
 

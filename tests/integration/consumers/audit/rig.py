@@ -8,9 +8,9 @@ from uuid import UUID
 import asyncpg
 
 from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of, new_saga, small_saga
+from tradesaga.consumers.audit.log.log_check import Report
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.database import verify_database
-from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import FORMAT, StoredBytes, hash_row, read_row
 from tradesaga.consumers.saga_log.checkpoint import Tracked

@@ -18,7 +18,7 @@ from tests.integration.consumers.audit.retention.rig import RetentionRig
 from tests.integration.consumers.audit.rig import STORY
 from tests.integration.consumers.saga_log.rig import Rig, open_rig, ready
 from tests.waiting import until
-from tradesaga.consumers.audit.retention.action_log import ActionLog
+from tradesaga.consumers.audit.log.action_log import ActionLog
 from tradesaga.consumers.audit.retention.legal_holds import Scope
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.database import verify_database

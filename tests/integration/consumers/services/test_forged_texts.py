@@ -13,7 +13,7 @@ from tests.fuzz.specimens import specimen
 from tests.integration.consumers.services.rig import OPENING, TradeRig, trade_rig
 from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.source import Source
-from tradesaga.consumers.audit.retention.action_log import Action
+from tradesaga.consumers.audit.log.action_log import Action
 from tradesaga.consumers.audit.retention.legal_holds import ActiveHolds, LegalHold, Scope
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.postgres.database import session

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from tests.book import order
 from tests.integration.consumers.services.rig import TradeRig, trade_rig
 from tests.integration.consumers.services.test_forged_records import FILLED, PLACED, RESERVED, VALIDATED
-from tradesaga.consumers.audit.verify.log_check import Report
+from tradesaga.consumers.audit.log.log_check import Report
 from tradesaga.consumers.audit.verify.verdicts import as_json
 from tradesaga.infra.postgres.database import session
 from tradesaga.infra.reconciliation.facts import ForgedFact, check_facts

@@ -14,7 +14,7 @@ from tradesaga.consumers.audit.export.command import Maker
 from tradesaga.consumers.audit.export.folder import FreshFolder
 from tradesaga.consumers.audit.export.manifest import Manifest, Query
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
-from tradesaga.consumers.audit.verify.log_check import Report
+from tradesaga.consumers.audit.log.log_check import Report
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import FORMAT
 from tradesaga.consumers.services.order_records import ORDER_RECORDS

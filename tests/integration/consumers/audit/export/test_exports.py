@@ -18,7 +18,7 @@ from tests.integration.consumers.audit.export.rig import ExportRig
 from tests.sagas import RECORDED_MS
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.manifest import Manifest, Query
-from tradesaga.consumers.audit.verify.log_check import Verdict
+from tradesaga.consumers.audit.log.log_check import Verdict
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.errors import CommandError, ExitCode
 

@@ -14,7 +14,7 @@ from tests.integration.consumers.audit.export.rig import ExportRig
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
-from tradesaga.consumers.audit.verify.log_check import Report, Verdict
+from tradesaga.consumers.audit.log.log_check import Report, Verdict
 from tradesaga.infra.audit_log.note import Signer
 
 pytestmark = pytest.mark.stack

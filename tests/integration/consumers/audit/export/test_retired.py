@@ -13,7 +13,7 @@ from tests.integration.consumers.audit.retention.rig import RetentionRig
 from tests.integration.consumers.audit.rig import STORY
 from tradesaga.consumers.audit.export import layout
 from tradesaga.consumers.audit.export.manifest import Query
-from tradesaga.consumers.audit.verify.log_check import Verdict
+from tradesaga.consumers.audit.log.log_check import Verdict
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]
 

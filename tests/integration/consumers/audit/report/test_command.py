@@ -17,11 +17,11 @@ import pytest_asyncio
 
 from tests.integration.consumers.audit.retention.rig import RetentionRig
 from tests.integration.consumers.audit.rig import STORY, AuditRig
+from tradesaga.consumers.audit.log.retired_ranges import read_saga_heads
 from tradesaga.consumers.audit.log.rows import Position, read_saga_rows, snapshot
 from tradesaga.consumers.audit.report.model import Proof, Seal
 from tradesaga.consumers.audit.report.seal_finder import SealFinder
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
-from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf

@@ -7,7 +7,7 @@ from itertools import pairwise
 from uuid import UUID
 
 from tests.integration.consumers.audit.rig import STORY, AuditRig
-from tradesaga.consumers.audit.retention.action_log import Action, ActionKind, ActionLog
+from tradesaga.consumers.audit.log.action_log import Action, ActionKind, ActionLog
 from tradesaga.consumers.audit.retention.drop import Evidence, drop
 from tradesaga.consumers.audit.retention.legal_holds import Scope, describe_hold
 from tradesaga.consumers.audit.retention.retire import RetireRequest, SegmentStatus, retire, survey

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.consumers.audit.retention.rig import RetentionRig, named
 from tests.integration.consumers.audit.rig import STORY
-from tradesaga.consumers.audit.verify.log_check import Verdict
+from tradesaga.consumers.audit.log.log_check import Verdict
 from tradesaga.infra.errors import CommandError
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

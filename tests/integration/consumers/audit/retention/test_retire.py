@@ -14,9 +14,9 @@ from tests.integration.consumers.audit.retention.rig import RetentionRig, named
 from tests.integration.consumers.audit.rig import STORY, TOPIC
 from tests.sagas import Held, OrderAsked
 from tradesaga.consumers.audit.log.checkpoints import HistoryError
+from tradesaga.consumers.audit.log.log_check import Verdict
 from tradesaga.consumers.audit.retention.drop import Evidence, Exported
 from tradesaga.consumers.audit.retention.legal_holds import Scope
-from tradesaga.consumers.audit.verify.log_check import Verdict
 from tradesaga.infra.errors import CommandError, ExitCode
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio]

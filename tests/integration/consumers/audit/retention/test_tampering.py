@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.consumers.audit.retention.rig import RetentionRig, named
+from tradesaga.consumers.audit.log.action_log import Action, ActionKind, ActionLog, Entry, read_entries
 from tradesaga.consumers.audit.log.checkpoints import HistoryError
-from tradesaga.consumers.audit.retention.action_log import Action, ActionKind, ActionLog, Entry, read_entries
+from tradesaga.consumers.audit.log.log_check import Verdict
 from tradesaga.consumers.audit.retention.legal_holds import Scope
 from tradesaga.consumers.audit.retention.retire import RetireRequest, retire
-from tradesaga.consumers.audit.verify.log_check import Verdict
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.audit_log.witness import WitnessFile

@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY
 from tests.integration.consumers.audit.export.rig import EVERYTHING, ExportRig
 from tests.integration.consumers.audit.rig import GROUP, STORY, TOPIC, AuditRig
 from tests.sagas import RECORDED_MS, Filled, Held, OrderAsked, Placed, Settled, headers_of
+from tradesaga.consumers.audit.log.log_check import Report, Verdict
 from tradesaga.consumers.audit.seal.service import UnsealedWatch
-from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.consumers.saga_log.chain import format_of
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN

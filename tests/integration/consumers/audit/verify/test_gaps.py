@@ -19,6 +19,8 @@ from tradesaga.consumers.audit.export.command import Maker
 from tradesaga.consumers.audit.export.folder import FreshFolder
 from tradesaga.consumers.audit.export.manifest import Query
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
+from tradesaga.consumers.audit.log.log_check import Report, Verdict
+from tradesaga.consumers.audit.log.retired_ranges import read_saga_heads
 from tradesaga.consumers.audit.log.rows import read_saga_rows, snapshot
 from tradesaga.consumers.audit.replay.comparison import Comparison
 from tradesaga.consumers.audit.replay.request import Range
@@ -26,10 +28,8 @@ from tradesaga.consumers.audit.replay.state import Identity, ReplayState
 from tradesaga.consumers.audit.report.model import Proof
 from tradesaga.consumers.audit.report.seal_finder import SealFinder
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
-from tradesaga.consumers.audit.retention.retired_ranges import read_saga_heads
 from tradesaga.consumers.audit.seal.sealer import Sealer
 from tradesaga.consumers.audit.verify.database import verify_database
-from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.consumers.audit.verify.topics import TopicVerifier
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN, ClockTier
 from tradesaga.infra.audit_log.note import Signer, Verifier

@@ -16,8 +16,8 @@ from tests.integration.consumers.audit.command import run_audit
 from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig
 from tests.merkle_tree import Tree
 from tests.sagas import Filled, Held, OrderAsked, Placed, Settled, headers_of
+from tradesaga.consumers.audit.log.log_check import Report
 from tradesaga.consumers.audit.seal.sealer import Sealer
-from tradesaga.consumers.audit.verify.log_check import Report
 from tradesaga.consumers.audit.verify.topics import TopicVerifier
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.merkle import check_inclusion, hash_leaf

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.integration.consumers.audit.rig import TOPIC, AuditRig
 from tradesaga.consumers.audit.log.checkpoints import HistoryError, take_turn
-from tradesaga.consumers.audit.verify.log_check import Verdict
+from tradesaga.consumers.audit.log.log_check import Verdict
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import NoteError, Signer
 from tradesaga.infra.clock import format_time

@@ -19,8 +19,8 @@ from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Placed, Settled, new_saga
 from tests.waiting import until
 from tradesaga.consumers.audit.log.checkpoints import read_stored_notes
+from tradesaga.consumers.audit.log.log_check import Report, Verdict
 from tradesaga.consumers.audit.seal.sealer import Sealer
-from tradesaga.consumers.audit.verify.log_check import Report, Verdict
 from tradesaga.consumers.audit.verify.topics import TopicVerifier
 from tradesaga.infra.audit_log.clock_evidence import UNKNOWN
 from tradesaga.infra.audit_log.note import Signer

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tradesaga.consumers.audit.replay.request import Request, TimeSource, read_offsets, read_time
+from tradesaga.consumers.audit.options import read_time
+from tradesaga.consumers.audit.replay.request import Request, TimeSource, read_offsets
 from tradesaga.infra.errors import CommandError, ExitCode
 
 

@@ -10,7 +10,7 @@ import orjson
 import structlog
 
 from tradesaga.consumers.audit.log.checkpoints import HistoryError
-from tradesaga.consumers.audit.verify.log_check import Report, Verdict, check_chain, read_notes
+from tradesaga.consumers.audit.log.log_check import Report, Verdict, check_chain, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.clock_evidence import read_clock
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from tradesaga.consumers.audit.verify.log_check import ChainHeads
+from tradesaga.consumers.audit.log.log_check import ChainHeads
 
 
 def test_heads_beyond_the_limit_are_kept_on_disk() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tradesaga.consumers.audit.retention.action_log import (
+from tradesaga.consumers.audit.log.action_log import (
     Action,
     ActionError,
     ActionKind,
@@ -13,8 +13,8 @@ from tradesaga.consumers.audit.retention.action_log import (
     check_actions,
     frontier_of,
 )
-from tradesaga.consumers.audit.retention.retired_ranges import RetiredRange, RetiredRanges, retired_ranges_of
-from tradesaga.consumers.audit.verify.log_check import Report, Verdict
+from tradesaga.consumers.audit.log.log_check import Report, Verdict
+from tradesaga.consumers.audit.log.retired_ranges import RetiredRange, RetiredRanges, retired_ranges_of
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from tradesaga.consumers.audit.retention.action_log import Action, ActionError, ActionKind, read_entries
-from tradesaga.consumers.audit.verify.log_check import Begin, Head, Report, Retired, Verdict
+from tradesaga.consumers.audit.log.action_log import Action, ActionError, ActionKind, read_entries
+from tradesaga.consumers.audit.log.log_check import Begin, Head, Report, Retired, Verdict
 from tradesaga.infra.audit_log.checkpoint import Origin
 from tradesaga.infra.audit_log.merkle import Frontier
 from tradesaga.infra.errors import CommandError

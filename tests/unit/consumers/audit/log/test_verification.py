@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tradesaga.consumers.audit.log.log_check import Begin, LogCheck, Report, Verdict
 from tradesaga.consumers.audit.log.rows import Row
-from tradesaga.consumers.audit.verify.log_check import Begin, LogCheck, Report, Verdict
 from tradesaga.consumers.saga_log.chain import StoredBytes, link
 from tradesaga.consumers.saga_log.fold import describe
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
