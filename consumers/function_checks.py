@@ -23,6 +23,7 @@ class _Role:
     many: bool = False
     takes: str = "on"
     answers: str = "forward"
+    """`forward`, `back`, or `found`: forward, where None means not yet known."""
 
 
 _ROLES: Final = {
@@ -59,14 +60,8 @@ def check_function(function: Callable[..., Any], step: AnyStep, role: str, where
         wanted = step.on if expected.takes == "on" else (step.back or ())[:1]
         _check_message(hints.get(parameters[0]), wanted, name, many=expected.many)
     if expected.answers and "return" in hints:
-        _check_answer(hints["return"], answers_of(step, expected.answers), name, expected)
-
-
-def answers_of(step: AnyStep, direction: str = "forward") -> Types:
-    """Return the step's answer types: `forward`, `back`, or `found` (forward, where None means not yet known)."""
-    if direction == "back":
-        return (step.back or ())[1:]
-    return (step.emits,) if step.rejects is None else (step.emits, step.rejects)
+        allowed = step.back_answers if expected.answers == "back" else step.answers
+        _check_answer(hints["return"], allowed, name, expected)
 
 
 def name_types(types: Sequence[type]) -> str:

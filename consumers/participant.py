@@ -18,7 +18,7 @@ from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import AnySaga, Saga
 from tradesaga.sagas.errors import DefinitionError, SagaError
 from tradesaga.sagas.step import AnyStep, CompensatableStep, Step
-from tradesaga.schemas.messages.message import Compensation, Event
+from tradesaga.schemas.messages.message import Compensation, Event, wire_type
 
 __all__ = ["CompensationImpossibleError", "Participant", "StepContext", "Work"]
 
@@ -134,6 +134,15 @@ class Participant(StepOwner):
     def steps(self) -> Collection[str]:
         """Return the names of the bound steps."""
         return self.bindings.keys()
+
+    @property
+    def answer_types(self) -> dict[bytes, str]:
+        """Return the steps bound here by the wire types of their answers."""
+        return {
+            wire_type(self.saga.name, answer).encode(): name
+            for name, binding in self.bindings.items()
+            for answer in (*binding.step.answers, *binding.step.back_answers)
+        }
 
     async def serve(self, settings: Settings) -> None:
         """Run the participant as a service until cancelled; raises `CommandError` if a server is unavailable."""

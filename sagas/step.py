@@ -102,6 +102,16 @@ class Step(Generic[In, Out, Rejected]):
         return COMPENSATION_RETRY
 
     @property
+    def answers(self) -> tuple[type[Event], ...]:
+        """Return the events that the step answers with: success and, if there is one, rejection."""
+        return (self.emits,) if self.rejects is None else (self.emits, self.rejects)
+
+    @property
+    def back_answers(self) -> tuple[type[Event], ...]:
+        """Return the events that its compensation answers with; none without a compensation."""
+        return self.back[1:] if self.back else ()
+
+    @property
     def messages(self) -> tuple[type[Message], ...]:
         """Return all messages that the step names."""
         options = (self.emits, self.rejects, self.waits_for, *(self.back or ()))

@@ -122,8 +122,7 @@ def _check_origins(saga: str, steps: Sequence[AnyStep], own: Collection[type[Eve
 
 
 def _answers(step: AnyStep) -> list[type[Event]]:
-    undone = [step.back[1]] if step.back else []
-    return [answer for answer in (step.emits, step.rejects, *undone) if answer is not None]
+    return [*step.answers, *step.back_answers]
 
 
 def _check_order(saga: str, steps: Sequence[AnyStep]) -> None:

@@ -3,7 +3,8 @@
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 from prometheus_client import Counter, Histogram
@@ -18,7 +19,7 @@ from tradesaga.consumers.runtime.step_rows import Key, Row
 from tradesaga.infra.kafka.codec import Outgoing, unpack
 from tradesaga.infra.outbox.processor import Transaction
 from tradesaga.infra.telemetry import metrics
-from tradesaga.sagas.decide import Due, StepMessage, decide
+from tradesaga.sagas.decide import Due, StepMessage, Transition, decide
 from tradesaga.sagas.step import AnyStep
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.schemas.envelope import Envelope
@@ -26,7 +27,6 @@ from tradesaga.schemas.messages.lifecycle import StepBarred
 from tradesaga.schemas.messages.message import Event
 from tradesaga.schemas.messages.message import Message as Payload
 
-Metric = TypeVar("Metric", Counter, Histogram)
 CALL_MARGIN = 1.0
 """Seconds after a call's time limit at which its row is due, in case the process that made the call has died."""
 PUT_OFF = 0.05
@@ -59,14 +59,6 @@ class ParticipantRuntime:
     skew_ns: int
     is_paused: Callable[[StepContext], bool]
     watch: LoopWatch
-    _children: dict[tuple[object, ...], Any] = field(default_factory=dict[tuple[object, ...], Any])
-
-    def child(self, metric: Metric, *labels: str) -> Metric:
-        """Return a metric's child for these labels; cached, because the lookup costs more than the increment."""
-        key = (id(metric), *labels)
-        if key not in self._children:
-            self._children[key] = metric.labels(self.saga, *labels)
-        return self._children[key]
 
 
 @dataclass
@@ -105,6 +97,12 @@ class BatchContext:
     def touch(self, row: Row) -> None:
         """Mark the row to be written, with its `wait`."""
         self.dirty[row.key] = row
+
+    def apply(self, row: Row, decided: Transition, step: AnyStep) -> None:
+        """Apply a transition to the row, with its due time, and mark it to be written."""
+        row.apply(decided)
+        row.wait = self.wait(decided.due, row, step)
+        self.touch(row)
 
     def wait(self, due: Due, row: Row, step: AnyStep) -> float | None:
         """Return the seconds from the commit after which the row is due; random delays are drawn here."""
@@ -191,7 +189,7 @@ class BatchContext:
         self.touch(row)
         result = _RESULTS[row.status]
         self.count(metrics.STEPS_EXECUTED, row.step, result)
-        histogram = self.runtime.child(metrics.STEP_SECONDS, row.step, result)
+        histogram = _child(metrics.STEP_SECONDS, self.runtime.saga, row.step, result)
         self.seconds.append((histogram, (self.runtime.now() - row.started) / 1e9))
 
     def answer_barred(self, row: Row, trigger: Trigger | None, lane: int) -> None:
@@ -215,7 +213,13 @@ class BatchContext:
 
     def count(self, counter: Counter, *labels: str) -> None:
         """Increment a counter once the batch is committed."""
-        self.counts[self.runtime.child(counter, *labels)] += 1
+        self.counts[_child(counter, self.runtime.saga, *labels)] += 1
+
+
+@cache
+def _child(metric: Any, *labels: str) -> Any:
+    """Return a metric's child for these labels; cached, because the lookup costs more than the increment."""
+    return metric.labels(*labels)
 
 
 def request_of(packed: bytes | None) -> str:

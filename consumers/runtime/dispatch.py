@@ -289,8 +289,7 @@ def _store_input(batch: BatchContext, message: Message, row: Row | None, decided
         return
     complete = decide(row, StepMessage.INPUTS_COMPLETE, binding.step)
     if complete.action is Action.CONCLUDE:
-        row.apply(complete)
-        row.wait = batch.wait(complete.due, row, binding.step)
+        batch.apply(row, complete, binding.step)
         waiting_steps.conclude(batch, row, message.lane)
     else:
         start_attempt(batch, row, binding, batch.stored(row.input), message.lane, decided=complete)
@@ -300,9 +299,7 @@ def _conclude(batch: BatchContext, message: Message, row: Row | None, decided: T
     """Put a waiting step back to waiting in a later round; it is polled when it is due."""
     if row is not None:
         batch.stored(row.input).read()
-        row.apply(decided)
-        row.wait = batch.wait(decided.due, row, message.binding.step)
-        batch.touch(row)
+        batch.apply(row, decided, message.binding.step)
         waiting_steps.conclude(batch, row, message.lane)
 
 
@@ -314,9 +311,8 @@ def _wake(batch: BatchContext, _message: Message, row: Row | None, _decided: Tra
 
 def _settle(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:
     if row is not None:
-        row.apply(decided)
-        row.wait = batch.wait(Due.CALL if batch.under_way(row) else decided.due, row, message.binding.step)
-        batch.touch(row)
+        due = Due.CALL if batch.under_way(row) else decided.due
+        batch.apply(row, decided._replace(due=due), message.binding.step)
 
 
 def _bar_far_side(batch: BatchContext, message: Message, row: Row | None, decided: Transition) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.function_checks import answers_of, name_types
+from tradesaga.consumers.function_checks import name_types
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.infra.clock import Clock, format_time, new_id
@@ -245,7 +245,7 @@ class WrongAnswerError(TypeError):
 
 def write_answer(step: AnyStep, event: object, *, back: bool) -> bytes:
     """Return the payload of an answer. Raises `WrongAnswerError`, and `ValueError` for one that JSON cannot hold."""
-    allowed = answers_of(step, "back" if back else "forward")
+    allowed = step.back_answers if back else step.answers
     # A subclass would have another wire type, which no reader knows.
     if type(event) not in allowed:
         given = "None" if event is None else type(event).__name__

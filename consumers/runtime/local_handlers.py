@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -158,6 +158,8 @@ class LoopWatch:
         )  # fmt: skip
 
 
+T = TypeVar("T")
+
 LIMIT: Final = 6.0
 
 
@@ -249,46 +251,51 @@ async def _run_together(
     limit: "_Limit",
 ) -> list[Outcome] | None:
     """Run all items in one savepoint; returns None if that fails and each is to be run alone."""
-    try:
-        works = [Work(item.trigger.event, item.ctx) for item in items]
-        # The timeout covers the handler alone: if it struck while the savepoint is released, the effect would stay and
-        # the attempt would count as failed.
-        async with sql.transaction(), asyncio.timeout(limit.seconds):
-            answers = await batch(works, sql)
-            limit.check()
-            return [_answer(binding, item, event) for item, event in zip(items, answers, strict=True)]
-    except _ROLLS_BACK_ALL:
-        raise
-    except asyncio.CancelledError:
-        if being_cancelled():
-            raise
-        return None
-    except Exception as error:
-        if sql.is_closed():
-            raise InDoubtError("the connection was lost under a handler") from error
-        if len(items) > 1:
-            structlog.get_logger("handler").info("batch taken apart", works=len(items), why=repr(error))
-        return None
+
+    async def run() -> list[Outcome]:
+        answers = await batch([Work(item.trigger.event, item.ctx) for item in items], sql)
+        limit.check()
+        return [_answer(binding, item, event) for item, event in zip(items, answers, strict=True)]
+
+    outcomes = await _in_savepoint(run, sql, limit)
+    if isinstance(outcomes, list):
+        return outcomes
+    if isinstance(outcomes, Exception) and len(items) > 1:
+        structlog.get_logger("handler").info("batch taken apart", works=len(items), why=repr(outcomes))
+    return None
 
 
 async def _run_alone(
     binding: Binding, handler: Callable[..., Awaitable[Any]], item: Item, sql: Connection, limit: "_Limit"
 ) -> Outcome:
+    async def run() -> Outcome:
+        answer = await handler(item.trigger.event, item.ctx)
+        limit.check()
+        return _answer(binding, item, answer)
+
+    outcome = await _in_savepoint(run, sql, limit)
+    return _failed(item, outcome, limit.seconds) if isinstance(outcome, BaseException) else outcome
+
+
+async def _in_savepoint(
+    run: Callable[[], Awaitable[T]], sql: Connection, limit: "_Limit"
+) -> T | Exception | asyncio.CancelledError:
+    """Run handlers in a savepoint; returns the exception that rolled it back, unless it ends the whole batch."""
     try:
+        # The timeout covers the handler alone: if it struck while the savepoint is released, the effect would stay and
+        # the attempt would count as failed.
         async with sql.transaction(), asyncio.timeout(limit.seconds):
-            answer = await handler(item.trigger.event, item.ctx)
-            limit.check()
-            return _answer(binding, item, answer)
+            return await run()
     except _ROLLS_BACK_ALL:
         raise
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         if being_cancelled():
             raise
-        return Failed("the handler was cancelled from inside")
+        return error
     except Exception as error:
         if sql.is_closed():
             raise InDoubtError("the connection was lost under a handler") from error
-        return _failed(item, error, limit.seconds)
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,9 +326,11 @@ def _watched(watch: LoopWatch, items: Sequence[Item]) -> Generator[None]:
         raise
 
 
-def _failed(item: Item, error: Exception, limit: float) -> Failed:
+def _failed(item: Item, error: BaseException, limit: float) -> Failed:
     """Return the failure that a handler's exception means: final if every further attempt would fail too."""
     match error:
+        case asyncio.CancelledError():
+            return Failed("the handler was cancelled from inside")
         case TimeoutError():
             return Failed(f"no answer within {limit:g} s", hung=True)
         case ValidationError():

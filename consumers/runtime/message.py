@@ -36,11 +36,7 @@ class SecondOwners:
         self._saga = f"/{saga}/".encode()
         self._own = ("ce_source", f"/{saga}/{participant.name}".encode())
         self._told: set[tuple[str, bytes]] = set()
-        self.steps: dict[bytes, str] = {}
-        for name, binding in participant.bindings.items():
-            step = binding.step
-            answers = (step.emits, *([step.rejects] if step.rejects else []), *(step.back or ())[1:])
-            self.steps |= {wire_type(saga, each).encode(): name for each in answers}
+        self.steps = participant.answer_types
 
     def look(self, ce_type: bytes, headers: Sequence[Header]) -> None:
         """Count an answer of another participant, and log the first of each source; called for each answer."""

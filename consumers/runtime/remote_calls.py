@@ -40,6 +40,9 @@ JUDGED_BYTES = 8 * 1024 * 1024
 CLOSING = 5.0
 """Seconds that a cancelled call has to end; after that it is abandoned."""
 
+_FUNCTIONS = {CallKind.COMPENSATE: "compensate_remotely"}
+"""Functions of a `Binding` that are not named as the kind of call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -208,19 +211,14 @@ def _unknown(call: Call, reason: str) -> Unknown:
 
 
 async def _ask(call: Call) -> Outcome:
-    binding, event = call.binding, call.trigger.event if call.trigger is not None else None
-    match call.kind:
-        case CallKind.CALL:
-            return _answered(call, await _bound(binding.call)(event, call.ctx))
-        case CallKind.QUERY:
-            found = await _bound(binding.query)(event, call.ctx)
-            return NotFound() if found is None else _answered(call, found)
-        case CallKind.COMPENSATE:
-            return _answered(call, await _bound(binding.compensate_remotely)(event, call.ctx))
-        case CallKind.POLL:
-            return Reported(await _bound(binding.poll)(call.ctx))
-        case CallKind.BAR:
-            return Reported(await _bound(binding.bar)(call.ctx))
+    event = call.trigger.event if call.trigger is not None else None
+    function: Callable[..., Awaitable[Any]] | None = getattr(call.binding, _FUNCTIONS.get(call.kind, call.kind.value))
+    if function is None:
+        raise RuntimeError("a function of this step is not bound; Participant.check was not called")
+    if call.kind in {CallKind.POLL, CallKind.BAR}:
+        return Reported(await function(call.ctx))
+    answer = await function(event, call.ctx)
+    return NotFound() if call.kind is CallKind.QUERY and answer is None else _answered(call, answer)
 
 
 def _answered(call: Call, event: Any) -> Answered:
@@ -232,9 +230,3 @@ def _answered(call: Call, event: Any) -> Answered:
         call.ctx.log.warning("wrong answer", why=str(error))
         raise OutcomeUnknownError(str(error)) from error
     return Answered(event, value)
-
-
-def _bound(function: Callable[..., Awaitable[Any]] | None) -> Callable[..., Awaitable[Any]]:
-    if function is None:
-        raise RuntimeError("a function of this step is not bound; Participant.check was not called")
-    return function

@@ -75,11 +75,7 @@ class Answers:
 
     def __init__(self, participant: Participant) -> None:
         saga = participant.saga.name
-        self._types: dict[bytes, str] = {}
-        for name, binding in participant.bindings.items():
-            step = binding.step
-            own = [step.emits, *([step.rejects] if step.rejects else []), *(step.back or ())[1:]]
-            self._types |= {wire_type(saga, each).encode(): name for each in own}
+        self._types = participant.answer_types
         self._by_header = {wire_type(saga, each).encode() for each in (StepFailed, StepBarred)}
         self._steps = {name.encode() for name in participant.bindings}
 

@@ -182,9 +182,7 @@ def handle_reported(batch: BatchContext, row: Row, completion: Completion) -> No
     binding = batch.runtime.bindings.of(row)
     if isinstance(completion.outcome, Reported) and binding.store is None:
         _add_reports(batch, row, binding, completion.outcome.reports)
-    decided = decide(row, StepMessage.POLLED, binding.step)
-    row.wait = batch.wait(decided.due, row, binding.step)
-    batch.touch(row)
+    batch.apply(row, decide(row, StepMessage.POLLED, binding.step), binding.step)
     conclude(batch, row, row.lane)
 
 
