@@ -12,7 +12,7 @@ from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.status import Status
 from tradesaga.sagas.step import StepKind
-from tradesaga.sagas.step_sets import bits, equal_rounds, put
+from tradesaga.sagas.step_sets import bits, equal_rounds, with_round
 from tradesaga.sagas.validation import predecessors
 
 REMEMBERED: Final = 4096
@@ -120,7 +120,7 @@ class Machine:
         # retriable steps there is none: the saga can be compensated until it has ended.
         self._returns = not self._pivot and not self._retriable
         self._firm = self._pivot or self._compensatable
-        self._fold_said = lru_cache(REMEMBERED)(self._fold_step)
+        self._fold_cached = lru_cache(REMEMBERED)(self._fold_step)
 
     def _set(self, kind: StepKind) -> int:
         return sum(1 << index for index, each in enumerate(self.saga.steps) if each.kind is kind)
@@ -140,7 +140,7 @@ class Machine:
         if self.passed(state):
             if self._spoiled(state):
                 return Status.FAILED
-        elif self._takes_back(state):
+        elif self._is_compensating(state):
             return self._backward_status(state)
         if state.done != self._all:
             return Status.RUNNING if state.reported else Status.IDLE
@@ -157,7 +157,7 @@ class Machine:
         stands = state.done & ~state.compensated
         return Status.FAILED if stands or state.contradictions else Status.ABORTED
 
-    def _takes_back(self, state: State) -> bool:
+    def _is_compensating(self, state: State) -> bool:
         negative = state.refused | state.barred | state.unknown | self._failed(state)
         return state.taking_back or negative & ~self._retriable != 0
 
@@ -165,7 +165,7 @@ class Machine:
         """Return the steps that failed in their current round and have not succeeded since."""
         return equal_rounds(state.failed, state.rounds) & ~state.done if any(state.failed) else 0
 
-    def _undo_failed(self, state: State) -> int:
+    def _compensation_failed(self, state: State) -> int:
         """Return the done steps whose compensation failed in its current round."""
         if not any(state.undo_failed):
             return 0
@@ -184,7 +184,7 @@ class Machine:
 
     def _left(self, state: State) -> int:
         """Return the done steps whose compensation has neither succeeded nor failed."""
-        return state.done & self._compensatable & ~state.compensated & ~self._undo_failed(state)
+        return state.done & self._compensatable & ~state.compensated & ~self._compensation_failed(state)
 
     def awaited(self, state: State) -> int:
         """Return the steps whose owners the saga is waiting for, as bits; 0 while it goes forward before its pivot.
@@ -194,7 +194,7 @@ class Machine:
         """
         if self.passed(state):
             return self._triggered(state, self._retriable & ~(state.refused | state.barred | self._failed(state)))
-        return self._outstanding(state) if self._takes_back(state) else 0
+        return self._outstanding(state) if self._is_compensating(state) else 0
 
     def _unanswered(self, state: State) -> int:
         """Return the unowned steps that block the saga; during compensation, only if it waits for no other step."""
@@ -214,16 +214,16 @@ class Machine:
         if fact.meaning is Meaning.UNOWNED and (not state.overdue or state.resolved is not None):
             return self._due(state, refusal="the deadline has not elapsed, or the saga is resolved")
         if fact.meaning is Meaning.DEADLINE:
-            return self._due(self._turn_back(state._replace(overdue=True)))
+            return self._due(self._start_compensating(state._replace(overdue=True)))
         if fact.meaning in _DECISIONS:
             return self._decide(state, fact)
         if fact.meaning is Meaning.CONTRADICTED:
-            return self._due(_take_in(state, fact))
-        return self._fold_said(state, fact.meaning, fact.step, fact.round)
+            return self._due(_add_fact(state, fact))
+        return self._fold_cached(state, fact.meaning, fact.step, fact.round)
 
     def _fold_step(self, state: State, meaning: Meaning, step: int, round_: int) -> Folded:
         """Fold a step fact. Cached, since most sagas go through the same few states."""
-        return self._due(_take_in(state, Fact(meaning, step, round_)))
+        return self._due(_add_fact(state, Fact(meaning, step, round_)))
 
     def _due(self, state: State, orders: tuple[StepCommand, ...] = (), refusal: str = "") -> Folded:
         status = self.status(state)
@@ -236,7 +236,7 @@ class Machine:
             orders = (*orders, *(BarStep(index) for index in bits(bars)))
             state = state._replace(bar_asked=state.bar_asked | bars)
         if not outstanding:
-            state, orders = self._take_back_last(state, orders)
+            state, orders = self._compensate_last(state, orders)
         return Folded(state, status, orders, refusal)
 
     def _ask_again(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
@@ -250,17 +250,17 @@ class Machine:
         noted = state._replace(to_ask=state.to_ask & ~asked, bar_asked=state.bar_asked | asked & ~self._retriable)
         return noted, (*orders, *again)
 
-    def _take_back_last(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
+    def _compensate_last(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
         """Command the compensation of the last done step, unless an earlier command is not answered yet."""
         left = self._left(state)
         if equal_rounds(state.undo_asked, state.undo_rounds) & left:
             return state, orders
         index = left.bit_length() - 1
         current = state.undo_rounds[index]
-        asked = state._replace(undo_asked=put(state.undo_asked, index, current))
+        asked = state._replace(undo_asked=with_round(state.undo_asked, index, current))
         return asked, (*orders, CompensateStep(index, current))
 
-    def _turn_back(self, state: State) -> State:
+    def _start_compensating(self, state: State) -> State:
         """Start compensation, unless the saga is past its pivot, is being compensated already, or has ended."""
         if self.status(state) in _FORWARD and not self.passed(state):
             return state._replace(taking_back=True)
@@ -278,7 +278,7 @@ class Machine:
             if status is not Status.COMPENSATING and (status not in _FORWARD or self.passed(state)):
                 where = "past its pivot" if self.passed(state) else str(status)
                 return self._due(state, refusal=f"the saga is {where}; nothing is taken back")
-            return self._due(self._turn_back(state))
+            return self._due(self._start_compensating(state))
         if fact.meaning is Meaning.RECHECK:
             return self._recheck(state)
         if status is not Status.FAILED:
@@ -328,12 +328,12 @@ class Machine:
             return self._due(state._replace(barred=state.barred | chosen))
         if fact.meaning is Meaning.RETRY and passed and self._failed(state) & self._retriable & chosen:
             current = state.rounds[index] + 1
-            retried = state._replace(rounds=put(state.rounds, index, current))
+            retried = state._replace(rounds=with_round(state.rounds, index, current))
             return self._due(retried, (RetryStep(index, current),))
-        if not passed and self._undo_failed(state) & chosen:
+        if not passed and self._compensation_failed(state) & chosen:
             if fact.meaning is Meaning.SKIP:
                 return self._due(state._replace(skipped=state.skipped | chosen))
-            rounds = put(state.undo_rounds, index, state.undo_rounds[index] + 1)
+            rounds = with_round(state.undo_rounds, index, state.undo_rounds[index] + 1)
             return self._due(state._replace(undo_rounds=rounds, skipped=state.skipped & ~chosen))
         name = self.saga.steps[index].name
         return self._due(state, refusal=f"{name!r} has not failed in a way that this could mend")
@@ -350,7 +350,7 @@ class Machine:
         if status in {Status.IDLE, Status.RUNNING}:
             return self.names(self._triggered(state, self._all))
         if status is Status.FAILED:
-            return self.names(self._failed(state) | self._undo_failed(state) | self._unanswered(state))
+            return self.names(self._failed(state) | self._compensation_failed(state) | self._unanswered(state))
         return []
 
     def unanswered(self, state: State) -> int:
@@ -371,7 +371,7 @@ _LATE: Final = "done after the saga was resolved"
 _ROUNDED: Final = {Meaning.FAILED: "failed", Meaning.COMPENSATION_FAILED: "undo_failed"}
 
 
-def _take_in(state: State, fact: Fact) -> State:
+def _add_fact(state: State, fact: Fact) -> State:
     """Add a step fact: sets grow and rounds keep their maximum, so order and repeats make no difference."""
     if fact.meaning is Meaning.STARTED:
         return state._replace(started=True)
@@ -386,7 +386,7 @@ def _take_in(state: State, fact: Fact) -> State:
         return state._replace(reported=True, **{members: getattr(state, members) | 1 << fact.step})
     if (rounds := _ROUNDED.get(fact.meaning)) is not None:
         latest = max(getattr(state, rounds)[fact.step], fact.round)
-        return state._replace(reported=True, **{rounds: put(getattr(state, rounds), fact.step, latest)})
+        return state._replace(reported=True, **{rounds: with_round(getattr(state, rounds), fact.step, latest)})
     if fact.meaning is Meaning.CONTRADICTED:
         return _contradict(state._replace(reported=True), f"{fact.step}:{fact.id}")
     return state._replace(reported=True)

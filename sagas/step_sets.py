@@ -20,6 +20,6 @@ def equal_rounds(left: tuple[int, ...], right: tuple[int, ...]) -> int:
     return same
 
 
-def put(rounds: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:
+def with_round(rounds: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:
     """Return the rounds with another value for one step."""
     return (*rounds[:index], value, *rounds[index + 1 :])

@@ -33,13 +33,13 @@ OVERTAKES: Final = "ts_overtakes"
 """On a deadline: it is folded although records of its saga are parked, and they block no others from then on."""
 
 _REQUIRED: Final = (TYPE, ID, "ce_source", "ce_time", SAGA_ID)
-_OPTIONAL: Final = (
-    "ce_causationid", "ce_sequence", "ce_expirytime", "ce_recordedtime",
-    "traceparent", "tracestate", STEP, REQUEST,
-)  # fmt: skip
-"""The headers of an envelope's optional texts, `causation` to `request`, in order."""
-_TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL)
-"""The headers of an envelope's texts, `type` to `request`, in order."""
+_OPTIONAL: Final = {
+    "causation": "ce_causationid", "sequence": "ce_sequence", "expiry": "ce_expirytime", "recorded": "ce_recordedtime",
+    "traceparent": "traceparent", "tracestate": "tracestate", "step": STEP, "request": REQUEST,
+}  # fmt: skip
+"""The headers of an envelope's optional texts, by field."""
+_TEXTS: Final = (TYPE, ID, "ce_source", SAGA_ID, "ce_time", *_OPTIONAL.values())
+"""The headers of an envelope's first fields, `type` to `request`, in order."""
 _FIXED: Final[tuple[Header, ...]] = ((SPECVERSION, SPEC), ("content-type", b"application/json"))
 _MOST: Final = 2**31 - 1
 _LATEST: Final = 2**63 - 1
@@ -100,8 +100,8 @@ class Envelope(NamedTuple):
         # The version comes first, so that a reader that does not know it finds it before the type.
         if self.version:
             headers.insert(0, (VERSION, b"%d" % self.version))
-        for name, text in zip(_OPTIONAL, self[5:13], strict=True):
-            if text:
+        for field, name in _OPTIONAL.items():
+            if text := getattr(self, field):
                 headers.append((name, text.encode()))
         if self.step:
             headers.append((ROUND, b"%d" % self.round))
@@ -130,7 +130,8 @@ class Envelope(NamedTuple):
             raise EnvelopeError("a header has a NUL character, which PostgreSQL cannot store")
         if len(whole) > _TEXTS_LIMIT:
             raise EnvelopeError(f"the headers' texts have {len(whole)} characters; {_TEXTS_LIMIT} are allowed")
-        return cls._make((*texts, round_, attempt, started, get(CONTEXT) or b"", version))
+        context = get(CONTEXT) or b""
+        return cls(*texts, round=round_, attempt=attempt, started=started, context=context, version=version)
 
 
 def check_required(found: Mapping[str, bytes]) -> None:

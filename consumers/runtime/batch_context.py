@@ -29,7 +29,7 @@ from tradesaga.schemas.messages.message import Message as Payload
 
 CALL_MARGIN = 1.0
 """Seconds after a call's time limit at which its row is due, in case the process that made the call has died."""
-PUT_OFF = 0.05
+NO_ROOM_DELAY = 0.05
 """Seconds after which a call is tried again for which there was no room."""
 
 Report = tuple[UUID, str, str]
@@ -158,7 +158,7 @@ class BatchContext:
     def call(self, kind: CallKind, row: Row, binding: Binding, trigger: Trigger) -> bool:
         """Schedule a remote call for after the commit; the row is due again after the call's time limit.
 
-        Returns False if there is no room for the call: its row is due again after `PUT_OFF` seconds.
+        Returns False if there is no room for the call: its row is due again after `NO_ROOM_DELAY` seconds.
         """
         context = self.context(row, binding, trigger, back=kind is CallKind.COMPENSATE)
         call = Call(kind, binding, row.saga_id, context.attempt, context, trigger)
@@ -170,7 +170,7 @@ class BatchContext:
         else:
             if (deferred := _DEFERRED.get(kind)) is not None:
                 row.apply(decide(row, deferred, binding.step))
-            row.wait = PUT_OFF
+            row.wait = NO_ROOM_DELAY
         self.touch(row)
         return admitted
 

@@ -17,10 +17,11 @@ from tradesaga.consumers.runtime.dispatch import apply_transition
 from tradesaga.consumers.runtime.event_factory import Trigger, pack_message, tidy
 from tradesaga.consumers.runtime.message import Message, UnknownVersionError
 from tradesaga.consumers.runtime.step_rows import Key
+from tradesaga.consumers.saga_log.checkpoint import Parked
 from tradesaga.consumers.saga_log.store import PARK, RELEASE, milliseconds
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
-from tradesaga.infra.kafka.dead_letters import CONTRADICTION, READING_ERRORS, RecordFault
+from tradesaga.infra.kafka.dead_letters import CONTRADICTION, RecordFault
 from tradesaga.infra.kafka.dead_letters import dead_letter as make_dead_letter
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Received
@@ -31,8 +32,6 @@ from tradesaga.sagas.decide import Action, StepMessage, decide, give_up
 from tradesaga.sagas.step_state import NO_ROW, RowStatus
 from tradesaga.schemas.envelope import SAGA_ID
 from tradesaga.schemas.invalid import describe_invalid
-
-UNJUDGEABLE = READING_ERRORS
 
 _LOOK_AGAIN = 5.0
 
@@ -140,12 +139,12 @@ async def find_parked(
     return found
 
 
-async def park(sql: Connection, group: str, records: Sequence[tuple[Record, str]]) -> None:
+async def park(sql: Connection, group: str, parked: Sequence[Parked]) -> None:
     """Park records, each with the reason; those that are parked already stay as they are."""
     rows = [
         (record.topic, record.partition, record.offset, read_id(record.header(SAGA_ID).decode()), reason,
          record.recorded_at, dump_headers(record.headers), record.value)
-        for record, reason in records
+        for record, reason in parked
     ]  # fmt: skip
     if rows:
         await sql.execute(PARK_ONCE, group, *zip(*rows, strict=True))

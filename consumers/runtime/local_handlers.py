@@ -74,13 +74,13 @@ class LoopWatch:
         self._seen = 0.0
         self._place = ""
         self._blamed: OrderedDict[Run, str] = OrderedDict()
-        self._apart: OrderedDict[Run, None] = OrderedDict()
+        self._suspects: OrderedDict[Run, None] = OrderedDict()
 
     def mark(self) -> Mark:
         """Return the current mark; to be called on the loop's thread."""
         return Mark(self._seen, time.thread_time())
 
-    def held(self, since: Mark) -> float:
+    def blocked_for(self, since: Mark) -> float:
         """Return the seconds for which the loop has been blocked since a mark.
 
         Only time seen by the watching thread, or processor time, counts: a stopped process has not blocked its loop.
@@ -90,30 +90,31 @@ class LoopWatch:
     def explain(self, since: Mark) -> str:
         """Return the reason for failing a run that blocked the loop."""
         place = f", at {self._place}" if self._place else ""
-        return f"it held up the event loop for {self.held(since):.1f} s{place}; await, or run what blocks in a thread"
+        seconds = self.blocked_for(since)
+        return f"it held up the event loop for {seconds:.1f} s{place}; await, or run what blocks in a thread"
 
     def blame(self, runs: list[Run], since: Mark) -> None:
         """Remember the run that lost the transaction; if there were several, that each is to be run alone."""
-        if self.held(since) < LONG:
+        if self.blocked_for(since) < LONG:
             return
         for run in runs:
             if len(runs) == 1:
                 self._blamed[run] = self.explain(since)
             else:
-                self._apart[run] = None
-        for known in (self._blamed, self._apart):
+                self._suspects[run] = None
+        for known in (self._blamed, self._suspects):
             while len(known) > _REMEMBERED:
                 known.popitem(last=False)
 
-    def verdict(self, run: Run) -> str | None:
+    def failure_of(self, run: Run) -> str | None:
         """Return why this attempt is failed without being run, or None."""
         return self._blamed.get(run)
 
-    def apart(self, runs: Iterable[Run]) -> bool:
+    def is_suspect(self, runs: Iterable[Run]) -> bool:
         """Return whether any of these runs has lost a batch's transaction, so that each is to be run alone."""
-        if not self._apart and not self._blamed:
+        if not self._suspects and not self._blamed:
             return False
-        return any(run in self._apart or run in self._blamed for run in runs)
+        return any(run in self._suspects or run in self._blamed for run in runs)
 
     @contextmanager
     def watching(self) -> Generator[None]:
@@ -134,17 +135,17 @@ class LoopWatch:
                 loop.call_soon_threadsafe(turned.set)
             except RuntimeError:  # the loop is closed
                 return
-            held, told = 0.0, False
+            held, logged = 0.0, False
             # Counted in beats: a stopped process makes none.
             while not turned.wait(_BEAT) and not stopping.is_set():
                 held += _BEAT
                 self._seen += _BEAT
-                if held >= LONG and not told:
-                    told = True
-                    self._tell(loop, thread, held)
-            self._place = self._place if told else ""
+                if held >= LONG and not logged:
+                    logged = True
+                    self._log(loop, thread, held)
+            self._place = self._place if logged else ""
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, thread: int, held: float) -> None:
+    def _log(self, loop: asyncio.AbstractEventLoop, thread: int, held: float) -> None:
         # The only way to see what another thread does.
         frame = sys._current_frames().get(thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         stack = traceback.extract_stack(frame)
@@ -222,7 +223,7 @@ async def run_local(
     single = binding.compensate if back else binding.handle
     limit = min(binding.step.timeout.total_seconds(), LIMIT)
     if batch is not None:
-        if not watch.apart(item.run for item in items):
+        if not watch.is_suspect(item.run for item in items):
             with _watched(watch, items):
                 outcomes = await _run_together(binding, batch, items, sql, _Limit(limit, watch))
             if outcomes is not None:
@@ -232,7 +233,7 @@ async def run_local(
         raise RuntimeError(f"step {binding.step.name!r} has no local handler; Participant.check was not called")
     outcomes = list[Outcome]()
     for item in items:
-        if (why := watch.verdict(item.run)) is not None:
+        if (why := watch.failure_of(item.run)) is not None:
             outcomes.append(Failed(why))
             continue
         with _watched(watch, [item]):
@@ -311,7 +312,7 @@ class _Limit:
 
     def check(self) -> None:
         """Raise `_HeldUpError` if the loop has been blocked for longer than the limit."""
-        if self.watch.held(self.begun) > self.seconds:
+        if self.watch.blocked_for(self.begun) > self.seconds:
             raise _HeldUpError(self.watch.explain(self.begun))
 
 

@@ -35,7 +35,7 @@ class SecondOwners:
         self._group = participant.group
         self._saga = f"/{saga}/".encode()
         self._own = ("ce_source", f"/{saga}/{participant.name}".encode())
-        self._told: set[tuple[str, bytes]] = set()
+        self._logged: set[tuple[str, bytes]] = set()
         self.steps = participant.answer_types
 
     def look(self, ce_type: bytes, headers: Sequence[Header]) -> None:
@@ -47,8 +47,8 @@ class SecondOwners:
             return
         step = self.steps[ce_type]
         metrics.SECOND_OWNERS.labels(self._group, step).inc()
-        if (step, source) not in self._told and len(self._told) < _MOST:
-            self._told.add((step, source))
+        if (step, source) not in self._logged and len(self._logged) < _MOST:
+            self._logged.add((step, source))
             structlog.get_logger("participant").error(
                 "a step has a second owner, and each of the two does it: bind it in one of them",
                 step=step, group=self._group, other=source.decode("utf-8", "replace"),
@@ -189,7 +189,7 @@ class Router:
     def _is_unknown(self, version: bytes) -> bool:
         return version not in self._versions and version.isdigit()
 
-    def tells(self, topic: str, headers: Sequence[Header]) -> bool:
+    def reports_stray(self, topic: str, headers: Sequence[Header]) -> bool:
         """Return whether a record is a stray that this participant reports."""
         return self._strays is not None and self._strays.flaw(topic, headers) != ""
 

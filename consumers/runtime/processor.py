@@ -18,9 +18,10 @@ from tradesaga.consumers.runtime.message import Bindings, Message, Router, Stray
 from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, load_due, next_due, save
 from tradesaga.consumers.runtime.waiting_steps import mark_counted, read_reports, stores_of
+from tradesaga.consumers.saga_log.checkpoint import Parked, Place
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.dead_letters import RecordFault
+from tradesaga.infra.kafka.dead_letters import READING_ERRORS, RecordFault
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Pace, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
@@ -73,7 +74,7 @@ DUE_LIMIT = 250
 SKEW_NS = 1_000_000_000
 """Clock skew of a remote system up to which "not found" is reliable after the attempt's expiry."""
 
-Aside = dict[tuple[str, int, int], tuple[Record, str]]
+Aside = dict[Place, Parked]
 """Records to park until their saga's version is registered, by topic, partition and offset, with the reason."""
 
 PAUSES = "SELECT scope, key FROM hold"
@@ -119,7 +120,7 @@ class StepProcessor:
         self._pauses: set[tuple[str, str]] = set()
         self._lanes: list[int] = []
         self._due_at: float | None = None
-        self._judged: BatchContext | None = None
+        self._batch: BatchContext | None = None
         self._completions: list[Completion] = []
         self._returning: list[Received] = []
         self._following: list[Received] = []
@@ -127,12 +128,12 @@ class StepProcessor:
 
     def wants(self, topic: str, headers: Sequence[Header]) -> bool:
         """Return whether a record is for a step of the participant, or is a stray that this participant reports."""
-        return self._router.wants(headers) or self._router.tells(topic, headers)
+        return self._router.wants(headers) or self._router.reports_stray(topic, headers)
 
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
         """Take over lanes: earlier calls are abandoned, and their rows are found by their due times."""
         await self._calls.open(wake)
-        self._judged, self._completions = None, []
+        self._batch, self._completions = None, []
         self._lanes = [lane.id for lane in lanes]
         self._returning = await dead_letters.find_parked(sql, self.group, self._participant.saga.versions, lanes)
         self._plan(await next_due(sql, self._lanes, self._steps))
@@ -171,22 +172,22 @@ class StepProcessor:
         for lane, record, fault in unreadable:
             dead_letters.dead_letter(batch, lane, record, fault)
         for completion in completions:
-            self._judge(batch, completion.key, lambda ended=completion: dispatch.handle_completion(batch, ended))
+            self._guard(batch, completion.key, lambda ended=completion: dispatch.handle_completion(batch, ended))
         for row in due:
             if row.key not in batch.dirty:
-                self._judge(batch, row.key, lambda due=rows[row.key]: self._take_due(batch, due))
+                self._guard(batch, row.key, lambda due=rows[row.key]: self._process_due(batch, due))
         pace = Pace()
         for message in messages:
             if pace.is_due():
                 await pace.turn()
-            await self._take(batch, message, aside)
+            await self._process(batch, message, aside)
         for key in list(batch.concluding):
             self._conclude(batch, key)
         await dispatch.flush(batch)
         self._following = await self._follow(batch, returned, aside) if returned or aside else []
         await self._save(batch)
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
-        self._judged, self._completions, self._upcoming = batch, completions, (timers, upcoming)
+        self._batch, self._completions, self._upcoming = batch, completions, (timers, upcoming)
 
     async def _open_batch(
         self,
@@ -217,7 +218,7 @@ class StepProcessor:
         sql, lanes = batch.transaction.sql, batch.transaction.lanes
         if aside:
             batch.counts[metrics.PARKED.labels(self.group)] += len(aside)
-            why = next(iter(aside.values()))[1]
+            why = next(iter(aside.values())).reason
             structlog.get_logger("participant").warning(
                 "records set aside", group=self.group, count=len(aside), why=why
             )
@@ -227,7 +228,7 @@ class StepProcessor:
             return []
         return await dead_letters.find_parked(sql, self.group, self._participant.saga.versions, lanes.values())
 
-    async def _take(self, batch: BatchContext, message: Message, aside: Aside) -> None:
+    async def _process(self, batch: BatchContext, message: Message, aside: Aside) -> None:
         if message.key in batch.local:
             await dispatch.flush(batch)
         if message.kind is not StepMessage.REPORT and message.key in batch.concluding:
@@ -239,15 +240,16 @@ class StepProcessor:
             else:
                 dead_letters.dead_letter_contradiction(batch, message, reason)
         except UnknownVersionError as error:
-            aside[message.record[:3]] = (message.record, str(error))
-        except dead_letters.UNJUDGEABLE as error:
+            parked = Parked(message.record, str(error))
+            aside[parked.place] = parked
+        except READING_ERRORS as error:
             dead_letters.fail_step(batch, message, error)
 
-    def _take_due(self, batch: BatchContext, row: Row) -> None:
+    def _process_due(self, batch: BatchContext, row: Row) -> None:
         """Process a due row, unless the database now contradicts the record that its next attempt relies on."""
         runtime, evidence = self._runtime, self._participant.evidence
         claim = claim_due(row, runtime.payloads, runtime.bindings.check) if evidence is not None else None
-        if claim is not None and (reason := self._refuted(batch, claim)) is not None:
+        if claim is not None and (reason := self._refute(batch, claim)) is not None:
             raise ValueError(f"contradiction: {reason}")
         dispatch.handle_due(batch, row)
 
@@ -266,19 +268,19 @@ class StepProcessor:
         """Return how the database contradicts a record, or None."""
         if self._participant.evidence is None:
             return None
-        return self._refuted(batch, claim_message(message, batch.rows.get(message.key)))
+        return self._refute(batch, claim_message(message, batch.rows.get(message.key)))
 
-    def _refuted(self, batch: BatchContext, claim: Claim) -> str | None:
+    def _refute(self, batch: BatchContext, claim: Claim) -> str | None:
         evidence = self._participant.evidence
         return None if evidence is None else evidence.refute(claim, batch.evidence.get(claim.saga_id))
 
     def _conclude(self, batch: BatchContext, key: Key) -> None:
-        self._judge(batch, key, lambda: waiting_steps.conclude_reported(batch, key))
+        self._guard(batch, key, lambda: waiting_steps.conclude_reported(batch, key))
 
-    def _judge(self, batch: BatchContext, key: Key, judge: Callable[[], None]) -> None:
+    def _guard(self, batch: BatchContext, key: Key, process: Callable[[], None]) -> None:
         try:
-            judge()
-        except dead_letters.UNJUDGEABLE as error:
+            process()
+        except READING_ERRORS as error:
             dead_letters.skip_row(batch, key, error)
 
     def _read(
@@ -291,7 +293,8 @@ class StepProcessor:
             try:
                 messages += self._router.read(each.lane, each.record)
             except UnknownVersionError as error:
-                aside[each.record[:3]] = (each.record, str(error))
+                parked = Parked(each.record, str(error))
+                aside[parked.place] = parked
             except StrayError as error:
                 unreadable.append((each.lane, each.record, RecordFault("stray", str(error))))
             except EnvelopeError as error:
@@ -312,11 +315,11 @@ class StepProcessor:
 
     def committed(self) -> None:
         """Update metrics, forget processed calls, start scheduled ones, and compute the next due time."""
-        batch, self._judged = self._judged, None
+        batch, self._batch = self._batch, None
         if batch is None:
             return
         for completion in self._completions:
-            self._calls.judged(completion)
+            self._calls.processed(completion)
         for child, number in batch.counts.items():
             child.inc(number)
         for child, seconds in batch.seconds:

@@ -34,9 +34,9 @@ IN_FLIGHT_LIMIT = 4096
 """Calls in flight at which fetching pauses and fetched messages wait in their rows."""
 BYTES_LIMIT = 64 * 1024 * 1024
 """Bytes of messages, contexts and answers that the calls in flight may hold."""
-JUDGED_LIMIT = 1000
+COMPLETIONS_LIMIT = 1000
 """Finished calls that one batch processes."""
-JUDGED_BYTES = 8 * 1024 * 1024
+COMPLETIONS_BYTES = 8 * 1024 * 1024
 CLOSING = 5.0
 """Seconds that a cancelled call has to end; after that it is abandoned."""
 
@@ -102,10 +102,10 @@ class Calls:
         """Return finished calls, oldest first, up to a batch's limits."""
         found: list[Completion] = []
         size = 0
-        for completion in islice(self.completions, JUDGED_LIMIT):
+        for completion in islice(self.completions, COMPLETIONS_LIMIT):
             found.append(completion)
             size += self._sizes.get(completion.key, 0)
-            if size > JUDGED_BYTES:
+            if size > COMPLETIONS_BYTES:
                 break
         return found
 
@@ -149,7 +149,7 @@ class Calls:
             if call.kind is CallKind.CALL:
                 self._begun[call.key] = elapsed()
 
-    def judged(self, completion: Completion) -> None:
+    def processed(self, completion: Completion) -> None:
         """Forget a completion that a committed batch has processed."""
         self.completions.remove(completion)
         self._tasks.pop(completion.key, None)

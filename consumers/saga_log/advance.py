@@ -121,9 +121,7 @@ def _repeats(checkpoint: Checkpoint, record: Record, reading: Reading) -> bool:
 
 def _after(checkpoint: Checkpoint, folded: Folded, context: bytes) -> Checkpoint:
     pending = _is_deadline_pending(checkpoint, folded)
-    return Checkpoint(
-        checkpoint.version, folded.state, folded.status, context, *checkpoint[4:10], pending, checkpoint.sealed
-    )
+    return checkpoint._replace(state=folded.state, status=folded.status, context=context, deadline_pending=pending)
 
 
 def _is_deadline_pending(checkpoint: Checkpoint, folded: Folded) -> bool:

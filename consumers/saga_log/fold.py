@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from tradesaga.consumers.saga_log.advance import advance, is_early
+from tradesaga.consumers.saga_log.advance import Advance, advance, is_early
 from tradesaga.consumers.saga_log.chain import FORMAT, link, link_v1
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, ParkedRecords, Tracked
 from tradesaga.consumers.saga_log.reading import Reading, Rules, UnfoldableError, clean, event_time, read, started
@@ -86,12 +86,11 @@ def append_to_chain(
     checkpoint: Checkpoint | None, record: Record, entry: Entry, *, added: str | None = None, error: str | None = None
 ) -> tuple[Checkpoint | None, Entry]:
     """Append the record to its saga's chain and complete its row; records before the start are in no chain."""
-    if checkpoint is None:
-        return None, Entry(*entry[:5], _link(b"", record, entry), None, added, error, entry.form)
-    seq, head = checkpoint.seq + 1, _link(checkpoint.head, record, entry)
-    # Made anew: `_replace` takes five times as long, and this runs for every record.
-    after = Checkpoint(*checkpoint[:5], seq, head, checkpoint.created_ms, record.recorded_ms, *checkpoint[9:])
-    return after, Entry(*entry[:5], head, seq, added, error, entry.form)
+    head = _link(checkpoint.head if checkpoint is not None else b"", record, entry)
+    if checkpoint is not None:
+        checkpoint = checkpoint._replace(seq=checkpoint.seq + 1, head=head, updated_ms=record.recorded_ms)
+    seq = checkpoint.seq if checkpoint is not None else None
+    return checkpoint, entry._replace(hash=head, seq=seq, added=added, error=error)
 
 
 def _link(previous: bytes, record: Record, entry: Entry) -> bytes:
@@ -132,6 +131,12 @@ class Release:
     refused: bool = False
     untried_from: int = 0
 
+    def take(self, advanced: Advance) -> None:
+        """Go on from a folded fact."""
+        self.checkpoint = advanced.checkpoint
+        self.orders += advanced.orders
+        self.added += [advanced.added] if advanced.added else []
+
 
 def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
     """Apply a `ParkReleased`; raises `UnfoldableError` when it cannot be read."""
@@ -139,25 +144,25 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
         said = ParkReleased.from_wire(value)
     except ValidationError as error:
         raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
-    letting = Release(tracked.checkpoint, tracked.parked)
+    releasing = Release(tracked.checkpoint, tracked.parked)
     parked = tracked.parked.find((said.topic, said.partition, said.offset))
-    letting.error = _refusal(said, parked, tracked)
-    letting.refused = bool(letting.error)
-    if parked is None or letting.refused:
-        return letting
+    releasing.error = _refusal(said, parked, tracked)
+    releasing.refused = bool(releasing.error)
+    if parked is None or releasing.refused:
+        return releasing
     first = tracked.parked[0] is parked
     if said.action == "discard":
-        letting.queue = letting.queue.removed(parked.place)
-        letting.gone.append(Released(parked, "discard"))
+        releasing.queue = releasing.queue.removed(parked.place)
+        releasing.gone.append(Released(parked, "discard"))
     if _unblocked(tracked):
         if said.action == "retry":
-            _try(rules, letting, parked)
+            _try(rules, releasing, parked)
     elif first:
-        _drain(rules, letting)
-        if letting.queue and letting.checkpoint is not None and letting.checkpoint.state.unblocked:
+        _drain(rules, releasing)
+        if releasing.queue and releasing.checkpoint is not None and releasing.checkpoint.state.unblocked:
             # A deadline was among them that would have overtaken those that are left.
-            letting.checkpoint = letting.checkpoint._replace(deadline_pending=True)
-    return letting
+            releasing.checkpoint = releasing.checkpoint._replace(deadline_pending=True)
+    return releasing
 
 
 def release_readable(rules: Rules, tracked: Tracked) -> Release:
@@ -165,14 +170,14 @@ def release_readable(rules: Rules, tracked: Tracked) -> Release:
 
     Each is tried once, however many deadlines come: the next one starts at `untried_from`.
     """
-    letting = Release(tracked.checkpoint, tracked.parked)
-    letting.untried_from = tracked.checkpoint.state.untried_from if tracked.checkpoint is not None else 0
-    for parked in islice(tracked.parked.since(letting.untried_from), RELEASE_LIMIT):
-        if not _try(rules, letting, parked) and not parked.reason.startswith(WAITS):
-            letting.dead.pop()  # it was copied to the dead letters when it was parked
-        letting.untried_from = parked.record.offset + 1
-    letting.error = ""
-    return letting
+    releasing = Release(tracked.checkpoint, tracked.parked)
+    releasing.untried_from = tracked.checkpoint.state.untried_from if tracked.checkpoint is not None else 0
+    for parked in islice(tracked.parked.since(releasing.untried_from), RELEASE_LIMIT):
+        if not _try(rules, releasing, parked) and not parked.reason.startswith(WAITS):
+            releasing.dead.pop()  # it was copied to the dead letters when it was parked
+        releasing.untried_from = parked.record.offset + 1
+    releasing.error = ""
+    return releasing
 
 
 def _unblocked(tracked: Tracked) -> bool:
@@ -190,31 +195,29 @@ def _refusal(said: ParkReleased, parked: Parked | None, tracked: Tracked) -> str
     return ""
 
 
-def _drain(rules: Rules, letting: Release) -> None:
+def _drain(rules: Rules, releasing: Release) -> None:
     """Fold the parked records in order until one cannot be folded, at most `RELEASE_LIMIT`."""
-    for parked in islice(letting.queue, RELEASE_LIMIT):
-        if not _try(rules, letting, parked):
+    for parked in islice(releasing.queue, RELEASE_LIMIT):
+        if not _try(rules, releasing, parked):
             return
-    if letting.queue:
-        following = letting.queue[0].record.offset
-        letting.error = f"{RELEASE_LIMIT} were let go at once; offset {following} waits for another release"
+    if releasing.queue:
+        following = releasing.queue[0].record.offset
+        releasing.error = f"{RELEASE_LIMIT} were let go at once; offset {following} waits for another release"
 
 
-def _try(rules: Rules, letting: Release, parked: Parked) -> bool:
+def _try(rules: Rules, releasing: Release, parked: Parked) -> bool:
     """Fold one of the parked records; returns whether it could be folded."""
     record = parked.record
     try:
-        reading = read(rules, letting.checkpoint, record, dict(record.headers))
-        advanced = advance(letting.checkpoint, record, reading)
+        reading = read(rules, releasing.checkpoint, record, dict(record.headers))
+        advanced = advance(releasing.checkpoint, record, reading)
     except UnfoldableError as error:
-        letting.error = f"offset {record.offset} cannot be folded: {error}"
-        letting.dead.append(DeadLetter(record, error.kind, str(error)))
+        releasing.error = f"offset {record.offset} cannot be folded: {error}"
+        releasing.dead.append(DeadLetter(record, error.kind, str(error)))
         return False
-    letting.checkpoint = advanced.checkpoint
-    letting.orders += advanced.orders
-    letting.added += [advanced.added] if advanced.added else []
-    letting.queue = letting.queue.removed(parked.place)
-    letting.gone.append(Released(parked, "retry"))
+    releasing.take(advanced)
+    releasing.queue = releasing.queue.removed(parked.place)
+    releasing.gone.append(Released(parked, "retry"))
     return True
 
 
@@ -274,30 +277,21 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
     """
     if tracked.checkpoint is not None and is_early(tracked.checkpoint, record):
         return _advance(tracked, record, entry, reading)
-    letting = release_readable(rules, tracked)
-    advanced = advance(letting.checkpoint, record, reading)
-    added = ",".join([*letting.added, *([advanced.added] if advanced.added else [])]) or None
-    after = _with_tried(advanced.checkpoint, letting) if advanced.checkpoint is not None else None
-    checkpoint, written = append_to_chain(after, record, entry, added=added, error=advanced.error)
-    return FoldResult(
-        record,
-        tracked._replace(checkpoint=checkpoint, parked=letting.queue),
-        written,
-        before=status_of(tracked),
-        fact=advanced.fact,
-        orders=(*letting.orders, *advanced.orders),
-        released=tuple(letting.gone),
-        dead=tuple(letting.dead),
-    )
+    releasing = release_readable(rules, tracked)
+    advanced = advance(releasing.checkpoint, record, reading)
+    releasing.take(advanced)
+    releasing.checkpoint = _with_tried(advanced.checkpoint, releasing) if advanced.checkpoint is not None else None
+    releasing.error = advanced.error or ""
+    return _released(tracked, record, entry, releasing, advanced.fact)
 
 
-def _with_tried(checkpoint: Checkpoint, letting: Release) -> Checkpoint:
+def _with_tried(checkpoint: Checkpoint, releasing: Release) -> Checkpoint:
     """Return the checkpoint with `untried_from`; the deadline stays pending while parked records have not been tried.
 
     That also holds for a saga that has ended: a parked record may change that.
     """
-    left = next(letting.queue.since(letting.untried_from), None) is not None
-    state = checkpoint.state._replace(untried_from=letting.untried_from)
+    left = next(releasing.queue.since(releasing.untried_from), None) is not None
+    state = checkpoint.state._replace(untried_from=releasing.untried_from)
     return checkpoint._replace(state=state, deadline_pending=left)
 
 
@@ -317,19 +311,23 @@ def _advance(tracked: Tracked, record: Record, entry: Entry, reading: Reading) -
 
 
 def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> FoldResult:
-    letting = release(rules, tracked, record.value)
-    added, error = ",".join(letting.added) or None, letting.error or None
-    checkpoint, written = append_to_chain(letting.checkpoint, record, entry, added=added, error=error)
+    return _released(tracked, record, entry, release(rules, tracked, record.value), reading.fact)
+
+
+def _released(tracked: Tracked, record: Record, entry: Entry, releasing: Release, fact: Fact) -> FoldResult:
+    """Make the result of a record that has released parked ones."""
+    added, error = ",".join(releasing.added) or None, releasing.error or None
+    checkpoint, written = append_to_chain(releasing.checkpoint, record, entry, added=added, error=error)
     return FoldResult(
         record,
-        tracked._replace(checkpoint=checkpoint, parked=letting.queue),
+        tracked._replace(checkpoint=checkpoint, parked=releasing.queue),
         written,
         before=status_of(tracked),
-        fact=reading.fact,
-        orders=tuple(letting.orders),
-        released=tuple(letting.gone),
-        dead=tuple(letting.dead),
-        refused=letting.refused,
+        fact=fact,
+        orders=tuple(releasing.orders),
+        released=tuple(releasing.gone),
+        dead=tuple(releasing.dead),
+        refused=releasing.refused,
     )
 
 

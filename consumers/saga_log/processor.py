@@ -142,9 +142,10 @@ class SagaLog:
         sagas = [saga_of(each.record) for each in received]
         batch = self._batch = _Batch(await self._gather(sql, {*overdue, *(saga for saga in sagas if saga)}))
         batch.last = dict(self._last)
-        self._elapse(transaction, batch, overdue)
-        self._let_go(transaction)
-        self._publish_unowned(transaction, batch)
+        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
+        self._publish_deadlines(transaction, batch, lanes, overdue)
+        self._publish_registered(transaction, lanes)
+        self._publish_unowned(transaction, batch, lanes)
         pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
             if pace.is_due():
@@ -192,9 +193,10 @@ class SagaLog:
             known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, NONE))
         return known
 
-    def _elapse(self, transaction: Transaction, batch: _Batch, overdue: Iterable[UUID]) -> None:
+    def _publish_deadlines(
+        self, transaction: Transaction, batch: _Batch, lanes: Mapping[int, int], overdue: Iterable[UUID]
+    ) -> None:
         """Publish the deadlines that have passed; each is folded when its record is read."""
-        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
         for saga_id in overdue:
             tracked = batch.known[saga_id]
             checkpoint, lane = tracked.checkpoint, lanes.get(tracked.home)
@@ -204,20 +206,18 @@ class SagaLog:
             batch.known[saga_id] = tracked._replace(checkpoint=checkpoint._replace(deadline_pending=False))
             batch.touched[saga_id] = lane
 
-    def _let_go(self, transaction: Transaction) -> None:
+    def _publish_registered(self, transaction: Transaction, lanes: Mapping[int, int]) -> None:
         """Publish releases for sagas whose version is registered now; each is folded when its record is read."""
-        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
         for waiting, version in self._waiting:
             if (lane := lanes.get(waiting.partition)) is not None:
                 transaction.emit(lane, version_registered(self._rules, waiting, version, self._clock.now()))
 
-    def _publish_unowned(self, transaction: Transaction, batch: _Batch) -> None:
+    def _publish_unowned(self, transaction: Transaction, batch: _Batch, lanes: Mapping[int, int]) -> None:
         """Publish `StepUnowned` for the pending steps; each is folded when its record is read.
 
         No saga is read for this; the cache is used where it has one, since it is newer than the report.
         """
         batch.unowned = self._unowned.pending
-        lanes = {lane.partition: lane.id for lane in transaction.lanes.values()} if batch.unowned else {}
         for saga_id, steps in batch.unowned.items():
             lane, tracked = lanes.get(self._rules.home(saga_id)), self._cache.get(saga_id)
             still = steps if tracked is None else awaited_of(self._rules, tracked, steps)

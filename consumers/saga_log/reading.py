@@ -79,37 +79,32 @@ class Rules:
 
     def cause(self, state: State) -> str:
         """Return, for people, why the saga is compensated."""
-        machine = self.machine
-        told = [
-            f"{what}: {', '.join(machine.names(steps))}"
-            for what, steps in (
-                ("refused", state.refused),
-                ("failed", _failed(state)),
-                ("outcome unknown", state.unknown & ~state.done),
-                ("barred", state.barred & ~state.done),
-            )
-            if steps
-        ]
+        causes = self._list(
+            ("refused", state.refused),
+            ("failed", _failed(state)),
+            ("outcome unknown", state.unknown & ~state.done),
+            ("barred", state.barred & ~state.done),
+        )
         if state.taking_back:
-            told.insert(0, "the deadline has elapsed" if state.overdue else "an operator has aborted it")
-        return "; ".join(told)
+            causes.insert(0, "the deadline has elapsed" if state.overdue else "an operator has aborted it")
+        return "; ".join(causes)
 
     def stands(self, state: State) -> str:
         """Return, for people, which steps are done and should not be, or the other way round."""
-        machine = self.machine
-        told = [
-            f"{what}: {', '.join(machine.names(steps))}"
-            for what, steps in (
-                ("done and not compensated", 0 if machine.passed(state) else state.done & ~state.compensated),
-                ("compensated after the pivot", state.compensated if machine.passed(state) else 0),
-                ("unanswered and unowned", machine.unanswered(state)),
-                ("will not happen", (state.refused | state.barred | _failed(state)) & ~state.done),
-            )
-            if steps
-        ]
+        passed = self.machine.passed(state)
+        found = self._list(
+            ("done and not compensated", 0 if passed else state.done & ~state.compensated),
+            ("compensated after the pivot", state.compensated if passed else 0),
+            ("unanswered and unowned", self.machine.unanswered(state)),
+            ("will not happen", (state.refused | state.barred | _failed(state)) & ~state.done),
+        )
         contradicted = sorted({int(each.split(":")[0]) for each in state.contradictions})
-        told += [f"contradicted from outside: {self.saga.steps[index].name}" for index in contradicted]
-        return "; ".join(told)
+        found += [f"contradicted from outside: {self.saga.steps[index].name}" for index in contradicted]
+        return "; ".join(found)
+
+    def _list(self, *found: tuple[str, int]) -> list[str]:
+        """Return each description with the names of its steps, without those of no step."""
+        return [f"{what}: {', '.join(self.machine.names(steps))}" for what, steps in found if steps]
 
 
 def _failed(state: State) -> int:

@@ -207,7 +207,7 @@ async def parked_sagas(sql: Connection, group: str, topic: str, partitions: Coll
 async def parked_for_version(sql: Connection, group: str, sagas: Collection[UUID]) -> list[Waiting]:
     """Return the first parked record of each of these sagas, if it is parked for a version of the definition."""
     rows = await sql.fetch(PARKED_FOR_VERSION, group, list(sagas), UNKNOWN_VERSION)
-    return [Waiting(*row) for row in rows]
+    return [Waiting(**row) for row in rows]
 
 
 async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> dict[UUID, ParkedRecords]:
@@ -217,8 +217,10 @@ async def load_parked(sql: Connection, group: str, sagas: Collection[UUID]) -> d
         saga_id: UUID = row["saga_id"]
         key, headers = str(saga_id).encode(), load_headers(row["headers"])
         at = milliseconds(row["recorded_at"])
-        place, value = (row["topic"], row["partition"], row["offset"], at), row["value"]
-        record = Record(*place, key, value or b"", headers, value is None)
+        value = row["value"]
+        record = Record(
+            row["topic"], row["partition"], row["offset"], at, key, value or b"", headers, tombstone=value is None
+        )
         found.setdefault(saga_id, []).append(Parked(record, row["reason"]))
     return {saga_id: parked_records(parked) for saga_id, parked in found.items()}
 
@@ -238,7 +240,8 @@ async def next_due_in(sql: Connection, lanes: Collection[int]) -> float | None:
 
 async def find_late(sql: Connection, rules: Rules, group: str, lanes: Collection[int], page: Page) -> list[Late]:
     """Return the open sagas of these lanes that are past their deadlines, the earliest deadline first."""
-    rows = await sql.fetch(LATE, rules.saga.name, list(lanes), group, *page)
+    late = (page.deadline, page.saga_id, page.grace, page.limit)
+    rows = await sql.fetch(LATE, rules.saga.name, list(lanes), group, *late)
     return [
         Late(r["saga_id"], r["deadline"], r["version"], _state(rules, r["version"], r["progress"]), r["parked"])
         for r in rows

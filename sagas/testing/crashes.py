@@ -80,7 +80,7 @@ class _Script:
                 memory = _Memory()
                 _rebuild(run)
             if commits == self.deadline_after:
-                run.say(Meaning.DEADLINE)
+                run.publish(Meaning.DEADLINE)
             commits += 1
             if commits > ENOUGH:
                 raise AssertionError(f"{self.saga.name}: no end after {ENOUGH} commits; it is {run.status}")

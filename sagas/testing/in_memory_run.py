@@ -55,7 +55,7 @@ class InMemoryStep:
     round: int = 1
     back_round: int = 0
     times_done: int = 0
-    times_undone: int = 0
+    times_compensated: int = 0
     answer: Fact | None = None
     back_answer: Fact | None = None
 
@@ -112,7 +112,7 @@ class InMemoryRun:
 
     def triggered(self, step: int) -> bool:
         """Return whether all triggers of the step are on the topic."""
-        return all(self._said(Meaning.DONE, index) for index in self._before[step])
+        return all(self._has_fact(Meaning.DONE, index) for index in self._before[step])
 
     def fold(self) -> tuple[StepCommand, ...]:
         """Fold the next fact; returns the commands that the saga log publishes for it."""
@@ -125,7 +125,7 @@ class InMemoryRun:
         self.refusals += bool(folded.refusal)
         return folded.orders
 
-    def say(self, meaning: Meaning, step: int = -1, *, outcome: Status | None = None) -> None:
+    def publish(self, meaning: Meaning, step: int = -1, *, outcome: Status | None = None) -> None:
         """Publish a deadline, an operator's decision or a contradiction."""
         self.facts.append(Fact(meaning, step, id=f"said-{len(self.facts)}", outcome=outcome))
 
@@ -231,16 +231,16 @@ class InMemoryRun:
                 part.apply(decided)
                 stays = fail or self._is_used(order.step)
                 if not stays:
-                    self._undo(order.step)
+                    self._revert(order.step)
                 self._answer(order.step, StepMessage.COMPENSATION_FAILED_FOR_GOOD if stays else StepMessage.COMPENSATED)
             case Action.REPEAT_COMPENSATION_ANSWER:
                 self._emit(part.back_answer)
             case action:
                 raise AssertionError(f"{self._step(order.step).name}: {action.value} ({part.status})")
 
-    def _undo(self, step: int) -> None:
+    def _revert(self, step: int) -> None:
         part = self.parts[step]
-        part.stands, part.times_undone = False, part.times_undone + 1
+        part.stands, part.times_compensated = False, part.times_compensated + 1
         for index, needed in enumerate(self._before):
             if step in needed and self.is_waiting(index):
                 self.parts[index].closed = True
@@ -298,7 +298,7 @@ class InMemoryRun:
         if fact is not None:
             self.facts.append(fact)
 
-    def _said(self, meaning: Meaning, step: int) -> bool:
+    def _has_fact(self, meaning: Meaning, step: int) -> bool:
         return any(fact.meaning is meaning and fact.step == step for fact in self.facts)
 
     def _step(self, index: int) -> AnyStep:
@@ -309,7 +309,7 @@ class InMemoryRun:
         if self.state.resolved is not None:
             return ""
         stands = self._names(part.stands for part in self.parts)
-        if twice := self._names(part.times_done > 1 or part.times_undone > 1 for part in self.parts):
+        if twice := self._names(part.times_done > 1 or part.times_compensated > 1 for part in self.parts):
             return f"{twice} happened, or were taken back, more than once"
         if self.status is Status.ABORTED and stands:
             return f"ABORTED, yet {stands} stand"

@@ -15,7 +15,7 @@ from tradesaga.sagas.testing.facts import GivenFact
 from tradesaga.schemas.messages.lifecycle import Bar, DeadlineElapsed, Retry
 from tradesaga.schemas.messages.message import Command, Event, wire_type
 
-Said = GivenFact | Event | type[Event]
+GivenEvent = GivenFact | Event | type[Event]
 Commanded = Command | type[Command]
 
 
@@ -37,21 +37,23 @@ class Scenario:
         """Return the saga's status."""
         return self.machine.status(self.state)
 
-    def happened(self, *said: Said) -> "Scenario":
+    def happened(self, *said: GivenEvent) -> "Scenario":
         """Fold these facts in this order; an event's type stands for any value."""
-        story = self
+        scenario = self
         for each in said:
-            story = story._fold(story._read(each))
-        return story
+            scenario = scenario._fold(scenario._read(each))
+        return scenario
 
     def after(self, time: timedelta) -> "Scenario":
         """Advance a virtual clock; an open saga past its deadline gets its `DeadlineElapsed`, once."""
-        story = replace(self, now=self.now + time)
-        if story.started_at is None or any(fact.meaning is Meaning.DEADLINE for fact in story.facts):
-            return story
-        due = story.now - story.started_at >= self.machine.saga.deadline
-        open_ = story.status in {Status.IDLE, Status.RUNNING, Status.COMPENSATING}
-        return story.happened(DeadlineElapsed(deadline=str(self.machine.saga.deadline))) if due and open_ else story
+        scenario = replace(self, now=self.now + time)
+        if scenario.started_at is None or any(fact.meaning is Meaning.DEADLINE for fact in scenario.facts):
+            return scenario
+        due = scenario.now - scenario.started_at >= self.machine.saga.deadline
+        open_ = scenario.status in {Status.IDLE, Status.RUNNING, Status.COMPENSATING}
+        return (
+            scenario.happened(DeadlineElapsed(deadline=str(self.machine.saga.deadline))) if due and open_ else scenario
+        )
 
     def commands(self, *expected: Commanded) -> "Scenario":
         """Assert exactly these commands, in this order, since the last call."""
@@ -97,7 +99,7 @@ class Scenario:
     def _name(self) -> str:
         return self.machine.saga.name
 
-    def _read(self, said: Said) -> Fact:
+    def _read(self, said: GivenEvent) -> Fact:
         message = said.message if isinstance(said, GivenFact) else said
         kind = message if isinstance(message, type) else type(message)
         value = message.to_wire() if isinstance(message, Event) else b"{}"

@@ -69,7 +69,7 @@ def test_records_are_read_or_refused(seed: int) -> None:
     refused = read = 0
     for _ in range(INPUTS):
         record = corpus.bad()
-        router.tells(record.topic, record.headers)
+        router.reports_stray(record.topic, record.headers)
         letter = dead_letter("trade", "fuzz", record, RecordFault("fuzz", "because"), 0)
         assert unpack(letter.packed)[1] == letter.value
         if not router.wants(record.headers):

@@ -85,7 +85,7 @@ def fact(message: type[Message], value: bytes, **given: bytes) -> Record:
 
 def _route(taken: Record) -> None:
     for router in _routers:
-        router.tells(taken.topic, taken.headers)
+        router.reports_stray(taken.topic, taken.headers)
         if router.wants(taken.headers):
             for message in router.read(1, taken):
                 trigger = Trigger.of(message)

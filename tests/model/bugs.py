@@ -32,7 +32,7 @@ class TakesBackEarly(Machine):
         folded = super()._due(state, orders, refusal)
         if folded.status is not Status.COMPENSATING or not self._left(folded.state):
             return folded
-        state, orders = self._take_back_last(folded.state, folded.orders)
+        state, orders = self._compensate_last(folded.state, folded.orders)
         return Folded(state, folded.status, orders)
 
 
@@ -41,7 +41,7 @@ class BarsPastPivot(Machine):
 
     def _due(self, state: State, orders: tuple[StepCommand, ...] = (), refusal: str = "") -> Folded:
         folded = super()._due(state, orders, refusal)
-        if not self._takes_back(folded.state):
+        if not self._is_compensating(folded.state):
             return folded
         last = len(self.saga.steps) - 1
         due = folded.state.done >> last - 1 & 1 and not folded.state.done >> last & 1
@@ -52,7 +52,7 @@ class BarsPastPivot(Machine):
 class TakesBackFirst(Machine):
     """Takes back in the order of doing, first step first."""
 
-    def _take_back_last(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
+    def _compensate_last(self, state: State, orders: tuple[StepCommand, ...]) -> tuple[State, tuple[StepCommand, ...]]:
         left = self._left(state)
         first = (left & -left).bit_length() - 1
         asked = tuple(1 if i == first else each for i, each in enumerate(state.undo_asked))
@@ -81,7 +81,7 @@ class CountsOldFailures(Machine):
 class CountsOldUndoFailures(Machine):
     """Counts a compensation's failure of whatever round."""
 
-    def _undo_failed(self, state: State) -> int:
+    def _compensation_failed(self, state: State) -> int:
         failed = sum(1 << i for i, round_ in enumerate(state.undo_failed) if round_)
         return failed & state.done & ~state.compensated
 

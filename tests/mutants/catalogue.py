@@ -114,7 +114,7 @@ def auto_commit() -> Generator[None]:
 def first_in_first_out() -> AbstractContextManager[None]:
     """What was done first is taken back first."""
     return changed(
-        Machine, "_take_back_last", ("index = left.bit_length() - 1", "index = (left & -left).bit_length() - 1")
+        Machine, "_compensate_last", ("index = left.bit_length() - 1", "index = (left & -left).bit_length() - 1")
     )
 
 
@@ -124,7 +124,7 @@ def late_success_ignored() -> Generator[None]:
     former = Machine.fold
 
     def fold(self: Machine, state: Any, fact: Any) -> Any:
-        if fact.meaning is Meaning.DONE and self._takes_back(state) and not state.done >> fact.step & 1:  # pyright: ignore[reportPrivateUsage]
+        if fact.meaning is Meaning.DONE and self._is_compensating(state) and not state.done >> fact.step & 1:  # pyright: ignore[reportPrivateUsage]
             fact = fact._replace(meaning=Meaning.BARRED)
         return former(self, state, fact)
 
@@ -266,7 +266,7 @@ def old_round_counts() -> AbstractContextManager[None]:
     """A failed compensation counts as failed for good, in whatever round it failed."""
     return changed(
         Machine,
-        "_undo_failed",
+        "_compensation_failed",
         (
             "equal_rounds(state.undo_failed, state.undo_rounds)",
             "sum(1 << i for i, n in enumerate(state.undo_failed) if n)",

@@ -110,7 +110,7 @@ async def parked_for_version(tx: Transaction, group: str, sagas: Sequence[UUID],
     for row in await parked(tx, group, sagas):
         first.setdefault(row["saga_id"], row)
     columns = ("saga_id", "topic", "partition", "offset", "reason")
-    return [tuple(select(row, columns).values()) for row in first.values() if row["reason"].startswith(reason)]
+    return [select(row, columns) for row in first.values() if row["reason"].startswith(reason)]
 
 
 async def parked(tx: Transaction, group: str, sagas: Sequence[UUID]) -> list[Any]:

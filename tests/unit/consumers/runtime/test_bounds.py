@@ -11,7 +11,7 @@ import pytest
 from tests.waiting import until
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.event_factory import CallKind, Trigger
-from tradesaga.consumers.runtime.remote_calls import JUDGED_LIMIT, Call, Calls
+from tradesaga.consumers.runtime.remote_calls import COMPLETIONS_LIMIT, Call, Calls
 from tradesaga.consumers.saga_log.checkpoint import Parked, SagaCache, Tracked, parked_records
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.identity import Inspector
@@ -203,14 +203,14 @@ async def test_large_calls_leave_no_room_for_others() -> None:
     assert calls.room == 0
     far.open.set()
     await ended(calls, 2)
-    calls.judged(calls.completions[0])
+    calls.processed(calls.completions[0])
     assert calls.room == 0
-    calls.judged(calls.completions[0])
+    calls.processed(calls.completions[0])
     assert calls.room == 100
     await calls.close()
 
 
-@pytest.mark.parametrize(("size", "judged"), [(10, JUDGED_LIMIT), (64 * 1024, 127)])
+@pytest.mark.parametrize(("size", "judged"), [(10, COMPLETIONS_LIMIT), (64 * 1024, 127)])
 async def test_a_batch_judges_so_many_calls(size: int, judged: int) -> None:
     """Twelve hundred calls end at once: a batch takes some of them, fewer where they are large."""
     far, calls = Far(), Calls(size=10**9)
