@@ -1,4 +1,4 @@
-"""Queries on sagas for people and scripts: one saga with its events, or a page of many."""
+"""Queries on sagas for commands and HTTP: one saga with its events, or a page of many; progress as stored."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import CONTEXT
 
 _FIELDS: Final = State._fields
-_REMEMBERED: Final = 4096
-"""Bytes up to which progress is remembered."""
-_NAMED: Final = 16
-"""Contradictions and decisions up to which it is."""
+_CACHED_BYTES: Final = 4096
+"""Maximum bytes of progress that is cached."""
+_CACHED_NAMES: Final = 16
+"""Maximum number of contradictions and decisions in a cached state."""
 
 
 class ProgressError(ValueError):
@@ -31,19 +31,19 @@ class ProgressError(ValueError):
 
 def encode_progress(machine: Machine, state: State) -> bytes:
     """Write what differs from `machine.begin()`."""
-    few = len(state.contradictions) + len(state.decisions) <= _NAMED
-    return _encode_remembered(machine, state) if few else _encode(machine, state)
+    few = len(state.contradictions) + len(state.decisions) <= _CACHED_NAMES
+    return _encode_cached(machine, state) if few else _encode(machine, state)
 
 
 def _encode(machine: Machine, state: State) -> bytes:
     begun = machine.begin()
     differing = {name: now for name, now, first in zip(_FIELDS, state, begun, strict=True) if now != first}
-    return orjson.dumps(differing, default=sorted)  # sets are the one thing JSON has not
+    return orjson.dumps(differing, default=sorted)  # JSON has no sets
 
 
 def decode_progress(machine: Machine, progress: bytes) -> State:
-    """Read what `encode_progress` wrote for the same definition; raises `ProgressError`."""
-    return (_decode_remembered if len(progress) <= _REMEMBERED else _decode)(machine, progress)
+    """Read what `encode_progress` wrote for the same definition. Raises `ProgressError`."""
+    return (_decode_cached if len(progress) <= _CACHED_BYTES else _decode)(machine, progress)
 
 
 def _decode(machine: Machine, progress: bytes) -> State:
@@ -54,23 +54,23 @@ def _decode(machine: Machine, progress: bytes) -> State:
     except (ValueError, TypeError, AttributeError) as error:
         raise ProgressError(f"progress cannot be read: {error}") from None
     if unknown := stored.keys() - set(_FIELDS):
-        raise ProgressError(f"progress holds {sorted(unknown)}, which this version does not know")
+        raise ProgressError(f"progress has {sorted(unknown)}, which this version does not know")
     return state
 
 
-_encode_remembered: Final = lru_cache(maxsize=1024)(_encode)
+_encode_cached: Final = lru_cache(maxsize=1024)(_encode)
 
-_decode_remembered: Final = lru_cache(maxsize=1024)(_decode)
+_decode_cached: Final = lru_cache(maxsize=1024)(_decode)
 
 
 def _typed(stored: Any, begun: Any) -> Any:
-    """Give a stored value the type of its field; `begun` is the field's value in a saga just begun."""
+    """Convert a stored value to the type of its field; `begun` is the field's value in a new saga."""
     if stored is None:
         return begun
     if isinstance(begun, tuple):
         steps = len(cast("tuple[int, ...]", begun))
         if len(stored) != steps:
-            raise ProgressError(f"progress is of {len(stored)} steps; the definition has {steps}")
+            raise ProgressError(f"progress has {len(stored)} steps; the definition has {steps}")
         return tuple(stored)
     if isinstance(begun, frozenset):
         return frozenset(stored)
@@ -87,12 +87,16 @@ _SHORTEST: Final = 6
 _DIGITS: Final = 32
 
 QUERYABLE_CONTEXT: Final = r"replace(saga.context::text, '\u0000', '\ufffd')::json"
-"""The context as SQL may look into it: JSON can spell a NUL, and PostgreSQL refuses to read a text that has one."""
+"""The context as SQL can query it: JSON can escape a NUL, which PostgreSQL's text type cannot hold."""
 
-_COLUMNS: Final = """saga_id, name, version, state, current_step_index, completed_steps, compensated_steps, context,
-    deadline, request_hash, created_at, updated_at"""
+_COLUMNS: Final = (
+    "saga_id", "name", "version", "state", "current_step_index", "completed_steps", "compensated_steps", "context",
+    "deadline", "request_hash", "created_at", "updated_at",
+)  # fmt: skip
+_JSON_COLUMNS: Final = frozenset({"completed_steps", "compensated_steps", "context"})
+_SELECTED: Final = ", ".join(_COLUMNS)
 
-_ONE: Final = f"SELECT {_COLUMNS}, progress, seq FROM saga WHERE saga_id = $1"
+_ONE: Final = f"SELECT {_SELECTED}, progress, seq FROM saga WHERE saga_id = $1"
 
 _BETWEEN: Final = "SELECT saga_id FROM saga WHERE saga_id BETWEEN $1 AND $2 ORDER BY saga_id LIMIT $3"
 
@@ -102,11 +106,11 @@ SELECT seq, topic, partition, "offset", recorded_at, event_type, step_name, even
 FROM saga_event WHERE saga_id = $1 ORDER BY recorded_at, topic, partition, "offset"
 """
 
-# `starts` gives, by the saga's name and version, the event whose member of the context holds the request; sagas of a
-# version that is not registered are listed too, unless the request is asked about.
+# `starts` has, by the saga's name and version, the event whose member of the context is the request; sagas of a version
+# that is not registered are listed too, unless the filter concerns the request.
 _PAGE: Final = f"""
 WITH starts AS (SELECT * FROM unnest($1::text[], $9::int[], $2::text[]) AS t (name, version, start))
-SELECT {_COLUMNS} FROM saga LEFT JOIN starts USING (name, version)
+SELECT {_SELECTED} FROM saga LEFT JOIN starts USING (name, version)
 WHERE name = ANY($1::text[]) AND ($3::text IS NULL OR state = $3)
     AND ($4::text IS NULL OR {QUERYABLE_CONTEXT} -> start ->> 'account' = $4)
     AND ($5::text IS NULL OR {QUERYABLE_CONTEXT} -> start ->> 'symbol' = $5)
@@ -188,20 +192,7 @@ async def count_states(sql: Connection) -> dict[str, int]:
 
 def row_to_json(row: asyncpg.Record) -> Json:
     """Return a saga's columns, with JSON columns parsed."""
-    return {
-        "saga_id": row["saga_id"],
-        "name": row["name"],
-        "version": row["version"],
-        "state": row["state"],
-        "current_step_index": row["current_step_index"],
-        "completed_steps": orjson.loads(row["completed_steps"]),
-        "compensated_steps": orjson.loads(row["compensated_steps"]),
-        "context": orjson.loads(row["context"]),
-        "deadline": row["deadline"],
-        "request_hash": row["request_hash"],
-        "created_at": row["created_at"],
-        "updated_at": row["updated_at"],
-    }
+    return {name: orjson.loads(row[name]) if name in _JSON_COLUMNS else row[name] for name in _COLUMNS}
 
 
 def _event(row: asyncpg.Record) -> Json:
@@ -210,26 +201,11 @@ def _event(row: asyncpg.Record) -> Json:
         for name, value in publishable(load_headers(row["headers"]))
         if name != CONTEXT
     }
-    return {
-        "seq": row["seq"],
-        "topic": row["topic"],
-        "partition": row["partition"],
-        "offset": row["offset"],
-        "recorded_at": row["recorded_at"],
-        "event_type": row["event_type"],
-        "step_name": row["step_name"],
-        "event_time": row["event_time"],
-        "started": row["started"],
-        "context_added": row["context_added"],
-        "error": row["error"],
-        "headers": headers,
-        "value": read_value(row["value"]),
-        "hash": row["hash"].hex(),
-    }
+    return {**row, "headers": headers, "value": read_value(row["value"]), "hash": row["hash"].hex()}
 
 
 def read_value(stored: bytes | None) -> Any:
-    """Return a record's value: JSON where it is, text otherwise."""
+    """Return a record's value: parsed if it is JSON, otherwise as text."""
     try:
         return orjson.loads(stored or b"null")
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Settings of a process, read once from the environment and the local stack's state."""
+"""The settings of a process, read once from the environment and from the local stack's state."""
 
 import os
 import re
@@ -23,9 +23,9 @@ SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
 _PORT_DIGITS = 5
 _LAST_PORT = 65535
 SAGA_LOG = "saga_log"
-"""The service whose database has checkpoints, audit log, parked records and start requests."""
+"""The service whose database has the checkpoints, the audit log, parked records and start requests."""
 LEDGER_SERVICES = ("risk", "cash", "execution", "settlement")
-"""The services whose rows lie in the ledger database; the venue feed writes there too."""
+"""The services whose rows are in the ledger database; the venue feed writes there too."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -35,7 +35,7 @@ def _checked_dsn(value: SecretStr) -> SecretStr:
         return value
     parts = urlsplit(url)
     if not re.fullmatch(r"postgres(ql)?", parts.scheme) or not parts.path.strip("/"):
-        raise ValueError("give it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+        raise ValueError("write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     return value
 
 
@@ -47,7 +47,7 @@ Dsn = Annotated[SecretStr, AfterValidator(_checked_dsn)]
 
 
 class Settings(BaseSettings):
-    """Every setting, each from TRADESAGA_<NAME>; a port of 0 means that none is served."""
+    """All settings, each from TRADESAGA_<NAME>; port 0 serves nothing."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     """URL of PostgreSQL as `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`."""
     service_databases: dict[str, Dsn] = {}
     """Database of one service (`SAGA_LOG`, `STOCK`, ...); the others use TRADESAGA_DATABASE_URL. `RISK`, `CASH`,
-    `EXECUTION` and `SETTLEMENT` must have the same one. Set it for all services alike, so that no service takes the
-    lanes that another has left in its former database.
+    `EXECUTION` and `SETTLEMENT` must have the same one. Set it alike for all services, so that none acquires lanes that
+    another has left in its former database.
     """
     venue_url: str = ""
     """URL of the venue's API."""
@@ -69,9 +69,9 @@ class Settings(BaseSettings):
     venue_secret: SecretStr = SecretStr("")
     """Secret of the account at the venue."""
     venue_name: Annotated[str, Field(min_length=1, max_length=64)] = "paper"
-    """What accounts, instruments and reports call the venue."""
+    """Name of the venue in accounts, instruments and reports."""
     venue_fee_rate: Annotated[Decimal, Field(ge=0, lt=1)] = Decimal("0.001")
-    """Highest fee that the venue charges, as a fraction of an order's value; holds include it."""
+    """Maximum fee of the venue, as a fraction of an order's value; holds include it."""
     http_host: str = "127.0.0.1"
     """Address on which the HTTP API and the probes listen."""
     http_port: Port = 0
@@ -79,25 +79,25 @@ class Settings(BaseSettings):
     metrics_port: Port = 0
     """Port of `/metrics`, `/healthz` and `/readyz`; `up` chooses one, 0 serves none."""
     session_timeout_ms: Annotated[int, Field(ge=1000)] = 6000
-    """Milliseconds for which Kafka waits for a silent consumer before others get its partitions."""
+    """Milliseconds after which Kafka reassigns the partitions of a consumer that sends no heartbeat."""
     calls_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4096
-    """Remote calls that a participant has under way at once; further ones wait in its rows."""
+    """Maximum number of concurrent remote calls of a participant; further calls wait in its rows."""
     intake_lag_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Seconds that the saga log may be behind before starts and signals wait on their topics."""
     intake_in_flight: Annotated[int, Field(ge=1)] = 10_000
-    """Open sagas at which further starts and signals wait on their topics."""
+    """Number of open sagas at which further starts and signals wait on their topics."""
     unowned_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-    """Seconds after its deadline for which a saga waits for a step that nobody owns before it is FAILED."""
+    """Seconds after its deadline for which a saga waits for a step without an owner before it is FAILED."""
     topic_prefix: str = ""
     """Prefix of topics and groups on a shared cluster, before a dot: `desk7` for `desk7.trade.events`. Lower-case
-    letters, digits and hyphens, 63 at most. `up` notes it.
+    letters, digits and hyphens, 63 at most. `up` stores it.
     """
     topic_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
-    """Brokers that keep each record; 0: three, or as many as there are."""
+    """Number of brokers that keep each record; 0: three, or as many as there are."""
     topic_min_insync_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
-    """Brokers that must have a record before it counts; 0: two where there are three or more replicas, else one."""
+    """Number of brokers that must acknowledge a record; 0: two if there are three or more replicas, otherwise one."""
     topic_unclean_leader_election: bool = False
-    """Whether to accept topics that a broker without all records may lead: acknowledged records may be lost then."""
+    """Whether to accept topics that a broker without all records may lead, which may lose acknowledged records."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     log_format: Literal["text", "json"] = "json"
@@ -105,18 +105,18 @@ class Settings(BaseSettings):
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Fraction of sagas whose spans are recorded, with the `tracing` extra."""
     request_keys: Path | None = None
-    """File of the keys that hash requests, the same for all that start sagas; default `request.keys` in the stack's
-    folder. `up` and `migrate` make it.
+    """File of the keys that hash requests, the same for all services that start sagas; default `request.keys` in the
+    stack's folder. `up` and `migrate` create it.
     """
     audit_key: Path | None = None
     """File of the private key that signs the audit log's checkpoints; default `audit.key` in the stack's folder.
-    Services read only the public key beside it, `.pub`, if it is there.
+    Services read only the public key beside it, `.pub`, if it exists.
     """
     audit_witness: Path | None = None
     """File that keeps checkpoints outside the database and Kafka; default `audit-witness.jsonl` in the stack's folder.
     """
     audit_log_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "tradesaga"
-    """Name of this installation in checkpoints. Never change it once something is sealed."""
+    """Name of this installation in checkpoints. Never change it after the first seal."""
     audit_clock_tier: Annotated[str, AfterValidator(_checked_tier)] = "off"
     """Largest error of the sealing machine's clock before a warning: `100 us`, `1 ms`, `50 ms`, `1 s`, a number of
     milliseconds, or `off`.
@@ -124,13 +124,13 @@ class Settings(BaseSettings):
     audit_unsealed_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     """Seconds for which a record may wait for its seal before a warning."""
     audit_retention: str = "off"
-    """How long the audit log is kept, also by saga: `7y`, `18m`, `90d`, `7y, trade=10y`, or `off`. Nothing is removed
-    by itself.
+    """Retention of the audit log, also by saga: `7y`, `18m`, `90d`, `7y, trade=10y`, or `off`. Nothing is removed
+    automatically.
     """
     audit_lap: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
-    """Seconds that the live auditor takes at least to check all sagas again, idle ones included."""
+    """Minimum seconds in which the live auditor checks all sagas again, including idle ones."""
     app: Annotated[tuple[str, ...], NoDecode] = ()
-    """Modules with further sagas, participants and services, separated by commas. `up` notes them, also those of
+    """Modules with further sagas, participants and services, separated by commas. `up` stores them, and those of
     `--app`, for later commands in its folder.
     """
 
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_prefix(cls, value: str) -> str:
         if value and not is_prefix(value):
-            raise ValueError("give lower-case letters, digits and hyphens, 63 at most and no hyphen first or last")
+            raise ValueError("use lower-case letters, digits and hyphens, 63 at most and no hyphen first or last")
         return value
 
     @field_validator("topic_min_insync_replicas")
@@ -165,9 +165,9 @@ class Settings(BaseSettings):
         for server in value.split(",") if value else ():
             host, _, port = server.strip().rpartition(":")
             fits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and 0 < int(port) <= _LAST_PORT
-            # Bytes of the environment that are no UTF-8 are not printable.
+            # Bytes of the environment that are not UTF-8 are not printable.
             if not host or " " in host or not host.isprintable() or not fits:
-                raise ValueError("give the broker as HOST:PORT, several separated by commas")
+                raise ValueError("write the broker as HOST:PORT, several separated by commas")
         return value
 
     def brokers(self) -> str:
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     def database_for(self, service: str = "") -> str:
         """Return the database URL of the service.
 
-        Raises CommandError when none is known (exit 5), or the trade's services are given different ones (exit 2).
+        Raises `CommandError` if none is known (exit 5), or if the trade's services have different ones (exit 2).
         """
         if service in LEDGER_SERVICES:
             self._check_ledger()
@@ -192,7 +192,7 @@ class Settings(BaseSettings):
         return url
 
     def shares_database(self, service: str, other: str) -> bool:
-        """Return whether two services have the same database, or nothing here says which one `other` has.
+        """Return whether two services have the same database, or the settings have none for `other`.
 
         Users and passwords may differ; host, port and name are compared as they are written.
         """
@@ -208,7 +208,7 @@ class Settings(BaseSettings):
             names = sorted(each for each in LEDGER_SERVICES if each in self.service_databases)
             variables = ", ".join(f"{SERVICE_DATABASE}{each.upper()}" for each in names)
             what = "risk, cash, execution and settlement check each other's rows and so share one ledger database"
-            do = f"give all four of them the same URL, or none: {variables} differ"
+            do = f"set the same URL for all four of them, or none: {variables} differ"
             raise CommandError("ledger-divided", what, "environment", do, ExitCode.USAGE)
 
     def request_keys_file(self) -> Path:
@@ -233,9 +233,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(home: Path | None = None, app: Sequence[str] | None = None) -> Settings:
-    """Read the environment, then fill what it leaves open from the stack that runs in `home`; `app` adds modules.
+    """Read the environment, and for what it does not set the stack that runs in `home`; `app` adds modules.
 
-    Raises CommandError (exit 2) naming the variable that is wrong, never its value: it may hold a password.
+    Raises `CommandError` (exit 2) that names the invalid variable, never its value, which may contain a password.
     """
     given: dict[str, Any] = _service_databases() | ({} if home is None else {"home": home})
     try:
@@ -254,7 +254,7 @@ def _split(value: str) -> list[str]:
 
 
 def _server_and_name(url: str) -> tuple[str, str, list[tuple[str, str]]]:
-    """Return what of a database's URL says where it is."""
+    """Return the parts of a database's URL that locate it."""
     parts = urlsplit(url)
     where = [each for each in parse_qsl(parts.query) if each[0] in {"host", "port", "dbname"}]
     return parts.netloc.rpartition("@")[2], parts.path, where
@@ -271,7 +271,7 @@ def _service_databases() -> dict[str, Any]:
 
 
 def _from_stack(settings: Settings, state: StackState) -> dict[str, Any]:
-    """Choose from the stack's state what nobody has set."""
+    """Return the stack's values of settings that are not set."""
     taken = {"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port", "app", "topic_prefix"}
     known = state.model_dump(include=taken)
     return {name: value for name, value in known.items() if value and name not in settings.model_fields_set}
@@ -285,10 +285,10 @@ def _refused(error: ValidationError) -> CommandError:
 
 
 def _not_json(error: SettingsError) -> CommandError:
-    """Return the error of a variable that should be JSON; pydantic names its field alone."""
+    """Return the error of a variable that is not valid JSON; pydantic names only its field."""
     field = re.search(r'field "(\w+)"', str(error))
     name = f"{PREFIX}{field[1].upper()}" if field else "a variable"
-    return CommandError("settings-invalid", f"{name} is not valid", "environment", "give it as JSON", ExitCode.USAGE)
+    return CommandError("settings-invalid", f"{name} is not valid", "environment", "write it as JSON", ExitCode.USAGE)
 
 
 def _absent(server: str, home: Path, variable: str) -> CommandError:

@@ -24,8 +24,7 @@ from tradesaga.infra.outbox.batch_writer import OutboxTransaction
 from tradesaga.infra.outbox.guard import group_filter_for
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, OutboxWriter, WriteUnknownError
 from tradesaga.infra.outbox.ownership import unique_owner_name
-from tradesaga.infra.postgres.database import Pool, open_pool
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Pool, open_pool
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.venues.access import open_venue

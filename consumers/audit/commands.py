@@ -22,8 +22,7 @@ from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.cli.console import AsJson, Directory, print_result, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
-from tradesaga.infra.postgres.database import session
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, session
 from tradesaga.infra.reconciliation.facts import check_facts
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings

@@ -1,4 +1,4 @@
-"""The one console script: its sub-commands are found by entry point, its errors end as one sentence."""
+"""The console script `tradesaga`: finds sub-commands by entry point and prints errors as one sentence."""
 
 import os
 import sys
@@ -29,13 +29,11 @@ def main() -> None:
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run a command and give its exit code; with `--json` its error is JSON on stderr, otherwise one sentence."""
+    """Run a command and return its exit code; an error is printed on stderr, as JSON with `--json`."""
     as_json = "--json" in arguments
     if broken := [word for word in arguments if not _is_text(word)]:
-        do = "give it as UTF-8, without a NUL"
-        return print_error(
-            CommandError("usage", "an argument is no text", ascii(broken[0]), do, ExitCode.USAGE), as_json=as_json
-        )
+        what, do = "an argument is not text", "write it in UTF-8, without a NUL"
+        return print_error(CommandError("usage", what, ascii(broken[0]), do, ExitCode.USAGE), as_json=as_json)
     try:
         code = _dispatch(arguments, as_json=as_json)
         sys.stdout.flush()
@@ -44,10 +42,10 @@ def execute(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except typer.TyperException as error:
-        if not error.format_message():  # no command was named: the help has been printed instead
+        if not error.format_message():  # without a command the help has been printed
             return ExitCode.USAGE
         return print_error(_misuse(error), as_json=as_json)
-    except Exception as error:  # the one place where whatever is left becomes a sentence
+    except Exception as error:  # any other error becomes a sentence
         if os.environ.get("TRADESAGA_DEBUG"):
             raise
         return print_error(_described(error), as_json=as_json)
@@ -55,7 +53,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def _is_text(word: str) -> bool:
-    """Return whether an argument is something that databases and terminals can take."""
+    """Return whether databases and terminals can store and show an argument."""
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -65,15 +63,15 @@ def _is_text(word: str) -> bool:
 
 def _dispatch(arguments: Sequence[str], *, as_json: bool) -> Any:
     wanted = next((word for word in arguments if not word.startswith("-")), "")
-    if not wanted and "--version" in arguments:  # known without loading a command
+    if not wanted and "--version" in arguments:
         return _show_version(as_json=as_json)
     return assemble(wanted)(args=list(arguments), prog_name="tradesaga", standalone_mode=False)
 
 
 def assemble(wanted: str = "") -> typer.Typer:
-    """Compose the commands of all installed packages; those that cannot be loaded are named and left out.
+    """Compose the commands of all installed packages; those that cannot be loaded are listed on stderr and left out.
 
-    An entry point of the wanted command's own name is loaded alone: a service need not carry all commands' imports.
+    An entry point with the wanted command's name is loaded alone: a service must not import what other commands need.
     Commands of one module share a `typer.Typer`, which is registered under the name of each.
     Raises `CommandError` (exit 3) when the wanted command needs an extra that is not installed.
     """
@@ -133,13 +131,13 @@ def _described(error: Exception) -> CommandError:
         return error
     if (needed := missing_extra(error)) is not None:
         return needed
-    from tradesaga.infra.cli.failures import describe  # noqa: PLC0415  # the servers' clients are heavy, and seldom needed here
+    from tradesaga.infra.cli.failures import describe  # noqa: PLC0415  # the servers' clients load slowly
 
     return describe(error)
 
 
 def _reader_gone() -> int:
-    """Exit quietly when the reader of our output (a pager, `head`) has gone; stdout must not be flushed again."""
+    """Exit quietly when the reader of stdout (a pager, `head`) has ended; stdout must not be flushed again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.CHECK_FAILED
 

@@ -1,4 +1,4 @@
-"""Errors of servers and networks as the one sentence that a user gets; never a stack trace."""
+"""Errors of servers and networks as one sentence for the user; stack traces go to a file."""
 
 import asyncio
 import errno
@@ -35,7 +35,7 @@ LOST_CONNECTION = (ConnectionError, asyncio.TimeoutError, asyncpg.InterfaceError
 
 
 def describe(error: BaseException) -> CommandError:
-    """Turn any failure of a command into what, where and what to do; the trace goes to a file."""
+    """Return the error that a command reports for any exception."""
     if isinstance(error, BaseExceptionGroup):
         return describe(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
     if isinstance(error, CommandError):

@@ -1,4 +1,7 @@
-"""`tradesaga run`: services, each an async function of the settings that ends only when it is cancelled."""
+"""`tradesaga run`: runs services until SIGTERM, and ends a process whose event loop is blocked.
+
+A service is an async function of the settings that returns only when it is cancelled.
+"""
 
 import asyncio
 import faulthandler
@@ -27,14 +30,14 @@ from tradesaga.infra.telemetry.tracing import configure_tracing
 
 LOOK_SECONDS: Final = 5.0
 MISSED: Final = 24
-"""Looks in a row at which the event loop has not turned: two minutes in which nothing is read, sent or answered."""
+"""Consecutive checks at which the event loop was blocked: two minutes in which nothing is read or sent."""
 
 
 @asynccontextmanager
-async def guarding(look: float = LOOK_SECONDS, missed: int = MISSED) -> AsyncGenerator[None]:
-    """End the process if the running event loop stands still while the body runs.
+async def watch_event_loop(look: float = LOOK_SECONDS, missed: int = MISSED) -> AsyncGenerator[None]:
+    """End the process if the running event loop is blocked while the body runs.
 
-    Looks are counted, not seconds: a process that was stopped with all its threads has missed none.
+    Checks are counted, not seconds: a process that was stopped with all its threads has missed none.
     """
     loop, over, turned = asyncio.get_running_loop(), threading.Event(), threading.Event()
 
@@ -45,7 +48,7 @@ async def guarding(look: float = LOOK_SECONDS, missed: int = MISSED) -> AsyncGen
             turned.clear()
             if not left:
                 faulthandler.dump_traceback(sys.stderr)
-                leave("the event loop stands still; the stacks of all threads are above")
+                exit_at_once("the event loop is blocked; the stacks of all threads are above")
             loop.call_soon_threadsafe(turned.set)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
@@ -55,8 +58,8 @@ async def guarding(look: float = LOOK_SECONDS, missed: int = MISSED) -> AsyncGen
         over.set()
 
 
-def leave(why: str) -> None:
-    """End the process at once, with exit code 5 and nothing tidied up: that is what a crash is built for."""
+def exit_at_once(why: str) -> None:
+    """End the process at once with exit code 5 and without cleanup; recovery is the same as after a crash."""
     structlog.get_logger("tradesaga.run").critical("leaving", why=why)
     sys.stderr.flush()
     os._exit(ExitCode.UNAVAILABLE)
@@ -101,13 +104,13 @@ async def serve(services: Mapping[str, Service], settings: Settings) -> None:
     waiter = asyncio.ensure_future(stop.wait())
     log.info("running", services=list(services))
     try:
-        async with guarding(), serve_probes(settings.http_host, settings.metrics_port):
+        async with watch_event_loop(), serve_probes(settings.http_host, settings.metrics_port):
             await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
         failed = [task for task in tasks if task.done()]
         if pending := await _cancel([waiter, *tasks]):
-            told = [str(task.exception()) for task in failed if not task.cancelled() and task.exception()]
-            leave("; ".join([*told, f"{pending} services have not ended within {PATIENCE:g} s"]))
+            errors = [str(task.exception()) for task in failed if not task.cancelled() and task.exception()]
+            exit_at_once("; ".join([*errors, f"{pending} services have not ended within {PATIENCE:g} s"]))
     for task in failed:
         task.result()
     log.info("stopped", services=list(services))
@@ -119,7 +122,7 @@ async def _run(name: str, service: Service, settings: Settings) -> None:
 
 
 async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> int:
-    """Cancel and wait, in seconds, for a clean end; give the number of those that have not come to it."""
+    """Cancel tasks, wait for `PATIENCE`, and return the number of those that have not ended."""
     for task in tasks:
         task.cancel()
     _, pending = await asyncio.wait(tasks, timeout=PATIENCE)

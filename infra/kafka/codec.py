@@ -1,4 +1,4 @@
-"""Records as Kafka delivers them and as the database stores them."""
+"""Records as Kafka delivers them and as the database stores them; their headers, checksums and packing."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence

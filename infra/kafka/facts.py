@@ -1,4 +1,4 @@
-"""Facts that no record triggers: make one, publish it, and wait until the saga log has folded it."""
+"""Facts that no record triggers, such as operator actions: made, published, and awaited until they are folded."""
 
 import asyncio
 from typing import Final
@@ -53,7 +53,7 @@ async def publish(bootstrap: str, record: Outgoing) -> RecordPosition:
             metadata = await acknowledged
     except (KafkaUnavailableError, KafkaError, OSError, TimeoutError) as error:
         what = f"Kafka did not confirm the record: {error or type(error).__name__}"
-        do = "check the saga before you try again: the record may have arrived"
+        do = "check the saga before you try again: the record may have been written"
         raise unavailable("kafka-unconfirmed", what, bootstrap, do) from error
     finally:
         await producer.stop()

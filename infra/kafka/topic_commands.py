@@ -1,4 +1,4 @@
-"""`tradesaga schema topics`: the topics that an installation needs, for whoever creates them."""
+"""`tradesaga schema topics`: the topics of an installation and their settings, for creating them."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A batch: the records of some polls that one transaction handles; a batch that keeps conflicting is halved."""
+"""Batches: the records of one or more polls that one transaction handles, and the inbox that collects them."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +23,11 @@ class Chunk(NamedTuple):
     following: int
     records: Sequence[Record]
     last: RecordChecksum | None = None
+
+    def split(self, count: int) -> "tuple[Chunk, Chunk]":
+        """Return a chunk of the first `count` records and one of the rest; neither may be empty."""
+        head, tail = self.records[:count], self.records[count:]
+        return Chunk(self.lane, tail[0].offset, head, record_checksum(head[-1])), self._replace(records=tail)
 
 
 Batch = Sequence[Chunk]
@@ -58,15 +63,9 @@ def halve(batch: Batch) -> tuple[Batch, Batch] | None:
         elif left <= 0:
             second.append(chunk)
         else:
-            first.append(
-                Chunk(
-                    chunk.lane,
-                    chunk.records[left].offset,
-                    chunk.records[:left],
-                    record_checksum(chunk.records[left - 1]),
-                )
-            )
-            second.append(Chunk(chunk.lane, chunk.following, chunk.records[left:], chunk.last))
+            head, tail = chunk.split(left)
+            first.append(head)
+            second.append(tail)
         left -= len(chunk.records)
     return first, second
 
@@ -80,7 +79,7 @@ BATCH_BYTES: Final = 8 * 1024 * 1024
 
 
 class Inbox:
-    """Chunks in the order of their polls."""
+    """Fetched chunks, in the order of their polls."""
 
     def __init__(self, batch: int, limit: int = BYTES_LIMIT, batch_bytes: int = BATCH_BYTES) -> None:
         self._batch = batch
@@ -105,16 +104,17 @@ class Inbox:
         return next((chunk.records[0].recorded_ms for chunk, _ in self._chunks if chunk.records), 0)
 
     def put(self, chunk: Chunk) -> None:
-        """Add the records of one poll of one partition; more than fit into a batch are split."""
+        """Add the records of one poll of one partition; a chunk with more bytes than a batch is split."""
         first = size = 0
-        for place, record in enumerate(chunk.records):
+        rest = chunk
+        for index, record in enumerate(chunk.records):
             length = record.size
             if size and size + length > self._batch_bytes:
-                piece = chunk.records[first:place]
-                self._append(Chunk(chunk.lane, record.offset, piece, record_checksum(piece[-1])), size)
-                first, size = place, 0
+                head, rest = rest.split(index - first)
+                self._append(head, size)
+                first, size = index, 0
             size += length
-        self._append(chunk._replace(records=chunk.records[first:]) if first else chunk, size)
+        self._append(rest, size)
 
     def _append(self, chunk: Chunk, size: int) -> None:
         self._chunks.append((chunk, size))
@@ -135,6 +135,6 @@ class Inbox:
         return taken
 
     def clear(self) -> None:
-        """Drop everything; the next owner of the lanes fetches it again."""
+        """Drop all chunks; the next owner of the lanes fetches the records again."""
         self._chunks.clear()
         self.records = self.bytes = 0

@@ -1,4 +1,4 @@
-"""Commits one batch and publishes its rows: fence, handle, write, commit, publish."""
+"""The commit of one batch: pass the fence, handle records, write rows, commit, publish; and of watermarks."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Halts a group whose database and topics do not belong together; checked before joining and before acquiring lanes.
+"""The guard halts a group whose database and topics do not belong together, before it joins and acquires lanes.
 
 Collects the evidence that `tradesaga.infra.outbox.guard_rules` checks.
 """
@@ -118,7 +118,7 @@ class Guard:
             here = await read_identity(sql)
             if owner is not None:
                 check_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
-            found = await self._look(inspector, sql)
+            found = await self._collect(inspector, sql)
         check_evidence(found)
         if not here.claimed:
             await sql.execute(CLAIM, here.identity.installation)
@@ -136,7 +136,7 @@ class Guard:
             if owner is not None:
                 check_owner(self._cluster.physical(self._saga), owner, here.identity, here.label)
             async with make_inspector(self._brokers) as inspector:
-                check_evidence(await self._look(inspector, sql))
+                check_evidence(await self._collect(inspector, sql))
         except HaltError as error:
             return str(error)
         return ""
@@ -160,13 +160,12 @@ class Guard:
                 since = datetime.now(UTC).isoformat(timespec="seconds")
                 mine = Owner(here.identity.installation, here.label, since)
                 await inspector.append(topic, self._saga.encode(), mine.to_wire())
-                owner = (
-                    await _first_owner(inspector, topic, self._cluster) or mine
-                )  # another process may have been faster
+                # Another process may have been faster.
+                owner = await _first_owner(inspector, topic, self._cluster) or mine
             self._owner = state.id, owner
         return self._owner[1]
 
-    async def _look(self, inspector: Inspector, sql: Connection) -> Evidence:
+    async def _collect(self, inspector: Inspector, sql: Connection) -> Evidence:
         """Collect the evidence while groups and the sealer may be running.
 
         Of two positions, the one that must not be ahead is read first: committed offsets, seals and first offsets of
@@ -239,20 +238,20 @@ class Guard:
             place: (max(first, min(at for (_, n), at in behind.items() if n == place[1])), end)
             for place, (first, end) in ends.items()
         }
-        said: dict[tuple[str, int], Record] = {}
+        published: dict[tuple[str, int], Record] = {}
 
         def take(records: Sequence[Record]) -> None:
             for key, record in last_published(self._saga, behind, records, inspector.now()).items():
-                if key not in said or said[key].offset < record.offset:
-                    said[key] = record
+                if key not in published or published[key].offset < record.offset:
+                    published[key] = record
 
         await read_back(inspector, ranges, TAIL, take)
-        if not said:
+        if not published:
             return {}
-        ids = [read_id(record.header(ID).decode()) for record in said.values()]
-        rows: Sequence[Any] = await sql.fetch(KEPT, [group for group, _ in said], f"{self._saga}.", ids)
+        ids = {key: read_id(record.header(ID).decode()) for key, record in published.items()}
+        rows: Sequence[Any] = await sql.fetch(KEPT, [group for group, _ in ids], f"{self._saga}.", list(ids.values()))
         kept = {row["id"] for row in rows}
-        return {group: record for (group, _), record in said.items() if read_id(record.header(ID).decode()) not in kept}
+        return {key[0]: record for key, record in published.items() if ids[key] not in kept}
 
     async def _read_lanes(self, sql: Connection) -> list[KnownLane]:
         rows: Sequence[Any] = await sql.fetch(KNOWN, f"{self._saga}.", self.group)

@@ -1,4 +1,4 @@
-"""Rules that decide from evidence whether a group's database and topics belong together; no I/O.
+"""The guard's rules: whether a group's database and topics belong together, decided from evidence without I/O.
 
 The database commits before Kafka's committed offset, so a committed offset beyond the database's means that the
 database was set back. Each committed offset carries the identity of its database, and the first record of
@@ -136,9 +136,9 @@ def check_owner(saga: str, owner: Owner, here: Identity, label: str) -> None:
 def no_claim(topic: str) -> str:
     """Return the message for topics whose claim cannot be found or written."""
     return (
-        f"the first records of {topic} name no installation, and one that stands behind them counts for nobody: "
-        f"somebody else wrote there before the first start; keep the writer out, stop every service, delete that topic "
-        f"alone and make it again (`tradesaga schema topics`, or `tradesaga up`): the next start claims it"
+        f"the first records of {topic} name no installation, and a claim after them does not count: another producer "
+        f"wrote there before the first start; deny it access, stop every service, delete only that topic and create it "
+        f"again (`tradesaga schema topics`, or `tradesaga up`): the next start claims it"
     )
 
 
@@ -203,7 +203,7 @@ def _check_history(found: Evidence) -> None:
         raise HaltError(
             f"the database knows nothing of {found.named(found.group)}, yet Kafka has it at offset {offset} of "
             f"{found.located(place)}: it has worked with another database; name that one, or rebuild this one with "
-            f"`tradesaga recover database`; only to have every record handled once more, delete the group "
+            f"`tradesaga recover database`; only if every record is to be handled again, delete the group "
             f"{found.named(found.group)} in Kafka"
         )
 
@@ -254,7 +254,7 @@ def _check_topic(found: Evidence, lane: KnownLane) -> None:
     if topic.partitions != lane.partitions:
         raise HaltError(
             f"the topic {name} has {topic.partitions} partitions and had {lane.partitions}: keys are on other "
-            f"partitions now, and partitions cannot be taken away again; {_TOPICS}, which makes them with "
+            f"partitions now, and partitions cannot be removed; {_TOPICS}, which creates the topics with "
             f"{lane.partitions}"
         )
 
@@ -270,8 +270,8 @@ def _check_records(found: Evidence, lane: KnownLane) -> None:
         if lane.next_offset > following or (lane.next_offset < first and lane.group == found.group):
             raise HaltError(
                 f"{where}: the database is at offset {lane.next_offset}, the broker holds {first} to {following}; if "
-                f"the broker has lost records, {_TOPICS}; if retention removed records that nobody had read, a person "
-                f"has to move the lane of {lane.group} (docs/operations.md)"
+                f"the broker has lost records, {_TOPICS}; if retention removed unread records, move the lane of "
+                f"{lane.group} by hand (docs/operations.md)"
             )
     record = found.records.get(lane.place)
     if record is not None and lane.seen is not None and record.offset == lane.seen.offset:
@@ -279,7 +279,7 @@ def _check_records(found: Evidence, lane: KnownLane) -> None:
         if there != lane.seen:
             raise HaltError(
                 f"{where} has another record at offset {record.offset} than the one that {lane.group} has read: the "
-                f"topic was cut off and written on, as by an unclean leader election; {_TOPICS}"
+                f"topic was truncated and written to again, as by an unclean leader election; {_TOPICS}"
             )
 
 

@@ -1,8 +1,8 @@
 """Incarnations: a database that was rebuilt or restored never reuses a number of its previous incarnation.
 
 An incarnation's number is the second in which it begins, since a rebuilt database knows no previous one. Epochs, outbox
-numbers and identities continue from there, far above all that was used before: an owner that slept through the recovery
-cannot pass the fence, not even by chance.
+numbers and identities continue from there, far above all that were used before: an owner that was paused during the
+recovery cannot pass the fence.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ async def refuse_running(sql: Connection) -> None:
     """Raise `CommandError` (exit 4) while services are connected: their work would be lost or done twice."""
     running = await sql.fetchval(_RUNNING)
     if running:
-        do = "stop every service first (`tradesaga down`, or the platform's way), then run this again"
+        do = "stop every service first (`tradesaga down`, or with your platform's tool), then run this again"
         raise CommandError("services-running", f"services are connected: {running}", "PostgreSQL", do, ExitCode.REFUSED)
 
 
@@ -73,7 +73,7 @@ async def begin(sql: Connection, kind: IncarnationKind, operator: str) -> Incarn
     highest = await sql.fetchval(_HIGHEST)
     if highest >= incarnation.base:
         what = f"a lane's number {highest} lies above those of incarnation {incarnation.number}: the clock is behind"
-        do = "set the database server's clock right, then run this again"
+        do = "correct the database server's clock, then run this again"
         raise CommandError("clock-behind", what, "PostgreSQL", do, ExitCode.REFUSED)
     await sql.execute(_RENUMBER, incarnation.base)
     await sql.execute(_RAISE, incarnation.base)

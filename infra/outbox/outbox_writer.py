@@ -1,4 +1,4 @@
-"""The outbox writer of producers without Kafka input (HTTP, command line, venue feed): lease, commit, publish."""
+"""The outbox writer of producers without Kafka input (HTTP, command line, venue feed): leases, commits, publishes."""
 
 import asyncio
 import time
@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import structlog
@@ -89,7 +88,7 @@ class OutboxWriter:
         self._queue: deque[Request[Any]] = deque()
         self._wake = asyncio.Event()
         self._closing = False
-        self._why = "it has only just started"
+        self._why = "it is still starting"
         self._task: asyncio.Task[None] | None = None
         self._guard = Guard(bootstrap, saga, group_filter=group_filter) if saga else None
         self._watched = watched_topics(saga) if saga else []
@@ -99,9 +98,7 @@ class OutboxWriter:
         self._task = asyncio.create_task(self._run(), name=f"writer {self._place[0]}")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._closing = True
         self._wake.set()
         if self._task is not None:
@@ -148,6 +145,7 @@ class OutboxWriter:
             await self._work_on()
 
     def _doubt(self) -> None:
+        """End the session, because a topic has changed."""
         self._doubtful = True
         self._wake.set()
 

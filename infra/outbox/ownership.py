@@ -1,4 +1,4 @@
-"""Acquires lanes: as an accepted group member, at offsets that the broker has, with no row left unpublished."""
+"""Acquisition of lanes by an accepted group member, at offsets that the broker has, with no row left unpublished."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The processor that a worker runs: the port between the step path and the handling of records."""
+"""The interface between a worker and the processor that handles its records, with the errors of both."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class ConflictError(Exception):
 
 
 class HaltError(Exception):
-    """Database and topics do not belong together: no record is handled until a person acts."""
+    """Database and topics do not belong together: no record is handled until an operator acts."""
 
 
 @dataclass(slots=True)

@@ -17,8 +17,7 @@ from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.ports import Brokers, make_producer
 from tradesaga.infra.outbox.processor import InDoubtError
-from tradesaga.infra.postgres.database import Connection
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Connection
 from tradesaga.infra.telemetry import metrics
 
 UNACKED_LIMIT = 20_000

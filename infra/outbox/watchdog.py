@@ -1,4 +1,4 @@
-"""Detects a stuck consumer: it is rebuilt first, and if that does not help, its process has to be restarted.
+"""The watchdog detects a stuck consumer, which is replaced; if that does not help, its process must be restarted.
 
 aiokafka reports no health: a member that missed a rebalance, or whose fetcher has died, looks like one with nothing to
 read. A second reader, used only after a long silence, tells them apart: if the broker returns a record to it where the

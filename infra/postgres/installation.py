@@ -84,7 +84,7 @@ def choose_installation(found: Sequence[DatabaseIdentity], wanted: UUID | None =
     chosen = wanted or (min(claimed) if claimed else found[0].identity.installation)
     if others := claimed - {chosen}:
         named = ", ".join(f"{each.label} of {each.identity.installation}" for each in found if each.claimed)
-        do = f"name only databases of one installation; {next(iter(others))} is in use"
+        do = f"use only databases of one installation; {next(iter(others))} is in use"
         what = f"the databases belong to different installations: {named}; wanted {chosen}"
         raise CommandError("installation-differs", what, "PostgreSQL", do, ExitCode.REFUSED)
     return chosen

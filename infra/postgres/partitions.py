@@ -1,4 +1,4 @@
-"""Table partitions: a month of the audit log, a day of the outbox, which is dropped once published."""
+"""Table partitions: one per month of the audit log, one per day of the outbox, dropped once published."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -11,8 +11,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from tradesaga.infra.postgres.database import Connection, Pool
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Connection, Pool
 
 LOCK: Final = 7_263_410_953
 MONTHS_AHEAD: Final = 2
@@ -104,7 +103,7 @@ async def ensure_partitions(sql: Connection) -> list[str]:
 async def create_month_partitions(sql: Connection, since: datetime) -> list[str]:
     """Create the audit log's partitions from the month of `since` to the current one; return their names.
 
-    So the months of a rebuilt log can be retired one by one again.
+    With them, the months of a rebuilt log can be retired one by one.
     """
     now, existing = await sql.fetchval("SELECT clock_timestamp()"), await _existing(sql)
     past = takewhile(lambda span: span.start <= now, month_ranges(since))

@@ -111,8 +111,8 @@ def grant(
     """
     statements = asyncio.run(_grant(load_settings(directory), service, user, role, dry_run=dry_run))
     text = "\n".join(f"{each};" for each in statements) if dry_run else f"{user} has the privileges of {role}"
-    told = {"user": user, "role": role, "statements": statements, "done": not dry_run}
-    print_result(told, text, as_json=as_json)
+    result = {"user": user, "role": role, "statements": statements, "done": not dry_run}
+    print_result(result, text, as_json=as_json)
 
 
 async def _grant(settings: Settings, service: str, user: str, role: Role, *, dry_run: bool) -> list[str]:

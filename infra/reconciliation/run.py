@@ -11,8 +11,7 @@ import structlog
 
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.ledger.entries import Booking, book
-from tradesaga.infra.postgres.database import Connection, session
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Connection, session
 from tradesaga.infra.reconciliation.dead_letters import Contradiction, LetterCheck, check_letters
 from tradesaga.infra.reconciliation.facts import FactCheck, ForgedFact, check_facts
 from tradesaga.infra.reconciliation.sources import read_book, read_ended, read_venue

@@ -1,4 +1,4 @@
-"""The modules that `--app` and TRADESAGA_APP name, and the errors that are theirs and not ours."""
+"""Users' modules, named by `--app` and TRADESAGA_APP: their import, and which errors come from their code."""
 
 import importlib
 import os
@@ -21,7 +21,7 @@ OLDER_NAMES: Final = frozenset({"demo"})
 
 
 def missing_extra(error: BaseException) -> CommandError | None:
-    """Return the error that names the extra to install, or None when no extra brings the missing module."""
+    """Return the error that names the extra to install, or None if no extra installs the missing module."""
     if not isinstance(error, ModuleNotFoundError):
         return None
     package = (error.name or "").partition(".")[0]
@@ -33,7 +33,7 @@ def missing_extra(error: BaseException) -> CommandError | None:
 
 
 def extra_of(module: str) -> str | None:
-    """Return the smallest extra that installs a top-level module; modules and packages are called alike."""
+    """Return the smallest extra that installs a top-level module; a module and its package have the same name."""
     extras = _extras()
     found = [extra for extra, packages in extras.items() if _normalized(module) in packages]
     return min(found, key=lambda extra: len(extras[extra]), default=None)
@@ -48,7 +48,7 @@ def _extras() -> dict[str, set[str]]:
     """Return the packages that each extra adds, from the metadata of the installed package."""
     try:
         requirements = requires(DISTRIBUTION) or []
-    except PackageNotFoundError:  # run from a folder that nobody installed
+    except PackageNotFoundError:  # run from a folder that is not installed
         return {}
     found: dict[str, set[str]] = {}
     for requirement in requirements:
@@ -68,9 +68,9 @@ _INSTALLED: Final = tuple(sysconfig.get_path(name) for name in ("stdlib", "plats
 
 
 def import_app(module: str) -> ModuleType:
-    """Import a module; the current folder is searched too, after everything that is installed.
+    """Import a module; the current folder is searched after all installed packages.
 
-    Raises `CommandError`: exit 3 when there is no such module, exit 1 for an error in it, with file and line.
+    Raises `CommandError`: exit 3 if there is no such module, exit 1 for an error in it, with file and line.
     """
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -79,15 +79,15 @@ def import_app(module: str) -> ModuleType:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
         if _is_absent(module, error):
-            do = "run the command in the folder that holds it, or put that folder on PYTHONPATH"
+            do = "run the command in the module's folder, or put that folder on PYTHONPATH"
             if module.endswith(".py"):
-                do = f"give the module's name, {Path(module).stem}, not its file"
+                do = f"write the module's name, {Path(module).stem}, instead of its file"
             raise CommandError("app-missing", str(error), module, do, ExitCode.NOT_FOUND) from error
         raise app_error(error, module) from error
 
 
 def load_entry_point(point: EntryPoint) -> Any:
-    """Load what an installed package has registered. Raises `CommandError` (exit 1) naming what is wrong with it."""
+    """Load an entry point of an installed package. Raises `CommandError` (exit 1) that describes its error."""
     try:
         return point.load()
     except Exception as error:
@@ -95,7 +95,7 @@ def load_entry_point(point: EntryPoint) -> Any:
 
 
 def app_error(error: BaseException, module: str) -> CommandError:
-    """Return the error of a user's module as theirs: with its place where one is known, else with the module."""
+    """Return the error of a user's module, with its file and line if known, otherwise with the module."""
     if isinstance(error, CommandError):
         return error
     if (needed := missing_extra(error)) is not None:
@@ -103,13 +103,13 @@ def app_error(error: BaseException, module: str) -> CommandError:
     where = find_place(error) or module
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, DefinitionError):
-        return CommandError("definition-unsound", f"a definition cannot work: {error}", where, "change it as said")
+        return CommandError("definition-unsound", f"a definition cannot work: {error}", where, "correct the definition")
     what = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return CommandError("app-failed", what, where, "correct it there; TRADESAGA_DEBUG=1 shows the whole trace")
+    return CommandError("app-failed", what, where, "correct it there; TRADESAGA_DEBUG=1 shows the stack trace")
 
 
 def find_place(error: BaseException) -> str | None:
-    """Return FILE:LINE of the innermost frame that is neither ours, nor Python's, nor of an installed package."""
+    """Return FILE:LINE of the innermost frame in a user's file, None if there is none."""
     if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
         return f"{error.filename}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -119,7 +119,7 @@ def find_place(error: BaseException) -> str | None:
 
 
 def is_theirs(error: BaseException) -> bool:
-    """Return whether a user's module raised this, and not ours at its call; packages beneath either are passed over."""
+    """Return whether a user's module raised this rather than ours; frames of other packages are ignored."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_users(frame.filename) or frame.filename.startswith(_OURS):
             return is_users(frame.filename)
@@ -127,12 +127,12 @@ def is_theirs(error: BaseException) -> bool:
 
 
 def is_users(file: str) -> bool:
-    """Return whether a source file is neither ours, nor Python's, nor an installed package's."""
+    """Return whether a source file belongs neither to tradesaga, nor to Python, nor to an installed package."""
     return not file.startswith(("<", _OURS, *_INSTALLED))
 
 
 def _is_absent(module: str, error: BaseException) -> bool:
-    """Return whether there is no such module; one that lacks what it imports itself is there, and wrong."""
+    """Return whether there is no such module; a module whose own imports fail exists."""
     if isinstance(error, ModuleNotFoundError):
         return error.name is not None and f"{module}.".startswith(f"{error.name}.")
     return isinstance(error, ValueError | TypeError) and find_place(error) is None  # "", ".relative"

@@ -1,4 +1,4 @@
-"""`tradesaga check`, `diagram` and `schema`: what can be said of definitions without any server."""
+"""`tradesaga check`, `diagram` and `schema`: commands on definitions, without a server."""
 
 import json
 from importlib.resources.abc import Traversable
@@ -30,9 +30,9 @@ commands.add_typer(schema, name="schema")
 
 @commands.command(epilog="Example: `tradesaga check --app shop`")
 def check(*, app: App = None, as_json: AsJson = False) -> None:
-    """Import every registered saga and participant, and those of --app, and say whether they are sound.
+    """Import every registered saga and participant, and those of --app, and check them.
 
-    Exit 4: a step has two owners. A step that no participant registered here owns is named as a warning.
+    Exit 4: a step has two owners. A warning names each step that no participant registered here owns.
     """
     settings = load_settings(app=app)
     sagas = registered_sagas(settings.app)
@@ -49,9 +49,7 @@ def check(*, app: App = None, as_json: AsJson = False) -> None:
 def diagram(
     saga: Annotated[str, typer.Argument(help="The saga's name.")],
     *,
-    version: Annotated[
-        int | None, typer.Option(help="The definition's version; that of new sagas if not given.")
-    ] = None,
+    version: Annotated[int | None, typer.Option(help="The definition's version; default that of new sagas.")] = None,
     app: App = None,
     form: Annotated[
         Literal["mermaid", "dot"], typer.Option("--format", help="The language of the drawing.")
@@ -77,14 +75,12 @@ def _sentence(saga: AnySaga) -> str:
     return f"{saga.name} v{saga.version} is sound: {steps}"
 
 
-Golden = Annotated[
-    Path | None, typer.Option("--golden", help="The folder of recordings; the shipped one if not given.")
-]
+Golden = Annotated[Path | None, typer.Option("--golden", help="The folder of recordings; default the shipped one.")]
 
 OWN: Final = "trade"
 
 SIGNALS: Final = [(wire_type(OWN, message), message) for message in signals.MESSAGES]
-"""What strategies say on `trade.signals`; it belongs to no saga, and is a contract all the same."""
+"""The messages of strategies on `trade.signals`, which belong to no saga."""
 
 
 @schema.command("list", epilog="Example: `tradesaga schema list --app shop`")
@@ -99,7 +95,9 @@ def list_types(*, app: App = None, as_json: AsJson = False) -> None:
 def show(
     ce_type: Annotated[str, typer.Argument(metavar="TYPE", help="A wire type, as trade.trade-requested.v1.")],
     *,
-    accepted: Annotated[bool, typer.Option(help="What is read, instead of what is written.")] = False,
+    accepted: Annotated[
+        bool, typer.Option(help="The schema that is accepted, instead of the one that is published.")
+    ] = False,
     app: App = None,
 ) -> None:
     """Print the JSON Schema of a wire type."""
@@ -113,10 +111,10 @@ def show(
 
 @schema.command("check", epilog="Example: `tradesaga schema check --golden contracts --app shop`")
 def check_contracts(*, folder: Golden = None, app: App = None, as_json: AsJson = False) -> None:
-    """Compare every message with its recordings: old and new revisions must be able to read each other."""
+    """Compare every message with its recordings: old and new revisions must read each other."""
     if app and folder is None:
-        do = "give --golden FOLDER, where `tradesaga schema record` has written them"
-        what = "what --app defines is not among the shipped recordings"
+        do = "add --golden FOLDER with the recordings of `tradesaga schema record`"
+        what = "the messages of --app are not among the shipped recordings"
         raise CommandError("usage", what, "schema check", do, ExitCode.USAGE)
     contracts, recordings = _contracts(app, own=folder is None), folder or SHIPPED
     findings = list(golden.compare(contracts, recordings))
@@ -124,7 +122,7 @@ def check_contracts(*, folder: Golden = None, app: App = None, as_json: AsJson =
         line = {"type": each.ce_type, "what": each.what, "do": each.do, "breaks": each.breaks}
         print_result(line, f"{each.ce_type}: {each.what}; {each.do}", as_json=as_json)
     if findings:
-        do = "give broken messages a new version; record the others with `tradesaga schema record --golden FOLDER`"
+        do = "add a new version of each broken message; record the others: `tradesaga schema record --golden FOLDER`"
         raise CommandError("schema-changed", f"{len(findings)} findings", _name(recordings), do)
     if not as_json:
         typer.echo(f"{len(contracts)} messages are as recorded{_left_out(app, folder)}")
@@ -134,7 +132,7 @@ def check_contracts(*, folder: Golden = None, app: App = None, as_json: AsJson =
 def record(
     *, folder: Annotated[Path, typer.Option("--golden", help="The folder of recordings.")], app: App = None
 ) -> None:
-    """Record new and compatibly changed messages; refuses while any change breaks."""
+    """Record new and compatibly changed messages; refused if any change is incompatible."""
     contracts = _contracts(app)
     if broken := [each for each in golden.compare(contracts, folder) if each.breaks]:
         what = f"{broken[0].ce_type}: {broken[0].what}"
@@ -144,9 +142,9 @@ def record(
 
 
 def _contracts(app: list[str] | None, *, own: bool = False) -> dict[str, Contract]:
-    """Return the contracts of the sagas in `app` alone, or else of all that are registered, or of our `own`.
+    """Return the contracts of the sagas in `app`, or of all registered sagas, or of the shipped one (`own`).
 
-    Raises `CommandError` (exit 3) where there is none: a gate without messages would pass whatever changes.
+    Raises `CommandError` (exit 3) if there is none: a check without messages would always pass.
     """
     registered = registered_sagas()
     sagas = module_sagas(app) if app else registered_sagas(load_settings().app)
@@ -154,7 +152,7 @@ def _contracts(app: list[str] | None, *, own: bool = False) -> dict[str, Contrac
         sagas = {name: saga for name, saga in sagas.items() if (saga is registered.get(OWN)) is own}
     types = [each for saga in sagas.values() for each in saga.message_types.items()]
     if not types:
-        what, do = "there is no saga whose messages could be recorded", "name a module that defines one with --app"
+        what, do = "there is no saga with messages to record", "name a module that defines one with --app"
         raise CommandError("no-messages", what, ", ".join(app or ()) or "schema", do, ExitCode.NOT_FOUND)
     return contracts_of(types if app else [*SIGNALS, *types])
 

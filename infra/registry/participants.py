@@ -1,4 +1,4 @@
-"""The participants of an installation, by entry point and from the settings' modules, and the steps they own."""
+"""The registered participants, from entry points and from the settings' modules, and the steps that they own."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
@@ -16,7 +16,7 @@ PARTICIPANTS: Final = "tradesaga.participants"
 
 
 class StepOwner(ABC):
-    """One service's share of a saga, as `infra` needs to know it; `Participant` in `consumers` implements it."""
+    """A participant as `infra` sees it; `Participant` in `consumers` implements it."""
 
     name: str
     saga: AnySaga
@@ -60,7 +60,7 @@ def _resolve(value: Any, settings: Settings, where: str) -> StepOwner:
     if not isinstance(made, StepOwner):
         raise CommandError(
             "participant-wrong", f"{type(made).__name__} is not a participant", where,
-            "give a Participant, or a function of the settings that returns one", ExitCode.NOT_FOUND,
+            "register a Participant, or a function of the settings that returns one", ExitCode.NOT_FOUND,
         )  # fmt: skip
     return made
 
@@ -77,17 +77,17 @@ def check_participants(owners: Iterable[StepOwner]) -> None:
         if (other := names.setdefault(owner.group, owner)) is not owner:
             both = f"{', '.join(other.steps)}; {', '.join(owner.steps)}"
             what = f"two participants of saga {owner.saga.name} are named {owner.name!r} (steps {both})"
-            do = "they would share one consumer group, and each miss half of its records: give each its own name"
+            do = "they would share one consumer group, and each would miss records: name them differently"
             raise CommandError("participant-twice", what, owner.group, do, ExitCode.REFUSED)
         for step in owner.steps:
             if (other := steps.setdefault((owner.saga.name, step), owner)) is not owner:
                 what = f"step {step} of saga {owner.saga.name} has two owners: {other.name} and {owner.name}"
-                do = "both would do it for every saga: bind it in one of them"
+                do = "both would run it for every saga: bind it in one of them"
                 raise CommandError("step-owned-twice", what, owner.group, do, ExitCode.REFUSED)
 
 
 def unowned_steps(saga: AnySaga, owners: Sequence[StepOwner]) -> list[str]:
-    """Return the names of the steps of a saga, in all its versions, that none of these owns."""
+    """Return the names of a saga's steps, in all its versions, that none of these participants owns."""
     owned = {step for owner in owners if owner.saga.name == saga.name for step in owner.steps}
     names = dict.fromkeys(step.name for each in saga.versions.values() for step in each.steps)
     return [name for name in names if name not in owned]

@@ -19,19 +19,19 @@ SAGAS: Final = "tradesaga.sagas"
 AUDIT_TEXTS: Final = "tradesaga.audit_texts"
 P = TypeVar("P", bound=StepOwner)
 UNKNOWN_VERSION: Final = "the saga runs under version"
-"""How the reason begins of a record that waits for a version of its saga's definition to be registered."""
+"""Beginning of the reason for which a record waits until a version of its saga's definition is registered."""
 
 
 def registered_sagas(modules: Sequence[str] = ()) -> dict[str, AnySaga]:
     """Return the sagas by name, each with all its versions; a module's are its global names.
 
-    Raises `CommandError` for one that cannot be loaded, and for definitions of one name that nobody has put together.
+    Raises `CommandError` for one that cannot be loaded, and for definitions of one name that are not combined.
     """
     found: dict[str, list[AnySaga]] = {}
     for point in entry_points(group=SAGAS):
         saga = load_entry_point(point)
         if not isinstance(saga, Saga):
-            what, do = f"entry point {point.name} is no saga", "name a `tradesaga.sagas.definition.Saga` there"
+            what, do = f"entry point {point.name} is not a saga", "register a `tradesaga.sagas.definition.Saga`"
             raise CommandError("app-missing", what, point.value, do, ExitCode.NOT_FOUND)
         defined: list[AnySaga] = [saga]
         found.setdefault(defined[0].name, []).extend(defined)
@@ -49,10 +49,8 @@ def registered_texts(modules: Sequence[str] = ()) -> dict[str, AuditText]:
     for point in entry_points(group=AUDIT_TEXTS):
         text = load_entry_point(point)
         if not isinstance(text, AuditText):
-            what, do = (
-                f"entry point {point.name} is no audit text",
-                "name a `tradesaga.sagas.audit_text.AuditText` there",
-            )
+            what = f"entry point {point.name} is not an audit text"
+            do = "register a `tradesaga.sagas.audit_text.AuditText`"
             raise CommandError("app-missing", what, point.value, do, ExitCode.NOT_FOUND)
         texts.append(text)
     texts += [
@@ -62,7 +60,7 @@ def registered_texts(modules: Sequence[str] = ()) -> dict[str, AuditText]:
 
 
 def module_sagas(modules: Sequence[str]) -> dict[str, AnySaga]:
-    """Return the sagas of modules: their global names, and those of the participants among these."""
+    """Return the sagas of modules: their global names, and the sagas of their participants."""
     found: dict[str, list[AnySaga]] = {}
     for saga in _defined(modules):
         found.setdefault(saga.name, []).append(saga)
@@ -104,7 +102,7 @@ def sagas_with_participants(settings: Settings, kind: type[P]) -> list[Registere
 
 
 def find_saga(name: str, modules: Sequence[str] = ()) -> AnySaga:
-    """Return the saga of this name; raises `CommandError` (exit 3) naming those that there are."""
+    """Return the saga of this name. Raises `CommandError` (exit 3) that lists the known names."""
     known = registered_sagas(modules)
     if name not in known:
         do = f"known: {', '.join(sorted(known)) or 'none'}; give its module with --app"
@@ -113,46 +111,49 @@ def find_saga(name: str, modules: Sequence[str] = ()) -> AnySaga:
 
 
 def _whole(name: str, sagas: list[AnySaga]) -> AnySaga:
-    """Return the one of a saga's definitions that has all the others beside it."""
+    """Return the one of a saga's definitions that includes all the others."""
     whole = [each for each in sagas if all(_has(each, other) for other in sagas)]
     if not whole:
         versions = sorted({version for each in sagas for version in each.versions})
         if len(versions) == 1:
-            what, do = f"two definitions of saga {name!r} have version {versions[0]}", "count the newer one up"
+            what, do = (
+                f"two definitions of saga {name!r} have version {versions[0]}",
+                "increase the newer one's version",
+            )
         else:
-            what = f"saga {name!r} is defined in versions {', '.join(map(str, versions))}, and none has the others"
-            do = f"register one value that says which starts: `{name} = newest.alongside(older)`"
+            what = f"saga {name!r} is defined in versions {', '.join(map(str, versions))}, and none includes the others"
+            do = f"register one value, whose version new sagas get: `{name} = newest.alongside(older)`"
         raise CommandError("saga-ambiguous", what, SAGAS, f"{do}; see docs/versions.md", ExitCode.USAGE)
     if len({each.version for each in whole}) > 1:
-        what = f"two definitions of saga {name!r} each say that new sagas start under them"
+        what = f"two definitions of saga {name!r} each claim new sagas"
         raise CommandError("saga-ambiguous", what, SAGAS, "keep one `alongside`; see docs/versions.md", ExitCode.USAGE)
     return whole[-1]
 
 
 def _has(saga: AnySaga, other: AnySaga) -> bool:
-    """Return whether a definition is, or has beside it, all versions of another."""
+    """Return whether a definition includes all versions of another."""
     mine = saga.versions
     return all(version in mine and _is(mine[version], each) for version, each in other.versions.items())
 
 
 def _is(saga: AnySaga, other: AnySaga) -> bool:
-    """Return whether one is the other, or what the other was before its last steps were appended."""
+    """Return whether two definitions are equal, or `saga` is `other` with further steps appended."""
     return saga.alone == other.alone or (
         len(other.steps) < len(saga.steps) and saga.steps[: len(other.steps)] == other.steps
     )
 
 
 def check_ownership(settings: Settings) -> list[str]:
-    """Check all that is registered; return a sentence for each saga with steps that nobody registered here owns.
+    """Check all participants; return a warning for each saga with steps that none registered here owns.
 
-    Raises as `check_participants` does, and `CommandError` (exit 3) for a module that has nothing to offer.
+    Raises as `check_participants` does, and `CommandError` (exit 3) for a module without saga, participant or service.
     """
     for module in settings.app:
         imported = vars(import_app(module))
         if "services" not in imported and not any(
             _defines(value) or isinstance(value, AuditText) for value in imported.values()
         ):
-            what, do = "the module has no saga, no participant and no `services`", "name the module that has"
+            what, do = "the module has no saga, no participant and no `services`", "name the module that has them"
             raise CommandError("app-empty", what, module, do, ExitCode.NOT_FOUND)
     check_participants(registered_participants(settings))
     return [

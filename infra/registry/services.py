@@ -1,6 +1,6 @@
-"""What `tradesaga run` and `up` can run: the services of installed packages and of the settings' modules.
+"""The services that `tradesaga run` and `up` can run, of installed packages and of the settings' modules.
 
-A module offers its mapping `services` and its participants, each under its name.
+A module's services are its mapping `services` and its participants, each under its name.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ SERVICES: Final = "tradesaga.services"
 
 
 def service_names(settings: Settings) -> list[str]:
-    """List all services, in order of their names. Raises `CommandError` as `find_services` does."""
+    """Return the names of all services, sorted. Raises `CommandError` as `find_services` does."""
     return sorted({*_installed(), *_app_services(settings)})
 
 
@@ -33,7 +33,7 @@ def find_services(names: Sequence[str], settings: Settings) -> dict[str, Service
 
 
 def app_participants(settings: Settings) -> dict[str, StepOwner]:
-    """Return the participants of the settings' modules by name; those that a package has registered are its own.
+    """Return the participants of the settings' modules by name, without those that a package has registered.
 
     Raises `CommandError` (exit 4) for a name that another service has.
     """
@@ -60,7 +60,7 @@ def _app_services(settings: Settings) -> dict[str, Service]:
 def _mapped_services(module: str) -> dict[str, Service]:
     """Return a module's mapping `services`. Raises `CommandError` (exit 1) for one that cannot be run."""
     services = getattr(import_app(module), "services", {})
-    if isinstance(services, ModuleType):  # a package's part of that name
+    if isinstance(services, ModuleType):  # a submodule of that name
         return {}
     if not isinstance(services, Mapping) or not all(
         isinstance(name, str) and name and callable(service)

@@ -1,6 +1,6 @@
-"""Backpressure: no new saga is started while the pipeline lags or too many sagas are in flight.
+"""Backpressure: no saga is started while the pipeline lags or too many sagas are in flight.
 
-Sagas that start while nobody keeps up all run into their deadlines, and compensating them makes more work.
+Sagas that start while services cannot keep up would miss their deadlines, and compensating them adds work.
 """
 
 import asyncio
@@ -14,8 +14,7 @@ from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.admin import find_record
 from tradesaga.infra.kafka.connections import KafkaUnavailableError, MappedConsumer, Partition, translated_errors
 from tradesaga.infra.kafka.names import physical_name
-from tradesaga.infra.postgres.database import Connection, Pool
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Connection, Pool
 from tradesaga.infra.settings import Settings
 from tradesaga.infra.telemetry import metrics
 from tradesaga.schemas.topics import events_topic, starts_topic

@@ -1,6 +1,7 @@
-"""The file of the keys that hash requests: made once for an installation, the same for every door, in no database.
+"""The file of the keys that hash requests, and `tradesaga keys`.
 
-One key a line, the current one first: `hmac-sha256:<key id>:<secret in hex>`. Lines that begin with `#` are comments.
+An installation has one such file, the same for all services that start sagas. It has one key per line, the
+current one first: `hmac-sha256:<key id>:<secret in hex>`. Lines that begin with `#` are comments.
 """
 
 import os
@@ -17,13 +18,11 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.settings import load_settings
 from tradesaga.schemas.identity import SCHEME, SECRET_BYTES, RequestKey, RequestKeys
 
-_HEAD: Final = (
-    "# Keys of request hashes, the current one first. Keep old ones: what they have hashed is compared by them.\n"
-)
+_HEAD: Final = "# Keys of request hashes, the current one first. Keep old ones: stored hashes are compared with them.\n"
 
 
 def read_request_keys(path: Path) -> RequestKeys:
-    """Read the keys. Raises `CommandError`: exit 3 where there is no file, exit 2 where it is not one of keys."""
+    """Read the keys. Raises `CommandError`: exit 3 if there is no file, exit 2 if it is invalid."""
     try:
         text = path.read_text(encoding="ascii")
     except OSError as error:
@@ -31,23 +30,23 @@ def read_request_keys(path: Path) -> RequestKeys:
         do = "run `tradesaga migrate`, or name the file that the other services use in TRADESAGA_REQUEST_KEYS"
         raise CommandError("request-keys-missing", what, str(path), do, ExitCode.NOT_FOUND) from error
     except UnicodeDecodeError:
-        raise _invalid(path, "it is not text") from None
+        raise _invalid(path, "it is not ASCII text") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     keys = [_parse(path, number, line) for number, line in lines if line and not line.startswith("#")]
     if not keys:
-        raise _invalid(path, "it holds no key")
+        raise _invalid(path, "it has no key")
     return RequestKeys(keys)
 
 
 def ensure_request_keys(path: Path) -> bool:
-    """Make the first key unless there is a file; returns whether one was made. Two callers at once make one key."""
+    """Create the file with one key unless it exists; return whether it was created. Concurrent callers create one."""
     if path.exists():
         read_request_keys(path)
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = _written(path, [RequestKey(secrets.token_bytes(SECRET_BYTES))])
+    made = _write_beside(path, [RequestKey(secrets.token_bytes(SECRET_BYTES))])
     try:
-        os.link(made, path)  # fails where the other caller was faster, and shows the file only once it is whole
+        os.link(made, path)  # fails if another caller was faster; the file appears only once it is complete
     except FileExistsError:
         return False
     finally:
@@ -56,14 +55,14 @@ def ensure_request_keys(path: Path) -> bool:
 
 
 def rotate_request_keys(path: Path) -> RequestKeys:
-    """Put a new key before the others, in one step; returns all. Raises `CommandError` as reading does."""
+    """Put a new key before the others, atomically, and return all. Raises as `read_request_keys` does."""
     keys = RequestKeys([RequestKey(secrets.token_bytes(SECRET_BYTES)), *read_request_keys(path).keys])
-    _written(path, keys.keys).replace(path)
+    _write_beside(path, keys.keys).replace(path)
     return keys
 
 
-def _written(path: Path, keys: Sequence[RequestKey]) -> Path:
-    """Write a file of these keys beside the path, for its owner alone."""
+def _write_beside(path: Path, keys: Sequence[RequestKey]) -> Path:
+    """Write the keys to a temporary file in the same folder that only its owner can read."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
         file.write(_HEAD)
@@ -79,14 +78,14 @@ def _parse(path: Path, number: int, line: str) -> RequestKey:
     try:
         key = RequestKey(bytes.fromhex(secret))
     except ValueError:
-        raise _invalid(path, f"line {number} holds no key of {SECRET_BYTES} bytes in hex") from None
+        raise _invalid(path, f"line {number} has no key of {SECRET_BYTES} bytes in hex") from None
     if scheme != SCHEME or key.id != key_id:
-        raise _invalid(path, f"line {number} is damaged: its key is not the one that it names")
+        raise _invalid(path, f"line {number} is damaged: its secret does not match its key id")
     return key
 
 
 def _invalid(path: Path, what: str) -> CommandError:
-    do = "restore it from its backup; a new key would not know what the old ones have hashed"
+    do = "restore it from its backup; a new key cannot verify the hashes of the old ones"
     return CommandError(
         "request-keys-invalid", f"the file of request keys is invalid: {what}", str(path), do, ExitCode.USAGE
     )
@@ -101,9 +100,9 @@ def list_command(*, directory: Directory = None, as_json: AsJson = False) -> Non
     _show(read_request_keys(load_settings(directory).request_keys_file()), as_json=as_json)
 
 
-@keys.command(epilog="Example: `tradesaga keys rotate`, copy the file to every machine, restart the services")
+@keys.command(epilog="Example: `tradesaga keys rotate`, then copy the file to every machine and restart the services")
 def rotate(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Add a new current key and keep the others; services started from now on hash with it."""
+    """Add a new current key and keep the others; services that start from now on hash with it."""
     _show(rotate_request_keys(load_settings(directory).request_keys_file()), as_json=as_json)
 
 

@@ -1,26 +1,26 @@
-"""JSON from strangers: bounded before it is parsed, and refused where parsers disagree about what it says."""
+"""Strict parsing of untrusted JSON: nesting is limited, and whatever parsers read differently is rejected."""
 
 import json
 from typing import Any, Final, NoReturn
 
 DEPTH: Final = 20
-"""Levels of nesting at most; ours need two."""
+"""Maximum levels of nesting; our messages need two."""
 _OPEN: Final = frozenset(b"[{")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class StrictJsonError(ValueError):
-    """The text is not JSON that every parser would read alike; the message says why."""
+    """The text is not JSON that every parser reads alike; the message says why."""
 
 
 def check_json(text: bytes, depth: int = DEPTH) -> Any:
-    """Parse and give the value; raises `StrictJsonError` for deep nesting, NaN, a name given twice, or bad UTF-8.
+    """Parse JSON. Raises `StrictJsonError` for deep nesting, NaN, a repeated name or invalid UTF-8.
 
-    Read amounts from the text, by a schema: the value given here holds numbers as floats.
+    Do not take amounts from the returned value, whose numbers are floats: parse the text with a schema.
     """
     _check_nesting(text, depth)
     try:
-        return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_reject_constant)
     except UnicodeDecodeError as error:
         raise StrictJsonError(f"it is not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -30,10 +30,10 @@ def check_json(text: bytes, depth: int = DEPTH) -> Any:
 
 
 def _check_nesting(text: bytes, depth: int) -> None:
-    """Refuse brackets outside of strings that go deeper than `depth`, before a parser recurses into them.
+    """Reject brackets outside strings that are nested deeper than `depth`, before a parser recurses into them.
 
-    Each step is one pass: without escaped backslashes, and then without escaped quotes, every second part between
-    quotes is a string. What follows a backslash outside of a string may be counted wrongly; no parser gets that far.
+    Each step is one pass: once escaped backslashes and then escaped quotes are removed, every second part between
+    quotes is a string. Brackets after a backslash outside a string may be counted wrongly; no parser accepts that text.
     """
     plain = text.replace(rb"\\", b"").replace(rb"\"", b"")
     level = 0
@@ -50,10 +50,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise StrictJsonError(f"{name[:64]!r} is given twice")
+            raise StrictJsonError(f"{name[:64]!r} is repeated")
         seen.add(name)
     return found
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise StrictJsonError(f"{constant} is no JSON number")
+def _reject_constant(constant: str) -> NoReturn:
+    raise StrictJsonError(f"{constant} is not a JSON number")

@@ -1,4 +1,4 @@
-"""Serves /metrics, /healthz and /readyz with minimal HTTP in the process's event loop."""
+"""The probes /metrics, /healthz and /readyz, served with minimal HTTP in the process's event loop."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
-"""All metrics. Labels are definitions (saga, step, group), never sagas, accounts or orders.
+"""All metrics, and the health of workers. Labels are definitions (saga, step, group), never sagas, accounts or orders.
 
-`steps_executed` counts answers of the forward direction; attempts, retries and compensations have their own metrics.
+`steps_executed` counts results in the forward direction; attempts, retries and compensations have their own metrics.
 """
 
 from collections.abc import Iterator
@@ -61,10 +61,10 @@ _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 
 _LONG: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
-# Steps, counted by those who run them.
+# Steps, counted by participants.
 STEPS_EXECUTED = Counter(
     "tradesaga_steps_executed",
-    "Steps that answered; result is done, refused, failed, unknown or barred",
+    "Steps with a result, which is done, refused, failed, unknown or barred",
     ("saga", "step", "result"),
 )
 
@@ -80,12 +80,12 @@ STEP_RETRIES = Counter(
 
 STEPS_COMPENSATED = Counter(
     "tradesaga_steps_compensated",
-    "Compensations that answered; result is compensated or failed",
+    "Compensations with a result, which is compensated or failed",
     ("saga", "step", "result"),
 )
 
 STEP_SECONDS = Histogram(
-    "tradesaga_step_seconds", "From an attempt's start to its answer", ("saga", "step", "result"), buckets=_FAST
+    "tradesaga_step_seconds", "Time from an attempt's start to its result", ("saga", "step", "result"), buckets=_FAST
 )
 
 VENUE_REPORTS = Counter(
@@ -100,23 +100,26 @@ DISCREPANCIES = Gauge(
     ("venue", "flaw"),
 )
 
-CONTRADICTIONS = Counter("tradesaga_contradictions", "External facts that contradict a step's answer", ("saga", "step"))
+CONTRADICTIONS = Counter("tradesaga_contradictions", "External facts that contradict a step's result", ("saga", "step"))
 
 # Sagas, counted by the saga log.
 SAGAS_STARTED = Counter("tradesaga_sagas_started", "Sagas whose start was recorded", ("saga",))
 
 SAGAS_ENDED = Counter(
     "tradesaga_sagas_ended",
-    "Sagas that reached COMPLETED, ABORTED or FAILED; one leaves FAILED again by a retry",
+    "Sagas that reached COMPLETED, ABORTED or FAILED; a retry takes a saga out of FAILED",
     ("saga", "outcome"),
 )
 
 SAGA_SECONDS = Histogram(
-    "tradesaga_saga_seconds", "From the start's record to the last one, broker time", ("saga", "outcome"), buckets=_LONG
+    "tradesaga_saga_seconds",
+    "Time from the record of the start to the last record, by the broker's timestamps",
+    ("saga", "outcome"),
+    buckets=_LONG,
 )
 
 SAGAS_FAILED_ALERT = Counter(
-    "tradesaga_sagas_failed_alert", "Sagas that need a person: an effect could not be compensated", ("saga",)
+    "tradesaga_sagas_failed_alert", "Sagas that need an operator, because an effect could not be compensated", ("saga",)
 )
 
 DEADLINES_EXCEEDED = Counter(
@@ -124,7 +127,9 @@ DEADLINES_EXCEEDED = Counter(
 )
 
 STARTS = Counter(
-    "tradesaga_starts", "Requests to start; result is accepted, same, conflict or invalid", ("saga", "result")
+    "tradesaga_starts",
+    "Start requests; result is accepted, same (a repeated request), conflict or invalid",
+    ("saga", "result"),
 )
 
 SIGNALS = Counter(
@@ -133,7 +138,7 @@ SIGNALS = Counter(
     ("saga", "result"),
 )
 
-SIGNALS_RAISED = Counter("tradesaga_signals_raised", "Signals that strategies have published", ("strategy",))
+SIGNALS_RAISED = Counter("tradesaga_signals_raised", "Signals published by strategies", ("strategy",))
 
 FACTS = Counter(
     "tradesaga_facts", "Records the saga log wrote; result is counted, recorded or parked", ("saga", "result")
@@ -141,13 +146,13 @@ FACTS = Counter(
 
 OPERATOR_FACTS = Counter(
     "tradesaga_operator_facts",
-    "Operator actions that were folded; result is taken or refused",
+    "Folded operator actions; result is taken or refused",
     ("saga", "fact", "result"),
 )
 
 STARTS_REFUSED = Counter(
     "tradesaga_starts_refused",
-    "Starts rejected; reason is queue (too many wait to be stored), in_flight or lag",
+    "Rejected starts; reason is queue (too many requests wait to be stored), in_flight or lag",
     ("saga", "reason"),
 )
 
@@ -175,18 +180,18 @@ AUDIT_DIFFERENCES = Gauge(
     "tradesaga_audit_differences", "Fields in which topics and database differ, found by the live auditor", ("saga",)
 )
 
-PARKED = Counter("tradesaga_parked", "Records parked until a person releases them", ("group",))
+PARKED = Counter("tradesaga_parked", "Records parked until an operator releases them", ("group",))
 
 RELEASED = Counter(
     "tradesaga_parked_released", "Parked records released; action is retry or discard", ("group", "action")
 )
 
-DEAD_LETTERS = Counter("tradesaga_dead_letters", "Records copied to the dead letters", ("group", "reason"))
+DEAD_LETTERS = Counter("tradesaga_dead_letters", "Records copied to the dead-letters topic", ("group", "reason"))
 
 # The step path.
 BATCH_SECONDS = Histogram(
     "tradesaga_batch_seconds",
-    "Time to handle a batch, until it is committed and handed to the producer",
+    "Time until a batch is committed and passed to the producer",
     ("group",),
     buckets=_FAST,
 )
@@ -198,7 +203,7 @@ BATCH_RECORDS = Histogram(
 OUTBOX_ROWS = Counter("tradesaga_outbox_rows", "Rows written to the outbox", ("group", "topic"))
 
 SECOND_OWNERS = Counter(
-    "tradesaga_second_owners", "Answers of another participant to a step of this one", ("group", "step")
+    "tradesaga_second_owners", "Results of another participant for a step of this one", ("group", "step")
 )
 
 LOOP_HELD_UP = Counter("tradesaga_loop_held_up", "Times that a function blocked the event loop for 2 s", ("group",))
@@ -214,25 +219,23 @@ class WorkerCollector(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """Yield one family per field of `Health`, labelled by consumer group."""
-        for name, attribute, text in _COUNTED:
-            counted = CounterMetricFamily(f"tradesaga_worker_{name}", text, labels=("group",))
+        for attribute, family in _families():
             for group, health in self.workers.items():
-                counted.add_metric((group,), float(getattr(health, attribute)))
-            yield counted
-        for name, attribute, text in _GAUGED:
-            gauged = GaugeMetricFamily(f"tradesaga_worker_{name}", text, labels=("group",))
-            for group, health in self.workers.items():
-                gauged.add_metric(
-                    (group,), float(bool(value) if isinstance(value := getattr(health, attribute), str) else value)
-                )
-            yield gauged
+                value = getattr(health, attribute)
+                family.add_metric((group,), float(bool(value) if isinstance(value, str) else value))
+            yield family
 
     def describe(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """Yield the families without values, so that registering reads no worker."""
-        for name, _, text in _COUNTED:
-            yield CounterMetricFamily(f"tradesaga_worker_{name}", text, labels=("group",))
-        for name, _, text in _GAUGED:
-            yield GaugeMetricFamily(f"tradesaga_worker_{name}", text, labels=("group",))
+        for _, family in _families():
+            yield family
+
+
+def _families() -> Iterator[tuple[str, CounterMetricFamily | GaugeMetricFamily]]:
+    """Yield the families, each with the attribute of `Health` that it exports."""
+    for kind, metrics in ((CounterMetricFamily, _COUNTED), (GaugeMetricFamily, _GAUGED)):
+        for name, attribute, text in metrics:
+            yield attribute, kind(f"tradesaga_worker_{name}", text, labels=("group",))
 
 
 _COUNTED: Final = (
@@ -245,7 +248,7 @@ _COUNTED: Final = (
 _GAUGED: Final = (
     ("lanes", "lanes", "Lanes owned"),
     ("ready", "ready", "1 while the lanes are owned"),
-    ("halted", "halted", "1 while the worker is halted until a person acts; /readyz has the reason"),
+    ("halted", "halted", "1 while the worker is halted until an operator acts; /readyz has the reason"),
     ("lag_records", "lag", "Records of its partitions that the group has not handled, as of some seconds ago"),
     ("unpublished_rows", "unpublished", "Outbox rows that the broker has not acknowledged, as of some seconds ago"),
     ("lag_seconds", "lag_seconds", "Age of the oldest fetched record that is not handled yet"),

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.outbox.outbox_writer import NotWrittenError, WriteUnknownError
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS
 from tradesaga.infra.starts.accept import StartInvalidError, read_start
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.messages.message import Event

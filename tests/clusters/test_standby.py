@@ -12,8 +12,7 @@ from tests.recovery.stage import Stage, execute, open_stage
 from tests.waiting import until
 from tradesaga.consumers.recovery.rebuild import RebuildRequest
 from tradesaga.infra.errors import CommandError
-from tradesaga.infra.postgres.database import session
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, session
 from tradesaga.infra.postgres.migrate import migrate
 
 pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(180)]

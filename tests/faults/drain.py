@@ -14,7 +14,7 @@ from tests.faults.phases.data import speak
 from tests.faults.saga import NAME
 from tests.faults.stage import Stage
 from tradesaga.infra.kafka.connections import KafkaUnavailableError
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS
 from tradesaga.schemas.messages.lifecycle import ParkReleased
 from tradesaga.schemas.topics import events_topic
 

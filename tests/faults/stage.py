@@ -25,7 +25,7 @@ from tests.faults.replicated import Replicated
 from tests.faults.servers import Broker, Database, Kafka
 from tradesaga.infra.errors import unavailable
 from tradesaga.infra.local_stack.ports import LOOPBACK, accepts, free_port
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS
 from tradesaga.infra.settings import PREFIX
 
 CAST: Final = (

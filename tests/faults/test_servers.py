@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.servers import Database
 from tests.waiting import until
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS
 
 ROW = "x" * 1_000_000
 ROWS = 12

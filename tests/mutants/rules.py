@@ -195,7 +195,7 @@ RULE_MUTANTS = (
     ),
     RuleMutant(
         "the database read before Kafka",
-        lambda: changed(Guard, "_look", ("lanes = await self._read_lanes(sql)", "lanes = known")),
+        lambda: changed(Guard, "_collect", ("lanes = await self._read_lanes(sql)", "lanes = known")),
         lambda: order.test_no_halt_while_the_saga_log_works_between_two_reads(range(order.READS)),
     ),
     RuleMutant(

@@ -18,8 +18,7 @@ from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
 from tradesaga.infra.outbox.processor import ConflictError
-from tradesaga.infra.postgres.database import Connection
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Connection
 from tradesaga.sagas.step_state import RowStatus
 
 A, B = UUID(int=1, version=4), UUID(int=2, version=4)

@@ -30,8 +30,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.infra.postgres.database import Session, session
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Session, session
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry import metrics

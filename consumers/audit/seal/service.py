@@ -22,8 +22,7 @@ from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.guard_rules import sealed_ahead
-from tradesaga.infra.postgres.database import Connection, Pool, open_pool
-from tradesaga.infra.postgres.errors import DATABASE_ERRORS
+from tradesaga.infra.postgres.database import DATABASE_ERRORS, Connection, Pool, open_pool
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import SAGA_LOG, Settings
 from tradesaga.infra.telemetry import metrics

@@ -57,7 +57,7 @@ def test_an_argument_that_is_no_text_is_misuse(
     """What a shell passes on need not be UTF-8; it is refused before any command sees it."""
     with_command(lambda: None)
     assert execute(["act", word, "--json"]) == ExitCode.USAGE
-    assert json.loads(capsys.readouterr().err)["error"]["what"] == "an argument is no text"
+    assert json.loads(capsys.readouterr().err)["error"]["what"] == "an argument is not text"
 
 
 @pytest.mark.parametrize(("error", "code", "slug"), ENDS)

@@ -5,14 +5,14 @@ import subprocess
 import sys
 import time
 
-from tradesaga.infra.cli.run import guarding
+from tradesaga.infra.cli.run import watch_event_loop
 
 STANDS_STILL = """
 import asyncio, time
-from tradesaga.infra.cli.run import guarding
+from tradesaga.infra.cli.run import watch_event_loop
 
 async def main():
-    async with guarding(look=0.1, missed=5):
+    async with watch_event_loop(look=0.1, missed=5):
         await asyncio.sleep(0.3)
         time.sleep(60)
 
@@ -48,7 +48,7 @@ def test_a_loop_that_stands_still_ends_the_process() -> None:
     """A handler that blocks the loop for good costs its process, whose stacks tell where it stood."""
     code, said = ended(STANDS_STILL)
     assert code == 5
-    assert "the event loop stands still" in said
+    assert "the event loop is blocked" in said
     assert "line 8 in main" in said
 
 
@@ -62,7 +62,7 @@ def test_a_service_that_will_not_end_does_not_keep_the_process() -> None:
 
 async def test_a_loop_that_is_only_slow_is_left_alone() -> None:
     """Turning now and then is enough, though it stands still for longer altogether than would end the process."""
-    async with guarding(look=0.1, missed=20):
+    async with watch_event_loop(look=0.1, missed=20):
         for _ in range(10):
             time.sleep(0.25)  # noqa: ASYNC251 - it is to stand still
             await asyncio.sleep(0.01)

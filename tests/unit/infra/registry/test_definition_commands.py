@@ -178,10 +178,10 @@ def test_versions_are_checked_and_drawn_side_by_side(apps: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (TWO, "saga 'talk' is defined in versions 1, 2, and none has the others"),
+        (TWO, "saga 'talk' is defined in versions 1, 2, and none includes the others"),
         (
             TWO + WHOLE + "back = talk.alongside(newer)\n",
-            "two definitions of saga 'talk' each say that new sagas start",
+            "two definitions of saga 'talk' each claim new sagas",
         ),
         (TWO.replace("version=2", "version=1"), "two definitions of saga 'talk' have version 1"),
     ],

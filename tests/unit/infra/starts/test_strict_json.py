@@ -10,9 +10,9 @@ from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
     [
         (b"", "Expecting value"),
         (b"{} {}", "Extra data"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is given twice"),
-        (b'{"a": NaN}', "NaN is no JSON number"),
-        (b'{"a": -Infinity}', "-Infinity is no JSON number"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is repeated"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
         (b"[" * 21 + b"]" * 21, "nested deeper than 20"),
         (b'{"a":' * 100_000, "nested deeper than 20"),
         (b'{"a": "\xc3"}', "not UTF-8 at byte 7"),
