@@ -124,7 +124,7 @@ def test_two_participants_of_one_name_are_refused(apps: Path, capsys: pytest.Cap
     """They would share a consumer group, and each miss the records that the other gets."""
     (apps / "talking.py").write_text(OWNED.replace('"speaker"', '"thinker"'))
     code, said = check(capsys, "check", "--app", "talking")
-    assert (code, "give each its own name" in said) == (ExitCode.REFUSED, True), said
+    assert (code, "name them differently" in said) == (ExitCode.REFUSED, True), said
 
 
 @pytest.mark.parametrize("name", ["log", "intake", "signal-router", "", "two words", "ä"])
@@ -208,7 +208,7 @@ def test_a_modules_file_is_not_its_name(apps: Path, capsys: pytest.CaptureFixtur
     """The name is told, as the folder already is the right one."""
     (apps / "talking.py").write_text(OWNED)
     code, said = check(capsys, "check", "--app", "talking.py")
-    assert (code, "give the module's name, talking, not its file" in said) == (ExitCode.NOT_FOUND, True), said
+    assert (code, "write the module's name, talking, instead of its file" in said) == (ExitCode.NOT_FOUND, True), said
 
 
 def test_a_module_that_has_nothing_is_named(apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,7 +275,7 @@ def test_the_gate_works_for_a_registered_app(
     assert "n: a required field is added" in capsys.readouterr().out
     for command in (["record"], ["check"]):
         code, said = check(capsys, "schema", *command, "--app", "empty", "--golden", "kept")
-        assert (code, "no saga whose messages" in said) == (ExitCode.NOT_FOUND, True)
+        assert (code, "no saga with messages to record" in said) == (ExitCode.NOT_FOUND, True)
     code, said = check(capsys, "schema", "check", "--app", "later")
     assert (code, "--golden FOLDER" in said) == (ExitCode.USAGE, True)
     assert execute(["schema", "check"]) == 0
