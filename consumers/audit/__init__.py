@@ -1,1 +1,1 @@
-"""The audit trail: sealed, verified, and told."""
+"""The audit trail: sealing, verification, replay, exports, retention and reports."""

@@ -2,17 +2,23 @@
 
 import re
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradesaga.consumers.saga_log.reading import MAX_TIME
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.postgres.database import Session, session
+from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
+from tradesaga.infra.telemetry.logs import silence_libraries
+
+TrustedKeys = Annotated[list[Path] | None, typer.Option("--key", help="A file of trusted public keys.")]
 
 _SECOND: Final = 1_000_000_000
 _ISO: Final = re.compile(
@@ -20,6 +26,18 @@ _ISO: Final = re.compile(
 )
 _NANOSECONDS: Final = re.compile(r"\d{16,19}", re.ASCII)
 """Fewer digits would be milliseconds or seconds."""
+
+
+def command_settings(directory: Path | None) -> Settings:
+    """Load the settings, and silence the libraries' logs."""
+    settings = load_settings(directory)
+    silence_libraries()
+    return settings
+
+
+def audit_session(settings: Settings, command: str = "") -> AbstractAsyncContextManager[Session]:
+    """Open a session in the saga log's database."""
+    return session(settings.database_for(SAGA_LOG), application_name=f"tradesaga audit {command}".rstrip())
 
 
 def progress_bar() -> Progress:

@@ -29,6 +29,14 @@ def hash_node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
+class Subtree(NamedTuple):
+    """A perfect subtree of 2**level leaves from leaf `start` on, by its root."""
+
+    start: int
+    level: int
+    root: bytes
+
+
 @dataclass(slots=True)
 class Frontier:
     """The frontier of a growing tree: the roots of its perfect subtrees, largest first; at most 64 hashes."""
@@ -55,6 +63,16 @@ class Frontier:
     def copy(self) -> "Frontier":
         """Return an independent copy."""
         return Frontier(self.size, list(self.peaks))
+
+    def subtrees(self) -> list[Subtree]:
+        """Return the perfect subtrees, largest first."""
+        found: list[Subtree] = []
+        start = 0
+        for root in self.peaks:
+            level = (self.size - start).bit_length() - 1
+            found.append(Subtree(start, level, root))
+            start += 1 << level
+        return found
 
     def append(self, leaf: bytes) -> None:
         """Append a leaf, given by its hash."""
@@ -85,14 +103,6 @@ class Frontier:
         for peak in reversed(self.peaks[:-1]):
             root = hash_node(peak, root)
         return root
-
-
-class Subtree(NamedTuple):
-    """A perfect subtree of 2**level leaves from leaf `start` on, by its root."""
-
-    start: int
-    level: int
-    root: bytes
 
 
 @dataclass(slots=True)

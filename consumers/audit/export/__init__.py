@@ -1,1 +1,1 @@
-"""`tradesaga audit export`: a signed folder that is verified without a server."""
+"""Signed exports of the audit log, which can be verified without a server."""

@@ -1,4 +1,4 @@
-"""`tradesaga audit export`: records as a signed folder; and `audit verify --export`, which needs no server for it."""
+"""`tradesaga audit export` and `tradesaga audit verify --export`."""
 
 import asyncio
 import re
@@ -23,17 +23,22 @@ from tradesaga.consumers.audit.export.source import Seals, Source
 from tradesaga.consumers.audit.export.verify import Keys, verify_export
 from tradesaga.consumers.audit.log.log_check import Report
 from tradesaga.consumers.audit.log.rows import estimate_rows, snapshot
-from tradesaga.consumers.audit.options import believing_witnesses, named_witnesses, progress_bar
+from tradesaga.consumers.audit.options import (
+    audit_session,
+    believing_witnesses,
+    command_settings,
+    named_witnesses,
+    progress_bar,
+)
 from tradesaga.infra.audit_log.note import Signer, Verifier, public_path, read_signer, read_trusted
 from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.clock import format_time, parse_time
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
-from tradesaga.infra.postgres.database import Session, session
+from tradesaga.infra.postgres.database import Session
 from tradesaga.infra.registry.sagas import find_saga, registered_sagas, registered_texts
 from tradesaga.infra.saga_queries import start_events
-from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
-from tradesaga.infra.telemetry.logs import silence_libraries
+from tradesaga.infra.settings import Settings
 from tradesaga.sagas.audit_text import OrderText
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.compatibility.contract import contracts_of
@@ -53,9 +58,9 @@ class Maker:
     orders: Mapping[str, OrderText]
 
     async def make(self, sql: Session, query: Query, folder: FreshFolder, advance: Callable[[int], None]) -> Manifest:
-        """Write an export into a fresh folder, as the database is at one moment; it appears once it is whole.
+        """Write an export of one snapshot of the database; the folder appears when it is complete.
 
-        Raises `CommandError` where nothing is sealed, where the log does not fit its seal, and without space.
+        Raises `CommandError` if nothing is sealed, if the log does not match its seal, or without disk space.
         """
         starts = start_events(self.sagas.values())
         columns = ParquetFile.open(folder.at(layout.PARQUET))
@@ -78,7 +83,7 @@ class Maker:
         return self._finish(exporter, query, never)
 
     async def _export(self, exporter: Exporter, query: Query) -> int:
-        """Export all logs; give the number of records in logs that were never sealed."""
+        """Export all logs; return the number of records in logs that were never sealed."""
         topic = events_topic(query.saga) if query.saga is not None else None
         logs = await exporter.source.logs(topic)
         never = await exporter.source.never_sealed(topic)
@@ -93,7 +98,7 @@ class Maker:
         return never
 
     def _finish(self, exporter: Exporter, query: Query, never: int) -> Manifest:
-        """Write what belongs to the records, and sign it all."""
+        """Write schemas, actions, keys, README and manifest, and sign the manifest."""
         folder = exporter.folder
         types = [each for saga in self.sagas.values() for each in saga.message_types.items()]
         for ce_type, contract in sorted(contracts_of(types).items()):
@@ -153,8 +158,7 @@ def export(
 ) -> None:
     """Write sealed records into a new signed folder, which `audit verify --export` checks without any server."""
     tune_garbage_collector()
-    settings = load_settings(directory)
-    silence_libraries()
+    settings = command_settings(directory)
     key = settings.audit_key_file()
     sagas = registered_sagas(settings.app)
     query = Query(
@@ -178,7 +182,7 @@ def export(
 
 async def _export(settings: Settings, maker: Maker, query: Query, out: Path) -> Manifest:
     with FreshFolder(out) as folder, progress_bar() as progress:
-        async with session(settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
+        async with audit_session(settings) as sql:
             task = progress.add_task("exporting", total=await estimate_rows(sql) or None)
             return await maker.make(sql, query, folder, lambda count: progress.advance(task, count))
 
@@ -186,7 +190,7 @@ async def _export(settings: Settings, maker: Maker, query: Query, out: Path) -> 
 def verify_folder(
     folder: Path, keys: list[Path] | None, export_keys: list[Path] | None, witnesses: list[Path] | None
 ) -> Report:
-    """Check an export by itself; raises `CommandError`: exit 3 for what is not there, exit 2 for what is none."""
+    """Verify an export. Raises `CommandError`: exit 3 for a missing file, exit 2 for an invalid one."""
     trusted = Keys(read_trusted(keys or ()), read_trusted(export_keys or ())) if keys or export_keys else None
     seen = named_witnesses(witnesses or ())
     with progress_bar() as progress, believing_witnesses():
@@ -197,7 +201,7 @@ def verify_folder(
 
 
 def _milliseconds(option: str, text: str | None) -> int | None:
-    """Read a time, rounded up to the broker's milliseconds; raises `CommandError` (exit 2)."""
+    """Parse a time, rounded up to the broker's milliseconds. Raises `CommandError` (exit 2)."""
     if text is None:
         return None
     try:

@@ -1,4 +1,7 @@
-"""Reading an export that anybody may have made: no link is followed, nothing outside is opened, no line is endless."""
+"""The folder of an export: writing a new one, and reading one that anyone may have made.
+
+Readers follow no links, open no files outside, and limit the length of lines.
+"""
 
 import hashlib
 import os
@@ -19,14 +22,14 @@ from tradesaga.consumers.audit.export.manifest import File
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 
 LINE_BYTES: Final = 64 << 20
-"""No line of ours is longer: a record has a megabyte at most, and text grows sixfold at most."""
+"""The longest line: a record has at most a megabyte, and text grows at most sixfold."""
 SMALL_BYTES: Final = 64 << 20
-"""No manifest, key file or note of ours is longer."""
+"""The largest manifest, key file or note."""
 _DEEPEST: Final = 2
 
 
 class ExportFolder:
-    """One folder; all reading raises `FormatError` where a file is not there or is no file."""
+    """Reads an export. Methods raise `FormatError` for a missing file or one that is no regular file."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
@@ -35,7 +38,7 @@ class ExportFolder:
         self._path = path
 
     def check_names(self, files: tuple[File, ...]) -> list[str]:
-        """Return what is wrong with the names of the files: with those that are said, and those that are there."""
+        """Return what is wrong with the names of the manifest's files and of those in the folder."""
         said = [file.path for file in files]
         wrong = [f"{name[:200]!r} is no name of a file in an export" for name in said if not is_safe(name)]
         wrong += [
@@ -48,7 +51,7 @@ class ExportFolder:
         return wrong
 
     def _list(self) -> set[str]:
-        """Name what is in the folder; links are named, not followed."""
+        """Return the names of all files; links are named, not followed."""
         found: set[str] = set()
         for root, folders, files in os.walk(self._path):
             here = Path(root).relative_to(self._path)
@@ -65,13 +68,13 @@ class ExportFolder:
         return found
 
     def measure(self, name: str, expected: int) -> tuple[int, str]:
-        """Return a file's length, and its SHA-256 in hex; no hash of one that has not the expected length."""
+        """Return a file's length and its SHA-256 in hex, empty if the length is not the expected one."""
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
             return size, hashlib.file_digest(file, "sha256").hexdigest() if size == expected else ""
 
     def lines(self, name: str) -> Generator[tuple[int, bytes]]:
-        """Yield a file's lines with their numbers; the last may lack its end."""
+        """Yield a file's lines with their numbers; the last may lack its newline."""
         with self.open(name) as file:
             number = 0
             while line := file.readline(LINE_BYTES):
@@ -98,7 +101,7 @@ class ExportFolder:
 
 
 def is_safe(name: str) -> bool:
-    """Return whether a name can be that of a file in an export: relative, no step up, at most one folder."""
+    """Return whether a name is valid for a file in an export: relative, without `..`, at most one folder deep."""
     parts = name.split("/")
     return len(parts) <= _DEEPEST and all(
         part and part.strip(".") and part.isprintable() and "\\" not in part for part in parts
@@ -109,7 +112,7 @@ _PIECE: Final = 1 << 20
 
 
 class HashedFile:
-    """One file of an export, written from front to back."""
+    """A file of an export, written sequentially and hashed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -127,12 +130,12 @@ class HashedFile:
             self._file.write(data)
 
     def abandon(self) -> None:
-        """Close it, whatever becomes of what was written: it is about to be removed."""
+        """Close the file without an error; it is about to be removed."""
         with suppress(OSError):
             self._file.close()
 
     def close(self) -> tuple[int, str]:
-        """Have the disk keep it; give its length and its hash in hex."""
+        """Sync and close the file; return its length and its hash in hex."""
         with _explained(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -141,7 +144,7 @@ class HashedFile:
 
 
 class FreshFolder:
-    """A new folder; raises `CommandError`: exit 4 where there is one already, 3 without a parent, 5 without space."""
+    """A new folder. Raises `CommandError`: exit 4 if it exists, 3 without a parent folder, 5 without disk space."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -170,11 +173,11 @@ class FreshFolder:
             shutil.rmtree(self._part)
 
     def at(self, name: str) -> Path:
-        """Name the place of a file while the folder is being made."""
+        """Return the temporary path of a file."""
         return self._part / name
 
     def file(self, name: str) -> HashedFile:
-        """Open a file, or give the open one."""
+        """Return a file, opened at the first call."""
         if name not in self._open:
             self._open[name] = HashedFile(self.at(name))
         return self._open[name]
@@ -184,14 +187,14 @@ class FreshFolder:
         self.file(name).write(data)
 
     def adopt(self, name: str) -> None:
-        """Take over a file that something else has written here."""
+        """Add a file that was written by other means."""
         with _explained(self.at(name)), self.at(name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             self.files.append(File(path=name, bytes=size, sha256=hashlib.file_digest(file, "sha256").hexdigest()))
             os.fsync(file.fileno())
 
     def close_files(self) -> tuple[File, ...]:
-        """Close all open files; give every file so far, by name."""
+        """Close all open files; return all files by name."""
         for name, file in self._open.items():
             size, sha256 = file.close()
             self.files.append(File(path=name, bytes=size, sha256=sha256))
@@ -199,7 +202,7 @@ class FreshFolder:
         return tuple(sorted(self.files, key=lambda each: each.path))
 
     def finish(self) -> None:
-        """Let the folder appear under its name."""
+        """Rename the temporary folder to its final name."""
         self.close_files()
         if self.path.exists() or self.path.is_symlink():
             raise _exists(self.path)

@@ -1,18 +1,18 @@
-"""The files of an export, and the form of a record's line.
+"""The files of an export, and the format of their lines.
 
-A line is a JSON object, written without spaces and with its members in one order, so that one record has one line:
+A line is a JSON object without spaces and with a fixed order of members, so that a record has exactly one encoding:
 
-topic, partition, offset     where the record stands
-leaf                         its place in the log's Merkle tree, from 0
+topic, partition, offset     the record's position
+leaf                         its index in the log's Merkle tree, from 0
 recorded_ms                  the broker's time, milliseconds since 1970
-saga_id, seq                 its saga and its place in that saga's chain; null where it counts in none
-event_type, step, event_time_ns, started_ns, context_added, error    as the audit log tells them to people
+saga_id, seq                 its saga and its number in that saga's chain; null if it is in none
+event_type, step, event_time_ns, started_ns, context_added, error    the columns of the audit log
 headers                      the headers as JSON text: an object, or pairs of name and value where that cannot hold them
-key, or key_base64           the key, null where there is none; only where the hash is of format 2
-skipped                      how many offsets before it Kafka gives to no consumer; left out where there are none
-value, or value_base64       the payload: as text, or in base64 where it is no UTF-8; null where there is none
-hash                         of the record, over all that the seal covers
-previous                     the hash of the saga's record before, where that one is not in the export
+key, or key_base64           the key, null if there is none; only if the hash is of format 2
+skipped                      the number of offsets before it that Kafka gives to no consumer; left out if there are none
+value, or value_base64       the payload as text, or in base64 if it is not UTF-8; null if there is none
+hash                         the record's hash, which the seal covers
+previous                     the hash of the saga's previous record if that one is not in the export
 """
 
 import base64
@@ -33,8 +33,6 @@ from tradesaga.infra.audit_log.merkle import HASH_BYTES, Subtree
 from tradesaga.infra.clock import read_id
 
 FORMAT: Final = "tradesaga-audit-export/2"
-FORMAT_1: Final = "tradesaga-audit-export/1"
-"""Of exports that hold hashes of format 1 alone; they are read for ever."""
 MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.note"
 EVENTS: Final = "events.jsonl"
@@ -68,11 +66,11 @@ _PARTITIONS: Final = 2**31
 
 
 class FormatError(ValueError):
-    """A line is not of the form in which exports are written; the message says why."""
+    """A line does not have the format of exports; the message says why."""
 
 
 class Line(NamedTuple):
-    """One record of an export."""
+    """A record of an export with its leaf."""
 
     row: Row
     leaf: int
@@ -80,7 +78,7 @@ class Line(NamedTuple):
 
 
 def to_line(line: Line) -> bytes:
-    """Write a record."""
+    """Return a record's line."""
     row, record = line.row, line.row.record
     told: dict[str, Any] = {
         "topic": record.topic,
@@ -110,7 +108,7 @@ def to_line(line: Line) -> bytes:
 
 
 def _put(told: dict[str, Any], member: str, raw: bytes | None) -> None:
-    """Write bytes as text, where they are no UTF-8 in base64 under another name, and null where there are none."""
+    """Set a member to bytes as text, under another name in base64 if they are not UTF-8, or to null."""
     try:
         told[member] = raw.decode() if raw is not None else None
     except UnicodeDecodeError:
@@ -118,12 +116,12 @@ def _put(told: dict[str, Any], member: str, raw: bytes | None) -> None:
 
 
 def write_line(told: dict[str, Any]) -> bytes:
-    """Write one line of any of an export's files."""
+    """Return a line of any of an export's files."""
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_line(text: bytes) -> dict[str, Any]:
-    """Read one line; raises `FormatError` for one that `write_line` would have written otherwise."""
+    """Parse a line. Raises `FormatError` for one that `write_line` would have written differently."""
     try:
         told = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -136,7 +134,7 @@ def read_line(text: bytes) -> dict[str, Any]:
 
 
 def from_line(text: bytes) -> Line:
-    """Read what `to_line` wrote; raises `FormatError`."""
+    """Parse what `to_line` returned. Raises `FormatError`."""
     told = read_line(text)
     if tuple(told) not in _SHAPES:
         raise FormatError(f"the line has the members {', '.join(told)[:200]}")
@@ -168,12 +166,12 @@ def from_line(text: bytes) -> Line:
 
 @lru_cache(maxsize=256)
 def _are_ours(types: tuple[type, ...]) -> bool:
-    """Return whether the members of a line are of these types; there are few that are, and most lines are alike."""
+    """Return whether these are the types of a line's members; cached, since few combinations occur."""
     return all(issubclass(found, type_) and found is not bool for found, type_ in zip(types, _TYPES, strict=True))
 
 
 def to_proof(topic: str, partition: int, subtree: Subtree) -> bytes:
-    """Write a subtree that stands for records that are not in the export."""
+    """Return the line of a subtree of records that are not in the export."""
     return write_line(
         {"topic": topic, "partition": partition, "leaf": subtree.start, "level": subtree.level,
          "root": subtree.root.hex()}
@@ -181,7 +179,7 @@ def to_proof(topic: str, partition: int, subtree: Subtree) -> bytes:
 
 
 def from_proof(text: bytes) -> tuple[tuple[str, int], Subtree]:
-    """Read what `to_proof` wrote, with topic and partition; raises `FormatError`."""
+    """Parse what `to_proof` returned into topic and partition, and subtree. Raises `FormatError`."""
     told = read_line(text)
     if tuple(told) != ("topic", "partition", "leaf", "level", "root"):
         raise FormatError("the line is no proof")
@@ -193,7 +191,7 @@ def from_proof(text: bytes) -> tuple[tuple[str, int], Subtree]:
 
 
 def read_hash(text: object) -> bytes:
-    """Read a SHA-256 in lower-case hex; raises `FormatError`."""
+    """Parse a SHA-256 in lower-case hex. Raises `FormatError`."""
     if type(text) is str and len(text) == 2 * HASH_BYTES:
         try:
             found = bytes.fromhex(text)
@@ -205,14 +203,14 @@ def read_hash(text: object) -> bytes:
 
 
 def read_record_hash(text: object) -> bytes:
-    """Read the hash of a record, in hex, of either format; raises `FormatError`."""
+    """Parse the hash of a record of either format in hex. Raises `FormatError`."""
     if type(text) is str and len(text) == 2 * HASH_BYTES + 2 and text.startswith("02"):
         return b"\2" + read_hash(text[2:])
     return read_hash(text)
 
 
 def read_uuid(text: object) -> UUID:
-    """Read a saga's id; raises `FormatError`."""
+    """Parse a saga's id. Raises `FormatError`."""
     try:
         found = read_id(text) if type(text) is str else None
     except ValueError:
@@ -233,7 +231,7 @@ def _check_types(topic: object, headers: object, *numbers: object) -> None:
 
 
 def _bytes(told: dict[str, Any], member: str) -> bytes | None:
-    """Read what `_put` wrote; raises `FormatError`."""
+    """Return the bytes that `_put` set. Raises `FormatError`."""
     if member in told:
         text = told[member]
         if text is not None and type(text) is not str:
@@ -256,7 +254,7 @@ _SAGA_MEMBERS: Final = (
 
 
 class SagaHead(NamedTuple):
-    """Of a saga's line: in which log it is, how many records it counts, and the hash of the last one."""
+    """The verified part of a saga's line: its log, the number of its records, and the hash of the last one."""
 
     place: tuple[str, int]
     saga_id: UUID
@@ -265,7 +263,7 @@ class SagaHead(NamedTuple):
 
 
 def describe_saga(place: tuple[str, int], row: asyncpg.Record) -> dict[str, Any]:
-    """Return a saga's line; its context is the JSON text that is stored."""
+    """Return a saga's line; its context is the stored JSON text."""
     told = {
         **dict(row),
         "topic": place[0],
@@ -282,7 +280,7 @@ def describe_saga(place: tuple[str, int], row: asyncpg.Record) -> dict[str, Any]
 
 
 def read_saga_line(text: bytes) -> SagaHead:
-    """Read what an export's verification asks for; raises `FormatError`."""
+    """Parse a saga's line. Raises `FormatError`."""
     told = read_line(text)
     if tuple(told) != _SAGA_MEMBERS:
         raise FormatError("the line is no saga's")

@@ -1,4 +1,4 @@
-"""One log of an export on its way through the check: its records and proofs by their leaves, then its sagas."""
+"""Reads one log of an export into its check: records and proofs by leaf, then sagas."""
 
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -14,11 +14,11 @@ from tradesaga.infra.audit_log.merkle import Subtree
 T = TypeVar("T")
 Place = tuple[str, int]
 _WRONG: Final = 1000
-"""Unreadable lines of one file after which the rest is not read."""
+"""The maximum number of unreadable lines of one file."""
 
 
 class LineReader(Generic[T]):
-    """The lines of one file; those that cannot be read are told, and passed over."""
+    """The parsed lines of one file; unreadable lines are reported and skipped."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class LineReader(Generic[T]):
         self.advance()
 
     def advance(self) -> None:
-        """Go on to the next line that can be read."""
+        """Advance to the next readable line."""
         self.next = self.place = None
         try:
             for number, line in self._lines:
@@ -63,7 +63,7 @@ class LineReader(Generic[T]):
         return True
 
     def finish(self) -> None:
-        """Tell of what is left: it belongs to no log of the export, or stands in the wrong place."""
+        """Report the remaining lines: they are of no log of the export, or out of order."""
         left = 0
         where = f"{self._name} line {self.number}"
         place = self.place
@@ -80,7 +80,7 @@ _EVERY: Final = 2000
 
 
 class LogReader:
-    """Reads one log, as the manifest describes it, and has `check` judge it."""
+    """Reads one log of the manifest and passes it to `check`."""
 
     def __init__(
         self, report: Report, manifest: Manifest, log: Log, check: LogCheck, progress: Callable[[int], None]
@@ -94,12 +94,12 @@ class LogReader:
         self._first: Line | None = None
         self._last: Line | None = None
         self._records = 0
-        self._spoilt = False
+        self._shifted = False
 
     def read(
         self, events: LineReader[Line], proofs: LineReader[tuple[Place, Subtree]], sagas: LineReader[SagaHead]
     ) -> None:
-        """Read the log's part of the three files, which stand at its beginning."""
+        """Read the log's part of the three files, which are positioned at its beginning."""
         while self._place in {events.place, proofs.place}:
             self._step(events, proofs)
         self._check_span()
@@ -107,7 +107,7 @@ class LogReader:
         self._check.finish()
 
     def _step(self, events: LineReader[Line], proofs: LineReader[tuple[Place, Subtree]]) -> None:
-        """Take what the next leaf is: a proof's subtree, or a record."""
+        """Read the next leaves: a proof's subtree, or a record."""
         size = self._check.size
         if proofs.place == self._place and proofs.next is not None:
             subtree = proofs.next[1]
@@ -132,12 +132,12 @@ class LogReader:
             self._report.add(Verdict.ALTERED, where, f"the proof does not fit: {error}")
 
     def _take(self, line: Line, where: str) -> None:
-        if line.leaf != self._check.size and not self._spoilt:
-            self._spoilt = True  # from here on every leaf is shifted
+        if line.leaf != self._check.size and not self._shifted:
+            self._shifted = True  # from here on all leaves are
             what = f"{self._place[0]}[{self._place[1]}]: leaf {line.leaf} comes where {self._check.size} is next"
             verdict = Verdict.INCOMPLETE if line.leaf > self._check.size else Verdict.ALTERED
             self._report.add(verdict, where, what)
-        if self._last is not None and self._query.whole and line.leaf != self._last.leaf + 1 and not self._spoilt:
+        if self._last is not None and self._query.whole and line.leaf != self._last.leaf + 1 and not self._shifted:
             self._report.add(Verdict.INCOMPLETE, where, f"leaves {self._last.leaf + 1} to {line.leaf - 1} are left out")
         if line.previous is not None and self._query.from_ms is None and not self._log.retired:
             self._report.add(Verdict.ALTERED, where, "a record before the export is told of, which has no beginning")
@@ -149,7 +149,7 @@ class LogReader:
             self._progress(self._report.rows)
 
     def _check_span(self) -> None:
-        """Check that the records are those that the manifest knows, and reach as far as was asked for."""
+        """Check that the records are those of the manifest, and cover the range of the query."""
         log, first, last = self._log, self._first, self._last
         where = log.origin
         if first is None or last is None:
@@ -177,7 +177,7 @@ class LogReader:
             self._report.add(Verdict.INCOMPLETE, self._log.origin, what)
 
     def _check_sagas(self, sagas: LineReader[SagaHead]) -> None:
-        """Hold the last record of each saga against its line."""
+        """Compare the last record of each saga with its line."""
         before: UUID | None = None
         while sagas.place == self._place and sagas.next is not None:
             saga = sagas.next

@@ -1,4 +1,4 @@
-"""What an export says of itself: the question, what was found, and each file's hash; and the note that signs it."""
+"""The manifest of an export: query, counts and file hashes, the note that signs it, and the README."""
 
 import hashlib
 from typing import Annotated, Final, Literal
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class Query(_Part):
-    """What was asked for; times are the broker's, milliseconds since 1970, from the first on and before the second."""
+    """The query; times are the broker's in milliseconds since 1970, the end excluded."""
 
     saga: str | None = None
     from_ms: int | None = None
@@ -34,15 +34,15 @@ class Query(_Part):
 
     @property
     def whole(self) -> bool:
-        """Return whether whole logs were asked for, at most between two times: every leaf is there."""
+        """Whether all records, at most between two times, were asked for."""
         return not (self.ids or self.account is not None or self.symbol is not None)
 
 
 class Log(_Part):
-    """One log: which records of it there are, and the checkpoint against which they are proven.
+    """A log: its exported records, and the checkpoint that proves them.
 
-    `retired` is the number of its oldest records that are no longer kept. `gaps` are offsets, first and last, that the
-    audit log lacks between those that it has, and that no record says to hold nothing.
+    `retired` is the number of its retired records. `gaps` are ranges of offsets, last included, that the audit log
+    lacks and that no record covers as skipped.
     """
 
     origin: str
@@ -62,7 +62,7 @@ class Log(_Part):
 
 
 class ClockSummary(_Part):
-    """What the machines that signed knew of their clocks while these logs were sealed; errors in nanoseconds."""
+    """The clock sources and errors, in nanoseconds, of these logs' checkpoints."""
 
     checkpoints: Count = 0
     sources: dict[str, Count] = {}
@@ -71,7 +71,7 @@ class ClockSummary(_Part):
 
 
 class File(_Part):
-    """One file."""
+    """A file with its length and hash."""
 
     path: Annotated[str, Field(max_length=500)]
     bytes: Count
@@ -79,7 +79,7 @@ class File(_Part):
 
 
 class Manifest(_Part):
-    """All that `manifest.json` says."""
+    """The content of `manifest.json`."""
 
     format: Literal["tradesaga-audit-export/1", "tradesaga-audit-export/2"] = FORMAT
     log_id: str
@@ -99,12 +99,12 @@ class Manifest(_Part):
     files: tuple[File, ...]
 
     def to_bytes(self) -> bytes:
-        """Write it, for people too."""
+        """Return the indented JSON."""
         return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
     def parse(cls, text: bytes) -> "Manifest":
-        """Read what `to_bytes` wrote; raises `FormatError`."""
+        """Parse what `to_bytes` returned. Raises `FormatError`."""
         try:
             found = cls.model_validate_json(text)
         except ValidationError as error:
@@ -116,7 +116,7 @@ class Manifest(_Part):
 
 
 def note_text(manifest: bytes) -> str:
-    """Return what is signed of a manifest."""
+    """Return the text that is signed for a manifest."""
     return _NOTE.format(hashlib.sha256(manifest).hexdigest())
 
 
@@ -202,7 +202,7 @@ the signature of `manifest.note`; the seals prove it of an export of whole logs 
 
 
 def write_readme(manifest: Manifest, *, parquet: bool) -> str:
-    """Write it for one export."""
+    """Return the README of an export."""
     query = manifest.query
     window = _WINDOW if query.from_ms is not None or query.to_ms is not None else ""
     unsealed = f"{manifest.not_yet_sealed:,} newer records were not sealed yet, and are not here."
@@ -210,7 +210,7 @@ def write_readme(manifest: Manifest, *, parquet: bool) -> str:
         log_id=manifest.log_id,
         made_at=manifest.made_at,
         software=manifest.software,
-        query=tell_query(query),
+        query=describe_query(query),
         records=f"{manifest.records:,}",
         sagas=f"{manifest.sagas:,}",
         logs=len(manifest.logs),
@@ -224,8 +224,8 @@ def write_readme(manifest: Manifest, *, parquet: bool) -> str:
     )
 
 
-def tell_query(query: Query) -> str:
-    """Return what was asked for."""
+def describe_query(query: Query) -> str:
+    """Return the query in words."""
     told = [f"{name} {value}" for name, value in (("saga", query.saga), ("account", query.account),
         ("symbol", query.symbol)) if value is not None]  # fmt: skip
     told += [f"saga {saga_id}" for saga_id in query.ids]

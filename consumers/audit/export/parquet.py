@@ -1,6 +1,6 @@
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportAttributeAccessIssue=false
-"""The records of an export as Parquet, where pyarrow is installed: `pip install 'tradesaga[parquet]'`."""
+"""The records of an export as Parquet, if pyarrow is installed: `pip install 'tradesaga[parquet]'`."""
 
 import importlib
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from tradesaga.consumers.audit.export.layout import Line
 from tradesaga.infra.errors import unavailable
 
 _ROWS: Final = 10_000
-"""Records of one row group."""
+"""Records per row group."""
 
 
 class ParquetFile:
-    """`events.parquet`: the members of a record's line as columns, times as times, hashes and payloads as bytes."""
+    """`events.parquet`: the members of a record's line as columns with Parquet's types."""
 
     def __init__(self, path: Path, arrow: Any) -> None:
         self._path = path
@@ -27,7 +27,7 @@ class ParquetFile:
 
     @classmethod
     def open(cls, path: Path) -> "ParquetFile | None":
-        """Begin a file; None where pyarrow is not installed."""
+        """Open a new file; return None if pyarrow is not installed."""
         try:
             arrow = importlib.import_module("pyarrow")
         except ImportError:
@@ -41,7 +41,7 @@ class ParquetFile:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and the end."""
+        """Write the remaining records and close the file."""
         self._flush()
         try:
             self._writer.close()

@@ -1,15 +1,15 @@
-"""Records that operators have retired: what an export says of them, and what shows that it was an operator."""
+"""Retired records in exports: the signed actions that retired them, and their check."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tradesaga.consumers.audit.export.layout import FormatError, read_line, write_line
 from tradesaga.consumers.audit.export.manifest import Log, Manifest
 from tradesaga.consumers.audit.log.action_log import Action, Entry, actions_origin, check_actions, read_entries
-from tradesaga.consumers.audit.log.log_check import Begin, Report, Retired, Verdict, read_notes
+from tradesaga.consumers.audit.log.log_check import Report, Retired, Verdict, read_notes
 from tradesaga.consumers.audit.log.retired_ranges import RetiredRanges
 from tradesaga.infra.audit_log.checkpoint import Origin
-from tradesaga.infra.audit_log.merkle import Frontier, Subtree
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.postgres.database import Session
@@ -17,17 +17,16 @@ from tradesaga.infra.postgres.database import Session
 _MEMBERS = ("number", "body", "note")
 
 
+@dataclass(frozen=True)
 class RetiredRecords:
-    """Of one database: where its logs begin now, and the signed actions that made it so."""
+    """The retired ranges of a database and the action log."""
 
-    def __init__(self, sql: Session, entries: Sequence[Entry], ranges: RetiredRanges) -> None:
-        self._sql = sql
-        self._entries = entries
-        self._stones = ranges
+    entries: Sequence[Entry]
+    ranges: RetiredRanges
 
     @classmethod
     async def read(cls, sql: Session, log_id: str, trusted: Mapping[bytes, Verifier]) -> "RetiredRecords":
-        """Read the log of actions. Raises `CommandError` where it is not what was signed."""
+        """Read the action log. Raises `CommandError` if it is not what was signed."""
         entries, report = await read_entries(sql), Report()
         actions = check_entries(report, log_id, entries, trusted)
         ranges = RetiredRanges.believe(report, actions_origin(log_id), actions)
@@ -35,39 +34,24 @@ class RetiredRecords:
             found = report.findings[0]
             do = "see what is wrong with `tradesaga audit verify`"
             raise CommandError("audit-altered", found.what, found.where, do)
-        return cls(sql, entries, ranges)
-
-    async def begin(self, origin: Origin, offset: int | None) -> Begin | None:
-        """Return where a log begins whose first record there is at `offset`."""
-        return await self._stones.begin(self._sql, Report(), origin, offset)
+        return cls(entries, ranges)
 
     def lines(self) -> bytes:
-        """Write the actions, as an export has them."""
-        return b"".join(write_line(entry._asdict()) for entry in self._entries)
-
-
-def subtrees_of(frontier: Frontier) -> list[Subtree]:
-    """Return an edge as the subtrees that it stands for."""
-    found: list[Subtree] = []
-    start = 0
-    for root in frontier.peaks:
-        level = (frontier.size - start).bit_length() - 1
-        found.append(Subtree(start, level, root))
-        start += 1 << level
-    return found
+        """Return the actions as lines of an export."""
+        return b"".join(write_line(entry._asdict()) for entry in self.entries)
 
 
 def check_entries(
     report: Report, log_id: str, entries: Sequence[Entry], trusted: Mapping[bytes, Verifier]
 ) -> list[tuple[int, Action]]:
-    """Check that a trusted key has signed all of these actions."""
+    """Return the actions that a trusted key has signed, with their numbers; report others."""
     origin = actions_origin(log_id)
     notes = read_notes(report, str(origin), [entry.note for entry in entries], trusted).get(str(origin), {})
     return check_actions(report, origin, entries, {size: checkpoint for size, (checkpoint, _) in notes.items()})
 
 
 def read_entry(text: bytes) -> Entry:
-    """Read an action of an export; raises `FormatError`."""
+    """Parse an action of an export. Raises `FormatError`."""
     told: dict[str, Any] = read_line(text)
     if (
         tuple(told) != _MEMBERS
@@ -81,7 +65,7 @@ def read_entry(text: bytes) -> Entry:
 def check_retired(
     report: Report, manifest: Manifest, entries: Sequence[Entry], trusted: Mapping[bytes, Verifier]
 ) -> None:
-    """Check that signed actions have retired what an export leaves out as retired, and tell whose they were."""
+    """Check that signed actions retired the records that an export leaves out as retired, and report these actions."""
     actions = check_entries(report, manifest.log_id, entries, trusted)
     ranges = RetiredRanges.believe(report, actions_origin(manifest.log_id), actions)
     for log in manifest.logs:

@@ -1,4 +1,4 @@
-"""What an export takes out of PostgreSQL: logs and their checkpoints, records, hashes of others, and sagas."""
+"""The reads of an export from PostgreSQL: logs and checkpoints, records, hashes of other records, and sagas."""
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ WHERE ($1::text IS NULL OR k.topic = $1) AND NOT EXISTS
 _NOTES: Final = """
 SELECT size, note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 AND size > $3 AND size <= $4 ORDER BY size
 """
-# One record before the first and one after the last show where the time begins and ends.
+# One record before the first and one after the last show that the range is complete.
 _BOUNDS: Final = """
 WITH log AS NOT MATERIALIZED (
     SELECT "offset" AS at, recorded_at FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" < $3
@@ -65,7 +65,7 @@ FROM saga WHERE saga_id IN (
 
 @dataclass(frozen=True)
 class Sealed:
-    """A log as it was last sealed."""
+    """A log with its last checkpoint."""
 
     topic: str
     partition: int
@@ -74,13 +74,13 @@ class Sealed:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Return topic and partition."""
+        """Topic and partition."""
         return self.topic, self.partition
 
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which records of a log: a condition in SQL, whose first argument is the fifth."""
+    """A condition in SQL for the wanted records; its first argument is the fifth."""
 
     condition: str = ""
     args: tuple[Any, ...] = ()
@@ -88,7 +88,7 @@ class RowFilter:
 
 @dataclass
 class Source:
-    """One session, in a transaction that sees one moment. `starts` is what `start_events` returns."""
+    """Reads in one snapshot. `starts` is the result of `start_events`."""
 
     sql: Session
     query: Query
@@ -99,7 +99,7 @@ class Source:
         self.wanted = _wanted(self.query, self.starts)
 
     async def logs(self, topic: str | None) -> list[Sealed]:
-        """Return the logs that were sealed."""
+        """Return the sealed logs."""
         return [Sealed(*row) for row in await self.sql.fetch(_LOGS, topic)]
 
     async def first(self, log: Sealed) -> int | None:
@@ -107,11 +107,11 @@ class Source:
         return await first_offset(self.sql, *log.place)
 
     async def unsealed(self, log: Sealed, end: int) -> int:
-        """Count the records from offset `end` on."""
+        """Return the number of records from offset `end`."""
         return await self.sql.fetchval(_UNSEALED, *log.place, end)
 
     async def never_sealed(self, topic: str | None) -> int:
-        """Count the records of logs of which nothing was sealed."""
+        """Return the number of records of logs without a checkpoint."""
         return await self.sql.fetchval(_NEVER_SEALED, topic)
 
     async def notes(self, log: Sealed, after: int) -> AsyncGenerator[tuple[int, str]]:
@@ -121,7 +121,7 @@ class Source:
                 yield row[0], row[1]
 
     async def bounds(self, log: Sealed, end: int) -> tuple[int, int] | None:
-        """Return the first and last offset of what is wanted, before offset `end`; None where there is nothing."""
+        """Return the first and last wanted offset before offset `end`; None if there is none."""
         if self.query.whole:
             row = await self.sql.fetchrow(_BOUNDS, *log.place, end, self.query.from_ms, self.query.to_ms)
         else:
@@ -130,20 +130,20 @@ class Source:
         return (row[0], row[1]) if row is not None and row[0] is not None else None
 
     def rows(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
-        """Return the wanted records between two offsets, in order, a page at a time."""
+        """Yield pages of the wanted records between two offsets, in order."""
         span, wanted = (first, last + 1), self.wanted
         return read_span(self.sql, log.place, span, wanted.condition, *wanted.args, page=PAGE)
 
     def hashes(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
-        """Return offset, hash and skipped offsets of all records between two offsets, in order, a page at a time."""
+        """Yield pages of offset, hash and skipped offsets of all records between two offsets, in order."""
         return read_leaves(self.sql, log.place, (first, last + 1))
 
     async def before(
         self, log: Sealed, span: tuple[int, int], records: Sequence[tuple[UUID, int]]
     ) -> dict[tuple[UUID, int], bytes]:
-        """Return the hashes of those of these records, by saga and place in its chain, that are before what is wanted.
+        """Return the hashes of those of these records, by saga and number, that are before the wanted ones.
 
-        `span` is the first and last offset of what is wanted.
+        `span` is the first and last wanted offset.
         """
         last, before = (span[0] - 1, None) if self.query.whole else (span[1], self.query.from_ms)
         sagas, seqs = [saga_id for saga_id, _ in records], [seq for _, seq in records]
@@ -151,7 +151,7 @@ class Source:
         return {(row[0], row[1]): row[2] for row in rows}
 
     def sagas(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
-        """Return the rows of the sagas that wanted records between two offsets belong to, by id, a page at a time."""
+        """Yield pages of the rows of the sagas with wanted records between two offsets, by id."""
         statement = _SAGAS.format(log=f"{IN_SPAN} {self.wanted.condition}")
         return read_pages(self.sql, statement, *log.place, first, last + 1, *self.wanted.args, page=PAGE)
 
@@ -171,7 +171,7 @@ class Source:
 
 
 def _wanted(query: Query, starts: Starts) -> RowFilter:
-    """Write the condition for one query."""
+    """Return the condition of a query."""
     conditions: list[str] = []
     args: list[Any] = []
 
@@ -199,12 +199,12 @@ def _wanted(query: Query, starts: Starts) -> RowFilter:
 
 
 _SPACING: Final = 1000
-"""Records between two checkpoints of an export: a break is told to lie between two of them."""
+"""Records between two checkpoints of an export: a deviation is located between two of them."""
 
 
 @dataclass
 class Seals:
-    """What was written of checkpoints, and what they all say of the clocks."""
+    """Writes checkpoints, and collects their statements about clocks."""
 
     trusted: Mapping[bytes, Verifier]
     written: int = 0
@@ -213,7 +213,7 @@ class Seals:
     _unknown: int = 0
 
     def open(self, note: str) -> Checkpoint:
-        """Read a checkpoint; raises `CommandError` where no known key has signed it."""
+        """Parse a checkpoint. Raises `CommandError` if no known key has signed it."""
         try:
             return Checkpoint.parse(open_note(note, self.trusted)[0])
         except NoteError as error:
@@ -221,7 +221,7 @@ class Seals:
             raise CommandError("checkpoint-unknown", str(error), note.split("\n", 1)[0], do) from error
 
     async def write(self, file: HashedFile, source: Source, log: Sealed, after: int) -> None:
-        """Write those of a log that are larger than `after`, one every thousand records and the last."""
+        """Write the checkpoints of a log that are larger than `after`: one per thousand records, and the last."""
         met = after
         async for size, note in source.notes(log, after):
             self._look_at_clock(note)
@@ -232,7 +232,7 @@ class Seals:
                 self.written += 1
 
     def _look_at_clock(self, note: str) -> None:
-        """Take down what a checkpoint says of the clock."""
+        """Count what a checkpoint states about the clock."""
         line = next((line for line in note.split("\n") if line.startswith("clock ")), "clock unknown -1")
         source, error = line.removeprefix("clock ").rsplit(" ", 1)
         self._clocks[source] = self._clocks.get(source, 0) + 1
@@ -240,7 +240,7 @@ class Seals:
         self._unknown += error == "-1"
 
     def clock(self) -> ClockSummary:
-        """Return what all checkpoints say of the clocks."""
+        """Return the summary of all checkpoints' clocks."""
         return ClockSummary(
             checkpoints=sum(self._clocks.values()),
             sources=self._clocks,

@@ -1,8 +1,8 @@
-"""Verifies an export by itself: the two verdicts of `audit verify`, by the same check of each log.
+"""Verifies an export without a server, with the same check of each log and the same verdicts as `audit verify`.
 
-Whoever made the folder is not believed. Its files are held against the manifest, the manifest against its signature,
-and the records, together with the roots that stand for those that are not here, against the checkpoints that were
-signed while the trade was done. What is altered is never called complete.
+The folder is untrusted. Its files are compared with the manifest, the manifest with its signature, and the records,
+with the roots of those that were left out, with the checkpoints that were signed at the time. An altered export is
+never called complete.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _NEEDED: Final = (layout.EVENTS, layout.SAGAS, layout.CHECKPOINTS, layout.PROOFS
 
 
 class Keys(NamedTuple):
-    """Keys that may be believed: those that seal logs, and those that only sign exports, and so forge no seal."""
+    """Trusted keys: those that seal logs, and those that may only sign exports."""
 
     seals: Trusted
     exports: Trusted
@@ -36,9 +36,9 @@ class Keys(NamedTuple):
 def verify_export(
     path: Path, keys: Keys | None, witnesses: Sequence[WitnessFile], progress: Callable[[int, int], None]
 ) -> Report:
-    """Check an export; without `keys` its own are taken, which is remarked. A key that seals may sign exports, too.
+    """Verify an export; without `keys` its own are used, with a remark. A key that seals may sign exports too.
 
-    `progress` is told how many records were checked, and of how many. Raises `CommandError` where there is no folder.
+    `progress` is called with the number of checked records and of all. Raises `CommandError` if there is no folder.
     """
     folder, report = ExportFolder(path), Report()
     try:
@@ -61,7 +61,7 @@ def verify_export(
         hashing = pool.submit(_check_files, folder, manifest.files)
         _check_logs(report, folder, manifest, (trusted, witnesses), progress)
         _add_all(report, hashing)
-    _tell(report, manifest)
+    _conclude(report, manifest)
     return report
 
 
@@ -88,7 +88,7 @@ def _check_signature(report: Report, folder: ExportFolder, manifest: bytes, trus
 
 
 def _check_files(folder: ExportFolder, files: Sequence[File]) -> list[tuple[Verdict, str, str]]:
-    """Hold each file against the manifest; runs in a thread of its own, since hashing leaves the interpreter free."""
+    """Compare each file with the manifest; runs in its own thread, since hashing releases the GIL."""
     found: list[tuple[Verdict, str, str]] = []
     for file in files:
         if not is_safe(file.path):
@@ -117,7 +117,7 @@ def _check_logs(
     keys: tuple[Trusted, Sequence[WitnessFile]],
     progress: Callable[[int, int], None],
 ) -> None:
-    """Check log after log, in the manifest's order, each with its records, proofs and sagas."""
+    """Check each log in the manifest's order, with its records, proofs and sagas."""
     known = _read_checkpoints(report, folder, manifest, *keys)
     events = LineReader(report, folder, layout.EVENTS, from_line, lambda line: line.row.record[:2])
     proofs = LineReader(report, folder, layout.PROOFS, from_proof, lambda proof: proof[0])
@@ -140,7 +140,7 @@ def _check_logs(
 def _read_checkpoints(
     report: Report, folder: ExportFolder, manifest: Manifest, trusted: Trusted, witnesses: Sequence[WitnessFile]
 ) -> dict[str, dict[int, Checkpoint]]:
-    """Return the believed checkpoints by log and size: those of the export, and a witness's of the same records."""
+    """Return the signed checkpoints by log and size, of the export and of the witnesses for the same records."""
     found = read_notes(report, layout.CHECKPOINTS, _notes(report, folder), trusted)
     report.checkpoints = sum(map(len, found.values()))
     logs = {log.origin: log for log in manifest.logs}
@@ -162,7 +162,7 @@ def _read_checkpoints(
 
 
 def _check_last(report: Report, manifest: Manifest, log: Log, notes: set[str]) -> None:
-    """Check that a log is what it is said to be, and that its last checkpoint is there."""
+    """Check a log's origin, and that its last checkpoint is there."""
     if log.origin != str(Origin(manifest.log_id, log.topic, log.partition)):
         report.add(Verdict.ALTERED, log.origin, f"it is no log of installation {manifest.log_id}")
     if log.checkpoint not in notes:
@@ -195,8 +195,8 @@ def _note(number: int, line: bytes) -> str:
     return note
 
 
-def _tell(report: Report, manifest: Manifest) -> None:
-    """Report what the verdicts do not tell."""
+def _conclude(report: Report, manifest: Manifest) -> None:
+    """Add the remarks, and check the number of records."""
     if report.rows != manifest.records:
         what = f"{manifest.records:,} records are said to be here; {report.rows:,} are"
         report.add(Verdict.INCOMPLETE, layout.EVENTS, what)

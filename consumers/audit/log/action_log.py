@@ -1,4 +1,4 @@
-"""The log of operators' actions in PostgreSQL, held against the witness before anybody relies on it, and continued."""
+"""The signed log of operators' actions on the audit log, in PostgreSQL and checked against the witness."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,18 +21,16 @@ from tradesaga.infra.postgres.database import Connection, session
 from tradesaga.infra.settings import SAGA_LOG, Settings
 
 TOPIC = "audit.actions"
-
-
-"""Stands in the origin of the log of actions where others have their topic."""
+"""The topic in the origin of the action log, which has none."""
 
 
 def actions_origin(log_id: str) -> Origin:
-    """Name the log of actions of an installation."""
+    """Return the origin of an installation's action log."""
     return Origin(log_id, TOPIC, 0)
 
 
 class ActionKind(StrEnum):
-    """What was done."""
+    """The kinds of actions."""
 
     HOLD = "hold"
     RELEASE = "release"
@@ -41,12 +39,12 @@ class ActionKind(StrEnum):
 
 
 class ActionError(ValueError):
-    """An entry's body is none of ours."""
+    """The body of an entry is not an action."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing an operator did; `at` is nanoseconds since 1970, `detail` what was done it to."""
+    """An action of an operator; `at` is nanoseconds since 1970, and `detail` is specific to its kind."""
 
     kind: ActionKind
     operator: str
@@ -55,23 +53,23 @@ class Action:
     detail: Mapping[str, Any]
 
     def to_body(self) -> str:
-        """Write the line that is signed."""
+        """Return the JSON that is signed."""
         told = {"kind": self.kind, "operator": self.operator, "reason": self.reason, "at": self.at}
         return orjson.dumps({**told, "detail": self.detail}, option=orjson.OPT_SORT_KEYS).decode()
 
     @classmethod
     def parse(cls, body: str) -> "Action":
-        """Read what `to_body` wrote; raises `ActionError`."""
+        """Parse what `to_body` returned. Raises `ActionError`."""
         try:
             raw = orjson.loads(body)
             detail: dict[str, Any] = dict(raw["detail"])
             return cls(ActionKind(raw["kind"]), str(raw["operator"]), str(raw["reason"]), int(raw["at"]), detail)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ActionError(f"this is no action of ours: {body[:80]}") from error
+            raise ActionError(f"not an action: {body[:80]}") from error
 
 
 class Entry(NamedTuple):
-    """An action as it is stored."""
+    """A stored action with its checkpoint."""
 
     number: int
     body: str
@@ -79,12 +77,12 @@ class Entry(NamedTuple):
 
 
 def leaf(body: str) -> bytes:
-    """Hash one entry for the tree."""
+    """Return the leaf hash of an entry."""
     return hash_leaf(body.encode())
 
 
 def frontier_of(bodies: Sequence[str]) -> Frontier:
-    """Return the edge of the tree over entries."""
+    """Return the frontier of the tree over entries."""
     frontier = Frontier.empty()
     for body in bodies:
         frontier.append(leaf(body))
@@ -94,7 +92,7 @@ def frontier_of(bodies: Sequence[str]) -> Frontier:
 def check_actions(
     report: Report, origin: Origin, entries: Sequence[Entry], checkpoints: Mapping[int, Checkpoint]
 ) -> list[tuple[int, Action]]:
-    """Hold the entries against all checkpoints of their log; give those that were signed, with their numbers."""
+    """Compare the entries with the checkpoints of their log; return the signed actions with their numbers."""
     frontier, signed = Frontier.empty(), 0
     for count, entry in enumerate(entries, 1):
         if entry.number != count - 1:
@@ -126,9 +124,7 @@ def _read(report: Report, origin: Origin, entries: Sequence[Entry]) -> list[tupl
 
 
 LOCK: Final = 7_263_410_955
-
-
-"""The advisory lock of whoever acts."""
+"""The advisory lock of the action log's writers."""
 
 _ALL: Final = "SELECT number, body, note FROM audit_action ORDER BY number"
 
@@ -136,13 +132,13 @@ _ADD: Final = "INSERT INTO audit_action (number, body, note) VALUES ($1, $2, $3)
 
 
 async def read_entries(sql: Connection) -> list[Entry]:
-    """Read all entries, in order; they are as few as an operator's decisions."""
+    """Return all entries in order; there are few."""
     return [Entry(row["number"], row["body"], row["note"]) for row in await sql.fetch(_ALL)]
 
 
 @dataclass
 class ActionLog:
-    """One installation's log of actions. `trusted` are the keys, by id, that may have signed it."""
+    """An installation's action log. `trusted` are the keys, by id, whose signatures count."""
 
     sql: Connection
     log_id: str
@@ -154,20 +150,20 @@ class ActionLog:
 
     @property
     def origin(self) -> Origin:
-        """Name the log."""
+        """The origin of this log."""
         return actions_origin(self.log_id)
 
     async def read(self) -> list[tuple[int, Action]]:
-        """Return all actions with their numbers. Raises `HistoryError` where database and witness are not at one."""
-        # The witness first: whoever acts writes to the database first, so its entries include all the witness had.
+        """Return all actions with their numbers. Raises `HistoryError` if database and witness differ."""
+        # The witness first: writers append to the database first, so its entries include all that the witness had.
         seen = self.witness.last().get(str(self.origin))
         return self._believe(await read_entries(self.sql), seen)
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
-        """Be the only one who acts, in one transaction; what was recorded is with the witness afterwards.
+        """Hold the writers' lock in one transaction; recorded actions are appended to the witness after the commit.
 
-        What the table has lost is filled in from the witness first. Raises `HistoryError`.
+        Entries that the table has lost are restored from the witness first. Raises `HistoryError`.
         """
         async with self.sql.transaction():
             await self.sql.execute("SET LOCAL statement_timeout = 0")
@@ -185,7 +181,7 @@ class ActionLog:
         )
 
     async def record(self, signer: Signer, action: Action) -> int:
-        """Sign an action and write it, in the turn's transaction; give its number."""
+        """Sign and store an action in the transaction of `turn`; return its number."""
         body, number = action.to_body(), len(self.entries)
         frontier = frontier_of([*(entry.body for entry in self.entries), body])
         clock = read_clock()
@@ -207,8 +203,8 @@ class ActionLog:
         return number
 
     async def _restore(self, entries: list[Entry]) -> list[Entry]:
-        """Fill in what the table has lost. Raises `HistoryError` where it has something else than the witness."""
-        # By size: two who act at the same time may both have witnessed the same entry.
+        """Restore entries that the table has lost. Raises `HistoryError` where its others differ from the witness's."""
+        # By size: two concurrent writers may both have appended the same entry to the witness.
         seen = {each.size: each for each in self.witness.read() if each.origin == str(self.origin)}
         whole = [Entry(size - 1, seen[size].body, seen[size].note) for size in sorted(seen)]
         if whole[: len(entries)] != entries:
@@ -235,19 +231,17 @@ class ActionLog:
 
 
 OWNER: Final = "retention"
-
-
-"""Names the database URL of a user that owns the tables: TRADESAGA_DATABASE_URL_RETENTION."""
+"""The service whose database URL has a user that owns the tables: TRADESAGA_DATABASE_URL_RETENTION."""
 
 
 def trusted_keys(settings: Settings) -> dict[bytes, Verifier]:
-    """Read the keys that may have signed; raises `CommandError`."""
+    """Return the trusted public keys by id. Raises `CommandError`."""
     return read_trusted([public_path(settings.audit_key_file())])
 
 
 @asynccontextmanager
 async def action_log(settings: Settings, trusted: Mapping[bytes, Verifier]) -> AsyncGenerator[ActionLog]:
-    """Open the log of actions. Raises `CommandError`: exit 1 where it cannot be believed, exit 5 without servers."""
+    """Open the action log. Raises `CommandError`: exit 1 if it was altered, exit 5 if a server is unavailable."""
     service = OWNER if OWNER in settings.service_databases else SAGA_LOG
     url = settings.database_for(service)
     try:

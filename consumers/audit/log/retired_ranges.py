@@ -1,9 +1,9 @@
-"""What stands where records were retired: of each log its tree's edge, the next offset, and the sagas' heads."""
+"""Retired ranges of the audit log: the frontier of each log's tree, its next offset, and the heads of its sagas."""
 
 import base64
 import binascii
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -26,7 +26,7 @@ _SAGA_HEADS: Final = "SELECT seq, hash FROM audit_retired_head WHERE saga_id = $
 
 
 class RetiredRange(NamedTuple):
-    """What is left of the oldest records of one log: those from offset `first` on to before `next_offset`."""
+    """The retired records of one log from offset `first` to before `next_offset`, and the frontier after them."""
 
     topic: str
     partition: int
@@ -36,7 +36,7 @@ class RetiredRange(NamedTuple):
     frontier: Frontier
 
     def to_json(self) -> dict[str, Any]:
-        """Write it as an action's body has it."""
+        """Return the form in an action's body."""
         return {
             "topic": self.topic,
             "partition": self.partition,
@@ -50,33 +50,33 @@ class RetiredRange(NamedTuple):
 
     @classmethod
     def parse(cls, told: Mapping[str, Any]) -> "RetiredRange":
-        """Read what `to_json` wrote; raises `ActionError`."""
+        """Parse what `to_json` returned. Raises `ActionError`."""
         try:
             frontier = Frontier.unpack(int(told["size"]), base64.b64decode(told["edge"], validate=True))
             place = (str(told["topic"]), int(told["partition"]))
             return cls(*place, int(told["first"]), int(told["next"]), int(told["records"]), frontier)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            raise ActionError(f"this is no tombstone of ours: {error}") from error
+            raise ActionError(f"not a retired range: {error}") from error
 
 
 def retired_ranges_of(action: Action) -> list[RetiredRange]:
-    """Return what a retirement has left of each log; raises `ActionError`."""
+    """Return the ranges of a retire action. Raises `ActionError`."""
     try:
         return [RetiredRange.parse(told) for told in action.detail["logs"]]
     except (KeyError, TypeError) as error:
-        raise ActionError(f"this is no retirement of ours: {error}") from error
+        raise ActionError(f"not a retire action: {error}") from error
 
 
 @dataclass(frozen=True)
 class RetiredRanges:
-    """All that signed actions say of retired records, by log, the oldest first."""
+    """The retired ranges of all actions by log, oldest first, each with its action's number."""
 
     ranges: Mapping[tuple[str, int], Sequence[tuple[int, RetiredRange]]]
     actions: Mapping[int, Action]
 
     @classmethod
     def believe(cls, report: Report, origin: Origin, actions: Sequence[tuple[int, Action]]) -> "RetiredRanges":
-        """Collect them, and tell the report of a retirement that cannot be read, after which none is believed."""
+        """Collect the ranges of signed actions; report one that cannot be parsed, and return none then."""
         try:
             return cls.read(actions)
         except ActionError as error:
@@ -85,12 +85,12 @@ class RetiredRanges:
 
     @classmethod
     async def load(cls, sql: Connection) -> "RetiredRanges":
-        """Collect them from the database, whoever has signed them; raises `ActionError`."""
+        """Collect the ranges from the database without checking signatures. Raises `ActionError`."""
         return cls.read([(entry.number, Action.parse(entry.body)) for entry in await read_entries(sql)])
 
     @classmethod
     def read(cls, actions: Iterable[tuple[int, Action]]) -> "RetiredRanges":
-        """Collect them; raises `ActionError`."""
+        """Collect the ranges of actions. Raises `ActionError`."""
         ranges: dict[tuple[str, int], list[tuple[int, RetiredRange]]] = {}
         known: dict[int, Action] = {}
         for number, action in actions:
@@ -101,57 +101,55 @@ class RetiredRanges:
         return cls(ranges, known)
 
     def before(self, place: tuple[str, int], offset: int | None) -> tuple[int, RetiredRange] | None:
-        """Return the last one that lies before a log's first record at `offset`; None is a log without records."""
+        """Return the last range before a log's first record at `offset`, which is None for a log without records."""
         fitting = [each for each in self.ranges.get(place, ()) if offset is None or each[1].next_offset <= offset]
         return max(fitting, key=lambda each: each[1].next_offset, default=None)
 
     async def begin(self, sql: Connection, report: Report, origin: Origin, offset: int | None) -> Begin | None:
-        """Say where a log begins whose first record there is at `offset`, and tell the report of what was retired."""
+        """Return where a log with its first record at `offset` begins; add its retired ranges to the report."""
         place = (origin.topic, origin.partition)
         found = self.before(place, offset)
         if found is None:
             return None
         for number, range_ in self.ranges[place]:
             if range_.next_offset <= found[1].next_offset:
-                self._tell(report, number, origin, range_)
+                self._add_to(report, number, origin, range_)
         return Begin(found[1].frontier, found[1].next_offset, await read_log_heads(sql, *place))
 
-    def _tell(self, report: Report, number: int, origin: Origin, range_: RetiredRange) -> None:
+    def _add_to(self, report: Report, number: int, origin: Origin, range_: RetiredRange) -> None:
         action = self.actions[number]
-        told = next((each for each in report.retired if each.number == number), None)
-        if told is None:
-            told = Retired(number, action.at, action.operator, action.reason, 0, {})
+        known = next((each for each in report.retired if each.number == number), None)
+        if known is None:
+            known = Retired(number, action.at, action.operator, action.reason, 0, {})
         else:
-            report.retired.remove(told)
-        offsets = {**told.offsets, str(origin): range_.next_offset}
-        report.retired.append(
-            Retired(number, told.at, told.operator, told.reason, told.records + range_.records, offsets)
-        )
+            report.retired.remove(known)
+        offsets = {**known.offsets, str(origin): range_.next_offset}
+        report.retired.append(replace(known, records=known.records + range_.records, offsets=offsets))
 
 
 async def read_retired(sql: Connection) -> dict[Partition, int]:
-    """Return the first offset of each partition that was not retired; signatures are checked by `audit verify` alone.
+    """Return the first offset of each partition after its retired ranges, without checking signatures.
 
-    Raises `CommandError` (exit 1) for an action that cannot be read.
+    Raises `CommandError` (exit 1) for an action that cannot be parsed.
     """
     try:
         ranges = (await RetiredRanges.load(sql)).ranges
     except ActionError as error:
-        do = "`tradesaga audit verify` tells what has been altered"
+        do = "see what was altered with `tradesaga audit verify`"
         raise CommandError("actions-altered", str(error), "audit log", do) from error
     return {place: max(range_.next_offset for _, range_ in each) for place, each in ranges.items()}
 
 
 async def read_log_heads(sql: Connection, topic: str, partition: int) -> dict[UUID, Head]:
-    """Return the last retired record of each saga of a log that goes on."""
+    """Return the last retired record of each saga of a log that has later records."""
     return {row["saga_id"]: (row["seq"], row["hash"]) for row in await sql.fetch(_LOG_HEADS, topic, partition)}
 
 
 async def read_heads(sql: Connection, topic: str, sagas: Collection[UUID]) -> dict[UUID, Head]:
-    """Return the last retired record of those of these sagas that have one."""
+    """Return the last retired record of each of these sagas that has one."""
     return {row["saga_id"]: (row["seq"], row["hash"]) for row in await sql.fetch(_HEADS, topic, list(sagas))}
 
 
 async def read_saga_heads(sql: Connection, saga_id: UUID) -> dict[int, bytes]:
-    """Return the hashes of a saga's last retired records, of each log one, by their numbers in the saga."""
+    """Return the hash of a saga's last retired record in each log, by its number in the saga."""
     return {row["seq"]: row["hash"] for row in await sql.fetch(_SAGA_HEADS, saga_id)}

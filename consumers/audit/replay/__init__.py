@@ -1,1 +1,1 @@
-"""Topics folded again: compared with the database, at a moment, in ranges, and behind the head all the time."""
+"""Folds topics again and compares the result with the database: once, at a time in the past, or continuously."""

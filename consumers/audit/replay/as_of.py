@@ -1,4 +1,4 @@
-"""What was known, or had happened, at a moment: sagas folded from the topics alone."""
+"""The state of all sagas at a time in the past, folded from the topics alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from tradesaga.sagas.machine import State
 
 @dataclass
 class AsOfResult:
-    """What the records up to the moment come to; `later` records lie behind it. The sagas are in the notebook."""
+    """Counts of the records up to a time and of `later` ones. The sagas are in the replay's state."""
 
     records: int = 0
     later: int = 0
@@ -29,12 +29,12 @@ class AsOfResult:
     parked: int = 0
     states: dict[str, int] = field(default_factory=dict[str, int])
     gone: dict[str, int] = field(default_factory=dict[str, int])
-    """By partition, the first offset that there is, where it is not 0."""
+    """The first offset of each partition that does not begin at 0."""
 
 
 @dataclass
 class AsOfReplay:
-    """Folds a topic up to a moment."""
+    """Folds a topic up to a time."""
 
     replay: TopicReader
     rules: Rules
@@ -43,7 +43,7 @@ class AsOfReplay:
     reporter: ProgressReporter = NO_PROGRESS
 
     async def run(self) -> AsOfResult:
-        """Fold; raises `CommandError` (exit 4) where the topic has a gap, `KafkaUnavailableError`."""
+        """Fold the topic. Raises `CommandError` (exit 4) if it has a gap, and `KafkaUnavailableError`."""
         places: list[Partition] = [(self.rules.topic, number) for number in self._partitions()]
         held = await self.replay.ranges(places)
         await self.replay_state.check(self.replay, held)
@@ -64,7 +64,7 @@ class AsOfReplay:
         return known
 
     def _partitions(self) -> list[int]:
-        """Name the partitions that matter: one saga's records are all on one."""
+        """Return the partitions to read: all, or that of the one saga."""
         saga_id = self.as_of.saga_id
         return list(range(self.rules.partitions)) if saga_id is None else [self.rules.home(saga_id)]
 
@@ -80,7 +80,7 @@ class AsOfReplay:
 
 
 def describe_sagas(rules: Rules, replay_state: ReplayState) -> Iterator[dict[str, Any]]:
-    """Tell each saga: state, steps, context, in the order in which they were written down."""
+    """Yield each saga with its state, steps and context."""
     for tracked in replay_state.sagas:
         yield _described(rules, tracked)
 
@@ -105,7 +105,7 @@ def _described(rules: Rules, tracked: Tracked) -> dict[str, Any]:
 
 
 def step_status(state: State, index: int) -> str:
-    """Say in a word what is known of one step."""
+    """Return the status of one step in a word."""
     bit = 1 << index
     if state.compensated & bit:
         return "compensated"

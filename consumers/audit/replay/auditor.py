@@ -1,4 +1,4 @@
-"""The auditor: behind the head all the time, it folds what the saga log has taken in, and looks at the rest in turn."""
+"""The live auditor: folds new records of the topics continuously and checks all sagas again in the background."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,14 +38,10 @@ from tradesaga.infra.telemetry.metrics import Health
 from tradesaga.sagas.definition import AnySaga
 
 ROUND: Final = 20_000
-
-
-"""Records of one look: about a second's work, during which the database keeps what it sees."""
+"""Records per pass: about a second's work, during which the database keeps the snapshot."""
 
 BACKGROUND_SAGAS: Final = 25
-
-
-"""Sagas that are looked at again in one look, once all have been."""
+"""Sagas that one pass checks in the background after the first lap."""
 
 _CHUNK: Final = 500
 
@@ -56,11 +52,11 @@ _COUNT: Final = "SELECT count(*) FROM saga WHERE name = $1"
 
 @dataclass(frozen=True, slots=True)
 class AuditPass:
-    """What one look has come to.
+    """The result of a pass.
 
-    `behind` counts the records that the saga log has taken in and this has not, `lag` those that the topic has.
-    `oldest_ms` is the broker's time of the last one read while behind, and 0 otherwise; `differing` counts all
-    differences, `fresh` has those of this look.
+    `behind` is the number of records that the saga log has read and the auditor has not; `lag` is the number that the
+    topic has beyond the auditor. `oldest_ms` is the broker's time of the last record read while behind, 0 otherwise.
+    `differing` is the number of all differences; `fresh` has those of this pass.
     """
 
     records: int = 0
@@ -73,9 +69,9 @@ class AuditPass:
 
 @dataclass
 class Auditor:
-    """Compares one saga's topic with the database, look by look. It publishes nothing, and reads the database only.
+    """Compares one saga's topic with the database, pass by pass, without writing to either.
 
-    `lap` is the seconds that a lap over all sagas takes at least.
+    `lap` is the minimum time in seconds of a background check of all sagas.
     """
 
     rules: Rules
@@ -88,9 +84,9 @@ class Auditor:
     _lap_began: float = field(default_factory=elapsed)
 
     async def look(self, sql: Session) -> AuditPass:
-        """Fold what is new, beside its rows; compare the sagas that it touched, and some others.
+        """Fold new records and compare them with their rows; compare the changed sagas and some others.
 
-        Raises `CommandError` (exit 4) where the topic has a gap or is another one, `KafkaUnavailableError`.
+        Raises `CommandError` (exit 4) if the topic has a gap or is a different one, and `KafkaUnavailableError`.
         """
         fresh: list[Difference] = []
 
@@ -127,7 +123,7 @@ class Auditor:
         held: Mapping[Partition, Span],
         tell: Callable[[Iterable[Difference]], object],
     ) -> tuple[int, set[UUID]]:
-        """Fold up to `ROUND` records; give their number, and the sagas of partitions that are at the log's end now."""
+        """Fold up to `ROUND` records; return their number, and the sagas of partitions that reached the log's end."""
         retired, leaves_from = await read_retired(sql), await read_leaf_formats(sql)
         comparer = RowComparer(self.rules, self.replay_state, tell)
         left, touched = ROUND, set[UUID]()
@@ -151,14 +147,14 @@ class Auditor:
         return ROUND - left, touched
 
     async def _compare(self, sql: Session, touched: set[UUID], tell: Callable[[Iterable[Difference]], object]) -> None:
-        """Compare the sagas that something has just been said of."""
+        """Compare the sagas of new records."""
         known = (self.replay_state.sagas.get(saga_id) for saga_id in touched)
         sagas = iter([tracked for tracked in known if tracked is not None])
         while chunk := list(islice(sagas, _CHUNK)):
             tell(await compare_states(sql, self.rules, chunk))
 
     async def _check_background(self, sql: Session, tell: Callable[[Iterable[Difference]], object]) -> None:
-        """Look at the next sagas again; the first lap takes many at once, the others their time."""
+        """Check the next sagas; the first lap checks many at once, later ones spread over `lap` seconds."""
         if self._checked_up_to == _NOBODY and self._laps and elapsed() - self._lap_began < self.lap:
             return
         if self._checked_up_to == _NOBODY:
@@ -177,19 +173,13 @@ class Auditor:
 
 
 EVERY: Final = 1.0
-
-
-"""Seconds between two looks, once there is nothing left to catch up with."""
+"""Seconds between two passes when nothing is left to read."""
 
 _AGAIN: Final = 10.0
+"""Seconds before a retry after an error that needs an operator."""
 
-
-"""Seconds until what only a person can mend is tried again."""
-
-_TOLD: Final = 20
-
-
-"""Differences that one look puts into the log; more are counted."""
+_LOGGED: Final = 20
+"""The maximum number of differences that a pass logs; further ones are counted."""
 
 PASSING: Final = (KafkaUnavailableError, TimeoutError, *DATABASE_ERRORS)
 
@@ -197,21 +187,21 @@ Seen = Callable[[AuditPass], object]
 
 
 async def serve(settings: Settings) -> None:
-    """Audit every registered saga until cancelled. Raises `CommandError` when a server is not there at the start."""
+    """Audit all registered sagas until cancelled. Raises `CommandError` if a server is unavailable at the start."""
     async with asyncio.TaskGroup() as group:
         for name, saga in registered_sagas(settings.app).items():
             group.create_task(_Watch(settings, saga).run(), name=f"audit {name}")
 
 
 def resume_file(settings: Settings, saga: str, cluster: str) -> Path:
-    """Name the file from which the auditor of a saga goes on; on another cluster, as after a loss, it begins anew."""
+    """Return the file with the auditor's state for a saga; each cluster has its own."""
     return settings.home / f"audit-replay-{saga}-{cluster}.db"
 
 
 async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path | None], seen: Seen) -> None:
-    """Look again and again, and tell what was seen; ends only by what `seen` raises.
+    """Run passes and call `seen` with each result, until `seen` raises.
 
-    `resume` names the file to go on from, for a cluster's id.
+    `resume` returns the file with the state for a cluster's id.
     Raises `CommandError`, `KafkaUnavailableError` and the database's errors.
     """
     topic = Rules(saga).topic
@@ -220,7 +210,7 @@ async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path
     rules = Rules(saga, counts[topic])
     identity = Identity.of(rules, cluster, "auditor")
     with ReplayState(file_for(resume(cluster), identity), identity, rules) as replay_state:
-        seen(AuditPass(fresh=replay_state.differences(_TOLD), differing=replay_state.counts.get("differing", 0)))
+        seen(AuditPass(fresh=replay_state.differences(_LOGGED), differing=replay_state.counts.get("differing", 0)))
         async with (
             session(settings.database_for(SAGA_LOG), application_name="tradesaga audit-replayer") as sql,
             TopicReader(settings.brokers()) as topics,
@@ -233,7 +223,7 @@ async def follow(settings: Settings, saga: AnySaga, resume: Callable[[str], Path
 
 
 class _Watch:
-    """One saga's auditor, begun again whenever a server was away, and what is to be known of it."""
+    """Runs one saga's auditor, restarts it after errors, and reports its health."""
 
     def __init__(self, settings: Settings, saga: AnySaga) -> None:
         self._settings = settings
@@ -281,7 +271,7 @@ class _Watch:
         self._tell(look.fresh)
 
     def _tell(self, fresh: Sequence[Difference]) -> None:
-        for each in fresh[:_TOLD]:
+        for each in fresh[:_LOGGED]:
             self._log.critical("topics and database differ", **each._asdict())
-        if len(fresh) > _TOLD:
-            self._log.critical("more differs", count=len(fresh) - _TOLD)
+        if len(fresh) > _LOGGED:
+            self._log.critical("more differs", count=len(fresh) - _LOGGED)

@@ -1,4 +1,4 @@
-"""`tradesaga audit replay`: compare, look back to a moment, or go on behind the head."""
+"""The command `tradesaga audit replay`: compare, show a time in the past, or follow."""
 
 import asyncio
 import signal
@@ -14,7 +14,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
-from tradesaga.consumers.audit.options import progress_bar
+from tradesaga.consumers.audit.options import audit_session, command_settings, progress_bar
 from tradesaga.consumers.audit.replay import auditor, display
 from tradesaga.consumers.audit.replay.as_of import AsOfReplay
 from tradesaga.consumers.audit.replay.auditor import AuditPass
@@ -29,30 +29,28 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.garbage_collection import tune_garbage_collector
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.topic_reader import TopicReader
-from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga
-from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
-from tradesaga.infra.telemetry.logs import silence_libraries
+from tradesaga.infra.settings import Settings
 
 SAVE_EVERY: Final = 5.0
-"""Seconds between two savings of a replay that can be resumed."""
+"""Seconds between saves of a replay that can be resumed."""
 
-At = Annotated[str | None, typer.Option("--at", help="Show every saga as it was at this TIME: ISO 8601 with a zone.")]
+At = Annotated[str | None, typer.Option("--at", help="Show all sagas as of this TIME: ISO 8601 with a zone.")]
 Clock = Annotated[
-    TimeSource | None, typer.Option("--clock", help="With --at: what had happened, or what was recorded.")
+    TimeSource | None, typer.Option("--clock", help="With --at: by event time, or by the time of recording.")
 ]
-OfSaga = Annotated[str | None, typer.Option("--id", help="With --at: this saga alone.")]
-Since = Annotated[str | None, typer.Option("--from", help="Compare from this TIME on, by the broker's clock.")]
-Until = Annotated[str | None, typer.Option("--to", help="Compare what was recorded before this TIME.")]
+OfSaga = Annotated[str | None, typer.Option("--id", help="With --at: only this saga.")]
+Since = Annotated[str | None, typer.Option("--from", help="Compare records from this TIME, by the broker's clock.")]
+Until = Annotated[str | None, typer.Option("--to", help="Compare records before this TIME.")]
 Offsets = Annotated[list[str] | None, typer.Option("--offsets", help="topic[3]=100..200; may be repeated.")]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Go on from this file, and write it every so often.")]
-Follow = Annotated[bool, typer.Option("--follow", help="Go on behind the head until something differs, or Ctrl-C.")]
-Limit = Annotated[int, typer.Option("--limit", min=0, help="With --at: how many sagas to show; 0 for all.")]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Resume from this file, and save to it regularly.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Follow the topics until something differs, or Ctrl-C.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="With --at: the number of sagas to show; 0 for all.")]
 
 
 @dataclass
 class Run:
-    """What a replay works with: the topics, a saga's rules, the cluster's id, and what shows how far it is."""
+    """The context of a replay: topics, rules of the saga, cluster id and progress bar."""
 
     settings: Settings
     request: Request
@@ -62,11 +60,11 @@ class Run:
     progress: Progress
 
     def replay_state(self, purpose: str) -> ReplayState:
-        """Open the file that is to be gone on from, or none."""
+        """Open the state in the file of --resume, or in memory."""
         return ReplayState(self.request.resume, Identity.of(self.rules, self.cluster, purpose), self.rules)
 
     def reporter(self, text: str, replay_state: ReplayState) -> ProgressReporter:
-        """Show how far it is, and save the notebook every so often."""
+        """Return a reporter that shows progress and saves the state regularly."""
         task, saved = self.progress.add_task(text, total=None), time.monotonic()
 
         def advance(count: int) -> None:
@@ -92,14 +90,14 @@ async def _running(settings: Settings, request: Request, rules: Rules) -> AsyncG
 async def _compare(run: Run) -> ReplayReport:
     asked = run.request.range(run.rules.topic, run.rules.partitions)
     with run.replay_state(f"comparison {asked}") as replay_state:
-        async with session(run.settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
+        async with audit_session(run.settings) as sql:
             reporter = run.reporter("replaying", replay_state)
             return await Comparison(sql, run.topics, run.rules, replay_state, reporter, asked).run()
 
 
 def replay(
     *,
-    saga: Annotated[str, typer.Option("--saga", help="Whose topics.")] = "trade",
+    saga: Annotated[str, typer.Option("--saga", help="The saga.")] = "trade",
     at: At = None,
     clock: Clock = None,
     saga_id: OfSaga = None,
@@ -112,16 +110,15 @@ def replay(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold the topics again and hold the result against the database, field by field; exit 1 when they differ.
+    """Fold the topics again and compare the result with the database, field by field; exit 1 if they differ.
 
-    With --at, show what was known at a moment instead; no database is needed. Nothing is ever published, and nothing
-    is written but the file of --resume. Services may go on meanwhile.
+    With --at, show the sagas as of a time instead; no database is needed. Nothing is published, and nothing is written
+    except the file of --resume. Services may run meanwhile.
     """
     request = Request(at, clock, saga_id, since, until, tuple(offsets or ()), resume, follow)
     request.check()
     as_of = request.as_of()
-    settings = load_settings(directory)
-    silence_libraries()
+    settings = command_settings(directory)
     rules = Rules(find_saga(saga, settings.app))
     tune_garbage_collector()
     if follow:
@@ -135,7 +132,7 @@ def replay(
 async def _replay(
     settings: Settings, request: Request, rules: Rules, as_of: AsOf | None, limit: int, *, as_json: bool
 ) -> bool:
-    """Do what is asked, show it, and say whether all is well."""
+    """Compare or show a time in the past; return whether nothing differs or is missing."""
     async with _running(settings, request, rules) as run:
         if as_of is None:
             report = await _compare(run)
@@ -154,12 +151,12 @@ async def _replay(
 
 
 async def _follow(settings: Settings, rules: Rules, resume: Path | None, *, as_json: bool) -> bool:
-    """Look until something differs, or somebody ends it; say whether nothing does."""
+    """Follow until something differs or a signal arrives; return whether nothing differs."""
     found: list[Difference] = []
     stop, console = asyncio.Event(), Console(stderr=True, quiet=as_json)
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    with console.status("looking") as status:
+    with console.status("following") as status:
 
         def see(look: AuditPass) -> None:
             status.update(f"{look.lag:,} records behind the head, nothing differs")

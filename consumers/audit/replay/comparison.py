@@ -1,10 +1,10 @@
-"""Topics beside the database: each record beside its row of the audit log, each saga beside its row."""
+"""Compares topics with the database: each record with its row of the audit log, each saga with its row."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -36,7 +36,7 @@ from tradesaga.schemas.envelope import VERSION
 
 
 async def compare_states(sql: Connection, rules: Rules, sagas: Sequence[Tracked]) -> list[Difference]:
-    """Compare sagas that have been folded as far as the saga log has with their rows."""
+    """Compare sagas with their rows; both are folded to the same offset."""
     stored = await load_stored(sql, rules, [tracked.saga_id for tracked in sagas])
     return [
         difference
@@ -46,7 +46,7 @@ async def compare_states(sql: Connection, rules: Rules, sagas: Sequence[Tracked]
 
 
 async def load_stored(sql: Connection, rules: Rules, sagas: Sequence[UUID]) -> dict[UUID, Checkpoint | str]:
-    """Read sagas' rows; of one that cannot be read, as nothing of ours writes it, say why."""
+    """Return sagas by their rows, or the reason why a row cannot be parsed."""
     try:
         return {**await store.load(sql, rules, sagas)}
     except ValueError as error:
@@ -59,7 +59,7 @@ async def load_stored(sql: Connection, rules: Rules, sagas: Sequence[UUID]) -> d
 
 
 async def compare_chains(sql: Connection, rules: Rules, sagas: Sequence[Tracked]) -> list[Difference]:
-    """Chain the audit log's rows of such sagas anew: whatever was altered since, the last hash is another one."""
+    """Hash the rows of such sagas again and compare the last hash of each chain."""
     started = {tracked.saga_id: tracked.checkpoint for tracked in sagas if tracked.checkpoint is not None}
     heads = await read_heads(sql, rules.topic, started)
     found: list[Difference] = []
@@ -95,15 +95,15 @@ PAGE: Final = 2000
 
 
 async def read_log_ends(sql: Session, rules: Rules) -> dict[Partition, int]:
-    """Return the offset up to which the saga log has read each partition of the saga's topic, if it has read any."""
+    """Return the offset up to which the saga log has read each partition of the saga's topic, where it is not 0."""
     ends = await read_ends(sql)
     return {place: end for place, end in ends.items() if place[0] == rules.topic and end}
 
 
 class RowReader:
-    """A cursor over the rows of a span; the caller holds the transaction.
+    """A cursor over the rows of a range, in the caller's transaction.
 
-    Rows before `retired` may be missing. Hashes are of format 2 from the offset `leaves_from` on.
+    Rows before `retired` may be missing. Hashes are of format 2 from the offset `leaves_from`.
     """
 
     def __init__(self, sql: Session, place: Partition, span: Span, retired: int = 0, leaves_from: int = 0) -> None:
@@ -113,13 +113,13 @@ class RowReader:
         self._page: deque[asyncpg.Record] = deque()
 
     def form_of(self, record: Record, row: asyncpg.Record | None) -> int:
-        """Return the format of a record's hash: what its row says, and where that was retired, its offset."""
+        """Return the format of a record's hash by its row, or by its offset if the row was retired."""
         if row is not None:
             return format_of(row["hash"])
         return form_at(record.offset, self._leaves_from)
 
     async def up_to(self, offset: int) -> list[asyncpg.Record]:
-        """Return the rows that have not been given yet, up to this offset."""
+        """Return the next rows up to this offset."""
         found: list[asyncpg.Record] = []
         while True:
             while self._page and self._page[0]["offset"] <= offset:
@@ -133,24 +133,19 @@ class RowReader:
 
 
 SHOWN: Final = 100
-
-
-"""Differences that are told one by one; beyond that they are counted."""
+"""The maximum number of differences that are listed; further ones are counted."""
 
 _CHUNK: Final = 1000
 
 _SAGAS: Final = "SELECT count(*) FROM saga WHERE name = $1"
 
-T = TypeVar("T")
-
 
 @dataclass
 class ReplayReport:
-    """What a replay has found: records and sagas compared, and what differs.
+    """The result of a comparison.
 
-    `partial` sagas have records before the range, or run under a version that is not registered here, and `gone_on` are
-    those that have some behind it: of the former only the rows could be compared, of the latter only the rows and not
-    their state.
+    `partial` sagas have records before the range, or run under a version that is not registered; `gone_on` sagas have
+    records after the range. Of both, only the rows are compared, not the state.
     """
 
     records: int = 0
@@ -164,7 +159,7 @@ class ReplayReport:
     differences: list[Difference] = field(default_factory=list[Difference])
 
     def count(self, tracked: Tracked) -> None:
-        """Count a saga by what has become of it."""
+        """Count a saga by its state."""
         self.sagas += tracked.checkpoint is not None
         self.parked += bool(tracked.parked)
         if tracked.checkpoint is not None:
@@ -173,71 +168,73 @@ class ReplayReport:
 
 
 class RowComparer:
-    """Folds records, and compares each with its row; what differs goes to `told`."""
+    """Folds records and compares each with its row; `report` is called with the differences."""
 
-    def __init__(self, rules: Rules, replay_state: ReplayState, told: Callable[[Iterable[Difference]], object]) -> None:
-        self._notebook = replay_state
-        self._fragments = replay_state.partial_sagas
+    def __init__(
+        self, rules: Rules, replay_state: ReplayState, report: Callable[[Iterable[Difference]], object]
+    ) -> None:
+        self._state = replay_state
+        self._partial = replay_state.partial_sagas
         self._fold = Fold(rules, replay_state.sagas)
         self._versions = {b"0", *(b"%d" % version for version in rules.versions)}
-        self._told = told
+        self._report = report
 
     async def take(self, rows: RowReader, batch: list[Record], *, midway: bool) -> set[UUID]:
-        """Take the next records of a partition, and give the sagas whose state they may have changed.
+        """Compare the next records of a partition; return the sagas whose state they may have changed.
 
-        `midway` says that it was not read from its first record. How many offsets were skipped before the first record
-        that is read, its row says.
+        `midway` is whether reading began after the partition's first record; the number of offsets skipped before the
+        first record read is then taken from its row.
         """
         there = iter(await rows.up_to(batch[-1].offset))
         row = next(there, None)
         touched: set[UUID] = set()
         for record in batch:
             while row is not None and row["offset"] < record.offset:
-                self._told([_extra(record, row)])
+                self._report([_extra(record, row)])
                 row = next(there, None)
             mine = row if row is not None and row["offset"] == record.offset else None
-            if mine is not None and midway and record is batch[0] and record[:2] not in self._notebook.watermarks:
+            if mine is not None and midway and record is batch[0] and record[:2] not in self._state.watermarks:
                 record = record._replace(skipped=mine["skipped"] or 0)  # noqa: PLW2901 - the same one
             found = self._compare(record, mine, rows.form_of(record, mine), touched, midway=midway)
             if found and (mine is not None or record.offset >= rows.retired):
-                self._told(found)
+                self._report(found)
             row = next(there, None) if mine is not None else row
         while row is not None:
-            self._told([_extra(batch[-1], row)])
+            self._report([_extra(batch[-1], row)])
             row = next(there, None)
-        self._notebook.add("records", len(batch))
-        self._notebook.watermarks[batch[-1][:2]] = Watermark(batch[-1].offset + 1, fingerprint(batch[-1]))
+        self._state.add("records", len(batch))
+        self._state.watermarks[batch[-1][:2]] = Watermark(batch[-1].offset + 1, fingerprint(batch[-1]))
         return touched
 
     def _compare(
         self, record: Record, row: asyncpg.Record | None, form: int, touched: set[UUID], *, midway: bool
     ) -> Iterable[Difference]:
         if (saga_id := saga_of(record)) is not None and (
-            saga_id in self._fragments
-            or (midway and self._is_fragment(saga_id, record, row))
+            saga_id in self._partial
+            or (midway and self._is_partial(saga_id, record, row))
             or self._is_of_unknown_version(record, row)
         ):
-            return list(self._fragments.take(saga_id, record, row, form))
+            return list(self._partial.take(saga_id, record, row, form))
         outcome = self._fold.take(record, form, row["error"] if row is not None else None)
         if outcome.tracked is not None and outcome.tracked.home == record.partition:
             touched.add(outcome.tracked.saga_id)
         return compare_rows(outcome, row)
 
-    def _is_fragment(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> bool:
-        """Return whether the saga's first records lie before the range."""
-        if record.key != str(saga_id).encode() or self._notebook.sagas.get(saga_id) is not None:
+    def _is_partial(self, saga_id: UUID, record: Record, row: asyncpg.Record | None) -> bool:
+        """Return whether the saga began before the range."""
+        if record.key != str(saga_id).encode() or self._state.sagas.get(saga_id) is not None:
             return False
         return row is None or row["seq"] != 1
 
     def _is_of_unknown_version(self, record: Record, row: asyncpg.Record | None) -> bool:
-        """Return whether another release has folded the start of a saga whose version is not registered here."""
+        """Return whether another release has folded the start of a saga of a version that is not registered."""
         version = record.header(VERSION)
         return version.isdigit() and version not in self._versions and row is not None and row["seq"] == 1
 
 
 @dataclass
 class Comparison:
-    """One comparison of a saga's events topic, up to where its log is, with the database of that same moment."""
+    """Compares a saga's events topic with one snapshot of the database, up to where the saga log has read."""
 
     sql: Session
     replay: TopicReader
@@ -249,8 +246,8 @@ class Comparison:
     async def run(self) -> ReplayReport:
         """Replay and compare.
 
-        Raises `CommandError`: exit 4 where the topic has a gap or is not the notebook's, exit 2 for a range that the
-        topic has not; and `KafkaUnavailableError`.
+        Raises `CommandError`: exit 4 if the topic has a gap or is not that of the saved state, exit 2 for a range that
+        the topic does not have; and `KafkaUnavailableError`.
         """
         async with snapshot(self.sql):
             log_ends = await read_log_ends(self.sql, self.rules)
@@ -270,7 +267,7 @@ class Comparison:
         return report
 
     async def _follow(self, place: Partition, span: Span, retired: int, leaves_from: int) -> None:
-        """Fold one partition, each record beside its row of the audit log."""
+        """Fold one partition and compare each record with its row."""
         watermark = self.replay_state.watermarks.get(place)
         start = max(span[0], watermark.next_offset) if watermark is not None else span[0]
         self.reporter.advance(start - span[0])
@@ -285,7 +282,8 @@ class Comparison:
         report = ReplayReport()
         name, partial_sagas = self.rules.saga.name, self.replay_state.partial_sagas.heads
         to_the_end = {place[1] for place, span in spans.items() if span[1] == log_ends[place]}
-        for chunk in _batched(iter(self.replay_state.sagas), _CHUNK):
+        sagas = iter(self.replay_state.sagas)
+        while chunk := list(islice(sagas, _CHUNK)):
             stored = await load_stored(self.sql, self.rules, [tracked.saga_id for tracked in chunk])
             for tracked in chunk:
                 report.count(tracked)
@@ -303,19 +301,19 @@ class Comparison:
 
 
 def compare_ends(log_ends: Mapping[Partition, int], held: Mapping[Partition, Span]) -> Iterator[Difference]:
-    """Tell where the saga log has read what the topic does not have: it is another one, or was made anew."""
+    """Yield partitions that end before the saga log's offset: the topic was replaced or recreated."""
     for place, end in log_ends.items():
         if held[place][1] < end:
             yield Difference(f"{place[0]}[{place[1]}]", "next offset", str(held[place][1]), str(end))
 
 
 def _until(held: Mapping[Partition, Span], log_ends: Mapping[Partition, int]) -> dict[Partition, Span]:
-    """Return what both the topic and the saga log have of each partition."""
+    """Return the range of each partition that both the topic and the saga log have."""
     return {place: (begin, max(begin, min(end, log_ends[place]))) for place, (begin, end) in held.items()}
 
 
 def _goes_on(tracked: Tracked, stored: Checkpoint | str | None) -> bool:
-    """Return whether the row has counted more of the saga's records."""
+    """Return whether the row includes later records."""
     seq = tracked.checkpoint.seq if tracked.checkpoint is not None else 0
     return isinstance(stored, Checkpoint) and stored.seq > seq
 
@@ -323,9 +321,3 @@ def _goes_on(tracked: Tracked, stored: Checkpoint | str | None) -> bool:
 def _extra(record: Record, row: asyncpg.Record) -> Difference:
     where = f"{record.topic}[{record.partition}] offset {row['offset']}"
     return Difference(where, "row", "missing", "there")
-
-
-def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of `size`, the last one shorter."""
-    while batch := list(islice(items, size)):
-        yield batch

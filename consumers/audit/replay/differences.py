@@ -1,4 +1,4 @@
-"""What a replay comes to, held against what the database has: field by field, both sides told."""
+"""Compares replayed sagas and records with the database, field by field."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -16,21 +16,21 @@ FIELDS: Final = (
     "offset", "recorded_ms", "key", "headers", "value", "event_type", "step_name", "event_time", "started", "saga_id",
     "seq", "hash", "context_added", "error", "skipped",
 )  # fmt: skip
-"""The columns that are compared, in the order in which they are read: behind topic and partition."""
+"""The compared columns, in the order of the rows, after topic and partition."""
 _COMPARED: Final = slice(2, 2 + len(FIELDS))
 SAID: Final = FIELDS[:9]
-"""Those that follow from the record alone."""
+"""The columns that depend on the record alone."""
 _STATE: Final = frozenset({"state", "status"})
-"""Fields that only the definition under which the saga runs can tell."""
+"""Fields that depend on the saga's definition."""
 _HASHES: Final = frozenset({32, 33})
-"""Bytes of a hash."""
+"""The lengths of hashes in bytes."""
 _NULLABLE: Final = frozenset({"key", "value"})
-"""Fields of which none at all is something else than an empty one."""
+"""Fields of which null differs from empty."""
 _SHOWN: Final = 200
 
 
 class Difference(NamedTuple):
-    """One field of one saga, or record, on which topics and database do not agree."""
+    """A field of a saga or record in which topics and database differ."""
 
     where: str
     field: str
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
 
 def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | str | None) -> Iterator[Difference]:
-    """Compare one saga's checkpoint as replayed with its row, or with why that cannot be read."""
+    """Compare a replayed saga with its row, or with the reason why the row cannot be parsed."""
     if replayed == stored:
         return
     if replayed is None or stored is None or isinstance(stored, str):
@@ -49,14 +49,14 @@ def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | 
         mine, theirs = getattr(replayed, field), getattr(stored, field)
         if mine == theirs or field == "sealed" or (stored.sealed and field in _STATE):
             continue
-        # The saga log publishes a deadline first; it comes back as a record that the topic may not have yet.
+        # The saga log publishes a deadline before it reads it back; the topic may not have that record yet.
         if field == "deadline_pending" and mine and not theirs:
             continue
         yield Difference(where, field, format_value(mine), format_value(theirs))
 
 
 def compare_rows(outcome: FoldResult, row: asyncpg.Record | None) -> Iterable[Difference]:
-    """Compare what the fold enters for one record with its row of the audit log."""
+    """Compare the fold's entry for a record with its row."""
     record, tracked, entry = outcome[:3]
     headers, event_type, step, time, started, hash_, seq, added, error, form = entry
     saga_id = tracked.saga_id if tracked is not None else None
@@ -71,7 +71,7 @@ def compare_rows(outcome: FoldResult, row: asyncpg.Record | None) -> Iterable[Di
 
 
 def expected_fields(record: Record, form: int) -> dict[str, Any]:
-    """Return what a row must have of a record, whatever came before it, if its hash is of this format."""
+    """Return the columns that depend on the record alone, for a hash of this format."""
     headers = dump_headers(record.headers) if form == FORMAT else dump_headers_v1(record.headers)
     value = None if record.tombstone else record.value
     told = (record.offset, record.recorded_ms, record.key if form == FORMAT else None, headers, value)
@@ -79,7 +79,7 @@ def expected_fields(record: Record, form: int) -> dict[str, Any]:
 
 
 def compare_fields(record: Record, row: asyncpg.Record | None, expected: dict[str, Any]) -> Iterator[Difference]:
-    """Compare some fields of a record's row, by their names."""
+    """Compare fields of a record's row, by name."""
     where = at(record)
     if row is None:
         yield Difference(where, "row", "there", "missing")
@@ -90,12 +90,12 @@ def compare_fields(record: Record, row: asyncpg.Record | None, expected: dict[st
 
 
 def at(record: Record) -> str:
-    """Return where a record lies."""
+    """Return a record's position."""
     return f"{record.topic}[{record.partition}] offset {record.offset}"
 
 
 def format_value(value: object) -> str:
-    """Write a value for people, cut where it is long."""
+    """Return a value as text, truncated if it is long."""
     text = value.hex() if isinstance(value, bytes) and len(value) in _HASHES else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
@@ -107,11 +107,11 @@ def _there(checkpoint: Checkpoint | str | None) -> str:
 
 
 class PartialSagas:
-    """Sagas whose first records lie before the range: they cannot be folded, so their rows are compared one by one."""
+    """Sagas that began before the range: they cannot be folded, so only their rows are compared."""
 
     def __init__(self) -> None:
         self.heads: dict[UUID, Head] = {}
-        """By saga its last row; (0, b"") where nobody can tell."""
+        """The number and hash of each saga's last row; (0, b"") if unknown."""
 
     def __contains__(self, saga_id: UUID) -> bool:
         return saga_id in self.heads

@@ -1,4 +1,4 @@
-"""What a replay has found, for people and for scripts."""
+"""Output of replays, on a terminal and as JSON."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -20,7 +20,7 @@ from tradesaga.infra.clock import format_time
 
 
 def show_report(report: ReplayReport, *, as_json: bool) -> None:
-    """Print what a comparison has found."""
+    """Print the result of a comparison."""
     if as_json:
         typer.echo(to_json(_report_json(report)))
         return
@@ -41,7 +41,7 @@ def show_report(report: ReplayReport, *, as_json: bool) -> None:
 
 
 def show_found(found: list[Difference], *, as_json: bool) -> None:
-    """Print what ended the following of a topic, if anything did."""
+    """Print the differences that ended following, if any."""
     if as_json:
         typer.echo(to_json({"equal": not found, "differences": [each._asdict() for each in found]}))
         return
@@ -51,7 +51,7 @@ def show_found(found: list[Difference], *, as_json: bool) -> None:
 
 
 def show_differences(console: Console, differences: list[Difference]) -> None:
-    """Print differences, both sides each."""
+    """Print differences as a table."""
     if differences:
         table = Table("where", "field", "topics", "database", box=None, pad_edge=False)
         for each in differences:
@@ -62,11 +62,11 @@ def show_differences(console: Console, differences: list[Difference]) -> None:
 def show_known(
     rules: Rules, as_of: AsOf, known: AsOfResult, replay_state: ReplayState, limit: int, *, as_json: bool
 ) -> None:
-    """Print what was known at a moment; `limit` sagas one by one, 0 for all."""
+    """Print the state at a time, with up to `limit` sagas, 0 for all."""
     total = known.sagas + known.unstarted
-    format_value = islice(describe_sagas(rules, replay_state), limit or total)
+    shown = islice(describe_sagas(rules, replay_state), limit or total)
     if as_json:
-        _stream_known(as_of, known, format_value, max(0, total - (limit or total)))
+        _stream_known(as_of, known, shown, max(0, total - (limit or total)))
         return
     console = Console()
     by = "had happened" if as_of.clock == "event" else "was known"
@@ -76,7 +76,7 @@ def show_known(
     for place, first in known.gone.items():
         console.print(f"[bold red]{place} begins at offset {first}[/]: what was before is gone, this is not all")
     table = Table(Column("saga", no_wrap=True), "state", "steps", "last record", "why", box=None, pad_edge=False)
-    for saga in format_value:
+    for saga in shown:
         steps = ", ".join(f"{step} {status}" for step, status in saga.get("steps", {}).items() if status != "open")
         state = saga["state"] or "not started"
         table.add_row(saga["saga_id"], state, steps, saga.get("updated", ""), Text(saga["why"]))
@@ -86,7 +86,7 @@ def show_known(
 
 
 def _stream_known(as_of: AsOf, known: AsOfResult, sagas: Iterator[dict[str, Any]], left: int) -> None:
-    """Print one JSON object, saga by saga, so that memory does not grow with them."""
+    """Print one JSON object saga by saga, in constant memory."""
     told = {
         "at": format_time(as_of.at),
         "clock": as_of.clock.value,

@@ -1,4 +1,4 @@
-"""What a person asks of `audit replay`, read and refused where it makes no sense."""
+"""Parses and validates the options of `audit replay`."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from tradesaga.infra.kafka.topic_reader import TopicReader
 
 
 class TimeSource(StrEnum):
-    """Which of a record's two times counts."""
+    """Which of a record's two times is used."""
 
     EVENT = "event"
     RECORDED = "recorded"
@@ -28,12 +28,12 @@ TimeOf = Callable[[Record], int]
 
 
 def recorded_time(record: Record) -> int:
-    """Return the broker's time."""
+    """Return the broker's time in nanoseconds."""
     return record.recorded_ms * 1_000_000
 
 
 def time_of(record: Record) -> int:
-    """Return the time at which a fact happened; where it does not say, that at which it was recorded."""
+    """Return the event time, or the broker's time if there is none, in nanoseconds."""
     found = event_time(dict(record.headers))
     return recorded_time(record) if found is None else found
 
@@ -50,10 +50,10 @@ _OFFSETS: Final = re.compile(
 
 @dataclass(frozen=True)
 class Range:
-    """What is asked for; times are nanoseconds since 1970 by the broker's clock, `until` not included.
+    """The requested range; times are nanoseconds since 1970 by the broker's clock, `until` excluded.
 
-    `offsets` names partitions with their first offset and the one after the last, either of them -1 where it is open;
-    without any, all partitions are meant.
+    `offsets` has partitions with their first offset and the one after the last, -1 for an open end; None for all
+    partitions.
     """
 
     since: int | None = None
@@ -61,14 +61,14 @@ class Range:
     offsets: Mapping[Partition, Span] | None = None
 
     def __str__(self) -> str:
-        """Name the range, the same for the same one."""
+        """Return a text that identifies the range."""
         named = sorted((self.offsets or {}).items())
         parts = [f"{topic}[{partition}]={begin}..{end}" for (topic, partition), (begin, end) in named]
         return " ".join([f"from {self.since} to {self.until}", *parts])
 
 
 def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Partition, Span] | None:
-    """Read `topic[3]=100..200`, `topic[3]=100..` or `topic[3]`; raises `CommandError` (exit 2)."""
+    """Parse `topic[3]=100..200`, `topic[3]=100..` or `topic[3]`. Raises `CommandError` (exit 2)."""
     found: dict[Partition, Span] = {}
     for text in texts:
         match = _OFFSETS.fullmatch(text.strip())
@@ -89,9 +89,9 @@ def read_offsets(texts: Sequence[str], topic: str, partitions: int) -> dict[Part
 
 
 async def find_spans(replay: TopicReader, asked: Range, held: Mapping[Partition, Span]) -> dict[Partition, Span]:
-    """Return the offsets that a range means; `held` are those that each partition has.
+    """Return the offsets of a range; `held` are those that each partition has.
 
-    Raises `KafkaUnavailableError`, and `CommandError` (exit 2) for a range that lies where the topic has nothing.
+    Raises `KafkaUnavailableError`, and `CommandError` (exit 2) for a range that the topic does not have.
     """
     spans = {place: held[place] for place in asked.offsets or held if place in held}
     for place, wanted in (asked.offsets or {}).items():
@@ -122,25 +122,25 @@ def _bad_range(text: str, do: str) -> CommandError:
 
 
 _AHEAD: Final = 60 * 1_000_000_000
-"""Nanoseconds by which this machine's clock may be behind the broker's."""
+"""The tolerance in nanoseconds for a clock that is behind the broker's."""
 
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """A moment, nanoseconds since 1970, by one of a record's two times; of one saga, or of all."""
+    """A time in nanoseconds since 1970, by one of a record's two times; of one saga or all."""
 
     at: int
     clock: TimeSource
     saga_id: UUID | None = None
 
     def __str__(self) -> str:
-        """Name the moment, the same for the same one."""
+        """Return a text that identifies the time."""
         return f"at {self.at} {self.clock} {self.saga_id or ''}".strip()
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options as they were given; `since` and `until` are those of --from and --to."""
+    """The options as given; `since` and `until` are --from and --to."""
 
     at: str | None = None
     clock: TimeSource | None = None
@@ -152,7 +152,7 @@ class Request:
     follow: bool = False
 
     def check(self) -> None:
-        """Raise `CommandError` (exit 2) for options that do not go together."""
+        """Raise `CommandError` (exit 2) for options that exclude each other."""
         ranged = [
             name for name, given in (("--from", self.since), ("--to", self.until), ("--offsets", self.offsets)) if given
         ]
@@ -166,7 +166,7 @@ class Request:
             raise _usage(f"--follow and {other} exclude each other", other, "give one of them")
 
     def as_of(self) -> AsOf | None:
-        """Return the moment that is asked about; raises `CommandError` (exit 2)."""
+        """Return the time of --at. Raises `CommandError` (exit 2)."""
         if self.at is None:
             return None
         at = read_time(self.at, "--at")
@@ -178,7 +178,7 @@ class Request:
         return AsOf(at, self.clock or TimeSource.RECORDED, saga_id)
 
     def range(self, topic: str, partitions: int) -> Range:
-        """Return the range that is asked for; raises `CommandError` (exit 2)."""
+        """Return the requested range. Raises `CommandError` (exit 2)."""
         since = None if self.since is None else read_time(self.since, "--from")
         until = None if self.until is None else read_time(self.until, "--to")
         if since is not None and until is not None and until <= since:

@@ -1,4 +1,4 @@
-"""The sagas of a replay: those heard of last in memory, the others on disk, so that memory does not grow with them."""
+"""The sagas of a replay: recently changed ones in memory, the others on disk."""
 
 import base64
 import sqlite3
@@ -16,11 +16,11 @@ from tradesaga.infra.saga_queries import decode_progress, encode_progress
 from tradesaga.sagas.status import Status
 
 KEPT: Final = 10_000
-"""Sagas in memory, about 3 kB each beside their contexts."""
+"""The maximum number of sagas in memory, about 3 kB each without their contexts."""
 KEPT_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of contexts and parked records in memory."""
+"""The maximum size of contexts and parked records in memory, in bytes."""
 _SPILL: Final = 1000
-"""Sagas that go to the disk at once."""
+"""Sagas that are moved to disk at once."""
 
 _COLUMNS: Final = (
     "saga_id, home, parked, version, progress, status, context, request_hash, seq, head, created_ms, updated_ms,"
@@ -34,7 +34,7 @@ _AFTER: Final = f"SELECT {_COLUMNS} FROM saga WHERE saga_id > ? ORDER BY saga_id
 
 
 class SagaCache:
-    """Sagas by id, in a table of a SQLite database that its owner opens, commits and closes."""
+    """Sagas by id, in a table of a SQLite database; the caller opens, commits and closes it."""
 
     def __init__(self, sql: sqlite3.Connection, rules: Rules, kept: int = KEPT) -> None:
         self._sql = sql
@@ -45,7 +45,7 @@ class SagaCache:
         self._bytes = 0
 
     def get(self, saga_id: UUID) -> Tracked | None:
-        """Return a saga, if it is known."""
+        """Return a saga; None if it is unknown."""
         found = self._near.get(saga_id)
         if found is not None:
             self._near.move_to_end(saga_id)
@@ -54,7 +54,7 @@ class SagaCache:
         return self._read(row) if row is not None else None
 
     def keep(self, tracked: Tracked) -> None:
-        """Keep a saga in place of what was known of it."""
+        """Store a saga."""
         saga_id, size = tracked.saga_id, _size(tracked)
         known = self._near.pop(saga_id, None)
         self._bytes += size - (known[1] if known is not None else 0)
@@ -64,28 +64,28 @@ class SagaCache:
             self._spill()
 
     def flush(self) -> None:
-        """Write what the table does not have yet; its owner commits."""
+        """Write changed sagas to the table, without a commit."""
         self._write(self._near[saga_id][0] for saga_id in self._unwritten)
         self._unwritten.clear()
 
     def __iter__(self) -> Iterator[Tracked]:
-        """Yield every saga; none may be kept meanwhile."""
+        """Yield all sagas; none may be stored meanwhile."""
         self.flush()
         for row in self._sql.execute(_ALL):
             yield self._read(row)
 
     def after(self, saga_id: UUID, limit: int) -> list[Tracked]:
-        """Return the sagas that follow this id, in the order of their ids."""
+        """Return up to `limit` sagas after this id, ordered by id."""
         self.flush()
         return [self._read(row) for row in self._sql.execute(_AFTER, (saga_id.bytes, limit))]
 
     def count_started(self) -> int:
-        """Count the sagas whose start is known."""
+        """Return the number of sagas that have started."""
         self.flush()
         return self._sql.execute("SELECT count(*) FROM saga WHERE version IS NOT NULL").fetchone()[0]
 
     def _spill(self) -> None:
-        """Let those go that have been unheard of for longest."""
+        """Move the least recently used sagas to disk."""
         gone: list[Tracked] = []
         for _ in range(min(_SPILL, len(self._near) - 1)):
             saga_id, (tracked, size) = self._near.popitem(last=False)

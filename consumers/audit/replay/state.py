@@ -1,4 +1,4 @@
-"""What a replay has come to, in a file from which it goes on, or in none: sagas, offsets, and what differed."""
+"""The state of a replay: sagas, offsets and differences, in a file from which it can be resumed or in memory."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
@@ -23,19 +23,18 @@ from tradesaga.infra.kafka.topic_reader import TopicReader
 
 @dataclass(frozen=True, slots=True)
 class ProgressReporter:
-    """`sized` is told how many records there are, `advance` after each batch how many more have been dealt with."""
+    """Progress callbacks: `sized` with the number of all records, `advance` with that of each batch."""
 
     sized: Callable[[int], object]
     advance: Callable[[int], object]
 
 
 NO_PROGRESS = ProgressReporter(lambda _: None, lambda _: None)
-"""Tells nobody."""
 
 
 FORMAT: Final = 1
 REMEMBERED: Final = 10_000
-"""Differences that are kept one by one; beyond that they are counted."""
+"""The maximum number of differences that are stored; further ones are counted."""
 _TABLES: Final = (
     TABLE,
     "CREATE TABLE identity (told BLOB)",
@@ -47,9 +46,9 @@ _TABLES: Final = (
 
 
 class Identity(NamedTuple):
-    """Whose replay it is: a notebook of another one is of no use.
+    """Identifies a replay; the state of another one cannot be resumed.
 
-    `definitions` are the steps of each version of the saga; `purpose` says what is folded, and what for.
+    `definitions` are the steps of each version of the saga; `purpose` identifies the range and the kind of replay.
     """
 
     cluster: str
@@ -60,7 +59,7 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, rules: Rules, cluster: str, purpose: str) -> "Identity":
-        """Name a replay of a saga on a cluster."""
+        """Return the identity of a replay of a saga on a cluster."""
         steps = {
             str(number): " ".join(step.name for step in each.saga.steps) for number, each in rules.versions.items()
         }
@@ -68,16 +67,16 @@ class Identity(NamedTuple):
 
 
 class Watermark(NamedTuple):
-    """How far a partition has been read, and the hash of the last record's bytes, by which it is known again."""
+    """The next offset of a partition, and the hash of the last record, which identifies it."""
 
     next_offset: int
     last: bytes
 
 
 class ReplayState:
-    """Keeps a replay's state in SQLite; what has not been saved is gone if the process dies, all of it at once.
+    """The state in SQLite; changes since the last save are lost together if the process dies.
 
-    `kept` sagas are held in memory.
+    `kept` is the maximum number of sagas in memory.
     """
 
     def __init__(self, path: Path | None, identity: Identity, rules: Rules, kept: int = KEPT) -> None:
@@ -105,7 +104,7 @@ class ReplayState:
         self._sql.close()
 
     def save(self) -> None:
-        """Make what has been come to so far what is gone on from."""
+        """Commit the state."""
         self.sagas.flush()
         watermarks = [(*place, *watermark) for place, watermark in self.watermarks.items()]
         self._sql.executemany("INSERT OR REPLACE INTO mark VALUES (?, ?, ?, ?)", watermarks)
@@ -116,7 +115,7 @@ class ReplayState:
         self._sql.execute("BEGIN")
 
     async def check(self, replay: TopicReader, held: Mapping[Partition, Span]) -> None:
-        """See that the topic is the one that has been read so far; raises `CommandError` (exit 4) if it is not."""
+        """Check that the topic is the one that was read before. Raises `CommandError` (exit 4) if it is not."""
         for place, watermark in self.watermarks.items():
             begin, end = held.get(place, (0, 0))
             where = f"{place[0]}[{place[1]}]"
@@ -136,7 +135,7 @@ class ReplayState:
         self.counts[name] = self.counts.get(name, 0) + number
 
     def differ(self, found: Iterable[Difference]) -> list[Difference]:
-        """Take differences down, and give those that are new."""
+        """Store differences; return the new ones."""
         fresh: list[Difference] = []
         for each in found:
             if self.counts.get("differing", 0) < REMEMBERED:
@@ -148,12 +147,12 @@ class ReplayState:
         return fresh
 
     def differences(self, limit: int) -> list[Difference]:
-        """Return differences as they were found."""
+        """Return stored differences, oldest first."""
         rows = self._sql.execute("SELECT * FROM difference ORDER BY rowid LIMIT ?", (limit,))
         return [Difference(*row) for row in rows]
 
     def _recognise(self, identity: Identity) -> None:
-        """Begin a notebook, or see that it is this replay's."""
+        """Create the tables, or check that the file is of this replay."""
         try:
             if not self._sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 for statement in _TABLES:
@@ -168,7 +167,7 @@ class ReplayState:
         self._compare(told, orjson.loads(_dump(identity)))
 
     def _compare(self, told: dict[str, Any], mine: dict[str, Any]) -> None:
-        """Refuse another replay's file. What has been folded stays right when a version of the saga is added."""
+        """Reject another replay's file; an added version of the saga does not invalidate the state."""
         added = {number: steps for number, steps in mine["definitions"].items() if number not in told["definitions"]}
         told["definitions"] |= added
         for field, value in mine.items():
@@ -183,7 +182,7 @@ class ReplayState:
 
 
 def file_for(path: Path | None, identity: Identity) -> Path | None:
-    """Return the file to go on from: another one while a version is not registered of which the first one has sagas."""
+    """Return the file to resume from: a separate one while versions of the file's sagas are not registered."""
     if path is None or not path.exists():
         return path
     try:
@@ -199,15 +198,15 @@ def file_for(path: Path | None, identity: Identity) -> Path | None:
 
 
 def fingerprint(record: Record) -> bytes:
-    """Return the hash of a record's bytes and place, as files of older releases have it too."""
+    """Return the hash of a record's bytes and position, in the format of all releases."""
     return link_v1(b"", record, dump_headers_v1(record.headers))
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
-    """Open the file for this process alone, or a database that is gone once it is closed."""
+    """Open the file exclusively, or a temporary database."""
     settings = ("journal_mode = OFF", "synchronous = OFF")
     if path is not None:
-        # A process that dies leaves what was committed, whole; nobody else may write meanwhile.
+        # A crash must leave the last commit intact, and no other process may write.
         settings = ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL")
     try:
         sql = sqlite3.connect(path or "", isolation_level=None, timeout=1.0)

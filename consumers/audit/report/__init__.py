@@ -1,1 +1,1 @@
-"""The story of one saga, told from its rows of the audit log."""
+"""`tradesaga audit show`: the report of one saga from its rows of the audit log."""

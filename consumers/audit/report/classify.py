@@ -1,4 +1,4 @@
-"""What one record is to its saga, and the sentence that says so."""
+"""The kind of each record in its saga's report, and its sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +29,10 @@ _KINDS: Final = {
     Meaning.COMPENSATION_FAILED: RecordKind.COMPENSATION_FAILED,
     Meaning.CONTRADICTED: RecordKind.CONTRADICTED,
     Meaning.DEADLINE: RecordKind.DEADLINE,
-    Meaning.ABORT: RecordKind.OPERATOR,
-    Meaning.RETRY: RecordKind.OPERATOR,
-    Meaning.SKIP: RecordKind.OPERATOR,
-    Meaning.RESOLVE: RecordKind.OPERATOR,
-    Meaning.RECHECK: RecordKind.OPERATOR,
     Meaning.UNOWNED: RecordKind.STEP_UNOWNED,
+    **dict.fromkeys(
+        (Meaning.ABORT, Meaning.RETRY, Meaning.SKIP, Meaning.RESOLVE, Meaning.RECHECK), RecordKind.OPERATOR
+    ),
     Meaning.RECORDED: RecordKind.REPORTED,
 }
 _BY_NAME: Final = {
@@ -53,7 +51,7 @@ _BY_NAME: Final = {
     lifecycle.StepUnowned.NAME: RecordKind.STEP_UNOWNED,
     lifecycle.ParkReleased.NAME: RecordKind.OPERATOR,
 }
-"""What a message of every saga is, whether or not the saga's definition is at hand."""
+"""The kinds of lifecycle messages, which do not depend on the saga's definition."""
 _CHANGING: Final = frozenset(
     {
         RecordKind.START,
@@ -66,13 +64,13 @@ _CHANGING: Final = frozenset(
         RecordKind.CONTRADICTED,
     }
 )
-"""Kinds of which one that changes nothing has been said before, or comes too late."""
+"""Kinds whose records are duplicates or late if they change nothing."""
 _ENDED: Final = frozenset({Status.COMPLETED, Status.ABORTED})
 
 
 @dataclass(frozen=True)
 class RawRecord:
-    """A record's headers and payload, whatever they hold."""
+    """A record's headers and payload, which may have any content."""
 
     headers: dict[str, bytes]
     payload: str | None
@@ -91,62 +89,62 @@ class RawRecord:
 
     @cached_property
     def members(self) -> dict[str, Any]:
-        """Return the payload's members."""
+        """The members of the payload."""
         return read_members(self.payload)
 
     @property
     def type(self) -> str:
-        """Return the wire type."""
+        """The wire type."""
         return self._text(TYPE)
 
     @property
     def saga(self) -> str:
-        """Return the saga's name, the first part of the type."""
+        """The saga's name: the first part of the type."""
         return self.type.partition(".")[0]
 
     @property
     def message(self) -> str:
-        """Return the message's name, the type without saga and version."""
+        """The message's name: the type without saga and version."""
         return self.type.partition(".")[2].rpartition(".v")[0]
 
     @property
     def id(self) -> str:
-        """Return the id under which it was said."""
+        """The event id."""
         return self._text("ce_id")
 
     @property
     def writer(self) -> str:
-        """Return who says so."""
+        """The source."""
         return self._text("ce_source")
 
     @property
     def caused_by(self) -> str:
-        """Return the id of the record that brought this one about."""
+        """The event id of the record that caused this one."""
         return self._text("ce_causationid")
 
     @property
     def step(self) -> str:
-        """Return the step that it is about."""
+        """The step that the record concerns."""
         return self._text(STEP) or text_of(self.members, "step")
 
     @property
     def attempt(self) -> int:
-        """Return which attempt it is the outcome of; 0 for none."""
+        """The number of the attempt with this outcome; 0 for none."""
         return self._number("ts_attempt")
 
     @property
     def round(self) -> int:
-        """Return the round, which a person's decision begins anew."""
+        """The round; an operator's retry begins a new one."""
         return self._number("ts_round") or 1
 
     @property
     def back(self) -> bool:
-        """Return whether it is about taking the step back, as far as that can be told without a definition."""
+        """Whether the record concerns a compensation, as far as it shows without the definition."""
         named = self.message == lifecycle.CompensationFailed.NAME
         return named or text_of(self.members, "direction") == "back"
 
     def own_addition(self) -> tuple[ContextAddition, ...]:
-        """Return the context's gain by the context that the record itself carries: its last member is what it adds."""
+        """Return what the record adds to the context: the last member of the context in its headers."""
         context = read_members(read_text(self.headers.get(CONTEXT) or b""))
         last = next(reversed(context), "")
         return (
@@ -155,7 +153,7 @@ class RawRecord:
 
 
 def classify(raw: RawRecord, outcome: FoldResult | None, before: Tracked, *, again: bool) -> RecordKind:
-    """Return what the record is; `again` says that one with its id has counted before."""
+    """Return the kind of a record; `again` is whether a record with its id came before."""
     if not raw.headers:
         return RecordKind.UNREADABLE
     if outcome is None:
@@ -168,7 +166,7 @@ def classify(raw: RawRecord, outcome: FoldResult | None, before: Tracked, *, aga
     if again:
         return RecordKind.DUPLICATE
     kind = kind or RecordKind.REPORTED
-    unchanged = outcome.tracked is not None and _told(outcome.tracked) == _told(before)
+    unchanged = outcome.tracked is not None and _state_of(outcome.tracked) == _state_of(before)
     if kind in _CHANGING and unchanged and before.checkpoint is not None:
         return RecordKind.LATE if before.checkpoint.status in _ENDED else RecordKind.DUPLICATE
     if kind is RecordKind.REPORTED and before.checkpoint is not None and before.checkpoint.status in _ENDED:
@@ -176,12 +174,12 @@ def classify(raw: RawRecord, outcome: FoldResult | None, before: Tracked, *, aga
     return kind
 
 
-def _told(tracked: Tracked) -> object:
+def _state_of(tracked: Tracked) -> object:
     return tracked.checkpoint.state if tracked.checkpoint is not None else None
 
 
 def _guess(raw: RawRecord) -> RecordKind:
-    """Return what can be told without the saga's definition: its own messages are starts, steps, or just reports."""
+    """Return the kind without the saga's definition: its messages are starts, steps or reports."""
     if (kind := _BY_NAME.get(raw.message)) is not None:
         return kind
     if raw.own_addition():
@@ -229,7 +227,7 @@ def _attempts(number: str) -> str:
 
 
 def _decision(raw: RawRecord) -> str:
-    """Return what a person has decided."""
+    """Return the sentence of an operator's decision."""
     who, step = text_of(raw.members, "operator") or "somebody", raw.step
     place = f"{text_of(raw.members, 'topic')}[{text_of(raw.members, 'partition')}]@{text_of(raw.members, 'offset')}"
     deed = "lets go what is parked at" if text_of(raw.members, "action") == "retry" else "discards what is parked at"
@@ -244,7 +242,7 @@ def _decision(raw: RawRecord) -> str:
 
 
 def describe_orders(steps: Sequence[str], orders: Sequence[StepCommand]) -> list[TimelineNote]:
-    """Return what the saga log asks of the steps' owners."""
+    """Return the commands of the saga log to the steps' owners."""
     notes: list[TimelineNote] = []
     for order in orders:
         step = steps[order.step]

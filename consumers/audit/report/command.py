@@ -1,4 +1,4 @@
-"""`tradesaga audit show`: the story of one saga."""
+"""The command `tradesaga audit show`."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tradesaga.consumers.audit.log.retired_ranges import read_saga_heads
 from tradesaga.consumers.audit.log.rows import Position, Row, read_saga_rows, snapshot
-from tradesaga.consumers.audit.options import progress_bar
+from tradesaga.consumers.audit.options import TrustedKeys, audit_session, command_settings, progress_bar
 from tradesaga.consumers.audit.report.formatting import harmless
 from tradesaga.consumers.audit.report.model import Proof, SagaTimeline, Seal
 from tradesaga.consumers.audit.report.page import render
@@ -26,11 +26,10 @@ from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.note import public_path, read_trusted
 from tradesaga.infra.cli.console import AsJson, Directory, to_json
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.postgres.database import Session, session
+from tradesaga.infra.postgres.database import Session
 from tradesaga.infra.registry.sagas import registered_sagas, registered_texts
 from tradesaga.infra.saga_queries import find_id, unknown_saga
-from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
-from tradesaga.infra.telemetry.logs import silence_libraries
+from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import events_topic
 
 _PIPED_WIDTH: Final = 160
@@ -38,7 +37,7 @@ _VERSION: Final = "SELECT name, version FROM saga WHERE saga_id = $1"
 
 
 class Opening(StrEnum):
-    """Whether the page is opened in a browser."""
+    """Whether to open the page in a browser."""
 
     YES = "yes"
     NO = "no"
@@ -47,20 +46,17 @@ class Opening(StrEnum):
 def show(
     saga: Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id, or the beginning of it.")],
     *,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write the story as a page that needs nothing else.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report as a self-contained HTML page.")] = None,
     opening: Annotated[Opening, typer.Option("--open", help="Open the page in a browser.")] = Opening.NO,
-    key: Annotated[list[Path] | None, typer.Option("--key", help="A file of public keys that may be believed.")] = None,
+    key: TrustedKeys = None,
     proving: Annotated[
         bool, typer.Option("--proof/--no-proof", help="Prove each record to be in its checkpoint; reads the whole log.")
     ] = True,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the story of one saga: each record, what followed from it, and what seals it."""
-    settings = load_settings(directory)
-    silence_libraries()
+    """Show one saga: each record, what followed from it, and its seal."""
+    settings = command_settings(directory)
     timeline = asyncio.run(_read(settings, saga, key, proving=proving))
     if html is not None:
         _write(html, render(timeline))
@@ -78,7 +74,7 @@ def show(
 
 async def _read(settings: Settings, text: str, keys: list[Path] | None, *, proving: bool) -> SagaTimeline:
     async with (
-        session(settings.database_for(SAGA_LOG), application_name="tradesaga audit show") as sql,
+        audit_session(settings, "show") as sql,
         snapshot(sql),
     ):
         saga_id = await _find(sql, text)
@@ -96,7 +92,7 @@ async def _read(settings: Settings, text: str, keys: list[Path] | None, *, provi
 
 
 async def _find(sql: Session, text: str) -> UUID:
-    """Find a saga by its id or the beginning of it; one of which only records are known, by its whole id."""
+    """Find a saga by its id or its first digits; a saga that has records only, by its whole id."""
     try:
         return await find_id(sql, text)
     except CommandError as error:
@@ -110,7 +106,7 @@ async def _find(sql: Session, text: str) -> UUID:
 
 
 def _rules(settings: Settings, name: str, version: int | None) -> Rules | None:
-    """Return the rules of the definition that the saga runs under, if it is installed here in that version."""
+    """Return the rules of the saga's definition if it is installed in the saga's version."""
     saga = registered_sagas(settings.app).get(name)
     return Rules(saga) if saga is not None and version in {None, *saga.versions} else None
 
@@ -118,7 +114,7 @@ def _rules(settings: Settings, name: str, version: int | None) -> Rules | None:
 async def _seal(
     settings: Settings, sql: Session, rows: list[tuple[Row, bytes]], keys: list[Path] | None, *, proving: bool
 ) -> dict[Position, Seal]:
-    """Look for the seals; without a public key none can be believed, and the story says so."""
+    """Return the seals of the rows; without a public key they are unchecked."""
     try:
         trusted = read_trusted(keys or [public_path(settings.audit_key_file())])
     except CommandError as error:

@@ -1,4 +1,4 @@
-"""Draws the timeline of a story as SVG: a row a step, its attempts as bars, waiting as dotted lines."""
+"""Draws a timeline as SVG: a row per step, its attempts as bars, waiting as dotted lines."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -21,22 +21,18 @@ _RESULTS: Final = {
 }
 
 _FLOOR: Final = 9.0
-
-
-"""Pixels that any time between two happenings gets, if there is room."""
+"""The minimum width in pixels of any time between two events, if there is room."""
 
 _FLOOR_SHARE: Final = 0.45
 
 _BREAK: Final = 1.5
-
-
-"""A time this often as long as all others together is drawn broken."""
+"""A time that is longer than this multiple of all others is shortened."""
 
 _BREAK_SHARE: Final = 0.09
 
 
 class Bar(NamedTuple):
-    """One attempt, from its start to its outcome, in nanoseconds; `asked` is when what caused it was said."""
+    """An attempt from start to outcome in nanoseconds; `asked` is the time of its trigger."""
 
     step: str
     back: bool
@@ -48,7 +44,7 @@ class Bar(NamedTuple):
 
 
 class StateSpan(NamedTuple):
-    """A state that the saga was in."""
+    """A state of the saga, with its time in nanoseconds."""
 
     state: str
     began: int
@@ -56,7 +52,7 @@ class StateSpan(NamedTuple):
 
 
 def list_bars(timeline: SagaTimeline) -> list[Bar]:
-    """Return the attempts that records tell of, each once: what was unknown at first counts by how it came out."""
+    """Return all attempts, each with its last known outcome."""
     said = {each.id: each.when for each in timeline.records}
     found: dict[tuple[str, bool, int], Bar] = {}
     for each in timeline.records:
@@ -71,7 +67,7 @@ def list_bars(timeline: SagaTimeline) -> list[Bar]:
 
 
 def list_states(timeline: SagaTimeline) -> list[StateSpan]:
-    """Return the states that the saga went through, by the times of the records that brought them about."""
+    """Return the states of the saga by the times of the records that caused them."""
     turns: list[TimelineRecord] = []
     for each in timeline.records:
         if each.state and (not turns or turns[-1].state != each.state):
@@ -81,7 +77,7 @@ def list_states(timeline: SagaTimeline) -> list[StateSpan]:
 
 
 class Gap(NamedTuple):
-    """A time that is drawn broken: where, in pixels, and how long it really is, in nanoseconds."""
+    """A shortened time: its place in pixels, and its length in nanoseconds."""
 
     left: float
     right: float
@@ -90,7 +86,7 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """From nanoseconds to pixels: ever further right, never beyond `right`."""
+    """Maps nanoseconds to pixels monotonically."""
 
     times: Sequence[int]
     places: Sequence[float]
@@ -98,10 +94,10 @@ class Scale:
 
     @classmethod
     def over(cls, times: Iterable[int], left: float, right: float) -> "Scale":
-        """Lay out all that happens between two edges.
+        """Place all times between `left` and `right`.
 
-        Every time between two happenings has some room and, beyond that, as much as is its share; one that would leave
-        no room for the others is broken.
+        Each time between two events gets a minimum width and its share of the rest; times that would leave no room for
+        the others are shortened.
         """
         points = sorted(set(times))
         spans = [later - earlier for earlier, later in pairwise(points)]
@@ -122,7 +118,7 @@ class Scale:
         return cls(points, places, gaps)
 
     def at(self, time: int) -> float:
-        """Return the place of a time; one before the first or after the last has theirs."""
+        """Return the place of a time, limited to the first and the last."""
         index = bisect_right(self.times, time) - 1
         if index < 0:
             return self.places[0]
@@ -133,7 +129,7 @@ class Scale:
 
 
 def _broken(spans: Sequence[int]) -> set[int]:
-    """Choose the times that are drawn broken, four at most."""
+    """Return the indices of the times to shorten, at most four."""
     order = sorted(range(len(spans)), key=lambda at: -spans[at])
     rest, broken = sum(spans), set[int]()
     for at in order[:4]:
@@ -147,21 +143,17 @@ def _broken(spans: Sequence[int]) -> set[int]:
 _BAR: Final = 14
 
 _LETTER: Final = 6.3
-
-
-"""Pixels that a letter of the labels takes, more or less."""
+"""The approximate width in pixels of a letter."""
 
 _LONGEST_NAME: Final = 24
 
 _NUMBERED: Final = 10
-
-
-"""Pixels of a bar that have room for a number."""
+"""The minimum width in pixels of a bar with a number."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How wide, how far in the bars begin, and how high a row is; without a gutter, names stand above their bars."""
+    """Width, gutter and row height in pixels; without a gutter, names are above their bars."""
 
     width: int
     gutter: int
@@ -174,7 +166,7 @@ NARROW: Final = Layout(370, 0, 42)
 
 
 def draw(timeline: SagaTimeline, layout: Layout) -> Markup:
-    """Draw it."""
+    """Return the SVG of a timeline."""
     return _Drawing(timeline, layout).draw()
 
 
@@ -192,7 +184,7 @@ class _Drawing:
         self.bottom = self.top + layout.row * len(self.rows)
 
     def _rows(self) -> list[str]:
-        """Name the rows: steps that have something to show, and those for what comes from outside and from people."""
+        """Return the rows: steps with attempts, reports from outside, and operators."""
         shown = {bar.step for bar in self.bars}
         rows = [step for step in self.timeline.steps if step in shown]
         if any(_mark(each) == "outside" for each in self.timeline.records):
@@ -213,7 +205,7 @@ class _Drawing:
         return element("svg", *parts, viewBox=box, role="img", aria_label=label, class_="timeline")
 
     def _gaps(self) -> Markup:
-        """Shade the times that are drawn broken, and say how long they were."""
+        """Draw shortened times with their length."""
         drawn: list[Markup] = []
         for left, right, lasts in self.scale.gaps:
             middle, height = (left + right) / 2, self.bottom - self.top + 8
@@ -226,7 +218,7 @@ class _Drawing:
         return join(*drawn)
 
     def _axis(self) -> Markup:
-        """Return times since the beginning where there is room for them."""
+        """Draw the times since the beginning where there is room."""
         drawn: list[Markup] = []
         free, begin = float(self.layout.gutter), self.scale.times[0]
         broken = [(gap.left, gap.right) for gap in self.scale.gaps]
@@ -245,7 +237,7 @@ class _Drawing:
         return join(*drawn)
 
     def _states(self) -> Markup:
-        """Draw the states that the saga went through as a band."""
+        """Draw the states as a band."""
         drawn: list[Markup] = []
         for state, began, ended in list_states(self.timeline):
             left = self.scale.at(began)
@@ -272,7 +264,7 @@ class _Drawing:
         return join(base, label, self._waits(bars, middle), *(self._bar(bars, at, middle) for at in range(len(bars))))
 
     def _waits(self, bars: Sequence[Bar], middle: float) -> Markup:
-        """Dot the time between being asked, or an attempt's end, and the next attempt."""
+        """Draw the time between the trigger, or an attempt's end, and the next attempt as dotted lines."""
         drawn: list[Markup] = []
         for at, bar in enumerate(bars):
             since = _since(bars, at)
@@ -304,7 +296,7 @@ class _Drawing:
         return element("g", *parts)
 
     def _marks(self) -> Markup:
-        """Mark what comes from outside with dots, what people decide with diamonds, a deadline with a line."""
+        """Draw reports from outside as dots, operators' decisions as diamonds and a deadline as a line."""
         drawn: list[Markup] = []
         for each in self.timeline.records:
             mark = _mark(each)
@@ -326,7 +318,7 @@ class _Drawing:
         return join(*drawn)
 
     def _seals(self) -> Markup:
-        """Mark the checkpoints below, by the time at which they were signed."""
+        """Draw the checkpoints at the time of their signature."""
         if not self.seals:
             return join()
         line = self.bottom + 14
@@ -343,19 +335,19 @@ class _Drawing:
 
 
 def _since(bars: Sequence[Bar], at: int) -> int:
-    """Return since when an attempt was waited for: the end of the one before it, or what asked for the first."""
+    """Return the end of the previous attempt, or the trigger of the first."""
     bar, before = bars[at], bars[at - 1] if at else None
     again = before is not None and before.back == bar.back and bar.attempt > 1
     return min(before.ended, bar.began) if before is not None and again else bar.asked
 
 
 def _placed(told: TimelineRecord) -> int:
-    """Return the time at which a record stands: one that came again, when it came."""
+    """Return the time of a record; for a duplicate, when it was recorded."""
     return told.recorded_ms * 1_000_000 if told.kind is RecordKind.DUPLICATE else told.when
 
 
 def _mark(told: TimelineRecord) -> str:
-    """Return whether a record has a mark of its own, and in which row."""
+    """Return the row of a record's mark; empty if it has none."""
     if told.kind in {RecordKind.OPERATOR, RecordKind.DEADLINE}:
         return "person"
     outside = told.attempt < 1 and told.kind is not RecordKind.START

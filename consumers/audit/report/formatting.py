@@ -1,4 +1,4 @@
-"""Times, spans and numbers as people write them, and strangers' text made harmless to a terminal."""
+"""Formats times, durations and values for people, and escapes untrusted text for terminals."""
 
 import json
 import unicodedata
@@ -20,18 +20,18 @@ LONGEST: Final = 400
 
 
 def clock(nanoseconds: int, digits: int = 3) -> str:
-    """Write the time of day in UTC with that many decimals, cut off, not rounded: `14:03:07.120`."""
+    """Return the time of day in UTC with `digits` decimals, truncated: `14:03:07.120`."""
     seconds, rest = divmod(nanoseconds, _SECOND)
     return f"{_moment(seconds):%H:%M:%S}" + (f".{rest:09d}"[: digits + 1] if digits else "")
 
 
 def day(nanoseconds: int) -> str:
-    """Write the day in UTC: `2026-11-23`."""
+    """Return the date in UTC: `2026-11-23`."""
     return f"{_moment(nanoseconds // _SECOND):%Y-%m-%d}"
 
 
 def stamp(nanoseconds: int) -> str:
-    """Write day and time with nanoseconds."""
+    """Return date and time with nanoseconds."""
     return f"{day(nanoseconds)} {clock(nanoseconds, 9)}Z"
 
 
@@ -40,7 +40,7 @@ def _moment(seconds: int) -> datetime:
 
 
 def span(nanoseconds: int) -> str:
-    """Write how long something took, to three digits or so: `84.2 ms`, `2 min 3 s`."""
+    """Return a duration with about three digits: `84.2 ms`, `2 min 3 s`."""
     if nanoseconds < 0:
         return f"-{span(-nanoseconds)}"
     if nanoseconds >= _HOUR:
@@ -56,12 +56,12 @@ def span(nanoseconds: int) -> str:
 
 
 def listed(items: Sequence[str]) -> str:
-    """Write a list: `a, b and c`."""
+    """Return a list in words: `a, b and c`."""
     return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
 
 
 def harmless(text: str, longest: int = LONGEST) -> str:
-    """Show what would steer a terminal or turn the direction of writing; cut what is longer than anybody reads."""
+    """Escape control and bidirectional characters, and truncate to `longest` characters."""
     shown = "".join(
         f"\\u{{{ord(each):x}}}" if unicodedata.category(each) in _HIDDEN else each for each in text[:longest]
     )
@@ -69,13 +69,11 @@ def harmless(text: str, longest: int = LONGEST) -> str:
 
 
 DEPTH: Final = 6
-
-
-"""Levels below which a value is shown as it is written."""
+"""Levels of nesting that are listed; deeper values are shown as JSON."""
 
 
 def read_text(value: bytes) -> str | None:
-    """Return the JSON of a payload as it is written; None where it is none, as of one that is sealed or damaged."""
+    """Return a payload that is JSON as text; None for any other, such as an encrypted or damaged one."""
     try:
         orjson.loads(value)
     except orjson.JSONDecodeError:
@@ -84,7 +82,7 @@ def read_text(value: bytes) -> str | None:
 
 
 def read_members(text: str | None) -> dict[str, Any]:
-    """Return the members of a JSON object, its numbers as text; nothing for anything else."""
+    """Return the members of a JSON object with numbers as text; empty for anything else."""
     try:
         found = json.loads(text or "null", parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
@@ -93,7 +91,7 @@ def read_members(text: str | None) -> dict[str, Any]:
 
 
 def list_fields(text: str) -> list[tuple[str, str]]:
-    """Return what a JSON value says, a line a leaf: `fill.price`, `1.0875`."""
+    """Return path and text of each leaf of a JSON value: `fill.price`, `1.0875`."""
     try:
         found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""HTML and SVG whose every text is escaped: what a stranger wrote can become text on a page, and nothing else."""
+"""HTML and SVG elements with escaped text."""
 
 from html import escape
 
@@ -6,27 +6,27 @@ from tradesaga.consumers.audit.report.formatting import harmless
 
 
 class Markup(str):
-    """Text that is markup already, made by `element` or `join` alone."""
+    """Text that is markup, as `element` and `join` return it."""
 
     __slots__ = ()
 
 
 def text(value: str, longest: int = 4000) -> Markup:
-    """Escape a text; control characters and those that turn the direction of writing are shown, not obeyed."""
+    """Escape a text for HTML, with control and bidirectional characters made visible."""
     return Markup(escape(harmless(value, longest), quote=True))
 
 
 def element(tag: str, *content: str, **attributes: str | float) -> Markup:
-    """Make an element; content and attributes that are no markup yet are escaped.
+    """Return an element; content and attributes that are not markup are escaped.
 
-    A trailing underscore of an attribute's name is dropped, others become hyphens: `class_`, `stroke_width`.
+    In attribute names, a trailing underscore is removed and others become hyphens: `class_`, `stroke_width`.
     """
     written = "".join(f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"' for name, value in attributes.items())
     return Markup(f"<{tag}{written}>{join(*content)}</{tag}>")
 
 
 def join(*content: str) -> Markup:
-    """Put content together."""
+    """Join content; what is not markup is escaped."""
     return Markup("".join(each if isinstance(each, Markup) else text(each) for each in content))
 
 

@@ -1,4 +1,4 @@
-"""A story: what the rows of one saga say, each told once, and what follows from them."""
+"""The report of one saga: its records with their meaning, consequences and seals."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from tradesaga.consumers.audit.log.rows import Position
 
 
 class Proof(StrEnum):
-    """How far a seal has been checked."""
+    """The result of checking a record's seal."""
 
     PROVEN = "proven"
     UNPROVEN = "not_proven"
@@ -20,10 +20,10 @@ class Proof(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One record's seal.
+    """The seal of a record.
 
-    `time` is when the checkpoint was signed, `clock_error` how far that machine's clock might have been off, both in
-    nanoseconds (-1: nobody can tell); `why` says what is missing where it is not proven.
+    `time` is when the checkpoint was signed and `clock_error` the maximum error of that machine's clock, -1 if unknown,
+    both in nanoseconds. `why` is the reason if the record is not proven.
     """
 
     proof: Proof
@@ -37,7 +37,7 @@ class Seal:
     path: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints; `path` is the inclusion proof of RFC 6962, in hex, from the leaf up."""
+        """Return the JSON form; `path` is the inclusion proof of RFC 6962 in hex, from the leaf up."""
         if self.proof is Proof.NOT_YET or self.index < 0:
             return {"proof": self.proof, "why": self.why}
         return {
@@ -58,7 +58,7 @@ UNCHECKED = Seal(Proof.UNCHECKED, "the seals were not looked at")
 
 
 class RecordKind(StrEnum):
-    """What a record is to its saga, or what follows from one."""
+    """The kinds of records and of notes."""
 
     START = "start"
     STEP_COMPLETE = "step_complete"
@@ -90,7 +90,7 @@ class RecordKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TimelineNote:
-    """Something that follows from a record; `time` in nanoseconds where the record's headers give one."""
+    """A consequence of a record, or the beginning of its attempt; `time` in nanoseconds if the headers have one."""
 
     kind: RecordKind
     sentence: str
@@ -101,7 +101,7 @@ class TimelineNote:
 
 @dataclass(frozen=True, slots=True)
 class ContextAddition:
-    """A member that the saga's context gained: its name and its JSON, as they were recorded."""
+    """A member that was added to the saga's context: its name and JSON as recorded."""
 
     name: str
     value: str
@@ -109,11 +109,11 @@ class ContextAddition:
 
 @dataclass(frozen=True, slots=True)
 class TimelineRecord:
-    """One record as it is told.
+    """A record of the report.
 
-    `event_time` (nanoseconds) and `started` are its writer's, from `ce_time` and `ts_started`; `recorded_ms` is the
-    broker's. `before` comes before the record, `after` follows from it. `payload` is its JSON, or None where the bytes
-    are none. `intact` says whether the bytes, behind the record before, have the hash that was stored.
+    `event_time` and `started` (nanoseconds) are the writer's, from `ce_time` and `ts_started`; `recorded_ms` is the
+    broker's. `before` are notes before the record, `after` its consequences. `payload` is its JSON, None if it is not
+    JSON. `intact` is whether its bytes, chained to the previous record, have the stored hash.
     """
 
     position: Position
@@ -148,12 +148,12 @@ class TimelineRecord:
 
     @property
     def when(self) -> int:
-        """Return the event time, or the broker's where the record has none, in nanoseconds."""
+        """The event time, or the broker's time if there is none, in nanoseconds."""
         return self.recorded_ms * 1_000_000 if self.event_time is None else self.event_time
 
 
 class Result(StrEnum):
-    """How a saga has come out, for the colour of its story."""
+    """The result of a saga, for the colour of its report."""
 
     GOOD = "good"
     BACK = "taken_back"
@@ -164,7 +164,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SagaTimeline:
-    """All of it: `headline` and `summary` in plain words, then every record in order."""
+    """The report: headline, summary, remarks and all records in order."""
 
     saga_id: str
     name: str
@@ -180,11 +180,11 @@ class SagaTimeline:
 
     @property
     def began(self) -> int:
-        """Return the earliest time that any record gives, in nanoseconds."""
+        """The earliest time of any record, in nanoseconds."""
         return min(min(each.when, each.started or each.when) for each in self.records)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints; payloads and the context stand in it as they were written."""
+        """Return the JSON form; payloads and context are included as recorded."""
         return {
             "saga_id": self.saga_id,
             "name": self.name,

@@ -1,4 +1,4 @@
-"""A story as one HTML page that needs nothing else: no scripts, nothing from elsewhere."""
+"""Renders a report as one self-contained HTML page without scripts."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -116,9 +116,7 @@ _LEGEND: Final = (
     ('"deadline"', "l-deadline", "deadline"),
     ('"seal"', "l-seal", "checkpoint signed"),
 )
-
-
-"""What a drawing that has the first must explain; the look of its sign, and its meaning."""
+"""The legend: text that occurs in the drawing, class of the sign, and label."""
 
 _FOOT: Final = (
     "Event times are those of each record's writer (ce_time, ts_started), recorded times the broker's as it appended "
@@ -129,7 +127,7 @@ _FOOT: Final = (
 
 
 def render(timeline: SagaTimeline) -> str:
-    """Write the page."""
+    """Return the HTML page of a report."""
     head = join(
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
@@ -214,7 +212,7 @@ def _gain(name: str, value: str) -> Markup:
 
 
 def _payload(told: TimelineRecord) -> Markup:
-    """Show what a record says that the context did not take in, folded away."""
+    """Show a payload that was not added to the context, collapsed."""
     if told.payload is None:
         what = f"{told.size:,} bytes that are no JSON: sealed, or damaged" if told.size else "no payload"
         return element("div", what, class_="then")
@@ -250,7 +248,7 @@ def _seal(seal: Seal) -> Markup:
 
 
 def _context(timeline: SagaTimeline) -> Markup:
-    """Show the context as it stands at the end."""
+    """Show the context at the end."""
     additions = [addition for each in timeline.records for addition in each.additions]
     if not additions:
         return join()

@@ -1,4 +1,4 @@
-"""Finds the checkpoint that covers each record of a saga, and proves the record to be in it."""
+"""Finds the checkpoint that covers each record of a saga, and proves that the record is in it."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,9 +17,7 @@ from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.postgres.database import Session
 
 Span = tuple[int, int]
-
-
-"""The leaves of a subtree: the first, and the one behind the last."""
+"""The leaves of a subtree, the end excluded."""
 
 
 def siblings(index: int, size: int) -> list[Span]:
@@ -44,10 +42,10 @@ class _Growing:
 
 
 class Prover:
-    """Collects what some proofs need while the leaves pass by: `wanted` are pairs of leaf and size.
+    """Computes inclusion proofs in one pass over the leaves; `wanted` are pairs of leaf and size.
 
-    `begin` is the edge of the tree over leaves that are not at hand any more; none of them is wanted.
-    Subtrees that several proofs share, as those of a saga's neighbouring records mostly are, are computed once.
+    `begin` is the frontier of the tree over retired leaves; none of them is wanted. Subtrees that several proofs share,
+    as most of neighbouring records do, are computed once.
     """
 
     def __init__(self, wanted: Iterable[tuple[int, int]], begin: Frontier | None = None) -> None:
@@ -60,22 +58,20 @@ class Prover:
             self._pass(begin)
 
     def _pass(self, begin: Frontier) -> None:
-        """Take what stands for the leaves that are not at hand: its subtrees lie within those that are asked for."""
+        """Add the frontier of the retired leaves, whose subtrees are parts of the needed ones."""
         self._next = begin.size
         while self._waiting and self._waiting[-1][0] < begin.size:
             growing = _Growing(self._waiting.pop(), Frontier.empty())
-            at = 0
-            for peak, level in zip(begin.peaks, _levels(begin.size), strict=True):
-                if growing.span[0] <= at and at + (1 << level) <= growing.span[1]:
-                    growing.frontier.append_subtree(level, peak)
-                at += 1 << level
+            for start, level, root in begin.subtrees():
+                if growing.span[0] <= start and start + (1 << level) <= growing.span[1]:
+                    growing.frontier.append_subtree(level, root)
             if growing.span[1] <= begin.size:
                 self._roots[growing.span] = growing.frontier.root()
             else:
                 self._growing.append(growing)
 
     def take(self, leaf: bytes) -> None:
-        """Take the next leaf, given as its hash."""
+        """Add the next leaf, given by its hash."""
         here = self._next
         while self._waiting and self._waiting[-1][0] == here:
             self._growing.append(_Growing(self._waiting.pop(), Frontier.empty()))
@@ -90,15 +86,10 @@ class Prover:
             self._growing = [each for each in self._growing if each.span[1] != self._next]
 
     def proof(self, index: int, size: int) -> list[bytes] | None:
-        """Return a proof that was wanted; None where the leaves have not come to `size`."""
+        """Return a wanted proof; None if there were fewer than `size` leaves."""
         roots = [self._roots.get(span) for span in siblings(index, size)]
         found = [root for root in roots if root is not None]
         return found if len(found) == len(roots) else None
-
-
-def _levels(size: int) -> list[int]:
-    """Return the levels of the perfect subtrees that make up a log of this size, the largest first."""
-    return [level for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1]
 
 
 _LAST: Final = "SELECT note FROM audit_checkpoint WHERE topic = $1 AND partition = $2 ORDER BY size DESC LIMIT 1"
@@ -116,9 +107,9 @@ Log = tuple[str, int]
 
 
 class _Start(NamedTuple):
-    """The first offset whose leaf is at hand, and the tree over those before it.
+    """The first offset that was not retired, and the frontier of the tree before it.
 
-    `skips` has the records before which transactions left gaps: their offsets, and all offsets skipped up to there.
+    `skips` has the records after gaps that transactions left: their offsets, and the number of skipped offsets so far.
     """
 
     offset: int
@@ -127,23 +118,23 @@ class _Start(NamedTuple):
 
     @property
     def leaves(self) -> int:
-        """Count the leaves that are not at hand."""
+        """The number of retired leaves."""
         return self.frontier.size if self.frontier is not None else 0
 
     def leaf_of(self, offset: int) -> int:
-        """Return the place in the log's tree of the record at `offset`."""
+        """Return the leaf of the record at `offset`."""
         passed = bisect_right(self.skips, offset, key=lambda each: each[0])
         skipped = self.skips[passed - 1][1] if passed else 0
         return self.leaves + offset - self.offset - skipped
 
 
 class SealError(Exception):
-    """A seal cannot be believed, or not be proven; the message says why."""
+    """A seal is invalid or cannot be proven; the message says why."""
 
 
 @dataclass
 class SealFinder:
-    """The seals of one saga's records. `proving` reads every leaf before them, and `advance` is told how many."""
+    """Finds the seals of a saga's records. `proving` reads every leaf before them, counted by `advance`."""
 
     sql: Session
     log_id: str
@@ -153,7 +144,7 @@ class SealFinder:
     advance: Callable[[int], None] = field(default=lambda _: None)
 
     async def look(self, hashes: Sequence[tuple[Position, bytes]]) -> dict[Position, Seal]:
-        """Return the seal of each record; the hashes are those that their bytes have."""
+        """Return the seal of each record; the hashes are those of the records' bytes."""
         logs: dict[Log, dict[Position, bytes]] = {}
         for place, found in hashes:
             logs.setdefault((place.topic, place.partition), {})[place] = found
@@ -194,20 +185,20 @@ class SealFinder:
         return {place: sealed.get(place, NOT_YET) for place in records} | beyond
 
     async def _start(self, log: Log, newest: Checkpoint) -> "_Start":
-        """Return where the log's leaves begin, and where it has offsets without a record.
+        """Return where the log's leaves begin, and its offsets without a record.
 
-        What the rows say of that is believed no further than the proof leads to the root that was signed.
+        The rows are the source of these; the proof shows whether they are right.
         """
         start = await self._begin(log, newest.next_offset - newest.size)
         if newest.size == start.leaf_of(newest.next_offset - 1) + 1:
-            return start  # one record an offset, as nearly everywhere
+            return start  # one record per offset, as in almost every log
         rows = await self.sql.fetch(_SKIPPED, *log, start.offset, newest.next_offset)
         return start._replace(skips=[(row[0], row[1]) for row in rows])
 
     async def _begin(self, log: Log, begin: int) -> "_Start":
-        """Return where the log's leaves begin: with its first record, or behind those that were retired.
+        """Return where the log's leaves begin: with its first record, or after the retired ones.
 
-        `begin` is where they do if there is one an offset. What is said of the retired is believed as above.
+        `begin` is that offset if there is one record per offset. The proof shows whether the retired ranges are right.
         """
         first = await first_offset(self.sql, *log)
         if first is None or first == begin == 0:
@@ -219,7 +210,7 @@ class SealFinder:
         return _Start(min(first, begin), None) if found is None else _Start(found[1].next_offset, found[1].frontier)
 
     async def _feed(self, prover: Prover, log: Log, start: "_Start", end: int) -> str:
-        """Return all leaves before offset `end` to the prover; say what is missing of them, if anything is."""
+        """Pass all leaves before offset `end` to the prover; return what is missing, if anything is."""
         expected = start.offset
         async for page in read_leaves(self.sql, log, (0, end)):
             for offset, found, skipped in page:

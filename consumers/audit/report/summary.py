@@ -1,4 +1,4 @@
-"""What has become of a saga, in a headline and a few sentences."""
+"""Builds the report of a saga: headline, summary and remarks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -36,9 +36,10 @@ def build_timeline(
     tier: ClockTier,
     text: AuditText | None = None,
 ) -> SagaTimeline:
-    """Make the story of a saga from its rows and the hashes that their bytes have.
+    """Build the report of a saga from its rows and the hashes of their bytes.
 
-    `rules` are those of its definition, if that is at hand. A saga whose first records were retired cannot be folded.
+    `rules` are those of its definition, if that is installed, and `text` its own texts, if it has any. A saga whose
+    first records were retired cannot be folded.
     """
     numbers = [row.seq for row in rows if row.seq is not None]
     retired = min(numbers) - 1 if numbers else 0
@@ -96,7 +97,7 @@ def _done(records: Sequence[TimelineRecord], text: AuditText | None) -> str:
 
 
 def _turn(records: Sequence[TimelineRecord]) -> TimelineRecord | None:
-    """Return the record that turned the saga back."""
+    """Return the record that started compensation."""
     back = {Status.COMPENSATING.value, Status.ABORTED.value}
     return next((each for each in records if each.state in back), None)
 
@@ -140,7 +141,7 @@ def _sentences(records: Sequence[TimelineRecord]) -> list[str]:
 
 
 def _tries(records: Sequence[TimelineRecord]) -> list[str]:
-    """Return which steps took more than one attempt."""
+    """Return the steps with failed attempts."""
     failed: dict[tuple[str, bool], int] = {}
     for each in records:
         if each.kind in {RecordKind.ATTEMPT_FAILED, RecordKind.STEP_FAILED, RecordKind.COMPENSATION_FAILED}:
@@ -178,7 +179,7 @@ def _remarks(records: Sequence[TimelineRecord], tier: ClockTier) -> list[str]:
 
 
 def _sealed(records: Sequence[TimelineRecord]) -> str:
-    """Return how many records are sealed, and since when."""
+    """Return how many records are sealed and proven."""
     by = {proof: [each for each in records if each.seal.proof is proof] for proof in Proof}
     proven, total = by[Proof.PROVEN], len(records)
     if len(proven) == total and total:

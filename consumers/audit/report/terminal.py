@@ -1,4 +1,4 @@
-"""A story on a terminal: a table where there is room, otherwise a paragraph a record."""
+"""Shows a report on a terminal: a table on wide ones, otherwise a paragraph per record."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -21,7 +21,7 @@ from tradesaga.consumers.audit.report.model import (
 )
 
 WIDE: Final = 110
-"""Columns from which on a table is drawn."""
+"""The minimum number of columns for a table."""
 _OUTLOOKS: Final = {
     Result.GOOD: "green",
     Result.BACK: "yellow",
@@ -44,7 +44,7 @@ _FIELDS_SHOWN: Final = 12
 
 
 def show(timeline: SagaTimeline, width: int) -> RenderableType:
-    """Show a story on that many columns."""
+    """Return a report for a terminal with `width` columns."""
     began = timeline.began
     body = _table(timeline, began) if width >= WIDE else Group(*(_paragraph(each, began) for each in timeline.records))
     return Group(*_head(timeline), "", body)
@@ -90,7 +90,7 @@ def _times(told: TimelineRecord, began: int) -> Text:
 
 
 def _what(told: TimelineRecord) -> Text:
-    """Return the sentence with what came before it and what follows from it."""
+    """Return the sentence with the notes before and after it."""
     lines = [_moment(each) for each in told.before]
     lines.append(
         Text.assemble(
@@ -115,7 +115,7 @@ def _moment(note: TimelineNote) -> Text:
 
 
 def _gains(additions: Iterable[ContextAddition]) -> list[Text]:
-    """Return the members that the context gained, a line each."""
+    """Return a line for each member that was added to the context."""
     lines: list[Text] = []
     for addition in additions:
         fields = list_fields(addition.value)

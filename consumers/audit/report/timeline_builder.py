@@ -1,7 +1,7 @@
-"""Tells the rows of one saga: each once, in order, with what the saga log made of it. Pure.
+"""Builds the records of a saga's report from its rows, without I/O.
 
-What a record means is found by folding its bytes as the saga log did; nothing is taken from what the database says
-beside them. Where this installation does not have the saga's definition, records are told by what they say themselves.
+The meaning of a record is found by folding its bytes as the saga log did; the other columns are not used. Without the
+saga's definition, records are described by their own content.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,14 +43,14 @@ _ATTEMPTED = frozenset(
 
 
 def arrange(rows: Iterable[Row]) -> list[Row]:
-    """Return rows, with their records as published, by offset within a partition; partitions by the broker's time."""
+    """Return rows with their records as published, ordered by offset, and across partitions by the broker's time."""
     ordered = sorted((row._replace(record=row.published()) for row in rows), key=lambda row: row.position)
     logs = [list(log) for _, log in groupby(ordered, key=lambda row: row.position[:2])]
     return list(merge(*logs, key=lambda row: row.record.recorded_ms))
 
 
 def rehash(rows: Sequence[Row], retired: Mapping[int, bytes]) -> list[bytes]:
-    """Return the hash that each row's bytes have behind the hash that is stored of the saga's record before."""
+    """Return the hash of each row's bytes, chained to the stored hash of the saga's previous record."""
     heads = {**retired} | {row.seq: row.hash for row in rows if row.seq is not None}
     return [
         hash_row(heads.get(row.seq - 1, b"") if row.seq is not None else b"", row.record, row.stored) for row in rows
@@ -66,7 +66,7 @@ def build_records(
     seals: Mapping[Position, Seal],
     text: AuditText | None,
 ) -> tuple[list[TimelineRecord], Tracked]:
-    """Return each row as it is told, and the saga after the last of them; `hashes` are those that their bytes have."""
+    """Return the report's records and the saga's final state; `hashes` are those of the rows' bytes."""
     builder = _Builder(rules, Tracked(saga_id, _home(rows)), text)
     told = [
         builder.build_timeline(row, seals.get(row.position, UNCHECKED), intact=found == row.hash)
@@ -76,7 +76,7 @@ def build_records(
 
 
 def _home(rows: Sequence[Row]) -> int:
-    """Give the partition that the saga belongs to: that of its counted records, or of one that was not turned away."""
+    """Return the saga's partition: that of a numbered record, or of one that is no dead letter."""
     counted = [row.position.partition for row in rows if row.seq is not None]
     others = [row.position.partition for row in rows if not (row.error or "").startswith("dead letter")]
     return next(iter(counted or others), 0)
@@ -135,13 +135,13 @@ class _Builder:
         )
 
     def _fold(self, row: Row) -> FoldResult | None:
-        """Fold the row's bytes; a row whose headers are no headers was not written by a saga log, and is left out."""
+        """Fold the row's bytes; skip a row without valid headers, which no saga log wrote."""
         if self.rules is None or not row.record.headers:
             return None
         return fold_stored(self.rules, self.tracked, row.record, format_of(row.hash), row.error)
 
     def _attempt_start(self, kind: RecordKind, raw: RawRecord, *, back: bool) -> list[TimelineNote]:
-        """Return the beginning of the attempt that this record is the outcome of, once an attempt."""
+        """Return a note for the beginning of this outcome's attempt, once per attempt."""
         time = started(raw.headers)
         if kind not in _ATTEMPTED or time is None or not raw.step or raw.attempt < 1:
             return []
@@ -162,7 +162,7 @@ def _state(tracked: Tracked) -> str:
 
 
 def _gains(outcome: FoldResult) -> tuple[ContextAddition, ...]:
-    """Return what the context took in, out of the record itself and of those that it let go."""
+    """Return what the record, and the parked records that it released, added to the context."""
     names = (outcome.entry.added or "").split(",") if outcome.entry.added else []
     records: list[Record] = [outcome.record, *(each.parked.record for each in outcome.released)]
     found: dict[str, ContextAddition] = {}
@@ -174,7 +174,7 @@ def _gains(outcome: FoldResult) -> tuple[ContextAddition, ...]:
 
 
 def _consequences(rules: Rules | None, outcome: FoldResult | None, before: str, after: str) -> list[TimelineNote]:
-    """Return what the saga log did because of this record."""
+    """Return what the saga log did because of the record."""
     if rules is None or outcome is None:
         return []
     notes = [
@@ -195,7 +195,7 @@ def _let_go(action: str) -> str:
 
 
 def _discrepancies(row: Row, outcome: FoldResult | None, *, intact: bool) -> list[str]:
-    """Return where the row and its bytes do not agree."""
+    """Return where the row contradicts its bytes."""
     doubts = [] if intact else ["its bytes do not have the hash that is stored"]
     if not row.record.headers:
         doubts.append("its headers cannot be read")

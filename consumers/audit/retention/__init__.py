@@ -1,1 +1,1 @@
-"""How long the audit log is kept, what is held back from that, and what stands where records were retired."""
+"""Retention of the audit log: its schedule, legal holds, and retiring and dropping partitions."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tradesaga.consumers.audit.log.action_log import Action, ActionKind, action_log, trusted_keys
-from tradesaga.consumers.audit.options import read_time
+from tradesaga.consumers.audit.options import command_settings, read_time
 from tradesaga.consumers.audit.retention import retire as retirement
 from tradesaga.consumers.audit.retention.drop import RetiredTable, drop, read_evidence, waiting
 from tradesaga.consumers.audit.retention.legal_holds import LegalHold, Scope, describe_hold, read_holds
@@ -24,20 +24,18 @@ from tradesaga.infra.audit_log.schedule import parse_schedule
 from tradesaga.infra.cli.console import AsJson, Directory, print_result, to_json
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.errors import CommandError, ExitCode
-from tradesaga.infra.settings import Settings, load_settings
-from tradesaga.infra.telemetry.logs import silence_libraries
+from tradesaga.infra.settings import Settings
 
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is signed, and kept for good.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is signed and kept forever.")]
 
-Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default the user's name.")]
+Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default: the user's name.")]
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
 def retention(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Show each part of the audit log: what it holds, whether it may be retired, and if not, why."""
-    settings = load_settings(directory)
-    silence_libraries()
+    """Show each partition of the audit log: its records, whether it may be retired, and if not, why."""
+    settings = command_settings(directory)
     statuses, retired = asyncio.run(_survey(settings))
     if as_json:
         parts, tables = [_look_json(look) for look in statuses], [_waiting_json(each) for each in retired]
@@ -53,32 +51,36 @@ def retention(*, directory: Directory = None, as_json: AsJson = False) -> None:
 def retire(
     *,
     partition: Annotated[
-        list[str] | None, typer.Option("--partition", help="Which; may be repeated. Default the oldest that is due.")
+        list[str] | None,
+        typer.Option("--partition", help="The partition; may be repeated. Default: the oldest that is due."),
     ] = None,
     reason: Reason,
     operator: Operator = None,
-    dropping: Annotated[bool, typer.Option("--drop", help="Drop one that is retired: its records are gone.")] = False,
+    dropping: Annotated[bool, typer.Option("--drop", help="Delete a retired partition with its records.")] = False,
     export: Annotated[
-        Path | None, typer.Option("--export", help="With --drop: an export that has its records.")
+        Path | None, typer.Option("--export", help="With --drop: an export that contains its records.")
     ] = None,
-    without_export: Annotated[bool, typer.Option("--without-export", help="With --drop: there is none.")] = False,
+    without_export: Annotated[
+        bool, typer.Option("--without-export", help="With --drop: drop without an export.")
+    ] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take the oldest partitions out of the audit log, and in a second step, --drop, out of the world.
+    """Retire the oldest partitions of the audit log or, with --drop, delete one that is retired.
 
-    What stays is a signed record of what was there, so that the rest still proves to be unaltered and complete.
+    A signed record of what was there remains, so that the rest still verifies as unaltered and complete.
     """
-    settings = load_settings(directory)
-    silence_libraries()
+    settings = command_settings(directory)
     decider = who(operator, reason)
     if not dropping:
         if export is not None or without_export:
-            raise usage("an export is asked for when a partition is dropped", "add --drop")
+            raise usage("--export and --without-export belong to --drop", "add --drop")
         told = asyncio.run(_retire(settings, RetireRequest(partition or [], decider, reason)))
     else:
         if not partition or len(partition) != 1 or (export is None) == (not without_export):
-            raise usage("say what to drop, and by what evidence", "give --partition and --export or --without-export")
+            raise usage(
+                "--drop needs one partition and its evidence", "give --partition and --export or --without-export"
+            )
         told = asyncio.run(_drop(settings, partition[0], {"operator": decider, "reason": reason}, export))
     if as_json:
         typer.echo(to_json(told))
@@ -99,7 +101,7 @@ async def _retire(settings: Settings, order: RetireRequest) -> dict[str, Any]:
     signer, schedule = read_signer(settings.audit_key_file()), parse_schedule(settings.audit_retention)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,} records"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("verifying what goes", total=None)
+        task = progress.add_task("verifying", total=None)
         async with action_log(settings, trusted_keys(settings)) as log:
             action = await retirement.retire(
                 log, signer, schedule, order, lambda rows: progress.update(task, completed=rows)
@@ -123,14 +125,14 @@ async def _drop(settings: Settings, name: str, said: dict[str, str], export: Pat
 
 
 def who(operator: str | None, reason: str) -> str:
-    """Name who decides. Raises `CommandError` (exit 2) without a reason."""
+    """Return the operator. Raises `CommandError` (exit 2) without a reason."""
     if not reason.strip():
         raise usage("say why", "give --reason")
     return operator or getpass.getuser()
 
 
 def usage(what: str, do: str) -> CommandError:
-    """Return what is wrong with how the command was given."""
+    """Return the error of wrong options."""
     return CommandError("usage", what, "tradesaga audit", do, ExitCode.USAGE)
 
 
@@ -175,23 +177,22 @@ def _size(count: int) -> str:
     return f"{count / 1024**power:.0f} {_UNITS[power]}"
 
 
-hold = typer.Typer(no_args_is_help=True, help="Keep records from being retired, for as long as a court may ask.")
+hold = typer.Typer(no_args_is_help=True, help="Exempt records from retirement: legal holds.")
 
 
 @hold.command(epilog="Example: `tradesaga audit hold add account A-1001 --reason 'case 7/2026'`")
 def add(
     scope: Annotated[Scope, typer.Argument(help="saga, account, symbol or time.")],
-    key: Annotated[str, typer.Argument(help="Which one; of a span of recorded time its beginning.")],
-    until: Annotated[str, typer.Argument(help="Of a span of time its end, which is not in it.")] = "",
+    key: Annotated[str, typer.Argument(help="Its name; for a time range, the beginning by the broker's clock.")],
+    until: Annotated[str, typer.Argument(help="For a time range, its end, excluded.")] = "",
     *,
     reason: Reason,
     operator: Operator = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a hold: whole partitions with records of what is named stay until it is released."""
-    settings = load_settings(directory)
-    silence_libraries()
+    """Set a hold: no partition with a record of this scope can be retired until it is released."""
+    settings = command_settings(directory)
     detail = _detail(scope, key.strip(), until)
     action = Action(ActionKind.HOLD, who(operator, reason), reason, time.time_ns(), detail)
     number = asyncio.run(_record(settings, action))
@@ -201,13 +202,12 @@ def add(
 @hold.command(name="list", epilog="Example: `tradesaga audit hold list --all`")
 def list_command(
     *,
-    every: Annotated[bool, typer.Option("--all", help="Those that were released too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include released holds.")] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the holds that are in force, with who set them and why."""
-    settings = load_settings(directory)
-    silence_libraries()
+    """List the active holds, who set them and why."""
+    settings = command_settings(directory)
     holds = [each for each in asyncio.run(_read(settings)) if every or each.released_by is None]
     if as_json:
         typer.echo(to_json([_as_json(each) for each in holds]))
@@ -224,16 +224,15 @@ def list_command(
 
 @hold.command(epilog="Example: `tradesaga audit hold release 3 --reason 'settled out of court'`")
 def release(
-    number: Annotated[int, typer.Argument(help="The hold, as `tradesaga audit hold list` names it.")],
+    number: Annotated[int, typer.Argument(help="The hold's number, from `tradesaga audit hold list`.")],
     *,
     reason: Reason,
     operator: Operator = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Release a hold; that it was there, and who released it, stays."""
-    settings = load_settings(directory)
-    silence_libraries()
+    """Release a hold; the record of it and of its release remains."""
+    settings = command_settings(directory)
     action = Action(ActionKind.RELEASE, who(operator, reason), reason, time.time_ns(), {"hold": number})
     asyncio.run(_record(settings, action))
     print_result({"hold": number, "released": True}, f"hold {number} is released", as_json=as_json)

@@ -1,4 +1,4 @@
-"""Dropping what was retired: only with an export of it that verifies, or without one on an operator's own word."""
+"""Drops retired partitions: with a verified export as evidence, or without one by an operator's decision."""
 
 import hashlib
 import time
@@ -23,7 +23,7 @@ _THERE: Final = "SELECT to_regclass(format('%I', $1::text)) IS NOT NULL"
 
 
 class Exported(NamedTuple):
-    """The offsets of one log that an export holds, without a gap: from `first` to `last`."""
+    """A range of offsets of one log that an export contains without gaps, `last` included."""
 
     topic: str
     partition: int
@@ -33,14 +33,14 @@ class Exported(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What an operator shows for what is to be dropped: a verified export, or nothing but their word."""
+    """The evidence for a drop: a verified export, or none."""
 
     manifest: str = ""
     path: str = ""
     logs: Sequence[Exported] = ()
 
     def lacks(self, ranges: Sequence[RetiredRange]) -> list[str]:
-        """Return which retired records it does not hold."""
+        """Return the retired records that the export does not contain."""
         held = {(each.topic, each.partition): each for each in self.logs}
         found: list[str] = []
         for range_ in ranges:
@@ -52,12 +52,12 @@ class Evidence:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Write it as an action's body has it."""
+        """Return the form in an action's body."""
         return {"export": self.path, "manifest": self.manifest} if self.manifest else {"export": None}
 
 
 class RetiredTable(NamedTuple):
-    """A table that was retired and not dropped yet."""
+    """A retired table that has not been dropped."""
 
     number: int
     name: str
@@ -66,7 +66,7 @@ class RetiredTable(NamedTuple):
 
 
 def waiting(actions: Sequence[tuple[int, Action]]) -> list[RetiredTable]:
-    """Return the tables that were retired and not dropped."""
+    """Return the retired tables that have not been dropped."""
     dropped = {action.detail["table"] for _, action in actions if action.kind is ActionKind.DROP}
     return [
         RetiredTable(number, told["name"], told["table"], action)
@@ -78,10 +78,10 @@ def waiting(actions: Sequence[tuple[int, Action]]) -> list[RetiredTable]:
 
 
 async def drop(log: ActionLog, signer: Signer, name: str, said: Mapping[str, str], evidence: Evidence | None) -> Action:
-    """Drop a retired table by its partition's name, or by its own; `said` has the operator and the reason.
+    """Drop a retired table by its partition's name or its own; `said` has the operator and the reason.
 
-    `evidence` is None where the operator wants no export. Raises `CommandError`: exit 3 where nothing of this name is
-    retired, exit 4 where a hold or the want of an export forbids it; and `HistoryError`.
+    `evidence` is None to drop without an export. Raises `CommandError`: exit 3 if no such table is retired, exit 4 if a
+    hold or an incomplete export forbids it; and `HistoryError`.
     """
     async with log.turn():
         found = next((each for each in waiting(log.actions) if name in {each.name, each.table}), None)
@@ -103,7 +103,7 @@ async def drop(log: ActionLog, signer: Signer, name: str, said: Mapping[str, str
 
 
 async def _refuse_held(log: ActionLog, found: RetiredTable) -> None:
-    """Refuse what has come under a hold since it was retired."""
+    """Raise `CommandError` if a hold has been set on the records since they were retired."""
     segment = Segment([Part(found.table, f'"{found.table}"', None, None)])
     held = await ActiveHolds.find(log.sql, read_holds(log.actions))
     why = await held.over(log.sql, segment) or await held.in_doubt(log.sql, segment)
@@ -113,9 +113,9 @@ async def _refuse_held(log: ActionLog, found: RetiredTable) -> None:
 
 
 def read_evidence(path: Path, log_id: str, trusted: Mapping[bytes, Verifier]) -> Evidence:
-    """Verify an export, and say which whole stretches of this installation's logs it holds.
+    """Verify an export and return the ranges of this installation's logs that it contains.
 
-    Raises `CommandError`: exit 3 where there is no export, exit 4 where it does not verify or is another's.
+    Raises `CommandError`: exit 3 if there is no export, exit 4 if it does not verify or is of another installation.
     """
     report = verify_export(path, Keys(trusted, {}), [], lambda _done, _of: None)
     if report.findings:

@@ -1,7 +1,7 @@
-"""Legal holds: what must not be retired, however old it is, until an operator releases it and says why."""
+"""Legal holds: records that must not be retired until an operator releases the hold."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, cast
@@ -20,7 +20,7 @@ SELECT EXISTS (
     SELECT FROM {rows} e WHERE e.recorded_at >= $1::text::timestamptz AND e.recorded_at < $2::text::timestamptz
 )
 """
-# Whichever message of the saga names it: its start as a rule.
+# Any message of the saga may have it, usually the start.
 _SAGAS: Final = f"""
 SELECT saga_id FROM saga WHERE EXISTS (
     SELECT FROM json_each(
@@ -35,7 +35,7 @@ SELECT EXISTS (SELECT FROM {rows} e WHERE NOT EXISTS (SELECT FROM saga s WHERE s
 
 
 class Scope(StrEnum):
-    """By what records are held."""
+    """What selects the held records."""
 
     SAGA = "saga"
     ACCOUNT = "account"
@@ -45,7 +45,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LegalHold:
-    """One hold; `number` is that of the action that set it. A span of time is two moments, in RFC 3339."""
+    """A hold; `number` is that of the action that set it. A time range is two times in RFC 3339."""
 
     number: int
     scope: Scope
@@ -55,7 +55,7 @@ class LegalHold:
     released_by: Action | None = None
 
     def __str__(self) -> str:
-        """Return what is held."""
+        """Return number, scope, operator and reason."""
         what = f"{self.key} to {self.until}" if self.scope is Scope.TIME else self.key
         return f"hold {self.number} ({self.scope} {what}, by {self.set_by.operator}: {self.set_by.reason})"
 
@@ -66,27 +66,27 @@ def describe_hold(scope: Scope, key: str, until: datetime | None = None) -> dict
 
 
 def read_holds(actions: Iterable[tuple[int, Action]]) -> list[LegalHold]:
-    """Return all holds that were ever set, the oldest first, with who released them."""
+    """Return all holds, released ones included, oldest first."""
     holds: dict[int, LegalHold] = {}
     for number, action in actions:
         if action.kind is ActionKind.HOLD:
             told = action.detail
             holds[number] = LegalHold(number, Scope(told["scope"]), told["key"], told.get("until", ""), action)
         elif action.kind is ActionKind.RELEASE:
-            held = holds[action.detail["hold"]]
-            holds[held.number] = LegalHold(held.number, held.scope, held.key, held.until, held.set_by, action)
+            released = action.detail["hold"]
+            holds[released] = replace(holds[released], released_by=action)
     return list(holds.values())
 
 
 class ActiveHolds:
-    """The holds that are in force, and the sagas that each of them names."""
+    """The active holds, and the sagas of each."""
 
     def __init__(self, sagas: Mapping[LegalHold, Sequence[UUID]]) -> None:
         self._sagas = sagas
 
     @classmethod
     async def find(cls, sql: Connection, holds: Iterable[LegalHold]) -> "ActiveHolds":
-        """Find the sagas that holds name."""
+        """Find the sagas of the active ones among these holds."""
         return cls({hold: await _sagas_of(sql, hold) for hold in holds if hold.released_by is None})
 
     def named(self, *scopes: Scope) -> list[LegalHold]:
@@ -94,11 +94,11 @@ class ActiveHolds:
         return [hold for hold in self._sagas if hold.scope in scopes]
 
     async def over(self, sql: Connection, segment: Segment) -> list[str]:
-        """Return which holds forbid that a segment of the audit log is retired."""
+        """Return the holds that forbid retiring a segment."""
         return [str(hold) for hold, sagas in self._sagas.items() if await _holds(sql, segment, hold, sagas)]
 
     async def in_doubt(self, sql: Connection, segment: Segment) -> list[str]:
-        """Return which may: a record that belongs to no known saga can be of any account and of any symbol."""
+        """Return the holds that may do so: a record of no known saga can be of any account and any symbol."""
         holds = self.named(Scope.ACCOUNT, Scope.SYMBOL)
         if not holds or not await sql.fetchval(_NAMELESS.format(rows=segment.rows)):
             return []
@@ -122,7 +122,7 @@ async def _holds(sql: Connection, segment: Segment, hold: LegalHold, sagas: Sequ
 
 
 def names_held(hold: LegalHold, value: bytes) -> bool:
-    """Return whether a message names the account or the symbol that is held."""
+    """Return whether a message has the held account or symbol."""
     if hold.key.encode() not in value:
         return False
     try:

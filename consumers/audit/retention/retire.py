@@ -1,4 +1,4 @@
-"""Retiring the oldest part of the audit log: whole partitions, never rows, and a signed tombstone in their place."""
+"""Retires the oldest partitions of the audit log; a signed record of their ranges takes their place."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,7 @@ SELECT count(*) FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset"
 
 @dataclass
 class SegmentVerifier:
-    """Verifies a segment against the checkpoint that comes next, and gives the tombstones of its logs."""
+    """Verifies a segment against the next checkpoint of each of its logs."""
 
     sql: Connection
     log_id: str
@@ -53,7 +53,7 @@ class SegmentVerifier:
     progress: Callable[[int], None]
 
     async def verify(self, segment: Segment, extents: Sequence[Extent]) -> tuple[list[RetiredRange], list[str]]:
-        """Return what would be left, and why the segment cannot be retired."""
+        """Return the retired ranges, and the reasons why the segment cannot be retired."""
         ranges: list[RetiredRange] = []
         found: list[str] = []
         report = Report()
@@ -111,7 +111,7 @@ _SEALED: Final = "SELECT topic, partition, next_offset FROM audit_edge"
 
 @dataclass(frozen=True, slots=True)
 class SegmentStatus:
-    """One segment of the audit log as it is now; `due` is when the schedule lets it go, None never."""
+    """The state of a segment; `due` is the end of its retention, None if it is kept forever."""
 
     segment: Segment
     extents: Sequence[Extent]
@@ -124,13 +124,13 @@ class SegmentStatus:
 
     @property
     def records(self) -> int:
-        """Count the records."""
+        """The maximum number of records."""
         return sum(extent.records for extent in self.extents)
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that decides on retiring, read once."""
+    """The state on which decisions to retire depend, read once."""
 
     now: datetime
     schedule: Schedule
@@ -141,7 +141,7 @@ class Survey:
 
     @classmethod
     async def begin(cls, sql: Connection, schedule: Schedule, holds: Sequence[LegalHold]) -> "Survey":
-        """Read what is open, held and sealed."""
+        """Read open sagas, holds, seals and partitions."""
         finals = [status.value for status in Status if status.final]
         return cls(
             await sql.fetchval("SELECT clock_timestamp()"),
@@ -153,11 +153,11 @@ class Survey:
         )
 
     async def all(self, sql: Connection) -> list[SegmentStatus]:
-        """Look at every partition by itself, the oldest first."""
+        """Return the status of each partition by itself, oldest first."""
         return [await self.look(sql, Segment([part])) for part in self.parts]
 
     async def look(self, sql: Connection, segment: Segment) -> SegmentStatus:
-        """Look at one segment."""
+        """Return the status of one segment."""
         extents = join(each for part in segment.parts for each in self.parts[part])
         there = await sql.fetch(_THERE.format(rows=segment.rows), list(self.unfinished))
         since = [self.unfinished[row["saga_id"]] for row in there]
@@ -190,9 +190,9 @@ class Survey:
         ]
 
     def _behind(self, segment: Segment, extents: Sequence[Extent]) -> list[str]:
-        """Return where older records of a log lie elsewhere: only the beginning of a log can be retired.
+        """Return the partitions with older records of the segment's logs: only the beginning of a log can be retired.
 
-        The broker's times may go back by a moment, so that the end of a month lies in the next one's partition.
+        The broker's times may step back, so that a partition has older offsets than the one of the month before.
         """
         last = {(each.topic, each.partition): each.last for each in extents}
         return [
@@ -211,7 +211,7 @@ WHERE seq IS NOT NULL AND saga_id IS NOT NULL ORDER BY topic, partition, saga_id
 ON CONFLICT (topic, partition, saga_id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash
 """
 
-# A table that is detached loses what it has inherited: what was retired is no more to be changed than before.
+# A detached table loses the inherited trigger; its rows must remain unchangeable.
 _DETACH: Final = """
 ALTER TABLE saga_event DETACH PARTITION {old};
 ALTER TABLE {old} RENAME TO {new};
@@ -227,7 +227,7 @@ CREATE TRIGGER saga_event_keep BEFORE TRUNCATE ON {DEFAULT} FOR EACH STATEMENT E
 
 @dataclass(frozen=True, slots=True)
 class RetireRequest:
-    """Who wants what retired, and why; without names it is the oldest partition with records that may go."""
+    """Partitions to retire, operator and reason; without names, the oldest one with records that may be retired."""
 
     names: Sequence[str]
     operator: str
@@ -235,19 +235,19 @@ class RetireRequest:
 
 
 async def survey(log: ActionLog, schedule: Schedule) -> Survey:
-    """Read what decides on retiring. Raises `HistoryError` where the log of actions cannot be believed."""
+    """Read the state for decisions to retire."""
     return await Survey.begin(log.sql, schedule, read_holds(log.actions))
 
 
 async def retire(
     log: ActionLog, signer: Signer, schedule: Schedule, order: RetireRequest, progress: Callable[[int], None]
 ) -> Action:
-    """Detach partitions and sign what is left of them; the tables stay, under other names, until they are dropped.
+    """Detach partitions and sign their retired ranges; the renamed tables remain until they are dropped.
 
-    Raises `CommandError` (exit 3 for an unknown partition, exit 4 with all that forbids it) and `HistoryError`.
+    Raises `CommandError` (exit 3 for an unknown partition, exit 4 with all reasons against it) and `HistoryError`.
     """
     async with log.turn():
-        # Nobody adds to what is being read from here on, and no partition goes or comes.
+        # From here on, no rows are added to what is read and no partition is attached or detached.
         await log.sql.execute("LOCK TABLE saga_event IN ACCESS SHARE MODE")
         segment = Segment(await _choose(log.sql, await survey(log, schedule), order.names))
         await log.sql.execute(f"LOCK TABLE {', '.join(part.quoted for part in segment.parts)} IN SHARE MODE")

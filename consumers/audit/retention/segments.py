@@ -1,4 +1,4 @@
-"""The parts of which the audit log is made in PostgreSQL: a table a month, and one for what has no month's."""
+"""The partitions of the audit log in PostgreSQL: a table per month, and a default for all other times."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ _PARTITIONS: Final = """
 SELECT c.relname AS name, c.oid::regclass::text AS quoted, pg_get_expr(c.relpartbound, c.oid) AS bounds
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'saga_event'::regclass ORDER BY c.relname
 """
-# Two look-ups in the key count the offsets, of which transactions on the topic leave some without a record. The reading
-# that comes before anything is retired counts the records one by one.
+# Two look-ups by key give the range of offsets. Transactions leave offsets without a record, so this is an upper bound
+# of the records; verification counts them exactly before anything is retired.
 _EXTENT: Final = """
 SELECT k.topic, k.partition, f."offset", l."offset", f.recorded_at, l.recorded_at
 FROM (SELECT topic, partition FROM audit_edge UNION SELECT topic, partition FROM lane) k
@@ -34,7 +34,7 @@ _BYTES: Final = "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One partition: its name, as SQL writes it too, and the span of recorded time that is its own, if it has one."""
+    """A partition: its name, quoted for SQL too, and its range of recorded times, None for the default."""
 
     name: str
     quoted: str
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What a segment holds of one log; offsets and times are those of its first and last record."""
+    """The records of one log in a segment: offsets and times of the first and the last."""
 
     topic: str
     partition: int
@@ -55,33 +55,33 @@ class Extent:
 
     @property
     def records(self) -> int:
-        """Return how many records there are at most: one an offset."""
+        """The maximum number of records: one per offset."""
         return self.last - self.first + 1
 
     @property
     def saga(self) -> str:
-        """Name the saga whose topic this is."""
+        """The name of the topic's saga."""
         return self.topic.removesuffix(".events")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One or more partitions that go together."""
+    """One or more partitions that are retired together."""
 
     parts: Sequence[Part]
 
     @property
     def rows(self) -> str:
-        """Return what SQL reads the rows from."""
+        """The rows as an expression for FROM."""
         return "(" + " UNION ALL ".join(f"SELECT * FROM {part.quoted}" for part in self.parts) + ")"
 
     def __str__(self) -> str:
-        """Name the partitions."""
+        """Return the partitions' names."""
         return ", ".join(part.name for part in self.parts)
 
 
 async def list_parts(sql: Connection) -> list[Part]:
-    """Return all partitions of the audit log: by time, and last the one for what has no month's."""
+    """Return all partitions by time, the default last."""
     parts: list[Part] = []
     for row in await sql.fetch(_PARTITIONS):
         found = _BOUNDS.fullmatch(row["bounds"])
@@ -91,12 +91,12 @@ async def list_parts(sql: Connection) -> list[Part]:
 
 
 async def measure(sql: Connection, part: Part) -> list[Extent]:
-    """Return what a partition holds of each log."""
+    """Return the extent of each log in a partition."""
     return [Extent(*row) for row in await sql.fetch(_EXTENT.format(table=part.quoted))]
 
 
 def join(extents: Iterable[Extent]) -> list[Extent]:
-    """Return what partitions hold together of each log."""
+    """Merge the extents of each log."""
     joined: dict[tuple[str, int], Extent] = {}
     for each in sorted(extents, key=lambda each: each.first):
         place = (each.topic, each.partition)
@@ -107,5 +107,5 @@ def join(extents: Iterable[Extent]) -> list[Extent]:
 
 
 async def count_bytes(sql: Connection, segment: Segment) -> int:
-    """Return what a segment takes of the disk, indexes included."""
+    """Return the bytes of a segment on disk, indexes included."""
     return await sql.fetchval(_BYTES, [part.quoted for part in segment.parts])

@@ -11,7 +11,7 @@ from tradesaga.consumers.audit.log.action_log import TOPIC as ACTIONS
 from tradesaga.consumers.audit.log.checkpoints import read_stored_notes
 from tradesaga.consumers.audit.log.fold import Fold, form_at
 from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, check_chain, read_notes
-from tradesaga.consumers.audit.options import progress_bar
+from tradesaga.consumers.audit.options import audit_session, progress_bar
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules
@@ -23,9 +23,8 @@ from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
 from tradesaga.infra.kafka.topics import read_removals
-from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import find_saga, registered_sagas
-from tradesaga.infra.settings import SAGA_LOG, Settings
+from tradesaga.infra.settings import Settings
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.schemas.envelope import SAGA_ID, TYPE
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
@@ -227,7 +226,7 @@ async def _verify(
             f"witness {number}": [each.note for each in witness.read()] for number, witness in enumerate(witnesses, 1)
         }
         if database:
-            async with session(settings.database_for(SAGA_LOG), application_name="tradesaga audit") as sql:
+            async with audit_session(settings) as sql:
                 sources["database"] = [note for *_, note in await read_stored_notes(sql)]
         return sources
 
