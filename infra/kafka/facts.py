@@ -78,4 +78,3 @@ async def wait_until_folded(sql: Connection, topic: str, written: RecordPosition
         raise unavailable(
             "saga-log-behind", what, where, "look at `tradesaga status`; the record is not lost"
         ) from None
-    return row["error"] or ""

@@ -67,7 +67,7 @@ async def read_back(
 LARGEST: Final = 5000
 """Maximum number of offsets that one transaction occupies."""
 
-_FILLER: Final = b"in the place of offsets that a transaction took before this topic was written anew"
+_FILLER: Final = b"fills offsets that a transaction took before this topic was rewritten"
 
 
 class TransactionWriter:

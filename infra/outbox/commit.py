@@ -94,7 +94,7 @@ class Committer:
         self._sizes = metrics.BATCH_RECORDS.labels(processor.group)
 
     def watermarks_due(self) -> bool:
-        """Return whether watermarks are due; records that nobody wanted move the offset too, but not every time."""
+        """Return whether watermarks are due; unwanted records move the offset too, which is not saved each time."""
         return elapsed() - self._health.committed > 1.0
 
     async def commit_batch(self, session: Session, taken: Batch) -> None:

@@ -16,7 +16,7 @@ import orjson
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.seals import find_sealed_ahead
 from tradesaga.infra.clock import parse_time
-from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
+from tradesaga.infra.kafka.codec import Record, RecordChecksum, record_checksum
 from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
@@ -274,13 +274,13 @@ def _check_records(found: Evidence, lane: KnownLane) -> None:
                 f"{lane.group} by hand (docs/operations.md)"
             )
     record = found.records.get(lane.place)
-    if record is not None and lane.seen is not None and record.offset == lane.seen.offset:
-        there = checksum(record.offset, record.recorded_ms, record.key, record.value)
-        if there != lane.seen:
-            raise HaltError(
-                f"{where} has another record at offset {record.offset} than the one that {lane.group} has read: the "
-                f"topic was truncated and written to again, as by an unclean leader election; {_TOPICS}"
-            )
+    if record is None or lane.seen is None or record.offset != lane.seen.offset:
+        return
+    if record_checksum(record) != lane.seen:
+        raise HaltError(
+            f"{where} has another record at offset {record.offset} than the one that {lane.group} has read: the "
+            f"topic was truncated and written to again, as by an unclean leader election; {_TOPICS}"
+        )
 
 
 def unproven_ranges(

@@ -140,35 +140,32 @@ class OutboxWriter:
             request.future.cancel()
         return request.future.result()
 
-    async def _run(self) -> None:
-        with watching(self._bootstrap, self._watched, self._doubt) if self._watched else nullcontext():
-            await self._work_on()
-
     def _doubt(self) -> None:
         """End the session, because a topic has changed."""
         self._doubtful = True
         self._wake.set()
 
-    async def _work_on(self) -> None:
+    async def _run(self) -> None:
         """Write until closed; start a new session after each failure."""
         failures = 0
-        while not (self._closing and (failures or not self._queue)):
-            try:
-                await self._session()
-                failures = 0
-            except HaltError as error:
-                failures, self._why, self.health.ready = 5, str(error), False
-                if self.health.halted != self._why:
-                    self._log.critical("halted", why=self._why)
-                self.health.halted = self._why
-                await asyncio.sleep(_HALTED)
-            except SESSION_ERRORS as error:
-                failures = 1 if self.health.ready else min(failures + 1, 5)
-                self._why = f"{type(error).__name__}: {error}"
-                self.health.ready = False
-                self.health.restarts += 1
-                self._log.warning("session restarted", why=self._why)
-                await asyncio.sleep(0.05 * 2**failures)
+        with watching(self._bootstrap, self._watched, self._doubt) if self._watched else nullcontext():
+            while not (self._closing and (failures or not self._queue)):
+                try:
+                    await self._session()
+                    failures = 0
+                except HaltError as error:
+                    failures, self._why, self.health.ready = 5, str(error), False
+                    if self.health.halted != self._why:
+                        self._log.critical("halted", why=self._why)
+                    self.health.halted = self._why
+                    await asyncio.sleep(_HALTED)
+                except SESSION_ERRORS as error:
+                    failures = 1 if self.health.ready else min(failures + 1, 5)
+                    self._why = f"{type(error).__name__}: {error}"
+                    self.health.ready = False
+                    self.health.restarts += 1
+                    self._log.warning("session restarted", why=self._why)
+                    await asyncio.sleep(0.05 * 2**failures)
         self.health.ready = False
 
     async def _session(self) -> None:

@@ -33,15 +33,15 @@ def start_writer(settings: Settings, pool: Pool, saga: AnySaga, name: str) -> Ou
 
 
 def accepting(
-    saga: AnySaga, starts: Sequence[Start], keys: RequestKeys, door: str
+    saga: AnySaga, starts: Sequence[Start], keys: RequestKeys, producer: str
 ) -> Callable[[OutboxTransaction], Awaitable[list[StartResult]]]:
-    """Return the function that a writer runs; `door` is the producer's name in `ce_source`.
+    """Return the function that a writer runs; `producer` is its name in `ce_source`.
 
     A start that was stored before is not published again: the outbox has done that.
     """
 
     async def run(transaction: OutboxTransaction) -> list[StartResult]:
-        source, now = f"/{saga.name}/{door}", time.time_ns()
+        source, now = f"/{saga.name}/{producer}", time.time_ns()
         results = await accept(transaction.sql, saga, starts, keys=keys, source=source, now=now)
         for result in results:
             if not isinstance(result, Same):

@@ -57,7 +57,6 @@ async def start_all(
     writer: OutboxWriter,
     saga: AnySaga,
     lines: Iterable[Line],
-    door: str,
     backpressure: StartBackpressure,
     *,
     keys: RequestKeys,
@@ -76,7 +75,7 @@ async def start_all(
                 results.append(RequestResult(line.number, "invalid", reason=str(error)))
         if starts:
             await backpressure.wait()
-            stored = await _store(writer, accepting(saga, [start for _, start in starts], keys, door))
+            stored = await _store(writer, accepting(saga, [start for _, start in starts], keys, "start"))
             count(saga, stored)
             results += [_result(line, start, each) for (line, start), each in zip(starts, stored, strict=True)]
         yield sorted(results, key=lambda each: each.line)

@@ -151,7 +151,7 @@ async def _start(settings: Settings, options: _Options, lines: Iterable[Line]) -
                 start_writer(settings, pool, saga, "start") as writer,
             ):
                 task, backpressure = progress.add_task("started", total=None), StartBackpressure(lag, pool)
-                async for batch in start_all(writer, saga, lines, "start", backpressure, keys=keys):
+                async for batch in start_all(writer, saga, lines, backpressure, keys=keys):
                     progress.advance(task, len(batch))
                     _add(totals, batch, options)
             if totals.open:

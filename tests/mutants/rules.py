@@ -174,7 +174,7 @@ RULE_MUTANTS = (
     ),
     RuleMutant(
         "the last record not compared",
-        _changed(guard_rules, "_check_records", "if there != lane.seen:", "if False:"),
+        _changed(guard_rules, "_check_records", "if record_checksum(record) != lane.seen:", "if False:"),
         _halts(guard.found(guard.lane(), record=guard.RECORD._replace(value=b"[]"))),
     ),
     RuleMutant(
