@@ -16,7 +16,7 @@ from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import KafkaInspector, open_inspector
+from tradesaga.infra.kafka.inspector import KafkaInspector, open_inspector
 from tradesaga.infra.kafka.topics import preflight
 from tradesaga.infra.outbox.processor import Pace
 from tradesaga.infra.outbox.worker import make_worker

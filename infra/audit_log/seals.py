@@ -10,7 +10,7 @@ from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, parse_unver
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note, public_path, read_trusted
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import Inspector
+from tradesaga.infra.kafka.inspector import Inspector
 from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 from tradesaga.infra.settings import Settings
 from tradesaga.schemas.topics import checkpoints_topic, events_topic

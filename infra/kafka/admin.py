@@ -18,7 +18,7 @@ from tradesaga.infra.kafka.connections import (
     open_admin,
     open_consumer,
 )
-from tradesaga.infra.kafka.identity import TopicState, open_inspector
+from tradesaga.infra.kafka.inspector import TopicState, open_inspector
 from tradesaga.infra.kafka.names import Cluster, physical_name
 from tradesaga.infra.kafka.topics import missing_topic
 

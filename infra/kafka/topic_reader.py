@@ -21,7 +21,7 @@ from tradesaga.infra.kafka.connections import (
     Partition,
     translated_errors,
 )
-from tradesaga.infra.kafka.identity import Inspector
+from tradesaga.infra.kafka.inspector import Inspector
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.topics import read_removals
 

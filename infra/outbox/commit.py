@@ -1,4 +1,4 @@
-"""The commit of one batch: pass the fence, handle records, write rows, commit, publish; and of watermarks."""
+"""Commits of batches (pass the fence, handle records, write rows, commit, publish) and of watermarks."""
 
 import asyncio
 from collections import Counter

@@ -13,7 +13,7 @@ from tradesaga.infra.audit_log.seals import SealTrust, read_seals
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
+from tradesaga.infra.kafka.inspector import Committed, Inspector, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 from tradesaga.infra.outbox.guard_rules import (

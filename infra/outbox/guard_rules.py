@@ -18,7 +18,7 @@ from tradesaga.infra.audit_log.seals import find_sealed_ahead
 from tradesaga.infra.clock import parse_time
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, record_checksum
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
+from tradesaga.infra.kafka.inspector import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.processor import HaltError
 from tradesaga.infra.postgres.installation import Identity

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from tradesaga.infra.kafka.codec import Outgoing
 from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.consumer import Consumer, Polled, Wants
-from tradesaga.infra.kafka.identity import Inspector, open_inspector
+from tradesaga.infra.kafka.inspector import Inspector, open_inspector
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.producer import Producer
 

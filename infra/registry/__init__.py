@@ -1,1 +1,1 @@
-"""What is registered here: sagas, participants and services, by entry point and in the modules that `--app` names."""
+"""Registered sagas, participants and services, from entry points and from the modules that `--app` names."""

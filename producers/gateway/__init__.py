@@ -1,1 +1,1 @@
-"""The HTTP API: trades are started and looked at; loopback only, until there is access control."""
+"""The HTTP API, which starts and shows trades; on loopback only, until there is access control."""

@@ -1,1 +1,1 @@
-"""Starting sagas from the command line: one by options, or many from a file or a pipe."""
+"""Starting sagas from the command line: one from options, or many from a file or a pipe."""

@@ -4,7 +4,7 @@ from tests.architecture.sources import imported, named, shipped_files
 
 MAKER = "infra/kafka/connections.py"
 CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
-ADMINISTRATORS = {"infra/kafka/admin.py", "infra/kafka/identity.py", "infra/kafka/topics.py"}
+ADMINISTRATORS = {"infra/kafka/admin.py", "infra/kafka/inspector.py", "infra/kafka/topics.py"}
 """Those that talk to the broker under the cluster's own names, and translate them themselves."""
 
 

@@ -29,7 +29,7 @@ from tradesaga.infra.audit_log.seals import SealTrust, read_seals
 from tradesaga.infra.kafka import topics
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import Inspector, TopicState
+from tradesaga.infra.kafka.inspector import Inspector, TopicState
 from tradesaga.infra.outbox import guard_rules
 from tradesaga.infra.outbox.guard import Guard
 from tradesaga.infra.outbox.processor import HaltError

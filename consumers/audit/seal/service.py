@@ -17,7 +17,7 @@ from tradesaga.infra.audit_log.seals import SealTrust, find_sealed_ahead, read_s
 from tradesaga.infra.audit_log.witness import WitnessError, WitnessFile
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
-from tradesaga.infra.kafka.identity import open_inspector
+from tradesaga.infra.kafka.inspector import open_inspector
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.producer import Producer
 from tradesaga.infra.kafka.topics import preflight

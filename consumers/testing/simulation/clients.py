@@ -13,7 +13,7 @@ from tradesaga.consumers.testing.simulation.loop import Process
 from tradesaga.infra.kafka.codec import Outgoing, Record, checksum
 from tradesaga.infra.kafka.connections import KafkaUnavailableError, Partition
 from tradesaga.infra.kafka.consumer import Polled, Wants
-from tradesaga.infra.kafka.identity import Committed, TopicState
+from tradesaga.infra.kafka.inspector import Committed, TopicState
 from tradesaga.schemas.envelope import Header
 
 FETCH_WAIT: Final = 0.03

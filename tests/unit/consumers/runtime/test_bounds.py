@@ -14,7 +14,7 @@ from tradesaga.consumers.runtime.event_factory import CallKind, Trigger
 from tradesaga.consumers.runtime.remote_calls import COMPLETIONS_LIMIT, Call, Calls
 from tradesaga.consumers.saga_log.checkpoint import Parked, SagaCache, Tracked, parked_records
 from tradesaga.infra.kafka.codec import Outgoing, Record
-from tradesaga.infra.kafka.identity import Inspector
+from tradesaga.infra.kafka.inspector import Inspector
 from tradesaga.infra.outbox.batch import BATCHES, Chunk, Inbox
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow

@@ -10,7 +10,7 @@ from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import BOUND, SealTrust, read_seals
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import Inspector, TopicState
+from tradesaga.infra.kafka.inspector import Inspector, TopicState
 from tradesaga.schemas.topics import checkpoints_topic, events_topic
 
 SECOND = 10**9

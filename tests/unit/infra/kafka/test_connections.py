@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tradesaga.infra.kafka.connections import MappedConsumer, MappedProducer
-from tradesaga.infra.kafka.identity import open_inspector
+from tradesaga.infra.kafka.inspector import open_inspector
 
 NOWHERE = "127.0.0.1:1"
 

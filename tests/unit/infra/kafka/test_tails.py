@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import Inspector
+from tradesaga.infra.kafka.inspector import Inspector
 from tradesaga.infra.kafka.topic_reader import ReadLimit, read_back
 
 

@@ -13,7 +13,7 @@ from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.admin import differing
 from tradesaga.infra.kafka.codec import Record, RecordChecksum, checksum
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import NO_ID, Committed, TopicState
+from tradesaga.infra.kafka.inspector import NO_ID, Committed, TopicState
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.outbox.guard import saga_of
 from tradesaga.infra.outbox.guard_rules import (

@@ -15,7 +15,7 @@ from tradesaga.infra.audit_log.seals import SealTrust
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.codec import Record, checksum
 from tradesaga.infra.kafka.connections import Partition
-from tradesaga.infra.kafka.identity import Committed, Inspector, TopicState
+from tradesaga.infra.kafka.inspector import Committed, Inspector, TopicState
 from tradesaga.infra.outbox.guard import KEPT, KNOWN, Guard
 from tradesaga.infra.outbox.guard_rules import Owner
 from tradesaga.infra.outbox.ports import Clients
