@@ -1,7 +1,7 @@
-"""The venue feed: what the venue says of our orders, as facts on the sagas' own topic, and what it says of the market.
+"""Venue feed: publishes the venue's reports about our orders as facts, and stores rules and prices of the market.
 
-The feed decides nothing. It publishes every report at least once, and stores it in the same transaction, as well as the
-cursor behind it: execution answers from what is stored, for which the record is no more than a hint.
+The feed decides nothing. It publishes each report at least once, and stores the report and the cursor after it in the
+same transaction. Execution answers from the stored reports; the published record only tells it to look.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from tradesaga.schemas.topics import events_topic
 GROUP: Final = "trade-venue-feed"
 PRICES_EVERY: Final = 1.0
 RULES_EVERY: Final = 300
-"""Seconds between two looks at prices, and looks at prices between two looks at rules."""
+"""Seconds between two reads of prices, and reads of prices between two reads of rules."""
 BATCH: Final = 500
 _PAUSE: Final = 0.5
 
@@ -54,7 +54,7 @@ log = structlog.get_logger("venue-feed")
 
 
 async def serve(settings: Settings) -> None:
-    """Run the feed until cancelled: reports go through execution's database, rules and prices into the book."""
+    """Run the feed until cancelled: reports go through execution's database, rules and prices into risk's."""
     await preflight(settings, [events_topic(trade.name)])
     name = settings.venue_name
     venue = open_venue(settings)
@@ -62,8 +62,10 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(venue.close)
         pool = await _open(stack, settings.database_for("execution"), 4)
         book = await _open(stack, settings.database_for("risk"), 1)
-        here, owner = group_filter_for(settings, "execution"), unique_owner_name("venue-feed")
-        writer = OutboxWriter(pool, settings.brokers(), GROUP, name, 4, owner=owner, saga=trade.name, group_filter=here)
+        group_filter, owner = group_filter_for(settings, "execution"), unique_owner_name("venue-feed")
+        writer = OutboxWriter(
+            pool, settings.brokers(), GROUP, name, 4, owner=owner, saga=trade.name, group_filter=group_filter
+        )
         await stack.enter_async_context(writer)
         metrics.register_worker(GROUP, writer.health)
         async with asyncio.TaskGroup() as group:
@@ -79,13 +81,13 @@ async def _open(stack: AsyncExitStack, url: str, size: int) -> Pool:
 
 
 async def follow_reports(venue: VenuePort, name: str, pool: Pool, writer: OutboxWriter) -> None:
-    """Publish reports from the stored cursor on; after any failure go back to what is stored, and on from there."""
+    """Publish reports from the stored cursor on; after a failure, start again from the stored cursor."""
     while True:
         try:
             cursor = await pool.fetchval("SELECT cursor FROM venue_cursor WHERE venue = $1", name)
             await _follow(venue, name, writer, cursor)
         except (VenueError, NotWrittenError, WriteUnknownError, *DATABASE_ERRORS) as error:
-            log.warning("reports start over", why=f"{type(error).__name__}: {error}")
+            log.warning("restarting from the stored cursor", why=f"{type(error).__name__}: {error}")
             await asyncio.sleep(_PAUSE)
 
 
@@ -109,7 +111,7 @@ async def _follow(venue: VenuePort, name: str, writer: OutboxWriter, cursor: str
 
 
 async def _gather(inbox: "asyncio.Queue[Report]", listening: "asyncio.Task[None]") -> list[Report]:
-    """Wait for one report, and take those that have come with it; raises what ended the stream."""
+    """Wait for a report and return it with those that are queued; raise the error that ended the stream."""
     first = asyncio.ensure_future(inbox.get())
     await asyncio.wait([first, listening], return_when=asyncio.FIRST_COMPLETED)
     if not first.done():
@@ -123,23 +125,23 @@ async def _gather(inbox: "asyncio.Queue[Report]", listening: "asyncio.Task[None]
 
 
 async def _publish(name: str, batch: Sequence[Report], transaction: OutboxTransaction) -> None:
-    told: list[tuple[UUID, VenueReport]] = []
+    stored: list[tuple[UUID, VenueReport]] = []
     for report in batch:
         saga_id = saga_of(report.client_order_id)
         if saga_id is None:
             continue
         try:
-            told.append((saga_id, report_event(name, report)))
+            stored.append((saga_id, report_event(name, report)))
         except ValidationError as error:
-            # One report that no contract can hold must not keep back those of all other sagas; reconciliation shows it.
+            # A report that fits no contract must not hold back those of other sagas; reconciliation shows it.
             log.exception("report left out", report=report.report_id, saga_id=str(saga_id), why=str(error))
         else:
-            transaction.publish(_fact(name, saga_id, report.time, told[-1][1]))
-    await store_reported(transaction.sql, told)
+            transaction.publish(_make_fact(name, saga_id, report.time, stored[-1][1]))
+    await store_reported(transaction.sql, stored)
     await transaction.sql.execute(_SAVE_CURSOR, name, batch[-1].cursor)
 
 
-def _fact(name: str, saga_id: UUID, time: int, told: VenueReport) -> Outgoing:
+def _make_fact(name: str, saga_id: UUID, time: int, report: VenueReport) -> Outgoing:
     envelope = Envelope(
         type=wire_type(trade.name, VenueReport),
         id=str(new_id()),
@@ -147,7 +149,7 @@ def _fact(name: str, saga_id: UUID, time: int, told: VenueReport) -> Outgoing:
         saga_id=str(saga_id),
         time=format_time(time),
     )
-    return Outgoing.of(events_topic(trade.name), envelope, told.to_wire())
+    return Outgoing.of(events_topic(trade.name), envelope, report.to_wire())
 
 
 def _count(name: str, batch: Sequence[Report]) -> None:
@@ -159,19 +161,19 @@ def _count(name: str, batch: Sequence[Report]) -> None:
 
 
 async def follow_market(venue: VenuePort, name: str, pool: Pool, fee_rate: Decimal) -> None:
-    """Keep the rules and last prices of the venue's symbols; without them market orders are refused, never guessed."""
-    looks = 0
+    """Store the rules and last prices of the venue's symbols; without them market orders are refused."""
+    reads = 0
     while True:
         try:
             async with pool.acquire() as sql:
-                if looks % RULES_EVERY == 0:
+                if reads % RULES_EVERY == 0:
                     rules = (await venue.rules()).values()
                     left_out = await save_instruments(sql, name, [_instrument(one, fee_rate) for one in rules])
                     log.info("rules read", symbols=len(rules), left_out=left_out)
                 await save_prices(sql, name, await venue.prices())
-            looks += 1
+            reads += 1
         except (VenueError, *DATABASE_ERRORS) as error:
-            log.warning("no prices", why=str(error) or type(error).__name__)
+            log.warning("prices not read", why=str(error) or type(error).__name__)
         await asyncio.sleep(PRICES_EVERY)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,98 +22,98 @@ from tradesaga.infra.local_stack.state import read_state
 from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
 from tradesaga.producers.demo.checks import reasons, run_checks
-from tradesaga.producers.demo.corruption import CORRUPTIONS, corrupted, noticed
-from tradesaga.producers.demo.plan import write_strategies, write_venue_config
-from tradesaga.producers.demo.show import Chaos, Progress, Show, Stage
+from tradesaga.producers.demo.corruption import CORRUPTIONS, corrupted, failing_checks
+from tradesaga.producers.demo.run import Chaos, Demo, DemoStack, Progress
+from tradesaga.producers.demo.scenario import write_strategies, write_venue_config
 from tradesaga.producers.demo.snapshot import Snapshot
 
 BUILD: Final = Path("build")
 _LINE_EVERY: Final = 5.0
 _LEFT_OUT: Final = frozenset({"gateway", "audit-replayer"})
-"""Services that the demo does without: nobody asks over HTTP, and the auditor folds everything once more."""
+"""Services that the demo does not need: the HTTP API, and the auditor that folds the log again."""
 SNAPSHOT: Final = BUILD / "demo"
 
 
 def demo(
     *,
-    sagas: Annotated[int, typer.Option(min=1, help="Trades to start at least.")] = 1000,
-    directory: Annotated[Path, typer.Option("--dir", help="Folder of the demo's own stack; made anew.")] = Path(
-        ".tradesaga/demo"
-    ),
+    sagas: Annotated[int, typer.Option(min=1, help="Least number of trades to start.")] = 1000,
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Folder of the demo's own stack; it is emptied first.")
+    ] = Path(".tradesaga/demo"),
     chaos: Annotated[bool, typer.Option("--chaos", help="Kill each process once while it trades.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Trade on real prices through a stack of its own, see a part fail and be taken back, and check every cent.
+    """Run over 1000 trades at real prices through a stack of its own, of which some fail, and check every cent.
 
     Example: `tradesaga demo --json`
     """
     began = time.monotonic()
-    blows = Chaos(directory) if chaos else None
-    with _stage(directory) as stage, _display(quiet=as_json) as tell:
-        shot = asyncio.run(Show(stage, sagas, tell, blows).play())
-    shot.save(SNAPSHOT)
-    results = run_checks(shot)
-    report = _report(shot, results, time.monotonic() - began, blows)
-    (BUILD / "demo.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    _show(report, as_json=as_json)
+    killer = Chaos(directory) if chaos else None
+    with _running_stack(directory) as stack, _display(quiet=as_json) as report:
+        snapshot = asyncio.run(Demo(stack, sagas, report, killer).run())
+    snapshot.save(SNAPSHOT)
+    results = run_checks(snapshot)
+    summary = _summarize(snapshot, results, time.monotonic() - began, killer)
+    (BUILD / "demo.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    _show(summary, as_json=as_json)
 
 
 def demo_check(
-    folder: Annotated[Path, typer.Argument(help="What a demo has saved.")] = SNAPSHOT, *, as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved snapshot.")] = SNAPSHOT, *, as_json: AsJson = False
 ) -> None:
-    """Check a saved snapshot of the demo again, without any server.
+    """Check a saved snapshot of the demo again, without servers.
 
     Example: `tradesaga demo-check`
     """
-    shot = _load(folder)
-    _show(_report(shot, run_checks(shot), 0.0, None), as_json=as_json)
+    snapshot = _load(folder)
+    _show(_summarize(snapshot, run_checks(snapshot), 0.0, None), as_json=as_json)
 
 
-def demo_selftest(folder: Annotated[Path, typer.Argument(help="What a demo has saved.")] = SNAPSHOT) -> None:
-    """Corrupt each source of the last demo's snapshot in turn, and see the checks notice.
+def demo_selftest(folder: Annotated[Path, typer.Argument(help="Folder of a saved snapshot.")] = SNAPSHOT) -> None:
+    """Corrupt copies of the last demo's snapshot, and verify that the checks detect each corruption.
 
     Example: `tradesaga demo-selftest`
     """
-    shot = _load(folder)
-    table = Table(title="corruptions, and which checks notice them")
-    for heading in ("corruption", "noticed by"):
+    snapshot = _load(folder)
+    table = Table(title="corruptions, and the checks that detect them")
+    for heading in ("corruption", "detected by"):
         table.add_column(heading)
-    unnoticed: list[str] = []
-    if found := noticed(shot):
+    undetected: list[str] = []
+    if found := failing_checks(snapshot):
         raise CommandError("snapshot-bad", f"the snapshot itself fails {found}", str(folder), "run the demo again")
-    for corrupt, copy in corrupted(shot):
-        found = noticed(copy)
+    for corrupt, copy in corrupted(snapshot):
+        found = failing_checks(copy)
         name = corrupt.__name__.replace("_", " ")
-        table.add_row(name, ", ".join(check.replace("_", " ") for check in found) or "[red]nobody[/red]")
+        table.add_row(name, ", ".join(check.replace("_", " ") for check in found) or "[red]none[/red]")
         if not found or _exit_code(copy) != ExitCode.CHECK_FAILED:
-            unnoticed.append(name)
+            undetected.append(name)
     Console().print(table)
-    if unnoticed:
-        raise CommandError("unnoticed", f"no check noticed: {', '.join(unnoticed)}", str(folder), "fix the checks")
-    Console().print(f"all {len(CORRUPTIONS)} corruptions were noticed")
+    if undetected:
+        raise CommandError("unnoticed", f"no check detects: {', '.join(undetected)}", str(folder), "correct the checks")
+    Console().print(f"all {len(CORRUPTIONS)} corruptions are detected")
 
 
-def _exit_code(shot: Snapshot) -> int:
-    """Check a copy as a person would, from files, and give what the command would exit with."""
+def _exit_code(snapshot: Snapshot) -> int:
+    """Return the exit code of `demo-check` for a snapshot that is saved and loaded again."""
     with tempfile.TemporaryDirectory() as folder:
-        shot.save(Path(folder))
+        snapshot.save(Path(folder))
         loaded = Snapshot.load(Path(folder))
-    return ExitCode.CHECK_FAILED if noticed(loaded) else ExitCode.FINE
+    return ExitCode.CHECK_FAILED if failing_checks(loaded) else ExitCode.FINE
 
 
 def _load(folder: Path) -> Snapshot:
     try:
         return Snapshot.load(folder)
     except (OSError, ValueError, TypeError) as error:
-        what = f"no readable snapshot is there: {error}"
+        what = f"there is no readable snapshot: {error}"
         raise CommandError(
             "snapshot-missing", what, str(folder), "run `make demo` first", ExitCode.NOT_FOUND
         ) from error
 
 
 @contextmanager
-def _stage(home: Path) -> Generator[Stage]:
-    """Bring up a stack with fresh data, and take it down again however the demo ends."""
+def _running_stack(home: Path) -> Generator[DemoStack]:
+    """Start a stack with new data, and stop it at the end in any case."""
     console = Console(stderr=True)
     _erase(home, console)
     home.mkdir(parents=True)
@@ -123,7 +124,7 @@ def _stage(home: Path) -> Generator[Stage]:
     try:
         state = bring_up(home, load_settings(home), StackOptions(names, venue_config=venue_config), console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
-        yield Stage(home, load_settings(home).brokers(), state.database_url, state.venue_url, key, strategies)
+        yield DemoStack(home, load_settings(home).brokers(), state.database_url, state.venue_url, key, strategies)
     finally:
         bring_down(home, console.log)
 
@@ -146,62 +147,61 @@ def _display(*, quiet: bool) -> Generator[Any]:
     def line(progress: Progress) -> str:
         return (
             f"{progress.phase}: {progress.started} of {progress.wanted} started, {progress.running} running, "
-            f"{progress.completed} completed, {progress.aborted} taken back, {progress.failed} failed, "
+            f"{progress.completed} completed, {progress.aborted} rolled back, {progress.failed} failed, "
             f"{progress.seconds:.0f} s"
         )
 
     with console.status("") as spinner:
 
-        def tell(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             nonlocal last
             spinner.update(line(progress))
             if not console.is_terminal and time.monotonic() - last > _LINE_EVERY:
                 last = time.monotonic()
                 console.print(line(progress), highlight=False)
 
-        yield tell
+        yield report
 
 
-def _report(shot: Snapshot, results: dict[str, list[str]], seconds: float, blows: Chaos | None) -> dict[str, Any]:
-    states: dict[str, int] = {}
-    for row in shot.tables["saga"]:
-        states[row["state"]] = states.get(row["state"], 0) + 1
+def _summarize(
+    snapshot: Snapshot, results: dict[str, list[str]], seconds: float, chaos: Chaos | None
+) -> dict[str, Any]:
     return {
         "ok": not any(results.values()),
-        "sagas": len(shot.tables["saga"]),
-        "states": states,
-        "reasons": reasons(shot),
-        "orders_at_venue": len(shot.venue["orders"]),
-        "trades_at_venue": len(shot.venue["trades"]),
-        "records": len(shot.records),
-        "snapshots_of_the_ledger": len(shot.run.samples),
-        "killed": blows.struck if blows else [],
+        "sagas": len(snapshot.tables["saga"]),
+        "states": Counter(row["state"] for row in snapshot.tables["saga"]),
+        "reasons": reasons(snapshot),
+        "orders_at_venue": len(snapshot.venue["orders"]),
+        "trades_at_venue": len(snapshot.venue["trades"]),
+        "records": len(snapshot.records),
+        "snapshots_of_the_ledger": len(snapshot.run.samples),
+        "killed": chaos.killed if chaos else [],
         "seconds": round(seconds, 1),
         "checks": [{"name": name, "ok": not found, "findings": found[:20]} for name, found in results.items()],
     }
 
 
 def _show(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print the report; raises `CommandError` (exit 1) unless every check holds."""
+    """Print the summary. Raises CommandError (exit 1) if a check fails."""
     failed = [check["name"] for check in report["checks"] if not check["ok"]]
     if as_json:
         typer.echo(to_json(report))
     else:
         _print(report)
     if failed:
-        raise CommandError("demo-failed", f"checks that do not hold: {', '.join(failed)}", str(BUILD), "read demo.json")
+        raise CommandError("demo-failed", f"failed checks: {', '.join(failed)}", str(BUILD), "read demo.json")
 
 
 def _print(report: dict[str, Any]) -> None:
     console = Console()
     figures = Table(title=f"{report['sagas']} trades in {report['seconds']} s", show_header=False)
-    rows = {**report["states"], **{f"taken back: {name}": count for name, count in report["reasons"].items()}}
+    rows = {**report["states"], **{f"rolled back: {name}": count for name, count in report["reasons"].items()}}
     rows |= {"orders at the venue": report["orders_at_venue"], "fills at the venue": report["trades_at_venue"]}
-    rows |= {"records on the topics": report["records"], "killed": ", ".join(report["killed"]) or "nobody"}
+    rows |= {"records on the topics": report["records"], "killed": ", ".join(report["killed"]) or "none"}
     for name, value in rows.items():
         figures.add_row(name, str(value))
-    checks = Table(title="checks, computed anew from venue, database and topics", show_header=False)
+    checks = Table(title="checks, computed from venue, database and topics", show_header=False)
     for check in report["checks"]:
-        mark = "[green]holds[/green]" if check["ok"] else "[red]BROKEN[/red]"
+        mark = "[green]passed[/green]" if check["ok"] else "[red]FAILED[/red]"
         checks.add_row(check["name"].replace("_", " "), mark, "\n".join(check["findings"][:3]))
     console.print(figures, checks)

@@ -1,4 +1,4 @@
-"""Corrupts one source of a snapshot at a time, in ways that each check must notice."""
+"""Corruptions of a snapshot, each of which a check must detect."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from tradesaga.producers.demo.checks import run_checks
-from tradesaga.producers.demo.snapshot import Rows, Said, Snapshot
+from tradesaga.producers.demo.snapshot import Rows, Snapshot
 from tradesaga.sagas.trade.definition import trade
 from tradesaga.schemas.amounts import format_decimal
 from tradesaga.schemas.messages.message import wire_type
@@ -19,123 +19,119 @@ def _first(rows: Rows, **wanted: Any) -> dict[str, Any]:
     return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
 
 
-def _filled(shot: Snapshot) -> dict[str, Any]:
-    """Return a trade of a completed saga."""
-    return shot.venue["trades"][0]
+def _add(row: dict[str, Any], column: str, amount: str) -> None:
+    row[column] = format_decimal(Decimal(row[column]) + Decimal(amount))
 
 
-def venue_fill_changed(shot: Snapshot) -> None:
-    """The venue filled one unit more than it said."""
-    fill = _filled(shot)
-    fill["quantity"] = format_decimal(Decimal(fill["quantity"]) + 1)
+def venue_fill_changed(snapshot: Snapshot) -> None:
+    """The venue's ledger has a fill of one unit more."""
+    _add(snapshot.venue["trades"][0], "quantity", "1")
 
 
-def venue_fee_changed(shot: Snapshot) -> None:
-    """The venue took a cent more."""
-    fill = _filled(shot)
-    fill["fee"] = format_decimal(Decimal(fill["fee"]) + Decimal("0.01"))
+def venue_fee_changed(snapshot: Snapshot) -> None:
+    """The venue's ledger has a fee of one cent more."""
+    _add(snapshot.venue["trades"][0], "fee", "0.01")
 
 
-def venue_order_doubled(shot: Snapshot) -> None:
+def venue_order_doubled(snapshot: Snapshot) -> None:
     """The venue has the same order twice."""
-    shot.venue["orders"].append(dict(shot.venue["orders"][0]))
+    snapshot.venue["orders"].append(dict(snapshot.venue["orders"][0]))
 
 
-def venue_order_foreign(shot: Snapshot) -> None:
+def venue_order_foreign(snapshot: Snapshot) -> None:
     """The venue has an order that no saga placed."""
-    shot.venue["orders"].append({**shot.venue["orders"][0], "client_order_id": "somebody-else"})
+    snapshot.venue["orders"].append({**snapshot.venue["orders"][0], "client_order_id": "somebody-else"})
 
 
-def venue_balance_changed(shot: Snapshot) -> None:
+def venue_balance_changed(snapshot: Snapshot) -> None:
     """A cent is missing at the venue."""
-    row = _first(shot.venue["balances"], asset="USD")
-    row["free"] = format_decimal(Decimal(row["free"]) - Decimal("0.01"))
+    _add(_first(snapshot.venue["balances"], asset="USD"), "free", "-0.01")
 
 
-def table_saga_lost(shot: Snapshot) -> None:
+def table_saga_lost(snapshot: Snapshot) -> None:
     """A saga's row is gone."""
-    shot.tables["saga"].pop()
+    snapshot.tables["saga"].pop()
 
 
-def table_state_changed(shot: Snapshot) -> None:
-    """A saga that was taken back claims to be completed."""
-    _first(shot.tables["saga"], state="ABORTED")["state"] = "COMPLETED"
+def table_state_changed(snapshot: Snapshot) -> None:
+    """A saga that was rolled back has the state COMPLETED."""
+    _first(snapshot.tables["saga"], state="ABORTED")["state"] = "COMPLETED"
 
 
-def table_saga_hangs(shot: Snapshot) -> None:
+def table_saga_hangs(snapshot: Snapshot) -> None:
     """A saga has not ended."""
-    _first(shot.tables["saga"], state="COMPLETED")["state"] = "RUNNING"
+    _first(snapshot.tables["saga"], state="COMPLETED")["state"] = "RUNNING"
 
 
-def table_entry_changed(shot: Snapshot) -> None:
-    """Somebody's entry is a cent too high."""
-    entry = shot.tables["ledger_entry"][0]
-    entry["amount"] = format_decimal(Decimal(entry["amount"]) + Decimal("0.01"))
+def table_entry_changed(snapshot: Snapshot) -> None:
+    """An entry is a cent too high."""
+    _add(snapshot.tables["ledger_entry"][0], "amount", "0.01")
 
 
-def table_hold_left(shot: Snapshot) -> None:
-    """A hold was not given back."""
-    account = _first(shot.tables["ledger_account"], kind="held", asset="USD")
-    account["balance"] = "5"
+def table_hold_left(snapshot: Snapshot) -> None:
+    """A hold was not released."""
+    _first(snapshot.tables["ledger_account"], kind="held", asset="USD")["balance"] = "5"
 
 
-def table_audit_row_altered(shot: Snapshot) -> None:
-    """The audit log holds other bytes than the topic."""
-    shot.tables["saga_event"][0]["digest"] = "0" * 64
+def table_audit_row_altered(snapshot: Snapshot) -> None:
+    """The audit log has other bytes than the topic."""
+    snapshot.tables["saga_event"][0]["digest"] = "0" * 64
 
 
-def table_outbox_unpublished(shot: Snapshot) -> None:
-    """A row of the outbox never reached its topic."""
-    shot.tables["outbox"].append({"id": "00000000-0000-0000-0000-000000000000", "type": "trade.step-failed.v1"})
+def table_outbox_unpublished(snapshot: Snapshot) -> None:
+    """A row of the outbox is not on its topic."""
+    snapshot.tables["outbox"].append({"id": "00000000-0000-0000-0000-000000000000", "type": "trade.step-failed.v1"})
 
 
-def sample_off(shot: Snapshot) -> None:
-    """In one moment of the run a cent was nowhere."""
-    shot.run.samples.append({"USD": "0.01"})
+def sample_off(snapshot: Snapshot) -> None:
+    """In one sample of the ledger a cent is missing."""
+    snapshot.run.samples.append({"USD": "0.01"})
 
 
-def topic_record_lost(shot: Snapshot) -> None:
+def topic_record_lost(snapshot: Snapshot) -> None:
     """A settlement is missing on the topic."""
-    lost = next(said for said in shot.records if said.type == "trade.trade-settled.v1")
-    shot.records.remove(lost)
+    lost = next(record for record in snapshot.records if record.type == "trade.trade-settled.v1")
+    snapshot.records.remove(lost)
 
 
-def topic_amount_flipped(shot: Snapshot) -> None:
+def topic_amount_flipped(snapshot: Snapshot) -> None:
     """A fill on the topic has another amount."""
-    _rewrite(shot, wire_type(trade.name, TradeFilled), '"quantity":"', '"quantity":"1')
+    kind, records = wire_type(trade.name, TradeFilled), snapshot.records
+    index = next(index for index, record in enumerate(records) if record.type == kind)
+    value = records[index].value.replace('"quantity":"', '"quantity":"1', 1)
+    records[index] = records[index]._replace(value=value)
 
 
-def topic_compensations_swapped(shot: Snapshot) -> None:
-    """Two compensations are told in the other order."""
-    undone = ("trade.funds-released.v1", "trade.order-withdrawn.v1")
-    for saga_id, story in shot.stories.items():
-        told = [said for said in story if said.type in undone]
-        if {said.type for said in told} == set(undone):
-            first, last = told[0], told[-1]
-            places = {shot.records.index(first): last, shot.records.index(last): first}
+def topic_compensations_swapped(snapshot: Snapshot) -> None:
+    """Two compensations are in the other order."""
+    types = {"trade.funds-released.v1", "trade.order-withdrawn.v1"}
+    for events in snapshot.events_by_saga.values():
+        compensations = [record for record in events if record.type in types]
+        if {record.type for record in compensations} == types:
+            first, last = compensations[0], compensations[-1]
+            places = {snapshot.records.index(first): last, snapshot.records.index(last): first}
             for index, other in places.items():
-                here = shot.records[index]
-                shot.records[index] = Said(here.topic, here.partition, here.offset, other.headers, other.value)
+                here = snapshot.records[index]
+                snapshot.records[index] = here._replace(headers=other.headers, value=other.value)
             return
-        del saga_id
-    raise LookupError("no saga was taken back by two steps")
+    raise LookupError("no saga was rolled back by two steps")
 
 
-def topic_start_added(shot: Snapshot) -> None:
-    """A start is on the topic that nobody accepted."""
-    start = next(said for said in shot.records if said.type == "trade.trade-requested.v1")
+def topic_start_added(snapshot: Snapshot) -> None:
+    """A start is on the topic that was not accepted."""
+    start = next(record for record in snapshot.records if record.type == "trade.trade-requested.v1")
     stranger = {**start.headers, "ce_correlationid": "00000000-0000-5000-8000-000000000000", "ce_id": "0"}
-    shot.records.append(start._replace(headers=stranger, offset=10**9))
+    snapshot.records.append(start._replace(headers=stranger, offset=10**9))
 
 
-def audit_row_unsealed(shot: Snapshot) -> None:
-    """A record came into the audit log that nobody has sealed."""
-    shot.run.audit["not_yet_sealed"] += 1
+def audit_row_unsealed(snapshot: Snapshot) -> None:
+    """A record of the audit log is not sealed."""
+    snapshot.run.audit["not_yet_sealed"] += 1
 
 
-def audit_altered(shot: Snapshot) -> None:
-    """The verdict on the audit log is that somebody has altered it."""
-    shot.run.audit["unaltered"] = False
+def audit_altered(snapshot: Snapshot) -> None:
+    """The audit log has been altered, by its verification."""
+    snapshot.run.audit["unaltered"] = False
 
 
 CORRUPTIONS: tuple[Corruption, ...] = (
@@ -147,21 +143,17 @@ CORRUPTIONS: tuple[Corruption, ...] = (
 )  # fmt: skip
 
 
-def corrupted(shot: Snapshot) -> Iterator[tuple[Corruption, Snapshot]]:
-    """Return the snapshot once with each corruption."""
+def corrupted(snapshot: Snapshot) -> Iterator[tuple[Corruption, Snapshot]]:
+    """Yield each corruption with a corrupted copy of the snapshot."""
     for corrupt in CORRUPTIONS:
-        copy = Snapshot(deepcopy(shot.venue), deepcopy(shot.tables), list(shot.records), deepcopy(shot.run))
+        copy = Snapshot(
+            deepcopy(snapshot.venue), deepcopy(snapshot.tables), list(snapshot.records), deepcopy(snapshot.run)
+        )
         corrupt(copy)
-        # What was looked up while corrupting must not be remembered.
+        # A new snapshot, since the copy has cached what the corruption looked up.
         yield corrupt, Snapshot(copy.venue, copy.tables, copy.records, copy.run)
 
 
-def noticed(shot: Snapshot) -> list[str]:
+def failing_checks(snapshot: Snapshot) -> list[str]:
     """Return the names of the checks that fail."""
-    return [name for name, findings in run_checks(shot).items() if findings]
-
-
-def _rewrite(shot: Snapshot, kind: str, old: str, new: str) -> None:
-    index = next(index for index, said in enumerate(shot.records) if said.type == kind)
-    said = shot.records[index]
-    shot.records[index] = said._replace(value=said.value.replace(old, new, 1))
+    return [name for name, findings in run_checks(snapshot).items() if findings]

@@ -1,17 +1,18 @@
-"""What the checks look at: plain copies of the venue's ledger, of PostgreSQL's rows and of the topics' records."""
+"""Snapshot that the checks examine: copies of the venue's ledger, PostgreSQL's rows and the topics' records."""
 
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 from urllib.request import Request, urlopen
 from uuid import UUID
 
 import orjson
+from pydantic import TypeAdapter
 
 from tradesaga.infra.kafka.admin import count_partitions, read_topic
 from tradesaga.infra.postgres.database import Connection, session
@@ -28,8 +29,8 @@ SOURCES: Final = ("venue", "tables", "records", "run")
 _MESSAGES: Final = {message.NAME: message for message in MESSAGES}
 
 
-class Said(NamedTuple):
-    """One record of a topic."""
+class TopicRecord(NamedTuple):
+    """A record of a topic."""
 
     topic: str
     partition: int
@@ -39,27 +40,27 @@ class Said(NamedTuple):
 
     @property
     def type(self) -> str:
-        """Return the wire type."""
+        """The wire type."""
         return self.headers.get("ce_type", "")
 
     @property
     def saga_id(self) -> str:
-        """Return the saga it belongs to."""
+        """The id of its saga."""
         return self.headers.get("ce_correlationid", "")
 
     @property
     def digest(self) -> str:
-        """Return SHA-256 of the value."""
+        """The SHA-256 of the value."""
         return hashlib.sha256(self.value.encode()).hexdigest()
 
     def payload(self) -> dict[str, Any]:
-        """Read the value."""
+        """Parse the value."""
         return orjson.loads(self.value)
 
 
 @dataclass
-class Run:
-    """What the run itself remembers: paid-in balances, the ledger's sums sampled meanwhile, and the audit's verdict."""
+class RunData:
+    """Data of the run: deposits, sums of the ledger sampled during it, and the result of the audit."""
 
     opening: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     samples: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
@@ -69,65 +70,70 @@ class Run:
 
 @dataclass
 class Snapshot:
-    """One moment of all sources, taken when everything is quiet."""
+    """All sources, read when nothing changes any more."""
 
     venue: dict[str, Rows]
     tables: dict[str, Rows]
-    records: list[Said]
-    run: Run
+    records: list[TopicRecord]
+    run: RunData
 
     @cached_property
-    def events(self) -> list[Said]:
-        """Return the facts, partition by partition in offset order."""
-        return sorted((said for said in self.records if said.topic == "trade.events"), key=_place)
+    def events(self) -> list[TopicRecord]:
+        """The facts, ordered by partition and offset."""
+        return sorted(
+            (record for record in self.records if record.topic == "trade.events"),
+            key=lambda record: (record.topic, record.partition, record.offset),
+        )
 
     @property
     def is_of_one_moment(self) -> bool:
-        """Return whether nothing changed while audit, tables and topics were read one after the other.
+        """Whether nothing changed while audit, tables and topics were read one after the other.
 
-        A lasting difference shows in the last look too, and is checked there.
+        A lasting difference is also in the last snapshot, and is found by the checks.
         """
         return self.run.audit["rows"] == len(self.tables["saga_event"]) == len(self.events)
 
     @cached_property
-    def stories(self) -> dict[str, list[Said]]:
-        """Return the facts by saga, in order."""
-        found: dict[str, list[Said]] = {}
-        for said in self.events:
-            found.setdefault(said.saga_id, []).append(said)
+    def events_by_saga(self) -> dict[str, list[TopicRecord]]:
+        """The records of facts by saga, in order."""
+        found: dict[str, list[TopicRecord]] = {}
+        for record in self.events:
+            found.setdefault(record.saga_id, []).append(record)
         return found
 
     @cached_property
     def facts(self) -> dict[str, list[Fact]]:
-        """Return what the facts mean, by saga, in order."""
+        """The facts by saga, in order."""
         vocabulary = Vocabulary(trade)
         return {
             saga_id: [
                 vocabulary.read(
-                    said.type, said.headers["ce_id"], said.headers.get("ts_step", ""),
-                    int(said.headers.get("ts_round", "1")), said.value.encode(),
+                    record.type, record.headers["ce_id"], record.headers.get("ts_step", ""),
+                    int(record.headers.get("ts_round", "1")), record.value.encode(),
                 )
-                for said in story
+                for record in story
             ]
-            for saga_id, story in self.stories.items()
+            for saga_id, story in self.events_by_saga.items()
         }  # fmt: skip
 
     @cached_property
     def starts(self) -> dict[str, TradeRequested]:
-        """Return each saga's request."""
+        """The requests by saga."""
         kind = wire_type(trade.name, TradeRequested)
         return {
-            said.saga_id: TradeRequested.from_wire(said.value.encode()) for said in self.events if said.type == kind
+            record.saga_id: TradeRequested.from_wire(record.value.encode())
+            for record in self.events
+            if record.type == kind
         }
 
-    def told(self, saga_id: str, name: str) -> dict[str, Any] | None:
-        """Return the payload of the saga's first fact of this name."""
+    def payload_of(self, saga_id: str, name: str) -> dict[str, Any] | None:
+        """Return the payload of the saga's first fact with this name."""
         kind = wire_type(trade.name, _MESSAGES[name])
-        return next((said.payload() for said in self.stories.get(saga_id, ()) if said.type == kind), None)
+        return next((record.payload() for record in self.events_by_saga.get(saga_id, ()) if record.type == kind), None)
 
     @cached_property
     def trades(self) -> dict[str, Rows]:
-        """Return the venue's trades by client order id."""
+        """The venue's trades by client order id."""
         orders = {order["id"]: order["client_order_id"] for order in self.venue["orders"]}
         found: dict[str, Rows] = {}
         for each in self.venue["trades"]:
@@ -135,31 +141,24 @@ class Snapshot:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write each source to a file of its own."""
+        """Write each source to a file."""
         folder.mkdir(parents=True, exist_ok=True)
-        values = {
-            "venue": self.venue,
-            "tables": self.tables,
-            "records": [list(said) for said in self.records],
-            "run": asdict(self.run),
-        }
+        values = _SNAPSHOT.dump_python(self, mode="json")
         for source in SOURCES:
             (folder / f"{source}.json").write_bytes(orjson.dumps(values[source]))
 
     @classmethod
     def load(cls, folder: Path) -> "Snapshot":
-        """Read what `save` wrote."""
-        venue, tables, records, run = (orjson.loads((folder / f"{source}.json").read_bytes()) for source in SOURCES)
-        said = [Said(*record) for record in cast("list[list[Any]]", records)]
-        return cls(venue, tables, said, Run(**run))
+        """Read a saved snapshot."""
+        sources = {source: orjson.loads((folder / f"{source}.json").read_bytes()) for source in SOURCES}
+        return _SNAPSHOT.validate_python(sources)
 
 
-def _place(said: Said) -> tuple[str, int, int]:
-    return said.topic, said.partition, said.offset
+_SNAPSHOT: Final = TypeAdapter(Snapshot)
 
 
-def moved(request: TradeRequested, fills: Rows) -> dict[str, Decimal]:
-    """Return the net amounts these fills move for their account, by asset, fees included."""
+def net_amounts(request: TradeRequested, fills: Rows) -> dict[str, Decimal]:
+    """Return the net amounts of these fills for their account by asset, including fees."""
     base, quote = request.symbol.split("/")
     sign = 1 if request.side is Side.BUY else -1
     totals: dict[str, Decimal] = {base: Decimal(0), quote: Decimal(0)}
@@ -189,20 +188,20 @@ TABLES: Final = {
 _SUMS: Final = "SELECT asset, sum(balance) AS total FROM ledger_account GROUP BY asset"
 
 
-async def take_snapshot(kafka: str, database_url: str, venue_url: str, admin_key: str, run: Run) -> Snapshot:
-    """Read all sources; nothing should be moving."""
+async def take_snapshot(kafka: str, database_url: str, venue_url: str, admin_key: str, run: RunData) -> Snapshot:
+    """Read all sources; nothing should change meanwhile."""
     venue = await asyncio.to_thread(read_venue, venue_url, admin_key)
     async with session(database_url) as sql, sql.transaction(isolation="repeatable_read", readonly=True):
         tables = {name: [_plain(dict(row)) for row in await sql.fetch(query)] for name, query in TABLES.items()}
-    records = [said for topic in TOPICS for said in await read_records(kafka, topic)]
+    records = [record for topic in TOPICS for record in await read_records(kafka, topic)]
     return Snapshot(venue, tables, records, run)
 
 
-async def read_records(kafka: str, topic: str) -> list[Said]:
-    """Read a topic from its first record to the last one there now."""
+async def read_records(kafka: str, topic: str) -> list[TopicRecord]:
+    """Read a topic up to its present end."""
     counts = await count_partitions(kafka, [topic])
     return [
-        Said(
+        TopicRecord(
             record.topic, record.partition, record.offset,
             {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in record.headers},
             record.value.decode("utf-8", "backslashreplace"),
@@ -212,13 +211,13 @@ async def read_records(kafka: str, topic: str) -> list[Said]:
 
 
 async def sum_ledger(sql: Connection) -> dict[str, str]:
-    """Sum the ledger per asset, as of one moment."""
+    """Return the sums of the ledger by asset, read in one transaction."""
     async with sql.transaction(isolation="repeatable_read", readonly=True):
         return {row["asset"]: format_decimal(row["total"]) for row in await sql.fetch(_SUMS)}
 
 
 def read_venue(url: str, admin_key: str) -> Any:
-    """Read the paper venue's whole ledger; raises `OSError` when it does not answer."""
+    """Read the paper venue's whole ledger. Raises OSError if the venue does not answer."""
     request = Request(f"{url.rstrip('/')}/paper/ledger", headers={ADMIN_HEADER: admin_key})  # noqa: S310 - our own
     with urlopen(request, timeout=30) as response:  # noqa: S310
         return orjson.loads(response.read())

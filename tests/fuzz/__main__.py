@@ -25,7 +25,7 @@ from tradesaga.infra.local_stack.assembly import StackOptions, bring_down, bring
 from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
-from tradesaga.producers.demo.plan import write_venue_config
+from tradesaga.producers.demo.scenario import write_venue_config
 
 BUILD: Final = Path("build")
 _SHOWN: Final = 20

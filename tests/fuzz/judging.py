@@ -1,4 +1,4 @@
-"""What a fuzz run has to leave: every good trade ended with exact money, nothing else moved, everybody alive."""
+"""What a fuzz run has to leave: every good trade ended with exact money, nothing else net_amounts, everybody alive."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ from tradesaga.infra.kafka.admin import read_ends
 from tradesaga.infra.ledger.recovery import PAYMENT_STEPS
 from tradesaga.infra.local_stack.status import look
 from tradesaga.infra.postgres.database import session
-from tradesaga.producers.demo.snapshot import Rows, moved, read_venue
+from tradesaga.producers.demo.snapshot import Rows, net_amounts, read_venue
 from tradesaga.sagas.trade.orders import saga_of
 from tradesaga.schemas.messages.trade import TradeRequested
 
@@ -126,7 +126,7 @@ def _money(
     for trade in trades:
         found = fills.get(trade.saga_id, [])
         request = TradeRequested.model_validate(trade.request)
-        for asset, amount in moved(request, found).items():
+        for asset, amount in net_amounts(request, found).items():
             place = request.account, asset
             expected[place] = expected.get(place, Decimal(0)) + amount
     found = {(row["owner"], row["asset"]): row for row in balances}

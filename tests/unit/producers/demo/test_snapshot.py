@@ -2,12 +2,12 @@
 
 import pytest
 
-from tradesaga.producers.demo.snapshot import Run, Said, Snapshot
+from tradesaga.producers.demo.snapshot import RunData, Snapshot, TopicRecord
 
 
-def said(offset: int) -> Said:
+def said(offset: int) -> TopicRecord:
     """Give a record of the facts' topic."""
-    return Said("trade.events", 0, offset, {}, "{}")
+    return TopicRecord("trade.events", 0, offset, {}, "{}")
 
 
 @pytest.mark.parametrize(
@@ -17,5 +17,5 @@ def said(offset: int) -> Said:
 def test_what_was_said_between_two_readings_is_noticed(verified: int, rows: int, records: int, one: bool) -> None:
     """By the sealer's verification, by the tables, or by the topic, whichever has more."""
     tables = {"saga_event": [{"offset": offset} for offset in range(rows)]}
-    shot = Snapshot({}, tables, [said(offset) for offset in range(records)], Run(audit={"rows": verified}))
+    shot = Snapshot({}, tables, [said(offset) for offset in range(records)], RunData(audit={"rows": verified}))
     assert shot.is_of_one_moment is one
