@@ -7,10 +7,10 @@ from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.services.trade_evidence import EVIDENCE, account_of, order_of, starts_itself, with_order
 from tradesaga.infra.ledger.orders import (
-    Key,
-    Listing,
+    AccountInstrument,
+    ExposureKey,
     Registration,
-    find_listings,
+    find_account_instruments,
     lock_exposures,
     mark,
     register,
@@ -40,7 +40,7 @@ async def validate(
     """Check orders against their instruments' rules and enter valid ones in the order register."""
     answers: list[t.OrderValidated | t.ValidationRejected] = []
     entered: list[Registration] = []
-    listings = await find_listings(sql, [work.event for work in works])
+    listings = await find_account_instruments(sql, [work.event for work in works])
     for work, listing in zip(works, listings, strict=True):
         judged = _judge(work, listing)
         if isinstance(judged, Refusal):
@@ -52,7 +52,7 @@ async def validate(
     return answers
 
 
-def _judge(work: Work[t.TradeRequested], listing: Listing) -> tuple[Registration, t.OrderValidated] | Refusal:
+def _judge(work: Work[t.TradeRequested], listing: AccountInstrument) -> tuple[Registration, t.OrderValidated] | Refusal:
     request, instrument = work.event, listing.instrument
     if listing.venue is None:
         return Refusal("unknown_account", f"there is no account {request.account}")
@@ -87,7 +87,7 @@ async def check(works: Sequence[Work[t.FundsReserved]], sql: Connection) -> list
     """Count orders into their accounts' exposure, one after the other, as long as they fit."""
     keys = [_key(work.ctx) for work in works]
     known = await lock_exposures(sql, keys)
-    after: dict[Key, Exposure] = {}
+    after: dict[ExposureKey, Exposure] = {}
     answers: list[t.RiskAccepted | t.RiskRejected] = []
     for work, key in zip(works, keys, strict=True):
         limits, before = known[key]
@@ -113,9 +113,9 @@ async def release(works: Sequence[Work[t.ReleaseRisk]], sql: Connection) -> list
     return [t.RiskReleased(exposure=left[key]) for key in keys]
 
 
-def _key(ctx: StepContext) -> Key:
+def _key(ctx: StepContext) -> ExposureKey:
     order = order_of(ctx)
-    return Key(order.account, order.quote)
+    return ExposureKey(order.account, order.quote)
 
 
 @participant.restores(validate_order)
@@ -124,7 +124,7 @@ async def enter_again(works: Sequence[Work[t.OrderValidated]], sql: Connection) 
     works = [work for work in works if _started(work)]
     requests = [work.ctx.get(t.TradeRequested) for work in works]
     await create_missing_accounts(sql, [request.account for request in requests])
-    listings = await find_listings(sql, requests)
+    listings = await find_account_instruments(sql, requests)
     entered = [
         Registration(work.saga_id, request, listing.venue or "", work.event.quote, _terms(request, work.event))
         for work, request, listing in zip(works, requests, listings, strict=True)

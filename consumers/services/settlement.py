@@ -6,7 +6,7 @@ from tradesaga.consumers.participant import Participant, Work
 from tradesaga.consumers.runtime.service import serve
 from tradesaga.consumers.services.trade_evidence import EVIDENCE, order_of, with_order
 from tradesaga.infra.ledger.entries import Booking, book
-from tradesaga.infra.ledger.orders import Key, mark, remove_orders
+from tradesaga.infra.ledger.orders import ExposureKey, mark, remove_orders
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.definition import settle_trade, trade
@@ -36,7 +36,7 @@ async def _book(works: Sequence[Work[TradeFilled]], done: Sequence[Settlement], 
         sql, [Booking(work.saga_id, work.ctx.step, each.postings) for work, each in zip(works, done, strict=True)]
     )
     orders = [order_of(work.ctx) for work in works]
-    await remove_orders(sql, [(Key(order.account, order.quote), order.notional) for order in orders])
+    await remove_orders(sql, [(ExposureKey(order.account, order.quote), order.notional) for order in orders])
     await mark(sql, [work.saga_id for work in works], "SETTLED")
 
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from tradesaga.consumers.context import Claim, StepContext, Work
 from tradesaga.infra.kafka.codec import unpack
-from tradesaga.infra.ledger.trades import Order, StepQuery, Trade, load_trades
+from tradesaga.infra.ledger.trades import RegisteredOrder, StepQuery, Trade, load_trades
 from tradesaga.infra.ledger.venue_reports import find_bodies
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.decide import StepMessage
@@ -108,7 +108,7 @@ class TradeEvidence:
 EVIDENCE: Final = TradeEvidence()
 
 
-def order_of(ctx: StepContext) -> Order:
+def order_of(ctx: StepContext) -> RegisteredOrder:
     """Return the saga's order as the register has it; raises `LookupError` without one."""
     known = cast("Trade | None", ctx.evidence)
     if known is None or known.order is None:

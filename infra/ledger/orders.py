@@ -35,7 +35,7 @@ UPDATE order_register SET status = $2, updated_at = clock_timestamp() WHERE saga
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class AccountInstrument:
     """The account and instrument of an order, each None if unknown."""
 
     venue: str | None
@@ -54,11 +54,11 @@ class Registration:
     terms: Terms
 
 
-async def find_listings(sql: Connection, requests: Sequence[TradeRequested]) -> list[Listing]:
+async def find_account_instruments(sql: Connection, requests: Sequence[TradeRequested]) -> list[AccountInstrument]:
     """Return the account and instrument of each request, in the order of the requests."""
     rows = await sql.fetch(_FIND, [one.account for one in requests], [one.symbol for one in requests])
     return [
-        Listing(row["account_venue"], row["account_status"], read_instrument(row) if row["symbol"] else None)
+        AccountInstrument(row["account_venue"], row["account_status"], read_instrument(row) if row["symbol"] else None)
         for row in rows
     ]
 
@@ -115,35 +115,35 @@ RETURNING e.account, e.asset, e.exposure
 """
 
 
-class Key(NamedTuple):
+class ExposureKey(NamedTuple):
     """An account and a quote asset, of which there is one exposure."""
 
     account: str
     asset: str
 
 
-async def lock_exposures(sql: Connection, keys: Iterable[Key]) -> dict[Key, tuple[Limits, Exposure]]:
+async def lock_exposures(sql: Connection, keys: Iterable[ExposureKey]) -> dict[ExposureKey, tuple[Limits, Exposure]]:
     """Lock these exposures until the transaction ends, creating missing rows; return them with the accounts' limits."""
     ordered = sorted(set(keys))
     columns = [key.account for key in ordered], [key.asset for key in ordered]
     await sql.execute(_OPEN, *columns)
     rows = await sql.fetch(_LOCK, *columns)
     return {
-        Key(row[0], row[1]): (Limits(row[4], row[5], row[6]), Exposure(row[2], row[3])) for row in rows
+        ExposureKey(row[0], row[1]): (Limits(row[4], row[5], row[6]), Exposure(row[2], row[3])) for row in rows
     }  # fmt: skip
 
 
-async def set_exposures(sql: Connection, exposures: Mapping[Key, Exposure]) -> None:
+async def set_exposures(sql: Connection, exposures: Mapping[ExposureKey, Exposure]) -> None:
     """Write exposures; the caller has locked their rows."""
     if exposures:
         rows = [(*key, now.notional, now.open_orders) for key, now in exposures.items()]
         await sql.execute(_SET, *zip(*rows, strict=True))
 
 
-async def remove_orders(sql: Connection, orders: Iterable[tuple[Key, Decimal]]) -> dict[Key, Decimal]:
+async def remove_orders(sql: Connection, orders: Iterable[tuple[ExposureKey, Decimal]]) -> dict[ExposureKey, Decimal]:
     """Remove orders from their exposures; return the remaining exposures."""
     rows = [(*key, notional) for key, notional in orders]
     if not rows:
         return {}
     left = await sql.fetch(_TAKE_OUT, *zip(*rows, strict=True))
-    return {Key(row[0], row[1]): row[2] for row in left}
+    return {ExposureKey(row[0], row[1]): row[2] for row in left}

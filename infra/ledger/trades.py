@@ -33,7 +33,7 @@ class StepQuery(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RegisteredOrder:
     """A registered order. It holds `hold` of `hold_asset`, and `notional` counts towards the exposure."""
 
     account: str
@@ -72,7 +72,7 @@ class Trade:
     `stored` has reports of the venue by their ids within the order.
     """
 
-    order: Order | None = None
+    order: RegisteredOrder | None = None
     held: Decimal = ZERO
     steps: dict[str, StepRow] = field(default_factory=dict[str, StepRow])
     stored: dict[str, bytes] = field(default_factory=dict[str, bytes])
@@ -87,7 +87,7 @@ async def load_trades(
         return found
     for row in await sql.fetch(_ORDERS, list(found)):
         trade = found[row[0]]
-        trade.order = Order(
+        trade.order = RegisteredOrder(
             row[1], row[2], row[3], Side(row[4]), row[5], OrderType(row[6]), row[7], row[8], TimeInForce(row[9]),
             row[10], row[11], row[12], row[13], row[14],
         )  # fmt: skip

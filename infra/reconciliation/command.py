@@ -48,7 +48,7 @@ def reconcile_command(
 async def _reconcile(settings: Settings, since: datetime | None) -> Findings:
     port = open_venue(settings)
     try:
-        return await reconcile(port, settings, since, letters=True)
+        return await reconcile(port, settings, since, dead_letters=True)
     except VenueRejected as error:
         do = "correct TRADESAGA_VENUE_KEY and TRADESAGA_VENUE_SECRET"
         what = f"the venue refused to show the account: {error.reason}"
@@ -69,7 +69,7 @@ def _show(findings: Findings) -> None:
     facts = f"{findings.facts.checked} facts since {findings.facts.since:%Y-%m-%d %H:%M} UTC"
     if (left := findings.facts.count - len(findings.facts.forged)) > 0:
         typer.echo(f"and {left} more forged facts")
-    letters = findings.letters
+    letters = findings.dead_letters
     if letters is not None and letters.unread:
         typer.echo(f"the dead letters could not be read: {letters.unread}")
     elif letters is not None:

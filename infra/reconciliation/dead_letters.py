@@ -56,7 +56,7 @@ class Contradiction:
 
 
 @dataclass(slots=True)
-class LetterCheck:
+class DeadLetterCheck:
     """The result of reading the dead letters: `count` contradictions, `records` the first ones by place, each once.
 
     `unread` is the reason if the dead letters could not be read.
@@ -79,13 +79,15 @@ class LetterCheck:
         }
 
 
-async def check_letters(settings: Settings, since: datetime, known: Collection[RecordPosition] = ()) -> LetterCheck:
+async def check_dead_letters(
+    settings: Settings, since: datetime, known: Collection[RecordPosition] = ()
+) -> DeadLetterCheck:
     """Read the trade's dead letters written from `since` on.
 
     Records at `known` places, which are listed already, are only counted. Uses bounded memory. `unread` is set if Kafka
     does not answer or has no such topic.
     """
-    found, records = LetterCheck(since), dict[RecordPosition, Contradiction]()
+    found, records = DeadLetterCheck(since), dict[RecordPosition, Contradiction]()
     brokers, topic = settings.brokers(), dead_letters_topic(trade.name)
     try:
         count = (await count_partitions(brokers, [topic]))[topic]
@@ -105,7 +107,10 @@ async def check_letters(settings: Settings, since: datetime, known: Collection[R
 
 
 def _add(
-    found: LetterCheck, records: dict[RecordPosition, Contradiction], letter: Record, known: Collection[RecordPosition]
+    found: DeadLetterCheck,
+    records: dict[RecordPosition, Contradiction],
+    letter: Record,
+    known: Collection[RecordPosition],
 ) -> None:
     found.checked += 1
     headers = {name: value or b"" for name, value in letter.headers}

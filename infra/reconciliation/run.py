@@ -12,7 +12,7 @@ import structlog
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.ledger.entries import Booking, book
 from tradesaga.infra.postgres.database import DATABASE_ERRORS, Connection, session
-from tradesaga.infra.reconciliation.dead_letters import Contradiction, LetterCheck, check_letters
+from tradesaga.infra.reconciliation.dead_letters import Contradiction, DeadLetterCheck, check_dead_letters
 from tradesaga.infra.reconciliation.facts import FactCheck, ForgedFact, check_facts
 from tradesaga.infra.reconciliation.sources import read_book, read_ended, read_venue
 from tradesaga.infra.settings import SAGA_LOG, Settings
@@ -30,7 +30,7 @@ class Findings:
     """The result of a reconciliation; `balances_checked` is false if the venue's holdings changed all the time.
 
     `facts` is the result of comparing facts with rows. Its forged facts are also discrepancies, as are the contradicted
-    records of `letters`, which is None if dead letters were not to be read.
+    records of `dead_letters`, which is None if dead letters were not to be read.
     """
 
     discrepancies: list[Discrepancy]
@@ -38,7 +38,7 @@ class Findings:
     orders: int
     balances_checked: bool
     facts: FactCheck
-    letters: LetterCheck | None = None
+    dead_letters: DeadLetterCheck | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the findings for scripts."""
@@ -50,17 +50,17 @@ class Findings:
             "counts": dict(Counter(each.flaw.value for each in self.discrepancies)),
             "discrepancies": [asdict(each) for each in self.discrepancies],
             "facts": self.facts.as_json(),
-            "dead_letters": None if self.letters is None else self.letters.as_json(),
+            "dead_letters": None if self.dead_letters is None else self.dead_letters.as_json(),
         }
 
 
 async def reconcile(
-    port: VenuePort, settings: Settings, since: datetime | None = None, *, letters: bool = False
+    port: VenuePort, settings: Settings, since: datetime | None = None, *, dead_letters: bool = False
 ) -> Findings:
     """Compare everything once; the settings give the venue's name and the databases.
 
-    Facts recorded from `since` on, by default of the last week, are compared with rows; with `letters`, dead letters of
-    the same period are read.
+    Facts recorded from `since` on, by default of the last week, are compared with rows. With `dead_letters`, the dead
+    letters of the same period are read.
     """
     venue = settings.venue_name
     async with session(settings.database_for(SAGA_LOG), application_name="tradesaga reconcile") as sql:
@@ -70,13 +70,13 @@ async def reconcile(
         here = await read_book(sql, venue, stock_id(venue))
     facts = await check_facts(settings, since)
     found = [*compare(ended, there, here), *map(_forged, facts.forged)]
-    letter_check = None
-    if letters:
+    dead_letter_check = None
+    if dead_letters:
         named = {(each.topic, each.partition, each.offset) for each in facts.forged}
-        letter_check = await check_letters(settings, facts.since, named)
-        found += map(_contradicted, letter_check.records)
+        dead_letter_check = await check_dead_letters(settings, facts.since, named)
+        found += map(_contradicted, dead_letter_check.records)
     checked = there.totals is not None and here.stocked
-    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked, facts, letter_check)
+    return Findings(found, len(ended), len(there.orders) + len(there.foreign), checked, facts, dead_letter_check)
 
 
 def _forged(fact: ForgedFact) -> Discrepancy:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from tradesaga.infra.venues import binance_shape as shape
+from tradesaga.infra.venues import binance_json
 from tradesaga.infra.venues.ccxt_client import CcxtClient
 from tradesaga.sagas.trade.venue import (
     SYMBOL_UNKNOWN,
@@ -29,7 +29,7 @@ class AccountHistory:
 
     async def rules(self) -> Mapping[str, SymbolRules]:
         """Return the venue's current instruments and their rules."""
-        rules, self._names = await self._client.call("publicGetExchangeInfo", {}, shape.read_listings)
+        rules, self._names = await self._client.call("publicGetExchangeInfo", {}, binance_json.read_listings)
         return rules
 
     async def symbols(self) -> Mapping[str, str]:
@@ -50,7 +50,9 @@ class AccountHistory:
         """Read an order by `orderId` or `origClientOrderId`, without its fills."""
         request = {"symbol": await self.name(symbol), **reference}
         try:
-            return await self._client.signed("privateGetOrder", request, lambda view: shape.read_order(symbol, view))
+            return await self._client.signed(
+                "privateGetOrder", request, lambda view: binance_json.read_order(symbol, view)
+            )
         except VenueRejected as rejection:
             if rejection.code not in NO_SUCH_ORDER:
                 raise
@@ -58,12 +60,12 @@ class AccountHistory:
 
     async def orders_since(self, symbol: str, after: str | None) -> list[OrderReport]:
         """Return the orders after an order id, oldest first."""
-        return await self._pages("privateGetAllOrders", symbol, "orderId", after, read=shape.read_order)
+        return await self._pages("privateGetAllOrders", symbol, "orderId", after, read=binance_json.read_order)
 
     async def trades_since(self, symbol: str, after: str | None, order_id: str | None = None) -> list[VenueTrade]:
         """Return the trades after a trade id, oldest first, of one order or of all."""
         of = {} if order_id is None else {"orderId": order_id}
-        return await self._pages("privateGetMyTrades", symbol, "fromId", after, read=shape.read_trade, of=of)
+        return await self._pages("privateGetMyTrades", symbol, "fromId", after, read=binance_json.read_trade, of=of)
 
     async def _pages(
         self,
@@ -72,7 +74,7 @@ class AccountHistory:
         first: str,
         after: str | None,
         *,
-        read: Callable[[str, shape.Json], R],
+        read: Callable[[str, binance_json.Json], R],
         of: Mapping[str, str] = MappingProxyType({}),
     ) -> list[R]:
         """Read pages until one is not full; `first` is the parameter for the id from which a page begins."""
@@ -93,4 +95,4 @@ class AccountHistory:
         """Read an order's fills."""
         if not report.filled:
             return report
-        return shape.with_fills(report, await self.trades_since(report.symbol, None, report.venue_order_id))
+        return binance_json.with_fills(report, await self.trades_since(report.symbol, None, report.venue_order_id))

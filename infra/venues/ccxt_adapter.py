@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from tradesaga.infra.venues import binance_shape as shape
+from tradesaga.infra.venues import binance_json
 from tradesaga.infra.venues.account_history import NO_SUCH_ORDER, AccountHistory
 from tradesaga.infra.venues.ccxt_client import CcxtClient, VenueAddress
 from tradesaga.infra.venues.report_stream import ReportStream
@@ -42,7 +42,7 @@ class CcxtVenue:
         request = _write_order(order, await self._history.name(order.symbol), time.time_ns() // 1_000_000)
         try:
             return await self._client.call(
-                "privatePostOrder", request, lambda view: shape.read_placed(order.symbol, view)
+                "privatePostOrder", request, lambda view: binance_json.read_placed(order.symbol, view)
             )  # fmt: skip
         except VenueRejected as rejection:
             if rejection.code == _REFUSED and rejection.reason.startswith(_DUPLICATE):
@@ -54,7 +54,7 @@ class CcxtVenue:
         request = {"symbol": await self._history.name(symbol), "origClientOrderId": client_order_id}
         try:
             report = await self._client.signed(
-                "privateDeleteOrder", request, lambda view: shape.read_cancelled(symbol, view)
+                "privateDeleteOrder", request, lambda view: binance_json.read_cancelled(symbol, view)
             )  # fmt: skip
         except VenueRejected as rejection:
             if rejection.code not in NO_SUCH_ORDER:
@@ -73,7 +73,7 @@ class CcxtVenue:
         return await self._client.signed(
             "privateGetOpenOrders",
             {},
-            lambda views: [shape.read_order(symbols[view["symbol"]], view) for view in views],
+            lambda views: [binance_json.read_order(symbols[view["symbol"]], view) for view in views],
         )
 
     async def orders_since(self, symbol: str, after: str | None = None) -> Sequence[OrderReport]:
@@ -86,7 +86,7 @@ class CcxtVenue:
 
     async def balances(self) -> Mapping[str, Balance]:
         """Return the account's balances by asset."""
-        return await self._client.signed("privateGetAccount", {}, shape.read_balances)
+        return await self._client.signed("privateGetAccount", {}, binance_json.read_balances)
 
     async def rules(self) -> Mapping[str, SymbolRules]:
         """Return the venue's current instruments and their rules."""
@@ -95,7 +95,9 @@ class CcxtVenue:
     async def prices(self) -> Mapping[str, Decimal]:
         """Return the last price of each symbol that has one."""
         symbols = await self._history.symbols()
-        return await self._client.call("publicGetTickerPrice", {}, lambda views: shape.read_prices(symbols, views))
+        return await self._client.call(
+            "publicGetTickerPrice", {}, lambda views: binance_json.read_prices(symbols, views)
+        )
 
     def reports(self, cursor: str | None = None) -> AsyncGenerator[VenueReport]:
         """Stream reports of the account's orders across disconnections and restarts; `aclose` the stream when done."""

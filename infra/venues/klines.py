@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from tradesaga.infra.venues import binance_shape as shape
+from tradesaga.infra.venues import binance_json
 from tradesaga.infra.venues.ccxt_client import CcxtClient, VenueAddress
 from tradesaga.sagas.trade.venue import SYMBOL_UNKNOWN, VenueRejected
 
@@ -32,7 +32,7 @@ class Klines:
     async def tick(self, symbol: str) -> Decimal:
         """Return the symbol's tick size. Raises VenueRejected if the symbol is not listed."""
         if not self._names:
-            rules, self._names = await self._client.call("publicGetExchangeInfo", {}, shape.read_listings)
+            rules, self._names = await self._client.call("publicGetExchangeInfo", {}, binance_json.read_listings)
             self._ticks = {name: rule.tick for name, rule in rules.items()}
         if symbol not in self._ticks:
             raise VenueRejected(SYMBOL_UNKNOWN, f"the venue does not list {symbol}")

@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 import structlog
 
-from tradesaga.infra.venues import binance_shape as shape
+from tradesaga.infra.venues import binance_json
 from tradesaga.infra.venues.account_history import AccountHistory
 from tradesaga.infra.venues.ccxt_client import CcxtClient
 from tradesaga.infra.venues.report_tracker import ReportGapError, ReportTracker
@@ -117,8 +117,8 @@ class ReportStream:
         if event.get("e") != "executionReport" or symbol is None:
             return []
         try:
-            trade = shape.read_event_trade(symbol, event) if event["x"] in _TRADES else None
-            return list(self._tracker.follow(shape.read_event_order(symbol, event), trade))
+            trade = binance_json.read_event_trade(symbol, event) if event["x"] in _TRADES else None
+            return list(self._tracker.follow(binance_json.read_event_order(symbol, event), trade))
         except (ReportGapError, LookupError, TypeError, ValueError, ArithmeticError) as gap:
             log.warning("venue stream has a gap", why=str(gap)[:200], symbol=symbol)
             self._poll_soon()

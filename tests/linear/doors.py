@@ -41,7 +41,7 @@ from tradesaga.infra.starts.accept import StartInvalidError, read_start
 from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 from tradesaga.infra.telemetry.logs import redact
 from tradesaga.infra.telemetry.tracing import next_traceparent
-from tradesaga.infra.venues import binance_shape
+from tradesaga.infra.venues import binance_json
 from tradesaga.producers.gateway.responses import RequestError, read_body
 from tradesaga.producers.start.lines import read_lines
 from tradesaga.sagas.errors import ContextMissingError
@@ -147,7 +147,7 @@ def _order(text: bytes) -> None:
         "origQty": text.decode("latin-1"), "price": "1", "status": "NEW", "executedQty": "1",
         "cummulativeQuoteQty": "1", "updateTime": text.decode("latin-1"),
     }  # fmt: skip
-    binance_shape.read_order("A/B", view)
+    binance_json.read_order("A/B", view)
 
 
 DOORS: Final[Mapping[str, Door]] = {

@@ -14,7 +14,7 @@ from tests.mutants.surgery import everywhere, replaced, rewritten
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.services import cash, settlement, trade_evidence
-from tradesaga.infra.ledger.trades import Order
+from tradesaga.infra.ledger.trades import RegisteredOrder
 from tradesaga.schemas.envelope import CONTEXT
 from tradesaga.schemas.messages import trade as t
 
@@ -30,11 +30,11 @@ class MoneyMutant:
     attack: Callable[[TradeRig], Awaitable[None]]
 
 
-def _order_of_record(ctx: StepContext) -> Order:
+def _order_of_record(ctx: StepContext) -> RegisteredOrder:
     """Take the order from what the record says of earlier steps."""
     request, validated = ctx.get(t.TradeRequested), ctx.get(t.OrderValidated)
     price = request.limit_price or D(1)
-    return Order(
+    return RegisteredOrder(
         request.account, "paper", request.symbol, request.side, request.quantity, request.order_type, price, price,
         request.time_in_force, validated.quote, validated.hold_asset, validated.hold, validated.notional, "COUNTED",
     )  # fmt: skip

@@ -10,7 +10,7 @@ from tests.integration.infra.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.context import StepContext
 from tradesaga.consumers.participant import CompensationImpossibleError
 from tradesaga.consumers.services.execution import Desk, conclude, execution_participant
-from tradesaga.infra.ledger.trades import Order, Trade
+from tradesaga.infra.ledger.trades import RegisteredOrder, Trade
 from tradesaga.infra.paper_exchange.faults import Fault
 from tradesaga.sagas.trade.fills import identify
 from tradesaga.sagas.trade.orders import Terms, assess, client_order_id
@@ -39,7 +39,7 @@ def told(request: t.TradeRequested, seconds: float = 3.0) -> StepContext:
     terms = assess(request, EURUSD)
     assert isinstance(terms, Terms)
     ctx = context("place_order", [request], expires_ns=time.time_ns() + int(seconds * 1e9))
-    ctx.evidence = Trade(Order(
+    ctx.evidence = Trade(RegisteredOrder(
         request.account, "paper", request.symbol, request.side, request.quantity, request.order_type,
         request.limit_price, terms.worst_price, request.time_in_force, "USD", terms.hold_asset, terms.hold,
         terms.notional, "COUNTED",

@@ -34,7 +34,7 @@ from tradesaga.infra.kafka.topics import ensure_topics
 from tradesaga.infra.outbox.processor import Processor
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Pool, open_pool, session
-from tradesaga.infra.reconciliation.dead_letters import check_letters
+from tradesaga.infra.reconciliation.dead_letters import check_dead_letters
 from tradesaga.infra.reconciliation.run import reconcile
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.comparison import Flaw
@@ -174,11 +174,11 @@ async def test_forged_records_move_nothing_and_are_named(market: Market) -> None
 
 async def check_named(market: Market, saga_id: UUID, unknown: UUID) -> None:
     """Hold `reconcile` to what was forged: facts by the audit log, commands and reports by the dead letters."""
-    findings = await reconcile(market.venue, market.settings, letters=True)
+    findings = await reconcile(market.venue, market.settings, dead_letters=True)
     flaws = {each.flaw for each in findings.discrepancies}
     assert {Flaw.FORGED_FACT, Flaw.CONTRADICTED_RECORD} <= flaws
-    assert findings.letters is not None
-    named = {(each.saga_id, each.type): each for each in findings.letters.records}
+    assert findings.dead_letters is not None
+    named = {(each.saga_id, each.type): each for each in findings.dead_letters.records}
     for saga in (saga_id, unknown):
         release = named[str(saga), "trade.release-funds.v1"]
         assert (release.topic, release.source, release.reader) == (
@@ -194,7 +194,7 @@ async def check_named(market: Market, saga_id: UUID, unknown: UUID) -> None:
         place = (release.topic, release.partition)
         [[record]] = [batch async for batch in replay.read(place, release.offset, release.offset + 1)]
     assert record.header("ce_correlationid") == str(unknown).encode()
-    forged = {each.place for each in findings.letters.records} & {
+    forged = {each.place for each in findings.dead_letters.records} & {
         (each.topic, each.partition, each.offset) for each in findings.facts.forged
     }
     assert forged == set()
@@ -202,4 +202,4 @@ async def check_named(market: Market, saga_id: UUID, unknown: UUID) -> None:
     assert told["counts"]["contradicted_record"] == len(told["dead_letters"]["records"])
     assert told["dead_letters"]["contradictions"] >= told["counts"]["contradicted_record"]
     gone = market.settings.model_copy(update={"topic_prefix": "nobody"})
-    assert "trade.dead-letters" in (await check_letters(gone, findings.facts.since)).unread
+    assert "trade.dead-letters" in (await check_dead_letters(gone, findings.facts.since)).unread

@@ -161,8 +161,8 @@ async def test_lost_messages_are_swept_up(
     paper: PaperProcess, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that lives but delivers nothing loses nothing: the past is read at intervals anyway."""
-    monkeypatch.setattr(report_stream, "_SWEEP", 0.2)
-    monkeypatch.setattr(report_stream.ReportStream, "_tell", _tell_nothing)
+    monkeypatch.setattr(report_stream, "_POLL", 0.2)
+    monkeypatch.setattr(report_stream.ReportStream, "_handle", _tell_nothing)
     venue = connect()
     listener = Listener(venue)
     await asyncio.sleep(0.3)
@@ -177,7 +177,7 @@ async def test_gap_in_the_stream_is_noticed_and_filled(
     paper: PaperProcess, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When one message is lost, the next of that order shows it, and the past is read at once."""
-    tell: Callable[..., list[VenueReport]] = report_stream.ReportStream.__dict__["_tell"]
+    tell: Callable[..., list[VenueReport]] = report_stream.ReportStream.__dict__["_handle"]
     lost: list[str] = []
 
     def forgetful(self: report_stream.ReportStream, event: report_stream.Json) -> list[VenueReport]:
@@ -186,7 +186,7 @@ async def test_gap_in_the_stream_is_noticed_and_filled(
             return []
         return tell(self, event)
 
-    monkeypatch.setattr(report_stream.ReportStream, "_tell", forgetful)
+    monkeypatch.setattr(report_stream.ReportStream, "_handle", forgetful)
     venue = connect()
     listener = Listener(venue)
     await soon(lambda: listens(paper))
