@@ -1,4 +1,4 @@
-"""What commands print: results as text or, with `--json`, as JSON on stdout; warnings and errors on stderr."""
+"""Options that commands share, and their output: results on stdout, warnings and errors on stderr, as text or JSON."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,7 +24,7 @@ def print_result(value: Any, text: str, *, as_json: bool) -> None:
 
 
 def print_warning(what: str, *, as_json: bool) -> None:
-    """Print what does not stop the command but needs attention."""
+    """Print a problem that does not stop the command."""
     typer.echo(to_json({"warning": what}) if as_json else f"tradesaga: warning: {what}", err=True)
 
 
@@ -48,9 +48,9 @@ App = Annotated[
     ),
 ]
 
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is recorded with the decision.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="The reason; it is recorded with the action.")]
 
-Operator = Annotated[str | None, typer.Option("--operator", help="Who decides; default $USER.")]
+Operator = Annotated[str | None, typer.Option("--operator", help="The operator's name; default $USER.")]
 
 
 def parse_option(kind: Any, text: str, name: str, code: str = "usage") -> Any:

@@ -42,7 +42,10 @@ class StepOwner(ABC):
 
 def registered_participants(settings: Settings) -> list[StepOwner]:
     """Return all participants, each once. Raises `CommandError` for one that cannot be loaded."""
-    found = [_resolve(load_entry_point(point), settings, point.value) for point in entry_points(group=PARTICIPANTS)]
+    found = [
+        resolve_participant(load_entry_point(point), settings, point.value)
+        for point in entry_points(group=PARTICIPANTS)
+    ]
     for module in settings.app:
         found += module_participants(import_app(module), settings)
     return list(dict.fromkeys(found))
@@ -51,11 +54,12 @@ def registered_participants(settings: Settings) -> list[StepOwner]:
 def module_participants(module: ModuleType, settings: Settings) -> list[StepOwner]:
     """Return a module's participants: its global names, and what its `participants` lists."""
     owners = [value for value in vars(module).values() if isinstance(value, StepOwner)]
-    owners += [_resolve(each, settings, module.__name__) for each in getattr(module, "participants", ())]
+    owners += [resolve_participant(each, settings, module.__name__) for each in getattr(module, "participants", ())]
     return list(dict.fromkeys(owners))
 
 
-def _resolve(value: Any, settings: Settings, where: str) -> StepOwner:
+def resolve_participant(value: Any, settings: Settings, where: str) -> StepOwner:
+    """Return a registered value as a participant. Raises `CommandError` (exit 3) if it is none."""
     made = value if isinstance(value, StepOwner) else value(settings) if callable(value) else value
     if not isinstance(made, StepOwner):
         raise CommandError(

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.registry.app_modules import import_app, load_entry_point
-from tradesaga.infra.registry.participants import PARTICIPANTS, StepOwner, module_participants
+from tradesaga.infra.registry.participants import PARTICIPANTS, StepOwner, module_participants, resolve_participant
 from tradesaga.infra.settings import Settings
 
 Service = Callable[[Settings], Awaitable[None]]
@@ -79,18 +79,15 @@ def _load(name: str, own: Mapping[str, Service]) -> Service:
     for point in entry_points(group=SERVICES, name=name):
         return load_entry_point(point)
     for point in entry_points(group=PARTICIPANTS, name=name):
-        return _serving(load_entry_point(point))
+        return _serving(load_entry_point(point), point.value)
     known = ", ".join(sorted({*_installed(), *own})) or "none"
     raise CommandError(
         "service-unknown", f"there is no service {name}", SERVICES, f"known: {known}", ExitCode.NOT_FOUND
     )
 
 
-def _serving(registered: StepOwner | Callable[[Settings], StepOwner]) -> Service:
-    if isinstance(registered, StepOwner):
-        return registered.serve
-
+def _serving(registered: object, where: str) -> Service:
     async def serve(settings: Settings) -> None:
-        await registered(settings).serve(settings)
+        await resolve_participant(registered, settings, where).serve(settings)
 
     return serve
