@@ -18,7 +18,7 @@ from tradesaga.consumers.audit.export.layout import Line, describe_saga, to_line
 from tradesaga.consumers.audit.export.manifest import Log
 from tradesaga.consumers.audit.export.orders import OrderSheet
 from tradesaga.consumers.audit.export.retired import RetiredRecords
-from tradesaga.consumers.audit.export.source import PAGE, Sealed, Seals, Source
+from tradesaga.consumers.audit.export.source import PAGE, SealedLog, Seals, Source
 from tradesaga.consumers.audit.log.log_check import Begin, Report
 from tradesaga.consumers.audit.log.rows import Row, to_row
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
@@ -53,7 +53,7 @@ class Exporter:
     sagas: int = 0
     types: Counter[str] = field(default_factory=Counter[str])
 
-    async def export_log(self, log: Sealed) -> None:
+    async def export_log(self, log: SealedLog) -> None:
         """Write the wanted records of one log. Raises `CommandError` if the log does not match its seal."""
         checkpoint = self.seals.open(log.note)
         bounds = await self.source.bounds(log, checkpoint.next_offset)
@@ -78,7 +78,7 @@ class Exporter:
         await self.seals.write(self.folder.file(layout.CHECKPOINTS), self.source, log, writing.first_leaf)
         await self._export_sagas(log, first, last)
 
-    async def _export_sagas(self, log: Sealed, first: int, last: int) -> None:
+    async def _export_sagas(self, log: SealedLog, first: int, last: int) -> None:
         file = self.folder.file(layout.SAGAS)
         async for page in self.source.sagas(log, first, last):
             file.write(b"".join(write_line(describe_saga(log.place, row)) for row in page))
@@ -91,7 +91,7 @@ class _LogWriting:
     """Writes one log; `span` is the first and last wanted offset."""
 
     exporter: Exporter
-    log: Sealed
+    log: SealedLog
     checkpoint: Checkpoint
     span: tuple[int, int]
     frontier: Frontier = field(default_factory=Frontier.empty)

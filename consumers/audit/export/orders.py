@@ -14,7 +14,7 @@ import asyncpg
 import orjson
 
 from tradesaga.consumers.audit.export.folder import HashedFile
-from tradesaga.consumers.audit.export.source import Sealed, Source
+from tradesaga.consumers.audit.export.source import SealedLog, Source
 from tradesaga.infra.clock import format_time
 from tradesaga.sagas.audit_text import OrderText, RecordedMessage
 
@@ -45,7 +45,7 @@ class OrderSheet:
         """Write the header."""
         self._write([dict(zip(COLUMNS, COLUMNS, strict=True))])
 
-    async def add(self, source: Source, log: Sealed, span: tuple[int, int], sagas: Sequence[asyncpg.Record]) -> None:
+    async def add(self, source: Source, log: SealedLog, span: tuple[int, int], sagas: Sequence[asyncpg.Record]) -> None:
         """Write the order records of these sagas between two offsets."""
         for name, text in self.texts.items():
             contexts = {row["saga_id"]: row["context"] for row in sagas if row["name"] == name}

@@ -7,7 +7,7 @@ from typing import Any
 from tradesaga.consumers.audit.export.layout import FormatError, read_line, write_line
 from tradesaga.consumers.audit.export.manifest import Log, Manifest
 from tradesaga.consumers.audit.log.action_log import Action, Entry, actions_origin, check_actions, read_entries
-from tradesaga.consumers.audit.log.log_check import Report, Retired, Verdict, read_notes
+from tradesaga.consumers.audit.log.log_check import Report, Retired, Verdict, by_size, read_notes
 from tradesaga.consumers.audit.log.retired_ranges import RetiredRanges
 from tradesaga.infra.audit_log.checkpoint import Origin
 from tradesaga.infra.audit_log.note import Verifier
@@ -47,7 +47,7 @@ def check_entries(
     """Return the actions that a trusted key has signed, with their numbers; report others."""
     origin = actions_origin(log_id)
     notes = read_notes(report, str(origin), [entry.note for entry in entries], trusted).get(str(origin), {})
-    return check_actions(report, origin, entries, {size: checkpoint for size, (checkpoint, _) in notes.items()})
+    return check_actions(report, origin, entries, by_size(notes))
 
 
 def read_entry(text: bytes) -> Entry:

@@ -64,7 +64,7 @@ FROM saga WHERE saga_id IN (
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedLog:
     """A log with its last checkpoint."""
 
     topic: str
@@ -98,15 +98,15 @@ class Source:
     def __post_init__(self) -> None:
         self.wanted = _wanted(self.query, self.starts)
 
-    async def logs(self, topic: str | None) -> list[Sealed]:
+    async def logs(self, topic: str | None) -> list[SealedLog]:
         """Return the sealed logs."""
-        return [Sealed(*row) for row in await self.sql.fetch(_LOGS, topic)]
+        return [SealedLog(*row) for row in await self.sql.fetch(_LOGS, topic)]
 
-    async def first(self, log: Sealed) -> int | None:
+    async def first(self, log: SealedLog) -> int | None:
         """Return the first offset of a log; None where it has no record."""
         return await first_offset(self.sql, *log.place)
 
-    async def unsealed(self, log: Sealed, end: int) -> int:
+    async def unsealed(self, log: SealedLog, end: int) -> int:
         """Return the number of records from offset `end`."""
         return await self.sql.fetchval(_UNSEALED, *log.place, end)
 
@@ -114,13 +114,13 @@ class Source:
         """Return the number of records of logs without a checkpoint."""
         return await self.sql.fetchval(_NEVER_SEALED, topic)
 
-    async def notes(self, log: Sealed, after: int) -> AsyncGenerator[tuple[int, str]]:
+    async def notes(self, log: SealedLog, after: int) -> AsyncGenerator[tuple[int, str]]:
         """Yield the checkpoints of a log that are larger than `after`."""
         async for page in read_pages(self.sql, _NOTES, *log.place, after, log.size):
             for row in page:
                 yield row[0], row[1]
 
-    async def bounds(self, log: Sealed, end: int) -> tuple[int, int] | None:
+    async def bounds(self, log: SealedLog, end: int) -> tuple[int, int] | None:
         """Return the first and last wanted offset before offset `end`; None if there is none."""
         if self.query.whole:
             row = await self.sql.fetchrow(_BOUNDS, *log.place, end, self.query.from_ms, self.query.to_ms)
@@ -129,17 +129,17 @@ class Source:
             row = await self.sql.fetchrow(statement, *log.place, 0, end, *self.wanted.args)
         return (row[0], row[1]) if row is not None and row[0] is not None else None
 
-    def rows(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
+    def rows(self, log: SealedLog, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
         """Yield pages of the wanted records between two offsets, in order."""
         span, wanted = (first, last + 1), self.wanted
         return read_span(self.sql, log.place, span, wanted.condition, *wanted.args, page=PAGE)
 
-    def hashes(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
+    def hashes(self, log: SealedLog, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
         """Yield pages of offset, hash and skipped offsets of all records between two offsets, in order."""
         return read_leaves(self.sql, log.place, (first, last + 1))
 
     async def before(
-        self, log: Sealed, span: tuple[int, int], records: Sequence[tuple[UUID, int]]
+        self, log: SealedLog, span: tuple[int, int], records: Sequence[tuple[UUID, int]]
     ) -> dict[tuple[UUID, int], bytes]:
         """Return the hashes of those of these records, by saga and number, that are before the wanted ones.
 
@@ -150,13 +150,13 @@ class Source:
         rows = await self.sql.fetch(_BEFORE, *log.place, 0, last + 1, sagas, seqs, before)
         return {(row[0], row[1]): row[2] for row in rows}
 
-    def sagas(self, log: Sealed, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
+    def sagas(self, log: SealedLog, first: int, last: int) -> AsyncGenerator[list[asyncpg.Record]]:
         """Yield pages of the rows of the sagas with wanted records between two offsets, by id."""
         statement = _SAGAS.format(log=f"{IN_SPAN} {self.wanted.condition}")
         return read_pages(self.sql, statement, *log.place, first, last + 1, *self.wanted.args, page=PAGE)
 
     async def messages(
-        self, log: Sealed, span: tuple[int, int], sagas: Sequence[UUID], types: Collection[str]
+        self, log: SealedLog, span: tuple[int, int], sagas: Sequence[UUID], types: Collection[str]
     ) -> list[asyncpg.Record]:
         """Return these sagas' wanted records of some types, between two offsets, by saga."""
         number = 5 + len(self.wanted.args)
@@ -220,7 +220,7 @@ class Seals:
             do = "name the keys that sealed, past ones too, in the .pub file of the key, a line each"
             raise CommandError("checkpoint-unknown", str(error), note.split("\n", 1)[0], do) from error
 
-    async def write(self, file: HashedFile, source: Source, log: Sealed, after: int) -> None:
+    async def write(self, file: HashedFile, source: Source, log: SealedLog, after: int) -> None:
         """Write the checkpoints of a log that are larger than `after`: one per thousand records, and the last."""
         met = after
         async for size, note in source.notes(log, after):

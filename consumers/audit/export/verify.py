@@ -17,7 +17,7 @@ from tradesaga.consumers.audit.export.log_reader import LineReader, LogReader
 from tradesaga.consumers.audit.export.manifest import File, Log, Manifest, note_text
 from tradesaga.consumers.audit.export.retired import check_retired, read_entry
 from tradesaga.consumers.audit.log.action_log import Entry
-from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, read_notes
+from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, by_size, merge_checkpoints, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.note import NoteError, Verifier, open_note
 from tradesaga.infra.audit_log.witness import WitnessFile
@@ -148,17 +148,16 @@ def _read_checkpoints(
         report.add(Verdict.ALTERED, layout.CHECKPOINTS, f"{origin} is no log of this export")
     for log in manifest.logs:
         _check_last(report, manifest, log, {hash_note(note) for _, note in found.get(log.origin, {}).values()})
-    known = {origin: {size: checkpoint for size, (checkpoint, _) in sizes.items()} for origin, sizes in found.items()}
     for number, witness in enumerate(witnesses, 1):
         where = f"witness {number}"
-        for origin, sizes in read_notes(report, where, (each.note for each in witness.read()), trusted).items():
-            for size, (checkpoint, _) in sizes.items():
-                if origin not in logs or size > logs[origin].size:
-                    continue
-                mine = known.setdefault(origin, {}).setdefault(size, checkpoint)
-                if mine.root != checkpoint.root:
-                    report.add(Verdict.ALTERED, origin, f"{where} has another root of its first {size} records")
-    return known
+        seen = read_notes(report, where, (each.note for each in witness.read()), trusted)
+        covered = {
+            origin: {size: signed for size, signed in sizes.items() if size <= logs[origin].size}
+            for origin, sizes in seen.items()
+            if origin in logs
+        }
+        merge_checkpoints(report, found, where, covered)
+    return {origin: by_size(sizes) for origin, sizes in found.items()}
 
 
 def _check_last(report: Report, manifest: Manifest, log: Log, notes: set[str]) -> None:

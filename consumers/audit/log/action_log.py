@@ -10,7 +10,7 @@ import orjson
 import structlog
 
 from tradesaga.consumers.audit.log.checkpoints import HistoryError
-from tradesaga.consumers.audit.log.log_check import Report, Verdict, check_chain, read_notes
+from tradesaga.consumers.audit.log.log_check import Report, Verdict, by_size, check_chain, read_notes
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, hash_note
 from tradesaga.infra.audit_log.clock_evidence import read_clock
 from tradesaga.infra.audit_log.merkle import Frontier, hash_leaf
@@ -217,12 +217,10 @@ class ActionLog:
     def _believe(self, entries: list[Entry], seen: WitnessEntry | None) -> list[tuple[int, Action]]:
         report, notes = Report(), [entry.note for entry in entries]
         found = read_notes(report, "database", notes, self.trusted).get(str(self.origin), {})
-        check_chain(report, [found[size] for size in sorted(found)])
+        check_chain(report, found)
         if seen is not None:
-            told = read_notes(report, "witness", [seen.note], self.trusted).get(str(self.origin), {})
-            found = found | told
-        known = {size: checkpoint for size, (checkpoint, _) in found.items()}
-        actions = check_actions(report, self.origin, entries, known)
+            found |= read_notes(report, "witness", [seen.note], self.trusted).get(str(self.origin), {})
+        actions = check_actions(report, self.origin, entries, by_size(found))
         if report.findings:
             first = report.findings[0]
             raise HistoryError(f"{first.where}: {first.what}")

@@ -6,7 +6,7 @@ which are allowed only where a row's hash covers them as left by transactions; r
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -172,11 +172,13 @@ class Report:
         return verdict not in self.broken
 
 
-def read_notes(
-    report: Report, where: str, notes: Iterable[str], trusted: Mapping[bytes, Verifier]
-) -> dict[str, dict[int, tuple[Checkpoint, str]]]:
+Checkpoints = dict[str, dict[int, tuple[Checkpoint, str]]]
+"""Checkpoints with their notes, by origin and size."""
+
+
+def read_notes(report: Report, where: str, notes: Iterable[str], trusted: Mapping[bytes, Verifier]) -> Checkpoints:
     """Return the checkpoints signed by a trusted key, with their notes, by origin and size; report all others."""
-    found: dict[str, dict[int, tuple[Checkpoint, str]]] = {}
+    found: Checkpoints = {}
     for note in notes:
         try:
             checkpoint = Checkpoint.parse(open_note(note, trusted)[0])
@@ -192,10 +194,24 @@ def read_notes(
     return found
 
 
-def check_chain(report: Report, checkpoints: Sequence[tuple[Checkpoint, str]]) -> None:
-    """Check that each checkpoint of one log, ordered by size, refers to the one before."""
+def merge_checkpoints(report: Report, known: Checkpoints, where: str, found: Checkpoints) -> None:
+    """Add the checkpoints of a source to the known ones; report those with another root."""
+    for origin, sizes in found.items():
+        mine = known.setdefault(origin, {})
+        for size, signed in sizes.items():
+            if mine.setdefault(size, signed)[0].root != signed[0].root:
+                report.add(Verdict.ALTERED, origin, f"{where} has another root of its first {size} records")
+
+
+def by_size(checkpoints: Mapping[int, tuple[Checkpoint, str]]) -> dict[int, Checkpoint]:
+    """Return checkpoints by size, without their notes."""
+    return {size: checkpoint for size, (checkpoint, _) in checkpoints.items()}
+
+
+def check_chain(report: Report, checkpoints: Mapping[int, tuple[Checkpoint, str]]) -> None:
+    """Check that each checkpoint of one log, by size, refers to the one before."""
     before = ""
-    for checkpoint, note in checkpoints:
+    for _, (checkpoint, note) in sorted(checkpoints.items()):
         if checkpoint.previous != before:
             where = f"{checkpoint.origin} at {checkpoint.size} records"
             report.add(Verdict.INCOMPLETE, where, "a checkpoint before this one is missing")

@@ -8,7 +8,14 @@ import orjson
 
 from tradesaga.consumers.audit.log.fold import Fold
 from tradesaga.consumers.audit.replay.request import TIMES, AsOf
-from tradesaga.consumers.audit.replay.state import NO_PROGRESS, ProgressReporter, ReplayState, Watermark, fingerprint
+from tradesaga.consumers.audit.replay.state import (
+    NO_PROGRESS,
+    ProgressReporter,
+    ReplayState,
+    SagaCounts,
+    Watermark,
+    fingerprint,
+)
 from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
 from tradesaga.infra.clock import format_time
@@ -19,15 +26,11 @@ from tradesaga.sagas.machine import State
 
 
 @dataclass
-class AsOfResult:
+class AsOfResult(SagaCounts):
     """Counts of the records up to a time and of `later` ones. The sagas are in the replay's state."""
 
     records: int = 0
     later: int = 0
-    sagas: int = 0
-    unstarted: int = 0
-    parked: int = 0
-    states: dict[str, int] = field(default_factory=dict[str, int])
     gone: dict[str, int] = field(default_factory=dict[str, int])
     """The first offset of each partition that does not begin at 0."""
 
@@ -50,8 +53,7 @@ class AsOfReplay:
         self.reporter.sized(sum(end - begin for begin, end in held.values()))
         fold, known = Fold(self.rules, self.replay_state.sagas), AsOfResult()
         for place, (begin, end) in held.items():
-            watermark = self.replay_state.watermarks.get(place)
-            start = max(begin, watermark.next_offset) if watermark is not None else begin
+            start = self.replay_state.next_offset(place, begin)
             self.reporter.advance(start - begin)
             async for batch in self.replay.read(place, start, end):
                 self._take(fold, batch)
@@ -60,7 +62,7 @@ class AsOfReplay:
         known.records, known.later = (self.replay_state.counts.get(name, 0) for name in ("records", "later"))
         known.gone = {f"{topic}[{number}]": begin for (topic, number), (begin, _) in held.items() if begin}
         for tracked in self.replay_state.sagas:
-            _count(known, tracked)
+            known.count(tracked)
         return known
 
     def _partitions(self) -> list[int]:
@@ -118,13 +120,3 @@ def step_status(state: State, index: int) -> str:
     if state.failed[index] == state.rounds[index]:
         return "failed"
     return "unknown" if state.unknown & bit else "open"
-
-
-def _count(known: AsOfResult, tracked: Tracked) -> None:
-    known.parked += bool(tracked.parked)
-    if tracked.checkpoint is None:
-        known.unstarted += 1
-        return
-    known.sagas += 1
-    state = tracked.checkpoint.status.value
-    known.states[state] = known.states.get(state, 0) + 1

@@ -23,7 +23,14 @@ from tradesaga.consumers.audit.replay.differences import (
     format_value,
 )
 from tradesaga.consumers.audit.replay.request import Range, Span, find_spans
-from tradesaga.consumers.audit.replay.state import NO_PROGRESS, ProgressReporter, ReplayState, Watermark, fingerprint
+from tradesaga.consumers.audit.replay.state import (
+    NO_PROGRESS,
+    ProgressReporter,
+    ReplayState,
+    SagaCounts,
+    Watermark,
+    fingerprint,
+)
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import format_of, hash_row
 from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
@@ -141,7 +148,7 @@ _SAGAS: Final = "SELECT count(*) FROM saga WHERE name = $1"
 
 
 @dataclass
-class ReplayReport:
+class ReplayReport(SagaCounts):
     """The result of a comparison.
 
     `partial` sagas have records before the range, or run under a version that is not registered; `gone_on` sagas have
@@ -149,22 +156,11 @@ class ReplayReport:
     """
 
     records: int = 0
-    sagas: int = 0
-    states: dict[str, int] = field(default_factory=dict[str, int])
-    parked: int = 0
     partial: int = 0
     partial_sagas: list[UUID] = field(default_factory=list[UUID])
     gone_on: int = 0
     differing: int = 0
     differences: list[Difference] = field(default_factory=list[Difference])
-
-    def count(self, tracked: Tracked) -> None:
-        """Count a saga by its state."""
-        self.sagas += tracked.checkpoint is not None
-        self.parked += bool(tracked.parked)
-        if tracked.checkpoint is not None:
-            state = tracked.checkpoint.status.value
-            self.states[state] = self.states.get(state, 0) + 1
 
 
 class RowComparer:
@@ -269,7 +265,7 @@ class Comparison:
     async def _follow(self, place: Partition, span: Span, retired: int, leaves_from: int) -> None:
         """Fold one partition and compare each record with its row."""
         watermark = self.replay_state.watermarks.get(place)
-        start = max(span[0], watermark.next_offset) if watermark is not None else span[0]
+        start = self.replay_state.next_offset(place, span[0])
         self.reporter.advance(start - span[0])
         rows = RowReader(self.sql, place, (start, span[1]), retired, leaves_from)
         comparer = RowComparer(self.rules, self.replay_state, self.replay_state.differ)

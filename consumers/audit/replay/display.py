@@ -13,7 +13,7 @@ from tradesaga.consumers.audit.replay.as_of import AsOfResult, describe_sagas
 from tradesaga.consumers.audit.replay.comparison import ReplayReport
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.request import AsOf
-from tradesaga.consumers.audit.replay.state import ReplayState
+from tradesaga.consumers.audit.replay.state import ReplayState, SagaCounts
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.cli.console import to_json
 from tradesaga.infra.clock import format_time
@@ -25,8 +25,8 @@ def show_report(report: ReplayReport, *, as_json: bool) -> None:
         typer.echo(to_json(_report_json(report)))
         return
     console = Console()
-    console.print(f"{report.records:,} records, {_states(report.sagas, report.states)}", highlight=False)
-    _show_parked(console, report.parked)
+    console.print(f"{report.records:,} records, {_states(report)}", highlight=False)
+    _show_parked(console, report)
     if report.partial:
         some = ", ".join(map(str, report.partial_sagas[:3]))
         what = f"{report.partial:,} sagas began before the range, so only their rows were compared: {some}"
@@ -70,9 +70,9 @@ def show_known(
         return
     console = Console()
     by = "had happened" if as_of.clock == "event" else "was known"
-    console.print(f"what {by} at {format_time(as_of.at)}: {_states(known.sagas, known.states)}", highlight=False)
+    console.print(f"what {by} at {format_time(as_of.at)}: {_states(known)}", highlight=False)
     console.print(f"{known.records:,} records up to then, {known.later:,} later ones", highlight=False)
-    _show_parked(console, known.parked)
+    _show_parked(console, known)
     for place, first in known.gone.items():
         console.print(f"[bold red]{place} begins at offset {first}[/]: what was before is gone, this is not all")
     table = Table(Column("saga", no_wrap=True), "state", "steps", "last record", "why", box=None, pad_edge=False)
@@ -120,11 +120,11 @@ def _report_json(report: ReplayReport) -> dict[str, Any]:
     }
 
 
-def _states(sagas: int, states: dict[str, int]) -> str:
-    told = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
-    return f"{sagas:,} sagas: {told or 'none'}"
+def _states(counts: SagaCounts) -> str:
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.states.items()))
+    return f"{counts.sagas:,} sagas: {states or 'none'}"
 
 
-def _show_parked(console: Console, parked: int) -> None:
-    if parked:
-        console.print(f"{parked:,} of them wait with parked records", highlight=False)
+def _show_parked(console: Console, counts: SagaCounts) -> None:
+    if counts.parked:
+        console.print(f"{counts.parked:,} of them wait with parked records", highlight=False)

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
@@ -14,6 +14,7 @@ from tradesaga.consumers.audit.replay.differences import Difference, PartialSaga
 from tradesaga.consumers.audit.replay.request import Span
 from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, SagaCache
 from tradesaga.consumers.saga_log.chain import link_v1
+from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record, dump_headers_v1
@@ -30,6 +31,26 @@ class ProgressReporter:
 
 
 NO_PROGRESS = ProgressReporter(lambda _: None, lambda _: None)
+
+
+@dataclass
+class SagaCounts:
+    """The numbers of replayed sagas: started ones by state, those not started, and those with parked records."""
+
+    sagas: int = 0
+    unstarted: int = 0
+    parked: int = 0
+    states: dict[str, int] = field(default_factory=dict[str, int])
+
+    def count(self, tracked: Tracked) -> None:
+        """Count a saga."""
+        self.parked += bool(tracked.parked)
+        if tracked.checkpoint is None:
+            self.unstarted += 1
+            return
+        self.sagas += 1
+        state = tracked.checkpoint.status.value
+        self.states[state] = self.states.get(state, 0) + 1
 
 
 FORMAT: Final = 1
@@ -130,6 +151,11 @@ class ReplayState:
                 if fingerprint(batch[0]) != watermark.last:
                     raise self._refusal(f"{where} offset {last} is not the record that was read there")
 
+    def next_offset(self, place: Partition, begin: int) -> int:
+        """Return the offset from which to read a partition, at least `begin`."""
+        watermark = self.watermarks.get(place)
+        return max(begin, watermark.next_offset) if watermark is not None else begin
+
     def add(self, name: str, number: int) -> None:
         """Add to a count."""
         self.counts[name] = self.counts.get(name, 0) + number
@@ -170,9 +196,9 @@ class ReplayState:
         """Reject another replay's file; an added version of the saga does not invalidate the state."""
         added = {number: steps for number, steps in mine["definitions"].items() if number not in told["definitions"]}
         told["definitions"] |= added
-        for field, value in mine.items():
-            if told.get(field) != value:
-                raise self._refusal(f"it is of another replay: {field} {told.get(field)!r}, not {value!r}")
+        for name, value in mine.items():
+            if told.get(name) != value:
+                raise self._refusal(f"it is of another replay: {name} {told.get(name)!r}, not {value!r}")
         if added:
             self._sql.execute("UPDATE identity SET told = ?", (orjson.dumps(told),))
 

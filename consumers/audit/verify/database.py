@@ -4,17 +4,23 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from tradesaga.consumers.audit.log.action_log import actions_origin, check_actions, read_entries
 from tradesaga.consumers.audit.log.checkpoints import read_ends, read_stored_notes
-from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, check_chain, read_notes
+from tradesaga.consumers.audit.log.log_check import (
+    Checkpoints,
+    LogCheck,
+    Report,
+    Verdict,
+    by_size,
+    check_chain,
+    merge_checkpoints,
+    read_notes,
+)
 from tradesaga.consumers.audit.log.retired_ranges import RetiredRanges
 from tradesaga.consumers.audit.log.rows import Row, snapshot, stream_rows
-from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin
+from tradesaga.infra.audit_log.checkpoint import Origin
 from tradesaga.infra.audit_log.clock_evidence import NO_TIER, ClockTally, ClockTier
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.witness import WitnessFile
 from tradesaga.infra.postgres.database import Session
-
-Known = dict[str, dict[int, tuple[Checkpoint, str]]]
-"""Checkpoints and their notes, by origin and size."""
 
 
 async def verify_database(
@@ -52,12 +58,12 @@ async def _verify(
     notes = [*(note for *_, note in await read_stored_notes(sql)), *(entry.note for entry in entries)]
     stored = read_notes(report, "database", notes, trusted)
     for checkpoints in stored.values():
-        check_chain(report, [checkpoints[size] for size in sorted(checkpoints)])
+        check_chain(report, checkpoints)
     known = _join(report, stored, witnesses, trusted)
     report.checkpoints = sum(len(checkpoints) for checkpoints in known.values())
     _tell_clock(report, known, tier)
     actions = actions_origin(log_id)
-    signed = check_actions(report, actions, entries, _sizes(known.pop(str(actions), {})))
+    signed = check_actions(report, actions, entries, by_size(known.pop(str(actions), {})))
     retired = RetiredRanges.believe(report, actions, signed)
     check: LogCheck | None = None
     place: tuple[str, int] | None = None
@@ -68,7 +74,7 @@ async def _verify(
             place = (row.record.topic, row.record.partition)
             origin = Origin(log_id, *place)
             begin = await retired.begin(sql, report, origin, row.record.offset)
-            check = LogCheck(report, origin, _sizes(known.pop(str(origin), {})), begin)
+            check = LogCheck(report, origin, by_size(known.pop(str(origin), {})), begin)
         check.take(row)
         if not report.rows % 1000:
             progress(report.rows)
@@ -76,7 +82,7 @@ async def _verify(
         check.finish()
     for origin, checkpoints in known.items():  # logs of which not one row is left
         begin = await retired.begin(sql, report, Origin.parse(origin), None)
-        LogCheck(report, Origin.parse(origin), _sizes(checkpoints), begin).finish()
+        LogCheck(report, Origin.parse(origin), by_size(checkpoints), begin).finish()
     progress(report.rows)
     return report
 
@@ -94,7 +100,7 @@ async def _own_rows(sql: Session, report: Report) -> AsyncGenerator[Row]:
         report.add(Verdict.ALTERED, f"{topic}[{partition}] offset {offset}", what)
 
 
-def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:
+def _tell_clock(report: Report, known: Checkpoints, tier: ClockTier) -> None:
     """Remark on checkpoints signed outside the tier; they are valid all the same."""
     tally = ClockTally(tier)
     for checkpoints in known.values():
@@ -105,24 +111,15 @@ def _tell_clock(report: Report, known: Known, tier: ClockTier) -> None:
 
 
 def _join(
-    report: Report, stored: Known, witnesses: Sequence[Sequence[str]], trusted: Mapping[bytes, Verifier]
-) -> Known:
+    report: Report, stored: Checkpoints, witnesses: Sequence[Sequence[str]], trusted: Mapping[bytes, Verifier]
+) -> Checkpoints:
     """Add the witnesses' checkpoints; report contradictions, and those that the database lacks."""
     known = {origin: dict(checkpoints) for origin, checkpoints in stored.items()}
     for number, notes in enumerate(witnesses, 1):
         seen = read_notes(report, f"witness {number}", notes, trusted)
+        merge_checkpoints(report, known, f"witness {number}", seen)
         for origin, checkpoints in seen.items():
-            mine = known.setdefault(origin, {})
-            for size, (checkpoint, note) in checkpoints.items():
-                found = mine.setdefault(size, (checkpoint, note))
-                if found[0].root != checkpoint.root:
-                    what = f"the witness has another root of its first {size} records"
-                    report.add(Verdict.ALTERED, origin, what)
-                if size not in stored.get(origin, {}):
-                    what = f"the checkpoint of {size} records, which a witness has, is not in the database"
-                    report.add(Verdict.INCOMPLETE, origin, what)
+            for size in checkpoints.keys() - stored.get(origin, {}).keys():
+                what = f"the checkpoint of {size} records, which a witness has, is not in the database"
+                report.add(Verdict.INCOMPLETE, origin, what)
     return known
-
-
-def _sizes(checkpoints: Mapping[int, tuple[Checkpoint, str]]) -> dict[int, Checkpoint]:
-    return {size: checkpoint for size, (checkpoint, _) in checkpoints.items()}

@@ -10,7 +10,16 @@ import uvloop
 from tradesaga.consumers.audit.log.action_log import TOPIC as ACTIONS
 from tradesaga.consumers.audit.log.checkpoints import read_stored_notes
 from tradesaga.consumers.audit.log.fold import Fold, form_at
-from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict, check_chain, read_notes
+from tradesaga.consumers.audit.log.log_check import (
+    Checkpoints,
+    LogCheck,
+    Report,
+    Verdict,
+    by_size,
+    check_chain,
+    merge_checkpoints,
+    read_notes,
+)
 from tradesaga.consumers.audit.options import audit_session, progress_bar
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as
 from tradesaga.consumers.saga_log.checkpoint import Tracked
@@ -69,10 +78,6 @@ class Chains:
         self._early.pop(tracked.saga_id, None)
 
 
-Known = dict[str, dict[int, tuple[Checkpoint, str]]]
-"""Checkpoints and their notes, by origin and size."""
-
-
 @dataclass
 class TopicVerifier:
     """Verifies the events topics of some sagas.
@@ -107,7 +112,7 @@ class TopicVerifier:
         for place, rules in places.items():
             checkpoints = known.pop(str(Origin(self.log_id, *place)), {})
             if checkpoints or held[place][1]:
-                await self._verify(place, rules, held[place], {size: each[0] for size, each in checkpoints.items()})
+                await self._verify(place, rules, held[place], by_size(checkpoints))
         self.report.remarks += [
             f"the broker removes records from {topic}: {why}" for topic, why in self.removals.items()
         ]
@@ -117,20 +122,15 @@ class TopicVerifier:
                 self._tell_unknown(Origin.parse(origin), len(checkpoints))
         return self.report
 
-    async def _collect(self) -> Known:
+    async def _collect(self) -> Checkpoints:
         """Return the checkpoints of all sources, and report contradictions."""
         noted = {f"{place[0]}[{place[1]}]": [note async for note in self._notes(place)] for place in self.noted}
         sources = {**await self.sources(), **noted}
-        known: Known = {}
+        known: Checkpoints = {}
         for where, notes in sources.items():
-            for origin, checkpoints in read_notes(self.report, where, notes, self.trusted).items():
-                mine = known.setdefault(origin, {})
-                for size, found in checkpoints.items():
-                    if mine.setdefault(size, found)[0].root != found[0].root:
-                        what = f"{where} has another root of its first {size} records"
-                        self.report.add(Verdict.ALTERED, origin, what)
+            merge_checkpoints(self.report, known, where, read_notes(self.report, where, notes, self.trusted))
         for checkpoints in known.values():
-            check_chain(self.report, [checkpoints[size] for size in sorted(checkpoints)])
+            check_chain(self.report, checkpoints)
         return {origin: found for origin, found in known.items() if Origin.parse(origin).topic != ACTIONS}
 
     async def _notes(self, place: Partition) -> AsyncGenerator[str]:
