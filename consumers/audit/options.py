@@ -87,4 +87,4 @@ def read_time(text: str, option: str) -> int:
 
 
 def _bad_time(text: str, option: str, do: str) -> CommandError:
-    return CommandError("time-invalid", f"{text!r} is no moment", option, do, ExitCode.USAGE)
+    return CommandError("time-invalid", f"{text!r} is not a time", option, do, ExitCode.USAGE)

@@ -18,7 +18,7 @@ import orjson
 SAVE_EVERY: Final = 1 << 20
 
 
-"""Bytes of new lines after which the index is worth writing anew."""
+"""Bytes of new lines after which the index is written again."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class WitnessIndex:
 
     @classmethod
     def load(cls, witness: Path) -> "WitnessIndex":
-        """Read the index of a witness; one that is not there, or does not fit the file, is begun anew."""
+        """Read the index of a witness; return an empty one if it is missing or does not match the file."""
         index = cls.empty(witness)
         try:
             raw = orjson.loads(index.path.read_bytes())

@@ -210,7 +210,7 @@ def _milliseconds(option: str, text: str | None) -> int | None:
         found = None
     if found is None:
         do = "give it in UTC, as 2026-11-23T14:03:07 or 2026-11-23T14:03:07.120Z"
-        raise CommandError("bad-time", f"{text!r} is no time", option, do, ExitCode.USAGE)
+        raise CommandError("bad-time", f"{text!r} is not a time", option, do, ExitCode.USAGE)
     return found
 
 
@@ -219,7 +219,7 @@ def _saga_id(text: str) -> str:
         return str(UUID(text))
     except ValueError as error:
         do = "give the whole id, as `tradesaga list` shows it"
-        raise CommandError("bad-saga-id", f"{text!r} is no saga id", "--id", do, ExitCode.USAGE) from error
+        raise CommandError("bad-saga-id", f"{text!r} is not a saga id", "--id", do, ExitCode.USAGE) from error
 
 
 def _as_json(out: Path, manifest: Manifest) -> dict[str, Any]:

@@ -40,9 +40,9 @@ class ExportFolder:
     def check_names(self, files: tuple[File, ...]) -> list[str]:
         """Return what is wrong with the names of the manifest's files and of those in the folder."""
         said = [file.path for file in files]
-        wrong = [f"{name[:200]!r} is no name of a file in an export" for name in said if not is_safe(name)]
+        wrong = [f"{name[:200]!r} is not a valid file name in an export" for name in said if not is_safe(name)]
         wrong += [
-            f"{name[:200]!r} is said twice"
+            f"{name[:200]!r} is listed twice"
             for name in sorted(name for name, times in Counter(said).items() if times > 1)
         ]
         expected = {name for name in said if is_safe(name)} | {layout.MANIFEST, layout.SIGNATURE}
@@ -89,13 +89,13 @@ class ExportFolder:
         parts = PurePosixPath(name).parts
         try:
             if len(parts) == _DEEPEST and not stat.S_ISDIR((self._path / parts[0]).lstat().st_mode):
-                raise FormatError(f"{parts[0]} is no folder")
+                raise FormatError(f"{parts[0]} is not a folder")
             descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise FormatError(f"{name} cannot be read: {error.strerror}") from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise FormatError(f"{name} is no file")
+            raise FormatError(f"{name} is not a regular file")
         with BufferedReader(FileIO(descriptor), 1 << 20) as file:
             yield file
 

@@ -125,9 +125,9 @@ def read_line(text: bytes) -> dict[str, Any]:
     try:
         told = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise FormatError(f"the line is no JSON: {error}") from None
+        raise FormatError(f"the line is not JSON: {error}") from None
     if not isinstance(told, dict):
-        raise FormatError("the line is no JSON object")
+        raise FormatError("the line is not a JSON object")
     if orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE) != text:
         raise FormatError("the line is not as exports write them: spaces, repeated members, or cut off")
     return told  # pyright: ignore[reportUnknownVariableType] - JSON
@@ -156,7 +156,7 @@ def from_line(text: bytes) -> Line:
     if keyed != (form == HASH_FORMAT) or (not keyed and (value is None or skipped is not None)):
         raise FormatError(f"the line has other members than one whose hash is of format {form}")
     if skipped is not None and not (type(skipped) is int and 0 < skipped <= offset):
-        raise FormatError("skipped is no number of offsets before the record's")
+        raise FormatError("skipped is not a number of offsets before the record")
     stored = StoredBytes(_bytes(told, "key") if keyed else None, headers, value, found, skipped)
     saga_id = read_uuid(saga) if saga is not None else None
     record = read_row((topic, partition, offset, recorded), stored)
@@ -182,7 +182,7 @@ def from_proof(text: bytes) -> tuple[tuple[str, int], Subtree]:
     """Parse what `to_proof` returned into topic and partition, and subtree. Raises `FormatError`."""
     told = read_line(text)
     if tuple(told) != ("topic", "partition", "leaf", "level", "root"):
-        raise FormatError("the line is no proof")
+        raise FormatError("the line is not a proof")
     topic, partition, leaf, level, root = told.values()
     _check_types(topic, "", partition, leaf, level)
     if level >= 63:  # noqa: PLR2004 - no log has more than 2**63 leaves
@@ -199,7 +199,7 @@ def read_hash(text: object) -> bytes:
             found = b""
         if found.hex() == text:
             return found
-    raise FormatError("a hash is none")
+    raise FormatError("a hash is invalid")
 
 
 def read_record_hash(text: object) -> bytes:
@@ -216,16 +216,16 @@ def read_uuid(text: object) -> UUID:
     except ValueError:
         found = None
     if found is None or str(found) != text:
-        raise FormatError(f"{str(text)[:50]!r} is no saga id")
+        raise FormatError(f"{str(text)[:50]!r} is not a saga id")
     return found
 
 
 def _check_types(topic: object, headers: object, *numbers: object) -> None:
     if type(topic) is not str or type(headers) is not str:
-        raise FormatError("a text is none")
+        raise FormatError("a text is invalid")
     for number in numbers:
         if type(number) is not int or not 0 <= number < _MOST:
-            raise FormatError("a number is none, or out of its range")
+            raise FormatError("a number is invalid or out of range")
     if type(numbers[0]) is int and numbers[0] >= _PARTITIONS:
         raise FormatError(f"there is no partition {numbers[0]}")
 
@@ -235,15 +235,15 @@ def _bytes(told: dict[str, Any], member: str) -> bytes | None:
     if member in told:
         text = told[member]
         if text is not None and type(text) is not str:
-            raise FormatError(f"{member} is no text")
+            raise FormatError(f"{member} is not text")
         return text.encode() if text is not None else None
     encoded = told[f"{member}_base64"]
     try:
         found = base64.b64decode(encoded, validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise FormatError(f"{member}_base64 is no base64") from None
+        raise FormatError(f"{member}_base64 is not base64") from None
     if base64.b64encode(found).decode() != encoded:
-        raise FormatError(f"{member}_base64 is no base64 as it is written")
+        raise FormatError(f"{member}_base64 is not canonical base64")
     return found
 
 
@@ -283,10 +283,10 @@ def read_saga_line(text: bytes) -> SagaHead:
     """Parse a saga's line. Raises `FormatError`."""
     told = read_line(text)
     if tuple(told) != _SAGA_MEMBERS:
-        raise FormatError("the line is no saga's")
+        raise FormatError("the line is not a saga")
     topic, partition, seq = told["topic"], told["partition"], told["seq"]
     if type(topic) is not str or type(partition) is not int or type(seq) is not int:
-        raise FormatError("a member of the saga's line is none")
+        raise FormatError("a member of the saga's line is invalid")
     return SagaHead((topic, partition), read_uuid(told["saga_id"]), seq, read_record_hash(told["head"]))
 
 

@@ -140,7 +140,7 @@ class LogReader:
         if self._last is not None and self._query.whole and line.leaf != self._last.leaf + 1 and not self._shifted:
             self._report.add(Verdict.INCOMPLETE, where, f"leaves {self._last.leaf + 1} to {line.leaf - 1} are left out")
         if line.previous is not None and self._query.from_ms is None and not self._log.retired:
-            self._report.add(Verdict.ALTERED, where, "a record before the export is told of, which has no beginning")
+            self._report.add(Verdict.ALTERED, where, "it refers to a record before the export, which has no start time")
         self._check.take(line.row, line.previous)
         self._first = self._first or line
         self._last = line

@@ -58,7 +58,7 @@ def read_entry(text: bytes) -> Entry:
         or type(told["number"]) is not int
         or not all(type(told[name]) is str for name in ("body", "note"))
     ):
-        raise FormatError("the line is no action")
+        raise FormatError("the line is not an action")
     return Entry(*told.values())
 
 

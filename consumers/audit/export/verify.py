@@ -145,7 +145,7 @@ def _read_checkpoints(
     report.checkpoints = sum(map(len, found.values()))
     logs = {log.origin: log for log in manifest.logs}
     for origin in found.keys() - logs.keys():
-        report.add(Verdict.ALTERED, layout.CHECKPOINTS, f"{origin} is no log of this export")
+        report.add(Verdict.ALTERED, layout.CHECKPOINTS, f"{origin} is not a log of this export")
     for log in manifest.logs:
         _check_last(report, manifest, log, {hash_note(note) for _, note in found.get(log.origin, {}).values()})
     for number, witness in enumerate(witnesses, 1):
@@ -163,7 +163,7 @@ def _read_checkpoints(
 def _check_last(report: Report, manifest: Manifest, log: Log, notes: set[str]) -> None:
     """Check a log's origin, and that its last checkpoint is there."""
     if log.origin != str(Origin(manifest.log_id, log.topic, log.partition)):
-        report.add(Verdict.ALTERED, log.origin, f"it is no log of installation {manifest.log_id}")
+        report.add(Verdict.ALTERED, log.origin, f"it is not a log of installation {manifest.log_id}")
     if log.checkpoint not in notes:
         what = f"the checkpoint of its {log.size} records is missing, or no known key has signed it"
         report.add(Verdict.INCOMPLETE, log.origin, what)
@@ -190,7 +190,7 @@ def _read_entries(report: Report, folder: ExportFolder) -> list[Entry]:
 def _note(number: int, line: bytes) -> str:
     note = layout.read_line(line).get("note")
     if type(note) is not str:
-        raise FormatError(f"line {number} is no checkpoint")
+        raise FormatError(f"line {number} is not a checkpoint")
     return note
 
 

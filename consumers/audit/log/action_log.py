@@ -107,7 +107,7 @@ def check_actions(
             break
     else:
         if signed < len(entries):
-            report.add(Verdict.ALTERED, f"{origin}", f"actions {signed} to {len(entries) - 1} are signed by nobody")
+            report.add(Verdict.ALTERED, f"{origin}", f"actions {signed} to {len(entries) - 1} are not signed")
     if (sealed := max(checkpoints, default=0)) > len(entries):
         report.add(Verdict.INCOMPLETE, f"{origin}", f"{sealed} actions were signed; {len(entries)} are there")
     return list(_read(report, origin, entries[:signed]))

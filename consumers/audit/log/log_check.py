@@ -184,7 +184,7 @@ def read_notes(report: Report, where: str, notes: Iterable[str], trusted: Mappin
             checkpoint = Checkpoint.parse(open_note(note, trusted)[0])
             Origin.parse(checkpoint.origin)
         except NoteError as error:
-            report.add(Verdict.ALTERED, where, f"a checkpoint cannot be believed: {error}")
+            report.add(Verdict.ALTERED, where, f"a checkpoint is invalid: {error}")
             continue
         known = found.setdefault(checkpoint.origin, {})
         if checkpoint.size in known and known[checkpoint.size][0].root != checkpoint.root:
@@ -284,7 +284,7 @@ class LogCheck:
         """Report gaps and repeated offsets before this record; `skipped` offsets before it hold none."""
         following = offset - skipped
         if offset < self._next_offset:
-            what = "the offset comes twice: one of the two rows was planted"
+            what = "the offset comes twice: one of the two rows is forged"
             self._report.add(Verdict.ALTERED, self._at(offset), what)
         elif self._next_offset == -1:
             if skipped and not self._frontier.size:

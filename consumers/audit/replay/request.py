@@ -171,10 +171,12 @@ class Request:
             return None
         at = read_time(self.at, "--at")
         if at > SystemClock().now() + _AHEAD:
-            raise _usage(f"{format_time(at)} has not come yet", "--at", "ask about a moment that has passed")
+            raise _usage(f"{format_time(at)} is in the future", "--at", "give a time in the past")
         saga_id = None
         if self.saga_id is not None and (saga_id := read_saga(self.saga_id.lower().encode())) is None:
-            raise _usage(f"{self.saga_id!r} is no saga id", "--id", "give all of it, as `tradesaga list` shows it")
+            raise _usage(
+                f"{self.saga_id!r} is not a saga id", "--id", "give the whole id, as `tradesaga list` shows it"
+            )
         return AsOf(at, self.clock or TimeSource.RECORDED, saga_id)
 
     def range(self, topic: str, partitions: int) -> Range:

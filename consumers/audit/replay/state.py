@@ -249,7 +249,7 @@ def _why(error: Exception) -> str:
         return "another process uses it"
     if isinstance(error, sqlite3.OperationalError) and "unable to open" in str(error):
         return "it cannot be opened"
-    return "it is no file of a replay"
+    return "it is not a file of a replay"
 
 
 def _dump(identity: Identity) -> bytes:

@@ -247,7 +247,7 @@ def _detail(scope: Scope, key: str, until: str) -> dict[str, Any]:
         try:
             return describe_hold(scope, str(read_id(key)))
         except ValueError as error:
-            raise usage(f"{key!r} is no saga's id", "give all of it: a hold may be older than its saga") from error
+            raise usage(f"{key!r} is not a saga id", "give the whole id: a hold may be older than its saga") from error
     if scope is Scope.TIME:
         since, end = (_moment(read_time(text, "KEY")) for text in (key, until))
         if since >= end:

@@ -140,4 +140,6 @@ def read_evidence(path: Path, log_id: str, trusted: Mapping[bytes, Verifier]) ->
 
 def _refused(path: Path, what: str) -> CommandError:
     do = "make another with `tradesaga audit export`, before the partition is retired"
-    return CommandError("export-refused", f"the export is no evidence: {what}", str(path), do, ExitCode.REFUSED)
+    return CommandError(
+        "export-refused", f"the export is not sufficient evidence: {what}", str(path), do, ExitCode.REFUSED
+    )

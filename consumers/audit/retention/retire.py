@@ -74,7 +74,7 @@ class SegmentVerifier:
         records = await self.sql.fetchval(_UP_TO, extent.topic, extent.partition, extent.first, extent.last)
         due = await self._next_checkpoint(report, origin, frontier.size + records)
         if due is None:
-            return None, f"{origin}: no checkpoint that can be believed covers its records"
+            return None, f"{origin}: no valid checkpoint covers its records"
         holds = self.held.named(Scope.ACCOUNT, Scope.SYMBOL)
         check, range_, first = LogCheck(report, origin, {due.size: due}, begin), None, frontier.size
         async for row in stream_log(self.sql, extent.topic, extent.partition, extent.first, due.size - frontier.size):
@@ -284,7 +284,7 @@ async def _choose(sql: Connection, survey_: Survey, names: Sequence[str]) -> lis
 
 def _refuse(segment: Segment, why_not: Sequence[str]) -> None:
     if why_not:
-        do = "nothing was changed; settle that first"
+        do = "nothing was changed; resolve these reasons first"
         raise CommandError("not-retired", "; ".join(why_not), str(segment), do, ExitCode.REFUSED)
 
 

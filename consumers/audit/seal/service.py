@@ -57,7 +57,7 @@ class ClockWatch:
 
     def _warning(self, clock: ClockEvidence) -> str:
         if clock.error < 0:
-            return f"nobody can tell how far the clock is off ({clock.source}); its tier is {self.tier}"
+            return f"the clock's error is unknown ({clock.source}); its tier is {self.tier}"
         off = describe_span(clock.error)
         return f"the clock may be off by {off} ({clock.source}); its tier is {self.tier}"
 

@@ -96,7 +96,7 @@ async def _own_rows(sql: Session, report: Report) -> AsyncGenerator[Row]:
         if offset < end:
             yield row
             continue
-        what = f"a row lies beyond what the saga log has read, which ends before offset {end}: somebody has planted it"
+        what = f"a row lies beyond what the saga log has read, which ends before offset {end}: it is forged"
         report.add(Verdict.ALTERED, f"{topic}[{partition}] offset {offset}", what)
 
 

@@ -186,7 +186,7 @@ class TopicVerifier:
             why = "no saga of that topic is known here: name its module in TRADESAGA_APP"
         else:
             why = "the topic has no such partition: it is another cluster's, or was recreated"
-        self.report.add(Verdict.INCOMPLETE, str(origin), f"{count} checkpoints of a log that is not here: {why}")
+        self.report.add(Verdict.INCOMPLETE, str(origin), f"{count} checkpoints of an unknown log: {why}")
 
 
 def verify_topics(

@@ -131,7 +131,7 @@ def test_a_clock_that_leaves_its_tier_is_told_once() -> None:
             watch.see(ClockEvidence("chrony", error))
             assert REGISTRY.get_sample_value("tradesaga_clock_outside_tier") == (error != 10)
         assert math.isnan(REGISTRY.get_sample_value("tradesaga_clock_error_seconds") or 0)
-        assert "nobody can tell" in watch.health.warning
+        assert "the clock's error is unknown" in watch.health.warning
         watch.see(ClockEvidence("chrony", 10))
     assert [line["log_level"] for line in lines] == ["warning", "info"]
     assert "2 ms" in lines[0]["why"]
@@ -147,7 +147,7 @@ async def test_readyz_warns_and_stays_ready(monkeypatch: pytest.MonkeyPatch) -> 
     port = free_port()
     async with probes.serve_probes("127.0.0.1", port):
         body = await _fetch(port)
-    assert re.search("nobody can tell", json.loads(body)["warnings"]["audit-sealer"])
+    assert re.search("the clock's error is unknown", json.loads(body)["warnings"]["audit-sealer"])
 
 
 async def _fetch(port: int) -> str:

@@ -72,18 +72,18 @@ SPOILT: list[tuple[Hand, str]] = [
     (hands.empty_the_events, "is here"),
     (hands.forge_a_proof, "left out"),
     (hands.name_another_partition, "of no log of the manifest"),
-    (hands.no_utf8, "no JSON"),
+    (hands.no_utf8, "not JSON"),
     (hands.deep_json, "events.jsonl line 1"),
     (hands.deep_headers, "columns do not say"),
     (hands.absurd_numbers, "as exports write them"),
     (hands.negative_numbers, "out of its range"),
-    (hands.wrong_members, "events.jsonl line 1: the line is no JSON object"),
+    (hands.wrong_members, "events.jsonl line 1: the line is not a JSON object"),
     (hands.repeated_members, "repeated members"),
     (hands.remove_a_file, "sagas.jsonl cannot be read"),
     (hands.link_a_file, "events.jsonl cannot be read"),
-    (hands.pipe_for_a_file, "sagas.jsonl is no file"),
-    (hands.folder_for_a_file, "proofs.jsonl is no file"),
-    (hands.link_a_folder, "schemas is no folder"),
+    (hands.pipe_for_a_file, "sagas.jsonl is not a regular file"),
+    (hands.folder_for_a_file, "proofs.jsonl is not a regular file"),
+    (hands.link_a_folder, "schemas is not a folder"),
     (hands.add_a_file, "the manifest does not know it"),
     (hands.no_checkpoints, "the checkpoint of its"),
     (hands.hollow_file, "longer than"),
@@ -194,7 +194,7 @@ def test_with_wrong_keys_nothing_is_believed(exports: Exports) -> None:
     stranger = Signer.generate("tradesaga").verifier
     report = verify_export(exports.folder / "whole", Keys({stranger.id: stranger}, {}), [], lambda _, __: None)
     red(report, "manifest.note: no known key")
-    assert any("cannot be believed" in finding.what for finding in report.findings)
+    assert any("is invalid" in finding.what for finding in report.findings)
 
 
 def test_the_folders_keys_may_be_nonsense(exports: Exports, tmp_path: Path) -> None:

@@ -287,4 +287,4 @@ async def test_a_forged_checkpoint_on_the_topic_is_named(sealed: SealedTopic) ->
     report = await sealed.verify()
     assert not report.holds(Verdict.ALTERED)
     assert sealed.rig.topic("checkpoints") in told(report)
-    assert "a checkpoint cannot be believed" in told(report)
+    assert "a checkpoint is invalid" in told(report)
