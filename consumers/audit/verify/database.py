@@ -119,7 +119,7 @@ def _join(
         seen = read_notes(report, f"witness {number}", notes, trusted)
         merge_checkpoints(report, known, f"witness {number}", seen)
         for origin, checkpoints in seen.items():
-            for size in checkpoints.keys() - stored.get(origin, {}).keys():
+            for size in sorted(checkpoints.keys() - stored.get(origin, {}).keys()):
                 what = f"the checkpoint of {size} records, which a witness has, is not in the database"
                 report.add(Verdict.INCOMPLETE, origin, what)
     return known
