@@ -51,7 +51,7 @@ async def read_ended(sql: Connection) -> dict[UUID, SagaView]:
 
 
 async def read_venue(port: VenuePort) -> VenueView:
-    """Read orders, trades and holdings; repeat a few times if the holdings change meanwhile."""
+    """Read orders, trades and holdings; repeat a few times if the holdings change during it."""
     totals = await _totals(port)
     for _ in range(_TRIES):
         before, found = totals, await _read_orders(port)

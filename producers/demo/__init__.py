@@ -1,1 +1,1 @@
-"""The demo: real prices, broker, database and venue; trades that fail and are taken back; the money counted anew."""
+"""The demo: trades at real prices on a real broker, database and venue; some fail; all money is checked."""

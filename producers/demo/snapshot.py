@@ -72,7 +72,7 @@ class RunData:
 class Snapshot:
     """All sources, read when nothing changes any more."""
 
-    venue: dict[str, Rows]
+    venue: dict[str, Any]
     tables: dict[str, Rows]
     records: list[TopicRecord]
     run: RunData
@@ -189,7 +189,7 @@ _SUMS: Final = "SELECT asset, sum(balance) AS total FROM ledger_account GROUP BY
 
 
 async def take_snapshot(kafka: str, database_url: str, venue_url: str, admin_key: str, run: RunData) -> Snapshot:
-    """Read all sources; nothing should change meanwhile."""
+    """Read all sources; nothing should change while they are read."""
     venue = await asyncio.to_thread(read_venue, venue_url, admin_key)
     async with session(database_url) as sql, sql.transaction(isolation="repeatable_read", readonly=True):
         tables = {name: [_plain(dict(row)) for row in await sql.fetch(query)] for name, query in TABLES.items()}
