@@ -9,10 +9,10 @@ from uuid import UUID
 from tradesaga.consumers.audit.log.fold import form_at
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.checkpoint import NONE, Tracked
 from tradesaga.consumers.saga_log.commands import command
 from tradesaga.consumers.saga_log.fold import DeadLetter, FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
+from tradesaga.consumers.saga_log.tracked_saga import NONE, Tracked
 from tradesaga.infra.kafka.codec import Outgoing, Record, pack
 from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
@@ -159,9 +159,9 @@ class FactRecovery:
         await store.release(self.sql, self.group, outcomes)
         self.parked += len(set_aside)
         begun = [
-            (o.tracked.saga_id, o.tracked.checkpoint.request_hash, pack(o.record.headers, o.record.value))
+            (o.tracked.saga_id, o.tracked.snapshot.request_hash, pack(o.record.headers, o.record.value))
             for o in outcomes
-            if o.before is None and o.entry.seq == 1 and o.tracked is not None and o.tracked.checkpoint is not None
+            if o.before is None and o.entry.seq == 1 and o.tracked is not None and o.tracked.snapshot is not None
         ]
         if begun:
             sagas, hashes, packed = zip(*begun, strict=True)
@@ -208,7 +208,7 @@ def _is_of_a_saga(outcome: FoldResult) -> bool:
     tracked = outcome.tracked
     if tracked is None:
         return False
-    starts = tracked.checkpoint is not None or _is_start(outcome.record)
+    starts = tracked.snapshot is not None or _is_start(outcome.record)
     return starts or (bool(tracked.parked) and _is_start(tracked.parked[0].record))
 
 

@@ -17,8 +17,8 @@ from tradesaga.consumers.runtime.dispatch import apply_transition
 from tradesaga.consumers.runtime.event_factory import Trigger, pack_message, tidy
 from tradesaga.consumers.runtime.message import Message, UnknownVersionError
 from tradesaga.consumers.runtime.step_rows import Key
-from tradesaga.consumers.saga_log.checkpoint import Parked
 from tradesaga.consumers.saga_log.store import PARK, RELEASE, milliseconds
+from tradesaga.consumers.saga_log.tracked_saga import Parked
 from tradesaga.infra.clock import read_id
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
 from tradesaga.infra.kafka.dead_letters import CONTRADICTION, RecordFault

@@ -18,7 +18,7 @@ from tradesaga.consumers.runtime.message import Bindings, Message, Router, Stray
 from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, load_due, next_due, save
 from tradesaga.consumers.runtime.waiting_steps import mark_counted, read_reports, stores_of
-from tradesaga.consumers.saga_log.checkpoint import Parked, Place
+from tradesaga.consumers.saga_log.tracked_saga import Parked, Place
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import READING_ERRORS, RecordFault

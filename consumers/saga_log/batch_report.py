@@ -6,9 +6,9 @@ from typing import Final
 
 import structlog
 
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.fold import FoldResult
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import SagaSnapshot
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.facts import Meaning
 from tradesaga.sagas.status import Status
@@ -49,17 +49,17 @@ def _report_fact(rules: Rules, outcome: FoldResult, meaning: Meaning) -> None:
     name = rules.saga.name
     if meaning.by_operator:
         _report_decision(rules, outcome, meaning)
-    checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
-    if checkpoint is None:
+    snapshot = outcome.tracked.snapshot if outcome.tracked is not None else None
+    if snapshot is None:
         return
     if outcome.before is None:
         metrics.SAGAS_STARTED.labels(name).inc()
     if meaning is Meaning.DEADLINE:
-        phase = "after" if rules.under(checkpoint.version).machine.passed(checkpoint.state) else "before"
+        phase = "after" if rules.under(snapshot.version).machine.passed(snapshot.state) else "before"
         metrics.DEADLINES_EXCEEDED.labels(name, phase).inc()
-        _log(rules, outcome).warning("deadline elapsed", pivot=phase, state=checkpoint.status.value)
-    if checkpoint.status is not outcome.before and checkpoint.status in _ENDED:
-        _report_end(rules, outcome, checkpoint)
+        _log(rules, outcome).warning("deadline elapsed", pivot=phase, state=snapshot.status.value)
+    if snapshot.status is not outcome.before and snapshot.status in _ENDED:
+        _report_end(rules, outcome, snapshot)
 
 
 def _report_decision(rules: Rules, outcome: FoldResult, meaning: Meaning) -> None:
@@ -68,15 +68,15 @@ def _report_decision(rules: Rules, outcome: FoldResult, meaning: Meaning) -> Non
     _log(rules, outcome).info("operator decided", decision=meaning.value, result=result, why=outcome.entry.error)
 
 
-def _report_end(rules: Rules, outcome: FoldResult, checkpoint: Checkpoint) -> None:
-    name, status = rules.saga.name, checkpoint.status
+def _report_end(rules: Rules, outcome: FoldResult, snapshot: SagaSnapshot) -> None:
+    name, status = rules.saga.name, snapshot.status
     metrics.SAGAS_ENDED.labels(name, status.value).inc()
-    seconds = max(0, checkpoint.updated_ms - checkpoint.created_ms) / 1000
+    seconds = max(0, snapshot.updated_ms - snapshot.created_ms) / 1000
     metrics.SAGA_SECONDS.labels(name, status.value).observe(seconds)
     if status is Status.FAILED:
         metrics.SAGAS_FAILED_ALERT.labels(name).inc()
-        own = rules.under(checkpoint.version)
-        stands, why = own.stands(checkpoint.state), own.cause(checkpoint.state)
+        own = rules.under(snapshot.version)
+        stands, why = own.stands(snapshot.state), own.cause(snapshot.state)
         _log(rules, outcome).error("saga failed: a person is needed", stands=stands, why=why)
 
 

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.saga_log.store import Waiting
+from tradesaga.consumers.saga_log.tracked_saga import SagaSnapshot, Tracked
 from tradesaga.infra.clock import format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.facts import make_fact
@@ -28,11 +28,11 @@ def command(rules: Rules, tracked: Tracked, order: StepCommand, record: Record, 
 
     Raises `ValueError` for a saga whose start is not known: it has no orders.
     """
-    checkpoint = tracked.checkpoint
-    if checkpoint is None:
+    snapshot = tracked.snapshot
+    if snapshot is None:
         raise ValueError(f"saga {tracked.saga_id} has not started; it has no orders")
-    rules = rules.under(checkpoint.version)
-    message, round_ = _message(rules, checkpoint, order)
+    rules = rules.under(snapshot.version)
+    message, round_ = _message(rules, snapshot, order)
     envelope = Envelope(
         type=wire_type(rules.saga.name, type(message)),
         id=str(new_id()),
@@ -44,15 +44,15 @@ def command(rules: Rules, tracked: Tracked, order: StepCommand, record: Record, 
         tracestate=_text(record, "tracestate") if trace else "",
         step=rules.saga.steps[order.step].name,
         round=round_,
-        context=checkpoint.context,
-        version=checkpoint.version if checkpoint.version > 1 else 0,
+        context=snapshot.context,
+        version=snapshot.version if snapshot.version > 1 else 0,
     )
     return Outgoing.of(commands_topic(rules.saga.name), envelope, message.to_wire())
 
 
-def deadline_elapsed(rules: Rules, saga_id: UUID, checkpoint: Checkpoint, now: int) -> Outgoing:
+def deadline_elapsed(rules: Rules, saga_id: UUID, snapshot: SagaSnapshot, now: int) -> Outgoing:
     """Return the fact that the saga's deadline has passed; it is folded when its record is read."""
-    elapsed = DeadlineElapsed(deadline=format_time(checkpoint.deadline_ms * 1_000_000))
+    elapsed = DeadlineElapsed(deadline=format_time(snapshot.deadline_ms * 1_000_000))
     record = make_fact(rules.saga.name, saga_id, elapsed, source(rules), now=now)
     record.headers.append((OVERTAKES, b"1"))
     return record
@@ -78,17 +78,17 @@ def source(rules: Rules) -> str:
     return f"/{rules.saga.name}/saga-log"
 
 
-def _message(rules: Rules, checkpoint: Checkpoint, order: StepCommand) -> tuple[Command, int]:
+def _message(rules: Rules, snapshot: SagaSnapshot, order: StepCommand) -> tuple[Command, int]:
     step = rules.saga.steps[order.step]
     match order:
         case BarStep():
-            return Bar(step=step.name), checkpoint.state.rounds[order.step]
+            return Bar(step=step.name), snapshot.state.rounds[order.step]
         case RetryStep(round=round_):
             return Retry(step=step.name, round=round_), round_
         case CompensateStep(round=round_):
             if step.back is None:
                 raise ValueError(f"{step.name!r} cannot be taken back")
-            return step.back[0](reason=rules.cause(checkpoint.state)[:_REASON_LIMIT]), round_
+            return step.back[0](reason=rules.cause(snapshot.state)[:_REASON_LIMIT]), round_
 
 
 def _text(record: Record, header: str) -> str:
@@ -153,10 +153,10 @@ class UnownedSteps:
 
 def awaited_of(rules: Rules, tracked: Tracked, unowned: Steps) -> set[str]:
     """Call `awaited_unowned` for a tracked saga."""
-    checkpoint = tracked.checkpoint
-    if checkpoint is None or checkpoint.sealed:
+    snapshot = tracked.snapshot
+    if snapshot is None or snapshot.sealed:
         return set()
-    return awaited_unowned(rules, checkpoint.version, checkpoint.state, unowned, parked=bool(tracked.parked))
+    return awaited_unowned(rules, snapshot.version, snapshot.state, unowned, parked=bool(tracked.parked))
 
 
 def awaited_unowned(rules: Rules, version: int, state: State | None, unowned: Steps, *, parked: bool) -> set[str]:

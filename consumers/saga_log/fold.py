@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tradesaga.consumers.saga_log.advance import Advance, advance, is_early
 from tradesaga.consumers.saga_log.chain import FORMAT, link, link_v1
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, ParkedRecords, Tracked
 from tradesaga.consumers.saga_log.reading import Reading, Rules, UnfoldableError, clean, event_time, read, started
+from tradesaga.consumers.saga_log.tracked_saga import Parked, ParkedRecords, SagaSnapshot, Tracked
 from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1, load_headers
 from tradesaga.sagas.facts import Fact, Meaning
 from tradesaga.sagas.machine import StepCommand
@@ -83,14 +83,14 @@ def describe(headers: Mapping[str, bytes]) -> tuple[str | None, str | None, int 
 
 
 def append_to_chain(
-    checkpoint: Checkpoint | None, record: Record, entry: Entry, *, added: str | None = None, error: str | None = None
-) -> tuple[Checkpoint | None, Entry]:
+    snapshot: SagaSnapshot | None, record: Record, entry: Entry, *, added: str | None = None, error: str | None = None
+) -> tuple[SagaSnapshot | None, Entry]:
     """Append the record to its saga's chain and complete its row; records before the start are in no chain."""
-    head = _link(checkpoint.head if checkpoint is not None else b"", record, entry)
-    if checkpoint is not None:
-        checkpoint = checkpoint._replace(seq=checkpoint.seq + 1, head=head, updated_ms=record.recorded_ms)
-    seq = checkpoint.seq if checkpoint is not None else None
-    return checkpoint, entry._replace(hash=head, seq=seq, added=added, error=error)
+    head = _link(snapshot.head if snapshot is not None else b"", record, entry)
+    if snapshot is not None:
+        snapshot = snapshot._replace(seq=snapshot.seq + 1, head=head, updated_ms=record.recorded_ms)
+    seq = snapshot.seq if snapshot is not None else None
+    return snapshot, entry._replace(hash=head, seq=seq, added=added, error=error)
 
 
 def _link(previous: bytes, record: Record, entry: Entry) -> bytes:
@@ -99,7 +99,7 @@ def _link(previous: bytes, record: Record, entry: Entry) -> bytes:
 
 def status_of(tracked: Tracked) -> Status | None:
     """Return the saga's status, or None before its start."""
-    return tracked.checkpoint.status if tracked.checkpoint is not None else None
+    return tracked.snapshot.status if tracked.snapshot is not None else None
 
 
 def _text(header: bytes | None) -> str | None:
@@ -121,7 +121,7 @@ RELEASE_LIMIT: Final = 5000
 class Release:
     """A saga's parked records during a release; `error` is why the next one stays, or why the release is refused."""
 
-    checkpoint: Checkpoint | None
+    snapshot: SagaSnapshot | None
     queue: ParkedRecords
     gone: list[Released] = field(default_factory=list[Released])
     orders: list[StepCommand] = field(default_factory=list[StepCommand])
@@ -133,7 +133,7 @@ class Release:
 
     def take(self, advanced: Advance) -> None:
         """Go on from a folded fact."""
-        self.checkpoint = advanced.checkpoint
+        self.snapshot = advanced.snapshot
         self.orders += advanced.orders
         self.added += [advanced.added] if advanced.added else []
 
@@ -144,7 +144,7 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
         said = ParkReleased.from_wire(value)
     except ValidationError as error:
         raise UnfoldableError("invalid-value", describe_invalid(error, "value")) from None
-    releasing = Release(tracked.checkpoint, tracked.parked)
+    releasing = Release(tracked.snapshot, tracked.parked)
     parked = tracked.parked.find((said.topic, said.partition, said.offset))
     releasing.error = _refusal(said, parked, tracked)
     releasing.refused = bool(releasing.error)
@@ -159,9 +159,9 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
             _try(rules, releasing, parked)
     elif first:
         _drain(rules, releasing)
-        if releasing.queue and releasing.checkpoint is not None and releasing.checkpoint.state.unblocked:
+        if releasing.queue and releasing.snapshot is not None and releasing.snapshot.state.unblocked:
             # A deadline was among them that would have overtaken those that are left.
-            releasing.checkpoint = releasing.checkpoint._replace(deadline_pending=True)
+            releasing.snapshot = releasing.snapshot._replace(deadline_pending=True)
     return releasing
 
 
@@ -170,8 +170,8 @@ def release_readable(rules: Rules, tracked: Tracked) -> Release:
 
     Each is tried once, however many deadlines come: the next one starts at `untried_from`.
     """
-    releasing = Release(tracked.checkpoint, tracked.parked)
-    releasing.untried_from = tracked.checkpoint.state.untried_from if tracked.checkpoint is not None else 0
+    releasing = Release(tracked.snapshot, tracked.parked)
+    releasing.untried_from = tracked.snapshot.state.untried_from if tracked.snapshot is not None else 0
     for parked in islice(tracked.parked.since(releasing.untried_from), RELEASE_LIMIT):
         if not _try(rules, releasing, parked) and not parked.reason.startswith(WAITS):
             releasing.dead.pop()  # it was copied to the dead letters when it was parked
@@ -182,7 +182,7 @@ def release_readable(rules: Rules, tracked: Tracked) -> Release:
 
 def _unblocked(tracked: Tracked) -> bool:
     """Return whether the deadline has elapsed: records that are still parked then are released one by one."""
-    return tracked.checkpoint is not None and tracked.checkpoint.state.unblocked
+    return tracked.snapshot is not None and tracked.snapshot.state.unblocked
 
 
 def _refusal(said: ParkReleased, parked: Parked | None, tracked: Tracked) -> str:
@@ -209,8 +209,8 @@ def _try(rules: Rules, releasing: Release, parked: Parked) -> bool:
     """Fold one of the parked records; returns whether it could be folded."""
     record = parked.record
     try:
-        reading = read(rules, releasing.checkpoint, record, dict(record.headers))
-        advanced = advance(releasing.checkpoint, record, reading)
+        reading = read(rules, releasing.snapshot, record, dict(record.headers))
+        advanced = advance(releasing.snapshot, record, reading)
     except UnfoldableError as error:
         releasing.error = f"offset {record.offset} cannot be folded: {error}"
         releasing.dead.append(DeadLetter(record, error.kind, str(error)))
@@ -236,7 +236,7 @@ def fold_record(rules: Rules, tracked: Tracked | None, record: Record, form: int
         reason = f"the saga belongs to partition {tracked.home} of {record.topic}, not to {record.partition}"
         return _dead_letter(record, tracked, entry, DeadLetter(record, "wrong-partition", reason))
     try:
-        reading = read(rules, tracked.checkpoint, record, headers)
+        reading = read(rules, tracked.snapshot, record, headers)
         if reading.type == rules.released:
             return _release(rules, tracked, record, entry, reading)
         if tracked.parked and _overtakes(tracked, reading):
@@ -258,7 +258,7 @@ def _is_blocked(tracked: Tracked, reading: Reading) -> bool:
     """Return whether the record is parked because an earlier one of its saga is."""
     if not tracked.parked or _begins(tracked, reading):
         return False
-    return tracked.checkpoint is None or not tracked.checkpoint.state.unblocked
+    return tracked.snapshot is None or not tracked.snapshot.state.unblocked
 
 
 def _overtakes(tracked: Tracked, reading: Reading) -> bool:
@@ -266,7 +266,7 @@ def _overtakes(tracked: Tracked, reading: Reading) -> bool:
 
     Deadlines of older releases were parked, and still are, so that a replay gives the same result.
     """
-    return reading.fact.meaning is Meaning.DEADLINE and reading.overtakes and tracked.checkpoint is not None
+    return reading.fact.meaning is Meaning.DEADLINE and reading.overtakes and tracked.snapshot is not None
 
 
 def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> FoldResult:
@@ -275,37 +275,35 @@ def _overtake(rules: Rules, tracked: Tracked, record: Record, entry: Entry, read
     An early deadline releases nothing. Steps that are still outstanding are barred, since their answers may be among
     the records that cannot be read. If more are parked than one deadline releases, another is published.
     """
-    if tracked.checkpoint is not None and is_early(tracked.checkpoint, record):
+    if tracked.snapshot is not None and is_early(tracked.snapshot, record):
         return _advance(tracked, record, entry, reading)
     releasing = release_readable(rules, tracked)
-    advanced = advance(releasing.checkpoint, record, reading)
+    advanced = advance(releasing.snapshot, record, reading)
     releasing.take(advanced)
-    releasing.checkpoint = _with_tried(advanced.checkpoint, releasing) if advanced.checkpoint is not None else None
+    releasing.snapshot = _with_tried(advanced.snapshot, releasing) if advanced.snapshot is not None else None
     releasing.error = advanced.error or ""
     return _released(tracked, record, entry, releasing, advanced.fact)
 
 
-def _with_tried(checkpoint: Checkpoint, releasing: Release) -> Checkpoint:
-    """Return the checkpoint with `untried_from`; the deadline stays pending while parked records have not been tried.
+def _with_tried(snapshot: SagaSnapshot, releasing: Release) -> SagaSnapshot:
+    """Return the snapshot with `untried_from`; the deadline stays pending while parked records have not been tried.
 
     That also holds for a saga that has ended: a parked record may change that.
     """
     left = next(releasing.queue.since(releasing.untried_from), None) is not None
-    state = checkpoint.state._replace(untried_from=releasing.untried_from)
-    return checkpoint._replace(state=state, deadline_pending=left)
+    state = snapshot.state._replace(untried_from=releasing.untried_from)
+    return snapshot._replace(state=state, deadline_pending=left)
 
 
 def _begins(tracked: Tracked, reading: Reading) -> bool:
     """Return whether this is the start of a saga whose other records came too early: it does not wait for those."""
-    return tracked.checkpoint is None and reading.fact.meaning is Meaning.STARTED
+    return tracked.snapshot is None and reading.fact.meaning is Meaning.STARTED
 
 
 def _advance(tracked: Tracked, record: Record, entry: Entry, reading: Reading) -> FoldResult:
-    advanced = advance(tracked.checkpoint, record, reading)
-    checkpoint, written = append_to_chain(
-        advanced.checkpoint, record, entry, added=advanced.added, error=advanced.error
-    )
-    after = Tracked(tracked.saga_id, tracked.home, checkpoint, tracked.parked)
+    advanced = advance(tracked.snapshot, record, reading)
+    snapshot, written = append_to_chain(advanced.snapshot, record, entry, added=advanced.added, error=advanced.error)
+    after = Tracked(tracked.saga_id, tracked.home, snapshot, tracked.parked)
     refused = advanced.error is not None
     return FoldResult(record, after, written, status_of(tracked), advanced.fact, advanced.orders, refused=refused)
 
@@ -317,10 +315,10 @@ def _release(rules: Rules, tracked: Tracked, record: Record, entry: Entry, readi
 def _released(tracked: Tracked, record: Record, entry: Entry, releasing: Release, fact: Fact) -> FoldResult:
     """Make the result of a record that has released parked ones."""
     added, error = ",".join(releasing.added) or None, releasing.error or None
-    checkpoint, written = append_to_chain(releasing.checkpoint, record, entry, added=added, error=error)
+    snapshot, written = append_to_chain(releasing.snapshot, record, entry, added=added, error=error)
     return FoldResult(
         record,
-        tracked._replace(checkpoint=checkpoint, parked=releasing.queue),
+        tracked._replace(snapshot=snapshot, parked=releasing.queue),
         written,
         before=status_of(tracked),
         fact=fact,
@@ -342,14 +340,14 @@ def _set_aside(rules: Rules, tracked: Tracked, record: Record, entry: Entry, err
     letter = DeadLetter(record, error.kind, str(error))
     if entry.event_type != rules.released:
         return _park(tracked, record, entry, letter.reason)._replace(dead=(letter,))
-    checkpoint, written = append_to_chain(tracked.checkpoint, record, entry, error=f"ignored: {error}")
-    after = tracked._replace(checkpoint=checkpoint)
+    snapshot, written = append_to_chain(tracked.snapshot, record, entry, error=f"ignored: {error}")
+    after = tracked._replace(snapshot=snapshot)
     return FoldResult(record, after, written, status_of(tracked), dead=(letter,), refused=True)
 
 
 def _park(tracked: Tracked, record: Record, entry: Entry, reason: str) -> FoldResult:
-    checkpoint, written = append_to_chain(tracked.checkpoint, record, entry, error=f"parked: {reason}")
+    snapshot, written = append_to_chain(tracked.snapshot, record, entry, error=f"parked: {reason}")
     # As it will be read back, so that a release gives the same result from memory and from its row.
     parked = Parked(record._replace(headers=load_headers(entry.headers), skipped=0), reason)
-    after = tracked._replace(checkpoint=checkpoint, parked=tracked.parked.added(parked))
+    after = tracked._replace(snapshot=snapshot, parked=tracked.parked.added(parked))
     return FoldResult(record, after, written, status_of(tracked), parked=parked)

@@ -9,7 +9,6 @@ import structlog
 
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.batch_report import report_batch
-from tradesaga.consumers.saga_log.checkpoint import NONE, SagaCache, Tracked
 from tradesaga.consumers.saga_log.commands import (
     UnownedSteps,
     awaited_of,
@@ -20,6 +19,7 @@ from tradesaga.consumers.saga_log.commands import (
 )
 from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
+from tradesaga.consumers.saga_log.tracked_saga import NONE, SagaCache, Tracked
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
@@ -46,10 +46,10 @@ class ClockLead:
 
         A deadline sent by somebody else shows nothing: ours is still pending then. Nor does one after the first.
         """
-        checkpoint = before.checkpoint
-        if checkpoint is None or checkpoint.deadline_pending or checkpoint.state.unblocked:
+        snapshot = before.snapshot
+        if snapshot is None or snapshot.deadline_pending or snapshot.state.unblocked:
             return
-        late = (outcome.record.recorded_ms - checkpoint.deadline_ms) / 1000
+        late = (outcome.record.recorded_ms - snapshot.deadline_ms) / 1000
         if -late > self.seconds:
             self.seconds = -late
             if self.seconds > _NOTABLE:
@@ -78,7 +78,7 @@ class _Batch:
 
 
 class SagaLog:
-    """Folds `<saga>.events` into checkpoints and the audit log."""
+    """Folds `<saga>.events` into snapshots and the audit log."""
 
     def __init__(self, rules: Rules, clock: Clock | None = None) -> None:
         self.group = f"{rules.saga.name}-log"
@@ -185,12 +185,12 @@ class SagaLog:
         unknown = sagas - known.keys()
         if not unknown:
             return known
-        checkpoints = await store.load(sql, self._rules, unknown)
+        snapshots = await store.load(sql, self._rules, unknown)
         waiting = unknown & self._parked
         parked = await store.load_parked(sql, self.group, waiting) if waiting else {}
         for saga_id in unknown:
             home = self._rules.home(saga_id)
-            known[saga_id] = Tracked(saga_id, home, checkpoints.get(saga_id), parked.get(saga_id, NONE))
+            known[saga_id] = Tracked(saga_id, home, snapshots.get(saga_id), parked.get(saga_id, NONE))
         return known
 
     def _publish_deadlines(
@@ -199,11 +199,11 @@ class SagaLog:
         """Publish the deadlines that have passed; each is folded when its record is read."""
         for saga_id in overdue:
             tracked = batch.known[saga_id]
-            checkpoint, lane = tracked.checkpoint, lanes.get(tracked.home)
-            if checkpoint is None or lane is None or not checkpoint.deadline_pending:
+            snapshot, lane = tracked.snapshot, lanes.get(tracked.home)
+            if snapshot is None or lane is None or not snapshot.deadline_pending:
                 continue
-            transaction.emit(lane, deadline_elapsed(self._rules, saga_id, checkpoint, self._clock.now()))
-            batch.known[saga_id] = tracked._replace(checkpoint=checkpoint._replace(deadline_pending=False))
+            transaction.emit(lane, deadline_elapsed(self._rules, saga_id, snapshot, self._clock.now()))
+            batch.known[saga_id] = tracked._replace(snapshot=snapshot._replace(deadline_pending=False))
             batch.touched[saga_id] = lane
 
     def _publish_registered(self, transaction: Transaction, lanes: Mapping[int, int]) -> None:
@@ -258,8 +258,8 @@ class SagaLog:
             self._parked.add(tracked.saga_id)
         else:
             self._parked.discard(tracked.saga_id)
-        checkpoint = tracked.checkpoint
-        if tracked.parked or (checkpoint is not None and not checkpoint.status.final):
+        snapshot = tracked.snapshot
+        if tracked.parked or (snapshot is not None and not snapshot.status.final):
             self._cache.keep(tracked)
         else:
             self._cache.forget(tracked.saga_id)
@@ -270,7 +270,7 @@ class SagaLog:
         The time left is computed by this machine's clock and, since that may be slow, by the broker's time of the last
         record.
         """
-        pending = [s.checkpoint for s in sagas if s.checkpoint is not None and s.checkpoint.deadline_pending]
+        pending = [s.snapshot for s in sagas if s.snapshot is not None and s.snapshot.deadline_pending]
         if pending:
             left = min(
                 min(each.deadline_ms for each in pending) / 1000 - self._clock.now() / 1_000_000_000,

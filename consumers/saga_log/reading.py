@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint
+from tradesaga.consumers.saga_log.tracked_saga import SagaSnapshot
 from tradesaga.infra.clock import parse_time, read_id
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.partitioner import partition_of
@@ -160,7 +160,7 @@ def read_saga(raw: bytes) -> UUID | None:
     return found if str(found).encode() == raw else None
 
 
-def read(rules: Rules, checkpoint: Checkpoint | None, record: Record, headers: Mapping[str, bytes]) -> Reading:
+def read(rules: Rules, snapshot: SagaSnapshot | None, record: Record, headers: Mapping[str, bytes]) -> Reading:
     """Read a record under its saga's version; raises `UnfoldableError`.
 
     `headers` are the record's, by name.
@@ -177,7 +177,7 @@ def read(rules: Rules, checkpoint: Checkpoint | None, record: Record, headers: M
         raise UnfoldableError("headers", f"a header cannot be read: {error}") from None
     if not 1 <= round_ <= MAX_ROUND:
         raise UnfoldableError("headers", f"header ts_round is {round_}")
-    rules = _own_rules(rules, ce_type, checkpoint, headers)
+    rules = _own_rules(rules, ce_type, snapshot, headers)
     try:
         fact = rules.vocabulary.read(ce_type, ce_id, step, round_, record.value)
     except KeyError as error:
@@ -189,15 +189,15 @@ def read(rules: Rules, checkpoint: Checkpoint | None, record: Record, headers: M
     return Reading(fact, ce_type, request_hash, rules, OVERTAKES in headers)
 
 
-def _own_rules(rules: Rules, ce_type: str, checkpoint: Checkpoint | None, headers: Mapping[str, bytes]) -> Rules:
-    """Choose the rules of the saga's version: its checkpoint's or, before the start, the record's.
+def _own_rules(rules: Rules, ce_type: str, snapshot: SagaSnapshot | None, headers: Mapping[str, bytes]) -> Rules:
+    """Choose the rules of the saga's version: its snapshot's or, before the start, the record's.
 
     A release is the same in all versions, and may release records that are parked for their version.
     """
     if ce_type == rules.released:
         return rules
     try:
-        version = checkpoint.version if checkpoint is not None else int(headers.get(VERSION) or rules.unversioned)
+        version = snapshot.version if snapshot is not None else int(headers.get(VERSION) or rules.unversioned)
     except ValueError as error:
         raise UnfoldableError("headers", f"a header cannot be read: {error}") from None
     own = rules if version == rules.saga.version else rules.versions.get(version)
@@ -205,7 +205,7 @@ def _own_rules(rules: Rules, ce_type: str, checkpoint: Checkpoint | None, header
         known = ", ".join(map(str, sorted(rules.versions)))
         running = f"{UNKNOWN_VERSION} {version} of {rules.saga.name!r}"
         raise UnfoldableError("version", f"{running}; this saga log knows version {known}")
-    if checkpoint is not None and checkpoint.sealed:
+    if snapshot is not None and snapshot.sealed:
         what = f"the saga's progress was not written under version {version} of {rules.saga.name!r} as it is here"
         raise UnfoldableError("version", f"{what}; a changed definition needs a version of its own")
     return own

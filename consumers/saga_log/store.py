@@ -9,9 +9,9 @@ from uuid import UUID
 import asyncpg
 
 from tradesaga.consumers.saga_log.chain import FORMAT, stored_skip
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, ParkedRecords, Tracked, parked_records
 from tradesaga.consumers.saga_log.fold import FoldResult
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Parked, ParkedRecords, SagaSnapshot, Tracked, parked_records
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.postgres.database import Connection
@@ -152,14 +152,14 @@ def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-async def load(sql: Connection, rules: Rules, sagas: Collection[UUID]) -> dict[UUID, Checkpoint]:
-    """Read the checkpoints of sagas."""
-    return {row["saga_id"]: _checkpoint(rules, row) for row in await sql.fetch(LOAD, list(sagas))}
+async def load(sql: Connection, rules: Rules, sagas: Collection[UUID]) -> dict[UUID, SagaSnapshot]:
+    """Read the snapshots of sagas."""
+    return {row["saga_id"]: _snapshot(rules, row) for row in await sql.fetch(LOAD, list(sagas))}
 
 
 async def write(sql: Connection, rules: Rules, touched: Sequence[tuple[int, Tracked]]) -> None:
-    """Write checkpoints, each with its lane."""
-    rows = [_row(rules, lane, tracked.saga_id, tracked.checkpoint) for lane, tracked in touched if tracked.checkpoint]
+    """Write snapshots, each with its lane."""
+    rows = [_row(rules, lane, tracked.saga_id, tracked.snapshot) for lane, tracked in touched if tracked.snapshot]
     if rows:
         await sql.execute(WRITE, *zip(*rows, strict=True), rules.saga.name)
 
@@ -257,9 +257,9 @@ def _state(rules: Rules, version: int, progress: bytes) -> State | None:
     return None
 
 
-def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
+def _snapshot(rules: Rules, row: asyncpg.Record) -> SagaSnapshot:
     own, state = rules.versions.get(row["version"]), _state(rules, row["version"], row["progress"])
-    return Checkpoint(
+    return SagaSnapshot(
         version=row["version"],
         state=state or (own or rules).machine.begin(),
         status=Status(row["state"]),
@@ -275,26 +275,26 @@ def _checkpoint(rules: Rules, row: asyncpg.Record) -> Checkpoint:
     )
 
 
-def _row(rules: Rules, lane: int, saga_id: UUID, checkpoint: Checkpoint) -> tuple[Any, ...]:
-    state, deadline = checkpoint.state, moment(checkpoint.deadline_ms)
-    own = rules.versions.get(checkpoint.version, rules)  # for an unknown version, no progress is written
+def _row(rules: Rules, lane: int, saga_id: UUID, snapshot: SagaSnapshot) -> tuple[Any, ...]:
+    state, deadline = snapshot.state, moment(snapshot.deadline_ms)
+    own = rules.versions.get(snapshot.version, rules)  # for an unknown version, no progress is written
     return (
         saga_id,
         lane,
-        checkpoint.version,
-        checkpoint.status.value,
+        snapshot.version,
+        snapshot.status.value,
         own.first_open(state),
         own.names(state.done),
         own.names(state.compensated),
-        checkpoint.context.decode(),
-        b"" if checkpoint.sealed else encode_progress(own.machine, state),
-        checkpoint.seq,
-        checkpoint.head,
+        snapshot.context.decode(),
+        b"" if snapshot.sealed else encode_progress(own.machine, state),
+        snapshot.seq,
+        snapshot.head,
         deadline,
-        deadline if checkpoint.deadline_pending else None,
-        checkpoint.request_hash,
-        moment(checkpoint.created_ms),
-        moment(checkpoint.updated_ms),
+        deadline if snapshot.deadline_pending else None,
+        snapshot.request_hash,
+        moment(snapshot.created_ms),
+        moment(snapshot.updated_ms),
     )
 
 

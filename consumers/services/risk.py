@@ -22,7 +22,7 @@ from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
 from tradesaga.sagas.trade.definition import check_risk, trade, validate_order
 from tradesaga.sagas.trade.exposure import Exposure, count_in
-from tradesaga.sagas.trade.orders import Refusal, Terms, assess
+from tradesaga.sagas.trade.orders import Rejection, Terms, assess
 from tradesaga.schemas.messages import trade as t
 
 participant = Participant("risk", trade, pauses=account_of, evidence=EVIDENCE)
@@ -43,7 +43,7 @@ async def validate(
     listings = await find_account_instruments(sql, [work.event for work in works])
     for work, listing in zip(works, listings, strict=True):
         judged = _judge(work, listing)
-        if isinstance(judged, Refusal):
+        if isinstance(judged, Rejection):
             answers.append(t.ValidationRejected(code=judged.code, reason=judged.reason))
         else:
             entered.append(judged[0])
@@ -52,16 +52,18 @@ async def validate(
     return answers
 
 
-def _judge(work: Work[t.TradeRequested], listing: AccountInstrument) -> tuple[Registration, t.OrderValidated] | Refusal:
+def _judge(
+    work: Work[t.TradeRequested], listing: AccountInstrument
+) -> tuple[Registration, t.OrderValidated] | Rejection:
     request, instrument = work.event, listing.instrument
     if listing.venue is None:
-        return Refusal("unknown_account", f"there is no account {request.account}")
+        return Rejection("unknown_account", f"there is no account {request.account}")
     if listing.status != "open":
-        return Refusal("account_closed", f"account {request.account} is closed")
+        return Rejection("account_closed", f"account {request.account} is closed")
     if instrument is None:
-        return Refusal("unknown_symbol", f"{request.symbol} is not traded at {listing.venue}")
+        return Rejection("unknown_symbol", f"{request.symbol} is not traded at {listing.venue}")
     terms = assess(request, instrument)
-    if isinstance(terms, Refusal):
+    if isinstance(terms, Rejection):
         return terms
     validated = t.OrderValidated(
         base=instrument.base,
@@ -92,7 +94,7 @@ async def check(works: Sequence[Work[t.FundsReserved]], sql: Connection) -> list
     for work, key in zip(works, keys, strict=True):
         limits, before = known[key]
         counted = count_in(limits, after.get(key, before), order_of(work.ctx).notional)
-        if isinstance(counted, Refusal):
+        if isinstance(counted, Rejection):
             answers.append(t.RiskRejected(code=counted.code, reason=counted.reason))
         else:
             after[key] = counted

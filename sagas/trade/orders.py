@@ -52,7 +52,7 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """Why an order is rejected: a stable code for programs, a sentence for people."""
 
     code: str
@@ -69,24 +69,24 @@ class Terms:
     worst_price: Decimal
 
 
-def assess(request: TradeRequested, instrument: Instrument) -> Terms | Refusal:
+def assess(request: TradeRequested, instrument: Instrument) -> Terms | Rejection:
     """Check the order against the instrument's rules and compute its terms."""
     price = _worst_price(request, instrument)
     if price is None:
-        return Refusal("no_reference_price", f"no price of {request.symbol} is known yet; place a limit order")
+        return Rejection("no_reference_price", f"no price of {request.symbol} is known yet; place a limit order")
     refusal = _check_shape(request, instrument, price)
     if refusal is not None:
         return refusal
     value = round_up(multiply(request.quantity, price))
     if value < instrument.min_notional:
         least = format_decimal(instrument.min_notional)
-        return Refusal("min_notional", f"the order is worth {format_decimal(value)}, less than the least, {least}")
+        return Rejection("min_notional", f"the order is worth {format_decimal(value)}, less than the least, {least}")
     # A sell may get more than its limit; its value is computed with the last price if that is higher.
     counted = price if request.side is Side.BUY else max(price, instrument.reference_price or price)
     notional = round_up(multiply(request.quantity, counted))
     hold_asset, hold = _hold(request, instrument, price)
     if max(notional, hold) >= CEILING:
-        return Refusal("too_large", f"the order is worth {format_decimal(notional)}, more than can be booked")
+        return Rejection("too_large", f"the order is worth {format_decimal(notional)}, more than can be booked")
     return Terms(hold_asset, hold, notional, price)
 
 
@@ -102,15 +102,15 @@ def _worst_price(request: TradeRequested, instrument: Instrument) -> Decimal | N
     return round_up(multiply(last, 1 - instrument.collar), instrument.tick)
 
 
-def _check_shape(request: TradeRequested, instrument: Instrument, price: Decimal) -> Refusal | None:
+def _check_shape(request: TradeRequested, instrument: Instrument, price: Decimal) -> Rejection | None:
     if not is_multiple(price, instrument.tick):
-        return Refusal("tick", f"the price is not in steps of {format_decimal(instrument.tick)}")
+        return Rejection("tick", f"the price is not in steps of {format_decimal(instrument.tick)}")
     if not is_multiple(request.quantity, instrument.lot):
-        return Refusal("lot", f"the quantity is not in steps of {format_decimal(instrument.lot)}")
+        return Rejection("lot", f"the quantity is not in steps of {format_decimal(instrument.lot)}")
     if request.quantity < instrument.min_quantity:
-        return Refusal("min_quantity", f"the quantity is below the least, {format_decimal(instrument.min_quantity)}")
+        return Rejection("min_quantity", f"the quantity is below the least, {format_decimal(instrument.min_quantity)}")
     if request.quantity > instrument.max_quantity:
-        return Refusal("max_quantity", f"the quantity is above the most, {format_decimal(instrument.max_quantity)}")
+        return Rejection("max_quantity", f"the quantity is above the most, {format_decimal(instrument.max_quantity)}")
     return None
 
 

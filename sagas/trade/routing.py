@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Final
 
 from tradesaga.sagas.trade.arithmetic import CEILING, multiply, round_down
-from tradesaga.sagas.trade.orders import Instrument, Refusal
+from tradesaga.sagas.trade.orders import Instrument, Rejection
 from tradesaga.schemas.amounts import format_decimal
 from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.messages.trade import OrderType, TradeRequested
@@ -50,22 +50,22 @@ def idempotency_key(signal: SignalRaised) -> str:
     return f"{signal.strategy}:{signal.signal_id}"
 
 
-def route(signal: SignalRaised, subscription: Subscription, *, waited: float, lately: int) -> Decimal | Refusal:
+def route(signal: SignalRaised, subscription: Subscription, *, waited: float, lately: int) -> Decimal | Rejection:
     """Return the quantity that the account trades, or why it does not trade.
 
     `waited` is the seconds between the signal's record and now; `lately` how many signals of this subscription were
     accepted in the minute before it.
     """
     if not subscription.enabled:
-        return Refusal("disabled", "the subscription is switched off")
+        return Rejection("disabled", "the subscription is switched off")
     if not subscription.known:
-        return Refusal("unknown_account", f"there is no account {subscription.account}")
+        return Rejection("unknown_account", f"there is no account {subscription.account}")
     if subscription.max_age is not None and waited > subscription.max_age:
-        return Refusal("stale", f"the signal waited {waited:.0f} s; {subscription.max_age} are allowed")
+        return Rejection("stale", f"the signal waited {waited:.0f} s; {subscription.max_age} are allowed")
     if subscription.max_per_minute is not None and lately >= subscription.max_per_minute:
-        return Refusal("rate", f"{lately} signals were taken within a minute; {subscription.max_per_minute} may be")
+        return Rejection("rate", f"{lately} signals were taken within a minute; {subscription.max_per_minute} may be")
     if subscription.instrument is None:
-        return Refusal("unknown_symbol", f"{signal.symbol} is not traded where {subscription.account} trades")
+        return Rejection("unknown_symbol", f"{signal.symbol} is not traded where {subscription.account} trades")
     return _size(signal, subscription, subscription.instrument)
 
 
@@ -83,18 +83,18 @@ def request_of(signal: SignalRaised, account: str, quantity: Decimal) -> TradeRe
     )
 
 
-def _size(signal: SignalRaised, subscription: Subscription, instrument: Instrument) -> Decimal | Refusal:
+def _size(signal: SignalRaised, subscription: Subscription, instrument: Instrument) -> Decimal | Rejection:
     """Scale, cut to the limits of account and venue, and round down to whole lots."""
     wanted = multiply(signal.quantity, subscription.size_factor)
     limits = (subscription.max_quantity, instrument.max_quantity)
     quantity = round_down(min(wanted, *(limit for limit in limits if limit is not None)), instrument.lot)
     if quantity <= 0 or quantity < instrument.min_quantity:
         least = format_decimal(max(instrument.lot, instrument.min_quantity))
-        return Refusal("too_small", f"the quantity comes to {format_decimal(quantity)}; the least is {least}")
+        return Rejection("too_small", f"the quantity comes to {format_decimal(quantity)}; the least is {least}")
     if quantity >= CEILING:
-        return Refusal("too_large", f"the quantity comes to {format_decimal(quantity)}, more than can be booked")
+        return Rejection("too_large", f"the quantity comes to {format_decimal(quantity)}, more than can be booked")
     value = multiply(quantity, signal.limit_price or signal.observed_price)
     if subscription.max_notional is not None and value > subscription.max_notional:
         most = format_decimal(subscription.max_notional)
-        return Refusal("max_notional", f"the order would be worth {format_decimal(value)}; {most} is allowed")
+        return Rejection("max_notional", f"the order would be worth {format_decimal(value)}; {most} is allowed")
     return quantity

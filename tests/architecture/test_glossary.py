@@ -27,6 +27,7 @@ RETIRED = {
     "speaker": "event factory",
     "surroundings": "participant runtime",
     "telling": "timeline builder",
+    "unjudgeable": "not processable",
 }
 """Words that took a dictionary to read, and what is said instead."""
 

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from tests.faults.evidence import EVENTS, Evidence
 from tests.faults.saga import make_drill
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import Entry, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status
 
@@ -55,18 +55,16 @@ class Refolded:
         outcome = fold_record(rules, before, record)
         self.entries[record.partition, record.offset] = outcome.entry
         after = outcome.tracked
-        if after is None or after.checkpoint is None:
+        if after is None or after.snapshot is None:
             if after is not None:
                 self.sagas[after.saga_id] = after
             return
         self.sagas[after.saga_id] = after
         # Letting parked records go folds several at once.
         legal = REACHABLE if outcome.released else LEGAL
-        if after.checkpoint.status is not outcome.before and after.checkpoint.status not in legal[outcome.before]:
+        if after.snapshot.status is not outcome.before and after.snapshot.status not in legal[outcome.before]:
             where = f"{record.topic}[{record.partition}]@{record.offset}"
-            self.leaps.append(
-                f"saga {after.saga_id} went from {outcome.before} to {after.checkpoint.status} at {where}"
-            )
+            self.leaps.append(f"saga {after.saga_id} went from {outcome.before} to {after.snapshot.status} at {where}")
 
 
 class _Same:
@@ -132,16 +130,16 @@ def topics_fold_to_the_table(seen: Evidence) -> tuple[int, Iterator[str]]:
             found, expected = _described(rules, folded.get(saga_id)), _row(row)
             if found != expected:
                 yield f"saga {saga_id} folds to {found}, its row is {expected}"
-        begun = {saga_id for saga_id, tracked in folded.items() if tracked.checkpoint is not None}
+        begun = {saga_id for saga_id, tracked in folded.items() if tracked.snapshot is not None}
         yield from (f"saga {saga_id} is on the topic and not in the table" for saga_id in begun - rows.keys())
 
     return len(rows), find()
 
 
 def _described(rules: Rules, tracked: Tracked | None) -> list[Any]:
-    if tracked is None or tracked.checkpoint is None:
+    if tracked is None or tracked.snapshot is None:
         return []
-    checkpoint, machine = tracked.checkpoint, rules.machine
+    checkpoint, machine = tracked.snapshot, rules.machine
     done, undone = machine.names(checkpoint.state.done), machine.names(checkpoint.state.compensated)
     return [str(checkpoint.status), done, undone, checkpoint.seq, checkpoint.head.hex()]
 

@@ -138,7 +138,7 @@ def _tables(specimen: Specimen) -> dict[str, list[dict[str, Any]]]:
             "completed_steps": rules.machine.names(checkpoint.state.done), "head": checkpoint.head,
             "compensated_steps": rules.machine.names(checkpoint.state.compensated),
         }
-        for saga_id, tracked in folded.sagas.items() if (checkpoint := tracked.checkpoint) is not None
+        for saga_id, tracked in folded.sagas.items() if (checkpoint := tracked.snapshot) is not None
     ]  # fmt: skip
     audit = [
         {

@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from tests.fuzz.corpus import Corpus
-from tradesaga.consumers.saga_log.checkpoint import Tracked, parked_records
 from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
+from tradesaga.consumers.saga_log.tracked_saga import Tracked, parked_records
 from tradesaga.infra.kafka.codec import load_headers
 from tradesaga.infra.kafka.dead_letters import RecordFault, dead_letter
 from tradesaga.sagas.trade.definition import trade
@@ -52,7 +52,7 @@ def result_of(outcome: FoldResult) -> str:
 
 def check_storable(outcome: FoldResult) -> None:
     """Hold what would be written to what PostgreSQL and Kafka take."""
-    entry, checkpoint = outcome.entry, outcome.tracked.checkpoint if outcome.tracked is not None else None
+    entry, checkpoint = outcome.entry, outcome.tracked.snapshot if outcome.tracked is not None else None
     load_headers(entry.headers)
     assert len(entry.hash) == 33
     for text in (entry.event_type, entry.step, entry.added, entry.error):

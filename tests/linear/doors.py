@@ -22,9 +22,9 @@ from tradesaga.consumers.entry.signals.routing import read_signal
 from tradesaga.consumers.entry.start_intake import Intake
 from tradesaga.consumers.runtime.event_factory import Trigger, pack_trigger, split_packed
 from tradesaga.consumers.runtime.message import Router
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.clock_evidence import ClockTier, parse_pmc_output

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from tests.sagas import Partition, small_saga
-from tradesaga.consumers.saga_log.checkpoint import SagaCache, Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import SagaCache, Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.saga_queries import encode_progress
 from tradesaga.schemas.envelope import OVERTAKES
@@ -36,8 +36,8 @@ class Saga:
         """Fold a record and return it."""
         self.tracked = fold_record(_RULES, self.tracked, record).tracked or self.tracked
         self._kept.keep(self.tracked)
-        if self.tracked.checkpoint is not None:
-            encode_progress(_RULES.machine, self.tracked.checkpoint.state)
+        if self.tracked.snapshot is not None:
+            encode_progress(_RULES.machine, self.tracked.snapshot.state)
         return record
 
     def unreadable(self) -> Record:
@@ -51,9 +51,9 @@ class Saga:
 
     def deadline(self, late: int) -> None:
         """Fold a deadline that overtakes parked records, recorded so many milliseconds after it is due."""
-        assert self.tracked.checkpoint is not None
+        assert self.tracked.snapshot is not None
         record = self.partition.record(DeadlineElapsed(deadline="2026-11-23T00:00:00Z"))
-        at = self.tracked.checkpoint.deadline_ms + late
+        at = self.tracked.snapshot.deadline_ms + late
         self.fold(record._replace(recorded_ms=at, headers=[*record.headers, (OVERTAKES, b"1")]))
 
     def release(self, offset: int, action: str) -> None:
@@ -109,7 +109,7 @@ def _deadlines_one_after_another(number: int) -> None:
     for _ in range(number):
         saga.unreadable()
         saga.waiting()
-    while saga.tracked.checkpoint is not None and saga.tracked.checkpoint.deadline_pending:
+    while saga.tracked.snapshot is not None and saga.tracked.snapshot.deadline_pending:
         saga.deadline(late=0)
     for _ in range(number):
         saga.deadline(late=0)

@@ -7,7 +7,7 @@ import pytest
 from tests.linear.histories import HISTORIES
 from tests.linear.meter import measure
 from tests.linear.test_linear import is_linear
-from tradesaga.consumers.saga_log import checkpoint, fold
+from tradesaga.consumers.saga_log import fold, tracked_saga
 from tradesaga.sagas import machine
 
 SIZES = (40, 160)
@@ -40,8 +40,8 @@ def test_ids_that_are_all_kept_are_seen(name: str, monkeypatch: pytest.MonkeyPat
 def test_parked_records_that_are_copied_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a history of its own for each value, each parked record copies all before it."""
 
-    def copied(records: checkpoint.ParkedRecords) -> tuple[checkpoint._History, int]:  # pyright: ignore[reportPrivateUsage]
-        return checkpoint._History(records), 0  # pyright: ignore[reportPrivateUsage]
+    def copied(records: tracked_saga.ParkedRecords) -> tuple[tracked_saga._History, int]:  # pyright: ignore[reportPrivateUsage]
+        return tracked_saga._History(records), 0  # pyright: ignore[reportPrivateUsage]
 
-    monkeypatch.setattr(checkpoint.ParkedRecords, "_continued", copied)
+    monkeypatch.setattr(tracked_saga.ParkedRecords, "_continued", copied)
     assert not is_linear(works(HISTORIES["records that cannot be read"]))

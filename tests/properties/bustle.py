@@ -74,16 +74,16 @@ class Bustle:
         if self.play.status is Status.FAILED:
             aims = [index for index in steps if self.play.parts[index].status in MENDABLE] or [step]
             meaning = Meaning.SKIP if self._mishap(0.2) else Meaning.RETRY
-            yield from [partial(self.play.say, meaning, self.chance.choice(aims))] * 2
+            yield from [partial(self.play.publish, meaning, self.chance.choice(aims))] * 2
 
     def _turns(self, step: int) -> Iterator[Act]:
         """List what turns a saga back, and what is said of a step's owner though it is there."""
         if self.turns_back and self._mishap(0.1):
-            yield partial(self.play.say, self.chance.choice([Meaning.DEADLINE, Meaning.ABORT]))
+            yield partial(self.play.publish, self.chance.choice([Meaning.DEADLINE, Meaning.ABORT]))
         if self._mishap(0.03):
-            yield partial(self.play.say, Meaning.RECHECK)
+            yield partial(self.play.publish, Meaning.RECHECK)
         if self.play.state.overdue and self._mishap(0.1):
-            yield partial(self.play.say, Meaning.UNOWNED, step)
+            yield partial(self.play.publish, Meaning.UNOWNED, step)
 
     def _fold(self) -> None:
         for order in self.play.fold():

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.consumers.saga_log.checkpoint import NONE, Parked, ParkedRecords
+from tradesaga.consumers.saga_log.tracked_saga import NONE, Parked, ParkedRecords
 from tradesaga.infra.kafka.codec import Record
 
 CHANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(-3, 12)), max_size=60)

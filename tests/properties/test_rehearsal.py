@@ -100,13 +100,13 @@ class Troupe(RuleBasedStateMachine):
     @rule(meaning=st.sampled_from([Meaning.DEADLINE, Meaning.ABORT, Meaning.RECHECK]))
     def turn_back(self, meaning: Meaning) -> None:
         """Let the deadline pass, or an operator abort, or have every owner asked what came of its step."""
-        self.play.say(meaning)
+        self.play.publish(meaning)
 
     @precondition(lambda self: self.play.state.overdue)
     @rule(data=st.data())
     def miss(self, data: st.DataObject) -> None:
         """Let the saga log say that it knows of nobody who owns a step, though somebody does."""
-        self.play.say(Meaning.UNOWNED, data.draw(self._steps()))
+        self.play.publish(Meaning.UNOWNED, data.draw(self._steps()))
 
     @precondition(lambda self: self.play.status is Status.FAILED)
     @rule(data=st.data(), meaning=st.sampled_from([Meaning.RETRY, Meaning.RETRY, Meaning.SKIP]))
@@ -114,7 +114,7 @@ class Troupe(RuleBasedStateMachine):
         """Let an operator try again what failed, or leave it; now and then what has not failed."""
         mendable = {RowStatus.FAILED, RowStatus.COMPENSATION_FAILED}
         aims = [index for index, part in enumerate(self.play.parts) if part.status in mendable] or [0]
-        self.play.say(meaning, data.draw(st.sampled_from(aims) | self._steps()))
+        self.play.publish(meaning, data.draw(st.sampled_from(aims) | self._steps()))
         self._drain()
 
     @precondition(lambda self: self.play.status in {Status.COMPENSATING, Status.FAILED})

@@ -9,9 +9,9 @@ from tests.simulation.rigs import Sessions
 from tests.simulation.sql_scripts import caught
 from tradesaga.consumers.runtime import processor
 from tradesaga.consumers.saga_log import store
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Parked, Tracked
 from tradesaga.consumers.saga_log.fold import Entry, FoldResult, Released
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Parked, SagaSnapshot, Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.sagas.status import Status
@@ -24,14 +24,14 @@ LANE = Lane(1, "small.events", 0, epoch=3, next_offset=0, last_seq=0, acked_seq=
 RULES = Rules(small_saga())
 
 
-def checkpoint(**fields: Any) -> Checkpoint:
+def checkpoint(**fields: Any) -> SagaSnapshot:
     """Make the checkpoint of a saga just begun."""
     given: dict[str, Any] = {
         "version": 1, "state": RULES.machine.begin(), "status": Status.IDLE, "context": b'{"a":{"b":1}}',
         "request_hash": "h", "seq": 1, "head": b"h", "created_ms": NOW, "updated_ms": NOW, "deadline_ms": NOW,
         "deadline_pending": True, **fields,
     }  # fmt: skip
-    return Checkpoint(**given)
+    return SagaSnapshot(**given)
 
 
 def record(offset: int, value: bytes = b"{}") -> Record:

@@ -4,9 +4,9 @@ from typing import Protocol
 from uuid import UUID
 
 from tradesaga.consumers.saga_log.chain import FORMAT
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import FoldResult, fold_record, park_record
 from tradesaga.consumers.saga_log.reading import Rules, awaited_version, saga_of
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.schemas.envelope import VERSION
 
@@ -38,7 +38,7 @@ class Fold:
             before = self._sagas.get(saga_id) or Tracked(saga_id, self._rules.home(saga_id))
         outcome = fold_stored(self._rules, before, record, form, error)
         after = outcome.tracked
-        if after is not None and after is not before and (after.checkpoint is not None or after.parked):
+        if after is not None and after is not before and (after.snapshot is not None or after.parked):
             self._sagas.keep(after)
         return outcome
 
@@ -62,5 +62,5 @@ def _awaited(before: Tracked, record: Record, error: str) -> str:
     """Return the reason for which a record was parked until its saga's own version; empty for any other record."""
     reason = error.removeprefix("parked: ")
     awaited = awaited_version(reason) if reason != error else 0
-    version = str(before.checkpoint.version).encode() if before.checkpoint is not None else record.header(VERSION)
+    version = str(before.snapshot.version).encode() if before.snapshot is not None else record.header(VERSION)
     return reason if awaited and version == b"%d" % awaited else ""

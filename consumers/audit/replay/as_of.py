@@ -16,8 +16,8 @@ from tradesaga.consumers.audit.replay.state import (
     Watermark,
     fingerprint,
 )
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.clock import format_time
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
@@ -88,7 +88,7 @@ def describe_sagas(rules: Rules, replay_state: ReplayState) -> Iterator[dict[str
 
 
 def _described(rules: Rules, tracked: Tracked) -> dict[str, Any]:
-    checkpoint, waiting = tracked.checkpoint, len(tracked.parked)
+    checkpoint, waiting = tracked.snapshot, len(tracked.parked)
     if checkpoint is None:
         return {"saga_id": str(tracked.saga_id), "state": None, "parked": waiting, "why": tracked.parked[0].reason}
     rules = rules.under(checkpoint.version)

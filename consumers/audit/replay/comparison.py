@@ -33,8 +33,8 @@ from tradesaga.consumers.audit.replay.state import (
 )
 from tradesaga.consumers.saga_log import store
 from tradesaga.consumers.saga_log.chain import format_of, hash_row
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint, Tracked
 from tradesaga.consumers.saga_log.reading import Rules, saga_of
+from tradesaga.consumers.saga_log.tracked_saga import SagaSnapshot, Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.topic_reader import TopicReader
@@ -48,18 +48,18 @@ async def compare_states(sql: Connection, rules: Rules, sagas: Sequence[Tracked]
     return [
         difference
         for tracked in sagas
-        for difference in compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, stored.get(tracked.saga_id))
+        for difference in compare_sagas(f"saga {tracked.saga_id}", tracked.snapshot, stored.get(tracked.saga_id))
     ]
 
 
-async def load_stored(sql: Connection, rules: Rules, sagas: Sequence[UUID]) -> dict[UUID, Checkpoint | str]:
+async def load_stored(sql: Connection, rules: Rules, sagas: Sequence[UUID]) -> dict[UUID, SagaSnapshot | str]:
     """Return sagas by their rows, or the reason why a row cannot be parsed."""
     try:
         return {**await store.load(sql, rules, sagas)}
     except ValueError as error:
         if len(sagas) == 1:
             return {sagas[0]: f"cannot be read: {error}"}
-    found: dict[UUID, Checkpoint | str] = {}
+    found: dict[UUID, SagaSnapshot | str] = {}
     for saga_id in sagas:
         found |= await load_stored(sql, rules, [saga_id])
     return found
@@ -67,7 +67,7 @@ async def load_stored(sql: Connection, rules: Rules, sagas: Sequence[UUID]) -> d
 
 async def compare_chains(sql: Connection, rules: Rules, sagas: Sequence[Tracked]) -> list[Difference]:
     """Hash the rows of such sagas again and compare the last hash of each chain."""
-    started = {tracked.saga_id: tracked.checkpoint for tracked in sagas if tracked.checkpoint is not None}
+    started = {tracked.saga_id: tracked.snapshot for tracked in sagas if tracked.snapshot is not None}
     heads = await read_heads(sql, rules.topic, started)
     found: list[Difference] = []
     for row in await read_chains(sql, rules.topic, started):
@@ -90,7 +90,7 @@ def _chain(head: Head, row: asyncpg.Record) -> tuple[Head, Iterator[Difference]]
     return made, compare_fields(record, row, expected)
 
 
-def _ended(saga_id: UUID, mine: Checkpoint, found: Head) -> Iterator[Difference]:
+def _ended(saga_id: UUID, mine: SagaSnapshot, found: Head) -> Iterator[Difference]:
     where = f"rows of saga {saga_id}"
     if found[0] != mine.seq:
         yield Difference(where, "number", str(mine.seq), str(found[0]))
@@ -287,7 +287,7 @@ class Comparison:
                 if tracked.home not in to_the_end and _goes_on(tracked, theirs):
                     report.gone_on += 1
                 else:
-                    self.replay_state.differ(compare_sagas(f"saga {tracked.saga_id}", tracked.checkpoint, theirs))
+                    self.replay_state.differ(compare_sagas(f"saga {tracked.saga_id}", tracked.snapshot, theirs))
         report.partial, report.partial_sagas = len(partial_sagas), list(islice(partial_sagas, SHOWN))
         if len(to_the_end) == len(log_ends) and not partial_sagas and not any(begin for begin, _ in spans.values()):
             stored = await self.sql.fetchval(_SAGAS, name)
@@ -308,10 +308,10 @@ def _until(held: Mapping[Partition, Span], log_ends: Mapping[Partition, int]) ->
     return {place: (begin, max(begin, min(end, log_ends[place]))) for place, (begin, end) in held.items()}
 
 
-def _goes_on(tracked: Tracked, stored: Checkpoint | str | None) -> bool:
+def _goes_on(tracked: Tracked, stored: SagaSnapshot | str | None) -> bool:
     """Return whether the row includes later records."""
-    seq = tracked.checkpoint.seq if tracked.checkpoint is not None else 0
-    return isinstance(stored, Checkpoint) and stored.seq > seq
+    seq = tracked.snapshot.seq if tracked.snapshot is not None else 0
+    return isinstance(stored, SagaSnapshot) and stored.seq > seq
 
 
 def _extra(record: Record, row: asyncpg.Record) -> Difference:

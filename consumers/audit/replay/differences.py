@@ -8,8 +8,8 @@ import asyncpg
 
 from tradesaga.consumers.audit.log.log_check import Head
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as, stored_skip
-from tradesaga.consumers.saga_log.checkpoint import Checkpoint
 from tradesaga.consumers.saga_log.fold import FoldResult, describe
+from tradesaga.consumers.saga_log.tracked_saga import SagaSnapshot
 from tradesaga.infra.kafka.codec import Record, dump_headers, dump_headers_v1
 
 FIELDS: Final = (
@@ -38,14 +38,14 @@ class Difference(NamedTuple):
     database: str
 
 
-def compare_sagas(where: str, replayed: Checkpoint | None, stored: Checkpoint | str | None) -> Iterator[Difference]:
+def compare_sagas(where: str, replayed: SagaSnapshot | None, stored: SagaSnapshot | str | None) -> Iterator[Difference]:
     """Compare a replayed saga with its row, or with the reason why the row cannot be parsed."""
     if replayed == stored:
         return
     if replayed is None or stored is None or isinstance(stored, str):
         yield Difference(where, "row", _there(replayed), _there(stored))
         return
-    for field in Checkpoint._fields:
+    for field in SagaSnapshot._fields:
         mine, theirs = getattr(replayed, field), getattr(stored, field)
         if mine == theirs or field == "sealed" or (stored.sealed and field in _STATE):
             continue
@@ -100,7 +100,7 @@ def format_value(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _there(checkpoint: Checkpoint | str | None) -> str:
+def _there(checkpoint: SagaSnapshot | str | None) -> str:
     if isinstance(checkpoint, str):
         return checkpoint
     return "missing" if checkpoint is None else checkpoint.status.value

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import orjson
 
-from tradesaga.consumers.saga_log.checkpoint import NONE, Checkpoint, Parked, ParkedRecords, Tracked, parked_records
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import NONE, Parked, ParkedRecords, SagaSnapshot, Tracked, parked_records
 from tradesaga.infra.kafka.codec import Record, dump_headers, load_headers
 from tradesaga.infra.saga_queries import decode_progress, encode_progress
 from tradesaga.sagas.status import Status
@@ -100,9 +100,9 @@ class SagaCache:
 
     def _row(self, tracked: Tracked) -> tuple[Any, ...]:
         told = (tracked.saga_id.bytes, tracked.home, _dump_parked(tracked.parked))
-        checkpoint = tracked.checkpoint
+        checkpoint = tracked.snapshot
         if checkpoint is None:
-            return (*told, *(None,) * len(Checkpoint._fields[:-1]))
+            return (*told, *(None,) * len(SagaSnapshot._fields[:-1]))
         version, state, status, *rest = checkpoint[:-1]
         return (*told, version, encode_progress(self._rules.under(version).machine, state), status.value, *rest)
 
@@ -111,12 +111,12 @@ class SagaCache:
         checkpoint = None
         if version is not None:
             state = decode_progress(self._rules.under(version).machine, progress)
-            checkpoint = Checkpoint._make((version, state, Status(status), *rest, bool(pending), False))
+            checkpoint = SagaSnapshot._make((version, state, Status(status), *rest, bool(pending), False))
         return Tracked(UUID(bytes=saga_id), home, checkpoint, _load_parked(parked))
 
 
 def _size(tracked: Tracked) -> int:
-    context = len(tracked.checkpoint.context) if tracked.checkpoint is not None else 0
+    context = len(tracked.snapshot.context) if tracked.snapshot is not None else 0
     return context + tracked.parked.size
 
 

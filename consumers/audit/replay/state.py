@@ -14,8 +14,8 @@ from tradesaga.consumers.audit.replay.differences import Difference, PartialSaga
 from tradesaga.consumers.audit.replay.request import Span
 from tradesaga.consumers.audit.replay.saga_cache import KEPT, TABLE, SagaCache
 from tradesaga.consumers.saga_log.chain import link_v1
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Record, dump_headers_v1
 from tradesaga.infra.kafka.connections import Partition
@@ -45,11 +45,11 @@ class SagaCounts:
     def count(self, tracked: Tracked) -> None:
         """Count a saga."""
         self.parked += bool(tracked.parked)
-        if tracked.checkpoint is None:
+        if tracked.snapshot is None:
             self.unstarted += 1
             return
         self.sagas += 1
-        state = tracked.checkpoint.status.value
+        state = tracked.snapshot.status.value
         self.states[state] = self.states.get(state, 0) + 1
 
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from tradesaga.consumers.audit.report.formatting import read_members, read_text
 from tradesaga.consumers.audit.report.model import ContextAddition, RecordKind, TimelineNote
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import FoldResult
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.audit_text import AuditText, text_of
 from tradesaga.sagas.facts import Meaning
@@ -167,15 +167,15 @@ def classify(raw: RawRecord, outcome: FoldResult | None, before: Tracked, *, aga
         return RecordKind.DUPLICATE
     kind = kind or RecordKind.REPORTED
     unchanged = outcome.tracked is not None and _state_of(outcome.tracked) == _state_of(before)
-    if kind in _CHANGING and unchanged and before.checkpoint is not None:
-        return RecordKind.LATE if before.checkpoint.status in _ENDED else RecordKind.DUPLICATE
-    if kind is RecordKind.REPORTED and before.checkpoint is not None and before.checkpoint.status in _ENDED:
+    if kind in _CHANGING and unchanged and before.snapshot is not None:
+        return RecordKind.LATE if before.snapshot.status in _ENDED else RecordKind.DUPLICATE
+    if kind is RecordKind.REPORTED and before.snapshot is not None and before.snapshot.status in _ENDED:
         return RecordKind.LATE
     return kind
 
 
 def _state_of(tracked: Tracked) -> object:
-    return tracked.checkpoint.state if tracked.checkpoint is not None else None
+    return tracked.snapshot.state if tracked.snapshot is not None else None
 
 
 def _guess(raw: RawRecord) -> RecordKind:

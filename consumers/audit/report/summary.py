@@ -8,8 +8,8 @@ from tradesaga.consumers.audit.log.rows import Position, Row
 from tradesaga.consumers.audit.report.formatting import clock, day, listed, read_members, span
 from tradesaga.consumers.audit.report.model import Proof, RecordKind, Result, SagaTimeline, Seal, TimelineRecord
 from tradesaga.consumers.audit.report.timeline_builder import build_records
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.audit_log.clock_evidence import ClockTally, ClockTier
 from tradesaga.sagas.audit_text import AuditText, count
 from tradesaga.sagas.status import Status
@@ -45,9 +45,9 @@ def build_timeline(
     retired = min(numbers) - 1 if numbers else 0
     rules = None if retired else rules
     records, tracked = build_records(saga_id, rows, hashes, rules, seals=seals, text=text)
-    status = tracked.checkpoint.status if tracked.checkpoint is not None else None
-    if rules is not None and tracked.checkpoint is not None:
-        rules = rules.under(tracked.checkpoint.version)
+    status = tracked.snapshot.status if tracked.snapshot is not None else None
+    if rules is not None and tracked.snapshot is not None:
+        rules = rules.under(tracked.snapshot.version)
     steps = [each.name for each in rules.saga.steps] if rules is not None else []
     steps += [step for step in dict.fromkeys(each.step for each in records) if step and step not in steps]
     waiting = [each.name for each in rules.saga.steps if each.waits_for is not None] if rules is not None else []
@@ -69,7 +69,7 @@ def build_timeline(
 def _headline(
     name: str, records: Sequence[TimelineRecord], rules: Rules | None, tracked: Tracked, text: AuditText | None
 ) -> str:
-    checkpoint = tracked.checkpoint
+    checkpoint = tracked.snapshot
     if rules is None or checkpoint is None:
         return f"{count(len(records), 'record')} of a saga of {name!r}, told by what they say themselves"
     missing = listed(rules.machine.missing(checkpoint.state))

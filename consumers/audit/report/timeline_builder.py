@@ -23,9 +23,9 @@ from tradesaga.consumers.audit.report.model import (
     TimelineRecord,
 )
 from tradesaga.consumers.saga_log.chain import format_of, hash_row
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import FoldResult
 from tradesaga.consumers.saga_log.reading import Rules, event_time, started
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.audit_text import AuditText, text_of
 
@@ -158,7 +158,7 @@ class _Builder:
 
 
 def _state(tracked: Tracked) -> str:
-    return tracked.checkpoint.status.value if tracked.checkpoint is not None else ""
+    return tracked.snapshot.status.value if tracked.snapshot is not None else ""
 
 
 def _gains(outcome: FoldResult) -> tuple[ContextAddition, ...]:
@@ -184,7 +184,7 @@ def _consequences(rules: Rules | None, outcome: FoldResult | None, before: str, 
     if before != after:
         told = f"{before} \N{RIGHTWARDS ARROW} {after}" if before else after
         notes.append(TimelineNote(RecordKind.STATE_CHANGE, told))
-    checkpoint = outcome.tracked.checkpoint if outcome.tracked is not None else None
+    checkpoint = outcome.tracked.snapshot if outcome.tracked is not None else None
     saga = rules.saga if checkpoint is None else rules.under(checkpoint.version).saga
     names = [each.name for each in saga.steps]
     return notes + describe_orders(names, outcome.orders)

@@ -22,8 +22,8 @@ from tradesaga.consumers.audit.log.log_check import (
 )
 from tradesaga.consumers.audit.options import audit_session, progress_bar
 from tradesaga.consumers.saga_log.chain import FORMAT, link_as
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.audit_log.checkpoint import Checkpoint, Origin, leaves_from
 from tradesaga.infra.audit_log.note import Verifier
 from tradesaga.infra.audit_log.witness import WitnessFile
@@ -71,10 +71,10 @@ class Chains:
 
     def keep(self, tracked: Tracked) -> None:
         """Store the last hash of a saga that has started, or all of one that has not."""
-        if tracked.checkpoint is None:
+        if tracked.snapshot is None:
             self._early[tracked.saga_id] = tracked
             return
-        self._heads[str(tracked.saga_id).encode()] = tracked.checkpoint.head
+        self._heads[str(tracked.saga_id).encode()] = tracked.snapshot.head
         self._early.pop(tracked.saga_id, None)
 
 

@@ -35,7 +35,7 @@ from tradesaga.infra.telemetry import metrics
 from tradesaga.infra.telemetry.tracing import next_traceparent
 from tradesaga.sagas.definition import AnySaga
 from tradesaga.sagas.trade.definition import trade
-from tradesaga.sagas.trade.orders import Refusal
+from tradesaga.sagas.trade.orders import Rejection
 from tradesaga.schemas.envelope import ID, Header
 from tradesaga.schemas.identity import RequestKeys
 from tradesaga.schemas.messages.signals import SignalRaised
@@ -44,7 +44,7 @@ from tradesaga.schemas.topics import SIGNALS, dead_letters_topic, events_topic
 BATCH: Final = 50
 """Signals that a transaction takes at most: each may start a saga for every account that follows it."""
 _ID_LIMIT: Final = 200
-_KEY_TAKEN: Final = Refusal("key_taken", "another request has started a saga under the signal's key")
+_KEY_TAKEN: Final = Rejection("key_taken", "another request has started a saga under the signal's key")
 _RESULTS: Final = {Accepted: "accepted", Same: "same", Conflict: "conflict"}
 
 

@@ -13,7 +13,7 @@ from tradesaga.consumers.entry.signals.store import Decision, Place, Stream
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import READING_ERRORS, UNREADABLE, RecordFault
 from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
-from tradesaga.sagas.trade.orders import Refusal
+from tradesaga.sagas.trade.orders import Rejection
 from tradesaga.sagas.trade.routing import RATE_WINDOW, Subscription, flaw, request_of, route
 from tradesaga.schemas.envelope import SPEC, SPECVERSION, TYPE, foreign_specversion
 from tradesaga.schemas.invalid import describe_invalid
@@ -64,7 +64,7 @@ def _read(saga: str, record: Record) -> SignalRaised | RecordFault:
 
 _WINDOW: Final = timedelta(seconds=RATE_WINDOW)
 
-_NOBODY: Final = Refusal("unknown_strategy", "no account follows this strategy in this symbol")
+_NOBODY: Final = Rejection("unknown_strategy", "no account follows this strategy in this symbol")
 
 _SECOND: Final = 1_000_000_000
 
@@ -124,37 +124,37 @@ def judge(heard: Sequence[Heard], known: Known, now: int) -> Judged:
                 continue
             decided.add(place)
             answer = _route(each, subscription, accepted.setdefault((each.stream, account), []), now)
-            if isinstance(answer, Refusal):
+            if isinstance(answer, Rejection):
                 judged.refused.append(refusal(each, account, answer))
             else:
                 judged.orders.append(answer)
     return judged
 
 
-def refusal(heard: Heard, account: str, why: Refusal) -> Decision:
+def refusal(heard: Heard, account: str, why: Rejection) -> Decision:
     """Write why an account does not trade a signal; the account is empty where nobody follows the strategy."""
     return _decision(heard, account, "refused", why)
 
 
 def acceptance(order: Order, saga_id: UUID) -> Decision:
     """Write which saga an account trades a signal by."""
-    return _decision(order.heard, order.account, "accepted", Refusal("", ""), saga_id)
+    return _decision(order.heard, order.account, "accepted", Rejection("", ""), saga_id)
 
 
-def _route(heard: Heard, subscription: Subscription | None, accepted: list[datetime], now: int) -> Order | Refusal:
+def _route(heard: Heard, subscription: Subscription | None, accepted: list[datetime], now: int) -> Order | Rejection:
     if subscription is None:
         return _NOBODY
     at = heard.record.recorded_at
     lately = sum(1 for moment in accepted if moment > at - _WINDOW)
     waited = (datetime.fromtimestamp(now / _SECOND, UTC) - at).total_seconds()
     quantity = route(heard.signal, subscription, waited=waited, lately=lately)
-    if isinstance(quantity, Refusal):
+    if isinstance(quantity, Rejection):
         return quantity
     accepted.append(at)
     return Order(heard, subscription.account, request_of(heard.signal, subscription.account, quantity))
 
 
-def _decision(heard: Heard, account: str, decision: str, why: Refusal, saga_id: UUID | None = None) -> Decision:
+def _decision(heard: Heard, account: str, decision: str, why: Rejection, saga_id: UUID | None = None) -> Decision:
     signal = heard.signal
     return Decision(
         signal.strategy, signal.signal_id, account, signal.symbol, decision, why.code, why.reason, saga_id,

@@ -13,9 +13,9 @@ import pytest
 from tests.copies import copies
 from tests.integration.consumers.saga_log.rig import PARTITIONS, Rig, open_rig, ready
 from tests.sagas import Filled, Held, OrderAsked, Partition, Placed, Settled, Unheld, Unplaced
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.processor import SagaLog
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox import lane_rows
 from tradesaga.infra.outbox.processor import Received, Transaction
@@ -182,10 +182,10 @@ async def test_a_replay_of_the_stored_records_gives_the_same_checkpoint(rig: Rig
     tracked = Tracked(saga_id, rig.rules.home(saga_id))
     for record in await stored(rig, saga_id):
         tracked = fold_record(rig.rules, tracked, record).tracked or tracked
-    assert tracked.checkpoint is not None
-    assert encode_progress(rig.rules.machine, tracked.checkpoint.state) == row["progress"]
-    assert tracked.checkpoint.context.decode() == row["context"]
-    assert (tracked.checkpoint.head, tracked.checkpoint.seq) == (row["head"], row["seq"])
+    assert tracked.snapshot is not None
+    assert encode_progress(rig.rules.machine, tracked.snapshot.state) == row["progress"]
+    assert tracked.snapshot.context.decode() == row["context"]
+    assert (tracked.snapshot.head, tracked.snapshot.seq) == (row["head"], row["seq"])
 
 
 async def stored(rig: Rig, saga_id: UUID) -> list[Record]:

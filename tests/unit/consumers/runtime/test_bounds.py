@@ -12,7 +12,7 @@ from tests.waiting import until
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime.event_factory import CallKind, Trigger
 from tradesaga.consumers.runtime.remote_calls import COMPLETIONS_LIMIT, Call, Calls
-from tradesaga.consumers.saga_log.checkpoint import Parked, SagaCache, Tracked, parked_records
+from tradesaga.consumers.saga_log.tracked_saga import Parked, SagaCache, Tracked, parked_records
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.inspector import Inspector
 from tradesaga.infra.outbox.batch import BATCHES, Chunk, Inbox

@@ -3,9 +3,9 @@
 import json
 
 from tests.sagas import Partition, small_saga
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.status import Status
 from tradesaga.schemas.envelope import OVERTAKES
@@ -36,10 +36,10 @@ class Log:
 
     def deadline(self, late: int = 0, *, overtakes: bool = True) -> FoldResult:
         """Fold a deadline that was recorded `late` milliseconds after it was due."""
-        assert self.tracked.checkpoint is not None
+        assert self.tracked.snapshot is not None
         record = self.partition.record(DeadlineElapsed(deadline="2026-11-23T00:00:00Z"))
         headers = [*record.headers, (OVERTAKES, b"1")] if overtakes else record.headers
-        at = self.tracked.checkpoint.deadline_ms + late
+        at = self.tracked.snapshot.deadline_ms + late
         return self.fold(record._replace(recorded_ms=at, headers=headers))
 
     def start(self) -> FoldResult:
@@ -49,14 +49,14 @@ class Log:
     @property
     def status(self) -> Status:
         """Give the saga's state."""
-        assert self.tracked.checkpoint is not None
-        return self.tracked.checkpoint.status
+        assert self.tracked.snapshot is not None
+        return self.tracked.snapshot.status
 
     @property
     def context(self) -> dict[str, object]:
         """Give the saga's context, read."""
-        assert self.tracked.checkpoint is not None
-        return json.loads(self.tracked.checkpoint.context)
+        assert self.tracked.snapshot is not None
+        return json.loads(self.tracked.snapshot.context)
 
     def release(self, offset: int, action: str) -> FoldResult:
         """Fold the release of a parked record."""

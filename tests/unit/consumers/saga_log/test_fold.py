@@ -4,8 +4,8 @@ import pytest
 
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld
 from tests.unit.consumers.saga_log.rig import RULES, SAGA, Log
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.machine import BarStep, CompensateStep
 from tradesaga.sagas.status import Status
@@ -25,9 +25,9 @@ def test_a_saga_runs_to_its_end(log: Log) -> None:
     assert added == ["held", "placed", "filled", "settled"]
     assert log.status is Status.COMPLETED
     assert list(log.context) == ["order-asked", "held", "placed", "filled", "settled"]
-    assert log.tracked.checkpoint is not None
-    assert log.tracked.checkpoint.seq == 5
-    assert not log.tracked.checkpoint.deadline_pending
+    assert log.tracked.snapshot is not None
+    assert log.tracked.snapshot.seq == 5
+    assert not log.tracked.snapshot.deadline_pending
 
 
 def test_a_repeated_fact_is_counted_once(log: Log) -> None:
@@ -59,17 +59,17 @@ def test_the_deadline_bars_what_is_outstanding(log: Log) -> None:
 def test_an_early_deadline_is_recorded_and_comes_again(log: Log) -> None:
     """Judged by its recorded time, it changes nothing, whoever has sent it; the saga log owes it still."""
     log.say(Held())
-    assert log.tracked.checkpoint is not None
-    before = log.tracked.checkpoint
+    assert log.tracked.snapshot is not None
+    before = log.tracked.snapshot
     log.tracked = log.tracked._replace(checkpoint=before._replace(deadline_pending=False))  # it has been sent
     early = log.deadline(-200)
     assert (early.orders, early.refused, early.entry.seq) == ((), True, 3)
     assert early.entry.error == "the deadline comes 200 ms later by the broker's clock; this one does not count"
-    assert log.tracked.checkpoint is not None
-    assert log.tracked.checkpoint.state == before.state
-    assert log.tracked.checkpoint.deadline_pending
+    assert log.tracked.snapshot is not None
+    assert log.tracked.snapshot.state == before.state
+    assert log.tracked.snapshot.deadline_pending
     assert log.deadline().orders == (BarStep(1),)
-    assert not log.tracked.checkpoint.deadline_pending
+    assert not log.tracked.snapshot.deadline_pending
 
 
 @pytest.mark.parametrize("late", [-100, 0, 1])
@@ -84,8 +84,8 @@ def test_an_early_deadline_revives_no_saga_that_has_ended(log: Log) -> None:
     for event in (Held(), Placed(), Filled(), Settled()):
         log.say(event)
     log.deadline(-60_000)
-    assert log.tracked.checkpoint is not None
-    assert not log.tracked.checkpoint.deadline_pending
+    assert log.tracked.snapshot is not None
+    assert not log.tracked.snapshot.deadline_pending
 
 
 def test_a_second_start_never_counts(log: Log) -> None:
@@ -144,8 +144,8 @@ def test_a_recheck_leaves_the_start_alone_in_the_context(log: Log) -> None:
     log.say(Held(amount="5"))
     log.fold(decision)
     assert log.context == {"order-asked": start, "held": {"amount": "5"}}
-    assert log.tracked.checkpoint is not None
-    assert log.tracked.checkpoint.context.count(b"held") == 1
+    assert log.tracked.snapshot is not None
+    assert log.tracked.snapshot.context.count(b"held") == 1
 
 
 def test_a_recheck_of_an_ended_saga_awaits_its_deadline_again(log: Log) -> None:
@@ -154,8 +154,8 @@ def test_a_recheck_of_an_ended_saga_awaits_its_deadline_again(log: Log) -> None:
     log.say(HoldRefused())
     assert log.status is Status.ABORTED
     log.say(RecheckRequested(operator="ann", reason="x"))
-    assert log.tracked.checkpoint is not None
-    assert (log.status, log.tracked.checkpoint.deadline_pending) == (Status.COMPENSATING, True)
+    assert log.tracked.snapshot is not None
+    assert (log.status, log.tracked.snapshot.deadline_pending) == (Status.COMPENSATING, True)
 
 
 def test_a_word_about_an_owner_before_the_deadline_does_not_count(log: Log) -> None:
@@ -203,6 +203,6 @@ def test_a_start_without_a_hash_gets_the_one_of_its_payload() -> None:
     log = Log()
     request = OrderAsked(idempotency_key="k", account="A")
     log.say(request, request="")
-    assert log.tracked.checkpoint is not None
-    assert len(log.tracked.checkpoint.request_hash) == 64
+    assert log.tracked.snapshot is not None
+    assert len(log.tracked.snapshot.request_hash) == 64
     assert log.start().entry.error is None

@@ -152,7 +152,7 @@ def test_a_start_whose_hash_cannot_be_stored_waits_and_the_real_one_counts() -> 
     start = log.partition.start()
     forged = [(name, b"a\0b" if name == "ts_request" else value) for name, value in start.headers]
     assert log.fold(start._replace(headers=forged)).parked is not None
-    assert log.tracked.checkpoint is None
+    assert log.tracked.snapshot is None
     log.start()
     assert log.status is Status.IDLE
 
@@ -196,14 +196,14 @@ def test_a_fact_before_the_start_waits_for_a_person() -> None:
 
 def test_a_saga_of_another_version_waits(log: Log) -> None:
     """What started under one version of the definition is not folded under another."""
-    checkpoint = log.tracked.checkpoint
+    checkpoint = log.tracked.snapshot
     assert checkpoint is not None
     for changed in (checkpoint._replace(version=2), checkpoint._replace(sealed=True)):
         outcome = fold_record(RULES, log.tracked._replace(checkpoint=changed), log.partition.record(Held()))
         assert outcome.parked is not None
         assert outcome.tracked is not None
-        assert outcome.tracked.checkpoint is not None
-        assert outcome.tracked.checkpoint.context == changed.context
+        assert outcome.tracked.snapshot is not None
+        assert outcome.tracked.snapshot.context == changed.context
 
 
 def test_parked_headers_are_those_that_the_database_gives_back(log: Log) -> None:
@@ -256,8 +256,8 @@ def test_what_waits_is_let_go_in_bounded_numbers(monkeypatch: pytest.MonkeyPatch
 
 def pending(log: Log) -> bool:
     """Return whether the saga log still has a deadline to publish."""
-    assert log.tracked.checkpoint is not None
-    return log.tracked.checkpoint.deadline_pending
+    assert log.tracked.snapshot is not None
+    return log.tracked.snapshot.deadline_pending
 
 
 def test_deadlines_let_go_all_that_can_be_read(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
@@ -333,15 +333,15 @@ def test_a_saga_that_goes_on_awaits_its_deadline_again(log: Log) -> None:
 
 def test_a_release_of_a_parked_deadline_leaves_nothing_behind(log: Log) -> None:
     """It was parked while its saga's version was not registered; another is published for what it would overtake."""
-    checkpoint = log.tracked.checkpoint
+    checkpoint = log.tracked.snapshot
     assert checkpoint is not None
     log.tracked = log.tracked._replace(checkpoint=checkpoint._replace(version=2))
     first = log.say(Held())
     for folded in (log.deadline(), log.fold(unreadable(log)["unknown-type"]), log.say(Placed())):
         assert folded.parked is not None
-    assert log.tracked.checkpoint is not None
+    assert log.tracked.snapshot is not None
     log.tracked = log.tracked._replace(
-        checkpoint=log.tracked.checkpoint._replace(version=checkpoint.version, deadline_pending=False)
+        checkpoint=log.tracked.snapshot._replace(version=checkpoint.version, deadline_pending=False)
     )
     assert len(log.release(first.record.offset, "retry").released) == 2
     assert pending(log)

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.sagas import OrderAsked, Partition, small_saga
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.schemas.identity import RequestKey, request_hash
 
 SAGA = small_saga()
@@ -25,9 +25,9 @@ def repeated(first: str, request: OrderAsked, hash_: str) -> str | None:
     again = fold_record(RULES, begun.tracked, partition.record(request, request=hash_))
     assert again.orders == ()
     assert again.tracked is not None
-    assert again.tracked.checkpoint is not None
-    assert begun.tracked.checkpoint is not None
-    assert again.tracked.checkpoint.request_hash == begun.tracked.checkpoint.request_hash
+    assert again.tracked.snapshot is not None
+    assert begun.tracked.snapshot is not None
+    assert again.tracked.snapshot.request_hash == begun.tracked.snapshot.request_hash
     return again.entry.error
 
 

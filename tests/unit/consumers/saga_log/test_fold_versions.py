@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from tests.sagas import Filled, Held, HoldRefused, OrderAsked, Partition, Placed, Settled, Unheld, Unhold, small_saga
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.commands import command
 from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.sagas.definition import AnySaga, saga, seconds
 from tradesaga.sagas.machine import BarStep, CompensateStep
 from tradesaga.sagas.status import Status
@@ -71,7 +71,7 @@ def test_a_saga_ends_as_its_version_says(deployed: str, named: int, version: int
     rules, log = DEPLOYED[deployed], Log(named)
     outcomes = [log.start(rules), *(log.say(rules, event) for event in STORY[version])]
 
-    checkpoint = log.tracked.checkpoint
+    checkpoint = log.tracked.snapshot
     assert checkpoint is not None
     assert (checkpoint.version, checkpoint.status) == (version, Status.COMPLETED)
     assert checkpoint.deadline_ms - checkpoint.created_ms == {1: 300_000, 2: 150_000}[version]
@@ -86,8 +86,8 @@ def test_versions_change_under_a_saga_on_its_way() -> None:
         log.start(turns[0])
         for turn, event in zip(turns[1:], STORY[version], strict=False):
             assert log.say(turn, event).parked is None
-        assert log.tracked.checkpoint is not None
-        assert log.tracked.checkpoint.status is Status.COMPLETED
+        assert log.tracked.snapshot is not None
+        assert log.tracked.snapshot.status is Status.COMPLETED
 
 
 def test_commands_are_those_of_the_saga_s_version_and_name_it() -> None:
@@ -122,8 +122,8 @@ def test_a_version_that_is_not_registered_parks_its_sagas_alone_and_they_go_on_o
     assert len(log.say(both, letting).released) == 2
     for event in STORY[2][1:]:
         assert log.say(both, event).parked is None
-    assert log.tracked.checkpoint is not None
-    assert log.tracked.checkpoint.status is Status.COMPLETED
+    assert log.tracked.snapshot is not None
+    assert log.tracked.snapshot.status is Status.COMPLETED
 
 
 def test_a_version_that_cannot_be_read_is_no_version() -> None:
@@ -139,8 +139,8 @@ def test_a_start_without_a_version_is_of_the_lowest_where_version_1_is_not_regis
     """The release before wrote no version on starts, whatever the only definition was called."""
     rules, log = Rules(small_saga(version=4).alongside(small_saga(version=3))), Log()
     log.start(rules)
-    assert log.tracked.checkpoint is not None
-    assert log.tracked.checkpoint.version == 3
+    assert log.tracked.snapshot is not None
+    assert log.tracked.snapshot.version == 3
 
 
 def test_the_deadline_is_the_version_s_and_counts_for_it() -> None:
@@ -148,7 +148,7 @@ def test_the_deadline_is_the_version_s_and_counts_for_it() -> None:
     rules, log = DEPLOYED["back"], Log(2)
     log.start(rules)
     log.say(rules, Held())
-    assert log.tracked.checkpoint is not None
+    assert log.tracked.snapshot is not None
     elapsed = log.partition.record(DeadlineElapsed(deadline="2026-01-01T00:00:00Z"))
-    late = elapsed._replace(recorded_ms=log.tracked.checkpoint.deadline_ms)
+    late = elapsed._replace(recorded_ms=log.tracked.snapshot.deadline_ms)
     assert fold_record(rules, log.tracked, late).orders == (BarStep(1),)

@@ -11,9 +11,9 @@ from structlog.typing import EventDict
 
 from tests.sagas import Filled, Held, Partition, Placed, Settled, small_saga
 from tradesaga.consumers.saga_log.batch_report import report_batch
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.schemas.messages.lifecycle import (
     AbortRequested,
     CompensationFailed,

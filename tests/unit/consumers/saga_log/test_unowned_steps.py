@@ -7,8 +7,8 @@ import pytest
 
 from tests.sagas import Held
 from tests.unit.consumers.saga_log.rig import RULES, Log
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.commands import UnownedSteps
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.schemas.messages.lifecycle import StepUnowned
 from tradesaga.schemas.messages.message import Event
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tradesaga.sagas.trade.arithmetic import ZERO, is_multiple, multiply, round_down, round_up
 from tradesaga.sagas.trade.exposure import Exposure, Limits, count_in
-from tradesaga.sagas.trade.orders import Instrument, Refusal, Terms, assess, client_order_id, saga_of
+from tradesaga.sagas.trade.orders import Instrument, Rejection, Terms, assess, client_order_id, saga_of
 from tradesaga.schemas.messages.trade import OrderType, Side, TradeRequested
 
 D = Decimal
@@ -62,7 +62,7 @@ def test_market_orders_go_out_with_a_collar() -> None:
 def test_orders_against_the_rules_are_refused(changes: dict[str, object], code: str) -> None:
     """Each rule has a code of its own and a sentence that names the bound."""
     refusal = assess(order(**changes), EURUSD)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Rejection)
     assert refusal.code == code
     assert refusal.reason
 
@@ -70,14 +70,14 @@ def test_orders_against_the_rules_are_refused(changes: dict[str, object], code: 
 def test_orders_below_the_least_quantity_are_refused() -> None:
     """The least quantity is a rule of its own beside the lot."""
     refusal = assess(order(), replace(EURUSD, min_quantity=D(101)))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Rejection)
     assert refusal.code == "min_quantity"
 
 
 def test_a_market_order_needs_a_known_price() -> None:
     """Without a last price nothing bounds what a market order could cost."""
     refusal = assess(order(**MARKET), replace(EURUSD, reference_price=None))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Rejection)
     assert refusal.code == "no_reference_price"
 
 
@@ -139,7 +139,7 @@ LIMITS = Limits(D(1000), D(1500), 2)
 def test_limits_are_inclusive(now: Exposure, notional: Decimal, expected: Exposure | str) -> None:
     """An order may reach a limit exactly; the smallest amount beyond it is refused under the limit's name."""
     after = count_in(LIMITS, now, notional)
-    assert (after.code if isinstance(after, Refusal) else after) == expected
+    assert (after.code if isinstance(after, Rejection) else after) == expected
 
 
 @given(saga_id=st.uuids())

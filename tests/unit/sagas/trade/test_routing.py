@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradesaga.sagas.trade.orders import Instrument, Refusal
+from tradesaga.sagas.trade.orders import Instrument, Rejection
 from tradesaga.sagas.trade.routing import Subscription, flaw, idempotency_key, request_of, route
 from tradesaga.schemas.messages.signals import SignalRaised
 
@@ -55,7 +55,7 @@ def subscription(**changes: Any) -> Subscription:
 def test_each_rule_refuses_with_its_code(changes: dict[str, Any], waited: float, lately: int, code: str) -> None:
     """What a rule forbids is refused by that rule, in a sentence."""
     answer = route(signal(), subscription(**changes), waited=waited, lately=lately)
-    assert isinstance(answer, Refusal)
+    assert isinstance(answer, Rejection)
     assert answer.code == code
     assert answer.reason
 
@@ -73,7 +73,7 @@ def test_a_quantity_too_large_to_book_is_refused() -> None:
     """Where neither account nor venue sets a lower limit, the wire's own does."""
     vast = instrument(max_quantity=Decimal(10) ** 20)
     answer = route(signal(quantity="9" * 18), subscription(size_factor=Decimal(2), instrument=vast), waited=0, lately=0)
-    assert isinstance(answer, Refusal)
+    assert isinstance(answer, Rejection)
     assert answer.code == "too_large"
 
 
@@ -93,7 +93,7 @@ def test_what_is_traded_is_within_every_limit(
     follower = subscription(size_factor=factor, max_quantity=most, max_notional=value)
     answer = route(raised, follower, waited=0, lately=0)
     cap = min(quantity * factor, Decimal(1000), most if most is not None else Decimal(1000))
-    if isinstance(answer, Refusal):
+    if isinstance(answer, Rejection):
         assert answer.code in {"too_small", "max_notional"}
         assert answer.code != "too_small" or cap < 1
         return

@@ -108,7 +108,7 @@ async def test_an_open_saga_stays(rig: RetentionRig) -> None:
 
 
 def _began(rig: RetentionRig, saga_id: UUID) -> int:
-    checkpoint = rig.known[saga_id].checkpoint
+    checkpoint = rig.known[saga_id].snapshot
     assert checkpoint is not None
     return checkpoint.created_ms
 

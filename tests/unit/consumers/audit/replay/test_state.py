@@ -15,8 +15,8 @@ from tradesaga.consumers.audit.log.fold import Fold
 from tradesaga.consumers.audit.replay.differences import Difference
 from tradesaga.consumers.audit.replay.saga_cache import SagaCache
 from tradesaga.consumers.audit.replay.state import REMEMBERED, Identity, ReplayState, Watermark
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.schemas.messages.lifecycle import AbortRequested
 

@@ -12,9 +12,9 @@ from tradesaga.consumers.audit.report.model import NOT_YET, Proof, SagaTimeline,
 from tradesaga.consumers.audit.report.summary import build_timeline
 from tradesaga.consumers.audit.report.timeline_builder import rehash
 from tradesaga.consumers.saga_log.chain import StoredBytes, read_row
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import FoldResult, fold_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.consumers.services.trade_text import TRADE_TEXT
 from tradesaga.infra.audit_log.clock_evidence import ClockTier
 from tradesaga.infra.clock import format_time

@@ -36,9 +36,9 @@ from tradesaga.consumers.audit.report.page import render
 from tradesaga.consumers.audit.report.summary import build_timeline
 from tradesaga.consumers.audit.report.terminal import show
 from tradesaga.consumers.audit.report.timeline_builder import arrange, rehash
-from tradesaga.consumers.saga_log.checkpoint import Tracked
 from tradesaga.consumers.saga_log.fold import fold_record, park_record
 from tradesaga.consumers.saga_log.reading import Rules
+from tradesaga.consumers.saga_log.tracked_saga import Tracked
 from tradesaga.infra.audit_log.clock_evidence import NO_TIER
 from tradesaga.infra.cli.console import to_json
 from tradesaga.infra.registry.sagas import UNKNOWN_VERSION

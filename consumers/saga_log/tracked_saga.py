@@ -1,4 +1,4 @@
-"""State of a saga in the saga log: its checkpoint, its parked records, and the cache of sagas."""
+"""State of a saga in the saga log: its snapshot, its parked records, and the cache of sagas."""
 
 from bisect import bisect_left
 from collections import OrderedDict
@@ -13,6 +13,8 @@ from tradesaga.sagas.machine import State
 from tradesaga.sagas.status import Status
 
 Place = tuple[str, int, int]
+
+
 """Topic, partition, offset."""
 
 
@@ -151,7 +153,7 @@ def parked_records(parked: Iterable[Parked]) -> ParkedRecords:
 NONE: Final = parked_records(())
 
 
-class Checkpoint(NamedTuple):
+class SagaSnapshot(NamedTuple):
     """A saga whose start is known; times are the broker's, in milliseconds since 1970.
 
     `seq` counts the saga's records from its start on, `head` is the hash of the last. `deadline_pending` is false once
@@ -174,20 +176,25 @@ class Checkpoint(NamedTuple):
 
 
 class Tracked(NamedTuple):
-    """A saga as its lane's owner knows it; without a checkpoint, its start has not been folded.
+    """A saga as its lane's owner knows it; without a snapshot, its start has not been folded.
 
     `home` is the partition of its key; `parked` has its parked records, oldest first.
     """
 
     saga_id: UUID
     home: int
-    checkpoint: Checkpoint | None = None
+    snapshot: SagaSnapshot | None = None
     parked: ParkedRecords = NONE
 
 
 CACHED: Final = 20_000
+
+
 """Sagas in the cache: about 3 kB each."""
+
 CACHED_BYTES: Final = 64 * 1024 * 1024
+
+
 """Bytes of contexts and parked records in the cache."""
 
 
@@ -234,5 +241,5 @@ class SagaCache:
 
 
 def _size(tracked: Tracked) -> int:
-    context = len(tracked.checkpoint.context) if tracked.checkpoint is not None else 0
+    context = len(tracked.snapshot.context) if tracked.snapshot is not None else 0
     return context + tracked.parked.size
