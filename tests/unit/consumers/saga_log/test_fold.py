@@ -61,7 +61,7 @@ def test_an_early_deadline_is_recorded_and_comes_again(log: Log) -> None:
     log.say(Held())
     assert log.tracked.snapshot is not None
     before = log.tracked.snapshot
-    log.tracked = log.tracked._replace(checkpoint=before._replace(deadline_pending=False))  # it has been sent
+    log.tracked = log.tracked._replace(snapshot=before._replace(deadline_pending=False))  # it has been sent
     early = log.deadline(-200)
     assert (early.orders, early.refused, early.entry.seq) == ((), True, 3)
     assert early.entry.error == "the deadline comes 200 ms later by the broker's clock; this one does not count"

@@ -199,7 +199,7 @@ def test_a_saga_of_another_version_waits(log: Log) -> None:
     checkpoint = log.tracked.snapshot
     assert checkpoint is not None
     for changed in (checkpoint._replace(version=2), checkpoint._replace(sealed=True)):
-        outcome = fold_record(RULES, log.tracked._replace(checkpoint=changed), log.partition.record(Held()))
+        outcome = fold_record(RULES, log.tracked._replace(snapshot=changed), log.partition.record(Held()))
         assert outcome.parked is not None
         assert outcome.tracked is not None
         assert outcome.tracked.snapshot is not None
@@ -335,13 +335,13 @@ def test_a_release_of_a_parked_deadline_leaves_nothing_behind(log: Log) -> None:
     """It was parked while its saga's version was not registered; another is published for what it would overtake."""
     checkpoint = log.tracked.snapshot
     assert checkpoint is not None
-    log.tracked = log.tracked._replace(checkpoint=checkpoint._replace(version=2))
+    log.tracked = log.tracked._replace(snapshot=checkpoint._replace(version=2))
     first = log.say(Held())
     for folded in (log.deadline(), log.fold(unreadable(log)["unknown-type"]), log.say(Placed())):
         assert folded.parked is not None
     assert log.tracked.snapshot is not None
     log.tracked = log.tracked._replace(
-        checkpoint=log.tracked.snapshot._replace(version=checkpoint.version, deadline_pending=False)
+        snapshot=log.tracked.snapshot._replace(version=checkpoint.version, deadline_pending=False)
     )
     assert len(log.release(first.record.offset, "retry").released) == 2
     assert pending(log)
