@@ -254,14 +254,16 @@ class _Drawing:
         middle = self._middle(row)
         name = {"\0outside": "from outside", "\0person": "people, deadline"}.get(row, row)
         short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
-        wide = self.layout.gutter > 0
         bars = sorted((bar for bar in self.bars if bar.step == row), key=lambda bar: bar.began)
         base = element(
             "line", x1=self.layout.gutter, x2=self.layout.width, y1=middle + 12, y2=middle + 12, class_="base"
         )
-        label = element("text", short, x=0 if not wide else self.layout.gutter - 12, y=middle + (4 if wide else -12),
-                        class_="label name end" if wide else "label name")  # fmt: skip
-        return join(base, label, self._waits(bars, middle), *(self._bar(bars, at, middle) for at in range(len(bars))))
+        return join(
+            base,
+            self._name(short, middle + 4, middle - 12),
+            self._waits(bars, middle),
+            *(self._bar(bars, at, middle) for at in range(len(bars))),
+        )
 
     def _waits(self, bars: Sequence[Bar], middle: float) -> Markup:
         """Draw the time between the trigger, or an attempt's end, and the next attempt as dotted lines."""
@@ -328,10 +330,14 @@ class _Drawing:
             title = element("title", f"sealed {clock(time, 9)}")
             points = f"{place:.2f},{line - 6:.2f} {place + 6:.2f},{line + 5:.2f} {place - 6:.2f},{line + 5:.2f}"
             drawn.append(element("polygon", title, points=points, class_="seal"))
-        wide = self.layout.gutter > 0
-        label = element("text", "sealed", x=self.layout.gutter - 12 if wide else 0, y=line + (4 if wide else 16),
-                        class_="label name end" if wide else "label name")  # fmt: skip
-        return join(*drawn, label)
+        return join(*drawn, self._name("sealed", line + 4, line + 16))
+
+    def _name(self, text: str, wide: float, narrow: float) -> Markup:
+        """Draw the name of a row: in the gutter at the height `wide`, or without a gutter at `narrow`."""
+        gutter = self.layout.gutter
+        if not gutter:
+            return element("text", text, x=0, y=narrow, class_="label name")
+        return element("text", text, x=gutter - 12, y=wide, class_="label name end")
 
 
 def _since(bars: Sequence[Bar], at: int) -> int:
@@ -343,7 +349,7 @@ def _since(bars: Sequence[Bar], at: int) -> int:
 
 def _placed(told: TimelineRecord) -> int:
     """Return the time of a record; for a duplicate, when it was recorded."""
-    return told.recorded_ms * 1_000_000 if told.kind is RecordKind.DUPLICATE else told.when
+    return told.recorded if told.kind is RecordKind.DUPLICATE else told.when
 
 
 def _mark(told: TimelineRecord) -> str:

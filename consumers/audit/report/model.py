@@ -147,9 +147,14 @@ class TimelineRecord:
     seal: Seal
 
     @property
+    def recorded(self) -> int:
+        """The broker's time in nanoseconds."""
+        return self.recorded_ms * 1_000_000
+
+    @property
     def when(self) -> int:
         """The event time, or the broker's time if there is none, in nanoseconds."""
-        return self.recorded_ms * 1_000_000 if self.event_time is None else self.event_time
+        return self.recorded if self.event_time is None else self.event_time
 
 
 class Result(StrEnum):
@@ -177,6 +182,11 @@ class SagaTimeline:
     steps: tuple[str, ...]
     waiting: frozenset[str]
     records: tuple[TimelineRecord, ...]
+
+    @property
+    def definition(self) -> str:
+        """The version of the saga's definition in words."""
+        return f"version {self.version}" if self.version is not None else "definition not at hand"
 
     @property
     def began(self) -> int:

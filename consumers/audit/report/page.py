@@ -140,12 +140,11 @@ def render(timeline: SagaTimeline) -> str:
 
 
 def _head(timeline: SagaTimeline) -> Markup:
-    version = f"version {timeline.version}" if timeline.version is not None else "definition not at hand"
     about = element(
         "div",
         element("span", timeline.state or "state unknown", class_="badge"),
         element("span", f"{timeline.name} {timeline.saga_id}"),
-        element("span", version),
+        element("span", timeline.definition),
         class_="id",
     )
     lines = [element("li", each, class_="first") for each in timeline.summary]
@@ -172,13 +171,14 @@ def _facts(timeline: SagaTimeline) -> Markup:
 
 
 def _fact(told: TimelineRecord, began: int) -> Markup:
-    recorded = told.recorded_ms * 1_000_000
     when = element(
         "div",
         element("b", clock(told.when), element("small", clock(told.when, 9)[-6:])),
         element("span", f"+{span(told.when - began)}" if told.when > began else "the beginning"),
         Markup("<br>"),
-        element("small", f"recorded {clock(recorded)}" if told.event_time is not None else "by the broker's clock"),
+        element(
+            "small", f"recorded {clock(told.recorded)}" if told.event_time is not None else "by the broker's clock"
+        ),
         class_="when",
         title=f"{stamp(told.when)}, by the clock of {told.writer}" if told.event_time is not None else "",
     )

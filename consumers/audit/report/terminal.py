@@ -52,10 +52,9 @@ def show(timeline: SagaTimeline, width: int) -> RenderableType:
 
 def _head(timeline: SagaTimeline) -> list[RenderableType]:
     colour = _OUTLOOKS[timeline.result]
-    version = f"version {timeline.version}" if timeline.version is not None else "definition not at hand"
     about = Text.assemble(
         (f" {timeline.state or 'state unknown'} ", f"bold reverse {colour}"),
-        f"  {harmless(timeline.name)} {timeline.saga_id}, {version}",
+        f"  {harmless(timeline.name)} {timeline.saga_id}, {timeline.definition}",
     )
     lines: list[RenderableType] = [about, Text(harmless(timeline.headline), style="bold"), ""]
     lines += [Text(harmless(each)) for each in timeline.summary]
@@ -74,7 +73,7 @@ def _table(timeline: SagaTimeline, began: int) -> Table:
 
 def _paragraph(told: TimelineRecord, began: int) -> RenderableType:
     after = f"+{span(told.when - began)}" if told.when > began else "the beginning"
-    recorded = f", recorded {clock(told.recorded_ms * 1_000_000)}" if told.event_time is not None else ""
+    recorded = f", recorded {clock(told.recorded)}" if told.event_time is not None else ""
     head = Text.assemble((clock(told.when, 6), "bold"), (f"  {after}{recorded}", "bright_black"))
     foot = Text(f"{told.position} {_number(told)} by {harmless(told.writer, 40)}\n", style="bright_black")
     foot.append_text(_seal(told.seal, " "))
@@ -83,7 +82,7 @@ def _paragraph(told: TimelineRecord, began: int) -> RenderableType:
 
 def _times(told: TimelineRecord, began: int) -> Text:
     times = Text(clock(told.event_time, 9) if told.event_time is not None else "none", style="bold")
-    times.append(f"\n{clock(told.recorded_ms * 1_000_000)} recorded", style="not bold bright_black")
+    times.append(f"\n{clock(told.recorded)} recorded", style="not bold bright_black")
     if told.when > began:
         times.append(f"\n+{span(told.when - began)}", style="not bold bright_black")
     return times
