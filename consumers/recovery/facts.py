@@ -25,8 +25,6 @@ from tradesaga.schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
 from tradesaga.schemas.identity import RequestKeys
 
 Letter = tuple[str, int, int]
-
-
 """Topic, partition and offset of a record whose copy lies in the dead letters."""
 
 _KNOWN: Final = "SELECT saga_id FROM start_request WHERE saga_id = ANY($1::uuid[])"
@@ -70,8 +68,6 @@ ON CONFLICT (saga_id) DO NOTHING
 """
 
 CommandKey = tuple[bytes, bytes, bytes, bytes]
-
-
 """Saga, type, step and round of a command: what tells one order from another. A bar has no round."""
 
 

@@ -95,8 +95,6 @@ def _read(notes: Iterable[str]) -> list[Checkpoint]:
 Advance = Callable[[int], None]
 
 Letters = Counter[tuple[str, Letter]]
-
-
 """Copies in the dead letters, by the group that put them there and where the records lie of which they are."""
 
 

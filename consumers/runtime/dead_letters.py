@@ -34,13 +34,9 @@ from tradesaga.schemas.envelope import SAGA_ID
 from tradesaga.schemas.invalid import describe_invalid
 
 _LOOK_AGAIN = 5.0
-
-
 """Seconds until a row that could not be processed is tried again."""
 
 _WAIT_FOR_VERSION = 10.0
-
-
 """The same for a row of a saga whose version is not registered here; a service that has the version finds it due."""
 
 
@@ -107,8 +103,6 @@ def _describe(error: Exception) -> str:
 
 
 PARKED_PAGE: Final = 200
-
-
 """Parked records that one batch processes."""
 
 PARK_ONCE: Final = f"{PARK.rstrip()} ON CONFLICT DO NOTHING"

@@ -43,8 +43,6 @@ from tradesaga.schemas.messages.lifecycle import (
 )
 
 PAUSE = 1.0
-
-
 """Seconds after which a paused step is checked again."""
 
 

@@ -95,8 +95,6 @@ class Completion:
 _LENGTH = 4
 
 Check = Callable[[int], None]
-
-
 """Raises for a version of a saga's definition that is not registered here."""
 
 
@@ -175,13 +173,9 @@ def _framed(packed: bytes) -> bytes:
 
 
 VALUE_LIMIT = 256 * 1024
-
-
 """Bytes of a payload; with the largest context and the headers, it stays below the topic's `max.message.bytes`."""
 
 CONTEXT_CEILING = 384 * 1024
-
-
 """Bytes of context above which no step starts, so that there is room for a remote answer."""
 
 _PUBLISHED_CEILING = 640 * 1024

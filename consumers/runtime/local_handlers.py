@@ -45,8 +45,6 @@ from tradesaga.schemas.invalid import first_invalid
 from tradesaga.schemas.messages.message import Event, NotFiniteError
 
 LONG: Final = 2.0
-
-
 """Seconds without a turn of the event loop after which the blocking function is logged."""
 
 _BEAT: Final = 0.5
@@ -54,8 +52,6 @@ _BEAT: Final = 0.5
 _REMEMBERED: Final = 1000
 
 Run = tuple[UUID, str, bool, int]
-
-
 """One local run: saga, step, whether it is the compensation, attempt."""
 
 
@@ -162,21 +158,15 @@ class LoopWatch:
 T = TypeVar("T")
 
 LIMIT: Final = 6.0
-
-
 """Upper limit, in seconds, of a local handler's timeout: PostgreSQL ends a session that idles for eight."""
 
 BUDGET: Final = 8.0
-
-
 """Seconds that the local handlers of one batch may take together once one of them has run out of time."""
 
 _ROLLS_BACK_ALL = (
     asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError,
 )  # fmt: skip
-
-
 """Errors that end the whole transaction, or come from the server itself (out of resources): the worker handles them."""
 
 

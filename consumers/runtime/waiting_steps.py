@@ -37,8 +37,6 @@ class Kept(NamedTuple):
 
 
 Stores = Mapping[str, Kept]
-
-
 """By step."""
 
 
@@ -125,13 +123,9 @@ def _late(stores: Stores, messages: Sequence[Message], rows: Mapping[Key, Row]) 
 
 
 REPORTS_LIMIT = 256 * 1024
-
-
 """Bytes of reports in a row above which records add no more: all are parsed for each batch that adds one."""
 
 _CONTRADICTED = "!"
-
-
 """Prefix of the id of a report that has been published as a contradiction."""
 
 

@@ -107,13 +107,9 @@ def _text(header: bytes | None) -> str | None:
 
 
 WAITS: Final = "waits behind"
-
-
 """Start of the reason of a record that is parked only because it follows a parked one."""
 
 RELEASE_LIMIT: Final = 5000
-
-
 """Records that one release, or one deadline, folds: about a quarter of a second, during which other sagas wait."""
 
 

@@ -13,8 +13,6 @@ from tradesaga.sagas.machine import State
 from tradesaga.sagas.status import Status
 
 Place = tuple[str, int, int]
-
-
 """Topic, partition, offset."""
 
 
@@ -188,13 +186,9 @@ class Tracked(NamedTuple):
 
 
 CACHED: Final = 20_000
-
-
 """Sagas in the cache: about 3 kB each."""
 
 CACHED_BYTES: Final = 64 * 1024 * 1024
-
-
 """Bytes of contexts and parked records in the cache."""
 
 

@@ -59,8 +59,6 @@ _HAS_RUN: Final = frozenset({
 _CLOSED: Final = frozenset({
     RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED, RowStatus.COMPENSATION_FAILED,
 })  # fmt: skip
-
-
 """A step in one of these does not need what the step before it did; only a step that must succeed leaves FAILED."""
 
 _NEEDS: Final = {
@@ -70,8 +68,6 @@ _NEEDS: Final = {
     "confirm_fill": ("COUNTED", True),
     "settle_trade": ("COUNTED", True),
 }
-
-
 """By step: the order's status in the register, and whether its hold must be set aside."""
 
 

@@ -47,8 +47,6 @@ class Origin(NamedTuple):
 
 
 _SHOWN = 200
-
-
 """Characters of a text that an error quotes."""
 
 

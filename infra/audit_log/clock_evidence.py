@@ -22,8 +22,6 @@ _ACCURACY: Final = dict(
          25 * 10**7, 10**9, 10**10), start=0x20,
     )
 )  # fmt: skip
-
-
 """Nanoseconds by clockAccuracy, IEEE 1588-2008 table 6; other values give no bound."""
 
 
@@ -50,8 +48,6 @@ def parse_pmc_output(text: str) -> int | None:
 
 
 _UNSYNCHRONISED: Final = 0x0040
-
-
 """STA_UNSYNC of adjtimex(2)."""
 
 _ASK_SECONDS: Final = 2.0

@@ -16,8 +16,6 @@ from typing import BinaryIO, Final
 import orjson
 
 SAVE_EVERY: Final = 1 << 20
-
-
 """Bytes of new lines after which the index is written again."""
 
 

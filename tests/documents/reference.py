@@ -1,4 +1,4 @@
-"""The pages that a program writes: settings, commands, messages and topics, metrics, the list of decisions.
+"""The pages that a program writes: settings, commands, messages and topics, metrics, modules, the list of decisions.
 
 `python -m tests.documents` writes them, as `make reference` does; a test holds the committed pages to what it writes.
 """
@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from tests.architecture.sources import ROOT
+from tests.architecture.sources import ROOT, named, parsed, shipped_files
 from tests.documents.shell import root
 from tradesaga.infra.local_stack.kafka import DEFAULT_HEAP
 from tradesaga.infra.local_stack.postgres import DEFAULT_BUFFERS
@@ -44,6 +44,7 @@ OF_ONE_PROGRAM: Final = (
 )
 """Variables that a single program reads by itself: name, default, meaning."""
 EXAMPLE: Final = re.compile(r"Examples?: +(.+)", re.DOTALL)
+DEFINITIONS: Final = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 CODE: Final = re.compile(r"`(tradesaga [^`]+)`")
 
 
@@ -54,6 +55,7 @@ def render() -> dict[str, str]:
         "docs/reference/commands.md": commands_page(),
         "docs/reference/messages.md": messages_page(),
         "docs/reference/metrics.md": metrics_page(),
+        "docs/reference/modules.md": modules_page(),
         "docs/decisions/index.md": decisions_page(),
     }
 
@@ -271,6 +273,26 @@ def _label_names() -> dict[str, tuple[str, ...]]:
 def _labels(name: str) -> str:
     names = ("group",) if name in _worker_names() else _label_names().get(name, ())
     return ", ".join(f"`{each}`" for each in names)
+
+
+def modules_page() -> str:
+    """Return the page of modules: by folder, each module's first sentence and the names that it defines."""
+    head = """# Modules
+
+Every module of the package, by folder: what it contains, and the public classes and functions that it defines. The
+[architecture page](../architecture.md) describes the folders and the path of a trade through them.
+"""
+    folders: dict[str, list[tuple[str, str, str]]] = {}
+    for path in shipped_files():
+        tree = parsed(path)
+        if path.name == "__init__.py" or "versions" in path.parts:
+            continue
+        about = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
+        defined = [f"`{each.name}`" for each in tree.body if isinstance(each, DEFINITIONS) and each.name[0] != "_"]
+        folders.setdefault(named(path.parent), []).append((f"`{path.name}`", _cell(about), ", ".join(defined)))
+    header = ("module", "contents", "defines")
+    tables = (part for name, rows in folders.items() for part in (f"## `{name}/`\n", _table(header, rows)))
+    return _page(head, *tables)
 
 
 def decisions_page() -> str:

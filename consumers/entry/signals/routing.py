@@ -22,8 +22,6 @@ from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.messages.trade import TradeRequested
 
 SIZE_LIMIT: Final = 16 * 1024
-
-
 """Bytes of a signal's payload."""
 
 HANDLER: Final = "signal-router"

@@ -16,8 +16,6 @@ from tradesaga.sagas.step import Retry, step
 from tradesaga.schemas.messages.message import Compensation, Event
 
 Report = Callable[[UUID, Event], None]
-
-
 """Publishes an outside fact of a saga, as a feed would."""
 
 
