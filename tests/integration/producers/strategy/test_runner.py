@@ -158,7 +158,7 @@ async def test_a_run_ends_when_told_and_when_the_tape_starts_over(
     over = strategy(*options, "--catch-up", "10")
     await raised(kafka, name, 2 * before)
     await venue.step(len(CLOSES) - FIRST + 3)
-    assert "does not go on" in json.loads((await finished(over))[0])["ended"]["EUR/USD 1h"]
+    assert "does not continue" in json.loads((await finished(over))[0])["ended"]["EUR/USD 1h"]
 
 
 @pytest.mark.parametrize(
