@@ -1,1 +1,1 @@
-"""Where sagas begin: the intake of starts from Kafka, and the router of strategies' signals."""
+"""The processors that start sagas: the intake of starts from Kafka, and the router of strategies' signals."""

@@ -1,1 +1,1 @@
-"""Sagas for people: one, many, live, and what one is waiting for."""
+"""The commands that show sagas: `list`, `show`, `watch`, `why` and `parked`."""

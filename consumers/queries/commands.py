@@ -1,10 +1,12 @@
-"""`tradesaga show`, `list`, `why` and `parked`: what is known of sagas."""
+"""`tradesaga show`, `list`, `why` and `parked`."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
+from rich.console import RenderableType
 
 from tradesaga.consumers.queries.diagnosis import diagnose, parked_records
 from tradesaga.consumers.queries.tables import parked_table, plain_console, saga_page, saga_table, waiting_page
@@ -14,6 +16,7 @@ from tradesaga.infra.postgres.database import session
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.saga_queries import (
     PAGE,
+    Json,
     SagaFilter,
     find_id,
     read_page,
@@ -28,19 +31,19 @@ from tradesaga.sagas.status import Status
 
 commands = typer.Typer()
 
-SagaArgument = Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id, or the beginning of it.")]
+SagaArgument = Annotated[str, typer.Argument(metavar="SAGA", help="The saga's id, or its first characters.")]
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @commands.command(epilog="Example: `tradesaga show 5b0d1080`")
 def show(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Show one saga and all that was recorded of it."""
+    """Show one saga and all of its records."""
     settings = load_settings(directory)
 
     async def run() -> None:
         async with session(settings.database_for(SAGA_LOG), application_name="tradesaga show") as sql:
             found = await read_saga(sql, await find_id(sql, saga))
-        typer.echo(to_json(found)) if as_json else plain_console().print(saga_page(found))
+        _print_one(found, saga_page, as_json=as_json)
 
     asyncio.run(run())
 
@@ -54,15 +57,17 @@ def list_sagas(
     since: Annotated[
         str | None, typer.Option(help="Only those started since then: 90s, 10m, 2h, 1d, or a time.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many; 0 for all.")] = 50,
-    after: Annotated[str | None, typer.Option(help="Go on after this saga, the last one of the page before.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Maximum number; 0 for all.")] = 50,
+    after: Annotated[
+        str | None, typer.Option(help="Continue after this saga, the last one of the previous page.")
+    ] = None,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """List sagas, newest first; with --json one a line."""
+    """List sagas, newest first; with --json one per line."""
     settings = load_settings(directory)
     starts = start_events(registered_sagas(settings.app).values())
-    begun = _moment(since)
+    begun = _parse_time(since)
 
     async def run() -> None:
         async with session(settings.database_for(SAGA_LOG), application_name="tradesaga list") as sql:
@@ -73,22 +78,19 @@ def list_sagas(
                 wanted = SagaFilter(state and state.value, account, symbol, begun, last)
                 rows = await read_page(sql, starts, wanted, size)
                 shown += len(rows)
-                if as_json:
-                    typer.echo("".join(f"{to_json(row)}\n" for row in rows), nl=False)
-                else:
-                    plain_console().print(saga_table(rows))
+                _print_rows(rows, saga_table, as_json=as_json)
                 if len(rows) < size or shown == limit:
                     break
                 last = rows[-1]["saga_id"]
         if rows and shown == limit and not as_json:
-            typer.echo(f"there may be more: --after {rows[-1]['saga_id']}", err=True)
+            typer.echo(f"there may be more: continue with --after {rows[-1]['saga_id']}", err=True)
 
     asyncio.run(run())
 
 
 @commands.command(epilog="Example: `tradesaga why 5b0d1080`")
 def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Say what a saga is waiting for, and what stands in its way."""
+    """Show what a saga is waiting for, and why."""
     settings = load_settings(directory)
     silence_libraries()
 
@@ -98,7 +100,7 @@ def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = Fa
             if row is None:
                 raise unknown_saga(saga)
             found = await diagnose(sql, settings, row)
-        typer.echo(to_json(found)) if as_json else plain_console().print(waiting_page(found))
+        _print_one(found, waiting_page, as_json=as_json)
 
     asyncio.run(run())
 
@@ -106,33 +108,41 @@ def why(saga: SagaArgument, *, directory: Directory = None, as_json: AsJson = Fa
 @commands.command(epilog="Example: `tradesaga parked --json`")
 def parked(
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number.")] = 100,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the records that wait for `tradesaga release`, oldest first."""
+    """List the parked records, oldest first; `tradesaga release` releases them."""
     settings = load_settings(directory)
 
     async def run() -> None:
         async with session(settings.database_for(SAGA_LOG), application_name="tradesaga parked") as sql:
             rows = await parked_records(sql, limit)
-        if as_json:
-            typer.echo("".join(f"{to_json(row)}\n" for row in rows), nl=False)
-        else:
-            plain_console().print(parked_table(rows))
+        _print_rows(rows, parked_table, as_json=as_json)
 
     asyncio.run(run())
 
 
-def _moment(text: str | None) -> datetime | None:
-    """Read `10m` as ten minutes ago, anything else as a time; raises `CommandError` (exit 2)."""
+def _print_one(found: Json, page: Callable[[Json], RenderableType], *, as_json: bool) -> None:
+    typer.echo(to_json(found)) if as_json else plain_console().print(page(found))
+
+
+def _print_rows(rows: list[Json], table: Callable[[list[Json]], RenderableType], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo("".join(f"{to_json(row)}\n" for row in rows), nl=False)
+    else:
+        plain_console().print(table(rows))
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    """Parse `10m` as ten minutes ago, other texts as a timestamp. Raises `CommandError` (exit 2)."""
     if text is None:
         return None
     if text[:-1].isdigit() and text[-1] in _UNITS:
         return datetime.now(UTC) - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         do = "give 90s, 10m, 2h, 1d, or a time like 2026-11-23T14:00:00Z"
-        raise CommandError("usage", f"{text!r} is no time", "--since", do, ExitCode.USAGE) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        raise CommandError("usage", f"{text!r} is not a time", "--since", do, ExitCode.USAGE) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What a saga is waiting for: its missing steps, and what stands between each of them and its answer."""
+"""Diagnosis of a saga: the steps that it waits for, and what delays each of them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -8,7 +8,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from tradesaga.consumers.queries.tables import told_reason
+from tradesaga.consumers.queries.tables import place_of, read_reason
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.errors import CommandError
@@ -56,12 +56,12 @@ SELECT scope, key, operator, reason, created_at FROM hold
 WHERE scope = 'venue' OR (scope = 'saga' AND key = ANY($1::text[])) OR (scope = 'account' AND key = $2)
 """
 _DEADLINE: Final = "SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8"
-_TO: Final = {Status.COMPENSATING: "be settled or compensated", Status.FAILED: "be decided upon by a person"}
+_TO: Final = {Status.COMPENSATING: "be settled or compensated", Status.FAILED: "be decided by a person"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Saga:
-    """What the checkpoint says, read with the definition; no state when another version wrote it."""
+    """A checkpoint, read with its definition. No state if another version wrote it."""
 
     row: asyncpg.Record
     rules: Rules
@@ -73,7 +73,7 @@ class _Saga:
 
 
 async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> Json:
-    """Return what the saga of this row waits for; Kafka may be down, its figures are then null."""
+    """Return what the saga of this row waits for. If Kafka is unavailable, its figures are null."""
     saga = _read(row, settings)
     topics = [events_topic(row["name"]), commands_topic(row["name"])]
     partition: int = await sql.fetchval(_PARTITION, row["saga_id"])
@@ -100,14 +100,13 @@ async def diagnose(sql: Connection, settings: Settings, row: asyncpg.Record) -> 
 
 
 def summarize(found: Json) -> str:
-    """Put a diagnosis into one sentence, the nearest obstacle first."""
+    """Return one sentence on the most immediate obstacle."""
     state = Status(found["state"])
     if found["halted"] and not state.final:
         return "; ".join(f"{', '.join(groups)} halted: {why}" for why, groups in _by_reason(found["halted"]).items())
     if found["parked"]:
         first = found["parked"][0]
-        place = f"{first['topic']} {first['partition']} {first['offset']}"
-        return f"{len(found['parked'])} of its records are parked, the first at {place}: {first['reason']}"
+        return f"{len(found['parked'])} of its records are parked, the first at {place_of(first)}: {first['reason']}"
     if state.final:
         return f"it has ended: {state}{_last_reason(found) if state is Status.ABORTED else ''}"
     if state is Status.FAILED:
@@ -116,11 +115,11 @@ def summarize(found: Json) -> str:
         return "; ".join(f"{hold['scope']} {hold['key']} is paused: {hold['reason']}" for hold in found["holds"])
     if found["saga_log"]["lag"]:
         return f"the saga log has {found['saga_log']['lag']} records to read first"
-    return "; ".join(_tell(step) for step in found["waits_for"]) or f"nothing is known to be missing in {state}"
+    return "; ".join(_describe_step(step) for step in found["waits_for"]) or f"no step is missing in {state}"
 
 
 def _by_reason(halted: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the groups by the sentence that halts them: one cause halts all groups of a database."""
+    """Return the groups by the reason that halts them, since one cause halts all groups of a database."""
     found: dict[str, list[str]] = {}
     for group, why in halted.items():
         found.setdefault(why, []).append(group)
@@ -128,7 +127,7 @@ def _by_reason(halted: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 async def _halted(settings: Settings, saga: str, services: Mapping[str, str]) -> dict[str, str]:
-    """Return, by group, why it refuses to work; judged here as the group itself does, whether or not it runs.
+    """Return the reason for which each group is halted, found with the group's own checks, whether or not it runs.
 
     `services` gives the groups by the names of their databases.
     """
@@ -148,13 +147,20 @@ async def _halted(settings: Settings, saga: str, services: Mapping[str, str]) ->
 
 
 async def _failures(sql: Connection, saga: _Saga) -> list[Json]:
-    """Return what each step last said of an attempt that failed, or of its refusal."""
+    """Return the last failure or refusal of each step."""
     name, rejects = saga.rules.saga.name, [step.rejects for step in saga.rules.saga.steps]
     kinds: list[type[Event]] = [AttemptFailed, StepFailed, StepUnknown, CompensationFailed, StepContradicted]
     types = {wire_type(name, kind): kind.NAME for kind in (*kinds, *filter(None, rejects))}
     rows = await sql.fetch(_FAILURES, saga.row["saga_id"], list(types))
-    told = [(row["step_name"], types[row["event_type"]], told_reason(read_value(row["value"]))) for row in rows]
-    return [{"step": step, "event": event, "reason": reason} for step, event, reason in told if reason]
+    failures = [
+        {
+            "step": row["step_name"],
+            "event": types[row["event_type"]],
+            "reason": read_reason(read_value(row["value"])),
+        }
+        for row in rows
+    ]
+    return [failure for failure in failures if failure["reason"]]
 
 
 def _last_reason(found: Json) -> str:
@@ -162,13 +168,13 @@ def _last_reason(found: Json) -> str:
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
-def _tell(step: Json) -> str:
+def _describe_step(step: Json) -> str:
     name = f"{step['step']} is to {step['to']}"
     if step["service"] is None:
         return f"{name}; no participant that is registered here owns it"
     who = step["service"]
     if step["status"] == RowStatus.RETRY.name:
-        return f"{name}; attempt {step['attempt']} failed, {who} tries again in {max(0.0, step['due_in'] or 0):.1f} s"
+        return f"{name}; attempt {step['attempt']} failed, {who} retries in {max(0.0, step['due_in'] or 0):.1f} s"
     if step["status"] is not None:
         return f"{name}; {who} has it as {step['status']}"
     if not step["owner"]:
@@ -199,7 +205,7 @@ async def _ends(settings: Settings, places: Sequence[Partition]) -> dict[Partiti
 async def _steps(
     settings: Settings, saga: _Saga, topics: Sequence[str], partition: int, ends: dict[Partition, int] | None
 ) -> list[Json]:
-    """Look at each missing step where its owner keeps it."""
+    """Return the missing steps with their rows in the databases of their owners."""
     if not saga.missing:
         return []
     found = [each for each in registered_participants(settings) if each.saga.name == saga.row["name"]]
@@ -212,13 +218,13 @@ async def _steps(
             sql = await stack.enter_async_context(session(url, application_name="tradesaga why"))
             rows |= {row["step"]: row for row in await sql.fetch(_STEPS, saga.row["saga_id"])}
             lanes |= {(lane["group"], lane["topic"]): lane for lane in await sql.fetch(_LANES, topics, partition)}
-    told: list[Json] = []
+    steps: list[Json] = []
     for step in saga.missing:
         owner = owners.get(step)
         behind = _progress(lanes, owner.group if owner else "", topics, ends, partition)
         to = _TO.get(Status(saga.row["state"]), "report")
-        told.append({"step": step, "to": to, "service": owner and owner.name, **behind, **_row(rows.get(step))})
-    return told
+        steps.append({"step": step, "to": to, "service": owner and owner.name, **behind, **_row(rows.get(step))})
+    return steps
 
 
 def _row(row: asyncpg.Record | None) -> Json:
@@ -240,7 +246,7 @@ def _progress(
     ends: dict[Partition, int] | None,
     partition: int,
 ) -> Json:
-    """Say how far a group is on the saga's partition, by its own lanes."""
+    """Return how far a group is on the saga's partition, from its own lanes."""
     own = [lane for topic in topics if (lane := lanes.get((group, topic))) is not None]
     lag = None
     if ends is not None and own:
@@ -260,7 +266,7 @@ def _account(row: asyncpg.Record) -> str:
 
 
 async def parked_records(sql: Connection, limit: int) -> list[Json]:
-    """Return what waits for a person, oldest first."""
+    """Return the parked records, oldest first."""
     rows = await sql.fetch(
         'SELECT "group", topic, partition, "offset", saga_id, reason, recorded_at FROM parked'
         ' WHERE released IS NULL ORDER BY recorded_at, topic, partition, "offset" LIMIT $1',

@@ -1,4 +1,4 @@
-"""`tradesaga watch`: one saga until it ends, or all of them as they go."""
+"""`tradesaga watch`: follows one saga until it ends, or all sagas."""
 
 import asyncio
 from typing import Annotated, Any, Final
@@ -35,7 +35,9 @@ _NEWEST: Final = 15
 
 @commands.command(epilog="Example: `tradesaga watch 5b0d1080`")
 def watch(
-    saga: Annotated[str | None, typer.Argument(metavar="[SAGA]", help="One saga; without it, all of them.")] = None,
+    saga: Annotated[
+        str | None, typer.Argument(metavar="[SAGA]", help="The saga to follow; by default all of them.")
+    ] = None,
     *,
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which to give up (exit 5).")] = None,
     directory: Directory = None,
@@ -62,7 +64,7 @@ def watch(
 
 
 async def _watch_one(sql: Connection, text: str, *, as_json: bool) -> Status:
-    """Print each record as it comes, until the saga has ended or needs a person."""
+    """Print each new record until the saga has ended or needs an operator."""
     saga_id = await find_id(sql, text)
     console, shown = plain_console(), 0
     while True:
@@ -93,7 +95,7 @@ def _print_event(console: Console, event: Json, row: Any, *, as_json: bool) -> N
 
 
 async def _watch_all(sql: Connection, settings: Settings, *, as_json: bool) -> None:
-    """Show counts by state and the newest sagas, over and over; as JSON, a line at each change of the counts."""
+    """Show counts by state and the newest sagas continuously; as JSON, one line for each change of the counts."""
     if as_json:
         last: dict[str, int] = {}
         while True:

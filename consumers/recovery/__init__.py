@@ -1,1 +1,1 @@
-"""Coming back after the loss of the database or of the topics: each is made anew from the other, and nothing twice."""
+"""Recovery from the loss of the database or the topics: each is rebuilt from the other, and no effect happens twice."""

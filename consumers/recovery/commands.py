@@ -1,4 +1,4 @@
-"""`tradesaga recover …`: the database from the topics, the topics from the database, and what neither holds."""
+"""`tradesaga recover …`: rebuilding the database from the topics, or the topics from the database."""
 
 import asyncio
 import getpass
@@ -15,7 +15,7 @@ from rich.progress import Progress
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.comparison import Comparison, compare
 from tradesaga.consumers.recovery.rebuild import RebuildRequest, rebuild
-from tradesaga.consumers.recovery.refusals import Report
+from tradesaga.consumers.recovery.refusals import Report, refused
 from tradesaga.consumers.recovery.topics import republish
 from tradesaga.consumers.runtime.service import KNOWN
 from tradesaga.infra.cli.console import AsJson, Directory, print_result
@@ -43,11 +43,11 @@ _OFFSETS: Final = 'SELECT topic, partition, next_offset FROM lane WHERE "group" 
 
 
 async def begin_group(settings: Settings, name: str, after: str | None) -> dict[Partition, int]:
-    """Have the group of a participant that is new to its database begin; returns its offsets.
+    """Create the lanes of a participant that is new to its database, and return their offsets.
 
-    It begins where the group of participant `after` has stopped, or else at the ends of its topics. Raises
-    `CommandError`: exit 3 for an unknown participant, or a group `after` that has never worked, exit 4 where the group
-    has begun or one of the two services still runs.
+    They begin where the group of participant `after` has stopped, or else at the ends of the topics. Raises
+    `CommandError`: exit 3 for an unknown participant, or a group `after` that has never run, exit 4 if the group
+    has begun already or one of the two services still runs.
     """
     participant = _find(settings, name)
     topics = [events_topic(participant.saga.name), commands_topic(participant.saga.name)]
@@ -56,8 +56,11 @@ async def begin_group(settings: Settings, name: str, after: str | None) -> dict[
     async with session(settings.database_for(name), application_name="tradesaga recover begin") as sql:
         await _refuse_running(sql, name)
         if await sql.fetchval(KNOWN, participant.group):
-            what, do = f"the group {participant.group} has begun already", "start its service: it goes on where it was"
-            raise CommandError("group-begun", what, "PostgreSQL", do, ExitCode.REFUSED)
+            what, do = (
+                f"the group {participant.group} has begun already",
+                "start its service: it resumes there",
+            )
+            raise refused("group-begun", what, "PostgreSQL", do)
         if after is None:
             offsets = await read_ends(settings.brokers(), places)
         else:
@@ -77,14 +80,14 @@ def _find(settings: Settings, name: str) -> Participant:
 
 
 async def _offsets_of(settings: Settings, group: str, name: str, places: Sequence[Partition]) -> dict[Partition, int]:
-    """Read how far the other group is, from its own database: what Kafka was told may be seconds old."""
+    """Return the offsets of the other group from its database; those committed to Kafka may be seconds old."""
     async with session(settings.database_for(name), application_name="tradesaga recover begin") as sql:
         await _refuse_running(sql, name)
         rows = await sql.fetch(_OFFSETS, group)
     found = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
     if missing := [place for place in places if place not in found]:
-        what = f"the database of {name} knows nothing of group {group} on {missing[0][0]}[{missing[0][1]}]"
-        do = f"name its database in TRADESAGA_DATABASE_URL_{name.upper()}"
+        what = f"the database of {name} has no lane of group {group} on {missing[0][0]}[{missing[0][1]}]"
+        do = f"set TRADESAGA_DATABASE_URL_{name.upper()} to its database"
         raise CommandError("group-unknown", what, "PostgreSQL", do, ExitCode.NOT_FOUND)
     return {place: found[place] for place in places}
 
@@ -92,11 +95,11 @@ async def _offsets_of(settings: Settings, group: str, name: str, places: Sequenc
 async def _refuse_running(sql: Connection, name: str) -> None:
     if await sql.fetchval(_RUNNING, f"tradesaga {name}"):
         what, do = f"the service {name} is connected", "stop it first, then run this again"
-        raise CommandError("service-running", what, "PostgreSQL", do, ExitCode.REFUSED)
+        raise refused("service-running", what, "PostgreSQL", do)
 
 
 async def _begin(sql: Connection, group: str, offsets: Mapping[Partition, int]) -> None:
-    """Write the lanes as if they had been claimed once: a new lane would begin with the first record there is."""
+    """Write the lanes as if they had been acquired once: a new lane would begin at the first record."""
     topics, numbers = zip(*offsets, strict=True)
     await sql.execute(_BEGIN, group, topics, numbers, [1] * len(offsets), list(offsets.values()))
 
@@ -105,21 +108,21 @@ commands = typer.Typer()
 
 recover = typer.Typer(
     no_args_is_help=True,
-    help="Come back after the loss of PostgreSQL or Kafka; docs/disaster-recovery.md says when to run which.",
+    help="Recover from the loss of PostgreSQL or Kafka; docs/disaster-recovery.md explains which command to run when.",
 )
 
 
 commands.add_typer(recover, name="recover")
 
 Other = Annotated[
-    str | None, typer.Option("--compare", metavar="URL", help="A database to hold the rebuilt one against.")
+    str | None, typer.Option("--compare", metavar="URL", help="A database to compare the rebuilt one with.")
 ]
 
-ParkUnknown = Annotated[bool, typer.Option("--park-unknown", help="Park facts of types that nobody knows here.")]
+ParkUnknown = Annotated[bool, typer.Option("--park-unknown", help="Park facts of unknown types and versions.")]
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")]
 
-BookFile = Annotated[Path | None, typer.Option("--book", help="What `tradesaga recover save` wrote; loaded first.")]
+BookFile = Annotated[Path | None, typer.Option("--book", help="The file of `tradesaga recover save`; loaded first.")]
 
 
 @recover.command(epilog="Example: `tradesaga recover database --book book.jsonl`")
@@ -132,7 +135,7 @@ def database(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild the lost database from the topics into an empty, migrated one; publishes nothing.
+    """Rebuild a lost database from the topics into an empty, migrated one. Nothing is published.
 
     Examples:
       tradesaga migrate && tradesaga recover database --book book.jsonl
@@ -146,7 +149,7 @@ def database(
     request = RebuildRequest("rebuilt", getpass.getuser(), unknown=park_unknown, dry_run=dry_run, book=rows)
     _show(_run(settings, request, as_json=as_json), as_json=as_json)
     if other is not None:
-        _judge(asyncio.run(compare(settings.database_for(SAGA_LOG), other)), as_json=as_json)
+        _show_comparison(asyncio.run(compare(settings.database_for(SAGA_LOG), other)), as_json=as_json)
 
 
 @recover.command(epilog="Example: `tradesaga recover restored --dry-run`")
@@ -157,9 +160,9 @@ def restored(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take in what was published after the moment to which a backup has brought the database back.
+    """Load what was published after the backup from which the database was restored.
 
-    Its numbers go on in a new incarnation; effects that facts tell of are made anew here, and nowhere else.
+    Numbers continue in a new incarnation. Local effects are restored from the facts; remote ones are not repeated.
 
     Examples:
       tradesaga recover restored --dry-run
@@ -174,14 +177,14 @@ def restored(
 
 @recover.command(epilog="Example: `tradesaga recover topics`")
 def topics(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """Write the lost topics anew from the database: each fact at its own offset and time, and what followed it.
+    """Rewrite lost topics from the database: each fact at its former offset and time, and the commands.
 
     Examples:
       tradesaga recover topics
 
       TRADESAGA_KAFKA=new-broker:9092 tradesaga recover topics --json
 
-    Missing topics are made. Exit 4: services run, topics hold records, or the audit log has a gap.
+    Missing topics are created. Exit 4: services run, topics hold records, or the audit log has a gap.
     """
     settings = load_settings(directory)
     with _progress(quiet=as_json) as (sized, advance):
@@ -198,36 +201,36 @@ def compare_command(
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold this database against another, row by row; exit 1 when they differ.
+    """Compare this database with another, row by row; exit 1 if they differ.
 
     Example:
       tradesaga recover compare postgresql://tradesaga:secret@standby:5432/tradesaga
     """
     here = load_settings(directory).database_for(SAGA_LOG)
-    _judge(asyncio.run(compare(here, url)), as_json=as_json)
+    _show_comparison(asyncio.run(compare(here, url)), as_json=as_json)
 
 
 @recover.command(epilog="Example: `tradesaga recover begin till --after cashier`")
 def begin(
     service: Annotated[str, typer.Argument(help="The participant that is new to its database.")],
     *,
-    after: Annotated[str | None, typer.Option(help="The participant whose place it takes, stopped by now.")] = None,
-    at_end: Annotated[bool, typer.Option("--at-end", help="Leave alone all that has been asked so far.")] = False,
+    after: Annotated[str | None, typer.Option(help="The participant that it replaces, already stopped.")] = None,
+    at_end: Annotated[bool, typer.Option("--at-end", help="Skip all earlier commands and events.")] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say where a new participant's group begins, where others have done its steps before it.
+    """Set where the group of a new participant begins if another one has run its steps before.
 
     Examples:
       tradesaga recover begin newcash --after cash
 
       tradesaga recover begin newcash --at-end
 
-    What the former owner has not dealt with at --at-end is never done: such sagas wait until somebody aborts them.
+    With --at-end, unfinished work of the former owner is never done: such sagas wait until they are aborted.
     """
     if (after is not None) == at_end:
         do = "give either --after PARTICIPANT or --at-end"
-        raise CommandError("usage", "it is not clear where to begin", "recover begin", do, ExitCode.USAGE)
+        raise CommandError("usage", "the place to begin is ambiguous", "recover begin", do, ExitCode.USAGE)
     offsets = asyncio.run(begin_group(load_settings(directory), service, after))
     found = [{"topic": topic, "partition": number, "offset": offset} for (topic, number), offset in offsets.items()]
     text = f"{service} begins at the offsets of {after}" if after else f"{service} begins at the ends of its topics"
@@ -236,12 +239,12 @@ def begin(
 
 @recover.command(epilog="Example: `tradesaga recover save book.jsonl`")
 def save(
-    file: Annotated[Path, typer.Argument(help="Written whole, or not at all.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; it is replaced only when complete.")],
     *,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Save what no topic carries: accounts, payments, instruments, subscriptions, pauses, the venue's cursor.
+    """Save what no topic contains: accounts, payments, instruments, subscriptions, pauses, the venue's cursor.
 
     Example, once an hour beside the database's own backup:
 
@@ -256,7 +259,7 @@ async def _save(settings: Settings, file: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
     if not file.name:
         do = "name the file to write"
-        raise CommandError("file", f"{str(file)!r} is no name of a file", "FILE", do, ExitCode.USAGE)
+        raise CommandError("file", f"{str(file)!r} is not a file name", "FILE", do, ExitCode.USAGE)
     draft = file.with_name(f".{file.name}.draft")
     try:
         with draft.open("w", encoding="utf-8") as out:
@@ -267,7 +270,7 @@ async def _save(settings: Settings, file: Path) -> Counter[str]:
                         counts[table] += 1
         draft.replace(file)
     except OSError as error:
-        do = "give a file in a folder that may be written to"
+        do = "name a file in a writable folder"
         raise CommandError("book-unwritten", str(error), str(file), do, ExitCode.USAGE) from error
     return counts
 
@@ -287,7 +290,7 @@ def _run(settings: Settings, request: RebuildRequest, *, as_json: bool) -> Repor
 
 @contextmanager
 def _progress(*, quiet: bool) -> Generator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Show how many facts are dealt with, on a terminal; gives what is told of more of them, and of done ones."""
+    """Show a progress bar on a terminal; yield the functions that add to its total and advance it."""
     silence_libraries()
     console, total = Console(stderr=True), 0
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
@@ -305,7 +308,7 @@ def _show(report: Any, *, as_json: bool) -> None:
     print_result(report.as_json(), "\n".join(report.lines()), as_json=as_json)
 
 
-def _judge(found: Comparison, *, as_json: bool) -> None:
+def _show_comparison(found: Comparison, *, as_json: bool) -> None:
     _show(found, as_json=as_json)
     if not found.equal:
         raise typer.Exit(int(ExitCode.CHECK_FAILED))

@@ -1,4 +1,4 @@
-"""Two databases held against each other, row by row and field by field, in bounded memory."""
+"""Comparison of two databases, row by row and column by column, in bounded memory."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict, dataclass, field
@@ -9,10 +9,10 @@ import asyncpg
 from tradesaga.infra.postgres.database import Connection, session
 
 SHOWN: Final = 20
-"""Differences of one table that are told one by one."""
+"""Number of differences of one table that are listed."""
 
 SETTLED: Final = "status IN (4, 5, 6, 7, 9, 10)"
-"""Step rows that have ended; what is under way differs from one moment to the next."""
+"""Step rows that have ended; the others change all the time."""
 QUERIES: Final = {
     "saga": "SELECT saga_id::text AS key, name, version, state, current_step_index, completed_steps::text,"
     " compensated_steps::text, context::text, progress, seq, head, deadline, deadline_due, request_hash, created_at,"
@@ -37,14 +37,14 @@ QUERIES: Final = {
     " || kind AS key, amount FROM ledger_entry ORDER BY (saga_id::text || ' ' || step || ' ' || direction || ' '"
     " || owner || ' ' || asset || ' ' || kind) COLLATE \"C\"",
 }
-"""By table what is compared. Left out is what no fact can tell: lane ids and numbers, epochs, due times, times of
-writing, whether a bar was seen, and what a settled step once kept of its reports and inputs."""
+"""The query of each compared table. It leaves out what no fact contains: lane ids and numbers, epochs, due times, times
+of writing, whether a bar was seen, and the former reports and inputs of an ended step."""
 _OPEN: Final = f"SELECT count(*) FROM step_execution WHERE NOT {SETTLED}"
 
 
 @dataclass
 class Comparison:
-    """What differs, by table: `rows` compared in each, `differing` ones counted, the first of them told."""
+    """By table the number of `rows` and of `differing` ones; `told` describes the first of those."""
 
     rows: dict[str, int] = field(default_factory=dict[str, int])
     differing: dict[str, int] = field(default_factory=dict[str, int])
@@ -53,18 +53,18 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Return whether nothing differs."""
+        """Return whether no row differs."""
         return not any(self.differing.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the comparison for `--json`."""
         return {"equal": self.equal, **asdict(self)}
 
     def lines(self) -> list[str]:
-        """Say it for people."""
+        """Return the comparison as text lines."""
         width = max(map(len, QUERIES))
         found = [f"{table:{width}}  {self.rows[table]} rows, {self.differing[table]} differ" for table in self.rows]
-        found.append(f"steps under way, not compared: {self.open_steps[0]} here, {self.open_steps[1]} there")
+        found.append(f"unfinished steps, not compared: {self.open_steps[0]} here, {self.open_steps[1]} there")
         return found + self.told
 
 
@@ -91,11 +91,10 @@ async def _compare_table(found: Comparison, table: str, here: Any, there: Any) -
     found.rows[table] = found.differing[table] = 0
     async for mine, theirs in _paired(aiter(here), aiter(there)):
         found.rows[table] += 1
-        said = _difference(mine, theirs)
-        if said:
+        if difference := _difference(mine, theirs):
             found.differing[table] += 1
             if found.differing[table] <= SHOWN:
-                found.told.append(f"{table}: {said}")
+                found.told.append(f"{table}: {difference}")
 
 
 def _difference(mine: asyncpg.Record | None, theirs: asyncpg.Record | None) -> str:

@@ -1,4 +1,4 @@
-"""The saga log's tables, made anew by its own fold; nothing is published, but what it owes is found."""
+"""Rebuilds the saga log's tables with its own fold; publishes nothing, but finds what was not published yet."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +24,20 @@ from tradesaga.sagas.machine import BarStep, StepCommand
 from tradesaga.schemas.envelope import REQUEST, ROUND, SAGA_ID, STEP, TYPE
 from tradesaga.schemas.identity import RequestKeys
 
-Letter = tuple[str, int, int]
-"""Topic, partition and offset of a record whose copy lies in the dead letters."""
+RecordPosition = tuple[str, int, int]
+"""Topic, partition and offset of a record."""
+
+
+def position_of(record: Record) -> RecordPosition:
+    """Return the position of a record."""
+    return record.topic, record.partition, record.offset
+
 
 _KNOWN: Final = "SELECT saga_id FROM start_request WHERE saga_id = ANY($1::uuid[])"
 
 
 def open_intake(saga: AnySaga) -> Intake | None:
-    """Return the intake of a saga that can be started from outside, None for another; it reads, and hashes nothing."""
+    """Return an intake to read starts with, None for a saga that cannot be started from outside."""
     try:
         return Intake(saga, RequestKeys(()))
     except TypeError:
@@ -39,11 +45,11 @@ def open_intake(saga: AnySaga) -> Intake | None:
 
 
 async def first_unanswered(
-    intake: Intake, sql: Connection, records: Sequence[Record], letters: set[Letter]
+    intake: Intake, sql: Connection, records: Sequence[Record], dead_letters: set[RecordPosition]
 ) -> int | None:
-    """Give the offset of the first of these starts that became no saga, no refusal and no dead letter, if there is one.
+    """Return the offset of the first start without a saga, a refusal and a dead letter; None if all have one.
 
-    A start of a known saga is answered, whoever has sent it: it is that saga, or it was refused in its favour.
+    A start of a known saga is answered: it has started that saga, or it was refused because of it.
     """
     wanted: dict[int, UUID] = {}
     unanswered: list[int] = []
@@ -51,7 +57,7 @@ async def first_unanswered(
         try:
             wanted[record.offset] = intake.read(record).saga_id
         except StartInvalidError:
-            if (record.topic, record.partition, record.offset) not in letters:
+            if position_of(record) not in dead_letters:
                 unanswered.append(record.offset)
     known = {row[0] for row in await sql.fetch(_KNOWN, list(wanted.values()))}
     unanswered += [offset for offset, saga_id in wanted.items() if saga_id not in known]
@@ -68,12 +74,12 @@ ON CONFLICT (saga_id) DO NOTHING
 """
 
 CommandKey = tuple[bytes, bytes, bytes, bytes]
-"""Saga, type, step and round of a command: what tells one order from another. A bar has no round."""
+"""Saga, type, step and round of a command, which identify it. A bar has no round."""
 
 
 @dataclass(frozen=True, slots=True)
 class DerivedCommand:
-    """An order that a fact has brought about, and the command it makes; `command_key` tells it from others."""
+    """A command that follows from a fact; `command_key` identifies it."""
 
     partition: int
     command_key: CommandKey
@@ -84,9 +90,9 @@ class DerivedCommand:
 class FactRecovery:
     """Folds the events topic of one saga into a database, in the caller's transaction; `now` is nanoseconds since 1970.
 
-    With `writes` off it only says what the facts bring about: the rows are there already. `leaves_from` says of logs
-    that were sealed from which offset on their hashes are of format 2; `letters` how many copies of each record the
-    lost saga log put into the dead letters.
+    With `writes` off it only derives what follows from the facts: the rows exist already. `leaves_from` has, for sealed
+    logs, the first offset whose hash is of format 2; `dead_letters` the number of copies of each record that the lost
+    saga log put into the dead letters.
     """
 
     rules: Rules
@@ -94,47 +100,47 @@ class FactRecovery:
     now: int
     writes: bool = True
     leaves_from: Mapping[Partition, int] = field(default_factory=dict[Partition, int])
-    letters: Mapping[Letter, int] = field(default_factory=dict[Letter, int])
+    dead_letters: Mapping[RecordPosition, int] = field(default_factory=dict[RecordPosition, int])
     folded: int = 0
     starts: int = 0
     parked: int = 0
     foreign: int = 0
     unknown: Counter[str] = field(default_factory=Counter[str])
-    """Records by their type, which is not known here, but was to the saga log that read them."""
+    """Records by type, for types that are unknown here but were known to the saga log that read them."""
     versions: Counter[int] = field(default_factory=Counter[int])
-    """Records by the version of the definition that is not registered here, under which their sagas run."""
-    _attempts: Counter[Letter] = field(default_factory=Counter[Letter])
+    """Records by the version of their sagas, for versions that are not registered here."""
+    _attempts: Counter[RecordPosition] = field(default_factory=Counter[RecordPosition])
     _cache: OrderedDict[UUID, Tracked] = field(default_factory=OrderedDict[UUID, Tracked])
 
     @property
     def group(self) -> str:
-        """Name the saga log's group."""
+        """Return the consumer group of the saga log."""
         return f"{self.rules.saga.name}-log"
 
     def forget(self) -> None:
-        """Begin another partition: no saga has records on two."""
+        """Empty the cache before the next partition: no saga has records on two."""
         self._cache.clear()
 
     async def follow(self, lane: Lane, records: Sequence[Record]) -> tuple[list[DerivedCommand], list[Outgoing]]:
-        """Fold records of one partition; give the commands that they bring about, and the dead letters."""
+        """Fold records of one partition; return the commands and the dead letters that follow from them."""
         sagas = [saga_of(record) for record in records]
         known = await self._gather({saga for saga in sagas if saga})
         outcomes: list[FoldResult] = []
-        orders: list[DerivedCommand] = []
+        commands: list[DerivedCommand] = []
         for saga_id, record in zip(sagas, records, strict=True):
             form = form_at(record.offset, self.leaves_from.get(record[:2], 0))
             outcome = fold_record(self.rules, known[saga_id] if saga_id is not None else None, record, form)
             outcomes.append(outcome)
             if outcome.tracked is not None:
                 known[outcome.tracked.saga_id] = outcome.tracked
-                orders += [self._order(outcome.tracked, order, record) for order in outcome.orders]
+                commands += [self._command(outcome.tracked, order, record) for order in outcome.orders]
         self.folded += len(records)
         prefix = f"{self.rules.saga.name}."
         self.foreign += sum(not (outcome.entry.event_type or "").startswith(prefix) for outcome in outcomes)
         if self.writes:
             await self._write(lane, outcomes, known)
-        self._keep(known)
-        return orders, self._letters(outcomes)
+        self._store_in_cache(known)
+        return commands, self._dead_letters(outcomes)
 
     async def _gather(self, sagas: set[UUID]) -> dict[UUID, Tracked]:
         known = {saga_id: self._cache.pop(saga_id) for saga_id in sagas if saga_id in self._cache}
@@ -164,42 +170,41 @@ class FactRecovery:
             await self.sql.execute(_START, sagas, self.rules.saga.name, hashes, packed)
             self.starts += len(begun)
 
-    def _keep(self, known: dict[UUID, Tracked]) -> None:
-        """Remember sagas for the next batch; without a database to read them back from, all of the partition's."""
+    def _store_in_cache(self, known: dict[UUID, Tracked]) -> None:
+        """Cache sagas for the next batch; all of the partition, if they cannot be read back from the database."""
         self._cache.update(known)
         while self.writes and len(self._cache) > CACHED:
             self._cache.popitem(last=False)
 
-    def _order(self, tracked: Tracked, order: StepCommand, record: Record) -> DerivedCommand:
+    def _command(self, tracked: Tracked, order: StepCommand, record: Record) -> DerivedCommand:
         made = command(self.rules, tracked, order, record, self.now)
         return DerivedCommand(record.partition, command_key(made.headers, bar=isinstance(order, BarStep)), made)
 
-    def _letters(self, outcomes: Iterable[FoldResult]) -> list[Outgoing]:
-        name = self.rules.saga.name
-        letters: list[Outgoing] = []
+    def _dead_letters(self, outcomes: Iterable[FoldResult]) -> list[Outgoing]:
+        found: list[Outgoing] = []
         for outcome in outcomes:
             for letter in outcome.dead:
-                if _is_of_a_saga(outcome):
+                if _belongs_to_saga(outcome):
                     self._count_unknown(outcome, letter)
                 fault = RecordFault(letter.kind, letter.reason)
-                letters.append(dead_letter(name, self.group, letter.record, fault, self.now))
-        return letters
+                found.append(dead_letter(self.rules.saga.name, self.group, letter.record, fault, self.now))
+        return found
 
     def _count_unknown(self, outcome: FoldResult, letter: DeadLetter) -> None:
-        """Count what another release may have read; what the lost saga log could not read either is nobody's fact."""
+        """Count records that another release can perhaps read; not those that the lost saga log could not read."""
         if letter.kind == "version":
             self.versions[awaited_version(letter.reason)] += 1
         if letter.kind == "unknown-type":
-            place = letter.record.topic, letter.record.partition, letter.record.offset
+            place = position_of(letter.record)
             self._attempts[place] += 1
-            if self._attempts[place] > self.letters.get(place, 0):
+            if self._attempts[place] > self.dead_letters.get(place, 0):
                 self.unknown[(outcome.entry.event_type or "")[:200]] += 1
 
 
-def _is_of_a_saga(outcome: FoldResult) -> bool:
-    """Return whether the start of the record's saga has been read, or is this record or the first one that is parked.
+def _belongs_to_saga(outcome: FoldResult) -> bool:
+    """Return whether the start of the record's saga was read, or is this record or the first parked one.
 
-    Anybody can write records of sagas that do not exist: whatever those name, nothing is lost with them.
+    Anyone can write records of sagas that do not exist; nothing is lost with those.
     """
     tracked = outcome.tracked
     if tracked is None:
@@ -209,11 +214,11 @@ def _is_of_a_saga(outcome: FoldResult) -> bool:
 
 
 def _is_start(record: Record) -> bool:
-    """Return whether a record of whatever type has what starts have: a request's hash, and no step."""
+    """Return whether a record, of any type, has a request hash and no step, like every start."""
     return bool(record.header(REQUEST)) and not record.header(STEP)
 
 
 def command_key(headers: Iterable[tuple[str, bytes]], *, bar: bool) -> CommandKey:
-    """Tell a command from others by its headers."""
+    """Return the key of a command from its headers."""
     found = dict(headers)
     return found.get(SAGA_ID) or b"", found[TYPE], found.get(STEP) or b"", b"" if bar else found.get(ROUND) or b"1"

@@ -1,4 +1,4 @@
-"""What a recovery will not work with, and what it cannot bring back."""
+"""The report of a recovery, its checks of topics and databases, and what it cannot restore."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from tradesaga.schemas.topics import events_topic
 
 @dataclass
 class Report:
-    """Figures for scripts; `left_out` says in sentences what topics do not hold, and what to do about it."""
+    """The figures of a recovery. `left_out` has sentences on what was not recovered, and what to do about it."""
 
     kind: str
     incarnation: int = 0
@@ -38,23 +38,23 @@ class Report:
     dry_run: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the report for `--json`."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Say it for people."""
+        """Return the report as text lines."""
         read = f"{self.records['events']} facts and {self.records['commands']} commands"
         dry = " (dry run: nothing written)" * self.dry_run
-        told = [
+        lines = [
             f"{self.kind}: {read} in {self.seconds:.1f} s, incarnation {self.incarnation}{dry}",
             f"sagas: {_counted(self.sagas)}; {self.folded} facts folded, {self.parked} parked, {self.starts} starts",
-            f"steps made anew: {_counted(self.adopted)}; to be gone on with: {_counted(self.open_steps)}",
-            f"local effects made anew: {_counted(self.restored)}",
+            f"steps rebuilt: {_counted(self.adopted)}; unfinished: {_counted(self.open_steps)}",
+            f"local effects restored: {_counted(self.restored)}",
         ]
         if self.owed:
-            told.append(f"to be published by the services when they start: {_counted(self.owed)}")
-        told += [f"shortfall: {' '.join(each.values())}" for each in self.shortfalls]
-        return told + [f"left out: {each}" for each in self.left_out]
+            lines.append(f"published by the services when they start: {_counted(self.owed)}")
+        lines += [f"shortfall: {' '.join(each.values())}" for each in self.shortfalls]
+        return lines + [f"not recovered: {each}" for each in self.left_out]
 
 
 def _counted(counts: Counter[str]) -> str:
@@ -69,47 +69,50 @@ WHERE name = $1 AND version <> ALL($2::int[]) AND state NOT IN ('COMPLETED', 'AB
 _SHOWN: Final = 5
 
 
+def refused(code: str, what: str, where: str, do: str) -> CommandError:
+    """Return the error of a recovery that is refused (exit 4)."""
+    return CommandError(code, what, where, do, ExitCode.REFUSED)
+
+
 def refuse_trimmed(cluster: Cluster, topics: Sequence[str], ranges: Mapping[Partition, tuple[int, int]]) -> None:
-    """Refuse topics whose beginning is gone, or that hold nothing at all."""
+    """Refuse topics whose first records are gone, and an empty events topic."""
     trimmed = [
         f"{cluster.physical(topic)}[{number}]"
         for (topic, number), (first, _) in sorted(ranges.items())
         if first and topic in topics
     ]
     if trimmed:
-        what = f"the first records are gone from {', '.join(trimmed[:_SHOWN])}: what they said, nobody can tell"
+        what = f"the first records of {', '.join(trimmed[:_SHOWN])} were removed"
         do = "restore a database backup and `tradesaga recover restored`; keep these topics for ever (retention.ms=-1)"
-        raise CommandError("topic-trimmed", what, "Kafka", do, ExitCode.REFUSED)
+        raise refused("topic-trimmed", what, "Kafka", do)
     if not any(end for (topic, _), (_, end) in ranges.items() if topic == topics[0]):
-        what, do = (
-            f"topic {cluster.physical(topics[0])} is empty",
-            "correct TRADESAGA_KAFKA, or `tradesaga recover topics` first",
-        )
-        raise CommandError("topic-empty", what, "Kafka", do, ExitCode.REFUSED)
+        what = f"topic {cluster.physical(topics[0])} is empty"
+        do = "correct TRADESAGA_KAFKA, or run `tradesaga recover topics` first"
+        raise refused("topic-empty", what, "Kafka", do)
 
 
 def refuse_beyond(lanes: Iterable[Lane], ranges: Mapping[Partition, tuple[int, int]]) -> None:
-    """Refuse a database that has read further than the broker goes: then it is the topics that were lost."""
+    """Refuse a database that has read beyond the end of a topic: then the topics were lost."""
     for lane in lanes:
         end = ranges[lane.topic, lane.partition][1]
         if lane.next_offset > end:
             where = f"{lane.topic}[{lane.partition}]"
             what = f"the database has read up to offset {lane.next_offset}, the topic ends at {end}"
-            do = "if the topics were lost, make them anew and run `tradesaga recover topics`"
-            raise CommandError("topic-behind", what, where, do, ExitCode.REFUSED)
+            do = "if the topics were lost, create them again and run `tradesaga recover topics`"
+            raise refused("topic-behind", what, where, do)
 
 
 async def refuse_versions(sql: Connection, saga: AnySaga) -> None:
-    """Refuse while sagas of a version that is not registered have not ended: nothing here can read them."""
+    """Refuse unfinished sagas of a version that is not registered: nothing here can read them."""
     others = [row[0] for row in await sql.fetch(_VERSIONS, saga.name, list(saga.versions))]
     if others:
         what = f"open sagas of {saga.name!r} run under version {others[0]}; this installation knows {_known(saga)}"
         do = f"register version {others[0]} too, with `alongside`"
-        raise CommandError("version-unknown", what, "PostgreSQL", do, ExitCode.REFUSED)
+        raise refused("version-unknown", what, "PostgreSQL", do)
 
 
 def refuse_unregistered(saga: AnySaga, versions: Mapping[int, int], *, allowed: bool) -> None:
-    """Refuse facts of sagas whose version is not registered, unless they are to be parked: no step could be made anew.
+    """Refuse facts of sagas whose version is not registered, unless they may be parked: no step could be rebuilt.
 
     `versions` counts the facts by version.
     """
@@ -119,8 +122,8 @@ def refuse_unregistered(saga: AnySaga, versions: Mapping[int, int], *, allowed: 
             f"{number} facts are of sagas of {saga.name!r} that run under version {version}; this installation knows "
             f"{_known(saga)}"
         )
-        do = f"register version {version} too, with `alongside`; or --park-unknown, which makes none of their steps"
-        raise CommandError("version-unknown", what, "topics", do, ExitCode.REFUSED)
+        do = f"register version {version} too, with `alongside`; or --park-unknown, which rebuilds none of their steps"
+        raise refused("version-unknown", what, "topics", do)
 
 
 def _known(saga: AnySaga) -> str:
@@ -128,37 +131,37 @@ def _known(saga: AnySaga) -> str:
 
 
 def refuse_foreign(saga: AnySaga, facts: FactRecovery) -> None:
-    """Refuse a topic on which nothing is of this saga."""
+    """Refuse a topic without any record of this saga."""
     if facts.folded and facts.folded == facts.foreign:
-        what = f"none of {facts.folded} records is of saga {saga.name!r}"
+        what = f"none of the {facts.folded} records is of saga {saga.name!r}"
         do = "correct TRADESAGA_KAFKA, or the topic that was copied here"
-        raise CommandError("topic-foreign", what, events_topic(saga.name), do, ExitCode.REFUSED)
+        raise refused("topic-foreign", what, events_topic(saga.name), do)
 
 
 def refuse_unknown(types: Mapping[str, int], *, allowed: bool) -> None:
-    """Refuse facts that this installation cannot read, unless they are to be parked."""
+    """Refuse facts that this installation cannot read, unless they may be parked."""
     if types and not allowed:
-        told = ", ".join(f"{number} {name}" for name, number in sorted(types.items())[:_SHOWN])
-        what, do = f"facts of unknown types: {told}", "run this with the release that knows them, or --park-unknown"
-        raise CommandError("type-unknown", what, "topics", do, ExitCode.REFUSED)
+        shown = ", ".join(f"{number} {name}" for name, number in sorted(types.items())[:_SHOWN])
+        what, do = f"facts of unknown types: {shown}", "use the release that knows them, or run with --park-unknown"
+        raise refused("type-unknown", what, "topics", do)
 
 
 def describe_gaps(sagas: Sequence[RegisteredSaga[Participant]], *, rebuilt: bool, book: bool) -> list[str]:
-    """Return what topics do not hold at all, and how it comes back."""
-    told = [
+    """Return sentences on what topics do not contain, and how to get it back."""
+    gaps = [
         f"steps {', '.join(registered.unowned)} of {registered.saga.name!r}: no participant is registered for them"
         for registered in sagas
         if registered.unowned
     ]
     if rebuilt and not book:
-        told += [
-            "accounts, payments, instruments, subscriptions, pauses: --book loads them from what `recover save` wrote",
-            "the venue's cursor: its reports are read again from the first, and known ones change nothing",
+        gaps += [
+            "accounts, payments, instruments, subscriptions, pauses: load the file of `recover save` with --book",
+            "the venue's cursor: its reports are read again from the first one, and known ones change nothing",
         ]
     if rebuilt:
-        told += [
-            "decisions on signals, and signals that nobody had read: strategies' next signals are judged as new",
-            "starts that were stored and not yet published: their clients repeat them under the same keys",
-            "signed checkpoints of the audit log: they are on the checkpoints topic and with the witness",
+        gaps += [
+            "decisions on signals, and unread signals: the next signals of the strategies count as new",
+            "starts that were stored and not yet published: clients have to repeat them under the same keys",
+            "signed checkpoints of the audit log: they are on the checkpoints topic and in the witness file",
         ]
-    return told
+    return gaps

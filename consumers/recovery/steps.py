@@ -1,4 +1,4 @@
-"""The step rows and local effects of one participant, made anew from what its saga's topics hold."""
+"""Rebuilds the step rows and local effects of one participant from the topics of its saga."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -7,8 +7,8 @@ from typing import Final
 
 from tradesaga.consumers.context import Claim, StepContext, Work
 from tradesaga.consumers.participant import Binding, Participant
-from tradesaga.consumers.recovery.facts import Letter
-from tradesaga.consumers.recovery.row_rebuild import FactReader, Mention, MentionKind, begin_round, rebuild_row
+from tradesaga.consumers.recovery.facts import RecordPosition, position_of
+from tradesaga.consumers.recovery.row_rebuild import FactReader, StepFact, begin_round, rebuild_row
 from tradesaga.consumers.runtime.message import Bindings, Message, Router
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, save
 from tradesaga.infra.kafka.codec import Record
@@ -23,9 +23,9 @@ _SETTLED: Final = frozenset({
     RowStatus.DONE, RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED,
     RowStatus.COMPENSATION_FAILED,
 })  # fmt: skip
-_EFFECTS: Final = {MentionKind.DONE, MentionKind.COMPENSATED}
-# What a restored row says of a call was true when it was written; what was called after that, nobody can tell.
-_DOUBT: Final = """
+_EFFECTS: Final = {StepMessage.RECORDED_DONE, StepMessage.RECORDED_COMPENSATED}
+# A restored row is older than the loss: calls that were made after it was written are unknown.
+_MARK_UNKNOWN: Final = """
 UPDATE step_execution SET status = $2, started = $3, due = clock_timestamp()
 WHERE step = ANY($1::text[]) AND status IN ($2, $4)
 """
@@ -33,10 +33,10 @@ WHERE step = ANY($1::text[]) AND status IN ($2, $4)
 
 @dataclass
 class StepRecovery:
-    """Follows the topics on behalf of one participant, in the caller's transaction.
+    """Reads the topics for one participant, in the caller's transaction.
 
-    `lanes` gives the lane row of each partition of the events topic; `now` is nanoseconds since 1970. Records in
-    `contradicted` were refuted when they were first read, and are passed by.
+    `lanes` has the lane id of each partition of the events topic; `now` is nanoseconds since 1970. Records in
+    `contradicted` were refuted when they were first read, and are skipped.
     """
 
     saga: AnySaga
@@ -48,7 +48,7 @@ class StepRecovery:
     adopted: Counter[str] = field(default_factory=Counter[str])
     restored: Counter[str] = field(default_factory=Counter[str])
     unrestored: Counter[str] = field(default_factory=Counter[str])
-    contradicted: Collection[Letter] = ()
+    contradicted: Collection[RecordPosition] = ()
 
     @property
     def first_step(self) -> int:
@@ -65,32 +65,32 @@ class StepRecovery:
         }
         self._unversioned = Bindings(self.participant).unversioned
 
-    async def doubt(self) -> None:
-        """Take every call that a restored row speaks of for unknown."""
+    async def mark_unknown(self) -> None:
+        """Mark every call of a restored row as unknown."""
         remote = [name for name, binding in self.participant.bindings.items() if binding.remote]
-        await self.sql.execute(_DOUBT, remote, int(RowStatus.INTENT), self.now, int(RowStatus.RETRY))
+        await self.sql.execute(_MARK_UNKNOWN, remote, int(RowStatus.INTENT), self.now, int(RowStatus.RETRY))
 
     async def follow_events(self, records: Sequence[Record]) -> None:
-        """Take in what records of one partition say, and make anew the local effects that they tell of."""
-        mentions = [
-            mention
+        """Apply records of one partition to the step rows, and restore the local effects that they report."""
+        facts = [
+            fact
             for record in records
-            if (record.topic, record.partition, record.offset) not in self.contradicted
-            for mention in self._reader.read(record)
+            if position_of(record) not in self.contradicted
+            for fact in self._reader.read(record)
         ]
-        rows = await load(self.sql, {mention.key for mention in mentions})
+        rows = await load(self.sql, {fact.key for fact in facts})
         changed: dict[Key, Row] = {}
-        effects: list[Mention] = []
-        for mention in mentions:
+        effects: list[StepFact] = []
+        for fact in facts:
             try:
-                row = rebuild_row(rows.get(mention.key), mention, self.lanes[mention.record.partition], self.now)
+                row = rebuild_row(rows.get(fact.key), fact, self.lanes[fact.record.partition], self.now)
             except ValueError:
-                continue  # its owner could not read it either, and has answered for that
+                continue  # its owner could not read it either, and has handled that
             if row is None:
                 continue
             rows[row.key] = changed[row.key] = row
-            if mention.kind in _EFFECTS:
-                effects.append(mention)
+            if fact.kind in _EFFECTS:
+                effects.append(fact)
         await save(self.sql, changed.values())
         await self._restore(effects)
 
@@ -101,12 +101,11 @@ class StepRecovery:
         first: int | None = None
         for message in messages:
             row = rows.get(message.key)
-            if _answered(message, row):
+            if _is_answered(message, row):
                 continue
             first = message.record.offset if first is None else first
-            round_ = message.envelope.round
-            if row is not None and _begun_again(message, row):
-                begin_round(row, message.binding, round_, self.now)
+            if row is not None and _is_open_retry(message, row):
+                begin_round(row, message.binding, message.envelope.round, self.now)
                 await save(self.sql, [row])
                 row.known = (int(row.status), row.attempt, row.back_attempt)
         return first
@@ -119,35 +118,34 @@ class StepRecovery:
         except EnvelopeError:
             return []
 
-    async def _restore(self, effects: Sequence[Mention]) -> None:
-        """Restore forward effects in the order of the steps, then those that take back, the last step first.
+    async def _restore(self, effects: Sequence[StepFact]) -> None:
+        """Restore forward effects in the order of the steps, then compensations, the last step first.
 
-        So each saga's come in their own order, which its version decides; those of different sagas are made so as to
-        commute.
+        So the effects of each saga keep the order of its version. Effects of different sagas commute.
         """
-        groups: dict[tuple[bool, int, int], list[Mention]] = {}
-        for mention in effects:
-            back = mention.kind is MentionKind.COMPENSATED
-            version = mention.envelope.version or self._unversioned
-            position = self._order[version, mention.binding.step.name]
-            groups.setdefault((back, version, -position if back else position), []).append(mention)
+        groups: dict[tuple[bool, int, int], list[StepFact]] = {}
+        for fact in effects:
+            back = fact.kind is StepMessage.RECORDED_COMPENSATED
+            version = fact.envelope.version or self._unversioned
+            index = self._order[version, fact.binding.step.name]
+            groups.setdefault((back, version, -index if back else index), []).append(fact)
         for (back, *_), group in sorted(groups.items()):
             await self._restore_step(group[0].binding, group, back=back)
 
-    async def _restore_step(self, binding: Binding, group: Sequence[Mention], *, back: bool) -> None:
+    async def _restore_step(self, binding: Binding, group: Sequence[StepFact], *, back: bool) -> None:
         name = binding.step.name
         self.adopted[f"{name}{' back' if back else ''}"] += len(group)
         restore = binding.restore_back if back else binding.restore
         if restore is not None:
-            works = [_work(mention, back=back) for mention in group]
-            await self._prove(works, group, back=back)
+            works = [_work(fact, back=back) for fact in group]
+            await self._load_evidence(works, group, back=back)
             await restore(works, self.sql)
             self.restored[name] += len(group)
         elif (binding.compensate or binding.compensate_batch) if back else (binding.handle or binding.handle_batch):
             self.unrestored[name] += len(group)
 
-    async def _prove(self, works: Sequence[Work[Event]], group: Sequence[Mention], *, back: bool) -> None:
-        """Hand the works what the database holds by now, if the participant judges by that."""
+    async def _load_evidence(self, works: Sequence[Work[Event]], group: Sequence[StepFact], *, back: bool) -> None:
+        """Pass the works what the database holds by now, if the participant checks its evidence."""
         evidence = self.participant.evidence
         if evidence is None:
             return
@@ -161,16 +159,16 @@ class StepRecovery:
             work.ctx.evidence = found.get(work.saga_id)
 
 
-def _work(mention: Mention, *, back: bool) -> Work[Event]:
-    envelope, step = mention.envelope, mention.binding.step
-    said = step.back[1] if back and step.back is not None else step.emits
-    key = f"{mention.saga_id}:{step.name}{':back' if back else ''}"
-    context = StepContext(mention.saga_id, step.name, envelope.attempt, key, envelope.started, envelope.context)
-    return Work(said.read(mention.record.value), context)
+def _work(fact: StepFact, *, back: bool) -> Work[Event]:
+    envelope, step = fact.envelope, fact.binding.step
+    answer = step.back[1] if back and step.back is not None else step.emits
+    key = f"{fact.saga_id}:{step.name}{':back' if back else ''}"
+    context = StepContext(fact.saga_id, step.name, envelope.attempt, key, envelope.started, envelope.context)
+    return Work(answer.read(fact.record.value), context)
 
 
-def _answered(message: Message, row: Row | None) -> bool:
-    """Say whether what a command asked for is on the topic; one that asks in vain is answered by whoever reads it."""
+def _is_answered(message: Message, row: Row | None) -> bool:
+    """Return whether the answer to a command is on the topic. One without effect is answered when it is read again."""
     if row is None or row.status not in _SETTLED:
         return False
     match message.kind:
@@ -182,7 +180,7 @@ def _answered(message: Message, row: Row | None) -> bool:
             return True
 
 
-def _begun_again(message: Message, row: Row) -> bool:
-    """Return whether a retry of a remote step may be under way: it is to be asked after, not called."""
+def _is_open_retry(message: Message, row: Row) -> bool:
+    """Return whether a retry of a remote step may have begun: its outcome is queried, and it is not called again."""
     later = message.envelope.round > row.round
     return message.kind is StepMessage.RETRY and message.binding.remote and row.status is RowStatus.FAILED and later

@@ -1,4 +1,4 @@
-"""One saga's topics read into databases: the saga log's tables, its participants' rows and effects, and their lanes."""
+"""Loads the topics of one saga into databases: the saga log's tables, step rows, local effects, and lanes."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from tradesaga.consumers.recovery.facts import (
     CommandKey,
     DerivedCommand,
     FactRecovery,
-    Letter,
+    RecordPosition,
     command_key,
     first_unanswered,
     open_intake,
@@ -45,10 +45,11 @@ from tradesaga.schemas.topics import checkpoints_topic, commands_topic, dead_let
 
 
 async def find_leaf_formats(settings: Settings, replay: TopicReader, topic: str) -> dict[Partition, int]:
-    """Return, of each sealed log of a topic, the first offset whose hash is of format 2.
+    """Return, for each sealed log of a topic, the first offset whose hash is of format 2.
 
-    The witness and the topic of checkpoints are asked; a false answer makes rows that do not fit what was sealed, which
-    the sealer finds. Raises `CommandError` (exit 5) for a witness that cannot be read, `KafkaUnavailableError`.
+    This is read from the witness file and the checkpoints topic. Wrong checkpoints would give rows that do not match
+    the seals, which the sealer finds. Raises `CommandError` (exit 5) for an unreadable witness file,
+    `KafkaUnavailableError`.
     """
     known: dict[Partition, list[Checkpoint]] = {}
     for checkpoint in [*_witnessed(settings), *await _published(settings, replay, topic.removesuffix(".events"))]:
@@ -62,7 +63,7 @@ def _witnessed(settings: Settings) -> list[Checkpoint]:
     try:
         return _read(each.note for each in WitnessFile(settings.audit_witness_file()).last().values())
     except WitnessError as error:
-        do = "see to it that the file can be read, and is the one that TRADESAGA_AUDIT_WITNESS names"
+        do = "make the file readable, and check that TRADESAGA_AUDIT_WITNESS names the right one"
         raise unavailable("witness-invalid", str(error), "witness", do) from error
 
 
@@ -71,7 +72,7 @@ async def _published(settings: Settings, replay: TopicReader, saga: str) -> list
     try:
         counts = await count_partitions(settings.brokers(), [name])
     except CommandError:
-        return []  # an installation that has never had the topic
+        return []  # the installation has never had the topic
     found: list[Checkpoint] = []
     for place, (begin, end) in (await replay.ranges([(name, number) for number in range(counts[name])])).items():
         newest: dict[bytes | None, str] = {}
@@ -82,7 +83,7 @@ async def _published(settings: Settings, replay: TopicReader, saga: str) -> list
 
 
 def _read(notes: Iterable[str]) -> list[Checkpoint]:
-    """Read checkpoints; what is none is passed over."""
+    """Parse checkpoints; invalid ones are skipped."""
     found: list[Checkpoint] = []
     for note in notes:
         with suppress(NoteError):
@@ -94,20 +95,21 @@ def _read(notes: Iterable[str]) -> list[Checkpoint]:
 
 Advance = Callable[[int], None]
 
-Letters = Counter[tuple[str, Letter]]
-"""Copies in the dead letters, by the group that put them there and where the records lie of which they are."""
+DeadLetterCounts = Counter[tuple[str, RecordPosition]]
+"""Number of dead letters by the group that wrote them and the position of the record."""
 
 
 @dataclass
 class TopicLoader:
-    """Reads every partition once. `ranges` gives the first and the next offset of each, when the recovery began.
+    """Reads every partition once. `ranges` has the first and the next offset of each at the start of the recovery.
 
-    `places` gives the database of each service by name; `restored` that the rows there are of an earlier moment.
+    `databases` has the database of each service by name. `restored` means that their rows are those of a backup;
+    `unknown` allows facts of unknown types and versions.
     """
 
     registered: RegisteredSaga[Participant]
     replay: TopicReader
-    places: Mapping[str, Database]
+    databases: Mapping[str, Database]
     ranges: Mapping[Partition, tuple[int, int]]
     facts: FactRecovery
     report: Report
@@ -116,7 +118,7 @@ class TopicLoader:
     steps: list[StepRecovery] = field(default_factory=list[StepRecovery])
     log_lanes: dict[int, Lane] = field(default_factory=dict[int, Lane])
     owed: list[tuple[Lane, Outgoing]] = field(default_factory=list[tuple[Lane, Outgoing]])
-    contradicted: set[Letter] = field(default_factory=set[Letter])
+    contradicted: set[RecordPosition] = field(default_factory=set[RecordPosition])
 
     @property
     def size(self) -> int:
@@ -125,30 +127,30 @@ class TopicLoader:
 
     @property
     def events(self) -> str:
-        """Name the topic of facts."""
+        """Return the events topic."""
         return events_topic(self.registered.saga.name)
 
     @property
     def commands(self) -> str:
-        """Name the topic of commands."""
+        """Return the commands topic."""
         return commands_topic(self.registered.saga.name)
 
     async def declare(self) -> None:
-        """Have all lanes exist; refuse a database that has read further than the topics go."""
-        log, count = self.places[SAGA_LOG], self._count(self.events)
-        self.log_lanes = await declare_lanes(log.sql, self.facts.group, self.events, count, log.incarnation)
+        """Create all lanes; refuse a database that has read beyond the ends of the topics."""
+        log, count = self.databases[SAGA_LOG], self._count(self.events)
+        self.log_lanes = await declare_lanes(log, self.facts.group, self.events, count)
         known = list(self.log_lanes.values())
         for participant in self.registered.participants:
-            place = self.places[participant.name]
-            mine = await declare_lanes(place.sql, participant.group, self.events, count, place.incarnation)
-            theirs = await declare_lanes(place.sql, participant.group, self.commands, count, place.incarnation)
-            known += [*mine.values(), *theirs.values()]
-            numbers = {number: lane.id for number, lane in mine.items()}
-            recovery = StepRecovery(self.registered.saga, participant, place.sql, count, numbers, self.facts.now)
+            database = self.databases[participant.name]
+            events = await declare_lanes(database, participant.group, self.events, count)
+            commands = await declare_lanes(database, participant.group, self.commands, count)
+            known += [*events.values(), *commands.values()]
+            lanes = {number: lane.id for number, lane in events.items()}
+            recovery = StepRecovery(self.registered.saga, participant, database.sql, count, lanes, self.facts.now)
             if self.restored:
-                await recovery.doubt()
+                await recovery.mark_unknown()
             self.steps.append(recovery)
-        # Effects rest on those of earlier steps, which other participants restore.
+        # Effects depend on those of earlier steps, which other participants restore.
         self.steps.sort(key=lambda each: each.first_step)
         refuse_beyond(known, self.ranges)
 
@@ -156,20 +158,21 @@ class TopicLoader:
         return sum(1 for name, _ in self.ranges if name == topic)
 
     async def run(self, advance: Advance) -> None:
-        """Read everything, and leave the lanes where reading goes on."""
-        letters = await self._letters()
-        self.facts.letters = {place: number for (group, place), number in letters.items() if group == self.facts.group}
+        """Read all topics, and set the next offset of every lane."""
+        letters = await self._count_dead_letters()
+        own = {place: number for (group, place), number in letters.items() if group == self.facts.group}
+        self.facts.dead_letters = own
         for recovery in self.steps:
             recovery.contradicted = self.contradicted
         for number in range(self._count(self.events)):
-            given = await self._commands(number)
-            await self._facts(number, given, letters, advance)
+            sent = await self._read_commands(number)
+            await self._read_facts(number, sent, letters, advance)
             await self.find_unanswered(number)
         refuse_foreign(self.registered.saga, self.facts)
         refuse_unknown(self.facts.unknown, allowed=self.unknown)
         refuse_unregistered(self.registered.saga, self.facts.versions, allowed=self.unknown)
-        await self._starts(letters)
-        await self._owe()
+        await self._read_starts(letters)
+        await self._write_owed()
         self._report()
 
     async def _read(self, topic: str, number: int, start: int = 0) -> AsyncGenerator[list[Record]]:
@@ -177,10 +180,10 @@ class TopicLoader:
         async for batch in self.replay.read((topic, number), max(first, start), end):
             yield batch
 
-    async def _letters(self) -> Letters:
-        """Count the copies of records in the dead letters, by the group that put them there."""
+    async def _count_dead_letters(self) -> DeadLetterCounts:
+        """Count the dead letters by group and record, and collect the contradicted records."""
         topic = dead_letters_topic(self.registered.saga.name)
-        found = Letters()
+        found = DeadLetterCounts()
         for number in range(self._count(topic)):
             async for batch in self._read(topic, number):
                 for record in batch:
@@ -190,19 +193,21 @@ class TopicLoader:
                             self.contradicted.add(letter[1])
         return found
 
-    async def _commands(self, number: int) -> set[CommandKey]:
-        """Return which orders have become commands on this partition."""
-        bar, given = wire_type(self.registered.saga.name, Bar).encode(), set[CommandKey]()
+    async def _read_commands(self, number: int) -> set[CommandKey]:
+        """Return the keys of the commands on this partition."""
+        bar, sent = wire_type(self.registered.saga.name, Bar).encode(), set[CommandKey]()
         async for batch in self._read(self.commands, number):
             self.report.records["commands"] += len(batch)
             for record in batch:
                 found = dict(record.headers)
                 if TYPE in found:
-                    given.add(command_key(record.headers, bar=found[TYPE] == bar))
-        return given
+                    sent.add(command_key(record.headers, bar=found[TYPE] == bar))
+        return sent
 
-    async def _facts(self, number: int, given: Collection[CommandKey], letters: Letters, advance: Advance) -> None:
-        lane, orders = self.log_lanes[number], list[DerivedCommand]()
+    async def _read_facts(
+        self, number: int, sent: Collection[CommandKey], letters: DeadLetterCounts, advance: Advance
+    ) -> None:
+        lane, derived = self.log_lanes[number], list[DerivedCommand]()
         self.facts.forget()
         async for batch in self._read(self.events, number):
             self.report.records["events"] += len(batch)
@@ -210,28 +215,28 @@ class TopicLoader:
                 await recovery.follow_events(batch)
             unfolded = [record for record in batch if record.offset >= lane.next_offset]
             if unfolded:
-                made, dead = await self.facts.follow(lane, unfolded)
-                orders += made
+                following, dead = await self.facts.follow(lane, unfolded)
+                derived += following
                 missing = [letter for letter in dead if origin(letter.headers) not in letters]
                 self.owed += [(lane, letter) for letter in missing]
                 self.report.owed["dead letters"] += len(missing)
             advance(len(batch))
-        commands = [made.record for made in orders if made.command_key not in given]
+        commands = [each.record for each in derived if each.command_key not in sent]
         self.owed += [(lane, record) for record in commands]
         self.report.owed["commands"] += len(commands)
         end = self.ranges[self.events, number][1]
-        await move_lanes(self.places[SAGA_LOG].sql, self.facts.group, self.events, {number: end})
+        await move_lanes(self.databases[SAGA_LOG].sql, self.facts.group, self.events, {number: end})
         for recovery in self.steps:
             await move_lanes(recovery.sql, recovery.participant.group, self.events, {number: end})
 
     async def find_unanswered(self, number: int) -> None:
-        """Have each participant go on from the first command of a partition that nobody has answered."""
+        """Set each participant's next offset to the first command of a partition without an answer."""
         firsts: dict[str, int] = {}
         async for batch in self._read(self.commands, number):
             for recovery in self.steps:
-                first, name = await recovery.follow_commands(batch), recovery.participant.group
+                first, group = await recovery.follow_commands(batch), recovery.participant.group
                 if first is not None:
-                    firsts[name] = min(first, firsts.get(name, first))
+                    firsts[group] = min(first, firsts.get(group, first))
         end = self.ranges[self.commands, number][1]
         for recovery in self.steps:
             group = recovery.participant.group
@@ -239,13 +244,13 @@ class TopicLoader:
             await move_lanes(recovery.sql, group, self.commands, {number: first})
             self.report.owed["commands to be read again"] += end - first
 
-    async def _starts(self, letters: Letters) -> None:
-        """Have the intake go on from the first start that nobody has answered."""
-        intake, log = open_intake(self.registered.saga), self.places[SAGA_LOG]
+    async def _read_starts(self, letters: DeadLetterCounts) -> None:
+        """Set the intake's next offset to the first start without an answer."""
+        intake, log = open_intake(self.registered.saga), self.databases[SAGA_LOG]
         if intake is None:
             return
         topic = starts_topic(self.registered.saga.name)
-        here = await declare_lanes(log.sql, intake.group, topic, self._count(topic), log.incarnation)
+        here = await declare_lanes(log, intake.group, topic, self._count(topic))
         mine = {place for group, place in letters if group == intake.group}
         for number in range(self._count(topic)):
             following = self.ranges[topic, number][1]
@@ -255,14 +260,14 @@ class TopicLoader:
                 following = following if first is None else min(first, following)
             await move_lanes(log.sql, intake.group, topic, {number: following})
 
-    async def _owe(self) -> None:
-        """Put what was never published into the outbox: the saga log publishes it when it starts."""
+    async def _write_owed(self) -> None:
+        """Write the unpublished records to the outbox; the saga log publishes them when it starts."""
         rows: list[OutboxRow] = []
         for lane, record in self.owed:
             lane.last_seq += 1
             rows.append(OutboxRow(lane.id, lane.last_seq, record))
         if rows:
-            await outbox_rows.insert(self.places[SAGA_LOG].sql, rows)
+            await outbox_rows.insert(self.databases[SAGA_LOG].sql, rows)
 
     def _report(self) -> None:
         report, facts = self.report, self.facts
@@ -278,11 +283,11 @@ class TopicLoader:
             report.restored += recovery.restored
             for name, number in recovery.unrestored.items():
                 owner = f"{recovery.participant.name}'s {name}"
-                report.left_out.append(f"{number} local effects of {owner}: nothing is bound that makes them anew")
+                report.left_out.append(f"{number} local effects of {owner}: no function is bound that restores them")
 
 
-def origin(headers: Sequence[Header]) -> tuple[str, Letter] | None:
-    """Read from a dead letter's headers which group put it there, and where the record itself lies."""
+def origin(headers: Sequence[Header]) -> tuple[str, RecordPosition] | None:
+    """Return the group that wrote a dead letter and the position of the record, None if the headers lack them."""
     found = {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
     try:
         place = found["ts_dlt_topic"], int(found["ts_dlt_partition"]), int(found["ts_dlt_offset"])

@@ -1,25 +1,26 @@
-"""The topics from the database: every fact at its own place again, time and headers included, and what followed it.
+"""Rewrites the topics from the database: every fact at its own offset, with its time and headers, and the commands.
 
-The audit log holds every fact that was folded; what had been published and not folded yet lies in the outboxes, and is
-written behind it, in the order in which it was said. Commands are those of the outbox, or made anew from the facts.
+The audit log has every fact that was folded. Facts that were published and not folded yet are in the outboxes, and are
+written after those, in the order of their creation. Commands come from the outbox, or are derived from the facts again.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple
 
 import asyncpg
 
 from tradesaga.consumers.audit.log.rows import COLUMNS, to_row
 from tradesaga.consumers.participant import Participant
-from tradesaga.consumers.recovery.databases import Database, transactions
+from tradesaga.consumers.recovery.databases import Database, recovery
 from tradesaga.consumers.recovery.facts import CommandKey, DerivedCommand, FactRecovery, command_key
-from tradesaga.consumers.recovery.refusals import Report, refuse_versions
+from tradesaga.consumers.recovery.refusals import Report, refuse_versions, refused
 from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader
 from tradesaga.consumers.saga_log.reading import Rules
-from tradesaga.infra.errors import CommandError, ExitCode
+from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.kafka.codec import Outgoing, Record, load_headers
 from tradesaga.infra.kafka.connections import Partition
@@ -37,7 +38,7 @@ from tradesaga.schemas.topics import commands_topic, dead_letters_topic, events_
 _SPANS: Final = """
 SELECT partition, min("offset"), max("offset") + 1, count(*) FROM saga_event WHERE topic = $1 GROUP BY partition
 """
-# The first record of each partition behind which one is missing: its hash says how many offsets have held none.
+# By partition the first record before a gap. The hash of a record covers the number of offsets skipped before it.
 _GAPS: Final = """
 SELECT DISTINCT ON (partition) partition, "offset", following FROM (
     SELECT partition, "offset", lead("offset" - coalesce(skipped, 0)) OVER (PARTITION BY partition ORDER BY "offset")
@@ -71,11 +72,11 @@ UPDATE lane SET next_offset = t.following FROM unnest($1::text[], $2::int[], $3:
 WHERE lane.topic = t.topic AND lane.partition = t.partition AND lane.next_offset > t.following
 """
 _SPREADING: Final = 1.0
-"""Seconds until every broker knows of a changed setting; a record that proves otherwise stops the recovery."""
+"""Seconds until every broker knows a changed setting; a record that proves otherwise stops the recovery."""
 
 
 class _Span(NamedTuple):
-    """The facts of one partition: the first one's offset, the offset behind the last one, and how many there are."""
+    """The facts of one partition: the first offset, the offset after the last one, and the number of facts."""
 
     first: int
     end: int
@@ -83,7 +84,7 @@ class _Span(NamedTuple):
 
 
 class _Fact(NamedTuple):
-    """A fact, and how many offsets behind it hold no record."""
+    """A fact, and the number of offsets without a record after it."""
 
     record: Record
     skipped_behind: int
@@ -96,87 +97,75 @@ async def republish(
     sized: Callable[[int], None],
     advance: Advance,
 ) -> Report:
-    """Write the topics anew, and have every lane go on where that leaves it.
+    """Rewrite the topics, and move every lane to its place on them.
 
     Raises `CommandError` (exit 4) unless the topics are empty, the audit log has no gap, and each version is registered
     under which a saga is open; `KafkaUnavailableError`.
     """
-    began, report = time.monotonic(), Report("republished")
-    names = {SAGA_LOG, *(each.name for registered in sagas for each in registered.participants)}
-    urls = {name: settings.database_for(name) for name in names}
-    brokers = settings.brokers()
-    async with transactions(urls.values(), dry_run=False) as opened:
-        for database in opened.values():
-            await database.begin("republished", operator)
-        await ensure_topics(
-            brokers, all_topics([registered.saga.name for registered in sagas]), Durability.of(settings)
-        )
-        places = {name: opened[url] for name, url in urls.items()}
+    topics = all_topics([registered.saga.name for registered in sagas])
+    async with recovery(settings, sagas, "republished", operator) as (databases, report):
+        await ensure_topics(settings.brokers(), topics, Durability.of(settings))
         for registered in sagas:
-            await refuse_versions(places[SAGA_LOG].sql, registered.saga)
-            await _write_saga(settings, places, registered, report, (sized, advance))
-        for database in opened.values():
-            await database.end()
-        report.incarnation = max(database.incarnation.number for database in opened.values())
+            await refuse_versions(databases[SAGA_LOG].sql, registered.saga)
+            await _write_saga(settings, databases, registered, report, (sized, advance))
     report.left_out += [
-        "starts and signals that nobody had read: their clients send them again under the same keys",
-        "signed checkpoints of the audit log: they are in the database and with the witness, not on their topic",
+        "unread starts and signals: clients have to send them again under the same keys",
+        "signed checkpoints of the audit log: they are in the database and in the witness file, not on their topic",
     ]
-    report.seconds = time.monotonic() - began
     return report
 
 
 async def _write_saga(
     settings: Settings,
-    places: Mapping[str, Database],
+    databases: Mapping[str, Database],
     registered: RegisteredSaga[Participant],
     report: Report,
-    told: tuple[Callable[[int], None], Advance],
+    progress: tuple[Callable[[int], None], Advance],
 ) -> None:
     name, brokers = registered.saga.name, settings.brokers()
+    sized, advance = progress
     topics = [topic for topic in saga_topics(name) if topic.name != f"{name}.starts"]
     kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
-    # Brokers learn of topics that were created just now one after the other; this waits for that.
+    # Not every broker knows a new topic at once; this waits for that.
     counts = await check_topics(brokers, [each for each in topics if each.name in kept], Durability.of(settings))
     async with TopicReader(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
     _refuse_full(brokers, ranges)
-    spans = await _refuse_gaps(places[SAGA_LOG], kept[0], counts[kept[0]])
-    told[0](sum(span.facts for span in spans.values()))
+    spans = await _refuse_gaps(databases[SAGA_LOG], kept[0], counts[kept[0]])
+    sized(sum(span.facts for span in spans.values()))
     await set_clock(brokers, topics, "CreateTime")
     await asyncio.sleep(_SPREADING)
     try:
         async with TopicRewriter(brokers) as rewriter, TransactionWriter(brokers) as transactions:
-            writing = _Writing(registered, places, counts, rewriter, transactions, report)
-            await writing.write(spans, told[1])
+            writer = _SagaWriter(registered, databases, counts, rewriter, transactions, report)
+            await writer.write(spans, advance)
     finally:
         await set_clock(brokers, topics, "LogAppendTime")
-    await _leave_lanes(brokers, places, registered, spans, report)
+    await _move_lanes(brokers, databases, registered, spans, report)
 
 
-async def _leave_lanes(
+async def _move_lanes(
     brokers: str,
-    places: Mapping[str, Database],
+    databases: Mapping[str, Database],
     registered: RegisteredSaga[Participant],
     spans: Mapping[int, _Span],
     report: Report,
 ) -> None:
-    """Have no lane stand beyond its topic, nor beyond what is certain to be where it was."""
+    """Move lanes back that are beyond the end of their topic, or beyond the last fact at its former offset."""
+    events = events_topic(registered.saga.name)
     async with TopicReader(brokers) as replay:
         names = [topic.name for topic in all_topics([registered.saga.name])]
         counts = await count_partitions(brokers, names)
         ranges = await replay.ranges([(name, number) for name in names for number in range(counts[name])])
         ends = {place: end for place, (_, end) in ranges.items()}
-        ends |= {(events_topic(registered.saga.name), number): span.end for number, span in spans.items()}
+        ends |= {(events, number): span.end for number, span in spans.items()}
         columns = [topic for topic, _ in ends], [number for _, number in ends], list(ends.values())
-        for database in {id(each): each for each in places.values()}.values():
+        for database in dict.fromkeys(databases.values()):
             await database.sql.execute(_STEP_BACK, *columns)
-        facts = FactRecovery(
-            Rules(registered.saga, counts[events_topic(registered.saga.name)]), places[SAGA_LOG].sql, time.time_ns()
-        )
-        loader = TopicLoader(registered, replay, places, ranges, facts, report, restored=False, unknown=True)
+        facts = FactRecovery(Rules(registered.saga, counts[events]), databases[SAGA_LOG].sql, time.time_ns())
+        loader = TopicLoader(registered, replay, databases, ranges, facts, report, restored=False, unknown=True)
         await loader.declare()
-        for number in range(counts[events_topic(registered.saga.name)]):
+        for number in range(counts[events]):
             await loader.find_unanswered(number)
 
 
@@ -184,15 +173,15 @@ def _refuse_full(brokers: str, ranges: Mapping[Partition, tuple[int, int]]) -> N
     full = sorted(f"{physical_name(brokers, topic)}[{number}]" for (topic, number), (_, end) in ranges.items() if end)
     if full:
         what = f"the topics are not empty: {', '.join(full[:5])} hold records"
-        do = "delete these topics and run this again; topics that are whole need no recovery"
-        raise CommandError("topics-not-empty", what, "Kafka", do, ExitCode.REFUSED)
+        do = "delete these topics and run this again; intact topics need no recovery"
+        raise refused("topics-not-empty", what, "Kafka", do)
 
 
 async def _refuse_gaps(log: Database, topic: str, partitions: int) -> dict[int, _Span]:
-    """Return the facts of each partition; one that is missing would move all that follow it to other offsets.
+    """Return the span of each partition; refuse gaps, because a missing fact would move all later ones.
 
-    What transactions took is not missing: each record's hash covers how many offsets before it held none. Those before
-    the first record are told by none; retirement takes records from there.
+    Offsets that transactions took are no gap: the hash of a record covers the number of offsets skipped before it. For
+    those before the first record there is no such number; retirement removes records from there.
     """
     spans = dict.fromkeys(range(partitions), _Span(0, 0, 0))
     for number, *span in await log.sql.fetch(_SPANS, topic):
@@ -200,7 +189,7 @@ async def _refuse_gaps(log: Database, topic: str, partitions: int) -> dict[int, 
             raise _gap(topic, number, f"the audit log has records of this partition; the topic has {partitions}")
         spans[number] = _Span(*span)
     for number, offset, following in await log.sql.fetch(_GAPS, topic):
-        what = f"the record behind offset {offset} is one that follows offset {following - 1}: records are missing"
+        what = f"the record after offset {offset} follows offset {following - 1}: records are missing"
         raise _gap(topic, number, what)
     retired = await log.sql.fetchval(_RETIRED, topic)
     for number, span in spans.items():
@@ -210,16 +199,16 @@ async def _refuse_gaps(log: Database, topic: str, partitions: int) -> dict[int, 
 
 
 def _gap(topic: str, number: int, what: str) -> CommandError:
-    do = "use a copy of the topic: a log that lacks records cannot be written back to its offsets"
-    return CommandError("log-gap", what, f"{topic}[{number}]", do, ExitCode.REFUSED)
+    do = "use a copy of the topic: an incomplete audit log cannot be written back to its offsets"
+    return refused("log-gap", what, f"{topic}[{number}]", do)
 
 
 @dataclass
-class _Writing:
-    """One saga's topics while they are written."""
+class _SagaWriter:
+    """Writes the topics of one saga."""
 
     registered: RegisteredSaga[Participant]
-    places: Mapping[str, Database]
+    databases: Mapping[str, Database]
     counts: Mapping[str, int]
     rewriter: TopicRewriter
     transactions: TransactionWriter
@@ -227,14 +216,14 @@ class _Writing:
     sent: dict[CommandKey, Outgoing] = field(default_factory=dict[CommandKey, Outgoing])
 
     async def write(self, spans: Mapping[int, _Span], advance: Advance) -> None:
-        """Write facts and commands partition by partition, then what had not been folded, then the dead letters."""
+        """Write facts and commands partition by partition, then the facts not folded yet, then the dead letters."""
         name = self.registered.saga.name
         bar = wire_type(name, Bar)
         for row in await self._fetch(_SENT, commands_topic(name)):
             record = _outgoing(row)
             self.sent[command_key(record.headers, bar=record.type == bar)] = record
         rules = Rules(self.registered.saga, self.counts[events_topic(name)])
-        facts = FactRecovery(rules, self.places[SAGA_LOG].sql, time.time_ns(), writes=False)
+        facts = FactRecovery(rules, self.databases[SAGA_LOG].sql, time.time_ns(), writes=False)
         for number, span in spans.items():
             facts.forget()
             skipped = span.first
@@ -249,16 +238,14 @@ class _Writing:
             self.report.records["dead letters"] += 1
         await self.rewriter.drain()
 
-    async def _fetch(self, query: str, topic: str, *more: object) -> list[asyncpg.Record]:
+    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Read from every database."""
-        found: list[asyncpg.Record] = []
-        for database in {id(each): each for each in self.places.values()}.values():
-            found += await database.sql.fetch(query, topic, *more)
-        return found
+        found = [await database.sql.fetch(query, *arguments) for database in dict.fromkeys(self.databases.values())]
+        return list(chain.from_iterable(found))
 
     async def _facts(self, number: int) -> AsyncGenerator[list[_Fact]]:
         batch: list[_Fact] = []
-        async for row in self.places[SAGA_LOG].sql.cursor(
+        async for row in self.databases[SAGA_LOG].sql.cursor(
             _FACTS, events_topic(self.registered.saga.name), number, prefetch=BATCH
         ):
             batch.append(_Fact(to_row(row).published(), row["skipped_behind"]))
@@ -279,30 +266,30 @@ class _Writing:
                 place = record.topic, record.partition
                 await self._skip(place, record.offset + 1, skipped, record.recorded_ms)
         self.report.records["events"] += len(batch)
-        made, _ = await facts.follow(_NOWHERE, [fact.record for fact in batch])
-        for each in made:
+        derived, _ = await facts.follow(_NO_LANE, [fact.record for fact in batch])
+        for each in derived:
             await self._write_command(each)
 
     async def _skip(self, place: Partition, first: int, count: int, recorded_ms: int) -> None:
-        """Have offsets hold no record, as those were that transactions took."""
+        """Leave offsets without a record, like those that transactions took."""
         if count:
             await self.rewriter.drain()
             await self.transactions.skip(place, first, count, recorded_ms)
             self.report.records["skipped offsets"] += count
 
     async def _write_command(self, made: DerivedCommand) -> None:
-        """Write the command that had been sent; one that the outbox has forgotten is made anew, under a new id."""
+        """Write the command that was sent; one that the outbox no longer has gets a new id."""
         record = self.sent.pop(made.command_key, None)
         self.report.records["commands"] += 1
         self.report.adopted["commands made anew"] += record is None
         await self._append(record or made.record)
 
     async def _write_unfolded(self) -> None:
-        """Write what had been said, or was about to be, and had not been folded: in the order in which it was said."""
+        """Write the facts of the outboxes that were not folded, in the order of their creation."""
         topic = events_topic(self.registered.saga.name)
         sent = await self._fetch(_SENT_IDS, topic)
         columns = [row["id"] for row in sent], [row["aggregateid"] for row in sent]
-        folded = [row["id"] for row in await self.places[SAGA_LOG].sql.fetch(_FOLDED, *columns)]
+        folded = [row["id"] for row in await self.databases[SAGA_LOG].sql.fetch(_FOLDED, *columns)]
         unfolded = await self._fetch(_UNFOLDED, topic, folded)
         for row in sorted(unfolded, key=lambda row: row["created_at"]):
             await self._append(_outgoing(row))
@@ -310,16 +297,12 @@ class _Writing:
 
     async def _append(self, record: Outgoing) -> None:
         key = record.key.encode()
-        number = partition_of(key, self.counts[record.topic])
-        made = Record(record.topic, number, 0, _now(), key, record.value, record.headers)
+        number, now = partition_of(key, self.counts[record.topic]), time.time_ns() // 1_000_000
+        made = Record(record.topic, number, 0, now, key, record.value, record.headers)
         await self.rewriter.write(made, exact=False)
 
 
-_NOWHERE: Final = Lane(0, "", 0, 0, 0, 0, 0)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
+_NO_LANE: Final = Lane(0, "", 0, 0, 0, 0, 0)
 
 
 def _outgoing(row: asyncpg.Record) -> Outgoing:

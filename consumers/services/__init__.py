@@ -1,4 +1,4 @@
 """The participants of the trade saga: risk, cash, execution, settlement.
 
-Risk, cash and settlement keep one book and so share a database; execution needs none but its own step rows.
+Risk, cash and settlement share the ledger and so a database; execution only needs its own step rows.
 """

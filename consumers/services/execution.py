@@ -1,4 +1,4 @@
-"""Execution: places orders at the venue, and answers for what becomes of them there."""
+"""The execution service: places orders at the venue, and determines their outcome."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -31,7 +31,7 @@ from tradesaga.schemas.messages import trade as t
 from tradesaga.schemas.messages.message import Event
 
 IN_FLIGHT: Final = 512
-"""Calls that the client of a venue, with its hundred connections, gets through within a step's time."""
+"""Number of calls that a venue client with its hundred connections completes within the time limit of a step."""
 
 
 async def execution(settings: Settings) -> None:
@@ -49,7 +49,7 @@ async def execution(settings: Settings) -> None:
 
 
 def execution_participant(port: VenuePort, venue: str) -> Participant:
-    """Bind the venue's port to the steps that need it."""
+    """Return the participant with the venue bound to its steps."""
     participant = Participant(
         "execution", trade, pauses=lambda ctx: [*account_of(ctx), ("venue", venue)], in_flight=IN_FLIGHT,
         evidence=EVIDENCE,
@@ -68,44 +68,46 @@ def execution_participant(port: VenuePort, venue: str) -> Participant:
 
 
 def registered(settings: Settings) -> Participant:
-    """Return the participant for those who need to know what it owns: no venue is named or called."""
+    """Return the participant without a connection to a venue, for commands that only need to know its steps."""
     return execution_participant(cast("VenuePort", None), settings.venue_name)
 
 
 class StoredReports:
-    """The venue's reports, in rows that the feed and this service write and nobody else."""
+    """The stored reports of the venue, which only the venue feed and this service write."""
 
     async def save(self, sql: Connection, reports: Sequence[tuple[UUID, Event]]) -> None:
-        """Store what a poll, or a bar, has read from the venue."""
+        """Store the reports that a poll or a bar has read from the venue."""
         await store_read(sql, [(saga_id, each) for saga_id, each in reports if isinstance(each, t.VenueReport)])
 
     async def load(self, sql: Connection, sagas: Sequence[UUID]) -> Mapping[UUID, Sequence[Event]]:
-        """Read the reports of orders that have ended."""
+        """Return the reports of ended orders."""
         return await load_ended(sql, sagas)
 
     async def mark_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> None:
-        """Note the reports that an answer counts."""
+        """Mark the reports that an answer counts."""
         await mark_counted(sql, reports)
 
     async def find_counted(self, sql: Connection, reports: Collection[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
-        """Return those that have been noted."""
+        """Return the reports that are marked as counted."""
         return await find_counted(sql, reports)
 
 
 class Desk:
-    """One saga's one order at a time, under an id that leads back to the saga."""
+    """The calls to the venue: one order for each saga, under an id derived from the saga's."""
 
     def __init__(self, port: VenuePort, venue: str) -> None:
         self._port = port
         self._venue = venue
 
     async def place(self, event: t.RiskAccepted, ctx: StepContext) -> t.OrderPlaced | t.OrderRejected:  # noqa: ARG002
-        """Place the order; a refusal because the attempt is void means that it may be tried again."""
+        """Place the order. If the venue rejects it because the attempt has expired, it may be tried again."""
         try:
             return self._placed(await self._port.place(_order(ctx)))
         except VenueRejected as refusal:
             if refusal.code == EXPIRED:
-                raise VenueUnavailable(f"the attempt was void when it reached the venue: {refusal.reason}") from refusal
+                raise VenueUnavailable(
+                    f"the attempt had expired when it reached the venue: {refusal.reason}"
+                ) from refusal
             return t.OrderRejected(code=refusal.code[:500], reason=refusal.reason[:500])
 
     async def query(self, event: t.RiskAccepted, ctx: StepContext) -> t.OrderPlaced | t.OrderRejected | None:  # noqa: ARG002
@@ -123,9 +125,9 @@ class Desk:
         return t.OrderCancelled(client_order_id=report.client_order_id)
 
     async def poll(self, ctx: StepContext) -> list[t.VenueReport]:
-        """Query the venue for the order: a report may have been lost.
+        """Query the venue for the order, because a report may have been lost.
 
-        The fills of one that has not ended conclude nothing, and are not read: there may be thousands by then.
+        Fills are read only once the order has ended: before, they conclude nothing, and there may be thousands.
         """
         report = await self._find(ctx, fills=False)
         if report is None or not report.status.final:
@@ -134,18 +136,18 @@ class Desk:
         return [] if ended is None else report_order(self._venue, ended)
 
     async def bar(self, ctx: StepContext) -> list[t.VenueReport]:
-        """End the order and give all that was filled of it until then."""
+        """End the order, and return the reports of all that was filled before."""
         return report_order(self._venue, await self._end(ctx))
 
     async def _find(self, ctx: StepContext, *, fills: bool = True) -> OrderReport | None:
         return await self._port.query(client_order_id(ctx.saga_id), order_of(ctx).symbol, fills=fills)
 
     async def _end(self, ctx: StepContext) -> OrderReport:
-        """Cancel, and give the order as it ended; raises `VenueUnknown` as long as it has not, or is not found."""
+        """Cancel the order and return it. Raises `VenueUnknown` if it has not ended yet, or is not found."""
         order_id = client_order_id(ctx.saga_id)
         report = await self._port.cancel(order_id, order_of(ctx).symbol)
         if report is None:
-            raise VenueUnknown(f"{self._venue} does not find order {order_id}, which it took")
+            raise VenueUnknown(f"{self._venue} does not find order {order_id}, which it has accepted")
         if not report.status.final:
             raise VenueUnknown(f"{self._venue} has not ended order {order_id} yet: it is {report.status}")
         return report
@@ -159,13 +161,13 @@ class Desk:
 
 
 def conclude(reports: Sequence[t.VenueReport], ctx: StepContext) -> t.TradeFilled | t.TradeUnfilled | None:
-    """Return how the order ended, once that is known."""
+    """Return the outcome of the order once it is known."""
     order = order_of(ctx)
     return fills.conclude(reports, order.quantity, (order.quote, order.base))
 
 
 def _order(ctx: StepContext) -> NewOrder:
-    """Write the register's order; a market order as one that takes what is there up to its worst price, and no more."""
+    """Return the order for the venue. A market order becomes an immediate-or-cancel order at its worst price."""
     order = order_of(ctx)
     market = order.order_type is t.OrderType.MARKET
     return NewOrder(

@@ -1,4 +1,4 @@
-"""Risk: says whether an order may be placed at all, and whether it fits its account's limits."""
+"""The risk service: checks that an order is valid, and that it fits the limits of its account."""
 
 from collections.abc import Sequence
 
@@ -37,22 +37,23 @@ async def risk(settings: Settings) -> None:
 async def validate(
     works: Sequence[Work[t.TradeRequested]], sql: Connection
 ) -> list[t.OrderValidated | t.ValidationRejected]:
-    """Check orders against their instruments' rules and enter valid ones in the order register."""
+    """Check orders against the rules of their instruments, and register the valid ones."""
     answers: list[t.OrderValidated | t.ValidationRejected] = []
-    entered: list[Registration] = []
+    registrations: list[Registration] = []
     listings = await find_account_instruments(sql, [work.event for work in works])
     for work, listing in zip(works, listings, strict=True):
-        judged = _judge(work, listing)
-        if isinstance(judged, Rejection):
-            answers.append(t.ValidationRejected(code=judged.code, reason=judged.reason))
+        checked = _check_order(work, listing)
+        if isinstance(checked, Rejection):
+            answers.append(t.ValidationRejected(code=checked.code, reason=checked.reason))
         else:
-            entered.append(judged[0])
-            answers.append(judged[1])
-    await register(sql, entered)
+            registration, validated = checked
+            registrations.append(registration)
+            answers.append(validated)
+    await register(sql, registrations)
     return answers
 
 
-def _judge(
+def _check_order(
     work: Work[t.TradeRequested], listing: AccountInstrument
 ) -> tuple[Registration, t.OrderValidated] | Rejection:
     request, instrument = work.event, listing.instrument
@@ -86,7 +87,7 @@ async def withdraw(works: Sequence[Work[t.WithdrawOrder]], sql: Connection) -> l
 
 @participant.handles_batch(check_risk)
 async def check(works: Sequence[Work[t.FundsReserved]], sql: Connection) -> list[t.RiskAccepted | t.RiskRejected]:
-    """Count orders into their accounts' exposure, one after the other, as long as they fit."""
+    """Add orders to the exposure of their accounts, one after the other, as long as they fit the limits."""
     keys = [_key(work.ctx) for work in works]
     known = await lock_exposures(sql, keys)
     after: dict[ExposureKey, Exposure] = {}
@@ -121,28 +122,28 @@ def _key(ctx: StepContext) -> ExposureKey:
 
 
 @participant.restores(validate_order)
-async def enter_again(works: Sequence[Work[t.OrderValidated]], sql: Connection) -> None:
-    """Enter the orders that the facts say are valid; an account that nobody remembers is made, closed."""
+async def restore_validated(works: Sequence[Work[t.OrderValidated]], sql: Connection) -> None:
+    """Register the orders that are valid according to the facts; missing accounts are created, closed."""
     works = [work for work in works if _started(work)]
     requests = [work.ctx.get(t.TradeRequested) for work in works]
     await create_missing_accounts(sql, [request.account for request in requests])
     listings = await find_account_instruments(sql, requests)
-    entered = [
+    registrations = [
         Registration(work.saga_id, request, listing.venue or "", work.event.quote, _terms(request, work.event))
         for work, request, listing in zip(works, requests, listings, strict=True)
     ]
-    await register(sql, entered)
+    await register(sql, registrations)
 
 
 @participant.restores_back(validate_order)
-async def withdraw_again(works: Sequence[Work[t.OrderWithdrawn]], sql: Connection) -> None:
-    """Withdraw the orders that the facts say are withdrawn."""
+async def restore_withdrawn(works: Sequence[Work[t.OrderWithdrawn]], sql: Connection) -> None:
+    """Mark the orders that are withdrawn according to the facts."""
     await mark(sql, [work.saga_id for work in works], "WITHDRAWN")
 
 
 @participant.restores(check_risk)
-async def count_again(works: Sequence[Work[t.RiskAccepted]], sql: Connection) -> None:
-    """Count in the orders that the facts say were counted, whatever the limits are now."""
+async def restore_counted(works: Sequence[Work[t.RiskAccepted]], sql: Connection) -> None:
+    """Add the orders that were counted according to the facts to the exposure, whatever the limits are now."""
     works = with_order(works)
     known = await lock_exposures(sql, [_key(work.ctx) for work in works])
     after = {key: exposure for key, (_, exposure) in known.items()}
@@ -154,25 +155,25 @@ async def count_again(works: Sequence[Work[t.RiskAccepted]], sql: Connection) ->
 
 
 @participant.restores_back(check_risk)
-async def take_out_again(works: Sequence[Work[t.RiskReleased]], sql: Connection) -> None:
-    """Remove from the exposure the orders that the facts say were removed."""
+async def restore_released(works: Sequence[Work[t.RiskReleased]], sql: Connection) -> None:
+    """Remove the orders that were released according to the facts from the exposure."""
     works = with_order(works, status="COUNTED")
     await remove_orders(sql, [(_key(work.ctx), order_of(work.ctx).notional) for work in works])
     await mark(sql, [work.saga_id for work in works], "RELEASED")
 
 
 def _started(work: Work[t.OrderValidated]) -> bool:
-    """Return whether the fact goes back to the request that its saga's id stands for; name it in the log if not."""
+    """Return whether the fact contains the request from which its saga's id is derived; log it if not."""
     request = work.ctx.find(t.TradeRequested)
     started = request is not None and starts_itself(work.saga_id, request)
     if not started:
-        work.ctx.log.error("fact of a saga that nobody started", fact=work.event.NAME)
+        work.ctx.log.error("fact of a saga that was never started", fact=work.event.NAME)
     return started
 
 
-def _terms(request: t.TradeRequested, said: t.OrderValidated) -> Terms:
-    """Return an order's terms as they were told; a limit order's worst price is its limit."""
-    worst = said.worst_price or request.limit_price
+def _terms(request: t.TradeRequested, validated: t.OrderValidated) -> Terms:
+    """Return the terms that were validated; the worst price of a limit order is its limit."""
+    worst = validated.worst_price or request.limit_price
     if worst is None:
         raise ValueError(f"an order of {request.account} was validated without a price")
-    return Terms(said.hold_asset, said.hold, said.notional, worst)
+    return Terms(validated.hold_asset, validated.hold, validated.notional, worst)

@@ -1,4 +1,4 @@
-"""Settlement: books what was filled, and releases the rest of the hold."""
+"""The settlement service: books fills, and releases the rest of the hold."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from tradesaga.sagas.trade.postings import Fill, Holding, Settlement, settle
 from tradesaga.schemas.messages.trade import OrderPlaced, TradeFilled, TradeSettled
 
 participant = Participant("settlement", trade, evidence=EVIDENCE)
-"""Nothing here can be paused: what was filled is owed."""
+"""No step of this service can be paused: a fill must be settled."""
 
 
 async def settlement(settings: Settings) -> None:
@@ -24,14 +24,14 @@ async def settlement(settings: Settings) -> None:
 
 @participant.handles_batch(settle_trade)
 async def settle_fills(works: Sequence[Work[TradeFilled]], sql: Connection) -> list[TradeSettled]:
-    """Book fills, and take their orders out of the accounts' exposure."""
+    """Book fills, and remove their orders from the accounts' exposure."""
     done = [_settle(work, order_of(work.ctx).venue) for work in works]
     await _book(works, done, sql)
-    return [_tell(work, each) for work, each in zip(works, done, strict=True)]
+    return [_answer(work, each) for work, each in zip(works, done, strict=True)]
 
 
 async def _book(works: Sequence[Work[TradeFilled]], done: Sequence[Settlement], sql: Connection) -> None:
-    """Book settlements, take their orders out of the exposure, and mark them."""
+    """Book settlements, remove their orders from the exposure, and mark them as settled."""
     await book(
         sql, [Booking(work.saga_id, work.ctx.step, each.postings) for work, each in zip(works, done, strict=True)]
     )
@@ -41,7 +41,7 @@ async def _book(works: Sequence[Work[TradeFilled]], done: Sequence[Settlement], 
 
 
 def _settle(work: Work[TradeFilled], venue: str) -> Settlement:
-    """Compute what a fill moves: the fill is the one in execution's row, everything else is the register's."""
+    """Compute the postings of a fill. The fill is that of execution's row; everything else comes from the register."""
     order = order_of(work.ctx)
     holding = Holding(
         account=order.account, venue=venue, side=order.side, base=order.base, quote=order.quote,
@@ -51,9 +51,9 @@ def _settle(work: Work[TradeFilled], venue: str) -> Settlement:
     return settle(holding, Fill(filled.quantity, filled.quote_amount, filled.fee, filled.fee_asset))
 
 
-def _tell(work: Work[TradeFilled], done: Settlement) -> TradeSettled:
+def _answer(work: Work[TradeFilled], done: Settlement) -> TradeSettled:
     if done.borne:
-        # More than was set aside: the venue traded or charged beyond the order's terms.
+        # The trade cost more than its hold: the venue traded or charged beyond the order's terms.
         work.ctx.log.warning("the house bears a part of the trade", borne={k: str(v) for k, v in done.borne.items()})
     filled = work.event
     return TradeSettled(
@@ -62,12 +62,12 @@ def _tell(work: Work[TradeFilled], done: Settlement) -> TradeSettled:
 
 
 @participant.restores(settle_trade)
-async def settle_again(works: Sequence[Work[TradeSettled]], sql: Connection) -> None:
-    """Book the fills of trades that the facts say are settled, where the order is counted and its hold stands."""
+async def restore_settled(works: Sequence[Work[TradeSettled]], sql: Connection) -> None:
+    """Book the fills of trades that are settled according to the facts, if the order is counted and its hold exists."""
     filled: list[Work[TradeFilled]] = []
     done: list[Settlement] = []
     for work in with_order(works, held=True, status="COUNTED"):
         filled.append(Work(work.ctx.get(TradeFilled), work.ctx))
-        # An account that only facts know has no venue of its own yet; the venue that took the order is in the facts.
+        # An account that is known only from facts has no venue yet; the facts have the venue of the order.
         done.append(_settle(filled[-1], work.ctx.get(OrderPlaced).venue))
     await _book(filled, done, sql)

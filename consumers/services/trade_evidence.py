@@ -1,16 +1,16 @@
-"""The trade's evidence: what the ledger database must hold for a record of the trade to be believed.
+"""The evidence of the trade saga: what the ledger database must contain for a record to be accepted.
 
-| record | believed if |
+| record | accepted if |
 | --- | --- |
-| the start | the saga's id is the one that its account and key come to, and its context is the request itself |
+| the start | the saga's id is derived from its account and key, and its context is the request itself |
 | any other trigger | the row of the step before answered with this very value and context |
-| ... for a step not yet begun | besides, that row is DONE, the order is registered, and what it needs is set aside |
+| ... for a step not yet begun | also, that row is DONE, the order is registered, and the required hold exists |
 | a compensation | the step has run, and the row of the step after it is closed |
 | a retry | the step is one that must succeed |
-| a report of the venue | the feed has stored the same, or execution has read it from the venue |
+| a report of the venue | the feed has stored the same report, or execution has read it from the venue |
 
-Rows of the four services lie in one database and are committed before their records are published: a record of ours
-finds its rows. What a start may do anybody may do, on `trade.starts`; a forged start is a start.
+The rows of the four services are in one database, and are committed before their records are published: a genuine
+record finds its rows. A forged start does no more than a start on `trade.starts`, where anyone may write.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ _HAS_RUN: Final = frozenset({
 _CLOSED: Final = frozenset({
     RowStatus.REFUSED, RowStatus.FAILED, RowStatus.BARRED, RowStatus.COMPENSATED, RowStatus.COMPENSATION_FAILED,
 })  # fmt: skip
-"""A step in one of these does not need what the step before it did; only a step that must succeed leaves FAILED."""
+"""A step in one of these no longer needs the step before it. Only a step that must succeed can leave FAILED."""
 
 _NEEDS: Final = {
     "reserve_funds": ("VALIDATED", False),
@@ -68,14 +68,14 @@ _NEEDS: Final = {
     "confirm_fill": ("COUNTED", True),
     "settle_trade": ("COUNTED", True),
 }
-"""By step: the order's status in the register, and whether its hold must be set aside."""
+"""By step the required status of the order in the register, and whether its hold must exist."""
 
 
 class TradeEvidence:
-    """Reads and judges for the four services of the trade."""
+    """The evidence that the four services of the trade share."""
 
     async def load(self, sql: Connection, claims: Sequence[Claim], sagas: Sequence[UUID]) -> Mapping[UUID, Trade]:
-        """Read orders, holds, the neighbouring steps' rows and reports: three statements at most."""
+        """Read orders, holds, reports and the rows of neighbouring steps, with at most three statements."""
         wanted = {asked for claim in claims if (asked := _asked(claim)) is not None}
         found = await load_trades(sql, sagas, sorted(wanted))
         told = {(each.saga_id, identify(report)) for each in claims if (report := _report(each)) is not None}
@@ -84,7 +84,7 @@ class TradeEvidence:
         return found
 
     def refute(self, claim: Claim, found: Trade | None) -> str | None:
-        """Return in what the rows contradict a record."""
+        """Return how the rows contradict a record, or None."""
         known = found or Trade()
         match claim.kind:
             case StepMessage.TRIGGER if claim.step == _STEPS[0]:
@@ -105,7 +105,7 @@ EVIDENCE: Final = TradeEvidence()
 
 
 def order_of(ctx: StepContext) -> RegisteredOrder:
-    """Return the saga's order as the register has it; raises `LookupError` without one."""
+    """Return the saga's order in the register. Raises `LookupError` without one."""
     known = cast("Trade | None", ctx.evidence)
     if known is None or known.order is None:
         raise LookupError(f"no order of saga {ctx.saga_id} is in the register")
@@ -113,10 +113,10 @@ def order_of(ctx: StepContext) -> RegisteredOrder:
 
 
 def with_order(works: Sequence[Work[M]], *, held: bool = False, status: str = "") -> list[Work[M]]:
-    """Return the facts, of those that a recovery restores, that rows restored before them bear out; log the others.
+    """Return the facts of a recovery that the already restored rows confirm; log the others.
 
-    The order must be in the register, in `status` if that is given, with its hold set aside if `held`; and what the
-    fact says of earlier steps must be what their rows say.
+    The order must be in the register, in `status` if given, with its hold if `held`; and the context of the fact must
+    agree with the rows of earlier steps.
     """
     kept: list[Work[M]] = []
     for work in works:
@@ -127,9 +127,9 @@ def with_order(works: Sequence[Work[M]], *, held: bool = False, status: str = ""
         elif status and order.status != status:
             reason = f"its order is {order.status}"
         elif held and known.held != order.hold:
-            reason = "its hold is not set aside"
+            reason = "its hold does not exist"
         elif not _follows(work.ctx, known):
-            reason = "the rows of earlier steps say otherwise"
+            reason = "the rows of earlier steps contradict it"
         else:
             kept.append(work)
             continue
@@ -138,7 +138,7 @@ def with_order(works: Sequence[Work[M]], *, held: bool = False, status: str = ""
 
 
 def _follows(ctx: StepContext, known: Trade) -> bool:
-    """Return whether the context of a fact goes on from what the step before answered, where that was read."""
+    """Return whether the context of a fact continues that of the previous answer, if its row was read."""
     row = known.steps.get(_BEFORE.get(ctx.step, ""))
     if row is None or row.answer is None:
         return row is None
@@ -147,7 +147,7 @@ def _follows(ctx: StepContext, known: Trade) -> bool:
 
 
 def starts_itself(saga: UUID, request: TradeRequested) -> bool:
-    """Return whether this request is the one that the saga's id stands for."""
+    """Return whether the saga's id is derived from this request."""
     return saga_id(trade.name, request.account, request.idempotency_key) == saga
 
 
@@ -165,7 +165,7 @@ def _refute_start(claim: Claim) -> str | None:
     try:
         request = TradeRequested.from_wire(claim.value)
     except ValidationError:
-        return None  # unreadable: the step answers for that
+        return None  # the step handles an unreadable start
     if not starts_itself(claim.saga_id, request):
         return "the saga's id is not that of the request's account and idempotency key"
     if claim.envelope.context != splice(b"", TradeRequested.NAME, claim.value):
@@ -174,7 +174,7 @@ def _refute_start(claim: Claim) -> str | None:
 
 
 def _refute_answer(claim: Claim, known: Trade) -> str | None:
-    """Compare the record with what the step before answered, byte for byte."""
+    """Compare the record byte for byte with the answer of the previous step."""
     before = _BEFORE[claim.step]
     row = known.steps.get(before)
     if row is None or row.answer is None:
@@ -191,7 +191,7 @@ def _refute_answer(claim: Claim, known: Trade) -> str | None:
 
 
 def _refute_beginning(claim: Claim, known: Trade) -> str | None:
-    """Check that what the step needs still stands."""
+    """Check what the step needs: the previous step, the order, and its hold."""
     before, order = _BEFORE[claim.step], known.order
     if (status := known.steps[before].status) is not RowStatus.DONE:
         return f"{before!r} is {status.name}"
@@ -201,7 +201,7 @@ def _refute_beginning(claim: Claim, known: Trade) -> str | None:
     if order.status != wanted:
         return f"the order is {order.status} in the register, not {wanted}"
     if held and known.held != order.hold:
-        return f"{known.held:f} {order.hold_asset} is set aside for the order, not {order.hold:f}"
+        return f"the hold of the order is {known.held:f} {order.hold_asset}, not {order.hold:f}"
     return None
 
 

@@ -1,1 +1,1 @@
-"""Installation of the pinned packages from a clone; used by the Makefile with nothing but Python, and not shipped."""
+"""Installation of the pinned packages in a clone. The Makefile runs it with Python alone; it is not in the wheel."""

@@ -1,7 +1,7 @@
-"""Run uv as `make` does: in the version that the lock pins, and with the package index that pip is configured for.
+"""Runs uv for `make`, in the pinned version and with the package index of pip's configuration.
 
-pip installs uv from its hashed lines in `requirements-dev.lock`. uv itself ignores pip's configuration, so an index,
-certificate, proxy, time limit or folder of wheels that is set only there is passed on as uv's own variables.
+pip installs uv from its hashed lines in `requirements-dev.lock`. uv ignores pip's configuration, so the index,
+certificate, proxy, timeout and wheel folders that are set there are passed to uv as its own variables.
 """
 
 import ast
@@ -53,20 +53,20 @@ def parse_config(listing: str) -> dict[str, str]:
 
 
 def uv_variables(config: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Translate pip's configuration into uv's variables; one of uv's own that is set already stays."""
+    """Translate pip's configuration into uv's variables; those of uv that are already set stay."""
     words = {option: value.split() for option, value in config.items()}
     own = {
-        # The older names: whoever sets the newer ones for uv itself goes before what pip is told.
+        # The older names, so that uv's newer ones take precedence over pip's configuration.
         "UV_INDEX_URL": config.get("index-url", ""),
         "UV_EXTRA_INDEX_URL": " ".join(words.get("extra-index-url", [])),
-        # pip looks at all indexes alike; hashes are required, so none can slip in a package of its own.
+        # pip treats all indexes alike. Hashes are required, so none of them can supply another package.
         "UV_INDEX_STRATEGY": "unsafe-best-match" if "extra-index-url" in config else "",
         "UV_FIND_LINKS": ",".join(filter(_is_there, words.get("find-links", []))),
         "UV_INSECURE_HOST": " ".join(words.get("trusted-host", [])),
         "UV_HTTP_TIMEOUT": config.get("timeout", config.get("default-timeout", "")),
         "UV_HTTP_RETRIES": config.get("retries", ""),
     }
-    # These belong to more programs than uv. What pip is told expressly goes before them, with pip as well.
+    # Other programs use these too. Like pip, give its own settings precedence over them.
     shared = {
         "SSL_CERT_FILE": config.get("cert", ""),
         "SSL_CLIENT_CERT": config.get("client-cert", ""),
@@ -78,12 +78,12 @@ def uv_variables(config: Mapping[str, str], environment: Mapping[str, str]) -> d
 
 
 def uv_options(config: Mapping[str, str]) -> list[str]:
-    """Translate what uv takes as an option alone."""
+    """Return the settings that uv takes only as options."""
     return ["--no-index"] if config.get("no-index", "").lower() in {"1", "true", "t", "yes", "y", "on"} else []
 
 
 def _is_there(place: str) -> bool:
-    """Tell whether a place of wheels exists; pip only warns of a missing folder, uv would stop."""
+    """Return whether a wheel folder exists: pip only warns of a missing one, uv would fail."""
     return "://" in place or Path(place).expanduser().exists()
 
 

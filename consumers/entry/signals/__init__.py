@@ -1,1 +1,1 @@
-"""The signal router: strategies' signals, by each account's rules, become starts."""
+"""The signal router, which turns strategies' signals into starts by the subscriptions of the accounts."""

@@ -1,4 +1,4 @@
-"""`tradesaga subscribe` and `tradesaga subscriptions`: which account trades which strategy, within which limits."""
+"""`tradesaga subscribe` and `tradesaga subscriptions`: the strategies that accounts follow, and their limits."""
 
 import asyncio
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ _FACTOR_CEILING: Final = Decimal(10) ** 8
 def subscribe(
     strategy: Annotated[str, typer.Argument(help="The strategy's name.")],
     symbol: Annotated[str, typer.Argument(help="BASE/QUOTE.")],
-    account: Annotated[str, typer.Argument(help="The account that trades.")],
+    account: Annotated[str, typer.Argument(help="The account that follows it.")],
     *,
-    size_factor: Annotated[str, typer.Option(help="Times the signal's quantity.")] = "1",
-    max_quantity: Annotated[str | None, typer.Option(help="Larger orders are cut down to this.")] = None,
-    max_notional: Annotated[str | None, typer.Option(help="Orders worth more than this are refused.")] = None,
-    max_per_minute: Annotated[int | None, typer.Option(min=1, help="Signals taken within a minute.")] = None,
-    max_age: Annotated[int | None, typer.Option(min=1, help="Seconds a signal may have waited.")] = None,
-    disable: Annotated[bool, typer.Option("--disable", help="Keep the subscription, but trade nothing.")] = False,
+    size_factor: Annotated[str, typer.Option(help="Factor for the signal's quantity.")] = "1",
+    max_quantity: Annotated[str | None, typer.Option(help="Reduce larger orders to this quantity.")] = None,
+    max_notional: Annotated[str | None, typer.Option(help="Refuse orders worth more than this.")] = None,
+    max_per_minute: Annotated[int | None, typer.Option(min=1, help="Maximum accepted signals per minute.")] = None,
+    max_age: Annotated[int | None, typer.Option(min=1, help="Maximum age of a signal in seconds.")] = None,
+    disable: Annotated[bool, typer.Option("--disable", help="Keep the subscription without trading.")] = False,
     directory: Directory = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +56,7 @@ def subscribe(
 
 
 def subscriptions(*, directory: Directory = None, as_json: AsJson = False) -> None:
-    """List who trades which strategy, and how many signals each has taken and refused.
+    """List the subscriptions, with the numbers of accepted and refused signals.
 
     Example: `tradesaga subscriptions --json`
     """
@@ -69,7 +69,7 @@ def subscriptions(*, directory: Directory = None, as_json: AsJson = False) -> No
 
 
 async def _subscribe(settings: Settings, stream: Stream, subscription: Subscription) -> dict[str, Any]:
-    """Write the subscription. Raises `CommandError` (exit 3) when there is no such account."""
+    """Write the subscription. Raises `CommandError` (exit 3) if the account does not exist."""
     async with session(settings.database_for(SAGA_LOG), application_name="tradesaga subscribe") as sql:
         await list_accounts(sql, subscription.account)
         return await write_subscription(sql, stream, subscription)
@@ -92,6 +92,6 @@ def _view(row: Mapping[str, Any]) -> dict[str, Any]:
 def _sentence(row: Mapping[str, Any]) -> str:
     limits = ("max_quantity", "max_notional", "max_per_minute", "max_age")
     view = _view(row)
-    told = "".join(f", {name.replace('_', ' ')} {view[name]}" for name in limits if view[name] is not None)
+    text = "".join(f", {name.replace('_', ' ')} {view[name]}" for name in limits if view[name] is not None)
     switched = "trades" if row["enabled"] else "does not trade"
-    return f"{row['account']} {switched} {row['strategy']} in {row['symbol']}, size {view['size_factor']}{told}"
+    return f"{row['account']} {switched} {row['strategy']} in {row['symbol']}, size {view['size_factor']}{text}"

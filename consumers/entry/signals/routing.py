@@ -1,17 +1,19 @@
-"""What becomes of a batch of signals, given what the database knows: orders, refusals, duplicates."""
+"""Reading and routing of signals: pure functions from a batch and the stored state to orders and decisions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
-import structlog
 from pydantic import ValidationError
 
-from tradesaga.consumers.entry.signals.store import Decision, Place, Stream
+from tradesaga.consumers.entry.processor import read_or_fault
+from tradesaga.consumers.entry.signals.store import Decision, DecisionKey, Stream
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.kafka.dead_letters import READING_ERRORS, UNREADABLE, RecordFault
+from tradesaga.infra.kafka.dead_letters import RecordFault
+from tradesaga.infra.starts.accept import StartInvalidError
 from tradesaga.infra.starts.strict_json import StrictJsonError, check_json
 from tradesaga.sagas.trade.orders import Rejection
 from tradesaga.sagas.trade.routing import RATE_WINDOW, Subscription, flaw, request_of, route
@@ -22,42 +24,35 @@ from tradesaga.schemas.messages.signals import SignalRaised
 from tradesaga.schemas.messages.trade import TradeRequested
 
 SIZE_LIMIT: Final = 16 * 1024
-"""Bytes of a signal's payload."""
+"""Maximum size of a signal's payload in bytes."""
 
 HANDLER: Final = "signal-router"
 
 
 def read_signal(saga: str, record: Record) -> SignalRaised | RecordFault:
-    """Read a signal; a record without a type is taken by its payload alone, as starts are.
-
-    A fault of ours in reading costs this record, and holds up nobody behind it.
-    """
-    try:
-        return _read(saga, record)
-    except READING_ERRORS as error:
-        place = f"{record.topic}[{record.partition}]@{record.offset}"
-        structlog.get_logger(HANDLER).exception("record cannot be read", place=place, exc_info=error)
-        return RecordFault(UNREADABLE, f"the record cannot be read: {type(error).__name__}", HANDLER)
+    """Return the signal in a record, or what is wrong with it. As for starts, a record needs no type."""
+    return read_or_fault(record, partial(_read, saga), HANDLER)
 
 
-def _read(saga: str, record: Record) -> SignalRaised | RecordFault:
+def _read(saga: str, record: Record) -> SignalRaised:
     if (version := record.header(SPECVERSION)) not in {b"", SPEC}:
-        return RecordFault("specversion", foreign_specversion(version), HANDLER)
+        raise StartInvalidError("specversion", foreign_specversion(version))
     ce_type = record.header(TYPE).decode("utf-8", "replace")
     wanted = wire_type(saga, SignalRaised)
     if ce_type and ce_type != wanted:
-        return RecordFault("wrong-type", f"the type is {ce_type[:100]!r}; this topic takes {wanted!r}", HANDLER)
+        raise StartInvalidError("wrong-type", f"the type is {ce_type[:100]!r}; this topic takes {wanted!r}")
     if len(record.value) > SIZE_LIMIT:
-        return RecordFault("too-large", f"the signal has {len(record.value)} bytes; {SIZE_LIMIT} are allowed", HANDLER)
+        raise StartInvalidError("too-large", f"the signal has {len(record.value)} bytes; {SIZE_LIMIT} are allowed")
     try:
         check_json(record.value)
         signal = SignalRaised.from_wire(record.value)
     except StrictJsonError as error:
-        return RecordFault("not-json", f"the signal is not JSON that we take: {error}", HANDLER)
+        raise StartInvalidError("not-json", f"the signal is not valid JSON: {error}") from None
     except ValidationError as error:
-        return RecordFault("invalid", describe_invalid(error, "signal"), HANDLER)
-    wrong = flaw(signal)
-    return RecordFault("invalid", wrong, HANDLER) if wrong else signal
+        raise StartInvalidError("invalid", describe_invalid(error, "signal")) from None
+    if wrong := flaw(signal):
+        raise StartInvalidError("invalid", wrong)
+    return signal
 
 
 _WINDOW: Final = timedelta(seconds=RATE_WINDOW)
@@ -68,8 +63,8 @@ _SECOND: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A readable signal, and how it came."""
+class ReceivedSignal:
+    """A signal with its record and lane."""
 
     lane: int
     record: Record
@@ -82,79 +77,83 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What one account asks for because of a signal."""
+class RoutedOrder:
+    """An account's order for a signal."""
 
-    heard: Heard
+    received: ReceivedSignal
     account: str
     request: TradeRequested
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What was there before the batch: followers, decisions, and when signals were last accepted."""
+class RoutingState:
+    """The stored state before a batch: followers, decisions, and when signals were accepted."""
 
     followers: Mapping[Stream, Sequence[Subscription]]
-    decided: set[Place]
+    decided: set[DecisionKey]
     accepted: Mapping[tuple[Stream, str], list[datetime]]
 
 
 @dataclass(slots=True)
-class Judged:
-    """What a batch comes to."""
+class RoutingResult:
+    """The result of routing a batch."""
 
-    orders: list[Order] = field(default_factory=list[Order])
+    orders: list[RoutedOrder] = field(default_factory=list[RoutedOrder])
     refused: list[Decision] = field(default_factory=list[Decision])
     duplicates: int = 0
 
 
-def judge(heard: Sequence[Heard], known: Known, now: int) -> Judged:
-    """Judge signals in their order, so that limits count those before; `now` is nanoseconds since 1970."""
-    judged = Judged()
+def route_signals(signals: Sequence[ReceivedSignal], known: RoutingState, now: int) -> RoutingResult:
+    """Route signals in their order, so that limits count the earlier ones; `now` is nanoseconds since 1970."""
+    result = RoutingResult()
     decided = set(known.decided)
     accepted = {key: list(times) for key, times in known.accepted.items()}
-    for each in heard:
+    for each in signals:
         for subscription in known.followers[each.stream] or (None,):
             account = subscription.account if subscription else ""
-            place = Place(each.signal.strategy, each.signal.signal_id, account)
-            if place in decided:
-                judged.duplicates += 1
+            key = DecisionKey(each.signal.strategy, each.signal.signal_id, account)
+            if key in decided:
+                result.duplicates += 1
                 continue
-            decided.add(place)
-            answer = _route(each, subscription, accepted.setdefault((each.stream, account), []), now)
-            if isinstance(answer, Rejection):
-                judged.refused.append(refusal(each, account, answer))
+            decided.add(key)
+            order = _route(each, subscription, accepted.setdefault((each.stream, account), []), now)
+            if isinstance(order, Rejection):
+                result.refused.append(refusal(each, account, order))
             else:
-                judged.orders.append(answer)
-    return judged
+                result.orders.append(order)
+    return result
 
 
-def refusal(heard: Heard, account: str, why: Rejection) -> Decision:
-    """Write why an account does not trade a signal; the account is empty where nobody follows the strategy."""
-    return _decision(heard, account, "refused", why)
+def refusal(received: ReceivedSignal, account: str, why: Rejection) -> Decision:
+    """Return the decision not to trade a signal; the account is empty if none follows the strategy."""
+    return _decision(received, account, "refused", why)
 
 
-def acceptance(order: Order, saga_id: UUID) -> Decision:
-    """Write which saga an account trades a signal by."""
-    return _decision(order.heard, order.account, "accepted", Rejection("", ""), saga_id)
+def acceptance(order: RoutedOrder, saga_id: UUID) -> Decision:
+    """Return the decision that an account trades a signal with this saga."""
+    return _decision(order.received, order.account, "accepted", Rejection("", ""), saga_id)
 
 
-def _route(heard: Heard, subscription: Subscription | None, accepted: list[datetime], now: int) -> Order | Rejection:
+def _route(
+    received: ReceivedSignal, subscription: Subscription | None, accepted: list[datetime], now: int
+) -> RoutedOrder | Rejection:
     if subscription is None:
         return _NOBODY
-    at = heard.record.recorded_at
-    lately = sum(1 for moment in accepted if moment > at - _WINDOW)
+    at = received.record.recorded_at
+    lately = sum(1 for time in accepted if time > at - _WINDOW)
     waited = (datetime.fromtimestamp(now / _SECOND, UTC) - at).total_seconds()
-    quantity = route(heard.signal, subscription, waited=waited, lately=lately)
+    quantity = route(received.signal, subscription, waited=waited, lately=lately)
     if isinstance(quantity, Rejection):
         return quantity
     accepted.append(at)
-    return Order(heard, subscription.account, request_of(heard.signal, subscription.account, quantity))
+    return RoutedOrder(received, subscription.account, request_of(received.signal, subscription.account, quantity))
 
 
-def _decision(heard: Heard, account: str, decision: str, why: Rejection, saga_id: UUID | None = None) -> Decision:
-    signal = heard.signal
+def _decision(
+    received: ReceivedSignal, account: str, decision: str, why: Rejection, saga_id: UUID | None = None
+) -> Decision:
+    signal = received.signal
     return Decision(
         signal.strategy, signal.signal_id, account, signal.symbol, decision, why.code, why.reason, saga_id,
-        heard.record.recorded_at,
+        received.record.recorded_at,
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Subscriptions and decisions in PostgreSQL; each function is one statement, whatever the number of signals."""
+"""SQL on subscriptions and decisions; each function runs one statement, whatever the number of signals."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -62,8 +62,8 @@ class Stream(NamedTuple):
     symbol: str
 
 
-class Place(NamedTuple):
-    """Where one decision stands: one signal, one account."""
+class DecisionKey(NamedTuple):
+    """The key of a decision: one signal and one account."""
 
     strategy: str
     signal_id: str
@@ -86,38 +86,37 @@ class Decision:
 
 
 async def load_followers(sql: Connection, streams: Collection[Stream]) -> Mapping[Stream, Sequence[Subscription]]:
-    """Read who follows these streams, and lock the rows: limits hold even where two routers judge one stream."""
+    """Return the subscriptions to these streams, and lock them, so that limits hold even with two routers."""
     found: dict[Stream, list[Subscription]] = {stream: [] for stream in streams}
-    for row in await sql.fetch(_FOLLOWERS, *_columns(streams, 2)):
+    for row in await sql.fetch(_FOLLOWERS, *_columns(streams)):
         found[Stream(row["strategy"], row["signal_symbol"])].append(_read(row))
     return found
 
 
-async def load_decided(sql: Connection, signals: Collection[tuple[str, str]]) -> set[Place]:
-    """Read which of these signals (strategy, id) have been judged before, and for whom."""
-    rows = await sql.fetch(_DECIDED, *_columns(signals, 2))
-    return {Place(*row) for row in rows}
+async def load_decided(sql: Connection, signals: Collection[tuple[str, str]]) -> set[DecisionKey]:
+    """Return the keys of the decisions on these signals, given as (strategy, id)."""
+    rows = await sql.fetch(_DECIDED, *_columns(signals))
+    return {DecisionKey(*row) for row in rows}
 
 
 async def load_accepted(
     sql: Connection, streams: Collection[Stream], since: datetime
 ) -> Mapping[tuple[Stream, str], list[datetime]]:
-    """Read when signals were accepted, by stream and account, from a minute before `since` on."""
+    """Return when signals were accepted, by stream and account, from a minute before `since` on."""
     found: dict[tuple[Stream, str], list[datetime]] = {}
-    for row in await sql.fetch(_LATELY, *_columns(streams, 2), since):
+    for row in await sql.fetch(_LATELY, *_columns(streams), since):
         found.setdefault((Stream(row["strategy"], row["symbol"]), row["account"]), []).append(row["recorded_at"])
     return found
 
 
-async def write_decisions(sql: Connection, decisions: Iterable[Decision]) -> None:
-    """Write what was decided."""
+async def write_decisions(sql: Connection, decisions: Collection[Decision]) -> None:
+    """Write decisions."""
     names = [field.name for field in fields(Decision)]
-    rows = [tuple(getattr(decision, name) for name in names) for decision in decisions]
-    await sql.execute(_WRITE, *_columns(rows, len(names)))
+    await sql.execute(_WRITE, *([getattr(decision, name) for decision in decisions] for name in names))
 
 
 async def write_subscription(sql: Connection, stream: Stream, subscription: Subscription) -> dict[str, Any]:
-    """Write a subscription, in place of the earlier one of this account."""
+    """Write a subscription; it replaces the earlier one of the account."""
     limits = (subscription.max_quantity, subscription.max_notional, subscription.max_per_minute, subscription.max_age)
     row = (*stream, subscription.account, subscription.size_factor, *limits, subscription.enabled)
     (written,) = await sql.fetch(_SUBSCRIBE, *row)
@@ -125,7 +124,7 @@ async def write_subscription(sql: Connection, stream: Stream, subscription: Subs
 
 
 async def list_subscriptions(sql: Connection) -> list[dict[str, Any]]:
-    """Read all subscriptions, with the number of signals accepted and refused."""
+    """Return all subscriptions, with the numbers of accepted and refused signals."""
     return [dict(row) for row in await sql.fetch(_LIST)]
 
 
@@ -143,5 +142,5 @@ def _read(row: asyncpg.Record) -> Subscription:
     )
 
 
-def _columns(rows: Collection[Sequence[Any]], width: int) -> list[list[Any]]:
-    return [[row[at] for row in rows] for at in range(width)]
+def _columns(pairs: Collection[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    return [first for first, _ in pairs], [second for _, second in pairs]

@@ -1,7 +1,8 @@
-"""Two small sagas for the simulation: an order with a step of each kind, and a pair of branches that join."""
+"""The two sample sagas of the simulation: an order with a step of each kind, and two branches that join."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Final
 from uuid import UUID
@@ -12,21 +13,21 @@ from tradesaga.consumers.participant import Participant, StepContext
 from tradesaga.consumers.testing.simulation.database import Statement
 from tradesaga.consumers.testing.simulation.effects import FarSide, RemoteEffect, take_effect
 from tradesaga.sagas.definition import AnySaga, saga, seconds
-from tradesaga.sagas.step import Retry, step
+from tradesaga.sagas.step import AnyStep, CompensatableStep, Retry, step
 from tradesaga.schemas.messages.message import Compensation, Event
 
 Report = Callable[[UUID, Event], None]
-"""Publishes an outside fact of a saga, as a feed would."""
+"""Publishes an event of a saga from outside, as a feed would."""
 
 
 @dataclass(frozen=True)
 class SimulatedSaga:
     """A saga under simulation.
 
-    `participants` binds handlers for one simulated world: local ones call `take_effect`, or SQL of their own for which
-    `statements` has a function; remote ones call the far side. `start` draws a start: its number within the schedule
-    is 0 for one that is to be taken back, so that every schedule compensates. `stuck` says of a start that a failure
-    planted in it cannot be mended, so that FAILED is its right end.
+    `participants` binds handlers for one simulated world. Local ones call `take_effect`, or run SQL for which
+    `statements` has a function; remote ones call the far side. `start` draws a start from its number within the
+    schedule; the saga of number 0 has to be compensated, so that every schedule compensates. `stuck` returns whether a
+    start has a planted failure that cannot be repaired, so that FAILED is its correct end.
     """
 
     saga: AnySaga
@@ -38,7 +39,7 @@ class SimulatedSaga:
 
 
 class Asked(Event):
-    """The start; `plan` says how each step is to fare."""
+    """The start. `plan` has the planned failure of each step and compensation, by name."""
 
     idempotency_key: str
     account: str
@@ -46,19 +47,19 @@ class Asked(Event):
 
 
 class Reserved(Event):
-    """Money is set aside."""
+    """The money is held."""
 
 
 class ReserveRefused(Event):
-    """There is not enough."""
+    """There is not enough money."""
 
 
 class Unreserve(Compensation):
-    """Return the seat."""
+    """Release the money."""
 
 
 class Unreserved(Event):
-    """It is given back."""
+    """The money is released."""
 
 
 class Placed(Event):
@@ -66,34 +67,34 @@ class Placed(Event):
 
 
 class PlaceRefused(Event):
-    """It does not want it."""
+    """The far side has rejected the order."""
 
 
 class Unplace(Compensation):
-    """Withdraw the order."""
+    """Cancel the order."""
 
 
 class Unplaced(Event):
-    """It is withdrawn."""
+    """The order is cancelled."""
 
 
 class Reported(Event):
-    """The far side says what became of the order."""
+    """A report of the far side on the order."""
 
     report_id: str
     state: str
 
 
 class Filled(Event):
-    """The order is filled: there is no way back."""
+    """The order is filled: the saga can no longer be aborted."""
 
 
 class Unfilled(Event):
-    """It will not be."""
+    """The order has ended unfilled."""
 
 
 class Settled(Event):
-    """All is paid."""
+    """The order is paid."""
 
 
 class Left(Event):
@@ -105,7 +106,7 @@ class Unleft(Compensation):
 
 
 class LeftUndone(Event):
-    """It is taken back."""
+    """The step is compensated."""
 
 
 class Right(Event):
@@ -113,7 +114,7 @@ class Right(Event):
 
 
 class RightRefused(Event):
-    """The far side does not want it."""
+    """The far side has rejected the request."""
 
 
 class Unright(Compensation):
@@ -121,7 +122,7 @@ class Unright(Compensation):
 
 
 class RightUndone(Event):
-    """It is taken back."""
+    """The step is compensated."""
 
 
 class Merged(Event):
@@ -129,7 +130,7 @@ class Merged(Event):
 
 
 class MergeRefused(Event):
-    """They do not fit."""
+    """The branches cannot be joined."""
 
 
 QUICK: Final = Retry(attempts=3, initial=0.05, maximum=0.4)
@@ -139,8 +140,11 @@ DOGGED: Final = Retry(attempts=12, initial=0.05, maximum=1.0)
 LIMIT: Final = seconds(1)
 
 
+_Compensatable = CompensatableStep[Any, Any, Any, Any, Any]
+
+
 class PlannedError(Exception):
-    """An attempt fails because the plan says so."""
+    """An attempt fails as planned."""
 
 
 RESERVE = step(
@@ -174,171 +178,138 @@ MERGE = step("merge", on=(Left, Right), emits=Merged, rejects=MergeRefused, time
 PAIR = saga("sim-pair", version=1, deadline=seconds(9)).then(LEFT).also(RIGHT).also(MERGE)
 
 
-def misbehave(ctx: StepContext, far: FarSide, step: str) -> str:
-    """Return the word that the plan has for a step; raises `PlannedError` where this attempt is to fail."""
-    word = ctx.get(Asked).plan.get(step, "")
-    if word in {"once", "twice"} and ctx.attempt <= ("once", "twice").index(word) + 1:
-        raise PlannedError(word)
-    if word == "stuck" or (word == "shut" and not far.opened):
-        raise PlannedError(word)
-    return word
+def misbehave(ctx: StepContext, far: FarSide, name: str) -> None:
+    """Raise `PlannedError` if this attempt at a step or compensation is planned to fail."""
+    planned = ctx.get(Asked).plan.get(name, "")
+    retried = planned in {"once", "twice"} and ctx.attempt <= ("once", "twice").index(planned) + 1
+    if retried or planned == "stuck" or (planned == "shut" and not far.opened):
+        raise PlannedError(planned)
+
+
+def _refusal(ctx: StepContext, bound: AnyStep) -> Event | None:
+    """Return the refusal of a step that is planned to refuse."""
+    refuses = ctx.get(Asked).plan.get(bound.name) == "refuse"
+    return bound.rejects() if refuses and bound.rejects is not None else None
+
+
+def _bind_local(service: Participant, far: FarSide, bound: AnyStep) -> None:
+    """Bind a local step; an attempt that fails does so after its effect, which is rolled back."""
+
+    @service.handles(bound)
+    async def run(_event: Any, ctx: StepContext) -> Any:
+        if (refusal := _refusal(ctx, bound)) is not None:
+            return refusal
+        await take_effect(ctx)
+        misbehave(ctx, far, bound.name)
+        return bound.emits()
+
+
+def _bind_local_compensation(service: Participant, far: FarSide, bound: _Compensatable) -> None:
+    @service.compensates(bound)
+    async def compensate(_command: Any, ctx: StepContext) -> Any:
+        await take_effect(ctx)
+        misbehave(ctx, far, f"un{bound.name}")
+        return bound.compensated()
+
+
+def _bind_remote(
+    service: Participant,
+    far: FarSide,
+    bound: _Compensatable,
+    then: Callable[[StepContext, RemoteEffect], None] = lambda _ctx, _effect: None,
+) -> None:
+    """Bind a remote step; a new effect at the far side is passed to `then`."""
+
+    @service.calls(bound)
+    async def call(_event: Any, ctx: StepContext) -> Any:
+        misbehave(ctx, far, bound.name)
+        if (refusal := _refusal(ctx, bound)) is not None:
+            return refusal
+        await far.place(ctx, partial(then, ctx))
+        return bound.emits()
+
+    @service.queries(bound)
+    async def find(_event: Any, ctx: StepContext) -> Any:
+        return bound.emits() if await far.find(ctx.key) is not None else None
+
+    @service.compensates_remotely(bound)
+    async def compensate(_command: Any, ctx: StepContext) -> Any:
+        misbehave(ctx, far, f"un{bound.name}")
+        await far.undo(ctx)
+        return bound.compensated()
 
 
 def order_participants(far: FarSide, report: Report) -> Sequence[Participant]:
-    """Bind the order's steps, all in one service."""
+    """Bind the steps of the order, all in one service."""
+
+    def accept(ctx: StepContext, effect: RemoteEffect) -> None:
+        """End a new order as planned: with a report, without one, in a race with its cancellation, or never."""
+        planned, key = ctx.get(Asked).plan.get("fill", ""), ctx.key
+
+        def end() -> None:
+            for fact in _reported(far.close(key, "lost" if planned == "lose" else "filled")):
+                report(effect.saga_id, fact)
+
+        match planned:
+            case "silent":
+                far.later(lambda: far.close(key, "filled"))
+            case "race":
+                effect.races = True
+            case "never":
+                return
+            case _:
+                far.later(end)
+
     desk = Participant("desk", ORDER)
-    _bind_reserve(desk, far)
-    _bind_place(desk, far, report)
+    _bind_local(desk, far, RESERVE)
+    _bind_local_compensation(desk, far, RESERVE)
+    _bind_remote(desk, far, PLACE, accept)
     _bind_fill(desk, far)
-
-    @desk.handles(SETTLE)
-    async def settle(_event: Filled, ctx: StepContext) -> Settled:
-        await take_effect(ctx)
-        misbehave(ctx, far, "settle")
-        return Settled()
-
+    _bind_local(desk, far, SETTLE)
     return [desk]
-
-
-def _bind_reserve(desk: Participant, far: FarSide) -> None:
-    @desk.handles(RESERVE)
-    async def reserve(_event: Asked, ctx: StepContext) -> Reserved | ReserveRefused:
-        word = misbehave(ctx, far, "reserve")
-        if word == "refuse":
-            return ReserveRefused()
-        await take_effect(ctx)
-        return Reserved()
-
-    @desk.compensates(RESERVE)
-    async def unreserve(_command: Unreserve, ctx: StepContext) -> Unreserved:
-        await take_effect(ctx)
-        misbehave(ctx, far, "unreserve")
-        return Unreserved()
-
-
-def _bind_place(desk: Participant, far: FarSide, report: Report) -> None:
-    @desk.calls(PLACE)
-    async def place(_event: Reserved, ctx: StepContext) -> Placed | PlaceRefused:
-        if misbehave(ctx, far, "place") == "refuse":
-            return PlaceRefused()
-        fate = ctx.get(Asked).plan.get("fill", "")
-        await far.place(ctx, lambda order: _accept(far, report, order, fate))
-        return Placed()
-
-    @desk.queries(PLACE)
-    async def find(_event: Reserved, ctx: StepContext) -> Placed | None:
-        return Placed() if await far.find(ctx.key) is not None else None
-
-    @desk.compensates_remotely(PLACE)
-    async def unplace(_command: Unplace, ctx: StepContext) -> Unplaced:
-        misbehave(ctx, far, "unplace")
-        await far.undo(ctx)
-        return Unplaced()
-
-
-def _accept(far: FarSide, report: Report, order: RemoteEffect, word: str) -> None:
-    """End a new order as planned: with a report, without one, in a race, or never."""
-    key = f"{order.saga_id}:place"
-
-    def tell() -> None:
-        for report_id, state in _end(far, key, word):
-            report(order.saga_id, Reported(report_id=report_id, state=state))
-
-    match word:
-        case "silent":
-            far.later(lambda: far.close(key, "filled"))
-        case "race":
-            order.races = True
-        case "never":
-            return
-        case _:
-            far.later(tell)
-
-
-def _end(far: FarSide, key: str, word: str) -> Sequence[tuple[str, str]]:
-    return far.close(key, "lost" if word == "lose" else "filled")
 
 
 def _bind_fill(desk: Participant, far: FarSide) -> None:
     @desk.correlates(FILL)
-    def correlate(said: Reported) -> str:
-        return said.report_id
+    def correlate(report: Reported) -> str:
+        return report.report_id
 
     @desk.concludes(FILL)
     def conclude(reports: Sequence[Reported], _ctx: StepContext) -> Filled | Unfilled | None:
-        states = {said.state for said in reports}
+        states = {report.state for report in reports}
         if "filled" in states:
             return Filled()
         return Unfilled() if states & {"lost", "cancelled"} else None
 
     @desk.polls(FILL)
     async def poll(ctx: StepContext) -> Sequence[Event]:
-        return _told(await far.reports(f"{ctx.saga_id}:place"))
+        return _reported(await far.reports(f"{ctx.saga_id}:place"))
 
     @desk.bars(FILL)
     async def bar(ctx: StepContext) -> Sequence[Event]:
-        return _told(await far.cancel(f"{ctx.saga_id}:place"))
+        return _reported(await far.cancel(f"{ctx.saga_id}:place"))
 
     @desk.contradicts(FILL)
-    def contradict(answer: Filled | Unfilled | None, said: Reported) -> str | None:
-        return "filled after all" if said.state == "filled" and not isinstance(answer, Filled) else None
+    def contradict(answer: Filled | Unfilled | None, report: Reported) -> str | None:
+        return "filled after all" if report.state == "filled" and not isinstance(answer, Filled) else None
 
 
-def _told(reports: Sequence[tuple[str, str]]) -> list[Event]:
+def _reported(reports: Sequence[tuple[str, str]]) -> list[Event]:
     return [Reported(report_id=report_id, state=state) for report_id, state in reports]
 
 
 def pair_participants(far: FarSide, _report: Report) -> Sequence[Participant]:
-    """Bind the pair's steps, all in one service."""
+    """Bind the steps of the pair, all in one service."""
     desk = Participant("desk", PAIR)
-    _bind_left(desk, far)
-    _bind_right(desk, far)
-
-    @desk.handles(MERGE)
-    async def merge(_event: Any, ctx: StepContext) -> Merged | MergeRefused:
-        if misbehave(ctx, far, "merge") == "refuse":
-            return MergeRefused()
-        await take_effect(ctx)
-        return Merged()
-
+    _bind_local(desk, far, LEFT)
+    _bind_local_compensation(desk, far, LEFT)
+    _bind_remote(desk, far, RIGHT)
+    _bind_local(desk, far, MERGE)
     return [desk]
 
 
-def _bind_left(desk: Participant, far: FarSide) -> None:
-    @desk.handles(LEFT)
-    async def left(_event: Asked, ctx: StepContext) -> Left:
-        await take_effect(ctx)
-        misbehave(ctx, far, "left")
-        return Left()
-
-    @desk.compensates(LEFT)
-    async def unleft(_command: Unleft, ctx: StepContext) -> LeftUndone:
-        misbehave(ctx, far, "unleft")
-        await take_effect(ctx)
-        return LeftUndone()
-
-
-def _bind_right(desk: Participant, far: FarSide) -> None:
-    @desk.calls(RIGHT)
-    async def right(_event: Asked, ctx: StepContext) -> Right | RightRefused:
-        if misbehave(ctx, far, "right") == "refuse":
-            return RightRefused()
-        await far.place(ctx)
-        return Right()
-
-    @desk.queries(RIGHT)
-    async def find(_event: Asked, ctx: StepContext) -> Right | None:
-        return Right() if await far.find(ctx.key) is not None else None
-
-    @desk.compensates_remotely(RIGHT)
-    async def unright(_command: Unright, ctx: StepContext) -> RightUndone:
-        misbehave(ctx, far, "unright")
-        await far.undo(ctx)
-        return RightUndone()
-
-
 def draw_order(chance: Random, number: int) -> Asked:
-    """Draw a start of the order; the first one ends by being taken back."""
+    """Draw a start of the order; number 0 has to be compensated."""
     if number == 0:
         plan = {"fill": chance.choice(("lose", "never")), "unreserve": chance.choice(("", "once", "shut"))}
     else:
@@ -354,7 +325,7 @@ def draw_order(chance: Random, number: int) -> Asked:
 
 
 def draw_pair(chance: Random, number: int) -> Asked:
-    """Draw a start of the pair; the first one ends by being taken back."""
+    """Draw a start of the pair; number 0 has to be compensated."""
     if number == 0:
         plan = {
             "merge": "refuse",
@@ -373,7 +344,7 @@ def draw_pair(chance: Random, number: int) -> Asked:
 
 
 def is_stuck(start: Event) -> bool:
-    """Return whether the plan holds a failure that nobody can mend: of a compensation, or past the pivot."""
+    """Return whether the plan has a failure that cannot be repaired: of a compensation, or after the pivot."""
     plan: dict[str, str] = getattr(start, "plan", {})
     return any(plan.get(name) == "stuck" for name in ("unreserve", "unleft", "settle"))
 
