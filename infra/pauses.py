@@ -2,9 +2,9 @@
 
 import asyncio
 import getpass
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import asyncpg
 import typer
@@ -22,6 +22,7 @@ INSERT INTO hold (scope, key, operator, reason) VALUES ($1, $2, $3, $4)
 ON CONFLICT (scope, key) DO UPDATE SET operator = excluded.operator, reason = excluded.reason
 """
 _RESUME = "DELETE FROM hold WHERE scope = $1 AND key = $2"
+T = TypeVar("T")
 _LIST = "SELECT scope, key, operator, reason, created_at FROM hold ORDER BY created_at"
 
 
@@ -37,30 +38,60 @@ async def pause(settings: Settings, scope: Scope, key: str, operator: str, reaso
     """Keep steps of a saga, account or venue from starting, as of each service's next batch.
 
     Running steps end, and compensations and settlements continue. A second pause replaces operator and reason.
+    Raises `CommandError` as `_in_each` does.
     """
-    async for sql in _sessions(settings):
-        await sql.execute(_PAUSE, scope.value, key, operator, reason)
+    await _in_each(settings, lambda sql: sql.execute(_PAUSE, scope.value, key, operator, reason))
 
 
 async def resume(settings: Settings, scope: Scope, key: str) -> bool:
     """Remove a pause; return False if there was none."""
-    removed = [await sql.execute(_RESUME, scope.value, key) async for sql in _sessions(settings)]
+    removed = await _in_each(settings, lambda sql: sql.execute(_RESUME, scope.value, key))
     return any(each != "DELETE 0" for each in removed)
 
 
 async def list_pauses(settings: Settings) -> Sequence[asyncpg.Record]:
     """Return the pauses, oldest first."""
-    found: dict[tuple[str, str], asyncpg.Record] = {}
-    async for sql in _sessions(settings):
-        found |= {(row["scope"], row["key"]): row for row in await sql.fetch(_LIST)}
+    found = {
+        (row["scope"], row["key"]): row
+        for rows in await _in_each(settings, lambda sql: sql.fetch(_LIST))
+        for row in rows
+    }
     return sorted(found.values(), key=lambda row: row["created_at"])
 
 
-async def _sessions(settings: Settings) -> AsyncGenerator[Session]:
-    """Open a session with the database of each participant that is registered here, one after the other."""
-    for url in sorted({settings.database_for(owner.name) for owner in registered_participants(settings)}):
-        async with session(url) as sql:
-            yield sql
+async def _in_each(settings: Settings, run: Callable[[Session], Awaitable[T]]) -> list[T]:
+    """Run a statement in the database of each participant, the ledger's first, and return the results.
+
+    A database that fails does not keep the others from their turn, nor does a module of `--app` that cannot be
+    imported: its participants may have any configured database, so all are used. Raises `CommandError` after the
+    last database, with the exit code of the first failure.
+    """
+    results, failures = list[T](), list[CommandError]()
+    try:
+        names = {owner.name for owner in registered_participants(settings)}
+    except CommandError as error:
+        names = settings.service_databases.keys()
+        failures.append(error)
+    ledger = settings.database_for("risk")
+    for url in [ledger, *sorted({settings.database_for(name) for name in names} - {ledger})]:
+        try:
+            async with session(url) as sql:
+                results.append(await run(sql))
+        except CommandError as error:
+            failures.append(error)
+    if failures:
+        raise _incomplete(failures, len(results))
+    return results
+
+
+def _incomplete(failures: Sequence[CommandError], done: int) -> CommandError:
+    first = failures[0]
+    if not done:
+        return first
+    what = "; ".join(f"{each.what} ({each.where})" for each in failures)
+    ran = f"{done} {'database has' if done == 1 else 'databases have'} been reached"
+    do = f"{first.do}, and run the command again"
+    return CommandError("partly-done", f"{ran}, but {what}", "participants", do, first.exit_code)
 
 
 commands = typer.Typer()

@@ -127,8 +127,7 @@ class Envelope(NamedTuple):
             raise EnvelopeError("a number in the ts_ headers is out of its range")
         whole = "".join(texts)
         if "\0" in whole:
-            # The saga log stores this text, and the replay compares it with stored ones: it is never reworded.
-            raise EnvelopeError("a header has a NUL character, for which PostgreSQL has no place")
+            raise EnvelopeError("a header has a NUL character, which PostgreSQL cannot store")
         if len(whole) > _TEXTS_LIMIT:
             raise EnvelopeError(f"the headers' texts have {len(whole)} characters; {_TEXTS_LIMIT} are allowed")
         context = get(CONTEXT) or b""

@@ -1,4 +1,4 @@
-"""`tradesaga recover …`: rebuilding the database from the topics, or the topics from the database."""
+"""`tradesaga recover`: rebuilding the database from the topics, or the topics from the database."""
 
 import asyncio
 import getpass

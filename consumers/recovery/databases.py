@@ -115,7 +115,7 @@ async def recovery(
     """
     began, report = time.monotonic(), Report(kind, dry_run=dry_run)
     names = {SAGA_LOG, *(each.name for registered in sagas for each in registered.participants)}
-    urls = {name: settings.database_for(name) for name in names}
+    urls = {name: settings.database_for(name) for name in sorted(names)}
     async with transactions(urls.values(), dry_run=dry_run) as opened:
         for database in opened.values():
             await database.begin(kind, operator)

@@ -18,7 +18,7 @@ from tradesaga.consumers.runtime.message import Bindings, Message, Router, Stray
 from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
 from tradesaga.consumers.runtime.step_rows import Key, Row, load, load_due, next_due, save
 from tradesaga.consumers.runtime.waiting_steps import mark_counted, read_reports, stores_of
-from tradesaga.consumers.saga_log.tracked_saga import Parked, Place
+from tradesaga.consumers.saga_log.tracked_saga import Parked, RecordPosition
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.dead_letters import READING_ERRORS, RecordFault
@@ -74,7 +74,7 @@ DUE_LIMIT = 250
 SKEW_NS = 1_000_000_000
 """Clock skew of a remote system up to which "not found" is reliable after the attempt's expiry."""
 
-Aside = dict[Place, Parked]
+Aside = dict[RecordPosition, Parked]
 """Records to park until their saga's version is registered, by topic, partition and offset, with the reason."""
 
 PAUSES = "SELECT scope, key FROM hold"

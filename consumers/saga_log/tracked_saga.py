@@ -12,7 +12,7 @@ from tradesaga.infra.kafka.codec import Record
 from tradesaga.sagas.machine import State
 from tradesaga.sagas.status import Status
 
-Place = tuple[str, int, int]
+RecordPosition = tuple[str, int, int]
 """Topic, partition, offset."""
 
 
@@ -23,7 +23,7 @@ class Parked(NamedTuple):
     reason: str
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RecordPosition:
         """Return topic, partition and offset."""
         return self.record.topic, self.record.partition, self.record.offset
 
@@ -51,7 +51,7 @@ class _History:
         self.places[parked.place] = len(self.entries)
         self.entries.append(_Entry(parked, self.version))
 
-    def remove(self, place: Place, first: int) -> int:
+    def remove(self, place: RecordPosition, first: int) -> int:
         """Remove a record, which makes the next version; returns the first remaining entry from `first` on."""
         self.version += 1
         self.entries[self.places[place]].went = self.version
@@ -102,7 +102,7 @@ class ParkedRecords(Sequence[Parked]):
     def __hash__(self) -> int:
         return hash(tuple(each.place for each in self))
 
-    def find(self, place: Place) -> Parked | None:
+    def find(self, place: RecordPosition) -> Parked | None:
         """Return the record at a place, or None."""
         number = self.history.places.get(place)
         entry = self.history.entries[number] if number is not None else None
@@ -121,7 +121,7 @@ class ParkedRecords(Sequence[Parked]):
         history.add(parked)
         return ParkedRecords(history, history.version, first, self.length + 1, self.size + parked.record.size)
 
-    def removed(self, place: Place) -> "ParkedRecords":
+    def removed(self, place: RecordPosition) -> "ParkedRecords":
         """Return these records without the one at a place. Raises `KeyError` if it is not there."""
         parked = self.find(place)
         if parked is None:

@@ -17,7 +17,7 @@ from tradesaga.schemas.envelope import Envelope
 from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import events_topic
 
-RecordPosition = tuple[int, int]
+PartitionOffset = tuple[int, int]
 """The partition and offset of a published record."""
 _ACK_SECONDS: Final = 20.0
 _JUDGED: Final = 'SELECT error FROM saga_event WHERE topic = $1 AND partition = $2 AND "offset" = $3'
@@ -39,7 +39,7 @@ def make_fact(
     return Outgoing.of(events_topic(saga), envelope, fact.to_wire())
 
 
-async def publish(bootstrap: str, record: Outgoing) -> RecordPosition:
+async def publish(bootstrap: str, record: Outgoing) -> PartitionOffset:
     """Publish one record and wait until all replicas have it; raises `CommandError` (exit 5)."""
     producer = Producer(bootstrap, "tradesaga")
     try:
@@ -60,7 +60,7 @@ async def publish(bootstrap: str, record: Outgoing) -> RecordPosition:
     return metadata.partition, metadata.offset
 
 
-async def wait_until_folded(sql: Connection, topic: str, written: RecordPosition, seconds: float) -> str:
+async def wait_until_folded(sql: Connection, topic: str, written: PartitionOffset, seconds: float) -> str:
     """Wait until the saga log has folded the record; return why it was rejected, empty if it was not.
 
     Raises `CommandError` (exit 5) when the saga log has not reached it within `seconds`.

@@ -70,8 +70,8 @@ def stop_parts(home: Path) -> None:
     """Stop all parts at once, wait until they have ended, and record it."""
     if parts := read_state(home).parts:
         with ThreadPoolExecutor(len(parts)) as pool:
-            for part in parts:
-                pool.submit(stop, part.process, signal.SIGTERM, PATIENCE)
+            for stopping in [pool.submit(stop, part.process, signal.SIGTERM, PATIENCE) for part in parts]:
+                stopping.result()
     _change_parts(home, lambda part: part.model_copy(update={"process": None}))
 
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.codec import Outgoing
-from tradesaga.infra.kafka.facts import RecordPosition, make_fact, publish
+from tradesaga.infra.kafka.facts import PartitionOffset, make_fact, publish
 from tradesaga.infra.outbox.publish import find_rejected, mark_resent
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.registry.sagas import find_saga
@@ -37,7 +37,7 @@ class Published:
     topic: str
     saga_id: UUID
     id: UUID
-    written: RecordPosition
+    written: PartitionOffset
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ async def release(sql: Connection, settings: Settings, released: ParkReleased) -
     return await _publish(settings, saga.name, row["saga_id"], released)
 
 
-async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tuple[Outgoing, RecordPosition]:
+async def resend(sql: Connection, settings: Settings, lane: int, seq: int) -> tuple[Outgoing, PartitionOffset]:
     """Publish a row that the broker had rejected.
 
     Raises `CommandError`: exit 3 if there is none, exit 4 if it was published before, exit 5 if the broker still

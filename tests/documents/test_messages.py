@@ -18,9 +18,16 @@ _VALUE: Final = re.compile(r"…|\\<\w+>|<\w+>|\b\d+(?:/\d+)?\b")
 
 @cache
 def texts() -> str:
-    """Return every text of the shipped code, one a line; an ellipsis stands for each value that is put into it."""
-    nodes = (node for path in shipped_files() for node in ast.walk(parsed(path)))
-    return "\n".join(" ".join(_text(node).split()) for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant))
+    """Return every text of the shipped code but docstrings, one a line; an ellipsis stands for each inserted value."""
+    found: list[str] = []
+    for path in shipped_files():
+        nodes = list(ast.walk(parsed(path)))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        strings = (
+            each for each in nodes if isinstance(each, ast.JoinedStr | ast.Constant) and id(each) not in docstrings
+        )
+        found += (" ".join(_text(each).split()) for each in strings)
+    return "\n".join(found)
 
 
 def _text(node: ast.JoinedStr | ast.Constant) -> str:
@@ -64,3 +71,17 @@ def test_each_reason_of_a_halt_is_on_the_page() -> None:
 
     assert len(raised) > 10
     assert [each for each in raised if not any(all(part in each for part in parts(quote)) for quote in quotes())] == []
+
+
+def test_each_reason_of_a_failed_saga_is_on_the_page() -> None:
+    """`Rules.stands` says why a saga is FAILED; the page has a row for each of its reasons."""
+    stands = next(
+        node
+        for node in ast.walk(parsed(ROOT / "consumers" / "saga_log" / "reading.py"))
+        if isinstance(node, ast.FunctionDef) and node.name == "stands"
+    )
+    pairs = [node.elts[0] for node in ast.walk(stands) if isinstance(node, ast.Tuple)]
+    reasons = {each.value for each in pairs if isinstance(each, ast.Constant)}
+    reasons |= {_text(node).split(":")[0] for node in ast.walk(stands) if isinstance(node, ast.JoinedStr)}
+    assert len(reasons) == 5
+    assert [each for each in reasons if f"| *{each}* |" not in PAGE.read_text(encoding="utf-8")] == []

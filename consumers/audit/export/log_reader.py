@@ -12,7 +12,7 @@ from tradesaga.consumers.audit.log.log_check import LogCheck, Report, Verdict
 from tradesaga.infra.audit_log.merkle import Subtree
 
 T = TypeVar("T")
-Place = tuple[str, int]
+LogName = tuple[str, int]
 _WRONG: Final = 1000
 """The maximum number of unreadable lines of one file."""
 
@@ -26,7 +26,7 @@ class LineReader(Generic[T]):
         folder: ExportFolder,
         name: str,
         read: Callable[[bytes], T],
-        place_of: Callable[[T], Place],
+        place_of: Callable[[T], LogName],
     ) -> None:
         self._report = report
         self._name = name
@@ -36,7 +36,7 @@ class LineReader(Generic[T]):
         self._wrong = 0
         self.number = 0
         self.next: T | None = None
-        self.place: Place | None = None
+        self.place: LogName | None = None
         self.advance()
 
     def advance(self) -> None:
@@ -90,14 +90,14 @@ class LogReader:
         self._log = log
         self._check = check
         self._progress = progress
-        self._place: Place = (log.topic, log.partition)
+        self._place: LogName = (log.topic, log.partition)
         self._first: Line | None = None
         self._last: Line | None = None
         self._records = 0
         self._shifted = False
 
     def read(
-        self, events: LineReader[Line], proofs: LineReader[tuple[Place, Subtree]], sagas: LineReader[SagaHead]
+        self, events: LineReader[Line], proofs: LineReader[tuple[LogName, Subtree]], sagas: LineReader[SagaHead]
     ) -> None:
         """Read the log's part of the three files, which are positioned at its beginning."""
         while self._place in {events.place, proofs.place}:
@@ -106,7 +106,7 @@ class LogReader:
         self._check_sagas(sagas)
         self._check.finish()
 
-    def _step(self, events: LineReader[Line], proofs: LineReader[tuple[Place, Subtree]]) -> None:
+    def _step(self, events: LineReader[Line], proofs: LineReader[tuple[LogName, Subtree]]) -> None:
         """Read the next leaves: a proof's subtree, or a record."""
         size = self._check.size
         if proofs.place == self._place and proofs.next is not None:

@@ -100,19 +100,19 @@ class SagaCache:
 
     def _row(self, tracked: Tracked) -> tuple[Any, ...]:
         told = (tracked.saga_id.bytes, tracked.home, _dump_parked(tracked.parked))
-        checkpoint = tracked.snapshot
-        if checkpoint is None:
+        snapshot = tracked.snapshot
+        if snapshot is None:
             return (*told, *(None,) * len(SagaSnapshot._fields[:-1]))
-        version, state, status, *rest = checkpoint[:-1]
+        version, state, status, *rest = snapshot[:-1]
         return (*told, version, encode_progress(self._rules.under(version).machine, state), status.value, *rest)
 
     def _read(self, row: tuple[Any, ...]) -> Tracked:
         saga_id, home, parked, version, progress, status, *rest, pending = row
-        checkpoint = None
+        snapshot = None
         if version is not None:
             state = decode_progress(self._rules.under(version).machine, progress)
-            checkpoint = SagaSnapshot._make((version, state, Status(status), *rest, bool(pending), False))
-        return Tracked(UUID(bytes=saga_id), home, checkpoint, _load_parked(parked))
+            snapshot = SagaSnapshot._make((version, state, Status(status), *rest, bool(pending), False))
+        return Tracked(UUID(bytes=saga_id), home, snapshot, _load_parked(parked))
 
 
 def _size(tracked: Tracked) -> int:

@@ -69,15 +69,15 @@ def build_timeline(
 def _headline(
     name: str, records: Sequence[TimelineRecord], rules: Rules | None, tracked: Tracked, text: AuditText | None
 ) -> str:
-    checkpoint = tracked.snapshot
-    if rules is None or checkpoint is None:
+    snapshot = tracked.snapshot
+    if rules is None or snapshot is None:
         return f"{count(len(records), 'record')} of a saga of {name!r}, told by what they say themselves"
-    missing = listed(rules.machine.missing(checkpoint.state))
+    missing = listed(rules.machine.missing(snapshot.state))
     closed = [each for each in records if f".{ResolveRequested.NAME}." in each.type and not each.error]
-    if checkpoint.state.resolved is checkpoint.status and closed:
+    if snapshot.state.resolved is snapshot.status and closed:
         last = closed[-1]
-        return f"Closed by hand as {checkpoint.status}, by {last.operator}: {last.reason}"
-    match checkpoint.status:
+        return f"Closed by hand as {snapshot.status}, by {last.operator}: {last.reason}"
+    match snapshot.status:
         case Status.COMPLETED:
             return _done(records, text)
         case Status.ABORTED:
@@ -85,7 +85,7 @@ def _headline(
         case Status.COMPENSATING:
             return f"Being taken back because {_cause(records)}; waiting for {missing}"
         case Status.FAILED:
-            return f"Needs a person: {rules.stands(checkpoint.state) or rules.cause(checkpoint.state)}"
+            return f"Needs a person: {rules.stands(snapshot.state) or rules.cause(snapshot.state)}"
         case _:
             return f"Under way; waiting for {missing or 'nothing'}"
 

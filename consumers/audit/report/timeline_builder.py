@@ -184,8 +184,8 @@ def _consequences(rules: Rules | None, outcome: FoldResult | None, before: str, 
     if before != after:
         told = f"{before} \N{RIGHTWARDS ARROW} {after}" if before else after
         notes.append(TimelineNote(RecordKind.STATE_CHANGE, told))
-    checkpoint = outcome.tracked.snapshot if outcome.tracked is not None else None
-    saga = rules.saga if checkpoint is None else rules.under(checkpoint.version).saga
+    snapshot = outcome.tracked.snapshot if outcome.tracked is not None else None
+    saga = rules.saga if snapshot is None else rules.under(snapshot.version).saga
     names = [each.name for each in saga.steps]
     return notes + describe_orders(names, outcome.orders)
 

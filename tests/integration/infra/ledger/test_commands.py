@@ -107,6 +107,28 @@ def test_a_pause_reaches_the_databases_of_all_participants(
         assert asyncio.run(_paused(url)) == []
 
 
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (("TRADESAGA_DATABASE_URL_STOCK", "postgresql://nobody@127.0.0.1:1/gone"), 5),
+        (("TRADESAGA_APP", "no_such_module"), 3),
+    ],
+)
+def test_a_pause_reaches_the_ledger_whatever_else_is_broken(
+    run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, str], code: int
+) -> None:
+    """It is the emergency brake: what fails is named at the end, and the command can be run again."""
+    module, made = ModuleType("shop"), small_saga("shop")
+    module.__dict__["stock"] = Participant("stock", made)
+    monkeypatch.setitem(sys.modules, "shop", module)
+    run("account", "create", "alice")
+    monkeypatch.setenv("TRADESAGA_APP", "shop")
+    monkeypatch.setenv(*broken)
+    found, _, said = run("pause", "account", "alice", "--reason", "audit", "--json")
+    assert (found, json.loads(said)["error"]["code"]) == (code, "partly-done")
+    assert asyncio.run(_paused(database_url)) == [("account", "alice")]
+
+
 async def _paused(url: str) -> list[tuple[str, str]]:
     async with session(url) as sql:
         return [(row["scope"], row["key"]) for row in await sql.fetch("SELECT scope, key FROM hold")]
