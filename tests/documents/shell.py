@@ -26,13 +26,15 @@ PLACEHOLDERS: Final = {
 }
 """Words in capitals that stand for a number, and what is tried in their place; others are taken as they stand."""
 OTHERS: Final = frozenset({
-    "cat", "cd", "chown", "cp", "curl", "echo", "git", "kafka-configs.sh", "kafka-reassign-partitions.sh",
-    "kafka-transactions.sh", "kubectl", "mkdir", "mv", "pg_basebackup", "pg_dump",
+    "cat", "cd", "chown", "cp", "curl", "cut", "echo", "git", "grep", "kafka-configs.sh",
+    "kafka-reassign-partitions.sh", "kafka-transactions.sh", "kubectl", "mkdir", "mv", "pg_basebackup", "pg_dump",
     "psql", "python3", "rm", "source", "touch", "true", "unshare",
 })  # fmt: skip
 """Programs that are not ours; of these only the name is known."""
 _ENDS: Final = frozenset({"|", "||", "&&", ";", "&"})
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+_CAPTURE: Final = re.compile(r"^\w+=\$\((.*)\)$")
+"""A variable set to what a command prints: `SAGA=$(tradesaga list)`."""
 _TARGET: Final = re.compile(r"^([a-z-]+):", re.MULTILINE)
 
 
@@ -53,7 +55,7 @@ def commands_of(script: str) -> Iterator[Command]:
     """Yield the simple commands of a script; comments, redirections and here-documents are left out."""
     for line in _lines(script):
         words: list[str] = []
-        for word in [*_words(line), ";"]:
+        for word in [*_words(_CAPTURE.sub(r"\1", line)), ";"]:
             if word in _ENDS:
                 if words:
                     yield _command(words)
