@@ -86,7 +86,7 @@ async def test_an_order_never_placed_is_not_found(desk: Desk) -> None:
 
 async def test_an_expired_attempt_is_known_not_to_have_happened(desk: Desk) -> None:
     """What reaches the venue too late is refused there, and may be tried anew."""
-    with pytest.raises(VenueUnavailable, match="void"):
+    with pytest.raises(VenueUnavailable, match="came after its expiry"):
         await desk.place(DONE, told(order(), seconds=-1))
 
 

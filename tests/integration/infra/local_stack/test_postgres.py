@@ -167,7 +167,7 @@ def test_debians_postgresql_serves_and_is_not_mixed_with_the_packages(
     assert asyncio.run(_write_and_count(state)) == 1
     stopped = stop_postgres(state)
     monkeypatch.delenv("TRADESAGA_PG_BIN")
-    with pytest.raises(CommandError, match="PostgreSQL 15's and the program is PostgreSQL 18"):
+    with pytest.raises(CommandError, match="the data is of PostgreSQL 15, the program is PostgreSQL 18"):
         home.start(stopped)
 
 

@@ -91,7 +91,7 @@ async def test_topics_that_cannot_be_claimed_name_the_topic_to_make_anew(bench: 
     await flood(bench.kafka, topic, count, size)
     with pytest.raises(HaltError, match=f"the first records of {topic} name no installation"):
         await check(bench)
-    with pytest.raises(HaltError, match="delete that topic alone"):
+    with pytest.raises(HaltError, match="delete only that topic"):
         await read_owner(bench.kafka, bench.saga.name)
     await asyncio.to_thread(delete_topics, bench.kafka, [topic])
     await ensure_topics(bench.kafka, [each for each in saga_topics(bench.saga.name) if each.name == topic])
