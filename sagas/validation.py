@@ -145,7 +145,7 @@ def _check_kinds(saga: str, steps: Sequence[AnyStep]) -> None:
     if len(pivots) > 1:
         first, second = (steps[index].name for index in pivots[:2])
         raise DefinitionError(
-            f"{saga}: {first!r} and {second!r} may both fail and cannot be taken back; give one of them a compensation"
+            f"{saga}: {first!r} and {second!r} may both fail and cannot be compensated; give one of them a compensation"
         )
     if not final:
         return
@@ -153,12 +153,12 @@ def _check_kinds(saga: str, steps: Sequence[AnyStep]) -> None:
     for index, each in enumerate(steps):
         if each.kind is StepKind.COMPENSATABLE and not all(before[last] >> index & 1 for last in final):
             raise DefinitionError(
-                f"{saga}: {each.name!r} may fail after {steps[firm].name!r}, which cannot be taken back; "
+                f"{saga}: {each.name!r} may fail after {steps[firm].name!r}, which cannot be compensated; "
                 f"put {each.name!r} before it, or give {steps[firm].name!r} a compensation"
             )
         if each.kind is StepKind.RETRIABLE and pivots and not before[index] >> firm & 1:
             raise DefinitionError(
-                f"{saga}: {each.name!r} cannot be taken back, yet {steps[firm].name!r} may still fail after it; "
+                f"{saga}: {each.name!r} cannot be compensated, yet {steps[firm].name!r} may still fail after it; "
                 f"give {each.name!r} a compensation or let it follow {steps[firm].name!r}"
             )
 
@@ -167,7 +167,7 @@ def _check_compensations(saga: str, steps: Sequence[AnyStep]) -> None:
     commands = [each.back[0] for each in steps if each.back]
     for command in commands:
         if commands.count(command) > 1:
-            raise DefinitionError(f"{saga}: two steps are taken back by {command.__name__}; give each its own command")
+            raise DefinitionError(f"{saga}: two steps are compensated by {command.__name__}; give each its own command")
         try:
             command(reason="")
         except ValidationError:

@@ -87,7 +87,7 @@ def _message(rules: Rules, snapshot: SagaSnapshot, order: StepCommand) -> tuple[
             return Retry(step=step.name, round=round_), round_
         case CompensateStep(round=round_):
             if step.back is None:
-                raise ValueError(f"{step.name!r} cannot be taken back")
+                raise ValueError(f"{step.name!r} cannot be compensated")
             return step.back[0](reason=rules.cause(snapshot.state)[:_REASON_LIMIT]), round_
 
 

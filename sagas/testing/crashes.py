@@ -23,7 +23,7 @@ class Outcome(Enum):
     FAILS = "fails in every attempt"
     ANSWER_LOST = "happens, unheard"
     CALL_LOST = "never arrives, and stays so"
-    STANDS = "succeeds, and cannot be taken back"
+    STANDS = "succeeds, and cannot be compensated"
 
 
 def survives_crashes(

@@ -310,7 +310,7 @@ class InMemoryRun:
             return ""
         stands = self._names(part.stands for part in self.parts)
         if twice := self._names(part.times_done > 1 or part.times_compensated > 1 for part in self.parts):
-            return f"{twice} happened, or were taken back, more than once"
+            return f"{twice} happened, or were compensated, more than once"
         if self.status is Status.ABORTED and stands:
             return f"ABORTED, yet {stands} stand"
         if self.status is Status.COMPLETED and len(stands) != len(self.parts):
@@ -319,7 +319,7 @@ class InMemoryRun:
             return "FAILED without a cause"
         if self.status is Status.FAILED and not self.machine.passed(self.state):
             left = self._names(part.stands and part.status is RowStatus.DONE for part in self.parts)
-            return f"FAILED, yet nobody tried to take {left} back" if left else ""
+            return f"FAILED, yet nothing tried to compensate {left}" if left else ""
         return (
             "" if self.status not in {Status.IDLE, Status.RUNNING, Status.COMPENSATING} else f"hangs in {self.status}"
         )

@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
             .then(step("first", on=s.Ordered, emits=s.Packed, rejects=s.SoldOut))
             .then(step("second", on=s.Packed, emits=s.Paid, rejects=s.Declined))
         ),
-        r"'first' and 'second' may both fail and cannot be taken back; give one of them a compensation",
+        r"'first' and 'second' may both fail and cannot be compensated; give one of them a compensation",
     ),
     "a step that may fail after the pivot": (
         lambda: (
@@ -134,19 +134,19 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
             .then(step("pivot", on=s.Ordered, emits=s.Labelled, rejects=s.SoldOut))
             .also(step("pay", on=s.Labelled, emits=s.Paid, compensate=s.Refund, compensated=s.Refunded))
         ),
-        r"'pay' may fail after 'pivot', which cannot be taken back; put 'pay' before it, or give 'pivot' a comp",
+        r"'pay' may fail after 'pivot', which cannot be compensated; put 'pay' before it, or give 'pivot' a comp",
     ),
     "a step that may fail after one that must succeed": (
         lambda: begun().then(s.pack).also(PLAIN).also(s.pay),
-        r"'pay' may fail after 'plain', which cannot be taken back",
+        r"'pay' may fail after 'plain', which cannot be compensated",
     ),
     "a step that may fail beside the pivot": (
         lambda: begun().then(s.pack).also(s.pay).also(step("go", on=s.Packed, emits=s.Labelled, rejects=s.Thanked)),
-        r"'pay' may fail after 'go', which cannot be taken back",
+        r"'pay' may fail after 'go', which cannot be compensated",
     ),
     "a step that must succeed before the pivot": (
         lambda: begun().then(s.pack).also(PLAIN).also(step("go", on=s.Labelled, emits=s.Shipped, rejects=s.Declined)),
-        r"'plain' cannot be taken back, yet 'go' may still fail after it; give 'plain' a compensation or let it follow",
+        r"'plain' cannot be compensated, yet 'go' may still fail after it; give 'plain' a compensation or let it follow",
     ),
     "one command for two steps": (
         lambda: (
@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
             .then(s.pack)
             .also(step("pay", on=s.Ordered, emits=s.Paid, compensate=s.Unpack, compensated=s.Refunded))
         ),
-        r"two steps are taken back by Unpack; give each its own command",
+        r"two steps are compensated by Unpack; give each its own command",
     ),
     "a compensation that asks for more": (
         lambda: begun().then(step("pack", on=s.Ordered, emits=s.Packed, compensate=Demanding, compensated=s.Unpacked)),

@@ -148,7 +148,7 @@ def test_a_rehearsal_names_the_promise_that_its_end_breaks() -> None:
         play.parts[1].status = RowStatus.DONE
         end(play, failing)
 
-    assert "nobody tried to take ['pay'] back" in broken(leave)
+    assert "nothing tried to compensate ['pay']" in broken(leave)
 
 
 class Till:
