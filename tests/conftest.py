@@ -10,18 +10,25 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import asyncpg
 import psutil
 import pytest
 import structlog
 
+from tradesaga.infra.local_stack import postgres
 from tradesaga.infra.local_stack.servers import start_servers, stop_servers
 from tradesaga.infra.local_stack.state import lock
 from tradesaga.infra.postgres.migrate import migrate
 
 RUN_FOLDER = "TRADESAGA_TEST_RUN"
 PREFIX = "tradesaga-tests-"
+UNSYNCED = {"fsync": "off", "full_page_writes": "off"}
+"""The tests' own PostgreSQL does not wait for its disk: each test makes and drops a database of its own.
+
+A server that is killed loses nothing by it, only a machine that stops. Fault runs and demos wait for the disk.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,8 @@ def stack() -> Stack:
     os.environ.setdefault("TRADESAGA_KAFKA_HEAP", "256m")
     kafka, url = os.environ.get("TRADESAGA_KAFKA"), os.environ.get("TRADESAGA_DATABASE_URL")
     if not (kafka and url):
-        state = start_servers(folder)
+        with patch.dict(postgres.SETTINGS, UNSYNCED):
+            state = start_servers(folder)
         kafka, url = state.kafka, state.database_url
     template = f"template_{folder.name.rsplit('-', 1)[1]}"
     with lock(folder):
