@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := build/bench-peers
 PYTEST := $(BIN)/python -m pytest
-# Two processes share the servers; three keep two cores so busy that servers time out. The tests of one file stay together, and files
+# Three processes share the servers, since tests wait for servers half of their time. The tests of one file stay together, and files
 # run in the order of tests/conftest.py, longest first.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 # uv in its pinned version, with the package index and certificate that pip is configured for.
 UV := $(BIN)/python infra/install/uv.py
 COMPILE := env -u PIP_FIND_LINKS UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --universal --python-version 3.11 \
