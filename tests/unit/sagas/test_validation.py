@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a step that must succeed before the pivot": (
         lambda: begun().then(s.pack).also(PLAIN).also(step("go", on=s.Labelled, emits=s.Shipped, rejects=s.Declined)),
-        r"'plain' cannot be compensated, yet 'go' may still fail after it; give 'plain' a compensation or let it follow",
+        r"'plain' cannot be compensated, yet 'go' may still fail after it; give 'plain' a compensation or let",
     ),
     "one command for two steps": (
         lambda: (
