@@ -18,7 +18,7 @@ from tests.faults.corruption import notice_all
 from tests.faults.drain import drain
 from tests.faults.evidence import Evidence, Notes, collect
 from tests.faults.invariants import Verdict, judge
-from tests.faults.report import figures, save, show_figures, show_progress, show_verdicts
+from tests.faults.report import figures, save, show_figures, show_findings, show_progress, show_verdicts
 from tests.faults.resources import usual_lag
 from tests.faults.script import play
 from tests.faults.stage import Stage, Wanted, open_stage
@@ -72,6 +72,7 @@ def main(
         sys.stdout.write((folder / "chaos.json").read_text())
     shutil.rmtree(folder / "kafka", ignore_errors=True)
     console.print(f"logs: {folder}")
+    show_findings(console, verdicts)
     raise typer.Exit(int(ExitCode.CHECK_FAILED if failed else 0))
 
 

@@ -36,13 +36,19 @@ async def show_progress(stage: Stage, console: Console) -> None:
 
 
 def show_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
-    """Print the invariants, and what was found against them."""
+    """Print the invariants as a table."""
     table = Table("", "Invariant", "Checked", "Result")
     for verdict in verdicts:
         result = "holds" if verdict.holds else f"{len(verdict.findings)} found" if verdict.findings else "not tested"
         table.add_row(verdict.name, verdict.title, f"{verdict.checked:,}", result)
     console.print(table)
+
+
+def show_findings(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Print what was found against the invariants; last of all, since CI keeps the end of a long output."""
     for verdict in verdicts:
+        if not verdict.checked:
+            console.print(f"{verdict.name} was not tested", highlight=False)
         for finding in verdict.findings[:SHOWN]:
             console.print(f"{verdict.name}: {finding}", highlight=False, markup=False)
         if len(verdict.findings) > SHOWN:
