@@ -152,9 +152,9 @@ def release(rules: Rules, tracked: Tracked, value: bytes) -> Release:
         releasing.gone.append(Released(parked, "discard"))
     if _unblocked(tracked):
         if said.action == "retry":
-            _try(rules, releasing, parked)
+            _try(rules, releasing, parked, named=parked)
     elif first:
-        _drain(rules, releasing)
+        _drain(rules, releasing, parked)
         if releasing.queue and releasing.snapshot is not None and releasing.snapshot.state.unblocked:
             # A deadline was among them that would have overtaken those that are left.
             releasing.snapshot = releasing.snapshot._replace(deadline_pending=True)
@@ -169,8 +169,7 @@ def release_readable(rules: Rules, tracked: Tracked) -> Release:
     releasing = Release(tracked.snapshot, tracked.parked)
     releasing.untried_from = tracked.snapshot.state.untried_from if tracked.snapshot is not None else 0
     for parked in islice(tracked.parked.since(releasing.untried_from), RELEASE_LIMIT):
-        if not _try(rules, releasing, parked) and not parked.reason.startswith(WAITS):
-            releasing.dead.pop()  # it was copied to the dead letters when it was parked
+        _try(rules, releasing, parked)
         releasing.untried_from = parked.record.offset + 1
     releasing.error = ""
     return releasing
@@ -191,25 +190,30 @@ def _refusal(said: ParkReleased, parked: Parked | None, tracked: Tracked) -> str
     return ""
 
 
-def _drain(rules: Rules, releasing: Release) -> None:
-    """Fold the parked records in order until one cannot be folded, at most `RELEASE_LIMIT`."""
+def _drain(rules: Rules, releasing: Release, named: Parked) -> None:
+    """Fold the parked records in order until one cannot be folded, at most `RELEASE_LIMIT`; `named` was released."""
     for parked in islice(releasing.queue, RELEASE_LIMIT):
-        if not _try(rules, releasing, parked):
+        if not _try(rules, releasing, parked, named=named):
             return
     if releasing.queue:
         following = releasing.queue[0].record.offset
         releasing.error = f"{RELEASE_LIMIT} were let go at once; offset {following} waits for another release"
 
 
-def _try(rules: Rules, releasing: Release, parked: Parked) -> bool:
-    """Fold one of the parked records; returns whether it could be folded."""
+def _try(rules: Rules, releasing: Release, parked: Parked, *, named: Parked | None = None) -> bool:
+    """Fold one of the parked records; returns whether it could be folded.
+
+    One that could not be read when it was parked was copied to the dead letters then. It is copied again only if an
+    operator has `named` it.
+    """
     record = parked.record
     try:
         reading = read(rules, releasing.snapshot, record, dict(record.headers))
         advanced = advance(releasing.snapshot, record, reading)
     except UnfoldableError as error:
         releasing.error = f"offset {record.offset} cannot be folded: {error}"
-        releasing.dead.append(DeadLetter(record, error.kind, str(error)))
+        if parked is named or parked.reason.startswith(WAITS):
+            releasing.dead.append(DeadLetter(record, error.kind, str(error)))
         return False
     releasing.take(advanced)
     releasing.queue = releasing.queue.removed(parked.place)

@@ -123,6 +123,16 @@ def test_a_discarded_record_lets_the_others_go(log: Log) -> None:
     assert log.status is Status.COMPENSATING
 
 
+def test_a_second_unreadable_record_is_copied_once(log: Log) -> None:
+    """It was copied when it was parked; the release of the one before it only finds it in the way."""
+    stuck = log.fold(unreadable(log)["unknown-type"])
+    also, held = log.fold(unreadable(log)["unknown-type"]), log.say(Held())
+    released = log.release(stuck.record.offset, "discard")
+    assert [letter.record.offset for letter in (*also.dead, *released.dead)] == [also.record.offset]
+    assert [each.record.offset for each in log.tracked.parked] == [also.record.offset, held.record.offset]
+    assert len(log.release(also.record.offset, "retry").dead) == 1
+
+
 def test_a_retry_of_what_still_cannot_be_folded_keeps_it(log: Log) -> None:
     """The release says why the record still waits, and it is copied to the dead letters once more."""
     stuck = log.fold(unreadable(log)["unknown-type"])
