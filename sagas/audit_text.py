@@ -82,7 +82,7 @@ class _Texts(dict[str, str]):
         super().__init__({name: text for name, text in payload.items() if isinstance(text, str)})
 
     def __missing__(self, name: str) -> str:
-        return f"({name} is not given)"
+        return f"({name} missing)"
 
 
 def text_of(payload: Members, name: str) -> str:

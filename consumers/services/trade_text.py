@@ -11,31 +11,31 @@ from tradesaga.schemas.messages import trade as t
 from tradesaga.schemas.messages.message import Message
 
 _ENDS: Final = {
-    "expired": "the order expired with nothing filled",
-    "cancelled": "the order was cancelled with nothing filled",
+    "expired": "the order expired unfilled",
+    "cancelled": "the order was cancelled unfilled",
     "rejected": "the venue rejected the order",
 }
 
 
 def _requested(payload: Members) -> str:
     limit = text_of(payload, "limit_price")
-    price = f"at {limit} or better" if limit else "at the market"
+    price = f"limit {limit}" if limit else "at market"
     verb = {"BUY": "buy", "SELL": "sell"}.get(text_of(payload, "side"), "trade")
     who, what = text_of(payload, "account"), f"{text_of(payload, 'quantity')} {text_of(payload, 'symbol')}"
-    return f"{who} asks to {verb} {what} {price} ({text_of(payload, 'time_in_force') or 'GTC'})"
+    return f"{who} requested a trade: {verb} {what}, {price}, {text_of(payload, 'time_in_force') or 'GTC'}"
 
 
 def _reported(payload: Members) -> str:
     kind, fill = text_of(payload, "kind").replace("_", " "), payload.get("fill")
     if not isinstance(fill, dict):
-        return f"the venue reports: {kind}"
+        return f"venue report: {kind}"
     execution = cast("Members", fill)
-    return f"the venue reports: {kind}, {text_of(execution, 'quantity')} at {text_of(execution, 'price')}"
+    return f"venue report: {kind}, {text_of(execution, 'quantity')} at {text_of(execution, 'price')}"
 
 
 def _unfilled(payload: Members) -> str:
     status = text_of(payload, "status")
-    return _ENDS.get(status, f"nothing was filled: {status}")
+    return _ENDS.get(status, f"the order ended unfilled: {status}")
 
 
 def _traded(context: Mapping[str, Members]) -> str:
@@ -44,12 +44,11 @@ def _traded(context: Mapping[str, Members]) -> str:
     verb = {"BUY": "Bought", "SELL": "Sold"}.get(text_of(asked, "side"), "Traded")
     quantity, wanted = text_of(filled, "quantity"), text_of(asked, "quantity")
     executions = _executions(filled)
-    headline = f"{verb} {quantity} {text_of(asked, 'symbol')}"
-    if wanted and _number(wanted) != _number(quantity):
-        headline += f" of {wanted} asked for"
+    partly = f" of {wanted}" if wanted and _number(wanted) != _number(quantity) else ""
+    headline = f"{verb} {quantity}{partly} {text_of(asked, 'symbol')}"
     headline += _price(quantity, text_of(filled, "quote_amount"))
     if executions:
-        headline += ", filled at once" if executions == 1 else f", filled in {count(executions, 'part')}"
+        headline += f" in {count(executions, 'execution')}"
     return f"{headline}, settled"
 
 
@@ -80,21 +79,21 @@ def _number(text: str) -> Decimal | None:
 
 _SENTENCES: Final[dict[type[Message], Sentence]] = {
     t.TradeRequested: _requested,
-    t.OrderValidated: "the order obeys the venue's rules; it can cost {hold} {hold_asset} at most",
-    t.ValidationRejected: "the order breaks a rule",
-    t.OrderWithdrawn: "the order is withdrawn from the register",
-    t.FundsReserved: "{amount} {asset} set aside",
-    t.FundsRejected: "the account does not have what the order could cost",
-    t.FundsReleased: "{amount} {asset} are free again",
-    t.RiskAccepted: "the order is within the limits; it counts for {exposure}",
-    t.RiskRejected: "the order would breach a limit",
-    t.RiskReleased: "the order no longer counts against the limits",
-    t.OrderPlaced: "{venue} has the order, as {venue_order_id}",
-    t.OrderRejected: "the venue will not have the order",
-    t.OrderCancelled: "the venue can no longer fill the order",
-    t.TradeFilled: "filled: {quantity} for {quote_amount}, fee {fee} {fee_asset}",
+    t.OrderValidated: "the order was validated; required hold: {hold} {hold_asset}",
+    t.ValidationRejected: "the order failed validation",
+    t.OrderWithdrawn: "the order was withdrawn from the order register",
+    t.FundsReserved: "{amount} {asset} reserved",
+    t.FundsRejected: "insufficient funds for the hold",
+    t.FundsReleased: "{amount} {asset} released",
+    t.RiskAccepted: "the order is within the risk limits; exposure {exposure}",
+    t.RiskRejected: "the order would breach a risk limit",
+    t.RiskReleased: "the order was removed from the account's exposure",
+    t.OrderPlaced: "{venue} accepted the order as {venue_order_id}",
+    t.OrderRejected: "the venue rejected the order",
+    t.OrderCancelled: "the order can no longer be filled at the venue",
+    t.TradeFilled: "filled {quantity} for {quote_amount}, fee {fee} {fee_asset}",
     t.TradeUnfilled: _unfilled,
-    t.TradeSettled: "booked: {quantity} for {quote_amount}, fee {fee}; {released} of the hold released",
+    t.TradeSettled: "booked {quantity} for {quote_amount}, fee {fee}; {released} of the hold released",
     t.VenueReport: _reported,
 }
 TRADE_TEXT: Final = AuditText(trade, _SENTENCES, _traded, ORDER_RECORDS)

@@ -191,35 +191,35 @@ def describe_record(kind: RecordKind, raw: RawRecord, outcome: FoldResult | None
     """Return the sentence for a record, from its saga's texts where these have one."""
     words = text.sentence(raw.message, raw.members) if text is not None and text.saga.name == raw.saga else ""
     step = raw.step or "the saga"
-    attempts = text_of(raw.members, "attempts") or "0"
+    attempts = _attempts(text_of(raw.members, "attempts") or "0")
     told = {
-        RecordKind.START: words or f"the saga starts ({raw.message})",
-        RecordKind.STEP_COMPLETE: words or f"{step} is done ({raw.message})",
-        RecordKind.STEP_REFUSED: words or f"{step} is refused ({raw.message})",
-        RecordKind.ATTEMPT_FAILED: f"attempt {raw.attempt} at {_what(raw)} has failed",
-        RecordKind.STEP_FAILED: f"{step} has failed for good, after {_attempts(attempts)}",
-        RecordKind.STEP_UNKNOWN: f"nobody knows yet whether attempt {raw.attempt} of {step} has happened",
-        RecordKind.STEP_UNOWNED: f"{step} has no owner that is known, and nobody answers for it",
-        RecordKind.STEP_BARRED: f"{step} has not happened and never will",
-        RecordKind.COMPENSATED: words or f"{step} is taken back ({raw.message})",
-        RecordKind.COMPENSATION_FAILED: f"{step} could not be taken back, after {_attempts(attempts)}: it still stands",
-        RecordKind.CONTRADICTED: f"what {step} has answered is contradicted from outside",
-        RecordKind.DEADLINE: "the saga's time is up",
+        RecordKind.START: words or f"the saga started ({raw.message})",
+        RecordKind.STEP_COMPLETE: words or f"{step} completed ({raw.message})",
+        RecordKind.STEP_REFUSED: words or f"{step} was rejected ({raw.message})",
+        RecordKind.ATTEMPT_FAILED: f"attempt {raw.attempt} {_what(raw)} failed",
+        RecordKind.STEP_FAILED: f"{step} failed after {attempts}; it is not retried automatically",
+        RecordKind.STEP_UNKNOWN: f"the outcome of attempt {raw.attempt} of {step} is unknown",
+        RecordKind.STEP_UNOWNED: f"{step} has no known owner and is unanswered",
+        RecordKind.STEP_BARRED: f"{step} was barred: it has not happened and never will",
+        RecordKind.COMPENSATED: words or f"{step} was compensated ({raw.message})",
+        RecordKind.COMPENSATION_FAILED: f"the compensation of {step} failed after {attempts}; its effect remains",
+        RecordKind.CONTRADICTED: f"the answer of {step} was contradicted from outside",
+        RecordKind.DEADLINE: "the saga's deadline elapsed",
         RecordKind.OPERATOR: _decision(raw),
-        RecordKind.REPORTED: words or f"{raw.message or 'a record'} is recorded",
-        RecordKind.DUPLICATE: f"the same again: {raw.message}; it changes nothing",
-        RecordKind.LATE: f"too late to change anything: {words or raw.message}",
-        RecordKind.PARKED: f"{raw.message or 'a record'} is set aside until a person lets it go",
-        RecordKind.SET_ASIDE: f"{raw.message or 'a record'} does not count",
-        RecordKind.UNREADABLE: "a row of which the headers cannot be read",
+        RecordKind.REPORTED: words or f"{raw.message or 'a record'} was recorded",
+        RecordKind.DUPLICATE: f"duplicate {raw.message or 'record'}, no effect",
+        RecordKind.LATE: f"received after the saga ended, no effect: {words or raw.message}",
+        RecordKind.PARKED: f"{raw.message or 'a record'} was parked until it is released",
+        RecordKind.SET_ASIDE: f"{raw.message or 'a record'} was ignored",
+        RecordKind.UNREADABLE: "a record whose headers cannot be read",
     }[kind]
     if outcome is None or not outcome.refused or kind is RecordKind.SET_ASIDE:
         return told
-    return f"{told} \N{EN DASH} in vain"
+    return f"rejected: {told}"
 
 
 def _what(raw: RawRecord) -> str:
-    return f"taking {raw.step} back" if raw.back else raw.step
+    return f"to compensate {raw.step}" if raw.back else f"of {raw.step}"
 
 
 def _attempts(number: str) -> str:
@@ -228,17 +228,17 @@ def _attempts(number: str) -> str:
 
 def _decision(raw: RawRecord) -> str:
     """Return the sentence of an operator's decision."""
-    who, step = text_of(raw.members, "operator") or "somebody", raw.step
+    who, step = text_of(raw.members, "operator") or "an unnamed operator", raw.step
     place = f"{text_of(raw.members, 'topic')}[{text_of(raw.members, 'partition')}]@{text_of(raw.members, 'offset')}"
-    deed = "lets go what is parked at" if text_of(raw.members, "action") == "retry" else "discards what is parked at"
+    verb = "released" if text_of(raw.members, "action") == "retry" else "discarded"
     return {
-        lifecycle.AbortRequested.NAME: f"{who} has the saga taken back",
-        lifecycle.RetryRequested.NAME: f"{who} has {step} tried again",
-        lifecycle.SkipRequested.NAME: f"{who} leaves {step} standing",
-        lifecycle.ResolveRequested.NAME: f"{who} closes the saga as {text_of(raw.members, 'outcome')}",
-        lifecycle.RecheckRequested.NAME: f"{who} has the owner of each step say again what came of it",
-        lifecycle.ParkReleased.NAME: f"{who} {deed} {place}",
-    }.get(raw.message, f"{who} has decided: {raw.message}")
+        lifecycle.AbortRequested.NAME: f"{who} requested an abort of the saga",
+        lifecycle.RetryRequested.NAME: f"{who} requested a retry of {step}",
+        lifecycle.SkipRequested.NAME: f"{who} requested to skip {step}",
+        lifecycle.ResolveRequested.NAME: f"{who} requested to resolve the saga as {text_of(raw.members, 'outcome')}",
+        lifecycle.RecheckRequested.NAME: f"{who} requested a recheck of all steps",
+        lifecycle.ParkReleased.NAME: f"{who} {verb} the record parked at {place}",
+    }.get(raw.message, f"{who} requested {raw.message}")
 
 
 def describe_orders(steps: Sequence[str], orders: Sequence[StepCommand]) -> list[TimelineNote]:
@@ -247,10 +247,12 @@ def describe_orders(steps: Sequence[str], orders: Sequence[StepCommand]) -> list
     for order in orders:
         step = steps[order.step]
         if isinstance(order, BarStep):
-            notes.append(TimelineNote(RecordKind.BAR_ASKED, f"{step} is asked to settle: done, or never", step))
+            notes.append(
+                TimelineNote(RecordKind.BAR_ASKED, f"settlement of {step} requested: completed or barred", step)
+            )
         elif isinstance(order, CompensateStep):
             again = f", round {order.round}" if order.round > 1 else ""
-            notes.append(TimelineNote(RecordKind.COMPENSATION_ASKED, f"{step} is asked to be taken back{again}", step))
+            notes.append(TimelineNote(RecordKind.COMPENSATION_ASKED, f"compensation of {step} requested{again}", step))
         else:
-            notes.append(TimelineNote(RecordKind.RETRY, f"{step} is asked for again, round {order.round}", step))
+            notes.append(TimelineNote(RecordKind.RETRY, f"retry of {step} requested, round {order.round}", step))
     return notes

@@ -120,7 +120,7 @@ async def _seal(
     except CommandError as error:
         if keys:
             raise
-        nothing = Seal(Proof.UNCHECKED, f"no public key is at hand: {error.where}")
+        nothing = Seal(Proof.UNCHECKED, f"no public key is available: {error.where}")
         return dict.fromkeys((row.position for row, _ in rows), nothing)
     with progress_bar() as progress:
         task = progress.add_task("proving", total=None)

@@ -19,6 +19,15 @@ _RESULTS: Final = {
     RecordKind.COMPENSATED: "back",
     RecordKind.COMPENSATION_FAILED: "failed",
 }
+"""The result of an attempt by the kind of its outcome; also a class of its bar."""
+
+_RESULT_TEXTS: Final = {
+    "done": "completed",
+    "refused": "rejected",
+    "failed": "failed",
+    "unknown": "outcome unknown",
+    "back": "compensated",
+}
 
 _FLOOR: Final = 9.0
 """The minimum width in pixels of any time between two events, if there is room."""
@@ -209,7 +218,7 @@ class _Drawing:
         drawn: list[Markup] = []
         for left, right, lasts in self.scale.gaps:
             middle, height = (left + right) / 2, self.bottom - self.top + 8
-            title, label = element("title", f"{span(lasts)}, drawn short"), span(lasts)
+            title, label = element("title", f"{span(lasts)}, not to scale"), span(lasts)
             shown = label if len(label) * _LETTER < right - left + 4 else ""
             drawn += [
                 element("rect", title, x=left, y=self.top - 4, width=right - left, height=height, class_="gap"),
@@ -252,7 +261,7 @@ class _Drawing:
 
     def _row(self, row: str) -> Markup:
         middle = self._middle(row)
-        name = {"\0outside": "from outside", "\0person": "people, deadline"}.get(row, row)
+        name = {"\0outside": "outside reports", "\0person": "operators, deadline"}.get(row, row)
         short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
         bars = sorted((bar for bar in self.bars if bar.step == row), key=lambda bar: bar.began)
         base = element(
@@ -272,7 +281,7 @@ class _Drawing:
             since = _since(bars, at)
             left, right = self.scale.at(since), self.scale.at(bar.began)
             if right - left > 1:
-                title = element("title", f"{span(bar.began - since)} of waiting")
+                title = element("title", f"waited {span(bar.began - since)}")
                 drawn.append(element("line", title, x1=left, x2=right, y1=middle, y2=middle, class_="wait"))
         return join(*drawn)
 
@@ -282,7 +291,7 @@ class _Drawing:
         right = max(right, left + 3)
         waits = bar.step in self.timeline.waiting and not bar.back and bar.result in {"done", "refused"}
         look = f"bar {bar.result} waiting" if waits else f"bar {bar.result}"
-        what = f"{'taking back ' if bar.back else ''}{bar.step}, attempt {bar.attempt}: {bar.result}"
+        what = f"{'compensation of ' if bar.back else ''}{bar.step}, attempt {bar.attempt}: {_RESULT_TEXTS[bar.result]}"
         took = span(bar.ended - bar.began)
         parts = [
             element("title", f"{what}, {took}"),
@@ -327,10 +336,10 @@ class _Drawing:
         drawn = [element("line", x1=self.layout.gutter, x2=self.layout.width, y1=line, y2=line, class_="base")]
         for time in self.seals:
             place = self.scale.at(time)
-            title = element("title", f"sealed {clock(time, 9)}")
+            title = element("title", f"checkpoint signed {clock(time, 9)}")
             points = f"{place:.2f},{line - 6:.2f} {place + 6:.2f},{line + 5:.2f} {place - 6:.2f},{line + 5:.2f}"
             drawn.append(element("polygon", title, points=points, class_="seal"))
-        return join(*drawn, self._name("sealed", line + 4, line + 16))
+        return join(*drawn, self._name("checkpoints", line + 4, line + 16))
 
     def _name(self, text: str, wide: float, narrow: float) -> Markup:
         """Draw the name of a row: in the gutter at the height `wide`, or without a gutter at `narrow`."""

@@ -54,7 +54,7 @@ class Seal:
 
 
 NOT_YET = Seal(Proof.NOT_YET, "no checkpoint covers it yet")
-UNCHECKED = Seal(Proof.UNCHECKED, "the seals were not looked at")
+UNCHECKED = Seal(Proof.UNCHECKED, "the seals were not checked")
 
 
 class RecordKind(StrEnum):
@@ -186,7 +186,7 @@ class SagaTimeline:
     @property
     def definition(self) -> str:
         """The version of the saga's definition in words."""
-        return f"version {self.version}" if self.version is not None else "definition not at hand"
+        return f"version {self.version}" if self.version is not None else "version unknown"
 
     @property
     def began(self) -> int:
@@ -207,8 +207,8 @@ class SagaTimeline:
             "times": {
                 "event_time_ns": "ce_time, by the clock of the record's writer",
                 "started_ns": "ts_started, by the same clock",
-                "recorded_ms": "the broker's, as it appended the record",
-                "sealed_ns": "the clock of the machine that signed the checkpoint",
+                "recorded_ms": "by the broker's clock, when it appended the record",
+                "sealed_ns": "by the clock of the machine that signed the checkpoint",
             },
             "records": [_record(each) for each in self.records],
             "context": {

@@ -103,26 +103,26 @@ _TONES: Final = {
 }
 
 _LEGEND: Final = (
-    ("bar done", "l-done", "done"),
+    ("bar done", "l-done", "completed"),
     ("bar failed", "l-failed", "failed"),
-    ("bar refused", "l-failed", "refused"),
-    ("bar unknown", "l-unknown", "nobody knew"),
-    ("bar back", "l-back", "taken back"),
-    ('"wait"', "l-wait", "waiting to begin"),
-    ('waiting"', "l-waiting", "waiting for the outside"),
-    ('"dot"', "l-dot", "heard from outside"),
-    ('"dot late"', "l-late", "changed nothing, or waits"),
-    ('"person"', "l-person", "decided by a person"),
+    ("bar refused", "l-failed", "rejected"),
+    ("bar unknown", "l-unknown", "outcome unknown"),
+    ("bar back", "l-back", "compensated"),
+    ('"wait"', "l-wait", "waiting to start"),
+    ('waiting"', "l-waiting", "waiting for a report"),
+    ('"dot"', "l-dot", "outside report"),
+    ('"dot late"', "l-late", "duplicate, late or parked"),
+    ('"person"', "l-person", "operator action"),
     ('"deadline"', "l-deadline", "deadline"),
-    ('"seal"', "l-seal", "checkpoint signed"),
+    ('"seal"', "l-seal", "checkpoint"),
 )
 """The legend: text that occurs in the drawing, class of the sign, and label."""
 
 _FOOT: Final = (
-    "Event times are those of each record's writer (ce_time, ts_started), recorded times the broker's as it appended "
-    "the record, sealing times those of the machine that signed. All is told from the bytes of the audit log alone: "
-    "what a record means is found by folding them as the saga log did. In the drawing, times between two happenings "
-    "have some room each, so that short ones can be seen, and shaded ones are cut short. The numbers are exact."
+    "Event times (ce_time, ts_started) are by the clock of each record's writer, recorded times by the broker's clock "
+    "when it appended the record, and sealing times by the clock of the machine that signed. The report uses only the "
+    "bytes in the audit log: the meaning of a record is derived by folding them as the saga log did. The time scale of "
+    "the timeline is not linear: each interval has a minimum width, and shaded ones are cut short. Numbers are exact."
 )
 
 
@@ -153,7 +153,7 @@ def _head(timeline: SagaTimeline) -> Markup:
 
 
 def _alarming(remark: str) -> bool:
-    return any(word in remark for word in ("NOT PROVEN", "cannot be believed", "the clock was"))
+    return any(word in remark for word in ("NOT PROVEN", "inconsistent", "the clock was"))
 
 
 def _timeline(timeline: SagaTimeline) -> Markup:
@@ -167,14 +167,14 @@ def _timeline(timeline: SagaTimeline) -> Markup:
 def _facts(timeline: SagaTimeline) -> Markup:
     began = timeline.began
     facts = [_fact(each, began) for each in timeline.records]
-    return element("section", element("h2", "Fact by fact"), element("ol", *facts, class_="facts panel"))
+    return element("section", element("h2", "Records"), element("ol", *facts, class_="facts panel"))
 
 
 def _fact(told: TimelineRecord, began: int) -> Markup:
     when = element(
         "div",
         element("b", clock(told.when), element("small", clock(told.when, 9)[-6:])),
-        element("span", f"+{span(told.when - began)}" if told.when > began else "the beginning"),
+        element("span", f"+{span(told.when - began)}" if told.when > began else "start"),
         Markup("<br>"),
         element(
             "small", f"recorded {clock(told.recorded)}" if told.event_time is not None else "by the broker's clock"
@@ -189,7 +189,7 @@ def _fact(told: TimelineRecord, began: int) -> Markup:
     if told.reason:
         parts.append(element("blockquote", told.reason, class_="reason"))
     if told.error and told.kind is not RecordKind.DUPLICATE:
-        parts.append(element("div", f"The saga log: {told.error}", class_="then"))
+        parts.append(element("div", f"Saga log: {told.error}", class_="then"))
     parts += [_moment(each) for each in told.after]
     parts += [_gain(each.name, each.value) for each in told.additions] or [_payload(told)]
     return element("li", when, element("div", *parts, _meta(told)), class_="fact")
@@ -197,8 +197,7 @@ def _fact(told: TimelineRecord, began: int) -> Markup:
 
 def _moment(note: TimelineNote) -> Markup:
     at = element("b", clock(note.time, 6)) if note.time is not None else element("b", "\N{RIGHTWARDS ARROW}")
-    goes = "goes" if "\N{RIGHTWARDS ARROW}" in note.sentence else "is"
-    sentence = f"the saga {goes} {note.sentence}" if note.kind is RecordKind.STATE_CHANGE else note.sentence
+    sentence = f"state: {note.sentence}" if note.kind is RecordKind.STATE_CHANGE else note.sentence
     return element("div", at, f" {sentence}", class_="then", title=note.kind)
 
 
@@ -207,28 +206,28 @@ def _gain(name: str, value: str) -> Markup:
         element("div", element("span", f"{path}: " if path else "", class_="key"), shown)
         for path, shown in list_fields(value)
     ]
-    head = element("b", f"@@ context gains {name} @@")
+    head = element("b", f"@@ added to the context: {name} @@")
     return element("div", head, element("div", *lines, class_="lines"), class_="diff")
 
 
 def _payload(told: TimelineRecord) -> Markup:
     """Show a payload that was not added to the context, collapsed."""
     if told.payload is None:
-        what = f"{told.size:,} bytes that are no JSON: sealed, or damaged" if told.size else "no payload"
+        what = f"{told.size:,} bytes, not JSON: encrypted or damaged" if told.size else "no payload"
         return element("div", what, class_="then")
     known = {"reason": told.reason, "step": told.step, "operator": told.operator, "attempt": str(told.attempt)}
     fields = [(path, shown) for path, shown in list_fields(told.payload) if known.get(path) != shown]
     lines = [element("div", element("span", f"{path}: ", class_="key"), shown) for path, shown in fields]
     shown = element("div", element("div", *lines, class_="lines"), class_="diff payload")
-    return element("details", element("summary", "what it says"), shown, class_="then") if lines else join()
+    return element("details", element("summary", "payload"), shown, class_="then") if lines else join()
 
 
 def _meta(told: TimelineRecord) -> Markup:
-    number = f"record {told.seq}" if told.seq is not None else "counted in no chain"
+    number = f"record {told.seq}" if told.seq is not None else "not in the saga's chain"
     where = f"{told.position.topic}[{told.position.partition}] offset {told.position.offset}"
     attempt = f"attempt {told.attempt}" + (f", round {told.round}" if told.round > 1 else "") if told.attempt else ""
-    writer = f"by {told.writer or 'nobody named'}"
-    parts = [number, where, writer, attempt, f"written under epoch {told.writer_epoch}", f"hash {told.hash[:16]}"]
+    writer = f"by {told.writer or 'an unnamed writer'}"
+    parts = [number, where, writer, attempt, f"epoch {told.writer_epoch}", f"hash {told.hash[:16]}"]
     doubts = [element("div", each, class_="no") for each in told.remarks]
     return element("div", " \N{MIDDLE DOT} ".join(filter(None, parts)), Markup("<br>"), _seal(told.seal), *doubts,
                    class_="meta")  # fmt: skip
@@ -255,7 +254,7 @@ def _context(timeline: SagaTimeline) -> Markup:
     whole = element(
         "details", element("summary", f"{len(additions)} members"), *(_gain(g.name, g.value) for g in additions)
     )
-    return element("section", element("h2", "The context at the end"), element("div", whole, class_="panel"))
+    return element("section", element("h2", "Final context"), element("div", whole, class_="panel"))
 
 
 def _seals(timeline: SagaTimeline) -> Markup:
@@ -266,7 +265,8 @@ def _seals(timeline: SagaTimeline) -> Markup:
     if not covered:
         return join()
     titles = element(
-        "tr", *(element("th", each) for each in ("signed", "log", "records of it", "of this saga", "clock"))
+        "tr",
+        *(element("th", each) for each in ("signed", "log", "records in the log", "records of this saga", "clock")),
     )
     rows = [_checkpoint(log, told) for log, told in covered.items()]
     table = element("div", element("table", titles, *rows), class_="panel scroll")
@@ -278,9 +278,11 @@ def _checkpoint(log: tuple[str, int, int], told: Iterable[TimelineRecord]) -> Ma
     one = seals[0]
     proven = sum(1 for each in seals if each.proof is Proof.PROVEN)
     bound = (
-        f"{one.clock}, within {describe_span(one.clock_error)}" if one.clock_error >= 0 else f"{one.clock}, no bound"
+        f"{one.clock}, within {describe_span(one.clock_error)}"
+        if one.clock_error >= 0
+        else f"{one.clock}, error unknown"
     )
-    bound += " \N{EN DASH} outside its tier" if one.outside_tier else ""
+    bound += " \N{EN DASH} outside the tier" if one.outside_tier else ""
     cells = (
         f"{day(one.time)} {clock(one.time)}",
         f"{log[0]}[{log[1]}]",

@@ -158,7 +158,9 @@ class SealFinder:
 
     async def _look(self, log: Log, records: Mapping[Position, bytes]) -> dict[Position, Seal]:
         end = (await read_ends(self.sql)).get(log, 0)
-        planted = Seal(Proof.UNPROVEN, f"it lies beyond what the saga log has read, offset {end}: somebody planted it")
+        planted = Seal(
+            Proof.UNPROVEN, f"the saga log has read only up to offset {end}: somebody else inserted this row"
+        )
         beyond = {place: planted for place in records if place.offset >= end}
         last = await self.sql.fetchval(_LAST, *log)
         if last is None:
@@ -171,7 +173,7 @@ class SealFinder:
                 note = await self.sql.fetchval(_COVERS, *log, start.leaf_of(place.offset))
                 covers[place] = each = self._read(log, note or last)
                 if each.size != start.leaf_of(each.next_offset - 1) + 1:
-                    raise SealError("the checkpoints do not agree on where the log begins: offsets are missing in it")
+                    raise SealError("the checkpoints disagree on where the log begins: offsets are missing")
         prover, missing = Prover(()), ""
         if self.proving and covers:
             wanted = [(start.leaf_of(place.offset), each.size) for place, each in covers.items()]
@@ -206,7 +208,7 @@ class SealFinder:
         try:
             found = (await RetiredRanges.load(self.sql)).before(log, first)
         except ActionError as error:
-            raise SealError(f"what was retired cannot be read: {error}") from error
+            raise SealError(f"the retired ranges cannot be read: {error}") from error
         return _Start(min(first, begin), None) if found is None else _Start(found[1].next_offset, found[1].frontier)
 
     async def _feed(self, prover: Prover, log: Log, start: "_Start", end: int) -> str:
@@ -215,7 +217,7 @@ class SealFinder:
         async for page in read_leaves(self.sql, log, (0, end)):
             for offset, found, skipped in page:
                 if offset - skipped != expected:
-                    return f"offsets {expected} to {offset - 1} are not in the log any more, which the proof asks for"
+                    return f"offsets {expected} to {offset - 1} are not in the log any more; the proof needs them"
                 prover.take(hash_leaf(found))
                 expected = offset + 1
             self.advance(len(page))
@@ -224,13 +226,13 @@ class SealFinder:
     def _read(self, log: Log, note: str) -> Checkpoint:
         checkpoint = Checkpoint.parse(open_note(note, self.trusted)[0])
         if checkpoint.origin != str(Origin(self.log_id, *log)):
-            raise SealError(f"the checkpoint is one of {checkpoint.origin}")
+            raise SealError(f"the checkpoint belongs to another log: {checkpoint.origin}")
         return checkpoint
 
     def _sealed(self, checkpoint: Checkpoint, index: int) -> Seal:
         return Seal(
             Proof.UNCHECKED,
-            "the proof was not asked for",
+            "not proven because of --no-proof",
             index=index,
             size=checkpoint.size,
             time=checkpoint.time,

@@ -71,23 +71,23 @@ def _headline(
 ) -> str:
     snapshot = tracked.snapshot
     if rules is None or snapshot is None:
-        return f"{count(len(records), 'record')} of a saga of {name!r}, told by what they say themselves"
+        return f"{count(len(records), 'record').capitalize()} of a {name!r} saga, described by their content alone"
     missing = listed(rules.machine.missing(snapshot.state))
     closed = [each for each in records if f".{ResolveRequested.NAME}." in each.type and not each.error]
     if snapshot.state.resolved is snapshot.status and closed:
         last = closed[-1]
-        return f"Closed by hand as {snapshot.status}, by {last.operator}: {last.reason}"
+        return f"Resolved as {snapshot.status} by {last.operator}: {last.reason}"
     match snapshot.status:
         case Status.COMPLETED:
             return _done(records, text)
         case Status.ABORTED:
-            return f"Taken back because {_cause(records)}: {_undone(records)}"
+            return f"Aborted: {_cause(records)}; {_compensations(records)}"
         case Status.COMPENSATING:
-            return f"Being taken back because {_cause(records)}; waiting for {missing}"
+            return f"Compensating: {_cause(records)}; waiting for {missing}"
         case Status.FAILED:
-            return f"Needs a person: {rules.stands(snapshot.state) or rules.cause(snapshot.state)}"
+            return f"Needs an operator: {rules.stands(snapshot.state) or rules.cause(snapshot.state)}"
         case _:
-            return f"Under way; waiting for {missing or 'nothing'}"
+            return f"In progress; waiting for {missing or 'nothing'}"
 
 
 def _done(records: Sequence[TimelineRecord], text: AuditText | None) -> str:
@@ -104,17 +104,17 @@ def _turn(records: Sequence[TimelineRecord]) -> TimelineRecord | None:
 
 def _cause(records: Sequence[TimelineRecord]) -> str:
     turn = _turn(records)
-    return "of something that no record tells" if turn is None else turn.sentence
+    return "cause not recorded" if turn is None else turn.sentence
 
 
-def _undone(records: Sequence[TimelineRecord]) -> str:
-    turn, undone = _turn(records), [each for each in records if each.kind is RecordKind.COMPENSATED]
-    if turn is None or not undone:
-        return "nothing had to be undone"
-    names = [each.step for each in undone]
+def _compensations(records: Sequence[TimelineRecord]) -> str:
+    turn, compensated = _turn(records), [each for each in records if each.kind is RecordKind.COMPENSATED]
+    if turn is None or not compensated:
+        return "no step had to be compensated"
+    names = [each.step for each in compensated]
     done = [each.step for each in records if each.kind is RecordKind.STEP_COMPLETE and each.step in names]
-    order = ", last first" if len(names) > 1 and names == done[::-1] else ""
-    return f"{count(len(names), 'step')} undone in {span(max(0, undone[-1].when - turn.when))}{order}"
+    order = ", last step first" if len(names) > 1 and names == done[::-1] else ""
+    return f"{count(len(names), 'step')} compensated in {span(max(0, compensated[-1].when - turn.when))}{order}"
 
 
 def _sentences(records: Sequence[TimelineRecord]) -> list[str]:
@@ -123,20 +123,16 @@ def _sentences(records: Sequence[TimelineRecord]) -> list[str]:
     first, last = min(each.when for each in records), max(each.when for each in records)
     until = clock(last) if day(first) == day(last) else f"{day(last)} {clock(last)}"
     told = [f"{day(first)}, {clock(first)} to {until} UTC: {count(len(records), 'record')} in {span(last - first)}."]
-    turn, undone = _turn(records), [each.step for each in records if each.kind is RecordKind.COMPENSATED]
+    turn, compensated = _turn(records), [each.step for each in records if each.kind is RecordKind.COMPENSATED]
     if turn is not None and turn.kind is not RecordKind.OPERATOR:
-        told.append(f"Why it was taken back: {turn.sentence}" + (f" ({turn.reason})." if turn.reason else "."))
-    if undone:
-        told.append(f"Undone in this order: {', '.join(undone)}.")
+        told.append(f"Reason for compensation: {turn.sentence}" + (f" ({turn.reason})." if turn.reason else "."))
+    if compensated:
+        told.append(f"Compensated in this order: {', '.join(compensated)}.")
     told += _tries(records)
     told += [f"{each.sentence}: {each.reason}" for each in records if each.kind is RecordKind.OPERATOR]
-    for kind, what in (
-        (RecordKind.DUPLICATE, "came again"),
-        (RecordKind.LATE, "came too late"),
-        (RecordKind.PARKED, "had to wait"),
-    ):
+    for kind in (RecordKind.DUPLICATE, RecordKind.LATE, RecordKind.PARKED):
         if number := sum(1 for each in records if each.kind is kind):
-            told.append(f"{count(number, 'record').capitalize()} {what}.")
+            told.append(f"{count(number, f'{kind} record').capitalize()}.")
     return told
 
 
@@ -149,17 +145,17 @@ def _tries(records: Sequence[TimelineRecord]) -> list[str]:
             failed[key] = failed.get(key, 0) + 1
     told: list[str] = []
     for (step, back), number in failed.items():
-        what = f"Taking {step} back" if back else step
+        what = f"Compensation of {step}" if back else step
         told.append(f"{what} failed {'once' if number == 1 else count(number, 'time')}.")
     return told
 
 
 def _unfolded(name: str, rules: Rules | None, retired: int) -> list[str]:
     if retired:
-        return [f"The saga's first {retired:,} records were retired: its states cannot be told."]
+        return [f"The saga's first {retired:,} records were retired, so its states cannot be derived."]
     if rules is None:
-        what = f"The definition of {name!r} that this saga runs under is not installed here"
-        return [f"{what}: states, and what the saga log asked for, cannot be told. Name its module in TRADESAGA_APP."]
+        what = f"The definition of {name!r} in the version of this saga is not installed here"
+        return [f"{what}, so states and commands cannot be derived. Name its module in TRADESAGA_APP."]
     return []
 
 
@@ -167,9 +163,7 @@ def _remarks(records: Sequence[TimelineRecord], tier: ClockTier) -> list[str]:
     told: list[str] = []
     doubted = sum(1 for each in records if each.remarks)
     if doubted:
-        told.append(
-            f"{count(doubted, 'record').capitalize()} cannot be believed as stored; run `tradesaga audit verify`."
-        )
+        told.append(f"{count(doubted, 'inconsistent record').capitalize()}; run `tradesaga audit verify`.")
     told.append(_sealed(records))
     tally = ClockTally(tier)
     for size, time, error in {(each.seal.size, each.seal.time, each.seal.clock_error) for each in records}:
@@ -189,9 +183,9 @@ def _sealed(records: Sequence[TimelineRecord]) -> str:
         for proof, what in (
             (Proof.PROVEN, "sealed and proven"),
             (Proof.NOT_YET, "not sealed yet"),
-            (Proof.UNCHECKED, "not proven here"),
-            (Proof.UNPROVEN, "NOT PROVEN to be what was sealed"),
+            (Proof.UNCHECKED, "not checked"),
+            (Proof.UNPROVEN, "NOT PROVEN to be unaltered"),
         )
         if by[proof]
     ]
-    return f"Seals: of {total} records {listed(told)}."
+    return f"Seals of {total} records: {', '.join(told)}."

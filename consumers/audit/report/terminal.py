@@ -63,7 +63,7 @@ def _head(timeline: SagaTimeline) -> list[RenderableType]:
 
 
 def _table(timeline: SagaTimeline, began: int) -> Table:
-    what, where = Column("what", ratio=1), Column("record, writer", no_wrap=True)
+    what, where = Column("event", ratio=1), Column("position, writer", no_wrap=True)
     table = Table("event time, recorded", what, where, "seal", box=None, pad_edge=False, padding=(0, 3, 1, 0))
     for each in timeline.records:
         where_told = Text(f"{each.position}\n{_number(each)} by {harmless(each.writer, 40)}", style="bright_black")
@@ -72,7 +72,7 @@ def _table(timeline: SagaTimeline, began: int) -> Table:
 
 
 def _paragraph(told: TimelineRecord, began: int) -> RenderableType:
-    after = f"+{span(told.when - began)}" if told.when > began else "the beginning"
+    after = f"+{span(told.when - began)}" if told.when > began else "start"
     recorded = f", recorded {clock(told.recorded)}" if told.event_time is not None else ""
     head = Text.assemble((clock(told.when, 6), "bold"), (f"  {after}{recorded}", "bright_black"))
     foot = Text(f"{told.position} {_number(told)} by {harmless(told.writer, 40)}\n", style="bright_black")
@@ -81,7 +81,7 @@ def _paragraph(told: TimelineRecord, began: int) -> RenderableType:
 
 
 def _times(told: TimelineRecord, began: int) -> Text:
-    times = Text(clock(told.event_time, 9) if told.event_time is not None else "none", style="bold")
+    times = Text(clock(told.event_time, 9) if told.event_time is not None else "no event time", style="bold")
     times.append(f"\n{clock(told.recorded)} recorded", style="not bold bright_black")
     if told.when > began:
         times.append(f"\n+{span(told.when - began)}", style="not bold bright_black")
@@ -99,11 +99,11 @@ def _what(told: TimelineRecord) -> Text:
     if told.reason:
         lines.append(Text(f"\N{LEFT DOUBLE QUOTATION MARK}{harmless(told.reason)}\N{RIGHT DOUBLE QUOTATION MARK}"))
     if told.error:
-        lines.append(Text(f"the saga log: {harmless(told.error)}", style="red"))
+        lines.append(Text(f"saga log: {harmless(told.error)}", style="red"))
     lines += [_moment(each) for each in told.after]
     lines += _gains(told.additions)
     if told.payload is None and told.size:
-        lines.append(Text(f"{told.size:,} bytes that are no JSON: sealed, or damaged", style="bright_black"))
+        lines.append(Text(f"{told.size:,} bytes, not JSON: encrypted or damaged", style="bright_black"))
     lines += [Text(harmless(each), style="bold red") for each in told.remarks]
     return Text("\n").join(lines)
 
@@ -125,7 +125,7 @@ def _gains(additions: Iterable[ContextAddition]) -> list[Text]:
 
 
 def _number(told: TimelineRecord) -> str:
-    number = f"record {told.seq}" if told.seq is not None else "not counted"
+    number = f"record {told.seq}" if told.seq is not None else "not in the chain"
     return f"{number}, attempt {told.attempt}" if told.attempt > 1 else number
 
 

@@ -149,12 +149,12 @@ class _Builder:
         if key in self.begun:
             return []
         self.begun.add(key)
-        what = f"taking back {raw.step}" if back else raw.step
+        what = f"compensation of {raw.step}" if back else raw.step
         if raw.attempt > 1 or raw.round > 1:
-            sentence = f"{what} is tried again: attempt {raw.attempt}"
-            sentence += f" of round {raw.round}" if raw.round > 1 else ""
+            sentence = f"{what} retried: attempt {raw.attempt}"
+            sentence += f", round {raw.round}" if raw.round > 1 else ""
             return [TimelineNote(RecordKind.RETRY, sentence, raw.step, raw.attempt, time)]
-        return [TimelineNote(RecordKind.STEP_START, f"{what} begins", raw.step, raw.attempt, time)]
+        return [TimelineNote(RecordKind.STEP_START, f"{what} started", raw.step, raw.attempt, time)]
 
 
 def _state(tracked: Tracked) -> str:
@@ -178,7 +178,9 @@ def _consequences(rules: Rules | None, outcome: FoldResult | None, before: str, 
     if rules is None or outcome is None:
         return []
     notes = [
-        TimelineNote(RecordKind.RELEASED, f"what was parked at {Position(*each.parked.place)} {_let_go(each.action)}")
+        TimelineNote(
+            RecordKind.RELEASED, f"record parked at {Position(*each.parked.place)} {_release_result(each.action)}"
+        )
         for each in outcome.released
     ]
     if before != after:
@@ -190,17 +192,19 @@ def _consequences(rules: Rules | None, outcome: FoldResult | None, before: str, 
     return notes + describe_orders(names, outcome.orders)
 
 
-def _let_go(action: str) -> str:
-    return "counts after all" if action == "retry" else "is left out for good"
+def _release_result(action: str) -> str:
+    return "processed" if action == "retry" else "discarded"
 
 
 def _discrepancies(row: Row, outcome: FoldResult | None, *, intact: bool) -> list[str]:
     """Return where the row contradicts its bytes."""
-    doubts = [] if intact else ["its bytes do not have the hash that is stored"]
+    doubts = [] if intact else ["its bytes do not match the stored hash"]
     if not row.record.headers:
         doubts.append("its headers cannot be read")
     if outcome is not None and outcome.entry.seq != row.seq:
-        doubts.append(f"the database counts it as record {row.seq}, its bytes make it {outcome.entry.seq}")
+        doubts.append(f"its record number is stored as {row.seq}, its bytes give {outcome.entry.seq}")
     if outcome is not None and (outcome.entry.error or "") != (row.error or ""):
-        doubts.append(f"the database notes {row.error or 'nothing'!r} beside it, its bytes {outcome.entry.error!r}")
+        doubts.append(
+            f"its error is stored as {row.error or 'none'!r}, its bytes give {outcome.entry.error or 'none'!r}"
+        )
     return doubts

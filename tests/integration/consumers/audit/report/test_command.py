@@ -166,4 +166,4 @@ async def test_without_a_public_key_the_story_is_told_unproven(rig: RetentionRig
     with patch("tradesaga.infra.settings.Settings.audit_key_file", return_value=rig.folder / "none"):
         code, out, _ = await run(rig, database_url, str(saga_id))
     assert code == 0
-    assert "no public key is at hand" in out
+    assert "no public key is available" in out

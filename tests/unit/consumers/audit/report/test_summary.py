@@ -63,7 +63,7 @@ def on_terminal(story: SagaTimeline, width: int) -> str:
 def test_a_purchase() -> None:
     """The price is what was paid for what was got; each step begins, completes, and adds to the context."""
     story = story_of(completed())
-    assert story.headline == "Bought 100 GOOG/USD at 172.44, filled in two parts, settled"
+    assert story.headline == "Bought 100 GOOG/USD at 172.44 in two executions, settled"
     assert (story.state, story.result) == ("COMPLETED", Result.GOOD)
     kinds = [each.kind for each in story.records]
     assert (
@@ -82,22 +82,22 @@ def test_a_purchase() -> None:
 
 
 def test_a_breached_limit() -> None:
-    """Why, how many steps were undone, how fast, and that the last was undone first."""
+    """The cause, the number of compensated steps, the time it took, and that the last step came first."""
     story = story_of(compensated())
-    told = "Taken back because the order would breach a limit: two steps undone in 14.2 ms, last first"
+    told = "Aborted: the order would breach a risk limit; two steps compensated in 14.2 ms, last step first"
     assert (story.headline, story.result) == (told, Result.BACK)
     asked = [
         moment.step for each in story.records for moment in each.after if moment.kind is RecordKind.COMPENSATION_ASKED
     ]
     assert asked == ["reserve_funds", "validate_order"]
-    why = "Why it was taken back: the order would breach a limit (17250 USD more than the account's 10000 USD)."
+    why = "Reason for compensation: the order would breach a risk limit (17250 USD more than the account's 10000 USD)."
     assert why in story.summary
 
 
 def test_a_person_who_closes_it() -> None:
     """Who decided what, and why; failed attempts at a compensation, and the round that the person began."""
     story = story_of(resolved())
-    assert story.headline.startswith("Closed by hand as ABORTED, by carol: the venue confirmed by mail 8841")
+    assert story.headline.startswith("Resolved as ABORTED by carol: the venue confirmed by mail 8841")
     assert [each.operator for each in story.records if each.kind is RecordKind.OPERATOR] == ["carol", "carol"]
     failed = [
         each for each in story.records if each.kind in {RecordKind.ATTEMPT_FAILED, RecordKind.COMPENSATION_FAILED}
@@ -129,11 +129,11 @@ def test_names_stay_as_they_are() -> None:
     desk: dict[str, Any] = {"source": "/trade/desk", "attempt": 0, "started": 0}
     teller.say(life.AbortRequested(operator="McKay", reason="a wrong click"), **desk)
     story = story_of(teller)
-    assert story.headline == "Being taken back because McKay has the saga taken back; waiting for place_order"
+    assert story.headline == "Compensating: McKay requested an abort of the saga; waiting for place_order"
     teller.say(life.ResolveRequested(operator="McKay", outcome="ABORTED", reason="enough"), **desk)
     story = story_of(teller)
-    assert story.headline.startswith("Being taken back")
-    assert story.records[-1].sentence == "McKay closes the saga as ABORTED \N{EN DASH} in vain"
+    assert story.headline.startswith("Compensating: ")
+    assert story.records[-1].sentence == "rejected: McKay requested to resolve the saga as ABORTED"
     assert story.records[-1].error == "the saga is COMPENSATING, not FAILED"
 
 
@@ -153,7 +153,7 @@ def test_a_deadline_and_an_unknown_outcome() -> None:
     ]
     asked = [moment.kind for each in story.records[4:] for moment in each.after]
     assert asked == [RecordKind.STATE_CHANGE, RecordKind.BAR_ASKED, RecordKind.COMPENSATION_ASKED]
-    assert story.headline.startswith("Being taken back because nobody knows yet whether attempt 1 of place_order")
+    assert story.headline.startswith("Compensating: the outcome of attempt 1 of place_order is unknown")
     assert began > 3000
 
 
@@ -174,7 +174,7 @@ def test_what_is_parked_and_let_go() -> None:
     assert [each.kind for each in story.records[2:]] == [RecordKind.PARKED, RecordKind.PARKED, RecordKind.OPERATOR]
     assert [each.payload is None for each in story.records[2:]] == [True, False, False]
     last = story.records[-1]
-    assert last.sentence == f"dave discards what is parked at trade.events[{bad.partition}]@{bad.offset}"
+    assert last.sentence == f"dave discarded the record parked at trade.events[{bad.partition}]@{bad.offset}"
     assert [each.kind for each in last.after] == [RecordKind.RELEASED, RecordKind.RELEASED]
     assert [each.name for each in last.additions] == ["funds-reserved"]
 
@@ -223,7 +223,7 @@ def test_a_saga_without_texts_is_described_by_its_steps() -> None:
     """Step and message name each record; the headline counts the steps."""
     story = small_story(None)
     assert story.headline == "Completed: four steps done"
-    assert [each.sentence for each in story.records][:2] == ["the saga starts (order-asked)", "hold is done (held)"]
+    assert [each.sentence for each in story.records][:2] == ["the saga started (order-asked)", "hold completed (held)"]
 
 
 def test_a_saga_with_texts_is_described_by_them() -> None:
@@ -234,18 +234,18 @@ def test_a_saga_with_texts_is_described_by_them() -> None:
 
     sentences: dict[type[Message], Sentence] = {
         OrderAsked: "{account} asks for {quantity}, by {by}",
-        Held: lambda _: "the goods are set aside",
+        Held: lambda _: "the goods are reserved",
         Placed: fail,
     }
     text = AuditText(small_saga(), sentences, lambda context: f"Sold to {context['order-asked']['account']}")
     story = small_story(text)
     assert story.headline == "Sold to A"
     assert [each.sentence for each in story.records] == [
-        "A asks for 10, by (by is not given)",
-        "the goods are set aside",
-        "place is done (placed)",
-        "fill is done (filled)",
-        "settle is done (settled)",
+        "A asks for 10, by (by missing)",
+        "the goods are reserved",
+        "place completed (placed)",
+        "fill completed (filled)",
+        "settle completed (settled)",
     ]
     assert small_story(replace(text, completed=fail)).headline == "Completed: four steps done"
 
@@ -283,7 +283,7 @@ def test_a_row_that_was_altered_is_not_believed() -> None:
     story = build_timeline(SAGA, "trade", rows, rehash(rows, {}), rules=RULES, seals={}, tier=NO_TIER)
     assert [each.intact for each in story.records] == [True, True, False, True, True, True]
     assert [bool(each.remarks) for each in story.records] == [False, False, True, False, True, False]
-    assert "Two records cannot be believed" in " ".join(story.remarks)
+    assert "Two inconsistent records" in " ".join(story.remarks)
 
 
 def test_a_saga_whose_beginning_was_retired() -> None:
@@ -387,7 +387,7 @@ def test_the_page_needs_nothing_else() -> None:
 def test_seals_are_told() -> None:
     """How many records are sealed, which are not yet, and checkpoints of a clock outside its tier."""
     story = story_of(completed(), tier="10 us", open_=2)
-    assert "Seals: of 10 records 8 sealed and proven and 2 not sealed yet." in story.remarks
+    assert "Seals of 10 records: 8 sealed and proven, 2 not sealed yet." in story.remarks
     assert any(each.startswith("1 checkpoint was signed while the clock was outside 10 us") for each in story.remarks)
     assert [each.seal for each in story.records[-2:]] == [NOT_YET, NOT_YET]
     assert "\N{CHECK MARK} sealed 14:03:08" in on_terminal(story, 70)
