@@ -1,4 +1,4 @@
-"""`tradesaga account`, `migrate` and `keys`."""
+"""`tradesaga account` and `tradesaga migrate`."""
 
 import asyncio
 import json

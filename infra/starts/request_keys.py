@@ -1,4 +1,4 @@
-"""The file of the keys that hash requests, and `tradesaga keys`.
+"""The file of the keys that hash requests, and the commands `tradesaga keys list` and `tradesaga keys rotate`.
 
 An installation has one such file, the same for all services that start sagas. It has one key per line, the
 current one first: `hmac-sha256:<key id>:<secret in hex>`. Lines that begin with `#` are comments.
