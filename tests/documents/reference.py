@@ -44,7 +44,8 @@ OF_ONE_PROGRAM: Final = (
 )
 """Variables that a single program reads by itself: name, default, meaning."""
 EXAMPLE: Final = re.compile(r"Examples?: +(.+)", re.DOTALL)
-DEFINITIONS: Final = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+ALIAS: Final = re.compile(r"[A-Z]\w*[a-z]\w*")
+"""The name of a type alias; constants have no small letters."""
 CODE: Final = re.compile(r"`(tradesaga [^`]+)`")
 
 
@@ -279,8 +280,8 @@ def modules_page() -> str:
     """Return the page of modules: by folder, each module's first sentence and the names that it defines."""
     head = """# Modules
 
-Every module of the package, by folder: what it contains, and the public classes and functions that it defines. The
-[architecture page](../architecture.md) describes the folders and the path of a trade through them.
+Every module of the package, by folder: what it contains, and the public classes, functions and type aliases that it
+defines. The [architecture page](../architecture.md) describes the folders and the path of a trade through them.
 """
     folders: dict[str, list[tuple[str, str, str]]] = {}
     for path in shipped_files():
@@ -288,11 +289,24 @@ Every module of the package, by folder: what it contains, and the public classes
         if path.name == "__init__.py" or "versions" in path.parts:
             continue
         about = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
-        defined = [f"`{each.name}`" for each in tree.body if isinstance(each, DEFINITIONS) and each.name[0] != "_"]
-        folders.setdefault(named(path.parent), []).append((f"`{path.name}`", _cell(about), ", ".join(defined)))
+        defined = ", ".join(f"`{name}`" for name in dict.fromkeys(_defined(tree)) if name[0] != "_")
+        folders.setdefault(named(path.parent), []).append((f"`{path.name}`", _cell(about), defined))
     header = ("module", "contents", "defines")
     tables = (part for name, rows in folders.items() for part in (f"## `{name}/`\n", _table(header, rows)))
     return _page(head, *tables)
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of a module's classes, functions and type aliases."""
+    for each in tree.body:
+        match each:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript() | ast.BinOp() | ast.Name()):
+                if ALIAS.fullmatch(name):
+                    yield name
+            case _:
+                pass
 
 
 def decisions_page() -> str:
