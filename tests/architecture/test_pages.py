@@ -6,12 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.sources import ROOT, named
+from tests.architecture.sources import ROOT, named, shipped_files
 from tests.pictures import PICTURES
 from tests.pictures.architecture import imports, rooms, route
 
 PAGE = ROOT / "docs" / "architecture.md"
 TABLE = re.compile(r"^\*\*`(\w+)/`\*\*.*?\n\n((?:\|.*\n)+)", re.MULTILINE)
+MIGRATIONS = ROOT / "infra" / "postgres" / "migrations"
+WITHOUT = (
+    MIGRATIONS,
+    ROOT / "producers" / "demo",
+    ROOT / "consumers" / "testing",
+    ROOT / "infra" / "paper_exchange",
+    ROOT / "consumers" / "audit" / "replay" / "saga_cache.py",
+)
+"""Modules that the list of tables leaves out; the last two have tables of SQLite."""
 
 
 @pytest.mark.parametrize("path", PICTURES, ids=named)
@@ -32,6 +41,34 @@ def test_each_room_has_its_line() -> None:
 
 def _first_column(table: str) -> list[str]:
     return [name for line in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+
+
+def test_each_table_has_its_writers_and_readers() -> None:
+    """The page lists the tables that migrations create, and every module whose SQL writes or reads them."""
+    migrations = (path.read_text(encoding="utf-8") for path in (MIGRATIONS / "versions").glob("*.py"))
+    section = PAGE.read_text(encoding="utf-8").partition("## Tables\n")[2].partition("\n## ")[0]
+    rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \|.*\| (.*) \| (.*) \|$", section, re.MULTILINE)}
+
+    assert sorted(rows) == sorted(re.findall(r"^CREATE TABLE (\w+) \($", "".join(migrations), re.MULTILINE))
+    for name, (written, read) in rows.items():
+        writers, others = (re.findall(r"`([^`]+)`", cell) for cell in (written, read))
+        readers = [*others, *(writers if "the same" in read else [])]
+        found = _modules(rf"\b(?:INSERT INTO|UPDATE) {name}\b|_to_table\(\"{name}\"")
+        assert [module for module in found if not module.startswith(tuple(writers))] == [], f"{name} is written"
+        found = _modules(rf"(?<!DELETE )\b(?:FROM|JOIN) {name}\b")
+        assert [module for module in found if not module.startswith(tuple(readers))] == [], f"{name} is read"
+        naming = _modules(rf"\b{name}\b")
+        assert [path for path in writers + others if not any(module.startswith(path) for module in naming)] == []
+
+
+def _modules(pattern: str) -> list[str]:
+    """List the modules in which a pattern occurs."""
+    found = re.compile(pattern)
+    return [
+        named(path)
+        for path in shipped_files()
+        if not any(path.is_relative_to(each) for each in WITHOUT) and found.search(path.read_text(encoding="utf-8"))
+    ]
 
 
 def test_the_trade_s_way_is_numbered_from_one() -> None:
