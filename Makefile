@@ -82,7 +82,7 @@ chaos-clusters: $(READY) ## The same on three brokers, and PostgreSQL with a sta
 fuzz: $(READY) ## Let strangers write to every topic and door of a whole stack, an hour (ARGS="--minutes 2": for every commit)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-bench: $(READY) bench-peers ## Measure the saga path beside its floor and its peers, 20 minutes at most (ARGS=--sealing: the sealer's cost)
+bench: $(READY) bench-peers ## Measure real trades, and the saga path beside its floor and its peers, 40 minutes at most (ARGS=--sustained, --sealing)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 bench-full: $(READY) bench-peers ## The same in nine rounds, as long as they take

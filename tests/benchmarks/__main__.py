@@ -1,10 +1,12 @@
-"""The step path beside its floor and beside what people use today: `make bench`, or `python -m tests.benchmarks`.
+"""The real trade, and the step path beside its floor and beside what people use today: `make bench`.
 
-Writes `build/bench.json` and `build/bench.svg`. With `--sealing` it is the product with and without the sealer instead,
-into `build/sealing.json`. Exits with 1 when a saga was lost, failed or done twice.
+Writes `build/bench.json` and `build/bench.svg`. With `--sustained` it is the highest rate of trades instead, and with
+`--sealing` the product with and without the sealer, into `build/sealing.json`. Exits with 1 when a saga was lost,
+failed or done twice, or when money differs.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,32 +28,74 @@ from tests.benchmarks.sealing import PAIRS, measure
 from tests.benchmarks.sealing import table_of as sealing_table
 from tests.benchmarks.stage import servers
 from tests.benchmarks.system import System
+from tests.benchmarks.trades.deployment import SEPARATE, TOGETHER
+from tests.benchmarks.trades.plan import BURSTS, TradePlan
+from tests.benchmarks.trades.plan import RATES as TRADE_RATES
+from tests.benchmarks.trades.run import compare_trades, find_highest
 
 MINUTES = 20.0
 ROUNDS = 4
+TRADES = {"trades": SEPARATE, "trades-together": TOGETHER}
 FAMILIES = ("floor", "product", "variants", "dbos", "restate", "temporal")
+ALL = (*TRADES, *FAMILIES)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [number for number in text.split(",") if number]
+    if not all(number.isdecimal() and int(number) for number in numbers):
+        raise typer.BadParameter(f"{text}: give whole numbers above 0, separated by commas")
+    return [int(number) for number in numbers]
 
 
 def main(
     *,
     sagas: Annotated[int | None, typer.Option(help="Most sagas of one load flat out.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Rounds, each of all systems; 4, of sealing 9.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long each open rate is held.")] = 15.0,
-    rates: Annotated[str, typer.Option(help="Open rates, starts a second.")] = ",".join(map(str, RATES)),
-    systems: Annotated[str, typer.Option(help=f"Some of {', '.join(FAMILIES)}.")] = ",".join(FAMILIES),
-    minutes: Annotated[float, typer.Option(help="No round is begun that would end later; 0: no bound.")] = MINUTES,
+    seconds: Annotated[float | None, typer.Option(help="How long each open rate is held: 15, sustained 60.")] = None,
+    rates: Annotated[str, typer.Option(help="Open rates of sagas that do nothing, per second.")] = _listed(RATES),
+    trade_rates: Annotated[str, typer.Option(help="Open rates of trades, per second.")] = _listed(TRADE_RATES),
+    bursts: Annotated[str, typer.Option(help="Trades started at once.")] = _listed(BURSTS),
+    idle: Annotated[float, typer.Option(help="Seconds for which the idle stack is measured.")] = 20.0,
+    systems: Annotated[str, typer.Option(help=f"Some of {', '.join(ALL)}.")] = ",".join(ALL),
+    minutes: Annotated[float, typer.Option(help="Limit of trades, and of the other sagas; 0: none.")] = MINUTES,
     out: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
+    sustained: Annotated[bool, typer.Option("--sustained", help="Search for the highest rate of trades.")] = False,
     sealing: Annotated[bool, typer.Option("--sealing", help="Measure what sealing costs instead.")] = False,
 ) -> None:
     """Measure, print a table, write the figures."""
     if sealing:
         _measure_sealing(pairs or PAIRS, sagas, out or Path("build/sealing.json"))
         return
-    if not all(rate.isdecimal() and int(rate) for rate in rates.split(",") if rate):
-        raise typer.BadParameter(f"{rates}: give rates as whole numbers above 0, separated by commas")
-    paces = [int(rate) for rate in rates.split(",") if rate]
-    plan = Plan(pairs or ROUNDS, sagas, seconds, paces, 60 * minutes - 60 if minutes else None)
-    if not _compare(_chosen(systems.split(",")), plan, out or Path("build/bench.json")):
+    families, budget = systems.split(","), 60 * minutes - 60 if minutes else None
+    if unknown := set(families) - set(ALL):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: give some of {', '.join(ALL)}")
+    deployments = [deployment for name, deployment in TRADES.items() if name in families]
+    out = out or Path("build/bench.json")
+    if sustained:
+        found = find_highest(deployments or list(TRADES.values()), seconds or 60.0, budget or math.inf)
+        _finish(out, {"sustained": found}, fine=found["as_wanted"])
+        return
+    hold, rounds = seconds or 15.0, pairs or ROUNDS
+    plan = Plan(rounds, sagas, hold, _numbers(rates), budget)
+    trade_plan = TradePlan(rounds, hold, _numbers(trade_rates), _numbers(bursts), idle, budget)
+    chosen = _chosen([name for name in families if name in FAMILIES], alone=not deployments)
+    results, fine = dict[str, Any](), True
+    if deployments:
+        results["trades"] = compare_trades(deployments, trade_plan)
+        fine = results["trades"]["as_wanted"]
+    if chosen:
+        compared, as_wanted = _compare(chosen, plan, out)
+        results, fine = results | compared, fine and as_wanted
+    _finish(out, results, fine=fine)
+
+
+def _finish(out: Path, results: dict[str, Any], *, fine: bool) -> None:
+    _write(out, results)
+    if not fine:
         raise typer.Exit(1)
 
 
@@ -62,10 +106,8 @@ def _measure_sealing(pairs: int, sagas: int | None, out: Path) -> None:
     Console().print(sealing_table(summary))
 
 
-def _chosen(families: Sequence[str]) -> list[System]:
+def _chosen(families: Sequence[str], *, alone: bool) -> list[System]:
     """Make the systems asked for; peers that are not installed are left out, and that is told."""
-    if unknown := set(families) - set(FAMILIES):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: give some of {', '.join(FAMILIES)}")
     peers: dict[str, tuple[bool, Callable[[], System]]] = {
         "dbos": (has_dbos(), Dbos),
         "restate": (has_restate(), Restate),
@@ -76,13 +118,13 @@ def _chosen(families: Sequence[str]) -> list[System]:
     known: dict[str, Sequence[System]] = {"floor": (FLOOR,), "product": (PRODUCT,), "variants": VARIANTS}
     known |= {name: (peer(),) for name, (there, peer) in peers.items() if there and name in families}
     chosen = [system for family in FAMILIES if family in families for system in known.get(family, ())]
-    if not chosen:
+    if not chosen and alone:
         raise typer.BadParameter("none of the systems asked for is installed")
     return chosen
 
 
-def _compare(systems: Sequence[System], plan: Plan, out: Path) -> bool:
-    """Measure and write; say whether every saga of every load ended as it should, once."""
+def _compare(systems: Sequence[System], plan: Plan, out: Path) -> tuple[dict[str, Any], bool]:
+    """Measure, draw, and return the figures, and whether every saga of every load ended as it should, once."""
     log, console = Console(stderr=True), Console()
     with servers() as stage:
         machine = describe(stage)
@@ -92,12 +134,13 @@ def _compare(systems: Sequence[System], plan: Plan, out: Path) -> bool:
     for figure in figures:
         figure["settings"] = settings[figure["system"]]
     ratios = ratios_of(figures)
-    _write(out, {"machine": machine, "plan": plan._asdict(), "ratios": ratios, "figures": figures})
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".svg").write_text(draw(figures))
     (Console(width=200) if not console.is_terminal else console).print(table_of(figures))
     for name, ratio in ratios.items():
         console.print(f"tradesaga is at {ratio:.2f} times the rate of {name}", highlight=False)
-    return all(figure.get("as_wanted", True) for figure in figures)
+    results = {"machine": machine, "plan": plan._asdict(), "ratios": ratios, "figures": figures}
+    return results, all(figure.get("as_wanted", True) for figure in figures)
 
 
 def _write(out: Path, figures: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
-"""Rounds in which every system runs in turn, so that a machine that grows slower slows all; a budget ends them."""
+"""Loads of sagas that do nothing, on each system in turn."""
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tests.benchmarks.load import Counts, Load, Outcome, judge
 from tests.benchmarks.meter import Cost, cpu_of, memory_of
+from tests.benchmarks.rounds import Say, in_rounds
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.system import Running, System
 
@@ -39,28 +40,9 @@ class Sample(NamedTuple):
     load_average: float
 
 
-Say = Callable[[str], None]
-
-
 def compare(stage: Stage, systems: Sequence[System], plan: Plan, say: Say) -> list[Sample]:
-    """Measure the rounds; a round that would not end within the budget is not begun."""
-    began, longest, samples = time.monotonic(), 0.0, list[Sample]()
-    for number in range(plan.rounds):
-        spent = time.monotonic() - began
-        if plan.budget is not None and number and spent + longest > plan.budget:
-            say(f"{number} rounds are all that fit into {plan.budget / 60:.0f} minutes")
-            break
-        for system in _turned(systems, number):
-            say(f"round {number + 1} of {plan.rounds}: {system.name}")
-            samples += _measure(stage, system, plan)
-        longest = max(longest, time.monotonic() - began - spent)
-    return samples
-
-
-def _turned(systems: Sequence[System], number: int) -> Sequence[System]:
-    """Begin each round with another one."""
-    first = number % len(systems)
-    return (*systems[first:], *systems[:first])
+    """Measure the rounds."""
+    return in_rounds(systems, plan.rounds, plan.budget, lambda system: _measure(stage, system, plan), say)
 
 
 def _measure(stage: Stage, system: System, plan: Plan) -> Iterator[Sample]:

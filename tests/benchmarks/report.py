@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from tests.benchmarks.comparison import Sample, total
-from tests.benchmarks.load import Load, Outcome, percentile
+from tests.benchmarks.load import Load, percentile
 from tests.benchmarks.sealing import median_interval
 
 ENOUGH = 10_000
@@ -40,32 +40,37 @@ def _figure(group: Sequence[Sample]) -> dict[str, Any]:
     return {
         **figure,
         "runs": len(told),
-        "per_second": _spread([outcome.per_second for outcome in outcomes]),
-        **({"latency_ms": _latency(outcomes)} if load.rate else {}),
-        "a_saga": _medians(sample.cost for sample, _ in told),
-        "memory_mb": _medians(sample.memory_mb for sample, _ in told),
+        "per_second": spread([outcome.per_second for outcome in outcomes]),
+        **({"latency_ms": latency_of([outcome.latencies for outcome in outcomes])} if load.rate else {}),
+        "a_saga": medians(sample.cost for sample, _ in told),
+        "memory_mb": medians(sample.memory_mb for sample, _ in told),
         "counts": total([outcome.counts for outcome in outcomes])._asdict(),
         "as_wanted": all(outcome.counts.as_wanted(sample.load) for sample, outcome in told),
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return the median of the rounds with its interval."""
     return {"median": statistics.median(values), "interval": median_interval(values)._asdict(), "values": values}
 
 
-def _medians(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def medians(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of the rounds for each name of the first."""
     several = list(each)
     return {name: statistics.median(one[name] for one in several) for name in several[0]}
 
 
-def _latency(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Give each run's percentiles, and those of all runs together where they are enough for them."""
+def latency_of(runs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Give each run's percentiles in milliseconds, and those of all runs together where they are enough for them.
+
+    Each run is its latencies in seconds, in order.
+    """
     latency: dict[str, Any] = {}
     for name, share in (("p50", 0.5), ("p99", 0.99)):
-        values = [1000 * percentile(run.latencies, share) for run in outcomes if run.latencies]
+        values = [1000 * percentile(run, share) for run in runs if run]
         if values:
-            latency[name] = _spread(values)
-    pooled = sorted(value for run in outcomes for value in run.latencies)
+            latency[name] = spread(values)
+    pooled = sorted(value for run in runs for value in run)
     if len(pooled) >= ENOUGH:
         latency["p99.9"] = 1000 * percentile(pooled, 0.999)
     return latency

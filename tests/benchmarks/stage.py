@@ -48,13 +48,16 @@ class Stage:
 
 
 @contextmanager
-def servers() -> Generator[Stage]:
-    """Start the servers in a folder of their own; stop them and remove it at the end."""
+def servers(*, statements: bool = False) -> Generator[Stage]:
+    """Start the servers in a folder of their own; stop them and remove it at the end.
+
+    With `statements` PostgreSQL counts the statements it runs, in `pg_stat_statements` of the database `postgres`.
+    """
     with tempfile.TemporaryDirectory(prefix="tradesaga-bench-") as folder, collecting() as sink:
         home = Path(folder)
         home.chmod(0o711)
         try:
-            _keep_commit_times(home)
+            _configure(home, statements=statements)
             state = start_servers(home)
             environment = {**os.environ, "TRADESAGA_KAFKA": state.kafka, "TRADESAGA_DATABASE_URL": state.database_url}
             yield Stage(home, environment, _process(state.postgres.process), _process(state.broker.process), sink)
@@ -62,10 +65,14 @@ def servers() -> Generator[Stage]:
             stop_servers(home)
 
 
-def _keep_commit_times(home: Path) -> None:
-    """Have PostgreSQL keep the time of each commit; it takes that on only when it starts."""
+def _configure(home: Path, *, statements: bool) -> None:
+    """Have PostgreSQL keep the time of each commit, and load what counts statements; both need a start."""
     postgres = start_postgres(home, read_state(home).postgres)
     asyncio.run(_execute(postgres.url, "ALTER SYSTEM SET track_commit_timestamp = on"))
+    if statements:
+        asyncio.run(_execute(postgres.url, "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'"))
+        url = f"{postgres.url.rsplit('/', 1)[0]}/postgres"
+        asyncio.run(_execute(url, "CREATE EXTENSION pg_stat_statements"))
     stopped = stop_postgres(postgres)
 
     def keep(state: StackState) -> StackState:
