@@ -1,7 +1,7 @@
 """The base of the two processors that start sagas: the intake of starts, and the router of signals."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -74,6 +74,10 @@ class EntryProcessor:
     def due_in(self) -> float | None:
         """Return None: there are no timers."""
         return None
+
+    def other_lanes(self) -> Collection[int]:
+        """Return nothing: a batch writes to the lanes of its records alone."""
+        return ()
 
     def committed(self) -> None:
         """Count what was committed."""

@@ -161,7 +161,7 @@ class BatchContext:
         Returns False if there is no room for the call: its row is due again after `NO_ROOM_DELAY` seconds.
         """
         context = self.context(row, binding, trigger, back=kind is CallKind.COMPENSATE)
-        call = Call(kind, binding, row.saga_id, context.attempt, context, trigger)
+        call = Call(kind, binding, row.saga_id, context.attempt, context, trigger, row.lane)
         admitted = self.runtime.calls.admits(len(self.calls), self.call_bytes + call.size)
         if admitted:
             self.calls.append(call)

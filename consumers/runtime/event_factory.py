@@ -78,13 +78,17 @@ class CallKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished remote call; it is ignored unless the row is still at the attempt for which it was made."""
+    """A finished remote call; it is ignored unless the row is still at the attempt for which it was made.
+
+    `lane` is the row's lane when the call was scheduled; a later message may have moved the row to another one.
+    """
 
     saga_id: UUID
     step: str
     kind: CallKind
     attempt: int
     outcome: Outcome
+    lane: int
 
     @property
     def key(self) -> tuple[UUID, str]:

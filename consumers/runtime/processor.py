@@ -1,7 +1,7 @@
 """Process a participant's batches: the step path."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -120,6 +120,7 @@ class StepProcessor:
         self._pauses: set[tuple[str, str]] = set()
         self._lanes: list[int] = []
         self._due_at: float | None = None
+        self._has_moved = False
         self._batch: BatchContext | None = None
         self._completions: list[Completion] = []
         self._returning: list[Received] = []
@@ -133,7 +134,7 @@ class StepProcessor:
     async def open(self, sql: Connection, lanes: Sequence[Lane], wake: Callable[[], None]) -> None:
         """Take over lanes: earlier calls are abandoned, and their rows are found by their due times."""
         await self._calls.open(wake)
-        self._batch, self._completions = None, []
+        self._batch, self._completions, self._has_moved = None, [], False
         self._lanes = [lane.id for lane in lanes]
         self._returning = await dead_letters.find_parked(sql, self.group, self._participant.saga.versions, lanes)
         self._plan(await next_due(sql, self._lanes, self._steps))
@@ -154,20 +155,32 @@ class StepProcessor:
         """Return whether there is no room for another call."""
         return not self._calls.room
 
+    def other_lanes(self) -> Collection[int] | None:
+        """Return the lanes of finished calls; None if rows are due or parked records return."""
+        if self._returning or self._has_moved or self._is_due():
+            return None
+        return {completion.lane for completion in self._calls.ended()}
+
+    def _is_due(self) -> bool:
+        return self._calls.room > 0 and self._due_at is not None and self._due_at <= elapsed()
+
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Process finished calls, due rows and messages; then write all rows at once."""
         sql = transaction.sql
         room = self._calls.room
-        timers = room > 0 and self._due_at is not None and self._due_at <= elapsed()
-        completions = self._calls.ended()
+        timers = transaction.has_all_lanes and self._is_due()
+        ended = self._calls.ended()
         aside: Aside = {}
-        returned = [each for each in self._returning if each.lane in transaction.lanes]
+        returned = (
+            [each for each in self._returning if each.lane in transaction.lanes] if transaction.has_all_lanes else []
+        )
         wanted = [each for each in returned if self.wants(each.record.topic, each.record.headers)]
         messages, unreadable = self._read([*wanted, *received], aside)
         due = await load_due(sql, list(transaction.lanes), self._steps, min(DUE_LIMIT, room)) if timers else []
         due = [row for row in due if row.key not in self._calls]
-        keys: set[Key] = {message.key for message in messages} | {completion.key for completion in completions}
+        keys: set[Key] = {message.key for message in messages} | {completion.key for completion in ended}
         rows = {row.key: row for row in due} | await load(sql, keys)
+        completions = [each for each in ended if not self._has_moved_away(rows.get(each.key), transaction)]
         batch = await self._open_batch(transaction, rows, due, messages, completions)
         for lane, record, fault in unreadable:
             dead_letters.dead_letter(batch, lane, record, fault)
@@ -188,6 +201,11 @@ class StepProcessor:
         await self._save(batch)
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
         self._batch, self._completions, self._upcoming = batch, completions, (timers, upcoming)
+        self._has_moved = len(completions) < len(ended)
+
+    def _has_moved_away(self, row: Row | None, transaction: Transaction) -> bool:
+        """Return whether a finished call's row is now on another lane of this owner: it needs a batch of all lanes."""
+        return row is not None and row.lane not in transaction.lanes and row.lane in self._lanes
 
     async def _open_batch(
         self,

@@ -54,6 +54,7 @@ class Call:
     attempt: int
     ctx: StepContext
     trigger: Trigger | None
+    lane: int
 
     @property
     def key(self) -> tuple[UUID, str]:
@@ -169,7 +170,8 @@ class Calls:
         reach(Failpoint.AFTER_CALL)
         if epoch != self._epoch:
             return
-        self.completions.append(Completion(call.saga_id, call.binding.step.name, call.kind, call.attempt, outcome))
+        step = call.binding.step.name
+        self.completions.append(Completion(call.saga_id, step, call.kind, call.attempt, outcome, call.lane))
         self._weigh(call.key, _size(outcome))
         self._wake()
 

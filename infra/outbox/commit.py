@@ -25,6 +25,8 @@ from tradesaga.infra.telemetry.metrics import Health
 
 LEAVING = 2.0
 """Seconds that an owner waits for the broker before it gives up its lanes."""
+SAVING = 1.0
+"""Seconds between two saves of the watermarks."""
 
 
 class Watermarks:
@@ -34,25 +36,34 @@ class Watermarks:
         self._sql = sql
         self._publisher = publisher
         self._lanes = lanes
-        self._saved = self._sum()
+        self._saved = {lane.id: _progress(lane) for lane in lanes}
+        self._at = elapsed()
 
-    def _sum(self) -> int:
-        """Return a number that grows with every watermark."""
-        return sum(lane.acked_seq + lane.next_offset for lane in self._lanes)
+    async def save_if_due(self) -> None:
+        """Save the watermarks if `SAVING` seconds have passed. Raises `InDoubtError` when a lane has a new owner."""
+        if elapsed() - self._at > SAVING:
+            await self.save()
 
     async def save(self) -> None:
-        """Save the watermarks if they have moved. Raises `InDoubtError` when a lane has a new owner."""
-        moved = self._sum()
-        if moved == self._saved:
+        """Save the watermarks that have moved. Raises `InDoubtError` when any lane has a new owner.
+
+        A batch locks only the lanes it writes to, so this is where an owner at work notices that it has lost another.
+        """
+        self._at = elapsed()
+        progress = {lane.id: _progress(lane) for lane in self._lanes}
+        moved = [lane for lane in self._lanes if self._saved[lane.id] != progress[lane.id]]
+        if not moved:
             return
         reach(Failpoint.BEFORE_MARK)
-        alive = await lane_rows.advance(self._sql, self._lanes, {})
+        owned = await lane_rows.advance(self._sql, moved)
         reach(Failpoint.AFTER_MARK)
-        self._saved = moved
-        for lane in self._lanes:
-            if lane.id in alive:
+        for lane in moved:
+            if lane.id in owned:
                 lane.stored_offset = lane.next_offset
-        if len(alive) < len(self._lanes):
+        self._saved = progress
+        if len(moved) < len(self._lanes):
+            owned |= await lane_rows.find_owned(self._sql, [lane for lane in self._lanes if lane not in moved])
+        if len(owned) < len(self._lanes):
             raise InDoubtError("another owner has acquired a lane")
 
     async def leave(self) -> None:
@@ -66,6 +77,10 @@ class Watermarks:
             structlog.get_logger("worker").info("lanes released without saving watermarks", why=str(error))
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return
+
+
+def _progress(lane: Lane) -> tuple[int, int]:
+    return lane.acked_seq, lane.next_offset
 
 
 _TRIES = 3
@@ -93,10 +108,6 @@ class Committer:
         self._seconds = metrics.BATCH_SECONDS.labels(processor.group)
         self._sizes = metrics.BATCH_RECORDS.labels(processor.group)
 
-    def watermarks_due(self) -> bool:
-        """Return whether watermarks are due; unwanted records move the offset too, which is not saved each time."""
-        return elapsed() - self._health.committed > 1.0
-
     async def commit_batch(self, session: Session, taken: Batch) -> None:
         """Commit a batch; if it keeps conflicting, its halves, down to single records.
 
@@ -116,15 +127,15 @@ class Committer:
 
     async def _commit(self, session: Session, batch: Batch) -> None:
         records = received(batch)
-        if records or self._processor.due_in() == 0 or self.watermarks_due():
+        if records or self._processor.due_in() == 0:  # unwanted records only move offsets, which are saved later
             began = elapsed()
             moved = offsets(batch)
-            transaction = await self._transact(session, records, moved, last_seen(batch))
+            transaction, lost = await self._transact(session, records, moved, last_seen(batch))
             for lane in transaction.lanes.values():
                 lane.stored_offset = moved.get(lane.id, lane.next_offset)
             for row in transaction.rows:
                 transaction.lanes[row.lane].last_seq = row.seq
-            self._check_fence(session.lanes, transaction.lanes)
+            self._check_fence(lost)
             self._processor.committed()
             await session.publisher.publish(transaction.rows)
             reach(Failpoint.AFTER_PUBLISH)
@@ -145,30 +156,50 @@ class Committer:
 
     async def _transact(
         self, session: Session, records: Sequence[Received], moved: dict[int, int], seen: dict[int, RecordChecksum]
-    ) -> Transaction:
-        """Commit records and their offsets. Raises `ConflictsError`, and errors that leave the commit in doubt."""
+    ) -> tuple[Transaction, list[Lane]]:
+        """Commit records and their offsets; return the lanes that have a new owner besides the transaction.
+
+        Raises `ConflictsError`, and errors that leave the commit in doubt.
+        """
         sql = session.sql
         for attempt in range(_TRIES):
+            others = self._processor.other_lanes()
+            lanes = _select(session.lanes, records, others)
             try:
                 async with sql.transaction():
-                    alive = await lane_rows.advance(sql, session.lanes, moved, seen)
-                    lanes = {lane.id: lane for lane in session.lanes if lane.id in alive}
-                    transaction = Transaction(sql, lanes)
-                    await self._processor.apply(transaction, [each for each in records if each.lane in lanes])
-                    if transaction.rows:
-                        await outbox_rows.insert(sql, transaction.rows)
+                    owned = await lane_rows.fence(sql, lanes)
+                    transaction = Transaction(
+                        sql, {lane.id: lane for lane in lanes if lane.id in owned}, others is None
+                    )
+                    await self._processor.apply(transaction, [each for each in records if each.lane in owned])
+                    await write(transaction, moved, seen)
                     reach(Failpoint.BEFORE_COMMIT)
                 reach(Failpoint.AFTER_COMMIT)
             except REDO as error:
                 self._log.info("batch retried", why=type(error).__name__, attempt=attempt + 1)
                 await asyncio.sleep(0.01 * 2**attempt)
             else:
-                return transaction
+                return transaction, [lane for lane in lanes if lane.id not in owned]
         raise ConflictsError
 
-    def _check_fence(self, lanes: Sequence[Lane], alive: Collection[int]) -> None:
+    def _check_fence(self, lost: Sequence[Lane]) -> None:
         """Raise `InDoubtError` if a lane has a new owner; the next owner publishes what the others have written."""
-        fenced = sorted((lane.topic, lane.partition) for lane in lanes if lane.id not in alive)
-        if fenced:
-            self._health.fenced += len(fenced)
-            raise InDoubtError(f"another owner has acquired {fenced}")
+        if lost:
+            self._health.fenced += len(lost)
+            raise InDoubtError(f"another owner has acquired {sorted((lane.topic, lane.partition) for lane in lost)}")
+
+
+def _select(lanes: Sequence[Lane], records: Sequence[Received], others: Collection[int] | None) -> Sequence[Lane]:
+    """Return the lanes that a batch locks: those of its records and of the processor's other work, None for all."""
+    if others is None:
+        return lanes
+    wanted = {each.lane for each in records}.union(others)
+    return [lane for lane in lanes if lane.id in wanted]
+
+
+async def write(transaction: Transaction, moved: dict[int, int], seen: dict[int, RecordChecksum]) -> None:
+    """Write offsets, watermarks and outbox rows of the lanes that have passed the fence."""
+    numbers = {row.lane: row.seq for row in transaction.rows}
+    await lane_rows.move(transaction.sql, list(transaction.lanes.values()), moved, seen, numbers)
+    if transaction.rows:
+        await outbox_rows.copy(transaction.sql, transaction.rows)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
+from typing import Any
+
+import asyncpg
 
 from tradesaga.infra.kafka.codec import RecordChecksum
 from tradesaga.infra.postgres.database import Connection
@@ -17,22 +18,32 @@ DO UPDATE SET epoch = l.epoch + 1, owner = excluded.owner, claimed_at = clock_ti
 RETURNING id, topic, partition, epoch, next_offset, last_seq, published_seq
 """
 
-NOTHING_SEEN: Final[Mapping[int, RecordChecksum]] = MappingProxyType({})
 OFFSETS = 'SELECT topic, partition, next_offset FROM lane WHERE "group" = $1'
 
-# The fence. Rows are locked in the order of their ids, so that two batches cannot deadlock.
-ADVANCE = """
-WITH mine AS (
-    SELECT l.id FROM lane l JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS m (id, epoch, last_seq) USING (id)
-    WHERE l.epoch = m.epoch AND l.last_seq = m.last_seq ORDER BY l.id FOR UPDATE OF l
-)
-UPDATE lane l SET next_offset = greatest(l.next_offset, m.next_offset),
+# Rows are locked in the order of their ids, so that two batches cannot deadlock.
+FENCE = """
+SELECT l.id FROM lane l JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS m (id, epoch, last_seq) USING (id)
+WHERE l.epoch = m.epoch AND l.last_seq = m.last_seq ORDER BY l.id FOR UPDATE OF l
+"""
+_WATERMARKS = """next_offset = greatest(l.next_offset, m.next_offset),
     published_seq = greatest(l.published_seq, m.published_seq),
-    seen_offset = coalesce(m.seen_offset, l.seen_offset), seen_crc = coalesce(m.seen_crc, l.seen_crc)
+    seen_offset = coalesce(m.seen_offset, l.seen_offset), seen_crc = coalesce(m.seen_crc, l.seen_crc)"""
+ADVANCE = f"""
+WITH mine AS ({FENCE})
+UPDATE lane l SET {_WATERMARKS}
 FROM unnest($1::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
     AS m (id, next_offset, published_seq, seen_offset, seen_crc)
 WHERE l.id = m.id AND l.id IN (SELECT id FROM mine)
 RETURNING l.id
+"""
+MOVE = f"""
+UPDATE lane l SET {_WATERMARKS}, last_seq = m.last_seq
+FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS m (id, last_seq, next_offset, published_seq, seen_offset, seen_crc)
+WHERE l.id = m.id
+"""
+OWNED = """
+SELECT l.id FROM lane l JOIN unnest($1::int[], $2::bigint[]) AS m (id, epoch) USING (id) WHERE l.epoch = m.epoch
 """
 
 
@@ -82,27 +93,61 @@ async def read_offsets(
     return {place: known[place] for place in partitions if place in known}
 
 
-async def advance(
-    connection: Connection,
-    lanes: Iterable[Lane],
-    offsets: Mapping[int, int],
-    seen: Mapping[int, RecordChecksum] = NOTHING_SEEN,
-) -> set[int]:
-    """Pass the fence: lock the lanes still owned, move their offsets and watermarks, and return their ids.
+async def fence(connection: Connection, lanes: Sequence[Lane]) -> set[int]:
+    """Lock the lanes that are still owned until the transaction ends, and return their ids.
 
-    A lane that is not returned has a new owner: nothing of it may be written or published. `offsets` holds the new
-    `next_offset` by lane id, `seen` the checksum of the last record before it.
+    A lane that is not returned has a new owner: nothing of it may be written or published.
     """
+    return _ids(await connection.fetch(FENCE, *_identities(lanes)))
+
+
+async def move(
+    connection: Connection,
+    lanes: Sequence[Lane],
+    offsets: Mapping[int, int],
+    seen: Mapping[int, RecordChecksum],
+    numbers: Mapping[int, int],
+) -> None:
+    """Move the offsets and watermarks of lanes that this transaction has locked with `fence`.
+
+    `offsets` holds the new `next_offset` by lane id, `seen` the checksum of the last record before it, and `numbers`
+    the number of the last outbox row.
+    """
+    ids, *watermarks = _watermarks(lanes, offsets, seen)
+    last = [numbers.get(lane.id, lane.last_seq) for lane in lanes]
+    await connection.execute(MOVE, ids, last, *watermarks)
+
+
+async def advance(connection: Connection, lanes: Iterable[Lane]) -> set[int]:
+    """Pass the fence and save the watermarks in one statement; return the ids of the lanes that are still owned."""
     moved = list(lanes)
-    last = [seen.get(lane.id, lane.seen) for lane in moved]
-    rows = await connection.fetch(
-        ADVANCE,
-        [lane.id for lane in moved],
-        [lane.epoch for lane in moved],
-        [lane.last_seq for lane in moved],
-        [offsets.get(lane.id, lane.next_offset) for lane in moved],
-        [lane.acked_seq for lane in moved],
+    _, *watermarks = _watermarks(moved, {}, {})
+    return _ids(await connection.fetch(ADVANCE, *_identities(moved), *watermarks))
+
+
+async def find_owned(connection: Connection, lanes: Sequence[Lane]) -> set[int]:
+    """Return the ids of the lanes that are still owned, without locking them."""
+    return _ids(await connection.fetch(OWNED, [lane.id for lane in lanes], [lane.epoch for lane in lanes]))
+
+
+def _ids(rows: Iterable[asyncpg.Record]) -> set[int]:
+    return {row["id"] for row in rows}
+
+
+def _identities(lanes: Sequence[Lane]) -> list[list[int]]:
+    """Return ids, epochs and last outbox numbers, as the fence compares them."""
+    return [[lane.id for lane in lanes], [lane.epoch for lane in lanes], [lane.last_seq for lane in lanes]]
+
+
+def _watermarks(
+    lanes: Sequence[Lane], offsets: Mapping[int, int], seen: Mapping[int, RecordChecksum]
+) -> list[list[Any]]:
+    """Return ids, next offsets, numbers of published rows, and offset and checksum of the last record seen."""
+    last = [seen.get(lane.id, lane.seen) for lane in lanes]
+    return [
+        [lane.id for lane in lanes],
+        [offsets.get(lane.id, lane.next_offset) for lane in lanes],
+        [lane.acked_seq for lane in lanes],
         [each.offset if each else None for each in last],
         [each.crc if each else None for each in last],
-    )
-    return {row["id"] for row in rows}
+    ]

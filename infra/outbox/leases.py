@@ -30,7 +30,10 @@ WHERE id = (
 RETURNING id, topic, partition, epoch, next_offset, last_seq, published_seq
 """
 
-_RENEW = "UPDATE lane SET lease_until = clock_timestamp() + $3 WHERE id = $1 AND epoch = $2"
+_RENEW = """
+UPDATE lane SET lease_until = clock_timestamp() + $2, published_seq = greatest(published_seq, $3), last_seq = $4
+WHERE id = $1
+"""
 
 _RELEASE = """
 UPDATE lane SET published_seq = greatest(published_seq, $3), lease_until = NULL, owner = ''
@@ -53,9 +56,9 @@ async def take_over(sql: Connection, place: LaneGroup, owner: str, lease: timede
     return _lane(await sql.fetchrow(_TAKE, *place, owner, lease, mine, True))
 
 
-async def renew(sql: Connection, lane: Lane, lease: timedelta) -> None:
-    """Renew the lease, in the transaction that has passed the fence."""
-    await sql.execute(_RENEW, lane.id, lane.epoch, lease)
+async def renew(sql: Connection, lane: Lane, lease: timedelta, last_seq: int) -> None:
+    """Renew the lease and write the lane's watermarks, in the transaction that has passed the fence."""
+    await sql.execute(_RENEW, lane.id, lease, lane.acked_seq, last_seq)
 
 
 async def release(sql: Connection, lane: Lane) -> None:

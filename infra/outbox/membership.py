@@ -153,13 +153,13 @@ class Membership:
                 sql = await stack.enter_async_context(setup.pool.acquire())
                 lanes = await acquire_lanes(self._consumer, sql, setup.guard, places, setup.owner)
                 publisher = await stack.enter_async_context(Publisher(setup.brokers, setup.owner, lanes))
+                watermarks = Watermarks(sql, publisher, lanes)
                 await republish(sql, publisher, lanes)
                 stack.push_async_callback(setup.processor.close)
                 await setup.processor.open(sql, lanes, self._wake.set)
                 if generation != self._generation:
                     return
                 self._begin(lanes)
-                watermarks = Watermarks(sql, publisher, lanes)
                 stack.push_async_callback(watermarks.leave)
                 await self._work(Session(sql, publisher, watermarks, lanes, generation), fetching)
         except SESSION_ERRORS as error:
@@ -185,11 +185,10 @@ class Membership:
                 await self._sleep(1.0 if due is None else min(due, 1.0))
             if publisher.failure is not None:
                 raise PublishError(f"publishing failed: {publisher.failure}")
+            await session.watermarks.save_if_due()
             if session.generation != self._generation:
                 return
             if not inbox and processor.due_in() != 0:
-                if self._committer.watermarks_due():
-                    await session.watermarks.save()
                 continue
             self._batch_done.clear()
             try:

@@ -8,11 +8,11 @@ import asyncpg
 from tradesaga.infra.kafka.codec import Outgoing, load_headers
 from tradesaga.infra.postgres.database import Connection
 
+COLUMNS = ("lane", "seq", "id", "aggregatetype", "aggregateid", "type", "headers", "payload")
+
 NUMBER = """
 UPDATE lane SET last_seq = n.last_seq FROM unnest($1::int[], $2::bigint[]) AS n (id, last_seq) WHERE lane.id = n.id
 """
-COLUMNS = ("lane", "seq", "id", "aggregatetype", "aggregateid", "type", "headers", "payload")
-
 UNPUBLISHED = """
 SELECT lane, seq, id, aggregatetype, aggregateid, type, headers, payload
 FROM outbox WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3
@@ -31,9 +31,14 @@ class OutboxRow(NamedTuple):
 
 
 async def insert(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Insert rows and move their lanes' last numbers; the transaction must have passed the fence."""
+    """Insert rows and write the numbers of the last ones to their lanes; the transaction must have passed the fence."""
     last = {row.lane: row.seq for row in rows}
     await connection.execute(NUMBER, list(last), list(last.values()))
+    await copy(connection, rows)
+
+
+async def copy(connection: Connection, rows: Sequence[OutboxRow]) -> None:
+    """Insert rows whose numbers the caller writes to their lanes in the same transaction."""
     records = [
         (lane, seq, record.id, record.topic, record.key, record.type, record.header_text, record.value)
         for lane, seq, record in rows

@@ -255,13 +255,13 @@ class OutboxWriter:
         for attempt in range(_TRIES):
             try:
                 async with sql.transaction():
-                    if not await lane_rows.advance(sql, [lane], {}):
+                    if not await lane_rows.fence(sql, [lane]):
                         self.health.fenced += 1
                         raise InDoubtError(f"lane {lane.partition} has been taken over by another owner")
-                    await leases.renew(sql, lane, self._lease)
                     rows = await (run_with_savepoints if guarded else run_functions)(sql, lane, batch)
+                    await leases.renew(sql, lane, self._lease, rows[-1].seq if rows else lane.last_seq)
                     if rows:
-                        await outbox_rows.insert(sql, rows)
+                        await outbox_rows.copy(sql, rows)
                     committing.set()
             except REDO as error:
                 committing.clear()

@@ -48,7 +48,7 @@ async def _begin_lanes(consumer: ConsumerPort, sql: Connection, lanes: Sequence[
     ranges = await consumer.ranges([(lane.topic, lane.partition) for lane in lanes])
     for lane in lanes:
         lane.next_offset = max(lane.next_offset, ranges[lane.topic, lane.partition][0])
-    await lane_rows.advance(sql, lanes, {})
+    await lane_rows.advance(sql, lanes)
     for lane in lanes:
         lane.stored_offset = lane.next_offset
 
@@ -68,7 +68,7 @@ async def republish(sql: Connection, publisher: Publisher, lanes: Sequence[Lane]
                 after = rows[-1].seq
         await publisher.drain()
     except PublishError:
-        await lane_rows.advance(sql, lanes, {})  # the first row after the watermark is then the rejected one
+        await lane_rows.advance(sql, lanes)  # the first row after the watermark is then the rejected one
         raise
 
 

@@ -1,7 +1,7 @@
 """The interface between a worker and the processor that handles its records, with the errors of both."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -46,10 +46,14 @@ class HaltError(Exception):
 
 @dataclass(slots=True)
 class Transaction:
-    """One open batch: the connection, the lanes that passed the fence, and the rows to publish after the commit."""
+    """One open batch: the connection, the lanes that passed the fence, and the rows to publish after the commit.
+
+    `has_all_lanes` is whether the batch locks all lanes of its owner, not only those it was known to write to.
+    """
 
     sql: Connection
     lanes: dict[int, Lane]
+    has_all_lanes: bool = True
     rows: list[OutboxRow] = field(default_factory=list[OutboxRow])
     _next: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -83,6 +87,13 @@ class Processor(Protocol):
 
     def due_in(self) -> float | None:
         """Return the seconds until a timer is due (0: now), None if there is none."""
+        ...
+
+    def other_lanes(self) -> Collection[int] | None:
+        """Return the ids of the lanes, besides those of the records, that the next batch writes to; None for all.
+
+        What is due may belong to any lane: `apply` handles it only in a transaction that has all lanes.
+        """
         ...
 
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:

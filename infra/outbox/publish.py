@@ -152,7 +152,7 @@ async def set_aside(sql: Connection, lane: Lane, row: OutboxRow, why: BaseExcept
     what = f"the broker rejects outbox row {row.lane}/{row.seq}: {type(why).__name__}"
     reason = f"{what}; once it accepts it, run `tradesaga resend {row.lane} {row.seq}`"
     async with sql.transaction():
-        if not await lane_rows.advance(sql, [lane], {}):
+        if not await lane_rows.advance(sql, [lane]):
             raise InDoubtError("another owner has acquired the lane")
         group = await sql.fetchval(_SET_ASIDE, row.lane, row.seq, _saga_id(row.record.key), reason)
     metrics.PARKED.labels(group).inc()

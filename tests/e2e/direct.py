@@ -14,7 +14,8 @@ from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.partitioner import partition_of
-from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.commit import write
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Received, Transaction
 from tradesaga.infra.postgres.database import Connection
@@ -55,11 +56,10 @@ class Direct:
         """Commit one batch as a worker would, and give what it says."""
         self.statements.clear()
         async with self.sql.transaction():
-            await lane_rows.advance(self.sql, self.lanes.values(), {})
+            assert await lane_rows.fence(self.sql, list(self.lanes.values())) == self.lanes.keys()
             transaction = Transaction(self.sql, self.lanes)
             await self.processor.apply(transaction, received)
-            if transaction.rows:
-                await outbox_rows.insert(self.sql, transaction.rows)
+            await write(transaction, {}, {})
         for row in transaction.rows:
             self.lanes[row.lane].last_seq = row.seq
         self.processor.committed()

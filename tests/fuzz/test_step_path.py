@@ -17,7 +17,8 @@ from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.kafka.codec import Record
-from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.commit import write
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Processor, Received, Transaction
 from tradesaga.infra.postgres.database import Session, session
@@ -60,11 +61,10 @@ class Driven:
         wanted = [record for record in records if self.processor.wants(record.topic, record.headers)]
         here = [Received(self.places[each.topic, each.partition], each) for each in wanted if self._reads(each)]
         async with sql.transaction():
-            await lane_rows.advance(sql, self.lanes.values(), {})
+            assert await lane_rows.fence(sql, list(self.lanes.values())) == self.lanes.keys()
             transaction = Transaction(sql, self.lanes)
             await self.processor.apply(transaction, here)
-            if transaction.rows:
-                await outbox_rows.insert(sql, transaction.rows)
+            await write(transaction, {}, {})
         for row in transaction.rows:
             self.lanes[row.lane].last_seq = row.seq
             self.said[row.record.topic] += 1

@@ -10,7 +10,9 @@ from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 from tradesaga.consumers.runtime import dispatch, processor
 from tradesaga.consumers.runtime.batch_context import BatchContext
 from tradesaga.consumers.runtime.message import Message
+from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.runtime.step_rows import Key, Row
+from tradesaga.consumers.saga_log.processor import SagaLog
 from tradesaga.consumers.testing.simulation import lane_statements, row_statements
 from tradesaga.infra.outbox import lane_rows
 from tradesaga.infra.outbox.commit import Committer
@@ -39,12 +41,17 @@ class Mutant:
 @contextmanager
 def no_epoch_check() -> Generator[None]:
     """The fence compares outbox numbers, and not epochs."""
-    statement = lane_rows.ADVANCE.replace("l.epoch = m.epoch AND ", "")
+    fence = lane_rows.FENCE.replace("l.epoch = m.epoch AND ", "")
+    advance = lane_rows.ADVANCE.replace("l.epoch = m.epoch AND ", "")
 
     def is_owned(row: dict[str, Any], _epoch: int, last_seq: int) -> bool:
         return row["last_seq"] == last_seq
 
-    with everywhere(lane_rows.ADVANCE, statement), replaced(lane_statements, "is_owned", is_owned):
+    with (
+        everywhere(lane_rows.FENCE, fence),
+        everywhere(lane_rows.ADVANCE, advance),
+        replaced(lane_statements, "is_owned", is_owned),
+    ):
         yield
 
 
@@ -149,6 +156,19 @@ def producer_not_rebuilt() -> Generator[None]:
 
 async def _nothing() -> None:
     pass
+
+
+@contextmanager
+def due_without_all_lanes() -> Generator[None]:
+    """A batch in which something is due locks the lanes of its records alone, and forgets what is due on others."""
+    condition = ("transaction.has_all_lanes and ", "")
+    with (
+        changed(StepProcessor, "other_lanes", (" or self._is_due()", "")),
+        changed(StepProcessor, "apply", condition),
+        changed(SagaLog, "other_lanes", ("None if self.due_in() == 0 else ()", "()")),
+        changed(SagaLog, "apply", condition),
+    ):
+        yield
 
 
 def claim_not_gated() -> AbstractContextManager[None]:
@@ -299,6 +319,7 @@ MUTANTS = (
     Mutant("late success ignored", late_success_ignored),
     Mutant("producer not rebuilt", producer_not_rebuilt),
     Mutant("records taken before the lane is acquired", claim_not_gated),
+    Mutant("due rows of some lanes taken for all", due_without_all_lanes),
     Mutant("watermark ahead of acknowledgements", cursor_outbox),
     Mutant("compensation before every bar is answered", compensation_before_bars),
     Mutant("two rows for action and bar", two_rows),

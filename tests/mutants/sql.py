@@ -41,13 +41,29 @@ class SqlMutant:
 _DOWNWARDS = "ORDER BY reason DESC"
 
 SQL_MUTANTS = (
-    SqlMutant("no epoch check", lane_rows, "ADVANCE", "l.epoch = m.epoch AND ", "", sql_scripts.only_the_owner_passes),
+    SqlMutant("no epoch check", lane_rows, "FENCE", "l.epoch = m.epoch AND ", "", sql_scripts.only_the_owner_passes),
     SqlMutant(
-        "outbox number not checked", lane_rows, "ADVANCE", " AND l.last_seq = m.last_seq", "",
+        "no epoch check when saving", lane_rows, "ADVANCE", "l.epoch = m.epoch AND ", "",
+        sql_scripts.only_the_owner_passes
+    ),
+    SqlMutant(
+        "lost lane not noticed", lane_rows, "OWNED", "WHERE l.epoch = m.epoch", "", sql_scripts.only_the_owner_passes
+    ),
+    SqlMutant("fence without a lock", lane_rows, "FENCE", "FOR UPDATE OF l", "", sql_scripts.a_claim_waits),
+    SqlMutant(
+        "outbox number not checked", lane_rows, "FENCE", " AND l.last_seq = m.last_seq", "",
+        sql_scripts.only_the_owner_passes
+    ),
+    SqlMutant(
+        "outbox number not checked when saving", lane_rows, "ADVANCE", " AND l.last_seq = m.last_seq", "",
         sql_scripts.only_the_owner_passes
     ),
     SqlMutant(
         "takeover without a new epoch", lane_rows, "ACQUIRE", "l.epoch + 1", "l.epoch", sql_scripts.claims_raise_epochs
+    ),
+    SqlMutant(
+        "offset set back by a batch", lane_rows, "MOVE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",
+        sql_scripts.offsets_never_go_back,
     ),
     SqlMutant(
         "offset set back", lane_rows, "ADVANCE", "greatest(l.next_offset, m.next_offset)", "m.next_offset",

@@ -25,16 +25,16 @@ async def test_an_owner_of_the_lost_future_cannot_pass_the_fence(database_url: s
         (asleep,) = await lane_rows.acquire(sql, "g", [("t", 0)], "sleeper")
         await outbox_rows.insert(sql, [row(asleep.id, 1), row(asleep.id, 2), row(asleep.id, 3)])
         asleep.last_seq, asleep.acked_seq = 3, 1
-        await lane_rows.advance(sql, [asleep], {})
+        await lane_rows.advance(sql, [asleep])
         async with sql.transaction():
             first = await begin(sql, "restored", "tester")
-        assert await lane_rows.advance(sql, [asleep], {}) == set()
+        assert await lane_rows.advance(sql, [asleep]) == set()
         (lane,) = await lane_rows.acquire(sql, "g", [("t", 0)], "heir")
         assert (lane.epoch, lane.last_seq, lane.acked_seq) == (first.base + 1, first.base + 2, first.base)
         left = await outbox_rows.load_unpublished(sql, lane.id, lane.acked_seq)
         assert [(each.seq - first.base, each.record.key) for each in left] == [(1, "2"), (2, "3")]
-        assert await lane_rows.advance(sql, [asleep], {}) == set()
-        assert await lane_rows.advance(sql, [lane], {}) == {lane.id}
+        assert await lane_rows.advance(sql, [asleep]) == set()
+        assert await lane_rows.advance(sql, [lane]) == {lane.id}
         async with sql.transaction():
             second = await begin(sql, "restored", "tester")
         assert second.base > lane.last_seq

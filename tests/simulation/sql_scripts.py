@@ -13,7 +13,7 @@ from tests.simulation.rigs import Sessions
 from tradesaga.consumers.runtime import step_rows as rows
 from tradesaga.consumers.runtime.step_rows import Row
 from tradesaga.infra.clock import new_id
-from tradesaga.infra.kafka.codec import Outgoing
+from tradesaga.infra.kafka.codec import Outgoing, RecordChecksum
 from tradesaga.infra.outbox import lane_rows, outbox_rows
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.outbox_rows import OutboxRow
@@ -30,6 +30,11 @@ Seen = list[Any]
 def told(lanes: Sequence[Lane]) -> Seen:
     """Give what is known of lanes, by their places."""
     return sorted((x.topic, x.partition, x.epoch, x.next_offset, x.last_seq, x.acked_seq) for x in lanes)
+
+
+def at(lane: Lane, offset: int) -> Lane:
+    """Give the lane as an owner knows it who goes on at this offset."""
+    return replace(lane, next_offset=offset)
 
 
 def said(lane: Lane, seq: int, payload: str = "x") -> OutboxRow:
@@ -58,12 +63,17 @@ async def claims_raise_epochs(sessions: Sessions) -> Seen:
 async def only_the_owner_passes(sessions: Sessions) -> Seen:
     """A former owner's writes, and those of one who has missed a row, are not returned."""
     (old,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
-    seen: Seen = [len(await lane_rows.advance(sessions.one, [old], {old.id: 5}))]
+    seen: Seen = [len(await lane_rows.advance(sessions.one, [at(old, 5)]))]
     (new,) = await lane_rows.acquire(sessions.two, "g", PLACES[:1], "two")
-    seen += [len(await lane_rows.advance(sessions.one, [old], {old.id: 9})), told([new])]
-    seen.append(len(await lane_rows.advance(sessions.two, [new], {new.id: 7})))
+    seen += [len(await lane_rows.advance(sessions.one, [at(old, 9)])), told([new])]
+    seen.append(len(await lane_rows.advance(sessions.two, [at(new, 7)])))
     new.last_seq = 3
-    seen.append(len(await lane_rows.advance(sessions.two, [new], {new.id: 8})))
+    seen.append(len(await lane_rows.advance(sessions.two, [at(new, 8)])))
+    async with sessions.two.transaction():
+        seen.append(len(await lane_rows.fence(sessions.two, [new])))
+        seen.append(len(await lane_rows.fence(sessions.two, [old])))
+        seen.append(len(await lane_rows.fence(sessions.two, [replace(new, last_seq=0)])))
+    seen += [len(await lane_rows.find_owned(sessions.two, [each])) for each in (old, new)]
     return [*seen, told(await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one"))]
 
 
@@ -71,9 +81,12 @@ async def offsets_never_go_back(sessions: Sessions) -> Seen:
     """Neither the offset nor the mark ever falls."""
     (lane,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
     lane.acked_seq = 4
-    await lane_rows.advance(sessions.one, [lane], {lane.id: 10})
+    await lane_rows.advance(sessions.one, [at(lane, 10)])
     lane.acked_seq = 2
-    await lane_rows.advance(sessions.one, [lane], {lane.id: 6})
+    await lane_rows.advance(sessions.one, [at(lane, 6)])
+    async with sessions.one.transaction():
+        await lane_rows.fence(sessions.one, [lane])
+        await lane_rows.move(sessions.one, [lane], {lane.id: 7}, {}, {lane.id: 2})
     return told(await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one"))
 
 
@@ -93,11 +106,12 @@ async def a_claim_waits(sessions: Sessions) -> Seen:
     """A claim waits for the former owner's open transaction, and then sees what it wrote."""
     (lane,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
     async with sessions.one.transaction():
-        await lane_rows.advance(sessions.one, [lane], {lane.id: 5})
+        await lane_rows.fence(sessions.one, [lane])
         claiming = asyncio.create_task(lane_rows.acquire(sessions.two, "g", PLACES[:1], "two"))
         await asyncio.sleep(0.3)
         waited = not claiming.done()
-        await outbox_rows.insert(sessions.one, [said(lane, 1)])
+        await lane_rows.move(sessions.one, [lane], {lane.id: 5}, {lane.id: RecordChecksum(4, 9)}, {lane.id: 1})
+        await outbox_rows.copy(sessions.one, [said(lane, 1)])
     return [waited, told(await claiming)]
 
 
@@ -106,10 +120,10 @@ async def the_fence_waits(sessions: Sessions) -> Seen:
     (lane,) = await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
     async with sessions.two.transaction():
         await lane_rows.acquire(sessions.two, "g", PLACES[:1], "two")
-        moving = asyncio.create_task(lane_rows.advance(sessions.one, [lane], {}))
+        moving = asyncio.create_task(lane_rows.fence(sessions.one, [lane]))
         await asyncio.sleep(0.3)
         waited = not moving.done()
-    return [waited, len(await moving)]
+    return [waited, len(await moving), len(await lane_rows.advance(sessions.one, [lane]))]
 
 
 async def rolling_back_leaves_nothing(sessions: Sessions) -> Seen:
@@ -226,7 +240,7 @@ async def _break(sessions: Sessions) -> None:
     """Wait for a lock for longer than one may."""
     lanes = await lane_rows.acquire(sessions.two, "g", PLACES[:1], "two")
     async with sessions.two.transaction():
-        await lane_rows.advance(sessions.two, lanes, {})
+        await lane_rows.advance(sessions.two, lanes)
         await lane_rows.acquire(sessions.one, "g", PLACES[:1], "one")
 
 
@@ -236,9 +250,9 @@ async def crossed_locks_end_one(sessions: Sessions) -> Seen:
 
     async def cross(sql: Connection, lanes: Sequence[Lane]) -> None:
         async with sql.transaction():
-            await lane_rows.advance(sql, lanes[:1], {})
+            await lane_rows.advance(sql, lanes[:1])
             await asyncio.sleep(0.2)
-            await lane_rows.advance(sql, lanes[1:], {})
+            await lane_rows.advance(sql, lanes[1:])
 
     names = await asyncio.gather(
         caught(cross(sessions.one, (first, second))), caught(cross(sessions.two, (second, first)))
@@ -252,9 +266,9 @@ async def a_broken_session_rolls_back(sessions: Sessions) -> Seen:
 
     async def work() -> None:
         async with sessions.one.transaction():
-            await lane_rows.advance(sessions.one, [lane], {lane.id: 5})
+            await lane_rows.advance(sessions.one, [at(lane, 5)])
             await sessions.cut()
-            await lane_rows.advance(sessions.one, [lane], {lane.id: 6})
+            await lane_rows.advance(sessions.one, [at(lane, 6)])
 
     raised = await caught(work())
     known = issubclass(getattr(asyncpg, raised), DATABASE_ERRORS)

@@ -16,7 +16,10 @@ def lane_statements() -> Mapping[str, Statement]:
     return {
         lane_rows.ACQUIRE: acquire,
         lane_rows.OFFSETS: offsets,
+        lane_rows.FENCE: fence,
         lane_rows.ADVANCE: advance,
+        lane_rows.MOVE: move,
+        lane_rows.OWNED: owned,
         guard.KNOWN: known,
         guard.PIN: pin,
         guard.KEPT: kept,
@@ -91,10 +94,10 @@ async def identity(_tx: Transaction) -> list[Any]:
     return [{"id": UUID(int=1), "incarnation": 0, "claimed": True, "name": "simulated", "host": None, "port": None}]
 
 
-async def advance(tx: Transaction, *arrays: Sequence[Any]) -> list[Any]:
-    """Pass the fence: lock the lanes still owned, in the order of their ids, and move them."""
-    moved: list[dict[str, int]] = []
-    for id_, epoch, last_seq, next_offset, published_seq, offset, crc in sorted(zip(*arrays, strict=True)):
+async def fence(tx: Transaction, *arrays: Sequence[int]) -> list[Any]:
+    """Lock the lanes that are still owned, in the order of their ids."""
+    found: list[dict[str, int]] = []
+    for id_, epoch, last_seq in sorted(zip(*arrays, strict=True)):
         place = tx.database.places[id_]
         row = tx.get("lane", place)
         # Like PostgreSQL, which compares the row again once it has waited for the lock.
@@ -104,15 +107,50 @@ async def advance(tx: Transaction, *arrays: Sequence[Any]) -> list[Any]:
             tx.database.fenced += 1
             continue
         tx.epochs[id_] = epoch
-        tx.put("lane", place, {
-            **row,
-            "next_offset": max(row["next_offset"], next_offset),
-            "published_seq": max(row["published_seq"], published_seq),
-            "seen_offset": row["seen_offset"] if offset is None else offset,
-            "seen_crc": row["seen_crc"] if crc is None else crc,
-        })  # fmt: skip
-        moved.append({"id": id_})
-    return moved
+        found.append({"id": id_})
+    return found
+
+
+async def advance(
+    tx: Transaction, ids: Sequence[int], epochs: Sequence[int], last: Sequence[int], *watermarks: Sequence[Any]
+) -> list[Any]:
+    """Pass the fence, and move the watermarks of the lanes that are still owned."""
+    found = await fence(tx, ids, epochs, last)
+    mine = {row["id"] for row in found}
+    for id_, *values in zip(ids, *watermarks, strict=True):
+        if id_ in mine:
+            _move(tx, id_, values)
+    return found
+
+
+async def move(tx: Transaction, *arrays: Sequence[Any]) -> str:
+    """Move the watermarks of lanes, and the numbers of their last outbox rows."""
+    for id_, last_seq, *values in zip(*arrays, strict=True):
+        place = tx.database.places[id_]
+        await tx.lock("lane", place)
+        _move(tx, id_, values, last_seq=last_seq)
+    return f"UPDATE {len(arrays[0])}"
+
+
+def _move(tx: Transaction, id_: int, watermarks: Sequence[Any], **others: int) -> None:
+    next_offset, published_seq, offset, crc = watermarks
+    place = tx.database.places[id_]
+    row: Any = tx.get("lane", place)
+    tx.put("lane", place, {
+        **row,
+        "next_offset": max(row["next_offset"], next_offset),
+        "published_seq": max(row["published_seq"], published_seq),
+        "seen_offset": row["seen_offset"] if offset is None else offset,
+        "seen_crc": row["seen_crc"] if crc is None else crc,
+        **others,
+    })  # fmt: skip
+
+
+async def owned(tx: Transaction, ids: Sequence[int], epochs: Sequence[int]) -> list[Any]:
+    """Return the lanes that have these epochs."""
+    rows = {id_: tx.get("lane", tx.database.places[id_]) for id_ in ids}
+    known = zip(ids, epochs, strict=True)
+    return [{"id": id_} for id_, epoch in known if (row := rows[id_]) is not None and row["epoch"] == epoch]
 
 
 async def number(tx: Transaction, lanes: Sequence[int], last: Sequence[int]) -> str:

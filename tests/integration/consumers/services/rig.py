@@ -27,7 +27,8 @@ from tradesaga.infra.clock import SystemClock, format_time, new_id
 from tradesaga.infra.kafka.codec import Outgoing, Record
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.ledger.venue_reports import store_reported
-from tradesaga.infra.outbox import lane_rows, outbox_rows
+from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.commit import write
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import Processor, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
@@ -149,11 +150,10 @@ class TradeRig:
 
     async def _commit(self, service: Service, received: Sequence[Received]) -> None:
         async with self.sql.transaction():
-            await lane_rows.advance(self.sql, service.lanes.values(), {})
+            assert await lane_rows.fence(self.sql, list(service.lanes.values())) == service.lanes.keys()
             transaction = Transaction(self.sql, service.lanes)
             await service.processor.apply(transaction, received)
-            if transaction.rows:
-                await outbox_rows.insert(self.sql, transaction.rows)
+            await write(transaction, {}, {})
         for row in transaction.rows:
             service.lanes[row.lane].last_seq = row.seq
             said: Outgoing = row.record

@@ -37,7 +37,6 @@ pytestmark = pytest.mark.stack
 
 BOTH = [("book", "forward"), ("pay", "forward")]
 BOOKED_PAID = ["booked", "paid"]
-FENCE = "WITH mine AS"
 HELD_AT_MOST = 8.0
 """Seconds after which PostgreSQL ends a session that idles in a transaction."""
 
@@ -105,7 +104,7 @@ async def test_the_fence_is_the_first_statement_of_every_transaction(bench: Benc
         if statement.startswith("BEGIN")
     ]
     assert len(followers) > 10
-    assert [follower for follower in followers if not follower.startswith(FENCE)] == []
+    assert [follower for follower in followers if not follower.startswith(lane_rows.FENCE.strip())] == []
 
 
 async def test_epochs_come_from_the_database(bench: Bench) -> None:

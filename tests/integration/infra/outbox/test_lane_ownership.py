@@ -13,11 +13,13 @@ from tests.e2e.direct import direct, names
 from tests.e2e.harness import Bench, open_bench
 from tests.waiting import until
 from tradesaga.consumers.runtime.processor import StepProcessor
+from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.outbox import lane_rows
+from tradesaga.infra.outbox.commit import SAVING
 from tradesaga.sagas.step import Retry
 from tradesaga.schemas.envelope import splice
 from tradesaga.schemas.messages.lifecycle import AttemptFailed, StepFailed
-from tradesaga.schemas.topics import PARTITIONS
+from tradesaga.schemas.topics import PARTITIONS, events_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module")]
 
@@ -147,6 +149,41 @@ async def test_a_stale_owner_is_fenced(bench: Bench) -> None:
     assert all(row["epoch"] > known[row["id"]] for row in epochs)
 
 
+async def test_a_batch_locks_only_the_lanes_of_its_records(bench: Bench) -> None:
+    """A saga's records are on one partition: no row of another lane is written, however many this owner has."""
+    await bench.serve(bench.kit.desk)
+    warm = await bench.ask()
+    await bench.heard(warm, m.Paid)
+    await asyncio.sleep(2 * SAVING)  # what the first one has moved is saved
+    query = 'SELECT partition, xmin::text::bigint AS version FROM lane WHERE "group" = $1 ORDER BY id'
+    before = await bench.pool.fetch(query, f"{bench.saga.name}-desk")
+    saga_id = await bench.ask()
+    await bench.heard(saga_id, m.Paid)
+    await asyncio.sleep(2 * SAVING)
+    after = await bench.pool.fetch(query, f"{bench.saga.name}-desk")
+    changed = {new["partition"] for old, new in zip(before, after, strict=True) if old["version"] != new["version"]}
+    assert changed == {partition_of(str(saga_id).encode(), PARTITIONS)}
+
+
+async def test_an_owner_at_work_notices_that_it_has_lost_an_idle_lane(bench: Bench) -> None:
+    """No batch locks the lane; the check beside the saving of watermarks finds its new epoch and ends the session."""
+    (running,) = await bench.serve(bench.kit.desk)
+    saga_id = await bench.ask()
+    await bench.heard(saga_id, m.Paid)
+    busy = partition_of(str(saga_id).encode(), PARTITIONS)
+    idle = (events_topic(bench.saga.name), (busy + 1) % PARTITIONS)
+    restarts = running.worker.health.restarts
+    async with bench.pool.acquire() as sql:
+        await lane_rows.acquire(sql, f"{bench.saga.name}-desk", [idle], "usurper")
+
+    async def restarted() -> bool:
+        await bench.say(saga_id, m.Paid(amount="1", attempt=1))
+        await asyncio.sleep(0.1)
+        return running.worker.health.restarts > restarts
+
+    await until(restarted)
+
+
 async def test_a_stale_owner_writes_nothing(bench: Bench) -> None:
     """The batch of an owner whose lanes have been claimed changes no row and says nothing."""
     saga_id = uuid4()
@@ -155,7 +192,9 @@ async def test_a_stale_owner_writes_nothing(bench: Bench) -> None:
         places = [(lane.topic, lane.partition) for lane in stale.lanes.values()]
         await lane_rows.acquire(stale.sql, stale.processor.group, places, "usurper")
         async with stale.sql.transaction():
-            assert await lane_rows.advance(stale.sql, stale.lanes.values(), {record.lane: 10**9}) == set()
+            stale.lanes[record.lane].next_offset = 10**9
+            assert await lane_rows.advance(stale.sql, stale.lanes.values()) == set()
+            assert await lane_rows.fence(stale.sql, list(stale.lanes.values())) == set()
         moved = await bench.pool.fetchval("SELECT next_offset FROM lane WHERE id = $1", record.lane)
     assert moved < 10**9
     assert await bench.row(saga_id, "book") is None

@@ -180,7 +180,7 @@ class Far:
         saga_id: UUID = uuid4()
         envelope = Envelope("t", "i", "/", str(saga_id), "now", context=b"c" * (size - 2))
         binding = self.participant.bindings["fetch"]
-        return Call(CallKind.CALL, binding, saga_id, 1, None, Trigger(envelope, b"{}", Wanted))  # pyright: ignore[reportArgumentType]
+        return Call(CallKind.CALL, binding, saga_id, 1, None, Trigger(envelope, b"{}", Wanted), 1)  # pyright: ignore[reportArgumentType]
 
 
 async def ended(calls: Calls, count: int) -> None:
