@@ -8,7 +8,7 @@ failed or done twice, or when money differs.
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,20 +22,21 @@ from tests.benchmarks.peers.environment import has_dbos, has_restate, has_tempor
 from tests.benchmarks.peers.on_dbos import Dbos
 from tests.benchmarks.peers.on_restate import Restate
 from tests.benchmarks.peers.on_temporal import Temporal
+from tests.benchmarks.peers.trades_on_dbos import TradesOnDbos
 from tests.benchmarks.plot import draw
 from tests.benchmarks.report import figures_of, ratios_of, table_of
 from tests.benchmarks.sealing import PAIRS, measure
 from tests.benchmarks.sealing import table_of as sealing_table
 from tests.benchmarks.stage import servers
 from tests.benchmarks.system import System
-from tests.benchmarks.trades.deployment import SEPARATE, TOGETHER
+from tests.benchmarks.trades.deployment import SEPARATE, TOGETHER, Deployment
 from tests.benchmarks.trades.plan import BURSTS, TradePlan
 from tests.benchmarks.trades.plan import RATES as TRADE_RATES
 from tests.benchmarks.trades.run import compare_trades, find_highest
 
 MINUTES = 20.0
 ROUNDS = 4
-TRADES = {"trades": SEPARATE, "trades-together": TOGETHER}
+TRADES = ("trades", "trades-together", "trades-dbos")
 FAMILIES = ("floor", "product", "variants", "dbos", "restate", "temporal")
 ALL = (*TRADES, *FAMILIES)
 
@@ -73,10 +74,10 @@ def main(
     families, budget = systems.split(","), 60 * minutes - 60 if minutes else None
     if unknown := set(families) - set(ALL):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: give some of {', '.join(ALL)}")
-    deployments = [deployment for name, deployment in TRADES.items() if name in families]
+    deployments = _deployments(families)
     out = out or Path("build/bench.json")
     if sustained:
-        found = find_highest(deployments or list(TRADES.values()), seconds or 60.0, budget or math.inf)
+        found = find_highest(deployments or [SEPARATE, TOGETHER], seconds or 60.0, budget or math.inf)
         _finish(out, {"sustained": found}, fine=found["as_wanted"])
         return
     hold, rounds = seconds or 15.0, pairs or ROUNDS
@@ -106,6 +107,20 @@ def _measure_sealing(pairs: int, sagas: int | None, out: Path) -> None:
     Console().print(sealing_table(summary))
 
 
+def _deployments(families: Sequence[str]) -> list[Deployment]:
+    """Make the deployments of trades asked for."""
+    peers: dict[str, tuple[bool, Callable[[], Deployment]]] = {"trades-dbos": (has_dbos(), TradesOnDbos)}
+    _report_missing(peers, families)
+    known: dict[str, Deployment] = {"trades": SEPARATE, "trades-together": TOGETHER}
+    known |= {name: peer() for name, (there, peer) in peers.items() if there and name in families}
+    return [known[name] for name in TRADES if name in families and name in known]
+
+
+def _report_missing(peers: Mapping[str, tuple[bool, object]], families: Sequence[str]) -> None:
+    if left_out := [name for name, (there, _) in peers.items() if name in families and not there]:
+        Console(stderr=True).print(f"not installed, and so left out: {', '.join(left_out)}; run `make bench-peers`")
+
+
 def _chosen(families: Sequence[str], *, alone: bool) -> list[System]:
     """Make the systems asked for; peers that are not installed are left out, and that is told."""
     peers: dict[str, tuple[bool, Callable[[], System]]] = {
@@ -113,8 +128,7 @@ def _chosen(families: Sequence[str], *, alone: bool) -> list[System]:
         "restate": (has_restate(), Restate),
         "temporal": (has_temporal(), Temporal),
     }
-    if left_out := [name for name, (there, _) in peers.items() if name in families and not there]:
-        Console(stderr=True).print(f"not installed, and so left out: {', '.join(left_out)}; run `make bench-peers`")
+    _report_missing(peers, families)
     known: dict[str, Sequence[System]] = {"floor": (FLOOR,), "product": (PRODUCT,), "variants": VARIANTS}
     known |= {name: (peer(),) for name, (there, peer) in peers.items() if there and name in families}
     chosen = [system for family in FAMILIES if family in families for system in known.get(family, ())]

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tests.benchmarks.meter import cpu_of, log_bytes
-from tests.benchmarks.stage import Stage
 from tests.benchmarks.trades.deployment import Deployed
 
 FLUSH = 1.5
 """Seconds after which PostgreSQL's sessions have reported: at most once a second, when a transaction ends."""
 _COUNTERS = """
 SELECT d.xact_commit AS commits, d.tup_inserted AS rows_inserted, d.tup_updated AS rows_updated,
-    (SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'lane') AS lane_updates,
+    coalesce((SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'lane'), 0) AS lane_updates,
     w.wal_records, w.wal_fpi AS wal_page_images, w.wal_bytes
 FROM pg_stat_database d, pg_stat_wal w WHERE d.datname = current_database()
 """
@@ -42,9 +41,10 @@ def read_cpu(deployed: Deployed) -> dict[str, float]:
     return {name: cpu_of([process]) for name, process in deployed.processes.items()}
 
 
-def read_usage(stage: Stage, cpu: Mapping[str, float]) -> Usage:
+def read_usage(deployed: Deployed, cpu: Mapping[str, float]) -> Usage:
     """Return the use up to now; CPU is given, since it may have been read earlier than the sessions reported."""
-    postgres = {name: float(value) for name, value in stage.ask(_COUNTERS)[0].items()}
-    server, database = stage.database.rsplit("/", 1)
+    stage, url = deployed.stage, deployed.records.database
+    postgres = {name: float(value) for name, value in stage.ask(_COUNTERS, url=url)[0].items()}
+    server, database = url.rsplit("/", 1)
     statements = stage.ask(_STATEMENTS, database, url=f"{server}/postgres")[0]["statements"]
     return Usage(cpu, {**postgres, "statements": float(statements)}, log_bytes(stage.kafka_data))

@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Protocol
 
 import psutil
+import uvloop
 
 from tests.benchmarks.stage import Stage
+from tests.benchmarks.trades.accounts import open_accounts
+from tests.benchmarks.trades.records import Records, records_of_product
 from tradesaga.infra.local_stack.assembly import SUPERVISOR_PATIENCE
 from tradesaga.infra.local_stack.parts import stop_parts
 from tradesaga.infra.local_stack.ports import LOOPBACK
@@ -21,8 +25,39 @@ _SERVERS = ("TRADESAGA_KAFKA", "TRADESAGA_DATABASE_URL", "TRADESAGA_VENUE_URL", 
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """One way to deploy; `options` are those of `tradesaga up`."""
+class Deployed:
+    """A system that runs: its processes by name, the URL of its gateway, its records, and what is wrong with them."""
+
+    name: str
+    stage: Stage
+    processes: Mapping[str, psutil.Process]
+    gateway: str
+    records: Records
+    find_differences: Callable[[], list[str]] = list
+    """Compares all money with the venue; that of the product is compared once, at the end of a run."""
+
+
+class Deployment(Protocol):
+    """One way to deploy one system."""
+
+    @property
+    def name(self) -> str:
+        """The name in the tables."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What is deployed."""
+        ...
+
+    def running(self, stage: Stage) -> AbstractContextManager[Deployed]:
+        """Run services and venue, with accounts that have money."""
+        ...
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product; `options` are those of `tradesaga up`."""
 
     name: str
     options: Sequence[str] = ()
@@ -34,28 +69,20 @@ class Deployment:
         return {"command": command, "venue": "paper venue in its own process", "version": version("tradesaga")}
 
     @contextmanager
-    def running(self, stage: Stage) -> Generator["Deployed"]:
+    def running(self, stage: Stage) -> Generator[Deployed]:
         """Run the services and the venue; raises if one of them had to be restarted."""
         command = [sys.executable, "-m", "tradesaga.infra.cli.entry", "up", "--detach", "--dir", str(stage.home)]
         subprocess.run([*command, *self.options], env=_own_servers(), check=True, stdout=subprocess.DEVNULL)
         state = read_state(stage.home)
         try:
-            yield Deployed(self, stage, _processes(stage, state), f"http://{LOOPBACK}:{state.http_port}")
+            uvloop.run(open_accounts(stage.database))
+            gateway, records = f"http://{LOOPBACK}:{state.http_port}", records_of_product(stage.database)
+            yield Deployed(self.name, stage, _processes(stage, state), gateway, records)
             if restarted := [part.name for part in read_state(stage.home).parts if part.starts > 1]:
                 raise RuntimeError(f"{self.name}: restarted while measuring: {', '.join(restarted)}")
         finally:
             stop(state.supervisor, patience=SUPERVISOR_PATIENCE)
             stop_parts(stage.home)
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A stack that runs: its processes by name, and the URL of its gateway."""
-
-    deployment: Deployment
-    stage: Stage
-    processes: Mapping[str, psutil.Process]
-    gateway: str
 
 
 def _own_servers() -> dict[str, str]:
@@ -70,7 +97,7 @@ def _processes(stage: Stage, state: StackState) -> dict[str, psutil.Process]:
     return {**found, "PostgreSQL": stage.postgres, "Kafka": stage.kafka}
 
 
-SEPARATE = Deployment("trades")
-TOGETHER = Deployment("trades, one process", ("--together",))
-IDLE = Deployment("venue and sealer", ("--only", "audit-sealer"))
+SEPARATE = Product("trades")
+TOGETHER = Product("trades, one process", ("--together",))
+IDLE = Product("venue and sealer", ("--only", "audit-sealer"))
 """What the final check needs: the venue with its records, and one service, since `up` wants at least one."""

@@ -8,17 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
-import uvloop
-
 from tests.benchmarks.meter import own_cpu
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.trades import generator
-from tests.benchmarks.trades.accounts import open_accounts
 from tests.benchmarks.trades.counters import FLUSH, Usage, read_cpu, read_usage
 from tests.benchmarks.trades.deployment import Deployed, Deployment
 from tests.benchmarks.trades.generator import Request
 from tests.benchmarks.trades.plan import TradeLoad, TradePlan
-from tests.benchmarks.trades.records import ENDED, Fate, is_accepted, read_fate
+from tests.benchmarks.trades.records import Fate, is_accepted, read_fate
 
 WARM_UP = TradeLoad(10, 50)
 PATIENCE = 120.0
@@ -34,6 +31,12 @@ class Idle(NamedTuple):
     usage: Usage
 
 
+class Differences(NamedTuple):
+    """What a deployment has found wrong with its money."""
+
+    found: list[str]
+
+
 class TradeSample(NamedTuple):
     """One load of one deployment: `usage` is for each trade that was started, the generator's CPU is apart."""
 
@@ -45,7 +48,7 @@ class TradeSample(NamedTuple):
     load_average: float
 
 
-def measure(stage: Stage, deployment: Deployment, plan: TradePlan) -> Iterator[Idle | TradeSample]:
+def measure(stage: Stage, deployment: Deployment, plan: TradePlan) -> Iterator[Idle | TradeSample | Differences]:
     """Deploy, warm up, and measure the idle stack and each load."""
     with deployment.running(stage) as deployed:
         prepare(deployed)
@@ -53,34 +56,33 @@ def measure(stage: Stage, deployment: Deployment, plan: TradePlan) -> Iterator[I
             yield Idle(deployment.name, _idle(deployed, plan.idle_seconds))
         for load in plan.loads:
             yield take(deployed, load)
+        yield Differences(deployed.find_differences())
 
 
 def prepare(deployed: Deployed) -> None:
-    """Open the accounts and run the first trades, which wait for whatever is still starting."""
-    uvloop.run(open_accounts(deployed.stage.database))
-    _await_ends(deployed.stage, _start(deployed, WARM_UP))
+    """Run the first trades, which wait for whatever is still starting."""
+    _await_ends(deployed, _start(deployed, WARM_UP))
     time.sleep(FLUSH)
 
 
 def take(deployed: Deployed, load: TradeLoad) -> TradeSample:
     """Run a load until its last trade has ended, and read its cost and its records."""
-    stage = deployed.stage
-    before, own = read_usage(stage, read_cpu(deployed)), own_cpu()
+    before, own = read_usage(deployed, read_cpu(deployed)), own_cpu()
     requests = _start(deployed, load)
     own = own_cpu() - own
-    _await_ends(stage, requests)
+    _await_ends(deployed, requests)
     cpu = read_cpu(deployed)
     time.sleep(FLUSH)
-    after = read_usage(stage, cpu)
-    fate = read_fate(stage, requests)
+    after = read_usage(deployed, cpu)
+    fate = read_fate(deployed.stage, deployed.records, requests)
     usage = after.since(before, max(1, fate.started))
-    return TradeSample(deployed.deployment.name, load, fate, usage, own / load.trades, os.getloadavg()[0])
+    return TradeSample(deployed.name, load, fate, usage, own / load.trades, os.getloadavg()[0])
 
 
 def _idle(deployed: Deployed, seconds: float) -> Usage:
-    before = read_usage(deployed.stage, read_cpu(deployed))
+    before = read_usage(deployed, read_cpu(deployed))
     time.sleep(seconds)
-    return read_usage(deployed.stage, read_cpu(deployed)).since(before, seconds)
+    return read_usage(deployed, read_cpu(deployed)).since(before, seconds)
 
 
 def _start(deployed: Deployed, load: TradeLoad) -> list[Request]:
@@ -90,10 +92,15 @@ def _start(deployed: Deployed, load: TradeLoad) -> list[Request]:
     return generator.read(file)
 
 
-def _await_ends(stage: Stage, requests: Sequence[Request]) -> None:
+def _await_ends(deployed: Deployed, requests: Sequence[Request]) -> None:
     """Wait until the accepted trades have ended, or for as long as patience lasts: the records tell which did not."""
     accepted = [request.saga for request in requests if is_accepted(request)]
     limit = time.monotonic() + PATIENCE + len(accepted) / 50
     for some in (accepted[-LAST:], accepted):
-        while stage.ask(ENDED, some)[0]["ended"] < len(some) and time.monotonic() < limit:
+        while _count_ended(deployed, some) < len(some) and time.monotonic() < limit:
             time.sleep(_POLL)
+
+
+def _count_ended(deployed: Deployed, sagas: Sequence[str]) -> int:
+    records = deployed.records
+    return deployed.stage.ask(records.ended, sagas, url=records.database)[0]["ended"]

@@ -12,7 +12,7 @@ from tests.benchmarks.stage import Stage, servers
 from tests.benchmarks.trades.accounts import find_differences
 from tests.benchmarks.trades.deployment import IDLE, Deployment
 from tests.benchmarks.trades.figures import figures_of, idle_of, sustained_of
-from tests.benchmarks.trades.measuring import Idle, TradeSample, measure
+from tests.benchmarks.trades.measuring import Differences, Idle, TradeSample, measure
 from tests.benchmarks.trades.plan import TradePlan
 from tests.benchmarks.trades.report import costs_table, processes_table, results_table, sustained_table
 from tests.benchmarks.trades.sustained import find_sustained
@@ -24,7 +24,8 @@ def compare_trades(deployments: Sequence[Deployment], plan: TradePlan) -> dict[s
         machine = describe(stage)
         say = Console(stderr=True).print
         samples = in_rounds(deployments, plan.rounds, plan.budget, lambda each: measure(stage, each, plan), say)
-        differences = _check(stage)
+        differences = [found for each in samples if isinstance(each, Differences) for found in each.found]
+        differences += _check(stage)
     figures = figures_of(sample for sample in samples if isinstance(sample, TradeSample))
     idle = idle_of(sample for sample in samples if isinstance(sample, Idle))
     console = _console()
