@@ -17,6 +17,7 @@ from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.names import Cluster, is_prefix
 from tradesaga.infra.local_stack.state import StackState, read_state
 from tradesaga.schemas.invalid import first_invalid
+from tradesaga.schemas.topics import MOST_PARTITIONS, PARTITIONS
 
 PREFIX = "TRADESAGA_"
 SERVICE_DATABASE = f"{PREFIX}DATABASE_URL_"
@@ -91,6 +92,10 @@ class Settings(BaseSettings):
     topic_prefix: str = ""
     """Prefix of topics and groups on a shared cluster, before a dot: `desk7` for `desk7.trade.events`. Lower-case
     letters, digits and hyphens, 63 at most. `up` stores it.
+    """
+    partitions: Annotated[int, Field(ge=1, le=MOST_PARTITIONS)] = PARTITIONS
+    """Number of partitions of the topics that are keyed by saga, the same for all services. It never changes once the
+    topics exist. `up` stores it, and chooses 3 for a new folder on a machine with at most two cores.
     """
     topic_replicas: Annotated[int, Field(ge=0, le=32_767)] = 0
     """Number of brokers that keep each record; 0: three, or as many as there are."""
@@ -272,7 +277,8 @@ def _service_databases() -> dict[str, Any]:
 
 def _from_stack(settings: Settings, state: StackState) -> dict[str, Any]:
     """Return the stack's values of settings that are not set."""
-    taken = {"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port", "app", "topic_prefix"}
+    servers = {"kafka", "database_url", "venue_url", "venue_key", "venue_secret", "http_port"}
+    taken = servers | {"app", "topic_prefix", "partitions"}
     known = state.model_dump(include=taken)
     return {name: value for name, value in known.items() if value and name not in settings.model_fields_set}
 

@@ -5,7 +5,11 @@ from typing import Final
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 PARTITIONS: Final = 12
-"""Divisible among 2, 3, 4, 6 and 12 consumers; never changed on an existing topic, since keys would move."""
+"""The default of the topics that are keyed by saga. Divisible among 2, 3, 4, 6 and 12 consumers; never changed on an
+existing topic, since keys would move.
+"""
+MOST_PARTITIONS: Final = 120
+"""A fetch answer names every partition, and a worker locks a lane for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,11 @@ class Topic:
     retention_ms: int
     partitions: int = PARTITIONS
     public: bool = False
+
+    @property
+    def keyed(self) -> bool:
+        """Whether records are spread by key; a topic with one partition in the catalogue always has one."""
+        return self.partitions > 1
 
     @property
     def configuration(self) -> dict[str, str]:

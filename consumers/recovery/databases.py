@@ -26,16 +26,18 @@ SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock
 """
 _PROMOTION: Final = 300.0
 """Seconds to wait for a server that replays its log."""
+_PARTITIONS: Final = "SELECT DISTINCT topic, partitions FROM lane WHERE partitions IS NOT NULL ORDER BY topic"
 _LOCK: Final = "LOCK TABLE lane, saga, saga_event, step_execution IN EXCLUSIVE MODE"
 
 
 class Database:
-    """One database under recovery."""
+    """One database under recovery; `partitions` are the topics that its lanes have read, each with its number."""
 
     def __init__(self, url: str, sql: Connection) -> None:
         self.url = url
         self.sql = sql
         self.incarnation = Incarnation(0)
+        self.partitions: list[tuple[str, int]] = []
         self._floor: list[tuple[str, str]] = []
 
     async def begin(self, kind: IncarnationKind, operator: str) -> None:
@@ -47,6 +49,8 @@ class Database:
             do = "stop every service and every other session that writes, then run this again"
             raise refused("database-busy", "the database is in use", "PostgreSQL", do) from error
         await self._check(kind)
+        # The next incarnation forgets them: its lanes take the number of the topics that they then find.
+        self.partitions = [(row["topic"], row["partitions"]) for row in await self.sql.fetch(_PARTITIONS)]
         self.incarnation = await begin(self.sql, kind, operator)
         self._floor = await allow_negative_balances(self.sql)
 

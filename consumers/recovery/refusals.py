@@ -102,6 +102,14 @@ def refuse_beyond(lanes: Iterable[Lane], ranges: Mapping[Partition, tuple[int, i
             raise refused("topic-behind", what, where, do)
 
 
+def refuse_partitions(known: Iterable[tuple[str, int]], wanted: Mapping[str, int]) -> None:
+    """Refuse to create a topic with another number of partitions than the lanes of the database have seen."""
+    for topic, number in known:
+        if wanted.get(topic, number) != number:
+            what = f"topic {topic} had {number} partitions and would be created with {wanted[topic]}: keys would move"
+            raise refused("partitions-differ", what, "PostgreSQL", f"set TRADESAGA_PARTITIONS={number}")
+
+
 async def refuse_versions(sql: Connection, saga: AnySaga) -> None:
     """Refuse unfinished sagas of a version that is not registered: nothing here can read them."""
     others = [row[0] for row in await sql.fetch(_VERSIONS, saga.name, list(saga.versions))]

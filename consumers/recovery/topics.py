@@ -17,7 +17,7 @@ from tradesaga.consumers.audit.log.rows import COLUMNS, to_row
 from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.recovery.databases import Database, recovery
 from tradesaga.consumers.recovery.facts import CommandKey, DerivedCommand, FactRecovery, command_key
-from tradesaga.consumers.recovery.refusals import Report, refuse_versions, refused
+from tradesaga.consumers.recovery.refusals import Report, refuse_partitions, refuse_versions, refused
 from tradesaga.consumers.recovery.topic_loader import Advance, TopicLoader
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.errors import CommandError
@@ -27,7 +27,7 @@ from tradesaga.infra.kafka.connections import Partition
 from tradesaga.infra.kafka.names import physical_name
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.kafka.topic_reader import BATCH, TopicReader, TopicRewriter, TransactionWriter
-from tradesaga.infra.kafka.topics import Durability, all_topics, check_topics, ensure_topics, set_clock
+from tradesaga.infra.kafka.topics import TopicPolicy, all_topics, check_topics, ensure_topics, set_clock
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.registry.sagas import RegisteredSaga
 from tradesaga.infra.settings import SAGA_LOG, Settings
@@ -99,12 +99,15 @@ async def republish(
 ) -> Report:
     """Rewrite the topics, and move every lane to its place on them.
 
-    Raises `CommandError` (exit 4) unless the topics are empty, the audit log has no gap, and each version is registered
-    under which a saga is open; `KafkaUnavailableError`.
+    Raises `CommandError` (exit 4) unless the topics are empty and get as many partitions as they had, the audit log has
+    no gap, and each version is registered under which a saga is open; `KafkaUnavailableError`.
     """
-    topics = all_topics([registered.saga.name for registered in sagas])
+    topics, policy = all_topics([registered.saga.name for registered in sagas]), TopicPolicy.of(settings)
+    wanted = {topic.name: policy.partitions_of(topic) for topic in topics}
     async with recovery(settings, sagas, "republished", operator) as (databases, report):
-        await ensure_topics(settings.brokers(), topics, Durability.of(settings))
+        for database in dict.fromkeys(databases.values()):
+            refuse_partitions(database.partitions, wanted)
+        await ensure_topics(settings.brokers(), topics, policy)
         for registered in sagas:
             await refuse_versions(databases[SAGA_LOG].sql, registered.saga)
             await _write_saga(settings, databases, registered, report, (sized, advance))
@@ -127,7 +130,7 @@ async def _write_saga(
     topics = [topic for topic in saga_topics(name) if topic.name != f"{name}.starts"]
     kept = [events_topic(name), commands_topic(name), dead_letters_topic(name)]
     # Not every broker knows a new topic at once; this waits for that.
-    counts = await check_topics(brokers, [each for each in topics if each.name in kept], Durability.of(settings))
+    counts = await check_topics(brokers, [each for each in topics if each.name in kept], TopicPolicy.of(settings))
     async with TopicReader(brokers) as replay:
         ranges = await replay.ranges([(topic, number) for topic in kept for number in range(counts[topic])])
     _refuse_full(brokers, ranges)

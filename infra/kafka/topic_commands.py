@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from tradesaga.infra.cli.console import App, AsJson
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.topics import Durability, all_topics, physical_topics, topic_settings
+from tradesaga.infra.kafka.topics import TopicPolicy, all_topics, physical_topics, topic_settings
 from tradesaga.infra.registry.sagas import registered_sagas
 from tradesaga.infra.settings import load_settings
 from tradesaga.schemas.topics import Topic
@@ -34,10 +34,10 @@ def topics(
         do = "choose one of them"
         raise CommandError("usage", "--json and --strimzi exclude each other", "schema topics", do, ExitCode.USAGE)
     settings = load_settings()
-    wanted, cluster = Durability.of(settings).settle(brokers), Cluster("", settings.topic_prefix)
+    policy, cluster = TopicPolicy.of(settings).settle(brokers), Cluster("", settings.topic_prefix)
     found = [
-        (topic, wanted.replicas, topic_settings(topic, wanted))
-        for topic in physical_topics(cluster, all_topics(registered_sagas((*settings.app, *(app or ())))))
+        (topic, policy.replicas, topic_settings(topic, policy))
+        for topic in physical_topics(cluster, all_topics(registered_sagas((*settings.app, *(app or ())))), policy)
     ]
     if as_json:
         typer.echo(json.dumps([_described(*each) for each in found], indent=2))

@@ -35,22 +35,36 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Durability:
-    """How many brokers keep a record and how many must acknowledge it; 0: by the number of brokers."""
+class TopicPolicy:
+    """What the settings require of topics: brokers that keep and acknowledge a record, and the number of partitions.
+
+    0 means by the number of brokers, and for the partitions as in the catalogue.
+    """
 
     replicas: int = 0
     min_insync: int = 0
     unclean_election: bool = False
+    partitions: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the durability that the settings require of topics."""
-        return cls(settings.topic_replicas, settings.topic_min_insync_replicas, settings.topic_unclean_leader_election)
+        """Return the policy that the settings describe."""
+        return cls(
+            settings.topic_replicas,
+            settings.topic_min_insync_replicas,
+            settings.topic_unclean_leader_election,
+            settings.partitions,
+        )
 
-    def settle(self, brokers: int) -> "Durability":
+    def settle(self, brokers: int) -> "TopicPolicy":
         """Return the numbers for a cluster of this size: 1 of 1 on one or two brokers, 2 of 3 on three or more."""
         replicas = self.replicas or min(_USUAL_REPLICAS, brokers)
-        return Durability(replicas, self.min_insync or (2 if replicas > 2 else 1), self.unclean_election)  # noqa: PLR2004
+        min_insync = self.min_insync or (2 if replicas > 2 else 1)  # noqa: PLR2004
+        return replace(self, replicas=replicas, min_insync=min_insync)
+
+    def partitions_of(self, topic: Topic) -> int:
+        """Return the number of partitions that a topic of the catalogue must have."""
+        return (topic.keyed and self.partitions) or topic.partitions
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -99,7 +113,7 @@ class _Bound(NamedTuple):
         return f"{self.value} or more" if self.above else self.value
 
 
-def find_deviations(topic: Topic, durability: Durability, found: Described) -> list[Deviation]:
+def find_deviations(topic: Topic, policy: TopicPolicy, found: Described) -> list[Deviation]:
     """Compare a topic with the catalogue; settings that keep records longer or on more brokers are accepted.
 
     Settings that could not be read are not compared. docs/operations.md has the reason for each.
@@ -108,7 +122,7 @@ def find_deviations(topic: Topic, durability: Durability, found: Described) -> l
     values = {**counted, **(found.settings or {})}
     deviations = [
         Deviation(topic.name, setting, values[setting], str(bound))
-        for setting, bound in _bounds(topic, durability).items()
+        for setting, bound in _bounds(topic, policy).items()
         if setting in values and not bound.accepts(values[setting])
     ]
     insync = "min.insync.replicas"
@@ -117,28 +131,30 @@ def find_deviations(topic: Topic, durability: Durability, found: Described) -> l
     return deviations
 
 
-def _bounds(topic: Topic, durability: Durability) -> dict[str, _Bound]:
+def _bounds(topic: Topic, policy: TopicPolicy) -> dict[str, _Bound]:
     """Return what is accepted of each setting."""
     bounds = {setting: _Bound(value) for setting, value in topic.configuration.items()}
     bounds["partitions"] = _Bound(str(topic.partitions))
-    bounds["replication factor"] = _Bound(str(durability.replicas), above=True)
+    bounds["replication factor"] = _Bound(str(policy.replicas), above=True)
     bounds["retention.ms"] = _Bound(str(topic.retention_ms), above=topic.retention_ms >= 0, endless=True)
     if not topic.public:
         bounds["max.message.bytes"] = bounds["max.message.bytes"]._replace(above=True)
-    bounds["min.insync.replicas"] = _Bound(str(durability.min_insync), above=True)
-    if not durability.unclean_election:
+    bounds["min.insync.replicas"] = _Bound(str(policy.min_insync), above=True)
+    if not policy.unclean_election:
         bounds["unclean.leader.election.enable"] = _Bound("false")
     return bounds
 
 
-def topic_settings(topic: Topic, durability: Durability) -> dict[str, str]:
+def topic_settings(topic: Topic, policy: TopicPolicy) -> dict[str, str]:
     """Return the settings with which a topic is created."""
-    return {**topic.configuration, **durability.configuration}
+    return {**topic.configuration, **policy.configuration}
 
 
-def physical_topics(cluster: Cluster, topics: Iterable[Topic]) -> list[Topic]:
-    """Return the topics under their physical names."""
-    return [replace(topic, name=cluster.physical(topic.name)) for topic in topics]
+def physical_topics(cluster: Cluster, topics: Iterable[Topic], policy: TopicPolicy) -> list[Topic]:
+    """Return the topics under their physical names, with the number of partitions that the policy requires."""
+    return [
+        replace(topic, name=cluster.physical(topic.name), partitions=policy.partitions_of(topic)) for topic in topics
+    ]
 
 
 def all_topics(sagas: Iterable[str]) -> list[Topic]:
@@ -147,14 +163,14 @@ def all_topics(sagas: Iterable[str]) -> list[Topic]:
 
 
 async def ensure_topics(
-    brokers: str, topics: Iterable[Topic], durability: Durability = Durability()
+    brokers: str, topics: Iterable[Topic], policy: TopicPolicy = TopicPolicy()
 ) -> list[str]:  # fmt: skip
     """Create missing topics and return their physical names.
 
     Raises `CommandError`: exit 5 when the broker does not answer, exit 4 when a topic differs from the catalogue.
     """
     async with _open_admin(brokers) as admin:
-        wanted, settled = physical_topics(Cluster.parse(brokers), topics), await _settle(admin, durability)
+        wanted, settled = physical_topics(Cluster.parse(brokers), topics, policy), await _settle(admin, policy)
         found = await _describe(admin, wanted)
         _reject_deviations(brokers, wanted, settled, found)
         missing = [topic for topic in wanted if topic.name not in found]
@@ -163,16 +179,16 @@ async def ensure_topics(
         return [topic.name for topic in missing]
 
 
-async def check_topics(brokers: str, topics: Iterable[Topic], durability: Durability) -> dict[str, int]:
+async def check_topics(brokers: str, topics: Iterable[Topic], policy: TopicPolicy) -> dict[str, int]:
     """Check that topics are as the catalogue has them, and return the number of partitions of each.
 
     Settings that this client may not read are not compared, and a warning is logged. Raises `CommandError`: exit 5 when
     a topic is missing or the broker does not answer, exit 4 when a topic differs.
     """
     cluster = Cluster.parse(brokers)
-    wanted = physical_topics(cluster, topics)
+    wanted = physical_topics(cluster, topics, policy)
     async with _open_admin(brokers) as admin:
-        settled = await _settle(admin, durability)
+        settled = await _settle(admin, policy)
         # A missing topic may have just been created.
         found = await _ask_until(lambda: _describe(admin, wanted), lambda found: len(found) == len(wanted))
     for topic in wanted:
@@ -197,7 +213,8 @@ async def set_clock(brokers: str, topics: Iterable[Topic], clock: str) -> None:
 
     Existing records keep their times. Raises `CommandError` (exit 5).
     """
-    names = [each.name for each in physical_topics(Cluster.parse(brokers), topics)]
+    cluster = Cluster.parse(brokers)
+    names = [cluster.physical(topic.name) for topic in topics]
     async with _open_admin(brokers) as admin:
         found, resources = await _read_settings(admin, names), list[ConfigResource]()
         for topic in names:
@@ -234,8 +251,8 @@ async def _open_admin(brokers: str) -> AsyncGenerator[Admin]:
         raise unavailable("kafka-unavailable", what, brokers, do) from error
 
 
-async def _settle(admin: Admin, durability: Durability) -> Durability:
-    return durability.settle(len((await admin.describe_cluster())["brokers"]))
+async def _settle(admin: Admin, policy: TopicPolicy) -> TopicPolicy:
+    return policy.settle(len((await admin.describe_cluster())["brokers"]))
 
 
 async def _describe(admin: Admin, topics: Sequence[Topic]) -> dict[str, Described]:
@@ -283,24 +300,25 @@ async def _ask_settings(admin: Admin, topics: Sequence[str]) -> list[Any]:
 
 
 def _reject_deviations(
-    brokers: str, topics: Iterable[Topic], durability: Durability, found: Mapping[str, Described]
+    brokers: str, topics: Iterable[Topic], policy: TopicPolicy, found: Mapping[str, Described]
 ) -> None:  # fmt: skip
     """Raise `CommandError` (exit 4) that lists every difference from the catalogue."""
     deviations = [
         str(each)
         for topic in topics
         if topic.name in found
-        for each in find_deviations(topic, durability, found[topic.name])
+        for each in find_deviations(topic, policy, found[topic.name])
     ]
     if deviations:
-        do = "alter the topics as docs/operations.md says; a number of partitions is never changed: make a new topic"
+        do = (
+            "alter the topics as docs/operations.md says; a number of partitions is never changed: set "
+            "TRADESAGA_PARTITIONS to that of the topics, or make new topics"
+        )
         raise CommandError("topics-differ", "; ".join(deviations), brokers, do, ExitCode.REFUSED)
 
 
-async def _create(admin: Admin, topics: Sequence[Topic], durability: Durability) -> None:
-    wanted = [
-        NewTopic(t.name, t.partitions, durability.replicas, topic_configs=topic_settings(t, durability)) for t in topics
-    ]
+async def _create(admin: Admin, topics: Sequence[Topic], policy: TopicPolicy) -> None:
+    wanted = [NewTopic(t.name, t.partitions, policy.replicas, topic_configs=topic_settings(t, policy)) for t in topics]
     answer = cast("Any", await admin.create_topics(wanted))
     for name, code, *_ in answer.topic_errors:
         if code and for_code(code) is not TopicAlreadyExistsError:
@@ -312,4 +330,4 @@ async def preflight(settings: Settings, topics: Collection[str]) -> dict[str, in
 
     Raises `CommandError`: exit 4 when a topic differs from the catalogue, exit 5 when one is missing or Kafka is.
     """
-    return await check_topics(settings.brokers(), [find_topic(name) for name in topics], Durability.of(settings))
+    return await check_topics(settings.brokers(), [find_topic(name) for name in topics], TopicPolicy.of(settings))

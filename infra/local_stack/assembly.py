@@ -11,7 +11,8 @@ from pathlib import Path
 from tradesaga.infra.audit_log.note import write_new
 from tradesaga.infra.errors import CommandError, ExitCode, unavailable
 from tradesaga.infra.kafka.names import Cluster
-from tradesaga.infra.kafka.topics import Durability, all_topics, ensure_topics
+from tradesaga.infra.kafka.topics import TopicPolicy, all_topics, ensure_topics
+from tradesaga.infra.local_stack import machine
 from tradesaga.infra.local_stack.parts import (
     TOGETHER,
     VENUE,
@@ -56,6 +57,7 @@ def bring_up(home: Path, settings: Settings, options: StackOptions, report: Repo
     """
     with lock(home, "up.lock"):
         _record_names(home, settings)
+        settings = _choose_partitions(home, settings)
         report("starting PostgreSQL and Kafka")
         kafka, database_url = _external_servers(settings)
         state = start_servers(home, kafka, database_url)
@@ -64,7 +66,8 @@ def bring_up(home: Path, settings: Settings, options: StackOptions, report: Repo
         report("creating the topics")
         topics = all_topics(registered_sagas(settings.app))
         brokers = str(Cluster(state.kafka, settings.topic_prefix))
-        asyncio.run(ensure_topics(brokers, topics, Durability.of(settings)))
+        asyncio.run(ensure_topics(brokers, topics, TopicPolicy.of(settings)))
+        change_state(home, lambda state: state.model_copy(update={"partitions": settings.partitions}))
         if not is_alive(state.supervisor):
             _start_parts(home, settings, options)
         report("waiting for the venue and the services")
@@ -85,6 +88,21 @@ def _record_names(home: Path, settings: Settings) -> None:
         raise CommandError("stack-running", what, str(home), do, ExitCode.REFUSED)
     names = {"app": settings.app, "topic_prefix": settings.topic_prefix}
     change_state(home, lambda state: state.model_copy(update=names))
+
+
+def _choose_partitions(home: Path, settings: Settings) -> Settings:
+    """Return the settings for this folder's topics.
+
+    The machine decides for a new folder with a broker of its own. This is recorded at once: once the folder has a
+    broker, a missing number is that of an earlier release.
+    """
+    state = read_state(home)
+    given = os.environ.get("TRADESAGA_PARTITIONS") or os.environ.get("TRADESAGA_KAFKA")
+    if given or state.kafka or state.partitions:
+        return settings
+    partitions = machine.defaults().partitions
+    change_state(home, lambda state: state.model_copy(update={"partitions": partitions}))
+    return settings.changed(partitions=partitions)
 
 
 def bring_down(home: Path, report: Report) -> StackState:

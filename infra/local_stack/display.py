@@ -103,8 +103,10 @@ def show(found: StackStatus, *, as_json: bool) -> None:
         typer.echo(found.model_dump_json())
         return
     rows = [(name, getattr(found, name) or "stopped") for name in ("kafka", "database", "venue", "http")]
-    if found.topic_prefix:
-        rows.insert(1, ("topics", f"{found.topic_prefix}.*"))
+    prefix = f"{found.topic_prefix}.*" if found.topic_prefix else ""
+    partitions = f"{found.partitions} partitions" if found.partitions else ""
+    if prefix or partitions:
+        rows.insert(1, ("topics", ", ".join(filter(None, (prefix, partitions)))))
     rows += [(service.name, _describe(service)) for service in found.services]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

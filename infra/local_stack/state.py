@@ -79,6 +79,8 @@ class StackState(Frozen):
     http_port: int = 0
     app: tuple[str, ...] = ()
     topic_prefix: str = ""
+    partitions: int = 0
+    """Of each topic that is keyed by saga; 0 in a folder of a release that had only one number."""
     postgres: PostgresState = PostgresState()
     broker: KafkaState = KafkaState()
     own_postgres: bool = True

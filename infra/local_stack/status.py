@@ -51,6 +51,8 @@ class StackStatus(Frozen):
     venue: str | None
     http: str | None
     services: tuple[ServiceStatus, ...]
+    partitions: int | None = None
+    """The number of partitions of the topics that are keyed by saga."""
 
     @property
     def is_up(self) -> bool:
@@ -70,6 +72,7 @@ def look(home: Path) -> StackStatus:
         venue=_venue(state),
         http=f"http://{LOOPBACK}:{state.http_port}" if state.http_port and accepts(state.http_port) else None,
         services=services,
+        partitions=state.partitions or None,
     )
 
 

@@ -180,7 +180,7 @@ def messages_page() -> str:
 
 Every saga has the topics below, named after it. The [wire contract](../wire-contract.md) describes keys, headers and
 what a record can do. `tradesaga schema show TYPE` prints the JSON Schema of a message, `tradesaga schema topics` the
-settings of the topics. A `?` marks a field that may be left out.
+settings of the topics. `TRADESAGA_PARTITIONS` replaces the 12. A `?` marks a field that may be left out.
 """
     topics = [
         (f"`{each.name}`", _cell(each.carries), _cell(each.writers), str(each.partitions), _kept(each.retention_ms))

@@ -17,7 +17,7 @@ from tests.clusters.brokers import Brokers, Node, make_brokers, watch_leaders
 from tests.faults.proxy import Bundle
 from tests.faults.saga import NAME
 from tests.faults.servers import signal_server
-from tradesaga.infra.kafka.topics import Durability, ensure_topics
+from tradesaga.infra.kafka.topics import TopicPolicy, ensure_topics
 from tradesaga.infra.local_stack.ports import free_port
 from tradesaga.infra.local_stack.process import stop
 from tradesaga.schemas.topics import Topic, events_topic, saga_topics
@@ -65,7 +65,7 @@ class Cluster:
 
     async def make_topics(self) -> None:
         """Make the saga's topics, three copies of each, and look at their leaders from now on."""
-        await ensure_topics(self.bootstrap, _TOPICS, Durability(replicas=3))
+        await ensure_topics(self.bootstrap, _TOPICS, TopicPolicy(replicas=3))
         watching = watch_leaders(self.bootstrap, events_topic(NAME), self._leaders)
         self._watching = asyncio.create_task(watching, name="leaders")
 

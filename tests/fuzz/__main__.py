@@ -26,6 +26,7 @@ from tradesaga.infra.registry.services import service_names
 from tradesaga.infra.settings import load_settings
 from tradesaga.infra.telemetry.logs import silence_libraries
 from tradesaga.producers.demo.scenario import write_venue_config
+from tradesaga.schemas.topics import PARTITIONS
 
 BUILD: Final = Path("build")
 _SHOWN: Final = 20
@@ -71,6 +72,7 @@ def _stack(home: Path, console: Console) -> Generator[Place]:
     venue_config = home / "venue.json"
     write_venue_config(venue_config)
     try:
+        os.environ["TRADESAGA_PARTITIONS"] = str(PARTITIONS)  # strangers choose among them
         settings = load_settings(home)
         plan = StackOptions(service_names(settings), venue_config=venue_config)
         state = bring_up(home, settings, plan, console.log)

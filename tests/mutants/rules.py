@@ -21,11 +21,13 @@ from tests.unit.infra.audit_log import test_seals as sealing
 from tests.unit.infra.outbox import test_guard as guard
 from tests.unit.infra.outbox import test_guard_order as order
 from tradesaga.consumers.audit.log import log_check
+from tradesaga.consumers.recovery import refusals
 from tradesaga.consumers.saga_log import advance, chain, fold, reading
 from tradesaga.infra.audit_log import seals
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
 from tradesaga.infra.audit_log.note import Signer
 from tradesaga.infra.audit_log.seals import SealTrust, read_seals
+from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka import topics
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.connections import Partition
@@ -118,10 +120,19 @@ def _forge_checkpoint() -> None:
 
 def _compact_topic() -> None:
     """Have the broker keep the last fact of each saga only."""
-    topic, durability = saga_topics("t")[0], topics.Durability()
+    topic, policy = saga_topics("t")[0], topics.TopicPolicy()
     held = {**topic.configuration, "cleanup.policy": "compact"}
-    found = topics.Described(topic.partitions, durability.replicas, held)
-    assert [each.setting for each in topics.find_deviations(topic, durability, found)] == ["cleanup.policy"]
+    found = topics.Described(topic.partitions, policy.replicas, held)
+    assert [each.setting for each in topics.find_deviations(topic, policy, found)] == ["cleanup.policy"]
+
+
+def _move_keys() -> None:
+    """Make a lost topic again with fewer partitions than its records had."""
+    try:
+        refusals.refuse_partitions([("t.events", 12)], {"t.events": 3})
+    except CommandError:
+        return
+    raise AssertionError("the keys would have moved")
 
 
 def _send_deadline_early() -> None:
@@ -202,6 +213,11 @@ RULE_MUTANTS = (
         "topic settings not compared",
         _changed(topics, "find_deviations", "not bound.accepts(values[setting])", "False"),
         _compact_topic,
+    ),
+    RuleMutant(
+        "topics made again with any number of partitions",
+        _changed(refusals, "refuse_partitions", "if wanted.get(topic, number) != number:", "if False:"),
+        _move_keys,
     ),
     RuleMutant(
         "a saga run under the newest version",

@@ -66,6 +66,17 @@ async def test_everything_goes_on_with_topics_written_anew(stage: Stage) -> None
     assert +again.owed == Counter()
 
 
+async def test_topics_with_another_number_of_partitions_are_not_made(stage: Stage) -> None:
+    """Keys would move; the refusal names the number that the topics had, and no topic is created."""
+    await stage.serve()
+    await stage.stop()
+    await lose_topics(stage)
+    with pytest.raises(CommandError, match="had 12 partitions and would be created with 3") as caught:
+        await republish(stage.settings.changed(partitions=3), stage.sagas, "tester", ignore, ignore)
+    assert (caught.value.code, caught.value.do) == ("partitions-differ", "set TRADESAGA_PARTITIONS=12")
+    await republish(stage.settings, stage.sagas, "tester", ignore, ignore)
+
+
 def put_in_transaction(stage: Stage, records: int, *, commits: bool) -> None:
     """Have a stranger write so many records to each partition of the topic of facts, in one transaction."""
     topic = events_topic(stage.bench.saga.name)

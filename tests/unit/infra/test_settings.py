@@ -116,6 +116,8 @@ def test_the_trades_services_share_one_database(tmp_path: Path, monkeypatch: pyt
         ("TRADESAGA_KAFKA", "a host:1"),
         ("TRADESAGA_KAFKA", "\udcff:1"),
         ("TRADESAGA_HTTP_PORT", "70000"),
+        ("TRADESAGA_PARTITIONS", "0"),
+        ("TRADESAGA_PARTITIONS", "121"),
         ("TRADESAGA_LOG_LEVEL", "LOUD"),
     ],
 )

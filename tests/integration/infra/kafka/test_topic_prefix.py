@@ -26,7 +26,7 @@ from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.admin import count_partitions, read_cluster_id
 from tradesaga.infra.kafka.names import Cluster
 from tradesaga.infra.kafka.producer import Producer
-from tradesaga.infra.kafka.topics import Durability, check_topics, ensure_topics, read_removals, set_clock
+from tradesaga.infra.kafka.topics import TopicPolicy, check_topics, ensure_topics, read_removals, set_clock
 from tradesaga.infra.outbox.guard import read_owner
 from tradesaga.infra.outbox.worker import Worker
 from tradesaga.infra.postgres.database import Pool, open_pool
@@ -188,7 +188,7 @@ async def test_topics_are_checked_and_altered_under_their_prefix(desks: list[Des
     """Answers have our own names, sentences those of the cluster."""
     desk, topics = desks[0], saga_topics(desks[0].name)
     counts = {topic.name: topic.partitions for topic in topics}
-    assert await check_topics(desk.brokers, topics, Durability()) == counts
+    assert await check_topics(desk.brokers, topics, TopicPolicy()) == counts
     assert await count_partitions(desk.brokers, list(counts)) == counts
     (starts,) = [topic for topic in topics if topic.public]
     assert set(await read_removals(desk.brokers, list(counts))) >= {starts.name}
@@ -197,12 +197,12 @@ async def test_topics_are_checked_and_altered_under_their_prefix(desks: list[Des
 
     async def refused() -> bool:
         try:
-            await check_topics(desk.brokers, topics, Durability())
+            await check_topics(desk.brokers, topics, TopicPolicy())
         except CommandError as error:
             return error.what.startswith(said)
         return False
 
     await until(refused, PATIENCE)
-    assert await check_topics(stack.kafka, topics, Durability()) == counts
+    assert await check_topics(stack.kafka, topics, TopicPolicy()) == counts
     with pytest.raises(CommandError, match=rf"Kafka has no topic {desk.cluster.prefix}\.none\.events"):
         await count_partitions(desk.brokers, ["none.events"])

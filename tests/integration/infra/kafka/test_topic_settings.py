@@ -22,7 +22,7 @@ from tests.waiting import until
 from tradesaga.consumers.runtime.service import serve as serve_participant
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.kafka import topics as topics_module
-from tradesaga.infra.kafka.topics import Durability, check_topics, ensure_topics, set_clock
+from tradesaga.infra.kafka.topics import TopicPolicy, check_topics, ensure_topics, set_clock
 from tradesaga.infra.postgres.database import open_pool
 from tradesaga.infra.settings import Settings
 from tradesaga.producers.gateway.service import serve as serve_gateway
@@ -70,7 +70,7 @@ async def test_every_deviation_is_named_at_once(kafka: str) -> None:
     with made(kafka, {events: BAD, replace(commands, partitions=5): {}}):
         for refusing in (
             ensure_topics(kafka, [events, commands]),
-            check_topics(kafka, [events, commands], Durability()),
+            check_topics(kafka, [events, commands], TopicPolicy()),
         ):
             with pytest.raises(CommandError) as caught:
                 await refusing
@@ -85,9 +85,28 @@ async def test_too_few_replicas_are_refused(kafka: str) -> None:
     """A topic on one broker is refused where two are asked for, and one where that is enough is accepted."""
     events = saga_topics(unique_name("copies"))[0]
     with made(kafka, {events: {}}):
-        assert await check_topics(kafka, [events], Durability()) == {events.name: 12}
+        assert await check_topics(kafka, [events], TopicPolicy()) == {events.name: 12}
         with pytest.raises(CommandError, match=r"replication factor=1, expected 2 or more.*min.insync.replicas=1"):
-            await check_topics(kafka, [events], Durability(replicas=2, min_insync=2))
+            await check_topics(kafka, [events], TopicPolicy(replicas=2, min_insync=2))
+
+
+async def test_another_number_of_partitions_is_refused_by_the_name_of_its_setting(kafka: str) -> None:
+    """By `up` and by a service; a saga that is added later gets the number of the first."""
+    names = [unique_name("spread"), unique_name("later")]
+    first, later = (saga_topics(name) for name in names)
+    policy = TopicPolicy.of(Settings(partitions=3))
+    try:
+        await ensure_topics(kafka, first, policy)
+        assert await ensure_topics(kafka, [*first, *later], policy) == [topic.name for topic in later]
+        wanted = {topic.name: 3 if topic.keyed else 1 for topic in (*first, *later)}
+        assert await check_topics(kafka, [*first, *later], policy) == wanted
+        for refusing in (ensure_topics(kafka, first, TopicPolicy()), check_topics(kafka, first, TopicPolicy())):
+            with pytest.raises(CommandError, match="partitions=3, expected 12") as caught:
+                await refusing
+            assert caught.value.exit_code is ExitCode.REFUSED
+            assert "TRADESAGA_PARTITIONS" in caught.value.do
+    finally:
+        delete_topics(kafka, [topic.name for topic in (*first, *later)])
 
 
 async def test_harmless_deviations_are_accepted(kafka: str) -> None:
@@ -95,7 +114,7 @@ async def test_harmless_deviations_are_accepted(kafka: str) -> None:
     events, _, starts, letters, *_ = saga_topics(unique_name("harmless"))
     kept = {"retention.ms": "-1"}
     with made(kafka, {events: {"max.message.bytes": "2097152"}, starts: kept, letters: kept}):
-        await check_topics(kafka, [events, starts, letters], Durability())
+        await check_topics(kafka, [events, starts, letters], TopicPolicy())
 
 
 async def test_large_records_of_strangers_are_refused(kafka: str) -> None:
@@ -103,7 +122,7 @@ async def test_large_records_of_strangers_are_refused(kafka: str) -> None:
     starts = saga_topics(unique_name("wide"))[2]
     wanted = r"max.message.bytes=8388608, expected 1048576"
     with made(kafka, {starts: {"max.message.bytes": "8388608"}}), pytest.raises(CommandError, match=wanted):
-        await check_topics(kafka, [starts], Durability())
+        await check_topics(kafka, [starts], TopicPolicy())
 
 
 async def test_a_missing_topic_is_not_created_by_asking(kafka: str) -> None:
@@ -111,7 +130,7 @@ async def test_a_missing_topic_is_not_created_by_asking(kafka: str) -> None:
     events = saga_topics(unique_name("missing"))[0]
     for _ in range(2):
         with pytest.raises(CommandError, match=f"no topic {events.name}") as caught:
-            await check_topics(kafka, [events], Durability())
+            await check_topics(kafka, [events], TopicPolicy())
         assert caught.value.exit_code is ExitCode.UNAVAILABLE
 
 
@@ -124,9 +143,9 @@ async def test_settings_that_may_not_be_read_are_told(kafka: str, monkeypatch: p
 
     monkeypatch.setattr(topics_module, "_read_settings", refuse)
     with made(kafka, {events: BAD}), capture_logs() as logs:
-        assert await check_topics(kafka, [events], Durability()) == {events.name: 12}
+        assert await check_topics(kafka, [events], TopicPolicy()) == {events.name: 12}
         with pytest.raises(CommandError, match="partitions=12, expected 6"):
-            await check_topics(kafka, [replace(events, partitions=6)], Durability())
+            await check_topics(kafka, [replace(events, partitions=6)], TopicPolicy())
     assert [(each["event"], each["topics"]) for each in logs] == [("topic settings not checked", [events.name])]
 
 
@@ -144,7 +163,7 @@ async def test_a_changed_clock_keeps_the_other_settings(kafka: str) -> None:
 async def differs(kafka: str, topic: Topic, told: str) -> bool:
     """Return whether the topic is refused with these words alone; nothing means that it is accepted."""
     try:
-        await check_topics(kafka, [topic], Durability())
+        await check_topics(kafka, [topic], TopicPolicy())
     except CommandError as error:
         return error.what.startswith(f"topic {topic.name} has {told}, expected") and ";" not in error.what
     return not told

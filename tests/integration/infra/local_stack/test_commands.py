@@ -1,5 +1,6 @@
 """`tradesaga up`, `status`, `logs` and `down` as a user runs them, with a service of the user's own."""
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from tradesaga.infra.errors import ExitCode
+from tradesaga.infra.kafka.admin import count_partitions
 from tradesaga.infra.local_stack.process import is_alive
 from tradesaga.infra.local_stack.state import StackState, read_state
 
@@ -30,6 +32,19 @@ async def tick(settings):
         print("said good-bye", flush=True)
 
 services = {"tick": tick}
+"""
+SECOND_SAGA = """
+from tradesaga.sagas import saga, seconds, step
+from tradesaga.schemas import Event
+
+class Noted(Event):
+    idempotency_key: str
+    account: str
+
+class Written(Event):
+    pass
+
+note = saga("note", version=1, deadline=seconds(5)).then(step("write", on=Noted, emits=Written))
 """
 
 
@@ -64,6 +79,7 @@ def module_stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     environment = {name: value for name, value in os.environ.items() if name not in given}
     paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[4])))
     own = {"TRADESAGA_KAFKA_HEAP": "256m", "TRADESAGA_APP": "my_app", "PYTHONPATH": paths}
+    own |= {"TRADESAGA_PARTITIONS": "3"}
     return Stack(tmp_path / "home", environment | own)
 
 
@@ -94,6 +110,7 @@ def test_a_stack_lives_through_the_death_of_every_process(mine: Stack) -> None:
     assert up.returncode == 0, up.stderr
     first = json.loads(up.stdout)
     assert first["services"][0]["state"] == "running"
+    assert first["partitions"] == 3
     assert first["venue"].startswith("http://127.0.0.1:")
     assert f"brokers {first['kafka']}" in mine.command("logs", "tick").stdout
     state = mine.state()
@@ -132,7 +149,8 @@ def test_down_ends_everything_and_the_next_up_finds_the_same_ports(mine: Stack) 
 
 def test_up_in_the_foreground_shows_logs_and_stops_on_ctrl_c(mine: Stack) -> None:
     """Ctrl-C ends the services, the venue and the servers, and the command with exit code 0."""
-    argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", "up", "--only", "tick", "--dir", str(mine.home)]
+    options = ("--only", "tick", "--dir", str(mine.home))
+    argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", "up", *options]
     with subprocess.Popen(argv, env=mine.environment, stdout=subprocess.PIPE, text=True) as command:
         _until(lambda: mine.state().supervisor is not None)
         _until(lambda: mine.status()["services"][0]["state"] == "running")
@@ -147,7 +165,7 @@ def test_up_in_the_foreground_shows_logs_and_stops_on_ctrl_c(mine: Stack) -> Non
 
 def test_given_servers_are_used_and_left_alone(mine: Stack, kafka: str, database_url: str) -> None:
     """With TRADESAGA_KAFKA and TRADESAGA_DATABASE_URL set, no server is started and none is stopped."""
-    given = {"TRADESAGA_KAFKA": kafka, "TRADESAGA_DATABASE_URL": database_url}
+    given = {"TRADESAGA_KAFKA": kafka, "TRADESAGA_DATABASE_URL": database_url, "TRADESAGA_PARTITIONS": "12"}
     with_given = Stack(mine.home, mine.environment | given)
     up = with_given.command("up", "-d", "--only", "tick", "--json")
     assert up.returncode == 0, up.stderr
@@ -156,6 +174,33 @@ def test_given_servers_are_used_and_left_alone(mine: Stack, kafka: str, database
     assert with_given.state().broker.process is None
     assert with_given.state().postgres.process is None
     assert with_given.command("down").returncode == 0
+
+
+def test_a_stack_with_three_partitions_trades_and_keeps_them(mine: Stack) -> None:
+    """All services trade on them; another number is refused by the setting's name, and a later saga gets the same."""
+    up = mine.command("up", "-d", "--together", "--json")
+    assert up.returncode == 0, up.stderr
+    for told in (("account", "create", "alice"), ("account", "fund", "alice", "USD", "100000")):
+        assert mine.command(*told).returncode == 0
+    order = ("--account", "alice", "--symbol", "EUR/USD", "--side", "buy", "--quantity", "1000")
+    bought = mine.command("start", *order, "--wait", "--json")
+    assert json.loads(bought.stdout)["state"] == "COMPLETED", bought.stderr
+    assert mine.command("reconcile").returncode == 0
+    assert mine.command("audit", "replay").returncode == 0
+    assert mine.command("down").returncode == 0
+    other = Stack(mine.home, mine.environment | {"TRADESAGA_PARTITIONS": "4"})
+    refused = other.command("up", "-d", "--only", "tick", "--json")
+    error = json.loads(refused.stderr)["error"]
+    assert (refused.returncode, error["code"]) == (ExitCode.REFUSED, "topics-differ")
+    assert "topic trade.events has partitions=3, expected 4" in error["what"]
+    assert "TRADESAGA_PARTITIONS" in error["do"]
+    assert mine.state().partitions == 3
+    (mine.home.parent / "my_app.py").write_text(SERVICE + SECOND_SAGA)
+    unset = {name: value for name, value in mine.environment.items() if name != "TRADESAGA_PARTITIONS"}
+    later = Stack(mine.home, unset).command("up", "-d", "--only", "tick", "--json")
+    assert later.returncode == 0, later.stderr
+    counts = asyncio.run(count_partitions(mine.state().kafka, ["trade.events", "note.events", "note.checkpoints"]))
+    assert counts == {"trade.events": 3, "note.events": 3, "note.checkpoints": 1}
 
 
 def test_a_service_that_cannot_start_is_named(mine: Stack) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.kafka.names import Cluster, is_prefix, physical_name
-from tradesaga.infra.kafka.topics import all_topics, physical_topics
+from tradesaga.infra.kafka.topics import TopicPolicy, all_topics, physical_topics
 from tradesaga.infra.settings import Settings, load_settings
 
 PREFIXES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -58,5 +58,14 @@ def test_the_setting_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_topics_are_listed_as_the_cluster_has_them() -> None:
     """All of them, signals included."""
-    found = physical_topics(Cluster("", "desk7"), all_topics(["trade"]))
+    found = physical_topics(Cluster("", "desk7"), all_topics(["trade"]), TopicPolicy())
     assert [topic.name for topic in found] == [f"desk7.{topic.name}" for topic in all_topics(["trade"])]
+    assert {topic.partitions for topic in found} == {1, 12}
+
+
+def test_keyed_topics_of_every_saga_get_the_partitions_of_the_setting() -> None:
+    """Checkpoints and the installation's topic keep their one partition."""
+    topics = all_topics(["shop", "trade"])
+    for number in (1, 3, 48):
+        found = physical_topics(Cluster(""), topics, TopicPolicy(partitions=number))
+        assert [topic.partitions for topic in found] == [number if topic.keyed else 1 for topic in topics]

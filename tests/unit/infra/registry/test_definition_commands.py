@@ -119,11 +119,13 @@ def test_topics_are_listed_for_those_who_create_them(
     """`schema topics` shows the topics of every saga, --app's too, as a table, JSON and Strimzi resources."""
     (apps / "listed.py").write_text(SOUND.format(field="pass").replace('"talk"', '"listed"'))
     monkeypatch.setenv("TRADESAGA_TOPIC_MIN_INSYNC_REPLICAS", "3")
+    monkeypatch.setenv("TRADESAGA_PARTITIONS", "6")
     assert execute(["schema", "topics", "--app", "listed", "--json"]) == 0
     found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
     assert {"trade.events", "listed.events", "listed.starts", "trade.signals"} < found.keys()
     events = found["listed.events"]
-    assert (events["partitions"], events["replicas"]) == (12, 3)
+    assert (events["partitions"], events["replicas"]) == (6, 3)
+    assert found["listed.checkpoints"]["partitions"] == 1
     assert events["settings"]["message.timestamp.type"] == "LogAppendTime"
     assert events["settings"]["min.insync.replicas"] == "3"
 
@@ -132,6 +134,7 @@ def test_topics_are_listed_for_those_who_create_them(
     first = {name: json.loads(text) for name, _, text in (line.partition(": ") for line in resources[0].splitlines())}
     assert (first["kind"], first["metadata"]["labels"]) == ("KafkaTopic", {"strimzi.io/cluster": "mine"})
     assert (first["spec"]["topicName"], first["spec"]["replicas"]) == ("trade.events", 1)
+    assert first["spec"]["partitions"] == 6
     assert first["spec"]["config"]["retention.ms"] == "-1"
 
     assert execute(["schema", "topics"]) == 0
