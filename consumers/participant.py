@@ -97,9 +97,9 @@ class Participant(StepOwner):
     """One service's share of a saga, in all its versions.
 
     A step that is equal in several versions is bound once; others are bound each by itself, to the same functions or
-    others. `pauses` returns the (scope, key) pairs under which an operator may have paused a step. `in_flight` limits
-    concurrent remote calls. With an `evidence`, a record that the database contradicts goes to the dead letters and has
-    no effect.
+    others. `pauses` returns the (scope, key) pairs under which an operator may have paused a step, and depends on
+    the saga's facts alone: it is called again only when a pause has ended. `in_flight` limits concurrent remote calls.
+    With an `evidence`, a record that the database contradicts goes to the dead letters and has no effect.
     """
 
     def __init__(

@@ -17,11 +17,11 @@ from tradesaga.infra.registry.participants import registered_participants
 from tradesaga.infra.saga_queries import find_id
 from tradesaga.infra.settings import SAGA_LOG, Settings, load_settings
 
-_PAUSE = """
+PAUSE = """
 INSERT INTO hold (scope, key, operator, reason) VALUES ($1, $2, $3, $4)
 ON CONFLICT (scope, key) DO UPDATE SET operator = excluded.operator, reason = excluded.reason
 """
-_RESUME = "DELETE FROM hold WHERE scope = $1 AND key = $2"
+RESUME = "DELETE FROM hold WHERE scope = $1 AND key = $2"
 T = TypeVar("T")
 _LIST = "SELECT scope, key, operator, reason, created_at FROM hold ORDER BY created_at"
 
@@ -37,15 +37,16 @@ class Scope(StrEnum):
 async def pause(settings: Settings, scope: Scope, key: str, operator: str, reason: str) -> None:
     """Keep steps of a saga, account or venue from starting, as of each service's next batch.
 
-    Running steps end, and compensations and settlements continue. A second pause replaces operator and reason.
+    Running steps end, and compensations and settlements continue. A step that is kept is written once, however long
+    the pause lasts. A second pause replaces operator and reason.
     Raises `CommandError` as `_in_each` does.
     """
-    await _in_each(settings, lambda sql: sql.execute(_PAUSE, scope.value, key, operator, reason))
+    await _in_each(settings, lambda sql: sql.execute(PAUSE, scope.value, key, operator, reason))
 
 
 async def resume(settings: Settings, scope: Scope, key: str) -> bool:
-    """Remove a pause; return False if there was none."""
-    removed = await _in_each(settings, lambda sql: sql.execute(_RESUME, scope.value, key))
+    """Remove a pause; return False if there was none. The steps that it has kept start within about a second."""
+    removed = await _in_each(settings, lambda sql: sql.execute(RESUME, scope.value, key))
     return any(each != "DELETE 0" for each in removed)
 
 

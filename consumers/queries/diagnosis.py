@@ -9,6 +9,7 @@ import asyncpg
 import orjson
 
 from tradesaga.consumers.queries.tables import place_of, read_reason
+from tradesaga.consumers.runtime.step_rows import HELD_FROM
 from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.infra.audit_log.seals import read_trust
 from tradesaga.infra.errors import CommandError
@@ -34,8 +35,8 @@ from tradesaga.schemas.messages.message import Event, wire_type
 from tradesaga.schemas.topics import commands_topic, events_topic
 
 _STEPS: Final = """
-SELECT e.step, e.status, e.attempt, e.back_attempt, e.bar_seen,
-    extract(epoch FROM e.due - clock_timestamp())::float8 AS due_in
+SELECT e.step, e.status, e.attempt, e.back_attempt, e.bar_seen, coalesce(e.due > $2, false) AS paused,
+    CASE WHEN e.due <= $2 THEN extract(epoch FROM e.due - clock_timestamp())::float8 END AS due_in
 FROM step_execution e WHERE e.saga_id = $1
 """
 _LANES: Final = """
@@ -173,6 +174,8 @@ def _describe_step(step: Json) -> str:
     if step["service"] is None:
         return f"{name}; no participant that is registered here owns it"
     who = step["service"]
+    if step["paused"]:
+        return f"{name}; it is paused, {who} starts it within about a second of `tradesaga resume`"
     if step["status"] == RowStatus.RETRY.name:
         return f"{name}; attempt {step['attempt']} failed, {who} retries in {max(0.0, step['due_in'] or 0):.1f} s"
     if step["status"] is not None:
@@ -216,7 +219,7 @@ async def _steps(
     async with AsyncExitStack() as stack:
         for url in {settings.database_for(name) for name in names}:
             sql = await stack.enter_async_context(session(url, application_name="tradesaga why"))
-            rows |= {row["step"]: row for row in await sql.fetch(_STEPS, saga.row["saga_id"])}
+            rows |= {row["step"]: row for row in await sql.fetch(_STEPS, saga.row["saga_id"], HELD_FROM)}
             lanes |= {(lane["group"], lane["topic"]): lane for lane in await sql.fetch(_LANES, topics, partition)}
     steps: list[Json] = []
     for step in saga.missing:
@@ -229,13 +232,14 @@ async def _steps(
 
 def _row(row: asyncpg.Record | None) -> Json:
     if row is None:
-        return {"status": None, "attempt": None, "bar_seen": None, "due_in": None}
+        return {"status": None, "attempt": None, "bar_seen": None, "due_in": None, "paused": False}
     back = row["status"] >= RowStatus.COMPENSATING
     return {
         "status": RowStatus(row["status"]).name,
         "attempt": row["back_attempt"] if back else row["attempt"],
         "bar_seen": row["bar_seen"],
         "due_in": row["due_in"],
+        "paused": row["paused"],
     }
 
 

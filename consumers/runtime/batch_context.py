@@ -67,13 +67,14 @@ class BatchContext:
 
     `late` are the reports of this batch that an answer already includes, `counted` those that an answer of this batch
     includes. `kept` has the reports stored in rows, parsed once a batch; `concluding` has the rows, with their lanes,
-    that reports of this batch may complete.
+    that reports of this batch may complete. `held` are the lanes of rows that a pause holds.
     """
 
     runtime: ParticipantRuntime
     transaction: Transaction
     rows: dict[Key, Row]
     any_paused: bool = False
+    held: set[int] = field(default_factory=set[int])
     evidence: Mapping[UUID, Any] = field(default_factory=dict[UUID, Any])
     reports: Mapping[Key, Sequence[Event]] = field(default_factory=dict[Key, Sequence[Event]])
     late: set[Report] = field(default_factory=set[Report])

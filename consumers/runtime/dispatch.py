@@ -27,7 +27,7 @@ from tradesaga.consumers.runtime.event_factory import (
 )
 from tradesaga.consumers.runtime.local_handlers import Item, run_local
 from tradesaga.consumers.runtime.message import Message
-from tradesaga.consumers.runtime.step_rows import Row
+from tradesaga.consumers.runtime.step_rows import HELD, Row
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.telemetry import metrics
 from tradesaga.sagas.decide import Action, Due, StepMessage, Transition, decide
@@ -42,18 +42,15 @@ from tradesaga.schemas.messages.lifecycle import (
     StepUnknown,
 )
 
-PAUSE = 1.0
-"""Seconds after which a paused step is checked again."""
-
 
 def start_attempt(
     batch: BatchContext, row: Row, binding: Binding, trigger: Trigger, lane: int, *, decided: Transition
 ) -> None:
-    """Start the attempt, or defer it while the step is paused."""
+    """Start the attempt, or hold the step while it is paused."""
     paused = batch.any_paused and batch.runtime.is_paused(batch.context(row, binding, trigger))
     row.apply(decided)
     if paused:
-        _defer(batch, row, trigger, binding.step, PAUSE)
+        _hold(batch, row, trigger, binding.step, lane)
         return
     row.started = batch.runtime.now()
     if binding.remote:
@@ -99,7 +96,7 @@ def apply_outcome(batch: BatchContext, row: Row, trigger: Trigger, outcome: Outc
             message = StepMessage.UNKNOWN if first_report else StepMessage.STILL_UNKNOWN
             apply_transition(batch, row, trigger, decide(row, message, step), lane, reason=reason)
         case Deferred():
-            _defer(batch, row, trigger, step, 0.0)
+            _defer(batch, row, trigger, step)
         case NotFound():
             _apply_not_found(batch, row, trigger, lane)
         case _:
@@ -171,11 +168,24 @@ def _fail(batch: BatchContext, row: Row, trigger: Trigger, failed: Failed, lane:
     apply_transition(batch, row, trigger, decide(row, message, step), lane, reason=failed.reason)
 
 
-def _defer(batch: BatchContext, row: Row, trigger: Trigger, step: AnyStep, wait: float) -> None:
+def _defer(batch: BatchContext, row: Row, trigger: Trigger, step: AnyStep, wait: float = 0.0) -> None:
     """Put an attempt off: store its input and make the row due in `wait` seconds."""
     row.apply(decide(row, StepMessage.DEFERRED, step))
     row.input, row.wait = row.input or pack_trigger(trigger), wait
     batch.touch(row)
+
+
+def _hold(batch: BatchContext, row: Row, trigger: Trigger, step: AnyStep, lane: int) -> None:
+    """Put an attempt off until a pause ends: the row is written once, however often it is looked at meanwhile.
+
+    It is put on the lane of this batch, because the owner of another one would not know of it.
+    """
+    batch.held.add(lane)
+    if row.held:
+        row.apply(decide(row, StepMessage.DEFERRED, step))
+    else:
+        row.lane = lane
+        _defer(batch, row, trigger, step, HELD)
 
 
 def _apply_not_found(batch: BatchContext, row: Row, trigger: Trigger, lane: int) -> None:

@@ -13,10 +13,22 @@ from tradesaga.consumers.participant import Participant
 from tradesaga.consumers.runtime import dead_letters, dispatch, waiting_steps
 from tradesaga.consumers.runtime.batch_context import BatchContext, ParticipantRuntime
 from tradesaga.consumers.runtime.event_factory import Check, Completion, EventFactory, Trigger
+from tradesaga.consumers.runtime.held_steps import HeldSteps, PauseSet
 from tradesaga.consumers.runtime.local_handlers import LoopWatch
 from tradesaga.consumers.runtime.message import Bindings, Message, Router, StrayError, UnknownVersionError
 from tradesaga.consumers.runtime.remote_calls import IN_FLIGHT_LIMIT, Calls
-from tradesaga.consumers.runtime.step_rows import Key, Row, load, load_due, next_due, save
+from tradesaga.consumers.runtime.step_rows import (
+    HELD,
+    HELD_FROM,
+    HeldPage,
+    Key,
+    Row,
+    load,
+    load_due,
+    load_held,
+    next_due,
+    save,
+)
 from tradesaga.consumers.runtime.waiting_steps import mark_counted, read_reports, stores_of
 from tradesaga.consumers.saga_log.tracked_saga import Parked, RecordPosition
 from tradesaga.infra.clock import Clock, SystemClock, elapsed
@@ -78,6 +90,8 @@ Aside = dict[RecordPosition, Parked]
 """Records to park until their saga's version is registered, by topic, partition and offset, with the reason."""
 
 PAUSES = "SELECT scope, key FROM hold"
+CHECK_PAUSES = 1.0
+"""Seconds without a batch after which a participant with held steps reads the pauses."""
 
 
 class StepProcessor:
@@ -117,7 +131,9 @@ class StepProcessor:
             is_paused=self._is_paused,
             watch=self.watch,
         )
-        self._pauses: set[tuple[str, str]] = set()
+        self._pauses: PauseSet = frozenset()
+        self._held = self._next_held = HeldSteps()
+        self._check_at: float | None = None
         self._lanes: list[int] = []
         self._due_at: float | None = None
         self._has_moved = False
@@ -137,6 +153,8 @@ class StepProcessor:
         self._batch, self._completions, self._has_moved = None, [], False
         self._lanes = [lane.id for lane in lanes]
         self._returning = await dead_letters.find_parked(sql, self.group, self._participant.saga.versions, lanes)
+        held = await load_held(sql, dict.fromkeys(self._lanes, HELD_FROM), self._steps, len(self._lanes))
+        self._held, self._check_at = HeldSteps(unchecked=dict.fromkeys(held.following, HELD_FROM)), None
         self._plan(await next_due(sql, self._lanes, self._steps))
 
     async def close(self) -> None:
@@ -144,22 +162,25 @@ class StepProcessor:
         await self._calls.close()
 
     def due_in(self) -> float | None:
-        """Return the seconds until a row is due: 0 if a call has finished, None if there is no room for calls."""
+        """Return the seconds until there is work: 0 if a call has finished, None if there is no room for calls."""
         if self._calls.completions or self._returning:
             return 0
         if not self._calls.room:
             return None
-        return None if self._due_at is None else max(0.0, self._due_at - elapsed())
+        if self._held.unchecked:
+            return 0
+        times = [at for at in (self._due_at, self._check_at) if at is not None]
+        return max(0.0, min(times) - elapsed()) if times else None
 
     def full(self) -> bool:
         """Return whether there is no room for another call."""
         return not self._calls.room
 
     def other_lanes(self) -> Collection[int] | None:
-        """Return the lanes of finished calls; None if rows are due or parked records return."""
+        """Return the lanes of finished calls and of held rows to be checked; None if rows are due or records return."""
         if self._returning or self._has_moved or self._is_due():
             return None
-        return {completion.lane for completion in self._calls.ended()}
+        return {completion.lane for completion in self._calls.ended()}.union(self._held.unchecked)
 
     def _is_due(self) -> bool:
         return self._calls.room > 0 and self._due_at is not None and self._due_at <= elapsed()
@@ -167,7 +188,6 @@ class StepProcessor:
     async def apply(self, transaction: Transaction, received: Sequence[Received]) -> None:
         """Process finished calls, due rows and messages; then write all rows at once."""
         sql = transaction.sql
-        room = self._calls.room
         timers = transaction.has_all_lanes and self._is_due()
         ended = self._calls.ended()
         aside: Aside = {}
@@ -176,8 +196,8 @@ class StepProcessor:
         )
         wanted = [each for each in returned if self.wants(each.record.topic, each.record.headers)]
         messages, unreadable = self._read([*wanted, *received], aside)
-        due = await load_due(sql, list(transaction.lanes), self._steps, min(DUE_LIMIT, room)) if timers else []
-        due = [row for row in due if row.key not in self._calls]
+        held = await self._read_pauses(transaction)
+        page, due = await self._load_due(transaction, held, timers=timers)
         keys: set[Key] = {message.key for message in messages} | {completion.key for completion in ended}
         rows = {row.key: row for row in due} | await load(sql, keys)
         completions = [each for each in ended if not self._has_moved_away(rows.get(each.key), transaction)]
@@ -202,10 +222,23 @@ class StepProcessor:
         upcoming = await next_due(sql, list(transaction.lanes), self._steps) if timers else None
         self._batch, self._completions, self._upcoming = batch, completions, (timers, upcoming)
         self._has_moved = len(completions) < len(ended)
+        self._next_held = held.checked(page, batch.held)
 
     def _has_moved_away(self, row: Row | None, transaction: Transaction) -> bool:
         """Return whether a finished call's row is now on another lane of this owner: it needs a batch of all lanes."""
         return row is not None and row.lane not in transaction.lanes and row.lane in self._lanes
+
+    async def _read_pauses(self, transaction: Transaction) -> HeldSteps:
+        """Read the pauses for this batch, and find out whether one has ended since the last one."""
+        self._pauses = frozenset([(row["scope"], row["key"]) for row in await transaction.sql.fetch(PAUSES)])
+        return self._held.read(self._pauses)
+
+    async def _load_due(self, transaction: Transaction, held: HeldSteps, *, timers: bool) -> tuple[HeldPage, list[Row]]:
+        """Read due rows and a page of the held rows to be checked; return the page, and both together."""
+        sql, limit = transaction.sql, min(DUE_LIMIT, self._calls.room)
+        due = await load_due(sql, list(transaction.lanes), self._steps, limit) if timers else []
+        page = await load_held(sql, held.of(transaction.lanes), self._steps, limit - len(due))
+        return page, [*(row for row in due if row.key not in self._calls), *page.rows]
 
     async def _open_batch(
         self,
@@ -215,9 +248,8 @@ class StepProcessor:
         messages: Sequence[Message],
         completions: Sequence[Completion],
     ) -> BatchContext:
-        """Read pauses, evidence and stored reports, and create the batch's context."""
+        """Read evidence and stored reports, and create the batch's context."""
         sql = transaction.sql
-        self._pauses = {(row["scope"], row["key"]) for row in await sql.fetch(PAUSES)}
         batch = BatchContext(self._runtime, transaction, rows, bool(self._pauses))
         batch.evidence = await self._evidence(sql, messages, rows, due)
         if self._stores:
@@ -345,6 +377,8 @@ class StepProcessor:
         for call in batch.calls:
             self._calls.start(call)
         self._returning = self._following
+        self._held = self._next_held
+        self._check_at = elapsed() + CHECK_PAUSES if self._held.held else None
         timers, upcoming = self._upcoming
         if timers:
             self._due_at = None
@@ -353,7 +387,7 @@ class StepProcessor:
             self._plan(row.wait)
 
     def _plan(self, wait: float | None) -> None:
-        if wait is None:
+        if wait is None or wait >= HELD:
             return
         # Never at once: a due row whose call is in flight must not keep the loop busy.
         at = elapsed() + max(0.005, wait)

@@ -1,7 +1,11 @@
 """Step rows, and the SQL that reads and writes all rows of a batch."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -12,6 +16,11 @@ from tradesaga.sagas.decide import Transition
 from tradesaga.sagas.step_state import RowStatus
 
 Key = tuple[UUID, str]
+
+HELD: Final = 1000 * 31_557_600.0
+"""The `wait` of a step that a pause holds: a thousand years. Such rows sort by the time at which they were held."""
+HELD_FROM: Final = datetime(2500, 1, 1, tzinfo=UTC)
+"""Rows that are due later are held by a pause; all others are due within the time limits of their steps."""
 
 COLUMNS = (
     "saga_id", "step", "lane", "status", "attempt", "back_attempt", "round", "back_round", "bar_seen", "started",
@@ -38,8 +47,20 @@ NEXT_DUE = """
 SELECT extract(epoch FROM min(d.due) - clock_timestamp())::float8
 FROM unnest($1::int[]) AS l (lane) CROSS JOIN LATERAL (
     SELECT due FROM step_execution s
-    WHERE s.lane = l.lane AND s.due IS NOT NULL AND s.step = ANY($2::text[]) ORDER BY s.due LIMIT 1
+    WHERE s.lane = l.lane AND s.due < $3 AND s.step = ANY($2::text[]) ORDER BY s.due LIMIT 1
 ) AS d
+"""
+# Rows that are due at the same time belong to one page: the next one begins after that time. Nothing is locked: only
+# the owner of the lane, which its batch has locked, writes to these rows.
+LOAD_HELD = f"""
+SELECT {_COLUMNS}, due FROM step_execution
+WHERE (saga_id, step) IN (
+    SELECT d.saga_id, d.step FROM unnest($1::int[], $2::timestamptz[]) AS l (lane, after) CROSS JOIN LATERAL (
+        SELECT saga_id, step FROM step_execution s
+        WHERE s.lane = l.lane AND s.due > l.after AND s.step = ANY($3::text[])
+        ORDER BY s.due FETCH FIRST $4 ROWS WITH TIES
+    ) AS d
+) ORDER BY due
 """
 _ARRAYS = (
     "$1::uuid[], $2::text[], $3::int[], $4::smallint[], $5::smallint[], $6::smallint[], $7::smallint[], "
@@ -70,7 +91,8 @@ class Row:
 
     `wait` is the seconds from the commit after which the row is due; None for never. `input` holds the trigger (for a
     join several, each with its length), `reports` the reports by their ids. `known` is what the database held when the
-    row was read: (status, attempt, back attempt), or None for a new row.
+    row was read: (status, attempt, back attempt), or None for a new row. `held` is whether it was read as held by a
+    pause.
     """
 
     saga_id: UUID
@@ -90,6 +112,7 @@ class Row:
     reports: bytes | None = None
     wait: float | None = None
     known: tuple[int, int, int] | None = None
+    held: bool = False
 
     @property
     def key(self) -> Key:
@@ -116,9 +139,12 @@ class Row:
 
 
 def _read(found: asyncpg.Record) -> Row:
-    known = (found["status"], found["attempt"], found["back_attempt"])
-    values = dict(found)
-    values["status"] = RowStatus(found["status"])
+    return _row(dict(found))
+
+
+def _row(values: dict[str, Any]) -> Row:
+    known = (values["status"], values["attempt"], values["back_attempt"])
+    values["status"] = RowStatus(values["status"])
     return Row(**values, known=known)
 
 
@@ -136,8 +162,39 @@ async def load_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str], 
 
 
 async def next_due(sql: Connection, lanes: Sequence[int], steps: Sequence[str]) -> float | None:
-    """Return the seconds until the first row is due, negative when it is overdue, None when there is none."""
-    return await sql.fetchval(NEXT_DUE, lanes, steps)
+    """Return the seconds until the first row is due, negative when it is overdue, None when there is none.
+
+    Held rows do not count.
+    """
+    return await sql.fetchval(NEXT_DUE, lanes, steps, HELD_FROM)
+
+
+class HeldPage(NamedTuple):
+    """Held rows, the lanes they were looked for in, and by lane the due time after which more of it may follow."""
+
+    rows: Sequence[Row] = ()
+    lanes: frozenset[int] = frozenset()
+    following: Mapping[int, datetime] = MappingProxyType({})
+
+
+async def load_held(sql: Connection, after: Mapping[int, datetime], steps: Sequence[str], limit: int) -> HeldPage:
+    """Read held rows that are due after these times, by lane, those held longest first.
+
+    Reads about `limit` rows at most, as many of each lane.
+    """
+    lanes = dict(islice(after.items(), limit))
+    if not lanes:
+        return HeldPage()
+    each = limit // len(lanes)
+    rows, dues = list[Row](), dict[int, list[datetime]]()
+    for found in await sql.fetch(LOAD_HELD, list(lanes), list(lanes.values()), steps, each):
+        values = dict(found)
+        due = values.pop("due")
+        row = _row(values)
+        row.held = True
+        rows.append(row)
+        dues.setdefault(row.lane, []).append(due)
+    return HeldPage(rows, frozenset(lanes), {lane: found[-1] for lane, found in dues.items() if len(found) >= each})
 
 
 async def save(sql: Connection, rows: Collection[Row]) -> None:

@@ -9,6 +9,7 @@ from tests.model.scene import Part
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
 from tradesaga.consumers.runtime import dispatch, processor
 from tradesaga.consumers.runtime.batch_context import BatchContext
+from tradesaga.consumers.runtime.held_steps import HeldSteps
 from tradesaga.consumers.runtime.message import Message
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.runtime.step_rows import Key, Row
@@ -309,6 +310,11 @@ def retry_not_compared() -> AbstractContextManager[None]:
     return everywhere(former, always)
 
 
+def pause_for_ever() -> AbstractContextManager[None]:
+    """Rows that a pause holds are not checked when it has ended."""
+    return changed(HeldSteps, "read", ("if self.pauses <= pauses:", "if True:"))
+
+
 MUTANTS = (
     Mutant("no epoch check", no_epoch_check),
     Mutant("no natural key", no_natural_key),
@@ -329,4 +335,5 @@ MUTANTS = (
     Mutant("bar past the pivot", bar_past_pivot, (58,)),
     Mutant("failure of an old round counted", old_round_counts),
     Mutant("retry not compared", retry_not_compared, (204,)),
+    Mutant("the end of a pause not noticed", pause_for_ever, (300,)),
 )

@@ -4,7 +4,7 @@ Each drops one rule; `attack` raises `AssertionError` once it is gone, in millis
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -12,6 +12,8 @@ from typing import Any, cast
 import pytest
 
 from tests.mutants.surgery import changed, everywhere, replaced, rewritten
+from tests.simulation import pause_scripts
+from tests.simulation.rigs import Sessions, sim_sessions, simulate
 from tests.unit.consumers.audit.log import test_verification as verifying
 from tests.unit.consumers.saga_log import test_fold as folding
 from tests.unit.consumers.saga_log import test_fold_parking as parking
@@ -22,6 +24,9 @@ from tests.unit.infra.outbox import test_guard as guard
 from tests.unit.infra.outbox import test_guard_order as order
 from tradesaga.consumers.audit.log import log_check
 from tradesaga.consumers.recovery import refusals
+from tradesaga.consumers.runtime import dispatch
+from tradesaga.consumers.runtime.held_steps import HeldSteps
+from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.consumers.saga_log import advance, chain, fold, reading
 from tradesaga.infra.audit_log import seals
 from tradesaga.infra.audit_log.checkpoint import Checkpoint
@@ -75,6 +80,15 @@ def _changed(owner: Any, name: str, before: str, after: str) -> Plant:
         return everywhere(former, rewritten(former, (before, after)))
 
     return plant
+
+
+def _in_simulation(script: Callable[[Sessions], Awaitable[Any]]) -> Callable[[], None]:
+    """Run a script on the simulated database."""
+
+    def attack() -> None:
+        simulate(script, sim_sessions)
+
+    return attack
 
 
 def _halts(found: guard_rules.Evidence) -> Callable[[], None]:
@@ -258,5 +272,35 @@ RULE_MUTANTS = (
         "skipped offsets accepted anywhere",
         lambda: changed(log_check.LogCheck, "_reach", ("elif following > self._next_offset:", "elif False:")),
         _remove_row,
+    ),
+    RuleMutant(
+        "the end of a pause not noticed",
+        lambda: changed(HeldSteps, "read", ("if self.pauses <= pauses:", "if True:")),
+        _in_simulation(pause_scripts.a_pause_ends_while_a_batch_holds_a_step),
+    ),
+    RuleMutant(
+        "pauses not read while nothing arrives",
+        lambda: changed(StepProcessor, "committed", ("elapsed() + CHECK_PAUSES if self._held.held else None", "None")),
+        _in_simulation(pause_scripts.a_pause_is_noticed_when_it_ends),
+    ),
+    RuleMutant(
+        "held steps not checked by a new owner",
+        lambda: changed(StepProcessor, "open", ("dict.fromkeys(held.following, HELD_FROM)", "{}")),
+        _in_simulation(pause_scripts.a_pause_ends_while_nobody_owns_the_lanes),
+    ),
+    RuleMutant(
+        "held steps checked without a commit",
+        lambda: changed(StepProcessor, "apply", ("self._next_held = held", "self._held = self._next_held = held")),
+        _in_simulation(pause_scripts.a_batch_that_has_started_steps_is_rolled_back),
+    ),
+    RuleMutant(
+        "held steps checked once for two pauses",
+        lambda: changed(HeldSteps, "read", ("self.again | begun", "self.again")),
+        _in_simulation(pause_scripts.a_second_pause_ends_while_rows_are_checked),
+    ),
+    RuleMutant(
+        "a held step left on the lane of another owner",
+        _changed(dispatch, "_hold", "row.lane = lane", "pass"),
+        _in_simulation(pause_scripts.a_step_is_held_for_the_owner_of_another_lane),
     ),
 )  # fmt: skip

@@ -223,6 +223,23 @@ async def due_rows_are_taken_once(sessions: Sessions) -> Seen:
     return seen
 
 
+async def held_rows_are_read_by_page(sessions: Sessions) -> Seen:
+    """They are not due, and are read from each lane as many as there is room for, behind those read before."""
+    held = [_row(UUID(int=number), lane=1 + number // 5, wait=rows.HELD) for number in range(8)]
+    for row in held:
+        await rows.save(sessions.one, [row])
+        await asyncio.sleep(0.001)
+    await rows.save(sessions.one, [_row(A, "place", wait=60.0), _row(B, "place", wait=None)])
+    seen: Seen = [round(await rows.next_due(sessions.one, [1, 2], STEPS) or 0, -1)]
+    seen += [await rows.next_due(sessions.one, [2], STEPS), await rows.load_due(sessions.one, [1, 2], STEPS, 10)]
+    after = {1: rows.HELD_FROM, 2: rows.HELD_FROM, 3: rows.HELD_FROM}
+    while after:
+        page = await rows.load_held(sessions.two, after, STEPS, 6)
+        seen.append(([(row.saga_id, row.lane, row.held) for row in page.rows], sorted(page.lanes)))
+        after = page.following
+    return [*seen, await rows.load_held(sessions.two, after, STEPS, 6)]
+
+
 async def a_failed_statement_ends_the_rest(sessions: Sessions) -> Seen:
     """After an error nothing more is done until the savepoint, or the transaction, is rolled back."""
     await rows.save(sessions.one, [_row(A)])
@@ -287,6 +304,7 @@ SCRIPTS: Sequence[Callable[[Sessions], Awaitable[Seen]]] = (
     the_second_insert_waits,
     a_second_insert_wins,
     due_rows_are_taken_once,
+    held_rows_are_read_by_page,
     a_failed_statement_ends_the_rest,
     crossed_locks_end_one,
     a_broken_session_rolls_back,

@@ -181,6 +181,14 @@ def retry(at: FaultSite) -> None:
 
 
 @fault
+def paused_sagas(at: FaultSite) -> None:
+    """Pause all sagas as an operator, and resume them after a while, at any moment of a batch."""
+    for number, saga in enumerate(at.world.sagas):
+        until = at.world.database.now() + at.draw * 3 * (1 + number) / len(at.world.sagas)
+        at.world.database.tables["hold"]["saga", str(saga.saga_id)] = until
+
+
+@fault
 def slow_far_side(at: FaultSite) -> None:
     """Delay the next requests to the far side."""
     at.world.far.failures += ["slow"] * (1 + int(at.draw * 3))

@@ -92,6 +92,7 @@ async def _play(world: World) -> list[str]:
 async def _end_faults(world: World) -> None:
     """End all faults, and let frozen processes resume."""
     world.faults.clear()
+    world.database.tables["hold"].clear()
     world.broker.down_until = 0.0
     world.processes.thaw_all()
     await asyncio.sleep(0.5)

@@ -54,7 +54,7 @@ def _late(limit: int) -> tuple[Any, ...]:
 
 async def test_asking_for_the_next_due_row_reads_one_a_lane(sql: Session) -> None:
     """Rows that wait for hours cost nothing each time that somebody asks what is next."""
-    assert await handled(sql, step_rows.NEXT_DUE, LANES, ["fill"]) == len(LANES)
+    assert await handled(sql, step_rows.NEXT_DUE, LANES, ["fill"], step_rows.HELD_FROM) == len(LANES)
     assert await handled(sql, store.NEXT_DUE, LANES) == len(LANES)
 
 
@@ -79,6 +79,27 @@ async def test_after_an_outage_a_batch_reads_no_more_than_it_may_take_of_each_la
         ]
         first = await sql.fetch("SELECT saga_id FROM saga ORDER BY deadline_due LIMIT $1", LIMIT)
         assert await store.find_due(sql, LANES, LIMIT) == [one[0] for one in first]
+    finally:
+        await transaction.rollback()
+
+
+async def test_held_rows_cost_nothing_but_when_they_are_checked(sql: Session) -> None:
+    """Asking for due rows, or for the next one, reads none of them; a page reads its own rows, and one more a lane."""
+    transaction = sql.transaction()
+    await transaction.start()
+    try:
+        await sql.execute("UPDATE step_execution SET due = due + interval '1000 years'")
+        assert await handled(sql, step_rows.NEXT_DUE, LANES, ["fill"], step_rows.HELD_FROM) <= len(LANES)
+        assert await handled(sql, step_rows.LOAD_DUE, LANES, ["fill"], LIMIT) <= len(LANES)
+        after = dict.fromkeys(LANES, step_rows.HELD_FROM)
+        read, pages = 0, 0
+        while after:
+            arguments = list(after), list(after.values()), ["fill"], LIMIT
+            assert await handled(sql, step_rows.LOAD_HELD, *arguments) <= (LIMIT + 1) * len(after)
+            page = await step_rows.load_held(sql, after, ["fill"], LIMIT * len(after))
+            read, pages, after = read + len(page.rows), pages + 1, page.following
+        assert read == EACH * len(LANES)
+        assert pages <= EACH // LIMIT + 1
     finally:
         await transaction.rollback()
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from tests.schema_mirror import ledger_tables as book
 from tests.schema_mirror.core_tables import METADATA
+from tradesaga.consumers.runtime import step_rows
 from tradesaga.infra.errors import CommandError, ExitCode
 from tradesaga.infra.local_stack.postgres import start_postgres, stop_postgres
 from tradesaga.infra.local_stack.state import PostgresState
@@ -199,6 +201,27 @@ async def test_wrong_address_is_explained(database_url: str, change: tuple[str, 
         assert (raised.code, raised.exit_code) == (code, ExitCode.UNAVAILABLE)
         password = database_url.split("@", maxsplit=1)[0].rsplit(":", 1)[1]
         assert password not in str(raised)
+
+
+async def test_an_earlier_release_finds_held_steps(database_url: str) -> None:
+    """It does not check them when a pause ends: after the way back they are due, and others are as they were."""
+    held, waiting = f"clock_timestamp() + {step_rows.HELD} * interval '1 second'", "'2400-01-01+00'"
+    sql = await asyncpg.connect(database_url)
+    try:
+        for number, due in enumerate((held, waiting)):
+            await sql.execute(
+                f"INSERT INTO step_execution (saga_id, step, lane, status, due) VALUES ($1, 's', 1, 2, {due})",
+                UUID(int=number),
+            )
+    finally:
+        await sql.close()
+    await asyncio.to_thread(migrate, database_url, "0015")
+    sql = await asyncpg.connect(database_url)
+    try:
+        rows = await sql.fetch("SELECT due <= clock_timestamp() AS due FROM step_execution ORDER BY saga_id")
+        assert [row["due"] for row in rows] == [True, False]
+    finally:
+        await sql.close()
 
 
 @pytest.mark.full
