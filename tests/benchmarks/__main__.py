@@ -8,6 +8,7 @@ failed or done twice, or when money differs.
 import json
 import math
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,4 +164,6 @@ def _write(out: Path, figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # Otherwise `timeout` and `kill` would leave servers and services running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     typer.run(main)
