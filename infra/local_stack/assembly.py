@@ -16,6 +16,7 @@ from tradesaga.infra.local_stack import machine
 from tradesaga.infra.local_stack.parts import (
     TOGETHER,
     VENUE,
+    are_together,
     service_parts,
     start_part,
     stop_parts,
@@ -42,10 +43,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """The services to run, whether in one process, and the venue's configuration file."""
+    """The services to run, whether in one process, and the venue's configuration file.
+
+    Without `together` the folder keeps what it has, and the machine decides for a new one.
+    """
 
     services: Sequence[str]
-    together: bool = False
+    together: bool | None = None
     venue_config: Path | None = None
 
 
@@ -53,10 +57,10 @@ def bring_up(home: Path, settings: Settings, options: StackOptions, report: Repo
     """Start everything of the stack that does not run, and return when all of it is ready.
 
     Raises CommandError: exit 5 if a server, a port, a download, disk space or a service is missing, exit 4 if the stack
-    runs with other modules of the user's or another topic prefix, or a service is halted.
+    runs with other modules of the user's, another topic prefix or in other processes, or a service is halted.
     """
     with lock(home, "up.lock"):
-        _record_names(home, settings)
+        _record_names(home, settings, options)
         settings = _choose_partitions(home, settings)
         report("starting PostgreSQL and Kafka")
         kafka, database_url = _external_servers(settings)
@@ -75,13 +79,15 @@ def bring_up(home: Path, settings: Settings, options: StackOptions, report: Repo
     return read_state(home)
 
 
-def _record_names(home: Path, settings: Settings) -> None:
-    """Record modules and prefix for later commands in this folder; raise if running services have others."""
+def _record_names(home: Path, settings: Settings, options: StackOptions) -> None:
+    """Record modules and prefix for later commands in this folder; raise if the stack runs otherwise than asked."""
     state, running = read_state(home), ""
     if state.app != settings.app:
         running = ", ".join(state.app) or "no modules of yours"
     elif state.topic_prefix != settings.topic_prefix:
         running = f"the topic prefix {state.topic_prefix}" if state.topic_prefix else "no topic prefix"
+    elif (together := are_together(state.parts)) is not None and options.together not in {None, together}:
+        running = "all services in one process" if together else "one process for each service"
     if is_alive(state.supervisor) and running:
         what = f"the stack runs already, with {running}"
         do = "run `tradesaga down`, then run this command again"
@@ -130,7 +136,7 @@ def _start_parts(home: Path, settings: Settings, options: StackOptions) -> None:
     state_file = str(home / "state.json")
     parts = [
         part.model_copy(update={"port": claim(ports.get(part.name, 0), part.name, state_file)})
-        for part in service_parts(options.services, together=options.together)
+        for part in service_parts(options.services, together=_choose_together(state, options))
     ]
     venue_url = settings.venue_url
     if not os.environ.get("TRADESAGA_VENUE_URL"):
@@ -147,6 +153,12 @@ def _start_parts(home: Path, settings: Settings, options: StackOptions) -> None:
     for part in parts:
         start_part(home, part)
     _start_supervisor(home.resolve())
+
+
+def _choose_together(state: StackState, options: StackOptions) -> bool:
+    """Return whether all services share a process: as asked, as before in this folder, or as the machine decides."""
+    asked = are_together(state.parts) if options.together is None else options.together
+    return machine.defaults().together if asked is None else asked
 
 
 def _start_supervisor(home: Path) -> None:

@@ -22,7 +22,14 @@ def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready.")] = False,
     directory: Directory = None,
-    together: Annotated[bool, typer.Option("--together", help="Run all services in one process.")] = False,
+    together: Annotated[
+        bool | None,
+        typer.Option(
+            "--together/--separate",
+            help="Run all services in one process, or each in its own. By default as before in this folder, and in a "
+            "new one together on a machine with at most two cores.",
+        ),
+    ] = None,
     app: App = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Run only this service; may be repeated.")] = None,
     venue_config: Annotated[

@@ -15,6 +15,8 @@ from tradesaga.infra.local_stack.status import ServiceStatus, StackStatus, look
 from tradesaga.infra.settings import load_settings
 
 POLL_SECONDS = 0.2
+_TOGETHER = "all in one process (for one process each: `tradesaga down`, then `tradesaga up --separate`)"
+_SEPARATE = "one process each (for one process for all: `tradesaga down`, then `tradesaga up --together`)"
 LAST_BYTES = 64 * 1024
 
 
@@ -76,6 +78,8 @@ def logs(
     Example: `tradesaga logs saga-log`
     """
     home = load_settings(directory).home
+    parts = {name: part.name for part in read_state(home).parts for name in part.serves}
+    service = parts.get(service, service) if service else None  # several services may share a process, and its log
     for file in log_files(home, service):
         for line in last_lines(file, lines, LAST_BYTES):
             typer.echo(f"{file.stem} | {line}")
@@ -107,6 +111,8 @@ def show(found: StackStatus, *, as_json: bool) -> None:
     partitions = f"{found.partitions} partitions" if found.partitions else ""
     if prefix or partitions:
         rows.insert(1, ("topics", ", ".join(filter(None, (prefix, partitions)))))
+    if found.together is not None:
+        rows.append(("services", _TOGETHER if found.together else _SEPARATE))
     rows += [(service.name, _describe(service)) for service in found.services]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

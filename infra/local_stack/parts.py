@@ -49,6 +49,12 @@ def service_parts(names: Sequence[str], *, together: bool) -> list[PartState]:
     return [PartState(name=name, command=("run", name), serves=(name,)) for name in names]
 
 
+def are_together(parts: Sequence[PartState]) -> bool | None:
+    """Return whether the services of these parts share one process; None if there are no services."""
+    serving = [part.name for part in parts if part.serves]
+    return serving == [TOGETHER] if serving else None
+
+
 def start_part(home: Path, part: PartState) -> PartState:
     """Start a part's process with this Python, and record it."""
     home = home.resolve()

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from tradesaga.infra.local_stack.parts import VENUE
+from tradesaga.infra.local_stack.parts import VENUE, are_together
 from tradesaga.infra.local_stack.ports import LOOPBACK, accepts
 from tradesaga.infra.local_stack.process import is_alive
 from tradesaga.infra.local_stack.state import Frozen, PartState, StackState, read_state
@@ -53,6 +53,8 @@ class StackStatus(Frozen):
     services: tuple[ServiceStatus, ...]
     partitions: int | None = None
     """The number of partitions of the topics that are keyed by saga."""
+    together: bool | None = None
+    """Whether all services share one process."""
 
     @property
     def is_up(self) -> bool:
@@ -73,6 +75,7 @@ def look(home: Path) -> StackStatus:
         http=f"http://{LOOPBACK}:{state.http_port}" if state.http_port and accepts(state.http_port) else None,
         services=services,
         partitions=state.partitions or None,
+        together=are_together(state.parts),
     )
 
 

@@ -49,7 +49,7 @@ def demo(
     """
     began = time.monotonic()
     killer = Chaos(directory) if chaos else None
-    with _running_stack(directory) as stack, _display(quiet=as_json) as report:
+    with _running_stack(directory, together=False if chaos else None) as stack, _display(quiet=as_json) as report:
         snapshot = asyncio.run(Demo(stack, sagas, report, killer).run())
     snapshot.save(SNAPSHOT)
     results = run_checks(snapshot)
@@ -112,7 +112,7 @@ def _load(folder: Path) -> Snapshot:
 
 
 @contextmanager
-def _running_stack(home: Path) -> Generator[DemoStack]:
+def _running_stack(home: Path, *, together: bool | None) -> Generator[DemoStack]:
     """Start a stack with new data, and stop it at the end in any case."""
     console = Console(stderr=True)
     _erase(home, console)
@@ -122,7 +122,7 @@ def _running_stack(home: Path) -> Generator[DemoStack]:
     write_strategies(strategies)
     names = [name for name in service_names(load_settings(home)) if name not in _LEFT_OUT]
     try:
-        state = bring_up(home, load_settings(home), StackOptions(names, venue_config=venue_config), console.log)
+        state = bring_up(home, load_settings(home), StackOptions(names, together, venue_config), console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
         yield DemoStack(home, load_settings(home).brokers(), state.database_url, state.venue_url, key, strategies)
     finally:

@@ -74,7 +74,7 @@ def _stack(home: Path, console: Console) -> Generator[Place]:
     try:
         os.environ["TRADESAGA_PARTITIONS"] = str(PARTITIONS)  # strangers choose among them
         settings = load_settings(home)
-        plan = StackOptions(service_names(settings), venue_config=venue_config)
+        plan = StackOptions(service_names(settings), together=False, venue_config=venue_config)
         state = bring_up(home, settings, plan, console.log)
         key = (home / "venue" / "admin.key").read_text().strip()
         yield Place(home, state.kafka, state.database_url, state.venue_url, key)

@@ -87,7 +87,7 @@ def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
     state = restore(RELEASE, home)
     stack = Upgraded(home)
     try:
-        stack.run("up", "-d")
+        stack.run("up", "-d", "--separate")
         yield stack
     finally:
         stack.attempt("down")

@@ -106,11 +106,11 @@ def _kill(pid: int | None) -> None:
 
 def test_a_stack_lives_through_the_death_of_every_process(mine: Stack) -> None:
     """Service, venue, broker, database and supervisor are each killed once; all is back at the same addresses."""
-    up = mine.command("up", "-d", "--only", "tick", "--json")
+    up = mine.command("up", "-d", "--separate", "--only", "tick", "--json")
     assert up.returncode == 0, up.stderr
     first = json.loads(up.stdout)
     assert first["services"][0]["state"] == "running"
-    assert first["partitions"] == 3
+    assert (first["together"], first["partitions"]) == (False, 3)
     assert first["venue"].startswith("http://127.0.0.1:")
     assert f"brokers {first['kafka']}" in mine.command("logs", "tick").stdout
     state = mine.state()
@@ -121,7 +121,7 @@ def test_a_stack_lives_through_the_death_of_every_process(mine: Stack) -> None:
     assert _servers(mine) == [first["kafka"], first["database"], first["venue"]]
     assert mine.status()["services"][0]["pid"] != first["services"][0]["pid"]
     _kill(state.supervisor.pid if state.supervisor else None)
-    again = mine.command("up", "-d", "--only", "tick", "--json")
+    again = mine.command("up", "-d", "--separate", "--only", "tick", "--json")
     assert json.loads(again.stdout)["kafka"] == first["kafka"]
 
 
@@ -133,23 +133,29 @@ def _servers(mine: Stack) -> list[str | None]:
 def test_down_ends_everything_and_the_next_up_finds_the_same_ports(mine: Stack) -> None:
     """After `down` no process of the stack is left and services have ended cleanly; ports are remembered."""
     first = json.loads(mine.command("up", "-d", "--only", "tick", "--together", "--json").stdout)
+    assert (first["together"], first["partitions"]) == (True, 3)
+    assert "up --separate" in mine.command("status").stdout
+    differing = mine.command("up", "-d", "--only", "tick", "--separate", "--json")
+    assert json.loads(differing.stderr)["error"]["code"] == "stack-running"
     state = mine.state()
     processes = [part.process for part in (*state.parts, state.broker, state.postgres)] + [state.supervisor]
     assert all(is_alive(process) for process in processes)
     assert mine.command("down").returncode == 0
     assert not any(is_alive(process) for process in processes)
-    assert "said good-bye" in mine.command("logs", "services").stdout
+    assert "services | said good-bye" in mine.command("logs", "services").stdout
+    assert "services | said good-bye" in mine.command("logs", "tick").stdout
     down = mine.command("status", "--json")
     assert down.returncode == ExitCode.UNAVAILABLE
     assert json.loads(down.stdout)["kafka"] is None
-    second = json.loads(mine.command("up", "-d", "--only", "tick", "--together", "--json").stdout)
+    second = json.loads(mine.command("up", "-d", "--only", "tick", "--json").stdout)
+    assert second["together"] is True
     assert second["kafka"] == first["kafka"]
     assert second["services"][0]["metrics"] == first["services"][0]["metrics"]
 
 
 def test_up_in_the_foreground_shows_logs_and_stops_on_ctrl_c(mine: Stack) -> None:
     """Ctrl-C ends the services, the venue and the servers, and the command with exit code 0."""
-    options = ("--only", "tick", "--dir", str(mine.home))
+    options = ("--separate", "--only", "tick", "--dir", str(mine.home))
     argv = [sys.executable, "-m", "tradesaga.infra.cli.entry", "up", *options]
     with subprocess.Popen(argv, env=mine.environment, stdout=subprocess.PIPE, text=True) as command:
         _until(lambda: mine.state().supervisor is not None)
@@ -167,7 +173,7 @@ def test_given_servers_are_used_and_left_alone(mine: Stack, kafka: str, database
     """With TRADESAGA_KAFKA and TRADESAGA_DATABASE_URL set, no server is started and none is stopped."""
     given = {"TRADESAGA_KAFKA": kafka, "TRADESAGA_DATABASE_URL": database_url, "TRADESAGA_PARTITIONS": "12"}
     with_given = Stack(mine.home, mine.environment | given)
-    up = with_given.command("up", "-d", "--only", "tick", "--json")
+    up = with_given.command("up", "-d", "--separate", "--only", "tick", "--json")
     assert up.returncode == 0, up.stderr
     assert json.loads(up.stdout)["kafka"] == kafka
     assert json.loads(up.stdout)["database"] == database_url
@@ -189,7 +195,7 @@ def test_a_stack_with_three_partitions_trades_and_keeps_them(mine: Stack) -> Non
     assert mine.command("audit", "replay").returncode == 0
     assert mine.command("down").returncode == 0
     other = Stack(mine.home, mine.environment | {"TRADESAGA_PARTITIONS": "4"})
-    refused = other.command("up", "-d", "--only", "tick", "--json")
+    refused = other.command("up", "-d", "--separate", "--only", "tick", "--json")
     error = json.loads(refused.stderr)["error"]
     assert (refused.returncode, error["code"]) == (ExitCode.REFUSED, "topics-differ")
     assert "topic trade.events has partitions=3, expected 4" in error["what"]
@@ -197,7 +203,7 @@ def test_a_stack_with_three_partitions_trades_and_keeps_them(mine: Stack) -> Non
     assert mine.state().partitions == 3
     (mine.home.parent / "my_app.py").write_text(SERVICE + SECOND_SAGA)
     unset = {name: value for name, value in mine.environment.items() if name != "TRADESAGA_PARTITIONS"}
-    later = Stack(mine.home, unset).command("up", "-d", "--only", "tick", "--json")
+    later = Stack(mine.home, unset).command("up", "-d", "--separate", "--only", "tick", "--json")
     assert later.returncode == 0, later.stderr
     counts = asyncio.run(count_partitions(mine.state().kafka, ["trade.events", "note.events", "note.checkpoints"]))
     assert counts == {"trade.events": 3, "note.events": 3, "note.checkpoints": 1}
@@ -208,7 +214,7 @@ def test_a_service_that_cannot_start_is_named(mine: Stack) -> None:
     (mine.home.parent / "my_app.py").write_text(
         "async def tick(settings):\n    raise RuntimeError('no luck today')\nservices = {'tick': tick}\n"
     )
-    up = mine.command("up", "-d", "--only", "tick", "--json")
+    up = mine.command("up", "-d", "--separate", "--only", "tick", "--json")
     assert up.returncode == ExitCode.UNAVAILABLE
     error = json.loads(up.stderr)["error"]
     assert error["code"] == "service-failed"
@@ -223,7 +229,7 @@ def test_a_service_that_halts_is_named(mine: Stack) -> None:
         "async def tick(settings):\n    register_worker('tick', Health(halted='the topics belong to somebody else'))\n"
         "    await asyncio.sleep(3600)\nservices = {'tick': tick}\n"
     )
-    up = mine.command("up", "-d", "--only", "tick", "--json")
+    up = mine.command("up", "-d", "--separate", "--only", "tick", "--json")
     assert up.returncode == ExitCode.REFUSED, up.stderr
     error = json.loads(up.stderr)["error"]
     assert error["code"] == "halted"
