@@ -7,10 +7,12 @@ from functools import partial
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.admin import has_record
+from tradesaga.infra.outbox.batch import Batch
 from tradesaga.infra.outbox.commit import Committer, Session, Watermarks
 from tradesaga.infra.outbox.fetcher import Fetcher, WorkerSetup
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.ownership import acquire_lanes, republish
+from tradesaga.infra.outbox.pacing import BatchTimer
 from tradesaga.infra.outbox.ports import make_consumer
 from tradesaga.infra.outbox.publish import SESSION_ERRORS, Publisher, PublishError
 from tradesaga.infra.outbox.watchdog import Action, Observation, Watchdog, watch
@@ -190,13 +192,20 @@ class Membership:
                 return
             if not inbox and processor.due_in() != 0:
                 continue
-            self._batch_done.clear()
-            try:
-                await self._committer.commit_batch(session, inbox.take())
-            finally:
-                self._batch_done.set()
+            await self._commit(session, inbox.take())
             self._setup.health.oldest_ms = inbox.oldest_ms
             await publisher.room()
+
+    async def _commit(self, session: Session, batch: Batch) -> None:
+        """Commit a batch; pause after it if the process is short of processor time, except in a simulation's time."""
+        timer = BatchTimer() if isinstance(self._setup.brokers, str) else None
+        self._batch_done.clear()
+        try:
+            await self._committer.commit_batch(session, batch)
+        finally:
+            self._batch_done.set()
+        if timer is not None and (pause := timer.pause(sum(len(chunk.records) for chunk in batch))):
+            await asyncio.sleep(pause)
 
     async def _sleep(self, seconds: float) -> None:
         try:
