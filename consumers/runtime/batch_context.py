@@ -66,8 +66,9 @@ class BatchContext:
     """All state that processing a batch changes, so that a batch that is rolled back can be processed again.
 
     `late` are the reports of this batch that an answer already includes, `counted` those that an answer of this batch
-    includes. `kept` has the reports stored in rows, parsed once a batch; `concluding` has the rows, with their lanes,
-    that reports of this batch may complete. `held` are the lanes of rows that a pause holds.
+    includes. `kept` has the reports stored in rows, parsed once a batch, `kept_bytes` their size in the row;
+    `concluding` has the rows, with their lanes, that reports of this batch may complete. `held` are the lanes of rows
+    that a pause holds.
     """
 
     runtime: ParticipantRuntime
@@ -80,6 +81,7 @@ class BatchContext:
     late: set[Report] = field(default_factory=set[Report])
     counted: set[Report] = field(default_factory=set[Report])
     kept: dict[Key, dict[str, object]] = field(default_factory=dict[Key, dict[str, object]])
+    kept_bytes: dict[Key, int] = field(default_factory=dict[Key, int])
     concluding: dict[Key, int] = field(default_factory=dict[Key, int])
     budget: Budget = field(default_factory=Budget)
     dirty: dict[Key, Row] = field(default_factory=dict[Key, Row])

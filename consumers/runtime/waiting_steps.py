@@ -138,8 +138,9 @@ def handle_report(batch: BatchContext, message: Message, row: Row | None) -> Non
     decided = decide(row or NO_ROW, StepMessage.REPORT, message.binding.step)
     row = row or batch.open_row(message, RowStatus.WAITING)
     binding = batch.runtime.bindings.of(row)
-    if binding.store is None and row.reports is not None and len(row.reports) > REPORTS_LIMIT:
-        raise ValueError(f"its step keeps {len(row.reports)} bytes of reports, and takes more from a poll alone")
+    size = batch.kept_bytes.get(row.key, len(row.reports or b""))
+    if binding.store is None and size > REPORTS_LIMIT:
+        raise ValueError(f"its step keeps {size} bytes of reports, and takes more from a poll alone")
     if decided.action is Action.CHECK_REPORT:
         _contradict(batch, message, row, binding, report)
     elif _add_reports(batch, row, binding, [report]):
@@ -234,7 +235,16 @@ def _reports(batch: BatchContext, row: Row) -> dict[str, object]:
     """Return a row's reports by id, parsed once a batch; `write_reports` serializes them."""
     if row.key not in batch.kept:
         batch.kept[row.key] = orjson.loads(row.reports) if row.reports else {}
+        batch.kept_bytes[row.key] = len(row.reports or b"")
     return batch.kept[row.key]
+
+
+def _keep(batch: BatchContext, row: Row, ident: str, value: object) -> None:
+    """Add an entry to a row's reports, and its bytes to their size."""
+    known = _reports(batch, row)
+    known[ident] = value
+    # The braces of an object of one entry become a comma in an object of several.
+    batch.kept_bytes[row.key] += len(orjson.dumps({ident: value})) - (len(known) > 1)
 
 
 def _add_reports(batch: BatchContext, row: Row, binding: Binding, reports: Sequence[Payload]) -> bool:
@@ -243,7 +253,7 @@ def _add_reports(batch: BatchContext, row: Row, binding: Binding, reports: Seque
     before = len(known)
     for report in reports:
         if binding.correlate is not None and (ident := binding.correlate(report)) not in known:
-            known[ident] = orjson.loads(report.to_wire())
+            _keep(batch, row, ident, orjson.loads(report.to_wire()))
     return len(known) > before
 
 
@@ -256,7 +266,7 @@ def _contradict(batch: BatchContext, message: Message, row: Row, binding: Bindin
     if reason is None or venue_id in known or _CONTRADICTED + venue_id in known:
         return
     if binding.store is None:
-        known[_CONTRADICTED + venue_id] = None
+        _keep(batch, row, _CONTRADICTED + venue_id, None)
         batch.touch(row)
     elif (told := (*row.key, venue_id)) in batch.late or told in batch.counted:
         return

@@ -97,7 +97,7 @@ def _processes(stage: Stage, state: StackState) -> dict[str, psutil.Process]:
     return {**found, "PostgreSQL": stage.postgres, "Kafka": stage.kafka}
 
 
-SEPARATE = Product("trades")
+SEPARATE = Product("trades", ("--separate",))
 TOGETHER = Product("trades, one process", ("--together",))
 IDLE = Product("venue and sealer", ("--only", "audit-sealer"))
 """What the final check needs: the venue with its records, and one service, since `up` wants at least one."""

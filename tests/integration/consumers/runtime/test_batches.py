@@ -13,6 +13,7 @@ from tests.e2e.direct import Direct, direct, names
 from tests.e2e.harness import Bench, open_bench
 from tests.e2e.steps import make_steps
 from tradesaga.consumers.participant import Participant, StepContext, Work
+from tradesaga.consumers.runtime import waiting_steps
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.sagas.definition import saga, seconds
@@ -119,6 +120,26 @@ async def test_messages_of_one_step_in_one_batch_meet_in_order(desk: Direct, ben
     assert names(said) == ["paid", "paid", "paid", "refunded", "refunded"]
     assert len({record.id for record in said}) == 2
     assert await bench.effects(saga_id) == [("pay", "forward"), ("pay", "back")]
+
+
+@pytest.mark.parametrize("together", [1, 4, 9])
+async def test_the_limit_of_reports_is_the_same_in_any_batch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """A row keeps as many reports, whether they arrive one by one or in one batch; the others are dead letters."""
+    monkeypatch.setattr(waiting_steps, "REPORTS_LIMIT", 500)
+    saga_id = uuid4()
+    async with direct(bench, StepProcessor(bench.kit.port)) as port:
+        reports = [
+            port.record(saga_id, m.Report(report_id=f"{number}" * 100, kind="progress"), context=b"")
+            for number in range(9)
+        ]
+        said = [
+            each
+            for first in range(0, len(reports), together)
+            for each in await port.judge(*reports[first : first + together])
+        ]
+    assert [each.topic.rpartition(".")[2] for each in said] == ["dead-letters"] * 6
 
 
 async def test_a_batch_rolled_back_is_judged_anew(desk: Direct, bench: Bench) -> None:
