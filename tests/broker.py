@@ -2,7 +2,7 @@
 """Kafka seen from outside: confluent-kafka, a client that shares no line with ours."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -63,6 +63,18 @@ def forget_saga(kafka: str, saga: str) -> None:
         gone.result()
     if topics:
         delete_topics(kafka, topics)
+
+
+def wait_for_topics(kafka: str, topics: Collection[str]) -> None:
+    """Wait until the broker tells of new topics, partitions included: a member that is not told is assigned nothing."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    ends = time.monotonic() + _PATIENCE
+    while True:
+        known = admin.list_topics(timeout=_PATIENCE).topics
+        if all(topic in known and known[topic].partitions for topic in topics):
+            return
+        assert time.monotonic() < ends, f"{set(topics) - known.keys()} are not there"
+        time.sleep(0.05)
 
 
 def delete_topics(kafka: str, topics: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ Statement = tuple[str, Sequence[Any]]
 def due_statements(participant: Sequence[int], log: Sequence[int], steps: Sequence[str]) -> dict[str, Statement]:
     """Name the statements that find what is due on these lanes, each with its arguments."""
     return {
-        "steps: next due": (step_rows.NEXT_DUE, (participant, steps)),
+        "steps: next due": (step_rows.NEXT_DUE, (participant, steps, step_rows.HELD_FROM)),
         "steps: due": (step_rows.LOAD_DUE, (participant, steps, step_processor.DUE_LIMIT)),
         "saga log: next deadline": (store.NEXT_DUE, (log,)),
         "saga log: deadlines": (store.DUE, (log, log_processor.DUE_LIMIT, 0.0)),

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from tests.broker import Seen, read_topic
+from tests.broker import Seen, read_topic, wait_for_topics
 from tests.sagas import headers_of, small_saga
 from tests.waiting import until
 from tradesaga.consumers.saga_log.processor import SagaLog
@@ -108,7 +108,9 @@ async def open_rig(
 ) -> AsyncGenerator[Rig]:
     """Make the topics of a saga, of its own unless it is named or given, and the connections."""
     saga = saga or small_saga(name or f"small-{uuid4().hex[:8]}", deadline)
-    await ensure_topics(kafka, [replace(topic, partitions=PARTITIONS) for topic in saga_topics(saga.name)])
+    topics, cluster = [replace(topic, partitions=PARTITIONS) for topic in saga_topics(saga.name)], Cluster.parse(kafka)
+    await ensure_topics(kafka, topics)
+    await asyncio.to_thread(wait_for_topics, cluster.bootstrap, [cluster.physical(topic.name) for topic in topics])
     producer = Producer(kafka, "test")
     await producer.start()
     pool = await open_pool(url, max_size=6)

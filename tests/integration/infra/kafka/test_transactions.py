@@ -95,6 +95,7 @@ async def test_a_start_counts_if_its_transaction_commits(rig: Rig, *, commits: b
         async with PipelineLag(rig.kafka, rig.saga.name, 0.1) as lag:
             assert await lag.find(rig.pool) == ""
         assert not await has_record(rig.kafka, await offsets(rig))
+        worker.health.lag = 99  # until it is measured again
         await until(lambda: _lag_is(worker, 0))
         put(rig.kafka, starts, [payload("the next")], commits=True)
         await until(lambda: at_the_end(rig))
@@ -102,7 +103,7 @@ async def test_a_start_counts_if_its_transaction_commits(rig: Rig, *, commits: b
 
 
 async def _lag_is(worker: Worker, lag: int) -> bool:
-    return worker.health.lag == lag and worker.health.batches > 0
+    return worker.health.lag == lag
 
 
 @pytest.mark.parametrize("commits", [True, False])
