@@ -2,6 +2,7 @@
 """Batches that meet conflicts, and rows that the broker will not have: neither stops a lane."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,7 @@ from tests.waiting import until
 from tradesaga.consumers.runtime.processor import StepProcessor
 from tradesaga.infra.errors import CommandError
 from tradesaga.infra.outbox.processor import ConflictError, Received, Transaction
+from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.settings import Settings
 from tradesaga.producers.operator.actions import resend
 from tradesaga.schemas.topics import PARTITIONS, events_topic
@@ -91,6 +93,18 @@ def set_largest(kafka: str, topic: str, size: int) -> None:
         changed.result()
 
 
+async def resend_once_accepted(sql: Connection, settings: Settings, lane: int, seq: int) -> None:
+    """Resend a row as soon as the broker takes it: it confirms an altered setting before its log has it."""
+
+    async def resent() -> bool:
+        with suppress(CommandError):
+            await resend(sql, settings, lane, seq)
+            return True
+        return False
+
+    await until(resent)
+
+
 async def test_a_row_the_broker_refuses_for_good_is_parked_and_its_lane_goes_on(bench: Bench) -> None:
     """The row is set aside together with the mark; the saga behind it is not held up; `resend` publishes it later."""
     large, small = new_saga(0, PARTITIONS), new_saga(0, PARTITIONS)
@@ -117,7 +131,7 @@ async def test_a_row_the_broker_refuses_for_good_is_parked_and_its_lane_goes_on(
     assert await bench.pool.fetchval(marks, -row["partition"]) >= row["offset"]
     settings = Settings(kafka=bench.kafka, database_url=SecretStr(bench.url))
     async with bench.pool.acquire() as sql:
-        await resend(sql, settings, -row["partition"], row["offset"])
+        await resend_once_accepted(sql, settings, -row["partition"], row["offset"])
         with pytest.raises(CommandError, match="already"):
             await resend(sql, settings, -row["partition"], row["offset"])
     (booked, *_) = await bench.heard(large, m.Booked)
