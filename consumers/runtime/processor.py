@@ -191,9 +191,7 @@ class StepProcessor:
         timers = transaction.has_all_lanes and self._is_due()
         ended = self._calls.ended()
         aside: Aside = {}
-        returned = (
-            [each for each in self._returning if each.lane in transaction.lanes] if transaction.has_all_lanes else []
-        )
+        returned = [each for each in self._returning if each.lane in transaction.lanes]
         wanted = [each for each in returned if self.wants(each.record.topic, each.record.headers)]
         messages, unreadable = self._read([*wanted, *received], aside)
         held = await self._read_pauses(transaction)

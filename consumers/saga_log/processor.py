@@ -71,7 +71,6 @@ class _Batch:
     touched: dict[UUID, int] = field(default_factory=dict[UUID, int])
     next_due: float | None = None
     asked: bool = False
-    released: bool = False
     deadlines: list[tuple[Tracked, FoldResult]] = field(default_factory=list[tuple[Tracked, FoldResult]])
     last: dict[int, int] = field(default_factory=dict[int, int])
     unowned: Mapping[UUID, Collection[str]] = field(default_factory=dict[UUID, Collection[str]])
@@ -149,8 +148,8 @@ class SagaLog:
         batch.last = dict(self._last)
         lanes = {lane.partition: lane.id for lane in transaction.lanes.values()}
         self._publish_deadlines(transaction, batch, lanes, overdue)
+        self._publish_registered(transaction, lanes)
         if transaction.has_all_lanes:
-            self._publish_registered(transaction, batch, lanes)
             self._publish_unowned(transaction, batch, lanes)
         pace = Pace()
         for saga_id, each in zip(sagas, received, strict=True):
@@ -165,7 +164,7 @@ class SagaLog:
     def committed(self) -> None:
         """Keep the results of the committed batch, and update the metrics."""
         batch, self._batch = self._batch, _Batch({})
-        self._waiting = [] if batch.released else self._waiting
+        self._waiting = []
         self._unowned.committed(batch.unowned, batch.published)
         self._unowned.folded(self._rules, batch.known, batch.touched)
         self._last = batch.last
@@ -212,9 +211,8 @@ class SagaLog:
             batch.known[saga_id] = tracked._replace(snapshot=snapshot._replace(deadline_pending=False))
             batch.touched[saga_id] = lane
 
-    def _publish_registered(self, transaction: Transaction, batch: _Batch, lanes: Mapping[int, int]) -> None:
+    def _publish_registered(self, transaction: Transaction, lanes: Mapping[int, int]) -> None:
         """Publish releases for sagas whose version is registered now; each is folded when its record is read."""
-        batch.released = True
         for waiting, version in self._waiting:
             if (lane := lanes.get(waiting.partition)) is not None:
                 transaction.emit(lane, version_registered(self._rules, waiting, version, self._clock.now()))

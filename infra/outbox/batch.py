@@ -39,6 +39,11 @@ def received(batch: Batch) -> list[Received]:
     return [Received(chunk.lane.id, record) for chunk in batch for record in chunk.records]
 
 
+def count_records(batch: Batch) -> int:
+    """Return the number of records."""
+    return sum(len(chunk.records) for chunk in batch)
+
+
 def offsets(batch: Batch) -> dict[int, int]:
     """Return, by lane id, the offset at which each lane continues after the batch."""
     return {chunk.lane.id: chunk.following for chunk in batch}
@@ -51,7 +56,7 @@ def last_seen(batch: Batch) -> dict[int, RecordChecksum]:
 
 def halve(batch: Batch) -> tuple[Batch, Batch] | None:
     """Split a batch into two with the same records in the same order; None for a batch of at most one record."""
-    count = sum(len(chunk.records) for chunk in batch)
+    count = count_records(batch)
     if count < 2:  # noqa: PLR2004 - two halves
         return None
     first: list[Chunk] = []

@@ -14,7 +14,7 @@ from tradesaga.infra.clock import elapsed
 from tradesaga.infra.failpoints import Failpoint, reach
 from tradesaga.infra.kafka.codec import RecordChecksum
 from tradesaga.infra.outbox import lane_rows, outbox_rows
-from tradesaga.infra.outbox.batch import Batch, ConflictsError, halve, last_seen, offsets, received
+from tradesaga.infra.outbox.batch import Batch, ConflictsError, count_records, halve, last_seen, offsets, received
 from tradesaga.infra.outbox.batch_writer import REDO
 from tradesaga.infra.outbox.lane_rows import Lane
 from tradesaga.infra.outbox.processor import InDoubtError, Processor, Received, Transaction
@@ -52,6 +52,7 @@ class Watermarks:
         self._at = elapsed()
         progress = {lane.id: _progress(lane) for lane in self._lanes}
         moved = [lane for lane in self._lanes if self._saved[lane.id] != progress[lane.id]]
+        others = [lane for lane in self._lanes if self._saved[lane.id] == progress[lane.id]]
         if not moved:
             return
         reach(Failpoint.BEFORE_MARK)
@@ -61,8 +62,8 @@ class Watermarks:
             if lane.id in owned:
                 lane.stored_offset = lane.next_offset
         self._saved = progress
-        if len(moved) < len(self._lanes):
-            owned |= await lane_rows.find_owned(self._sql, [lane for lane in self._lanes if lane not in moved])
+        if others:
+            owned |= await lane_rows.find_owned(self._sql, others)
         if len(owned) < len(self._lanes):
             raise InDoubtError("another owner has acquired a lane")
 
@@ -122,7 +123,7 @@ class Committer:
                 halves = halve(batch)
                 if halves is None:
                     raise InDoubtError("a record keeps conflicting with other transactions") from error
-                self._log.info("batch halved", records=len(received(batch)))
+                self._log.info("batch halved", records=count_records(batch))
                 pending += reversed(halves)
 
     async def _commit(self, session: Session, batch: Batch) -> None:
@@ -148,7 +149,6 @@ class Committer:
         """Count a batch that is committed and queued for publishing."""
         self._health.batches += 1
         self._health.records += records
-        self._health.committed = elapsed()
         self._seconds.observe(seconds)
         self._sizes.observe(records)
         for topic, rows in Counter(row.record.topic for row in transaction.rows).items():

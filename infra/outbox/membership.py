@@ -7,7 +7,7 @@ from functools import partial
 
 from tradesaga.infra.clock import elapsed
 from tradesaga.infra.kafka.admin import has_record
-from tradesaga.infra.outbox.batch import Batch
+from tradesaga.infra.outbox.batch import Batch, count_records
 from tradesaga.infra.outbox.commit import Committer, Session, Watermarks
 from tradesaga.infra.outbox.fetcher import Fetcher, WorkerSetup
 from tradesaga.infra.outbox.lane_rows import Lane
@@ -204,7 +204,7 @@ class Membership:
             await self._committer.commit_batch(session, batch)
         finally:
             self._batch_done.set()
-        if timer is not None and (pause := timer.pause(sum(len(chunk.records) for chunk in batch))):
+        if timer is not None and (pause := timer.pause(count_records(batch))):
             await asyncio.sleep(pause)
 
     async def _sleep(self, seconds: float) -> None:

@@ -244,7 +244,7 @@ class OutboxWriter:
             raise InDoubtError("a commit was not confirmed") from error
         self.health.batches += 1
         self.health.records += len(batch)
-        self.health.committed = self.health.polled = time.monotonic()
+        self.health.polled = time.monotonic()
         return rows
 
     async def _transact(

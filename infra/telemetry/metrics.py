@@ -19,7 +19,6 @@ class Health:
     """The state of one worker; times are `elapsed()` seconds."""
 
     polled: float = field(default_factory=elapsed)
-    committed: float = field(default_factory=elapsed)
     lanes: int = 0
     ready: bool = False
     halted: str = ""

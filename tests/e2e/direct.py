@@ -17,13 +17,28 @@ from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.outbox import lane_rows
 from tradesaga.infra.outbox.commit import write
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.processor import Received, Transaction
+from tradesaga.infra.outbox.processor import Processor, Received, Transaction
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.schemas.envelope import Envelope, splice
 from tradesaga.schemas.messages.message import Command, Message, wire_type
 from tradesaga.schemas.topics import PARTITIONS
 
 _NUMBERED = re.compile(r"__asyncpg_savepoint_\w+")
+
+
+async def commit_batch(
+    sql: Connection, processor: Processor, lanes: dict[int, Lane], received: Sequence[Received]
+) -> list[Outgoing]:
+    """Commit one batch as a worker does that owns all lanes, and give what it says."""
+    async with sql.transaction():
+        assert await lane_rows.fence(sql, list(lanes.values())) == lanes.keys()
+        transaction = Transaction(sql, lanes)
+        await processor.apply(transaction, received)
+        await write(transaction, {}, {})
+    for row in transaction.rows:
+        lanes[row.lane].last_seq = row.seq
+    processor.committed()
+    return [row.record for row in transaction.rows]
 
 
 @dataclass
@@ -55,16 +70,9 @@ class Direct:
     async def judge(self, *received: Received) -> list[Outgoing]:
         """Commit one batch as a worker would, and give what it says."""
         self.statements.clear()
-        async with self.sql.transaction():
-            assert await lane_rows.fence(self.sql, list(self.lanes.values())) == self.lanes.keys()
-            transaction = Transaction(self.sql, self.lanes)
-            await self.processor.apply(transaction, received)
-            await write(transaction, {}, {})
-        for row in transaction.rows:
-            self.lanes[row.lane].last_seq = row.seq
-        self.processor.committed()
+        said = await commit_batch(self.sql, self.processor, self.lanes, received)
         await asyncio.sleep(0)  # the driver tells of a statement in the loop's next turn
-        return [row.record for row in transaction.rows]
+        return said
 
 
 @asynccontextmanager

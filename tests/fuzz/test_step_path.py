@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from tests.book import open_book
+from tests.e2e.direct import commit_batch
 from tests.fuzz.corpus import Corpus
 from tests.integration.infra.venues.simulated_venue import SimulatedVenue
 from tradesaga.consumers.runtime.processor import StepProcessor
@@ -18,9 +19,8 @@ from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.outbox import lane_rows
-from tradesaga.infra.outbox.commit import write
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.processor import Processor, Received, Transaction
+from tradesaga.infra.outbox.processor import Processor, Received
 from tradesaga.infra.postgres.database import Session, session
 from tradesaga.sagas.step_state import RowStatus
 from tradesaga.sagas.trade.definition import trade
@@ -60,15 +60,7 @@ class Driven:
         """Commit one batch."""
         wanted = [record for record in records if self.processor.wants(record.topic, record.headers)]
         here = [Received(self.places[each.topic, each.partition], each) for each in wanted if self._reads(each)]
-        async with sql.transaction():
-            assert await lane_rows.fence(sql, list(self.lanes.values())) == self.lanes.keys()
-            transaction = Transaction(sql, self.lanes)
-            await self.processor.apply(transaction, here)
-            await write(transaction, {}, {})
-        for row in transaction.rows:
-            self.lanes[row.lane].last_seq = row.seq
-            self.said[row.record.topic] += 1
-        self.processor.committed()
+        self.said.update(each.topic for each in await commit_batch(sql, self.processor, self.lanes, here))
         self.taken += len(here)
 
     def _reads(self, record: Record) -> bool:

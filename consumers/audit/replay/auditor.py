@@ -262,7 +262,7 @@ class _Watch:
 
     def _see(self, look: AuditPass) -> None:
         health = self._health
-        health.ready, health.committed = True, elapsed()
+        health.ready = True
         health.records += look.records
         health.batches += 1
         health.lag, health.oldest_ms = look.lag, look.oldest_ms

@@ -174,7 +174,6 @@ async def _seal(sealer: Sealer, pool: Pool, brokers: str, watch: ClockWatch, uns
                 await _publish(producer, await sealer.seal(sql, clock))
                 unsealed.see(topics, sealer.unsealed)
                 _tell_halted(health, sealer.halted)
-                health.committed = elapsed()
                 health.batches += 1
                 await asyncio.sleep(EVERY)
         finally:

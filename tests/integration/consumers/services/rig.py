@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from tests.book import open_book
+from tests.e2e.direct import commit_batch
 from tests.integration.infra.venues.simulated_venue import SimulatedVenue
 from tests.keys import KEYS
 from tradesaga.consumers.runtime.processor import StepProcessor
@@ -24,13 +25,12 @@ from tradesaga.consumers.saga_log.reading import Rules
 from tradesaga.consumers.services import cash, risk, settlement
 from tradesaga.consumers.services.execution import execution_participant
 from tradesaga.infra.clock import SystemClock, format_time, new_id
-from tradesaga.infra.kafka.codec import Outgoing, Record
+from tradesaga.infra.kafka.codec import Record
 from tradesaga.infra.kafka.partitioner import partition_of
 from tradesaga.infra.ledger.venue_reports import store_reported
 from tradesaga.infra.outbox import lane_rows
-from tradesaga.infra.outbox.commit import write
 from tradesaga.infra.outbox.lane_rows import Lane
-from tradesaga.infra.outbox.processor import Processor, Received, Transaction
+from tradesaga.infra.outbox.processor import Processor, Received
 from tradesaga.infra.postgres.database import Connection
 from tradesaga.infra.starts.accept import accept, make_start
 from tradesaga.infra.venues.wire_reports import report_event
@@ -149,16 +149,8 @@ class TradeRig:
         return len(received)
 
     async def _commit(self, service: Service, received: Sequence[Received]) -> None:
-        async with self.sql.transaction():
-            assert await lane_rows.fence(self.sql, list(service.lanes.values())) == service.lanes.keys()
-            transaction = Transaction(self.sql, service.lanes)
-            await service.processor.apply(transaction, received)
-            await write(transaction, {}, {})
-        for row in transaction.rows:
-            service.lanes[row.lane].last_seq = row.seq
-            said: Outgoing = row.record
+        for said in await commit_batch(self.sql, service.processor, service.lanes, received):
             self.put(said.topic, said.key, said.value, said.headers)
-        service.processor.committed()
         for _ in range(10):
             await asyncio.sleep(0)
 

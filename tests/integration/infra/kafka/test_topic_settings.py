@@ -1,7 +1,6 @@
 # pyright: reportUnknownMemberType=false, reportPrivateImportUsage=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Topics that would lose, reorder or restamp records are refused: by `up`, and by each service at its start."""
 
-import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from tests.broker import delete_topics
+from tests.broker import delete_topics, wait_for_topics
 from tests.e2e.far import FarSide
 from tests.e2e.sagas import make_kit
 from tests.keys import keys_in
@@ -54,14 +53,12 @@ def made(kafka: str, topics: Mapping[Topic, Mapping[str, str]]) -> Generator[Non
     wanted = [NewTopic(t.name, t.partitions, 1, config={**t.configuration, **own}) for t, own in topics.items()]
     for future in admin.create_topics(wanted).values():
         future.result()
-    names, ends = {topic.name for topic in topics}, time.monotonic() + 20
-    while not names <= admin.list_topics(timeout=10).topics.keys():  # the broker learns of them a moment later
-        assert time.monotonic() < ends, names
-        time.sleep(0.05)
+    names = [topic.name for topic in topics]
+    wait_for_topics(kafka, names)
     try:
         yield
     finally:
-        delete_topics(kafka, [topic.name for topic in topics])
+        delete_topics(kafka, names)
 
 
 async def test_every_deviation_is_named_at_once(kafka: str) -> None:
